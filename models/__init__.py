@@ -1,0 +1,1 @@
+"""What is stored, what crosses the wire, and what everybody must know."""

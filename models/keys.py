@@ -1,0 +1,35 @@
+"""Every Redis key of ours, and the names of the queues. RQ's own keys are known only to `worker.rq_bridge`.
+
+| key | type | owner | meaning |
+|---|---|---|---|
+| understudy:planner | string, TTL | planner | id of the worker that plans now |
+| understudy:epoch | string | planner | exists unless Redis was wiped: its loss makes the planner stage everything again |
+| understudy:stop | pub/sub | cli, api | ids of jobs and batches whose calls in flight shall stop |
+| understudy:rate:<account>:<model> | hash | limiter | virtual schedules (GCRA) of requests and tokens |
+| understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
+| understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, reason |
+"""
+
+from models.state import Priority
+
+QUEUES: tuple[str, ...] = tuple(priority.queue for priority in Priority)
+"""In the order in which a worker takes from them."""
+
+JOB_FUNCTION = "worker.run.run_ticket"
+"""The only function that a ticket may name."""
+
+PLANNER = "understudy:planner"
+EPOCH = "understudy:epoch"
+STOP = "understudy:stop"
+
+
+def rate(account: str, model: str) -> str:
+    return f"understudy:rate:{account}:{model}"
+
+
+def flight(account: str, model: str) -> str:
+    return f"understudy:flight:{account}:{model}"
+
+
+def cool(scope_key: str) -> str:
+    return f"understudy:cool:{scope_key}"

@@ -1,0 +1,189 @@
+"""The values that travel between the store and those who use it. Plain data, no behaviour.
+
+All times are unix seconds of the ledger's clock unless a name ends in `_s` (a duration in seconds)
+or `_ms` (whole milliseconds).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.chain import Chain
+from models.failure import FailureClass
+from models.state import BatchState, JobState, Priority
+
+SINGLE = ""
+"""The batch id of jobs that were submitted alone."""
+
+
+@dataclass(slots=True)
+class NewBatch:
+    id: str
+    priority: Priority = Priority.BULK
+    tenant: str = "default"
+    endpoint: str = "/v1/chat/completions"
+    expires_at: float = 0.0
+    identity: str | None = None  # hash of the input and options of a `run`
+    retry_of: str | None = None
+    source: str = ""  # name of the input, for people
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class NewJob:
+    id: str
+    body: str  # the chat-completion body as JSON, without model, fallbacks and the other words of ours
+    chain: Chain
+    custom_id: str
+    line: int = 0  # 1-based line of the input, 0 for single jobs
+    tokens: int = 0  # estimated input tokens
+    priority: Priority = Priority.BULK
+    tenant: str = "default"
+    not_before: float = 0.0
+    expires_at: float = 0.0
+    extra: str | None = None  # JSON that the output needs again, e.g. the CSV columns of the line
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The queued jobs of one batch (or of one tenant's single jobs) that share a chain: what takes turns."""
+
+    batch_id: str
+    tenant: str
+    chain_id: str
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A queued job that may start now, as the planner sees it."""
+
+    id: str
+    tokens: int
+
+
+@dataclass(slots=True)
+class StartedJob:
+    """A job that this worker has claimed: everything needed to run it."""
+
+    id: str
+    batch_id: str
+    tenant: str
+    claim_no: int
+    chain_id: str
+    priority: Priority
+    body: str
+    tokens: int
+    expires_at: float
+    progress: dict[str, Any] | None = None
+    crashes: int = 0
+    attempts: int = 0  # attempts already recorded, so that numbering goes on
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One provider call. `cls` None means it answered."""
+
+    id: str
+    no: int
+    step: int
+    provider: str
+    model: str
+    key: str
+    cls: FailureClass | None
+    status: int | None
+    latency_ms: int
+    started_at: float
+    message: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    possibly_billed: bool = False
+    body: object = None  # the provider's error body, for the error line; not stored in the attempt row
+
+
+@dataclass(slots=True)
+class ResultRecord:
+    """The one terminal record of a job that succeeded or failed.
+
+    `body` is the chat completion with `extra_fields`, or the provider's own error body; `error` is set when no
+    HTTP answer exists to show.
+    """
+
+    status_code: int | None
+    body: str | None  # JSON
+    error: dict[str, Any] | None = None
+    provider: str | None = None
+    model: str | None = None
+    key: str | None = None
+    fallback_index: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    latency_ms: int = 0
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of a claimed job: terminal with a result, or put back (`state` QUEUED) with a time."""
+
+    job_id: str
+    batch_id: str
+    claim_no: int
+    state: JobState
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    result: ResultRecord | None = None
+    not_before: float = 0.0
+    progress: dict[str, Any] | None = None
+    wait_reason: str | None = None  # for people: why it was put back
+
+
+@dataclass(slots=True)
+class BatchView:
+    """A batch as people see it: its row and the sums of its tallies."""
+
+    id: str
+    state: BatchState
+    tenant: str
+    priority: Priority
+    source: str
+    total: int
+    created_at: float
+    expires_at: float
+    ended_at: float | None
+    paused: str | None
+    retry_of: str | None
+    counts: dict[JobState, int]
+    cost_usd: float
+    fallbacks: int
+    by_deployment: list["DeploymentTally"]
+    recent_per_s: float  # jobs that ended in the last minute, per second
+    waits: list[tuple[str, int]]  # why queued jobs wait, and how many (a sample)
+
+
+@dataclass(slots=True)
+class DeploymentTally:
+    provider: str
+    model: str
+    answered: int = 0
+    fallbacks: int = 0  # answered, but not as the first step
+    failures: dict[str, int] = field(default_factory=dict)  # failure class -> count of calls
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(slots=True)
+class OutputRow:
+    """A terminal job with its result, for the output file. Succeeded and failed have `status_code`/`body`."""
+
+    job_id: str
+    custom_id: str
+    line: int
+    state: JobState
+    status_code: int | None
+    body: str | None
+    error: dict[str, Any] | None
+    provider: str | None
+    model: str | None
+    cost_usd: float
+    extra: str | None

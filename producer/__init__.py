@@ -1,0 +1,1 @@
+"""Accepts work and hands back results."""

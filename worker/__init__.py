@@ -1,0 +1,1 @@
+"""Does the work: claims tickets, calls providers, settles results."""

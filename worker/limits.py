@@ -1,0 +1,1 @@
+"""Fleet-wide limits, held in Redis: requests, tokens, calls in flight, cooldowns."""

@@ -1,0 +1,97 @@
+"""The protocol of a provider adapter. An adapter is pure: it translates, does no I/O and knows no retry.
+
+The request body it gets is an OpenAI chat-completion body; the completion it returns is an OpenAI chat completion
+(`id, object, created, model, choices, usage`), whatever the wire protocol in between.
+
+Errors:
+    CannotExpress   the request means something this protocol cannot say; the step is skipped with the reason
+    BadAnswer       a 200 that is no answer; becomes `bad_response` (or the class it carries)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from models.failure import FailureClass
+
+
+class CannotExpress(Exception):
+    """The request cannot be translated without changing what it means. The message names the field."""
+
+
+class BadAnswer(Exception):
+    """A successful status whose body is no completion. The message never contains the model's text."""
+
+    def __init__(
+        self, message: str, cls: FailureClass = FailureClass.BAD_RESPONSE, body: object = None
+    ) -> None:
+        super().__init__(message)
+        self.cls = cls
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom a call is made. `secret` is None for servers that need no key."""
+
+    base_url: str
+    secret: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One chat completion to be asked of one model.
+
+    `dialect` is the preset's name (openai, groq, mistral, azure …): adapters of one protocol differ by it.
+    `body` is never changed by an adapter.
+    """
+
+    dialect: str
+    model: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """`path` is joined to the endpoint's base URL. `dropped` names advisory parameters that were left out."""
+
+    path: str
+    headers: dict[str, str]
+    content: bytes
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts in one meaning for all: input includes cache reads and writes, output includes reasoning."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`completion` is the OpenAI chat completion; `raw_usage` and `raw_finish` are the provider's own words."""
+
+    completion: dict[str, Any]
+    usage: Usage
+    model: str
+    raw_usage: Any = None
+    raw_finish: str | None = None
+
+
+class Adapter(Protocol):
+    protocol: str
+
+    def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
+        """Translate. Raises CannotExpress."""
+        ...
+
+    def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
+        """Read a 2xx response. Raises BadAnswer. Other statuses go to `worker.failures.classify`."""
+        ...
