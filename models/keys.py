@@ -3,7 +3,7 @@
 | key | type | owner | meaning |
 |---|---|---|---|
 | understudy:planner | string, TTL | planner | id of the worker that plans now |
-| understudy:epoch | string | planner | exists unless Redis was wiped: its loss makes the planner stage everything again |
+| understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
 | understudy:stop | pub/sub | cli, api | ids of jobs and batches whose calls in flight shall stop |
 | understudy:rate:<account>:<model> | hash | limiter | virtual schedules (GCRA) of requests and tokens |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |

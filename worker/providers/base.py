@@ -22,9 +22,7 @@ class CannotExpress(Exception):
 class BadAnswer(Exception):
     """A successful status whose body is no completion. The message never contains the model's text."""
 
-    def __init__(
-        self, message: str, cls: FailureClass = FailureClass.BAD_RESPONSE, body: object = None
-    ) -> None:
+    def __init__(self, message: str, cls: FailureClass = FailureClass.BAD_RESPONSE, body: object = None) -> None:
         super().__init__(message)
         self.cls = cls
         self.body = body
