@@ -1,0 +1,119 @@
+"""Tickets: the RQ jobs that stand in Redis for rows of the ledger, and how they are put into and out of the queues.
+
+This file, `worker.rq_bridge` and `worker.rq_worker` are the only ones that know RQ and its key layout (RQ 3.0).
+
+A ticket is an RQ job whose function is `JOB_FUNCTION` and whose only argument is its own id. It carries nothing else,
+so losing or doubling it costs nothing: the ledger decides whether its job may start.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis
+from rq.defaults import RQ_KEY_PREFIX
+
+from models.keys import JOB_FUNCTION, QUEUES
+from models.state import Priority
+
+RESULT_TTL_S = 20
+"""How long a finished ticket stays visible in RQ's tools. It says nothing about the job, so it need not stay long."""
+
+FAILURE_TTL_S = 86_400
+"""How long a refused ticket stays visible. RQ would keep it for a year."""
+
+STAGE_MAX = 1_000
+UNSTAGE_MAX = 100
+"""Tickets per script: a script of a few milliseconds is the longest that other clients of Redis should wait."""
+
+NO_TIMEOUT = -1
+DESCRIPTION = "understudy job"
+
+STAGE = """
+-- ARGV: prefix, time, description, timeout, result ttl, failure ttl, data before and after the id; then id, queue, ...
+local prefix, now, description, timeout, result_ttl, failure_ttl, head, tail = unpack(ARGV, 1, 8)
+local seen = {}
+for i = 9, #ARGV, 2 do
+  local id, queue = ARGV[i], ARGV[i + 1]
+  local job = prefix .. ':job:' .. id
+  if not seen[queue] then
+    seen[queue] = true
+    redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
+  end
+  if redis.call('DEL', job, prefix .. ':results:' .. id) > 0 then
+    redis.call('ZREM', prefix .. ':finished:' .. queue, id)
+    redis.call('ZREM', prefix .. ':failed:' .. queue, id)
+  end
+  redis.call('HSET', job, 'status', 'queued', 'origin', queue, 'created_at', now, 'enqueued_at', now,
+    'data', head .. id .. tail, 'description', description,
+    'timeout', timeout, 'result_ttl', result_ttl, 'failure_ttl', failure_ttl)
+  redis.call('RPUSH', prefix .. ':queue:' .. queue, id)
+end
+"""
+
+UNSTAGE = """
+-- ARGV: prefix; then ids. A ticket that has started is left alone: its worker closes it.
+local prefix, removed = ARGV[1], 0
+for i = 2, #ARGV do
+  local job = prefix .. ':job:' .. ARGV[i]
+  local status, queue = unpack(redis.call('HMGET', job, 'status', 'origin'))
+  if status == 'queued' then
+    redis.call('LREM', prefix .. ':queue:' .. queue, 0, ARGV[i])
+    removed = removed + redis.call('DEL', job)
+  end
+end
+return removed
+"""
+
+
+def queue_key(queue: str) -> str:
+    """The list of ticket ids that wait in a queue."""
+    return f"{RQ_KEY_PREFIX}:queue:{queue}"
+
+
+def rq_time(timestamp: float) -> str:
+    """A unix time in seconds, the way RQ writes times into the hash of a job."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def ticket_data(job_id: str) -> str:
+    """What RQ's JSON serializer makes of a call: function, instance, arguments, keyword arguments."""
+    return json.dumps([JOB_FUNCTION, None, [job_id], {}])
+
+
+async def stage(redis: Redis, tickets: Sequence[tuple[str, Priority]], clock: Callable[[], float] = time.time) -> int:
+    """Put tickets at the end of their queues, in the given order; return how many.
+
+    A ticket that finished, failed or vanished before is written anew. One that waits already would wait twice,
+    which costs a claim and nothing else.
+    """
+    script = redis.register_script(STAGE)
+    before_id, after_id = ticket_data("@").split("@")
+    call = (RQ_KEY_PREFIX, rq_time(clock()), DESCRIPTION, NO_TIMEOUT, RESULT_TTL_S, FAILURE_TTL_S, before_id, after_id)
+    for start in range(0, len(tickets), STAGE_MAX):
+        chunk = tickets[start : start + STAGE_MAX]
+        await script(args=(*call, *(word for job_id, priority in chunk for word in (job_id, priority.queue))))
+    return len(tickets)
+
+
+async def staged_ids(redis: Redis) -> dict[str, list[str]]:
+    """The ids that wait in each queue, in the order in which they will be claimed."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for queue in QUEUES:
+            pipeline.lrange(queue_key(queue), 0, -1)
+        waiting = await pipeline.execute()
+    return {queue: [_text(job_id) for job_id in ids] for queue, ids in zip(QUEUES, waiting, strict=True)}
+
+
+async def unstage(redis: Redis, ids: Sequence[str]) -> int:
+    """Take waiting tickets out of their queues; return how many were waiting. Started ones are left alone."""
+    script = redis.register_script(UNSTAGE)
+    removed = 0
+    for start in range(0, len(ids), UNSTAGE_MAX):
+        removed += int(await script(args=[RQ_KEY_PREFIX, *ids[start : start + UNSTAGE_MAX]]))
+    return removed
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
