@@ -20,12 +20,22 @@ class CannotExpress(Exception):
 
 
 class BadAnswer(Exception):
-    """A successful status whose body is no completion. The message never contains the model's text."""
+    """A successful status whose body is no completion. The message never contains the model's text.
 
-    def __init__(self, message: str, cls: FailureClass = FailureClass.BAD_RESPONSE, body: object = None) -> None:
+    `answer` is what could be read of it nevertheless: a blocked or unfinished answer is still paid for.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        cls: FailureClass = FailureClass.BAD_RESPONSE,
+        body: object = None,
+        answer: "Answer | None" = None,
+    ) -> None:
         super().__init__(message)
         self.cls = cls
         self.body = body
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
