@@ -1,0 +1,71 @@
+"""`python -P -m worker.mock`: run the fake providers until told to stop. Exit code 2 for a wrong configuration."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import uvloop
+
+from worker.mock.config import ConfigError, MockConfig, load_config
+from worker.mock.server import running_mock
+
+
+def main() -> int:
+    options = _arguments()
+    try:
+        config = load_config(options.config) if options.config else MockConfig()
+        uvloop.run(_serve(config, options))
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
+        return 2
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="understudy mock", description="Fake providers with scripted failures.")
+    parser.add_argument("--config", type=Path, help="TOML script; without it everything is answered")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--ready-file", type=Path, help="where to write the URL once it listens")
+    parser.add_argument("--exit-with-parent", action="store_true", help="stop when standard input closes")
+    return parser.parse_args()
+
+
+async def _serve(config: MockConfig, options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    if options.exit_with_parent:
+        threading.Thread(target=_until_closed, args=(loop, stop), name="parent", daemon=True).start()
+    async with running_mock(config, options.host, options.port) as mock:
+        if options.ready_file:
+            _write_whole(options.ready_file, mock.url)
+        sys.stderr.write(f"listening on {mock.url}\n")
+        sys.stderr.flush()
+        await stop.wait()
+
+
+def _until_closed(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """A thread, because standard input may be a file or a device that no event loop can watch."""
+    while os.read(0, 4096):
+        pass
+    loop.call_soon_threadsafe(stop.set)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Whoever waits for the file never reads half of it."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The script of the fake providers: which requests fail and how, which limits hold, what is answered.
+
+Errors:
+    ConfigError   the file or document cannot be used; one sentence that names the place and the field
+"""
+
+import difflib
+import re
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from models.failure import FailureClass
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used."""
+
+
+class Fail(StrEnum):
+    """What a rule can do to a request; `cls` is the failure class that a client should make of it."""
+
+    RATE_LIMIT = "rate_limit"  # 429 with a hint of `retry_after_s`, where the dialect has hints
+    RATE_LIMIT_NO_HINT = "rate_limit_no_hint"
+    RATE_LIMIT_PER_DAY = "rate_limit_per_day"
+    SERVER = "server"  # 500
+    BAD_GATEWAY = "bad_gateway"  # 502, the page of a proxy
+    GATEWAY_TIMEOUT = "gateway_timeout"  # 504, the page of a proxy
+    UNAVAILABLE = "unavailable"  # 503, a line of text from a proxy
+    OVERLOADED = "overloaded"  # the provider's own word for "no capacity": 503, 529, 498
+    CREDENTIAL = "credential"
+    QUOTA = "quota"
+    MODEL_MISSING = "model_missing"
+    CONTEXT_LENGTH = "context_length"
+    TOO_LARGE = "too_large"
+    CONTENT_FILTER = "content_filter"
+    BAD_REQUEST = "bad_request"
+    REGION = "region"
+    MALFORMED = "malformed"  # 200, not JSON
+    TRUNCATED = "truncated"  # 200, JSON that ends in the middle
+    HTML = "html"  # 200, a web page
+    EMPTY = "empty"  # 200, nothing
+    ERROR_IN_200 = "error_in_200"  # 200, an error body
+    STALL = "stall"  # no answer, ever
+    DRIP = "drip"  # 200 headers, then a blank each second, ever
+    DROP = "drop"  # the connection closes without an answer
+    DROP_MIDWAY = "drop_midway"  # the connection closes in the middle of the answer
+
+    @property
+    def cls(self) -> FailureClass:
+        return _CLASS.get(self) or FailureClass(self.value)
+
+
+_CLASS = {
+    Fail.RATE_LIMIT_NO_HINT: FailureClass.RATE_LIMIT,
+    Fail.RATE_LIMIT_PER_DAY: FailureClass.RATE_LIMIT,
+    Fail.BAD_GATEWAY: FailureClass.SERVER,
+    Fail.GATEWAY_TIMEOUT: FailureClass.SERVER,
+    Fail.UNAVAILABLE: FailureClass.OVERLOADED,
+    Fail.MALFORMED: FailureClass.BAD_RESPONSE,
+    Fail.TRUNCATED: FailureClass.BAD_RESPONSE,
+    Fail.HTML: FailureClass.BAD_RESPONSE,
+    Fail.EMPTY: FailureClass.BAD_RESPONSE,
+    Fail.ERROR_IN_200: FailureClass.BAD_RESPONSE,
+    Fail.STALL: FailureClass.TIMEOUT,
+    Fail.DRIP: FailureClass.TIMEOUT,
+    Fail.DROP: FailureClass.TIMEOUT,
+    Fail.DROP_MIDWAY: FailureClass.TIMEOUT,
+}
+
+DialectName = Literal["openai", "azure", "groq", "mistral", "openrouter", "xai", "anthropic", "gemini", "bedrock"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Lognormal(Section):
+    """Half of the values are below the median; `sigma` 0.5 puts one in twenty above 2.3 times it."""
+
+    kind: Literal["lognormal"]
+    median: float = Field(gt=0)
+    sigma: float = Field(default=0.5, ge=0, le=5)
+
+
+class Uniform(Section):
+    kind: Literal["uniform"]
+    low: float = Field(ge=0)
+    high: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Uniform":
+        if self.high < self.low:
+            raise ValueError("high must not be below low")
+        return self
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("kind"))
+    return getattr(value, "kind", "number")
+
+
+Spread = Annotated[
+    Annotated[float, Field(ge=0), Tag("number")]
+    | Annotated[Lognormal, Tag("lognormal")]
+    | Annotated[Uniform, Tag("uniform")],
+    Discriminator(_kind_of, "kind", "kind must be lognormal or uniform"),
+]
+"""A fixed number, or a distribution that one is drawn from."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Answers(Section):
+    """What is answered. In a rule, only the fields that it names replace these."""
+
+    text: str = "Answer {hash} of {model}."  # may use {hash}, {prompt}, {model}, {provider}
+    output_tokens: Spread | None = None  # None: the text's own length
+    reasoning_tokens: int = Field(default=0, ge=0)
+    cached_share: Share = 0.0  # of the input tokens, reported as read from the provider's cache
+    tools: Literal["when_required", "always", "never"] = "when_required"  # call the first tool that was sent
+    finish: Literal["stop", "length", "refusal"] | None = None  # None: stop, or length at max_tokens
+    latency_s: Spread = 0.0
+
+    @field_validator("text")
+    @classmethod
+    def _only_known_fields(cls, text: str) -> str:
+        unknown = set(re.findall(r"{([^{}]*)}", text)) - {"hash", "prompt", "model", "provider"}
+        if unknown:
+            raise ValueError(f"{{{min(unknown)}}} is none of {{hash}}, {{prompt}}, {{model}}, {{provider}}")
+        return text
+
+
+class Rule(Section):
+    """Matchers (all must hold), conditions, and what happens. The first rule that fires decides about a request."""
+
+    provider: str | None = None  # name or glob
+    model: str | None = None  # name or glob
+    message: str | None = None  # regular expression, searched in the text of the last user message
+    key: str | None = None  # the credential as sent, or a glob
+    min_bytes: int | None = Field(default=None, ge=0)  # of the request body
+    max_bytes: int | None = Field(default=None, ge=0)
+
+    between: tuple[float, float] | None = None  # seconds since the start (or the last reset), end excluded
+    first: int | None = Field(default=None, ge=0)  # only the first so many requests that match
+    first_per_prompt: int | None = Field(default=None, ge=0)  # only the first so many calls of each prompt
+    probability: Share = 1.0
+    weight: float | None = Field(default=None, ge=0)  # neighbours with equal matchers: one is drawn by weight
+
+    fail: Fail | None = None  # None: answer
+    retry_after_s: float | None = Field(default=None, ge=0)
+    latency_s: Spread | None = None  # None: that of the answers when it answers, none when it fails
+    answer: Answers | None = None
+
+    @field_validator("message")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Rule":
+        if self.between and self.between[1] <= self.between[0]:
+            raise ValueError("between must be [from, to] with from below to")
+        if self.fail and self.answer:
+            raise ValueError("fail and answer exclude each other")
+        return self
+
+    @property
+    def matchers(self) -> tuple[object, ...]:
+        """What makes two rules with weights one draw."""
+        return (self.provider, self.model, self.message, self.key, self.min_bytes, self.max_bytes, self.between)
+
+
+class Limit(Section):
+    """An enforced limit. Every model, and every key or account, has a budget of its own."""
+
+    provider: str = "*"
+    model: str = "*"
+    per: Literal["key", "account"] = "key"  # account: all keys of the provider together
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    window: Literal["bucket", "fixed", "sliding"] = "bucket"
+    burst_s: float = Field(default=1.0, gt=0)  # of a bucket: how many seconds' worth it holds
+    count_max_tokens: bool = False  # reserve the request's max_tokens instead of what will be answered
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> "Limit":
+        if self.requests_per_minute is None and self.tokens_per_minute is None:
+            raise ValueError("requests_per_minute or tokens_per_minute is missing")
+        return self
+
+
+class MockConfig(Section):
+    """The whole script. The empty one answers everything at once."""
+
+    seed: int = 0
+    rules: tuple[Rule, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    answers: Answers = Answers()
+    dialects: dict[str, DialectName] = {}  # provider -> shape of errors and headers; default: by name, then by path
+    models: tuple[str, ...] = ("mock-small", "mock-large")  # what the list of models shows
+
+
+def load_config(path: Path) -> MockConfig:
+    """Read a TOML file. Raises ConfigError."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    return parse_config(document, str(path))
+
+
+def parse_config(document: Any, source: str) -> MockConfig:
+    """Validate a document; `source` names it in the error. Raises ConfigError."""
+    try:
+        return MockConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, source)) from None
+
+
+_SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
+    "rules": ("rule", Rule),
+    "limits": ("limit", Limit),
+    "answers": ("answers", Answers),
+}
+_SPREADS = {"number", "lognormal", "uniform"}
+
+
+def _sentence(error: ValidationError, source: str) -> str:
+    errors = error.errors()
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    loc = [part for part in first["loc"] if part not in _SPREADS]
+    where = source
+    section: type[BaseModel] = MockConfig
+    if loc and loc[0] in _SECTIONS:
+        name, section = _SECTIONS[str(loc.pop(0))]
+        where += f", {name}"
+        if loc and isinstance(loc[0], int):
+            where += f" {int(loc.pop(0)) + 1}"
+    field = ".".join(str(part) for part in loc)
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, section.model_fields, n=1)
+        return f'{where}: unknown field "{field}"' + (f', did you mean "{near[0]}"?' if near else ".")
+    return f'{where}, field "{field}": {reason}.' if field else f"{where}: {reason}."

@@ -1,0 +1,280 @@
+"""The fake providers as one HTTP server: read, limit, decide, wait, answer.
+
+`running_mock` runs it inside the current event loop, for tests:
+
+    async with running_mock({"rules": [{"provider": "alpha", "fail": "rate_limit", "first": 2}]}) as mock:
+        ...  # call mock.base_url("alpha") + "/v1/chat/completions"
+        assert mock.stats()["providers"]["alpha"]["statuses"] == {"200": 8, "429": 2}
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from worker.mock.answers import compose
+from worker.mock.asked import Asked, Target, Unreadable, read, target
+from worker.mock.bodies import answer_body, model_list
+from worker.mock.chance import draw
+from worker.mock.config import ConfigError, DialectName, Fail, MockConfig, Rule, parse_config
+from worker.mock.errors import Wire, failure, limit_headers
+from worker.mock.limits import Limiter, Verdict
+from worker.mock.refusals import REFUSALS
+from worker.mock.rules import Decision, Rulebook
+from worker.mock.stats import Stats
+
+MAX_BODY_BYTES = 256 * 1024 * 1024
+DRIP_EVERY_S = 1.0
+SHUTDOWN_S = 1.0
+
+_ADMITTED = Verdict(0.0)
+_DIALECTS: dict[str, DialectName] = {name: name for name in REFUSALS}
+
+
+class MockServer:
+    """The server's state and its handlers. `clock` counts seconds (monotonic), `wall` is the unix time."""
+
+    def __init__(
+        self, config: MockConfig, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self.url = ""
+        self._stats = Stats(wall())
+        self.configure(config)
+
+    def base_url(self, provider: str) -> str:
+        return f"{self.url}/{provider}"
+
+    def stats(self, prompts: bool = False) -> dict[str, Any]:
+        """What `GET /stats` shows."""
+        return self._stats.report(prompts)
+
+    def configure(self, config: MockConfig) -> None:
+        """Replace the script; its counters, limits and clock start anew, the statistics go on."""
+        self._config = config
+        self._rules = Rulebook(config.rules, config.seed)
+        self._limiter = Limiter(config.limits)
+        self._start = self._clock()
+
+    def reset(self) -> None:
+        """Start anew with the same script. Calls in flight stay counted as in flight."""
+        in_flight = self._stats.in_flight
+        self._stats = Stats(self._wall(), in_flight, in_flight)
+        self.configure(self._config)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        to = target(request.raw_path.partition("?")[0]) if request.method == "POST" else None
+        if to is None:
+            return await self._other(request)
+        self._stats.enter()
+        try:
+            return await self._complete(request, to)
+        finally:
+            self._stats.leave()
+
+    async def _complete(self, request: web.BaseRequest, to: Target) -> web.StreamResponse:
+        """One request for a completion, from its first byte to its last."""
+        raw = await request.read()
+        try:
+            asked = read(to, request.headers, raw)
+        except Unreadable as error:
+            return self._unreadable(to, str(error))
+        dialect = self._dialect(asked)
+        verdict = self._admit(asked)
+        headers = limit_headers(dialect, verdict, self._wall())
+        if not verdict.admitted:
+            return self._refuse(asked, dialect, verdict, headers)
+        decision = self._rules.decide(asked, self._clock() - self._start)
+        await self._wait(asked, decision)
+        rule = decision.rule
+        if rule is None or rule.fail is None:
+            return self._answer(asked, rule, headers)
+        return await self._fail(request, asked, dialect, rule, rule.fail, headers)
+
+    def _dialect(self, asked: Asked) -> DialectName:
+        chosen = self._config.dialects.get(asked.provider)
+        if chosen is None and asked.protocol == "openai":
+            chosen = _DIALECTS.get(asked.provider)
+        return chosen or asked.protocol
+
+    def _admit(self, asked: Asked) -> Verdict:
+        if not self._config.limits:
+            return _ADMITTED
+        reply = compose(asked, self._config.answers, self._config.seed)
+        return self._limiter.admit(asked, reply.output_tokens, self._clock() - self._start)
+
+    def _refuse(
+        self, asked: Asked, dialect: DialectName, verdict: Verdict, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        fail = Fail.TOO_LARGE if verdict.wait_s is None else Fail.RATE_LIMIT
+        wire = failure(dialect, fail, asked.model, verdict.wait_s, asked.digest.hex()[:24])
+        self._stats.count(asked, str(wire.status), "limit")
+        return _response(wire, headers)
+
+    async def _wait(self, asked: Asked, decision: Decision) -> None:
+        rule = decision.rule
+        spread = rule.latency_s if rule else None
+        if spread is None and (rule is None or rule.fail is None):
+            answer = rule.answer if rule and rule.answer else self._config.answers
+            named = "latency_s" in answer.model_fields_set
+            spread = answer.latency_s if named else self._config.answers.latency_s
+        if not spread:
+            return
+        try:
+            await asyncio.sleep(draw(spread, decision.chance))
+        except asyncio.CancelledError:
+            self._stats.count(asked, "abandoned", "client_left")
+            raise
+
+    def _answer(self, asked: Asked, rule: Rule | None, headers: dict[str, str]) -> web.StreamResponse:
+        answers = self._config.answers
+        if rule and rule.answer:
+            changes = {name: getattr(rule.answer, name) for name in rule.answer.model_fields_set}
+            answers = answers.model_copy(update=changes)
+        reply = compose(asked, answers, self._config.seed)
+        body = answer_body(asked, reply, int(self._wall()))
+        self._stats.answered(asked, reply.input_tokens, reply.output_tokens)
+        return _response(Wire(200, orjson.dumps(body), headers), {})
+
+    async def _fail(
+        self,
+        request: web.BaseRequest,
+        asked: Asked,
+        dialect: DialectName,
+        rule: Rule,
+        fail: Fail,
+        headers: dict[str, str],
+    ) -> web.StreamResponse:
+        if fail in _BREAKS:
+            self._stats.count(asked, fail.value, fail.value)
+            return await _BREAKS[fail](request, self._completion(asked))
+        if fail is Fail.TRUNCATED:
+            whole = self._completion(asked)
+            wire = Wire(200, whole[: len(whole) // 2], {})
+        else:
+            wire = failure(dialect, fail, asked.model, rule.retry_after_s, asked.digest.hex()[:24])
+        self._stats.count(asked, str(wire.status), fail.value)
+        return _response(wire, headers)
+
+    def _completion(self, asked: Asked) -> bytes:
+        reply = compose(asked, self._config.answers, self._config.seed)
+        return orjson.dumps(answer_body(asked, reply, int(self._wall())))
+
+    def _unreadable(self, to: Target, why: str) -> web.StreamResponse:
+        wire = failure(to.protocol, Fail.BAD_REQUEST, to.model or "", None, "0" * 24)
+        asked = Asked(to.provider, to.protocol, to.model or "", "", "", b"", 0)
+        self._stats.count(asked, str(wire.status), "unreadable")
+        return web.json_response(_explained(orjson.loads(wire.content), why), status=wire.status)
+
+    async def _other(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Everything that is no completion: the lists of models, and the server's own controls."""
+        match request.method, request.path:
+            case "GET", "/stats":
+                return web.json_response(self.stats(prompts=request.query.get("prompts") == "1"))
+            case "POST", "/reset":
+                self.reset()
+                return web.json_response({"reset": True})
+            case "POST", "/config":
+                return await self._replace(request)
+            case "GET", path if path.endswith("/models"):
+                protocol = (
+                    "gemini"
+                    if "/v1beta/" in path
+                    else "anthropic"
+                    if "anthropic-version" in request.headers
+                    else "openai"
+                )
+                return web.json_response(model_list(protocol, self._config.models, int(self._wall())))
+            case method, path:
+                return web.json_response({"error": {"message": f"Nothing answers {method} {path}."}}, status=404)
+
+    async def _replace(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            self.configure(parse_config(orjson.loads(await request.read()), "the new configuration"))
+        except (ConfigError, orjson.JSONDecodeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response({"configured": True})
+
+
+def _explained(body: Any, why: str) -> Any:
+    """The protocol's own error body with the reason, so that a mistake in an adapter explains itself."""
+    (body["error"] if isinstance(body.get("error"), dict) else body)["message"] = f"mock: {why}"
+    return body
+
+
+def _response(wire: Wire, headers: dict[str, str]) -> web.Response:
+    return web.Response(
+        status=wire.status, body=wire.content, headers=headers | wire.headers, content_type=wire.content_type
+    )
+
+
+async def _stall(request: web.BaseRequest, completion: bytes) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable: only the client's leaving or the server's end interrupts a stall")
+
+
+async def _drip(request: web.BaseRequest, completion: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "application/json"})
+    await response.prepare(request)
+    while True:
+        await response.write(b" ")
+        await asyncio.sleep(DRIP_EVERY_S)
+
+
+async def _drop(request: web.BaseRequest, completion: bytes) -> web.StreamResponse:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+async def _drop_midway(request: web.BaseRequest, completion: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "application/json"})
+    response.content_length = len(completion)
+    await response.prepare(request)
+    await response.write(completion[: len(completion) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+_BREAKS = {Fail.STALL: _stall, Fail.DRIP: _drip, Fail.DROP: _drop, Fail.DROP_MIDWAY: _drop_midway}
+
+
+@asynccontextmanager
+async def running_mock(
+    config: MockConfig | dict[str, Any] | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[MockServer]:
+    """A server in the current event loop; port 0 takes a free one. Raises ConfigError, OSError."""
+    parsed = config if isinstance(config, MockConfig) else parse_config(config or {}, "the configuration")
+    mock = MockServer(parsed)
+    runner = web.ServerRunner(
+        web.Server(
+            mock.handle,
+            request_factory=_request_factory(asyncio.get_running_loop()),
+            handler_cancellation=True,  # a client that leaves ends its stall
+            access_log=None,
+        ),
+        shutdown_timeout=SHUTDOWN_S,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, backlog=4096)
+        await site.start()
+        mock.url = f"http://{host}:{runner.addresses[0][1]}"
+        yield mock
+    finally:
+        await runner.cleanup()
+
+
+def _request_factory(loop: asyncio.AbstractEventLoop) -> Callable[..., web.BaseRequest]:
+    """aiohttp's own default refuses bodies above 1 MB."""
+
+    def make(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
+
+    return make
