@@ -1,0 +1,45 @@
+"""Reading the body of a 2xx response as JSON, however damaged it is."""
+
+import json
+from typing import Any
+
+import orjson
+
+from worker.providers.base import BadAnswer
+
+SHOWN_BODY_CHARS = 2_000
+
+
+def read_object(content: bytes) -> dict[str, Any]:
+    """The JSON object that the body is. Raises BadAnswer for anything else, saying what it is instead."""
+    if not content.strip():
+        raise BadAnswer("the answer is empty")
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        document = _read_leniently(content)
+    if not isinstance(document, dict):
+        raise BadAnswer("the answer is JSON, but no object", body=document)
+    return document
+
+
+def _read_leniently(content: bytes) -> Any:
+    """For what strict parsers refuse though it is there in real answers: NaN, lone surrogates, broken UTF-8.
+
+    The second pass makes sure that whatever is returned can be written as JSON again.
+    """
+    try:
+        document = json.loads(content.decode(errors="replace"), parse_constant=lambda _: None)
+        return orjson.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        text = content[: SHOWN_BODY_CHARS * 4].decode(errors="replace")[:SHOWN_BODY_CHARS]
+        raise BadAnswer(_what_it_is(content), body=text) from None
+
+
+def _what_it_is(content: bytes) -> str:
+    start = content.lstrip()[:64].lower()
+    if start.startswith(b"<"):
+        return "the answer is a web page, not JSON"
+    if start.startswith((b"data:", b"event:", b":")):
+        return "the answer is an event stream, though none was asked for"
+    return "the answer is not valid JSON; it may have been cut off"
