@@ -15,13 +15,15 @@ import zlib
 from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT, FieldT
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
@@ -31,6 +33,7 @@ from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 from models.keys import JOB_FUNCTION, QUEUES
 from models.tickets import FAILURE_TTL_S, RESULT_TTL_S, is_ticket, queue_key, rq_time
+from worker.doorbell import Doorbell
 from worker.rq_scripts import BEAT, CLAIM, CLOSE, FORGET
 
 log = logging.getLogger(__name__)
@@ -43,9 +46,6 @@ EXECUTION_TTL_S = 90
 """RQ's own for a job without timeout: it takes an execution that has not been beaten for so long for abandoned."""
 
 WORKER_TTL_S = DEFAULT_WORKER_TTL + 60
-LISTEN_S = 3
-"""How long one blocking command waits. Must stay under the socket timeout of the connection."""
-
 SUSPENDED_POLL_S = 1.0
 COMMANDS_POLL_S = 3.0
 RECONNECT_S = 1.0
@@ -61,6 +61,26 @@ class Execution:
     job_id: str
     queue: str
     started_at: float
+
+
+class Ending(NamedTuple):
+    """How a ticket is closed: the name of its status and registry, and what RQ keeps of it."""
+
+    status: str
+    result_type: int
+    ttl_s: int
+    counter: str
+    exc_string: str = ""
+
+
+FINISHED = Ending("finished", Result.Type.SUCCESSFUL.value, RESULT_TTL_S, "successful_job_count")
+REFUSED = Ending(
+    "failed",
+    Result.Type.FAILED.value,
+    FAILURE_TTL_S,
+    "failed_job_count",
+    b64encode(zlib.compress(REFUSAL.encode())).decode(),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +101,7 @@ Command = StopJob | Shutdown
 class Bridge:
     """One worker's side of RQ. Use it as a context manager: it keeps listening connections open between waits.
 
-    `redis` returns bytes (`decode_responses=False`) and has a socket timeout above `LISTEN_S`. `clock` gives unix
+    `redis` returns bytes (`decode_responses=False`) and has a socket timeout above `doorbell.LISTEN_S`. `clock` gives unix
     seconds. `birth` is the worker's registration as `rq.worker.BaseWorker.serialize` gives it; it is written again
     with each beat, because a wiped Redis would otherwise never show this worker again.
     """
@@ -100,7 +120,8 @@ class Bridge:
         self._clock = clock
         self._birth: dict[FieldT, EncodableT] = dict(birth) if birth else {"queues": ",".join(self.queues)}
         self._executions: dict[str, deque[Execution]] = {}
-        self._listeners: dict[str, asyncio.Task[None]] = {}
+        self._ended: dict[Ending, list[Execution]] = {FINISHED: [], REFUSED: []}
+        self._doorbell = Doorbell(redis, [queue_key(queue) for queue in self.queues])
         self._suspended = False
         self._claim = redis.register_script(CLAIM)
         self._close = redis.register_script(CLOSE)
@@ -112,10 +133,7 @@ class Bridge:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for listener in self._listeners.values():
-            listener.cancel()
-        await asyncio.gather(*self._listeners.values(), return_exceptions=True)
-        self._listeners.clear()
+        await self._doorbell.__aexit__(kind, error, traceback)
 
     @property
     def executions(self) -> tuple[Execution, ...]:
@@ -143,34 +161,35 @@ class Bridge:
             )
         )
         self._suspended = reply is None
-        ours: list[str] = []
-        refused: list[Execution] = []
+        ours: dict[str, None] = {}
         for job_id, execution_id, queue, data in _rows(reply or []):
             execution = Execution(execution_id.decode(), job_id.decode(), queue.decode(), now)
-            if is_ticket(execution.job_id, data):
-                self._executions.setdefault(execution.job_id, deque()).append(execution)
-                ours.append(execution.job_id)
+            if not is_ticket(execution.job_id, data):
+                log.error("Ticket %s in queue %s: %s", execution.job_id, execution.queue, REFUSAL)
+                self._ended[REFUSED].append(execution)
+            elif execution.job_id in ours:
+                self._ended[FINISHED].append(execution)
             else:
-                refused.append(execution)
-        if refused:
-            await self._refuse(refused)
-        return ours
+                self._executions.setdefault(execution.job_id, deque()).append(execution)
+                ours[execution.job_id] = None
+        # The caller must learn what was claimed even if Redis goes away now; the rest is closed with the next beat.
+        with suppress(RedisError):
+            await self._close_ended()
+        return list(ours)
 
     async def finish(self, ids: Sequence[str]) -> None:
         """Close the tickets of jobs whose outcome is committed, or which went back to the ledger.
 
-        Each id ends the oldest execution that `claim` started for it; unknown ids are skipped. When Redis fails this
-        may be called again with the same ids.
+        Each id ends the oldest execution that `claim` started for it; unknown ids are skipped. When this raises a
+        RedisError it need not be repeated: the tickets are closed with the next `finish`, `claim` or `beat`.
         """
-        for start in range(0, len(ids), CLOSE_MAX):
-            ending = [e for job_id in ids[start : start + CLOSE_MAX] if (e := self._take_oldest(job_id))]
-            try:
-                await self._end(
-                    ending, ("finished", Result.Type.SUCCESSFUL.value, RESULT_TTL_S, "successful_job_count", "")
-                )
-            except BaseException:
-                self._put_back(ending)
-                raise
+        for job_id in ids:
+            executions = self._executions.get(job_id)
+            if executions:
+                self._ended[FINISHED].append(executions.popleft())
+            if not executions:
+                self._executions.pop(job_id, None)
+        await self._close_ended()
 
     async def wait(self, timeout_s: float) -> None:
         """Return when a queue has a ticket, or after `timeout_s`; take nothing. May return without a reason.
@@ -180,14 +199,7 @@ class Bridge:
         if self._suspended:
             await asyncio.sleep(min(timeout_s, SUSPENDED_POLL_S))
             return
-        for queue in self.queues:
-            if queue not in self._listeners:
-                self._listeners[queue] = asyncio.create_task(self._listen(queue), name=f"listen to {queue}")
-        await asyncio.wait(self._listeners.values(), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        heard = {queue: listener for queue, listener in self._listeners.items() if listener.done()}
-        for queue in heard:
-            del self._listeners[queue]
-        await asyncio.gather(*heard.values())
+        await self._doorbell.wait(timeout_s)
 
     async def beat(self) -> None:
         """Tell RQ that this worker and its executions are alive. Every 5 to 10 seconds, at least once in 90."""
@@ -209,6 +221,7 @@ class Bridge:
                 words = (word for execution in chunk for word in (execution.job_id, execution.id, execution.queue))
                 await self._beat(args=(RQ_KEY_PREFIX, rq_time(now), now, EXECUTION_TTL_S, *words), client=pipeline)
             await pipeline.execute()
+        await self._close_ended()
 
     async def commands(self) -> AsyncIterator[Command]:
         """What `rq.command` sends to this worker, for ever; survives the loss of the connection."""
@@ -224,6 +237,18 @@ class Bridge:
                 log.warning("RQ commands cannot reach this worker: no connection to Redis. Trying again.")
                 await asyncio.sleep(RECONNECT_S)
 
+    @staticmethod
+    async def forget_worker(redis: Redis, worker_name: str) -> None:
+        """Delete everything that a dead worker left in RQ's keys."""
+        await forget_executions(redis, worker_name)
+        worker_key = _worker_key(worker_name)
+        async with redis.pipeline(transaction=True) as pipeline:
+            pipeline.delete(worker_key, f"{worker_key}:executions")
+            pipeline.srem(REDIS_WORKER_KEYS, worker_key)
+            for queue in QUEUES:
+                pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, worker_key)
+            await pipeline.execute()
+
     def _understand(self, payload: bytes) -> Command | None:
         try:
             command = json.loads(payload)
@@ -238,36 +263,17 @@ class Bridge:
         log.warning("RQ command %r ignored: it does not concern a job that this worker runs.", name)
         return None
 
-    async def _listen(self, queue: str) -> None:
-        # Moving the head of a list onto itself waits for an element and takes none.
-        key = queue_key(queue)
-        async with self._redis.client() as connection:
-            while await connection.blmove(key, key, LISTEN_S, "LEFT", "LEFT") is None:
-                pass
-
-    async def _refuse(self, refused: Sequence[Execution]) -> None:
-        for execution in refused:
-            log.error("Ticket %s in queue %s: %s", execution.job_id, execution.queue, REFUSAL)
-        reason = b64encode(zlib.compress(REFUSAL.encode())).decode()
-        await self._end(refused, ("failed", Result.Type.FAILED.value, FAILURE_TTL_S, "failed_job_count", reason))
-
-    async def _end(self, executions: Sequence[Execution], ending: tuple[str, int, int, str, str]) -> None:
-        now = self._clock()
-        words = (word for e in executions for word in (e.job_id, e.id, e.queue, e.started_at))
-        await self._close(args=(RQ_KEY_PREFIX, self.worker_name, rq_time(now), now, *ending, *words))
-
-    def _take_oldest(self, job_id: str) -> Execution | None:
-        executions = self._executions.get(job_id)
-        if not executions:
-            return None
-        oldest = executions.popleft()
-        if not executions:
-            del self._executions[job_id]
-        return oldest
-
-    def _put_back(self, executions: Sequence[Execution]) -> None:
-        for execution in reversed(executions):
-            self._executions.setdefault(execution.job_id, deque()).appendleft(execution)
+    async def _close_ended(self) -> None:
+        for ending, executions in self._ended.items():
+            while executions:
+                chunk, executions[:CLOSE_MAX] = executions[:CLOSE_MAX], []
+                now = self._clock()
+                words = (word for e in chunk for word in (e.job_id, e.id, e.queue, e.started_at))
+                try:
+                    await self._close(args=(RQ_KEY_PREFIX, self.worker_name, rq_time(now), now, *ending, *words))
+                except BaseException:
+                    executions.extend(chunk)
+                    raise
 
 
 async def forget_executions(redis: Redis, worker_name: str) -> None:
@@ -276,18 +282,6 @@ async def forget_executions(redis: Redis, worker_name: str) -> None:
     entries = list(await redis.smembers(f"{_worker_key(worker_name)}:executions"))
     for start in range(0, len(entries), CLOSE_MAX):
         await forget(args=(RQ_KEY_PREFIX, worker_name, *entries[start : start + CLOSE_MAX]))
-
-
-async def forget_worker(redis: Redis, worker_name: str) -> None:
-    """Delete everything that a dead worker left in RQ's keys."""
-    await forget_executions(redis, worker_name)
-    worker_key = _worker_key(worker_name)
-    async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.delete(worker_key, f"{worker_key}:executions")
-        pipeline.srem(REDIS_WORKER_KEYS, worker_key)
-        for queue in QUEUES:
-            pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, worker_key)
-        await pipeline.execute()
 
 
 def _worker_key(worker_name: str) -> str:

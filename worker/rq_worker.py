@@ -16,7 +16,8 @@ from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus
 
-from worker.rq_bridge import LISTEN_S, Bridge, forget_executions
+from worker.doorbell import LISTEN_S
+from worker.rq_bridge import Bridge, forget_executions
 
 log = logging.getLogger(__name__)
 
