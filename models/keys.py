@@ -4,7 +4,6 @@
 |---|---|---|---|
 | understudy:planner | string, TTL | planner | id of the worker that plans now |
 | understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
-| understudy:stop | pub/sub | cli, api | ids of jobs and batches whose calls in flight shall stop |
 | understudy:rate:<account>:<model> | hash | limiter | virtual schedules (GCRA) of requests and tokens |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, reason |
@@ -15,12 +14,11 @@ from models.state import Priority
 QUEUES: tuple[str, ...] = tuple(priority.queue for priority in Priority)
 """In the order in which a worker takes from them."""
 
-JOB_FUNCTION = "worker.run.run_ticket"
+JOB_FUNCTION = "worker.ticket.run_ticket"
 """The only function that a ticket may name."""
 
 PLANNER = "understudy:planner"
 EPOCH = "understudy:epoch"
-STOP = "understudy:stop"
 
 
 def rate(account: str, model: str) -> str:

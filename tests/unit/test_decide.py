@@ -1,0 +1,250 @@
+"""What follows from a failure or a refusal, case by case."""
+
+from random import Random
+
+import pytest
+
+from models.chain import Chain, Step
+from models.failure import Failure, FailureClass
+from models.state import Priority
+from worker.decide import (
+    ROUND_BACKOFF_S,
+    Fail,
+    MoveOn,
+    Progress,
+    PutBack,
+    Situation,
+    TryAgain,
+    after_block,
+    after_failure,
+    after_misfit,
+    after_refusal,
+    first_error,
+)
+from worker.limits import Deployment, Hold, Refusal
+
+NOW = 1_000_000.0
+
+
+def chain(*names: str, **policy: object) -> Chain:
+    steps = tuple(Step(provider=name.partition("/")[0], model=name.partition("/")[2]) for name in names)
+    return Chain.model_validate({"steps": steps, **policy})
+
+
+LEAD_AND_UNDERSTUDY = chain("alpha/m", "beta/m")
+
+
+def situation(of: Chain = LEAD_AND_UNDERSTUDY, priority: Priority = Priority.BULK, now: float = NOW) -> Situation:
+    return Situation(of, priority, now, Random(7))
+
+
+def failure(cls: FailureClass, hint_s: float | None = None) -> Failure:
+    return Failure(cls, f"a {cls}", status=500, hint_s=hint_s)
+
+
+def refusal(hold: Hold, in_s: float) -> Refusal:
+    return Refusal(NOW + in_s, hold, Deployment("alpha", "m", "main", "alpha:main"), str(hold))
+
+
+@pytest.mark.parametrize(
+    ("cls", "retries"),
+    [
+        (FailureClass.CONNECT, 2),
+        (FailureClass.SERVER, 2),
+        (FailureClass.TIMEOUT, 1),
+        (FailureClass.BAD_RESPONSE, 1),
+        (FailureClass.UNKNOWN, 1),
+        (FailureClass.REGION, 0),
+    ],
+)
+def test_a_step_is_asked_again_as_often_as_its_failure_deserves_and_then_the_next(
+    cls: FailureClass, retries: int
+) -> None:
+    at, progress = situation(), Progress()
+    for _ in range(retries):
+        verdict, progress = after_failure(at, progress, failure(cls))
+        assert isinstance(verdict, TryAgain)
+    verdict, progress = after_failure(at, progress, failure(cls))
+    assert verdict == MoveOn()
+    assert progress.step == 1
+
+
+def test_three_retries_on_three_steps_do_not_become_twelve_calls() -> None:
+    at, progress = situation(chain("a/m", "b/m", "c/m")), Progress()
+    calls, verdict = 0, None
+    while not isinstance(verdict, PutBack):
+        verdict, progress = after_failure(at, progress, failure(FailureClass.SERVER))
+        calls += 1
+    assert calls == 3 + 3
+
+
+def test_backoff_grows_and_stays_out_of_step_with_others() -> None:
+    first, progress = after_failure(situation(), Progress(), failure(FailureClass.SERVER))
+    second, _ = after_failure(situation(), progress, failure(FailureClass.SERVER))
+    assert isinstance(first, TryAgain) and isinstance(second, TryAgain)
+    assert 0.2 < first.after_s <= 0.5
+    assert second.after_s <= 1.0
+
+
+@pytest.mark.parametrize("cls", [FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER])
+def test_what_is_wrong_for_everybody_fails_the_job_at_once(cls: FailureClass) -> None:
+    verdict, progress = after_failure(situation(), Progress(), failure(cls))
+    assert verdict == Fail()
+    assert first_error(progress) is not None
+
+
+def test_a_chain_may_say_that_a_content_filter_moves_on() -> None:
+    brave = chain("a/m", "b/m", fallback_on=["content_filter"])
+    verdict, progress = after_failure(situation(brave), Progress(), failure(FailureClass.CONTENT_FILTER))
+    assert (verdict, progress.step) == (MoveOn(), 1)
+
+
+def test_a_class_that_the_chain_does_not_fall_back_on_waits_for_its_step_when_time_heals_it() -> None:
+    strict = chain("a/m", "b/m", fallback_on=["rate_limit"])
+    progress, verdict = Progress(), None
+    for _ in range(3):
+        verdict, progress = after_failure(situation(strict), progress, failure(FailureClass.SERVER))
+    assert isinstance(verdict, PutBack)
+    assert progress.step == 0
+
+
+@pytest.mark.parametrize("cls", [FailureClass.RATE_LIMIT, FailureClass.OVERLOADED])
+def test_a_rate_limit_costs_no_retry_and_asks_the_limiter_what_else_may_start(cls: FailureClass) -> None:
+    verdict, progress = after_failure(situation(), Progress(), failure(cls, hint_s=30))
+    assert verdict == TryAgain(0.0)
+    assert (progress.retries_left, progress.tries, progress.step) == (3, 0, 0)
+
+
+@pytest.mark.parametrize("cls", [FailureClass.QUOTA, FailureClass.CREDENTIAL, FailureClass.MODEL_MISSING])
+def test_a_dead_credential_costs_nothing_and_another_one_is_asked(cls: FailureClass) -> None:
+    verdict, progress = after_failure(situation(), Progress(), failure(cls))
+    assert (verdict, progress.retries_left) == (TryAgain(0.0), 3)
+
+
+def test_a_cooldown_within_patience_is_waited_out() -> None:
+    patient = chain("a/m", "b/m", patience_s=10)
+    verdict, progress = after_refusal(situation(patient), Progress(), refusal(Hold.COOLDOWN, 8))
+    assert verdict == PutBack(NOW + 8, "cooldown")
+    assert progress.refused_since == NOW
+
+
+def test_a_cooldown_beyond_patience_moves_on() -> None:
+    patient = chain("a/m", "b/m", patience_s=10)
+    verdict, progress = after_refusal(situation(patient), Progress(), refusal(Hold.COOLDOWN, 12))
+    assert (verdict, progress.step) == (MoveOn(), 1)
+
+
+def test_without_patience_the_next_step_is_tried_at_once() -> None:
+    hasty = chain("a/m", "b/m", patience_s=0)
+    verdict, progress = after_refusal(situation(hasty), Progress(), refusal(Hold.BREAKER, 1.5))
+    assert (verdict, progress.step) == (MoveOn(), 1)
+
+
+def test_a_lead_that_always_says_wait_a_moment_is_passed_over_too() -> None:
+    patient = chain("a/m", "b/m", patience_s=10)
+    _, progress = after_refusal(situation(patient), Progress(), refusal(Hold.COOLDOWN, 2))
+    verdict, progress = after_refusal(situation(patient, now=NOW + 10), progress, refusal(Hold.COOLDOWN, 12))
+    assert (verdict, progress.step) == (MoveOn(), 1)
+
+
+@pytest.mark.parametrize("hold", [Hold.REQUESTS, Hold.TOKENS, Hold.IN_FLIGHT])
+def test_our_own_pacing_waits_unless_the_chain_spills(hold: Hold) -> None:
+    verdict, _ = after_refusal(situation(), Progress(), refusal(hold, 500))
+    assert isinstance(verdict, PutBack)
+    verdict, progress = after_refusal(situation(chain("a/m", "b/m", spill=True)), Progress(), refusal(hold, 5))
+    assert (verdict, progress.step) == (MoveOn(), 1)
+
+
+def test_pacing_at_the_last_step_waits_even_when_the_chain_spills() -> None:
+    verdict, _ = after_refusal(situation(chain("a/m", spill=True)), Progress(), refusal(Hold.REQUESTS, 5))
+    assert verdict == PutBack(NOW + 5, "requests")
+
+
+def test_a_one_step_chain_that_is_down_begins_a_new_round_and_never_fails() -> None:
+    at, progress = situation(chain("a/m")), Progress()
+    waits = []
+    for _ in range(60):
+        verdict, progress = after_failure(at, progress, failure(FailureClass.SERVER))
+        assert not isinstance(verdict, Fail)
+        if isinstance(verdict, PutBack):
+            waits.append(verdict.until - NOW)
+    assert progress.round == 1 + len(waits)
+    assert progress.retries_left <= 3
+    low, high = ROUND_BACKOFF_S
+    assert low <= waits[0] <= 2 * low
+    assert high / 2 <= waits[-1] <= high
+
+
+def test_a_new_round_begins_when_the_first_of_the_refused_steps_is_usable() -> None:
+    at, progress = situation(chain("a/m", "b/m", patience_s=0)), Progress()
+    _, progress = after_refusal(at, progress, refusal(Hold.COOLDOWN, 40))
+    verdict, progress = after_refusal(at, progress, refusal(Hold.COOLDOWN, 25))
+    assert isinstance(verdict, PutBack)
+    assert verdict.until == NOW + 25
+    assert (progress.step, progress.round, progress.passed) == (0, 2, {})
+
+
+def test_somebody_who_holds_a_connection_gets_one_round() -> None:
+    at, progress = situation(chain("a/m"), Priority.INTERACTIVE), Progress()
+    verdict, _ = after_refusal(at, progress, refusal(Hold.COOLDOWN, 40))
+    assert verdict == Fail()
+
+
+def test_steps_that_only_a_person_can_mend_keep_the_job_queued_with_the_reason() -> None:
+    at = situation(chain("a/m", "b/m"))
+    verdict, progress = after_block(at, Progress(), "openai/main: invalid key")
+    assert verdict == MoveOn()
+    verdict, progress = after_block(at, progress, "other/main: no money")
+    assert isinstance(verdict, PutBack)
+    assert "invalid key" in verdict.reason
+
+
+def test_a_step_that_cannot_serve_the_request_is_skipped_and_the_last_one_fails_the_job() -> None:
+    at = situation()
+    verdict, progress = after_misfit(at, Progress(), "alpha/m: n > 1")
+    assert verdict == MoveOn()
+    verdict, progress = after_misfit(at, progress, "beta/m: n > 1")
+    assert verdict == Fail()
+    error = first_error(progress)
+    assert error is not None and error["message"] == "alpha/m: n > 1"
+
+
+def test_the_job_carries_the_first_steps_error() -> None:
+    at, progress = situation(), Progress()
+    _, progress = after_failure(at, progress, failure(FailureClass.REGION))
+    verdict, progress = after_failure(at, progress, failure(FailureClass.BAD_REQUEST))
+    error = first_error(progress)
+    assert verdict == Fail() and error is not None
+    assert error["class"] is FailureClass.REGION
+
+
+def test_a_prompt_that_is_too_long_is_not_sent_to_the_same_model_elsewhere() -> None:
+    at = situation(chain("a/m", "b/m"))
+    verdict, _ = after_failure(at, Progress(), failure(FailureClass.CONTEXT_LENGTH))
+    assert verdict == Fail()
+
+
+def test_a_prompt_that_is_too_long_goes_to_a_larger_window_only() -> None:
+    at = situation(chain("openai/gpt-4", "openai/gpt-3.5-turbo", "gemini/gemini-2.5-flash"))
+    verdict, progress = after_failure(at, Progress(), failure(FailureClass.CONTEXT_LENGTH))
+    assert verdict == MoveOn()
+    assert progress.step in (1, 2)
+    assert str(at.chain.steps[progress.step]) == "gemini/gemini-2.5-flash" or 1 not in progress.ruled_out
+
+
+def test_steps_that_were_ruled_out_stay_out_in_later_rounds() -> None:
+    at, progress = situation(chain("a/m", "b/m", patience_s=0)), Progress()
+    _, progress = after_failure(at, progress, failure(FailureClass.REGION))
+    verdict, progress = after_refusal(at, progress, refusal(Hold.COOLDOWN, 40))
+    assert isinstance(verdict, PutBack)
+    assert progress.step == 1
+
+
+def test_progress_survives_its_stay_in_the_ledger() -> None:
+    import orjson
+
+    at, progress = situation(chain("a/m", "b/m", patience_s=0)), Progress()
+    _, progress = after_failure(at, progress, failure(FailureClass.REGION))
+    _, progress = after_refusal(at, progress, refusal(Hold.COOLDOWN, 40))
+    _, progress = after_failure(at, progress, failure(FailureClass.SERVER))
+    assert Progress.from_dict(orjson.loads(orjson.dumps(progress.to_dict()))) == progress

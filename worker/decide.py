@@ -1,0 +1,270 @@
+"""What follows from a failure or a refusal. Pure: values in, a verdict and the new progress out.
+
+    after_failure   a provider was called and did not answer
+    after_refusal   the limiter did not let the call start
+    after_block     no credential of the step can be used until a person mends it
+    after_misfit    the step cannot serve this request at all
+
+A round is one pass over the chain. When every step of a round was passed over and at least one of them for a
+reason that time heals, the job goes back to the ledger and a new round begins, until its deadline.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from random import Random
+from typing import Any
+
+from models.catalog import window
+from models.chain import Chain
+from models.failure import BLOCKING, PASSING, Failure, FailureClass
+from models.state import Priority
+from worker.limits import Hold, Refusal
+
+RETRIES_PER_ROUND = 3
+"""Over the whole chain: three retries on three steps must not become twelve calls."""
+
+RETRIES: Mapping[FailureClass, int] = {
+    FailureClass.CONNECT: 2,
+    FailureClass.SERVER: 2,
+    FailureClass.TIMEOUT: 1,
+    FailureClass.BAD_RESPONSE: 1,
+    FailureClass.UNKNOWN: 1,
+}
+"""How often one step is asked again after a failure of a class, within the round's budget."""
+
+ASK_ANOTHER_CREDENTIAL = frozenset(
+    {FailureClass.RATE_LIMIT, FailureClass.OVERLOADED, FailureClass.MODEL_MISSING} | BLOCKING
+)
+"""These cool or set aside what they speak of, cost the job nothing, and the limiter says what is left."""
+
+ROUND_BACKOFF_S = (5.0, 600.0)
+RETRY_BACKOFF_S = (0.25, 8.0)
+IN_SLOT_S = 1.0
+"""A pause up to this long is waited out in the slot; a longer one goes back to the ledger."""
+
+BLOCKED_RECHECK_S = 60.0
+PACING = frozenset({Hold.REQUESTS, Hold.TOKENS, Hold.IN_FLIGHT})
+"""Our own pacing, which is not a failure of the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Why a step was passed over in this round, and when it may be usable again (unix seconds)."""
+
+    reason: str
+    passing: bool = False
+    blocked: bool = False
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a job stands in its chain. Kept in its row when it is put back.
+
+    `refused_since` is when the step now tried began to answer nothing but refusals. `errors` holds the last
+    error of each step, because the job's error is that of the first step that has one.
+    """
+
+    step: int = 0
+    round: int = 1
+    retries_left: int = RETRIES_PER_ROUND
+    tries: int = 0
+    refused_since: float | None = None
+    passed: Mapping[int, Passed] = field(default_factory=dict)
+    ruled_out: Mapping[int, str] = field(default_factory=dict)
+    errors: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    attempts: tuple[Mapping[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        document = asdict(self)
+        for name in ("passed", "ruled_out", "errors"):
+            document[name] = {str(step): value for step, value in document[name].items()}
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any] | None) -> "Progress":
+        if not document:
+            return cls()
+        values = dict(document)
+        values["passed"] = {int(step): Passed(**value) for step, value in values["passed"].items()}
+        values["ruled_out"] = {int(step): reason for step, reason in values["ruled_out"].items()}
+        values["errors"] = {int(step): error for step, error in values["errors"].items()}
+        values["attempts"] = tuple(values["attempts"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """The same step once more, after a pause."""
+
+    after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOn:
+    """The step that the new progress points at."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Return to the ledger until a time; costs no attempt."""
+
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Failed for good; the error is in the progress (`first_error`)."""
+
+
+Verdict = TryAgain | MoveOn | PutBack | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a decision depends on beside the event itself. `now` in unix seconds."""
+
+    chain: Chain
+    priority: Priority
+    now: float
+    rng: Random
+
+    @property
+    def patience_s(self) -> float:
+        return self.priority.patience_s if self.chain.patience_s is None else self.chain.patience_s
+
+
+def first_error(progress: Progress) -> Mapping[str, Any] | None:
+    """The job's error as its caller would have seen it: that of the earliest step that has one."""
+    return progress.errors[min(progress.errors)] if progress.errors else None
+
+
+def after_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
+    error = {"class": failure.cls, "message": failure.message, "status": failure.status, "body": failure.body}
+    progress = replace(progress, errors={**progress.errors, progress.step: error})
+    cls = failure.cls
+    if cls in ASK_ANOTHER_CREDENTIAL:
+        return _after_refused_call(at, progress, failure)
+    pause = _backoff(RETRY_BACKOFF_S, progress.tries, at.rng) if failure.hint_s is None else failure.hint_s
+    worth_waiting = pause <= max(at.patience_s, IN_SLOT_S)
+    if worth_waiting and progress.tries < RETRIES.get(cls, 0) and progress.retries_left > 0:
+        retried = replace(progress, tries=progress.tries + 1, retries_left=progress.retries_left - 1)
+        return TryAgain(pause), retried
+    if cls in PASSING:
+        return _pass_over_failure(at, progress, failure)
+    if not at.chain.falls_back_on(cls):
+        return Fail(), progress
+    if cls in (FailureClass.CONTEXT_LENGTH, FailureClass.TOO_LARGE):
+        progress = _rule_out_smaller_windows(at.chain, progress, failure)
+    return _rule_out(at, progress, f"{cls}: {failure.message}")
+
+
+def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[Verdict, Progress]:
+    passed = Passed(refusal.reason, passing=True, until=refusal.until)
+    if refusal.hold in PACING:
+        if at.chain.spill and _next_step(at.chain, progress) is not None:
+            return _pass_over(at, progress, passed)
+        return PutBack(refusal.until, refusal.reason), progress
+    too_far = refusal.until - at.now > at.patience_s
+    if too_far or _refused_too_long(at, progress):
+        return _pass_over(at, progress, passed)
+    return PutBack(refusal.until, refusal.reason), replace(progress, refused_since=progress.refused_since or at.now)
+
+
+def after_block(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, Progress]:
+    return _pass_over(at, progress, Passed(reason, blocked=True))
+
+
+def after_misfit(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, Progress]:
+    error = {"class": FailureClass.BAD_REQUEST, "message": reason, "status": None, "body": None}
+    return _rule_out(at, replace(progress, errors={progress.step: error, **progress.errors}), reason)
+
+
+def _after_refused_call(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
+    """A call that the provider turned away without doing it: the limiter knows what else may start."""
+    if failure.cls not in PASSING:
+        return TryAgain(), progress
+    if at.patience_s and _refused_too_long(at, progress):
+        return _pass_over_failure(at, progress, failure)
+    return TryAgain(), replace(progress, refused_since=progress.refused_since or at.now)
+
+
+def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
+    """A chain that does not fall back on this class waits for its step instead: time heals it."""
+    until = None if failure.hint_s is None else at.now + failure.hint_s
+    passed = Passed(f"{failure.cls} at {at.chain.steps[progress.step]}", passing=True, until=until)
+    if at.chain.falls_back_on(failure.cls):
+        return _pass_over(at, progress, passed)
+    return _end_of_round(at, replace(progress, passed={**progress.passed, progress.step: passed}))
+
+
+def _refused_too_long(at: Situation, progress: Progress) -> bool:
+    return progress.refused_since is not None and at.now - progress.refused_since >= at.patience_s
+
+
+def _pass_over(at: Situation, progress: Progress, passed: Passed) -> tuple[Verdict, Progress]:
+    return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
+
+
+def _rule_out(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, Progress]:
+    return _advance(at, replace(progress, ruled_out={**progress.ruled_out, progress.step: reason}))
+
+
+def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
+    step = _next_step(at.chain, progress)
+    if step is None:
+        return _end_of_round(at, progress)
+    return MoveOn(), replace(progress, step=step, tries=0, refused_since=None)
+
+
+def _next_step(chain: Chain, progress: Progress) -> int | None:
+    later = range(progress.step + 1, len(chain.steps))
+    return next((step for step in later if step not in progress.ruled_out), None)
+
+
+def _rule_out_smaller_windows(chain: Chain, progress: Progress, failure: Failure) -> Progress:
+    """A prompt that is too long for one model is not sent to another that cannot take more."""
+    ours = window(chain.steps[progress.step].model)
+    too_small = {
+        index: f"{failure.cls} at {chain.steps[progress.step]}"
+        for index in range(progress.step + 1, len(chain.steps))
+        if chain.steps[index].model == chain.steps[progress.step].model
+        or (ours is not None and (window(chain.steps[index].model) or ours + 1) <= ours)
+    }
+    return replace(progress, ruled_out={**progress.ruled_out, **too_small})
+
+
+def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
+    waits = [passed for passed in progress.passed.values() if passed.passing]
+    blocks = [passed for passed in progress.passed.values() if passed.blocked]
+    if at.priority is Priority.INTERACTIVE or not (waits or blocks):
+        return Fail(), progress
+    if waits:
+        known = [passed.until for passed in waits if passed.until is not None]
+        until = min(known) if known else at.now + _backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng)
+        until = max(until, at.now + 1.0)
+        reason = waits[0].reason
+    else:
+        until, reason = at.now + BLOCKED_RECHECK_S, blocks[0].reason
+    return PutBack(until, reason), _new_round(at.chain, progress)
+
+
+def _new_round(chain: Chain, progress: Progress) -> Progress:
+    first = next(step for step in range(len(chain.steps)) if step not in progress.ruled_out)
+    return replace(
+        progress,
+        step=first,
+        round=progress.round + 1,
+        retries_left=RETRIES_PER_ROUND,
+        tries=0,
+        refused_since=None,
+        passed={},
+    )
+
+
+def _backoff(bounds_s: tuple[float, float], exponent: int, rng: Random) -> float:
+    """Doubling with full jitter over the upper half, so that a herd spreads and nobody comes too early."""
+    low, high = bounds_s
+    full: float = min(low * 2 ** min(exponent, 20), high)
+    return full * (0.5 + 0.5 * rng.random()) if exponent else full * (1.0 + 0.25 * rng.random())

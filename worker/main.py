@@ -1,0 +1,183 @@
+"""The asyncio RQ worker: registration, the claim loop, signals, side tasks, draining.
+
+    understudy worker                                             the friendly way
+    rq worker -w worker.main.AsyncWorker interactive normal bulk   the same, by RQ's command line
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+
+from models.ids import new_id
+from models.keys import QUEUES
+from models.settings import Settings, SettingsError, load_settings
+from models.store import Store, StoreUnavailable, open_store
+from worker.claims import ClaimLoop
+from worker.heartbeat import Heartbeat
+from worker.rq_bridge import Bridge, Shutdown, StopJob
+from worker.rq_worker import RegisteredWorker
+from worker.toolbox import Toolbox, open_toolbox
+from worker.upkeep import Upkeep
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIGURATION = 2
+EXIT_UNREACHABLE = 3
+
+
+class AsyncWorker(RegisteredWorker):
+    """An `rq` worker that keeps `max_concurrency` jobs in flight in one event loop."""
+
+    settings: Settings | None = None
+    with_parent = False
+
+    async def main(self, redis: Redis, bridge: Bridge, *, burst: bool) -> int:
+        settings = self.settings or load_settings(None, os.environ)
+        async with open_toolbox(settings, redis, self.name, settings.worker.max_concurrency) as box:
+            return await Shift(self.name, box, bridge, self.with_parent).work(burst=burst)
+
+
+class Shift:
+    """One worker's life between registering in the ledger and signing off."""
+
+    def __init__(self, worker_id: str, box: Toolbox, bridge: Bridge, with_parent: bool) -> None:
+        self._worker_id = worker_id
+        self._box = box
+        self._bridge = bridge
+        self._with_parent = with_parent
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        worker = box.settings.worker
+        self._grace_s, self._lease_s, self._concurrency = worker.grace_s, worker.lease_s, worker.max_concurrency
+        self._claims = ClaimLoop(worker_id, bridge, box.store, box.tools, self._concurrency)
+        self._upkeep = Upkeep(worker_id, box, bridge, self._claims)
+
+    async def work(self, *, burst: bool) -> int:
+        """Returns how many jobs were settled. Raises what killed a background loop, after draining."""
+        self._listen_to_signals()
+        heartbeat = Heartbeat(self._open_beat)
+        await self._register(self._box.store)
+        heartbeat.start()
+        side_tasks = [asyncio.create_task(task, name=name) for name, task in self._side_tasks()]
+        for task in side_tasks:
+            task.add_done_callback(self._side_task_ended)
+        try:
+            await self._claims.run(self._stopping, refill=self._upkeep.planner.pass_once if burst else None)
+            await self._claims.drain(self._grace_s, self._hurry)
+            await self._upkeep.resign()
+        finally:
+            for task in side_tasks:
+                task.cancel()
+            ended = await asyncio.gather(*side_tasks, return_exceptions=True)
+            heartbeat.stop()
+            await self._box.store.remove_worker(self._worker_id)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+        return self._claims.done
+
+    def _side_tasks(self) -> list[tuple[str, Awaitable[None]]]:
+        tasks: list[tuple[str, Awaitable[None]]] = [("upkeep", self._upkeep.run()), ("commands", self._obey())]
+        if self._with_parent:
+            tasks.append(("parent", self._leave_with_parent()))
+        return tasks
+
+    def _side_task_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("Side task %s died: %r; this worker drains", task.get_name(), type(task.exception()))
+            self._stopping.set()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+
+    def _asked_to_stop(self) -> None:
+        """The first signal drains, the second gives back at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def _obey(self) -> None:
+        async for command in self._bridge.commands():
+            match command:
+                case StopJob(job_id):
+                    await self._box.store.cancel_job(job_id)
+                    self._claims.cancel(job_id)
+                case Shutdown():
+                    self._stopping.set()
+
+    async def _leave_with_parent(self) -> None:
+        """Standard input is a pipe from the parent; its end means the parent is gone."""
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await reader.read()
+        log.warning("The parent process is gone; this worker stops")
+        self._stopping.set()
+        self._hurry.set()
+
+    async def _register(self, store: Store) -> None:
+        await store.register_worker(
+            self._worker_id, host=socket.gethostname(), pid=os.getpid(), concurrency=self._concurrency,
+            lease_s=self._lease_s,
+        )  # fmt: skip
+
+    async def _open_beat(self, stack: AsyncExitStack) -> Callable[[], Awaitable[None]]:
+        """Runs in the heartbeat's thread and loop, with a connection of its own."""
+        settings = self._box.settings
+        store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
+
+        async def beat() -> None:
+            if not await store.beat(self._worker_id, self._lease_s):
+                log.warning("This worker's lease was lost and its jobs were taken back; it registers again")
+                await self._register(store)
+
+        return beat
+
+
+def main() -> None:
+    """The process behind `understudy worker`."""
+    parser = argparse.ArgumentParser(prog="understudy worker")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--name", default=None)
+    parser.add_argument("--max-concurrency", type=int)
+    parser.add_argument("--grace", type=float)
+    parser.add_argument("--burst", action="store_true")
+    parser.add_argument("--exit-with-parent", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings(arguments.config, os.environ, arguments.data)
+        settings = settings.with_worker(max_concurrency=arguments.max_concurrency, grace_s=arguments.grace)
+    except SettingsError as error:
+        sys.exit(_complain(error, EXIT_CONFIGURATION))
+    if settings.redis_url is None:
+        sys.exit(_complain("REDIS_URL is not set: a worker alone needs the queue's address", EXIT_CONFIGURATION))
+    AsyncWorker.settings, AsyncWorker.with_parent = settings, arguments.exit_with_parent
+    worker = AsyncWorker(
+        list(QUEUES), name=arguments.name or new_id("wrk"), connection=SyncRedis.from_url(settings.redis_url)
+    )
+    try:
+        worker.work(burst=arguments.burst, logging_level="WARNING")
+    except StoreUnavailable as error:
+        sys.exit(_complain(error, EXIT_UNREACHABLE))
+
+
+def _complain(error: object, code: int) -> int:
+    sys.stderr.write(f"understudy worker: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

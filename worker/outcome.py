@@ -1,0 +1,128 @@
+"""Builds what is written about a job when its run ends: the result, or its return to the ledger."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from models.chain import Chain
+from models.failure import FailureClass
+from models.records import AttemptRecord, ResultRecord, Settled, StartedJob
+from models.state import JobState
+from worker.decide import Progress, first_error
+from worker.limits import Deployment
+from worker.providers.base import Answer
+
+NOTHING_TRIED: Mapping[str, Any] = {
+    "class": FailureClass.UNKNOWN,
+    "message": "no step of the chain could be tried",
+    "status": None,
+    "body": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call that succeeded, and where. `cost_usd` None: no price is known."""
+
+    answer: Answer
+    deployment: Deployment
+    dropped: tuple[str, ...]
+    latency_ms: int
+    cost_usd: float | None
+
+
+def brief(attempt: AttemptRecord) -> dict[str, Any]:
+    """An attempt as results list it."""
+    return {
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "failure": attempt.cls,
+        "status": attempt.status,
+        "latency": attempt.latency_ms,
+        "possibly_billed": attempt.possibly_billed,
+    }
+
+
+def succeeded(
+    job: StartedJob, chain: Chain, progress: Progress, attempts: list[AttemptRecord], answered: Answered
+) -> Settled:
+    answer, deployment = answered.answer, answered.deployment
+    extra = {
+        "provider": deployment.provider,
+        "model_requested": str(chain.steps[0]),
+        "model_used": answer.model,
+        "key": deployment.key,
+        "latency": answered.latency_ms,
+        "fallback_index": progress.step,
+        "cost_usd": answered.cost_usd,
+        "attempts": progress.attempts,
+        "raw_usage": answer.raw_usage,
+        "raw_finish_reason": answer.raw_finish,
+    }
+    if answered.dropped:
+        extra["dropped_params"] = answered.dropped
+    if progress.ruled_out:
+        extra["skipped_steps"] = {str(chain.steps[step]): reason for step, reason in progress.ruled_out.items()}
+    result = ResultRecord(
+        status_code=200,
+        body=_json({**answer.completion, "extra_fields": extra}),
+        provider=deployment.provider,
+        model=deployment.model,
+        key=deployment.key,
+        fallback_index=progress.step,
+        input_tokens=answer.usage.input_tokens,
+        output_tokens=answer.usage.output_tokens,
+        cost_usd=answered.cost_usd or 0.0,
+        latency_ms=answered.latency_ms,
+    )
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result)
+
+
+def failed(job: StartedJob, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
+    """The first step's error is the job's. An HTTP answer is shown as it came, with the attempts beside it."""
+    error = first_error(progress) or NOTHING_TRIED
+    extra = {
+        "failure": error["class"],
+        "attempts": progress.attempts,
+        "skipped_steps": list(progress.ruled_out.values()),
+    }
+    if error["status"] is None:
+        result = ResultRecord(None, None, {"code": error["class"], "message": error["message"], "extra_fields": extra})
+    else:
+        result = ResultRecord(error["status"], _json({**_error_body(error), "extra_fields": extra}))
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result)
+
+
+def put_back(
+    job: StartedJob, attempts: Sequence[AttemptRecord], progress: Progress, until: float, reason: str
+) -> Settled:
+    return Settled(
+        job.id,
+        job.batch_id,
+        job.claim_no,
+        JobState.QUEUED,
+        list(attempts),
+        not_before=until,
+        progress=progress.to_dict(),
+        wait_reason=reason,
+    )
+
+
+def stopped(job: StartedJob, attempts: list[AttemptRecord], progress: Progress, state: JobState) -> Settled:
+    """Cancelled by its owner, or given back by a worker that drains: due at once, nothing spent."""
+    if state is JobState.QUEUED:
+        return put_back(job, attempts, progress, 0.0, "given back by a worker that stopped")
+    return Settled(job.id, job.batch_id, job.claim_no, state, attempts)
+
+
+def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:
+    body = error["body"]
+    if isinstance(body, dict):
+        return body
+    return {"error": {"message": error["message"], "type": error["class"], "param": None, "code": error["class"]}}
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return orjson.dumps(document).decode()

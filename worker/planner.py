@@ -1,0 +1,143 @@
+"""One pass of the planner: read what waits and what can start, let `plan` choose, write the tickets.
+
+One worker at a time plans. It keeps nothing that a wiped Redis or another leader could not do without: which jobs
+have a ticket is read from the queues themselves, and a ticket written twice is harmless.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import redis.asyncio
+
+from models import keys
+from models.records import Head, Lane
+from models.store import Store
+from models.tickets import stage, staged_ids
+from worker.fleet import Fleet
+from worker.limits import Limiter, Outlook
+from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
+
+AHEAD_S = 2.0
+"""How much work is staged: what the fleet starts in this time."""
+
+STAGED_BOUNDS = (200, 20_000)
+CLAIMED_BY_NOW_S = 5.0
+"""A ticket that left its queue this long ago without its job having started is lost and written again."""
+
+LANES_PER_PASS = 200
+
+
+class Planner:
+    """Remembers, between passes, only which tickets it wrote and how fast tickets are taken."""
+
+    def __init__(
+        self,
+        redis: redis.asyncio.Redis,
+        store: Store,
+        fleet: Fleet,
+        limiter: Limiter,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._redis = redis
+        self._store = store
+        self._fleet = fleet
+        self._limiter = limiter
+        self._monotonic = monotonic
+        self._tickets: dict[str, _Ticket] = {}
+        self._taken_per_s = 0.0
+        self._left = 0
+        self._passed_at = monotonic()
+        self._lane_offset = 0
+
+    async def pass_once(self) -> int:
+        """Stage what can start soon. Returns how many tickets were written."""
+        waiting = await self._waiting()
+        lanes = self._some_of(await self._store.lanes())
+        workers = await self._store.live_workers()
+        budget = self._depth(sum(worker.concurrency for worker in workers)) - len(waiting)
+        chosen: list[tuple[Head, Lane]] = []
+        if lanes and budget > 0:
+            staged = Counter(ticket.lane for ticket in self._tickets.values())
+            views = [await self._heads(lane, budget + staged[lane], waiting) for lane in lanes]
+            outlook = await self._outlook([view for view in views if view.heads], waiting)
+            chosen = plan(views, outlook, budget)
+            await stage(self._redis, [(head.id, lane.priority) for head, lane in chosen])
+        now = self._monotonic()
+        self._tickets.update((head.id, _Ticket(lane, now)) for head, lane in chosen)
+        self._left = len(waiting) + len(chosen)
+        return len(chosen)
+
+    async def _waiting(self) -> set[str]:
+        """Tickets in the queues now. Forgets those that were taken, and all of them when Redis was wiped."""
+        if await self._redis.set(keys.EPOCH, "1", nx=True):
+            self._tickets.clear()
+        waiting = {job_id for ids in (await staged_ids(self._redis)).values() for job_id in ids}
+        now = self._monotonic()
+        taken, elapsed_s = max(self._left - len(waiting), 0), max(now - self._passed_at, 0.001)
+        self._taken_per_s = 0.7 * self._taken_per_s + 0.3 * taken / elapsed_s
+        self._passed_at = now
+        for job_id, ticket in list(self._tickets.items()):
+            if job_id in waiting:
+                ticket.seen_at = now
+            elif now - ticket.seen_at > CLAIMED_BY_NOW_S:
+                del self._tickets[job_id]
+        return waiting
+
+    def _depth(self, slots: int) -> int:
+        low, high = STAGED_BOUNDS
+        return int(min(max(low, 2 * slots, AHEAD_S * self._taken_per_s), high))
+
+    def _some_of(self, lanes: list[Lane]) -> list[Lane]:
+        """All lanes, or with very many a window that moves on from pass to pass."""
+        if len(lanes) <= LANES_PER_PASS:
+            return lanes
+        start = self._lane_offset % len(lanes)
+        self._lane_offset += LANES_PER_PASS
+        return (lanes + lanes)[start : start + LANES_PER_PASS]
+
+    async def _heads(self, lane: Lane, limit: int, waiting: set[str]) -> LaneHeads:
+        heads = await self._store.heads(lane, limit)
+        chain = await self._store.get_chain(lane.chain_id)
+        fresh = [head for head in heads if head.id not in waiting and head.id not in self._tickets]
+        return LaneHeads(lane, chain, fresh)
+
+    async def _outlook(self, views: Sequence[LaneHeads], waiting: set[str]) -> dict[str, StepOutlook]:
+        """What each step can start in the next moments, less what waits for it in the queues already."""
+        steps = {str(step): step for view in views for step in view.chain.steps}
+        candidates = {name: self._fleet.usable(step) for name, step in steps.items()}
+        flat = [candidate for each in candidates.values() for candidate in each]
+        seen = iter(await self._limiter.outlook(flat, AHEAD_S) if flat else [])
+        outlook = {name: _over_all_credentials(list(islice(seen, len(each)))) for name, each in candidates.items()}
+        for step, count in (await self._waiting_for(waiting, outlook)).items():
+            if step in outlook:
+                outlook[step] = replace(outlook[step], starts=max(outlook[step].starts - count, 0))
+        return outlook
+
+    async def _waiting_for(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> Counter[str]:
+        lanes = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
+        counts: Counter[str] = Counter()
+        for lane, count in lanes.items():
+            steps = open_steps(await self._store.get_chain(lane.chain_id), lane.priority, outlook)
+            counts.update({step: count for step in steps[:1]})
+        return counts
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """A ticket that this planner wrote, and when it last saw it waiting (monotonic seconds)."""
+
+    lane: Lane
+    seen_at: float
+
+
+def _over_all_credentials(seen: Sequence[Outlook]) -> StepOutlook:
+    """A step is blocked without credentials, cooled while all of them are, and starts the sum of the rest."""
+    if not seen:
+        return StepOutlook(starts=0, blocked=True)
+    usable = [each for each in seen if each.cooled_for_s is None]
+    if not usable:
+        return StepOutlook(starts=0, cooled_for_s=min(each.cooled_for_s or 0.0 for each in seen))
+    return StepOutlook(starts=min(sum(each.starts for each in usable), UNLIMITED))

@@ -1,0 +1,238 @@
+"""How one job runs: the page that tells the story.
+
+    reserve → call → classify → decide, over and over, until the job is answered, failed for good or put back.
+
+Nothing here raises for a provider's sake, waits longer than a second, or knows SQL, RQ or a wire format.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import orjson
+
+from models.chain import Chain, Step
+from models.failure import Failure, FailureClass
+from models.ids import new_id
+from models.records import AttemptRecord, Settled, StartedJob
+from models.state import JobState
+from worker import decide, outcome
+from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
+from worker.failures import classify, classify_exception
+from worker.fleet import Fleet, Target
+from worker.limits import Deployment, Grant, Limiter, LimitsUnavailable, Refusal
+from worker.outcome import Answered
+from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Usage, WireRequest
+from worker.providers.client import ProviderClient
+from worker.providers.pricing import Pricing
+
+log = logging.getLogger(__name__)
+
+NOTHING_USED = Usage()
+TYPICAL_OUTPUT_TOKENS = 500
+"""Reserved for the answer, beside the input, where a limit counts tokens; settled with the usage afterwards."""
+
+STOPPED_IN_FLIGHT = Failure(FailureClass.CANCELLED, "stopped while the call was in flight", possibly_billed=True)
+
+REDIS_AWAY_S = 2.0
+"""How long a job rests in the ledger when the limits cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a run needs of the world, built once per worker."""
+
+    fleet: Fleet
+    limiter: Limiter
+    client: ProviderClient
+    pricing: Pricing
+    clock: Callable[[], float]
+    rng: Random
+
+
+class JobRun:
+    """One claimed job under way: its progress, and the calls made in this claim."""
+
+    def __init__(self, job: StartedJob, chain: Chain, tools: Tools) -> None:
+        self.job = job
+        self.chain = chain
+        self.tools = tools
+        self.body: Mapping[str, Any] = orjson.loads(job.body)
+        self.progress = Progress.from_dict(job.progress)
+        self.attempts: list[AttemptRecord] = []
+        self.calling: tuple[str, str] | None = None  # (account, model) while a call is in flight
+        self._stop_as: JobState | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def step(self) -> Step:
+        return self.chain.steps[self.progress.step]
+
+    def situation(self) -> Situation:
+        return Situation(self.chain, self.job.priority, self.tools.clock(), self.tools.rng)
+
+    def stop(self, state: JobState) -> None:
+        """Stop the call in flight; the job becomes CANCELLED, or QUEUED again when the worker drains."""
+        if self._stop_as is None:
+            self._stop_as = state
+            if self._task is not None:
+                self._task.cancel()
+
+    async def run(self) -> Settled:
+        """Run to an outcome. Never raises; what no table foresaw becomes a failure of class `unknown`."""
+        if self._stop_as is not None:
+            return outcome.stopped(self.job, self.attempts, self.progress, self._stop_as)
+        self._task = asyncio.current_task()
+        try:
+            return await self._to_outcome()
+        except LimitsUnavailable:
+            until = self.tools.clock() + REDIS_AWAY_S
+            return outcome.put_back(
+                self.job, self.attempts, self.progress, until, "the limits in Redis are unreachable"
+            )
+        except asyncio.CancelledError:
+            if self._stop_as is None or self._task is None:
+                raise
+            self._task.uncancel()
+            return outcome.stopped(self.job, self.attempts, self.progress, self._stop_as)
+        finally:
+            self._task = None
+
+    async def _to_outcome(self) -> Settled:
+        while True:
+            result = await self._try_step()
+            if isinstance(result, Answered):
+                return outcome.succeeded(self.job, self.chain, self.progress, self.attempts, result)
+            match result:
+                case Fail():
+                    return outcome.failed(self.job, self.progress, self.attempts)
+                case PutBack(until, reason):
+                    return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
+                case TryAgain(after_s) if after_s > IN_SLOT_S:
+                    until = self.tools.clock() + after_s
+                    reason = f"retry at {self.step} after a failure"
+                    return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
+                case TryAgain(after_s) if after_s:
+                    await asyncio.sleep(after_s)
+
+    async def _try_step(self) -> Answered | Verdict:
+        """One reservation and, when it is granted, one call."""
+        fleet = self.tools.fleet
+        candidates = fleet.candidates(self.step)
+        if not candidates:
+            reason = fleet.why_none(self.step)
+            decision = decide.after_block if reason.mendable else decide.after_misfit
+            return self._follow(decision(self.situation(), self.progress, reason.text))
+        try:
+            target = fleet.target(candidates[0].deployment)
+            call = Call(target.dialect, self.step.model, {**self.body, **self.step.params})
+            request = target.adapter.request(call, target.endpoint)
+        except CannotExpress as misfit:
+            return self._follow(decide.after_misfit(self.situation(), self.progress, f"{self.step}: {misfit}"))
+        reserved = await self.tools.limiter.reserve(candidates, self._tokens_to_reserve(call))
+        if isinstance(reserved, Refusal):
+            return self._follow(decide.after_refusal(self.situation(), self.progress, reserved))
+        if reserved.candidate is not candidates[0]:
+            target = fleet.target(reserved.candidate.deployment)
+            request = target.adapter.request(call, target.endpoint)
+        return await self._call(target, call, request, reserved)
+
+    async def _call(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Verdict:
+        limiter, deployment = self.tools.limiter, grant.candidate.deployment
+        stopwatch, tokens_used = None, None
+        self.calling = (deployment.account, deployment.model)
+        try:
+            await asyncio.sleep(grant.wait_s)
+            stopwatch = _Stopwatch(self.tools.clock)
+            reply = await self._ask(target, call, request)
+            if isinstance(reply, Answer):
+                tokens_used = reply.usage.input_tokens + reply.usage.output_tokens
+        except asyncio.CancelledError:
+            if stopwatch is not None:
+                self._record(deployment, stopwatch, STOPPED_IN_FLIGHT)
+            raise
+        finally:
+            self.calling = None
+            settle = limiter.cancel(grant) if stopwatch is None else limiter.release(grant, tokens_used)
+            await _unless_redis_is_away(settle)
+        if isinstance(reply, Failure):
+            self._record(deployment, stopwatch, reply)
+            await self.tools.fleet.learn(deployment, reply, limiter)
+            return self._follow(decide.after_failure(self.situation(), self.progress, reply))
+        cost_usd = self.tools.pricing.cost_usd(deployment.provider, target.dialect, deployment.model, reply.usage)
+        self._record(deployment, stopwatch, None, reply.usage, cost_usd or 0.0)
+        self.tools.fleet.answered(deployment)
+        await _unless_redis_is_away(limiter.answered(grant))
+        return Answered(reply, deployment, request.dropped, self.attempts[-1].latency_ms, cost_usd)
+
+    async def _ask(self, target: Target, call: Call, request: WireRequest) -> Answer | Failure:
+        """One HTTP exchange, read as an answer or as a classified failure."""
+        protocol, now = target.adapter.protocol, self.tools.clock
+        try:
+            status, headers, content = await self.tools.client.send(request, target.endpoint, target.timeout_s)
+            if 200 <= status < 300:
+                return target.adapter.answer(call, status, headers, content)
+            return classify(target.dialect, protocol, status, headers, content, now())
+        except BadAnswer as bad:
+            return Failure(bad.cls, str(bad), status=200, body=bad.body, possibly_billed=True)
+        except Exception as error:
+            return classify_exception(error)
+
+    def _record(
+        self,
+        deployment: Deployment,
+        stopwatch: "_Stopwatch",
+        failure: Failure | None,
+        usage: Usage = NOTHING_USED,
+        cost_usd: float = 0.0,
+    ) -> None:
+        attempt = AttemptRecord(
+            id=new_id("att"),
+            no=self.job.attempts + len(self.attempts) + 1,
+            step=self.progress.step,
+            provider=deployment.provider,
+            model=deployment.model,
+            key=deployment.key,
+            cls=failure.cls if failure else None,
+            status=failure.status if failure else 200,
+            latency_ms=stopwatch.elapsed_ms(),
+            started_at=stopwatch.started_at,
+            message=failure.message if failure else None,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=cost_usd,
+            possibly_billed=failure is not None and failure.possibly_billed,
+        )
+        self.attempts.append(attempt)
+        self.progress = replace(self.progress, attempts=(*self.progress.attempts, outcome.brief(attempt)))
+
+    def _tokens_to_reserve(self, call: Call) -> int:
+        wanted = call.body.get("max_completion_tokens") or call.body.get("max_tokens") or TYPICAL_OUTPUT_TOKENS
+        return self.job.tokens + min(wanted, TYPICAL_OUTPUT_TOKENS)
+
+    def _follow(self, decided: tuple[Verdict, Progress]) -> Verdict:
+        verdict, self.progress = decided
+        return verdict
+
+
+class _Stopwatch:
+    """Wall time for the record, monotonic time for the latency."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.started_at = clock()
+        self._began = time.monotonic()
+
+    def elapsed_ms(self) -> int:
+        return round((time.monotonic() - self._began) * 1000)
+
+
+async def _unless_redis_is_away(call: Awaitable[None]) -> None:
+    """An answer that was paid for is kept whether or not Redis can be told about it; leases mend the counts."""
+    try:
+        await call
+    except LimitsUnavailable:
+        log.warning("Redis is unreachable: limits were not updated after a call")

@@ -1,0 +1,63 @@
+"""What a stock RQ worker runs: one ticket, alone, with everything opened and closed around it.
+
+Slow and correct: `rq worker interactive normal bulk` drains the queues with it. There is no upkeep here, so a job
+that must wait is waited for in place, and each ticket leaves the next ones staged.
+"""
+
+import asyncio
+import os
+
+import redis.asyncio
+
+from models.ids import new_id
+from models.records import StartedJob
+from models.settings import Settings, load_settings
+from models.state import JobState
+from worker.planner import Planner
+from worker.run import JobRun
+from worker.toolbox import Toolbox, open_toolbox
+
+LEASE_BEATS = 3
+"""Heartbeats within one lease."""
+
+
+async def run_ticket(job_id: str) -> None:
+    """Run one job to its end. Settings come from the environment and `understudy.toml`, as for any worker."""
+    settings = load_settings(None, os.environ)
+    if settings.redis_url is None:
+        raise RuntimeError("REDIS_URL is not set; a stock rq worker needs it to find the queue's limits")
+    worker_id = new_id("rq")
+    async with (
+        redis.asyncio.Redis.from_url(settings.redis_url) as connection,
+        open_toolbox(settings, connection, worker_id, concurrency=1) as box,
+    ):
+        await box.store.register_worker(worker_id, concurrency=1, lease_s=settings.worker.lease_s)
+        beating = asyncio.create_task(_beat(box, worker_id, settings))
+        try:
+            await _run_to_the_end(box, worker_id, job_id)
+            await Planner(box.redis, box.store, box.tools.fleet, box.tools.limiter).pass_once()
+        finally:
+            beating.cancel()
+            await box.store.remove_worker(worker_id)
+
+
+async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
+    """Start, run and settle; when the job is put back, wait until it is due and start it again."""
+    while started := await _start_when_due(box, worker_id, job_id):
+        run = JobRun(started, await box.store.get_chain(started.chain_id), box.tools)
+        settled = await run.run()
+        await box.store.settle(worker_id, [settled])
+        if settled.state is not JobState.QUEUED:
+            return
+        await asyncio.sleep(max(settled.not_before - await box.store.now(), 0.0))
+
+
+async def _start_when_due(box: Toolbox, worker_id: str, job_id: str) -> StartedJob | None:
+    started = await box.store.start(worker_id, [job_id])
+    return started[0] if started else None
+
+
+async def _beat(box: Toolbox, worker_id: str, settings: Settings) -> None:
+    while True:
+        await asyncio.sleep(settings.worker.lease_s / LEASE_BEATS)
+        await box.store.beat(worker_id, settings.worker.lease_s)

@@ -1,0 +1,43 @@
+"""Opens and closes what a worker process needs of the world."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+import redis.asyncio
+
+from models.secrets import Secrets
+from models.settings import Settings
+from models.store import Store, open_store
+from worker.fleet import Fleet
+from worker.limits import Limiter
+from worker.providers.client import ProviderClient
+from worker.providers.pricing import Pricing
+from worker.run import Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    settings: Settings
+    redis: redis.asyncio.Redis
+    store: Store
+    tools: Tools
+
+
+@asynccontextmanager
+async def open_toolbox(
+    settings: Settings, redis: redis.asyncio.Redis, worker_id: str, concurrency: int
+) -> AsyncIterator[Toolbox]:
+    """`redis` stays its owner's to close. `concurrency` bounds the connections to providers."""
+    rng = Random()
+    async with (
+        open_store(settings.database_url, settings.data) as store,
+        ProviderClient(max_connections=concurrency) as client,
+    ):
+        fleet = Fleet(settings, Secrets(), time.time, rng)
+        await fleet.share(store)
+        limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
+        tools = Tools(fleet, limiter, client, Pricing(settings), time.time, rng)
+        yield Toolbox(settings, redis, store, tools)

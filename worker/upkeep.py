@@ -1,0 +1,130 @@
+"""Every background loop of a worker, listed in one place: `loops`. A dead loop stops the worker loudly.
+
+| loop | every | who | does |
+|---|---|---|---|
+| plan | 0.1 s | one worker at a time | tickets for what can start soon |
+| close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
+| rescue | 3 s | one worker at a time | take back the jobs of dead workers |
+| cancelled | 1 s | every worker | stop its calls whose owner cancelled |
+| credentials | 2 s | every worker | share which credentials are set aside |
+| beat | 5 s | every worker | tell RQ and the limiter what runs here |
+
+The lease in the ledger is not here: it is beaten in a thread of its own (`worker.heartbeat`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import redis.exceptions
+
+from models import keys
+from models.store import StoreBusy, StoreUnavailable
+from worker.claims import ClaimLoop
+from worker.limits import LimitsUnavailable
+from worker.planner import Planner
+from worker.rq_bridge import Bridge, forget_worker
+from worker.toolbox import Toolbox
+
+log = logging.getLogger(__name__)
+
+LEAD_FOR_S = 3.0
+OUTAGES = (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    name: str
+    every_s: float
+    step: Callable[[], Awaitable[object]]
+    leader_only: bool = False
+
+
+class Upkeep:
+    """What the loops share."""
+
+    def __init__(self, worker_id: str, box: Toolbox, bridge: Bridge, claims: ClaimLoop) -> None:
+        self._worker_id = worker_id
+        self._redis = box.redis
+        self._store = box.store
+        self._fleet = box.tools.fleet
+        self._limiter = box.tools.limiter
+        self._lease_s = box.settings.worker.lease_s
+        self._bridge = bridge
+        self._claims = claims
+        self.planner = Planner(box.redis, box.store, box.tools.fleet, box.tools.limiter)
+        self._ledger_seen_since = time.monotonic()
+
+    def loops(self) -> list[Loop]:
+        return [
+            Loop("plan", 0.1, self.planner.pass_once, leader_only=True),
+            Loop("close", 0.5, self._close, leader_only=True),
+            Loop("rescue", 3.0, self._rescue, leader_only=True),
+            Loop("cancelled", 1.0, self._stop_cancelled),
+            Loop("credentials", 2.0, self._share_credentials),
+            Loop("beat", 5.0, self._beat),
+        ]
+
+    async def run(self) -> None:
+        """Run all loops until cancelled, or until one of them meets what it does not know how to survive."""
+        async with asyncio.TaskGroup() as group:
+            for loop in self.loops():
+                group.create_task(self._forever(loop), name=loop.name)
+
+    async def _forever(self, loop: Loop) -> None:
+        suffering = False
+        while True:
+            try:
+                if not loop.leader_only or await self._leads():
+                    await loop.step()
+                suffering = False
+            except OUTAGES as outage:
+                if isinstance(outage, StoreUnavailable):
+                    self._ledger_seen_since = time.monotonic()
+                if not suffering:
+                    log.warning("Upkeep loop %s waits for a store to come back: %s", loop.name, type(outage).__name__)
+                suffering = True
+            await asyncio.sleep(loop.every_s)
+
+    async def resign(self) -> None:
+        """Give up the lead at once, so that another worker need not wait for the lock to run out."""
+        if await self._leads():
+            await self._redis.delete(keys.PLANNER)
+
+    async def _leads(self) -> bool:
+        """Take or keep the short lock under which one worker plans and cleans for all."""
+        if await self._redis.set(keys.PLANNER, self._worker_id, nx=True, px=round(LEAD_FOR_S * 1000)):
+            return True
+        leader = await self._redis.get(keys.PLANNER)
+        if leader is None or leader.decode() != self._worker_id:
+            return False
+        await self._redis.pexpire(keys.PLANNER, round(LEAD_FOR_S * 1000))
+        return True
+
+    async def _close(self) -> None:
+        while await self._store.cancel_slice() or await self._store.expire_slice():
+            await asyncio.sleep(0)
+        await self._store.close_batches()
+
+    async def _rescue(self) -> None:
+        """Not before one whole lease of unbroken contact: after an outage everybody's lease looks old."""
+        if time.monotonic() - self._ledger_seen_since < self._lease_s:
+            return
+        for worker_id, jobs in await self._store.rescue():
+            log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
+            await forget_worker(self._redis, worker_id)
+            await self._limiter.forget(worker_id)
+
+    async def _stop_cancelled(self) -> None:
+        if self._claims.runs:
+            for job_id in await self._store.cancelled_running():
+                self._claims.cancel(job_id)
+
+    async def _share_credentials(self) -> None:
+        await self._fleet.share(self._store)
+
+    async def _beat(self) -> None:
+        await self._bridge.beat()
+        await self._limiter.beat(self._claims.calls_in_flight())
