@@ -1,90 +1,251 @@
-"""One frozen Settings: stores, providers, chains, limits. Parsed from a TOML file and the environment."""
+"""One frozen Settings: stores, providers, chains, limits. Parsed from a TOML file and the environment.
 
+`load_settings` is the way in; what it refuses is a `SettingsError`, one sentence for people.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.failure import FailureClass
+from models.presets import AZURE_ENDPOINT, PRESETS
+from models.settings_errors import SettingsError, explain, problem
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+CONFIG_NAME = "understudy.toml"
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+REFERENCE = re.compile(r"env\.[A-Za-z_][A-Za-z0-9_]*|file\.\S.*|cmd\.\S.*")
+NOT_A_REFERENCE = (
+    "must say where the secret is, not be it: write env.NAME, file./path or cmd.program; "
+    "if a real key stood here, replace it"
+)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+def _is_reference(value: str) -> str:
+    if not REFERENCE.fullmatch(value):
+        raise ValueError(NOT_A_REFERENCE)
+    return value
+
+
+def _named_key(value: object) -> object:
+    """A key given as a reference alone is named after where it comes from."""
+    if not isinstance(value, str):
+        return value
+    kind, _, place = _is_reference(value).partition(".")
+    name = {"env": place, "file": Path(place).name, "cmd": Path(place.split()[0]).name}[kind]
+    return {"name": name, "value": value}
+
+
+def _step(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
 
 
 class ApiKey(Section):
-    """One credential: `value` is a reference (`env.NAME`, `file./path`, `cmd.program args`), never the secret."""
+    """One credential. A plain string stands for `{ value = "…" }`, named after the variable, file or program."""
 
-    name: str
-    value: str
+    name: str = Field(pattern=NAME)
+    """What results and logs call it."""
+    value: Annotated[str, AfterValidator(_is_reference)]
+    """Where the secret is, never the secret: `env.NAME`, `file./path` or `cmd.program arguments`."""
     weight: float = Field(default=1.0, gt=0)
-    account: str | None = None  # keys that share an account share its budget; None: an account of its own
+    """Its share of the calls, relative to the other keys."""
+    account: str | None = Field(default=None, pattern=NAME)
+    """Keys that share an account share its limits. Without it a key is an account of its own."""
 
 
 class Limits(Section):
-    """Per account and model. None means unknown."""
+    """They hold per account and model. What is absent is learned from the provider's answers."""
 
     requests_per_minute: int | None = Field(default=None, gt=0)
+    """Calls per minute."""
     tokens_per_minute: int | None = Field(default=None, gt=0)
+    """Input and output tokens per minute."""
     max_in_flight: int | None = Field(default=None, gt=0)
+    """Calls at the same time."""
 
 
 class LimitOverride(Limits):
-    """`[[providers.X.limits]]`: for one model, one account, or one model of one account."""
+    """Limits for one model, one account, or one model of one account."""
 
     model: str | None = None
+    """The provider's name of the model; absent: all models."""
     account: str | None = None
+    """The account; absent: all accounts."""
 
 
 class Price(Section):
     """US dollars per million tokens."""
 
     input: float = Field(ge=0)
+    """Input tokens."""
     output: float = Field(ge=0)
+    """Output tokens, reasoning included."""
     cached_input: float | None = Field(default=None, ge=0)
+    """Input tokens read from the provider's cache; absent: as input."""
 
 
 class Provider(Limits):
-    kind: Literal["openai", "anthropic", "gemini", "bedrock"] | None = None  # None: from the preset
-    preset: str | None = None  # name in the catalog; None: the provider's own name if the catalog has it
-    base_url: str | None = None
-    api_keys: tuple[ApiKey, ...] = ()
-    timeout_s: float = Field(default=600.0, gt=0)  # total, from sending to the last byte
+    """One account or several at one provider. Its name is the first part of `provider/model`."""
+
+    kind: Literal["openai", "anthropic", "gemini", "bedrock"] | None = None
+    """The protocol it speaks; absent: the preset's."""
+    preset: str | None = None
+    """A provider of the catalog to take URL, protocol and dialect from; absent: the one of the same name."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Where it listens; for the OpenAI protocol with the version, such as `http://127.0.0.1:11434/v1`."""
+    api_keys: tuple[Annotated[ApiKey, BeforeValidator(_named_key, json_schema_input_type=str | ApiKey)], ...] = ()
+    """The credentials. Absent: the preset's variable of the environment."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds that one call may take in total, from sending to the last byte."""
     headers: dict[str, str] = {}
-    options: dict[str, str] = {}  # protocol specifics, e.g. Azure's api_version
-    models: tuple[str, ...] = ()  # bare model names that this provider answers to
+    """Sent with every call. Not a place for secrets: they are shown by `understudy check`."""
+    options: dict[str, str] = {}
+    """Specifics of a protocol: `region` of Bedrock, `api_version` of Azure."""
+    models: tuple[str, ...] = ()
+    """Model names that mean this provider when they stand alone."""
     limits: tuple[LimitOverride, ...] = ()
+    """Limits for single models and accounts, in place of the provider's own."""
     prices: dict[str, Price] = {}
+    """Prices by model, for models that the price list lacks or that cost you something else."""
 
 
 class StepConfig(Section):
-    """`model` is "provider/model"; the rest override the request's parameters."""
+    """One deployment of a chain. A plain string stands for `{ model = "…" }`; every other field overrides the
+    request's parameter of that name."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="allow")
 
-    model: str
+    model: str = Field(min_length=1)
+    """`provider/model`."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What it overrides."""
+        return dict(self.model_extra or {})
 
 
 class ChainConfig(Section):
-    steps: tuple[str | StepConfig, ...] = Field(min_length=1)
+    """The deployments that a request may use, tried in this order."""
+
+    steps: tuple[Annotated[StepConfig, BeforeValidator(_step, json_schema_input_type=str | StepConfig)], ...] = Field(
+        min_length=1
+    )
+    """`provider/model` each, or a table with overrides."""
     patience_s: float | None = Field(default=None, ge=0)
+    """A step that refuses for longer is passed over. Absent: 0 for interactive jobs, 10 for single, 30 for batches."""
     spill: bool = False
+    """Also pass over a step that is merely at its configured limit."""
     fallback_on: frozenset[FailureClass] | None = None
+    """Failure classes that move a job to the next step. Absent: all but `bad_request` and `content_filter`."""
 
 
 class WorkerSettings(Section):
+    """How a worker process works."""
+
     max_concurrency: int = Field(default=100, gt=0, le=10_000)
+    """Provider calls in flight per process."""
     grace_s: float = Field(default=30.0, ge=0)
+    """Seconds that calls in flight get to finish when the worker is told to stop."""
     lease_s: float = Field(default=15.0, gt=0)
+    """A worker that was silent for this many seconds is taken for dead, and its jobs are taken back."""
 
 
 class Settings(Section):
     """Everything that can be set. Found by `load_settings`, passed down, never global."""
 
     data: Path = Path(".understudy")
-    redis_url: str | None = None  # None: an embedded server in the data folder
-    database_url: str | None = None  # None: SQLite in the data folder
-    providers: dict[str, Provider] = {}
-    chains: dict[str, ChainConfig] = {}
+    """The folder of the embedded stores and of input files."""
+    redis_url: str | None = None
+    """Redis or Valkey; absent: an embedded server in the data folder. The variable REDIS_URL wins over it."""
+    database_url: str | None = None
+    """PostgreSQL or SQLite; absent: SQLite in the data folder. The variable DATABASE_URL wins over it."""
+    providers: dict[Annotated[str, Field(pattern=NAME)], Provider] = {}
+    """The providers, by name. Those of the catalog are there without an entry when their key variable is set."""
+    chains: dict[Annotated[str, Field(pattern=NAME)], ChainConfig] = {}
+    """Chains, by name. A request's `model` may name one; `default` serves requests that name none."""
     worker: WorkerSettings = WorkerSettings()
-    deadline_s: float = Field(default=86_400.0, gt=0)  # of jobs that name none
+    """How a worker process works."""
+    deadline_s: float = Field(default=86_400.0, gt=0)
+    """Seconds after which a job that names no deadline expires."""
+
+
+def load_settings(config: Path | None, environ: Mapping[str, str], data: Path | None = None) -> Settings:
+    """The settings of this process. Raises SettingsError.
+
+    `config` None: `understudy.toml` in the working folder, if there is one. `data` and the variables REDIS_URL and
+    DATABASE_URL win over the file. A provider whose key variable is set needs no entry in the file.
+    """
+    path = config or Path(CONFIG_NAME)
+    text = _read(path, required=config is not None)
+    document = _parse(path, text)
+    _add_environment(document, environ)
+    if data is not None:
+        document["data"] = data
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as error:
+        raise explain(error, Settings, path, text) from None
+    found = problem(settings)
+    if found is not None:
+        raise SettingsError.at(path, text, *found)
+    return settings
+
+
+def _read(path: Path, required: bool) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(f"{path}: there is no such file; write one or leave out --config") from None
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{path}: cannot be read: {reason}") from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # its message may quote the character it stumbled over, never a value
+        raise SettingsError(f"{path}: is not valid TOML: {error}") from None
+
+
+def _add_environment(document: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Stores from their variables; providers, keys, regions where the file says nothing of its own."""
+    for field, variable in (("redis_url", "REDIS_URL"), ("database_url", "DATABASE_URL")):
+        if environ.get(variable):
+            document[field] = environ[variable]
+    providers = document.setdefault("providers", {})
+    if not isinstance(providers, dict):
+        return  # the model says what is wrong with it
+    for name, preset in PRESETS.items():
+        if preset.env and environ.get(preset.env) and (preset.base_url or environ.get(AZURE_ENDPOINT)):
+            providers.setdefault(name, {})
+    for name, provider in providers.items():
+        if isinstance(provider, dict):
+            _complete(name, provider, environ)
+
+
+def _complete(name: str, provider: dict[str, Any], environ: Mapping[str, str]) -> None:
+    preset_name = provider.get("preset", name)
+    preset = PRESETS.get(preset_name) if isinstance(preset_name, str) else None
+    if preset is None:
+        return
+    if "api_keys" not in provider and preset.env and environ.get(preset.env):
+        provider["api_keys"] = [f"env.{preset.env}"]
+    if preset_name == "azure" and "base_url" not in provider and environ.get(AZURE_ENDPOINT):
+        provider["base_url"] = environ[AZURE_ENDPOINT].rstrip("/") + "/openai/v1"
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    if preset.kind == "bedrock" and region and isinstance(provider.get("options", {}), dict):
+        provider.setdefault("options", {}).setdefault("region", region)

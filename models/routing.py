@@ -1,0 +1,291 @@
+"""From a request to its chain: which deployments may answer it, in which order, under which policy."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from models.catalog import suggestion
+from models.chain import Chain, Step
+from models.presets import PRESETS, family_of
+from models.settings import Settings
+from models.wire import NO_OVERRIDES, ROUTE_WORDS, RequestError
+
+DEFAULT_CHAIN = "default"
+MAX_STEPS = 20
+MAX_MODEL_CHARS = 256
+CACHE_MAX = 10_000
+
+IMAGE_TOKENS = 1_000
+FILE_TOKENS = 2_000
+"""Data URLs say nothing about tokens, so images and files count as typical ones do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """What a whole batch (or command line) says about routing. A line's own words win, except that a named chain
+    replaces the `model` of a line that names no chain itself. `model` is for lines without one."""
+
+    model: str | None = None
+    chain: str | None = None
+    fallbacks: tuple[str | dict[str, Any], ...] = ()
+    allow_fallbacks: bool | None = None
+    patience_s: float | None = None
+    spill: bool | None = None
+
+
+class Router:
+    """Resolves many requests against one configuration; lines that say the same share one Chain object."""
+
+    def __init__(self, settings: Settings, options: RouteOptions | None = None) -> None:
+        self._settings = settings
+        self._options = options or RouteOptions()
+        self._chains: dict[Hashable, Chain] = {}
+
+    def resolve(self, body: Mapping[str, Any]) -> tuple[Chain, dict[str, Any]]:
+        """The chain of a request, and its body without the words that were ours. Raises RequestError."""
+        rest = dict(body)
+        words = tuple(rest.pop(word, None) for word in ROUTE_WORDS)
+        key = _key(words)
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = self._build(dict(zip(ROUTE_WORDS, words, strict=True)))
+            if len(self._chains) >= CACHE_MAX:
+                self._chains.clear()
+            self._chains[key] = chain
+        return chain, rest
+
+    def _build(self, words: dict[str, Any]) -> Chain:
+        options = self._options
+        steps, policy = self._lead(words)
+        fallbacks = words["fallbacks"] if words["fallbacks"] is not None else list(options.fallbacks)
+        if not isinstance(fallbacks, list):
+            raise RequestError("'fallbacks' must be a list of models", "fallbacks")
+        for index, entry in enumerate(fallbacks):
+            steps += self._fallback(entry, f"fallbacks[{index}]")
+        steps = tuple(_without_repeats(steps))
+        if not _flag(words, "allow_fallbacks", options.allow_fallbacks, True):
+            steps = steps[:1]
+        if len(steps) > MAX_STEPS:
+            raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
+        patience_s = _patience(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
+        return policy.model_copy(
+            update={
+                "steps": steps,
+                "patience_s": patience_s if patience_s is not None else policy.patience_s,
+                "spill": _flag(words, "spill", options.spill, policy.spill),
+            }
+        )
+
+    def _lead(self, words: dict[str, Any]) -> tuple[tuple[Step, ...], Chain]:
+        """The steps before the fallbacks, and a chain with the policy that comes with them."""
+        named = words["chain"] if words["chain"] is not None else self._options.chain
+        if named is not None:
+            if not isinstance(named, str) or named not in self._settings.chains:
+                raise RequestError(
+                    f"unknown chain {_quoted(named)}{suggestion(str(named), self._settings.chains)}", "chain"
+                )
+            model = named
+        else:
+            given = words["model"] if words["model"] is not None else self._options.model
+            model = _checked_name(given, "model") if given is not None else self._only_choice()
+        if named is not None or model in self._settings.chains:
+            chain = configured_chain(self._settings, model)
+            return chain.steps, chain
+        step = resolve_model(self._settings, model, "model")
+        return (step,), Chain(steps=(step,))
+
+    def _only_choice(self) -> str:
+        """What a request without a model means: the chain `default`, or the only model that is configured."""
+        settings = self._settings
+        if DEFAULT_CHAIN in settings.chains:
+            return DEFAULT_CHAIN
+        listed = [f"{name}/{model}" for name, provider in settings.providers.items() for model in provider.models]
+        if len(listed) == 1:
+            return listed[0]
+        if not settings.providers:
+            raise RequestError(_nothing_configured(), "model")
+        example = f"{min(settings.providers)}/MODEL"
+        raise RequestError(
+            f"the request names no 'model' and there is no chain 'default'; name one such as '{example}', "
+            "or configure [chains.default]",
+            "model",
+        )
+
+    def _fallback(self, entry: object, where: str) -> tuple[Step, ...]:
+        if isinstance(entry, dict):
+            params = dict(entry)
+            name = _checked_name(params.pop("model", None), f"{where}.model")
+        else:
+            params, name = {}, _checked_name(entry, where)
+        steps: tuple[Step, ...]
+        if name in self._settings.chains:
+            steps = configured_chain(self._settings, name).steps
+        else:
+            steps = (resolve_model(self._settings, name, where),)
+        return tuple(_with_params(step, params, where) for step in steps)
+
+
+def _key(words: tuple[Any, ...]) -> Hashable:
+    """Equal for requests that say the same about routing; scalars are compared with their types (1 is not true)."""
+    key = tuple((type(word), word) for word in words)
+    try:
+        hash(key)
+    except TypeError:  # lists and objects: by their content
+        try:
+            return orjson.dumps(words)
+        except TypeError:
+            raise RequestError("the words about routing must be plain JSON", "fallbacks") from None
+    return key
+
+
+def resolve(
+    settings: Settings, body: Mapping[str, Any], options: RouteOptions | None = None
+) -> tuple[Chain, dict[str, Any]]:
+    """One request's chain, and its body without the words that were ours. Raises RequestError.
+
+    For many requests keep a Router.
+    """
+    return Router(settings, options).resolve(body)
+
+
+def configured_chain(settings: Settings, name: str) -> Chain:
+    """A chain of the configuration, by name."""
+    config = settings.chains[name]
+    steps: list[Step] = []
+    for index, entry in enumerate(config.steps):
+        where = f"chains.{name}.steps[{index}]"
+        steps.append(_with_params(resolve_model(settings, entry.model, where), entry.params, where))
+    return Chain(steps=tuple(steps), patience_s=config.patience_s, spill=config.spill, fallback_on=config.fallback_on)
+
+
+def resolve_model(settings: Settings, name: str, where: str) -> Step:
+    """`provider/model`, or a bare model name that belongs to one configured provider. Raises RequestError."""
+    provider, slash, model = name.partition("/")
+    if slash and model and provider in settings.providers:
+        return Step(provider=provider, model=model)
+    listing = [known for known, each in settings.providers.items() if name in each.models]
+    if len(listing) > 1:
+        wanted = " or ".join(f"'{each}/{name}'" for each in sorted(listing))
+        raise RequestError(f"several providers list the model {_quoted(name)} in {where}; write {wanted}", where)
+    if listing:
+        return Step(provider=listing[0], model=name)
+    return _by_family(settings, name, where)
+
+
+def _by_family(settings: Settings, name: str, where: str) -> Step:
+    family = family_of(name)
+    owners = [known for known, each in settings.providers.items() if family and (each.preset or known) == family]
+    if len(owners) == 1:
+        return Step(provider=owners[0], model=name)
+    if family and not owners:
+        raise RequestError(
+            f"{where} names {_quoted(name)}, but provider '{family}' is not configured; {_how(family)}", where
+        )
+    provider, slash, model = name.partition("/")
+    if slash:
+        raise RequestError(_unknown_provider(settings, provider, model, where), where)
+    if not settings.providers:
+        raise RequestError(_nothing_configured(), where)
+    example = f"{min(owners or settings.providers)}/{name}"
+    raise RequestError(
+        f"{where} names {_quoted(name)}, which is neither a chain nor a model of one known provider; "
+        f"write it as 'provider/model', such as '{example}'",
+        where,
+    )
+
+
+def _unknown_provider(settings: Settings, provider: str, model: str, where: str) -> str:
+    if not model:
+        return f"{where} must be 'provider/model'; '{provider}/' lacks the model"
+    if provider in PRESETS:
+        return f"provider '{provider}' in {where} is not configured; {_how(provider)}"
+    return f"unknown provider {_quoted(provider)} in {where}{suggestion(provider, settings.providers)}"
+
+
+def _how(preset: str) -> str:
+    variable = PRESETS[preset].env
+    section = f"add [providers.{preset}] to understudy.toml"
+    return f"set {variable} or {section}" if variable else section
+
+
+def _nothing_configured() -> str:
+    return "no provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml"
+
+
+def _checked_name(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise RequestError(f"'{where}' must be a model's or a chain's name, or an object with 'model'", where)
+    if len(value) > MAX_MODEL_CHARS or not value.isprintable() or value != value.strip():
+        raise RequestError(f"'{where}' is no model name: over {MAX_MODEL_CHARS} characters, or with blanks", where)
+    return value
+
+
+def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
+    if not params:
+        return step
+    for word in sorted(NO_OVERRIDES & params.keys()):
+        raise RequestError(f"{where} cannot override '{word}'", where)
+    return step.model_copy(update={"params": {**step.params, **params}})
+
+
+def _without_repeats(steps: Iterable[Step]) -> Iterable[Step]:
+    """A step that stands in a chain already would only ask the same again."""
+    seen: list[Step] = []
+    for step in steps:
+        if step not in seen:
+            seen.append(step)
+            yield step
+
+
+def _flag(words: Mapping[str, Any], word: str, option: bool | None, default: bool) -> bool:
+    value = words[word]
+    if value is None:
+        return option if option is not None else default
+    if not isinstance(value, bool):
+        raise RequestError(f"'{word}' must be true or false", word)
+    return value
+
+
+def _patience(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise RequestError("'patience_s' must be a number of seconds, 0 or more", "patience_s")
+    return float(value)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f"'{text if len(text) <= 80 else text[:77] + '...'}'"
+
+
+def estimate_tokens(body: Mapping[str, Any]) -> int:
+    """About how many input tokens a body costs: four bytes each, images and files as typical ones.
+
+    The limiter corrects the ratio per model from the usage that providers report.
+    """
+    size = 0
+    media = 0
+    for message in body.get("messages", ()):
+        size += 16  # role and separators
+        content = message.get("content")
+        if isinstance(content, list):
+            for part in content:
+                text = part.get("text")
+                if isinstance(text, str):
+                    size += _bytes(text)
+                else:
+                    media += IMAGE_TOKENS if part.get("type") == "image_url" else FILE_TOKENS
+        elif content:
+            size += _bytes(content)
+        if calls := message.get("tool_calls"):
+            size += len(orjson.dumps(calls))
+    for field in ("tools", "response_format"):
+        if body.get(field):
+            size += len(orjson.dumps(body[field]))
+    return (size + 3) // 4 + media
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))

@@ -1,0 +1,207 @@
+"""The edge: what a chat-completion body must look like, and the error objects that callers get.
+
+    RequestError    the request is wrong; `param` names the field, `code` is for programs
+
+No message of this file repeats what a caller wrote in a prompt.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""A line longer than this is refused. Images as data URLs make megabytes, nothing sensible makes more."""
+
+ROUTE_WORDS = ("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill")
+"""The words of a body that are for us and not for the provider."""
+
+NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "stream"}) - {"model"}
+"""What a step of a chain cannot override: the request itself, and the words of routing."""
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+class RequestError(ValueError):
+    """The caller's request is wrong. One sentence without prompts or secrets."""
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class ErrorDetail(BaseModel):
+    """OpenAI's error: always all four fields."""
+
+    model_config = ConfigDict(frozen=True)
+
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every HTTP answer that is an error."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: ErrorDetail
+
+    @classmethod
+    def of(cls, error: RequestError) -> "ErrorBody":
+        return cls(error=ErrorDetail(message=error.message, param=error.param, code=error.code))
+
+
+class LineError(BaseModel):
+    """One entry of a batch's `errors.data`: `line` counts from 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+def parse_line(raw: bytes, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
+    """A line of JSON Lines (or a request body) as an object. Raises RequestError with the reason."""
+    if len(raw) > max_bytes:
+        raise RequestError(f"is {len(raw):,} bytes long; the limit is {max_bytes:,}", code="line_too_long")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(_why_not_json(raw, error), code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise RequestError(f"must be a JSON object, not {_name(value)}", code="invalid_json")
+    return value
+
+
+def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    if not raw.strip():
+        return "is empty"
+    if raw.startswith(b"\xef\xbb\xbf"):
+        return "begins with a byte order mark; save the file as UTF-8 without it"
+    reason = error.msg.split(": line ")[0]
+    return f"is not valid JSON: {reason} (column {error.colno})"
+
+
+def check_body(body: Mapping[str, Any]) -> None:
+    """Refuse what no provider could answer and no adapter could read. Raises RequestError.
+
+    Fields that are not known here pass: they are the provider's to judge.
+    """
+    if body.get("stream"):
+        raise RequestError("'stream' must be false or absent: results are polled or delivered, not streamed", "stream")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError("'messages' must be a list with at least one message", "messages")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+    for field, (is_good, wanted) in PARAMETERS.items():
+        value = body.get(field)
+        if value is not None and not is_good(value):
+            raise RequestError(f"'{field}' must be {wanted}", field)
+
+
+def _check_message(message: object, where: str) -> None:
+    if not isinstance(message, dict):
+        _refuse(where, "must be an object with 'role' and 'content'")
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        _refuse(f"{where}.role", f"must be one of {', '.join(sorted(ROLES))}")
+    content = message.get("content")
+    if isinstance(content, list):
+        _check_parts(content, f"{where}.content")
+    elif content is None:
+        if role not in ("assistant", "function"):
+            _refuse(f"{where}.content", "is missing")
+    elif not isinstance(content, str):
+        _refuse(f"{where}.content", "must be a string or a list of parts")
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        _refuse(f"{where}.tool_call_id", "must be a string: the id of the call that this message answers")
+    if message.get("tool_calls") is not None:
+        _check_tool_calls(message["tool_calls"], f"{where}.tool_calls")
+
+
+def _check_parts(parts: list[Any], where: str) -> None:
+    if not parts:
+        _refuse(where, "must have at least one part")
+    for index, part in enumerate(parts):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            _refuse(f"{where}[{index}]", "must be an object with a 'type'")
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            _refuse(f"{where}[{index}].text", "must be a string")
+        if part["type"] == "image_url" and not _is_image(part.get("image_url")):
+            _refuse(f"{where}[{index}].image_url", "must be an object with a string 'url'")
+
+
+def _is_image(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("url"), str)
+
+
+def _check_tool_calls(calls: object, where: str) -> None:
+    if not isinstance(calls, list):
+        _refuse(where, "must be a list of objects")
+    for index, call in enumerate(calls):
+        if not isinstance(call, dict):
+            _refuse(f"{where}[{index}]", "must be an object")
+        function = call.get("function")
+        if call.get("type", "function") == "function" and not (
+            isinstance(function, dict)
+            and isinstance(function.get("name"), str)
+            and isinstance(function.get("arguments", ""), str)
+        ):
+            _refuse(f"{where}[{index}].function", "must have a 'name' and 'arguments' as a JSON string")
+
+
+def _refuse(where: str, reason: str) -> NoReturn:
+    raise RequestError(f"'{where}' {reason}", where)
+
+
+def _is_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_stop(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
+
+
+def _is_typed(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("type"), str)
+
+
+def _is_tool_choice(value: object) -> bool:
+    return isinstance(value, str) or _is_typed(value)
+
+
+PARAMETERS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "max_tokens": (_is_count, "a whole number above 0"),
+    "max_completion_tokens": (_is_count, "a whole number above 0"),
+    "n": (_is_count, "a whole number above 0"),
+    "temperature": (_is_number, "a number"),
+    "top_p": (_is_number, "a number"),
+    "frequency_penalty": (_is_number, "a number"),
+    "presence_penalty": (_is_number, "a number"),
+    "stop": (_is_stop, "a string or a list of strings"),
+    "tools": (_is_objects, "a list of objects"),
+    "tool_choice": (_is_tool_choice, "a string or an object with a 'type'"),
+    "response_format": (_is_typed, "an object with a 'type'"),
+}
+"""What adapters read: each must have the type they rely on. Ranges are the provider's to judge."""
+
+
+def _name(value: object) -> str:
+    names = {str: "a string", list: "an array", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
