@@ -80,7 +80,9 @@ def check_answer(case: Mapping[str, Any]) -> list[Mismatch]:
     except BadAnswer as bad:
         if expect["finish_reason"] == "failure" and bad.cls is FailureClass.BAD_RESPONSE:
             return []
-        return [] if "finish_reason" in case["unsure"] else [("finish_reason", expect["finish_reason"], f"{bad}")]
+        if bad.cls is not FailureClass.CONTENT_FILTER or bad.answer is None:
+            return [] if "finish_reason" in case["unsure"] else [("finish_reason", expect["finish_reason"], f"{bad}")]
+        answer = bad.answer
     choices = answer.completion["choices"]
     got = _choice_fields(choices[0]) | _usage_fields(answer.completion["usage"])
     wrong = _differences(expect, got, case["unsure"])

@@ -22,7 +22,7 @@ DEFAULT_AZURE_API_VERSION = "2025-04-01-preview"
 """The last dated version; earlier ones refuse the parameters of reasoning models."""
 
 NEVER_SENT = frozenset({"stream", "stream_options"})
-ANSWER_ONLY = frozenset({"annotations"})
+ANSWER_ONLY = frozenset({"annotations", "extra_content"})
 """Fields of an assistant message that are only ever answered; strict providers refuse them in a request."""
 
 REASONING_TEXT = ("reasoning_content", "reasoning")

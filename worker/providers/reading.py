@@ -18,6 +18,8 @@ def read_object(content: bytes) -> dict[str, Any]:
         document = orjson.loads(content)
     except orjson.JSONDecodeError:
         document = _read_leniently(content)
+    if isinstance(document, list) and len(document) == 1:  # Vertex AI wraps some answers in an array
+        document = document[0]
     if not isinstance(document, dict):
         raise BadAnswer("the answer is JSON, but no object", body=document)
     return document

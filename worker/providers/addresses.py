@@ -1,0 +1,22 @@
+"""Paths and headers that adapters put together in the same way."""
+
+import re
+from urllib.parse import urlsplit
+
+from worker.providers.base import Endpoint
+
+_VERSION_SEGMENT = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
+
+
+def versioned_path(base_url: str, version: str, path: str) -> str:
+    """`/version/path`, without the version when the base URL has one already: people write it both ways."""
+    segments = urlsplit(base_url).path.split("/")
+    if any(_VERSION_SEGMENT.fullmatch(segment) for segment in segments):
+        return f"/{path}"
+    return f"/{version}/{path}"
+
+
+def request_headers(endpoint: Endpoint, **own: str) -> dict[str, str]:
+    """The configured headers win: they are how a user repairs what we do not know."""
+    headers = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in own.items()}
+    return headers | {name.lower(): value for name, value in endpoint.headers.items()}

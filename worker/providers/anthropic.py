@@ -1,0 +1,244 @@
+"""Anthropic's Messages API."""
+
+import base64
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+
+from worker.providers import claude
+from worker.providers.addresses import request_headers, versioned_path
+from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
+from worker.providers.completion import (
+    Choice,
+    count,
+    created_at,
+    made_id,
+    make_answer,
+    mapping,
+    parse_object,
+    sequence,
+    string,
+)
+from worker.providers.messages import Block, Media, Text, ToolCall, ToolResult, Turn, read_conversation
+from worker.providers.parameters import Parameters, Tool, ToolChoice
+from worker.providers.structured import (
+    JSON_INSTRUCTION,
+    Format,
+    conclude,
+    format_of,
+    loosened,
+    read_format,
+    with_answer_tool,
+)
+
+VERSION = "2023-06-01"
+
+DEFAULT_MAX_TOKENS = 16_384
+"""Anthropic requires a limit where OpenAI has none. A longer answer would outlast the default timeout of a call."""
+
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+OWN_PARAMETERS = ("cache_control", "container", "inference_geo", "mcp_servers", "thinking", "top_k")
+"""Anthropic's own, passed on as they are: a step of a chain may set them."""
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}
+"""Not here, and therefore failures: `pause_turn` and `compaction`, which are not final."""
+
+
+class AnthropicAdapter:
+    protocol = "anthropic"
+
+    def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
+        conversation, parameters = read_conversation(call.body), Parameters(call.body)
+        wanted = read_format(parameters.take("response_format"))
+        if wanted and wanted.schema is None:
+            conversation.system.append(Text(JSON_INSTRUCTION))
+        wire = {
+            "model": call.model,
+            "max_tokens": _max_tokens(call.model, parameters.max_tokens()),
+            "system": [_block(text) for text in conversation.system],
+            "messages": [_message(turn) for turn in conversation.turns],
+            **_tools(call.model, parameters, wanted),
+            "output_config": _output_config(call.model, parameters, wanted),
+            **claude.sampling(call.model, parameters, thinking=_thinks(call.body)),
+            "stop_sequences": claude.check_stop(parameters.stop()),
+            **{name: parameters.take(name) for name in OWN_PARAMETERS},
+        }
+        parameters.close(self.protocol)
+        headers = {"anthropic_version": VERSION} | ({"x_api_key": endpoint.secret} if endpoint.secret else {})
+        return WireRequest(
+            path=versioned_path(endpoint.base_url, "v1", "messages"),
+            headers=request_headers(endpoint, **headers),
+            content=orjson.dumps({name: value for name, value in wire.items() if value not in (None, [], {})}),
+            dropped=(*conversation.dropped, *parameters.dropped),
+        )
+
+    def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
+        body = parse_object(content)
+        blocks = body.get("content")
+        if isinstance(blocks, str):
+            blocks = [{"type": "text", "text": blocks}]
+        if not isinstance(blocks, list):
+            raise BadAnswer("the answer has no content", body=body)
+        choice = _read(blocks, content)
+        choice.raw_finish = string(body.get("stop_reason"))
+        choice.finish_reason = FINISH_REASONS.get(choice.raw_finish)
+        if choice.raw_finish == "refusal":
+            choice.refusal = string(mapping(body.get("stop_details")).get("explanation")) or None
+        if body.get("amazon-bedrock-guardrailAction") == "INTERVENED":
+            choice.finish_reason = "content_filter"
+        answer = partial(
+            make_answer,
+            [choice],
+            _usage(mapping(body.get("usage"))),
+            answer_id=string(body.get("id")) or made_id("msg_", content),
+            model=string(body.get("model")) or call.model,
+            created=created_at(headers),
+            raw_usage=body.get("usage"),
+        )
+        return conclude([choice], format_of(call.body), answer)
+
+
+def _max_tokens(model: str, wanted: int | None) -> int:
+    return min(wanted or DEFAULT_MAX_TOKENS, claude.most_output(model))
+
+
+def _thinks(body: Mapping[str, Any]) -> bool:
+    return mapping(body.get("thinking")).get("type") in ("enabled", "adaptive")
+
+
+def _output_config(model: str, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    if wanted and wanted.schema is not None and claude.has_schema_output(model):
+        config["format"] = {"type": "json_schema", "schema": loosened(wanted.schema)}
+    if claude.has_effort(model):
+        effort = parameters.take("reasoning_effort")
+        if effort in claude.EFFORTS:
+            config["effort"] = claude.EFFORTS[effort]
+    return config
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """Results of tools must come first in the turn after the calls; thinking must come first in the assistant's."""
+    results = [_block(block) for block in turn.blocks if isinstance(block, ToolResult)]
+    others = [_block(block) for block in turn.blocks if not isinstance(block, ToolResult)]
+    return {"role": turn.role, "content": _thinking(turn) + results + others}
+
+
+def _thinking(turn: Turn) -> list[Any]:
+    blocks = sequence(mapping(turn.extra.get("anthropic")).get("thinking"))
+    return [block for block in blocks if mapping(block).get("type") in ("thinking", "redacted_thinking")]
+
+
+def _block(block: Block) -> dict[str, Any]:
+    match block:
+        case Text():
+            wire: dict[str, Any] = {"type": "text", "text": block.text}
+        case Media():
+            wire = _media(block)
+        case ToolCall():
+            return {"type": "tool_use", "id": block.id, "name": block.name, "input": block.arguments}
+        case ToolResult():
+            wire = {"type": "tool_result", "tool_use_id": block.id, "content": [_block(part) for part in block.content]}
+    if block.cache:
+        wire["cache_control"] = block.cache
+    return wire
+
+
+def _media(media: Media) -> dict[str, Any]:
+    if media.kind == "audio":
+        raise CannotExpress(f"{media.where} is sound, which Anthropic does not take")
+    kind = "image" if media.kind == "image" or media.mime in IMAGE_TYPES else "document"
+    named = {"title": media.name} if media.name and kind == "document" else {}
+    return {"type": kind, "source": _source(media, kind), **named}
+
+
+def _source(media: Media, kind: str) -> dict[str, Any]:
+    if media.url is not None:
+        if not media.url.startswith("https://"):
+            raise CannotExpress(f"{media.where} is not an https address, which Anthropic requires")
+        return {"type": "url", "url": media.url}
+    if kind == "image" and media.mime not in IMAGE_TYPES:
+        raise CannotExpress(f"{media.where} is not a JPEG, PNG, GIF or WebP image")
+    if kind == "document" and (media.mime or "").startswith("text/"):
+        text = base64.b64decode(media.data or "").decode(errors="replace")
+        return {"type": "text", "media_type": "text/plain", "data": text}
+    if kind == "document" and media.mime != "application/pdf":
+        raise CannotExpress(f"{media.where} is neither a PDF nor a text")
+    return {"type": "base64", "media_type": media.mime, "data": media.data}
+
+
+def _tools(model: str, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
+    tools, choice = parameters.tools()
+    if wanted and wanted.schema is not None and not claude.has_schema_output(model):
+        tools, choice = with_answer_tool(wanted, tools, choice)
+    parallel = parameters.take("parallel_tool_calls")
+    if not tools:
+        return {}
+    wire_choice = _tool_choice(choice)
+    if parallel is False and choice.mode != "none":
+        wire_choice["disable_parallel_tool_use"] = True
+    strict = claude.has_schema_output(model)
+    if any(tool.strict for tool in tools) and not strict:
+        parameters.dropped.append("tools.function.strict")
+    return {"tools": [_tool(tool, strict) for tool in tools], "tool_choice": wire_choice}
+
+
+def _tool(tool: Tool, strict_known: bool) -> dict[str, Any]:
+    strict = tool.strict and strict_known
+    wire: dict[str, Any] = {"name": tool.name, "input_schema": loosened(tool.schema) if strict else tool.schema}
+    if tool.description:
+        wire["description"] = tool.description
+    if strict:
+        wire["strict"] = True
+    return wire
+
+
+def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
+    if choice.mode == "named":
+        return {"type": "tool", "name": choice.name}
+    return {"type": "any" if choice.mode == "required" else choice.mode}
+
+
+def _read(blocks: list[Any], content: bytes) -> Choice:
+    """Calls that Anthropic runs by itself (`server_tool_use`, `mcp_tool_use` and their results) are left out."""
+    choice = Choice()
+    thinking = []
+    for index, block in enumerate(map(mapping, blocks)):
+        match block.get("type"):
+            case "text":
+                choice.text.append(string(block.get("text")))
+            case "thinking":
+                choice.reasoning.append(string(block.get("thinking")))
+                thinking.append(block)
+            case "redacted_thinking":
+                thinking.append(block)
+            case "tool_use":
+                call_id = string(block.get("id")) or made_id("toolu_", content, index)
+                choice.call(call_id, string(block.get("name")), block.get("input"))
+    if thinking:
+        choice.extra = {"anthropic": {"thinking": thinking}}
+    return choice
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    """Anthropic's input counts neither what was read from the cache nor what was written to it."""
+    read = count(usage.get("cache_read_input_tokens"))
+    written = count(usage.get("cache_creation_input_tokens"))
+    written = written or sum(map(count, mapping(usage.get("cache_creation")).values()))
+    return Usage(
+        input_tokens=count(usage.get("input_tokens")) + read + written,
+        output_tokens=count(usage.get("output_tokens")),
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+    )

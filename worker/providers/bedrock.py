@@ -1,0 +1,236 @@
+"""Amazon Bedrock's Converse API, with a Bedrock API key."""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from worker.providers import claude
+from worker.providers.addresses import request_headers
+from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
+from worker.providers.completion import (
+    Choice,
+    count,
+    created_at,
+    header,
+    made_id,
+    make_answer,
+    mapping,
+    parse_object,
+    sequence,
+    string,
+)
+from worker.providers.messages import (
+    Block,
+    Conversation,
+    Media,
+    Text,
+    ToolCall,
+    ToolResult,
+    Turn,
+    read_conversation,
+)
+from worker.providers.parameters import Parameters, Tool, ToolChoice
+from worker.providers.structured import JSON_INSTRUCTION, Format, conclude, format_of, read_format, with_answer_tool
+
+FORMATS = {
+    "image/jpeg": "jpeg",
+    "image/png": "png",
+    "image/gif": "gif",
+    "image/webp": "webp",
+    "application/pdf": "pdf",
+    "application/msword": "doc",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/markdown": "md",
+    "text/plain": "txt",
+}
+"""Converse's names of media types."""
+
+OWN_PARAMETERS = ("additionalModelRequestFields", "guardrailConfig", "performanceConfig", "requestMetadata")
+"""Converse's own, passed on as they are: a step of a chain may set them."""
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "content_filtered": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "refusal": "content_filter",
+}
+"""Not here, and therefore failures: `malformed_model_output`, `malformed_tool_use` and what comes next."""
+
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9()\[\]-]+")
+
+
+class BedrockAdapter:
+    protocol = "bedrock"
+
+    def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
+        conversation, parameters = read_conversation(call.body), Parameters(call.body)
+        wanted = read_format(parameters.take("response_format"))
+        if wanted and wanted.schema is None:
+            conversation.system.append(Text(JSON_INSTRUCTION))
+        wire = {
+            "system": list(_blocks(conversation.system)),
+            "messages": [{"role": turn.role, "content": list(_turn(turn))} for turn in conversation.turns],
+            "toolConfig": _tools(conversation, parameters, wanted),
+            "inferenceConfig": _inference(call.model, parameters),
+            **{name: parameters.take(name) for name in OWN_PARAMETERS},
+        }
+        parameters.close(self.protocol)
+        key = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
+        return WireRequest(
+            path=f"/model/{quote(call.model, safe='')}/converse",
+            headers=request_headers(endpoint, **key),
+            content=orjson.dumps({name: value for name, value in wire.items() if value}),
+            dropped=(*conversation.dropped, *parameters.dropped),
+        )
+
+    def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
+        body = parse_object(content)
+        blocks = mapping(mapping(body.get("output")).get("message")).get("content")
+        if not isinstance(blocks, list):
+            raise BadAnswer("the answer has no message", body=body)
+        choice = _read(blocks, content)
+        choice.raw_finish = string(body.get("stopReason"))
+        choice.finish_reason = FINISH_REASONS.get(choice.raw_finish)
+        answer = partial(
+            make_answer,
+            [choice],
+            _usage(mapping(body.get("usage"))),
+            answer_id=header(headers, "x-amzn-requestid") or made_id("chatcmpl-", content),
+            model=call.model,
+            created=created_at(headers),
+            raw_usage=body.get("usage"),
+        )
+        return conclude([choice], format_of(call.body), answer)
+
+
+def _turn(turn: Turn) -> Iterable[dict[str, Any]]:
+    """Reasoning of this provider comes back first, results of tools before what the user says beside them."""
+    for block in sequence(mapping(turn.extra.get("bedrock")).get("reasoning")):
+        yield {"reasoningContent": block}
+    results = [block for block in turn.blocks if isinstance(block, ToolResult)]
+    yield from _blocks(results)
+    yield from _blocks(block for block in turn.blocks if not isinstance(block, ToolResult))
+
+
+def _blocks(blocks: Iterable[Block]) -> Iterable[dict[str, Any]]:
+    for block in blocks:
+        match block:
+            case Text():
+                yield {"text": block.text}
+            case Media():
+                yield _media(block)
+            case ToolCall():
+                yield {"toolUse": {"toolUseId": block.id, "name": block.name, "input": block.arguments}}
+            case ToolResult():
+                content = list(_blocks(block.content)) or [{"text": "(nothing)"}]
+                yield {"toolResult": {"toolUseId": block.id, "content": content}}
+        if not isinstance(block, ToolCall) and block.cache:
+            yield {"cachePoint": {"type": "default"}}
+
+
+def _media(media: Media) -> dict[str, Any]:
+    if media.url is not None:
+        raise CannotExpress(
+            f"{media.where} is an address, which Bedrock does not fetch; send the content as a data URL"
+        )
+    form = FORMATS.get(media.mime or "")
+    if form is None:
+        raise CannotExpress(f"{media.where} has a type that Bedrock does not take")
+    source = {"bytes": media.data}
+    if (media.mime or "").startswith("image/"):
+        return {"image": {"format": form, "source": source}}
+    # Bedrock refuses other characters in names, and two documents of one name: the place makes it unique.
+    stem = _NOT_IN_NAMES.sub(" ", (media.name or "").rpartition(".")[0]).strip() or "document"
+    place = "-".join(re.findall(r"\d+", media.where))
+    return {"document": {"format": form, "name": f"{stem} {place}", "source": source}}
+
+
+def _inference(model: str, parameters: Parameters) -> dict[str, Any]:
+    max_tokens, stop = parameters.max_tokens(), parameters.stop()
+    if claude.is_claude(model):
+        max_tokens = min(max_tokens, claude.most_output(model)) if max_tokens else None
+        sampling = claude.sampling(model, parameters)
+        claude.check_stop(stop)
+    else:
+        sampling = {name: parameters.number(name) for name in ("temperature", "top_p")}
+    config = {
+        "maxTokens": max_tokens,
+        "temperature": sampling.get("temperature"),
+        "topP": sampling.get("top_p"),
+        "stopSequences": stop or None,
+    }
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _tools(conversation: Conversation, parameters: Parameters, wanted: Format | None) -> dict[str, Any] | None:
+    tools, choice = parameters.tools()
+    if wanted and wanted.schema is not None:
+        tools, choice = with_answer_tool(wanted, tools, choice)
+    if not tools or choice.mode == "none":
+        # Converse knows no "none": tools that must not be called are not offered, which it allows
+        # only while the conversation has no calls.
+        if any(isinstance(block, ToolCall) for turn in conversation.turns for block in turn.blocks):
+            raise CannotExpress("messages have tool calls and no tool may be called: Converse requires tools then")
+        parameters.take("parallel_tool_calls")
+        return None
+    if any(tool.strict for tool in tools):
+        parameters.dropped.append("tools.function.strict")
+    return {"tools": [{"toolSpec": _tool(tool)} for tool in tools], "toolChoice": _tool_choice(choice)}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    wire: dict[str, Any] = {"name": tool.name, "inputSchema": {"json": tool.schema}}
+    if tool.description:
+        wire["description"] = tool.description
+    return wire
+
+
+def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
+    if choice.mode == "named":
+        return {"tool": {"name": choice.name}}
+    return {"any": {}} if choice.mode == "required" else {"auto": {}}
+
+
+def _read(blocks: list[Any], content: bytes) -> Choice:
+    """Calls that Bedrock runs by itself (`server_tool_use` and their results) are left out."""
+    choice = Choice()
+    reasoning = []
+    for index, block in enumerate(map(mapping, blocks)):
+        choice.text.append(string(block.get("text")))
+        cited = sequence(mapping(block.get("citationsContent")).get("content"))
+        choice.text += [string(mapping(part).get("text")) for part in cited]
+        if isinstance(block.get("reasoningContent"), dict):
+            thought = block["reasoningContent"]
+            reasoning.append(thought)
+            choice.reasoning.append(string(mapping(thought.get("reasoningText")).get("text")))
+        call = mapping(block.get("toolUse"))
+        if call and call.get("type") != "server_tool_use":
+            call_id = string(call.get("toolUseId")) or made_id("tooluse_", content, index)
+            choice.call(call_id, string(call.get("name")), call.get("input"))
+    if reasoning:
+        choice.extra = {"bedrock": {"reasoning": reasoning}}
+    return choice
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    """Converse's input counts neither what was read from the cache nor what was written to it."""
+    read = count(usage.get("cacheReadInputTokens") or usage.get("cacheReadInputTokenCount"))
+    written = count(usage.get("cacheWriteInputTokens") or usage.get("cacheWriteInputTokenCount"))
+    return Usage(
+        input_tokens=count(usage.get("inputTokens")) + read + written,
+        output_tokens=count(usage.get("outputTokens")),
+        cached_tokens=read,
+        cache_write_tokens=written,
+    )

@@ -1,0 +1,142 @@
+"""Answers of other protocols as OpenAI chat completions.
+
+Bodies come from outside: a field of an unexpected type reads as absent (`mapping`, `sequence`, `string`, `count`), and
+what is missing but needed is a BadAnswer.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from worker.providers.base import Answer, BadAnswer, Usage
+from worker.providers.reading import read_object
+
+
+@dataclass(slots=True)
+class Choice:
+    """One candidate, collected block by block. `extra` is what only the provider itself can read again, by its name:
+    signatures of reasoning must come back to who made them and must not reach anybody else."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    refusal: str | None = None
+    raw_finish: str = ""  # the provider's word
+    finish_reason: str | None = None  # OpenAI's word for it; None: it is not known or not final
+    logprobs: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def call(self, call_id: str, name: str, arguments: Any, extra: dict[str, Any] | None = None) -> None:
+        call: dict[str, Any] = {
+            "id": call_id,
+            "type": "function",
+            "function": {"name": name, "arguments": arguments_json(arguments)},
+        }
+        if extra:
+            call["extra_content"] = extra
+        self.tool_calls.append(call)
+
+    @property
+    def is_empty(self) -> bool:
+        return not ("".join(self.text) or self.tool_calls or self.images or self.refusal)
+
+    def as_openai(self, index: int) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) or None, "refusal": self.refusal}
+        optional = {
+            "reasoning_content": "".join(self.reasoning),
+            "tool_calls": self.tool_calls,
+            "images": self.images,
+            "extra_content": self.extra,
+        }
+        message |= {name: value for name, value in optional.items() if value}
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": self.logprobs,
+            "finish_reason": self.finish_reason,
+        }
+
+
+def make_answer(
+    choices: list[Choice],
+    usage: Usage,
+    *,
+    answer_id: str,
+    model: str,
+    created: int,
+    raw_usage: Any,
+) -> Answer:
+    completion = {
+        "id": answer_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [choice.as_openai(index) for index, choice in enumerate(choices)],
+        "usage": {
+            "prompt_tokens": usage.input_tokens,
+            "completion_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+            "prompt_tokens_details": {
+                "cached_tokens": usage.cached_tokens,
+                "cache_write_tokens": usage.cache_write_tokens,
+            },
+            "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        },
+    }
+    return Answer(completion, usage, model, raw_usage, choices[0].raw_finish or None)
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The JSON object of a response. Raises BadAnswer for anything else, and for an error that came as a success."""
+    body = read_object(content)
+    if body.get("error") or body.get("type") == "error":
+        raise BadAnswer("the answer is an error in spite of its status", body=body)
+    return body
+
+
+def arguments_json(arguments: Any) -> str:
+    """Arguments as OpenAI has them: JSON in a string, "{}" when the model gave none."""
+    if isinstance(arguments, str) and arguments.strip():
+        return arguments
+    return orjson.dumps(arguments or {}).decode()
+
+
+def made_id(prefix: str, *seeds: str | bytes | int) -> str:
+    """An id for what came without one: the same for the same answer, so that a repeated reading agrees."""
+    digest = hashlib.sha256()
+    for seed in seeds:
+        digest.update((seed if isinstance(seed, bytes) else str(seed).encode(errors="surrogatepass")) + b"\0")
+    return prefix + digest.hexdigest()[:24]
+
+
+def header(headers: Mapping[str, str], name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name), None)
+
+
+def created_at(headers: Mapping[str, str]) -> int:
+    """Unix seconds of the response by the provider's own clock, 0 when it does not say."""
+    try:
+        return int(parsedate_to_datetime(header(headers, "date") or "").timestamp())
+    except ValueError:
+        return 0
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def count(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and value > 0 else 0

@@ -1,0 +1,170 @@
+"""`response_format`: what it asks for, how protocols without it ask, and whether an answer keeps to it."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from worker.providers.base import Answer, BadAnswer, CannotExpress
+from worker.providers.completion import Choice
+from worker.providers.parameters import Tool, ToolChoice
+
+ANSWER_TOOL = "give_final_answer"
+"""The tool by which a model is made to answer in a schema, where the protocol has no other way."""
+
+JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
+"""How a protocol without a JSON mode asks for `json_object`; the answer is checked here."""
+
+_WORD = re.compile(r"\w{1,40}")
+"""Longer finish reasons may be somebody's text and are left out of messages."""
+
+_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+"""Models that have no JSON mode like to put their JSON between backticks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`schema` is None for `json_object`: any object will do."""
+
+    schema: dict[str, Any] | None
+    description: str | None = None
+
+    def answer_tool(self) -> Tool:
+        description = self.description or "Gives the final answer. Call it once, with the complete answer."
+        return Tool(ANSWER_TOOL, description, self.schema or {"type": "object"}, strict=False)
+
+
+def read_format(response_format: Any) -> Format | None:
+    """None for plain text. Raises CannotExpress for an unknown type or a schema that is none."""
+    if response_format is None:
+        return None
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return Format(None)
+    wanted = response_format.get("json_schema") if kind == "json_schema" else None
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("schema"), dict):
+        raise CannotExpress("response_format is neither text, json_object nor a json_schema with a schema")
+    try:
+        Draft202012Validator.check_schema(wanted["schema"])
+    except SchemaError:
+        raise CannotExpress("response_format.json_schema.schema is not a JSON schema") from None
+    description = wanted.get("description")
+    return Format(wanted["schema"], description if isinstance(description, str) else None)
+
+
+def format_of(body: Mapping[str, Any]) -> Format | None:
+    """The format that a request which was sent has asked for."""
+    try:
+        return read_format(body.get("response_format"))
+    except CannotExpress:
+        return None
+
+
+def with_answer_tool(wanted: Format, tools: list[Tool], choice: ToolChoice) -> tuple[list[Tool], ToolChoice]:
+    """Tools and choice under which the model either calls one of the caller's tools or answers in the schema."""
+    if wanted.schema is not None and wanted.schema.get("type") != "object":
+        raise CannotExpress("response_format.json_schema.schema must have the type object at its root")
+    if choice.mode in ("required", "named"):
+        return tools, choice  # this turn ends with a tool call; the format speaks of the answer after it
+    if not tools or choice.mode == "none":
+        return [*tools, wanted.answer_tool()], ToolChoice("named", ANSWER_TOOL)
+    return [*tools, wanted.answer_tool()], ToolChoice("required")
+
+
+def unwrap_answer_tool(choice: Choice) -> None:
+    """Turn the call of the answer tool into the content. Calls of the caller's own tools come first: the answer
+    that was given beside them did not know their results."""
+    answers = [call for call in choice.tool_calls if call["function"]["name"] == ANSWER_TOOL]
+    if not answers:
+        return
+    choice.tool_calls = [call for call in choice.tool_calls if call["function"]["name"] != ANSWER_TOOL]
+    if not choice.tool_calls:
+        choice.text = [answers[0]["function"]["arguments"]]
+        if choice.finish_reason == "tool_calls":
+            choice.finish_reason = "stop"
+
+
+_REFUSED_IN_SCHEMAS = frozenset(
+    {
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "multipleOf",
+        "uniqueItems",
+    }
+)
+
+_NAMED_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties"})
+"""Their keys are the caller's names, not words of JSON schema."""
+
+
+def loosened(schema: Any) -> Any:
+    """The schema as Claude takes it: without limits on sizes, and with closed objects.
+
+    The answer is checked against the schema itself, so nothing is given away.
+    """
+    if isinstance(schema, list):
+        return [loosened(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    loose: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in _NAMED_SCHEMAS and isinstance(value, dict):
+            loose[name] = {key: loosened(entry) for key, entry in value.items()}
+        elif name in ("enum", "const", "default", "examples", "required"):
+            loose[name] = value
+        elif name not in _REFUSED_IN_SCHEMAS:
+            loose[name] = loosened(value)
+    if loose.get("type") == "object":
+        loose.setdefault("additionalProperties", False)
+    return loose
+
+
+def keep_to_format(wanted: Format | None, choice: Choice) -> None:
+    """Raises BadAnswer when a complete answer is not what `response_format` asked for."""
+    if wanted is None or choice.finish_reason != "stop" or choice.refusal:
+        return
+    text = "".join(choice.text)
+    if fenced := _FENCE.fullmatch(text):
+        text = fenced[1]
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise BadAnswer("the answer is not JSON, which response_format asked for") from None
+    schema = {"type": "object"} if wanted.schema is None else wanted.schema
+    if not Draft202012Validator(schema).is_valid(value):
+        raise BadAnswer("the answer does not keep to the schema of response_format")
+    choice.text = [text]
+
+
+def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], Answer]) -> Answer:
+    """The answer, if every choice of it is final and keeps to the format; else BadAnswer, with what it cost."""
+    for choice in choices:
+        unwrap_answer_tool(choice)
+        if choice.tool_calls and choice.finish_reason == "stop":
+            choice.finish_reason = "tool_calls"
+    try:
+        for choice in choices:
+            if choice.finish_reason is None:
+                word = choice.raw_finish if _WORD.fullmatch(choice.raw_finish) else "which it does not name"
+                raise BadAnswer(f"the answer ended for a reason that is no answer ({word})")
+            if choice.finish_reason == "tool_calls" and not choice.tool_calls:
+                raise BadAnswer("the answer ended for tool calls, but has none")
+            keep_to_format(wanted, choice)
+    except BadAnswer as bad:
+        bad.answer = answer()
+        raise
+    return answer()
