@@ -14,7 +14,7 @@ import logging
 import zlib
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -101,8 +101,8 @@ Command = StopJob | Shutdown
 class Bridge:
     """One worker's side of RQ. Use it as a context manager: it keeps listening connections open between waits.
 
-    `redis` returns bytes (`decode_responses=False`) and has a socket timeout above `doorbell.LISTEN_S`. `clock` gives unix
-    seconds. `birth` is the worker's registration as `rq.worker.BaseWorker.serialize` gives it; it is written again
+    `redis` returns bytes (`decode_responses=False`) and has a socket timeout above `doorbell.LISTEN_S`. `clock` gives
+    unix seconds. `birth` is the worker's registration as `rq.worker.BaseWorker.serialize` gives it; it is written again
     with each beat, because a wiped Redis would otherwise never show this worker again.
     """
 
@@ -288,5 +288,5 @@ def _worker_key(worker_name: str) -> str:
     return f"{RQ_KEY_PREFIX}:worker:{worker_name}"
 
 
-def _rows(words: Sequence[bytes]) -> zip[tuple[bytes, bytes, bytes, bytes]]:
+def _rows(words: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
     return zip(words[0::4], words[1::4], words[2::4], words[3::4], strict=True)
