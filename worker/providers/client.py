@@ -1,0 +1,166 @@
+"""The one place that constructs the HTTP client, and the one way in which providers are called.
+
+httpx's interface over aiohttp's connections: httpx's own pool costs more CPU per request the more connections are
+open. Requests go to the transport directly: of httpx's client layer nothing is needed here (redirects, cookies,
+auth), and it is half of what a request costs.
+
+What `send` raises; the texts name a host at most, never a URL, a header or a body:
+    httpx.ConnectError, ConnectTimeout, ProxyError    nothing was sent
+    httpx.ReadTimeout                                 no complete answer in time
+    httpx.ReadError, RemoteProtocolError              the connection was lost, or it spoke no HTTP, after sending
+    BadAnswer                                         the answer is larger than we take
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from functools import lru_cache
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from worker.providers.base import BadAnswer, Endpoint, WireRequest
+from worker.providers.proxies import Proxies
+
+CONNECT_TIMEOUT_S = 10.0
+"""For name, TCP and TLS together. Providers answer a connect in well under a second or not at all."""
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+KEEPALIVE_S = 4.0
+"""Below the 5 s after which common servers (uvicorn, vLLM) close an idle connection: a request that meets such a close
+is lost, and nobody knows whether it was billed."""
+
+ROUTES_KEPT = 1024
+COMMON_HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "understudy"}
+
+
+class Route(NamedTuple):
+    """Where a request goes, worked out once per address."""
+
+    url: httpx.URL
+    transport: AiohttpTransport
+
+
+class ProviderClient:
+    """Calls providers over kept-alive connections. An async context manager; leaving it closes them all.
+
+    `max_connections` is the number of calls that can be in flight at once. Proxies and CA files are those that the
+    environment names: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR.
+    """
+
+    def __init__(self, max_connections: int) -> None:
+        self.max_connections = max_connections
+        self._tls = _tls_context()
+        self._proxies = Proxies.from_environment()
+        self._transports: dict[str | None, AiohttpTransport] = {}
+        self._route = lru_cache(maxsize=ROUTES_KEPT)(self._find_route)
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        connector = aiohttp.TCPConnector(limit=self.max_connections, keepalive_timeout=KEEPALIVE_S, ssl=self._tls)
+        # Cookies would carry one account's session into another's calls.
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def send(
+        self, request: WireRequest, endpoint: Endpoint, timeout_s: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One POST: status, headers (names in lower case) and the whole decoded body.
+
+        `timeout_s` is the total from now to the last byte, so that a provider which drips bytes times out, too.
+        Being cancelled closes the connection.
+        """
+        url, transport = self._route(endpoint.base_url, request.path)
+        outgoing = httpx.Request(
+            "POST",
+            url,
+            headers=COMMON_HEADERS | request.headers,
+            content=request.content,
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}},
+        )
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+                response = await transport.handle_async_request(outgoing)
+                try:
+                    content = await _read(response)
+                finally:
+                    await response.aclose()
+        except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
+            if deadline.expired():
+                raise httpx.ReadTimeout(f"{url.host} did not finish its answer within {timeout_s:g} s") from None
+            raise _explained(error, url.host) from None
+        return response.status_code, {name.lower(): value for name, value in response.headers.items()}, content
+
+    def _find_route(self, base_url: str, path: str) -> Route:
+        try:
+            url = httpx.URL(base_url.rstrip("/") + path)
+        except httpx.InvalidURL:
+            url = httpx.URL("")
+        if url.scheme not in ("http", "https") or not url.host:
+            raise httpx.UnsupportedProtocol("A provider's base_url is not a valid http:// or https:// URL.")
+        proxy = self._proxies.for_url(url)
+        if proxy not in self._transports:
+            self._transports[proxy] = AiohttpTransport(
+                verify=self._tls,
+                proxy=None if proxy is None else httpx.Proxy(proxy),
+                client=lambda: self._session,
+            )
+        return Route(url, self._transports[proxy])
+
+
+def _tls_context() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise ValueError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({error.strerror}); correct it.") from None
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """The body, decoded. What is too large is refused as soon as that is known."""
+    declared = response.headers.get("content-length", "")
+    size = int(declared) if declared.isdigit() else 0
+    chunks: list[bytes] = []
+    if size <= MAX_ANSWER_BYTES:
+        size = 0
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                break
+            chunks.append(chunk)
+    if size > MAX_ANSWER_BYTES:
+        raise BadAnswer(f"The answer is larger than {MAX_ANSWER_BYTES >> 20} MB.")
+    return b"".join(chunks)
+
+
+def _explained(error: Exception, host: str) -> httpx.TransportError:
+    """The error by what it means for the call: whether the request was sent.
+
+    httpx-aiohttp reports every lost connection as a connect timeout, so aiohttp's own error is what counts.
+    """
+    cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
+    match cause:
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return httpx.ProxyError(f"the proxy did not connect us to {host}")
+        case aiohttp.ConnectionTimeoutError():
+            return httpx.ConnectTimeout(f"{host} did not accept a connection within {CONNECT_TIMEOUT_S:g} s")
+        case aiohttp.ClientConnectorDNSError():
+            return httpx.ConnectError(f"the name {host} could not be resolved")
+        case aiohttp.ClientSSLError():
+            return httpx.ConnectError(f"no trusted TLS connection to {host} could be made")
+        case aiohttp.ClientConnectorError():
+            return httpx.ConnectError(f"no connection to {host}: {cause.os_error.strerror or 'refused'}")
+        case aiohttp.ClientResponseError():
+            return httpx.RemoteProtocolError(f"{host} answered something that is not HTTP")
+        case _:
+            return httpx.ReadError(f"{host} closed the connection before its answer was complete")
