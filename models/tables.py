@@ -55,16 +55,28 @@ class Job(SQLModel, table=True):
             postgresql_where=text("state = 'queued'"),
         ),
         Index(
+            "ix_job_due",
+            "not_before",
+            sqlite_where=text("state = 'queued' AND not_before > 0"),
+            postgresql_where=text("state = 'queued' AND not_before > 0"),
+        ),
+        Index(
+            "ix_job_deadline",
+            "expires_at",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index(
             "ix_job_running",
             "worker_id",
             sqlite_where=text("state = 'running'"),
             postgresql_where=text("state = 'running'"),
         ),
         Index(
-            "ix_job_open_deadline",
-            "expires_at",
-            sqlite_where=text("state IN ('queued', 'running')"),
-            postgresql_where=text("state IN ('queued', 'running')"),
+            "ix_job_running_batch",
+            "batch_id",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
         ),
         Index("ix_job_batch", "batch_id", "id"),
         Index("ix_job_batch_custom_id", "batch_id", "custom_id"),
@@ -83,6 +95,7 @@ class Job(SQLModel, table=True):
     tokens: int = 0  # estimated input tokens
     worker_id: str | None = None  # who holds the claim while running
     claim_no: int = 0  # grows with every claim
+    cancel_requested: bool = False  # its owner cancelled while it was running
     crashes: int = 0  # workers that died with it aboard and may have died of it
     attempts: int = 0  # provider calls recorded so far
     progress: str | None = Field(default=None, sa_column=Column(Text))  # where it stands in its chain

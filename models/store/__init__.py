@@ -1,0 +1,62 @@
+"""The ledger: every SQL statement of the project, each named, for SQLite and PostgreSQL.
+
+| module | about |
+|---|---|
+| intake | accepting batches and single jobs |
+| planning | what the planner reads |
+| claims | leases, the guarded start, the fenced settle |
+| views | what people and callers read |
+
+All methods raise the errors of `models.store.errors`.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from models.store import schema
+from models.store.claims import Claims
+from models.store.engine import Database, open_postgresql, open_sqlite
+from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.intake import Intake
+from models.store.planning import Planning
+from models.store.views import Views
+
+__all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailable", "open_store"]
+
+LEDGER_FILE = "ledger.db"
+
+
+class Store(Intake, Planning, Claims, Views):
+    """The ledger as its users see it."""
+
+    @property
+    def dialect(self) -> str:
+        """ "sqlite" or "postgresql"."""
+        return self._db.dialect
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; does nothing when it is."""
+        async with self._db.write() as connection:
+            await connection.run_sync(schema.upgrade)
+
+    async def schema_is_current(self) -> bool:
+        async with self._db.read() as connection:
+            return await connection.run_sync(schema.is_current)
+
+
+@asynccontextmanager
+async def open_store(url: str | None, data: Path, clock: Callable[[], float] = time.time) -> AsyncIterator[Store]:
+    """The ledger at a PostgreSQL address, or in the data folder when `url` is None.
+
+    A SQLite ledger is migrated at once; a PostgreSQL one by `migrate()`. Raises StoreUnavailable.
+    """
+    database: Database = open_sqlite(data / LEDGER_FILE, clock) if url is None else open_postgresql(url)
+    try:
+        store = Store(database, clock)
+        if not await store.schema_is_current() and url is None:
+            await store.migrate()
+        yield store
+    finally:
+        await database.close()

@@ -1,0 +1,162 @@
+"""Connections to the ledger: SQLite or PostgreSQL, for reading or for writing, and their errors in plain words."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.turns import Turns
+
+SQLITE_TIMEOUT_S = 5.0
+SQLITE_READERS = 4
+POSTGRESQL_CONNECTIONS = 10
+POSTGRESQL_TIMEOUT_S = 10
+
+SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+SQLITE_FULL = sqlite3.SQLITE_FULL
+SQLITE_UNREACHABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
+POSTGRESQL_BUSY = frozenset({"40001", "40P01", "55P03", "57014"})  # serialization, deadlock, lock, statement timeout
+POSTGRESQL_FULL = frozenset({"53100", "53200"})  # disk, memory
+POSTGRESQL_UNREACHABLE = ("08", "28", "3D", "53300", "57P")  # connection, login, no such database, slots, shutdown
+
+
+class Database:
+    """`read` and `write` give a connection inside a transaction; `write` commits when its block ends."""
+
+    def __init__(
+        self, dialect: str, place: str, readers: AsyncEngine, writers: AsyncEngine, turns: Turns | None = None
+    ) -> None:
+        self.dialect = dialect
+        self.place = place  # for people; holds no password
+        self._readers = readers
+        self._writers = writers
+        self._turns = turns
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        with self._plain_errors():
+            async with self._readers.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        turn: AbstractAsyncContextManager[None] = self._turns.turn() if self._turns else nullcontext()
+        with self._plain_errors():
+            async with turn, self._writers.begin() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        await self._readers.dispose()
+        await self._writers.dispose()
+        if self._turns:
+            self._turns.close()
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout:
+            raise StoreBusy(f"every connection to {self.place} is in use; try again") from None
+        except IntegrityError as error:
+            raise StoreConflict(f"the ledger at {self.place} has such a row already") from error
+        except DBAPIError as error:
+            translated = _in_plain_words(error, self.place)
+            if translated is None:
+                raise
+            raise translated from None
+        except OSError as error:
+            raise StoreUnavailable(f"the database at {self.place} cannot be reached: {error.strerror}") from None
+
+
+def _in_plain_words(error: DBAPIError, place: str) -> StoreError | None:
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return _sqlite_error(code & 0xFF, place)
+    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
+    if sqlstate in POSTGRESQL_BUSY:
+        return StoreBusy(f"the database at {place} is busy with a conflicting change; try again")
+    if sqlstate in POSTGRESQL_FULL:
+        return StoreBusy(f"the database at {place} has no room left; free some disk space and try again")
+    lost = isinstance(error, OperationalError) and sqlstate is None
+    if lost or error.connection_invalidated or (sqlstate or "").startswith(POSTGRESQL_UNREACHABLE):
+        return _unreachable(place)
+    return None
+
+
+def _sqlite_error(code: int, place: str) -> StoreError | None:
+    if code in SQLITE_BUSY:
+        return StoreBusy(f"the database {place} is locked by another program; close it or try again")
+    if code == SQLITE_FULL:
+        return StoreBusy(f"the disk with {place} is full; free some space and try again")
+    if code in SQLITE_UNREACHABLE:
+        return StoreUnavailable(f"the database {place} cannot be opened; check the path and its permissions")
+    return None
+
+
+def _unreachable(place: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the database at {place} cannot be reached; check DATABASE_URL and that PostgreSQL is running there"
+    )
+
+
+def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
+    """Readers never wait for the writer (WAL); one connection writes, in turns with other processes."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        turns = Turns(file, SQLITE_TIMEOUT_S)
+    except OSError as error:
+        raise StoreUnavailable(f"the data folder {file.parent} cannot be used: {error.strerror}") from None
+    url = URL.create("sqlite+aiosqlite", database=str(file))
+    readers = create_async_engine(url, hide_parameters=True, pool_size=SQLITE_READERS, max_overflow=0)
+    writers = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
+    _prepare_sqlite(readers, clock, begin="BEGIN DEFERRED", settings=["query_only = ON"])
+    _prepare_sqlite(writers, clock, begin="BEGIN IMMEDIATE", settings=["journal_mode = WAL", "synchronous = FULL"])
+    return Database("sqlite", str(file), readers, writers, turns)
+
+
+def _prepare_sqlite(engine: AsyncEngine, clock: Callable[[], float], begin: str, settings: list[str]) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        connection.create_function("ledger_now", 0, clock)
+        cursor = connection.cursor()
+        for setting in [f"busy_timeout = {SQLITE_TIMEOUT_S * 1000:.0f}", *settings]:
+            cursor.execute(f"PRAGMA {setting}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def open_postgresql(address: str) -> Database:
+    """Prepared statements are off: they would break behind pgbouncer in transaction mode."""
+    url = _postgresql_url(address)
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=POSTGRESQL_CONNECTIONS,
+        max_overflow=POSTGRESQL_CONNECTIONS,
+        pool_timeout=POSTGRESQL_TIMEOUT_S,
+        pool_pre_ping=True,
+        connect_args={"prepare_threshold": None, "connect_timeout": POSTGRESQL_TIMEOUT_S},
+    )
+    return Database("postgresql", f"{url.host or 'localhost'}:{url.port or 5432}/{url.database}", engine, engine)
+
+
+def _postgresql_url(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        raise StoreUnavailable("DATABASE_URL cannot be read; write postgresql://user:password@host/database") from None
+    if url.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
+        raise StoreUnavailable(f"DATABASE_URL begins with {url.drivername}://; only postgresql:// is supported")
+    return url.set(drivername="postgresql+psycopg")

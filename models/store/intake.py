@@ -1,0 +1,224 @@
+"""Accepting work: batches filled in slices, then opened in one commit; single jobs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import BindParameter, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.records import SINGLE, NewBatch, NewJob
+from models.state import OPEN_BATCH_STATES, BatchState, JobState
+from models.store.errors import StoreConflict
+from models.store.ledger import CLOCK, Ledger
+from models.store.sql import NOW, BulkInsert, attempt, batch, chain, clean, job, job_input, lane, result, tally
+
+SLICE = 2_000
+
+INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0)
+"""A batch whose rows are about to be written; none of them may start."""
+
+BATCH_BEING_FILLED = (
+    select(batch.c.expires_at)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
+    .with_for_update(read=True)
+)
+"""The deadline of a batch that still takes rows, held so that it is not cancelled under our hands."""
+
+INSERT_CHAINS = BulkInsert(chain, conflict="ignored")
+"""Chains, each once."""
+
+INSERT_LANES = BulkInsert(lane, conflict="ignored")
+"""Lanes, each once."""
+
+PIN_LANES = (
+    select(lane.c.chain_id)
+    .where(tuple_(*lane.columns).in_(bindparam("lanes", expanding=True)))
+    .with_for_update(read=True, key_share=True)
+)
+"""Hold lanes that exist until we commit, so that upkeep does not remove one as empty meanwhile."""
+
+INSERT_JOBS = BulkInsert(job)
+"""Jobs, queued."""
+
+INSERT_INPUTS = BulkInsert(job_input)
+"""The prompts of jobs."""
+
+OPEN_BATCH = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
+    .values(state=str(BatchState.IN_PROGRESS), total=bindparam("rows"), started_at=NOW)
+    .returning(batch.c.id)
+)
+"""Accept a whole batch: from now on its rows may start."""
+
+REFUSE_ROWS = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
+    .values(state=str(BatchState.FAILED), ended_at=NOW)
+)
+"""End a batch that was never opened, so that nothing fills or opens it while it is being deleted."""
+
+BATCH_STATE = select(batch.c.state).where(batch.c.id == bindparam("batch_id"))
+"""The state of a batch."""
+
+SOME_JOBS = select(job.c.id).where(job.c.batch_id == bindparam("batch_id")).order_by(job.c.id).limit(SLICE)
+"""A slice of a batch's jobs, in order."""
+
+OF_THOSE_JOBS: BindParameter[str] = bindparam("ids", expanding=True)
+
+DELETE_JOBS = (
+    delete(job_input).where(job_input.c.job_id.in_(OF_THOSE_JOBS)),
+    delete(result).where(result.c.job_id.in_(OF_THOSE_JOBS)),
+    delete(attempt).where(attempt.c.job_id.in_(OF_THOSE_JOBS)),
+    delete(job).where(job.c.id.in_(OF_THOSE_JOBS)),
+)
+"""Everything that is kept about some jobs."""
+
+DELETE_BATCH = (
+    delete(attempt).where(attempt.c.batch_id == bindparam("batch_id")),
+    delete(tally).where(tally.c.batch_id == bindparam("batch_id")),
+    delete(lane).where(lane.c.batch_id == bindparam("batch_id")),
+    delete(batch).where(batch.c.id == bindparam("batch_id")),
+)
+"""What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""
+
+BATCH_BY_IDENTITY = select(batch.c.id).where(batch.c.identity == bindparam("identity"))
+"""The batch that was made from this input with these options."""
+
+LATEST_BATCH = (
+    select(batch.c.id)
+    .where(batch.c.tenant == bindparam("tenant"))
+    .order_by(batch.c.created_at.desc(), batch.c.id.desc())
+    .limit(1)
+)
+"""The batch that a tenant submitted last."""
+
+
+class Intake(Ledger):
+    async def create_batch(self, new: NewBatch) -> None:
+        """Raises StoreConflict when the id or the identity is taken."""
+        row = {
+            "id": new.id,
+            "tenant": new.tenant,
+            "priority": int(new.priority),
+            "endpoint": new.endpoint,
+            "source": clean(new.source),
+            "identity": new.identity,
+            "retry_of": new.retry_of,
+            "note": orjson.dumps(new.metadata).decode(),
+            "expires_at": new.expires_at,
+        }
+        async with self._db.write() as connection:
+            await connection.execute(INSERT_BATCH, row)
+
+    async def add_jobs(self, batch_id: str, jobs: Sequence[NewJob]) -> None:
+        """Write up to 2,000 rows of a batch that is being filled. A job without a deadline takes the batch's.
+
+        Raises StoreConflict when the batch was opened, cancelled or discarded, or when an id is taken.
+        """
+        async with self._db.write() as connection:
+            expires_at = (await connection.execute(BATCH_BEING_FILLED, {"batch_id": batch_id})).scalar()
+            if expires_at is None:
+                raise StoreConflict(f"batch {batch_id} takes no more rows; submit them as a new batch")
+            await self._insert(connection, batch_id, jobs, expires_at)
+
+    async def add_single(self, jobs: Sequence[NewJob]) -> None:
+        """Accept jobs that belong to no batch. Raises StoreConflict when an id is taken."""
+        async with self._db.write() as connection:
+            await self._insert(connection, SINGLE, jobs, 0.0)
+
+    async def open_batch(self, batch_id: str, total: int) -> None:
+        """Accept the batch. Raises StoreConflict when it was cancelled or discarded meanwhile, or opened before."""
+        async with self._db.write() as connection:
+            done = await connection.execute(OPEN_BATCH, {"batch_id": batch_id, "rows": total})
+            if done.first() is None:
+                raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
+
+    async def discard_batch(self, batch_id: str) -> None:
+        """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
+
+        Raises StoreConflict when the batch is open.
+        """
+        async with self._db.write() as connection:
+            await connection.execute(REFUSE_ROWS, {"batch_id": batch_id})
+            state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
+        if state is not None and BatchState(state) in OPEN_BATCH_STATES:
+            raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
+        while await self._delete_some(batch_id):
+            continue
+        async with self._db.write() as connection:
+            for statement in DELETE_BATCH:
+                await connection.execute(statement, {"batch_id": batch_id})
+
+    async def _delete_some(self, batch_id: str) -> bool:
+        async with self._db.write() as connection:
+            ids = (await connection.execute(SOME_JOBS, {"batch_id": batch_id})).scalars().all()
+            if ids:
+                for statement in DELETE_JOBS:
+                    await connection.execute(statement, {"ids": ids})
+            return bool(ids)
+
+    async def find_batch_by_identity(self, identity: str) -> str | None:
+        async with self._db.read() as connection:
+            return (await connection.execute(BATCH_BY_IDENTITY, {"identity": identity})).scalar()
+
+    async def latest_batch(self, tenant: str = "default") -> str | None:
+        async with self._db.read() as connection:
+            return (await connection.execute(LATEST_BATCH, {"tenant": tenant})).scalar()
+
+    async def _insert(
+        self, connection: AsyncConnection, batch_id: str, jobs: Sequence[NewJob], expires_at: float
+    ) -> None:
+        now = (await connection.execute(CLOCK)).scalar_one()
+        chain_ids = await _insert_chains(connection, jobs, now)
+        lanes = {(batch_id, each.tenant, chain_ids[id(each.chain)], int(each.priority)) for each in jobs}
+        await _insert_lanes(connection, sorted(lanes))
+        rows = [_job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) for each in jobs]
+        await INSERT_JOBS.run(connection, rows)
+        inputs = [{"job_id": each.id, "body": each.body, "extra": each.extra} for each in jobs]
+        await INSERT_INPUTS.run(connection, inputs)
+
+
+async def _insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], now: float) -> dict[int, str]:
+    """The chain ids by chain object: most jobs share one, and hashing it for each would be slow."""
+    distinct = {id(each.chain): each.chain for each in jobs}
+    chain_ids = {key: each.id for key, each in distinct.items()}
+    documents = {chain_ids[key]: each.model_dump_json() for key, each in distinct.items()}
+    rows = [{"id": id_, "document": document, "created_at": now} for id_, document in sorted(documents.items())]
+    await INSERT_CHAINS.run(connection, rows)
+    return chain_ids
+
+
+async def _insert_lanes(connection: AsyncConnection, lanes: Sequence[tuple[str, str, str, int]]) -> None:
+    names = list(lane.columns.keys())
+    while True:
+        await INSERT_LANES.run(connection, [dict(zip(names, each, strict=True)) for each in lanes])
+        if len((await connection.execute(PIN_LANES, {"lanes": lanes})).all()) == len(lanes):
+            return
+
+
+def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: float) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "batch_id": batch_id,
+        "tenant": new.tenant,
+        "custom_id": new.custom_id,
+        "line": new.line,
+        "chain_id": chain_id,
+        "priority": int(new.priority),
+        "state": str(JobState.QUEUED),
+        "not_before": new.not_before,
+        "expires_at": new.expires_at or expires_at,
+        "tokens": new.tokens,
+        "claim_no": 0,
+        "cancel_requested": False,
+        "crashes": 0,
+        "attempts": 0,
+        "created_at": now,
+        "worker_id": None,
+        "progress": None,
+        "wait_reason": None,
+        "started_at": None,
+        "ended_at": None,
+    }

@@ -1,0 +1,50 @@
+"""What every part of the store stands on."""
+
+from collections.abc import Callable
+
+import orjson
+from sqlalchemy import bindparam, select
+
+from models.chain import Chain
+from models.store.engine import Database
+from models.store.errors import StoreError
+from models.store.sql import NOW, chain
+
+CHAINS_KEPT = 4096
+
+CLOCK = select(NOW)
+"""The ledger's clock."""
+
+CHAIN_DOCUMENT = select(chain.c.document).where(chain.c.id == bindparam("chain_id"))
+"""A chain as it was accepted."""
+
+
+class Ledger:
+    """One database and the injected clock."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._db = database
+        self._clock = clock
+        self._chains: dict[str, Chain] = {}
+
+    async def now(self) -> float:
+        """Unix seconds by the clock that leases and times of the ledger are compared with."""
+        if self._db.dialect == "sqlite":
+            return self._clock()
+        async with self._db.read() as connection:
+            return float((await connection.execute(CLOCK)).scalar_one())
+
+    async def get_chain(self, chain_id: str) -> Chain:
+        """Raises StoreError when no job was ever accepted with it. Kept in memory: a chain never changes."""
+        if chain_id not in self._chains:
+            async with self._db.read() as connection:
+                document = (await connection.execute(CHAIN_DOCUMENT, {"chain_id": chain_id})).scalar()
+            if document is None:
+                raise StoreError(f"the ledger has no chain {chain_id}; was its database replaced?")
+            self._remember(chain_id, Chain.model_validate(orjson.loads(document)))
+        return self._chains[chain_id]
+
+    def _remember(self, chain_id: str, document: Chain) -> None:
+        if len(self._chains) >= CHAINS_KEPT:
+            self._chains.clear()
+        self._chains[chain_id] = document

@@ -1,0 +1,63 @@
+"""Counts beside the rows, so that a batch of a million is summed in a few reads."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.records import AttemptRecord, ResultRecord
+from models.store.sql import BulkInsert, tally, whole
+
+ANSWERED = "answered"
+OF_ATTEMPTS = "attempt"
+OF_JOBS = "job"
+SUMS = ("count", "fallbacks", "input_tokens", "output_tokens", "cost_usd")
+
+ADD_TALLIES = BulkInsert(tally, conflict="added", adds=SUMS)
+"""Add to the counts of this writer and minute."""
+
+
+class Tallies:
+    """What one transaction adds to the counts. `writer` has rows of its own, so no writer waits for another."""
+
+    def __init__(self, writer: str) -> None:
+        self._writer = writer
+        self._rows: dict[tuple[object, ...], dict[str, Any]] = {}
+
+    def job_ended(self, batch_id: str, state: str, at: float, result: ResultRecord | None = None) -> None:
+        row = self._row(
+            batch_id, at, OF_JOBS, (result and result.provider) or "", (result and result.model) or "", state
+        )
+        row["count"] += 1
+        row["fallbacks"] += bool(result and result.fallback_index)
+
+    def jobs_ended(self, rows: Iterable[Row[Any]]) -> None:
+        """Of rows (id, batch_id, state, ended_at) that ended without a result."""
+        for each in rows:
+            self.job_ended(each.batch_id, each.state, each.ended_at)
+
+    def attempted(self, batch_id: str, attempt: AttemptRecord, at: float) -> None:
+        row = self._row(batch_id, at, OF_ATTEMPTS, attempt.provider, attempt.model, str(attempt.cls or ANSWERED))
+        row["count"] += 1
+        row["input_tokens"] += whole(attempt.input_tokens)
+        row["output_tokens"] += whole(attempt.output_tokens)
+        row["cost_usd"] += attempt.cost_usd
+
+    async def write(self, connection: AsyncConnection) -> None:
+        # In one order everywhere: two writers of the same rows cannot deadlock.
+        rows: Sequence[Mapping[str, Any]] = [self._rows[key] for key in sorted(self._rows, key=repr)]
+        await ADD_TALLIES.run(connection, rows)
+
+    def _row(self, batch_id: str, at: float, kind: str, provider: str, model: str, outcome: str) -> dict[str, Any]:
+        minute = int(at // 60)
+        names = {
+            "batch_id": batch_id,
+            "worker_id": self._writer,
+            "minute": minute,
+            "kind": kind,
+            "provider": provider,
+            "model": model,
+            "outcome": outcome,
+        }
+        return self._rows.setdefault(tuple(names.values()), {**names, **dict.fromkeys(SUMS, 0)})

@@ -1,0 +1,182 @@
+"""What people and callers read: batches with their sums, jobs, outputs page by page."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, Select, bindparam, func, select
+
+from models.records import BatchView, DeploymentTally, OutputRow
+from models.state import TERMINAL_STATES, BatchState, JobState, Priority
+from models.store.ledger import Ledger
+from models.store.sql import NOW, QUEUED, RUNNING, batch, job, job_input, result, tally
+from models.store.tallies import ANSWERED, OF_JOBS, SUMS
+
+PAGE = 1_000
+WAITS_SAMPLE = 2_000
+RECENT_S = 60
+
+BATCH = select(batch, NOW.label("now")).where(batch.c.id == bindparam("batch_id"))
+"""A batch's row, and the time."""
+
+BATCHES = (
+    select(batch.c.id)
+    .where(batch.c.tenant == bindparam("tenant"), batch.c.id < bindparam("before"))
+    .order_by(batch.c.id.desc())
+    .limit(bindparam("most"))
+)
+"""A tenant's batches, newest first."""
+
+TALLIES_OF_BATCH = (
+    select(
+        tally.c.kind,
+        tally.c.provider,
+        tally.c.model,
+        tally.c.outcome,
+        *(func.sum(tally.c[name]).label(f"sum_{name}") for name in SUMS),
+    )
+    .where(tally.c.batch_id == bindparam("batch_id"))
+    .group_by(tally.c.kind, tally.c.provider, tally.c.model, tally.c.outcome)
+    .order_by(tally.c.provider, tally.c.model)
+)
+"""The sums of a batch's counts."""
+
+ENDED_SINCE = (
+    select(tally.c.minute, func.sum(tally.c.count).label("ended"))
+    .where(tally.c.batch_id == bindparam("batch_id"), tally.c.kind == OF_JOBS, tally.c.minute >= bindparam("since"))
+    .group_by(tally.c.minute)
+)
+"""How many jobs of a batch ended in the latest minutes."""
+
+RUNNING_OF_BATCH = select(func.count()).select_from(job).where(RUNNING, job.c.batch_id == bindparam("batch_id"))
+"""How many jobs of a batch are claimed: never more than the fleet has slots."""
+
+WAITS_OF_BATCH = (
+    select(job.c.wait_reason)
+    .where(QUEUED, job.c.batch_id == bindparam("batch_id"), job.c.not_before > 0)
+    .limit(WAITS_SAMPLE)
+)
+"""Why some of the put-back jobs of a batch wait."""
+
+_ended = [str(state) for state in sorted(TERMINAL_STATES)]
+
+OUTPUTS_PAGE = (
+    select(
+        job.c.id.label("job_id"),
+        job.c.custom_id,
+        job.c.line,
+        job.c.state,
+        result.c.status_code,
+        result.c.body,
+        result.c.error,
+        result.c.provider,
+        result.c.model,
+        result.c.cost_usd,
+        job_input.c.extra,
+    )
+    .outerjoin(result, result.c.job_id == job.c.id)
+    .outerjoin(job_input, job_input.c.job_id == job.c.id)
+    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
+    .order_by(job.c.id)
+    .limit(PAGE)
+)
+"""A page of the ended jobs of a batch with their results, in the order of their ids."""
+
+
+class Views(Ledger):
+    async def batch_view(self, batch_id: str) -> BatchView | None:
+        """A batch with its sums; costs as many rows as it has tallies, not jobs."""
+        key = {"batch_id": batch_id}
+        async with self._db.read() as connection:
+            row = (await connection.execute(BATCH, key)).first()
+            if row is None:
+                return None
+            sums = (await connection.execute(TALLIES_OF_BATCH, key)).all()
+            running = (await connection.execute(RUNNING_OF_BATCH, key)).scalar_one()
+            minutes = (await connection.execute(ENDED_SINCE, {**key, "since": int(row.now // 60) - 1})).all()
+            waits = Counter((await connection.execute(WAITS_OF_BATCH, key)).scalars())
+        return _batch_view(row, sums, running, {each.minute: int(each.ended) for each in minutes}, waits)
+
+    async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
+        """The jobs of a batch that have ended, with their results; also while others still run."""
+        async for row in self._pages(OUTPUTS_PAGE, {"batch_id": batch_id}):
+            columns = dict(row._mapping)
+            error = columns.pop("error")
+            yield OutputRow(
+                **columns
+                | {
+                    "state": JobState(row.state),
+                    "error": None if error is None else orjson.loads(error),
+                    "cost_usd": row.cost_usd or 0.0,
+                }
+            )
+
+    async def _pages(self, statement: Select[Any], parameters: Mapping[str, Any]) -> AsyncIterator[Row[Any]]:
+        """Page after page of a statement ordered by `job_id`; no transaction stays open between two pages."""
+        after = ""
+        while True:
+            async with self._db.read() as connection:
+                rows = (await connection.execute(statement, {**parameters, "after": after})).all()
+            for row in rows:
+                yield row
+            if not rows:
+                return
+            after = rows[-1].job_id
+
+
+def _batch_view(
+    row: Row[Any], sums: Sequence[Row[Any]], running: int, minutes: Mapping[int, int], waits: Counter[str | None]
+) -> BatchView:
+    counts = dict.fromkeys(JobState, 0)
+    deployments: dict[tuple[str, str], DeploymentTally] = {}
+    for each in sums:
+        if each.kind == OF_JOBS:
+            counts[JobState(each.outcome)] += int(each.sum_count)
+        if each.provider:
+            key = (each.provider, each.model)
+            _add(deployments.setdefault(key, DeploymentTally(*key)), each)
+    counts[JobState.RUNNING] = running
+    open_rows = row.total - sum(counts[state] for state in TERMINAL_STATES)
+    counts[JobState.QUEUED] = max(0, open_rows - running)
+    by_deployment = list(deployments.values())
+    return BatchView(
+        id=row.id,
+        state=BatchState(row.state),
+        tenant=row.tenant,
+        priority=Priority(row.priority),
+        source=row.source,
+        total=row.total,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+        paused=row.paused,
+        retry_of=row.retry_of,
+        counts=counts,
+        cost_usd=sum(each.cost_usd for each in by_deployment),
+        fallbacks=sum(each.fallbacks for each in by_deployment),
+        by_deployment=by_deployment,
+        recent_per_s=_recent_per_s(minutes, row.now),
+        waits=[(reason, count) for reason, count in waits.most_common() if reason],
+    )
+
+
+def _add(to: DeploymentTally, sums: Row[Any]) -> None:
+    count = int(sums.sum_count)
+    if sums.kind == OF_JOBS:
+        to.fallbacks += int(sums.sum_fallbacks) if sums.outcome == JobState.SUCCEEDED else 0
+        return
+    if sums.outcome == ANSWERED:
+        to.answered += count
+    else:
+        to.failures[sums.outcome] = to.failures.get(sums.outcome, 0) + count
+    to.input_tokens += int(sums.sum_input_tokens)
+    to.output_tokens += int(sums.sum_output_tokens)
+    to.cost_usd += float(sums.sum_cost_usd)
+
+
+def _recent_per_s(minutes: Mapping[int, int], now: float) -> float:
+    """The running minute, and of the one before it the share that is still within the last 60 seconds."""
+    minute = int(now // 60)
+    part_s = now - minute * 60
+    return (minutes.get(minute, 0) + minutes.get(minute - 1, 0) * (1 - part_s / 60)) / 60
