@@ -32,7 +32,7 @@ from rq.results import Result
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 from models.keys import JOB_FUNCTION, QUEUES
-from models.tickets import FAILURE_TTL_S, RESULT_TTL_S, is_ticket, queue_key, rq_time
+from models.tickets import FAILURE_TTL_S, RESULT_TTL_S, TICKET_DATA_MAX, is_ticket, queue_key, rq_time
 from worker.doorbell import Doorbell
 from worker.rq_scripts import BEAT, CLAIM, CLOSE, FORGET
 
@@ -157,6 +157,7 @@ class Bridge:
                 rq_time(now),
                 now,
                 EXECUTION_TTL_S,
+                TICKET_DATA_MAX,
                 *self.queues,
             )
         )

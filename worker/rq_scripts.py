@@ -26,9 +26,9 @@ end
 CLAIM = (
     _SET_STATE
     + """
--- ARGV: prefix, worker, limit, start of the execution ids, now, timestamp, ttl; then the queues in order.
+-- ARGV: prefix, worker, limit, start of the execution ids, now, timestamp, ttl, most bytes of data; then the queues.
 -- Returns nothing while RQ is suspended, else id, execution, queue, data for each ticket that was started.
-local prefix, worker, limit, execution_start, now, timestamp, ttl = unpack(ARGV, 1, 7)
+local prefix, worker, limit, execution_start, now, timestamp, ttl, data_max = unpack(ARGV, 1, 8)
 local worker_key = prefix .. ':worker:' .. worker
 if redis.call('EXISTS', prefix .. ':suspended') == 1 then
   if redis.call('EXISTS', worker_key) == 1 then redis.call('HSET', worker_key, 'state', 'suspended') end
@@ -50,13 +50,12 @@ local function start(id, queue, job)
   redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
     'worker_name', worker, 'origin', queue)
   redis.call('EXPIRE', job, ttl + 60)
-  for _, word in ipairs({id, execution, queue, redis.call('HGET', job, 'data') or ''}) do
-    started[#started + 1] = word
-  end
+  local data = string.sub(redis.call('HGET', job, 'data') or '', 1, data_max)
+  for _, word in ipairs({id, execution, queue, data}) do started[#started + 1] = word end
 end
 
 local room = tonumber(limit)
-for i = 8, #ARGV do
+for i = 9, #ARGV do
   local queue = ARGV[i]
   local ids = room > 0 and redis.call('LPOP', prefix .. ':queue:' .. queue, room) or {}
   room = room - #ids
