@@ -24,7 +24,5 @@ class SetAside:
     since: float
     probe_at: float | None = None
 
-    def forbids(self, model: str, fingerprint: str, now: float) -> bool:
-        if self.model not in (ALL_MODELS, model) or (self.fingerprint and self.fingerprint != fingerprint):
-            return False
-        return self.probe_at is None or self.probe_at > now
+    def forbids(self, model: str, now: float) -> bool:
+        return self.model in (ALL_MODELS, model) and (self.probe_at is None or self.probe_at > now)

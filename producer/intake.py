@@ -23,7 +23,7 @@ import orjson
 from models.chain import Chain
 from models.ids import new_id
 from models.records import NewJob
-from models.routing import RouteOptions, estimate_tokens, resolve
+from models.routing import RouteOptions, Router, estimate_tokens
 from models.settings import Settings
 from models.state import Priority
 from models.wire import RequestError, check_body, parse_line
@@ -100,11 +100,9 @@ class _Row:
 
 
 class _Reader:
-    def __init__(
-        self, shape: Shape, settings: Settings, priority: Priority, expires_at: float, tenant: str
-    ) -> None:
+    def __init__(self, shape: Shape, settings: Settings, priority: Priority, expires_at: float, tenant: str) -> None:
         self._shape = shape
-        self._settings = settings
+        self._router = Router(settings, shape.route)
         self._priority = priority
         self._expires_at = expires_at
         self._tenant = tenant
@@ -142,7 +140,7 @@ class _Reader:
             body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body.get("messages", [])]}
         body = {**body, **self._shape.params}
         check_body(body)
-        return resolve(self._settings, body, self._shape.route)
+        return self._router.resolve(body)
 
 
 def _from_prompt(body: dict[str, Any]) -> dict[str, Any]:

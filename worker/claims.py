@@ -7,7 +7,7 @@ import asyncio
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import redis.exceptions
 
@@ -72,15 +72,13 @@ class ClaimLoop:
         """Let what runs finish for `grace_s` seconds (or until `hurry`); give the rest back, and commit it all."""
         if self._tasks:
             hurried = asyncio.create_task(hurry.wait())
-            everything = asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.wait(
-                {hurried, everything},
-                timeout=max(grace_s - GIVE_BACK_S, 0.0),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            everything = asyncio.create_task(asyncio.wait(self._tasks))
+            grace_s = max(grace_s - GIVE_BACK_S, 0.0)
+            await asyncio.wait([hurried, everything], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
             self.stop_all()
-            await asyncio.wait({everything}, timeout=GIVE_BACK_S)
+            await asyncio.wait([everything], timeout=GIVE_BACK_S)
+            everything.cancel()
         await self._settler.close()
         await self._finisher.close()
 
@@ -98,28 +96,22 @@ class ClaimLoop:
         """Calls under way by (account, model): what this worker's counts in Redis must say."""
         return Counter(run.calling for run in self.runs.values() if run.calling is not None)
 
-    async def _first_of(self, stop: asyncio.Task[bool], waiting: "asyncio.Future[None] | asyncio.Task[None]") -> None:
-        await asyncio.wait({stop, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            waiting.cancel()
+    async def _first_of(self, stop: "asyncio.Task[bool]", coroutine: Coroutine[None, None, object]) -> None:
+        """Wait for the coroutine, but not past the order to stop."""
+        waiting = asyncio.create_task(coroutine)
+        await asyncio.wait([stop, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
 
-    def _free_slot(self) -> asyncio.Task[None]:
+    async def _free_slot(self) -> None:
         self._slot_free.clear()
+        await self._slot_free.wait()
 
-        async def wait() -> None:
-            await self._slot_free.wait()
-
-        return asyncio.create_task(wait())
-
-    def _wait_for_tickets(self) -> asyncio.Task[None]:
-        async def wait() -> None:
-            try:
-                await self.bridge.wait(IDLE_WAIT_S)
-            except redis.exceptions.RedisError:
-                await asyncio.sleep(OUTAGE_PAUSE_S)
-
-        return asyncio.create_task(wait())
+    async def _wait_for_tickets(self) -> None:
+        try:
+            await self.bridge.wait(IDLE_WAIT_S)
+        except redis.exceptions.RedisError:
+            await asyncio.sleep(OUTAGE_PAUSE_S)
 
     async def _claim(self) -> bool:
         """Turn tickets into running jobs. False when there was nothing to claim."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
-from models.catalog import ResolvedProvider, resolve_provider
+from models.catalog import ResolvedProvider, UnknownProvider, resolve_provider
 from models.chain import Step
 from models.failure import Failure, FailureClass, Scope
 from models.secrets import SecretMissing, Secrets, fingerprint
@@ -62,29 +62,41 @@ class Fleet:
         self._aside: dict[tuple[str, str, str], SetAside] = {}
         self._unshared: list[SetAside] = []
         self._mended: list[tuple[str, str]] = []
+        self._secret_seen: dict[tuple[str, str], str] = {}
         self._in_a_row: Counter[tuple[str, str]] = Counter()
         self._candidate = lru_cache(maxsize=10_000)(self._build_candidate)
-        self._provider = lru_cache(maxsize=1_000)(lambda name: resolve_provider(settings, name))
+        self._provider = lru_cache(maxsize=1_000)(self._find_provider)
 
     def usable(self, step: Step) -> list[Candidate]:
         """The step's credentials that are not set aside, in the order of the configuration."""
         provider = self._provider(step.provider)
         if provider is None:
             return []
-        keys = provider.api_keys or (NO_KEY,)
+        keys = provider.api_keys or (() if provider.needs_key else (NO_KEY,))
         return [self._candidate(step.provider, step.model, key) for key in keys if not self._set_aside(step, key)]
 
-    def candidates(self, step: Step) -> list[Candidate]:
-        """`usable` in the order in which to ask: by chance, in proportion to the keys' weights."""
+    async def ways(self, step: Step) -> dict[Candidate, Target]:
+        """The usable credentials in the order in which to ask, by chance and weight, and how each is reached.
+
+        A key whose reference leads nowhere is set aside like one that was refused.
+        """
         usable = self.usable(step)
         self._note_probes(step)
-        if len(usable) > 1:
-            weights = {key.name: key.weight for key in self._provider(step.provider).api_keys}
+        provider = self._provider(step.provider)
+        if provider is not None and len(usable) > 1:
+            weights = {key.name: key.weight for key in provider.api_keys}
             usable.sort(key=lambda each: self._rng.random() ** (1.0 / weights[each.deployment.key]), reverse=True)
-        return usable
+        ways = {}
+        for candidate in usable:
+            try:
+                ways[candidate] = await self._target(candidate.deployment)
+            except SecretMissing as missing:
+                failure = Failure(FailureClass.CREDENTIAL, str(missing))
+                self._set_credential_aside(candidate.deployment, ALL_MODELS, failure)
+        return ways
 
     def why_none(self, step: Step) -> Absence:
-        """Why `candidates` is empty: a person must mend a credential, or no credential has this model."""
+        """Why `ways` is empty: a person must mend a credential, or no credential has this model."""
         if self._provider(step.provider) is None:
             return Absence(f"{step}: the provider is no longer configured", mendable=True)
         rows = [row for row in self._aside.values() if row.provider == step.provider]
@@ -95,13 +107,15 @@ class Fleet:
         reason = next((row.reason for row in rows if row.model == step.model), "no credential is configured")
         return Absence(f"model_missing at {step}: {reason}", mendable=False)
 
-    def target(self, deployment: Deployment) -> Target:
-        """Raises SecretMissing when the key's reference leads nowhere (any more)."""
+    async def _target(self, deployment: Deployment) -> Target:
         provider = self._provider(deployment.provider)
-        key = next((key for key in provider.api_keys if key.name == deployment.key), NO_KEY)
-        secret = self._secrets.resolve(key.value) if key is not NO_KEY else None
-        endpoint = Endpoint(provider.base_url, secret, provider.headers, provider.options)
-        return Target(adapter_for(provider.kind), endpoint, provider.preset or provider.name, provider.timeout_s)
+        if provider is None:
+            raise UnknownProvider(f"provider '{deployment.provider}' is no longer configured")
+        key = next((key for key in provider.api_keys if key.name == deployment.key), None)
+        secret = await self._secrets.resolve(provider.name, key) if key else None
+        self._secret_seen[provider.name, deployment.key] = secret or ""
+        endpoint = Endpoint(provider.base_url, secret, provider.settings.headers, provider.settings.options)
+        return Target(adapter_for(provider.kind), endpoint, provider.preset, provider.settings.timeout_s)
 
     async def learn(self, deployment: Deployment, failure: Failure, limiter: Limiter) -> None:
         """Draw a failure's consequences for everybody: cool what it speaks of, or set a credential aside."""
@@ -135,9 +149,30 @@ class Fleet:
         while self._unshared:
             await store.set_aside(self._unshared[-1])
             self._unshared.pop()
-        rows = await store.set_aside_list()
+        aside = {}
+        for row in await store.set_aside_list():
+            if not await self._was_rotated(row):
+                aside[row.provider, row.key, row.model] = row
         if not self._unshared:
-            self._aside = {(row.provider, row.key, row.model): row for row in rows}
+            self._aside = aside
+
+    async def _was_rotated(self, row: SetAside) -> bool:
+        """Whether the credential has another secret now than the one that was refused."""
+        provider = self._provider(row.provider)
+        key = next((key for key in provider.api_keys if key.name == row.key), None) if provider else None
+        if key is None:
+            return False
+        try:
+            return fingerprint(await self._secrets.resolve(row.provider, key)) != row.fingerprint
+        except SecretMissing:
+            return False
+
+    def _find_provider(self, name: str) -> ResolvedProvider | None:
+        """None when a running batch was accepted with a provider that today's configuration does not have."""
+        try:
+            return resolve_provider(self._settings, name)
+        except UnknownProvider:
+            return None
 
     def _set_credential_aside(self, deployment: Deployment, model: str, failure: Failure) -> None:
         now = self._clock()
@@ -147,7 +182,7 @@ class Fleet:
             model=model,
             failure=failure.cls,
             reason=failure.message,
-            fingerprint=self._fingerprint(deployment.provider, deployment.key),
+            fingerprint=fingerprint(self._secret_seen.get((deployment.provider, deployment.key), "")),
             since=now,
             probe_at=now + PROBE_EVERY_S if failure.cls is FailureClass.QUOTA else None,
         )
@@ -162,8 +197,7 @@ class Fleet:
         rows = [self._aside.get((step.provider, key.name, model)) for model in (ALL_MODELS, step.model)]
         if not any(rows):
             return False
-        current = self._fingerprint(step.provider, key.name)
-        return any(row.forbids(step.model, current, self._clock()) for row in rows if row is not None)
+        return any(row.forbids(step.model, self._clock()) for row in rows if row is not None)
 
     def _note_probes(self, step: Step) -> None:
         """The job that gets a credential whose probe is due is its probe; the next one is due later."""

@@ -1,7 +1,7 @@
 """The asyncio RQ worker: registration, the claim loop, signals, side tasks, draining.
 
-    understudy worker                                             the friendly way
-    rq worker -w worker.main.AsyncWorker interactive normal bulk   the same, by RQ's command line
+understudy worker                                             the friendly way
+rq worker -w worker.main.AsyncWorker interactive normal bulk   the same, by RQ's command line
 """
 
 import argparse
@@ -9,9 +9,8 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from worker.claims import ClaimLoop
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
 from worker.rq_worker import RegisteredWorker
-from worker.toolbox import Toolbox, open_toolbox
+from worker.toolbox import Toolbox, open_toolbox, worker_row
 from worker.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,9 @@ class Shift:
         heartbeat = Heartbeat(self._open_beat)
         await self._register(self._box.store)
         heartbeat.start()
-        side_tasks = [asyncio.create_task(task, name=name) for name, task in self._side_tasks()]
+        side_tasks: list[asyncio.Task[None]] = [
+            asyncio.create_task(task, name=name) for name, task in self._side_tasks()
+        ]
         for task in side_tasks:
             task.add_done_callback(self._side_task_ended)
         try:
@@ -86,8 +87,11 @@ class Shift:
                 raise error
         return self._claims.done
 
-    def _side_tasks(self) -> list[tuple[str, Awaitable[None]]]:
-        tasks: list[tuple[str, Awaitable[None]]] = [("upkeep", self._upkeep.run()), ("commands", self._obey())]
+    def _side_tasks(self) -> list[tuple[str, Coroutine[None, None, None]]]:
+        tasks: list[tuple[str, Coroutine[None, None, None]]] = [
+            ("upkeep", self._upkeep.run()),
+            ("commands", self._obey()),
+        ]
         if self._with_parent:
             tasks.append(("parent", self._leave_with_parent()))
         return tasks
@@ -128,10 +132,7 @@ class Shift:
         self._hurry.set()
 
     async def _register(self, store: Store) -> None:
-        await store.register_worker(
-            self._worker_id, host=socket.gethostname(), pid=os.getpid(), concurrency=self._concurrency,
-            lease_s=self._lease_s,
-        )  # fmt: skip
+        await store.register_worker(worker_row(self._worker_id, self._concurrency), self._lease_s)
 
     async def _open_beat(self, stack: AsyncExitStack) -> Callable[[], Awaitable[None]]:
         """Runs in the heartbeat's thread and loop, with a connection of its own."""
@@ -159,7 +160,9 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = load_settings(arguments.config, os.environ, arguments.data)
-        settings = settings.with_worker(max_concurrency=arguments.max_concurrency, grace_s=arguments.grace)
+        overrides = {"max_concurrency": arguments.max_concurrency, "grace_s": arguments.grace}
+        given = {name: value for name, value in overrides.items() if value is not None}
+        settings = settings.model_copy(update={"worker": settings.worker.model_copy(update=given)})
     except SettingsError as error:
         sys.exit(_complain(error, EXIT_CONFIGURATION))
     if settings.redis_url is None:

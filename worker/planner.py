@@ -121,7 +121,7 @@ class Planner:
         counts: Counter[str] = Counter()
         for lane, count in lanes.items():
             steps = open_steps(await self._store.get_chain(lane.chain_id), lane.priority, outlook)
-            counts.update({step: count for step in steps[:1]})
+            counts.update(dict.fromkeys(steps[:1], count))
         return counts
 
 

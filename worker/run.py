@@ -121,33 +121,30 @@ class JobRun:
 
     async def _try_step(self) -> Answered | Verdict:
         """One reservation and, when it is granted, one call."""
-        fleet = self.tools.fleet
-        candidates = fleet.candidates(self.step)
-        if not candidates:
-            reason = fleet.why_none(self.step)
+        ways = await self.tools.fleet.ways(self.step)
+        if not ways:
+            reason = self.tools.fleet.why_none(self.step)
             decision = decide.after_block if reason.mendable else decide.after_misfit
             return self._follow(decision(self.situation(), self.progress, reason.text))
+        target = next(iter(ways.values()))
+        call = Call(target.dialect, self.step.model, {**self.body, **self.step.params})
         try:
-            target = fleet.target(candidates[0].deployment)
-            call = Call(target.dialect, self.step.model, {**self.body, **self.step.params})
-            request = target.adapter.request(call, target.endpoint)
+            target.adapter.request(call, target.endpoint)
         except CannotExpress as misfit:
             return self._follow(decide.after_misfit(self.situation(), self.progress, f"{self.step}: {misfit}"))
-        reserved = await self.tools.limiter.reserve(candidates, self._tokens_to_reserve(call))
+        reserved = await self.tools.limiter.reserve(list(ways), self._tokens_to_reserve(call))
         if isinstance(reserved, Refusal):
             return self._follow(decide.after_refusal(self.situation(), self.progress, reserved))
-        if reserved.candidate is not candidates[0]:
-            target = fleet.target(reserved.candidate.deployment)
-            request = target.adapter.request(call, target.endpoint)
-        return await self._call(target, call, request, reserved)
+        return await self._call(ways[reserved.candidate], call, reserved)
 
-    async def _call(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Verdict:
+    async def _call(self, target: Target, call: Call, grant: Grant) -> Answered | Verdict:
         limiter, deployment = self.tools.limiter, grant.candidate.deployment
         stopwatch, tokens_used = None, None
         self.calling = (deployment.account, deployment.model)
         try:
             await asyncio.sleep(grant.wait_s)
             stopwatch = _Stopwatch(self.tools.clock)
+            request = target.adapter.request(call, target.endpoint)
             reply = await self._ask(target, call, request)
             if isinstance(reply, Answer):
                 tokens_used = reply.usage.input_tokens + reply.usage.output_tokens

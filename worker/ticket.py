@@ -15,7 +15,7 @@ from models.settings import Settings, load_settings
 from models.state import JobState
 from worker.planner import Planner
 from worker.run import JobRun
-from worker.toolbox import Toolbox, open_toolbox
+from worker.toolbox import Toolbox, open_toolbox, worker_row
 
 LEASE_BEATS = 3
 """Heartbeats within one lease."""
@@ -31,7 +31,7 @@ async def run_ticket(job_id: str) -> None:
         redis.asyncio.Redis.from_url(settings.redis_url) as connection,
         open_toolbox(settings, connection, worker_id, concurrency=1) as box,
     ):
-        await box.store.register_worker(worker_id, concurrency=1, lease_s=settings.worker.lease_s)
+        await box.store.register_worker(worker_row(worker_id, 1), settings.worker.lease_s)
         beating = asyncio.create_task(_beat(box, worker_id, settings))
         try:
             await _run_to_the_end(box, worker_id, job_id)

@@ -1,5 +1,7 @@
 """Opens and closes what a worker process needs of the world."""
 
+import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ import redis.asyncio
 from models.secrets import Secrets
 from models.settings import Settings
 from models.store import Store, open_store
+from models.tables import Worker
 from worker.fleet import Fleet
 from worker.limits import Limiter
 from worker.providers.client import ProviderClient
@@ -24,6 +27,18 @@ class Toolbox:
     redis: redis.asyncio.Redis
     store: Store
     tools: Tools
+
+
+def worker_row(worker_id: str, concurrency: int) -> Worker:
+    """What the ledger records of this process."""
+    return Worker(
+        id=worker_id,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        concurrency=concurrency,
+        started_at=0.0,
+        lease_until=0.0,
+    )
 
 
 @asynccontextmanager

@@ -97,8 +97,7 @@ class Upkeep:
         """Take or keep the short lock under which one worker plans and cleans for all."""
         if await self._redis.set(keys.PLANNER, self._worker_id, nx=True, px=round(LEAD_FOR_S * 1000)):
             return True
-        leader = await self._redis.get(keys.PLANNER)
-        if leader is None or leader.decode() != self._worker_id:
+        if await self._redis.get(keys.PLANNER) != self._worker_id.encode():
             return False
         await self._redis.pexpire(keys.PLANNER, round(LEAD_FOR_S * 1000))
         return True

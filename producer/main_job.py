@@ -1,0 +1,172 @@
+"""`understudy run`: the main job, whole: input in, workers up, progress shown, output written, summary printed."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+
+from models.records import BatchView
+from models.settings import Settings
+from models.store import Store
+from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
+from producer.intake import InputError, Shape
+from producer.output import write_output
+from producer.progress import Display, merged, split_table
+from producer.runs import Run, Summary, begin, summary
+from producer.stack import Workers, open_stack
+from producer.waiting import blocked_by
+
+POLL_S = 0.25
+BLOCKED_LOOKS = 4
+"""A run stops for blocked credentials when so many looks in a row find nothing else to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    source: Path
+    output: Path
+    shape: Shape
+    config: Path | None
+    workers: int = 1
+    skip_bad: bool = False
+    fresh: bool = False
+    as_json: bool = False
+
+
+class _Interrupts:
+    """Ctrl-C: once drains, twice stops. SIGTERM counts the same."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.happened = asyncio.Event()
+        self.workers: Workers | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        self.count += 1
+        self.happened.set()
+        if self.workers is not None:
+            self.workers.drain()
+
+
+async def run(settings: Settings, options: RunOptions, console: Console) -> int:
+    """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
+    _check_output(options.output)
+    display = Display(console)
+    async with open_stack(settings, f"understudy run {options.source.name}") as stack:
+        interrupts = _Interrupts()
+        job = await begin(
+            stack.store,
+            settings,
+            options.source,
+            options.output,
+            options.shape,
+            skip_bad=options.skip_bad,
+            fresh=options.fresh,
+        )
+        _say_what_begins(display, options, job)
+        workers = Workers(stack, options.workers, options.config, display.say)
+        with display.shown():
+            async with workers:
+                interrupts.workers = workers
+                blocked = await _watch(stack.store, settings, job, display, workers, interrupts)
+        views = await _views(stack.store, job)
+        total = summary(views)
+        if total.open:
+            return _stopped_early(console, options, total, blocked)
+        lines = await write_output(stack.store, job.batches, options.output)
+        latency = await stack.store.latency_percentiles(job.batches)
+        if options.as_json:
+            _print_json(options, job, total, views)
+        console.print()
+        console.print(split_table(views, latency))
+        console.print(_last_words(options, total, lines, job), highlight=False)
+        return ALL_SUCCEEDED if not total.failed and not job.skipped else SOME_FAILED
+
+
+async def _watch(
+    store: Store, settings: Settings, job: Run, display: Display, workers: Workers, interrupts: _Interrupts
+) -> str | None:
+    """Show progress until the run has ended, is interrupted, or waits for nothing but a person (then: for what)."""
+    blocked_looks = 0
+    ended = asyncio.create_task(workers.ended())
+    try:
+        while True:
+            views = await _views(store, job)
+            now = summary(views)
+            display.update(now, views, "draining" if interrupts.count else "running")
+            if not now.open:
+                return None
+            if ended.done():
+                ended.result()
+                return None
+            reason = await blocked_by(store, settings, job.batches)
+            blocked_looks = blocked_looks + 1 if reason else 0
+            if reason and blocked_looks >= BLOCKED_LOOKS:
+                return reason
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(ended), POLL_S)
+    finally:
+        ended.cancel()
+        await asyncio.gather(ended, return_exceptions=True)
+
+
+async def _views(store: Store, job: Run) -> list[BatchView]:
+    views = [await store.batch_view(batch_id) for batch_id in job.batches]
+    return [view for view in views if view is not None]
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; name a file for the results")
+    if not output.resolve().parent.is_dir():
+        raise InputError(f"the folder of the output, {output.parent}, does not exist")
+
+
+def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
+    if job.skipped:
+        display.say(f"{len(job.skipped):,} bad lines of {options.source} are skipped:")
+        for bad in job.skipped:
+            display.say(f"  line {bad.line}: {bad.reason}")
+    if job.resumed:
+        display.say(f"resuming: {job.resumed:,} prompts are done and are not paid for again")
+
+
+def _stopped_early(console: Console, options: RunOptions, total: Summary, blocked: str | None) -> int:
+    console.print(f"{total.done:,} of {total.total:,} done; the rest is kept.", highlight=False)
+    if blocked:
+        console.print(f"Stopped: {blocked}. Mend that and run the same command again.", highlight=False, markup=False)
+        return UNREACHABLE
+    console.print("Run the same command again to go on.", highlight=False)
+    return INTERRUPTED
+
+
+def _last_words(options: RunOptions, total: Summary, lines: int, job: Run) -> str:
+    failed = f", [red]{total.failed:,} failed[/red]" if total.failed else ""
+    skipped = f", {len(job.skipped):,} bad lines skipped" if job.skipped else ""
+    return (
+        f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} through a fallback, "
+        f"${total.cost_usd:,.4f}. {lines:,} results are in [bold]{options.output}[/bold]"
+    )
+
+
+def _print_json(options: RunOptions, job: Run, total: Summary, views: Sequence[BatchView]) -> None:
+    document = {
+        "batches": job.batches,
+        "output": str(options.output),
+        "total": total.total,
+        "succeeded": total.succeeded,
+        "failed": total.failed,
+        "skipped_lines": [bad.line for bad in job.skipped],
+        "fallbacks": total.fallbacks,
+        "cost_usd": total.cost_usd,
+        "by_deployment": merged(views),
+    }
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")

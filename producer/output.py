@@ -1,0 +1,114 @@
+"""Results as lines: OpenAI batch output lines, or the input's CSV columns with the answer beside them.
+
+The output file is a projection of the ledger: written beside its place and renamed at the end, so that it is either
+whole or not there.
+"""
+
+import csv
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+
+from models.records import OutputRow
+from models.state import JobState
+from models.store import Store
+
+CSV_COLUMNS = ("completion", "provider", "model", "cost_usd", "error")
+
+WITHOUT_ANSWER = {
+    JobState.CANCELLED: {"code": "batch_cancelled", "message": "This request was cancelled before it ended."},
+    JobState.EXPIRED: {"code": "batch_expired", "message": "This request could not be done before its deadline."},
+}
+
+
+def output_line(row: OutputRow) -> dict[str, Any]:
+    """One line of a batch's output as OpenAI writes it, success or failure."""
+    response = None
+    if row.status_code is not None:
+        body = orjson.loads(row.body) if row.body else None
+        response = {"status_code": row.status_code, "request_id": row.job_id, "body": body}
+    error = WITHOUT_ANSWER.get(row.state, row.error) if response is None else None
+    return {"id": f"batch_req_{row.job_id}", "custom_id": row.custom_id, "response": response, "error": error}
+
+
+def completion_text(body: Any) -> str:
+    """The text of an answer's first choice; tool calls as JSON when there is no text."""
+    message = body["choices"][0]["message"] if body and body.get("choices") else {}
+    if message.get("content"):
+        return str(message["content"])
+    if message.get("tool_calls"):
+        return orjson.dumps(message["tool_calls"]).decode()
+    return str(message.get("refusal") or "")
+
+
+def error_text(line: dict[str, Any]) -> str:
+    if line["error"] is not None:
+        return str(line["error"].get("message") or line["error"].get("code"))
+    body = line["response"]["body"] if line["response"] else {}
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("code") or error)
+    return str(error or f"HTTP {line['response']['status_code']}")
+
+
+def csv_row(row: OutputRow) -> dict[str, Any]:
+    """The input's columns, then the answer's."""
+    line = output_line(row)
+    succeeded = row.state is JobState.SUCCEEDED
+    columns = orjson.loads(row.extra) if row.extra else {"custom_id": row.custom_id}
+    return {
+        **columns,
+        "completion": completion_text(line["response"]["body"]) if succeeded and line["response"] else "",
+        "provider": row.provider or "",
+        "model": row.model or "",
+        "cost_usd": f"{row.cost_usd:.8f}".rstrip("0").rstrip("."),
+        "error": "" if succeeded else error_text(line),
+    }
+
+
+async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[OutputRow]:
+    """Every line of a run once: `batches` are a batch and its retries, oldest first, and the newest record counts."""
+    newer: set[str] = set()
+    for position, batch_id in enumerate(reversed(batches)):
+        oldest = position == len(batches) - 1
+        async for row in store.outputs(batch_id):
+            if row.custom_id not in newer:
+                if not oldest:
+                    newer.add(row.custom_id)
+                yield row
+
+
+async def write_output(store: Store, batches: Sequence[str], path: Path) -> int:
+    """Write all terminal lines to `path`, whole or not at all. Returns how many."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as stream:
+        rows = newest_rows(store, batches)
+        count = await (_write_csv(rows, stream) if path.suffix.lower() == ".csv" else _write_jsonl(rows, stream))
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+    return count
+
+
+async def _write_jsonl(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+    count = 0
+    async for row in rows:
+        stream.write(orjson.dumps(output_line(row), option=orjson.OPT_APPEND_NEWLINE).decode())
+        count += 1
+    return count
+
+
+async def _write_csv(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+    writer: csv.DictWriter[str] | None = None
+    count = 0
+    async for row in rows:
+        columns = csv_row(row)
+        if writer is None:
+            writer = csv.DictWriter(stream, list(columns))
+            writer.writeheader()
+        writer.writerow(columns)
+        count += 1
+    return count

@@ -1,0 +1,129 @@
+"""What a person sees while a run is under way, and the table at its end. On standard error only."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from models.records import BatchView, DeploymentTally
+from producer.runs import Summary
+
+MAX_SHOWN = 20
+
+
+class _Pace(ProgressColumn):
+    """Rate, and the time that is left at that rate."""
+
+    def render(self, task: Task) -> Text:
+        per_s = task.fields.get("per_s") or 0.0
+        left = task.remaining or 0
+        eta = duration(left / per_s) if per_s and left else "–"
+        return Text(f"{per_s:6.1f}/s  ETA {eta}", style="cyan")
+
+
+class Display:
+    """A progress bar on a terminal; on anything else, a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            _Pace(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            refresh_per_second=8,
+        )
+        self._task = self._progress.add_task("starting", total=1, note="", per_s=0.0)
+        self._last_share = -1
+
+    @contextmanager
+    def shown(self) -> Iterator["Display"]:
+        if not self._console.is_terminal:
+            yield self
+            return
+        with self._progress:
+            yield self
+
+    def say(self, line: str) -> None:
+        """Something for people, above the bar."""
+        self._console.print(escape(line), style="yellow", highlight=False)
+
+    def update(self, summary: Summary, views: Sequence[BatchView], word: str = "running") -> None:
+        note = f"${summary.cost_usd:,.4f}  {_mix(views)}"
+        if summary.failed:
+            note += f"  [red]{summary.failed:,} failed[/red]"
+        if not self._console.is_terminal:
+            self._now_and_then(summary, note)
+        self._progress.update(
+            self._task, description=word, completed=summary.done, total=summary.total, note=note, per_s=summary.per_s
+        )
+
+    def _now_and_then(self, summary: Summary, note: str) -> None:
+        share = summary.done * 10 // max(summary.total, 1)
+        if share != self._last_share:
+            self._last_share = share
+            self._console.print(f"{summary.done:,}/{summary.total:,}  {summary.per_s:.1f}/s  {note}", highlight=False)
+
+
+def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
+    """The split over providers and models, summed over a batch and its retries."""
+    sums: dict[tuple[str, str], DeploymentTally] = {}
+    for tally in (tally for view in views for tally in view.by_deployment):
+        row = sums.setdefault((tally.provider, tally.model), DeploymentTally(tally.provider, tally.model))
+        row.answered += tally.answered
+        row.fallbacks += tally.fallbacks
+        row.input_tokens += tally.input_tokens
+        row.output_tokens += tally.output_tokens
+        row.cost_usd += tally.cost_usd
+        for failure, count in tally.failures.items():
+            row.failures[failure] = row.failures.get(failure, 0) + count
+    return sorted(sums.values(), key=lambda row: -row.answered)
+
+
+def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> Table:
+    """Per provider and model: answered, fallbacks, failed calls by class, latency, cost."""
+    table = Table(title_justify="left", show_edge=False, pad_edge=False)
+    for name in ("provider", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("answered", "as fallback", "p50", "p95", "cost"):
+        table.add_column(name, justify="right")
+    table.add_column("failed calls", overflow="fold")
+    for row in merged(views):
+        p50, p95 = latency.get((row.provider, row.model), (0.0, 0.0))
+        failures = ", ".join(f"{count:,} {name}" for name, count in sorted(row.failures.items(), key=lambda i: -i[1]))
+        table.add_row(
+            escape(row.provider),
+            escape(row.model),
+            f"{row.answered:,}",
+            f"{row.fallbacks:,}",
+            f"{p50 / 1000:.2f} s",
+            f"{p95 / 1000:.2f} s",
+            f"${row.cost_usd:,.4f}",
+            failures or "–",
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """90 → 1m30s."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def _mix(views: Sequence[BatchView]) -> str:
+    """Which provider answers, in shares."""
+    answered = {row.provider: 0 for row in merged(views)}
+    for row in merged(views):
+        answered[row.provider] += row.answered
+    whole = sum(answered.values())
+    return "  ".join(f"{escape(name)} {count * 100 // whole}%" for name, count in answered.items() if count)

@@ -1,0 +1,210 @@
+"""A run: one input, one output file, and the batches that fill it. Resumed, not repeated.
+
+A run is named by its output's place and by the hash of the input's bytes and of the options that shape the
+requests. Run again, it goes on with what is unfinished and tries again what failed and could succeed; a retry is a
+new batch that points at the old one, and the newest record of a line counts.
+"""
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from models.failure import FailureClass
+from models.ids import new_id
+from models.records import BatchView, NewBatch, NewJob
+from models.settings import Settings
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
+from models.store import Store
+from producer.intake import BadLine, Shape, identity_of, read_jobs
+
+SLICE = 2_000
+HOPELESS = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER})
+"""Failures that a rerun does not try again: the same request would be refused again."""
+
+
+ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
+
+
+class OtherRun(Exception):
+    """The output belongs to a run of another input or other options. One sentence."""
+
+
+class BadInput(Exception):
+    """Lines that cannot become jobs; nothing was accepted."""
+
+    def __init__(self, bad: list[BadLine], good: int) -> None:
+        super().__init__(f"{len(bad)} bad lines")
+        self.bad = bad
+        self.good = good
+
+
+@dataclass(slots=True)
+class Run:
+    """`batches` are the batch and its retries, oldest first. `resumed`: lines that were done before."""
+
+    batches: list[str]
+    skipped: list[BadLine] = field(default_factory=list)
+    resumed: int = 0
+
+
+async def begin(
+    store: Store, settings: Settings, source: Path, output: Path, shape: Shape, *, skip_bad: bool, fresh: bool
+) -> Run:
+    """Find this run in the ledger, or accept its input. Raises OtherRun, BadInput, InputError."""
+    place = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
+    identity = f"{place}-{identity_of(source, shape)}"
+    known = await store.find_runs(place)
+    if fresh:
+        for batch_id, _ in known:
+            await _forget(store, batch_id)
+        known = []
+    for batch_id, other in known:
+        if other == identity:
+            run = await _resume(store, batch_id)
+            if run is not None:
+                return run
+        elif (await store.batch_view(batch_id)) is not None:
+            raise OtherRun(
+                f"{output} belongs to a run of another input or other options; "
+                "choose another output, or pass --fresh to forget that run and its results"
+            )
+    batch_id = new_id("batch")
+    skipped = await accept(store, settings, source, shape, NewBatch(batch_id, identity=identity), skip_bad=skip_bad)
+    return Run([batch_id], skipped)
+
+
+async def accept(
+    store: Store, settings: Settings, source: Path, shape: Shape, batch: NewBatch, *, skip_bad: bool
+) -> list[BadLine]:
+    """Write an input as one batch, all or nothing. Returns the bad lines that were skipped.
+
+    Raises BadInput when there are bad lines that may not be skipped, or no good one at all.
+    """
+    batch.source = batch.source or source.name
+    batch.expires_at = batch.expires_at or time.time() + settings.deadline_s
+    await store.create_batch(batch)
+    bad: list[BadLine] = []
+    total = 0
+    try:
+        lines = read_jobs(source, shape, settings, priority=batch.priority, expires_at=batch.expires_at)
+        for good in _slices(lines, bad):
+            total += len(good)
+            if not bad or skip_bad:
+                await store.add_jobs(batch.id, good)
+        if (bad and not skip_bad) or not total:
+            raise BadInput(bad, total)
+    except BaseException:
+        await store.discard_batch(batch.id)
+        raise
+    await store.open_batch(batch.id, total)
+    return bad
+
+
+def _slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[list[NewJob]]:
+    """Good lines in slices; bad ones are put aside."""
+    iterator = iter(lines)
+    while chunk := list(islice(iterator, SLICE)):
+        bad.extend(line for line in chunk if isinstance(line, BadLine))
+        if good := [line for line in chunk if isinstance(line, NewJob)]:
+            yield good
+
+
+async def _resume(store: Store, batch_id: str) -> Run | None:
+    """The run as it stands, with a retry of what failed and may succeed. None: it was never accepted."""
+    first = await store.batch_view(batch_id)
+    if first is None or first.state is BatchState.VALIDATING:
+        await store.discard_batch(batch_id)
+        return None
+    batches = [batch_id, *await store.retries_of(batch_id)]
+    retry = await retry_failed(store, batches[-1])
+    run = Run([*batches, *([retry] if retry else [])])
+    views = [view for each in run.batches if (view := await store.batch_view(each)) is not None]
+    run.resumed = summary(views).succeeded
+    return run
+
+
+async def retry_failed(store: Store, batch_id: str) -> str | None:
+    """Submit the failed jobs of a batch again, as a new batch that points at it. None when there is nothing to try."""
+    view = await store.batch_view(batch_id)
+    if view is None:
+        return None
+    retry = NewBatch(
+        new_id("batch"),
+        priority=view.priority,
+        tenant=view.tenant,
+        expires_at=time.time() + (view.expires_at - view.created_at),
+        retry_of=batch_id,
+        source=view.source,
+    )
+    total = 0
+    async for jobs in _in_slices(store.failed_jobs(batch_id)):
+        if not total:
+            await store.create_batch(retry)
+        for job in jobs:
+            job.id, job.expires_at = new_id("job"), retry.expires_at
+        await store.add_jobs(retry.id, jobs)
+        total += len(jobs)
+    if not total:
+        return None
+    await store.open_batch(retry.id, total)
+    return retry.id
+
+
+async def _in_slices(jobs: AsyncIterator[NewJob]) -> AsyncIterator[list[NewJob]]:
+    chunk: list[NewJob] = []
+    async for job in jobs:
+        chunk.append(job)
+        if len(chunk) == SLICE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+async def _forget(store: Store, batch_id: str) -> None:
+    """Delete a run with its retries; nothing else runs on this data folder now, so closing it is ours to do."""
+    for each in reversed([batch_id, *await store.retries_of(batch_id)]):
+        view = await store.batch_view(each)
+        if view is not None and view.state in OPEN_BATCH_STATES - {BatchState.VALIDATING}:
+            await store.cancel_batch(each)
+            while await store.cancel_slice():
+                continue
+            await store.close_batches()
+        await store.discard_batch(each)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Where a run stands, over its batches. A line that is being retried counts as unfinished."""
+
+    total: int
+    succeeded: int
+    failed: int
+    open: bool
+    cost_usd: float
+    fallbacks: int
+    per_s: float
+
+    @property
+    def done(self) -> int:
+        return self.succeeded + self.failed
+
+
+def summary(views: list[BatchView]) -> Summary:
+    """Sum a batch and its retries, oldest first: each retry's lines stood as failed in what it retries."""
+    succeeded = sum(view.counts.get(JobState.SUCCEEDED, 0) for view in views)
+    last = views[-1]
+    retried = sum(view.total for view in views[1:])
+    ended_badly = sum(count for view in views for state, count in view.counts.items() if state in ENDED_BADLY)
+    return Summary(
+        total=views[0].total,
+        succeeded=succeeded,
+        failed=max(ended_badly - retried, 0),
+        open=any(view.state in OPEN_BATCH_STATES for view in views),
+        cost_usd=sum(view.cost_usd for view in views),
+        fallbacks=sum(view.fallbacks for view in views),
+        per_s=last.recent_per_s,
+    )
