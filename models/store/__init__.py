@@ -5,7 +5,9 @@
 | intake | accepting batches and single jobs |
 | planning | what the planner reads |
 | claims | leases, the guarded start, the fenced settle |
-| views | what people and callers read |
+| rescue | the jobs of workers that died |
+| upkeep | ends that no worker brings about, holds, credentials |
+| views, history | what people and callers read |
 
 All methods raise the errors of `models.store.errors`.
 """
@@ -19,16 +21,18 @@ from models.store import schema
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.history import History
 from models.store.intake import Intake
 from models.store.planning import Planning
-from models.store.views import Views
+from models.store.rescue import Rescue
+from models.store.upkeep import Upkeep
 
 __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailable", "open_store"]
 
 LEDGER_FILE = "ledger.db"
 
 
-class Store(Intake, Planning, Claims, Views):
+class Store(Intake, Planning, Claims, Rescue, Upkeep, History):
     """The ledger as its users see it."""
 
     @property

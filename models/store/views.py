@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, Select, bindparam, func, select
+from sqlalchemy import Row, Select, bindparam, func, or_, select
 
 from models.records import BatchView, DeploymentTally, OutputRow
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
@@ -15,14 +15,13 @@ from models.store.tallies import ANSWERED, OF_JOBS, SUMS
 
 PAGE = 1_000
 WAITS_SAMPLE = 2_000
-RECENT_S = 60
 
 BATCH = select(batch, NOW.label("now")).where(batch.c.id == bindparam("batch_id"))
 """A batch's row, and the time."""
 
 BATCHES = (
     select(batch.c.id)
-    .where(batch.c.tenant == bindparam("tenant"), batch.c.id < bindparam("before"))
+    .where(batch.c.tenant == bindparam("tenant"), or_(bindparam("before") == "", batch.c.id < bindparam("before")))
     .order_by(batch.c.id.desc())
     .limit(bindparam("most"))
 )
@@ -85,6 +84,14 @@ OUTPUTS_PAGE = (
 
 
 class Views(Ledger):
+    async def list_batches(self, tenant: str = "default", limit: int = 20, before: str = "") -> list[BatchView]:
+        """A tenant's batches, newest first; `before` is the id of the last one already seen."""
+        asked = {"tenant": tenant, "before": before, "most": limit}
+        async with self._db.read() as connection:
+            ids = (await connection.execute(BATCHES, asked)).scalars().all()
+        views = [await self.batch_view(each) for each in ids]
+        return [view for view in views if view is not None]
+
     async def batch_view(self, batch_id: str) -> BatchView | None:
         """A batch with its sums; costs as many rows as it has tallies, not jobs."""
         key = {"batch_id": batch_id}

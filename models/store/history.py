@@ -1,0 +1,148 @@
+"""Single jobs and provider calls as people read them, and the jobs that a retry runs again."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select
+
+from models.failure import FailureClass
+from models.records import NewJob
+from models.state import JobState, Priority
+from models.store.sql import attempt, job, job_input, result
+from models.store.views import PAGE, Views
+
+LATENCY_SAMPLE = 10_000
+
+JOB = (
+    select(job, job_input.c.body.label("request"), job_input.c.extra)
+    .outerjoin(job_input, job_input.c.job_id == job.c.id)
+    .where(job.c.id == bindparam("job_id"))
+)
+"""A job with its request."""
+
+RESULT_OF_JOB = select(result).where(result.c.job_id == bindparam("job_id"))
+"""The terminal record of a job."""
+
+ATTEMPTS_OF_JOB = select(attempt).where(attempt.c.job_id == bindparam("job_id")).order_by(attempt.c.started_at)
+"""The provider calls made for a job, in order."""
+
+LATEST_LATENCIES = (
+    select(result.c.provider, result.c.model, result.c.latency_ms)
+    .where(result.c.batch_id == bindparam("batch_id"), result.c.provider.is_not(None))
+    .order_by(result.c.job_id.desc())
+    .limit(LATENCY_SAMPLE)
+)
+"""How long the latest answers of a batch took."""
+
+
+def attempts_page(matching: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Provider calls that meet all conditions, in the order of their ids."""
+    return select(attempt).where(attempt.c.id > bindparam("after"), *matching).order_by(attempt.c.id)
+
+
+_to_run_again = (
+    select(job, job.c.id.label("job_id"), job_input.c.body.label("request"), job_input.c.extra, result.c.error)
+    .join(job_input, job_input.c.job_id == job.c.id)
+    .outerjoin(result, result.c.job_id == job.c.id)
+    .add_columns(result.c.body.label("answer"))
+    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
+    .order_by(job.c.id)
+    .limit(PAGE)
+)
+
+FAILED_JOBS_PAGE = _to_run_again.where(job.c.state == str(JobState.FAILED))
+"""A page of the failed jobs of a batch with their requests and errors."""
+
+UNFINISHED_PAGE = _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)]))
+"""A page of the jobs of a batch that have no result, whether still open or closed without one."""
+
+
+class History(Views):
+    async def job_view(self, job_id: str) -> dict[str, Any] | None:
+        """A job's row with its `request`, `result` (None while open) and `attempts`; None when there is none."""
+        key = {"job_id": job_id}
+        async with self._db.read() as connection:
+            row = (await connection.execute(JOB, key)).mappings().first()
+            if row is None:
+                return None
+            record = (await connection.execute(RESULT_OF_JOB, key)).mappings().first()
+            calls = (await connection.execute(ATTEMPTS_OF_JOB, key)).mappings().all()
+        return {**row, "result": record and dict(record), "attempts": [dict(call) for call in calls]}
+
+    async def attempts(
+        self,
+        *,
+        batch_id: str | None = None,
+        job_id: str | None = None,
+        provider: str | None = None,
+        failure: FailureClass | None = None,
+        key: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> list[dict[str, Any]]:
+        """Provider calls in the order of their ids, filtered; `after` is the id of the last one already seen."""
+        equal = {"batch_id": batch_id, "job_id": job_id, "provider": provider, "failure": failure, "key": key}
+        matching = [attempt.c[name] == str(value) for name, value in equal.items() if value is not None]
+        if since is not None:
+            matching.append(attempt.c.started_at >= since)
+        if until is not None:
+            matching.append(attempt.c.started_at < until)
+        page = attempts_page(matching).limit(limit)
+        async with self._db.read() as connection:
+            return [dict(row) for row in (await connection.execute(page, {"after": after})).mappings()]
+
+    async def latency_percentiles(self, batch_id: str) -> dict[tuple[str, str], tuple[int, int]]:
+        """Median and 95th percentile (ms) by provider and model, of the latest 10,000 results."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(LATEST_LATENCIES, {"batch_id": batch_id})).all()
+        by_deployment = defaultdict(list)
+        for row in rows:
+            by_deployment[row.provider, row.model].append(row.latency_ms)
+        return {key: (_percentile(times, 50), _percentile(times, 95)) for key, times in by_deployment.items()}
+
+    async def failed_jobs(
+        self, batch_id: str, classes: Collection[FailureClass] | None = None
+    ) -> AsyncIterator[NewJob]:
+        """The failed jobs of a batch as new ones, with their old ids; only those of the failure classes, if given.
+
+        A job whose request was pruned is left out.
+        """
+        async for row in self._pages(FAILED_JOBS_PAGE, {"batch_id": batch_id}):
+            if classes is None or _failure_of(row) in classes:
+                yield await self._as_new(row)
+
+    async def unfinished(self, batch_id: str) -> AsyncIterator[NewJob]:
+        """The jobs of a batch that have no result: open, cancelled or expired. With their old ids."""
+        async for row in self._pages(UNFINISHED_PAGE, {"batch_id": batch_id}):
+            yield await self._as_new(row)
+
+    async def _as_new(self, row: Row[Any]) -> NewJob:
+        return NewJob(
+            id=row.id,
+            body=row.request,
+            chain=await self.get_chain(row.chain_id),
+            custom_id=row.custom_id,
+            line=row.line,
+            tokens=row.tokens,
+            priority=Priority(row.priority),
+            tenant=row.tenant,
+            extra=row.extra,
+        )
+
+
+def _failure_of(row: Row[Any]) -> FailureClass:
+    """The class that the result names: as the code of our own error, or beside the provider's."""
+    if row.error is not None:
+        named = orjson.loads(row.error).get("code")
+    else:
+        named = orjson.loads(row.answer or "{}").get("extra_fields", {}).get("failure")
+    return FailureClass(named) if named in set(FailureClass) else FailureClass.UNKNOWN
+
+
+def _percentile(times_ms: Sequence[int], percent: int) -> int:
+    ordered = sorted(times_ms)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

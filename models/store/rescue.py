@@ -1,0 +1,129 @@
+"""Taking back the jobs of workers that died, and finding the job that kills its workers.
+
+A crash with no suspect aboard counts for every job that was aboard; at two crashes a job is a suspect, a crash
+then counts only for suspects, and at five a job is failed for good.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import BindParameter, Boolean, bindparam, case, exists, or_, select, union, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.failure import FailureClass
+from models.records import ResultRecord
+from models.state import JobState
+from models.store.claims import DELETE_WORKER, INSERT_RESULTS, result_row
+from models.store.ledger import Ledger
+from models.store.sql import NOW, RUNNING, job, worker
+from models.store.tallies import Tallies
+
+SUSPECT_AT = 2
+DEAD_AT = 5
+WRITER = "rescue"
+
+_orphans = (
+    select(job.c.worker_id)
+    .where(RUNNING, job.c.worker_id.is_not(None), ~exists().where(worker.c.id == job.c.worker_id))
+    .distinct()
+)
+
+DEAD_HOLDERS = union(select(worker.c.id).where(worker.c.lease_until <= NOW), _orphans)
+"""Workers whose lease has ended, and holders of jobs that no worker row speaks for."""
+
+ALL_HOLDERS = union(select(worker.c.id), _orphans)
+"""Every worker, and every holder of jobs."""
+
+LOCK_DEAD_WORKER = (
+    select(worker.c.id)
+    .where(worker.c.id == bindparam("holder"), or_(worker.c.lease_until <= NOW, bindparam("even_alive", type_=Boolean)))
+    .with_for_update(skip_locked=True)
+)
+"""Keep a dead worker from coming back while its jobs are taken; none if it came back or starts jobs just now."""
+
+WORKER_EXISTS = select(worker.c.id).where(worker.c.id == bindparam("holder"))
+"""Whether a worker has a row."""
+
+SUSPECT_ABOARD = select(
+    exists(select(job.c.id).where(RUNNING, job.c.worker_id == bindparam("holder"), job.c.crashes >= SUSPECT_AT))
+)
+"""Whether a worker holds a job that was aboard of two crashes before."""
+
+_counted: BindParameter[int] = bindparam("counts_from")  # only jobs with so many crashes are charged with this one
+_crashes = job.c.crashes + case((job.c.crashes >= _counted, 1), else_=0)
+_dead = (job.c.crashes >= _counted) & (job.c.crashes + 1 >= DEAD_AT)
+
+TAKE_BACK = (
+    update(job)
+    .where(RUNNING, job.c.worker_id == bindparam("holder"))
+    .values(
+        crashes=_crashes,
+        state=case(
+            (job.c.cancel_requested, str(JobState.CANCELLED)),
+            (_dead, str(JobState.FAILED)),
+            else_=str(JobState.QUEUED),
+        ),
+        ended_at=case((or_(job.c.cancel_requested, _dead), NOW), else_=None),
+        worker_id=None,
+        not_before=0.0,
+        wait_reason="its worker died",
+    )
+    .returning(job.c.id, job.c.batch_id, job.c.state, job.c.ended_at)
+)
+"""A dead worker's jobs are due at once; a job that has crashed too many workers fails, a cancelled one ends."""
+
+NOBODY = 1_000_000_000
+"""More crashes than any job has: the crash is charged to none."""
+
+
+class Rescue(Ledger):
+    async def rescue(self) -> list[tuple[str, int]]:
+        """Take back the jobs of workers whose lease has ended: their ids, and how many jobs each held."""
+        async with self._db.read() as connection:
+            holders = (await connection.execute(DEAD_HOLDERS)).scalars().all()
+        return await self._rescue_each(holders, counts=True, even_alive=False)
+
+    async def rescue_all(self, clean: bool) -> list[tuple[str, int]]:
+        """Take back everything that is running, for a start that knows no worker can be alive (it holds the data
+        folder's lock). `clean`: the last run ended in good order, so no crash is counted."""
+        async with self._db.read() as connection:
+            holders = (await connection.execute(ALL_HOLDERS)).scalars().all()
+        return await self._rescue_each(holders, counts=not clean, even_alive=True)
+
+    async def _rescue_each(self, holders: Sequence[str], counts: bool, even_alive: bool) -> list[tuple[str, int]]:
+        rescued = []
+        for holder in holders:
+            async with self._db.write() as connection:
+                if await _is_ours_to_rescue(connection, holder, even_alive):
+                    rescued.append((holder, await _take_back(connection, holder, counts)))
+        return rescued
+
+
+async def _is_ours_to_rescue(connection: AsyncConnection, holder: str, even_alive: bool) -> bool:
+    locked = await connection.execute(LOCK_DEAD_WORKER, {"holder": holder, "even_alive": even_alive})
+    if locked.first() is not None:
+        return True
+    return (await connection.execute(WORKER_EXISTS, {"holder": holder})).first() is None
+
+
+async def _take_back(connection: AsyncConnection, holder: str, counts: bool) -> int:
+    suspect = (await connection.execute(SUSPECT_ABOARD, {"holder": holder})).scalar_one()
+    charged = (SUSPECT_AT if suspect else 0) if counts else NOBODY
+    rows = (await connection.execute(TAKE_BACK, {"holder": holder, "counts_from": charged})).all()
+    tallies = Tallies(WRITER)
+    tallies.jobs_ended(row for row in rows if row.ended_at is not None)
+    results = [result_row(row, CRASHED) for row in rows if row.state == JobState.FAILED]
+    await INSERT_RESULTS.run(connection, results)
+    await tallies.write(connection)
+    await connection.execute(DELETE_WORKER, {"worker_id": holder})
+    return len(rows)
+
+
+CRASHED = ResultRecord(
+    status_code=None,
+    body=None,
+    error={
+        "code": str(FailureClass.CRASHED),
+        "message": f"{DEAD_AT} workers died while they ran this job; it is not tried again",
+    },
+)
+"""The result of a job that kills its workers."""

@@ -1,0 +1,276 @@
+"""Ends that no worker brings about: cancelled, expired and finished batches, in slices; holds; credentials."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import (
+    Boolean,
+    Insert,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from models.failure import FailureClass
+from models.setaside import ALL_MODELS, SetAside
+from models.state import OPEN_BATCH_STATES, BatchState, JobState
+from models.store.ledger import Ledger
+from models.store.sql import NOW, QUEUED, RUNNING, batch, clean, credential, job, lane
+from models.store.tallies import Tallies
+
+SLICE = 2_000
+WRITER = "upkeep"
+SINGLE_LANES_AT_ONCE = 200
+
+ENDS = {
+    BatchState.IN_PROGRESS: BatchState.COMPLETED,
+    BatchState.CANCELLING: BatchState.CANCELLED,
+    BatchState.EXPIRING: BatchState.EXPIRED,
+}
+"""What a batch becomes when none of its jobs is open."""
+
+CLOSE_BATCHES = (
+    update(batch)
+    .where(
+        batch.c.state.in_([str(state) for state in ENDS]),
+        ~exists(select(job.c.id).where(QUEUED, job.c.batch_id == batch.c.id)),
+        ~exists(select(job.c.id).where(RUNNING, job.c.batch_id == batch.c.id)),
+    )
+    .values(
+        state=case({str(state): str(end) for state, end in ENDS.items()}, value=batch.c.state),
+        ended_at=NOW,
+    )
+    .returning(batch.c.id)
+)
+"""End the batches none of whose jobs is queued or running."""
+
+DELETE_LANES = delete(lane).where(lane.c.batch_id.in_(bindparam("ids", expanding=True)))
+"""The planner need not visit batches that have ended."""
+
+_same_lane = and_(*(job.c[each.name] == lane.c[each.name] for each in lane.columns))
+_idle = ~exists(select(job.c.id).where(QUEUED, _same_lane))
+
+IDLE_SINGLE_LANES = (
+    select(*lane.columns)
+    .where(lane.c.batch_id == "", _idle)
+    .limit(SINGLE_LANES_AT_ONCE)
+    .with_for_update(skip_locked=True, of=lane)
+)
+"""Lanes of single jobs with nothing queued, and to which nobody is adding just now."""
+
+DELETE_IDLE_LANES = delete(lane).where(tuple_(*lane.columns).in_(bindparam("lanes", expanding=True)), _idle)
+"""Remove lanes, looked at once more now that nobody can add to them."""
+
+
+def _end_slice(chosen: Select[tuple[str]], state: JobState) -> Update:
+    ids = chosen.order_by(job.c.id).limit(bindparam("most")).with_for_update(skip_locked=True, of=job)
+    return (
+        update(job)
+        .where(job.c.id.in_(ids))
+        .values(state=str(state), ended_at=NOW, worker_id=None)
+        .returning(job.c.id, job.c.batch_id, job.c.state, job.c.ended_at)
+    )
+
+
+def _queued_in(state: BatchState) -> Select[tuple[str]]:
+    batches = select(batch.c.id).where(batch.c.state == str(state))
+    return select(job.c.id).where(QUEUED, job.c.batch_id.in_(batches))
+
+
+CANCEL_SLICE = _end_slice(_queued_in(BatchState.CANCELLING), JobState.CANCELLED)
+"""Cancel some of the queued jobs of batches that are being cancelled."""
+
+EXPIRE_BATCHES = (
+    update(batch)
+    .where(batch.c.state == str(BatchState.IN_PROGRESS), batch.c.expires_at <= NOW)
+    .values(state=str(BatchState.EXPIRING))
+)
+"""Batches past their deadline start no more jobs."""
+
+_validating = select(batch.c.id).where(batch.c.state == str(BatchState.VALIDATING))
+
+EXPIRE_SLICES = (
+    _end_slice(_queued_in(BatchState.EXPIRING), JobState.EXPIRED),
+    _end_slice(
+        select(job.c.id).where(QUEUED, job.c.expires_at <= NOW, job.c.batch_id.not_in(_validating)), JobState.EXPIRED
+    ),
+)
+"""Expire some of the queued jobs whose batch, or whose own deadline, has passed."""
+
+CANCEL_BATCH = (
+    update(batch)
+    .where(
+        batch.c.id == bindparam("batch_id"),
+        batch.c.state.in_([str(BatchState.VALIDATING), str(BatchState.IN_PROGRESS)]),
+    )
+    .values(state=str(BatchState.CANCELLING), cancelling_at=NOW)
+    .returning(batch.c.id)
+)
+"""A batch starts no more jobs, and those in flight are to be stopped."""
+
+CANCEL_JOB = (
+    update(job)
+    .where(job.c.id == bindparam("job_id"), or_(QUEUED, RUNNING))
+    .values(
+        state=case((QUEUED, str(JobState.CANCELLED)), else_=job.c.state),
+        ended_at=case((QUEUED, NOW), else_=None),
+        cancel_requested=True,
+    )
+    .returning(job.c.id, job.c.batch_id, job.c.state, job.c.ended_at)
+)
+"""A queued job is cancelled; of a running one its worker is asked to."""
+
+JOB_STATE = select(job.c.state).where(job.c.id == bindparam("job_id"))
+"""The state of a job."""
+
+HOLD_BATCH = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state.in_([str(state) for state in OPEN_BATCH_STATES]))
+    .values(paused=bindparam("reason"))
+    .returning(batch.c.id)
+)
+"""Hold a batch, or let it go on (no reason)."""
+
+CANCELLED_RUNNING = (
+    select(job.c.id)
+    .outerjoin(batch, batch.c.id == job.c.batch_id)
+    .where(RUNNING, or_(job.c.cancel_requested, batch.c.state == str(BatchState.CANCELLING)))
+)
+"""Running jobs that their owner has cancelled."""
+
+
+def _replacing(insert: postgresql.Insert | sqlite.Insert) -> Insert:
+    values = {each.name: insert.excluded[each.name] for each in credential.columns if not each.primary_key}
+    return insert.on_conflict_do_update(index_elements=list(credential.primary_key.columns), set_=values)
+
+
+SET_ASIDE = {
+    "postgresql": _replacing(postgresql.insert(credential)),
+    "sqlite": _replacing(sqlite.insert(credential)),
+}
+"""Record that a credential is not to be used, in place of what was recorded before."""
+
+CREDENTIALS = select(credential).order_by(credential.c.provider, credential.c.key, credential.c.model)
+"""The credentials that are set aside."""
+
+ENABLE = (
+    delete(credential)
+    .where(
+        credential.c.provider == bindparam("provider"),
+        or_(credential.c.key == bindparam("name"), bindparam("all_keys", type_=Boolean)),
+    )
+    .returning(credential.c.key)
+)
+"""A provider's credential, or all of them, may be used again."""
+
+
+class Upkeep(Ledger):
+    async def close_batches(self) -> list[str]:
+        """End the batches that have no open job; returns their ids."""
+        async with self._db.write() as connection:
+            ids = list((await connection.execute(CLOSE_BATCHES)).scalars())
+            if ids:
+                await connection.execute(DELETE_LANES, {"ids": ids})
+        return ids
+
+    async def drop_idle_lanes(self) -> int:
+        """Forget lanes of single jobs with nothing queued; returns how many."""
+        async with self._db.write() as connection:
+            idle = [tuple(row) for row in await connection.execute(IDLE_SINGLE_LANES)]
+            if not idle:
+                return 0
+            return (await connection.execute(DELETE_IDLE_LANES, {"lanes": idle})).rowcount
+
+    async def cancel_slice(self, limit: int = SLICE) -> int:
+        """Cancel up to `limit` queued jobs of batches that are being cancelled; 0 when none is left."""
+        return await self._end_slices([CANCEL_SLICE], limit)
+
+    async def expire_slice(self, limit: int = SLICE) -> int:
+        """Expire up to `limit` queued jobs that passed their deadline; 0 when none is left."""
+        async with self._db.write() as connection:
+            await connection.execute(EXPIRE_BATCHES)
+        return await self._end_slices(EXPIRE_SLICES, limit)
+
+    async def cancel_batch(self, batch_id: str) -> bool:
+        """Begin to cancel a batch; False when it has ended, is ending, or does not exist."""
+        async with self._db.write() as connection:
+            return (await connection.execute(CANCEL_BATCH, {"batch_id": batch_id})).first() is not None
+
+    async def cancel_job(self, job_id: str) -> JobState | None:
+        """Cancel a job: CANCELLED at once if it was queued, RUNNING if its worker was asked to stop it, the state
+        in which it had ended before, or None when there is no such job."""
+        tallies = Tallies(WRITER)
+        async with self._db.write() as connection:
+            row = (await connection.execute(CANCEL_JOB, {"job_id": job_id})).first()
+            if row is None:
+                state = (await connection.execute(JOB_STATE, {"job_id": job_id})).scalar()
+                return None if state is None else JobState(state)
+            tallies.jobs_ended([row] if row.ended_at is not None else [])
+            await tallies.write(connection)
+        return JobState(row.state)
+
+    async def pause_batch(self, batch_id: str, reason: str) -> bool:
+        """Hold a batch: none of its jobs starts, those that run go on. False when it has ended or does not exist."""
+        return await self._hold(batch_id, reason)
+
+    async def resume_batch(self, batch_id: str) -> bool:
+        """Let a held batch go on. False when it has ended or does not exist."""
+        return await self._hold(batch_id, None)
+
+    async def cancelled_running(self) -> list[str]:
+        """The running jobs that their owner has cancelled: their workers should stop them."""
+        async with self._db.read() as connection:
+            return list((await connection.execute(CANCELLED_RUNNING)).scalars())
+
+    async def set_aside(
+        self,
+        provider: str,
+        key: str,
+        model: str,
+        failure: FailureClass,
+        reason: str,
+        fingerprint: str = "",
+        probe_at: float | None = None,
+    ) -> None:
+        """Record that a credential is not to be used (for one model, or ALL_MODELS) and why, in place of what was
+        recorded before."""
+        now = await self.now()
+        words = {"failure": str(failure), "reason": clean(reason), "fingerprint": fingerprint, "probe_at": probe_at}
+        row = {"provider": provider, "key": key, "model": model or ALL_MODELS, "since": now, **words}
+        async with self._db.write() as connection:
+            await connection.execute(SET_ASIDE[self._db.dialect], row)
+
+    async def set_aside_list(self) -> list[SetAside]:
+        async with self._db.read() as connection:
+            rows = (await connection.execute(CREDENTIALS)).mappings()
+            return [SetAside(**row | {"failure": FailureClass(row["failure"])}) for row in map(dict, rows)]
+
+    async def enable(self, provider: str, key: str | None = None) -> int:
+        """Use a credential again, or all of a provider; returns how many records were removed."""
+        asked = {"provider": provider, "name": key or "", "all_keys": key is None}
+        async with self._db.write() as connection:
+            return len((await connection.execute(ENABLE, asked)).all())
+
+    async def _hold(self, batch_id: str, reason: str | None) -> bool:
+        async with self._db.write() as connection:
+            done = await connection.execute(HOLD_BATCH, {"batch_id": batch_id, "reason": clean(reason)})
+            return done.first() is not None
+
+    async def _end_slices(self, statements: Sequence[Update], limit: int) -> int:
+        ended = 0
+        tallies = Tallies(WRITER)
+        async with self._db.write() as connection:
+            for statement in statements:
+                rows = (await connection.execute(statement, {"most": limit - ended})).all()
+                tallies.jobs_ended(rows)
+                ended += len(rows)
+            await tallies.write(connection)
+        return ended

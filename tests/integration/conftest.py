@@ -1,0 +1,54 @@
+"""Ledgers for the tests: SQLite in a folder of its own, PostgreSQL in a database of its own."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from models.store import Store, open_store
+
+TRUNCATE = """TRUNCATE attempt, batch, chain, credential, job, job_input, lane, result, tally, worker"""
+
+
+def _no_server() -> None:
+    if os.environ.get("CI"):
+        pytest.fail("DATABASE_URL is not set: the checks must also run against PostgreSQL")
+    pytest.skip("DATABASE_URL names no PostgreSQL server")
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """The URL of an empty database on the server that DATABASE_URL names; dropped when the session ends."""
+    address = os.environ.get("DATABASE_URL")
+    if not address:
+        _no_server()
+        raise AssertionError("unreachable")
+    name = f"understudy_test_{secrets.token_hex(6)}"
+    server = make_url(address).set(drivername="postgresql")
+    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield server.set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+def ledger_url(request: pytest.FixtureRequest) -> str | None:
+    """What `open_store` is told: None for SQLite, an address for PostgreSQL."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
+
+
+@pytest.fixture
+async def store(ledger_url: str | None, tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty ledger, of each kind in turn."""
+    async with open_store(ledger_url, tmp_path) as opened:
+        await opened.migrate()
+        if ledger_url is not None:
+            with psycopg.connect(ledger_url, autocommit=True) as connection:
+                connection.execute(TRUNCATE)
+        yield opened

@@ -1,0 +1,86 @@
+"""Short words for the store's tests: a batch with jobs, a worker, an outcome."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from models.chain import Chain, Step
+from models.failure import FailureClass
+from models.ids import new_id
+from models.records import AttemptRecord, NewBatch, NewJob, OutputRow, ResultRecord, Settled, StartedJob
+from models.state import JobState
+from models.store import Store
+from models.tables import Worker
+
+CHAIN = Chain(steps=(Step(provider="lead", model="large"), Step(provider="understudy", model="small")))
+LEASE_S = 60.0
+HOUR_S = 3600.0
+
+
+async def new_jobs(store: Store, count: int, chain: Chain = CHAIN, **fields: Any) -> list[NewJob]:
+    fields = {"expires_at": await store.now() + HOUR_S, **fields}
+    return [
+        NewJob(new_id("job"), '{"messages":[]}', chain, f"line-{line}", line, tokens=7, **fields)
+        for line in range(1, count + 1)
+    ]
+
+
+async def filled_batch(store: Store, count: int, **fields: Any) -> tuple[str, list[str]]:
+    """A batch that is still being filled, and the ids of its jobs."""
+    batch_id = new_id("batch")
+    await store.create_batch(NewBatch(batch_id, **{"expires_at": await store.now() + HOUR_S, **fields}))
+    jobs = await new_jobs(store, count)
+    await store.add_jobs(batch_id, jobs)
+    return batch_id, [each.id for each in jobs]
+
+
+async def open_batch(store: Store, count: int, **fields: Any) -> tuple[str, list[str]]:
+    batch_id, ids = await filled_batch(store, count, **fields)
+    await store.open_batch(batch_id, count)
+    return batch_id, ids
+
+
+async def singles(store: Store, count: int, **fields: Any) -> list[str]:
+    jobs = await new_jobs(store, count, **fields)
+    await store.add_single(jobs)
+    return [each.id for each in jobs]
+
+
+async def new_worker(store: Store, lease_s: float = LEASE_S) -> str:
+    worker_id = new_id("worker")
+    row = Worker(id=worker_id, host="here", pid=1, concurrency=10, started_at=0, lease_until=0)
+    await store.register_worker(row, lease_s)
+    return worker_id
+
+
+def call(job: StartedJob, cls: FailureClass | None = None, no: int = 1, **fields: Any) -> AttemptRecord:
+    status = 200 if cls is None else 500
+    return AttemptRecord(new_id("att"), no, 0, "lead", "large", "main", cls, status, 120, 1.0, **fields)
+
+
+def succeeded(job: StartedJob, answer: str = "yes", **fields: Any) -> Settled:
+    result = ResultRecord(200, f'{{"answer":"{answer}"}}', provider="lead", model="large", key="main", **fields)
+    attempts = [call(job, input_tokens=3, output_tokens=5, cost_usd=0.25)]
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result)
+
+
+def failed(job: StartedJob, cls: FailureClass = FailureClass.BAD_REQUEST) -> Settled:
+    result = ResultRecord(None, None, {"code": str(cls), "message": "no"})
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, [call(job, cls)], result)
+
+
+def put_back(job: StartedJob, until: float = 0.0, reason: str = "waits", **progress: Any) -> Settled:
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, [], None, until, progress or None, reason)
+
+
+async def state_of(store: Store, job_id: str) -> JobState:
+    view = await store.job_view(job_id)
+    assert view is not None
+    return JobState(view["state"])
+
+
+async def run_all(store: Store, worker_id: str, ids: Sequence[str]) -> None:
+    await store.settle(worker_id, [succeeded(job) for job in await store.start(worker_id, ids)])
+
+
+async def outputs_of(store: Store, batch_id: str) -> list[OutputRow]:
+    return [row async for row in store.outputs(batch_id)]
