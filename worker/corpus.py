@@ -89,8 +89,8 @@ def check_answer(case: Mapping[str, Any]) -> list[Mismatch]:
     for index, expected_choice in enumerate(expect.get("choices", ())):
         found = _choice_fields(choices[index]) if index < len(choices) else {}
         wrong += [
-            (f"choices[{index}].{key}", *values)
-            for key, *values in _differences(expected_choice, found, case["unsure"])
+            (f"choices[{index}].{key}", want, have)
+            for key, want, have in _differences(expected_choice, found, case["unsure"])
         ]
     if not _in_order(expect.get("content_parts", ()), got["content"] or ""):
         wrong.append(("content_parts", expect["content_parts"], got["content"]))

@@ -24,7 +24,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from worker.providers.base import BadAnswer, Endpoint, WireRequest
-from worker.providers.proxies import Proxies
+from worker.providers.proxies import Proxies, proxy_at
 
 CONNECT_TIMEOUT_S = 10.0
 """For name, TCP and TLS together. Providers answer a connect in well under a second or not at all."""
@@ -44,6 +44,7 @@ class Route(NamedTuple):
 
     url: httpx.URL
     transport: AiohttpTransport
+    headers: Mapping[str, str]
 
 
 class ProviderClient:
@@ -81,11 +82,11 @@ class ProviderClient:
         `timeout_s` is the total from now to the last byte, so that a provider which drips bytes times out, too.
         Being cancelled closes the connection.
         """
-        url, transport = self._route(endpoint.base_url, request.path)
+        url, transport, headers = self._route(endpoint.base_url, request.path)
         outgoing = httpx.Request(
             "POST",
             url,
-            headers=COMMON_HEADERS | request.headers,
+            headers={**headers, **request.headers},
             content=request.content,
             extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}},
         )
@@ -103,20 +104,26 @@ class ProviderClient:
         return response.status_code, {name.lower(): value for name, value in response.headers.items()}, content
 
     def _find_route(self, base_url: str, path: str) -> Route:
-        try:
-            url = httpx.URL(base_url.rstrip("/") + path)
-        except httpx.InvalidURL:
-            url = httpx.URL("")
-        if url.scheme not in ("http", "https") or not url.host:
-            raise httpx.UnsupportedProtocol("A provider's base_url is not a valid http:// or https:// URL.")
-        proxy = self._proxies.for_url(url)
-        if proxy not in self._transports:
-            self._transports[proxy] = AiohttpTransport(
-                verify=self._tls,
-                proxy=None if proxy is None else httpx.Proxy(proxy),
-                client=lambda: self._session,
-            )
-        return Route(url, self._transports[proxy])
+        url = _checked_url(base_url, path)
+        address = self._proxies.for_url(url)
+        proxy = None if address is None else proxy_at(address)
+        if address not in self._transports:
+            self._transports[address] = AiohttpTransport(verify=self._tls, proxy=proxy, client=lambda: self._session)
+        # aiohttp sends the proxy's headers only with a CONNECT, which http:// does without.
+        for_proxy = dict(proxy.headers) if proxy and url.scheme == "http" else {}
+        return Route(url, self._transports[address], COMMON_HEADERS | for_proxy)
+
+
+def _checked_url(base_url: str, path: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url.rstrip("/") + path)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise httpx.UnsupportedProtocol("A provider's base_url is not a valid http:// or https:// URL; correct it.")
+    if url.userinfo:
+        raise httpx.UnsupportedProtocol("A provider's base_url holds a user or password; put them into its headers.")
+    return url
 
 
 def _tls_context() -> ssl.SSLContext:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import genai_prices
+from genai_prices.data_snapshot import get_snapshot
 
 from models.settings import Price, Settings
 from worker.providers.base import Usage

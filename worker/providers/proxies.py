@@ -1,12 +1,22 @@
 """Which proxy a URL goes through, by the environment variables that everybody uses."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Self
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment
 
 import httpx
+
+
+def proxy_at(address: str) -> httpx.Proxy:
+    """The proxy at an address such as `http://user:password@host:3128`, its password in a header instead."""
+    url = httpx.URL(address)
+    if not url.userinfo:
+        return httpx.Proxy(url)
+    credentials = b64encode(f"{url.username}:{url.password}".encode()).decode()
+    return httpx.Proxy(url.copy_with(userinfo=b""), headers={"proxy-authorization": f"Basic {credentials}"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +38,8 @@ class Proxies:
         proxy = self.variables.get(url.scheme) or self.variables.get("all")
         if not proxy or _is_this_machine(url.host):
             return None
-        host = f"{url.host}:{url.port}" if url.port else url.host
-        if proxy_bypass_environment(host, dict(self.variables)):
+        exempt = (entry.strip().lower() for entry in self.variables.get("no", "").split(","))
+        if any(_covers(entry, url) for entry in exempt if entry):
             return None
         if "://" not in proxy:
             proxy = f"http://{proxy}"
@@ -46,3 +56,19 @@ def _is_this_machine(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _covers(entry: str, url: httpx.URL) -> bool:
+    """Whether an entry of NO_PROXY (`*`, a domain, a host with a port, an address, a network) covers a URL."""
+    host = url.host.lower()
+    if "/" in entry:
+        return _is_within(host, entry)
+    domain = entry.removeprefix("*").removeprefix(".")
+    return not domain or domain in (host, f"{host}:{url.port}") or host.endswith(f".{domain}")
+
+
+def _is_within(host: str, network: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(network, strict=False)
+    except ValueError:
+        return False

@@ -1,15 +1,18 @@
 """The wire protocols we speak, by name. A provider's `kind` names one of them."""
 
-from importlib import import_module
-from typing import cast
+from collections.abc import Callable, Mapping
 
+from worker.providers.anthropic import AnthropicAdapter
 from worker.providers.base import Adapter
+from worker.providers.bedrock import BedrockAdapter
+from worker.providers.gemini import GeminiAdapter
+from worker.providers.openai import OpenAIAdapter
 
-ADAPTERS = {
-    "openai": "OpenAIAdapter",
-    "anthropic": "AnthropicAdapter",
-    "gemini": "GeminiAdapter",
-    "bedrock": "BedrockAdapter",
+ADAPTERS: Mapping[str, Callable[[], Adapter]] = {
+    "openai": OpenAIAdapter,
+    "anthropic": AnthropicAdapter,
+    "gemini": GeminiAdapter,
+    "bedrock": BedrockAdapter,
 }
 
 
@@ -18,5 +21,4 @@ def adapter_for(protocol: str) -> Adapter:
     if protocol not in ADAPTERS:
         known = ", ".join(ADAPTERS)
         raise ValueError(f"There is no provider protocol {protocol!r}; set `kind` to one of {known}.")
-    module = import_module(f"worker.providers.{protocol}")
-    return cast(Adapter, getattr(module, ADAPTERS[protocol])())
+    return ADAPTERS[protocol]()
