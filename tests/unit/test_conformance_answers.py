@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.failure import FailureClass
@@ -288,7 +288,8 @@ json_values = st.recursive(
 )
 
 
-@every_protocol
+@every_translation
+@settings(max_examples=200, derandomize=True)
 @given(data=st.data())
 def test_whatever_a_field_holds_it_is_an_answer_or_a_bad_answer(protocol: str, data: st.DataObject) -> None:
     said = Said(text="x", thought="y", calls=(("c1", "weather", {"city": "Rom"}),), ending="tool_calls")

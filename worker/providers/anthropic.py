@@ -121,9 +121,9 @@ def _output_config(model: str, parameters: Parameters, wanted: Format | None) ->
     if wanted and wanted.schema is not None and claude.has_schema_output(model):
         config["format"] = {"type": "json_schema", "schema": loosened(wanted.schema)}
     if claude.has_effort(model):
-        effort = parameters.take("reasoning_effort")
-        if effort in claude.EFFORTS:
-            config["effort"] = claude.EFFORTS[effort]
+        wanted_effort = parameters.take("reasoning_effort")
+        if effort := claude.effort(model, wanted_effort):
+            config["effort"] = effort
     return config
 
 

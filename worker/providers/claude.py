@@ -17,8 +17,6 @@ _MOST_OUTPUT = (((4, 6), 128_000), ((3, 7), 64_000), ((3, 5), 8_192), ((0, 0), 4
 NEWEST = (99, 0)
 """The version of a name without one: an alias follows the newest model."""
 
-EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
-
 
 def version_of(model: str) -> tuple[int, int]:
     """(4, 5) of `us.anthropic.claude-sonnet-4-5-20250929-v1:0`."""
@@ -32,9 +30,7 @@ def is_claude(model: str) -> bool:
 
 def most_output(model: str) -> int:
     version = version_of(model)
-    if version[0] == 4 and "opus" not in model:
-        return 64_000
-    if (4, 0) <= version <= (4, 1):
+    if "opus" in model and (4, 0) <= version <= (4, 1):
         return 32_000
     return next(tokens for since, tokens in _MOST_OUTPUT if version >= since)
 
@@ -47,6 +43,13 @@ def has_schema_output(model: str) -> bool:
 def has_effort(model: str) -> bool:
     """`output_config.effort`: Opus since 4.5, the others since 4.6."""
     return version_of(model) >= ((4, 5) if "opus" in model else (4, 6))
+
+
+def effort(model: str, wanted: Any) -> str | None:
+    """OpenAI's word in Claude's; None for "none", which is what Claude does anyway."""
+    if wanted == "xhigh":
+        return "xhigh" if version_of(model) >= (4, 7) else "high"
+    return {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}.get(str(wanted))
 
 
 def sampling(model: str, parameters: Parameters, *, thinking: bool = False) -> dict[str, Any]:

@@ -126,6 +126,9 @@ def created_at(headers: Mapping[str, str]) -> int:
         return 0
 
 
+_MORE_THAN_ANY_COUNT = 2**40
+
+
 def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -139,4 +142,4 @@ def string(value: Any) -> str:
 
 
 def count(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
+    return int(value) if isinstance(value, int | float) and 0 < value < _MORE_THAN_ANY_COUNT else 0

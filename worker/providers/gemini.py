@@ -192,7 +192,7 @@ def _thinks(model: str) -> bool:
 def _thinking(model: str, parameters: Parameters) -> dict[str, Any] | None:
     if not _thinks(model) or not parameters.has("reasoning_effort"):
         return None
-    effort = parameters.take("reasoning_effort")
+    effort = str(parameters.take("reasoning_effort"))
     if effort not in THINKING_BUDGETS:
         raise CannotExpress("reasoning_effort is none of none, minimal, low, medium, high")
     if not _is_since_3(model):

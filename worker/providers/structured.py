@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from worker.providers.base import Answer, BadAnswer, CannotExpress
 from worker.providers.completion import Choice
@@ -145,9 +147,17 @@ def keep_to_format(wanted: Format | None, choice: Choice) -> None:
     except orjson.JSONDecodeError:
         raise BadAnswer("the answer is not JSON, which response_format asked for") from None
     schema = {"type": "object"} if wanted.schema is None else wanted.schema
-    if not Draft202012Validator(schema).is_valid(value):
+    if not _is_valid(schema, value):
         raise BadAnswer("the answer does not keep to the schema of response_format")
     choice.text = [text]
+
+
+def _is_valid(schema: dict[str, Any], value: Any) -> bool:
+    """References are resolved inside the schema only: by default the library would fetch what they name."""
+    try:
+        return Draft202012Validator(schema, registry=Registry()).is_valid(value)
+    except (Unresolvable, RecursionError, re.error):
+        return True  # a schema that cannot be followed says nothing against the answer
 
 
 def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], Answer]) -> Answer:
