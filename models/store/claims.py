@@ -197,12 +197,14 @@ class Claims(Ledger):
             return [Worker(**row) for row in (await connection.execute(LIVE_WORKERS)).mappings()]
 
     async def start(self, worker_id: str, ids: Sequence[str]) -> list[StartedJob]:
-        """Claim jobs for this worker. Those that may not start now, or that another has, are left out."""
+        """Claim jobs for this worker, in the order given. Those that may not start now, or that another has, are left
+        out."""
         if not ids:
             return []
         async with self._db.write() as connection:
             rows = (await connection.execute(START, {"holder": worker_id, "ids": list(ids)})).mappings().all()
-        return [_started(dict(row)) for row in rows]
+        place = {job_id: index for index, job_id in enumerate(ids)}
+        return [_started(dict(row)) for row in sorted(rows, key=lambda row: place[row["id"]])]
 
     async def settle(self, worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
         """Write outcomes where the claim is still this worker's, and all their attempts; returns the ids written.

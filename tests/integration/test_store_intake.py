@@ -1,0 +1,89 @@
+"""Accepting batches: all or nothing, found again by identity, deleted in slices."""
+
+import pytest
+from ledger_help import filled_batch, new_jobs, new_worker, open_batch, outputs_of, run_all, singles, state_of
+
+from models.ids import new_id
+from models.records import NewBatch
+from models.state import BatchState, JobState
+from models.store import Store, StoreConflict, StoreError
+
+
+async def test_a_batch_is_accepted_in_one_step(store: Store) -> None:
+    batch_id, _ = await filled_batch(store, 3, metadata={"team": "ü"}, source="in.jsonl")
+    before = await store.batch_view(batch_id)
+    await store.open_batch(batch_id, 3)
+    after = await store.batch_view(batch_id)
+    assert before is not None and after is not None
+    assert (before.state, after.state) == (BatchState.VALIDATING, BatchState.IN_PROGRESS)
+    assert (after.total, after.counts[JobState.QUEUED], after.source) == (3, 3, "in.jsonl")
+    with pytest.raises(StoreConflict):
+        await store.open_batch(batch_id, 3)
+    with pytest.raises(StoreConflict):
+        await store.add_jobs(batch_id, await new_jobs(store, 1))
+
+
+async def test_a_slice_with_a_job_that_exists_is_refused_whole(store: Store) -> None:
+    batch_id, ids = await filled_batch(store, 1)
+    jobs = await new_jobs(store, 3)
+    jobs[2].id = ids[0]
+    with pytest.raises(StoreConflict):
+        await store.add_jobs(batch_id, jobs)
+    assert await store.job_view(jobs[0].id) is None
+
+
+async def test_jobs_take_the_deadline_of_their_batch(store: Store) -> None:
+    batch_id = new_id("batch")
+    await store.create_batch(NewBatch(batch_id, expires_at=123.0))
+    (job,) = await new_jobs(store, 1, expires_at=0.0)
+    await store.add_jobs(batch_id, [job])
+    view = await store.job_view(job.id)
+    assert view is not None and view["expires_at"] == 123.0
+
+
+async def test_a_batch_is_found_by_its_identity_which_is_unique(store: Store) -> None:
+    batch_id, _ = await filled_batch(store, 0, identity="abc")
+    assert await store.find_batch_by_identity("abc") == batch_id
+    assert await store.find_batch_by_identity("other") is None
+    with pytest.raises(StoreConflict):
+        await filled_batch(store, 0, identity="abc")
+
+
+async def test_the_latest_batch_is_the_tenants_own(store: Store) -> None:
+    assert await store.latest_batch() is None
+    await open_batch(store, 1)
+    last, _ = await open_batch(store, 1)
+    await filled_batch(store, 0, tenant="acme")
+    assert await store.latest_batch() == last
+
+
+async def test_a_discarded_batch_leaves_nothing_behind(store: Store) -> None:
+    kept, kept_ids = await open_batch(store, 2)
+    batch_id, ids = await filled_batch(store, 5)
+    await store.discard_batch(batch_id)
+    await store.discard_batch(batch_id)
+    assert await store.batch_view(batch_id) is None
+    assert [await store.job_view(each) for each in ids] == [None] * 5
+    assert await state_of(store, kept_ids[0]) is JobState.QUEUED
+    assert {each.batch_id for each in await store.lanes()} == {kept}
+
+
+async def test_an_open_batch_is_not_deleted_but_an_ended_one_is_with_its_results(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 2)
+    with pytest.raises(StoreConflict, match="cancel it before"):
+        await store.discard_batch(batch_id)
+    await run_all(store, await new_worker(store), ids)
+    await store.close_batches()
+    await store.discard_batch(batch_id)
+    assert await outputs_of(store, batch_id) == []
+    assert await store.attempts(batch_id=batch_id) == []
+
+
+async def test_an_unknown_chain_is_an_error(store: Store) -> None:
+    with pytest.raises(StoreError, match="no chain chn_none"):
+        await store.get_chain("chn_none")
+
+
+async def test_hundreds_of_single_jobs_of_many_tenants_are_accepted(store: Store) -> None:
+    ids = [each for tenant in ("a", "b") for each in await singles(store, 200, tenant=tenant)]
+    assert len(await store.existing(ids)) == 400

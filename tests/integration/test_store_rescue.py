@@ -1,0 +1,96 @@
+"""Workers that die, and jobs that kill them."""
+
+from ledger_help import new_worker, open_batch, outputs_of, put_back, singles, state_of, succeeded
+
+from models.state import JobState
+from models.store import Store
+
+
+async def crash(store: Store, ids: list[str]) -> None:
+    """A worker starts the jobs and dies."""
+    worker = await new_worker(store)
+    assert len(await store.start(worker, ids)) == len(ids)
+    await store.beat(worker, -1)
+    assert await store.rescue() == [(worker, len(ids))]
+
+
+async def crashes(store: Store, job_id: str) -> int:
+    view = await store.job_view(job_id)
+    assert view is not None
+    return int(view["crashes"])
+
+
+async def test_the_jobs_of_a_dead_worker_are_due_at_once_with_their_progress(store: Store) -> None:
+    ids = await singles(store, 2)
+    dead, alive = await new_worker(store), await new_worker(store)
+    first, second = await store.start(dead, ids)
+    await store.settle(dead, [put_back(first, step=1)])
+    await store.start(dead, [first.id])
+    await store.beat(dead, -1)
+
+    assert await store.rescue() == [(dead, 2)]
+
+    assert await store.rescue() == []
+    again = await store.start(alive, ids)
+    assert [(job.claim_no, job.progress, job.crashes) for job in again] == [(3, {"step": 1}, 1), (2, None, 1)]
+    assert await store.settle(dead, [succeeded(second)]) == set()
+    assert not await store.beat(dead, 60)
+
+
+async def test_a_living_worker_is_left_alone(store: Store) -> None:
+    ids = await singles(store, 1)
+    worker = await new_worker(store)
+    await store.start(worker, ids)
+    assert await store.rescue() == []
+    assert await state_of(store, ids[0]) is JobState.RUNNING
+
+
+async def test_a_crash_with_a_suspect_aboard_counts_only_for_the_suspect(store: Store) -> None:
+    suspect, *innocent = await singles(store, 3)
+    await crash(store, [suspect])
+    await crash(store, [suspect])
+
+    await crash(store, [suspect, *innocent])
+
+    assert await crashes(store, suspect) == 3
+    assert [await crashes(store, each) for each in innocent] == [0, 0]
+
+
+async def test_a_job_that_crashed_five_workers_is_failed_with_a_result_that_says_so(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 2)
+    poison, innocent = ids
+    for _ in range(4):
+        await crash(store, [poison])
+    await crash(store, [poison, innocent])
+
+    (row,) = await outputs_of(store, batch_id)
+    assert (row.job_id, row.state, row.error and row.error["code"]) == (poison, JobState.FAILED, "crashed")
+    assert await state_of(store, innocent) is JobState.QUEUED
+    view = await store.batch_view(batch_id)
+    assert view is not None and view.counts[JobState.FAILED] == 1
+
+
+async def test_a_job_that_was_cancelled_while_its_worker_died_ends(store: Store) -> None:
+    ids = await singles(store, 1)
+    worker = await new_worker(store)
+    await store.start(worker, ids)
+    await store.cancel_job(ids[0])
+    await store.beat(worker, -1)
+    await store.rescue()
+    assert await state_of(store, ids[0]) is JobState.CANCELLED
+
+
+async def test_a_start_that_owns_the_data_folder_takes_everything_back(store: Store) -> None:
+    ids = await singles(store, 4)
+    one, two = await new_worker(store), await new_worker(store)
+    await store.start(one, ids[:2])
+    await store.start(two, ids[2:])
+
+    assert sorted(await store.rescue_all(clean=False)) == sorted([(one, 2), (two, 2)])
+
+    assert [await crashes(store, each) for each in ids] == [1, 1, 1, 1]
+    three = await new_worker(store)
+    await store.start(three, ids)
+    await store.rescue_all(clean=True)
+    assert [await crashes(store, each) for each in ids] == [1, 1, 1, 1]
+    assert await store.live_workers() == []

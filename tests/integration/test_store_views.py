@@ -1,0 +1,115 @@
+"""What people read about batches, jobs and provider calls."""
+
+from ledger_help import CHAIN, call, failed, new_worker, open_batch, outputs_of, put_back, run_all, singles, succeeded
+
+from models.failure import FailureClass
+from models.records import ResultRecord
+from models.state import JobState
+from models.store import Store
+
+
+async def test_a_batch_shows_its_counts_costs_and_why_its_jobs_wait(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 6)
+    worker = await new_worker(store)
+    good, other, bad, waits, *_ = await store.start(worker, ids[:5])
+    fell_back = succeeded(other, fallback_index=1)
+    fell_back.attempts.insert(0, call(other, FailureClass.RATE_LIMIT))
+    later = await store.now() + 1000
+    await store.settle(worker, [succeeded(good), fell_back, failed(bad), put_back(waits, later, "lead is cooling")])
+
+    view = await store.batch_view(batch_id)
+
+    assert view is not None
+    assert {state: count for state, count in view.counts.items() if count} == {
+        JobState.SUCCEEDED: 2,
+        JobState.FAILED: 1,
+        JobState.RUNNING: 1,
+        JobState.QUEUED: 2,
+    }
+    (lead,) = view.by_deployment
+    assert (lead.provider, lead.model, lead.answered, lead.fallbacks) == ("lead", "large", 2, 1)
+    assert lead.failures == {"rate_limit": 1, "bad_request": 1}
+    assert (lead.input_tokens, lead.output_tokens, lead.cost_usd, view.cost_usd) == (6, 10, 0.5, 0.5)
+    assert view.waits == [("lead is cooling", 1)]
+    assert 0 < view.recent_per_s <= 3 / 60
+
+
+async def test_an_unknown_batch_is_none(store: Store) -> None:
+    assert await store.batch_view("batch_unknown") is None
+
+
+async def test_batches_are_listed_newest_first_page_by_page(store: Store) -> None:
+    made = [(await open_batch(store, 1))[0] for _ in range(3)]
+    await open_batch(store, 1, tenant="acme")
+    first = await store.list_batches(limit=2)
+    assert [view.id for view in first] == [made[2], made[1]]
+    assert [view.id for view in await store.list_batches(before=first[-1].id)] == [made[0]]
+
+
+async def test_outputs_come_in_order_over_many_pages_also_while_others_run(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 2_300)
+    worker = await new_worker(store)
+    await run_all(store, worker, ids[:1_150])
+    await run_all(store, worker, ids[1_150:2_299])
+    rows = await outputs_of(store, batch_id)
+    assert [row.job_id for row in rows] == ids[:2_299]
+    assert (rows[0].line, rows[0].custom_id) == (1, "line-1")
+
+
+async def test_cancelled_and_expired_jobs_are_in_the_output_without_a_result(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 2)
+    await store.cancel_job(ids[0])
+    (row,) = await outputs_of(store, batch_id)
+    assert (row.state, row.status_code, row.body, row.error) == (JobState.CANCELLED, None, None, None)
+
+
+async def test_a_job_is_shown_with_its_result_and_attempts(store: Store) -> None:
+    ids = await singles(store, 1)
+    assert (await store.job_view(ids[0]) or {})["result"] is None
+    await run_all(store, await new_worker(store), ids)
+    view = await store.job_view(ids[0])
+    assert view is not None
+    assert (view["state"], view["request"], view["result"]["status_code"]) == ("succeeded", '{"messages":[]}', 200)
+    assert [each["cost_usd"] for each in view["attempts"]] == [0.25]
+    assert await store.job_view("job_unknown") is None
+
+
+async def test_attempts_are_filtered_and_paged(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 4)
+    worker = await new_worker(store)
+    jobs = await store.start(worker, ids)
+    await store.settle(worker, [failed(jobs[0], FailureClass.SERVER), *map(succeeded, jobs[1:])])
+
+    assert len(await store.attempts(batch_id=batch_id, provider="lead", key="main")) == 4
+    assert [each["job_id"] for each in await store.attempts(failure=FailureClass.SERVER)] == ids[:1]
+    assert len(await store.attempts(job_id=ids[1])) == 1
+    assert await store.attempts(since=2.0) == []
+    assert await store.attempts(until=1.0) == []
+    first = await store.attempts(limit=3)
+    assert [each["job_id"] for each in await store.attempts(after=first[-1]["id"])] == ids[3:]
+
+
+async def test_latencies_are_summed_up_by_deployment(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 100)
+    worker = await new_worker(store)
+    jobs = await store.start(worker, ids)
+    await store.settle(worker, [succeeded(job, latency_ms=ms) for ms, job in enumerate(jobs, 1)])
+    assert await store.latency_percentiles(batch_id) == {("lead", "large"): (51, 96)}
+
+
+async def test_failed_jobs_can_be_taken_up_again_by_failure_class(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 4)
+    worker = await new_worker(store)
+    refused, overloaded, fine = await store.start(worker, ids[:3])
+    shown = failed(overloaded)
+    shown.result = ResultRecord(503, '{"error":{},"extra_fields":{"failure":"overloaded"}}')
+    await store.settle(worker, [failed(refused), shown, succeeded(fine)])
+
+    again = [each async for each in store.failed_jobs(batch_id)]
+    assert [(each.id, each.line, each.body, each.chain) for each in again] == [
+        (ids[0], 1, '{"messages":[]}', CHAIN),
+        (ids[1], 2, '{"messages":[]}', CHAIN),
+    ]
+    chosen = store.failed_jobs(batch_id, {FailureClass.OVERLOADED})
+    assert [each.custom_id async for each in chosen] == ["line-2"]
+    assert [each.id async for each in store.unfinished(batch_id)] == [ids[3]]
