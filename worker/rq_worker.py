@@ -8,6 +8,7 @@ from typing import Any
 
 import uvloop
 from redis import Redis as SyncRedis
+from redis import SSLConnection
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.sentinel import SentinelConnectionPool
@@ -114,7 +115,7 @@ def async_redis(connection: SyncRedis) -> Redis:
     carried = {name: value for name, value in kwargs.items() if name in CARRIED_OVER or name.startswith("ssl_")}
     return Redis(
         **carried,
-        ssl=any(name.startswith("ssl_") for name in carried),
+        ssl=issubclass(connection.connection_pool.connection_class, SSLConnection),
         unix_socket_path=kwargs.get("path"),
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,

@@ -93,12 +93,16 @@ async def test_a_worker_of_one_queue_leaves_the_others_alone(redis: Redis, clock
     assert (await staged_ids(redis))["normal"] == ["n1"]
 
 
-async def test_a_ticket_whose_hash_is_gone_is_passed_over(redis: Redis, bridge: Bridge) -> None:
+async def test_what_cannot_be_a_ticket_is_passed_over_without_a_trace(redis: Redis, bridge: Bridge) -> None:
     await stage(redis, bulk("b1", "b2", "b3"))
     await redis.delete("rq:job:b2")
-    await redis.rpush("rq:queue:bulk", b"no id: \xff")
+    await redis.set("rq:job:no_hash", "a string")
+    await redis.hset(b"rq:job:no id: \xff", "data", ticket_data("b1"))
+    await redis.rpush("rq:queue:bulk", "no_hash", b"no id: \xff")
     assert await bridge.claim(10) == ["b1", "b3"]
     assert (await staged_ids(redis))["bulk"] == []
+    assert await redis.zcard("rq:wip:bulk") == 2
+    assert await redis.zcard("rq:failed:bulk") == 0
 
 
 async def test_a_ticket_that_went_through_rqs_own_tools_is_still_ours(redis_url: str, bridge: Bridge) -> None:
@@ -167,10 +171,19 @@ async def test_waiting_takes_nothing_and_ends_as_soon_as_there_is_a_ticket(redis
 
 
 async def test_waiting_returns_at_once_while_tickets_wait(redis: Redis, bridge: Bridge) -> None:
-    await stage(redis, bulk("b1", "b2"))
+    await stage(redis, bulk("b1", "b2", "b3"))
     await asyncio.wait_for(bridge.wait(60), 5)
     await asyncio.wait_for(bridge.wait(60), 5)
-    assert (await staged_ids(redis))["bulk"] == ["b1", "b2"]
+    assert (await staged_ids(redis))["bulk"] == ["b1", "b2", "b3"]
+
+
+async def test_waiting_is_no_busy_loop_while_rq_is_suspended(redis: Redis, bridge: Bridge) -> None:
+    await stage(redis, bulk("b1"))
+    await redis.set("rq:suspended", 1)
+    assert await bridge.claim(1) == []
+    started = time.monotonic()
+    await bridge.wait(0.05)
+    assert time.monotonic() - started >= 0.05
 
 
 async def test_cancelled_waits_cost_neither_tickets_nor_connections(redis: Redis, redis_url: str) -> None:
