@@ -1,0 +1,65 @@
+"""Requests that are made together are handled together."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from worker.coalesce import Coalescer
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    async def double(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        return [item * 2 for item in items]
+
+
+async def test_requests_of_one_moment_become_one_and_each_gets_its_own_answer() -> None:
+    recorder = Recorder()
+    coalescer = Coalescer(recorder.double, max_items=100, max_delay_s=0.0)
+    assert await asyncio.gather(*(coalescer.add(number) for number in range(50))) == [n * 2 for n in range(50)]
+    assert recorder.batches == [list(range(50))]
+
+
+async def test_a_full_batch_leaves_at_once() -> None:
+    recorder = Recorder()
+    coalescer = Coalescer(recorder.double, max_items=10, max_delay_s=60.0)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(coalescer.add(number) for number in range(20)))
+    assert [len(batch) for batch in recorder.batches] == [10, 10]
+
+
+async def test_an_error_reaches_every_waiter_of_its_batch_and_nobody_else() -> None:
+    async def refuse_sevens(items: Sequence[int]) -> list[int]:
+        if 7 in items:
+            raise ValueError("seven")
+        return list(items)
+
+    coalescer = Coalescer(refuse_sevens, max_items=2, max_delay_s=0.0)
+    results = await asyncio.gather(*(coalescer.add(number) for number in (1, 2, 7, 8)), return_exceptions=True)
+    assert results[:2] == [1, 2]
+    assert all(isinstance(result, ValueError) for result in results[2:])
+
+
+async def test_a_cancelled_waiter_disturbs_nobody_and_its_item_is_handled() -> None:
+    recorder = Recorder()
+    coalescer = Coalescer(recorder.double, max_items=10, max_delay_s=0.05)
+    first, second = asyncio.create_task(coalescer.add(1)), asyncio.create_task(coalescer.add(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == 4
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert recorder.batches == [[1, 2]]
+
+
+async def test_closing_handles_what_waits() -> None:
+    recorder = Recorder()
+    coalescer = Coalescer(recorder.double, max_items=10, max_delay_s=60.0)
+    waiter = asyncio.create_task(coalescer.add(21))
+    await asyncio.sleep(0)
+    await coalescer.close()
+    assert await waiter == 42

@@ -1,0 +1,72 @@
+"""Many small requests become one: items are gathered for a few milliseconds and handled together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Coalescer(Generic[Item, Answer]):
+    """Calls `handle` with up to `max_items` items at once and gives each waiter its answer.
+
+    A batch leaves when it is full or `max_delay_s` after its first item (0: at the end of the event loop's turn).
+    When `handle` raises, each of its waiters gets the exception; a waiter that is cancelled disturbs nobody, its item
+    is handled all the same.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        max_items: int,
+        max_delay_s: float,
+    ) -> None:
+        self._handle = handle
+        self._max_items = max_items
+        self._max_delay_s = max_delay_s
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._timer: asyncio.Handle | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def add(self, item: Item) -> Answer:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, answer))
+        if len(self._waiting) >= self._max_items:
+            self._send()
+        elif self._timer is None:
+            later = loop.call_later(self._max_delay_s, self._send) if self._max_delay_s else loop.call_soon(self._send)
+            self._timer = later
+        return await answer
+
+    async def close(self) -> None:
+        """Handle what waits and return when everything was handled."""
+        while self._waiting or self._under_way:
+            self._send()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._waiting = self._waiting, []
+        if batch:
+            task = asyncio.create_task(self._run(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
+        try:
+            answers = await self._handle([item for item, _ in batch])
+        except BaseException as error:
+            for _, waiter in batch:
+                if not waiter.done():
+                    waiter.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, waiter), answer in zip(batch, answers, strict=True):
+            if not waiter.done():
+                waiter.set_result(answer)
