@@ -101,7 +101,7 @@ class ProviderClient:
             if deadline.expired():
                 raise httpx.ReadTimeout(f"{url.host} did not finish its answer within {timeout_s:g} s") from None
             raise _explained(error, url.host) from None
-        return response.status_code, {name.lower(): value for name, value in response.headers.items()}, content
+        return response.status_code, _plain_headers(response), content
 
     def _find_route(self, base_url: str, path: str) -> Route:
         url = _checked_url(base_url, path)
@@ -133,6 +133,11 @@ def _tls_context() -> ssl.SSLContext:
         raise ValueError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({error.strerror}); correct it.") from None
 
 
+def _plain_headers(response: httpx.Response) -> dict[str, str]:
+    raw = response.headers.raw
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+
+
 async def _read(response: httpx.Response) -> bytes:
     """The body, decoded. What is too large is refused as soon as that is known."""
     declared = response.headers.get("content-length", "")
@@ -146,7 +151,7 @@ async def _read(response: httpx.Response) -> bytes:
                 break
             chunks.append(chunk)
     if size > MAX_ANSWER_BYTES:
-        raise BadAnswer(f"The answer is larger than {MAX_ANSWER_BYTES >> 20} MB.")
+        raise BadAnswer(f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MB")
     return b"".join(chunks)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import orjson
 
+from worker.providers.addresses import request_headers
 from worker.providers.base import Answer, Call, CannotExpress, Endpoint, WireRequest
 from worker.providers.openai_answer import read_answer
 
@@ -20,6 +21,8 @@ WANTS_COMPLETION_TOKENS = re.compile(r"^(?:openai/)?(?:ft:)?(?:o\d|gpt-(?:[5-9]|
 
 DEFAULT_AZURE_API_VERSION = "2025-04-01-preview"
 """The last dated version; earlier ones refuse the parameters of reasoning models."""
+
+ACCOUNT_OPTIONS = ("organization", "project")
 
 NEVER_SENT = frozenset({"stream", "stream_options"})
 ANSWER_ONLY = frozenset({"annotations", "extra_content"})
@@ -44,6 +47,7 @@ class Dialect:
     cannot: frozenset[str] = frozenset()  # parameters that change the meaning and are refused or ignored
     refuses: frozenset[str] = frozenset()  # advisory parameters that would be a 400
     renames: Mapping[str, str] | None = None
+    names: bool = True  # messages may name who speaks
 
 
 PLAIN = Dialect()
@@ -56,12 +60,14 @@ DIALECTS: Mapping[str, Dialect] = {
         reasoning="reasoning",
         cannot=frozenset({"n", "logprobs", "logit_bias"}),
         refuses=frozenset({"store", "metadata"}),
+        names=False,
     ),
     "mistral": Dialect(
         thinking_parts=True,
         cannot=frozenset({"logprobs", "logit_bias"}),
         refuses=frozenset({"store", "user", "service_tier"}),
         renames={"seed": "random_seed"},
+        names=False,
     ),
     "deepseek": Dialect(reasoning="reasoning_content", cannot=frozenset({"n", "json_schema"})),
     "xai": Dialect(both_token_limits=True, reasoning="reasoning_content"),
@@ -84,7 +90,7 @@ class OpenAIAdapter:
         """The request. Raises CannotExpress for what the dialect is known to refuse or to ignore silently."""
         dialect = DIALECTS.get(call.dialect, PLAIN)
         _refuse_what_cannot_be_said(call, dialect)
-        body = {key: value for key, value in call.body.items() if key not in NEVER_SENT}
+        body = {key: value for key, value in call.body.items() if value is not None and key not in NEVER_SENT}
         dropped = {key for key in dialect.refuses if body.pop(key, None) is not None}
         for ours, theirs in (dialect.renames or {}).items():
             if ours in body:
@@ -110,16 +116,12 @@ def _path(call: Call, endpoint: Endpoint) -> str:
 
 
 def _headers(call: Call, endpoint: Endpoint) -> dict[str, str]:
-    headers = {"content-type": "application/json"}
-    if endpoint.secret:
-        if call.dialect == "azure":
-            headers["api-key"] = endpoint.secret
-        else:
-            headers["authorization"] = f"Bearer {endpoint.secret}"
-    for option in ("organization", "project"):
-        if option in endpoint.options:
-            headers[f"openai-{option}"] = str(endpoint.options[option])
-    return headers | {name.lower(): value for name, value in endpoint.headers.items()}
+    headers = {f"openai-{name}": str(endpoint.options[name]) for name in ACCOUNT_OPTIONS if name in endpoint.options}
+    if endpoint.secret and call.dialect == "azure":
+        headers["api-key"] = endpoint.secret
+    elif endpoint.secret:
+        headers["authorization"] = f"Bearer {endpoint.secret}"
+    return request_headers(endpoint, **headers)
 
 
 def _refuse_what_cannot_be_said(call: Call, dialect: Dialect) -> None:
@@ -154,10 +156,14 @@ def _name_the_token_limit(body: dict[str, Any], dialect: Dialect, model: str) ->
 def _message(message: Any, dialect: Dialect, dropped: set[str]) -> Any:
     if not isinstance(message, dict):
         return message
-    if message.get("role") == "developer" and not dialect.developer_role:
-        return {**message, "role": "system"}
-    if message.get("role") == "assistant":
-        return _assistant_message(message, dialect, dropped)
+    role = message.get("role")
+    if role == "assistant":
+        message = _assistant_message(message, dialect, dropped)
+    elif role == "developer" and not dialect.developer_role:
+        message = {**message, "role": "system"}
+    if "name" in message and not dialect.names and role != "tool":
+        dropped.add("name")
+        message = {key: value for key, value in message.items() if key != "name"}
     return message
 
 

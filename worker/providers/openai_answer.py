@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
-from hashlib import sha256
 from typing import Any
 
-import orjson
-
 from worker.providers.base import Answer, BadAnswer, Call
+from worker.providers.completion import Choice, arguments_json, created_at, made_id
 from worker.providers.openai_usage import read_usage, usage_object
 from worker.providers.reading import read_object
+from worker.providers.structured import format_of, keep_to_format
 
 FINISH_REASONS: Mapping[str, str] = {
     **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "completed"), "stop"),
@@ -21,6 +19,9 @@ FINISH_REASONS: Mapping[str, str] = {
     **dict.fromkeys(("recitation", "prohibited_content", "blocklist", "spii", "model_armor"), "content_filter"),
 }
 """Every spelling seen, in lower case. A reason that is not here is a failure: the answer may be half of one."""
+
+KEEPS_TO_FORMAT = frozenset({"openai", "azure"})
+"""Providers whose own guarantee about `response_format` is good enough."""
 
 LEADING_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 
@@ -35,18 +36,25 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
     wanted = call.body.get("n") or 1
     if len(choices) < wanted:
         raise BadAnswer(f"the answer has {len(choices)} choices of the {wanted} that were asked for")
-    completion_id = document.get("id") or "chatcmpl-" + sha256(content).hexdigest()[:24]
+    completion_id = document.get("id") or made_id("chatcmpl-", content)
     usage = read_usage(document.get("usage"), call)
     completion = {
         **document,
         "id": completion_id,
         "object": "chat.completion",
-        "created": document.get("created") or _date(headers),
+        "created": document.get("created") or created_at(headers),
         "model": document.get("model") or call.model,
-        "choices": [_Choice(choice, index, call, completion_id).read() for index, choice in enumerate(choices)],
         "usage": usage_object(usage, document.get("usage")),
     }
-    return Answer(completion, usage, completion["model"], document.get("usage"), _raw_finish(choices[0]))
+    answer = Answer(completion, usage, completion["model"], document.get("usage"), _raw_finish(choices[0]))
+    try:
+        completion["choices"] = [
+            _Choice(choice, index, call, completion_id).read() for index, choice in enumerate(choices)
+        ]
+    except BadAnswer as bad:
+        bad.answer = answer
+        raise
+    return answer
 
 
 def _refuse_errors(document: Mapping[str, Any]) -> None:
@@ -58,7 +66,8 @@ def _refuse_errors(document: Mapping[str, Any]) -> None:
 
 def _with_code(sentence: str, code: object) -> str:
     """Codes are short words or numbers; anything longer may be somebody's text and is left out."""
-    return f"{sentence} (code {code})" if isinstance(code, int | str) and 0 < len(str(code)) <= 40 else sentence
+    named = isinstance(code, int | str) and 0 < len(str(code)) <= 40
+    return f"{sentence} ({code})" if named else sentence
 
 
 def _says_something(value: object) -> bool:
@@ -68,16 +77,11 @@ def _says_something(value: object) -> bool:
     return bool(value)
 
 
-def _raw_finish(choice: Mapping[str, Any]) -> str | None:
+def _raw_finish(choice: Any) -> str | None:
+    if not isinstance(choice, dict):
+        return None
     raw = choice.get("native_finish_reason") or choice.get("finish_reason")
     return None if raw is None else str(raw)
-
-
-def _date(headers: Mapping[str, str]) -> int:
-    try:
-        return int(parsedate_to_datetime(headers.get("date", "")).timestamp())
-    except ValueError:
-        return 0
 
 
 class _Choice:
@@ -106,6 +110,8 @@ class _Choice:
         if tool_calls:
             message["tool_calls"] = tool_calls
         finish = self._final_reason(reason, message)
+        if self.call.dialect not in KEEPS_TO_FORMAT:
+            message["content"] = self._in_format(message, finish)
         return {"logprobs": None, **self.raw, "index": self.index, "message": message, "finish_reason": finish}
 
     def _known_reason(self) -> str | None:
@@ -137,6 +143,15 @@ class _Choice:
             return "stop"
         return reason
 
+    def _in_format(self, message: Mapping[str, Any], finish: str) -> str | None:
+        """The content, checked against `response_format`: many servers take that field and pay no heed to it."""
+        wanted = format_of(self.call.body)
+        if wanted is None:
+            return message["content"]  # type: ignore[no-any-return]
+        choice = Choice(text=[message["content"] or ""], refusal=message["refusal"], finish_reason=finish)
+        keep_to_format(wanted, choice)
+        return choice.text[0]
+
     def _separate_reasoning(self, message: dict[str, Any], content: Any, reason: str | None) -> None:
         """Leaves `content` as text or null, and puts reasoning from wherever it was into `reasoning_content`."""
         thoughts = [message.pop("reasoning_content", None), message.pop("reasoning", None)]
@@ -167,22 +182,15 @@ class _Choice:
         if not isinstance(raw, dict):
             raise BadAnswer("a tool call of the answer is no object")
         kept = {key: value for key, value in raw.items() if key != "index" and _says_something(value)}
-        kept["id"] = raw.get("id") or self._stable_id(position)
+        kept["id"] = raw.get("id") or made_id("call_", self.completion_id, self.index, position)
         if "custom" in kept and "function" not in kept:
             return {**kept, "type": "custom"}
         function = raw.get("function")
         if not isinstance(function, dict) or not function.get("name"):
             raise BadAnswer("a tool call of the answer names no function")
-        arguments = function.get("arguments") or "{}"
-        if not isinstance(arguments, str):
-            arguments = orjson.dumps(arguments).decode()
         kept["type"] = raw.get("type") or "function"
-        kept["function"] = {"name": function["name"], "arguments": arguments}
+        kept["function"] = {"name": function["name"], "arguments": arguments_json(function.get("arguments"))}
         return kept
-
-    def _stable_id(self, position: int) -> str:
-        seed = f"{self.completion_id}/{self.index}/{position}"
-        return "call_" + sha256(seed.encode()).hexdigest()[:24]
 
 
 def _text_of(part: Any) -> str:
