@@ -132,6 +132,11 @@ def _prepare_sqlite(engine: AsyncEngine, clock: Callable[[], float], begin: str,
             cursor.execute(f"PRAGMA {setting}")
         cursor.close()
 
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def on_cancel(connection: Any, _record: object, _error: object) -> None:
+        # Closing alone would keep the write lock until the cancelled statement is collected as garbage.
+        connection.rollback()
+
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)

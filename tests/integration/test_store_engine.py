@@ -1,0 +1,181 @@
+"""The database itself: schema, locks, full disks, several processes, a server that is away."""
+
+import asyncio
+import fcntl
+import sqlite3
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from ledger_help import filled_batch, new_jobs, new_worker, open_batch, singles, succeeded
+from sqlalchemy import Connection, create_engine, make_url
+
+from models.store import Store, StoreBusy, StoreUnavailable, engine, open_store
+from models.tables import Job
+
+WRITER = Path(__file__).parent.parent / "standins" / "write_to_ledger.py"
+
+
+def difference(connection: Connection) -> list[Any]:
+    return list(compare_metadata(MigrationContext.configure(connection), Job.metadata))
+
+
+async def test_the_revisions_make_exactly_the_tables_that_the_code_declares(
+    store: Store, ledger_url: str | None, tmp_path: Path
+) -> None:
+    url = make_url(ledger_url or f"sqlite:///{tmp_path / 'ledger.db'}")
+    bound = create_engine(url if ledger_url is None else url.set(drivername="postgresql+psycopg"))
+    with bound.connect() as connection:
+        assert difference(connection) == []
+    bound.dispose()
+
+
+async def test_the_schema_is_current_after_migrating_and_migrating_again_is_harmless(store: Store) -> None:
+    assert await store.schema_is_current()
+    await asyncio.gather(store.migrate(), store.migrate())
+    assert await store.schema_is_current()
+
+
+async def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
+    async with open_store(None, tmp_path / "new" / "folder") as store:
+        batch_id, _ = await open_batch(store, 1)
+    async with open_store(None, tmp_path / "new" / "folder") as store:
+        assert await store.latest_batch() == batch_id
+
+
+async def test_the_injected_clock_rules_on_sqlite(tmp_path: Path) -> None:
+    now = [1000.0]
+    async with open_store(None, tmp_path, clock=lambda: now[0]) as store:
+        ids = await singles(store, 1, not_before=2000.0)
+        worker = await new_worker(store, lease_s=5000)
+        assert await store.start(worker, ids) == []
+        now[0] = 2000.0
+        assert len(await store.start(worker, ids)) == 1
+        assert await store.now() == 2000.0
+
+
+async def test_a_commit_survives_power_loss_and_readers_do_not_wait_for_writers(tmp_path: Path) -> None:
+    async with open_store(None, tmp_path) as store:
+        async with store._db.write() as connection:
+            modes = [
+                (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
+                for name in ("synchronous", "journal_mode")
+            ]
+            assert modes == [2, "wal"]
+            assert await store.lanes() == []
+
+
+async def test_a_program_that_holds_the_lock_makes_the_store_busy_not_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SQLITE_TIMEOUT_S", 0.05)
+    async with open_store(None, tmp_path) as store:
+        batch_id, _ = await filled_batch(store, 1)
+        other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy, match=r"ledger\.db is locked by another program"):
+            await store.open_batch(batch_id, 1)
+        assert await store.batch_view(batch_id) is not None
+        other.execute("ROLLBACK")
+        other.close()
+        await store.open_batch(batch_id, 1)
+
+
+async def test_a_process_that_keeps_its_turn_too_long_makes_the_store_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SQLITE_TIMEOUT_S", 0.05)
+    async with open_store(None, tmp_path) as store:
+        with (tmp_path / "ledger.db.lock").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(StoreBusy, match="another process has been writing"):
+                await singles(store, 1)
+        await singles(store, 1)
+
+
+async def test_a_full_disk_is_said_plainly_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    async with open_store(None, tmp_path) as store:
+        batch_id, _ = await filled_batch(store, 1)
+        async with store._db.write() as connection:
+            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar()
+            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        jobs = await new_jobs(store, 500)
+        with pytest.raises(StoreBusy, match="is full; free some space"):
+            await store.add_jobs(batch_id, jobs)
+        assert await store.existing([each.id for each in jobs]) == {}
+        async with store._db.write() as connection:
+            await connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+        await store.add_jobs(batch_id, jobs)
+
+
+async def test_two_processes_that_write_at_once_take_turns(tmp_path: Path) -> None:
+    async with open_store(None, tmp_path):
+        pass
+    command = [sys.executable, str(WRITER), str(tmp_path), "100"]
+    root = str(Path(__file__).parents[2])
+    writers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": root})
+        for _ in range(2)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    printed = [writer.communicate(timeout=60)[0].split() for writer in writers]
+
+    assert [writer.returncode for writer in writers] == [0, 0]
+    commits = sorted((float(at), who) for who, times in enumerate(printed) for at in times)
+    assert len(commits) == 200
+    turns = sum(before[1] != after[1] for before, after in pairwise(commits))
+    assert turns > 100
+
+
+async def test_tasks_that_write_at_once_all_succeed(store: Store) -> None:
+    made = await asyncio.gather(*(open_batch(store, 20) for _ in range(20)))
+    assert len(await store.lanes()) == len(made)
+
+
+async def test_a_cancelled_write_leaves_the_store_usable(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 300)
+    worker = await new_worker(store)
+    jobs = await store.start(worker, ids)
+    outcomes = [succeeded(job) for job in jobs]
+    for wait_s in (0.0, 0.001, 0.003, 0.01):
+        write = asyncio.create_task(store.settle(worker, outcomes))
+        await asyncio.sleep(wait_s)
+        write.cancel()
+        await asyncio.gather(write, return_exceptions=True)
+    await store.settle(worker, outcomes)
+    view = await store.batch_view(batch_id)
+    assert view is not None and sum(view.counts.values()) == view.total == view.by_deployment[0].answered
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://somebody:hunter2@127.0.0.1:1/ledger", "127.0.0.1:1/ledger cannot be reached"),
+        ("mysql://somebody:hunter2@127.0.0.1/ledger", "only postgresql:// is supported"),
+        ("hunter2", "cannot be read"),
+    ],
+)
+async def test_a_database_that_is_away_is_one_clear_sentence_without_the_password(
+    url: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreUnavailable, match=words) as raised:
+        async with open_store(url, tmp_path):
+            pass
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_data_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable, match=r"data folder .* cannot be used"):
+        async with open_store(None, tmp_path / "file" / "data"):
+            pass
