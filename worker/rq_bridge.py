@@ -238,18 +238,6 @@ class Bridge:
                 log.warning("RQ commands cannot reach this worker: no connection to Redis. Trying again.")
                 await asyncio.sleep(RECONNECT_S)
 
-    @staticmethod
-    async def forget_worker(redis: Redis, worker_name: str) -> None:
-        """Delete everything that a dead worker left in RQ's keys."""
-        await forget_executions(redis, worker_name)
-        worker_key = _worker_key(worker_name)
-        async with redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(worker_key, f"{worker_key}:executions")
-            pipeline.srem(REDIS_WORKER_KEYS, worker_key)
-            for queue in QUEUES:
-                pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, worker_key)
-            await pipeline.execute()
-
     def _understand(self, payload: bytes) -> Command | None:
         try:
             command = json.loads(payload)
@@ -283,6 +271,18 @@ async def forget_executions(redis: Redis, worker_name: str) -> None:
     entries = list(await redis.smembers(f"{_worker_key(worker_name)}:executions"))
     for start in range(0, len(entries), CLOSE_MAX):
         await forget(args=(RQ_KEY_PREFIX, worker_name, *entries[start : start + CLOSE_MAX]))
+
+
+async def forget_worker(redis: Redis, worker_name: str) -> None:
+    """Delete everything that a dead worker left in RQ's keys."""
+    await forget_executions(redis, worker_name)
+    worker_key = _worker_key(worker_name)
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.delete(worker_key, f"{worker_key}:executions")
+        pipeline.srem(REDIS_WORKER_KEYS, worker_key)
+        for queue in QUEUES:
+            pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, worker_key)
+        await pipeline.execute()
 
 
 def _worker_key(worker_name: str) -> str:

@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from models.keys import JOB_FUNCTION, QUEUES
 from models.state import Priority
 from models.tickets import DESCRIPTION, FAILURE_TTL_S, is_ticket, stage, staged_ids, ticket_data, unstage
-from worker.rq_bridge import EXECUTION_TTL_S, Bridge
+from worker.rq_bridge import EXECUTION_TTL_S, Bridge, forget_worker
 
 WORKER = "bridge"
 BULK = Priority.BULK
@@ -345,7 +345,7 @@ async def test_a_dead_worker_is_forgotten_with_all_it_had_started(
     await dead.claim(1)
     await stage(redis, bulk("shared"))
     assert await alive.claim(1) == ["shared"]
-    await Bridge.forget_worker(redis, "dead")
+    await forget_worker(redis, "dead")
     (execution,) = alive.executions
     assert await keys_besides_the_queues(redis) == {
         "rq:job:shared",
@@ -359,7 +359,7 @@ async def test_a_dead_worker_is_forgotten_with_all_it_had_started(
 
 
 async def test_forgetting_an_unknown_worker_is_harmless(redis: Redis) -> None:
-    await Bridge.forget_worker(redis, "never heard of")
+    await forget_worker(redis, "never heard of")
     assert await keys_besides_the_queues(redis) == set()
 
 
