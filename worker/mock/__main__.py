@@ -23,7 +23,8 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     except OSError as error:
-        sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {reason}.\n")
         return 2
     return 0
 
@@ -32,10 +33,17 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="understudy mock", description="Fake providers with scripted failures.")
     parser.add_argument("--config", type=Path, help="TOML script; without it everything is answered")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8090, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--ready-file", type=Path, help="where to write the URL once it listens")
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when standard input closes")
     return parser.parse_args()
+
+
+def _port(text: str) -> int:
+    """Checked here, because the event loop takes 70000 for 4464."""
+    if not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
+    return int(text)
 
 
 async def _serve(config: MockConfig, options: argparse.Namespace) -> None:
@@ -47,7 +55,7 @@ async def _serve(config: MockConfig, options: argparse.Namespace) -> None:
         threading.Thread(target=_until_closed, args=(loop, stop), name="parent", daemon=True).start()
     async with running_mock(config, options.host, options.port) as mock:
         if options.ready_file:
-            _write_whole(options.ready_file, mock.url)
+            _announce(options.ready_file, mock.url)
         sys.stderr.write(f"listening on {mock.url}\n")
         sys.stderr.flush()
         await stop.wait()
@@ -60,11 +68,14 @@ def _until_closed(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     loop.call_soon_threadsafe(stop.set)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _announce(path: Path, url: str) -> None:
     """Whoever waits for the file never reads half of it."""
     partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(url, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"The ready file {path} cannot be written: {error.strerror}.") from None
 
 
 if __name__ == "__main__":
