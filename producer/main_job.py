@@ -60,7 +60,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
     _check_output(options.output)
     display = Display(console)
-    async with open_stack(settings, f"understudy run {options.source.name}") as stack:
+    async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()
         job = await begin(
             stack.store,
@@ -82,7 +82,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         if total.open:
             return _stopped_early(console, options, total, blocked)
         lines = await write_output(stack.store, job.batches, options.output)
-        latency = await stack.store.latency_percentiles(job.batches)
+        latency = await stack.store.latency_percentiles(job.batches[0])
         if options.as_json:
             _print_json(options, job, total, views)
         console.print()

@@ -21,8 +21,8 @@ from models.store import Store
 from producer.intake import BadLine, Shape, identity_of, read_jobs
 
 SLICE = 2_000
-HOPELESS = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER})
-"""Failures that a rerun does not try again: the same request would be refused again."""
+WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER}
+"""What a rerun tries again; of the others, the same request would be refused again."""
 
 
 ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
@@ -140,7 +140,7 @@ async def retry_failed(store: Store, batch_id: str) -> str | None:
         source=view.source,
     )
     total = 0
-    async for jobs in _in_slices(store.failed_jobs(batch_id)):
+    async for jobs in _in_slices(store.failed_jobs(batch_id, WORTH_A_RETRY)):
         if not total:
             await store.create_batch(retry)
         for job in jobs:

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.ids import new_id
+from models.redis_check import check_redis
 from models.settings import Settings
 from models.store import Store, open_store
-from producer.embedded import check_redis, data_lock, embedded_redis
+from producer.embedded import embedded_redis
+from producer.locks import data_lock
 
 TOO_SOON_S = 5.0
 TOO_OFTEN = 3
@@ -39,17 +41,20 @@ class Stack:
 
 
 @asynccontextmanager
-async def open_stack(settings: Settings, command: str) -> AsyncIterator[Stack]:
+async def open_stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
     """The queue and the ledger. Without REDIS_URL the data folder is locked and an embedded server is started.
 
-    Raises DataLocked, QueueUnavailable, StoreUnavailable.
+    Raises DataFolderBusy, QueueUnavailable, StoreUnavailable.
     """
     async with AsyncExitStack() as stack:
         alone = settings.redis_url is None
         if alone:
-            stack.enter_context(data_lock(settings.data, command))
-        url = settings.redis_url or await stack.enter_async_context(embedded_redis(settings.data))
-        await check_redis(url)
+            stack.enter_context(data_lock(settings.data))
+        url = settings.redis_url
+        if url is None:
+            url = await stack.enter_async_context(embedded_redis(settings.data))
+        for warning in await check_redis(url):
+            say(warning)
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
         if alone and settings.database_url is None:
             await store.rescue_all()

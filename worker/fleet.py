@@ -147,7 +147,10 @@ class Fleet:
             await store.enable(*self._mended[-1])
             self._mended.pop()
         while self._unshared:
-            await store.set_aside(self._unshared[-1])
+            row = self._unshared[-1]
+            await store.set_aside(
+                row.provider, row.key, row.model, row.failure, row.reason, row.fingerprint, row.probe_at
+            )
             self._unshared.pop()
         aside = {}
         for row in await store.set_aside_list():

@@ -1,1 +1,254 @@
-"""Fleet-wide limits, held in Redis: requests, tokens, calls in flight, cooldowns."""
+"""Fleet-wide limits, held in Redis: requests, tokens, calls in flight, cooldowns, breakers.
+
+Each question is one atomic script (`worker.limits_scripts`) and is answered with a start time. Limits of requests and
+tokens are virtual schedules (GCRA) with a burst of one second; calls in flight are counted per worker and end with
+its lease, so a killed worker leaks nothing. Cooldowns have three scopes: (account, model), account, and (provider,
+model), which is the breaker.
+
+    LimitsUnavailable   Redis cannot be asked; no new call may start
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import NoScriptError, RedisError
+
+from models import keys
+from models.failure import Scope
+from worker import limits_scripts as scripts
+from worker.coalesce import Coalescer
+
+TOGETHER = 100
+FIRST_COOLDOWN_S = 2.0
+LONGEST_DOUBLING_S = 60.0
+COOLDOWN_BOUNDS_S = (0.05, 86_400.0)
+
+
+class LimitsUnavailable(Exception):
+    """Redis cannot be asked."""
+
+
+class Hold(StrEnum):
+    """What keeps a call from starting: our own pacing, or the provider's refusal."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    IN_FLIGHT = "in_flight"
+    COOLDOWN = "cooldown"
+    BREAKER = "breaker"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Provider, model and credential. `account` is unique over providers, e.g. `openai:main`."""
+
+    provider: str
+    model: str
+    key: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A deployment with its limits; None: no limit is known."""
+
+    deployment: Deployment
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns that no answer has ended yet."""
+
+    candidate: Candidate
+    wait_s: float
+    tokens: int
+    streak: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nothing was reserved. `until` is the earliest start in unix seconds of Redis' clock."""
+
+    until: float
+    hold: Hold
+    deployment: Deployment
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be picked now."""
+
+    starts: int
+    cooled_for_s: float | None
+
+
+NO_LIMIT = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    script: str
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
+
+
+class Limiter:
+    """One worker's view of the fleet's limits. Questions of one moment share a round trip."""
+
+    def __init__(
+        self,
+        redis: redis.asyncio.Redis,
+        worker_id: str,
+        *,
+        max_wait_s: float = 1.0,
+        lease_s: float = 15.0,
+        now_ms: float | None = None,
+    ) -> None:
+        self._redis = redis
+        self._worker_id = worker_id
+        self._max_wait_ms = round(max_wait_s * 1000)
+        self._lease_ms = round(lease_s * 1000)
+        self.now_ms = now_ms  # set by tests; None is Redis' own clock
+        self._shas: dict[str, str] = {}
+        self._flights: set[tuple[str, str]] = set()
+        self._asked: Coalescer[_Command, Any] = Coalescer(self._execute, max_items=TOGETHER, max_delay_s=0.0)
+
+    async def reserve(self, candidates: Sequence[Candidate], tokens: int) -> Grant | Refusal:
+        """Reserve a call of about `tokens` tokens on the candidate that can start first, the earlier among equals.
+
+        Refused when none can start within `max_wait_s`. Raises LimitsUnavailable.
+        """
+        reply = await self._ask(
+            scripts.RESERVE,
+            [key for candidate in candidates for key in _keys(candidate.deployment)],
+            [self._worker_id, self._max_wait_ms, self._lease_ms, tokens, *_numbers(candidates)],
+        )
+        if reply[0] >= 0:
+            candidate = candidates[reply[0]]
+            self._flights.add((candidate.deployment.account, candidate.deployment.model))
+            return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2])
+        hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
+        reason = f"{_WORDS[hold]} at {deployment.provider}/{deployment.model}"
+        return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
+
+    async def release(self, grant: Grant, tokens_used: int | None) -> None:
+        """The call has ended. `tokens_used` corrects the reservation; None keeps it."""
+        await self._give_back(grant, 0, 0 if tokens_used is None else tokens_used - grant.tokens)
+
+    async def cancel(self, grant: Grant) -> None:
+        """The call was never made: give everything back."""
+        await self._give_back(grant, 1, -grant.tokens)
+
+    async def cool(self, deployment: Deployment, scope: Scope, for_s: float | None, reason: str) -> float:
+        """Nobody picks the scope for `for_s` seconds, or for twice as long as last time (2 s to 60 s) when None.
+
+        A longer cooldown is never shortened by a later, shorter one. Returns its end in unix seconds.
+        """
+        low, high = COOLDOWN_BOUNDS_S
+        length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
+        args = [length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason]
+        return float(await self._ask(scripts.COOL, [_cool_key(deployment, scope)], args)) / 1000
+
+    async def answered(self, grant: Grant) -> None:
+        """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
+        if grant.streak:
+            await self._ask(scripts.ANSWERED, _keys(grant.candidate.deployment)[2:], [])
+
+    async def outlook(self, candidates: Sequence[Candidate], horizon_s: float, tokens: int = 0) -> list[Outlook]:
+        """How many calls of `tokens` tokens each candidate could start within the horizon."""
+        reply = await self._ask(
+            scripts.OUTLOOK,
+            [key for candidate in candidates for key in _keys(candidate.deployment)],
+            [round(horizon_s * 1000), tokens, *_numbers(candidates)],
+        )
+        return [
+            Outlook(NO_LIMIT if starts < 0 else starts, cooled_ms / 1000 if cooled_ms > 0 else None)
+            for starts, cooled_ms in zip(reply[0::2], reply[1::2], strict=True)
+        ]
+
+    async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:
+        """Renew the lease of this worker's counts, by (account, model), and mend what a lost message left wrong."""
+        self._flights.update(in_flight)
+        if self._flights:
+            flights = sorted(self._flights)
+            counts = [in_flight.get(flight, 0) for flight in flights]
+            await self._ask(
+                scripts.BEAT, [keys.flight(*flight) for flight in flights], [self._worker_id, self._lease_ms, *counts]
+            )
+
+    async def _give_back(self, grant: Grant, requests: int, tokens: int) -> None:
+        candidate = grant.candidate
+        await self._ask(
+            scripts.RELEASE,
+            _keys(candidate.deployment)[:2],
+            [self._worker_id, self._lease_ms, requests, tokens, *_numbers([candidate])[:2]],
+        )
+
+    async def _ask(self, script: str, names: Sequence[str], args: Sequence[Any]) -> Any:
+        now = "" if self.now_ms is None else self.now_ms
+        reply = await self._asked.add(_Command(script, tuple(names), (now, *args)))
+        if isinstance(reply, Exception):
+            raise LimitsUnavailable(f"Redis refused a limiter script: {type(reply).__name__}") from reply
+        return reply
+
+    async def _execute(self, commands: Sequence[_Command]) -> list[Any]:
+        """One pipeline for all; a script that Redis lost (a restart, a wipe) is loaded again."""
+        try:
+            replies = await self._send(commands)
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                self._shas.clear()
+                lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                for index, reply in zip(lost, await self._send([commands[index] for index in lost]), strict=True):
+                    replies[index] = reply
+        except (RedisError, OSError) as error:
+            raise LimitsUnavailable(f"the limits in Redis cannot be read: {type(error).__name__}") from error
+        return replies
+
+    async def _send(self, commands: Sequence[_Command]) -> list[Any]:
+        for script in {command.script for command in commands} - self._shas.keys():
+            self._shas[script] = await self._redis.script_load(script)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.evalsha(self._shas[command.script], len(command.keys), *command.keys, *command.args)
+            return list(await pipeline.execute(raise_on_error=False))
+
+
+_WORDS = {
+    Hold.REQUESTS: "requests per minute are used up",
+    Hold.TOKENS: "tokens per minute are used up",
+    Hold.IN_FLIGHT: "all calls that may be in flight are",
+    Hold.COOLDOWN: "cooling after a refusal",
+    Hold.BREAKER: "resting after failures",
+}
+
+
+def _keys(deployment: Deployment) -> list[str]:
+    """Rate, flight, and the cooldowns of the three scopes, in the order that the scripts expect."""
+    return [
+        keys.rate(deployment.account, deployment.model),
+        keys.flight(deployment.account, deployment.model),
+        *(_cool_key(deployment, scope) for scope in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)),
+    ]
+
+
+def _cool_key(deployment: Deployment, scope: Scope) -> str:
+    if scope is Scope.PROVIDER:
+        return keys.cool(f"provider:{deployment.provider}:{deployment.model}")
+    if scope is Scope.ACCOUNT:
+        return keys.cool(f"account:{deployment.account}")
+    return keys.cool(f"model:{deployment.account}:{deployment.model}")
+
+
+def _numbers(candidates: Sequence[Candidate]) -> list[int]:
+    return [
+        limit or 0
+        for candidate in candidates
+        for limit in (candidate.requests_per_minute, candidate.tokens_per_minute, candidate.max_in_flight)
+    ]

@@ -19,6 +19,7 @@ from models.tickets import stage, staged_ids
 from worker.fleet import Fleet
 from worker.limits import Limiter, Outlook
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
+from worker.run import TYPICAL_OUTPUT_TOKENS
 
 AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
@@ -109,7 +110,8 @@ class Planner:
         steps = {str(step): step for view in views for step in view.chain.steps}
         candidates = {name: self._fleet.usable(step) for name, step in steps.items()}
         flat = [candidate for each in candidates.values() for candidate in each]
-        seen = iter(await self._limiter.outlook(flat, AHEAD_S) if flat else [])
+        tokens = _typical_tokens(views)
+        seen = iter(await self._limiter.outlook(flat, AHEAD_S, tokens) if flat else [])
         outlook = {name: _over_all_credentials(list(islice(seen, len(each)))) for name, each in candidates.items()}
         for step, count in (await self._waiting_for(waiting, outlook)).items():
             if step in outlook:
@@ -131,6 +133,12 @@ class _Ticket:
 
     lane: Lane
     seen_at: float
+
+
+def _typical_tokens(views: Sequence[LaneHeads]) -> int:
+    """What a call of these jobs reserves on average."""
+    heads = [head.tokens for view in views for head in view.heads]
+    return TYPICAL_OUTPUT_TOKENS + sum(heads) // max(len(heads), 1)
 
 
 def _over_all_credentials(seen: Sequence[Outlook]) -> StepOutlook:

@@ -144,7 +144,13 @@ def settle_jobs(dialect: str) -> tuple[Update, Given]:
     cancelled = and_(returns, job.c.cancel_requested)
     statement = (
         update(job)
-        .where(job.c.id == new.id, job.c.claim_no == new.claim_no, job.c.worker_id == bindparam("holder"), RUNNING)
+        .where(
+            job.c.id == new.id,
+            job.c.claim_no == new.claim_no,
+            job.c.worker_id == bindparam("holder"),
+            # Bound, so that SQLite finds each job by its id and does not search all running ones for each.
+            job.c.state == str(JobState.RUNNING),
+        )
         .values(
             state=case((cancelled, str(JobState.CANCELLED)), else_=new.state),
             worker_id=case((returns, None), else_=job.c.worker_id),

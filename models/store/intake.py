@@ -86,6 +86,14 @@ DELETE_BATCH = (
 BATCH_BY_IDENTITY = select(batch.c.id).where(batch.c.identity == bindparam("identity"))
 """The batch that was made from this input with these options."""
 
+BATCHES_BY_IDENTITY_PREFIX = select(batch.c.id, batch.c.identity).where(
+    batch.c.identity.startswith(bindparam("prefix"), autoescape=False)
+)
+"""The batches whose identity begins so: the runs into one output."""
+
+RETRY_OF = select(batch.c.id).where(batch.c.retry_of == bindparam("batch_id")).order_by(batch.c.created_at, batch.c.id)
+"""The batches that try a batch's failed jobs again."""
+
 LATEST_BATCH = (
     select(batch.c.id)
     .where(batch.c.tenant == bindparam("tenant"))
@@ -162,6 +170,23 @@ class Intake(Ledger):
     async def find_batch_by_identity(self, identity: str) -> str | None:
         async with self._db.read() as connection:
             return (await connection.execute(BATCH_BY_IDENTITY, {"identity": identity})).scalar()
+
+    async def find_runs(self, prefix: str) -> list[tuple[str, str]]:
+        """Id and identity of the batches whose identity begins with `prefix` (letters and digits only)."""
+        async with self._db.read() as connection:
+            rows = await connection.execute(BATCHES_BY_IDENTITY_PREFIX, {"prefix": prefix})
+            return [(row.id, row.identity) for row in rows]
+
+    async def retries_of(self, batch_id: str) -> list[str]:
+        """The retries of a batch, the retries of those, and so on, in this order."""
+        found: list[str] = []
+        waiting = [batch_id]
+        async with self._db.read() as connection:
+            while waiting:
+                retries = list((await connection.execute(RETRY_OF, {"batch_id": waiting.pop(0)})).scalars())
+                found += retries
+                waiting += retries
+        return found
 
     async def latest_batch(self, tenant: str = "default") -> str | None:
         async with self._db.read() as connection:

@@ -1,0 +1,225 @@
+"""The command line. Standard output carries data only; progress and prose go to standard error."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from models.redis_check import QueueUnavailable
+from models.routing import RouteOptions
+from models.settings import Settings, SettingsError, load_settings
+from models.store import StoreError, open_store
+from models.wire import RequestError
+from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
+from producer.intake import InputError, Shape
+from producer.locks import DataFolderBusy
+from producer.main_job import RunOptions
+from producer.main_job import run as run_main_job
+from producer.runs import BadInput, OtherRun
+from producer.stack import Workers, WorkersFailed, open_stack
+
+app = typer.Typer(
+    name="understudy",
+    help="Run LLM completions in bulk: a queue, a chain of providers per job, results that are never lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+BAD_LINES_SHOWN = 20
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Configuration file; default: understudy.toml here, if there is one.")
+]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder for the queue and the ledger; default .understudy.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+
+
+def console() -> Console:
+    """For people; data goes to standard output."""
+    return Console(stderr=True)
+
+
+def settings_from(config: Path | None, data: Path | None) -> Settings:
+    return load_settings(config, os.environ, data)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """A person's mistake or a missing service becomes one sentence and an exit code; a defect keeps its traceback."""
+    try:
+        yield
+    except BadInput as error:
+        _complain_about_lines(error)
+        raise typer.Exit(WRONG_USE) from None
+    except (SettingsError, RequestError, InputError, OtherRun, DataFolderBusy) as error:
+        raise _exit(error, WRONG_USE) from None
+    except (QueueUnavailable, StoreError, WorkersFailed) as error:
+        raise _exit(error, UNREACHABLE) from None
+    except FileNotFoundError as error:
+        raise _exit(f"{error.filename}: no such file", WRONG_USE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _exit(error: object, code: int) -> typer.Exit:
+    sys.stderr.write(f"understudy: {error}\n")
+    return typer.Exit(code)
+
+
+def _complain_about_lines(error: BadInput) -> None:
+    sys.stderr.write(f"understudy: {len(error.bad):,} bad lines, nothing was sent:\n")
+    for bad in error.bad[:BAD_LINES_SHOWN]:
+        sys.stderr.write(f"  line {bad.line}: {bad.reason}\n")
+    if len(error.bad) > BAD_LINES_SHOWN:
+        sys.stderr.write(f"  and {len(error.bad) - BAD_LINES_SHOWN:,} more\n")
+    if error.good:
+        sys.stderr.write(f"Mend them, or go on with the other {error.good:,} lines: --skip-bad\n")
+
+
+@contextmanager
+def _as_file(source: Path) -> Iterator[Path]:
+    """The input as a file; standard input is kept for as long as it is read, because it is read twice."""
+    if str(source) != "-":
+        with source.open("rb"):
+            yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="understudy-") as folder:
+        copy = Path(folder) / "standard-input.jsonl"
+        with copy.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+        yield copy
+
+
+Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL or CSV file; - for JSONL on standard input.")]
+Prompt = Annotated[str | None, typer.Option("--prompt", help="CSV: template of the prompt, columns in braces.")]
+System = Annotated[str | None, typer.Option("--system", help="System prompt put before every request.")]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Model or chain for lines that name none, e.g. openai/gpt-4o-mini.")
+]
+ChainName = Annotated[str | None, typer.Option("--chain", help="Chain for every line, whatever model it names.")]
+Fallback = Annotated[
+    list[str] | None, typer.Option("--fallback", help="Model to try next; may be given several times.")
+]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column that names a line.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N lines.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are wrong, and list them.")]
+Concurrency = Annotated[
+    int | None, typer.Option("--max-concurrency", min=1, max=10_000, help="Calls in flight per worker process.")
+]
+
+
+def shape_of(
+    prompt: str | None,
+    system: str | None,
+    id_column: str | None,
+    limit: int | None,
+    route: RouteOptions,
+) -> Shape:
+    return Shape(prompt=prompt, system=system, id_column=id_column, limit=limit, route=route)
+
+
+@app.command()
+def run(
+    source: Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the results: .jsonl or .csv.")],
+    prompt: Prompt = None,
+    system: System = None,
+    model: Model = None,
+    chain: ChainName = None,
+    fallback: Fallback = None,
+    id_column: IdColumn = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget an earlier run into this output and begin anew.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
+    max_concurrency: Concurrency = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run every prompt of INPUT through its chain of providers and write the results to a file.
+
+    Ctrl-C once finishes what is in flight and stops, twice stops at once. The same command again goes on where it
+    stopped: nothing that was answered is paid for again.
+    """
+    route = RouteOptions(model=model, chain=chain, fallbacks=tuple(fallback or ()))
+    shape = shape_of(prompt, system, id_column, limit, route)
+    with plain_errors():
+        settings = with_concurrency(settings_from(config, data), max_concurrency)
+        with _as_file(source) as path:
+            options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json)
+            code = asyncio.run(run_main_job(settings, options, console()))
+    raise typer.Exit(code)
+
+
+@app.command()
+def worker(
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
+    max_concurrency: Concurrency = None,
+    grace: Annotated[
+        float | None, typer.Option("--grace", min=0, help="Seconds that a stopping worker lets its calls finish.")
+    ] = None,
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """Work off the queue until stopped; with REDIS_URL and DATABASE_URL as one of many machines.
+
+    Without REDIS_URL the queue is a server of its own in the data folder. SIGTERM (or Ctrl-C) finishes what is in
+    flight within the grace period and gives the rest back; twice gives it back at once.
+    """
+    with plain_errors():
+        settings = with_concurrency(settings_from(config, data), max_concurrency, grace)
+        asyncio.run(_work(settings, workers, config))
+
+
+async def _work(settings: Settings, count: int, config: Path | None) -> None:
+    say = console().print
+    async with open_stack(settings, say) as stack:
+        workers = Workers(stack, count, config, lambda line: say(line, markup=False, highlight=False))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, workers.drain)
+        async with workers:
+            say(f"{count} worker processes of {settings.worker.max_concurrency} calls each; Ctrl-C stops")
+            await workers.ended()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def mock(context: typer.Context) -> None:
+    """Fake providers over real HTTP with scripted failures; `understudy mock --help` tells more."""
+    command = [sys.executable, "-P", "-m", "worker.mock", *context.args]
+    os.execv(sys.executable, command)
+
+
+@app.command()
+def migrate(config: Config = None, data: Data = None) -> None:
+    """Bring the database's schema up to date (SQLite does it by itself)."""
+    with plain_errors():
+        asyncio.run(_migrate(settings_from(config, data)))
+
+
+async def _migrate(settings: Settings) -> None:
+    async with open_store(settings.database_url, settings.data) as store:
+        await store.migrate()
+    console().print("The schema is up to date.")
+
+
+def with_concurrency(settings: Settings, max_concurrency: int | None, grace_s: float | None = None) -> Settings:
+    given = {"max_concurrency": max_concurrency, "grace_s": grace_s}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update=changed)})
+
+
+def main() -> None:
+    app()
