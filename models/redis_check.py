@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError, TimeoutError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 SAFE_POLICY = "noeviction"
 OLDEST_VERSION = (6, 2)
@@ -41,15 +42,21 @@ async def check_redis(url: str) -> list[str]:
             info = await redis.info()
     except ValueError:
         raise QueueUnavailable("REDIS_URL is not a Redis URL; write it as redis://host:6379/0") from None
-    except AuthenticationError:
-        raise QueueUnavailable(f"Redis at {where} refuses the password; correct REDIS_URL") from None
-    except TimeoutError:
-        raise QueueUnavailable(f"Redis at {where} does not answer within {CONNECT_TIMEOUT_S:g} s") from None
     except (RedisError, OSError) as error:
-        reason = "refuses INFO" if isinstance(error, RedisError) and "NOPERM" in str(error) else "cannot be reached"
-        raise QueueUnavailable(f"Redis at {where} {reason}; start it, correct REDIS_URL, or unset it") from None
+        raise QueueUnavailable(f"Redis at {where} {_why(error)}") from None
     _refuse_unfit(info, where)
     return _warnings(info, where)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return f"does not answer within {CONNECT_TIMEOUT_S:g} s; see that it is up and REDIS_URL is right"
+    if isinstance(error, NoPermissionError):
+        return "does not let this user run INFO; allow it"
+    # while it connects, redis-py wraps a refused password in a ConnectionError
+    if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
+        return "refuses the password; correct REDIS_URL"
+    return "cannot be reached; start it, correct REDIS_URL, or unset it"
 
 
 def _refuse_unfit(info: dict[str, Any], where: str) -> None:

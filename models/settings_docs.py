@@ -1,0 +1,142 @@
+"""Writes `docs/configuration.md` and `docs/understudy.schema.json` from the model, so that they cannot be wrong.
+
+python -m models.settings_docs
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from models.presets import PRESETS
+from models.settings import (
+    ApiKey,
+    ChainConfig,
+    LimitOverride,
+    Price,
+    Provider,
+    Section,
+    Settings,
+    StepConfig,
+    WorkerSettings,
+)
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE_NAME = "configuration.md"
+SCHEMA_NAME = "understudy.schema.json"
+
+SECTIONS: tuple[tuple[str, type[Section]], ...] = (
+    ("Top level", Settings),
+    ("`[providers.NAME]`", Provider),
+    ("`api_keys` of a provider", ApiKey),
+    ("`[[providers.NAME.limits]]`", LimitOverride),
+    ("`[providers.NAME.prices.MODEL]`", Price),
+    ("`[chains.NAME]`", ChainConfig),
+    ("`steps` of a chain", StepConfig),
+    ("`[worker]`", WorkerSettings),
+)
+
+HEAD = """# Configuration
+
+*Generated from `models/settings.py` by `python -m models.settings_docs`; edit that file, not this one.*
+
+Nothing is required: a provider of the catalog is there when its variable is set in the environment. For more, write
+`understudy.toml` in the working folder, or name a file with `--config`. `understudy.schema.json` beside this page is
+its JSON schema, for editors. A key that is not known is an error that names the nearest known one.
+
+```toml
+[providers.openai]
+api_keys = ["env.OPENAI_API_KEY", { name = "second", value = "file./run/secrets/openai-2", weight = 0.5 }]
+tokens_per_minute = 4_000_000
+
+[providers.local]
+kind = "openai"
+base_url = "http://127.0.0.1:11434/v1"
+models = ["llama3.3"]
+
+[chains.default]
+steps = ["openai/gpt-4o-mini", { model = "local/llama3.3", max_tokens = 800 }]
+```
+
+Secrets never stand in the file. A key's `value` says where its secret is: `env.NAME` (a variable), `file./path`
+(read again when the file changes), `cmd.program arguments` (its standard output, without a shell, asked again every
+five minutes). A literal key is refused.
+
+The environment wins over the file for `REDIS_URL` and `DATABASE_URL`; `--data` wins over `data`.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    return "\n".join([HEAD, *(line for title, section in SECTIONS for line in _section(title, section)), *_catalog()])
+
+
+def schema() -> str:
+    """The JSON schema of `understudy.toml`."""
+    return json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _section(title: str, section: type[Section]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield " ".join((section.__doc__ or "").split()) + "\n"
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    properties = section.model_json_schema()["properties"]
+    for name, field in section.model_fields.items():
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        yield f"| `{name}` | {_type(properties[name])} | {_default(field)} | {meaning} |"
+    yield ""
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in schema:
+        words = [_type(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(words))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return "failure class" if name == "FailureClass" else "table"
+    kind = schema.get("type")
+    if kind == "array":
+        return f"list of {_type(schema['items'])}"
+    if kind == "object":
+        named = schema.get("patternProperties", {"": schema.get("additionalProperties")})
+        return " or ".join(f"table of {_type(each or {})}s" for each in named.values()).replace("texts", "text")
+    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}.get(
+        str(kind), "any"
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default
+    if field.is_required():
+        return "required"
+    if default is None or default == () or default == {} or isinstance(default, Section):
+        return ""
+    return f"`{json.dumps(default, default=str)}`"
+
+
+def _catalog() -> Iterator[str]:
+    yield "## The catalog\n"
+    yield "Providers that need no `kind` and no `base_url`. Bare model names with these beginnings find their way.\n"
+    yield "| name | protocol | base URL | key variable | bare model names | note |"
+    yield "|---|---|---|---|---|---|"
+    for name, preset in PRESETS.items():
+        families = ", ".join(f"`{family}…`" for family in preset.families)
+        base_url = f"`{preset.base_url}`" if preset.base_url else "yours"
+        variable = f"`{preset.env}`" if preset.env else "none needed"
+        yield f"| {name} | {preset.kind} | {base_url} | {variable} | {families} | {preset.note} |"
+    yield ""
+
+
+def main() -> None:
+    (DOCS / PAGE_NAME).write_text(page(), encoding="utf-8")
+    (DOCS / SCHEMA_NAME).write_text(schema(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
