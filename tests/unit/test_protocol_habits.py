@@ -96,6 +96,21 @@ def test_an_older_claude_answers_in_a_schema_by_a_forced_tool() -> None:
     assert request["tools"][0]["input_schema"] == SCHEMA and "output_config" not in request
 
 
+@pytest.mark.parametrize(
+    "protocol, model", [("anthropic", "claude-opus-5-5"), ("bedrock", "anthropic.claude-fable-5-1")]
+)
+def test_a_claude_that_always_thinks_cannot_be_forced_to_a_call(protocol: str, model: str) -> None:
+    with pytest.raises(CannotExpress, match="tool_choice"):
+        wire(protocol, model, tools=[TOOL], tool_choice="required")
+
+
+def test_on_bedrock_such_a_claude_answers_in_a_schema_without_a_tool() -> None:
+    request = wire("bedrock", "anthropic.claude-opus-5-5", response_format=JSON_SCHEMA)
+    structure = request["outputConfig"]["textFormat"]["structure"]
+    assert orjson.loads(structure["jsonSchema"]["schema"])["properties"] == SCHEMA["properties"]
+    assert "toolConfig" not in request
+
+
 def test_a_forced_tool_leaves_the_callers_tools_callable() -> None:
     request = wire("bedrock", NOVA, response_format=JSON_SCHEMA, tools=[TOOL])
     assert request["toolConfig"]["toolChoice"] == {"any": {}}
@@ -201,11 +216,17 @@ def test_cache_writes_are_summed_from_their_lifetimes_when_only_those_are_given(
 # Signatures of reasoning
 
 
-def follow_up(protocol: str, answer: Answer) -> dict[str, Any]:
+MODELS = {"anthropic": "claude-sonnet-4-5", "gemini": "gemini-3-pro", "bedrock": NOVA, "openai": "gpt-x"}
+
+
+def signed_by(maker: str) -> Answer:
+    return read(maker, SIGNED[maker], MODELS[maker])
+
+
+def follow_up(protocol: str, answer: Answer, model: str = "") -> dict[str, Any]:
     message = choice_of(answer)["message"]
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in message["tool_calls"]]
-    model = {"anthropic": "claude-sonnet-4-5", "gemini": "gemini-3-pro", "bedrock": NOVA, "openai": "gpt-x"}[protocol]
-    return wire(protocol, model, messages=[HI, message, *results], tools=[TOOL])
+    return wire(protocol, model or MODELS[protocol], messages=[HI, message, *results], tools=[TOOL])
 
 
 SIGNED = {
@@ -245,17 +266,22 @@ SIGNED = {
 @pytest.mark.parametrize("to", ["openai", "anthropic", "gemini", "bedrock"])
 @pytest.mark.parametrize("made_by", list(SIGNED))
 def test_signatures_return_to_who_made_them_and_reach_nobody_else(made_by: str, to: str) -> None:
-    request = orjson.dumps(follow_up(to, read(made_by, SIGNED[made_by])))
+    request = orjson.dumps(follow_up(to, signed_by(made_by)))
     assert (b"SECRET-SIGN" in request) is (made_by == to)
 
 
+@pytest.mark.parametrize("maker, model", [("anthropic", "claude-opus-4-5"), ("bedrock", "amazon.nova-pro-v1:0")])
+def test_signed_reasoning_does_not_reach_another_model_of_its_maker(maker: str, model: str) -> None:
+    assert b"SECRET" not in orjson.dumps(follow_up(maker, signed_by(maker), model))
+
+
 def test_thinking_comes_back_as_it_was_and_first() -> None:
-    blocks = follow_up("anthropic", read("anthropic", SIGNED["anthropic"]))["messages"][1]["content"]
+    blocks = follow_up("anthropic", signed_by("anthropic"))["messages"][1]["content"]
     assert blocks[:2] == SIGNED["anthropic"]["content"][:2] and blocks[2]["type"] == "tool_use"
 
 
 def test_gemini_3_gets_the_agreed_word_in_place_of_a_signature_it_never_made() -> None:
-    request = follow_up("gemini", read("bedrock", SIGNED["bedrock"]))
+    request = follow_up("gemini", signed_by("bedrock"))
     assert request["contents"][1]["parts"][0]["thoughtSignature"] == "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 
 

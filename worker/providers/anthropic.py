@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -43,6 +44,8 @@ IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 OWN_PARAMETERS = ("cache_control", "container", "inference_geo", "mcp_servers", "thinking", "top_k")
 """Anthropic's own, passed on as they are: a step of a chain may set them."""
 
+THINKING = ("thinking", "redacted_thinking")
+
 FINISH_REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -66,7 +69,7 @@ class AnthropicAdapter:
             "model": call.model,
             "max_tokens": _max_tokens(call.model, parameters.max_tokens()),
             "system": [_block(text) for text in conversation.system],
-            "messages": [_message(turn) for turn in conversation.turns],
+            "messages": [_message(turn, call.model) for turn in conversation.turns],
             **_tools(call.model, parameters, wanted),
             "output_config": _output_config(call.model, parameters, wanted),
             **claude.sampling(call.model, parameters, thinking=_thinks(call.body)),
@@ -88,8 +91,10 @@ class AnthropicAdapter:
         if isinstance(blocks, str):
             blocks = [{"type": "text", "text": blocks}]
         if not isinstance(blocks, list):
-            raise BadAnswer("the answer has no content", body=body)
+            raise BadAnswer("The answer has no content.", body=body)
         choice = _read(blocks, content)
+        if thinking := _leading_thinking(blocks):
+            choice.extra = {"anthropic": {"model": call.model, "thinking": thinking}}
         choice.raw_finish = string(body.get("stop_reason"))
         choice.finish_reason = FINISH_REASONS.get(choice.raw_finish)
         if choice.raw_finish == "refusal":
@@ -127,16 +132,18 @@ def _output_config(model: str, parameters: Parameters, wanted: Format | None) ->
     return config
 
 
-def _message(turn: Turn) -> dict[str, Any]:
+def _message(turn: Turn, model: str) -> dict[str, Any]:
     """Results of tools must come first in the turn after the calls; thinking must come first in the assistant's."""
     results = [_block(block) for block in turn.blocks if isinstance(block, ToolResult)]
     others = [_block(block) for block in turn.blocks if not isinstance(block, ToolResult)]
-    return {"role": turn.role, "content": _thinking(turn) + results + others}
+    return {"role": turn.role, "content": _thinking(turn, model) + results + others}
 
 
-def _thinking(turn: Turn) -> list[Any]:
-    blocks = sequence(mapping(turn.extra.get("anthropic")).get("thinking"))
-    return [block for block in blocks if mapping(block).get("type") in ("thinking", "redacted_thinking")]
+def _thinking(turn: Turn, model: str) -> list[Any]:
+    """Signed thinking is valid only for the model that it came from."""
+    own = mapping(turn.extra.get("anthropic"))
+    blocks = sequence(own.get("thinking")) if own.get("model") == model else []
+    return [block for block in blocks if mapping(block).get("type") in THINKING]
 
 
 def _block(block: Block) -> dict[str, Any]:
@@ -184,6 +191,7 @@ def _tools(model: str, parameters: Parameters, wanted: Format | None) -> dict[st
     parallel = parameters.take("parallel_tool_calls")
     if not tools:
         return {}
+    claude.check_tool_choice(model, choice)
     wire_choice = _tool_choice(choice)
     if parallel is False and choice.mode != "none":
         wire_choice["disable_parallel_tool_use"] = True
@@ -212,22 +220,21 @@ def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
 def _read(blocks: list[Any], content: bytes) -> Choice:
     """Calls that Anthropic runs by itself (`server_tool_use`, `mcp_tool_use` and their results) are left out."""
     choice = Choice()
-    thinking = []
     for index, block in enumerate(map(mapping, blocks)):
         match block.get("type"):
             case "text":
                 choice.text.append(string(block.get("text")))
             case "thinking":
                 choice.reasoning.append(string(block.get("thinking")))
-                thinking.append(block)
-            case "redacted_thinking":
-                thinking.append(block)
             case "tool_use":
                 call_id = string(block.get("id")) or made_id("toolu_", content, index)
                 choice.call(call_id, string(block.get("name")), block.get("input"))
-    if thinking:
-        choice.extra = {"anthropic": {"thinking": thinking}}
     return choice
+
+
+def _leading_thinking(blocks: list[Any]) -> list[Any]:
+    """What can be put back where it was: thinking between texts has lost its place in a chat completion."""
+    return list(takewhile(lambda block: mapping(block).get("type") in THINKING, blocks))
 
 
 def _usage(usage: dict[str, Any]) -> Usage:

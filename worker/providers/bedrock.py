@@ -34,7 +34,15 @@ from worker.providers.messages import (
     read_conversation,
 )
 from worker.providers.parameters import Parameters, Tool, ToolChoice
-from worker.providers.structured import JSON_INSTRUCTION, Format, conclude, format_of, read_format, with_answer_tool
+from worker.providers.structured import (
+    JSON_INSTRUCTION,
+    Format,
+    conclude,
+    format_of,
+    loosened,
+    read_format,
+    with_answer_tool,
+)
 
 FORMATS = {
     "image/jpeg": "jpeg",
@@ -81,8 +89,9 @@ class BedrockAdapter:
             conversation.system.append(Text(JSON_INSTRUCTION))
         wire = {
             "system": list(_blocks(conversation.system)),
-            "messages": [{"role": turn.role, "content": list(_turn(turn))} for turn in conversation.turns],
-            "toolConfig": _tools(conversation, parameters, wanted),
+            "messages": [{"role": turn.role, "content": list(_turn(turn, call.model))} for turn in conversation.turns],
+            "toolConfig": _tools(call.model, conversation, parameters, wanted),
+            "outputConfig": _output_config(call.model, wanted),
             "inferenceConfig": _inference(call.model, parameters),
             **{name: parameters.take(name) for name in OWN_PARAMETERS},
         }
@@ -99,8 +108,8 @@ class BedrockAdapter:
         body = parse_object(content)
         blocks = mapping(mapping(body.get("output")).get("message")).get("content")
         if not isinstance(blocks, list):
-            raise BadAnswer("the answer has no message", body=body)
-        choice = _read(blocks, content)
+            raise BadAnswer("The answer has no message.", body=body)
+        choice = _read(blocks, call.model, content)
         choice.raw_finish = string(body.get("stopReason"))
         choice.finish_reason = FINISH_REASONS.get(choice.raw_finish)
         answer = partial(
@@ -115,10 +124,11 @@ class BedrockAdapter:
         return conclude([choice], format_of(call.body), answer)
 
 
-def _turn(turn: Turn) -> Iterable[dict[str, Any]]:
-    """Reasoning of this provider comes back first, results of tools before what the user says beside them."""
-    for block in sequence(mapping(turn.extra.get("bedrock")).get("reasoning")):
-        yield {"reasoningContent": block}
+def _turn(turn: Turn, model: str) -> Iterable[dict[str, Any]]:
+    """Reasoning comes back first and only to its own model, results of tools before what the user says beside them."""
+    own = mapping(turn.extra.get("bedrock"))
+    if own.get("model") == model:
+        yield from ({"reasoningContent": block} for block in sequence(own.get("reasoning")))
     results = [block for block in turn.blocks if isinstance(block, ToolResult)]
     yield from _blocks(results)
     yield from _blocks(block for block in turn.blocks if not isinstance(block, ToolResult))
@@ -174,9 +184,23 @@ def _inference(model: str, parameters: Parameters) -> dict[str, Any]:
     return {name: value for name, value in config.items() if value is not None}
 
 
-def _tools(conversation: Conversation, parameters: Parameters, wanted: Format | None) -> dict[str, Any] | None:
+def _has_own_schema_output(model: str) -> bool:
+    return claude.is_claude(model) and claude.refuses_forced_tools(model)
+
+
+def _output_config(model: str, wanted: Format | None) -> dict[str, Any] | None:
+    """Only for models that cannot be forced to a tool: not every model and region has it."""
+    if wanted is None or wanted.schema is None or not _has_own_schema_output(model):
+        return None
+    schema = orjson.dumps(loosened(wanted.schema)).decode()
+    return {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": {"name": "answer", "schema": schema}}}}
+
+
+def _tools(
+    model: str, conversation: Conversation, parameters: Parameters, wanted: Format | None
+) -> dict[str, Any] | None:
     tools, choice = parameters.tools()
-    if wanted and wanted.schema is not None:
+    if wanted and wanted.schema is not None and not _has_own_schema_output(model):
         tools, choice = with_answer_tool(wanted, tools, choice)
     if not tools or choice.mode == "none":
         # Converse knows no "none": tools that must not be called are not offered, which it allows
@@ -185,6 +209,8 @@ def _tools(conversation: Conversation, parameters: Parameters, wanted: Format | 
             raise CannotExpress("messages have tool calls and no tool may be called: Converse requires tools then")
         parameters.take("parallel_tool_calls")
         return None
+    if claude.is_claude(model):
+        claude.check_tool_choice(model, choice)
     if any(tool.strict for tool in tools):
         parameters.dropped.append("tools.function.strict")
     return {"tools": [{"toolSpec": _tool(tool)} for tool in tools], "toolChoice": _tool_choice(choice)}
@@ -203,7 +229,7 @@ def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
     return {"any": {}} if choice.mode == "required" else {"auto": {}}
 
 
-def _read(blocks: list[Any], content: bytes) -> Choice:
+def _read(blocks: list[Any], model: str, content: bytes) -> Choice:
     """Calls that Bedrock runs by itself (`server_tool_use` and their results) are left out."""
     choice = Choice()
     reasoning = []
@@ -220,7 +246,7 @@ def _read(blocks: list[Any], content: bytes) -> Choice:
             call_id = string(call.get("toolUseId")) or made_id("tooluse_", content, index)
             choice.call(call_id, string(call.get("name")), call.get("input"))
     if reasoning:
-        choice.extra = {"bedrock": {"reasoning": reasoning}}
+        choice.extra = {"bedrock": {"model": model, "reasoning": reasoning}}
     return choice
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from worker.providers.base import CannotExpress
-from worker.providers.parameters import Parameters
+from worker.providers.parameters import Parameters, ToolChoice
 
 _VERSION = re.compile(r"claude(?:-[a-z]+)?-v?(\d{1,2})(?:[-.:](\d{1,2}))?(?!\d)")
 
@@ -38,6 +38,16 @@ def most_output(model: str) -> int:
 def has_schema_output(model: str) -> bool:
     """Whether it takes a schema for its answer and strict tools; older ones are made to answer by a forced tool."""
     return version_of(model) >= (4, 5)
+
+
+def refuses_forced_tools(model: str) -> bool:
+    """Models that always think answer 400 to a `tool_choice` that forces a call."""
+    return version_of(model) >= (5, 1)
+
+
+def check_tool_choice(model: str, choice: ToolChoice) -> None:
+    if choice.mode in ("required", "named") and refuses_forced_tools(model):
+        raise CannotExpress(f"tool_choice forces a call, which {model} refuses")
 
 
 def has_effort(model: str) -> bool:

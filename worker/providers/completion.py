@@ -41,10 +41,6 @@ class Choice:
             call["extra_content"] = extra
         self.tool_calls.append(call)
 
-    @property
-    def is_empty(self) -> bool:
-        return not ("".join(self.text) or self.tool_calls or self.images or self.refusal)
-
     def as_openai(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) or None, "refusal": self.refusal}
         optional = {
@@ -95,7 +91,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     """The JSON object of a response. Raises BadAnswer for anything else, and for an error that came as a success."""
     body = read_object(content)
     if body.get("error") or body.get("type") == "error":
-        raise BadAnswer("the answer is an error in spite of its status", body=body)
+        raise BadAnswer("The answer is an error in spite of its status.", body=body)
     return body
 
 

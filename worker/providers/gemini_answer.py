@@ -49,6 +49,7 @@ _VERTEX_NUMBERS = (*_NUMBERED, "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MALFO
 _IMAGE_SAFETY = 11
 """The last number on which both agree; source: the two services' published protocol buffers."""
 
+_TEXT_KEYS = frozenset({"text", "thought", "thoughtSignature"})
 _SNAKE = re.compile(r"_([a-z0-9])")
 _FREE = frozenset({"args", "response"})
 """Their content is the caller's own."""
@@ -76,16 +77,23 @@ def read(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
     )
     if not choices:
         _no_candidates(mapping(body.get("promptFeedback")), choices, answer)
-    if any(choice.is_empty and choice.finish_reason == "stop" for choice in choices):
-        raise BadAnswer("the answer stops without having said anything", answer=answer())
+    if any(map(_stops_with_nothing, candidates, choices)):
+        raise BadAnswer("The answer stops without having said anything.", answer=answer())
     return conclude(choices, format_of(call.body), answer)
+
+
+def _stops_with_nothing(candidate: dict[str, Any], choice: Choice) -> bool:
+    """A known fault of Gemini's: it stops at once, or after its thoughts, and a second try helps."""
+    parts = [mapping(part) for part in sequence(mapping(candidate.get("content")).get("parts"))]
+    spoken = any(part.get("text") or part.keys() - _TEXT_KEYS for part in parts if part.get("thought") is not True)
+    return choice.finish_reason == "stop" and not spoken
 
 
 def _no_candidates(feedback: dict[str, Any], choices: list[Choice], answer: Any) -> None:
     if feedback.get("blockReason") in (None, 0, "", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"):
-        raise BadAnswer("the answer has no candidates")
+        raise BadAnswer("The answer has no candidates.")
     choices.append(Choice(raw_finish=str(feedback["blockReason"]), finish_reason="content_filter"))
-    raise BadAnswer("the provider blocked the prompt", FailureClass.CONTENT_FILTER, feedback, answer())
+    raise BadAnswer("The provider blocked the prompt.", FailureClass.CONTENT_FILTER, feedback, answer())
 
 
 def _camel(value: Any) -> Any:
@@ -124,10 +132,11 @@ def _choice(candidate: dict[str, Any], reason: str, seed: str) -> Choice:
 
 
 def _read_content(choice: Choice, part: dict[str, Any]) -> None:
-    """What Google runs by itself (`executableCode`, `toolCall` and their results) is left out."""
+    """What Google runs by itself (`executableCode`, `toolCall` and their results) is left out, and so is sound."""
     (choice.reasoning if part.get("thought") is True else choice.text).append(string(part.get("text")))
     inline = mapping(part.get("inlineData"))
-    if string(inline.get("data")) and part.get("thought") is not True:
+    is_image = string(inline.get("mimeType")).startswith("image/")
+    if is_image and string(inline.get("data")) and part.get("thought") is not True:
         url = f"data:{string(inline.get('mimeType'))};base64,{inline['data']}"
         choice.images.append({"type": "image_url", "image_url": {"url": url}})
 

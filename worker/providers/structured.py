@@ -145,10 +145,10 @@ def keep_to_format(wanted: Format | None, choice: Choice) -> None:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise BadAnswer("the answer is not JSON, which response_format asked for") from None
+        raise BadAnswer("The answer is not JSON, which response_format asked for.") from None
     schema = {"type": "object"} if wanted.schema is None else wanted.schema
     if not _is_valid(schema, value):
-        raise BadAnswer("the answer does not keep to the schema of response_format")
+        raise BadAnswer("The answer does not keep to the schema of response_format.")
     choice.text = [text]
 
 
@@ -170,9 +170,9 @@ def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], 
         for choice in choices:
             if choice.finish_reason is None:
                 word = choice.raw_finish if _WORD.fullmatch(choice.raw_finish) else "which it does not name"
-                raise BadAnswer(f"the answer ended for a reason that is no answer ({word})")
+                raise BadAnswer(f"The answer ended for a reason that is no answer ({word}).")
             if choice.finish_reason == "tool_calls" and not choice.tool_calls:
-                raise BadAnswer("the answer ended for tool calls, but has none")
+                raise BadAnswer("The answer ended for tool calls, but has none.")
             keep_to_format(wanted, choice)
     except BadAnswer as bad:
         bad.answer = answer()
