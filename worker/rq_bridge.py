@@ -242,14 +242,14 @@ class Bridge:
         try:
             command = json.loads(payload)
             name, job_id = command["command"], command.get("job_id")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             log.warning("A message on this worker's RQ channel is not a command; ignored.")
             return None
         if name == "shutdown":
             return Shutdown()
-        if name in ("stop-job", "stop-execution") and job_id in self._executions:
+        if name in ("stop-job", "stop-execution") and isinstance(job_id, str) and job_id in self._executions:
             return StopJob(job_id)
-        log.warning("RQ command %r ignored: it does not concern a job that this worker runs.", name)
+        log.warning("An RQ command is ignored: it does not concern a job that this worker runs.")
         return None
 
     async def _close_ended(self) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uvloop
 from redis import Redis as SyncRedis
 from redis import SSLConnection
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.sentinel import SentinelConnectionPool
 from rq.connections import get_connection_kwargs
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
@@ -78,13 +79,15 @@ class RegisteredWorker(BaseWorker):
                     await bridge.beat()
                     return await self.main(redis, bridge, burst=burst)
             finally:
-                await forget_executions(redis, self.name)
+                # Without Redis there is nothing to hand back, and what `main` returned or raised must stay known.
+                with suppress(RedisError):
+                    await forget_executions(redis, self.name)
 
     def _sign_off(self) -> None:
         register_death: Callable[[], None] = self.register_death
         try:
             register_death()
-        except RedisConnectionError:
+        except RedisError:
             log.warning("Worker %s could not sign off: no connection to Redis. RQ forgets it in minutes.", self.name)
 
     def bootstrap(

@@ -202,15 +202,27 @@ async def test_executions_are_what_rq_says_this_worker_runs(redis_url: str, conn
         assert [execution.worker_name for execution in job.get_executions()] == [WORKER]
 
 
-async def test_rq_commands_reach_the_worker(redis_url: str, connection: Redis) -> None:
+NO_COMMANDS = [
+    b"\xff",
+    "[]",
+    "{}",
+    "[" * 100_000,
+    '{"command": "kill-horse"}',
+    '{"command": "stop-job"}',
+    '{"command": "stop-job", "job_id": ["job_a"]}',
+    '{"command": "stop-job", "job_id": "job_of_another"}',
+]
+
+
+async def test_rq_commands_reach_the_worker_and_nonsense_does_no_harm(redis_url: str, connection: Redis) -> None:
     async with AsyncRedis.from_url(redis_url) as redis, Bridge(redis, WORKER, time.time) as bridge:
         await stage(redis, TICKETS)
         commands = bridge.commands()
         first = asyncio.ensure_future(anext(commands))
         await until(lambda: subscribers(connection) == 1)
         await bridge.claim(1)
-        connection.publish(f"rq:pubsub:{WORKER}", "{}")
-        connection.publish(f"rq:pubsub:{WORKER}", '{"command": "stop-job", "job_id": "job_of_another"}')
+        for nonsense in NO_COMMANDS:
+            connection.publish(f"rq:pubsub:{WORKER}", nonsense)
         send_stop_job_command(connection, "job_a", serializer=JSONSerializer)
         assert await asyncio.wait_for(first, 5) == StopJob("job_a")
         send_shutdown_command(connection, WORKER)
@@ -270,3 +282,19 @@ async def until(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def test_a_worker_that_lost_redis_still_says_how_it_ended(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    class LosesRedis(RegisteredWorker):
+        async def main(self, redis: AsyncRedis, bridge: Bridge, *, burst: bool) -> int:
+            for lost in (redis, self.connection):
+                lost.connection_pool.connection_kwargs["path"] = "/nonexistent/redis.sock"
+            await redis.connection_pool.disconnect()
+            self.connection.connection_pool.disconnect()
+            redis.connection_pool.reset()
+            self.connection.connection_pool.reset()
+            return 1
+
+    with Redis.from_url(redis_url, retry=None) as own:
+        assert LosesRedis(list(QUEUES), name=WORKER, connection=own).work()
+    assert "could not sign off" in caplog.text
