@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import genai_prices
 from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelPrice, TieredPrices
 
 from models.settings import Price, Settings
 from worker.providers.base import Usage
@@ -11,6 +12,7 @@ from worker.providers.base import Usage
 PRICE_LIST_NAMES = {"gemini": "google", "vertex": "google", "bedrock": "aws", "xai": "x-ai"}
 """Presets whose provider has another id in the price list."""
 
+MILLION = 1_000_000
 Quote = Callable[[Usage], float | None]
 
 
@@ -26,7 +28,10 @@ class Pricing:
         deployment = (provider, preset, model)
         if deployment not in self._quotes:
             self._quotes[deployment] = self._quote(*deployment)
-        return self._quotes[deployment](usage)
+        try:
+            return self._quotes[deployment](usage)
+        except ValueError:  # counts that contradict each other; an answer must not be lost over its price
+            return None
 
     def _quote(self, provider: str, preset: str | None, model: str) -> Quote:
         configured = self._settings.providers.get(provider)
@@ -35,24 +40,17 @@ class Pricing:
 
 
 def _configured(price: Price) -> Quote:
-    cached_price = price.input if price.cached_input is None else price.cached_input
-
-    def cost(usage: Usage) -> float:
-        fresh = max(usage.input_tokens - usage.cached_tokens, 0)
-        micros = fresh * price.input + usage.cached_tokens * cached_price + usage.output_tokens * price.output
-        return micros / 1_000_000
-
-    return cost
+    cached = price.input if price.cached_input is None else price.cached_input
+    return _linear(0.0, price.input, cached, price.input, price.output)
 
 
 def _listed(name: str, model: str) -> Quote:
-    """Calculated by the list itself, which knows tiers and prices that change with the hour."""
     try:
         provider, listed = get_snapshot().find_provider_model(model, None, PRICE_LIST_NAMES.get(name, name), None)
     except LookupError:
         return lambda usage: None
 
-    def cost(usage: Usage) -> float | None:
+    def calculated(usage: Usage) -> float:
         counts = genai_prices.Usage(
             input_tokens=max(usage.input_tokens, usage.cached_tokens + usage.cache_write_tokens),
             output_tokens=usage.output_tokens,
@@ -60,5 +58,28 @@ def _listed(name: str, model: str) -> Quote:
             cache_write_tokens=usage.cache_write_tokens,
         )
         return float(listed.calc_price(counts, provider).total_price)
+
+    if not isinstance(listed.prices, ModelPrice) or any(
+        isinstance(price, TieredPrices) for price in vars(listed.prices).values()
+    ):
+        return calculated
+    # Without tiers and hours five calculations say everything, and spare 0.1 ms for each answer.
+    fixed = calculated(Usage())
+    samples = (
+        Usage(input_tokens=MILLION),
+        Usage(input_tokens=MILLION, cached_tokens=MILLION),
+        Usage(input_tokens=MILLION, cache_write_tokens=MILLION),
+        Usage(output_tokens=MILLION),
+    )
+    return _linear(fixed, *(calculated(sample) - fixed for sample in samples))
+
+
+def _linear(fixed: float, fresh: float, cached: float, written: float, output: float) -> Quote:
+    """US dollars per answer, and per million tokens of each kind."""
+
+    def cost(usage: Usage) -> float:
+        tokens = max(usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens, 0)
+        micros = tokens * fresh + usage.cached_tokens * cached + usage.cache_write_tokens * written
+        return fixed + (micros + usage.output_tokens * output) / MILLION
 
     return cost
