@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
-from genai_prices.data_snapshot import get_snapshot
-
 from models.presets import DEFAULT_REGION, PRESETS, Kind, Preset
 from models.settings import ApiKey, Provider, Settings
 
@@ -73,6 +71,8 @@ def window(model: str) -> int | None:
 
     Source: the offline tables of genai-prices. Names with a maker before a slash are looked up as OpenRouter's.
     """
+    from genai_prices.data_snapshot import get_snapshot  # 0.3 s that a command which asks for no window should not wait
+
     for reference, provider in ((model, None), (model.rpartition("/")[2], None), (model, "openrouter")):
         try:
             _, known = get_snapshot().find_provider_model(reference, None, provider, None)
