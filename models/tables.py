@@ -61,6 +61,12 @@ class Job(SQLModel, table=True):
             postgresql_where=text("state = 'queued' AND not_before > 0"),
         ),
         Index(
+            "ix_job_waiting",
+            "batch_id",
+            sqlite_where=text("state = 'queued' AND not_before > 0"),
+            postgresql_where=text("state = 'queued' AND not_before > 0"),
+        ),
+        Index(
             "ix_job_deadline",
             "expires_at",
             sqlite_where=text("state = 'queued'"),
@@ -79,7 +85,6 @@ class Job(SQLModel, table=True):
             postgresql_where=text("state = 'running'"),
         ),
         Index("ix_job_batch", "batch_id", "id"),
-        Index("ix_job_batch_custom_id", "batch_id", "custom_id"),
     )
 
     id: str = Field(primary_key=True)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     case,
     delete,
     exists,
+    func,
     insert,
     literal_column,
     or_,
@@ -148,8 +149,8 @@ def settle_jobs(dialect: str) -> tuple[Update, Given]:
             job.c.id == new.id,
             job.c.claim_no == new.claim_no,
             job.c.worker_id == bindparam("holder"),
-            # Bound, so that SQLite finds each job by its id and does not search all running ones for each.
-            job.c.state == str(JobState.RUNNING),
+            # Hidden from SQLite's planner, which would else search all running jobs for each given one.
+            func.coalesce(job.c.state, "") == str(JobState.RUNNING),
         )
         .values(
             state=case((cancelled, str(JobState.CANCELLED)), else_=new.state),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, or_, select
+from sqlalchemy import Row, bindparam, func, literal_column, or_, select
 
 from models.records import SINGLE, Head, Lane
 from models.state import BatchState, Priority
@@ -39,7 +39,9 @@ NEW_HEADS = (
 )
 """The jobs of a lane that wait for no time, oldest first."""
 
-NEXT_DUE = select(func.min(job.c.not_before)).where(QUEUED, job.c.not_before > 0, job.c.not_before > NOW)
+NEXT_DUE = select(func.min(job.c.not_before)).where(
+    QUEUED, job.c.not_before > literal_column("0"), job.c.not_before > NOW
+)
 """When the next put-back job may start."""
 
 QUEUED_UP_TO = select(func.count()).select_from(

@@ -71,7 +71,7 @@ DELETE_IDLE_LANES = delete(lane).where(tuple_(*lane.columns).in_(bindparam("lane
 
 
 def _end_slice(chosen: Select[tuple[str]], state: JobState) -> Update:
-    ids = chosen.order_by(job.c.id).limit(bindparam("most")).with_for_update(skip_locked=True, of=job)
+    ids = chosen.limit(bindparam("most")).with_for_update(skip_locked=True, of=job)
     return (
         update(job)
         .where(job.c.id.in_(ids))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, Select, bindparam, func, or_, select
+from sqlalchemy import Row, Select, bindparam, func, literal_column, or_, select
 
 from models.records import BatchView, DeploymentTally, OutputRow
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
@@ -53,7 +53,7 @@ RUNNING_OF_BATCH = select(func.count()).select_from(job).where(RUNNING, job.c.ba
 
 WAITS_OF_BATCH = (
     select(job.c.wait_reason)
-    .where(QUEUED, job.c.batch_id == bindparam("batch_id"), job.c.not_before > 0)
+    .where(QUEUED, job.c.batch_id == bindparam("batch_id"), job.c.not_before > literal_column("0"))
     .limit(WAITS_SAMPLE)
 )
 """Why some of the put-back jobs of a batch wait."""

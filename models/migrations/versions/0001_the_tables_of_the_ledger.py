@@ -105,7 +105,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_job_batch", "job", ["batch_id", "id"], unique=False)
-    op.create_index("ix_job_batch_custom_id", "job", ["batch_id", "custom_id"], unique=False)
     op.create_index(
         "ix_job_deadline",
         "job",
@@ -118,6 +117,14 @@ def upgrade() -> None:
         "ix_job_due",
         "job",
         ["not_before"],
+        unique=False,
+        sqlite_where=sa.text("state = 'queued' AND not_before > 0"),
+        postgresql_where=sa.text("state = 'queued' AND not_before > 0"),
+    )
+    op.create_index(
+        "ix_job_waiting",
+        "job",
+        ["batch_id"],
         unique=False,
         sqlite_where=sa.text("state = 'queued' AND not_before > 0"),
         postgresql_where=sa.text("state = 'queued' AND not_before > 0"),

@@ -1,0 +1,120 @@
+"""How long the ledger takes per job, at growing size: `python benchmarks/store.py [ROWS]`.
+
+SQLite in a temporary folder, and PostgreSQL in a database of its own when DATABASE_URL names a server.
+Prints microseconds per job (a group's time, divided), and milliseconds for what is read.
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import make_url
+
+from models.chain import Chain, Step
+from models.ids import new_id
+from models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
+from models.state import JobState
+from models.store import Store, open_store
+from models.tables import Worker
+
+CHAIN = Chain(steps=(Step(provider="lead", model="large"),))
+PROMPT = '{"messages":[{"role":"user","content":"' + "word " * 100 + '"}]}'
+ANSWER = '{"choices":[{"message":{"role":"assistant","content":"' + "word " * 200 + '"}}]}'
+GROUP = 200
+ADD_GROUP = 2_000
+
+
+def outcome(job: StartedJob) -> Settled:
+    attempt = AttemptRecord(new_id("att"), 1, 0, "lead", "large", "main", None, 200, 900, 1.0, cost_usd=0.001)
+    result = ResultRecord(200, ANSWER, provider="lead", model="large", key="main", latency_ms=900)
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, [attempt], result)
+
+
+async def timed(act: Callable[[], Awaitable[object]]) -> float:
+    start = time.perf_counter()
+    await act()
+    return time.perf_counter() - start
+
+
+async def measure(store: Store, rows: int) -> None:
+    batch_id, worker_id = new_id("batch"), new_id("worker")
+    deadline = time.time() + 86_400
+    await store.create_batch(NewBatch(batch_id, expires_at=deadline))
+    spent = {"add_jobs": 0.0, "start": 0.0, "settle": 0.0}
+    for first in range(0, rows, ADD_GROUP):
+        jobs = [NewJob(new_id("job"), PROMPT, CHAIN, f"line-{first + n}", first + n) for n in range(ADD_GROUP)]
+        spent["add_jobs"] += await timed(lambda jobs=jobs: store.add_jobs(batch_id, jobs))
+    await store.open_batch(batch_id, rows)
+    await store.register_worker(
+        Worker(id=worker_id, host="here", pid=1, concurrency=GROUP, started_at=0, lease_until=0), 3_600
+    )
+    (lane,) = [each for each in await store.lanes() if each.batch_id == batch_id]
+    settled = min(rows, 20_000)
+    for _ in range(0, settled, GROUP):
+        ids = [head.id for head in await store.heads(lane, GROUP)]
+        started: list[StartedJob] = []
+        start = time.perf_counter()
+        started = await store.start(worker_id, ids)
+        spent["start"] += time.perf_counter() - start
+        outcomes = [outcome(job) for job in started]
+        spent["settle"] += await timed(lambda outcomes=outcomes: store.settle(worker_id, outcomes))
+    report(store.dialect, "add_jobs", spent["add_jobs"] / rows)
+    report(store.dialect, "start", spent["start"] / settled)
+    report(store.dialect, "settle", spent["settle"] / settled)
+    reads: dict[str, Callable[[], Awaitable[object]]] = {
+        "lanes": store.lanes,
+        "heads (200)": lambda: store.heads(lane, 200),
+        "next_due": store.next_due,
+        "batch_view": lambda: store.batch_view(batch_id),
+        "latency_percentiles": lambda: store.latency_percentiles(batch_id),
+        "close_batches": store.close_batches,
+        "expire_slice (none)": store.expire_slice,
+        "rescue (none)": store.rescue,
+        "beat": lambda: store.beat(worker_id, 3_600),
+    }
+    for name, read in reads.items():
+        await read()
+        print(f"{store.dialect:<11} {name:<22} {await timed(read) * 1e3:>9.2f} ms")
+    await store.cancel_batch(batch_id)
+    print(f"{store.dialect:<11} {'cancel_slice (2,000)':<22} {await timed(store.cancel_slice) * 1e3:>9.2f} ms")
+
+
+def report(dialect: str, name: str, seconds: float) -> None:
+    print(f"{dialect:<11} {name:<22} {seconds * 1e6:>9.1f} µs a job")
+
+
+@contextmanager
+def own_database(address: str) -> Iterator[str]:
+    name = f"understudy_bench_{secrets.token_hex(4)}"
+    server = make_url(address).set(drivername="postgresql")
+    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield server.set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def run(url: str | None, rows: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_store(url, Path(folder)) as store:
+            await store.migrate()
+            await measure(store, rows)
+
+
+def main() -> None:
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    asyncio.run(run(None, rows))
+    if address := os.environ.get("DATABASE_URL"):
+        with own_database(address) as url:
+            asyncio.run(run(url, rows))
+
+
+main()
