@@ -31,7 +31,7 @@ HARD_FAILURES = frozenset({FailureClass.CONNECT, FailureClass.TIMEOUT, FailureCl
 BREAK_AFTER = 5
 """So many hard failures of a deployment in a row, without an answer between, open its breaker."""
 
-NO_KEY = ApiKey(name="none", value="")
+NO_KEY = ApiKey(name="none", value="env.NONE")
 """Stands for a server that asks for no key."""
 
 

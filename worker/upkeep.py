@@ -25,7 +25,7 @@ from models.store import StoreBusy, StoreUnavailable
 from worker.claims import ClaimLoop
 from worker.limits import LimitsUnavailable
 from worker.planner import Planner
-from worker.rq_bridge import Bridge
+from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Upkeep:
             return
         for worker_id, jobs in await self._store.rescue():
             log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
-            await Bridge.forget_worker(self._redis, worker_id)
+            await forget_worker(self._redis, worker_id)
         await self._store.drop_idle_lanes()
 
     async def _stop_cancelled(self) -> None:

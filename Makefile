@@ -1,0 +1,69 @@
+# Everything a person, a hook or CI runs. Needs Python 3.11 or newer, git and make; the rest goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DIR ?=
+CODE := models producer worker tests examples benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-servers lint types imports format check corpus docs bench soak clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
+
+install: $(VENV)/.installed ## Prepare .venv with the command in it
+
+demo: $(VENV)/.installed ## Run 2,000 prompts through three fake providers that stumble
+	@$(BIN)/python -P examples/demo/demo.py
+
+test: $(VENV)/.installed-dev ## Run the tests that need no server
+	$(BIN)/pytest -q -n auto -m "not servers and not soak"
+
+test-servers: $(VENV)/.installed-dev ## Run all tests; needs REDIS_URL and DATABASE_URL
+	@test -n "$(REDIS_URL)" -a -n "$(DATABASE_URL)" || { echo "set REDIS_URL and DATABASE_URL"; exit 2; }
+	$(BIN)/pytest -q -n auto -m "servers and not soak"
+
+lint: $(VENV)/.installed-dev ## Check style
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/.installed-dev ## Check types, strictly
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-dev ## Check who may import whom
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## Format the code
+	$(BIN)/ruff check --fix-only $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+check: lint types imports test ## All checks that need no server
+
+corpus: $(VENV)/.installed-dev ## Measure classifier and adapters on recorded traffic: make corpus DIR=folder
+	@test -n "$(DIR)" || { echo "say where the recordings are: make corpus DIR=folder"; exit 2; }
+	$(BIN)/python -P -m worker.corpus $(DIR)
+
+docs: $(VENV)/.installed ## Write docs/configuration.md from the settings
+	$(BIN)/python -P -m models.settings_docs
+
+bench: $(VENV)/.installed-dev ## Measure the queue against RQ's own workers, the store, and the limiter
+	$(BIN)/python benchmarks/noop_jobs.py
+
+soak: $(VENV)/.installed-dev ## The long fault tests
+	$(BIN)/pytest -q -m soak --timeout 1800
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) .demo build dist *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
