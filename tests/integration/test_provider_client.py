@@ -255,6 +255,19 @@ async def test_a_base_url_that_is_none_is_said_without_repeating_it(base_url: st
     assert base_url not in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", ["canary\u2026", "canary\n", "canary\r\nx: y"])
+async def test_a_key_that_cannot_be_a_header_is_said_without_repeating_it(secret: str) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response()
+
+    request = WireRequest("/chat", {"authorization": f"Bearer {secret}"}, b"{}")
+    async with a_provider(answer) as provider, ProviderClient(1) as client:
+        with pytest.raises(httpx.LocalProtocolError, match="key") as caught:
+            await client.send(request, provider.endpoint, 5)
+    assert "canary" not in str(caught.value)
+    assert provider.requests == []
+
+
 async def test_a_silent_server_is_a_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the TCP connection and never says a word of TLS: nothing was sent."""
     monkeypatch.setattr(client_module, "CONNECT_TIMEOUT_S", 0.2)

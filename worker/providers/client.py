@@ -5,9 +5,11 @@ open. Requests go to the transport directly: of httpx's client layer nothing is 
 auth), and it is half of what a request costs.
 
 What `send` raises; the texts name a host at most, never a URL, a header or a body:
+    httpx.UnsupportedProtocol, LocalProtocolError     the address or a header is wrong; nothing was sent
     httpx.ConnectError, ConnectTimeout, ProxyError    nothing was sent
     httpx.ReadTimeout                                 no complete answer in time
     httpx.ReadError, RemoteProtocolError              the connection was lost, or it spoke no HTTP, after sending
+    httpx.DecodingError                               the answer's compression is broken
     BadAnswer                                         the answer is larger than we take
 """
 
@@ -83,14 +85,8 @@ class ProviderClient:
         Being cancelled closes the connection.
         """
         url, transport, headers = self._route(endpoint.base_url, request.path)
-        outgoing = httpx.Request(
-            "POST",
-            url,
-            headers={**headers, **request.headers},
-            content=request.content,
-            extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}},
-        )
         try:
+            outgoing = _outgoing(url, {**headers, **request.headers}, request.content)
             async with asyncio.timeout(timeout_s) as deadline:
                 response = await transport.handle_async_request(outgoing)
                 try:
@@ -101,6 +97,10 @@ class ProviderClient:
             if deadline.expired():
                 raise httpx.ReadTimeout(f"{url.host} did not finish its answer within {timeout_s:g} s") from None
             raise _explained(error, url.host) from None
+        except ValueError:
+            raise httpx.LocalProtocolError(
+                f"a header for {url.host} holds characters that HTTP does not allow; correct its key or headers"
+            ) from None
         return response.status_code, _plain_headers(response), content
 
     def _find_route(self, base_url: str, path: str) -> Route:
@@ -131,6 +131,11 @@ def _tls_context() -> ssl.SSLContext:
         return httpx.create_ssl_context()
     except OSError as error:
         raise ValueError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({error.strerror}); correct it.") from None
+
+
+def _outgoing(url: httpx.URL, headers: Mapping[str, str], content: bytes) -> httpx.Request:
+    timeouts = {"connect": CONNECT_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}
+    return httpx.Request("POST", url, headers=headers, content=content, extensions={"timeout": timeouts})
 
 
 def _plain_headers(response: httpx.Response) -> dict[str, str]:
