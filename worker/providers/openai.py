@@ -70,14 +70,13 @@ DIALECTS: Mapping[str, Dialect] = {
         names=False,
     ),
     "deepseek": Dialect(reasoning="reasoning_content", cannot=frozenset({"n", "json_schema"})),
-    "xai": Dialect(both_token_limits=True, reasoning="reasoning_content"),
+    "xai": Dialect(both_token_limits=True),
     "cerebras": Dialect(both_token_limits=True, reasoning="reasoning", cannot=frozenset({"logit_bias"})),
     "perplexity": Dialect(cannot=frozenset({"n", "logprobs", "tools"})),
     "fireworks": Dialect(reasoning="reasoning_content"),
-    "together": Dialect(reasoning="reasoning"),
     "vllm": Dialect(both_token_limits=True, reasoning="reasoning_content"),
     "ollama": Dialect(reasoning="reasoning", cannot=frozenset({"n"})),
-    "lmstudio": Dialect(reasoning="reasoning_content", cannot=frozenset({"n"})),
+    "lmstudio": Dialect(cannot=frozenset({"n"})),
 }
 
 

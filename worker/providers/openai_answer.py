@@ -8,7 +8,7 @@ from worker.providers.base import Answer, BadAnswer, Call
 from worker.providers.completion import Choice, arguments_json, created_at, made_id
 from worker.providers.openai_usage import read_usage, usage_object
 from worker.providers.reading import read_object
-from worker.providers.structured import format_of, keep_to_format
+from worker.providers.structured import Format, format_of, keep_to_format
 
 FINISH_REASONS: Mapping[str, str] = {
     **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "completed"), "stop"),
@@ -22,6 +22,8 @@ FINISH_REASONS: Mapping[str, str] = {
 
 KEEPS_TO_FORMAT = frozenset({"openai", "azure"})
 """Providers whose own guarantee about `response_format` is good enough."""
+
+CODE = re.compile(r"[\w.-]{1,40}")
 
 LEADING_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 
@@ -65,9 +67,8 @@ def _refuse_errors(document: Mapping[str, Any]) -> None:
 
 
 def _with_code(sentence: str, code: object) -> str:
-    """Codes are short words or numbers; anything longer may be somebody's text and is left out."""
-    named = isinstance(code, int | str) and 0 < len(str(code)) <= 40
-    return f"{sentence} ({code})" if named else sentence
+    """Codes are single words or numbers; anything else may be somebody's text and is left out."""
+    return f"{sentence} ({code})" if CODE.fullmatch(str(code or "")) else sentence
 
 
 def _says_something(value: object) -> bool:
@@ -110,8 +111,9 @@ class _Choice:
         if tool_calls:
             message["tool_calls"] = tool_calls
         finish = self._final_reason(reason, message)
-        if self.call.dialect not in KEEPS_TO_FORMAT:
-            message["content"] = self._in_format(message, finish)
+        wanted = None if self.call.dialect in KEEPS_TO_FORMAT else format_of(self.call.body)
+        if wanted and finish == "stop":
+            message["content"] = _in_format(wanted, message)
         return {"logprobs": None, **self.raw, "index": self.index, "message": message, "finish_reason": finish}
 
     def _known_reason(self) -> str | None:
@@ -142,15 +144,6 @@ class _Choice:
                 raise BadAnswer("the answer does not say why it ended")
             return "stop"
         return reason
-
-    def _in_format(self, message: Mapping[str, Any], finish: str) -> str | None:
-        """The content, checked against `response_format`: many servers take that field and pay no heed to it."""
-        wanted = format_of(self.call.body)
-        if wanted is None:
-            return message["content"]  # type: ignore[no-any-return]
-        choice = Choice(text=[message["content"] or ""], refusal=message["refusal"], finish_reason=finish)
-        keep_to_format(wanted, choice)
-        return choice.text[0]
 
     def _separate_reasoning(self, message: dict[str, Any], content: Any, reason: str | None) -> None:
         """Leaves `content` as text or null, and puts reasoning from wherever it was into `reasoning_content`."""
@@ -191,6 +184,13 @@ class _Choice:
         kept["type"] = raw.get("type") or "function"
         kept["function"] = {"name": function["name"], "arguments": arguments_json(function.get("arguments"))}
         return kept
+
+
+def _in_format(wanted: Format, message: Mapping[str, Any]) -> str:
+    """The content, checked against `response_format`: many servers take that field and pay no heed to it."""
+    choice = Choice(text=[message["content"] or ""], refusal=message["refusal"], finish_reason="stop")
+    keep_to_format(wanted, choice)
+    return choice.text[0]
 
 
 def _text_of(part: Any) -> str:
