@@ -80,7 +80,10 @@ def _envelope(
         case "xai":
             return {"code": refusal.code or refusal.kind or "Unknown", "error": message}
         case "openrouter":
-            return {"error": {"message": message, "code": refusal.status, "metadata": {"provider_name": "Mock"}}}
+            about: dict[str, Any] = {"provider_name": "Mock"}
+            if fail is Fail.CONTENT_FILTER:
+                about["reasons"] = ["violence"]
+            return {"error": {"message": message, "code": refusal.status, "metadata": about}}
         case "azure" if refusal.kind is None:
             return {"error": {"code": refusal.code, "message": message}}
         case _:

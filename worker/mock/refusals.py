@@ -84,7 +84,7 @@ _OPENROUTER = {
     Fail.OVERLOADED: Refusal(503, "No provider of {model} is available at the moment."),
     Fail.QUOTA: Refusal(402, "Insufficient credits."),
     Fail.MODEL_MISSING: Refusal(404, "No endpoints found for {model}."),
-    Fail.CONTENT_FILTER: Refusal(403, "The moderation of {model} flagged the input."),
+    Fail.CONTENT_FILTER: Refusal(403, "{model} requires moderation, and your input was flagged."),
     Fail.TOO_LARGE: Refusal(413, "The request body is too large."),
 }
 
