@@ -118,6 +118,16 @@ SCENARIOS = [
         },
     ),
     Scenario(
+        "a conversation that ends with the assistant is not taken for the beginning of the answer",
+        {"messages": [user("hi"), {"role": "assistant", "content": "Hello!"}]},
+        {
+            "openai": {"messages.1.role": "assistant", "messages.2": ABSENT},
+            "anthropic": {"messages.1.role": "assistant", "messages.2.role": "user"},
+            "gemini": {"contents.1.role": "model", "contents.2.role": "user"},
+            "bedrock": {"messages.1.role": "assistant", "messages.2.role": "user"},
+        },
+    ),
+    Scenario(
         "a lone system message is what the model is asked",
         {"messages": [{"role": "system", "content": "Say hi"}]},
         {
@@ -300,6 +310,16 @@ SCENARIOS = [
         },
     ),
     Scenario(
+        "more stop sequences than Gemini takes",
+        {"stop": ["a", "b", "c", "d", "e", "f"]},
+        {
+            "openai": {"stop.5": "f"},
+            "anthropic": {"stop_sequences.5": "f"},
+            "gemini": "stop",
+            "bedrock": {"inferenceConfig.stopSequences.5": "f"},
+        },
+    ),
+    Scenario(
         "a limit of tokens",
         {"max_completion_tokens": 50},
         {
@@ -343,6 +363,11 @@ SCENARIOS = [
         "several choices",
         {"n": 2},
         {"openai": {"n": 2}, "anthropic": "n ", "gemini": {"generationConfig.candidateCount": 2}, "bedrock": "n "},
+    ),
+    Scenario(
+        "more choices than anybody but OpenAI gives",
+        {"n": 9},
+        {"openai": {"n": 9}, "anthropic": "n ", "gemini": "n ", "bedrock": "n "},
     ),
     Scenario(
         "log probabilities",
@@ -422,6 +447,10 @@ def test_the_key_is_in_one_header_and_nowhere_else(protocol: str) -> None:
     request = asked(protocol, {})
     assert sum("the-key" in value for value in request.headers.values()) == 1
     assert "the-key" not in request.path and b"the-key" not in request.content
+
+
+def test_anthropic_is_told_the_version_of_its_protocol() -> None:
+    assert asked("anthropic", {}).headers["anthropic-version"] == "2023-06-01"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -274,6 +274,13 @@ NO_ANSWERS = {
 
 
 @every_protocol
+def test_an_error_beside_an_answer_is_a_failure(protocol: str) -> None:
+    error = {"message": "The upstream went away", "code": 502}
+    with pytest.raises(BadAnswer):
+        read(protocol, {**SPEAKERS[protocol](Said(text="Hello")), "error": error})
+
+
+@every_protocol
 @pytest.mark.parametrize("content", NO_ANSWERS.values(), ids=NO_ANSWERS.keys())
 def test_a_success_that_is_no_answer_is_a_failure(protocol: str, content: bytes) -> None:
     with pytest.raises(BadAnswer) as caught:

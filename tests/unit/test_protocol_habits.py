@@ -151,11 +151,14 @@ def test_json_object_is_asked_for_in_words_and_freed_of_its_fence(text: str) -> 
     assert choice_of(answer)["message"]["content"] == '{"a": 1}'
 
 
-def test_a_schemas_references_are_never_fetched() -> None:
+def test_a_schemas_references_are_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[Any] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *request, **options: fetched.append(request))
     schema = {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/schema.json"}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     body = {"type": "message", "content": [{"type": "text", "text": '{"a": 1}'}], "stop_reason": "end_turn"}
     assert choice_of(read("anthropic", body, response_format=wanted))["message"]["content"] == '{"a": 1}'
+    assert fetched == []
 
 
 def test_a_strict_tools_schema_is_closed_and_freed_of_limits_that_claude_refuses() -> None:
@@ -205,6 +208,19 @@ def test_a_refusal_is_visible_with_its_explanation() -> None:
     answer = read("anthropic", body)
     assert choice_of(answer)["finish_reason"] == "content_filter" and answer.raw_finish == "refusal"
     assert choice_of(answer)["message"]["refusal"] == "I will not."
+
+
+def test_what_a_guardrail_of_bedrock_has_put_in_place_of_the_answer_is_filtered() -> None:
+    body = {"type": "message", "content": [{"type": "text", "text": "Blocked."}], "stop_reason": "end_turn"}
+    answer = read("anthropic", {**body, "amazon-bedrock-guardrailAction": "INTERVENED"})
+    assert choice_of(answer)["finish_reason"] == "content_filter"
+    assert choice_of(answer)["message"]["content"] == "Blocked."
+
+
+@pytest.mark.parametrize("count", [-1, 2**64, 1e30, "7", None])
+def test_a_count_that_cannot_be_one_counts_as_nothing(count: Any) -> None:
+    body = {"type": "message", "content": "hi", "stop_reason": "end_turn", "usage": {"input_tokens": count}}
+    assert read("anthropic", body).usage == Usage()
 
 
 def test_cache_writes_are_summed_from_their_lifetimes_when_only_those_are_given() -> None:
@@ -364,6 +380,13 @@ def test_code_that_google_runs_is_neither_content_nor_a_call() -> None:
     parts = [{"executableCode": {"code": "1"}}, {"codeExecutionResult": {"output": "1"}}, {"text": "1"}]
     message = choice_of(read("gemini", gemini(content={"parts": parts}, finishReason="STOP")))["message"]
     assert message == {"role": "assistant", "content": "1", "refusal": None}
+
+
+def test_an_image_that_gemini_has_made_is_kept_beside_the_text() -> None:
+    parts = [{"text": "Here"}, {"inlineData": {"mimeType": "image/png", "data": "AA=="}}]
+    message = choice_of(read("gemini", gemini(content={"parts": parts}, finishReason="STOP")))["message"]
+    assert message["content"] == "Here"
+    assert message["images"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
 
 
 def test_log_probabilities_take_openais_form() -> None:
