@@ -242,15 +242,15 @@ class Claims(Ledger):
     ) -> Sequence[Row[Any]]:
         statement, given = settle_jobs(self._db.dialect)
         rows = [
-            (
-                each.job_id,
-                each.claim_no,
-                str(each.state),
-                each.not_before,
-                None if each.progress is None else orjson.dumps(each.progress).decode(),
-                clean(each.wait_reason),
-                len(each.attempts),
-            )
+            {
+                "id": each.job_id,
+                "claim_no": each.claim_no,
+                "state": str(each.state),
+                "not_before": each.not_before,
+                "progress": None if each.progress is None else orjson.dumps(each.progress).decode(),
+                "wait_reason": clean(each.wait_reason),
+                "calls": len(each.attempts),
+            }
             for each in outcomes
         ]
         return (await connection.execute(statement, {**given.bind(rows), "holder": worker_id})).all()
