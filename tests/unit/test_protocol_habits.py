@@ -217,7 +217,7 @@ def test_what_a_guardrail_of_bedrock_has_put_in_place_of_the_answer_is_filtered(
     assert choice_of(answer)["message"]["content"] == "Blocked."
 
 
-@pytest.mark.parametrize("count", [-1, 2**64, 1e30, "7", None])
+@pytest.mark.parametrize("count", [-1, 1e30, "7", None])
 def test_a_count_that_cannot_be_one_counts_as_nothing(count: Any) -> None:
     body = {"type": "message", "content": "hi", "stop_reason": "end_turn", "usage": {"input_tokens": count}}
     assert read("anthropic", body).usage == Usage()
