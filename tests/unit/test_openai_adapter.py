@@ -139,6 +139,13 @@ class TestRequest:
         with pytest.raises(CannotExpress, match=next(iter(body))):
             sent(dialect, **body)
 
+    @pytest.mark.parametrize("odd", [0, 1.5, "odd", ["odd"], [{}], {"odd": 1}], ids=repr)
+    def test_a_body_of_odd_types_is_left_to_the_provider_to_refuse(self, odd: Any) -> None:
+        turn = {"role": "assistant", "content": odd, "tool_calls": odd, "name": odd, "reasoning_content": odd}
+        fields = ("n", "response_format", "tools", "max_tokens", "max_completion_tokens", "logprobs", "stop")
+        assert sent("together", messages=[turn, odd], **dict.fromkeys(fields, odd))[1]["messages"][1] == odd
+        assert sent("together", messages=odd)[1]["messages"] == odd
+
     def test_what_every_dialect_can_say_is_not_refused(self) -> None:
         assert sent("groq", n=1, logprobs=False)[1]["n"] == 1
 
@@ -364,3 +371,41 @@ class TestNoAnswer:
         with pytest.raises(BadAnswer) as caught:
             read(answered({"content": "canary"}, "canary " * 20) | {"error": {"message": "canary", "code": "x"}})
         assert "canary" not in str(caught.value)
+
+    @pytest.mark.parametrize("odd", [None, 0, -1, 1.5, True, "", "odd", [], [None], [1], {}, {"odd": 1}], ids=repr)
+    def test_a_field_of_any_other_type_is_read_or_refused_and_never_crashes(self, odd: Any) -> None:
+        for path in PATHS:
+            document = orjson.loads(orjson.dumps(FULL))
+            *way, last = path
+            place = document
+            for key in way:
+                place = place[key]
+            place[last] = odd
+            try:
+                orjson.dumps(read(document, n=1).completion)
+            except BadAnswer:
+                continue
+
+
+FULL = answered(
+    {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "a"}],
+        "reasoning_details": [{"text": "hm"}],
+        "tool_calls": [tool_call()],
+    },
+    usage={
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "total_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    },
+)
+
+
+def every_path(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path for key, child in entries for path in [(*before, key), *every_path(child, (*before, key))]]
+
+
+PATHS = every_path(FULL)

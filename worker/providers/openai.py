@@ -14,6 +14,7 @@ import orjson
 
 from worker.providers.addresses import request_headers
 from worker.providers.base import Answer, Call, CannotExpress, Endpoint, WireRequest
+from worker.providers.completion import count, mapping
 from worker.providers.openai_answer import read_answer
 
 WANTS_COMPLETION_TOKENS = re.compile(r"^(?:openai/)?(?:ft:)?(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -126,11 +127,11 @@ def _headers(call: Call, endpoint: Endpoint) -> dict[str, str]:
 def _refuse_what_cannot_be_said(call: Call, dialect: Dialect) -> None:
     body = call.body
     asked = {
-        "n": (body.get("n") or 1) > 1,
+        "n": count(body.get("n")) > 1,
         "logprobs": bool(body.get("logprobs")),
         "logit_bias": bool(body.get("logit_bias")),
         "tools": bool(body.get("tools")),
-        "json_schema": (body.get("response_format") or {}).get("type") == "json_schema",
+        "json_schema": mapping(body.get("response_format")).get("type") == "json_schema",
     }
     for name in sorted(dialect.cannot):
         if asked[name]:
@@ -180,7 +181,7 @@ def _assistant_message(message: dict[str, Any], dialect: Dialect, dropped: set[s
         dropped.add("reasoning_content")
     if isinstance(kept.get("content"), list) and not dialect.thinking_parts:
         kept["content"] = [part for part in kept["content"] if not _is_reasoning(part)] or ""
-    if "tool_calls" in kept:
+    if isinstance(kept.get("tool_calls"), list):
         kept["tool_calls"] = [_unsigned(tool_call) for tool_call in kept["tool_calls"]]
     return kept
 

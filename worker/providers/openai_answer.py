@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.providers.base import Answer, BadAnswer, Call
-from worker.providers.completion import Choice, arguments_json, created_at, made_id
+from worker.providers.completion import Choice, arguments_json, count, created_at, made_id, sequence
 from worker.providers.openai_usage import read_usage, usage_object
 from worker.providers.reading import read_object
 from worker.providers.structured import Format, format_of, keep_to_format
@@ -35,7 +35,7 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BadAnswer("the answer has no choices", body=document)
-    wanted = call.body.get("n") or 1
+    wanted = count(call.body.get("n"))
     if len(choices) < wanted:
         raise BadAnswer(f"the answer has {len(choices)} choices of the {wanted} that were asked for")
     completion_id = document.get("id") or made_id("chatcmpl-", content)
@@ -164,7 +164,7 @@ class _Choice:
             message["reasoning_content"] = text
 
     def _tool_calls(self, message: dict[str, Any]) -> list[dict[str, Any]]:
-        raw_calls = message.get("tool_calls") or []
+        raw_calls = sequence(message.get("tool_calls"))
         legacy = message.get("function_call")
         if legacy and not raw_calls and not self.call.body.get("functions"):
             raw_calls = [{"function": legacy}]
