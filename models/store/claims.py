@@ -17,7 +17,6 @@ from sqlalchemy import (
     case,
     delete,
     exists,
-    func,
     insert,
     literal_column,
     or_,
@@ -31,13 +30,13 @@ from models.state import BatchState, JobState, Priority
 from models.store.ledger import Ledger
 from models.store.sql import (
     NOW,
-    QUEUED,
     RUNNING,
     BulkInsert,
     Given,
     attempt,
     batch,
     clean,
+    hidden,
     job,
     job_input,
     result,
@@ -98,7 +97,7 @@ _startable = (
     select(job.c.id)
     .where(
         job.c.id.in_(bindparam("ids", expanding=True)),
-        QUEUED,
+        hidden(JobState.QUEUED),
         job.c.not_before <= NOW,
         job.c.expires_at > NOW,
         _may_run,
@@ -149,8 +148,7 @@ def settle_jobs(dialect: str) -> tuple[Update, Given]:
             job.c.id == new.id,
             job.c.claim_no == new.claim_no,
             job.c.worker_id == bindparam("holder"),
-            # Hidden from SQLite's planner, which would else search all running jobs for each given one.
-            func.coalesce(job.c.state, "") == str(JobState.RUNNING),
+            hidden(JobState.RUNNING),
         )
         .values(
             state=case((cancelled, str(JobState.CANCELLED)), else_=new.state),
