@@ -122,7 +122,7 @@ class Fleet:
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
             scope = failure.scope if failure.scope in (Scope.ACCOUNT, Scope.PROVIDER) else Scope.MODEL
-            await limiter.cool(deployment, scope, failure.hint_s, reason)
+            await limiter.cool(deployment, scope, failure.hint_s, reason, too_fast=not failure.per_day)
         elif failure.cls is FailureClass.OVERLOADED:
             await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason)
         elif failure.cls in (FailureClass.QUOTA, FailureClass.CREDENTIAL):

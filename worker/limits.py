@@ -123,7 +123,8 @@ class Limiter:
     async def reserve(self, candidates: Sequence[Candidate], tokens: int) -> Grant | Refusal:
         """Reserve a call of about `tokens` tokens on the candidate that can start first, the earlier among equals.
 
-        Refused when none can start within `max_wait_s`. Raises LimitsUnavailable.
+        Refused when our own pacing does not let it start within `max_wait_s`, and while it cools. Raises
+        LimitsUnavailable.
         """
         reply = await self._ask(
             scripts.RESERVE,
@@ -139,22 +140,28 @@ class Limiter:
         return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
 
     async def release(self, grant: Grant, tokens_used: int | None) -> None:
-        """The call has ended. `tokens_used` corrects the reservation; None keeps it."""
-        await self._give_back(grant, 0, 0 if tokens_used is None else tokens_used - grant.tokens)
+        """The call has ended. `tokens_used` corrects the reservation; None: it was not answered, keep it."""
+        accepted = tokens_used is not None
+        await self._give_back(grant, 0, tokens_used - grant.tokens if tokens_used is not None else 0, accepted)
 
     async def cancel(self, grant: Grant) -> None:
         """The call was never made: give everything back."""
-        await self._give_back(grant, 1, -grant.tokens)
+        await self._give_back(grant, 1, -grant.tokens, accepted=False)
 
-    async def cool(self, deployment: Deployment, scope: Scope, for_s: float | None, reason: str) -> float:
+    async def cool(
+        self, deployment: Deployment, scope: Scope, for_s: float | None, reason: str, *, too_fast: bool = False
+    ) -> float:
         """Nobody picks the scope for `for_s` seconds, or for twice as long as last time (2 s to 60 s) when None.
 
-        A longer cooldown is never shortened by a later, shorter one. Returns its end in unix seconds.
+        A longer cooldown is never shortened by a later, shorter one. `too_fast`: afterwards calls of this account
+        and model are paced at the rate that was accepted lately, and by 1% more each second. Returns its end in
+        unix seconds.
         """
         low, high = COOLDOWN_BOUNDS_S
         length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
         args = [length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason]
-        return float(await self._ask(scripts.COOL, [_cool_key(deployment, scope)], args)) / 1000
+        names = [_cool_key(deployment, scope), *([_keys(deployment)[0]] if too_fast else [])]
+        return float(await self._ask(scripts.COOL, names, args)) / 1000
 
     async def answered(self, grant: Grant) -> None:
         """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
@@ -183,12 +190,12 @@ class Limiter:
                 scripts.BEAT, [keys.flight(*flight) for flight in flights], [self._worker_id, self._lease_ms, *counts]
             )
 
-    async def _give_back(self, grant: Grant, requests: int, tokens: int) -> None:
+    async def _give_back(self, grant: Grant, requests: int, tokens: int, accepted: bool) -> None:
         candidate = grant.candidate
         await self._ask(
             scripts.RELEASE,
             _keys(candidate.deployment)[:2],
-            [self._worker_id, self._lease_ms, requests, tokens, *_numbers([candidate])[:2]],
+            [self._worker_id, self._lease_ms, requests, tokens, *_numbers([candidate])[:2], int(accepted)],
         )
 
     async def _ask(self, script: str, names: Sequence[str], args: Sequence[Any]) -> Any:

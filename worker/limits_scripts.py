@@ -35,9 +35,37 @@ SCHEDULES = """
 local function earliest(theoretical, cost)
   return math.max(now, theoretical - math.max(1000 - cost, 0))
 end
-local function schedules(key)
-  local both = redis.call('HMGET', key, 'requests', 'tokens')
-  return tonumber(both[1]) or 0, tonumber(both[2]) or 0
+-- What is known of a rate: when its schedules are next free, and requests per minute, configured or learned. What was
+-- learned from a refusal grows by 1% a second, so that a limit that was raised is found.
+local function schedules(key, rpm)
+  local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at')
+  local learned = tonumber(known[3])
+  if learned then
+    learned = learned * 1.01 ^ ((now - tonumber(known[4])) / 1000)
+    if rpm == 0 or learned < rpm then rpm = learned end
+  end
+  return tonumber(known[1]) or 0, tonumber(known[2]) or 0, rpm
+end
+"""
+
+ACCEPTED = """
+-- Accepted calls, decaying with a time constant of five seconds; `since` is when they began, for the first seconds.
+local function decayed(key)
+  local known = redis.call('HMGET', key, 'accepted', 'accepted_at', 'since')
+  local at = tonumber(known[2])
+  if not at or now - at > 60000 then return 0, now end
+  return tonumber(known[1]) * math.exp((at - now) / 5000), tonumber(known[3])
+end
+local function count_accepted(key)
+  local accepted, since = decayed(key)
+  redis.call('HSET', key, 'accepted', accepted + 1, 'accepted_at', now, 'since', since)
+  if redis.call('PTTL', key) < 60000 then redis.call('PEXPIRE', key, 60000) end
+end
+local function learn(key)
+  local accepted, since = decayed(key)
+  if accepted <= 0 then return end
+  local per_s = accepted / (5 * (1 - math.exp(-math.max(now - since, 1000) / 5000)))
+  redis.call('HSET', key, 'learned', 0.98 * 60 * per_s, 'learned_at', now)
 end
 """
 
@@ -60,7 +88,7 @@ RESERVE = (
 -- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
 -- ARGV: time, worker, longest wait ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight
 --       (0: no limit).
--- Reserves for the candidate that can start first, when that is within the longest wait.
+-- Reserves for the candidate that can start first, when our own pacing lets it start within the longest wait.
 -- Returns {candidate, wait ms, streak}; or {-1, start ms, what holds, candidate}.
 local worker, longest, lease_ms, tokens = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local best, best_takes, best_start, best_hold, best_streak
@@ -69,18 +97,21 @@ for c = 0, #KEYS / 5 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 6]), tonumber(ARGV[c * 3 + 7]), tonumber(ARGV[c * 3 + 8])
   local start, hold, streaks = now, '', 0
   local function later(at, why) if at > start then start, hold = at, why end end
-  if rpm > 0 or tpm > 0 then
-    local requests_free, tokens_free = schedules(rate)
+  do
+    local requests_free, tokens_free
+    requests_free, tokens_free, rpm = schedules(rate, rpm)
     if rpm > 0 then later(earliest(requests_free, 60000 / rpm), 'requests') end
     if tpm > 0 then later(earliest(tokens_free, tokens * 60000 / tpm), 'tokens') end
   end
   if most > 0 and in_flight(flight) >= most then later(now + 100, 'in_flight') end
+  local paced = hold ~= 'in_flight'
   for k = 3, 5 do
     local free, streak = cooled(KEYS[c * 5 + k])
+    if free > now then paced = false end
     later(free, k == 5 and 'breaker' or 'cooldown')
     streaks = streaks + streak
   end
-  local takes = start - now <= longest and hold ~= 'in_flight'
+  local takes = paced and start - now <= longest
   if not best or (takes and not best_takes) or (takes == best_takes and start < best_start) then
     best, best_takes, best_start, best_hold, best_streak = c, takes, start, hold, streaks
   end
@@ -90,8 +121,9 @@ if not best_takes then
 end
 local rpm, tpm = tonumber(ARGV[best * 3 + 6]), tonumber(ARGV[best * 3 + 7])
 local rate = KEYS[best * 5 + 1]
+local requests_free, tokens_free
+requests_free, tokens_free, rpm = schedules(rate, rpm)
 if rpm > 0 or tpm > 0 then
-  local requests_free, tokens_free = schedules(rate)
   if rpm > 0 then requests_free = math.max(requests_free, best_start) + 60000 / rpm end
   if tpm > 0 then tokens_free = math.max(tokens_free, best_start) + tokens * 60000 / tpm end
   redis.call('HSET', rate, 'requests', requests_free, 'tokens', tokens_free)
@@ -111,9 +143,11 @@ return {best, string.format('%.0f', best_start - now), best_streak}
 RELEASE = (
     NOW
     + FLIGHT
+    + ACCEPTED
     + """
 -- KEYS: rate, flight. ARGV: time, worker, lease ms, requests to give back, tokens used more than reserved,
--- requests/min, tokens/min.
+-- requests/min, tokens/min, whether the provider took the call.
+if ARGV[8] == '1' then count_accepted(KEYS[1]) end
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
 local requests, tokens, rpm, tpm = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -125,8 +159,10 @@ end
 
 COOL = (
     NOW
+    + ACCEPTED
     + """
--- KEYS: cooldown. ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason.
+-- KEYS: cooldown, and the rate that was too high, if that is why.
+-- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason.
 -- Refusals of calls that were under way when the cooldown began do not count as a new one. Returns its end.
 local cool = redis.call('HMGET', KEYS[1], 'until', 'streak')
 local old, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
@@ -136,6 +172,7 @@ if old > now then
   if not hint or now + hint <= old then return string.format('%.0f', old) end
 else
   streak = streak + 1
+  if KEYS[2] then learn(KEYS[2]) end
 end
 local free = now + length
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', free), 'streak', streak, 'hinted', hint and 1 or 0,
@@ -168,7 +205,8 @@ local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
 for c = 0, #KEYS / 5 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 4]), tonumber(ARGV[c * 3 + 5]), tonumber(ARGV[c * 3 + 6])
-  local starts, requests_free, tokens_free = -1, schedules(KEYS[c * 5 + 1])
+  local starts, requests_free, tokens_free = -1
+  requests_free, tokens_free, rpm = schedules(KEYS[c * 5 + 1], rpm)
   local function at_most(n) if starts < 0 or n < starts then starts = n end end
   local function room(theoretical, cost)
     return math.max(math.floor((now + horizon + math.max(1000 - cost, 0) - math.max(theoretical, now)) / cost) + 1, 0)

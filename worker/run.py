@@ -103,6 +103,7 @@ class JobRun:
             self._task = None
 
     async def _to_outcome(self) -> Settled:
+        waited_s = 0.0
         while True:
             result = await self._try_step()
             if isinstance(result, Answered):
@@ -111,6 +112,11 @@ class JobRun:
                 case Fail():
                     return outcome.failed(self.job, self.progress, self.attempts)
                 case PutBack(until, reason):
+                    pause_s = until - self.tools.clock()
+                    if waited_s + pause_s <= IN_SLOT_S:
+                        waited_s += pause_s
+                        await asyncio.sleep(pause_s)
+                        continue
                     return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
                 case TryAgain(after_s) if after_s > IN_SLOT_S:
                     until = self.tools.clock() + after_s
