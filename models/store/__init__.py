@@ -7,6 +7,7 @@
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
 | upkeep | ends that no worker brings about, holds, credentials |
+| pruning | deletion in slices |
 | views, history | what people and callers read |
 
 All methods raise the errors of `models.store.errors`.
@@ -24,6 +25,7 @@ from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnava
 from models.store.history import History
 from models.store.intake import Intake
 from models.store.planning import Planning
+from models.store.pruning import Pruning
 from models.store.rescue import Rescue
 from models.store.upkeep import Upkeep
 
@@ -32,7 +34,7 @@ __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailabl
 LEDGER_FILE = "ledger.db"
 
 
-class Store(Intake, Planning, Claims, Rescue, Upkeep, History):
+class Store(Intake, Planning, Claims, Rescue, Upkeep, Pruning, History):
     """The ledger as its users see it."""
 
     @property

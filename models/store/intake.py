@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import BindParameter, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import bindparam, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import SINGLE, NewBatch, NewJob
-from models.state import OPEN_BATCH_STATES, BatchState, JobState
+from models.state import BatchState, JobState
 from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
-from models.store.sql import NOW, BulkInsert, attempt, batch, chain, clean, job, job_input, lane, result, tally
-
-SLICE = 2_000
+from models.store.sql import NOW, BulkInsert, batch, chain, clean, job, job_input, lane
 
 INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0)
 """A batch whose rows are about to be written; none of them may start."""
@@ -51,37 +49,6 @@ OPEN_BATCH = (
     .returning(batch.c.id)
 )
 """Accept a whole batch: from now on its rows may start."""
-
-REFUSE_ROWS = (
-    update(batch)
-    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
-    .values(state=str(BatchState.FAILED), ended_at=NOW)
-)
-"""End a batch that was never opened, so that nothing fills or opens it while it is being deleted."""
-
-BATCH_STATE = select(batch.c.state).where(batch.c.id == bindparam("batch_id"))
-"""The state of a batch."""
-
-SOME_JOBS = select(job.c.id).where(job.c.batch_id == bindparam("batch_id")).order_by(job.c.id).limit(SLICE)
-"""A slice of a batch's jobs, in order."""
-
-OF_THOSE_JOBS: BindParameter[str] = bindparam("ids", expanding=True)
-
-DELETE_JOBS = (
-    delete(job_input).where(job_input.c.job_id.in_(OF_THOSE_JOBS)),
-    delete(result).where(result.c.job_id.in_(OF_THOSE_JOBS)),
-    delete(attempt).where(attempt.c.job_id.in_(OF_THOSE_JOBS)),
-    delete(job).where(job.c.id.in_(OF_THOSE_JOBS)),
-)
-"""Everything that is kept about some jobs."""
-
-DELETE_BATCH = (
-    delete(attempt).where(attempt.c.batch_id == bindparam("batch_id")),
-    delete(tally).where(tally.c.batch_id == bindparam("batch_id")),
-    delete(lane).where(lane.c.batch_id == bindparam("batch_id")),
-    delete(batch).where(batch.c.id == bindparam("batch_id")),
-)
-"""What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""
 
 BATCH_BY_IDENTITY = select(batch.c.id).where(batch.c.identity == bindparam("identity"))
 """The batch that was made from this input with these options."""
@@ -142,30 +109,6 @@ class Intake(Ledger):
             done = await connection.execute(OPEN_BATCH, {"batch_id": batch_id, "rows": total})
             if done.first() is None:
                 raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
-
-    async def discard_batch(self, batch_id: str) -> None:
-        """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
-
-        Raises StoreConflict when the batch is open.
-        """
-        async with self._db.write() as connection:
-            await connection.execute(REFUSE_ROWS, {"batch_id": batch_id})
-            state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
-        if state is not None and BatchState(state) in OPEN_BATCH_STATES:
-            raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
-        while await self._delete_some(batch_id):
-            continue
-        async with self._db.write() as connection:
-            for statement in DELETE_BATCH:
-                await connection.execute(statement, {"batch_id": batch_id})
-
-    async def _delete_some(self, batch_id: str) -> bool:
-        async with self._db.write() as connection:
-            ids = (await connection.execute(SOME_JOBS, {"batch_id": batch_id})).scalars().all()
-            if ids:
-                for statement in DELETE_JOBS:
-                    await connection.execute(statement, {"ids": ids})
-            return bool(ids)
 
     async def find_batch_by_identity(self, identity: str) -> str | None:
         async with self._db.read() as connection:

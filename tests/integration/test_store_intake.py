@@ -87,3 +87,30 @@ async def test_an_unknown_chain_is_an_error(store: Store) -> None:
 async def test_hundreds_of_single_jobs_of_many_tenants_are_accepted(store: Store) -> None:
     ids = [each for tenant in ("a", "b") for each in await singles(store, 200, tenant=tenant)]
     assert len(await store.existing(ids)) == 400
+
+
+async def test_pruning_deletes_what_ended_before_a_time_and_nothing_else(store: Store) -> None:
+    old, old_ids = await open_batch(store, 2)
+    alone, waiting = await singles(store, 2)
+    worker = await new_worker(store)
+    await run_all(store, worker, [*old_ids, alone])
+    await store.close_batches()
+    going, going_ids = await open_batch(store, 2)
+    await run_all(store, worker, going_ids[:1])
+
+    assert await store.prune(before=await store.now() - 60) == (0, 0)
+    assert await store.prune(before=await store.now() + 1) == (1, 1)
+
+    assert [await store.batch_view(old), await store.job_view(alone)] == [None, None]
+    assert await state_of(store, waiting) is JobState.QUEUED
+    assert len(await outputs_of(store, going)) == 1
+
+
+async def test_retries_and_runs_are_found_in_order(store: Store) -> None:
+    first, _ = await filled_batch(store, 0, identity="aa1")
+    second, _ = await filled_batch(store, 0, retry_of=first)
+    third, _ = await filled_batch(store, 0, retry_of=second, identity="bb1")
+    assert await store.retries_of(first) == [second, third]
+    assert await store.find_runs("aa") == [(first, "aa1")]
+    assert await store.find_runs("a1") == []
+    assert third not in await store.retries_of(third)

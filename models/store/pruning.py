@@ -1,0 +1,104 @@
+"""Deleting what is no longer wanted, in slices that hold no lock for long."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import BindParameter, bindparam, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.records import SINGLE
+from models.state import OPEN_BATCH_STATES, BatchState
+from models.store.errors import StoreConflict
+from models.store.ledger import Ledger
+from models.store.sql import NOW, attempt, batch, job, job_input, lane, result, tally
+
+SLICE = 2_000
+
+REFUSE_ROWS = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
+    .values(state=str(BatchState.FAILED), ended_at=NOW)
+)
+"""End a batch that was never opened, so that nothing fills or opens it while it is being deleted."""
+
+BATCH_STATE = select(batch.c.state).where(batch.c.id == bindparam("batch_id"))
+"""The state of a batch."""
+
+SOME_JOBS = select(job.c.id).where(job.c.batch_id == bindparam("batch_id")).order_by(job.c.id).limit(SLICE)
+"""A slice of a batch's jobs, in order."""
+
+ENDED_BATCHES = select(batch.c.id).where(batch.c.ended_at < bindparam("before")).order_by(batch.c.id)
+"""The batches that ended before a time."""
+
+ENDED_SINGLES = (
+    select(job.c.id)
+    .where(job.c.batch_id == SINGLE, job.c.id > bindparam("after"), job.c.ended_at < bindparam("before"))
+    .order_by(job.c.id)
+    .limit(SLICE)
+)
+"""A slice of the single jobs that ended before a time, in order."""
+
+_ids: BindParameter[str] = bindparam("ids", expanding=True)
+
+DELETE_JOBS = (
+    delete(job_input).where(job_input.c.job_id.in_(_ids)),
+    delete(result).where(result.c.job_id.in_(_ids)),
+    delete(attempt).where(attempt.c.job_id.in_(_ids)),
+    delete(job).where(job.c.id.in_(_ids)),
+)
+"""Everything that is kept about some jobs."""
+
+DELETE_BATCH = (
+    delete(attempt).where(attempt.c.batch_id == bindparam("batch_id")),
+    delete(tally).where(tally.c.batch_id == bindparam("batch_id")),
+    delete(lane).where(lane.c.batch_id == bindparam("batch_id")),
+    delete(batch).where(batch.c.id == bindparam("batch_id")),
+)
+"""What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""
+
+
+class Pruning(Ledger):
+    async def discard_batch(self, batch_id: str) -> None:
+        """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
+
+        Raises StoreConflict when the batch is open.
+        """
+        async with self._db.write() as connection:
+            await connection.execute(REFUSE_ROWS, {"batch_id": batch_id})
+            state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
+        if state is not None and BatchState(state) in OPEN_BATCH_STATES:
+            raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
+        while await self._delete_some(batch_id):
+            continue
+        async with self._db.write() as connection:
+            for statement in DELETE_BATCH:
+                await connection.execute(statement, {"batch_id": batch_id})
+
+    async def prune(self, before: float) -> tuple[int, int]:
+        """Delete the batches and the single jobs that ended before a time; returns how many of each."""
+        async with self._db.read() as connection:
+            batches = (await connection.execute(ENDED_BATCHES, {"before": before})).scalars().all()
+        for each in batches:
+            await self.discard_batch(each)
+        return len(batches), await self._prune_singles(before)
+
+    async def _prune_singles(self, before: float) -> int:
+        deleted, after = 0, ""
+        while True:
+            async with self._db.write() as connection:
+                asked = {"before": before, "after": after}
+                ids = (await connection.execute(ENDED_SINGLES, asked)).scalars().all()
+                await _delete_jobs(connection, ids)
+            if not ids:
+                return deleted
+            deleted, after = deleted + len(ids), ids[-1]
+
+    async def _delete_some(self, batch_id: str) -> bool:
+        async with self._db.write() as connection:
+            ids = (await connection.execute(SOME_JOBS, {"batch_id": batch_id})).scalars().all()
+            await _delete_jobs(connection, ids)
+            return bool(ids)
+
+
+async def _delete_jobs(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    for statement in DELETE_JOBS if ids else ():
+        await connection.execute(statement, {"ids": ids})
