@@ -1,0 +1,71 @@
+"""Evidence of load and of faults on the provider's side, and what a bare status means."""
+
+from models.failure import FailureClass
+from worker.failures.evidence import row
+
+CLIENT_ERRORS = frozenset(range(400, 500))
+SERVER_ERRORS = frozenset(range(500, 600))
+OVERLOADED = (
+    row(
+        FailureClass.RATE_LIMIT,
+        r"service tier capacity exceeded",
+        codes="service_tier_capacity_exceeded 3505",
+    ),
+    row(
+        FailureClass.OVERLOADED,
+        r"overloaded|(?:server|system) overload",
+        r"over capacity|at capacity|no capacity|capacity (?:is )?exceeded|insufficient capacity|out of capacity",
+        r"(?:high|heavy|peak|increased) (?:demand|traffic|load|volume)",
+        r"(?:server|service|system|engine|model)s? (?:is |are )?(?:currently |too |temporarily )*busy",
+        r"queue (?:is |size )?(?:full|exceeded)|(?:maximum )?pending requests exceeded",
+        r"no (?:healthy upstream|instances? available|available (?:capacity|workers|servers|instances|channels?))",
+        r"(?:model|server) is (?:currently |still )?(?:loading|starting|warming|not ready)|loading model",
+        r"繁忙|拥挤|访问量过大",
+        codes="overloaded_error overloaded server_is_overloaded engine_overloaded engine_overloaded_error slow_down"
+        " model_overloaded service_unavailable_error service_unavailable serviceunavailable nocapacity"
+        " capacity_exceeded model_capacity_exhausted queue_exceeded unavailable unavailable_error"
+        " modelnotreadyexception serviceunavailableexception server_overloaded no_available_capacity",
+        statuses={424, 425, 429, 498, 500, 502, 503, 529},
+    ),
+    row(FailureClass.OVERLOADED, statuses={498, 529}),
+)
+
+RATE_LIMIT = (
+    row(
+        FailureClass.RATE_LIMIT,
+        codes="rate_limit_exceeded rate_limit_error rate_limited rate_limit ratelimitexceeded ratelimiterror"
+        " too_many_requests too_many_requests_error toomanyrequests throttlingexception throttling"
+        " throttling.ratequota toomanyrequestsexception servicequotaexceededexception request_limit_exceeded"
+        " limitexceededexception request_quota_exceeded token_quota_exceeded quotaexceeded userratelimitexceeded"
+        " model_rate_limit resource_exhausted ratelimitreached",
+    ),
+    row(
+        FailureClass.RATE_LIMIT,
+        r"rate[ -]?limit\w* (?:is |was |has been )?(?:reached|exceed)",
+        r"(?:exceeded|hit|reached).{0,30} rate[ -]?limit",
+        r"too many (?:requests|concurrent|connections)",
+        r"throttled",
+        statuses={400, 403, 500, 503},
+    ),
+    row(FailureClass.RATE_LIMIT, statuses={429}),
+)
+
+CODES_OF_SERVERS = (
+    row(FailureClass.TIMEOUT, codes="modeltimeoutexception", statuses=CLIENT_ERRORS | {500}),
+    row(
+        FailureClass.SERVER,
+        codes="modelerrorexception modelstreamerrorexception internalserverexception internalfailure internal"
+        " internal_server_error",
+        statuses=CLIENT_ERRORS,
+    ),
+)
+
+STATUSES = (
+    row(FailureClass.CONNECT, statuses={407}),  # our own proxy wants a password: nothing reached the provider
+    row(FailureClass.TIMEOUT, statuses={408, 460, 499, 524, 598}),
+    row(FailureClass.OVERLOADED, statuses={503}),
+    row(FailureClass.BAD_REQUEST, statuses={501}),
+    row(FailureClass.SERVER, statuses=SERVER_ERRORS | {409, 421, 424, 425}),
+    row(FailureClass.BAD_REQUEST, statuses={400, 405, 406, 411, 412, 415, 422}),
+    row(FailureClass.BAD_RESPONSE, statuses=range(300, 400)),
+)

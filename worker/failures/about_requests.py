@@ -1,0 +1,93 @@
+"""Evidence against the request: its content, its size, and pages that come from no provider."""
+
+from models.failure import FailureClass
+from worker.failures.evidence import row
+
+CLIENT_ERRORS = frozenset(range(400, 500))
+PAGES = (
+    row(FailureClass.TOO_LARGE, r"(?:header|cookie|entity|payload|uri).{0,20} too (?:large|long)", page=True),
+    # A proxy's or a guard's page, not the provider's word: a 403 of this kind says nothing about the key.
+    row(FailureClass.BAD_RESPONSE, page=True, statuses=CLIENT_ERRORS - {401, 407, 408, 413, 414, 429, 431, 451, 499}),
+)
+
+CONTEXT_LENGTH = (
+    row(
+        FailureClass.CONTEXT_LENGTH,
+        r"(?:required|not (?:yet )?available|not enabled|not supported) for (?:this |your )?long context",
+        r"long context (?:beta|requests?|window)\b.{0,60}(?:not (?:yet )?available|not enabled|requires?|required)",
+        statuses={400, 403, 429},
+        speakers="anthropic",
+    ),
+    row(
+        FailureClass.CONTEXT_LENGTH,
+        r"(?:maximum|max|model'?s?|available|total|supported|allowed|input) context[ -](?:length|window|size|limit)",
+        r"context[ -](?:length|window|size|limit)\b.{0,40}(?:exceed|overflow|too (?:small|short)|reached|is \d)",
+        r"(?:exceed|longer than|larger than|greater than|too (?:long|large|big) for|outside|overflow|beyond)\w*"
+        r".{0,60}\bcontext[ -](?:length|window|size|limit)",
+        r"(?:prompt|input|inputs|messages|conversation|text)(?: is| are|'s| length is)? too (?:long|large for)",
+        r"too large for model with \d+ maximum",
+        r"(?:input|prompt|request|message)s?(?: token)?s? (?:token )?(?:count|length|tokens?|size)\b.{0,60}"
+        r"(?:exceeds?|exceeded|is (?:longer|larger|greater|more) than|over) (?:the |model |its |of )?.{0,30}"
+        r"(?:maximum|max\b|limit|\d)",
+        r"exceeds? the maximum number of (?:input )?tokens",
+        r"input token count is \d+ but",
+        r"maximum prompt length",
+        r"too many (?:input|prompt|total) tokens",
+        r"max(?:_\w+)?_tokens`? must be (?:at least|greater than or equal to) [01],? (?:but )?got -",
+        r"`?inputs`? tokens \+ `?max_new_tokens`? must be",
+        r"(?:sum|total) of (?:the )?(?:prompt|input)(?: length| tokens)? (?:and|\+) `?max_",
+        r"(?:prompt|input)(?: length| tokens)? (?:and|\+) `?max_tokens`? exceed",
+        r"reduce (?:the )?(?:length|size|number of tokens) (?:of|in) (?:the |your )?(?:messages|prompt|input|convers)",
+        r"shorten your (?:prompt|input|messages)",
+        r"\bn_(?:keep|ctx|ctx_slot)\b",
+        r"longer than the maximum (?:model|input|sequence) length",
+        r"exceed(?:s|ed)? (?:the )?model(?:'s)? (?:token|maximum (?:input|sequence)|input) (?:limit|length)",
+        r"range of input length should be",
+        r"too many total text bytes",
+        r"exceeds? max(?:imum)? (?:prompt|input|sequence) (?:length|tokens)",
+        codes="context_length_exceeded exceed_context_size_error context_window_exceeded prompt_too_long"
+        " model_context_window_exceeded input_too_long context_limit_exceeded contextwindowexceedederror 3051",
+        statuses={400, 403, 404, 413, 422, 500, 503},
+    ),
+)
+
+TOO_LARGE = (
+    row(
+        FailureClass.TOO_LARGE,
+        r"request(?: body| payload)? (?:is )?too large",
+        r"(?:payload|body|entity|content)(?: is)? too large",
+        r"(?:request|payload|body|file|image|content)(?: payload)?(?: size)? (?:\w+ )?exceeds? (?:the )?(?:\w+ )?"
+        r"(?:size|limit|\d+(?:\.\d+)? ?(?:mb|bytes|kb))",
+        r"exceeds? the maximum (?:allowed )?(?:request |body |payload )?size",
+        r"string too long\..{0,60}maximum length \d{6,}",
+        codes="request_too_large payload_too_large requestentitytoolargeexception"
+        " tokens_limit_reached requesttoolarge content_too_large",
+        statuses={400, 413, 422, 429, 500},
+    ),
+    row(FailureClass.TOO_LARGE, statuses={413, 414, 431}),
+)
+
+CONTENT_FILTER = (
+    row(
+        FailureClass.CONTENT_FILTER,
+        r"content (?:filter|management polic|moderation|polic|violat|exists risk|risk)",
+        r"flagged (?:as|for|by|because)",
+        r"(?:was|were|been) flagged",
+        r"violat\w+ .{0,40}(?:usage|content|safety|use|responsible ai|community) ?(?:polic|guideline|setting)",
+        r"(?:safety|moderation) (?:system|filter|polic|check|guard)",
+        r"limited access to this content for safety",
+        r"considered (?:as )?(?:high[ -]risk|unsafe|inappropriate|harmful)",
+        r"inappropriate content",
+        r"(?:input|output|new|text)[ _]?sensitive",
+        r"contains? (?:sensitive|unsafe|prohibited|harmful)",
+        r"(?:prompt|response|output|input|content) (?:was |has been |is )?(?:blocked|filtered)",
+        r"jailbreak",
+        r"guardrail (?:intervened|blocked)",
+        r"不安全|敏感内容|违规",
+        codes="content_filter content_policy_violation responsibleaipolicyviolation content_filtered contentfilter"
+        " content_moderation moderation_blocked data_inspection_failed datainspectionfailed prohibited_content"
+        " image_safety blocklist spii model_armor sensitive_content content_violation cyber_policy_violation"
+        " moderation_error safety_check_failed",
+        statuses=(CLIENT_ERRORS - {401, 402, 404, 413, 429}) | {500},
+    ),
+)

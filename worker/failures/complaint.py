@@ -1,0 +1,183 @@
+"""Reads what a provider complains about out of its error body, whatever the body's form.
+
+Known forms: OpenAI's nested error, xAI's flat one, Anthropic's, Google's (alone or in an array), Bedrock's message
+with the exception in a header, FastAPI's detail, OpenRouter's error around another provider's error as a string,
+an event stream, plain text and web pages.
+
+Only fields that providers write themselves are read. Fields that echo the request (`input`, `flagged_input`,
+`failed_generation`) are not: a prompt that speaks of rate limits must not become one, nor end up in a message.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from worker.failures.masking import masked
+
+MAX_READ_BYTES = 256 * 1024
+MAX_BODY_CHARS = 4_096
+MAX_MESSAGE_CHARS = 500
+MAX_TEXT_CHARS = 4_000
+"""Phrases are looked for in so much of a complaint; no provider's sentence is longer."""
+
+MAX_DEPTH = 8
+MAX_ITEMS = 10
+
+_CODE_FIELDS = ("code", "type", "status", "reason", "error_type", "error_code", "__type", "Code", "status_code")
+_SENTENCE_FIELDS = ("message", "Message", "msg", "error", "detail", "error_message", "status_msg", "raw")
+_INNER_FIELDS = (
+    *_SENTENCE_FIELDS,
+    *("details", "errors", "innererror", "metadata", "violations", "choices", "base_resp", "response"),
+)
+_SAYS_NOTHING = frozenset({"provider returned error", "error", "bad request", "upstream error", "unknown error"})
+_TITLE = re.compile(r"<(?:title|h1)[^>]*>\s*(.*?)\s*</(?:title|h1)>", re.IGNORECASE | re.DOTALL)
+_EVENT_STREAM = ("data:", "event:", ":")
+
+
+@dataclass(slots=True)
+class Complaint:
+    """`words` are codes, types and reasons in lower case; `sentences` what is written for people, outermost first.
+
+    `headers` are those that the body itself reports (OpenRouter). `document` is the whole body when it is JSON,
+    `body` what may be kept of it.
+    """
+
+    words: list[str] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    retry_delays: list[Any] = field(default_factory=list)
+    quota_ids: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    is_page: bool = False
+    document: Any = None
+    body: object = None
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.sentences)[:MAX_TEXT_CHARS]
+
+    @property
+    def code(self) -> str | None:
+        """The provider's own name for the error; a number only when there is no name."""
+        return next((word for word in self.words if not word.isdigit()), self.words[0] if self.words else None)
+
+    def message(self, status: int) -> str:
+        """One short sentence for the ledger."""
+        telling = (each for each in self.sentences if each.lower().rstrip(".") not in _SAYS_NOTHING)
+        sentence = next(telling, self.sentences[0] if self.sentences else "")
+        if not sentence:
+            return f"HTTP {status} without an explanation"
+        printable = "".join(each if each.isprintable() else " " for each in sentence[: 4 * MAX_MESSAGE_CHARS])
+        sentence = " ".join(printable.split())[:MAX_MESSAGE_CHARS]
+        return f"HTTP {status} with a web page: {sentence}"[:MAX_MESSAGE_CHARS] if self.is_page else sentence
+
+
+def read_complaint(headers: Mapping[str, str], body: bytes | str) -> Complaint:
+    """`headers` with names in lower case. Never raises."""
+    raw = body.encode(errors="replace") if isinstance(body, str) else body
+    text = masked(raw[:MAX_READ_BYTES].decode(errors="replace").replace("\0", "").replace("\\u0000", "")).strip()
+    complaint = Complaint(body=text[:MAX_BODY_CHARS] or None)
+    exception = headers.get("x-amzn-errortype")
+    if exception:
+        _add_word(complaint, exception)
+    if text.startswith("<") or "text/html" in headers.get("content-type", ""):
+        _read_page(complaint, text)
+        return complaint
+    document = _parsed(text)
+    if document is None:
+        _read_text(complaint, text)
+        return complaint
+    if isinstance(document, list) and len(document) == 1:  # Vertex AI
+        document = document[0]
+    complaint.document = document
+    if len(text) <= MAX_BODY_CHARS:
+        complaint.body = document
+    _read(complaint, document, 0)
+    return complaint
+
+
+def blocked_by_gemini(complaint: Complaint) -> str | None:
+    """The reason why Gemini withheld an answer in an otherwise successful response."""
+    body = complaint.document
+    if not isinstance(body, dict):
+        return None
+    feedback = body.get("promptFeedback")
+    if isinstance(feedback, dict) and feedback.get("blockReason"):
+        return str(feedback["blockReason"])
+    candidates = body.get("candidates")
+    first = candidates[0] if isinstance(candidates, list) and candidates else None
+    return str(first["finishReason"]) if isinstance(first, dict) and first.get("finishReason") else None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _read_page(complaint: Complaint, text: str) -> None:
+    complaint.is_page = True
+    titles = (re.sub(r"<[^>]*>|\s+", " ", title).strip() for title in _TITLE.findall(text[:MAX_READ_BYTES]))
+    complaint.sentences += dict.fromkeys(title for title in titles if title)
+
+
+def _read_text(complaint: Complaint, text: str) -> None:
+    if not text.startswith(_EVENT_STREAM):
+        complaint.sentences += [text[:MAX_TEXT_CHARS]] if text else []
+        return
+    for line in text.splitlines():
+        event = _parsed(line.removeprefix("data:").strip()) if line.startswith("data:") else None
+        if isinstance(event, dict) and "error" in event:
+            _read(complaint, event, 0)
+
+
+def _read(complaint: Complaint, value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        return
+    if isinstance(value, str):
+        inner = _parsed(value) if value.lstrip()[:1] in ("{", "[") else None
+        if inner is None:
+            complaint.sentences.append(value[:MAX_TEXT_CHARS])
+        else:
+            _read(complaint, inner, depth + 1)
+    elif isinstance(value, list):
+        for item in value[:MAX_ITEMS]:
+            _read(complaint, item, depth + 1)
+    elif isinstance(value, dict):
+        _read_object(complaint, value, depth)
+
+
+def _read_object(complaint: Complaint, value: dict[str, Any], depth: int) -> None:
+    for name in _CODE_FIELDS:
+        if isinstance(value.get(name), str | int):
+            _add_word(complaint, str(value[name]))
+    delay = value.get("retryDelay", value.get("estimated_time"))
+    if delay is not None:
+        complaint.retry_delays.append(delay)
+    if isinstance(value.get("quotaId"), str):
+        complaint.quota_ids.append(value["quotaId"])
+    if isinstance(value.get("headers"), dict):
+        complaint.headers |= {str(name).lower(): str(each) for name, each in value["headers"].items()}
+    if isinstance(value.get("loc"), list) and isinstance(value.get("msg"), str):  # FastAPI
+        complaint.sentences.append(f"{'.'.join(map(str, value['loc']))}: {value['msg']}")
+        return
+    for inner in _inner(value):
+        _read(complaint, inner, depth + 1)
+
+
+def _inner(value: dict[str, Any]) -> Iterator[Any]:
+    """What an error object holds, its own sentence first. A plain string is one only where providers put one."""
+    for name in _INNER_FIELDS:
+        inner = value.get(name)
+        if isinstance(inner, dict | list) or (isinstance(inner, str) and name in _SENTENCE_FIELDS):
+            yield inner
+
+
+def _add_word(complaint: Complaint, word: str) -> None:
+    """AWS writes exceptions as `com.amazon…#Name` and `Name:http://…`."""
+    word = word.split("#")[-1].split(":http")[0].strip().strip(":").lower()
+    if word and len(word) <= 100 and word not in complaint.words:
+        complaint.words.append(word)

@@ -1,0 +1,86 @@
+"""Limits learned from the headers of any response, good or bad."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.failures.hints import MAX_HINT_S, seconds_or_until, sender_now
+
+MINUTE_S = 60.0
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSignals:
+    """What is allowed per period, what is left of it, and in how many seconds it is whole again. None: not said."""
+
+    requests_limit: float | None = None
+    requests_remaining: float | None = None
+    requests_reset_s: float | None = None
+    requests_period_s: float = MINUTE_S
+    tokens_limit: float | None = None
+    tokens_remaining: float | None = None
+    tokens_reset_s: float | None = None
+    tokens_period_s: float = MINUTE_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """How headers are named; `{}` stands for limit, remaining or reset. `provider` None: the names say enough."""
+
+    requests: str
+    tokens: tuple[str, ...]
+    provider: str | None = None
+    requests_period_s: float = MINUTE_S
+    tokens_period_s: float = MINUTE_S
+
+
+_OPENAI = ("x-ratelimit-{}-requests", ("x-ratelimit-{}-tokens",))
+_NAMES = (
+    _Names("anthropic-ratelimit-requests-{}", ("anthropic-ratelimit-tokens-{}", "anthropic-ratelimit-input-tokens-{}")),
+    _Names("x-ratelimit-{}-req-minute", ("x-ratelimit-{}-tokens-minute",)),  # Mistral
+    _Names("x-ratelimit-{}-requests-day", ("x-ratelimit-{}-tokens-minute",), requests_period_s=DAY_S),  # Cerebras
+    _Names(*_OPENAI, provider="groq", requests_period_s=DAY_S),
+    _Names(*_OPENAI),  # OpenAI, Azure and most others
+    _Names("x-ratelimit-{}", ("x-tokenlimit-{}",), provider="together", requests_period_s=1.0, tokens_period_s=1.0),
+)
+"""The first row that finds a limit or a remainder counts."""
+
+_Standing = tuple[float | None, float | None, float | None]
+_NOTHING: _Standing = (None, None, None)
+
+
+def read_limits(provider: str, protocol: str, headers: Mapping[str, str], now: float) -> LimitSignals | None:
+    """The limits that a response's headers tell, or None when they tell none.
+
+    `now` in unix seconds. Azure's -1 means that there is no such limit; resets that are past count as 0.
+    """
+    headers = {name.lower(): value for name, value in headers.items()}
+    if protocol in ("gemini", "bedrock"):  # neither sends any
+        return None
+    for names in _NAMES:
+        if names.provider not in (None, provider):
+            continue
+        requests = _read(headers, names.requests, now)
+        tokens = next((found for each in names.tokens if (found := _read(headers, each, now)) != _NOTHING), _NOTHING)
+        if requests != _NOTHING or tokens != _NOTHING:
+            return LimitSignals(*requests, names.requests_period_s, *tokens, names.tokens_period_s)
+    return None
+
+
+def _read(headers: Mapping[str, str], name: str, now: float) -> _Standing:
+    """Limit, what remains, and seconds to the reset, which means nothing without one of the others."""
+    limit, remaining = _count(headers.get(name.format("limit"))), _count(headers.get(name.format("remaining")))
+    if limit is None and remaining is None:
+        return _NOTHING
+    field = name.format("reset")
+    reset = headers.get(field) or headers.get(field.replace("x-ratelimit", "x-rate-limit"))  # Azure's hyphen
+    reset_s = seconds_or_until(reset, sender_now(headers, now)) if reset else None
+    return limit, remaining, None if reset_s is None else min(max(reset_s, 0.0), MAX_HINT_S)
+
+
+def _count(text: str | None) -> float | None:
+    try:
+        count = float(text) if text else -1.0
+    except ValueError:
+        return None
+    return count if 0 <= count < float("inf") else None

@@ -1,0 +1,56 @@
+"""All evidence in the order in which it is weighed, and how far a failure reaches. The first row that fits wins.
+
+Order carries meaning. What looks like a neighbour's words stands before the neighbour: Google says "quota" for a
+rate, a request that is too large is refused as a rate limit, and an empty balance arrives as almost any status.
+Sources: the providers' published error lists and recorded answers. A row that names no provider holds for all,
+because gateways and compatible servers repeat each other's words.
+"""
+
+from models.failure import FailureClass, Scope
+from worker.failures.about_accounts import CREDENTIAL, MODEL_MISSING, NOTHING_HERE, QUOTA, REGION
+from worker.failures.about_load import CODES_OF_SERVERS, OVERLOADED, RATE_LIMIT, STATUSES
+from worker.failures.about_requests import CONTENT_FILTER, CONTEXT_LENGTH, PAGES, TOO_LARGE
+from worker.failures.evidence import row
+
+EVIDENCE = (
+    *PAGES,
+    *REGION,
+    *CONTEXT_LENGTH,
+    *TOO_LARGE,
+    *CODES_OF_SERVERS,
+    *CONTENT_FILTER,
+    *QUOTA,
+    *MODEL_MISSING,
+    *CREDENTIAL,
+    *NOTHING_HERE,
+    *OVERLOADED,
+    *RATE_LIMIT,
+    *STATUSES,
+)
+
+SCOPE = {
+    FailureClass.RATE_LIMIT: Scope.MODEL,
+    FailureClass.OVERLOADED: Scope.MODEL,
+    FailureClass.MODEL_MISSING: Scope.MODEL,
+    FailureClass.QUOTA: Scope.ACCOUNT,
+    FailureClass.CREDENTIAL: Scope.ACCOUNT,
+    FailureClass.REGION: Scope.ACCOUNT,
+}
+"""What a class speaks of unless a row below knows better; the request itself when it is in neither."""
+
+RATE_LIMIT_SCOPE = (
+    (Scope.MODEL, row(FailureClass.RATE_LIMIT, r"upstream|specific to this model|for (?:this )?model\b")),
+    (Scope.MODEL, row(FailureClass.RATE_LIMIT, codes="model_rate_limit")),
+    (
+        Scope.ACCOUNT,
+        row(
+            FailureClass.RATE_LIMIT,
+            r"free-models-per",
+            r"requests rate limit exceeded",
+            r"(?:your|account'?s?) (?:account'?s? )?rate limit is",
+            codes="credit_limit",
+        ),
+    ),
+    (Scope.ACCOUNT, row(FailureClass.RATE_LIMIT, speakers="anthropic together fireworks deepseek minimax moonshot")),
+)
+"""How far a rate limit reaches: first fit. Where none fits, limits are counted per model."""
