@@ -34,7 +34,9 @@ LOADING_S = 300.0
 STOP_S = 12.0
 RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
+ANSWER_S = 2.0
 POLL_S = 0.01
+KEEP_POLL_S = 0.1
 PID_NAME = "server.pid"
 UNREADABLE = ("append only file", "AOF manifest", "RDB", "crashed by signal")
 """Words in the server's log that mean: it does not start because of its data."""
@@ -96,7 +98,7 @@ class _Server:
         """Start the server again when it dies; give up loudly when it keeps dying."""
         deaths: list[float] = []
         while self._guard is not None:
-            code = await self._guard.wait()
+            code = await _exit_code(self._guard, KEEP_POLL_S)
             deaths = [*(death for death in deaths if self._clock() - death < RESTARTS_WITHIN_S), self._clock()]
             if len(deaths) > RESTARTS:
                 logger.error(
@@ -119,10 +121,10 @@ class _Server:
         guard.stdin.close()
         try:
             async with asyncio.timeout(STOP_S):
-                await guard.wait()
+                await _exit_code(guard)
         except TimeoutError:
             guard.kill()  # on Linux this takes the server along; elsewhere the next start finds it
-            await guard.wait()
+            await _exit_code(guard)
 
     @property
     def _log(self) -> Path:
@@ -148,7 +150,7 @@ class _Server:
     async def _wait_until_it_answers(self, guard: asyncio.subprocess.Process) -> None:
         started = self._clock()
         deadline = started + START_S
-        async with Redis.from_url(self.url) as redis:
+        async with Redis.from_url(self.url, socket_timeout=ANSWER_S) as redis:
             while True:
                 try:
                     await redis.ping()
@@ -170,6 +172,13 @@ class _Server:
         if any(word in log for word in UNREADABLE) and not any(word in log for word in NOT_THE_DATA):
             return _DataUnreadable(f"the embedded Redis cannot read its data; see {self._log}")
         return QueueUnavailable(f"the embedded Redis ended while starting; see {self._log} or set REDIS_URL")
+
+
+async def _exit_code(process: asyncio.subprocess.Process, poll_s: float = POLL_S) -> int:
+    """Not `process.wait()`: before Python 3.13 that also waits until nobody holds the process's pipes any more."""
+    while process.returncode is None:
+        await asyncio.sleep(poll_s)
+    return process.returncode
 
 
 class _DataUnreadable(Exception):

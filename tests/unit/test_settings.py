@@ -138,6 +138,10 @@ def test_a_provider_that_is_not_configured_is_named_with_its_neighbour() -> None
             "line 2: providers.openai.api_keys[0].wieght is not a setting; did you mean 'weight'?",
         ),
         ("[providers.openai.prices.m]\ninput = 1", "line 1: providers.openai.prices.m.output is missing"),
+        (
+            "[providers.openai.prices.m]\ninput = 1\noutput = 'x'\n[providers.openai]\nmax_in_flight = 2",
+            "line 3: providers.openai.prices.m.output",
+        ),
         ("[providers.openai]\ntimeout_s = -1", "line 2: providers.openai.timeout_s should be greater than 0"),
         ("[providers.openai]\nkind = 'opnai'", "providers.openai.kind should be 'openai', 'anthropic'"),
         ("[providers.openai]\nbase_url = 'api.x/v1'", "base_url must begin with http:// or https://"),
