@@ -83,10 +83,10 @@ class Router:
         """The steps before the fallbacks, and a chain with the policy that comes with them."""
         named = words["chain"] if words["chain"] is not None else self._options.chain
         if named is not None:
-            if not isinstance(named, str) or named not in self._settings.chains:
-                raise RequestError(
-                    f"unknown chain {_quoted(named)}{suggestion(str(named), self._settings.chains)}", "chain"
-                )
+            if not isinstance(named, str):
+                raise RequestError("'chain' must be a chain's name", "chain")
+            if named not in self._settings.chains:
+                raise RequestError(f"unknown chain {_quoted(named)}{suggestion(named, self._settings.chains)}", "chain")
             model = named
         else:
             given = words["model"] if words["model"] is not None else self._options.model
@@ -255,8 +255,7 @@ def _patience(value: object) -> float:
     return float(value)
 
 
-def _quoted(value: object) -> str:
-    text = str(value)
+def _quoted(text: str) -> str:
     return f"'{text if len(text) <= 80 else text[:77] + '...'}'"
 
 

@@ -96,6 +96,13 @@ async def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path) -> None:
     assert not socket.parent.exists()
 
 
+async def test_a_ctrl_c_in_the_terminal_does_not_reach_the_server(tmp_path: Path) -> None:
+    async with embedded_redis(tmp_path):
+        pid = server_pid(tmp_path)
+        assert os.getpgid(pid) != os.getpgid(0)
+        assert os.getsid(pid) != os.getsid(0)
+
+
 async def test_the_server_dies_with_a_killed_owner_and_keeps_its_data(tmp_path: Path) -> None:
     owner, url = start_owner(tmp_path)
     pid = server_pid(tmp_path)

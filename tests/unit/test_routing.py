@@ -155,7 +155,7 @@ def test_a_chain_that_the_batch_names_replaces_the_model_of_its_lines() -> None:
         ),
         ({"model": "openai/x", "fallbacks": [f"local/{n}" for n in range(30)]}, "fallbacks", "may have 20 steps"),
         ({"model": "openai/x", "chain": "carful"}, "chain", "unknown chain 'carful'; did you mean 'careful'?"),
-        ({"model": "openai/x", "chain": 7}, "chain", "unknown chain"),
+        ({"model": "openai/x", "chain": {"a": 1}}, "chain", "must be a chain's name"),
         ({"model": "openai/x", "patience_s": -1}, "patience_s", "0 or more"),
         ({"model": "openai/x", "patience_s": True}, "patience_s", "number of seconds"),
         ({"model": "openai/x", "patience_s": float("nan")}, "patience_s", "number of seconds"),
