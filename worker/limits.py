@@ -139,14 +139,13 @@ class Limiter:
         reason = f"{_WORDS[hold]} at {deployment.provider}/{deployment.model}"
         return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
 
-    async def release(self, grant: Grant, tokens_used: int | None) -> None:
-        """The call has ended. `tokens_used` corrects the reservation; None: it was not answered, keep it."""
-        accepted = tokens_used is not None
-        await self._give_back(grant, 0, tokens_used - grant.tokens if tokens_used is not None else 0, accepted)
+    async def release(self, grant: Grant, tokens_used: int | None, *, refused: bool = False) -> None:
+        """The call has ended. `tokens_used` corrects the reservation (None keeps it); `refused`: by a rate limit."""
+        await self._give_back(grant, 0, tokens_used - grant.tokens if tokens_used is not None else 0, refused)
 
     async def cancel(self, grant: Grant) -> None:
         """The call was never made: give everything back."""
-        await self._give_back(grant, 1, -grant.tokens, accepted=False)
+        await self._give_back(grant, 1, -grant.tokens, refused=True)
 
     async def cool(
         self, deployment: Deployment, scope: Scope, for_s: float | None, reason: str, *, too_fast: bool = False
@@ -190,12 +189,12 @@ class Limiter:
                 scripts.BEAT, [keys.flight(*flight) for flight in flights], [self._worker_id, self._lease_ms, *counts]
             )
 
-    async def _give_back(self, grant: Grant, requests: int, tokens: int, accepted: bool) -> None:
+    async def _give_back(self, grant: Grant, requests: int, tokens: int, refused: bool) -> None:
         candidate = grant.candidate
         await self._ask(
             scripts.RELEASE,
             _keys(candidate.deployment)[:2],
-            [self._worker_id, self._lease_ms, requests, tokens, *_numbers([candidate])[:2], int(accepted)],
+            [self._worker_id, self._lease_ms, requests, tokens, *_numbers([candidate])[:2], int(refused)],
         )
 
     async def _ask(self, script: str, names: Sequence[str], args: Sequence[Any]) -> Any:

@@ -49,23 +49,23 @@ end
 """
 
 ACCEPTED = """
--- Accepted calls, decaying with a time constant of five seconds; `since` is when they began, for the first seconds.
+-- Calls that were started and not refused, decaying with a time constant of five seconds; `since` is when they began.
+-- A call counts from its start, so that a refusal finds those that are still under way counted.
 local function decayed(key)
   local known = redis.call('HMGET', key, 'accepted', 'accepted_at', 'since')
   local at = tonumber(known[2])
-  if not at or now - at > 60000 then return 0, now end
+  if not at or now - at > 5000 then return 0, now end
   return tonumber(known[1]) * math.exp((at - now) / 5000), tonumber(known[3])
 end
-local function count_accepted(key)
+local function count_accepted(key, by)
   local accepted, since = decayed(key)
-  redis.call('HSET', key, 'accepted', accepted + 1, 'accepted_at', now, 'since', since)
+  redis.call('HSET', key, 'accepted', math.max(accepted + by, 0), 'accepted_at', now, 'since', since)
   if redis.call('PTTL', key) < 60000 then redis.call('PEXPIRE', key, 60000) end
 end
 local function learn(key)
   local accepted, since = decayed(key)
-  if accepted <= 0 then return end
   local per_s = accepted / (5 * (1 - math.exp(-math.max(now - since, 1000) / 5000)))
-  redis.call('HSET', key, 'learned', 0.98 * 60 * per_s, 'learned_at', now)
+  redis.call('HSET', key, 'learned', math.max(0.98 * 60 * per_s, 1), 'learned_at', now)
 end
 """
 
@@ -83,6 +83,7 @@ RESERVE = (
     NOW
     + FLIGHT
     + SCHEDULES
+    + ACCEPTED
     + COOLDOWNS
     + """
 -- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
@@ -129,6 +130,7 @@ if rpm > 0 or tpm > 0 then
   redis.call('HSET', rate, 'requests', requests_free, 'tokens', tokens_free)
   redis.call('PEXPIRE', rate, math.ceil(math.max(requests_free, tokens_free) - now + 60000))
 end
+count_accepted(rate, 1)
 add_flight(KEYS[best * 5 + 2], worker, 1, lease_ms)
 if best_streak > 0 then
   for k = 3, 5 do
@@ -146,8 +148,8 @@ RELEASE = (
     + ACCEPTED
     + """
 -- KEYS: rate, flight. ARGV: time, worker, lease ms, requests to give back, tokens used more than reserved,
--- requests/min, tokens/min, whether the provider took the call.
-if ARGV[8] == '1' then count_accepted(KEYS[1]) end
+-- requests/min, tokens/min, whether the provider refused the call (or it was never made).
+if ARGV[8] == '1' then count_accepted(KEYS[1], -1) end
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
 local requests, tokens, rpm, tpm = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -168,11 +170,11 @@ local cool = redis.call('HMGET', KEYS[1], 'until', 'streak')
 local old, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
 local hint = tonumber(ARGV[2])
 local length = hint or math.min(tonumber(ARGV[3]) * 2 ^ streak, tonumber(ARGV[4]))
+if KEYS[2] then learn(KEYS[2]) end
 if old > now then
   if not hint or now + hint <= old then return string.format('%.0f', old) end
 else
   streak = streak + 1
-  if KEYS[2] then learn(KEYS[2]) end
 end
 local free = now + length
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', free), 'streak', streak, 'hinted', hint and 1 or 0,

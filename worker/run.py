@@ -132,58 +132,64 @@ class JobRun:
             reason = self.tools.fleet.why_none(self.step)
             decision = decide.after_block if reason.mendable else decide.after_misfit
             return self._follow(decision(self.situation(), self.progress, reason.text))
-        target = next(iter(ways.values()))
+        first, target = next(iter(ways.items()))
         call = Call(target.dialect, self.step.model, {**self.body, **self.step.params})
         try:
-            target.adapter.request(call, target.endpoint)
+            request = target.adapter.request(call, target.endpoint)
         except CannotExpress as misfit:
             return self._follow(decide.after_misfit(self.situation(), self.progress, f"{self.step}: {misfit}"))
         reserved = await self.tools.limiter.reserve(list(ways), self._tokens_to_reserve(call))
         if isinstance(reserved, Refusal):
             return self._follow(decide.after_refusal(self.situation(), self.progress, reserved))
-        return await self._call(ways[reserved.candidate], call, reserved)
+        if reserved.candidate != first:
+            target = ways[reserved.candidate]
+            request = target.adapter.request(call, target.endpoint)
+        return await self._call(target, call, request, reserved)
 
-    async def _call(self, target: Target, call: Call, grant: Grant) -> Answered | Verdict:
+    async def _call(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Verdict:
         limiter, deployment = self.tools.limiter, grant.candidate.deployment
-        stopwatch, tokens_used = None, None
+        stopwatch, tokens_used, refused = None, None, False
         self.calling = (deployment.account, deployment.model)
         try:
             await asyncio.sleep(grant.wait_s)
             stopwatch = _Stopwatch(self.tools.clock)
-            request = target.adapter.request(call, target.endpoint)
-            reply = await self._ask(target, call, request)
-            if isinstance(reply, Answer):
-                tokens_used = reply.usage.input_tokens + reply.usage.output_tokens
+            reply, usage = await self._ask(target, call, request)
+            refused = isinstance(reply, Failure) and reply.cls is FailureClass.RATE_LIMIT
+            if usage is not NOTHING_USED:
+                tokens_used = usage.input_tokens + usage.output_tokens
         except asyncio.CancelledError:
             if stopwatch is not None:
                 self._record(deployment, stopwatch, STOPPED_IN_FLIGHT)
             raise
         finally:
             self.calling = None
-            settle = limiter.cancel(grant) if stopwatch is None else limiter.release(grant, tokens_used)
-            await _unless_redis_is_away(settle)
+            made = stopwatch is not None
+            ended = limiter.release(grant, tokens_used, refused=refused) if made else limiter.cancel(grant)
+            await _unless_redis_is_away(ended)
+        cost_usd = self.tools.pricing.cost_usd(deployment.provider, target.dialect, deployment.model, usage)
         if isinstance(reply, Failure):
-            self._record(deployment, stopwatch, reply)
+            self._record(deployment, stopwatch, reply, usage, cost_usd or 0.0)
             await self.tools.fleet.learn(deployment, reply, limiter)
             return self._follow(decide.after_failure(self.situation(), self.progress, reply))
-        cost_usd = self.tools.pricing.cost_usd(deployment.provider, target.dialect, deployment.model, reply.usage)
-        self._record(deployment, stopwatch, None, reply.usage, cost_usd or 0.0)
+        self._record(deployment, stopwatch, None, usage, cost_usd or 0.0)
         self.tools.fleet.answered(deployment)
         await _unless_redis_is_away(limiter.answered(grant))
         return Answered(reply, deployment, request.dropped, self.attempts[-1].latency_ms, cost_usd)
 
-    async def _ask(self, target: Target, call: Call, request: WireRequest) -> Answer | Failure:
-        """One HTTP exchange, read as an answer or as a classified failure."""
+    async def _ask(self, target: Target, call: Call, request: WireRequest) -> tuple[Answer | Failure, Usage]:
+        """One HTTP exchange, read as an answer or as a classified failure, with the tokens that it cost."""
         protocol, now = target.adapter.protocol, self.tools.clock
         try:
             status, headers, content = await self.tools.client.send(request, target.endpoint, target.timeout_s)
-            if 200 <= status < 300:
-                return target.adapter.answer(call, status, headers, content)
-            return classify(target.dialect, protocol, status, headers, content, now())
+            if not 200 <= status < 300:
+                return classify(target.dialect, protocol, status, headers, content, now()), NOTHING_USED
+            answer = target.adapter.answer(call, status, headers, content)
+            return answer, answer.usage
         except BadAnswer as bad:
-            return Failure(bad.cls, str(bad), status=200, body=bad.body, possibly_billed=True)
+            failure = Failure(bad.cls, str(bad), status=200, body=bad.body, possibly_billed=True)
+            return failure, bad.answer.usage if bad.answer else NOTHING_USED
         except Exception as error:
-            return classify_exception(error)
+            return classify_exception(error), NOTHING_USED
 
     def _record(
         self,
