@@ -93,7 +93,7 @@ CREDENTIAL = (
         r"(?:authentication|authorization) (?:error|failed|failure|required)",
         r"(?:could not|unable to|failed to) authenticate",
         r"(?:account|organization|team|consumer '[^']*')(?: \S+)? (?:has been|is|was) (?:\w+ )?"
-        r"(?:disabled|deactivated|suspended|banned|blocked|terminated)",
+        r"(?:disabled|deactivated|suspended|restricted|banned|blocked|terminated)",
         r"disabled in this account",
         r"not authorized to (?:perform|access|invoke|use)",
         r"is not authorized|unauthorized|login fail",
@@ -102,6 +102,7 @@ CREDENTIAL = (
         r"caller does not have permission",
         codes="invalid_api_key api_key_invalid incorrect_api_key authentication_error unauthenticated unauthorized"
         " permission_error permission_denied account_deactivated account_suspended organization_disabled"
+        " organization_restricted"
         " consumer_suspended api_key_service_blocked api_key_http_referrer_blocked api_key_ip_address_blocked"
         " api_key_expired service_disabled access_token_expired credentials_missing auth_error invalid_token"
         " unrecognizedclientexception expiredtokenexception expiredtoken invalidsignatureexception"

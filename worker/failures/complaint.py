@@ -64,14 +64,12 @@ class Complaint:
         return next((word for word in self.words if not word.isdigit()), self.words[0] if self.words else None)
 
     def message(self, status: int) -> str:
-        """One short sentence for the ledger."""
-        telling = (each for each in self.sentences if each.lower().rstrip(".") not in _SAYS_NOTHING)
-        sentence = next(telling, self.sentences[0] if self.sentences else "")
+        """One short printable sentence for the ledger."""
+        telling = [each for each in self.sentences if each.lower().rstrip(".") not in _SAYS_NOTHING]
+        sentence = next(filter(None, map(_one_line, telling or self.sentences)), "")
         if not sentence:
             return f"HTTP {status} without an explanation"
-        printable = "".join(each if each.isprintable() else " " for each in sentence[: 4 * MAX_MESSAGE_CHARS])
-        sentence = " ".join(printable.split())[:MAX_MESSAGE_CHARS]
-        return f"HTTP {status} with a web page: {sentence}"[:MAX_MESSAGE_CHARS] if self.is_page else sentence
+        return (f"HTTP {status} with a web page: {sentence}" if self.is_page else sentence)[:MAX_MESSAGE_CHARS]
 
 
 def read_complaint(headers: Mapping[str, str], body: bytes | str) -> Complaint:
@@ -109,6 +107,11 @@ def blocked_by_gemini(complaint: Complaint) -> str | None:
     candidates = body.get("candidates")
     first = candidates[0] if isinstance(candidates, list) and candidates else None
     return str(first["finishReason"]) if isinstance(first, dict) and first.get("finishReason") else None
+
+
+def _one_line(text: str) -> str:
+    printable = "".join(each if each.isprintable() else " " for each in text[:MAX_TEXT_CHARS])
+    return " ".join(printable.split())
 
 
 def _parsed(text: str) -> Any:

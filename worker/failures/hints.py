@@ -13,11 +13,12 @@ MAX_HINT_S = 86_400.0
 
 _UNIT_S = {"ms": 0.001, "milli": 0.001, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _AMOUNT = r"\d+(?:\.\d+)?\s*(?:milliseconds?|ms|days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)(?![a-z])[\s,]*"
+_CLOCK = r"\d{1,3}:\d\d:\d\d"
 _ONE_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(milli|ms|d|h|m|s)", re.IGNORECASE)
 _DURATION = re.compile(rf"(?:{_AMOUNT})+", re.IGNORECASE)
 _SENTENCE = re.compile(
     r"(?:try(?:ing)? again|retry(?:ing)?|wait(?:ing)?|resets?|replenished|available)(?: again)?(?: your request)?"
-    rf"(?: in| after| for| at least| about| approximately|:)* ?(?P<duration>(?:{_AMOUNT})+|\d{1, 3}:\d\d:\d\d)",
+    rf"(?: in| after| for| at least| about| approximately|:)* ?(?P<duration>(?:{_AMOUNT})+|{_CLOCK})",
     re.IGNORECASE,
 )
 _EPOCH_S = 1e9
@@ -27,7 +28,7 @@ _EPOCH_MS = 1e11
 def seconds(text: str) -> float | None:
     """`12ms`, `6m0s`, `9m38.016s`, `34.07s`, `2 minutes`, `02:12:11` and plain seconds."""
     text = text.strip()
-    if re.fullmatch(r"\d{1,3}:\d\d:\d\d", text):
+    if re.fullmatch(_CLOCK, text):
         hours, minutes, rest = map(int, text.split(":"))
         return hours * 3600.0 + minutes * 60.0 + rest
     if _DURATION.fullmatch(text):
@@ -43,7 +44,7 @@ def until(text: str, now: float) -> float | None:
             return moment / 1000 - now
         return moment - now if moment >= _EPOCH_S else None
     try:
-        when = datetime.fromisoformat(text) if "T" in text else parsedate_to_datetime(text)
+        when = datetime.fromisoformat(text) if re.match(r"\d{4}-", text) else parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     try:

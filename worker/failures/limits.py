@@ -43,7 +43,7 @@ _NAMES = (
     _Names(*_OPENAI),  # OpenAI, Azure and most others
     _Names("x-ratelimit-{}", ("x-tokenlimit-{}",), provider="together", requests_period_s=1.0, tokens_period_s=1.0),
 )
-"""The first row that finds a limit or a remainder counts."""
+"""The row that finds most counts; of equals the first."""
 
 _Standing = tuple[float | None, float | None, float | None]
 _NOTHING: _Standing = (None, None, None)
@@ -57,14 +57,17 @@ def read_limits(provider: str, protocol: str, headers: Mapping[str, str], now: f
     headers = {name.lower(): value for name, value in headers.items()}
     if protocol in ("gemini", "bedrock"):  # neither sends any
         return None
+    best, most = None, 0
     for names in _NAMES:
         if names.provider not in (None, provider):
             continue
         requests = _read(headers, names.requests, now)
         tokens = next((found for each in names.tokens if (found := _read(headers, each, now)) != _NOTHING), _NOTHING)
-        if requests != _NOTHING or tokens != _NOTHING:
-            return LimitSignals(*requests, names.requests_period_s, *tokens, names.tokens_period_s)
-    return None
+        count = (requests != _NOTHING) + (tokens != _NOTHING)
+        if count > most:
+            best = LimitSignals(*requests, names.requests_period_s, *tokens, names.tokens_period_s)
+            most = count
+    return best
 
 
 def _read(headers: Mapping[str, str], name: str, now: float) -> _Standing:

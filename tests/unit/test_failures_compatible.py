@@ -1,0 +1,610 @@
+"""What refusals mean that come from OpenAI-compatible providers, local servers, gateways and plain proxies."""
+
+import json
+
+import pytest
+from failure_cases import NOW, Case, check, error, page
+
+from models.failure import FailureClass, Scope
+
+F = FailureClass
+S = Scope
+INVALID = "invalid_request_error"
+
+
+def at(
+    provider: str,
+    name: str,
+    status: int,
+    body: object,
+    cls: FailureClass,
+    hint_s: float | None = None,
+    scope: Scope | None = None,
+    retry_after: str | None = None,
+) -> Case:
+    """A case of the OpenAI protocol."""
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return Case(name, provider, "openai", status, headers, body, cls, hint_s, scope)
+
+
+def wrapped(status: int, raw: object, **more: object) -> dict[str, object]:
+    """OpenRouter's error around the error of the provider behind it."""
+    metadata = {"raw": raw if isinstance(raw, str) else json.dumps(raw), "provider_name": "P"}
+    return {"error": {"message": "Provider returned error", "code": status, "metadata": metadata | more}}
+
+
+GROQ = [
+    at(
+        "groq",
+        "per day",
+        429,
+        error("Limit of requests per day (RPD). Please try again in 7m12s.", "requests"),
+        F.RATE_LIMIT,
+        432.0,
+    ),
+    at(
+        "groq",
+        "retry-after",
+        429,
+        error("x", "tokens", "rate_limit_exceeded"),
+        F.RATE_LIMIT,
+        3.0,
+        S.MODEL,
+        retry_after="3",
+    ),
+    at(
+        "groq",
+        "too large",
+        413,
+        error("Request too large for model `m` on tokens per minute (TPM).", "tokens", "rate_limit_exceeded"),
+        F.TOO_LARGE,
+        None,
+        S.REQUEST,
+    ),
+    at(
+        "groq",
+        "context",
+        400,
+        error("Please reduce the length of the messages or completion.", INVALID, "context_length_exceeded"),
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "groq",
+        "max_tokens",
+        400,
+        error("`max_tokens` must be less than or equal to `8192`; see the `context_window`.", INVALID),
+        F.BAD_REQUEST,
+    ),
+    at(
+        "groq",
+        "no model",
+        404,
+        error("The model `m` does not exist or you do not have access to it.", INVALID, "model_not_found"),
+        F.MODEL_MISSING,
+    ),
+    at("groq", "key", 401, error("Invalid API Key", INVALID, "invalid_api_key"), F.CREDENTIAL),
+    at(
+        "groq",
+        "restricted",
+        400,
+        error("Organization has been restricted.", INVALID, "organization_restricted"),
+        F.CREDENTIAL,
+    ),
+    at("groq", "busy", 503, error("Service unavailable.", "internal_server_error"), F.OVERLOADED),
+]
+
+MISTRAL = [
+    at(
+        "mistral",
+        "rate",
+        429,
+        {"object": "error", "message": "Rate limit exceeded", "type": "rate_limited", "code": "1300"},
+        F.RATE_LIMIT,
+    ),
+    at("mistral", "requests", 429, {"message": "Requests rate limit exceeded"}, F.RATE_LIMIT, None, S.ACCOUNT),
+    at(
+        "mistral",
+        "tier",
+        429,
+        {"message": "Service tier capacity exceeded for this model.", "code": "3505"},
+        F.RATE_LIMIT,
+        None,
+        S.MODEL,
+    ),
+    at("mistral", "key", 401, {"detail": "Unauthorized"}, F.CREDENTIAL),
+    at(
+        "mistral",
+        "no model",
+        400,
+        {"object": "error", "message": "Invalid model: m", "type": "invalid_model", "code": "1500"},
+        F.MODEL_MISSING,
+    ),
+    at(
+        "mistral",
+        "context",
+        400,
+        {
+            "message": "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+            "code": "3051",
+        },
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "mistral",
+        "field",
+        422,
+        {
+            "detail": [
+                {
+                    "type": "missing",
+                    "loc": ["body", "messages"],
+                    "msg": "Field required",
+                    "input": "rate limit exceeded",
+                }
+            ]
+        },
+        F.BAD_REQUEST,
+    ),
+    at("mistral", "proxy", 502, page("502 Bad Gateway"), F.SERVER),
+]
+
+OPENROUTER = [
+    at("openrouter", "credits", 402, error("Insufficient credits. Add more.", None, 402), F.QUOTA, None, S.ACCOUNT),
+    at(
+        "openrouter",
+        "afford",
+        402,
+        error("You requested up to 65536 tokens, but can only afford 3000.", None, 402),
+        F.QUOTA,
+    ),
+    at("openrouter", "402 that passes", 402, error("Later.", None, 402), F.RATE_LIMIT, 30.0, retry_after="30"),
+    at("openrouter", "key limit", 403, error("Key limit exceeded (total limit).", None, 403), F.QUOTA, None, S.ACCOUNT),
+    at(
+        "openrouter",
+        "free per minute",
+        429,
+        error(
+            "Rate limit exceeded: free-models-per-min.",
+            None,
+            429,
+            metadata={"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int((NOW + 20) * 1000))}},
+        ),
+        F.RATE_LIMIT,
+        20.0,
+        S.ACCOUNT,
+    ),
+    at(
+        "openrouter",
+        "google says quota",
+        429,
+        wrapped(
+            429,
+            {
+                "error": {
+                    "code": 429,
+                    "message": "You exceeded your current quota, please check your plan.",
+                    "status": "RESOURCE_EXHAUSTED",
+                    "details": [{"retryDelay": "9s"}],
+                }
+            },
+        ),
+        F.RATE_LIMIT,
+        9.0,
+        S.MODEL,
+    ),
+    at(
+        "openrouter",
+        "no endpoints",
+        404,
+        error("No endpoints found for a/b:free.", None, 404),
+        F.MODEL_MISSING,
+        None,
+        S.MODEL,
+    ),
+    at(
+        "openrouter",
+        "data policy",
+        404,
+        error("No endpoints found matching your data policy.", None, 404),
+        F.MODEL_MISSING,
+    ),
+    at("openrouter", "not an id", 400, error("foo/bar is not a valid model ID", None, 400), F.MODEL_MISSING),
+    at("openrouter", "region", 403, error("This model is not available in your region.", None, 403), F.REGION),
+    at(
+        "openrouter",
+        "inner context",
+        400,
+        wrapped(
+            400,
+            {
+                "type": "error",
+                "error": {"type": INVALID, "message": "prompt is too long: 210000 tokens > 200000 maximum"},
+            },
+        ),
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "openrouter",
+        "inner credit",
+        400,
+        wrapped(400, {"error": {"message": "Your credit balance is too low"}}),
+        F.QUOTA,
+    ),
+    at("openrouter", "user", 401, error("User not found.", None, 401), F.CREDENTIAL),
+    at("openrouter", "none left", 503, error("No instances available", None, 503), F.OVERLOADED),
+    at("openrouter", "502", 502, error("Provider returned error", None, 502), F.SERVER),
+    at("openrouter", "408", 408, error("Request timed out", None, 408), F.TIMEOUT),
+]
+
+XAI = [
+    at(
+        "xai",
+        "no credits yet",
+        403,
+        {
+            "code": "The caller does not have permission to execute the specified operation",
+            "error": "Your newly created team doesn't have any credits or licenses yet.",
+        },
+        F.QUOTA,
+    ),
+    at(
+        "xai",
+        "rate",
+        429,
+        {"code": "Some resource has been exhausted", "error": "Too many requests for team t and model grok-4."},
+        F.RATE_LIMIT,
+        None,
+        S.MODEL,
+    ),
+    at(
+        "xai",
+        "no model",
+        404,
+        {
+            "code": "Some requested entity was not found",
+            "error": "The model grok-0 does not exist or your team t does not have access to it.",
+        },
+        F.MODEL_MISSING,
+    ),
+    at(
+        "xai",
+        "blocked key",
+        403,
+        {"code": "permission-denied", "error": "The API key xai-***AA is currently blocked."},
+        F.CREDENTIAL,
+    ),
+    at(
+        "xai",
+        "argument",
+        400,
+        {"code": "Client specified an invalid argument", "error": "Argument not supported on this model: stop"},
+        F.BAD_REQUEST,
+    ),
+]
+
+OTHERS = [
+    at(
+        "deepseek",
+        "key",
+        401,
+        error("Authentication Fails, Your api key: ****fcc2 is invalid", "authentication_error"),
+        F.CREDENTIAL,
+    ),
+    at("deepseek", "no model", 400, error("Model Not Exist", INVALID, INVALID), F.MODEL_MISSING, None, S.MODEL),
+    at(
+        "deepseek",
+        "busy",
+        503,
+        error("Service is too busy. Switch temporarily.", "service_unavailable_error"),
+        F.OVERLOADED,
+    ),
+    at(
+        "deepseek",
+        "context",
+        400,
+        error("This model's maximum context length is 131072 tokens. However, you requested 140000 tokens", INVALID),
+        F.CONTEXT_LENGTH,
+    ),
+    at("deepseek", "rate", 429, error("Rate limit reached", "rate_limit"), F.RATE_LIMIT, None, S.ACCOUNT),
+    at(
+        "together",
+        "credit",
+        402,
+        error("Credit limit exceeded. Add credit or upgrade your plan.", "credit_limit"),
+        F.QUOTA,
+    ),
+    at(
+        "together",
+        "model's rate",
+        429,
+        error("You have reached the rate limit specific to this model m.", "model_rate_limit"),
+        F.RATE_LIMIT,
+        None,
+        S.MODEL,
+    ),
+    at(
+        "together",
+        "dedicated",
+        400,
+        error("Unable to access non-serverless model m. Start an endpoint.", INVALID, "model_not_available"),
+        F.MODEL_MISSING,
+    ),
+    at(
+        "together",
+        "context",
+        422,
+        error("Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8193.", INVALID),
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "together",
+        "overload",
+        503,
+        error("The engine is currently overloaded, please try again later", "service_unavailable"),
+        F.OVERLOADED,
+    ),
+    at(
+        "fireworks",
+        "no model",
+        404,
+        error("Model not found, inaccessible, and/or not deployed", "error", "NOT_FOUND"),
+        F.MODEL_MISSING,
+    ),
+    at(
+        "fireworks",
+        "context",
+        400,
+        error("The prompt is too long: 9000, model maximum context length: 8191", "error", "BAD_REQUEST"),
+        F.CONTEXT_LENGTH,
+    ),
+    at("fireworks", "key", 403, error("unauthorized", "error", "UNAUTHORIZED"), F.CREDENTIAL),
+    at(
+        "cerebras",
+        "tokens",
+        429,
+        {
+            "message": "Tokens per minute limit exceeded - too many tokens processed.",
+            "type": "too_many_tokens_error",
+            "param": "quota",
+            "code": "token_quota_exceeded",
+        },
+        F.RATE_LIMIT,
+        None,
+        S.MODEL,
+    ),
+    at(
+        "cerebras",
+        "queue",
+        429,
+        {
+            "message": "We're experiencing high traffic right now!",
+            "type": "too_many_requests_error",
+            "param": "queue",
+            "code": "queue_exceeded",
+        },
+        F.OVERLOADED,
+    ),
+    at(
+        "cerebras",
+        "key",
+        401,
+        {"message": "Wrong API Key", "type": INVALID, "param": "api_key", "code": "wrong_api_key"},
+        F.CREDENTIAL,
+    ),
+    at(
+        "cerebras",
+        "context",
+        400,
+        {
+            "message": "Please reduce the length of the messages or completion. Current length is 9000",
+            "code": "context_length_exceeded",
+        },
+        F.CONTEXT_LENGTH,
+    ),
+    at("perplexity", "page", 401, page("401 Authorization Required"), F.CREDENTIAL, None, S.ACCOUNT),
+    at(
+        "perplexity",
+        "quota",
+        401,
+        error("You exceeded your current quota, please check your plan.", "insufficient_quota", 401),
+        F.QUOTA,
+    ),
+    at(
+        "perplexity",
+        "rate",
+        429,
+        error("Request rate limit exceeded, please try again later.", "request_rate_limit_exceeded", 429),
+        F.RATE_LIMIT,
+    ),
+    at("ollama", "pull", 404, error('model "m" not found, try pulling it first', "api_error"), F.MODEL_MISSING),
+    at("ollama", "tools", 400, error("m does not support tools", "api_error"), F.BAD_REQUEST),
+    at(
+        "ollama",
+        "queue",
+        503,
+        error("server busy, please try again.  maximum pending requests exceeded", "api_error"),
+        F.OVERLOADED,
+    ),
+    at(
+        "ollama",
+        "memory",
+        500,
+        error("model requires more system memory (9 GiB) than is available", "api_error"),
+        F.SERVER,
+    ),
+    at(
+        "vllm",
+        "negative",
+        400,
+        {
+            "object": "error",
+            "message": "max_tokens must be at least 1, got -186.",
+            "type": "BadRequestError",
+            "code": 400,
+        },
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "vllm",
+        "context",
+        400,
+        {
+            "object": "error",
+            "message": "However, you requested 12000 tokens. Please reduce the length of the messages or completion.",
+            "type": "BadRequestError",
+            "code": 400,
+        },
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "vllm",
+        "decoder",
+        400,
+        {
+            "error": {
+                "message": "The decoder prompt (length 9000) is longer than the maximum model length of 4096.",
+                "code": 400,
+            }
+        },
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "vllm",
+        "no model",
+        404,
+        {"object": "error", "message": "The model `m` does not exist.", "type": "NotFoundError", "code": 404},
+        F.MODEL_MISSING,
+    ),
+    at("vllm", "path", 404, {"detail": "Not Found"}, F.MODEL_MISSING),
+    at("vllm", "key", 401, {"error": "Unauthorized"}, F.CREDENTIAL),
+    at(
+        "sglang",
+        "context",
+        400,
+        {"message": "The input (9000 tokens) is longer than the model's context length (8192 tokens)."},
+        F.CONTEXT_LENGTH,
+    ),
+    at(
+        "llamacpp",
+        "context",
+        400,
+        error("the request exceeds the available context size", "exceed_context_size_error", 400),
+        F.CONTEXT_LENGTH,
+    ),
+    at("llamacpp", "loading", 503, error("Loading model", "unavailable_error", 503), F.OVERLOADED),
+    at("lmstudio", "nothing loaded", 400, error("No models loaded. Please load a model.", INVALID), F.MODEL_MISSING),
+    at(
+        "lmstudio",
+        "cannot load",
+        400,
+        {"error": 'Failed to load model "m". Error: Error loading model.'},
+        F.MODEL_MISSING,
+    ),
+    at(
+        "minimax",
+        "key",
+        401,
+        {"type": "error", "error": {"type": "authorized_error", "message": "login fail (1004)"}},
+        F.CREDENTIAL,
+    ),
+    at(
+        "moonshot",
+        "suspended",
+        429,
+        error("Your account is suspended, please check your plan and billing details", "exceeded_current_quota_error"),
+        F.QUOTA,
+    ),
+    at("moonshot", "engine", 429, error("The engine is currently overloaded", "engine_overloaded_error"), F.OVERLOADED),
+    at(
+        "moonshot",
+        "high risk",
+        400,
+        error("The request was rejected because it was considered high risk", "content_filter"),
+        F.CONTENT_FILTER,
+    ),
+    at(
+        "alibaba",
+        "arrears",
+        400,
+        error("Access denied, please make sure your account is in good standing.", "Arrearage", "Arrearage"),
+        F.QUOTA,
+    ),
+    at(
+        "alibaba",
+        "inspection",
+        400,
+        error("Input data may contain inappropriate content.", "data_inspection_failed"),
+        F.CONTENT_FILTER,
+    ),
+    at(
+        "huggingface",
+        "included",
+        402,
+        {"error": "You have exceeded your monthly included credits for Inference Providers."},
+        F.QUOTA,
+    ),
+    at(
+        "huggingface",
+        "loading",
+        503,
+        {"error": "Model m is currently loading", "estimated_time": 20.0},
+        F.OVERLOADED,
+        20.0,
+    ),
+    at(
+        "github",
+        "daily",
+        429,
+        error(
+            "Rate limit of 50 per 86400s exceeded. Please wait 68361 seconds before retrying.", None, "RateLimitReached"
+        ),
+        F.RATE_LIMIT,
+        68361.0,
+    ),
+    at(
+        "litellm",
+        "budget",
+        400,
+        error("Budget has been exceeded! Current cost: 10.1", "budget_exceeded", "400"),
+        F.QUOTA,
+    ),
+    at("litellm", "status inside", 500, error("The upstream said no.", "x", "429"), F.RATE_LIMIT),
+]
+
+PROXIES = [
+    at("mine", "nginx 400", 400, page("400 Bad Request"), F.BAD_RESPONSE),
+    at("mine", "nginx 403", 403, page("403 Forbidden"), F.BAD_RESPONSE),
+    at("mine", "nginx 404", 404, page("404 Not Found"), F.BAD_RESPONSE),
+    at("mine", "nginx 413", 413, page("413 Request Entity Too Large"), F.TOO_LARGE),
+    at("mine", "nginx 429", 429, page("429 Too Many Requests"), F.RATE_LIMIT),
+    at("mine", "nginx 502", 502, page("502 Bad Gateway"), F.SERVER),
+    at("mine", "nginx 503", 503, page("503 Service Temporarily Unavailable"), F.OVERLOADED, 12.0, retry_after="12"),
+    at("mine", "envoy", 503, "no healthy upstream", F.OVERLOADED),
+    at("mine", "envoy timeout", 504, "upstream request timeout", F.SERVER),
+    at("mine", "cloudflare 521", 521, page("x | 521: Web server is down"), F.SERVER),
+    at("mine", "cloudflare 530", 530, "error code: 1033", F.SERVER),
+    at("mine", "proxy password", 407, page("407 Proxy Authentication Required"), F.CONNECT),
+    at("mine", "moved", 308, "", F.BAD_RESPONSE),
+    at("mine", "nothing said", 400, "", F.BAD_REQUEST),
+    at("mine", "payment", 402, "", F.QUOTA),
+    at("mine", "gone", 410, "", F.MODEL_MISSING),
+    at("mine", "legal", 451, "", F.REGION),
+    at("mine", "long address", 414, "", F.TOO_LARGE),
+    at("mine", "wrong type", 415, {"detail": "Unsupported Media Type"}, F.BAD_REQUEST),
+    at("mine", "never seen", 418, {"oops": True}, F.UNKNOWN),
+    at("mine", "early", 425, "", F.SERVER),
+]
+
+
+@pytest.mark.parametrize(
+    "case",
+    GROQ + MISTRAL + OPENROUTER + XAI + OTHERS + PROXIES,
+    ids=lambda case: f"{case.provider}: {case.name}",
+)
+def test_a_refusal_of_a_compatible_server_is_understood(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("case", [each for each in GROQ + OTHERS if each.scope is None], ids=lambda case: case.name)
+def test_what_a_refusal_means_hardly_depends_on_how_the_user_named_the_provider(case: Case) -> None:
+    check(case._replace(provider="my-own-name"))
