@@ -10,21 +10,24 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-import redis.exceptions
-
 from models.store import StoreBusy, StoreUnavailable
-from worker.limits import LimitsUnavailable
 
 log = logging.getLogger(__name__)
 
-BEAT_EVERY_S = 5.0
+BEATS_PER_LEASE = 3
+"""Two beats may be lost before the lease is."""
+
+WATCH_EVERY_S = 1.0
 
 
 class Heartbeat:
-    """Calls `beat` every five seconds in a thread, until stopped. `open_beat` opens its own connections."""
+    """Calls `beat` three times within each lease in a thread, until stopped. `open_beat` opens its own connections."""
 
-    def __init__(self, open_beat: Callable[[AsyncExitStack], Awaitable[Callable[[], Awaitable[None]]]]) -> None:
+    def __init__(
+        self, open_beat: Callable[[AsyncExitStack], Awaitable[Callable[[], Awaitable[None]]]], lease_s: float
+    ) -> None:
         self._open_beat = open_beat
+        self._every_s = lease_s / BEATS_PER_LEASE
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="heartbeat", daemon=True)
 
@@ -33,21 +36,25 @@ class Heartbeat:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(timeout=2 * BEAT_EVERY_S)
+        self._thread.join(timeout=2 * self._every_s)
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+    async def watch(self) -> None:
+        """Return never; raise when the thread has died, because without it this worker's jobs are taken away."""
+        while self._thread.is_alive():
+            await asyncio.sleep(WATCH_EVERY_S)
+        raise RuntimeError("the heartbeat has died")
 
     def _main(self) -> None:
         asyncio.run(self._beat_until_stopped())
 
     async def _beat_until_stopped(self) -> None:
-        async with AsyncExitStack() as stack:
-            beat = await self._open_beat(stack)
-            while not self._stopping.is_set():
-                try:
-                    await beat()
-                except (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnavailable) as outage:
-                    log.warning("A heartbeat did not get through: %s", type(outage).__name__)
-                await asyncio.to_thread(self._stopping.wait, BEAT_EVERY_S)
+        while not self._stopping.is_set():
+            try:
+                async with AsyncExitStack() as stack:
+                    beat = await self._open_beat(stack)
+                    while not self._stopping.is_set():
+                        await beat()
+                        await asyncio.to_thread(self._stopping.wait, self._every_s)
+            except (StoreBusy, StoreUnavailable) as outage:
+                log.warning("A heartbeat did not get through: %s", type(outage).__name__)
+                await asyncio.to_thread(self._stopping.wait, self._every_s / BEATS_PER_LEASE)

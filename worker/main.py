@@ -64,11 +64,11 @@ class Shift:
     async def work(self, *, burst: bool) -> int:
         """Returns how many jobs were settled. Raises what killed a background loop, after draining."""
         self._listen_to_signals()
-        heartbeat = Heartbeat(self._open_beat)
+        heartbeat = Heartbeat(self._open_beat, self._lease_s)
         await self._register(self._box.store)
         heartbeat.start()
         side_tasks: list[asyncio.Task[None]] = [
-            asyncio.create_task(task, name=name) for name, task in self._side_tasks()
+            asyncio.create_task(task, name=name) for name, task in self._side_tasks(heartbeat)
         ]
         for task in side_tasks:
             task.add_done_callback(self._side_task_ended)
@@ -87,10 +87,11 @@ class Shift:
                 raise error
         return self._claims.done
 
-    def _side_tasks(self) -> list[tuple[str, Coroutine[None, None, None]]]:
+    def _side_tasks(self, heartbeat: Heartbeat) -> list[tuple[str, Coroutine[None, None, None]]]:
         tasks: list[tuple[str, Coroutine[None, None, None]]] = [
             ("upkeep", self._upkeep.run()),
             ("commands", self._obey()),
+            ("heartbeat", heartbeat.watch()),
         ]
         if self._with_parent:
             tasks.append(("parent", self._leave_with_parent()))

@@ -4,10 +4,10 @@
 |---|---|---|---|
 | plan | 0.1 s | one worker at a time | tickets for what can start soon |
 | close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
-| rescue | 3 s | one worker at a time | take back the jobs of dead workers |
+| rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
-| beat | 5 s | every worker | tell RQ and the limiter what runs here |
+| beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here |
 
 The lease in the ledger is not here: it is beaten in a thread of its own (`worker.heartbeat`).
 """
@@ -31,6 +31,9 @@ from worker.toolbox import Toolbox
 log = logging.getLogger(__name__)
 
 LEAD_FOR_S = 3.0
+LONGEST_BEAT_S = 10.0
+"""RQ must hear of each execution at least once in 90 seconds."""
+
 OUTAGES = (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnavailable)
 
 
@@ -61,10 +64,10 @@ class Upkeep:
         return [
             Loop("plan", 0.1, self.planner.pass_once, leader_only=True),
             Loop("close", 0.5, self._close, leader_only=True),
-            Loop("rescue", 3.0, self._rescue, leader_only=True),
+            Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),
             Loop("credentials", 2.0, self._share_credentials),
-            Loop("beat", 5.0, self._beat),
+            Loop("beat", min(self._lease_s / 3, LONGEST_BEAT_S), self._beat),
         ]
 
     async def run(self) -> None:
