@@ -29,7 +29,8 @@ PROBE_EVERY_S = 900.0
 
 HARD_FAILURES = frozenset({FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.SERVER})
 BREAK_AFTER = 5
-"""So many hard failures of a deployment in a row, without an answer between, open its breaker."""
+"""So many hard failures of a deployment without an answer between open its breaker, if they are also half of the calls
+begun since the last answer: failures come back sooner than answers, so the first to come back prove little."""
 
 NO_KEY = ApiKey(name="none", value="env.NONE")
 """Stands for a server that asks for no key."""
@@ -64,6 +65,7 @@ class Fleet:
         self._mended: list[tuple[str, str]] = []
         self._secret_seen: dict[tuple[str, str], str] = {}
         self._in_a_row: Counter[tuple[str, str]] = Counter()
+        self._begun: Counter[tuple[str, str]] = Counter()
         self._candidate = lru_cache(maxsize=10_000)(self._build_candidate)
         self._provider = lru_cache(maxsize=1_000)(self._find_provider)
 
@@ -130,13 +132,19 @@ class Fleet:
         elif failure.cls is FailureClass.MODEL_MISSING:
             self._set_credential_aside(deployment, deployment.model, failure)
         elif failure.cls in HARD_FAILURES:
-            self._in_a_row[deployment.provider, deployment.model] += 1
-            if self._in_a_row[deployment.provider, deployment.model] >= BREAK_AFTER:
+            name = (deployment.provider, deployment.model)
+            self._in_a_row[name] += 1
+            if self._in_a_row[name] >= max(BREAK_AFTER, self._begun[name] / 2):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason)
+
+    def begun(self, deployment: Deployment) -> None:
+        """A call is being made."""
+        self._begun[deployment.provider, deployment.model] += 1
 
     def answered(self, deployment: Deployment) -> None:
         """A call was answered: the deployment works, and a credential that was being probed is back."""
-        self._in_a_row.pop((deployment.provider, deployment.model), None)
+        for counts in (self._in_a_row, self._begun):
+            counts.pop((deployment.provider, deployment.model), None)
         if self._aside.pop((deployment.provider, deployment.key, ALL_MODELS), None):
             self._mended.append((deployment.provider, deployment.key))
             log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)

@@ -153,6 +153,7 @@ class JobRun:
         try:
             await asyncio.sleep(grant.wait_s)
             stopwatch = _Stopwatch(self.tools.clock)
+            self.tools.fleet.begun(deployment)
             reply, usage = await self._ask(target, call, request)
             refused = isinstance(reply, Failure) and reply.cls is FailureClass.RATE_LIMIT
             if usage is not NOTHING_USED:
