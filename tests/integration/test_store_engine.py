@@ -147,9 +147,9 @@ async def test_a_cancelled_write_leaves_the_store_usable(store: Store) -> None:
     worker = await new_worker(store)
     jobs = await store.start(worker, ids)
     outcomes = [succeeded(job) for job in jobs]
-    for wait_s in (0.0, 0.001, 0.003, 0.01):
+    for tenths_of_ms in range(0, 120, 4):
         write = asyncio.create_task(store.settle(worker, outcomes))
-        await asyncio.sleep(wait_s)
+        await asyncio.sleep(tenths_of_ms / 10_000)
         write.cancel()
         await asyncio.gather(write, return_exceptions=True)
     await store.settle(worker, outcomes)

@@ -18,6 +18,7 @@ async def test_a_batch_is_completed_when_its_last_job_has_ended(store: Store) ->
     batch_id, ids = await open_batch(store, 2)
     worker = await new_worker(store)
     await run_all(store, worker, ids[:1])
+    assert await store.close_batches() == []
     (last,) = await store.start(worker, ids[1:])
     assert await store.close_batches() == []
     await store.settle(worker, [failed(last)])
