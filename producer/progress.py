@@ -1,8 +1,11 @@
 """What a person sees while a run is under way, and the table at its end. On standard error only."""
 
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -12,7 +15,7 @@ from rich.text import Text
 from models.records import BatchView, DeploymentTally
 from producer.runs import Summary
 
-MAX_SHOWN = 20
+PACE_OVER_S = 10.0
 
 
 class _Pace(ProgressColumn):
@@ -41,6 +44,7 @@ class Display:
         )
         self._task = self._progress.add_task("starting", total=1, note="", per_s=0.0)
         self._last_share = -1
+        self._seen: deque[tuple[float, int]] = deque()
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -58,17 +62,27 @@ class Display:
         note = f"${summary.cost_usd:,.4f}  {_mix(views)}"
         if summary.failed:
             note += f"  [red]{summary.failed:,} failed[/red]"
+        per_s = self._pace(summary.done)
         if not self._console.is_terminal:
-            self._now_and_then(summary, note)
+            self._now_and_then(summary, per_s, note)
         self._progress.update(
-            self._task, description=word, completed=summary.done, total=summary.total, note=note, per_s=summary.per_s
+            self._task, description=word, completed=summary.done, total=summary.total, note=note, per_s=per_s
         )
 
-    def _now_and_then(self, summary: Summary, note: str) -> None:
+    def _pace(self, done: int) -> float:
+        """Jobs per second over the last seconds that were watched."""
+        now = time.monotonic()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[0][0] > PACE_OVER_S:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (done - before) / (now - since) if now > since else 0.0
+
+    def _now_and_then(self, summary: Summary, per_s: float, note: str) -> None:
         share = summary.done * 10 // max(summary.total, 1)
         if share != self._last_share:
             self._last_share = share
-            self._console.print(f"{summary.done:,}/{summary.total:,}  {summary.per_s:.1f}/s  {note}", highlight=False)
+            self._console.print(f"{summary.done:,}/{summary.total:,}  {per_s:.1f}/s  {note}", highlight=False)
 
 
 def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
@@ -88,11 +102,11 @@ def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
 
 def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> Table:
     """Per provider and model: answered, fallbacks, failed calls by class, latency, cost."""
-    table = Table(title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("provider", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("answered", "as fallback", "p50", "p95", "cost"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("answered", "fallback", "p50", "p95", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("failed calls", overflow="fold")
     for row in merged(views):
         p50, p95 = latency.get((row.provider, row.model), (0.0, 0.0))
