@@ -58,6 +58,27 @@ def page(title: str) -> str:
     return f"<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center></body></html>"
 
 
+def at(
+    provider: str,
+    name: str,
+    status: int,
+    body: object,
+    cls: FailureClass,
+    hint_s: float | None = None,
+    scope: Scope | None = None,
+    retry_after: str | None = None,
+) -> Case:
+    """A case of the OpenAI protocol."""
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return Case(name, provider, "openai", status, headers, body, cls, hint_s, scope)
+
+
+def wrapped(status: int, raw: object, **more: object) -> dict[str, object]:
+    """OpenRouter's error around the error of the provider behind it."""
+    metadata = {"raw": raw if isinstance(raw, str) else json.dumps(raw), "provider_name": "P"}
+    return {"error": {"message": "Provider returned error", "code": status, "metadata": metadata | more}}
+
+
 def classified(case: Case) -> Failure:
     body = case.body if isinstance(case.body, str) else json.dumps(case.body)
     return classify(case.provider, case.protocol, case.status, case.headers, body.encode(), NOW)

@@ -1,36 +1,13 @@
-"""What refusals mean that come from OpenAI-compatible providers, local servers, gateways and plain proxies."""
-
-import json
+"""What refusals mean that come from OpenAI-compatible providers and local servers."""
 
 import pytest
-from failure_cases import NOW, Case, check, error, page
+from failure_cases import NOW, Case, at, check, error, page, wrapped
 
 from models.failure import FailureClass, Scope
 
 F = FailureClass
 S = Scope
 INVALID = "invalid_request_error"
-
-
-def at(
-    provider: str,
-    name: str,
-    status: int,
-    body: object,
-    cls: FailureClass,
-    hint_s: float | None = None,
-    scope: Scope | None = None,
-    retry_after: str | None = None,
-) -> Case:
-    """A case of the OpenAI protocol."""
-    headers = {"Retry-After": retry_after} if retry_after else {}
-    return Case(name, provider, "openai", status, headers, body, cls, hint_s, scope)
-
-
-def wrapped(status: int, raw: object, **more: object) -> dict[str, object]:
-    """OpenRouter's error around the error of the provider behind it."""
-    metadata = {"raw": raw if isinstance(raw, str) else json.dumps(raw), "provider_name": "P"}
-    return {"error": {"message": "Provider returned error", "code": status, "metadata": metadata | more}}
 
 
 GROQ = [
@@ -571,34 +548,10 @@ OTHERS = [
     at("litellm", "status inside", 500, error("The upstream said no.", "x", "429"), F.RATE_LIMIT),
 ]
 
-PROXIES = [
-    at("mine", "nginx 400", 400, page("400 Bad Request"), F.BAD_RESPONSE),
-    at("mine", "nginx 403", 403, page("403 Forbidden"), F.BAD_RESPONSE),
-    at("mine", "nginx 404", 404, page("404 Not Found"), F.BAD_RESPONSE),
-    at("mine", "nginx 413", 413, page("413 Request Entity Too Large"), F.TOO_LARGE),
-    at("mine", "nginx 429", 429, page("429 Too Many Requests"), F.RATE_LIMIT),
-    at("mine", "nginx 502", 502, page("502 Bad Gateway"), F.SERVER),
-    at("mine", "nginx 503", 503, page("503 Service Temporarily Unavailable"), F.OVERLOADED, 12.0, retry_after="12"),
-    at("mine", "envoy", 503, "no healthy upstream", F.OVERLOADED),
-    at("mine", "envoy timeout", 504, "upstream request timeout", F.SERVER),
-    at("mine", "cloudflare 521", 521, page("x | 521: Web server is down"), F.SERVER),
-    at("mine", "cloudflare 530", 530, "error code: 1033", F.SERVER),
-    at("mine", "proxy password", 407, page("407 Proxy Authentication Required"), F.CONNECT),
-    at("mine", "moved", 308, "", F.BAD_RESPONSE),
-    at("mine", "nothing said", 400, "", F.BAD_REQUEST),
-    at("mine", "payment", 402, "", F.QUOTA),
-    at("mine", "gone", 410, "", F.MODEL_MISSING),
-    at("mine", "legal", 451, "", F.REGION),
-    at("mine", "long address", 414, "", F.TOO_LARGE),
-    at("mine", "wrong type", 415, {"detail": "Unsupported Media Type"}, F.BAD_REQUEST),
-    at("mine", "never seen", 418, {"oops": True}, F.UNKNOWN),
-    at("mine", "early", 425, "", F.SERVER),
-]
-
 
 @pytest.mark.parametrize(
     "case",
-    GROQ + MISTRAL + OPENROUTER + XAI + OTHERS + PROXIES,
+    GROQ + MISTRAL + OPENROUTER + XAI + OTHERS,
     ids=lambda case: f"{case.provider}: {case.name}",
 )
 def test_a_refusal_of_a_compatible_server_is_understood(case: Case) -> None:

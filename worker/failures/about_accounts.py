@@ -54,6 +54,7 @@ QUOTA = (
         r"past due|unpaid|overdue|failure to pay|arrears?\b|arrearage|dunning",
         r"can only afford",
         r"key limit exceeded",
+        r"inactive subscription",
         r"monthly (?:included )?(?:credit|budget|spend|quota|token quota|allowance)",
         r"budget (?:has been |is )?exceeded|exceeded (?:your |the |its )?budget",
         r"limited to \d+ api calls / month",
@@ -120,9 +121,8 @@ MODEL_MISSING = (
         r"no endpoints (?:found|available)",
         r"no (?:allowed )?providers? (?:are |is )?available",
         r"is not a valid model",
-        r"^model: \S",
-        r"\bmodels?\b.{0,160}(?:does not|doesn't|do not|not) exist",
-        r"\bmodels?\b.{0,160}\bnot (?:be |been )?(?:found|available|deployed|loaded|permitted)\b",
+        r"\bmodels?\b(?! returned).{0,160}(?<!may )\bnot exist|\bmodels?\b.{0,160}doesn't exist",
+        r"\bmodels?\b(?! returned).{0,160}\bnot (?:be |been )?(?:found|available|deployed|loaded)\b",
         r"\bmodels?\b.{0,160}(?:decommissioned|deprecated|retired|discontinued|sunset|shut ?down|unavailable"
         r"|end of (?:its )?life|no longer (?:available|supported|accessible)|marked by provider as legacy)",
         r"(?:unknown|invalid|unsupported|no such|unrecognized) (?:foundation )?model\b(?! (?:output|response|param))",
@@ -132,7 +132,8 @@ MODEL_MISSING = (
         r"(?:the |this |that |requested )?model",
         r"model access is denied|access to (?:the |this )?model.{0,80}(?:denied|not (?:allowed|available))",
         r"(?:must be|not) verified to use",
-        r"not allowed to sample from",
+        r"not allowed to (?:sample|generate|use)\b.{0,40}\bmodel|not allowed to sample from",
+        r"model requires a (?:\w+ )?(?:subscription|plan|licen[cs]e)",
         r"model use case details",
         r"on-demand throughput",
         r"model (?:identifier|id) is (?:invalid|not)",
@@ -143,8 +144,8 @@ MODEL_MISSING = (
         r"deployment.{0,60}(?:does not|doesn't) exist|no deployment",
         r"模型不存在",
         codes="model_not_found deploymentnotfound model_decommissioned invalid_model model_not_available"
-        " model_deprecated model_not_supported unknown_model unavailable_model modelnotfound modelnotfounderror"
-        " resourcenotfoundexception operationnotsupported model_not_allowed model_access_denied model_unavailable"
+        " model_deprecated modeldeprecated model_not_supported unknown_model unavailable_model modelnotfound"
+        " modelnotfounderror resourcenotfoundexception operationnotsupported model_not_allowed model_access_denied model_unavailable"
         " invalidendpointormodel.notfound key_model_access_denied team_model_access_denied 1500",
         statuses=REFUSALS | {412, 424, 500},
     ),

@@ -54,6 +54,7 @@ CODES_OF_SERVERS = (
     row(FailureClass.TIMEOUT, codes="modeltimeoutexception", statuses=CLIENT_ERRORS | {500}),
     row(
         FailureClass.SERVER,
+        r"model has crashed|has unexpectedly stopped|runner process (?:has )?terminated|^channel error",
         codes="modelerrorexception modelstreamerrorexception internalserverexception internalfailure internal"
         " internal_server_error",
         statuses=CLIENT_ERRORS,

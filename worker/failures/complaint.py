@@ -27,11 +27,12 @@ MAX_DEPTH = 8
 MAX_ITEMS = 10
 
 _CODE_FIELDS = ("code", "type", "status", "reason", "error_type", "error_code", "__type", "Code", "status_code")
-_SENTENCE_FIELDS = ("message", "Message", "msg", "error", "detail", "error_message", "status_msg", "raw")
+_SENTENCE_FIELDS = ("message", "Message", "msg", "error", "detail", "error_message", "status_msg", "faultstring", "raw")
 _INNER_FIELDS = (
     *_SENTENCE_FIELDS,
-    *("details", "errors", "innererror", "metadata", "violations", "choices", "base_resp", "response"),
+    *("details", "errors", "innererror", "metadata", "violations", "choices", "base_resp", "fault"),
 )
+_DELAY_FIELDS = ("retryDelay", "retry_after", "retry_after_seconds", "estimated_time")
 _SAYS_NOTHING = frozenset({"provider returned error", "error", "bad request", "upstream error", "unknown error"})
 _TITLE = re.compile(r"<(?:title|h1)[^>]*>\s*(.*?)\s*</(?:title|h1)>", re.IGNORECASE | re.DOTALL)
 _EVENT_STREAM = ("data:", "event:", ":")
@@ -157,9 +158,7 @@ def _read_object(complaint: Complaint, value: dict[str, Any], depth: int) -> Non
     for name in _CODE_FIELDS:
         if isinstance(value.get(name), str | int):
             _add_word(complaint, str(value[name]))
-    delay = value.get("retryDelay", value.get("estimated_time"))
-    if delay is not None:
-        complaint.retry_delays.append(delay)
+    complaint.retry_delays += [value[name] for name in _DELAY_FIELDS if value.get(name) is not None]
     if isinstance(value.get("quotaId"), str):
         complaint.quota_ids.append(value["quotaId"])
     if isinstance(value.get("headers"), dict):
