@@ -77,6 +77,10 @@ def _exit(error: object, code: int) -> typer.Exit:
 
 
 def _complain_about_lines(error: BadInput) -> None:
+    reasons = {bad.reason for bad in error.bad}
+    if len(reasons) == 1 and not error.good:
+        sys.stderr.write(f"understudy: {reasons.pop()} (every line); nothing was sent\n")
+        return
     sys.stderr.write(f"understudy: {len(error.bad):,} bad lines, nothing was sent:\n")
     for bad in error.bad[:BAD_LINES_SHOWN]:
         sys.stderr.write(f"  line {bad.line}: {bad.reason}\n")

@@ -62,6 +62,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     display = Display(console)
     async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()
+        await _try_set_aside_again(stack.store)
         job = await begin(
             stack.store,
             settings,
@@ -121,6 +122,12 @@ async def _watch(
 async def _views(store: Store, job: Run) -> list[BatchView]:
     views = [await store.batch_view(batch_id) for batch_id in job.batches]
     return [view for view in views if view is not None]
+
+
+async def _try_set_aside_again(store: Store) -> None:
+    """Whoever runs again has mended what was wrong, or wants to see that it is still wrong."""
+    for row in await store.set_aside_list():
+        await store.enable(row.provider, row.key)
 
 
 def _check_output(output: Path) -> None:

@@ -42,7 +42,9 @@ RETRY_BACKOFF_S = (0.25, 8.0)
 IN_SLOT_S = 1.0
 """A pause up to this long is waited out in the slot; a longer one goes back to the ledger."""
 
-BLOCKED_RECHECK_S = 60.0
+BLOCKED_RECHECK_S = 2.0
+"""The planner leaves jobs alone whose steps are all blocked, so they may come due at once and wait for the person."""
+
 PACING = frozenset({Hold.REQUESTS, Hold.TOKENS, Hold.IN_FLIGHT})
 """Our own pacing, which is not a failure of the step."""
 
