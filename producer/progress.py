@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
@@ -100,17 +100,16 @@ def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
     return sorted(sums.values(), key=lambda row: -row.answered)
 
 
-def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> Table:
-    """Per provider and model: answered, fallbacks, failed calls by class, latency, cost."""
+def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> RenderableType:
+    """Per provider and model: answered, fallbacks, latency, cost; below it, the failed calls by class."""
+    rows = merged(views)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("provider", "model"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
     for name in ("answered", "fallback", "p50", "p95", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("failed calls", overflow="fold")
-    for row in merged(views):
+    for row in rows:
         p50, p95 = latency.get((row.provider, row.model), (0.0, 0.0))
-        failures = ", ".join(f"{count:,} {name}" for name, count in sorted(row.failures.items(), key=lambda i: -i[1]))
         table.add_row(
             escape(row.provider),
             escape(row.model),
@@ -119,9 +118,14 @@ def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tu
             f"{p50 / 1000:.2f} s",
             f"{p95 / 1000:.2f} s",
             f"${row.cost_usd:,.4f}",
-            failures or "–",
         )
-    return table
+    failed = [_failed_calls(row) for row in rows if row.failures]
+    return Group(table, Text("failed calls: " + "; ".join(failed) + "\n")) if failed else table
+
+
+def _failed_calls(row: DeploymentTally) -> str:
+    counts = sorted(row.failures.items(), key=lambda item: -item[1])
+    return f"{row.provider} " + ", ".join(f"{count:,} {name}" for name, count in counts)
 
 
 def duration(seconds: float) -> str:
