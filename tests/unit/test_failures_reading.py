@@ -145,9 +145,9 @@ def test_the_sentence_for_people_is_found_in_any_envelope(body: Any, message: st
 
 def test_the_code_is_the_providers_name_for_the_error() -> None:
     assert openai(404, error("x", "invalid_request_error", "model_not_found")).code == "model_not_found"
-    assert openai(429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}).code == "resource_exhausted"
+    assert openai(429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}).code == "RESOURCE_EXHAUSTED"
     header = {"x-amzn-errortype": "com.amazon#ThrottlingException:http://x"}
-    assert classify("bedrock", "bedrock", 400, header, b"{}", NOW).code == "throttlingexception"
+    assert classify("bedrock", "bedrock", 400, header, b"{}", NOW).code == "ThrottlingException"
 
 
 def test_a_long_body_is_kept_as_a_beginning_and_understood_as_a_whole() -> None:

@@ -145,8 +145,8 @@ MODEL_MISSING = (
         r"模型不存在",
         codes="model_not_found deploymentnotfound model_decommissioned invalid_model model_not_available"
         " model_deprecated modeldeprecated model_not_supported unknown_model unavailable_model modelnotfound"
-        " modelnotfounderror resourcenotfoundexception operationnotsupported model_not_allowed model_access_denied model_unavailable"
-        " invalidendpointormodel.notfound key_model_access_denied team_model_access_denied 1500",
+        " modelnotfounderror resourcenotfoundexception operationnotsupported model_not_allowed model_access_denied"
+        " model_unavailable invalidendpointormodel.notfound key_model_access_denied team_model_access_denied 1500",
         statuses=REFUSALS | {412, 424, 500},
     ),
 )

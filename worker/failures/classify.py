@@ -37,7 +37,7 @@ def classify(
         provider,
         protocol,
         _telling_status(status, complaint),
-        frozenset(complaint.words),
+        frozenset(word.lower() for word in complaint.words),
         complaint.text.lower(),
         complaint.is_page,
         hint_s is not None,

@@ -40,7 +40,7 @@ _EVENT_STREAM = ("data:", "event:", ":")
 
 @dataclass(slots=True)
 class Complaint:
-    """`words` are codes, types and reasons in lower case; `sentences` what is written for people, outermost first.
+    """`words` are codes, types and reasons; `sentences` what is written for people, outermost first.
 
     `headers` are those that the body itself reports (OpenRouter). `document` is the whole body when it is JSON,
     `body` what may be kept of it.
@@ -180,6 +180,6 @@ def _inner(value: dict[str, Any]) -> Iterator[Any]:
 
 def _add_word(complaint: Complaint, word: str) -> None:
     """AWS writes exceptions as `com.amazon…#Name` and `Name:http://…`."""
-    word = word.split("#")[-1].split(":http")[0].strip().strip(":").lower()
+    word = word.split("#")[-1].split(":http")[0].strip().strip(":")
     if word and len(word) <= 100 and word not in complaint.words:
         complaint.words.append(word)
