@@ -13,7 +13,7 @@ import csv
 import hashlib
 import io
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +31,7 @@ from models.wire import RequestError, check_body, parse_line
 LINE_MAX_BYTES = 16 * 1024 * 1024
 CUSTOM_ID_MAX = 512
 BATCH_URL = "/v1/chat/completions"
+NOT_UTF8 = "not UTF-8 text; convert the file first, e.g. with iconv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +49,53 @@ class Shape:
     prompt: str | None = None
     system: str | None = None
     id_column: str | None = None
-    params: dict[str, Any] = field(default_factory=dict)
     route: RouteOptions = field(default_factory=RouteOptions)
     limit: int | None = None
 
     def digest(self) -> str:
+        """Raises RequestError when an option is no text."""
         document = {
             "prompt": self.prompt,
             "system": self.system,
             "id_column": self.id_column,
-            "params": self.params,
             "route": repr(self.route),
             "limit": self.limit,
         }
-        return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(_as_json(document).encode()).hexdigest()
 
 
 class InputError(Exception):
     """The input as a whole cannot be used. One sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """`--prompt` of a CSV input, taken apart: text and the column that follows it, if one does."""
+
+    pieces: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Template":
+        """Raises InputError. Whatever stands between two braces is a column's name, colons and dots included."""
+        try:
+            return cls(tuple((before, _column(*rest)) for before, *rest in string.Formatter().parse(text)))
+        except ValueError as error:
+            raise InputError(
+                f"--prompt is no valid template ({error}); write a literal brace as {{{{ or }}}}"
+            ) from None
+
+    @property
+    def columns(self) -> list[str]:
+        return [column for _, column in self.pieces if column is not None]
+
+    def fill(self, row: Mapping[str, str]) -> str:
+        return "".join(before + (row[column] if column is not None else "") for before, column in self.pieces)
+
+
+def _column(name: str | None, spec: str | None, conversion: str | None) -> str | None:
+    if name is None:
+        return None
+    return name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
 
 
 def identity_of(path: Path, shape: Shape) -> str:
@@ -80,10 +110,10 @@ def identity_of(path: Path, shape: Shape) -> str:
 def read_jobs(
     path: Path, shape: Shape, settings: Settings, *, priority: Priority, expires_at: float, tenant: str = "default"
 ) -> Iterator[NewJob | BadLine]:
-    """Every line of the input as a job or as what is wrong with it."""
-    reader = _Reader(shape, settings, priority, expires_at, tenant)
+    """Every line of the input as a job or as what is wrong with it. Raises InputError."""
+    reader = JobReader(shape, settings, priority, expires_at, tenant)
     with path.open("rb") as stream:
-        rows = _csv_rows(stream, shape) if path.suffix.lower() == ".csv" else _json_rows(stream)
+        rows = _csv_rows(stream, shape) if path.suffix.lower() == ".csv" else _json_rows(stream, shape)
         for count, (line, row) in enumerate(rows, start=1):
             if shape.limit is not None and count > shape.limit:
                 return
@@ -91,7 +121,7 @@ def read_jobs(
 
 
 @dataclass(slots=True)
-class _Row:
+class Row:
     """One line, parsed: the request, the caller's id if it has one, and what the output repeats."""
 
     body: dict[str, Any]
@@ -99,7 +129,9 @@ class _Row:
     extra: str | None = None
 
 
-class _Reader:
+class JobReader:
+    """Makes jobs of the rows of one input, and finds the ids that it uses twice."""
+
     def __init__(self, shape: Shape, settings: Settings, priority: Priority, expires_at: float, tenant: str) -> None:
         self._shape = shape
         self._router = Router(settings, shape.route)
@@ -108,11 +140,13 @@ class _Reader:
         self._tenant = tenant
         self._first_seen: dict[int, int] = {}  # hash of a custom id -> its line
 
-    def job(self, line: int, row: "_Row | str") -> NewJob | BadLine:
+    def job(self, line: int, row: Row | str) -> NewJob | BadLine:
+        """`row` as text is the reason why there is none."""
         if isinstance(row, str):
             return BadLine(line, row)
         try:
             chain, body = self._request(row)
+            document = _as_json(body)
         except RequestError as error:
             return BadLine(line, str(error))
         custom_id = row.custom_id if row.custom_id is not None else str(line)
@@ -121,7 +155,7 @@ class _Reader:
             return BadLine(line, f"custom_id {custom_id!r} was used already, on line {earlier}")
         return NewJob(
             id=new_id("job"),
-            body=orjson.dumps(body).decode(),
+            body=document,
             chain=chain,
             custom_id=custom_id,
             line=line,
@@ -132,21 +166,30 @@ class _Reader:
             extra=row.extra,
         )
 
-    def _request(self, row: _Row) -> tuple[Chain, dict[str, Any]]:
+    def _request(self, row: Row) -> tuple[Chain, dict[str, Any]]:
         body = row.body
         if "messages" not in body and "prompt" in body:
             body = _from_prompt(body)
-        if self._shape.system is not None:
-            body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body.get("messages", [])]}
-        body = {**body, **self._shape.params}
         check_body(body)
+        if self._shape.system is not None:
+            body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body["messages"]]}
         return self._router.resolve(body)
 
 
+def _as_json(document: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError as error:  # nested too deep, or text that is no Unicode; orjson does not quote what it refuses
+        raise RequestError(f"cannot be written as JSON: {error}", code="invalid_json") from None
+
+
 def _from_prompt(body: dict[str, Any]) -> dict[str, Any]:
-    messages = [{"role": "user", "content": body["prompt"]}]
-    if body.get("system") is not None:
-        messages.insert(0, {"role": "system", "content": body["system"]})
+    prompt, system = body["prompt"], body.get("system")
+    if not isinstance(prompt, str) or not isinstance(system, str | None):
+        raise RequestError("'prompt' and 'system' must be strings", "prompt")
+    messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
     return {**{key: value for key, value in body.items() if key not in ("prompt", "system")}, "messages": messages}
 
 
@@ -167,77 +210,95 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | str]]:
             yield number, raw
 
 
-def _json_rows(stream: BinaryIO) -> Iterator[tuple[int, _Row | str]]:
+def _json_rows(stream: BinaryIO, shape: Shape) -> Iterator[tuple[int, Row | str]]:
+    for option, value in (("--prompt", shape.prompt), ("--id-column", shape.id_column)):
+        if value is not None:
+            raise InputError(f"{option} is for CSV inputs, whose names end in .csv; this one is read as JSON lines")
     for number, raw in _lines(stream):
         if isinstance(raw, str):
             yield number, raw
             continue
         try:
-            yield number, _row_of(parse_line(raw))
+            yield number, row_of(parse_line(raw))
         except RequestError as error:
-            yield number, str(error)
+            yield number, str(error) if _is_utf8(raw) else NOT_UTF8
 
 
-def _row_of(document: dict[str, Any]) -> _Row:
-    custom_id = document.get("custom_id", document.get("id"))
-    if custom_id is not None:
-        custom_id = str(custom_id)
-        if not custom_id or len(custom_id) > CUSTOM_ID_MAX:
-            raise RequestError(f"custom_id must have 1 to {CUSTOM_ID_MAX} characters", "custom_id")
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def checked_id(value: object) -> str | None:
+    """A caller's name for a request: text, or a whole number as text. Raises RequestError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RequestError("custom_id must be a string", "custom_id")
+    text = str(value)
+    if not 1 <= len(text) <= CUSTOM_ID_MAX or "\0" in text:
+        raise RequestError(f"custom_id must have 1 to {CUSTOM_ID_MAX} characters, none of them NUL", "custom_id")
+    return text
+
+
+def row_of(document: dict[str, Any]) -> Row:
+    """A request in any of the shapes of a JSON line. Raises RequestError."""
+    custom_id = checked_id(document.get("custom_id", document.get("id")))
     if "body" not in document:
         own = ("custom_id", "id")
-        return _Row({key: value for key, value in document.items() if key not in own}, custom_id)
+        return Row({key: value for key, value in document.items() if key not in own}, custom_id)
     if not isinstance(document["body"], dict):
         raise RequestError("body must be an object", "body")
     if document.get("url", BATCH_URL) != BATCH_URL or document.get("method", "POST") != "POST":
         raise RequestError(f"only POST {BATCH_URL} is served", "url")
-    return _Row(document["body"], custom_id)
+    return Row(document["body"], custom_id)
 
 
-def _csv_rows(stream: BinaryIO, shape: Shape) -> Iterator[tuple[int, _Row | str]]:
+def _csv_rows(stream: BinaryIO, shape: Shape) -> Iterator[tuple[int, Row | str]]:
     if shape.prompt is None:
         raise InputError("a CSV input needs --prompt with the columns in braces, e.g. --prompt 'Describe {name}'")
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(text, strict=True)
-    try:
-        columns = list(reader.fieldnames or [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"line 1: the CSV header cannot be read: {_csv_reason(error)}") from None
-    _check_columns(shape, columns)
+    template = Template.parse(shape.prompt)
+    csv.field_size_limit(LINE_MAX_BYTES)  # the default of 128 KiB is less than a document to be summarised
+    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+    columns: list[str] | None = None
     while True:
         line = reader.line_num + 1
         try:
+            if columns is None:
+                columns = list(reader.fieldnames or [])
+                _check_columns(template, shape.id_column, columns)
+                continue
             row = next(reader, None)
         except (UnicodeDecodeError, csv.Error) as error:
-            yield line, _csv_reason(error)
-            return
+            # Where the next record begins is unknown now: going on would drop or mix lines without a word.
+            raise InputError(f"line {line} and what follows cannot be read: {_csv_reason(error)}") from None
         if row is None:
             return
-        if None in row or None in row.values():
-            yield line, f"has not the {len(columns)} columns of the header"
-            continue
-        yield line, _row_of_csv(row, shape)
+        yield line, _row_of_csv(row, template, shape.id_column, len(columns))
 
 
-def _row_of_csv(row: dict[str, str], shape: Shape) -> _Row:
-    body = {"prompt": (shape.prompt or "").format_map(row)}
-    custom_id = row[shape.id_column] if shape.id_column else None
-    return _Row(body, custom_id, orjson.dumps(row).decode())
+def _row_of_csv(row: dict[str, str], template: Template, id_column: str | None, columns: int) -> Row | str:
+    if None in row or None in row.values():
+        return f"has not the {columns} columns of the header"
+    try:
+        custom_id = checked_id(row[id_column]) if id_column else None
+    except RequestError as error:
+        return str(error)
+    return Row({"prompt": template.fill(row)}, custom_id, orjson.dumps(row).decode())
 
 
-def _check_columns(shape: Shape, columns: list[str]) -> None:
+def _check_columns(template: Template, id_column: str | None, columns: list[str]) -> None:
+    if not columns:
+        raise InputError("the CSV is empty; its first line must name the columns")
     if len(set(columns)) != len(columns):
         raise InputError("line 1: the CSV header names a column twice")
-    try:
-        named = [name for _, name, _, _ in string.Formatter().parse(shape.prompt or "") if name is not None]
-    except ValueError as error:
-        raise InputError(f"--prompt is no valid template ({error}); write a literal brace as {{{{ or }}}}") from None
-    for name in [*named, *([shape.id_column] if shape.id_column else [])]:
+    for name in [*template.columns, *([id_column] if id_column else [])]:
         if name not in columns:
             raise InputError(f"the CSV has no column {name!r}; it has {', '.join(columns)}")
 
 
 def _csv_reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text; convert the file first, e.g. with iconv"
-    return f"no valid CSV: {error}"
+    return NOT_UTF8 if isinstance(error, UnicodeDecodeError) else f"no valid CSV: {error}"

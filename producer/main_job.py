@@ -18,7 +18,7 @@ from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import InputError, Shape
 from producer.output import write_output
 from producer.progress import Display, merged, split_table
-from producer.runs import Run, Summary, begin, summary
+from producer.runs import Run, Summary, begin, summary, views_of
 from producer.stack import Workers, open_stack
 from producer.waiting import blocked_by
 
@@ -78,7 +78,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             async with workers:
                 interrupts.workers = workers
                 blocked = await _watch(stack.store, settings, job, display, workers, interrupts)
-        views = await _views(stack.store, job)
+        views = await views_of(stack.store, job.batches)
         total = summary(views)
         if total.open:
             return _stopped_early(console, options, total, blocked)
@@ -100,7 +100,7 @@ async def _watch(
     ended = asyncio.create_task(workers.ended())
     try:
         while True:
-            views = await _views(store, job)
+            views = await views_of(store, job.batches)
             now = summary(views)
             display.update(now, views, "draining" if interrupts.count else "running")
             if not now.open:
@@ -117,11 +117,6 @@ async def _watch(
     finally:
         ended.cancel()
         await asyncio.gather(ended, return_exceptions=True)
-
-
-async def _views(store: Store, job: Run) -> list[BatchView]:
-    views = [await store.batch_view(batch_id) for batch_id in job.batches]
-    return [view for view in views if view is not None]
 
 
 async def _try_set_aside_again(store: Store) -> None:

@@ -6,7 +6,7 @@ whole or not there.
 
 import csv
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,12 +16,12 @@ from models.records import OutputRow
 from models.state import JobState
 from models.store import Store
 
-CSV_COLUMNS = ("completion", "provider", "model", "cost_usd", "error")
-
 WITHOUT_ANSWER = {
     JobState.CANCELLED: {"code": "batch_cancelled", "message": "This request was cancelled before it ended."},
     JobState.EXPIRED: {"code": "batch_expired", "message": "This request could not be done before its deadline."},
 }
+
+UNEXPLAINED = {"code": "unknown", "message": "This request failed, and no record of why was kept."}
 
 
 def output_line(row: OutputRow) -> dict[str, Any]:
@@ -30,8 +30,38 @@ def output_line(row: OutputRow) -> dict[str, Any]:
     if row.status_code is not None:
         body = orjson.loads(row.body) if row.body else None
         response = {"status_code": row.status_code, "request_id": row.job_id, "body": body}
-    error = WITHOUT_ANSWER.get(row.state, row.error) if response is None else None
+    error = WITHOUT_ANSWER.get(row.state, row.error or UNEXPLAINED) if response is None else None
     return {"id": f"batch_req_{row.job_id}", "custom_id": row.custom_id, "response": response, "error": error}
+
+
+def row_of_job(view: Mapping[str, Any]) -> OutputRow:
+    """What `Store.job_view` shows of a job, as a row of an output; of an open one there is no more than ids and state."""
+    result = view["result"] or {}
+    return OutputRow(
+        job_id=view["id"],
+        custom_id=view["custom_id"],
+        line=view["line"],
+        state=JobState(view["state"]),
+        status_code=result.get("status_code"),
+        body=result.get("body"),
+        error=orjson.loads(result["error"]) if result.get("error") else None,
+        provider=result.get("provider"),
+        model=result.get("model"),
+        cost_usd=result.get("cost_usd", 0.0),
+        extra=view["extra"],
+    )
+
+
+def attempt_as_shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A provider call as results list it, from its row."""
+    return {
+        "provider": row["provider"],
+        "model": row["model"],
+        "failure": row["failure"],
+        "status": row["status"],
+        "latency": row["latency_ms"],
+        "possibly_billed": row["possibly_billed"],
+    }
 
 
 def completion_text(body: Any) -> str:
@@ -45,6 +75,7 @@ def completion_text(body: Any) -> str:
 
 
 def error_text(line: dict[str, Any]) -> str:
+    """Why a line has no answer: our own words, or the provider's."""
     if line["error"] is not None:
         return str(line["error"].get("message") or line["error"].get("code"))
     body = line["response"]["body"] if line["response"] else {}
@@ -55,18 +86,19 @@ def error_text(line: dict[str, Any]) -> str:
 
 
 def csv_row(row: OutputRow) -> dict[str, Any]:
-    """The input's columns, then the answer's."""
+    """The input's columns, then the answer's: completion, provider, model, cost_usd, error."""
     line = output_line(row)
     succeeded = row.state is JobState.SUCCEEDED
     columns = orjson.loads(row.extra) if row.extra else {"custom_id": row.custom_id}
-    return {
-        **columns,
+    answer = {
         "completion": completion_text(line["response"]["body"]) if succeeded and line["response"] else "",
         "provider": row.provider or "",
         "model": row.model or "",
         "cost_usd": f"{row.cost_usd:.8f}".rstrip("0").rstrip("."),
         "error": "" if succeeded else error_text(line),
     }
+    # a column of the input that has the name of one of ours keeps its place and its value
+    return {**columns, **{f"answer_{name}" if name in columns else name: text for name, text in answer.items()}}
 
 
 async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[OutputRow]:
@@ -86,14 +118,15 @@ async def write_output(store: Store, batches: Sequence[str], path: Path) -> int:
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8", newline="") as stream:
         rows = newest_rows(store, batches)
-        count = await (_write_csv(rows, stream) if path.suffix.lower() == ".csv" else _write_jsonl(rows, stream))
+        count = await (write_csv if path.suffix.lower() == ".csv" else write_jsonl)(rows, stream)
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
     return count
 
 
-async def _write_jsonl(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+async def write_jsonl(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+    """One output line per row. Returns how many."""
     count = 0
     async for row in rows:
         stream.write(orjson.dumps(output_line(row), option=orjson.OPT_APPEND_NEWLINE).decode())
@@ -101,13 +134,14 @@ async def _write_jsonl(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
     return count
 
 
-async def _write_csv(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+async def write_csv(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+    """A header with the first row's columns, then the rows. Returns how many."""
     writer: csv.DictWriter[str] | None = None
     count = 0
     async for row in rows:
         columns = csv_row(row)
         if writer is None:
-            writer = csv.DictWriter(stream, list(columns))
+            writer = csv.DictWriter(stream, list(columns), restval="", extrasaction="ignore")
             writer.writeheader()
         writer.writerow(columns)
         count += 1

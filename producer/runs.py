@@ -6,8 +6,7 @@ new batch that points at the old one, and the newest record of a line counts.
 """
 
 import hashlib
-import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,12 +17,14 @@ from models.records import BatchView, NewBatch, NewJob
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.store import Store
-from producer.intake import BadLine, Shape, identity_of, read_jobs
+from producer.intake import BadLine, InputError, Shape, identity_of, read_jobs
 
 SLICE = 2_000
 WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER}
 """What a rerun tries again; of the others, the same request would be refused again."""
 
+NEVER_ACCEPTED = frozenset({BatchState.VALIDATING, BatchState.FAILED})
+"""A batch that is being filled, or whose filling was broken off."""
 
 ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
 
@@ -81,10 +82,10 @@ async def accept(
 ) -> list[BadLine]:
     """Write an input as one batch, all or nothing. Returns the bad lines that were skipped.
 
-    Raises BadInput when there are bad lines that may not be skipped, or no good one at all.
+    Raises BadInput when there are bad lines that may not be skipped, or no good one at all; InputError.
     """
     batch.source = batch.source or source.name
-    batch.expires_at = batch.expires_at or time.time() + settings.deadline_s
+    batch.expires_at = batch.expires_at or await store.now() + settings.deadline_s
     await store.create_batch(batch)
     bad: list[BadLine] = []
     total = 0
@@ -94,6 +95,8 @@ async def accept(
             total += len(good)
             if not bad or skip_bad:
                 await store.add_jobs(batch.id, good)
+        if not bad and not total:
+            raise InputError(f"{source} has no lines; nothing was sent")
         if (bad and not skip_bad) or not total:
             raise BadInput(bad, total)
     except BaseException:
@@ -113,44 +116,79 @@ def _slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[l
 
 
 async def _resume(store: Store, batch_id: str) -> Run | None:
-    """The run as it stands, with a retry of what failed and may succeed. None: it was never accepted."""
-    first = await store.batch_view(batch_id)
-    if first is None or first.state is BatchState.VALIDATING:
+    """The run as it stands, with a retry of what has no answer and may get one. None: it was never accepted."""
+    if not await line_of(store, batch_id):
         await store.discard_batch(batch_id)
         return None
-    batches = [batch_id, *await store.retries_of(batch_id)]
-    retry = await retry_failed(store, batches[-1])
-    run = Run([*batches, *([retry] if retry else [])])
-    views = [view for each in run.batches if (view := await store.batch_view(each)) is not None]
-    run.resumed = summary(views).succeeded
+    await retry_failed(store, batch_id)
+    run = Run(await line_of(store, batch_id))
+    run.resumed = summary(await views_of(store, run.batches)).succeeded
     return run
 
 
+async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
+    """Those of the batches that exist, in the given order."""
+    views = [await store.batch_view(batch_id) for batch_id in batches]
+    return [view for view in views if view is not None]
+
+
 async def retry_failed(store: Store, batch_id: str) -> str | None:
-    """Submit the failed jobs of a batch again, as a new batch that points at it. None when there is nothing to try."""
-    view = await store.batch_view(batch_id)
-    if view is None:
+    """Submit what ended without an answer again, as a new batch that points at the newest one of this batch's line.
+
+    That is what failed and may succeed, what expired and what was cancelled; a line counts as its newest retry says,
+    so nothing is tried twice because two retries were asked for. None when there is nothing to try. Memory: the
+    custom ids of the retries, not of the batch.
+    """
+    line = await line_of(store, batch_id)
+    newest = await store.batch_view(line[-1]) if line else None
+    if newest is None:
         return None
     retry = NewBatch(
         new_id("batch"),
-        priority=view.priority,
-        tenant=view.tenant,
-        expires_at=time.time() + (view.expires_at - view.created_at),
-        retry_of=batch_id,
-        source=view.source,
+        priority=newest.priority,
+        tenant=newest.tenant,
+        expires_at=await store.now() + (newest.expires_at - newest.created_at),
+        retry_of=newest.id,
+        source=newest.source,
     )
     total = 0
-    async for jobs in _in_slices(store.failed_jobs(batch_id, WORTH_A_RETRY)):
-        if not total:
-            await store.create_batch(retry)
-        for job in jobs:
-            job.id, job.expires_at = new_id("job"), retry.expires_at
-        await store.add_jobs(retry.id, jobs)
-        total += len(jobs)
+    try:
+        async for jobs in _in_slices(_unanswered(store, line)):
+            if not total:
+                await store.create_batch(retry)
+            for job in jobs:
+                job.id, job.expires_at = new_id("job"), retry.expires_at
+            await store.add_jobs(retry.id, jobs)
+            total += len(jobs)
+    except BaseException:
+        await store.discard_batch(retry.id)
+        raise
     if not total:
         return None
     await store.open_batch(retry.id, total)
     return retry.id
+
+
+async def line_of(store: Store, batch_id: str) -> list[str]:
+    """A batch and its retries that were accepted, oldest first. Empty when the batch was not."""
+    line = []
+    for each in [batch_id, *await store.retries_of(batch_id)]:
+        view = await store.batch_view(each)
+        if view is not None and view.state not in NEVER_ACCEPTED:
+            line.append(each)
+    return line if line[:1] == [batch_id] else []
+
+
+async def _unanswered(store: Store, batches: Sequence[str]) -> AsyncIterator[NewJob]:
+    """The jobs of a batch and its retries (oldest first) that a retry can help and that have no newer record."""
+    newer: set[str] = set()
+    for batch_id in reversed(batches):
+        for jobs in (store.failed_jobs(batch_id, WORTH_A_RETRY), store.closed_jobs(batch_id)):
+            async for job in jobs:
+                if job.custom_id not in newer:
+                    yield job
+        if batch_id != batches[0]:
+            newer.update([each async for each in store.custom_ids(batch_id)])
 
 
 async def _in_slices(jobs: AsyncIterator[NewJob]) -> AsyncIterator[list[NewJob]]:

@@ -37,9 +37,10 @@ LATEST_LATENCIES = (
 """How long the latest answers of a batch took."""
 
 
-def attempts_page(matching: Sequence[ColumnElement[bool]]) -> Select[Any]:
-    """Provider calls that meet all conditions, in the order of their ids."""
-    return select(attempt).where(attempt.c.id > bindparam("after"), *matching).order_by(attempt.c.id)
+def attempts_page(matching: Sequence[ColumnElement[bool]], latest: bool = False) -> Select[Any]:
+    """Provider calls that meet all conditions, in the order of their ids, or in the opposite order."""
+    order = attempt.c.id.desc() if latest else attempt.c.id
+    return select(attempt).where(attempt.c.id > bindparam("after"), *matching).order_by(order)
 
 
 _to_run_again = (
@@ -57,6 +58,17 @@ FAILED_JOBS_PAGE = _to_run_again.where(job.c.state == str(JobState.FAILED))
 
 UNFINISHED_PAGE = _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)]))
 """A page of the jobs of a batch that have no result, whether still open or closed without one."""
+
+CLOSED_JOBS_PAGE = _to_run_again.where(job.c.state.in_([str(JobState.CANCELLED), str(JobState.EXPIRED)]))
+"""A page of the jobs of a batch that were closed before they had a result."""
+
+CUSTOM_IDS_PAGE = (
+    select(job.c.id.label("job_id"), job.c.custom_id)
+    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
+    .order_by(job.c.id)
+    .limit(PAGE)
+)
+"""A page of the names that the caller gave to the jobs of a batch."""
 
 
 class History(Views):
@@ -83,17 +95,22 @@ class History(Views):
         until: float | None = None,
         limit: int = 100,
         after: str = "",
+        latest: bool = False,
     ) -> list[dict[str, Any]]:
-        """Provider calls in the order of their ids, filtered; `after` is the id of the last one already seen."""
+        """Provider calls in the order of their ids, filtered; `after` is the id of the last one already seen.
+
+        `latest`: of more than `limit` the last ones, instead of the first.
+        """
         equal = {"batch_id": batch_id, "job_id": job_id, "provider": provider, "failure": failure, "key": key}
         matching = [attempt.c[name] == str(value) for name, value in equal.items() if value is not None]
         if since is not None:
             matching.append(attempt.c.started_at >= since)
         if until is not None:
             matching.append(attempt.c.started_at < until)
-        page = attempts_page(matching).limit(limit)
+        page = attempts_page(matching, latest).limit(limit)
         async with self._db.read() as connection:
-            return [dict(row) for row in (await connection.execute(page, {"after": after})).mappings()]
+            rows = [dict(row) for row in (await connection.execute(page, {"after": after})).mappings()]
+        return rows[::-1] if latest else rows
 
     async def latency_percentiles(self, batch_id: str) -> dict[tuple[str, str], tuple[int, int]]:
         """Median and 95th percentile (ms) by provider and model, of the latest 10,000 results."""
@@ -114,6 +131,16 @@ class History(Views):
         async for row in self._pages(FAILED_JOBS_PAGE, {"batch_id": batch_id}):
             if classes is None or _failure_of(row) in classes:
                 yield await self._as_new(row)
+
+    async def closed_jobs(self, batch_id: str) -> AsyncIterator[NewJob]:
+        """The jobs of a batch that were cancelled or expired, as new ones, with their old ids."""
+        async for row in self._pages(CLOSED_JOBS_PAGE, {"batch_id": batch_id}):
+            yield await self._as_new(row)
+
+    async def custom_ids(self, batch_id: str) -> AsyncIterator[str]:
+        """The caller's names of all jobs of a batch, open or not."""
+        async for row in self._pages(CUSTOM_IDS_PAGE, {"batch_id": batch_id}):
+            yield row.custom_id
 
     async def unfinished(self, batch_id: str) -> AsyncIterator[NewJob]:
         """The jobs of a batch that have no result: open, cancelled or expired. With their old ids."""
