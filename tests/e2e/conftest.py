@@ -1,0 +1,84 @@
+"""Scenes for the end-to-end tests: on stores of their own, or on the servers that the environment names."""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from redis import Redis
+from sqlalchemy import make_url
+from stage_hands import Mock, Scene, fake_providers
+
+from models.store import open_store
+
+
+def _named_servers() -> tuple[str, str]:
+    addresses = os.environ.get("REDIS_URL"), os.environ.get("DATABASE_URL")
+    if all(addresses):
+        return str(addresses[0]), str(addresses[1])
+    if os.environ.get("CI"):
+        pytest.fail("REDIS_URL and DATABASE_URL are not set: the checks must also run on real servers")
+    pytest.skip("REDIS_URL and DATABASE_URL name no servers")
+
+
+@contextmanager
+def _redis_alone(url: str) -> Iterator[None]:
+    """The named Redis database, empty, and for one test at a time however many processes run tests."""
+    with (Path(tempfile.gettempdir()) / "understudy-tests-redis.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with Redis.from_url(url) as connection:
+            connection.flushdb()
+            yield
+            connection.flushdb()
+
+
+@contextmanager
+def _new_database(address: str) -> Iterator[str]:
+    name = f"understudy_e2e_{secrets.token_hex(6)}"
+    server = make_url(address).set(drivername="postgresql")
+    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        try:
+            url = server.set(database=name).render_as_string(hide_password=False)
+            asyncio.run(_migrate(url))
+            yield url
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _migrate(url: str) -> None:
+    async with open_store(url, Path()) as store:
+        await store.migrate()
+
+
+@pytest.fixture
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    """`alone` (nothing but the data folder), `queue` (a Redis of its own, SQLite) or `servers` (those of the
+    environment)."""
+    kind = getattr(request, "param", "alone")
+    with ExitStack() as stack:
+        servers = {}
+        if kind == "servers":
+            redis_url, database_url = _named_servers()
+            stack.enter_context(_redis_alone(redis_url))
+            servers = {"REDIS_URL": redis_url, "DATABASE_URL": stack.enter_context(_new_database(database_url))}
+        elif kind == "queue":
+            servers = {"REDIS_URL": request.getfixturevalue("redis_server")}
+            with Redis.from_url(servers["REDIS_URL"]) as connection:
+                connection.flushall()
+        scene = Scene(tmp_path, servers)
+        stack.callback(scene.close)
+        yield scene
+
+
+@pytest.fixture
+def providers(tmp_path: Path) -> Iterator[Callable[[str], Mock]]:
+    """Starts fake providers with a script in TOML."""
+    with ExitStack() as stack:
+        yield lambda script="": stack.enter_context(fake_providers(tmp_path, script))

@@ -1,0 +1,281 @@
+"""What the end-to-end tests need: fake providers, `understudy` processes, a look into the ledger, and patience."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from sqlalchemy import create_engine, make_url, text
+
+from models.ids import new_id
+from models.records import NewBatch
+from models.settings import load_settings
+from models.store import open_store
+from producer.intake import Shape
+from producer.runs import accept
+
+BIN = Path(sys.executable).parent
+DEADLINE_S = 60.0
+POLL_S = 0.05
+
+
+def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """The first true value of the condition; fails when there is none in time."""
+    deadline = time.monotonic() + deadline_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {deadline_s:g} s: {what}"
+        time.sleep(POLL_S)
+    return value
+
+
+class Process:
+    """A process in a session of its own, what it says, and its workers."""
+
+    def __init__(self, command: Sequence[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
+        self._words = folder / f"said-{time.monotonic_ns()}.txt"
+        with self._words.open("wb") as stream:
+            self._popen = subprocess.Popen(
+                [str(word) for word in command],
+                cwd=folder,
+                env={**_clean_environment(), **environment},
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    @property
+    def said(self) -> str:
+        return self._words.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def until(self, condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+        """As `until`, while this process runs."""
+
+        def holds() -> Any:
+            assert self.running, f"it ended before {what}; it said:\n{self.said}"
+            return condition()
+
+        try:
+            return until(holds, what, deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it said:\n{self.said}") from None
+
+    def workers(self) -> list[int]:
+        """The worker processes that this one has started and that live."""
+        return [child.pid for child in self._children() if "worker.main" in _command_of(child)]
+
+    def exit_code(self, deadline_s: float = DEADLINE_S) -> int:
+        try:
+            return self._popen.wait(timeout=deadline_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {deadline_s:g} s; it said:\n{self.said}") from None
+
+    def kill_all(self) -> None:
+        """SIGKILL for the process and everything below it, parents first, so that nobody cleans up."""
+        victims = [] if self._popen.poll() is not None else [psutil.Process(self.pid), *self._children()]
+        for victim in victims:
+            _kill(victim)
+        self._popen.wait(timeout=DEADLINE_S)
+        psutil.wait_procs(victims, timeout=DEADLINE_S)
+
+    def end(self) -> None:
+        self.kill_all()
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+
+    def _children(self) -> list[psutil.Process]:
+        try:
+            return list(psutil.Process(self.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
+
+
+def kill(pid: int) -> None:
+    _kill(psutil.Process(pid))
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _command_of(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
+def _clean_environment() -> dict[str, str]:
+    """Nobody's keys and servers but the test's own."""
+    kept = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH", "COVERAGE_PROCESS_START"}
+    return {name: value for name, value in os.environ.items() if name in kept}
+
+
+class Mock:
+    """Fake providers in a process of their own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def stats(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.url}/stats", params={"prompts": "1"}).raise_for_status().json())
+
+    def answered(self) -> int:
+        return int(self.stats()["answered"])
+
+    def in_flight(self) -> int:
+        return int(self.stats()["in_flight"])
+
+    def times_answered(self) -> Counter[str]:
+        """How often each prompt was answered, by the sha256 of its text."""
+        return Counter(self.stats()["prompts"])
+
+
+@contextmanager
+def fake_providers(folder: Path, script: str) -> Iterator[Mock]:
+    ready, config = folder / "mock-url", folder / "mock.toml"
+    config.write_text(script)
+    command = [sys.executable, "-P", "-m", "worker.mock", "--config", config, "--port", "0", "--ready-file", ready]
+    process = Process([*command, "--exit-with-parent"], folder, {})
+    try:
+        until(lambda: ready.exists() or not process.running, "the fake providers listen")
+        yield Mock(ready.read_text())
+    finally:
+        process.end()
+
+
+def digest(prompt: str) -> str:
+    return hashlib.sha256(prompt.encode()).hexdigest()
+
+
+class Ledger:
+    """Reads the tables as they are, past the code under test."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url)
+
+    def rows(self, sql: str, **values: Any) -> list[Any]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(text(sql), values).all())
+
+    def count(self, sql: str, **values: Any) -> int:
+        return int(self.rows(f"SELECT count(*) FROM {sql}", **values)[0][0])
+
+    def states(self) -> Counter[str]:
+        return Counter(
+            {row.state: row.many for row in self.rows("SELECT state, count(*) many FROM job GROUP BY state")}
+        )
+
+    def ended(self) -> int:
+        return self.count("job WHERE ended_at IS NOT NULL")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+CONFIG = """
+[providers.alpha]
+kind = "openai"
+base_url = "{mock}/alpha/v1"
+api_keys = [{{ name = "main", value = "env.ALPHA_KEY" }}]
+
+[providers.beta]
+kind = "openai"
+base_url = "{mock}/beta/v1"
+api_keys = [{{ name = "main", value = "env.BETA_KEY" }}]
+
+[worker]
+lease_s = {lease_s}
+max_concurrency = {concurrency}
+grace_s = {grace_s}
+"""
+
+
+class Scene:
+    """One test's folder, configuration, stores and processes."""
+
+    def __init__(self, folder: Path, servers: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.servers = dict(servers)
+        self.environment = {"ALPHA_KEY": "sk-alpha", "BETA_KEY": "sk-beta", **servers}
+        self.output = folder / "out.jsonl"
+        self._processes: list[Process] = []
+        self._ledger: Ledger | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        if self._ledger is None:
+            file = self.folder / ".understudy" / "ledger.db"
+            address = self.servers.get("DATABASE_URL")
+            shown = make_url(address).set(drivername="postgresql+psycopg") if address else f"sqlite:///{file}"
+            self._ledger = Ledger(shown.render_as_string(hide_password=False) if address else str(shown))
+        return self._ledger
+
+    def configure(
+        self, mock: Mock, *, lease_s: float = 3.0, concurrency: int = 50, grace_s: float = 10.0, more: str = ""
+    ) -> None:
+        words = CONFIG.format(mock=mock.url, lease_s=lease_s, concurrency=concurrency, grace_s=grace_s)
+        (self.folder / "understudy.toml").write_text(words + more)
+
+    def write_prompts(self, count: int, *, model: str = "alpha/m", name: str = "in.jsonl", label: str = "") -> Path:
+        path = self.folder / name
+        lines = [
+            {"custom_id": f"{label}line-{number}", "prompt": f"{label}prompt {number}", "model": model}
+            for number in range(count)
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    def start(self, *words: str | Path) -> Process:
+        process = Process(words, self.folder, self.environment)
+        self._processes.append(process)
+        return process
+
+    def run(self, source: Path, *options: str) -> Process:
+        return self.start(BIN / "understudy", "run", source, "-o", self.output, *options)
+
+    def worker(self, *options: str) -> Process:
+        return self.start(BIN / "understudy", "worker", *options)
+
+    def submit(self, source: Path) -> str:
+        """Accept a file as a batch, as `understudy run` does, without running it. Returns the batch's id."""
+        return asyncio.run(self._submit(source))
+
+    async def _submit(self, source: Path) -> str:
+        settings = load_settings(self.folder / "understudy.toml", self.environment, self.folder / ".understudy")
+        async with open_store(settings.database_url, settings.data) as store:
+            await store.migrate()
+            batch = NewBatch(new_id("batch"))
+            await accept(store, settings, source, Shape(), batch, skip_bad=False)
+        return batch.id
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.end()
+        if self._ledger is not None:
+            self._ledger.close()
