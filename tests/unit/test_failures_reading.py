@@ -115,6 +115,20 @@ def test_what_echoes_the_request_is_neither_evidence_nor_message() -> None:
     assert openai(400, echo).cls is FailureClass.BAD_REQUEST
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Field required [type=missing, input_value={'content': 'context length exceeded'}, input_type=dict]",
+        "[{'type': 'missing', 'msg': 'Field required', 'input': {'content': 'context length exceeded'}}]",
+    ],
+)
+def test_a_request_quoted_inside_a_sentence_is_cut_off(sentence: str) -> None:
+    failure = openai(400, error(sentence))
+    assert failure.cls is FailureClass.BAD_REQUEST
+    assert "Field required" in failure.message
+    assert "content" not in failure.message
+
+
 def test_the_message_is_one_printable_line_of_at_most_500_characters() -> None:
     message = openai(400, error("a\n\tb\u0000\u0007" + "c" * 2000)).message
     assert message.startswith("a b")

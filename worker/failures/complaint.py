@@ -35,6 +35,9 @@ _INNER_FIELDS = (
 _DELAY_FIELDS = ("retryDelay", "retry_after", "retry_after_seconds", "estimated_time")
 _SAYS_NOTHING = frozenset({"provider returned error", "error", "bad request", "upstream error", "unknown error"})
 _TITLE = re.compile(r"<(?:title|h1)[^>]*>\s*(.*?)\s*</(?:title|h1)>", re.IGNORECASE | re.DOTALL)
+_ECHO = re.compile(r"\[type=\w+, input_value=.*|,? ?['\"]input['\"]: .*", re.DOTALL)
+"""How pydantic quotes the request inside a sentence, to its end."""
+
 _EVENT_STREAM = ("data:", "event:", ":")
 
 
@@ -144,7 +147,7 @@ def _read(complaint: Complaint, value: Any, depth: int) -> None:
     if isinstance(value, str):
         inner = _parsed(value) if value.lstrip()[:1] in ("{", "[") else None
         if inner is None:
-            complaint.sentences.append(value[:MAX_TEXT_CHARS])
+            complaint.sentences.append(_ECHO.sub("", value[:MAX_TEXT_CHARS]))
         else:
             _read(complaint, inner, depth + 1)
     elif isinstance(value, list):
