@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from models.ids import new_id
@@ -194,6 +195,13 @@ class Ledger:
     def close(self) -> None:
         self._engine.dispose()
 
+
+alone_and_on_servers = pytest.mark.parametrize(
+    "scene", ["alone", pytest.param("servers", marks=pytest.mark.servers)], indirect=True
+)
+queue_and_servers = pytest.mark.parametrize(
+    "scene", ["queue", pytest.param("servers", marks=pytest.mark.servers)], indirect=True
+)
 
 CONFIG = """
 [providers.alpha]

@@ -4,11 +4,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from stage_hands import Mock, Scene, digest, kill
+from stage_hands import Mock, Scene, alone_and_on_servers, digest, kill
 
-anywhere = pytest.mark.parametrize(
-    "scene", ["alone", pytest.param("servers", marks=pytest.mark.servers)], indirect=True
-)
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
 SLOW = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.5, sigma = 0.4 }\n"
@@ -24,7 +21,7 @@ def assert_each_line_once(scene: Scene, count: int) -> None:
     assert scene.ledger.states() == {"succeeded": count}
 
 
-@anywhere
+@alone_and_on_servers
 def test_jobs_of_a_killed_worker_run_again_and_each_ends_once(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(SLOW)
     scene.configure(mock, concurrency=40)
@@ -45,7 +42,7 @@ def test_jobs_of_a_killed_worker_run_again_and_each_ends_once(scene: Scene, prov
     assert scene.ledger.rows("SELECT max(started_at) latest FROM job")[0].latest < died_at + RUN_AGAIN_WITHIN_S
 
 
-@anywhere
+@alone_and_on_servers
 def test_when_everything_is_killed_the_next_run_goes_on_and_pays_for_no_settled_prompt_again(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
