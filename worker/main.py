@@ -16,6 +16,7 @@ from pathlib import Path
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.retry import Retry
 
 from models.ids import new_id
 from models.keys import QUEUES
@@ -24,7 +25,7 @@ from models.store import Store, StoreUnavailable, open_store
 from worker.claims import ClaimLoop
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
-from worker.rq_worker import RegisteredWorker
+from worker.rq_worker import RECONNECT, RegisteredWorker
 from worker.toolbox import Toolbox, open_toolbox, worker_row
 from worker.upkeep import Upkeep
 
@@ -169,9 +170,8 @@ def main() -> None:
     if settings.redis_url is None:
         sys.exit(_complain("REDIS_URL is not set: a worker alone needs the queue's address", EXIT_CONFIGURATION))
     AsyncWorker.settings, AsyncWorker.with_parent = settings, arguments.exit_with_parent
-    worker = AsyncWorker(
-        list(QUEUES), name=arguments.name or new_id("wrk"), connection=SyncRedis.from_url(settings.redis_url)
-    )
+    connection = SyncRedis.from_url(settings.redis_url, retry=Retry(*RECONNECT))
+    worker = AsyncWorker(list(QUEUES), name=arguments.name or new_id("wrk"), connection=connection)
     try:
         worker.work(burst=arguments.burst, logging_level="WARNING")
     except StoreUnavailable as error:

@@ -11,6 +11,8 @@ import uvloop
 from redis import Redis as SyncRedis
 from redis import SSLConnection
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError
 from redis.sentinel import SentinelConnectionPool
 from rq.connections import get_connection_kwargs
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 SOCKET_TIMEOUT_S = LISTEN_S + 7
 CONNECT_TIMEOUT_S = 5
 HEALTH_CHECK_S = 15
+
+RECONNECT = ConstantBackoff(0.05), 1
+"""A connection that was lost is opened once more, at once. redis-py would try for seconds, and slots would wait."""
 
 CARRIED_OVER = frozenset({"host", "port", "db", "username", "password", "credential_provider", "protocol"})
 """What a connection of redis-py means by itself. Everything else is state of its pool, or about synchronous sockets."""
@@ -123,4 +128,5 @@ def async_redis(connection: SyncRedis) -> Redis:
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         health_check_interval=HEALTH_CHECK_S,
+        retry=Retry(*RECONNECT),
     )
