@@ -1,0 +1,165 @@
+"""SIGSTOP beyond the lease, SIGTERM, Ctrl-C once and twice."""
+
+import fcntl
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+from stage_hands import Mock, Scene, alone_and_on_servers, digest, queue_and_servers, until
+
+pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+
+SLOW = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.4, sigma = 0.4 }\n"
+VERY_SLOW = "[answers]\nlatency_s = 60\n"
+
+
+def freeze(scene: Scene, pid: int) -> None:
+    """SIGSTOP, but not in the middle of a write: on SQLite that would stop the writes of everybody."""
+    while True:
+        psutil.Process(pid).suspend()
+        if "DATABASE_URL" in scene.servers or _can_lock(scene):
+            return
+        psutil.Process(pid).resume()
+        time.sleep(0.01)
+
+
+def _can_lock(scene: Scene) -> bool:
+    for name in ("ledger.db.turn", "ledger.db.lock"):
+        with (scene.folder / ".understudy" / name).open("a") as file:
+            for _ in range(50):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.01)
+            else:
+                return False
+    return True
+
+
+@queue_and_servers
+def test_a_worker_frozen_beyond_its_lease_spoils_no_result_and_its_late_calls_are_kept(
+    scene: Scene, providers: Callable[[str], Mock]
+) -> None:
+    mock = providers(SLOW)
+    scene.configure(mock, concurrency=20)
+    scene.submit(scene.write_prompts(300))
+    frozen, other = scene.worker(), scene.worker()
+    frozen.until(lambda: len(scene.ledger.rows("SELECT id FROM worker")) == 2, "both workers register")
+    frozen.until(lambda: mock.answered() >= 60, "both work")
+    [pid] = frozen.workers()
+    freeze(scene, pid)
+    [holder] = scene.ledger.rows("SELECT id FROM worker WHERE pid = :pid", pid=pid)
+    aboard = scene.ledger.rows("SELECT id FROM job WHERE state = 'running' AND worker_id = :id", id=holder.id)
+    assert aboard, "it must be stopped with jobs in flight"
+    other.until(lambda: not scene.ledger.count("worker WHERE id = :id", id=holder.id), "the frozen worker is rescued")
+    other.until(
+        lambda: scene.ledger.count("job WHERE claim_no > 1 AND state = 'succeeded'") >= len(aboard),
+        "its jobs run again",
+    )
+    kept_before = scene.ledger.rows("SELECT job_id, created_at FROM result ORDER BY job_id")
+    psutil.Process(pid).resume()
+    other.until(lambda: scene.ledger.ended() == 300, "all jobs end")
+    until(lambda: scene.ledger.count("attempt") >= 300 + len(aboard) // 2, "the late calls are recorded")
+    until(lambda: scene.ledger.count("worker") == 2, "the thawed worker takes part again")
+
+    assert scene.ledger.states() == {"succeeded": 300}
+    assert scene.ledger.count("result") == 300
+    kept = {row.job_id: row.created_at for row in scene.ledger.rows("SELECT job_id, created_at FROM result")}
+    assert all(kept[row.job_id] == row.created_at for row in kept_before), "a terminal record changed"
+    late = scene.ledger.count("attempt JOIN job ON job.id = attempt.job_id WHERE attempt.claim_no < job.claim_no")
+    assert late > 0
+    assert frozen.workers() == [pid], "it goes on in the same process"
+
+
+@queue_and_servers
+def test_sigterm_gives_calls_that_outlast_the_grace_back_without_spending_anything(
+    scene: Scene, providers: Callable[[str], Mock]
+) -> None:
+    mock = providers(VERY_SLOW)
+    scene.configure(mock, concurrency=25, grace_s=6.0, lease_s=15.0)
+    scene.submit(scene.write_prompts(60))
+    worker = scene.worker()
+    worker.until(lambda: mock.in_flight() >= 25, "all slots are taken")
+    worker.until(lambda: scene.ledger.states()["running"] == 25, "all slots are taken")
+    began = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert worker.exit_code(10.0) == 0
+    assert 3.0 < time.monotonic() - began < 7.0, "it waits for the calls, and ends within the grace"
+
+    assert scene.ledger.states() == {"queued": 60}
+    assert scene.ledger.count("job WHERE worker_id IS NOT NULL OR crashes > 0 OR not_before > 0") == 0
+    assert scene.ledger.count("worker") == 0
+    given_back = scene.ledger.rows("SELECT progress FROM job WHERE claim_no > 0")
+    assert len(given_back) == 25
+    for row in given_back:
+        assert row.progress is None or '"retries_left":3,"tries":0' in row.progress.replace(" ", "")
+    stopped = scene.ledger.rows("SELECT failure, possibly_billed FROM attempt")
+    assert {(row.failure, bool(row.possibly_billed)) for row in stopped} == {("cancelled", True)}
+
+
+@queue_and_servers
+def test_sigterm_lets_calls_within_the_grace_finish(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    mock = providers("[answers]\nlatency_s = 2\n")
+    scene.configure(mock, concurrency=25, grace_s=10.0)
+    scene.submit(scene.write_prompts(60))
+    worker = scene.worker()
+    worker.until(lambda: mock.in_flight() >= 25, "all slots are taken")
+    worker.send(signal.SIGTERM)
+    assert worker.exit_code(8.0) == 0
+    states = scene.ledger.states()
+    assert states["succeeded"] >= 25
+    assert states["succeeded"] + states["queued"] == 60
+    assert scene.ledger.count("attempt") == states["succeeded"]
+
+
+@alone_and_on_servers
+def test_ctrl_c_once_drains_and_the_same_command_goes_on(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    mock = providers(SLOW)
+    scene.configure(mock, concurrency=30)
+    source = scene.write_prompts(300)
+    run = scene.run(source)
+    run.until(lambda: mock.answered() >= 60, "some prompts are answered")
+    run.send(signal.SIGINT)
+    assert run.exit_code(15.0) == 130, run.said
+    assert "Run the same command again" in run.said
+    states = scene.ledger.states()
+    assert states.keys() == {"succeeded", "queued"}
+    assert not scene.output.exists()
+
+    again = scene.run(source)
+    assert again.exit_code() == 0, again.said
+    assert f"resuming: {states['succeeded']} prompts are done" in again.said
+    assert len(scene.lines()) == 300
+    assert mock.times_answered() == {digest(f"prompt {number}"): 1 for number in range(300)}
+
+
+@alone_and_on_servers
+def test_ctrl_c_twice_stops_at_once_and_loses_nothing(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    mock = providers(VERY_SLOW)
+    scene.configure(mock, concurrency=30, grace_s=30.0)
+    run = scene.run(scene.write_prompts(50))
+    run.until(lambda: mock.in_flight() >= 30, "calls are in flight")
+    run.until(lambda: scene.ledger.states()["running"] == 30, "all slots are taken")
+    run.send(signal.SIGINT)
+    time.sleep(1.0)
+    assert run.running, "the first Ctrl-C lets calls finish"
+    began = time.monotonic()
+    run.send(signal.SIGINT)
+    assert run.exit_code(15.0) == 130, run.said
+    assert time.monotonic() - began < 5.0
+    assert scene.ledger.states() == {"queued": 50}
+    assert scene.ledger.count("job WHERE crashes > 0") == 0
+
+
+def test_workers_and_the_queue_end_when_the_run_is_killed(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    mock = providers(VERY_SLOW)
+    scene.configure(mock, concurrency=10)
+    run = scene.run(scene.write_prompts(20), "--workers", "2")
+    run.until(lambda: mock.in_flight() >= 20, "both workers have calls in flight")
+    children = psutil.Process(run.pid).children(recursive=True)
+    run.send(signal.SIGKILL)
+    assert not psutil.wait_procs(children, timeout=8.0)[1], "they outlive the run"
+    assert scene.ledger.states() == {"queued": 20}, "workers that lose their parent give back what they hold"
