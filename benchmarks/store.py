@@ -104,8 +104,7 @@ def own_database(address: str) -> Iterator[str]:
 
 async def run(url: str | None, rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        async with open_store(url, Path(folder)) as store:
-            await store.migrate()
+        async with open_store(url, Path(folder), migrate=True) as store:
             await measure(store, rows)
 
 

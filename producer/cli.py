@@ -2,25 +2,29 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
+from models.catalog import UnknownProvider
 from models.redis_check import QueueUnavailable
 from models.routing import RouteOptions
 from models.settings import Settings, SettingsError, load_settings
-from models.store import StoreError, open_store
+from models.store import Store, StoreError, open_store
 from models.wire import RequestError
 from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
 from producer.intake import InputError, Shape
+from producer.ledger import NoLedger, UnknownId, open_ledger
 from producer.locks import DataFolderBusy
 from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
@@ -29,13 +33,26 @@ from producer.stack import Workers, WorkersFailed, open_stack
 
 app = typer.Typer(
     name="understudy",
-    help="Run LLM completions in bulk: a queue, a chain of providers per job, results that are never lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 
 BAD_LINES_SHOWN = 20
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """What was asked for cannot be done as things stand. One sentence."""
+
+
+WRONG_USES = (
+    *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy),
+    *(NoLedger, UnknownId, UnknownProvider, Refused),
+)
+OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed)
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; default: understudy.toml here, if there is one.")
@@ -49,6 +66,11 @@ def console() -> Console:
     return Console(stderr=True)
 
 
+def say(line: str) -> None:
+    """One sentence for people, as it is."""
+    console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def settings_from(config: Path | None, data: Path | None) -> Settings:
     return load_settings(config, os.environ, data)
 
@@ -58,17 +80,33 @@ def plain_errors() -> Iterator[None]:
     """A person's mistake or a missing service becomes one sentence and an exit code; a defect keeps its traceback."""
     try:
         yield
+        sys.stdout.flush()  # a closed pipe is noticed here, and not while the interpreter ends
     except BadInput as error:
         _complain_about_lines(error)
         raise typer.Exit(WRONG_USE) from None
-    except (SettingsError, RequestError, InputError, OtherRun, DataFolderBusy) as error:
+    except WRONG_USES as error:
         raise _exit(error, WRONG_USE) from None
-    except (QueueUnavailable, StoreError, WorkersFailed) as error:
+    except OUT_OF_REACH as error:
         raise _exit(error, UNREACHABLE) from None
-    except FileNotFoundError as error:
-        raise _exit(f"{error.filename}: no such file", WRONG_USE) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has seen enough; typer ends quietly
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise _exit(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}", WRONG_USE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def on_ledger(config: Path | None, data: Path | None, work: Callable[[Settings, Store], Awaitable[T]]) -> T:
+    """Do a command's work on the ledger that its options name."""
+
+    async def opened(settings: Settings) -> T:
+        async with open_ledger(settings) as store:
+            return await work(settings, store)
+
+    with plain_errors():
+        return asyncio.run(opened(settings_from(config, data)))
 
 
 def _exit(error: object, code: int) -> typer.Exit:
@@ -91,7 +129,7 @@ def _complain_about_lines(error: BadInput) -> None:
 
 
 @contextmanager
-def _as_file(source: Path) -> Iterator[Path]:
+def as_file(source: Path) -> Iterator[Path]:
     """The input as a file; standard input is kept for as long as it is read, because it is read twice."""
     if str(source) != "-":
         with source.open("rb"):
@@ -104,6 +142,8 @@ def _as_file(source: Path) -> Iterator[Path]:
         yield copy
 
 
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch; latest or - for the newest one.")]
+AnyId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch or a job; latest or - for the newest batch.")]
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL or CSV file; - for JSONL on standard input.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="CSV: template of the prompt, columns in braces.")]
 System = Annotated[str | None, typer.Option("--system", help="System prompt put before every request.")]
@@ -122,6 +162,14 @@ Concurrency = Annotated[
 ]
 
 
+def duration_s(text: str) -> float:
+    """90, 90s, 15m, 24h or 7d, in seconds."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
+    return float(match[1]) * UNITS_S[match[2]]
+
+
 def shape_of(
     prompt: str | None,
     system: str | None,
@@ -130,6 +178,21 @@ def shape_of(
     route: RouteOptions,
 ) -> Shape:
     return Shape(prompt=prompt, system=system, id_column=id_column, limit=limit, route=route)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"understudy {version('understudy')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run LLM completions in bulk: a queue, a chain of providers per job, results that are never lost."""
 
 
 @app.command()
@@ -162,7 +225,7 @@ def run(
     shape = shape_of(prompt, system, id_column, limit, route)
     with plain_errors():
         settings = with_concurrency(settings_from(config, data), max_concurrency)
-        with _as_file(source) as path:
+        with as_file(source) as path:
             options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json)
             code = asyncio.run(run_main_job(settings, options, console()))
     raise typer.Exit(code)
@@ -214,8 +277,8 @@ def migrate(config: Config = None, data: Data = None) -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    async with open_store(settings.database_url, settings.data) as store:
-        await store.migrate()
+    async with open_store(settings.database_url, settings.data, migrate=True):
+        pass
     console().print("The schema is up to date.")
 
 
@@ -226,4 +289,9 @@ def with_concurrency(settings: Settings, max_concurrency: int | None, grace_s: f
 
 
 def main() -> None:
+    # they stand on this module
+    from producer import batch_commands, check_command, look_commands, provider_commands, submit_command
+
+    for more in (submit_command.app, look_commands.app, batch_commands.app, provider_commands.app, check_command.app):
+        app.add_typer(more)
     app()

@@ -53,15 +53,22 @@ class Store(Intake, Planning, Claims, Rescue, Upkeep, Pruning, History):
 
 
 @asynccontextmanager
-async def open_store(url: str | None, data: Path, clock: Callable[[], float] = time.time) -> AsyncIterator[Store]:
+async def open_store(
+    url: str | None, data: Path, clock: Callable[[], float] = time.time, *, migrate: bool = False
+) -> AsyncIterator[Store]:
     """The ledger at a PostgreSQL address, or in the data folder when `url` is None.
 
-    A SQLite ledger is migrated at once; a PostgreSQL one by `migrate()`. Raises StoreUnavailable.
+    A SQLite ledger is migrated at once. A PostgreSQL one only with `migrate`: workers of another version may be at
+    work on it. Raises StoreUnavailable.
     """
     database: Database = open_sqlite(data / LEDGER_FILE, clock) if url is None else open_postgresql(url)
     try:
         store = Store(database, clock)
-        if not await store.schema_is_current() and url is None:
+        if not await store.schema_is_current():
+            if url is not None and not migrate:
+                raise StoreUnavailable(
+                    f"the database at {database.place} has not the tables of this version; run understudy migrate"
+                )
             await store.migrate()
         yield store
     finally:

@@ -53,7 +53,7 @@ def _new_database(address: str) -> Iterator[str]:
 
 
 async def _migrate(url: str) -> None:
-    async with open_store(url, Path()) as store:
+    async with open_store(url, Path(), migrate=True) as store:
         await store.migrate()
 
 

@@ -46,8 +46,7 @@ def ledger_url(request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 async def store(ledger_url: str | None, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty ledger, of each kind in turn."""
-    async with open_store(ledger_url, tmp_path) as opened:
-        await opened.migrate()
+    async with open_store(ledger_url, tmp_path, migrate=True) as opened:
         if ledger_url is not None:
             with psycopg.connect(ledger_url, autocommit=True) as connection:
                 connection.execute(TRUNCATE)

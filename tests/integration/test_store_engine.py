@@ -179,3 +179,10 @@ async def test_a_data_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path:
     with pytest.raises(StoreUnavailable, match=r"data folder .* cannot be used"):
         async with open_store(None, tmp_path / "file" / "data"):
             pass
+
+
+@pytest.mark.servers
+async def test_a_postgresql_without_our_tables_says_what_to_run(postgresql_url: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="run understudy migrate"):
+        async with open_store(f"{postgresql_url}?options=-csearch_path%3Dnowhere", tmp_path):
+            pass
