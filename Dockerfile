@@ -1,18 +1,20 @@
-# Understudy in an image: the same image runs `worker` and `migrate`.
+# Understudy in an image: the same image runs `worker`, `migrate`, and the commands that submit and look.
 FROM python:3.12-slim AS build
 WORKDIR /src
+RUN python -m venv /opt/understudy
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY models models
 COPY producer producer
 COPY worker worker
-RUN python -m venv /opt/understudy \
- && /opt/understudy/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
+RUN /opt/understudy/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
 
 FROM python:3.12-slim
 RUN useradd --create-home --uid 10001 understudy
 COPY --from=build /opt/understudy /opt/understudy
 ENV PATH=/opt/understudy/bin:$PATH PYTHONUNBUFFERED=1
-USER understudy
+# By number, so that a cluster can see that it is not root.
+USER 10001
+# Writable, for the data folder of those who set neither REDIS_URL nor DATABASE_URL. Mount a volume here to keep it.
 WORKDIR /home/understudy
 # SIGTERM drains: `understudy worker` finishes what is in flight within its grace period.
 STOPSIGNAL SIGTERM
