@@ -99,7 +99,7 @@ class Client:
 
     def __init__(self, settings: Settings, store: Store, redis: Redis | None) -> None:
         self._settings = settings
-        self._store = store
+        self.store = store
         self._redis = redis
 
     async def enqueue(
@@ -121,7 +121,7 @@ class Client:
         if not isinstance(job, NewJob):
             raise RequestError(job.reason)
         job.custom_id = checked_id(custom_id) or row.custom_id or job.id
-        await self._store.add_single([job])
+        await self.store.add_single([job])
         await self._stage(job)
         return job.id
 
@@ -143,15 +143,15 @@ class Client:
         """
         batch = NewBatch(new_id("batch"), priority, expires_at=await self._deadline(expires_in_s), source=source)
         reader = self._reader(RouteOptions(model, chain, tuple(fallbacks)), priority, batch.expires_at)
-        await self._store.create_batch(batch)
+        await self.store.create_batch(batch)
         try:
             total = 0
             async for jobs in _slices(requests, reader):
-                await self._store.add_jobs(batch.id, jobs)
+                await self.store.add_jobs(batch.id, jobs)
                 total += len(jobs)
             if not total:
                 raise RequestError("there are no requests in this batch")
-            await self._store.open_batch(batch.id, total)
+            await self.store.open_batch(batch.id, total)
         except BaseException:
             await self._discard(batch.id)
             raise
@@ -159,14 +159,14 @@ class Client:
 
     async def fetch(self, job_id: str) -> JobResult:
         """One job as it stands now."""
-        view = await self._store.job_view(job_id)
+        view = await self.store.job_view(job_id)
         if view is None:
             raise UnknownId(job_id, "job")
         return job_result(view)
 
     async def fetch_batch(self, batch_id: str) -> BatchView:
         """One batch as it stands now, without its retries."""
-        view = await self._store.batch_view(batch_id)
+        view = await self.store.batch_view(batch_id)
         if view is None:
             raise UnknownId(batch_id, "batch")
         return view
@@ -177,7 +177,7 @@ class Client:
         The order is free. What a retry of the batch has answered meanwhile stands in place of the failure.
         """
         await self.fetch_batch(batch_id)
-        async for row in newest_rows(self._store, await line_of(self._store, batch_id)):
+        async for row in newest_rows(self.store, await line_of(self.store, batch_id)):
             yield output_line(row)
 
     async def wait(self, id_: str, timeout_s: float | None = None) -> JobResult | BatchView:
@@ -192,10 +192,10 @@ class Client:
                 pause_s = min(pause_s * 1.5, POLL_MAX_S)
 
     async def _look(self, id_: str) -> JobResult | BatchView:
-        batch = await self._store.batch_view(id_)
+        batch = await self.store.batch_view(id_)
         if batch is not None:
             return batch
-        job = await self._store.job_view(id_)
+        job = await self.store.job_view(id_)
         if job is None:
             raise UnknownId(id_)
         return job_result(job)
@@ -206,7 +206,7 @@ class Client:
     async def _deadline(self, expires_in_s: float | None) -> float:
         if expires_in_s is not None and not expires_in_s > 0:
             raise RequestError("'expires_in_s' must be a number of seconds above 0", "expires_in_s")
-        return await self._store.now() + (expires_in_s or self._settings.deadline_s)
+        return await self.store.now() + (expires_in_s or self._settings.deadline_s)
 
     async def _stage(self, job: NewJob) -> None:
         """A job that is alone starts in milliseconds when its ticket is written now instead of by the planner."""
@@ -219,7 +219,7 @@ class Client:
 
     async def _discard(self, batch_id: str) -> None:
         try:
-            await self._store.discard_batch(batch_id)
+            await self.store.discard_batch(batch_id)
         except StoreConflict:  # opened after all: the answer to our commit was lost, and the batch is accepted
             logger.warning("batch %s was accepted although its submission was broken off", batch_id)
 

@@ -35,7 +35,7 @@ def output_line(row: OutputRow) -> dict[str, Any]:
 
 
 def row_of_job(view: Mapping[str, Any]) -> OutputRow:
-    """What `Store.job_view` shows of a job, as a row of an output; of an open one there is no more than ids and state."""
+    """What `Store.job_view` shows of a job, as a row of an output; of an open one only ids and state are known."""
     result = view["result"] or {}
     return OutputRow(
         job_id=view["id"],

@@ -1,4 +1,4 @@
-"""Why a batch does not move: the case that no waiting heals."""
+"""Why a batch does not move: the cases that no waiting heals."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,6 +7,11 @@ from models.setaside import SetAside
 from models.settings import Settings
 from models.state import JobState
 from models.store import Store
+
+
+async def lack_of_workers(store: Store) -> str | None:
+    """One sentence when nobody is there to do any work."""
+    return None if await store.live_workers() else "no worker is running; start one with `understudy worker`"
 
 
 async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -> str | None:

@@ -1,0 +1,101 @@
+"""The commands that change what becomes of a batch: cancel, retry, pause, resume."""
+
+from typing import Annotated
+
+import typer
+
+from models.settings import Settings
+from models.state import JobState
+from models.store import Store
+from producer import cli, show
+from producer.ledger import batch_named
+from producer.look_commands import job_named, print_batch
+from producer.runs import retry_failed
+from producer.waiting import lack_of_workers
+
+app = typer.Typer()
+
+
+@app.command()
+def cancel(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+    """Cancel a batch or a job. What has ended keeps its result; calls in flight are stopped."""
+
+    async def work(settings: Settings, store: Store) -> None:
+        job = await job_named(store, given)
+        if job is not None:
+            await _cancel_job(store, given)
+            return
+        batch_id = await batch_named(store, given)
+        if not await store.cancel_batch(batch_id):
+            raise await _has_ended(store, batch_id)
+        while await store.cancel_slice():
+            continue
+        await store.close_batches()
+        cli.say(f"{batch_id} is cancelled; its finished jobs keep their results")
+        if as_json:
+            await print_batch(settings, store, batch_id, as_json=True)
+
+    cli.on_ledger(config, data, work)
+
+
+async def _cancel_job(store: Store, job_id: str) -> None:
+    state = await store.cancel_job(job_id)
+    if state not in (JobState.CANCELLED, JobState.RUNNING):
+        raise cli.Refused(f"{job_id} has ended already: it is {state}")
+    cli.say(f"{job_id} is {'being stopped' if state is JobState.RUNNING else 'cancelled'}")
+
+
+async def _has_ended(store: Store, batch_id: str) -> cli.Refused:
+    view = await store.batch_view(batch_id)
+    return cli.Refused(f"{batch_id} has ended or is ending: it is {view.state if view else 'gone'}")
+
+
+@app.command()
+def retry(given: cli.BatchId, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+    """Run again what ended without an answer, as a new batch that points at the old one; print its id.
+
+    That is what failed, expired or was cancelled, except bad requests and refused content, which would fail again.
+    Nothing that was answered, or that another retry has taken up, is paid for again.
+    """
+
+    async def work(_: Settings, store: Store) -> None:
+        batch_id = await batch_named(store, given)
+        again = await retry_failed(store, batch_id)
+        if again is None:
+            raise cli.Refused(f"{batch_id} has no job that ended without an answer and could get one")
+        if lack := await lack_of_workers(store):
+            cli.say(lack)
+        show.print_id(again, as_json)
+
+    cli.on_ledger(config, data, work)
+
+
+@app.command()
+def pause(
+    given: cli.BatchId,
+    reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why it waits.")] = "paused by hand",
+    config: cli.Config = None,
+    data: cli.Data = None,
+) -> None:
+    """Hold a batch: calls in flight go on, no other job of it starts."""
+
+    async def work(_: Settings, store: Store) -> None:
+        batch_id = await batch_named(store, given)
+        if not await store.pause_batch(batch_id, reason):
+            raise await _has_ended(store, batch_id)
+        cli.say(f"{batch_id} is held; `understudy resume {batch_id}` lets it go on")
+
+    cli.on_ledger(config, data, work)
+
+
+@app.command()
+def resume(given: cli.BatchId, config: cli.Config = None, data: cli.Data = None) -> None:
+    """Let a held batch go on."""
+
+    async def work(_: Settings, store: Store) -> None:
+        batch_id = await batch_named(store, given)
+        if not await store.resume_batch(batch_id):
+            raise await _has_ended(store, batch_id)
+        cli.say(f"{batch_id} goes on")
+
+    cli.on_ledger(config, data, work)

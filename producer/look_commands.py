@@ -1,0 +1,201 @@
+"""The commands that look: status, watch, results, attempts."""
+
+import asyncio
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from models.failure import FailureClass
+from models.records import BatchView
+from models.settings import Settings
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
+from models.store import Store
+from producer import cli, show
+from producer.client import Client, JobResult
+from producer.exits import ALL_SUCCEEDED, SOME_FAILED
+from producer.ledger import NEWEST, UnknownId, batch_named
+from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
+from producer.progress import Display, split_table
+from producer.runs import line_of, summary, views_of
+from producer.waiting import blocked_by, lack_of_workers
+
+app = typer.Typer()
+
+WATCH_S = 0.5
+ATTEMPTS_MAX = 100_000
+
+MaybeId = Annotated[
+    str | None, typer.Argument(metavar="[ID]", help="Id of a batch or a job; latest or - for the newest batch.")
+]
+
+
+@app.command()
+def status(
+    given: MaybeId = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many batches the list has.")] = 20,
+    config: cli.Config = None,
+    data: cli.Data = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """Where a batch or a job stands: counts, rate, time left, cost, who answers, and why it waits.
+
+    Without an ID: the latest batches. A list with --json has one batch per line.
+    """
+
+    async def work(settings: Settings, store: Store) -> None:
+        if given is None:
+            views = await store.list_batches(limit=limit)
+            if not as_json:
+                show.page().print(show.batches_table(views))
+            for view in views if as_json else ():
+                show.print_json(show.batch_document(view))
+            return
+        job = await job_named(store, given)
+        if job is not None:
+            now = await store.now()
+            show.print_json(show.job_document(job, now)) if as_json else show.print_job(job, now)
+            return
+        await print_batch(settings, store, await batch_named(store, given), as_json)
+
+    cli.on_ledger(config, data, work)
+
+
+async def job_named(store: Store, given: str) -> dict[str, object] | None:
+    return None if given in NEWEST else await store.job_view(given)
+
+
+async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: bool) -> None:
+    view = await store.batch_view(batch_id)
+    if view is None:
+        raise UnknownId(batch_id, "batch")
+    retries = (await line_of(store, batch_id))[1:]
+    why = await _why(settings, store, [view])
+    if as_json:
+        show.print_json(show.batch_document(view, retries, why))
+    else:
+        show.print_batch(view, retries, why, await store.latency_percentiles(batch_id))
+
+
+async def _why(settings: Settings, store: Store, views: list[BatchView]) -> str | None:
+    """What a person must do before any of these batches moves."""
+    open_ones = [view.id for view in views if view.state in OPEN_BATCH_STATES and not view.paused]
+    if not open_ones:
+        return None
+    return await lack_of_workers(store) or await blocked_by(store, settings, open_ones)
+
+
+@app.command()
+def watch(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+    """Show the progress of a batch or a job until it has ended. Exit code 0 if all of it succeeded, else 1.
+
+    Retries of a batch that exist by now are part of it. Ctrl-C stops watching, not the work.
+    """
+
+    async def work(settings: Settings, store: Store) -> int:
+        if await job_named(store, given) is not None:
+            return await print_answer(Client(settings, store, None), given, as_json)
+        batch_id = await batch_named(store, given)
+        line = await line_of(store, batch_id) or [batch_id]
+        views = await _watch_line(settings, store, line)
+        sums = summary(views)
+        if as_json:
+            await print_batch(settings, store, batch_id, as_json=True)
+        cli.console().print(split_table(views, await store.latency_percentiles(batch_id)))
+        cli.say(f"{views[-1].state}: {sums.succeeded:,} of {sums.total:,} succeeded, ${sums.cost_usd:,.4f}")
+        return ALL_SUCCEEDED if sums.succeeded == sums.total else SOME_FAILED
+
+    raise typer.Exit(cli.on_ledger(config, data, work))
+
+
+async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list[BatchView]:
+    display, told = Display(cli.console()), ""
+    with display.shown():
+        while True:
+            views = await views_of(store, line)
+            display.update(summary(views), views, str(views[-1].state))
+            if not summary(views).open:
+                return views
+            why = next((view.paused for view in views if view.paused), None) or await _why(settings, store, views)
+            if why and why != told:
+                told = why
+                display.say(f"it waits: {why}")
+            await asyncio.sleep(WATCH_S)
+
+
+async def print_answer(client: Client, job_id: str, as_json: bool) -> int:
+    result = await client.wait(job_id)
+    assert isinstance(result, JobResult)
+    if as_json:
+        view = await client.store.job_view(job_id)
+        show.print_json(show.job_document(view or {}, await client.store.now()))
+    elif result.state is JobState.SUCCEEDED:
+        sys.stdout.write(f"{result.text}\n")
+    else:
+        cli.say(f"{result.state}: {result.error}")
+    return ALL_SUCCEEDED if result.state is JobState.SUCCEEDED else SOME_FAILED
+
+
+@app.command()
+def results(
+    given: cli.AnyId,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of JSON lines.")] = False,
+    config: cli.Config = None,
+    data: cli.Data = None,
+) -> None:
+    """Print what has ended, one line per job, also while the rest still runs.
+
+    Lines are those of OpenAI's batch output; with --csv the input's columns and the answer beside them. What a retry
+    has answered stands in place of the failure.
+    """
+
+    async def work(_: Settings, store: Store) -> None:
+        job = await job_named(store, given)
+        if job is not None:
+            row = row_of_job(job)
+            if row.state not in TERMINAL_STATES:
+                raise cli.Refused(f"{given} has not ended yet: it is {row.state}")
+            show.print_json(output_line(row))
+            return
+        batch_id = await batch_named(store, given)
+        rows = newest_rows(store, await line_of(store, batch_id))
+        await (write_csv if as_csv else write_jsonl)(rows, sys.stdout)
+
+    cli.on_ledger(config, data, work)
+
+
+@app.command()
+def attempts(
+    given: MaybeId = None,
+    provider: Annotated[str | None, typer.Option("--provider", help="Only calls of this provider.")] = None,
+    failure: Annotated[FailureClass | None, typer.Option("--failure", help="Only failures of this class.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Only calls with the credential of this name.")] = None,
+    since: Annotated[
+        float | None, typer.Option("--since", parser=cli.duration_s, metavar="TIME", help="Only the last 15m, 24h, ...")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=ATTEMPTS_MAX, help="The latest so many.")] = 50,
+    config: cli.Config = None,
+    data: cli.Data = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """The log of provider calls: of a batch, a job, or all; the latest ones, oldest first. With --json, JSON lines."""
+
+    async def work(_: Settings, store: Store) -> None:
+        job = await job_named(store, given) if given else None
+        rows = await store.attempts(
+            batch_id=await batch_named(store, given) if given and not job else None,
+            job_id=given if job else None,
+            provider=provider,
+            failure=failure,
+            key=key,
+            since=None if since is None else time.time() - since,
+            limit=limit,
+            latest=True,
+        )
+        if not as_json:
+            show.page().print(show.attempts_table(rows))
+        for row in rows if as_json else ():
+            show.print_json(row)
+
+    cli.on_ledger(config, data, work)

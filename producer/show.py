@@ -1,0 +1,203 @@
+"""Batches, jobs and provider calls as commands show them: documents for --json, text and tables for people."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models.records import BatchView
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
+from producer.output import attempt_as_shown, error_text, output_line, row_of_job
+from producer.progress import duration, split_table
+from producer.runs import summary
+
+PIPED_WIDTH = 200
+
+
+def page() -> Console:
+    """Standard output for people. In a pipe lines are long, because nothing there wraps them better than we would."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+
+
+def print_json(document: object) -> None:
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE).decode())
+
+
+def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None:
+    """What was accepted."""
+    if as_json:
+        print_json({"id": id_, "skipped_lines": skipped_lines})
+    else:
+        sys.stdout.write(f"{id_}\n")
+
+
+def batch_document(view: BatchView, retries: Sequence[str] = (), why: str | None = None) -> dict[str, Any]:
+    """`why`: the reason, beyond those that the batch itself knows, for which nothing moves."""
+    return {
+        "id": view.id,
+        "object": "batch",
+        "state": view.state,
+        "source": view.source,
+        "priority": view.priority.queue,
+        "total": view.total,
+        "counts": {str(state): count for state, count in view.counts.items()},
+        "per_s": round(view.recent_per_s, 3),
+        "eta_s": eta_s(view),
+        "cost_usd": view.cost_usd,
+        "fallbacks": view.fallbacks,
+        "by_deployment": view.by_deployment,
+        "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
+        "why": why,
+        "paused": view.paused,
+        "retry_of": view.retry_of,
+        "retries": list(retries),
+        "created_at": view.created_at,
+        "expires_at": view.expires_at,
+        "ended_at": view.ended_at,
+    }
+
+
+def eta_s(view: BatchView) -> float | None:
+    """Seconds until the end at the present rate; None when there is no rate or no end to wait for."""
+    left = sum(count for state, count in view.counts.items() if state not in TERMINAL_STATES)
+    if view.state not in OPEN_BATCH_STATES or not view.recent_per_s or not left:
+        return None
+    return round(left / view.recent_per_s, 1)
+
+
+def print_batch(
+    view: BatchView, retries: Sequence[str], why: str | None, latency: Mapping[tuple[str, str], tuple[float, float]]
+) -> None:
+    out, now, counts = page(), time.time(), view.counts
+    of = f", retry of {view.retry_of}" if view.retry_of else ""
+    out.print(f"[bold]{view.id}[/bold]  {_state(view)}  {escape(view.source)} ({view.priority.queue}{of})")
+    said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    out.print(f"{view.total:,} jobs: {said or 'none'}")
+    facts = [f"${view.cost_usd:,.4f}", f"{view.fallbacks:,} through a fallback"]
+    if view.state in OPEN_BATCH_STATES:
+        left = eta_s(view)
+        facts.insert(0, f"{view.recent_per_s:.1f}/s" + (f", about {duration(left)} left" if left else ""))
+        facts.append(f"deadline in {duration(max(view.expires_at - now, 0))}")
+    elif view.ended_at:
+        facts.append(f"took {duration(view.ended_at - view.created_at)}, ended {ago(view.ended_at, now)}")
+    out.print("; ".join(facts))
+    for reason, count in view.waits:
+        out.print(f"[yellow]{count:,} wait: {escape(reason)}[/yellow]")
+    if why:
+        out.print(f"[yellow]{escape(why)}[/yellow]")
+    if retries:
+        out.print(f"tried again in {', '.join(retries)}")
+    if view.by_deployment:
+        out.print(split_table([view], latency))
+
+
+def _state(view: BatchView) -> str:
+    if view.paused and view.state in OPEN_BATCH_STATES:
+        return f"{view.state}, paused ({escape(view.paused)})"
+    return str(view.state)
+
+
+def batches_table(views: Sequence[BatchView]) -> Table:
+    table = new_table("batch", "state", "source")
+    for name in ("done", "total", "failed", "rate", "cost", "submitted"):
+        table.add_column(name, justify="right")
+    now = time.time()
+    for view in views:
+        sums = summary([view])
+        table.add_row(
+            view.id,
+            _state(view),
+            escape(view.source),
+            f"{sums.done:,}",
+            f"{view.total:,}",
+            f"{sums.failed:,}",
+            f"{view.recent_per_s:.1f}/s" if view.state in OPEN_BATCH_STATES else "",
+            f"${view.cost_usd:,.4f}",
+            ago(view.created_at, now),
+        )
+    return table
+
+
+def job_document(view: Mapping[str, Any], now: float) -> dict[str, Any]:
+    row = row_of_job(view)
+    ended = row.state in TERMINAL_STATES
+    line = output_line(row) if ended else None
+    return {
+        "id": row.job_id,
+        "object": "job",
+        "state": job_state(view, now),
+        "custom_id": row.custom_id,
+        "batch": view["batch_id"] or None,
+        "not_before": view["not_before"] or None,
+        "wait_reason": view["wait_reason"],
+        "created_at": view["created_at"],
+        "expires_at": view["expires_at"],
+        "ended_at": view["ended_at"],
+        "cost_usd": sum(each["cost_usd"] for each in view["attempts"]),
+        "attempts": [attempt_as_shown(each) for each in view["attempts"]],
+        "response": line and line["response"],
+        "error": line and line["error"],
+    }
+
+
+def job_state(view: Mapping[str, Any], now: float) -> str:
+    """A queued job whose time has not come is shown as scheduled."""
+    scheduled = view["state"] == JobState.QUEUED and view["not_before"] > now
+    return "scheduled" if scheduled else str(view["state"])
+
+
+def print_job(view: Mapping[str, Any], now: float) -> None:
+    out, row = page(), row_of_job(view)
+    batch = f" of {view['batch_id']}" if view["batch_id"] else ""
+    out.print(f"[bold]{row.job_id}[/bold]  {job_state(view, now)}  {escape(row.custom_id)}{batch}")
+    if view["state"] == JobState.QUEUED and view["wait_reason"]:
+        until = f", {duration(view['not_before'] - now)} more" if view["not_before"] > now else ""
+        out.print(f"[yellow]waits: {escape(view['wait_reason'])}{until}[/yellow]")
+    if row.state in TERMINAL_STATES - {JobState.SUCCEEDED}:
+        out.print(f"[red]{escape(error_text(output_line(row)))}[/red]")
+    if view["attempts"]:
+        out.print(attempts_table(view["attempts"]))
+
+
+def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = new_table("time", "job", "provider", "model", "key", "outcome")
+    for name in ("status", "took", "cost"):
+        table.add_column(name, justify="right")
+    table.add_column("message", overflow="fold")
+    for row in rows:
+        table.add_row(
+            datetime.fromtimestamp(row["started_at"]).strftime("%Y-%m-%d %H:%M:%S"),
+            row["job_id"],
+            escape(row["provider"]),
+            escape(row["model"]),
+            escape(row["key"]),
+            row["failure"] or "answered",
+            str(row["status"] or ""),
+            f"{row['latency_ms'] / 1000:.2f} s",
+            f"${row['cost_usd']:.6f}",
+            escape(row["message"] or ""),
+        )
+    return table
+
+
+def ago(then: float, now: float) -> str:
+    return f"{duration(max(now - then, 0))} ago"
+
+
+def new_table(*columns: str) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def limits_text(row: Mapping[str, Any]) -> str:
+    """The configured limits of a row; what is not configured is learned from the provider's answers."""
+    words = {"requests_per_minute": "requests/min", "tokens_per_minute": "tokens/min", "max_in_flight": "in flight"}
+    return ", ".join(f"{row[name]:,} {word}" for name, word in words.items() if row.get(name)) or "learned"

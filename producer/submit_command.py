@@ -1,0 +1,136 @@
+"""`understudy submit`: accept a file as a batch, or one prompt as a job."""
+
+import asyncio
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.ids import new_id
+from models.records import NewBatch
+from models.routing import RouteOptions
+from models.settings import Settings
+from models.state import Priority
+from producer import cli, show
+from producer.client import Request, open_client
+from producer.exits import ALL_SUCCEEDED
+from producer.intake import BadLine, InputError, Shape
+from producer.ledger import open_ledger
+from producer.look_commands import print_answer, watch
+from producer.runs import accept
+from producer.waiting import lack_of_workers
+
+app = typer.Typer()
+
+
+class PriorityName(StrEnum):
+    INTERACTIVE = Priority.INTERACTIVE.queue
+    NORMAL = Priority.NORMAL.queue
+    BULK = Priority.BULK.queue
+
+
+@app.command()
+def submit(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[INPUT]", help="JSONL or CSV file; - for JSONL on standard input.")
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", help="Without INPUT: a single prompt. CSV: its template, columns in braces."),
+    ] = None,
+    system: cli.System = None,
+    model: cli.Model = None,
+    chain: cli.ChainName = None,
+    fallback: cli.Fallback = None,
+    id_column: cli.IdColumn = None,
+    limit: cli.Limit = None,
+    skip_bad: cli.SkipBad = False,
+    priority: Annotated[
+        PriorityName | None, typer.Option("--priority", help="Default: bulk for a file, normal for a prompt.")
+    ] = None,
+    expires_in: Annotated[
+        float | None,
+        typer.Option("--expires-in", parser=cli.duration_s, metavar="TIME", help="Deadline, e.g. 15m; default 24h."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Watch it until it ends; of a single prompt print the answer, not the id.")
+    ] = False,
+    config: cli.Config = None,
+    data: cli.Data = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """Accept a file as a batch, or one prompt as a job, and print its id.
+
+    It is accepted when the id is printed: from then on it is done sooner or later, whatever dies. Workers do it
+    (`understudy worker`), on this data folder or on the same REDIS_URL and DATABASE_URL.
+    """
+    route = RouteOptions(model=model, chain=chain, fallbacks=tuple(fallback or ()))
+    with cli.plain_errors():
+        settings = cli.settings_from(config, data)
+        if source is not None:
+            new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK))
+            shape = cli.shape_of(prompt, system, id_column, limit, route)
+            skipped = asyncio.run(_submit_file(settings, source, shape, new, expires_in, skip_bad))
+            if not wait:
+                show.print_id(new.id, as_json, [bad.line for bad in skipped])
+        elif prompt is not None:
+            ask = _prompt_request(prompt, system)
+            code = asyncio.run(
+                _submit_prompt(settings, ask, route, _priority(priority, Priority.NORMAL), expires_in, wait, as_json)
+            )
+            raise typer.Exit(code)
+        else:
+            raise InputError("name an INPUT, or give a single prompt with --prompt")
+    if wait:
+        watch(new.id, config, data, as_json)
+
+
+def _priority(given: PriorityName | None, default: Priority) -> Priority:
+    return Priority[given.name] if given else default
+
+
+def _prompt_request(prompt: str, system: str | None) -> Request:
+    return {"prompt": prompt} if system is None else {"prompt": prompt, "system": system}
+
+
+async def _submit_file(
+    settings: Settings, source: Path, shape: Shape, new: NewBatch, expires_in_s: float | None, skip_bad: bool
+) -> list[BadLine]:
+    with cli.as_file(source) as path:
+        async with open_ledger(settings, create=True) as store:
+            new.source = "standard input" if str(source) == "-" else source.name
+            new.expires_at = await store.now() + (expires_in_s or settings.deadline_s)
+            skipped = await accept(store, settings, path, shape, new, skip_bad=skip_bad)
+            for bad in skipped:
+                cli.say(f"skipped line {bad.line}: {bad.reason}")
+            if lack := await lack_of_workers(store):
+                cli.say(lack)
+    return skipped
+
+
+async def _submit_prompt(
+    settings: Settings,
+    request: Request,
+    route: RouteOptions,
+    priority: Priority,
+    expires_in_s: float | None,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    async with open_client(settings=settings) as client:
+        job_id = await client.enqueue(
+            request,
+            model=route.model,
+            chain=route.chain,
+            fallbacks=route.fallbacks,
+            priority=priority,
+            expires_in_s=expires_in_s,
+        )
+        if lack := await lack_of_workers(client.store):
+            cli.say(lack)
+        if not wait:
+            show.print_id(job_id, as_json)
+            return ALL_SUCCEEDED
+        cli.say(f"{job_id} is accepted")
+        return await print_answer(client, job_id, as_json)

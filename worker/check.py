@@ -1,0 +1,158 @@
+"""`python -P -m worker.check`: what `understudy check` asks of the worker's side, one JSON line per deployment.
+
+A deployment is a key of a provider with one of the models that the configuration names. With `--live` each is asked
+for one tiny completion; without it nothing leaves this machine (but `cmd.` references are run). No line holds a
+secret: a key is shown by its last characters.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+
+from models.catalog import ResolvedProvider, resolve_provider
+from models.chain import Step
+from models.routing import configured_chain
+from models.secrets import SecretMissing, Secrets, masked, shown
+from models.settings import Settings, SettingsError, load_settings
+from models.wire import RequestError
+from worker.failures import classify, classify_exception
+from worker.fleet import Fleet
+from worker.limits import Candidate
+from worker.providers.base import BadAnswer, Call, CannotExpress, Usage
+from worker.providers.client import ProviderClient
+from worker.providers.pricing import Pricing
+
+TINY = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 16}
+AT_ONCE = 8
+LIVE_TIMEOUT_S = 60.0
+SAMPLE_TOKENS = 1_000
+"""Prices are read off a call of so many tokens: tiers begin far above."""
+
+
+class Check:
+    def __init__(self, settings: Settings, client: ProviderClient, live: bool) -> None:
+        self._settings = settings
+        self._client = client
+        self._live = live
+        self._secrets = Secrets()
+        self._fleet = Fleet(settings, self._secrets, time.time, Random())
+        self._pricing = Pricing(settings)
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self) -> None:
+        """Write a line for each deployment as soon as it is known."""
+        await asyncio.gather(*(self._report(provider, model) for provider, model in deployments(self._settings)))
+
+    async def _report(self, provider: ResolvedProvider, model: str | None) -> None:
+        row: dict[str, Any] = {"provider": provider.name, "protocol": provider.kind, "base_url": provider.base_url}
+        row |= {"model": model, **self._prices(provider, model)}
+        usable = self._fleet.usable(Step(provider=provider.name, model=model or ""))
+        if not usable:
+            _write({**row, "problem": f"provider '{provider.name}' needs a key; set api_keys under its section"})
+        for candidate in usable:
+            _write({**row, **await self._of_key(provider, model, candidate)})
+
+    async def _of_key(self, provider: ResolvedProvider, model: str | None, candidate: Candidate) -> dict[str, Any]:
+        key = next((key for key in provider.api_keys if key.name == candidate.deployment.key), None)
+        row: dict[str, Any] = {
+            "key": key.name if key else None,
+            "reference": shown(key.value) if key else None,
+            "account": candidate.deployment.account,
+            "requests_per_minute": candidate.requests_per_minute,
+            "tokens_per_minute": candidate.tokens_per_minute,
+            "max_in_flight": candidate.max_in_flight,
+        }
+        try:
+            secret = await self._secrets.resolve(provider.name, key) if key else None
+        except SecretMissing as missing:
+            return {**row, "problem": str(missing)}
+        row["secret"] = masked(secret) if secret else None
+        if self._live and model is not None:
+            async with self._slots:
+                row["live"] = await self._ask(Step(provider=provider.name, model=model), candidate)
+        return row
+
+    def _prices(self, provider: ResolvedProvider, model: str | None) -> dict[str, float | None]:
+        """US dollars per million tokens; None where no price is known."""
+        if model is None:
+            return {"input_usd": None, "output_usd": None}
+        samples = {
+            "input_usd": Usage(input_tokens=SAMPLE_TOKENS),
+            "output_usd": Usage(output_tokens=SAMPLE_TOKENS),
+        }
+        costs = {
+            name: self._pricing.cost_usd(provider.name, provider.preset, model, usage)
+            for name, usage in samples.items()
+        }
+        return {name: None if cost is None else cost * 1_000_000 / SAMPLE_TOKENS for name, cost in costs.items()}
+
+    async def _ask(self, step: Step, candidate: Candidate) -> dict[str, Any]:
+        """One tiny call: how long it took, and what went wrong if something did."""
+        target = (await self._fleet.ways(step))[candidate]
+        call = Call(target.dialect, step.model, TINY)
+        began = time.monotonic()
+        try:
+            request = target.adapter.request(call, target.endpoint)
+            timeout_s = min(target.timeout_s, LIVE_TIMEOUT_S)
+            status, headers, content = await self._client.send(request, target.endpoint, timeout_s)
+            if 200 <= status < 300:
+                target.adapter.answer(call, status, headers, content)
+                return {"answered": True, "latency_ms": round((time.monotonic() - began) * 1000)}
+            failure = classify(target.dialect, target.adapter.protocol, status, headers, content, time.time())
+            return {"answered": False, "failure": failure.cls, "message": failure.message}
+        except CannotExpress as misfit:
+            return {"answered": False, "failure": "bad_request", "message": str(misfit)}
+        except BadAnswer as bad:
+            return {"answered": False, "failure": bad.cls, "message": str(bad)}
+        except Exception as error:
+            failure = classify_exception(error)
+            return {"answered": False, "failure": failure.cls, "message": failure.message}
+
+
+def deployments(settings: Settings) -> Iterator[tuple[ResolvedProvider, str | None]]:
+    """Each provider with the models that chains, model lists, prices and limits name; with None if none does."""
+    named: dict[str, dict[str, None]] = {name: {} for name in settings.providers}
+    for chain in settings.chains:
+        for step in configured_chain(settings, chain).steps:
+            named[step.provider][step.model] = None
+    for name, models in named.items():
+        provider = settings.providers[name]
+        limited = (override.model for override in provider.limits if override.model is not None)
+        models |= dict.fromkeys([*provider.models, *provider.prices, *limited])
+        for model in models or (None,):
+            yield resolve_provider(settings, name), model
+
+
+def _write(row: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.flush()
+
+
+async def _run(settings: Settings, live: bool) -> None:
+    async with ProviderClient(max_connections=AT_ONCE) as client:
+        await Check(settings, client, live).run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="understudy check")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--live", action="store_true")
+    options = parser.parse_args()
+    try:
+        asyncio.run(_run(load_settings(options.config, os.environ), options.live))
+    except (SettingsError, RequestError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
