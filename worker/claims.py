@@ -36,6 +36,8 @@ GIVE_BACK_S = 2.0
 SUSPECT_CRASHES = 2
 """A job that was aboard this many crashes runs alone among its kind, so that a crash then counts only for it."""
 
+WAITS_ITS_TURN = "one after the other: its workers died"
+
 
 class ClaimLoop:
     """Keeps up to `concurrency` jobs in flight until told to stop."""
@@ -50,7 +52,8 @@ class ClaimLoop:
         self.done = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
-        self._one_suspect = asyncio.Semaphore(1)
+        self._suspects: dict[str, None] = {}
+        self._suspect_aboard = False
         self._settler = Coalescer(self._settle, max_items=SETTLE_AT_MOST, max_delay_s=GATHER_S)
         self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
 
@@ -76,6 +79,7 @@ class ClaimLoop:
             grace_s = max(grace_s - GIVE_BACK_S, 0.0)
             await asyncio.wait([hurried, everything], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
+            self._suspects.clear()
             self.stop_all()
             await asyncio.wait([everything], timeout=GIVE_BACK_S)
             everything.cancel()
@@ -128,19 +132,44 @@ class ClaimLoop:
             log.warning("The ledger did not take the claim of %d jobs: %s", len(claimed), error)
             started = []
             await asyncio.sleep(OUTAGE_PAUSE_S)
-        for job in started:
-            task = asyncio.create_task(self._work(job), name=job.id)
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
-        self._discard(set(claimed) - {job.id for job in started})
+        aboard = await self._with_one_suspect(started)
+        for job in aboard:
+            self._spawn(self._work(job) if job.crashes < SUSPECT_CRASHES else self._work_suspects(job))
+        for job_id in set(claimed) - {job.id for job in aboard}:
+            # done, cancelled, paused or claimed elsewhere: the ledger said no
+            self._spawn(self._finish_ticket(job_id))
         return True
 
-    def _discard(self, ids: set[str]) -> None:
-        """Tickets of jobs that were done, cancelled, paused or claimed elsewhere: the ledger said no."""
-        for job_id in ids:
-            task = asyncio.create_task(self._finish_ticket(job_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+    async def _with_one_suspect(self, started: list[StartedJob]) -> list[StartedJob]:
+        """Leave out all suspects but one: a crash is charged to every suspect that a dead worker held.
+
+        The others go back to the ledger, before the one may do harm, and wait here for their turn to be claimed.
+        """
+        suspects = [job for job in started if job.crashes >= SUSPECT_CRASHES]
+        spare = suspects if self._suspect_aboard else suspects[1:]
+        self._suspect_aboard = self._suspect_aboard or bool(suspects)
+        self._suspects.update((job.id, None) for job in spare)
+        await asyncio.gather(*(self._settler.add(_waiting_its_turn(job)) for job in spare))
+        return [job for job in started if job not in spare]
+
+    async def _work_suspects(self, job: StartedJob) -> None:
+        """This one, then those that wait, each claimed only when its turn comes."""
+        try:
+            await self._work(job)
+            while self._suspects:
+                job_id = next(iter(self._suspects))
+                del self._suspects[job_id]
+                for started in await self.store.start(self.worker_id, [job_id]):
+                    await self._work(started)
+        except (StoreBusy, StoreUnavailable) as error:
+            log.warning("The ledger did not take a claim: %s", error)
+        finally:
+            self._suspect_aboard = False
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -158,10 +187,7 @@ class ClaimLoop:
         chain = await self.store.get_chain(job.chain_id)
         run = self.runs[job.id] = JobRun(job, chain, self.tools)
         try:
-            if job.crashes < SUSPECT_CRASHES:
-                return await run.run()
-            async with self._one_suspect:
-                return await run.run()
+            return await run.run()
         except Exception as error:
             where = "".join(traceback.format_tb(error.__traceback__)[-3:])
             log.error("Job %s met a defect of ours: %s\n%s", job.id, type(error).__name__, where)
@@ -188,6 +214,11 @@ class ClaimLoop:
     async def _finish(self, ids: Sequence[str]) -> list[None]:
         await self.bridge.finish(ids)
         return [None] * len(ids)
+
+
+def _waiting_its_turn(job: StartedJob) -> Settled:
+    progress, reason = job.progress, WAITS_ITS_TURN
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, progress=progress, wait_reason=reason)
 
 
 def _defect(run: JobRun, error: Exception) -> Settled:
