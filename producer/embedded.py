@@ -61,9 +61,9 @@ async def embedded_redis(data: Path) -> AsyncIterator[str]:
         try:
             yield server.url
         finally:
-            keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+            while not keeper.done():  # once is not enough: a ping that is being cancelled may say it timed out
+                keeper.cancel()
+                await asyncio.wait([keeper], timeout=KEEP_POLL_S)
             await server.stop()
 
 
