@@ -60,7 +60,7 @@ class _FileSecret:
 @dataclass(frozen=True, slots=True)
 class _CommandSecret:
     until: float
-    value: str
+    value: str | _Unusable
 
 
 class Secrets:
@@ -109,13 +109,23 @@ class Secrets:
         return known.value
 
     async def _from_command(self, command: str) -> str:
+        asked_at = self._clock()
         async with self._running.setdefault(command, asyncio.Lock()):
             known = self._commands.get(command)
-            if known is None or self._clock() >= known.until:
-                value = await self._run(command)
-                known = _CommandSecret(self._clock() + self._command_ttl_s, value)
+            if known is None or asked_at >= known.until:
+                known = await self._run_again(command)
                 self._commands[command] = known
+            if isinstance(known.value, _Unusable):
+                raise _Unusable(str(known.value))
             return known.value
+
+    async def _run_again(self, command: str) -> _CommandSecret:
+        """All who waited for a run that failed learn it from that one run; who asks later has it run again."""
+        try:
+            value = await self._run(command)
+        except _Unusable as failed:
+            return _CommandSecret(self._clock(), failed)
+        return _CommandSecret(self._clock() + self._command_ttl_s, value)
 
     async def _run(self, command: str) -> str:
         """Without a shell. Its error output is dropped: it may tell more than a log should know."""

@@ -38,6 +38,7 @@ ASK_ANOTHER_CREDENTIAL = frozenset(
 """These cool or set aside what they speak of, cost the job nothing, and the limiter says what is left."""
 
 ROUND_BACKOFF_S = (5.0, 600.0)
+SHORTEST_ROUND_S = 1.0
 RETRY_BACKOFF_S = (0.25, 8.0)
 IN_SLOT_S = 1.0
 """A pause up to this long is waited out in the slot; a longer one goes back to the ledger."""
@@ -45,18 +46,22 @@ IN_SLOT_S = 1.0
 BLOCKED_RECHECK_S = 2.0
 """The planner leaves jobs alone whose steps are all blocked, so they may come due at once and wait for the person."""
 
-PACING = frozenset({Hold.REQUESTS, Hold.TOKENS, Hold.IN_FLIGHT})
-"""Our own pacing, which is not a failure of the step."""
+REFUSED_LIKE: Mapping[Hold, FailureClass] = {
+    Hold.COOLDOWN: FailureClass.RATE_LIMIT,
+    Hold.BREAKER: FailureClass.OVERLOADED,
+}
+"""The failure that a refusal stands for. The other holds are our own pacing, which is not a failure of the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """Why a step was passed over in this round, and when it may be usable again (unix seconds)."""
+    """Why a step was passed over in this round, and when it may be usable again (unix seconds).
+
+    None: when a person has mended it.
+    """
 
     reason: str
-    passing: bool = False
-    blocked: bool = False
-    until: float | None = None
+    until: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,55 +163,68 @@ def after_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[
     if not at.chain.falls_back_on(cls):
         return Fail(), progress
     if cls in (FailureClass.CONTEXT_LENGTH, FailureClass.TOO_LARGE):
-        progress = _rule_out_smaller_windows(at.chain, progress, failure)
+        progress = _rule_out_smaller_windows(at.chain, progress, cls)
     return _rule_out(at, progress, f"{cls}: {failure.message}")
 
 
 def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[Verdict, Progress]:
-    passed = Passed(refusal.reason, passing=True, until=refusal.until)
-    if refusal.hold in PACING:
+    cls = REFUSED_LIKE.get(refusal.hold)
+    passed = Passed(refusal.reason, refusal.until)
+    if cls is None:
         if at.chain.spill and _next_step(at.chain, progress) is not None:
-            return _pass_over(at, progress, passed)
+            return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
         return PutBack(refusal.until, refusal.reason), progress
     too_far = refusal.until - at.now > at.patience_s
-    if too_far or _refused_too_long(at, progress):
-        return _pass_over(at, progress, passed)
+    if too_far or _refused_for(at, progress) >= at.patience_s:
+        return _pass_over(at, _with_error(progress, cls, refusal.reason), cls, passed)
     return PutBack(refusal.until, refusal.reason), replace(progress, refused_since=progress.refused_since or at.now)
 
 
-def after_block(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, Progress]:
-    return _pass_over(at, progress, Passed(reason, blocked=True))
+def after_block(at: Situation, progress: Progress, cls: FailureClass, reason: str) -> tuple[Verdict, Progress]:
+    """`cls` is what every usable credential of the step was refused for: `quota` or `credential`."""
+    return _pass_over(at, _with_error(progress, cls, reason), cls, Passed(reason, until=None))
 
 
-def after_misfit(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, Progress]:
-    error = {"class": FailureClass.BAD_REQUEST, "message": reason, "status": None, "body": None}
-    return _rule_out(at, replace(progress, errors={progress.step: error, **progress.errors}), reason)
+def after_misfit(
+    at: Situation, progress: Progress, reason: str, cls: FailureClass = FailureClass.BAD_REQUEST
+) -> tuple[Verdict, Progress]:
+    return _rule_out(at, _with_error(progress, cls, reason), reason)
 
 
 def _after_refused_call(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
-    """A call that the provider turned away without doing it: the limiter knows what else may start."""
+    """A call that the provider turned away without doing it: the limiter knows what else may start.
+
+    Cooldowns may end sooner than other credentials refuse, so that without an end there might always be one to ask.
+    """
     if failure.cls not in PASSING:
         return TryAgain(), progress
-    if at.patience_s and _refused_too_long(at, progress):
+    if _refused_for(at, progress) >= max(at.patience_s, IN_SLOT_S):
         return _pass_over_failure(at, progress, failure)
     return TryAgain(), replace(progress, refused_since=progress.refused_since or at.now)
 
 
 def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
-    """A chain that does not fall back on this class waits for its step instead: time heals it."""
-    until = None if failure.hint_s is None else at.now + failure.hint_s
-    passed = Passed(f"{failure.cls} at {at.chain.steps[progress.step]}", passing=True, until=until)
-    if at.chain.falls_back_on(failure.cls):
-        return _pass_over(at, progress, passed)
-    return _end_of_round(at, replace(progress, passed={**progress.passed, progress.step: passed}))
+    """Unless another step is usable sooner, this one is asked again after the round's backoff."""
+    pause_s = max(_backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng), failure.hint_s or 0.0)
+    passed = Passed(f"{failure.cls} at {at.chain.steps[progress.step]}", at.now + pause_s)
+    return _pass_over(at, progress, failure.cls, passed)
 
 
-def _refused_too_long(at: Situation, progress: Progress) -> bool:
-    return progress.refused_since is not None and at.now - progress.refused_since >= at.patience_s
+def _refused_for(at: Situation, progress: Progress) -> float:
+    """For how many seconds the step has answered nothing but refusals; -1 before the first."""
+    return -1.0 if progress.refused_since is None else at.now - progress.refused_since
 
 
-def _pass_over(at: Situation, progress: Progress, passed: Passed) -> tuple[Verdict, Progress]:
-    return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
+def _with_error(progress: Progress, cls: FailureClass, message: str) -> Progress:
+    """A step that was not even called has an error, too; one that a provider told is worth more."""
+    error = {"class": cls, "message": message, "status": None, "body": None}
+    return replace(progress, errors={progress.step: error, **progress.errors})
+
+
+def _pass_over(at: Situation, progress: Progress, cls: FailureClass, passed: Passed) -> tuple[Verdict, Progress]:
+    """A chain that does not fall back on this class waits for its step instead."""
+    progress = replace(progress, passed={**progress.passed, progress.step: passed})
+    return _advance(at, progress) if at.chain.falls_back_on(cls) else _end_of_round(at, progress)
 
 
 def _rule_out(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, Progress]:
@@ -225,31 +243,34 @@ def _next_step(chain: Chain, progress: Progress) -> int | None:
     return next((step for step in later if step not in progress.ruled_out), None)
 
 
-def _rule_out_smaller_windows(chain: Chain, progress: Progress, failure: Failure) -> Progress:
-    """A prompt that is too long for one model is not sent to another that cannot take more."""
-    ours = window(chain.steps[progress.step].model)
-    too_small = {
-        index: f"{failure.cls} at {chain.steps[progress.step]}"
-        for index in range(progress.step + 1, len(chain.steps))
-        if chain.steps[index].model == chain.steps[progress.step].model
-        or (ours is not None and (window(chain.steps[index].model) or ours + 1) <= ours)
-    }
+def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClass) -> Progress:
+    """A prompt that is too long for one model is not sent to another that cannot take more.
+
+    What was merely too large may fit the same model elsewhere: that limit is an account's or a gateway's.
+    """
+    ours = chain.steps[progress.step].model
+    size = window(ours)
+    too_small = {}
+    for index, step in enumerate(chain.steps):
+        same = step.model == ours and cls is FailureClass.CONTEXT_LENGTH
+        smaller = step.model != ours and size is not None and (window(step.model) or size + 1) <= size
+        if index != progress.step and (same or smaller):
+            too_small[index] = f"{cls} at {chain.steps[progress.step]}"
     return replace(progress, ruled_out={**progress.ruled_out, **too_small})
 
 
 def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
-    waits = [passed for passed in progress.passed.values() if passed.passing]
-    blocks = [passed for passed in progress.passed.values() if passed.blocked]
-    if at.priority is Priority.INTERACTIVE or not (waits or blocks):
+    passed = [each for step, each in progress.passed.items() if step not in progress.ruled_out]
+    times = [each.until for each in passed if each.until is not None]
+    if at.priority is Priority.INTERACTIVE or not passed:
         return Fail(), progress
-    if waits:
-        known = [passed.until for passed in waits if passed.until is not None]
-        until = min(known) if known else at.now + _backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng)
-        until = max(until, at.now + 1.0)
-        reason = waits[0].reason
-    else:
-        until, reason = at.now + BLOCKED_RECHECK_S, blocks[0].reason
-    return PutBack(until, reason), _new_round(at.chain, progress)
+    following = _new_round(at.chain, progress)
+    if not times:
+        return PutBack(at.now + BLOCKED_RECHECK_S, passed[0].reason), replace(following, round=progress.round)
+    until = max(min(times), at.now + SHORTEST_ROUND_S)
+    if len(times) < len(passed):  # a person may mend the others at any moment
+        until = min(until, at.now + _backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng))
+    return PutBack(until, next(each.reason for each in passed if each.until is not None)), following
 
 
 def _new_round(chain: Chain, progress: Progress) -> Progress:

@@ -5,15 +5,15 @@ with the next `share`, and what others found out comes back with it.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
 from models.catalog import ResolvedProvider, UnknownProvider, resolve_provider
 from models.chain import Step
-from models.failure import Failure, FailureClass, Scope
+from models.failure import BLOCKING, Failure, FailureClass, Scope
 from models.secrets import SecretMissing, Secrets, fingerprint
 from models.setaside import ALL_MODELS, SetAside
 from models.settings import ApiKey, Limits, Provider, Settings
@@ -32,26 +32,37 @@ BREAK_AFTER = 5
 """So many hard failures of a deployment without an answer between open its breaker, if they are also half of the calls
 begun since the last answer: failures come back sooner than answers, so the first to come back prove little."""
 
+NO_SECRET = ""
+"""In place of a fingerprint: whatever secret is found later differs from it, so that a missing one heals by itself."""
+
 NO_KEY = ApiKey(name="none", value="env.NONE")
 """Stands for a server that asks for no key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How a deployment is called. `dialect` is its preset's name, `timeout_s` the total for one call."""
+    """How a deployment is called. `dialect` is its preset's name, `timeout_s` the total for one call.
+
+    `on_probation`: the ledger says that this credential is set aside, and this call may prove that it works again.
+    """
 
     adapter: Adapter
     endpoint: Endpoint
     dialect: str
     timeout_s: float
+    on_probation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Why a step has no credential now, and whether a person can mend it."""
+    """Why a step has no credential now: `quota` or `credential`, which a person can mend, or `model_missing`."""
 
+    cls: FailureClass
     text: str
-    mendable: bool
+
+    @property
+    def mendable(self) -> bool:
+        return self.cls in BLOCKING
 
 
 class Fleet:
@@ -61,9 +72,9 @@ class Fleet:
         self._clock = clock
         self._rng = rng
         self._aside: dict[tuple[str, str, str], SetAside] = {}
-        self._unshared: list[SetAside] = []
-        self._mended: list[tuple[str, str]] = []
-        self._secret_seen: dict[tuple[str, str], str] = {}
+        self._rotated: set[tuple[str, str]] = set()
+        self._unshared: deque[SetAside] = deque()
+        self._mended: deque[tuple[str, str]] = deque()
         self._in_a_row: Counter[tuple[str, str]] = Counter()
         self._begun: Counter[tuple[str, str]] = Counter()
         self._candidate = lru_cache(maxsize=10_000)(self._build_candidate)
@@ -80,46 +91,56 @@ class Fleet:
     async def ways(self, step: Step) -> dict[Candidate, Target]:
         """The usable credentials in the order in which to ask, by chance and weight, and how each is reached.
 
-        A key whose reference leads nowhere is set aside like one that was refused.
+        A key whose reference leads nowhere is set aside until it leads somewhere.
         """
         usable = self.usable(step)
-        self._note_probes(step)
         provider = self._provider(step.provider)
-        if provider is not None and len(usable) > 1:
-            weights = {key.name: key.weight for key in provider.api_keys}
+        if provider is None or not usable:
+            return {}
+        weights = {key.name: key.weight for key in provider.api_keys}
+        if len(usable) > 1:
             usable.sort(key=lambda each: self._rng.random() ** (1.0 / weights[each.deployment.key]), reverse=True)
+        probe = self._probe(usable)
+        usable.sort(key=lambda each: each is not probe)
         ways = {}
         for candidate in usable:
             try:
-                ways[candidate] = await self._target(candidate.deployment)
+                ways[candidate] = await self._target(provider, candidate.deployment)
             except SecretMissing as missing:
-                failure = Failure(FailureClass.CREDENTIAL, str(missing))
-                self._set_credential_aside(candidate.deployment, ALL_MODELS, failure)
+                self._set_credential_aside(
+                    candidate.deployment, ALL_MODELS, Failure(FailureClass.CREDENTIAL, str(missing)), seen=NO_SECRET
+                )
         return ways
 
     def why_none(self, step: Step) -> Absence:
         """Why `ways` is empty: a person must mend a credential, or no credential has this model."""
-        if self._provider(step.provider) is None:
-            return Absence(f"{step}: the provider is no longer configured", mendable=True)
-        rows = [row for row in self._aside.values() if row.provider == step.provider]
-        credentials = [row for row in rows if row.model == ALL_MODELS]
-        if credentials:
-            row = credentials[0]
-            return Absence(f"{row.failure} at {row.provider} (key {row.key}): {row.reason}", mendable=True)
-        reason = next((row.reason for row in rows if row.model == step.model), "no credential is configured")
-        return Absence(f"model_missing at {step}: {reason}", mendable=False)
-
-    async def _target(self, deployment: Deployment) -> Target:
-        provider = self._provider(deployment.provider)
+        provider = self._provider(step.provider)
         if provider is None:
-            raise UnknownProvider(f"provider '{deployment.provider}' is no longer configured")
+            return Absence(FailureClass.CREDENTIAL, f"{step}: the provider is no longer configured")
+        keys = [key.name for key in provider.api_keys or (NO_KEY,)]
+        rows = [self._aside[name] for key in keys if (name := (step.provider, key, ALL_MODELS)) in self._aside]
+        if rows:
+            text = f"{rows[0].failure} at {step.provider} (key {rows[0].key}): {rows[0].reason}"
+            return Absence(rows[0].failure, text)
+        rows = [self._aside[name] for key in keys if (name := (step.provider, key, step.model)) in self._aside]
+        if rows:
+            return Absence(FailureClass.MODEL_MISSING, f"no credential of {step.provider} has {step.model}")
+        return Absence(FailureClass.CREDENTIAL, f"{step.provider} has no credential; give it one in the configuration")
+
+    async def _target(self, provider: ResolvedProvider, deployment: Deployment) -> Target:
         key = next((key for key in provider.api_keys if key.name == deployment.key), None)
         secret = await self._secrets.resolve(provider.name, key) if key else None
-        self._secret_seen[provider.name, deployment.key] = secret or ""
         endpoint = Endpoint(provider.base_url, secret, provider.settings.headers, provider.settings.options)
-        return Target(adapter_for(provider.kind), endpoint, provider.preset, provider.settings.timeout_s)
+        name = (deployment.provider, deployment.key)
+        return Target(
+            adapter_for(provider.kind),
+            endpoint,
+            provider.preset,
+            provider.settings.timeout_s,
+            on_probation=(*name, ALL_MODELS) in self._aside or name in self._rotated,
+        )
 
-    async def learn(self, deployment: Deployment, failure: Failure, limiter: Limiter) -> None:
+    async def learn(self, deployment: Deployment, target: Target, failure: Failure, limiter: Limiter) -> None:
         """Draw a failure's consequences for everybody: cool what it speaks of, or set a credential aside."""
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
@@ -127,45 +148,56 @@ class Fleet:
             await limiter.cool(deployment, scope, failure.hint_s, reason, too_fast=not failure.per_day)
         elif failure.cls is FailureClass.OVERLOADED:
             await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason)
-        elif failure.cls in (FailureClass.QUOTA, FailureClass.CREDENTIAL):
-            self._set_credential_aside(deployment, ALL_MODELS, failure)
+        elif failure.cls in BLOCKING:
+            self._set_credential_aside(deployment, ALL_MODELS, failure, fingerprint(target.endpoint.secret or ""))
         elif failure.cls is FailureClass.MODEL_MISSING:
-            self._set_credential_aside(deployment, deployment.model, failure)
+            seen = fingerprint(target.endpoint.secret or "")
+            self._set_credential_aside(deployment, deployment.model, failure, seen)
         elif failure.cls in HARD_FAILURES:
             name = (deployment.provider, deployment.model)
             self._in_a_row[name] += 1
             if self._in_a_row[name] >= max(BREAK_AFTER, self._begun[name] / 2):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason)
+        elif failure.cls is FailureClass.UNKNOWN:
+            log.warning("%s, HTTP status %s: `understudy attempts` shows what it said", reason, failure.status)
 
     def begun(self, deployment: Deployment) -> None:
         """A call is being made."""
         self._begun[deployment.provider, deployment.model] += 1
 
-    def answered(self, deployment: Deployment) -> None:
-        """A call was answered: the deployment works, and a credential that was being probed is back."""
+    def answered(self, deployment: Deployment, target: Target) -> None:
+        """A call was answered: the deployment works, and a credential that was on probation is back.
+
+        Others may still answer what they were asked before the credential was set aside; that proves nothing.
+        """
         for counts in (self._in_a_row, self._begun):
             counts.pop((deployment.provider, deployment.model), None)
-        if self._aside.pop((deployment.provider, deployment.key, ALL_MODELS), None):
-            self._mended.append((deployment.provider, deployment.key))
-            log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
+        if target.on_probation:
+            name = (deployment.provider, deployment.key)
+            self._rotated.discard(name)
+            if self._aside.pop((*name, ALL_MODELS), None):
+                log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
+            self._mended.append(name)
 
     async def share(self, store: Store) -> None:
         """Tell the ledger what this worker found out, and read what all found out."""
         while self._mended:
-            await store.enable(*self._mended[-1])
-            self._mended.pop()
+            await store.enable(*self._mended[0])
+            self._mended.popleft()
         while self._unshared:
-            row = self._unshared[-1]
+            row = self._unshared[0]
             await store.set_aside(
                 row.provider, row.key, row.model, row.failure, row.reason, row.fingerprint, row.probe_at
             )
-            self._unshared.pop()
-        aside = {}
+            self._unshared.popleft()
+        aside, rotated = {}, set()
         for row in await store.set_aside_list():
-            if not await self._was_rotated(row):
+            if await self._was_rotated(row):
+                rotated.add((row.provider, row.key))
+            else:
                 aside[row.provider, row.key, row.model] = row
-        if not self._unshared:
-            self._aside = aside
+        if not self._unshared and not self._mended:
+            self._aside, self._rotated = aside, rotated
 
     async def _was_rotated(self, row: SetAside) -> bool:
         """Whether the credential has another secret now than the one that was refused."""
@@ -185,7 +217,8 @@ class Fleet:
         except UnknownProvider:
             return None
 
-    def _set_credential_aside(self, deployment: Deployment, model: str, failure: Failure) -> None:
+    def _set_credential_aside(self, deployment: Deployment, model: str, failure: Failure, seen: str) -> None:
+        """`seen` is the fingerprint of the secret that was refused: with another one the credential is tried again."""
         now = self._clock()
         row = SetAside(
             provider=deployment.provider,
@@ -193,14 +226,15 @@ class Fleet:
             model=model,
             failure=failure.cls,
             reason=failure.message,
-            fingerprint=fingerprint(self._secret_seen.get((deployment.provider, deployment.key), "")),
+            fingerprint=seen,
             since=now,
             probe_at=now + PROBE_EVERY_S if failure.cls is FailureClass.QUOTA else None,
         )
         name = (row.provider, row.key, row.model)
         if name not in self._aside:
+            # The provider's own words stay in the ledger: they may quote what it was sent.
             what = f"for {model}" if model else "for all models"
-            log.warning("Credential %s of %s is set aside %s: %s", row.key, row.provider, what, row.reason)
+            log.warning("Key %s of %s is set aside %s: %s", row.key, row.provider, what, row.failure)
         self._aside[name] = row
         self._unshared.append(row)
 
@@ -210,12 +244,19 @@ class Fleet:
             return False
         return any(row.forbids(step.model, self._clock()) for row in rows if row is not None)
 
-    def _note_probes(self, step: Step) -> None:
-        """The job that gets a credential whose probe is due is its probe; the next one is due later."""
-        now = self._clock()
-        for name, row in self._aside.items():
-            if row.provider == step.provider and row.probe_at is not None and row.probe_at <= now:
-                self._aside[name] = replace(row, probe_at=now + PROBE_EVERY_S)
+    def _probe(self, usable: Iterable[Candidate]) -> Candidate | None:
+        """The credential that is usable though it is set aside: its probe is due, and this job is the probe.
+
+        Nobody else probes it until the next one is due.
+        """
+        for candidate in usable:
+            name = (candidate.deployment.provider, candidate.deployment.key, ALL_MODELS)
+            row = self._aside.get(name)
+            if row is not None:
+                self._aside[name] = replace(row, probe_at=self._clock() + PROBE_EVERY_S)
+                self._unshared.append(self._aside[name])
+                return candidate
+        return None
 
     def _build_candidate(self, provider_name: str, model: str, key: ApiKey) -> Candidate:
         account = f"{provider_name}:{key.account or key.name}"

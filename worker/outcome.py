@@ -83,15 +83,16 @@ def succeeded(
 def failed(job: StartedJob, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
     """The first step's error is the job's. An HTTP answer is shown as it came, with the attempts beside it."""
     error = first_error(progress) or NOTHING_TRIED
+    status = error["status"]
     extra = {
         "failure": error["class"],
         "attempts": progress.attempts,
         "skipped_steps": list(progress.ruled_out.values()),
     }
-    if error["status"] is None:
+    if status is None or status < 400:  # nothing was answered, or a 200 that was no answer and must not look like one
         result = ResultRecord(None, None, {"code": error["class"], "message": error["message"], "extra_fields": extra})
     else:
-        result = ResultRecord(error["status"], _json({**_error_body(error), "extra_fields": extra}))
+        result = ResultRecord(status, _json({**_error_body(error), "extra_fields": extra}))
     return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result)
 
 
@@ -115,6 +116,11 @@ def stopped(job: StartedJob, attempts: list[AttemptRecord], progress: Progress, 
     if state is JobState.QUEUED:
         return put_back(job, attempts, progress, 0.0, "given back by a worker that stopped")
     return Settled(job.id, job.batch_id, job.claim_no, state, attempts)
+
+
+def expired(job: StartedJob, attempts: list[AttemptRecord]) -> Settled:
+    """Its deadline passed while it ran or waited in its slot."""
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.EXPIRED, attempts)
 
 
 def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from models.chain import Chain
+from models.failure import BLOCKING, FailureClass
 from models.records import Head, Lane
 from models.state import Priority
 
 UNLIMITED = 1_000_000_000
+
+NOWHERE = ""
+"""In place of a step: the job is staged although no step can take it, so that a worker ends it with the reason."""
+
+COOLED_FOR = frozenset({FailureClass.RATE_LIMIT, FailureClass.OVERLOADED})
+"""The failures that a cooled step may stand for; a chain need not fall back on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +28,13 @@ class StepOutlook:
     """How many calls a step could start in the next moments, over all its credentials.
 
     `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `blocked` that a person must
-    mend it first.
+    mend it first; `missing` that no credential has the model.
     """
 
     starts: int = UNLIMITED
     cooled_for_s: float | None = None
     blocked: bool = False
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +49,27 @@ class LaneHeads:
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
     """The steps (`provider/model`) that a job of this chain would use now.
 
-    The lead, and what comes after it while each is passed over: blocked, or cooled for longer than patience, or
-    merely at its limit in a chain that spills. A cooled lead within patience is waited for.
+    The lead, and what comes after it while each is passed over: missing, blocked, or cooled for longer than patience,
+    or merely at its limit in a chain that spills. A cooled lead within patience is waited for. NOWHERE when the job
+    would fail: no step has its model, or nobody waits for an interactive job's steps to come back.
     """
     patience_s = priority.patience_s if chain.patience_s is None else chain.patience_s
+    seen = {str(step): outlook.get(str(step), StepOutlook()) for step in chain.steps}
     usable: list[str] = []
-    for step in map(str, chain.steps):
-        seen = outlook.get(step, StepOutlook())
-        if seen.blocked or (seen.cooled_for_s is not None and seen.cooled_for_s > patience_s):
-            continue
-        if seen.cooled_for_s is None:
+    for step, at in seen.items():
+        cooled = at.cooled_for_s is not None
+        if not (at.missing or at.blocked or cooled):
             usable.append(step)
-        if not chain.spill:
+        passed_over = at.missing or at.blocked or (cooled and (at.cooled_for_s or 0.0) > patience_s)
+        if not (passed_over or chain.spill) or not _falls_back(chain, at):
             break
-    return usable
+    hopeless = all(at.missing for at in seen.values()) or priority is Priority.INTERACTIVE
+    return usable or ([NOWHERE] if hopeless else [])
+
+
+def _falls_back(chain: Chain, at: StepOutlook) -> bool:
+    causes = BLOCKING if at.blocked else COOLED_FOR if at.cooled_for_s is not None else ()
+    return not causes or any(chain.falls_back_on(cls) for cls in causes)
 
 
 def plan(lanes: Iterable[LaneHeads], outlook: Mapping[str, StepOutlook], budget: int) -> list[tuple[Head, Lane]]:

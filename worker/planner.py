@@ -13,6 +13,7 @@ from itertools import islice
 import redis.asyncio
 
 from models import keys
+from models.chain import Step
 from models.records import Head, Lane
 from models.store import Store
 from models.tickets import stage, staged_ids
@@ -25,8 +26,9 @@ AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
 
 STAGED_BOUNDS = (200, 20_000)
-CLAIMED_BY_NOW_S = 5.0
-"""A ticket that left its queue this long ago without its job having started is lost and written again."""
+CLAIMED_BY_NOW_S = 1.5
+"""A ticket that left its queue this long ago without its job having started is lost, or its job was put back since:
+either way another is written. Too soon is harmless (a ticket too many), too late keeps a job waiting."""
 
 LANES_PER_PASS = 200
 
@@ -112,11 +114,20 @@ class Planner:
         flat = [candidate for each in candidates.values() for candidate in each]
         tokens = _typical_tokens(views)
         seen = iter(await self._limiter.outlook(flat, AHEAD_S, tokens) if flat else [])
-        outlook = {name: _over_all_credentials(list(islice(seen, len(each)))) for name, each in candidates.items()}
+        outlook = {
+            name: _over_all_credentials(list(islice(seen, len(each))))
+            if each
+            else self._without_credentials(steps[name])
+            for name, each in candidates.items()
+        }
         for step, count in (await self._waiting_for(waiting, outlook)).items():
             if step in outlook:
                 outlook[step] = replace(outlook[step], starts=max(outlook[step].starts - count, 0))
         return outlook
+
+    def _without_credentials(self, step: Step) -> StepOutlook:
+        mendable = self._fleet.why_none(step).mendable
+        return StepOutlook(starts=0, blocked=mendable, missing=not mendable)
 
     async def _waiting_for(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> Counter[str]:
         lanes = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
@@ -142,9 +153,7 @@ def _typical_tokens(views: Sequence[LaneHeads]) -> int:
 
 
 def _over_all_credentials(seen: Sequence[Outlook]) -> StepOutlook:
-    """A step is blocked without credentials, cooled while all of them are, and starts the sum of the rest."""
-    if not seen:
-        return StepOutlook(starts=0, blocked=True)
+    """A step is cooled while all of its credentials are, and starts the sum of the rest."""
     usable = [each for each in seen if each.cooled_for_s is None]
     if not usable:
         return StepOutlook(starts=0, cooled_for_s=min(each.cooled_for_s or 0.0 for each in seen))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -31,12 +31,17 @@ from worker.providers.client import ProviderClient
 from worker.providers.pricing import Pricing
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NOTHING_USED = Usage()
 TYPICAL_OUTPUT_TOKENS = 500
 """Reserved for the answer, beside the input, where a limit counts tokens; settled with the usage afterwards."""
 
 STOPPED_IN_FLIGHT = Failure(FailureClass.CANCELLED, "stopped while the call was in flight", possibly_billed=True)
+
+TELL_REDIS_S = 1.0
+SHORTEST_PAUSE_S = 0.02
+"""So that a limiter whose clock is behind ours is not asked in a tight loop."""
 
 REDIS_AWAY_S = 2.0
 """How long a job rests in the ledger when the limits cannot be read."""
@@ -76,62 +81,67 @@ class JobRun:
         return Situation(self.chain, self.job.priority, self.tools.clock(), self.tools.rng)
 
     def stop(self, state: JobState) -> None:
-        """Stop the call in flight; the job becomes CANCELLED, or QUEUED again when the worker drains."""
+        """Stop the call in flight; the job becomes CANCELLED, or QUEUED again when the worker drains.
+
+        An answer that is in hand is kept.
+        """
         if self._stop_as is None:
             self._stop_as = state
             if self._task is not None:
                 self._task.cancel()
 
     async def run(self) -> Settled:
-        """Run to an outcome. Never raises; what no table foresaw becomes a failure of class `unknown`."""
-        if self._stop_as is not None:
-            return outcome.stopped(self.job, self.attempts, self.progress, self._stop_as)
-        self._task = asyncio.current_task()
+        """Run to an outcome. Raises only for a defect of ours: providers and Redis may do what they like."""
         try:
             return await self._to_outcome()
         except LimitsUnavailable:
             until = self.tools.clock() + REDIS_AWAY_S
-            return outcome.put_back(
-                self.job, self.attempts, self.progress, until, "the limits in Redis are unreachable"
-            )
+            return self._put_back(until, "the limits in Redis are unreachable")
+
+    async def _to_outcome(self) -> Settled:
+        waited_s = 0.0
+        while self._stop_as is None:
+            if self.tools.clock() >= self.job.expires_at:
+                return outcome.expired(self.job, self.attempts)
+            result = await self._unless_stopped(self._try_step())
+            match result:
+                case Answered():
+                    return outcome.succeeded(self.job, self.chain, self.progress, self.attempts, result)
+                case Fail():
+                    return outcome.failed(self.job, self.progress, self.attempts)
+                case PutBack(until, reason):
+                    pause_s = max(until - self.tools.clock(), SHORTEST_PAUSE_S)
+                case TryAgain(after_s):
+                    pause_s, reason = after_s, f"retry at {self.step} after a failure"
+                case _:
+                    continue
+            waited_s += pause_s
+            if waited_s > IN_SLOT_S:
+                return self._put_back(self.tools.clock() + pause_s, reason)
+            await self._unless_stopped(asyncio.sleep(pause_s))
+        return outcome.stopped(self.job, self.attempts, self.progress, self._stop_as)
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T | None:
+        """None when `stop` ended it."""
+        self._task = asyncio.current_task()
+        try:
+            return await work
         except asyncio.CancelledError:
             if self._stop_as is None or self._task is None:
                 raise
             self._task.uncancel()
-            return outcome.stopped(self.job, self.attempts, self.progress, self._stop_as)
+            return None
         finally:
             self._task = None
 
-    async def _to_outcome(self) -> Settled:
-        waited_s = 0.0
-        while True:
-            result = await self._try_step()
-            if isinstance(result, Answered):
-                return outcome.succeeded(self.job, self.chain, self.progress, self.attempts, result)
-            match result:
-                case Fail():
-                    return outcome.failed(self.job, self.progress, self.attempts)
-                case PutBack(until, reason):
-                    pause_s = until - self.tools.clock()
-                    if waited_s + pause_s <= IN_SLOT_S:
-                        waited_s += pause_s
-                        await asyncio.sleep(pause_s)
-                        continue
-                    return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
-                case TryAgain(after_s) if after_s > IN_SLOT_S:
-                    until = self.tools.clock() + after_s
-                    reason = f"retry at {self.step} after a failure"
-                    return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
-                case TryAgain(after_s) if after_s:
-                    await asyncio.sleep(after_s)
+    def _put_back(self, until: float, reason: str) -> Settled:
+        return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
 
     async def _try_step(self) -> Answered | Verdict:
         """One reservation and, when it is granted, one call."""
         ways = await self.tools.fleet.ways(self.step)
         if not ways:
-            reason = self.tools.fleet.why_none(self.step)
-            decision = decide.after_block if reason.mendable else decide.after_misfit
-            return self._follow(decision(self.situation(), self.progress, reason.text))
+            return self._follow(self._without_a_way())
         first, target = next(iter(ways.items()))
         call = Call(target.dialect, self.step.model, {**self.body, **self.step.params})
         try:
@@ -146,36 +156,55 @@ class JobRun:
             request = target.adapter.request(call, target.endpoint)
         return await self._call(target, call, request, reserved)
 
+    def _without_a_way(self) -> tuple[Verdict, Progress]:
+        absence = self.tools.fleet.why_none(self.step)
+        if absence.mendable:
+            return decide.after_block(self.situation(), self.progress, absence.cls, absence.text)
+        return decide.after_misfit(self.situation(), self.progress, absence.text, absence.cls)
+
     async def _call(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Verdict:
-        limiter, deployment = self.tools.limiter, grant.candidate.deployment
-        stopwatch, tokens_used, refused = None, None, False
+        deployment = grant.candidate.deployment
         self.calling = (deployment.account, deployment.model)
         try:
-            await asyncio.sleep(grant.wait_s)
+            await self._wait_for_start(grant)
             stopwatch = _Stopwatch(self.tools.clock)
             self.tools.fleet.begun(deployment)
-            reply, usage = await self._ask(target, call, request)
-            refused = isinstance(reply, Failure) and reply.cls is FailureClass.RATE_LIMIT
-            if usage is not NOTHING_USED:
-                tokens_used = usage.input_tokens + usage.output_tokens
-        except asyncio.CancelledError:
-            if stopwatch is not None:
+            try:
+                reply, usage = await self._ask(target, call, request)
+            except asyncio.CancelledError:
                 self._record(deployment, stopwatch, STOPPED_IN_FLIGHT)
-            raise
+                await _if_redis_listens(self.tools.limiter.release(grant, None))
+                raise
         finally:
             self.calling = None
-            made = stopwatch is not None
-            ended = limiter.release(grant, tokens_used, refused=refused) if made else limiter.cancel(grant)
-            await _unless_redis_is_away(ended)
-        cost_usd = self.tools.pricing.cost_usd(deployment.provider, target.dialect, deployment.model, usage)
+        self._task = None  # there may be an answer to keep: who stops the job now waits for the few words to Redis
+        cost_usd = self._cost_usd(target, deployment, usage)
         if isinstance(reply, Failure):
             self._record(deployment, stopwatch, reply, usage, cost_usd or 0.0)
-            await self.tools.fleet.learn(deployment, reply, limiter)
-            return self._follow(decide.after_failure(self.situation(), self.progress, reply))
+            verdict = self._follow(decide.after_failure(self.situation(), self.progress, reply))
+            await self._tell_of_failure(target, grant, reply, usage)
+            return verdict
         self._record(deployment, stopwatch, None, usage, cost_usd or 0.0)
-        self.tools.fleet.answered(deployment)
-        await _unless_redis_is_away(limiter.answered(grant))
-        return Answered(reply, deployment, request.dropped, self.attempts[-1].latency_ms, cost_usd)
+        answered = Answered(reply, deployment, request.dropped, self.attempts[-1].latency_ms, cost_usd)
+        await self._tell_of_answer(target, grant, usage)
+        return answered
+
+    async def _wait_for_start(self, grant: Grant) -> None:
+        try:
+            await asyncio.sleep(grant.wait_s)
+        except asyncio.CancelledError:
+            await _if_redis_listens(self.tools.limiter.cancel(grant))
+            raise
+
+    async def _tell_of_failure(self, target: Target, grant: Grant, failure: Failure, usage: Usage) -> None:
+        limiter, refused = self.tools.limiter, failure.cls is FailureClass.RATE_LIMIT
+        await _if_redis_listens(limiter.release(grant, _tokens_used(usage), refused=refused))
+        await _if_redis_listens(self.tools.fleet.learn(grant.candidate.deployment, target, failure, limiter))
+
+    async def _tell_of_answer(self, target: Target, grant: Grant, usage: Usage) -> None:
+        self.tools.fleet.answered(grant.candidate.deployment, target)
+        await _if_redis_listens(self.tools.limiter.release(grant, _tokens_used(usage)))
+        await _if_redis_listens(self.tools.limiter.answered(grant))
 
     async def _ask(self, target: Target, call: Call, request: WireRequest) -> tuple[Answer | Failure, Usage]:
         """One HTTP exchange, read as an answer or as a classified failure, with the tokens that it cost."""
@@ -183,6 +212,7 @@ class JobRun:
         try:
             status, headers, content = await self.tools.client.send(request, target.endpoint, target.timeout_s)
             if not 200 <= status < 300:
+                content = _without_secret(content, target)
                 return classify(target.dialect, protocol, status, headers, content, now()), NOTHING_USED
             answer = target.adapter.answer(call, status, headers, content)
             return answer, answer.usage
@@ -191,6 +221,11 @@ class JobRun:
             return failure, bad.answer.usage if bad.answer else NOTHING_USED
         except Exception as error:
             return classify_exception(error), NOTHING_USED
+
+    def _cost_usd(self, target: Target, deployment: Deployment, usage: Usage) -> float | None:
+        if usage == NOTHING_USED:
+            return None
+        return self.tools.pricing.cost_usd(deployment.provider, target.dialect, deployment.model, usage)
 
     def _record(
         self,
@@ -221,8 +256,9 @@ class JobRun:
         self.progress = replace(self.progress, attempts=(*self.progress.attempts, outcome.brief(attempt)))
 
     def _tokens_to_reserve(self, call: Call) -> int:
-        wanted = call.body.get("max_completion_tokens") or call.body.get("max_tokens") or TYPICAL_OUTPUT_TOKENS
-        return self.job.tokens + min(wanted, TYPICAL_OUTPUT_TOKENS)
+        wanted = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
+        most = wanted if isinstance(wanted, int) else TYPICAL_OUTPUT_TOKENS
+        return self.job.tokens + min(most, TYPICAL_OUTPUT_TOKENS)
 
     def _follow(self, decided: tuple[Verdict, Progress]) -> Verdict:
         verdict, self.progress = decided
@@ -240,9 +276,20 @@ class _Stopwatch:
         return round((time.monotonic() - self._began) * 1000)
 
 
-async def _unless_redis_is_away(call: Awaitable[None]) -> None:
-    """An answer that was paid for is kept whether or not Redis can be told about it; leases mend the counts."""
+def _tokens_used(usage: Usage) -> int | None:
+    return None if usage == NOTHING_USED else usage.input_tokens + usage.output_tokens
+
+
+def _without_secret(content: bytes, target: Target) -> bytes:
+    """Providers like to repeat the key they refuse; what they say is stored and shown."""
+    secret = target.endpoint.secret
+    return content.replace(secret.encode(), b"***") if secret else content
+
+
+async def _if_redis_listens(call: Awaitable[None]) -> None:
+    """What came of a call is kept whether or not Redis can be told about it at once; leases mend the counts."""
     try:
-        await call
-    except LimitsUnavailable:
-        log.warning("Redis is unreachable: limits were not updated after a call")
+        async with asyncio.timeout(TELL_REDIS_S):
+            await call
+    except (LimitsUnavailable, TimeoutError):
+        log.warning("Redis does not answer: limits were not updated after a call")

@@ -192,9 +192,9 @@ def test_somebody_who_holds_a_connection_gets_one_round() -> None:
 
 def test_steps_that_only_a_person_can_mend_keep_the_job_queued_with_the_reason() -> None:
     at = situation(chain("a/m", "b/m"))
-    verdict, progress = after_block(at, Progress(), "openai/main: invalid key")
+    verdict, progress = after_block(at, Progress(), FailureClass.CREDENTIAL, "openai/main: invalid key")
     assert verdict == MoveOn()
-    verdict, progress = after_block(at, progress, "other/main: no money")
+    verdict, progress = after_block(at, progress, FailureClass.QUOTA, "other/main: no money")
     assert isinstance(verdict, PutBack)
     assert "invalid key" in verdict.reason
 
