@@ -54,28 +54,30 @@ class ApiKey(Section):
     """One credential. A plain string stands for `{ value = "…" }`, named after the variable, file or program."""
 
     name: str = Field(pattern=NAME)
-    """What results and logs call it."""
+    """What results, logs and `--key` call it. It is not secret."""
     value: Annotated[str, AfterValidator(_is_reference)]
     """Where the secret is, never the secret: `env.NAME`, `file./path` or `cmd.program arguments`."""
     weight: float = Field(default=1.0, gt=0)
-    """Its share of the calls, relative to the other keys."""
+    """Its share of the calls, relative to the provider's other keys: 2 gets twice as many as 1."""
     account: str | None = Field(default=None, pattern=NAME)
-    """Keys that share an account share its limits. Without it a key is an account of its own."""
+    """Keys of one account at the provider: they share its limits. Absent: the key is an account of its own."""
 
 
 class Limits(Section):
-    """They hold per account and model. What is absent is learned from the provider's answers."""
+    """They hold for each account and model, over all workers on all machines."""
 
     requests_per_minute: int | None = Field(default=None, gt=0)
-    """Calls per minute."""
+    """Calls per minute. Absent: no limit until the provider refuses, then the rate that it took, and 1% more each
+    second."""
     tokens_per_minute: int | None = Field(default=None, gt=0)
-    """Input and output tokens per minute."""
+    """Input and output tokens per minute. Absent: no limit of our own."""
     max_in_flight: int | None = Field(default=None, gt=0)
-    """Calls at the same time."""
+    """Calls at the same time, over all workers. Absent: no limit but the workers' own `max_concurrency`."""
 
 
 class LimitOverride(Limits):
-    """Limits for one model, one account, or one model of one account."""
+    """Limits for one model, one account, or one model of one account. Of several that fit, the one that names more
+    wins, the account before the model; what it leaves out comes from the others and from the provider."""
 
     model: str | None = None
     """The provider's name of the model; absent: all models."""
@@ -95,38 +97,40 @@ class Price(Section):
 
 
 class Provider(Limits):
-    """One account or several at one provider. Its name is the first part of `provider/model`."""
+    """One account or several at one provider. NAME is the first part of `provider/model`. Limits hold for each
+    account and model, over all workers on all machines."""
 
     kind: Literal["openai", "anthropic", "gemini", "bedrock"] | None = None
-    """The protocol it speaks; absent: the preset's."""
+    """The protocol it speaks. Absent: the preset's, or `openai`."""
     preset: str | None = None
-    """A provider of the catalog to take URL, protocol and dialect from; absent: the one of the same name."""
+    """The provider of the catalog whose address, protocol and dialect it has. Absent: the one of the same name."""
     base_url: str | None = Field(default=None, pattern=r"^https?://")
     """Where it listens; for the OpenAI protocol with the version, such as `http://127.0.0.1:11434/v1`."""
     api_keys: tuple[Annotated[ApiKey, BeforeValidator(_named_key, json_schema_input_type=str | ApiKey)], ...] = ()
-    """The credentials. Absent: the preset's variable of the environment."""
+    """The credentials. Absent: the variable of the preset, if it is set."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Seconds that one call may take in total, from sending to the last byte."""
     headers: dict[str, str] = {}
-    """Sent with every call. Not a place for secrets: they are shown by `understudy check`."""
+    """HTTP headers sent with every call. Not a place for secrets, which belong into `api_keys`."""
     options: dict[str, str] = {}
-    """Specifics of a protocol: `region` of Bedrock, `api_version` of Azure."""
+    """`region` (Bedrock), `api_version` (Azure with a base URL that does not end in /v1), `organization` and `project`
+    (OpenAI)."""
     models: tuple[str, ...] = ()
-    """Model names that mean this provider when they stand alone."""
+    """Model names that mean this provider when a request writes them without `provider/`."""
     limits: tuple[LimitOverride, ...] = ()
     """Limits for single models and accounts, in place of the provider's own."""
     prices: dict[str, Price] = {}
-    """Prices by model, for models that the price list lacks or that cost you something else."""
+    """Prices by model, for models that the built-in price list lacks or that cost you something else."""
 
 
 class StepConfig(Section):
-    """One deployment of a chain. A plain string stands for `{ model = "…" }`; every other field overrides the
-    request's parameter of that name."""
+    """One step of a chain. A plain string stands for `{ model = "…" }`. Any other key is a parameter of the request,
+    such as `max_tokens`, in place of the request's own."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(min_length=1)
-    """`provider/model`."""
+    """`provider/model`, or a bare model name that one provider lists or that belongs to one by its beginning."""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -135,48 +139,52 @@ class StepConfig(Section):
 
 
 class ChainConfig(Section):
-    """The deployments that a request may use, tried in this order."""
+    """The models that a request may use, in this order. A request names the chain as its `model`."""
 
     steps: tuple[Annotated[StepConfig, BeforeValidator(_step, json_schema_input_type=str | StepConfig)], ...] = Field(
         min_length=1
     )
-    """`provider/model` each, or a table with overrides."""
+    """The steps: `provider/model` each, or a table with parameters."""
     patience_s: float | None = Field(default=None, ge=0)
-    """A step that refuses for longer is passed over. Absent: 0 for interactive jobs, 10 for single, 30 for batches."""
+    """Seconds that a refusing step is waited for; one that refuses for longer is passed over, and 0 goes on at once.
+    Absent: 0 for interactive jobs, 10 for single ones, 30 for batches."""
     spill: bool = False
-    """Also pass over a step that is merely at its configured limit."""
+    """Also pass over a step that is merely at its configured or learned limit, instead of waiting for it."""
     fallback_on: frozenset[FailureClass] | None = None
-    """Failure classes that move a job to the next step. Absent: all but `bad_request` and `content_filter`."""
+    """The failure classes (see below) that move a job to its next step; others end it, or wait if time heals them.
+    Absent: all but `bad_request` and `content_filter`."""
 
 
 class WorkerSettings(Section):
-    """How a worker process works."""
+    """How each worker process works. Options of the command line win."""
 
     max_concurrency: int = Field(default=100, gt=0, le=10_000)
-    """Provider calls in flight per process."""
+    """Provider calls in flight in one process (`--max-concurrency`)."""
     grace_s: float = Field(default=30.0, ge=0)
-    """Seconds that calls in flight get to finish when the worker is told to stop."""
+    """Seconds that calls in flight may take when the worker is told to stop (`--grace`); the rest is given back."""
     lease_s: float = Field(default=15.0, gt=0)
-    """A worker that was silent for this many seconds is taken for dead, and its jobs are taken back."""
+    """A worker that was silent for so long is taken for dead: others run its jobs again. Equal on all machines."""
 
 
 class Settings(Section):
-    """Everything that can be set. Found by `load_settings`, passed down, never global."""
+    """Where things are kept, and for how long a job is worth doing."""
 
     data: Path = Path(".understudy")
-    """The folder of the embedded stores and of input files."""
+    """Folder of the embedded queue and ledger. The option `--data` wins over it."""
     redis_url: str | None = None
-    """Redis or Valkey; absent: an embedded server in the data folder. The variable REDIS_URL wins over it."""
+    """Redis or Valkey, `redis://` or `rediss://`. Absent: an embedded server in the data folder. The variable REDIS_URL
+    wins over it."""
     database_url: str | None = None
-    """PostgreSQL or SQLite; absent: SQLite in the data folder. The variable DATABASE_URL wins over it."""
+    """PostgreSQL, `postgresql://user:password@host/database`. Absent: SQLite in the data folder. The variable
+    DATABASE_URL wins over it."""
     providers: dict[Annotated[str, Field(pattern=NAME)], Provider] = {}
     """The providers, by name. Those of the catalog are there without an entry when their key variable is set."""
     chains: dict[Annotated[str, Field(pattern=NAME)], ChainConfig] = {}
-    """Chains, by name. A request's `model` may name one; `default` serves requests that name none."""
+    """Chains, by name. A request's `model` may name one; `default` serves requests that name no model."""
     worker: WorkerSettings = WorkerSettings()
-    """How a worker process works."""
+    """How each worker process works."""
     deadline_s: float = Field(default=86_400.0, gt=0)
-    """Seconds after which a job that names no deadline expires."""
+    """Seconds from acceptance until a job that was given no deadline of its own expires: it starts no more."""
 
 
 def load_settings(config: Path | None, environ: Mapping[str, str], data: Path | None = None) -> Settings:

@@ -3,13 +3,16 @@
 python -m models.settings_docs
 """
 
+import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from models.failure import FailureClass
 from models.presets import PRESETS
 from models.settings import (
     ApiKey,
@@ -64,13 +67,19 @@ Secrets never stand in the file. A key's `value` says where its secret is: `env.
 (read again when the file changes), `cmd.program arguments` (its standard output, without a shell, asked again every
 five minutes). A literal key is refused.
 
-The environment wins over the file for `REDIS_URL` and `DATABASE_URL`; `--data` wins over `data`.
+Durations are in seconds. Who sets the same thing twice: options of the command line win over the environment, and the
+environment (`REDIS_URL`, `DATABASE_URL`) over the file. A relative path is relative to the working folder. Keys, limits
+and prices hold from the next start of a worker; a secret that changes behind its reference holds at once.
+
+A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`. That wins over
+the policy of a configured chain. A batch keeps the chain that it was accepted with.
 """
 
 
 def page() -> str:
     """The whole page as Markdown."""
-    return "\n".join([HEAD, *(line for title, section in SECTIONS for line in _section(title, section)), *_catalog()])
+    sections = (line for title, section in SECTIONS for line in _section(title, section))
+    return "\n".join([HEAD, *sections, *_failure_classes(), *_catalog()])
 
 
 def schema() -> str:
@@ -118,6 +127,17 @@ def _default(field: FieldInfo) -> str:
     if default is None or default == () or default == {} or isinstance(default, Section):
         return ""
     return f"`{json.dumps(default, default=str)}`"
+
+
+def _failure_classes() -> Iterator[str]:
+    """The enumeration with its comments, which only its source has."""
+    yield "## Failure classes\n"
+    yield "What `fallback_on` may list, and what results, `understudy attempts` and the end of a run show.\n"
+    yield "| class | means |"
+    yield "|---|---|"
+    for name, meaning in re.findall(r'= "(\w+)"  # (.+)', inspect.getsource(FailureClass)):
+        yield f"| `{name}` | {meaning} |"
+    yield ""
 
 
 def _catalog() -> Iterator[str]:
