@@ -130,7 +130,7 @@ class StepConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(min_length=1)
-    """`provider/model`, or a bare model name that one provider lists or that belongs to one by its beginning."""
+    """`provider/model`; a bare model name is not enough here."""
 
     @property
     def params(self) -> dict[str, Any]:
