@@ -35,37 +35,58 @@ SCHEDULES = """
 local function earliest(theoretical, cost)
   return math.max(now, theoretical - math.max(1000 - cost, 0))
 end
--- What is known of a rate: when its schedules are next free, and requests per minute, configured or learned. What was
--- learned from a refusal grows by 1% a second, so that a limit that was raised is found.
+-- A learned rate grows by 1% a second, so that a limit that was raised is found, and by 10% a second when nothing was
+-- refused for half a minute: it was far too low. Above a million a minute it is no limit.
+local function grown(learned, learned_at)
+  local s = math.max((now - learned_at) / 1000, 0)
+  local rate = learned * 1.01 ^ math.min(s, 30) * 1.1 ^ math.min(math.max(s - 30, 0), 1000)
+  if rate < 1000000 then return rate end
+end
+-- What is known of a rate: when its schedules are next free, and requests per minute, configured or learned.
 local function schedules(key, rpm)
   local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at')
-  local learned = tonumber(known[3])
-  if learned then
-    learned = learned * 1.01 ^ ((now - tonumber(known[4])) / 1000)
-    if rpm == 0 or learned < rpm then rpm = learned end
-  end
+  local learned = known[3] and grown(tonumber(known[3]), tonumber(known[4]))
+  if learned and (rpm == 0 or learned < rpm) then rpm = learned end
   return tonumber(known[1]) or 0, tonumber(known[2]) or 0, rpm
 end
 """
 
 ACCEPTED = """
--- Calls that were started and not refused, decaying with a time constant of five seconds; `since` is when they began.
--- A call counts from its start, so that a refusal finds those that are still under way counted.
-local function decayed(key)
-  local known = redis.call('HMGET', key, 'accepted', 'accepted_at', 'since')
-  local at = tonumber(known[2])
-  if not at or now - at > 5000 then return 0, now end
-  return tonumber(known[1]) * math.exp((at - now) / 5000), tonumber(known[3])
+-- Calls that were not refused, weighed by how long before the latest start they began: `short` with a time constant of
+-- 5 s, `long` of 60 s, for limits of a few calls a minute. `_since` is when each sum began. A call counts from its
+-- start, so that a refusal finds those that are still under way counted; a refused one is taken out with its weight.
+local SHORT, LONG = 5000, 60000
+local function accepted_until(key)
+  local known = redis.call('HMGET', key, 'latest', 'short', 'short_since', 'long', 'long_since')
+  for i = 1, 5 do known[i] = tonumber(known[i]) end
+  return unpack(known, 1, 5)
 end
-local function count_accepted(key, by)
-  local accepted, since = decayed(key)
-  redis.call('HSET', key, 'accepted', math.max(accepted + by, 0), 'accepted_at', now, 'since', since)
-  if redis.call('PTTL', key) < 60000 then redis.call('PEXPIRE', key, 60000) end
+local function count_accepted(key, start)
+  local latest, short, short_since, long, long_since = accepted_until(key)
+  if not latest or start - latest > SHORT then short, short_since = 0, start end
+  if not latest or start - latest > LONG then long, long_since = 0, start end
+  local at = math.max(latest or start, start)
+  local past, ours = at - (latest or start), at - start
+  redis.call('HSET', key, 'latest', at, 'short_since', short_since, 'long_since', long_since,
+    'short', short * math.exp(-past / SHORT) + math.exp(-ours / SHORT),
+    'long', long * math.exp(-past / LONG) + math.exp(-ours / LONG))
 end
-local function learn(key)
-  local accepted, since = decayed(key)
-  local per_s = accepted / (5 * (1 - math.exp(-math.max(now - since, 1000) / 5000)))
-  redis.call('HSET', key, 'learned', math.max(0.98 * 60 * per_s, 1), 'learned_at', now)
+local function count_refused(key, start)
+  local latest, short, short_since, long, long_since = accepted_until(key)
+  if not latest then return end
+  if start >= short_since then short = math.max(short - math.exp((start - latest) / SHORT), 0) end
+  if start >= long_since then long = math.max(long - math.exp((start - latest) / LONG), 0) end
+  redis.call('HSET', key, 'short', short, 'long', long)
+end
+-- Requests per minute that were accepted until the latest start; nil when too few were to tell. Half a call less:
+-- the sum was taken just after a call, and not at any moment.
+local function accepted_per_minute(key)
+  local latest, short, short_since, long, long_since = accepted_until(key)
+  local function rate(sum, since, constant)
+    return 60000 * (sum - 0.5) / (constant * (1 - math.exp(-math.max(latest - since, 1000) / constant)))
+  end
+  if latest and short >= 3 then return rate(short, short_since, SHORT) end
+  if latest and long >= 1.5 then return rate(long, long_since, LONG) end
 end
 """
 
@@ -74,8 +95,17 @@ COOLDOWNS = """
 local function cooled(key)
   local cool = redis.call('HMGET', key, 'until', 'streak', 'hinted', 'probe')
   local free, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
-  if streak >= 2 and cool[3] == '0' then free = math.max(free, (tonumber(cool[4]) or 0) + 1000) end
-  return free, streak
+  local probing = streak >= 2 and cool[3] == '0'
+  if probing then free = math.max(free, (tonumber(cool[4]) or 0) + 1000) end
+  return free, streak, probing
+end
+"""
+
+LIFETIME = """
+-- What is written lives for a minute after the last moment that it speaks of.
+local function keep(key, last)
+  local ms = math.ceil(math.max(last - now, 0) + 60000)
+  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
 end
 """
 
@@ -85,12 +115,14 @@ RESERVE = (
     + SCHEDULES
     + ACCEPTED
     + COOLDOWNS
+    + LIFETIME
     + """
 -- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
 -- ARGV: time, worker, longest wait ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight
 --       (0: no limit).
 -- Reserves for the candidate that can start first, when our own pacing lets it start within the longest wait.
--- Returns {candidate, wait ms, streak}; or {-1, start ms, what holds, candidate}.
+-- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took}; or {-1, start ms, what holds,
+-- candidate}.
 local worker, longest, lease_ms, tokens = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local best, best_takes, best_start, best_hold, best_streak
 for c = 0, #KEYS / 5 - 1 do
@@ -104,8 +136,11 @@ for c = 0, #KEYS / 5 - 1 do
     if rpm > 0 then later(earliest(requests_free, 60000 / rpm), 'requests') end
     if tpm > 0 then later(earliest(tokens_free, tokens * 60000 / tpm), 'tokens') end
   end
-  if most > 0 and in_flight(flight) >= most then later(now + 100, 'in_flight') end
-  local paced = hold ~= 'in_flight'
+  local paced = true
+  if most > 0 and in_flight(flight) >= most then
+    paced = false
+    later(now + 100, 'in_flight')
+  end
   for k = 3, 5 do
     local free, streak = cooled(KEYS[c * 5 + k])
     if free > now then paced = false end
@@ -122,15 +157,19 @@ if not best_takes then
 end
 local rpm, tpm = tonumber(ARGV[best * 3 + 6]), tonumber(ARGV[best * 3 + 7])
 local rate = KEYS[best * 5 + 1]
-local requests_free, tokens_free
+local requests_free, tokens_free, cost
 requests_free, tokens_free, rpm = schedules(rate, rpm)
-if rpm > 0 or tpm > 0 then
-  if rpm > 0 then requests_free = math.max(requests_free, best_start) + 60000 / rpm end
-  if tpm > 0 then tokens_free = math.max(tokens_free, best_start) + tokens * 60000 / tpm end
-  redis.call('HSET', rate, 'requests', requests_free, 'tokens', tokens_free)
-  redis.call('PEXPIRE', rate, math.ceil(math.max(requests_free, tokens_free) - now + 60000))
+cost = rpm > 0 and 60000 / rpm or 0
+if cost > 0 then
+  requests_free = math.max(requests_free, best_start) + cost
+  redis.call('HSET', rate, 'requests', requests_free)
 end
-count_accepted(rate, 1)
+if tpm > 0 then
+  tokens_free = math.max(tokens_free, best_start) + tokens * 60000 / tpm
+  redis.call('HSET', rate, 'tokens', tokens_free)
+end
+count_accepted(rate, best_start)
+keep(rate, math.max(requests_free, tokens_free, best_start))
 add_flight(KEYS[best * 5 + 2], worker, 1, lease_ms)
 if best_streak > 0 then
   for k = 3, 5 do
@@ -138,7 +177,8 @@ if best_streak > 0 then
     if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, 'probe', best_start) end
   end
 end
-return {best, string.format('%.0f', best_start - now), best_streak}
+return {best, string.format('%.0f', math.ceil(best_start - now)), best_streak, string.format('%.3f', best_start),
+  string.format('%.6f', cost)}
 """
 )
 
@@ -146,40 +186,64 @@ RELEASE = (
     NOW
     + FLIGHT
     + ACCEPTED
+    + LIFETIME
     + """
--- KEYS: rate, flight. ARGV: time, worker, lease ms, requests to give back, tokens used more than reserved,
--- requests/min, tokens/min, whether the provider refused the call (or it was never made).
-if ARGV[8] == '1' then count_accepted(KEYS[1], -1) end
+-- KEYS: rate, flight. ARGV: time, worker, lease ms, start ms, ms of the schedule that a request took, 'answered',
+-- 'refused' or 'unmade', tokens used more than reserved, tokens/min.
+-- A call that was never made gives its request back, less the part of its share of the schedule that went by: nobody
+-- can use that any more.
+local rate, start, cost, ended = KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local tokens, tpm = tonumber(ARGV[7]), tonumber(ARGV[8])
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
-local requests, tokens, rpm, tpm = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  if rpm > 0 and requests > 0 then redis.call('HINCRBYFLOAT', KEYS[1], 'requests', -requests * 60000 / rpm) end
-  if tpm > 0 and tokens ~= 0 then redis.call('HINCRBYFLOAT', KEYS[1], 'tokens', tokens * 60000 / tpm) end
+if redis.call('EXISTS', rate) == 0 then return end
+if ended ~= 'answered' then count_refused(rate, start) end
+local function shift(field, by)
+  local free = tonumber(redis.call('HGET', rate, field))
+  if free and by ~= 0 then
+    redis.call('HSET', rate, field, free + by)
+    keep(rate, free + by)
+  end
 end
+if ended == 'unmade' then shift('requests', -math.max(cost - math.max(now - start, 0), 0)) end
+if tpm > 0 then shift('tokens', tokens * 60000 / tpm) end
 """
 )
 
 COOL = (
     NOW
+    + SCHEDULES
     + ACCEPTED
+    + LIFETIME
     + """
 -- KEYS: cooldown, and the rate that was too high, if that is why.
 -- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason.
 -- Refusals of calls that were under way when the cooldown began do not count as a new one. Returns its end.
 local cool = redis.call('HMGET', KEYS[1], 'until', 'streak')
 local old, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
-local hint = tonumber(ARGV[2])
-local length = hint or math.min(tonumber(ARGV[3]) * 2 ^ streak, tonumber(ARGV[4]))
-if KEYS[2] then learn(KEYS[2]) end
-if old > now then
-  if not hint or now + hint <= old then return string.format('%.0f', old) end
-else
+local hint, free, anew = tonumber(ARGV[2]), old, old <= now
+if anew then
+  free = now + (hint or math.min(tonumber(ARGV[3]) * 2 ^ streak, tonumber(ARGV[4])))
   streak = streak + 1
+elseif hint then
+  free = math.max(old, now + hint)
 end
-local free = now + length
-redis.call('HSET', KEYS[1], 'until', string.format('%.0f', free), 'streak', streak, 'hinted', hint and 1 or 0,
-  'reason', ARGV[5])
-redis.call('PEXPIRE', KEYS[1], math.ceil(length + 120000))
+if free > old then
+  redis.call('HSET', KEYS[1], 'until', string.format('%.0f', free), 'streak', streak, 'hinted', hint and 1 or 0,
+    'reason', ARGV[5])
+  redis.call('PEXPIRE', KEYS[1], math.ceil(free - now + 120000))
+end
+-- Where too few calls were accepted to tell a rate, it is half of what it was, or a call a second. The provider has
+-- nothing left at this moment, so the schedule's burst is taken; growth begins when the cooldown ends.
+if KEYS[2] then
+  local requests_free, _, before = schedules(KEYS[2], 0)
+  local seen = accepted_per_minute(KEYS[2])
+  local learned = seen and 0.98 * seen or anew and (before > 0 and before / 2 or 60)
+  if learned then
+    redis.call('HSET', KEYS[2], 'learned', math.max(learned, 1), 'learned_at', free,
+      'requests', math.max(requests_free, now + 1000))
+    keep(KEYS[2], math.max(free, requests_free))
+  end
+end
 return string.format('%.0f', free)
 """
 )
@@ -217,7 +281,11 @@ for c = 0, #KEYS / 5 - 1 do
   if tpm > 0 and tokens > 0 then at_most(room(tokens_free, tokens * 60000 / tpm)) end
   if most > 0 then at_most(math.max(most - in_flight(KEYS[c * 5 + 2]), 0) + math.ceil(most / 4)) end
   local cooled_until = now
-  for k = 3, 5 do cooled_until = math.max(cooled_until, (cooled(KEYS[c * 5 + k]))) end
+  for k = 3, 5 do
+    local free, _, probing = cooled(KEYS[c * 5 + k])
+    cooled_until = math.max(cooled_until, free)
+    if probing then at_most(math.floor(horizon / 1000)) end
+  end
   seen[#seen + 1] = starts
   seen[#seen + 1] = math.ceil(cooled_until - now)
 end
@@ -228,10 +296,17 @@ return seen
 BEAT = (
     NOW
     + """
--- KEYS: flights. ARGV: time, worker, lease ms; then this worker's true count for each.
+-- KEYS: flights. ARGV: time, worker, lease ms; then this worker's true count for each. Fields of dead workers go.
+local lease_ms = tonumber(ARGV[3])
 for i, key in ipairs(KEYS) do
-  redis.call('HSET', key, ARGV[2], string.format('%d|%.0f', ARGV[i + 3], now + ARGV[3]))
-  redis.call('PEXPIRE', key, ARGV[3] * 20)
+  redis.call('HSET', key, ARGV[2], string.format('%d|%.0f', tonumber(ARGV[i + 3]), now + lease_ms))
+  redis.call('PEXPIRE', key, lease_ms * 20)
+  local fields = redis.call('HGETALL', key)
+  for j = 2, #fields, 2 do
+    if tonumber(string.match(fields[j], '|([%d.]+)$')) < now - lease_ms * 20 then
+      redis.call('HDEL', key, fields[j - 1])
+    end
+  end
 end
 """
 )

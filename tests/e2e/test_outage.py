@@ -1,0 +1,49 @@
+"""A provider refuses or is down for a while: its jobs wait in the ledger, nobody else waits, and nothing fails."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stage_hands import Mock, Scene, digest
+
+pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+
+OUTAGE_S = 12.0
+REFUSALS = ["rate_limit_no_hint", "unavailable", "server", "drop"]
+OUTAGE = """
+[answers]
+latency_s = 0.1
+[[rules]]
+provider = "alpha"
+between = [0.0, {until}]
+fail = "{fail}"
+"""
+
+
+def prompts_for_both(scene: Scene, each: int) -> Path:
+    alpha = scene.write_prompts(each, model="alpha/m", name="alpha.jsonl", label="a-").read_text()
+    beta = scene.write_prompts(each, model="beta/m", name="beta.jsonl", label="b-").read_text()
+    both = scene.folder / "both.jsonl"
+    both.write_text(alpha + beta)
+    return both
+
+
+@pytest.mark.parametrize("fail", REFUSALS)
+def test_an_outage_fails_no_job_of_a_chain_of_one_step_and_delays_nobody_else(
+    scene: Scene, providers: Callable[[str], Mock], fail: str
+) -> None:
+    mock = providers(OUTAGE.format(until=OUTAGE_S, fail=fail))
+    scene.configure(mock, concurrency=10)
+    run = scene.run(prompts_for_both(scene, 150))
+    run.until(lambda: mock.stats()["requests"] > 0, "calls are made")
+    run.until(
+        lambda: scene.ledger.count("job WHERE custom_id LIKE 'b-%' AND state = 'succeeded'") == 150,
+        "the other provider's jobs are done while this one is out",
+        OUTAGE_S,
+    )
+    assert scene.ledger.count("job WHERE custom_id LIKE 'a-%' AND ended_at IS NOT NULL") == 0
+    assert run.exit_code() == 0, run.said
+    assert scene.ledger.states() == {"succeeded": 300}
+    assert len(scene.lines()) == 300
+    answered = mock.times_answered()
+    assert all(answered[digest(f"a-prompt {number}")] == 1 for number in range(150))
