@@ -1,7 +1,7 @@
 """What a stock RQ worker runs: one ticket, alone, with everything opened and closed around it.
 
-Slow and correct: `rq worker interactive normal bulk` drains the queues with it. There is no upkeep here, so a job
-that must wait is waited for in place, and each ticket leaves the next ones staged.
+Slow and correct: `rq worker -S json interactive normal bulk` drains the queues with it. There is no upkeep here, so
+a job that must wait is waited for in place, and no ticket ends before the next ones are staged.
 """
 
 import asyncio
@@ -13,12 +13,15 @@ from models.ids import new_id
 from models.records import StartedJob
 from models.settings import Settings, load_settings
 from models.state import JobState
+from models.tickets import staged_ids
 from worker.planner import Planner
 from worker.run import JobRun
 from worker.toolbox import Toolbox, open_toolbox, worker_row
 
 LEASE_BEATS = 3
 """Heartbeats within one lease."""
+
+LOOK_EVERY_S = 1.0
 
 
 async def run_ticket(job_id: str) -> None:
@@ -35,7 +38,7 @@ async def run_ticket(job_id: str) -> None:
         beating = asyncio.create_task(_beat(box, worker_id, settings))
         try:
             await _run_to_the_end(box, worker_id, job_id)
-            await Planner(box.redis, box.store, box.tools.fleet, box.tools.limiter).pass_once()
+            await _stage_the_next(box)
         finally:
             beating.cancel()
             await box.store.remove_worker(worker_id)
@@ -50,6 +53,21 @@ async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
         if settled.state is not JobState.QUEUED:
             return
         await asyncio.sleep(max(settled.not_before - await box.store.now(), 0.0))
+
+
+async def _stage_the_next(box: Toolbox) -> None:
+    """Nobody else may be there to do it later: wait for as long as nothing that is left can start."""
+    planner = Planner(box.redis, box.store, box.tools.fleet, box.tools.limiter)
+    while not await planner.pass_once() and not await _tickets_wait(box) and await _jobs_wait(box):
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _tickets_wait(box: Toolbox) -> bool:
+    return any((await staged_ids(box.redis)).values())
+
+
+async def _jobs_wait(box: Toolbox) -> bool:
+    return any([await box.store.queued_count(lane, 1) for lane in await box.store.lanes()])
 
 
 async def _start_when_due(box: Toolbox, worker_id: str, job_id: str) -> StartedJob | None:
