@@ -8,28 +8,35 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 import redis.exceptions
 
-from models.failure import Failure, FailureClass
 from models.records import Settled, StartedJob
 from models.state import JobState
 from models.store import Store, StoreBusy, StoreUnavailable
-from worker import decide, outcome
+from worker import outcome
 from worker.coalesce import Coalescer
+from worker.decide import Progress
+from worker.limits import LimitsUnavailable
 from worker.rq_bridge import Bridge
 from worker.run import JobRun, Tools
+from worker.settle import GATHER_S, OUTAGE_PAUSE_S, Settler
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+OUTAGES = (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnavailable)
+"""What every part of a worker survives."""
 
 CLAIM_AT_MOST = 100
 FINISH_AT_MOST = 200
-SETTLE_AT_MOST = 400
-GATHER_S = 0.004
-"""How long outcomes are gathered before they are committed together."""
 
 IDLE_WAIT_S = 5.0
-OUTAGE_PAUSE_S = 1.0
+FINISH_CLAIM_S = 1.0
+"""A claim that was under way when the order to stop came is completed, unless Redis or the ledger hang."""
+
 GIVE_BACK_S = 2.0
 """Kept of the grace period for stopping calls and committing what is given back."""
 
@@ -54,7 +61,9 @@ class ClaimLoop:
         self._slot_free = asyncio.Event()
         self._suspects: dict[str, None] = {}
         self._suspect_aboard = False
-        self._settler = Coalescer(self._settle, max_items=SETTLE_AT_MOST, max_delay_s=GATHER_S)
+        self._aboard: set[str] = set()
+        self._doubtful: set[str] = set()
+        self._settler = Settler(worker_id, store)
         self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
 
     async def run(self, stopping: asyncio.Event, refill: Callable[[], Awaitable[int]] | None = None) -> None:
@@ -63,28 +72,38 @@ class ClaimLoop:
         try:
             while not stopping.is_set():
                 if len(self._tasks) >= self.concurrency:
-                    await self._first_of(stop, self._free_slot())
-                elif not await self._claim():
-                    if refill is not None and not self._tasks and not await refill():
+                    self._slot_free.clear()
+                    await _unless(stop, self._slot_free.wait())
+                elif not await _unless(stop, self._claim(), then_s=FINISH_CLAIM_S) and not stopping.is_set():
+                    if refill is not None and not self._tasks and not await self._refilled(refill):
                         break
-                    await self._first_of(stop, self._wait_for_tickets())
+                    await _unless(stop, self._wait_for_tickets())
         finally:
             stop.cancel()
 
     async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
-        """Let what runs finish for `grace_s` seconds (or until `hurry`); give the rest back, and commit it all."""
-        if self._tasks:
-            hurried = asyncio.create_task(hurry.wait())
-            everything = asyncio.create_task(asyncio.wait(self._tasks))
-            grace_s = max(grace_s - GIVE_BACK_S, 0.0)
-            await asyncio.wait([hurried, everything], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
-            self._suspects.clear()
-            self.stop_all()
-            await asyncio.wait([everything], timeout=GIVE_BACK_S)
-            everything.cancel()
-        await self._settler.close()
-        await self._finisher.close()
+        """Let what runs finish for `grace_s` seconds (or until `hurry`), give the rest back, and commit it all.
+
+        Takes no longer than `grace_s`, or `GIVE_BACK_S` if that is more. What a ledger that is away did not take by
+        then is lost with this process, and runs again.
+        """
+        hurried = asyncio.create_task(hurry.wait())
+        with suppress(TimeoutError):
+            await _unless(hurried, asyncio.wait_for(self._all_done(), max(grace_s - GIVE_BACK_S, 0.0)))
+        hurried.cancel()
+        self._suspects.clear()
+        self.stop_all()
+        try:
+            async with asyncio.timeout(GIVE_BACK_S):
+                await self._all_done()
+                await self._settler.close()
+                await self._finisher.close()
+        except TimeoutError:
+            log.warning("Stopped with %d jobs whose outcome was not committed; they run again", len(self._aboard))
+
+    async def _all_done(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def stop_all(self) -> None:
         for run in list(self.runs.values()):
@@ -100,16 +119,14 @@ class ClaimLoop:
         """Calls under way by (account, model): what this worker's counts in Redis must say."""
         return Counter(run.calling for run in self.runs.values() if run.calling is not None)
 
-    async def _first_of(self, stop: "asyncio.Task[bool]", coroutine: Coroutine[None, None, object]) -> None:
-        """Wait for the coroutine, but not past the order to stop."""
-        waiting = asyncio.create_task(coroutine)
-        await asyncio.wait([stop, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-
-    async def _free_slot(self) -> None:
-        self._slot_free.clear()
-        await self._slot_free.wait()
+    async def _refilled(self, refill: Callable[[], Awaitable[int]]) -> bool:
+        """Whether there may be more to do."""
+        try:
+            return await refill() > 0
+        except OUTAGES as outage:
+            log.warning("Whether there is more to do cannot be seen: %s", type(outage).__name__)
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+            return True
 
     async def _wait_for_tickets(self) -> None:
         try:
@@ -120,18 +137,14 @@ class ClaimLoop:
     async def _claim(self) -> bool:
         """Turn tickets into running jobs. False when there was nothing to claim."""
         try:
+            await self._give_doubtful_back()
             claimed = await self.bridge.claim(min(self.concurrency - len(self._tasks), CLAIM_AT_MOST))
-        except redis.exceptions.RedisError as error:
-            log.warning("Redis is unreachable, nothing new is claimed: %s", type(error).__name__)
+        except OUTAGES as outage:
+            log.warning("Nothing new is claimed, a store is away: %s", type(outage).__name__)
             return False
         if not claimed:
             return False
-        try:
-            started = await self.store.start(self.worker_id, claimed)
-        except (StoreBusy, StoreUnavailable) as error:
-            log.warning("The ledger did not take the claim of %d jobs: %s", len(claimed), error)
-            started = []
-            await asyncio.sleep(OUTAGE_PAUSE_S)
+        started = await self._start(claimed)
         aboard = await self._with_one_suspect(started)
         for job in aboard:
             self._spawn(self._work(job) if job.crashes < SUSPECT_CRASHES else self._work_suspects(job))
@@ -139,6 +152,21 @@ class ClaimLoop:
             # done, cancelled, paused or claimed elsewhere: the ledger said no
             self._spawn(self._finish_ticket(job_id))
         return True
+
+    async def _start(self, claimed: list[str]) -> list[StartedJob]:
+        try:
+            return await self.store.start(self.worker_id, claimed)
+        except (StoreBusy, StoreUnavailable) as error:
+            log.warning("The ledger did not take the claim of %d jobs: %s", len(claimed), error)
+            self._doubtful.update(claimed)
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+            return []
+
+    async def _give_doubtful_back(self) -> None:
+        """A claim may have been committed although its answer was lost: then nobody runs what this worker holds."""
+        if self._doubtful:
+            await self.store.give_back(self.worker_id, sorted(self._doubtful - self._aboard))
+            self._doubtful.clear()
 
     async def _with_one_suspect(self, started: list[StartedJob]) -> list[StartedJob]:
         """Leave out all suspects but one: a crash is charged to every suspect that a dead worker held.
@@ -149,7 +177,7 @@ class ClaimLoop:
         spare = suspects if self._suspect_aboard else suspects[1:]
         self._suspect_aboard = self._suspect_aboard or bool(suspects)
         self._suspects.update((job.id, None) for job in spare)
-        await asyncio.gather(*(self._settler.add(_waiting_its_turn(job)) for job in spare))
+        await asyncio.gather(*(self._settler.add(_put_back(job, WAITS_ITS_TURN)) for job in spare))
         return [job for job in started if job not in spare]
 
     async def _work_suspects(self, job: StartedJob) -> None:
@@ -159,10 +187,8 @@ class ClaimLoop:
             while self._suspects:
                 job_id = next(iter(self._suspects))
                 del self._suspects[job_id]
-                for started in await self.store.start(self.worker_id, [job_id]):
+                for started in await self._start([job_id]):
                     await self._work(started)
-        except (StoreBusy, StoreUnavailable) as error:
-            log.warning("The ledger did not take a claim: %s", error)
         finally:
             self._suspect_aboard = False
 
@@ -175,35 +201,32 @@ class ClaimLoop:
         self._tasks.discard(task)
         self._slot_free.set()
         if not task.cancelled() and task.exception() is not None:
-            log.error("A job's task failed", exc_info=task.exception())
+            log.error("A job's task failed: %s", _shape(task.exception()))
 
     async def _work(self, job: StartedJob) -> None:
-        settled = await self._outcome_of(job)
-        await self._settler.add(settled)
+        self._aboard.add(job.id)
+        try:
+            await self._settler.add(await self._outcome_of(job))
+        finally:
+            self._aboard.discard(job.id)
         self.done += 1
         await self._finish_ticket(job.id)
 
     async def _outcome_of(self, job: StartedJob) -> Settled:
-        chain = await self.store.get_chain(job.chain_id)
-        run = self.runs[job.id] = JobRun(job, chain, self.tools)
+        run = None
         try:
+            chain = await self.store.get_chain(job.chain_id)
+            run = self.runs[job.id] = JobRun(job, chain, self.tools)
             return await run.run()
+        except (StoreBusy, StoreUnavailable):
+            return _put_back(job, "the ledger was away")
         except Exception as error:
-            where = "".join(traceback.format_tb(error.__traceback__)[-3:])
-            log.error("Job %s met a defect of ours: %s\n%s", job.id, type(error).__name__, where)
-            return _defect(run, error)
+            log.error("Job %s met a defect of ours: %s", job.id, _shape(error))
+            progress, attempts = (run.progress, run.attempts) if run else (Progress(), [])
+            return outcome.defect(job, progress, attempts, type(error).__name__)
         finally:
-            del self.runs[job.id]
-
-    async def _settle(self, outcomes: Sequence[Settled]) -> list[None]:
-        """Commit; an answer that was paid for is held for as long as the ledger is away."""
-        while True:
-            try:
-                await self.store.settle(self.worker_id, outcomes)
-                return [None] * len(outcomes)
-            except (StoreBusy, StoreUnavailable) as error:
-                log.warning("The ledger did not take %d outcomes, they are held: %s", len(outcomes), error)
-                await asyncio.sleep(OUTAGE_PAUSE_S)
+            if run is not None and self.runs.get(job.id) is run:  # after a lost lease it may run here anew
+                del self.runs[job.id]
 
     async def _finish_ticket(self, job_id: str) -> None:
         try:
@@ -216,12 +239,24 @@ class ClaimLoop:
         return [None] * len(ids)
 
 
-def _waiting_its_turn(job: StartedJob) -> Settled:
-    progress, reason = job.progress, WAITS_ITS_TURN
-    return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, progress=progress, wait_reason=reason)
+async def _unless(stop: "asyncio.Task[bool]", work: Coroutine[None, None, T], then_s: float = 0.0) -> T | None:
+    """The work's result; None when `stop` came before, and `then_s` seconds later it was still not done."""
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait([stop, working], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and then_s:
+            await asyncio.wait([working], timeout=then_s)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
-def _defect(run: JobRun, error: Exception) -> Settled:
-    failure = Failure(FailureClass.UNKNOWN, f"internal error: {type(error).__name__}")
-    _, progress = decide.after_failure(run.situation(), run.progress, failure)
-    return outcome.failed(run.job, progress, run.attempts)
+def _put_back(job: StartedJob, reason: str) -> Settled:
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, progress=job.progress, wait_reason=reason)
+
+
+def _shape(error: BaseException | None) -> str:
+    """Kind and place. Its text stays out of the log: it may quote a prompt."""
+    frames = traceback.format_tb(error.__traceback__)[-3:] if error else []
+    return f"{type(error).__name__}\n{''.join(frames)}"

@@ -18,6 +18,8 @@ BEATS_PER_LEASE = 3
 """Two beats may be lost before the lease is."""
 
 WATCH_EVERY_S = 1.0
+LONGEST_STOP_S = 2.0
+"""A beat that hangs must not keep the process from ending; the thread dies with it."""
 
 
 class Heartbeat:
@@ -36,7 +38,7 @@ class Heartbeat:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(timeout=2 * self._every_s)
+        self._thread.join(timeout=LONGEST_STOP_S)
 
     async def watch(self) -> None:
         """Return never; raise when the thread has died, because without it this worker's jobs are taken away."""

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import redis.exceptions
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.retry import Retry
@@ -21,7 +22,7 @@ from redis.retry import Retry
 from models.ids import new_id
 from models.keys import QUEUES
 from models.settings import Settings, SettingsError, load_settings
-from models.store import Store, StoreUnavailable, open_store
+from models.store import Store, StoreBusy, StoreUnavailable, open_store
 from worker.claims import ClaimLoop
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 EXIT_CONFIGURATION = 2
 EXIT_UNREACHABLE = 3
+SIGN_OFF_S = 2.0
 
 
 class AsyncWorker(RegisteredWorker):
@@ -74,15 +76,17 @@ class Shift:
         for task in side_tasks:
             task.add_done_callback(self._side_task_ended)
         try:
-            await self._claims.run(self._stopping, refill=self._upkeep.planner.pass_once if burst else None)
-            await self._claims.drain(self._grace_s, self._hurry)
+            try:
+                await self._claims.run(self._stopping, refill=self._upkeep.planner.pass_once if burst else None)
+            finally:
+                await self._claims.drain(self._grace_s, self._hurry)
             await self._upkeep.resign()
         finally:
             for task in side_tasks:
                 task.cancel()
             ended = await asyncio.gather(*side_tasks, return_exceptions=True)
-            heartbeat.stop()
-            await self._box.store.remove_worker(self._worker_id)
+            await asyncio.to_thread(heartbeat.stop)
+            await self._sign_off()
         for error in ended:
             if isinstance(error, Exception):
                 raise error
@@ -118,10 +122,17 @@ class Shift:
         async for command in self._bridge.commands():
             match command:
                 case StopJob(job_id):
-                    await self._box.store.cancel_job(job_id)
-                    self._claims.cancel(job_id)
+                    await self._cancel(job_id)
                 case Shutdown():
                     self._stopping.set()
+
+    async def _cancel(self, job_id: str) -> None:
+        try:
+            await self._box.store.cancel_job(job_id)
+        except (StoreBusy, StoreUnavailable) as outage:
+            log.warning("Job %s was not cancelled, the ledger is away (%s); ask again", job_id, type(outage).__name__)
+        else:
+            self._claims.cancel(job_id)
 
     async def _leave_with_parent(self) -> None:
         """Standard input is a pipe from the parent; its end means the parent is gone."""
@@ -135,6 +146,14 @@ class Shift:
 
     async def _register(self, store: Store) -> None:
         await store.register_worker(worker_row(self._worker_id, self._concurrency), self._lease_s)
+
+    async def _sign_off(self) -> None:
+        """Without it the lease ends by itself, and what this worker held is rescued then."""
+        try:
+            async with asyncio.timeout(SIGN_OFF_S):
+                await self._box.store.remove_worker(self._worker_id)
+        except (StoreBusy, StoreUnavailable, TimeoutError) as outage:
+            log.warning("This worker could not sign off in the ledger: %s", type(outage).__name__)
 
     async def _open_beat(self, stack: AsyncExitStack) -> Callable[[], Awaitable[None]]:
         """Runs in the heartbeat's thread and loop, with a connection of its own."""
@@ -171,11 +190,13 @@ def main() -> None:
         sys.exit(_complain("REDIS_URL is not set: a worker alone needs the queue's address", EXIT_CONFIGURATION))
     AsyncWorker.settings, AsyncWorker.with_parent = settings, arguments.exit_with_parent
     connection = SyncRedis.from_url(settings.redis_url, retry=Retry(*RECONNECT))
-    worker = AsyncWorker(list(QUEUES), name=arguments.name or new_id("wrk"), connection=connection)
     try:
+        worker = AsyncWorker(list(QUEUES), name=arguments.name or new_id("wrk"), connection=connection)
         worker.work(burst=arguments.burst, logging_level="WARNING")
     except StoreUnavailable as error:
         sys.exit(_complain(error, EXIT_UNREACHABLE))
+    except redis.exceptions.ConnectionError:
+        sys.exit(_complain("Redis cannot be reached; check REDIS_URL and that it is running", EXIT_UNREACHABLE))
 
 
 def _complain(error: object, code: int) -> int:

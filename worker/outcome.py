@@ -1,7 +1,7 @@
 """Builds what is written about a job when its run ends: the result, or its return to the ledger."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -20,6 +20,11 @@ NOTHING_TRIED: Mapping[str, Any] = {
     "status": None,
     "body": None,
 }
+
+
+UNWRITABLE = ResultRecord(
+    None, None, {"code": FailureClass.UNKNOWN, "message": "internal error: the ledger cannot hold what came of it"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,18 @@ def stopped(job: StartedJob, attempts: list[AttemptRecord], progress: Progress, 
 def expired(job: StartedJob, attempts: list[AttemptRecord]) -> Settled:
     """Its deadline passed while it ran or waited in its slot."""
     return Settled(job.id, job.batch_id, job.claim_no, JobState.EXPIRED, attempts)
+
+
+def defect(job: StartedJob, progress: Progress, attempts: list[AttemptRecord], name: str) -> Settled:
+    """A mistake of ours stopped it: trying again would only repeat it."""
+    message = f"internal error: {name}; the worker's log says where"
+    error = {"class": FailureClass.UNKNOWN, "message": message, "status": None, "body": None}
+    return failed(job, replace(progress, errors={0: error}), attempts)
+
+
+def unwritable(settled: Settled) -> Settled:
+    """In place of an outcome that the ledger refuses for what is in it."""
+    return Settled(settled.job_id, settled.batch_id, settled.claim_no, JobState.FAILED, result=UNWRITABLE)
 
 
 def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:

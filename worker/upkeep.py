@@ -16,14 +16,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-import redis.exceptions
+from redis.exceptions import RedisError
 
 from models import keys
-from models.store import StoreBusy, StoreUnavailable
-from worker.claims import ClaimLoop
-from worker.limits import LimitsUnavailable
+from models.store import StoreUnavailable
+from worker.claims import OUTAGES, ClaimLoop
 from worker.planner import Planner
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
@@ -31,10 +31,9 @@ from worker.toolbox import Toolbox
 log = logging.getLogger(__name__)
 
 LEAD_FOR_S = 3.0
+RESIGN_S = 1.0
 LONGEST_BEAT_S = 10.0
 """RQ must hear of each execution at least once in 90 seconds."""
-
-OUTAGES = (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +92,10 @@ class Upkeep:
 
     async def resign(self) -> None:
         """Give up the lead at once, so that another worker need not wait for the lock to run out."""
-        if await self._leads():
-            await self._redis.delete(keys.PLANNER)
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(RESIGN_S):
+                if await self._leads():
+                    await self._redis.delete(keys.PLANNER)
 
     async def _leads(self) -> bool:
         """Take or keep the short lock under which one worker plans and cleans for all."""

@@ -74,6 +74,9 @@ GIVE_BACK = (
 )
 """What a worker holds becomes due at once, and what its owner cancelled meanwhile ends."""
 
+GIVE_BACK_SOME = GIVE_BACK.where(job.c.id.in_(bindparam("ids", expanding=True)))
+"""As `GIVE_BACK`, for some jobs only."""
+
 DELETE_WORKER = delete(worker).where(worker.c.id == bindparam("worker_id"))
 """A lease ends."""
 
@@ -190,12 +193,22 @@ class Claims(Ledger):
 
     async def remove_worker(self, worker_id: str) -> None:
         """End a lease in good order. What the worker still holds becomes due at once; no crash is counted."""
-        tallies = Tallies(worker_id)
         async with self._db.write() as connection:
-            returned = (await connection.execute(GIVE_BACK, {"holder": worker_id})).all()
-            tallies.jobs_ended(row for row in returned if row.state == JobState.CANCELLED)
-            await tallies.write(connection)
+            await self._give_back(connection, GIVE_BACK, {"holder": worker_id})
             await connection.execute(DELETE_WORKER, {"worker_id": worker_id})
+
+    async def give_back(self, worker_id: str, ids: Sequence[str]) -> int:
+        """Make due at once what this worker holds of these jobs, for instance because the answer of `start` was
+        lost; returns how many it held."""
+        async with self._db.write() as connection:
+            return await self._give_back(connection, GIVE_BACK_SOME, {"holder": worker_id, "ids": list(ids)})
+
+    async def _give_back(self, connection: AsyncConnection, statement: Update, words: dict[str, Any]) -> int:
+        tallies = Tallies(words["holder"])
+        returned = (await connection.execute(statement, words)).all()
+        tallies.jobs_ended(row for row in returned if row.state == JobState.CANCELLED)
+        await tallies.write(connection)
+        return len(returned)
 
     async def live_workers(self) -> list[Worker]:
         async with self._db.read() as connection:
