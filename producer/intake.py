@@ -15,6 +15,7 @@ import io
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,11 +113,10 @@ def read_jobs(
 ) -> Iterator[NewJob | BadLine]:
     """Every line of the input as a job or as what is wrong with it. Raises InputError."""
     reader = JobReader(shape, settings, priority, expires_at, tenant)
-    with path.open("rb") as stream:
-        rows = _csv_rows(stream, shape) if path.suffix.lower() == ".csv" else _json_rows(stream, shape)
-        for count, (line, row) in enumerate(rows, start=1):
-            if shape.limit is not None and count > shape.limit:
-                return
+    is_csv = path.suffix.lower() == ".csv"
+    with path.open(encoding="utf-8-sig", newline="") if is_csv else path.open("rb") as stream:
+        rows = _csv_rows(stream, shape) if isinstance(stream, io.TextIOBase) else _json_rows(stream, shape)
+        for line, row in islice(rows, shape.limit):
             yield reader.job(line, row)
 
 
@@ -257,12 +257,12 @@ def row_of(document: dict[str, Any]) -> Row:
     return Row(document["body"], custom_id)
 
 
-def _csv_rows(stream: BinaryIO, shape: Shape) -> Iterator[tuple[int, Row | str]]:
+def _csv_rows(text: io.TextIOBase, shape: Shape) -> Iterator[tuple[int, Row | str]]:
     if shape.prompt is None:
         raise InputError("a CSV input needs --prompt with the columns in braces, e.g. --prompt 'Describe {name}'")
     template = Template.parse(shape.prompt)
     csv.field_size_limit(LINE_MAX_BYTES)  # the default of 128 KiB is less than a document to be summarised
-    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+    reader = csv.DictReader(text, strict=True)
     columns: list[str] | None = None
     while True:
         line = reader.line_num + 1

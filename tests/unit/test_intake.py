@@ -1,0 +1,207 @@
+"""Inputs of every shape become jobs; everything that cannot is named by its line and a reason."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.records import NewJob
+from models.routing import RouteOptions
+from models.settings import Settings
+from models.state import Priority
+from models.wire import RequestError
+from producer import intake
+from producer.intake import BadLine, InputError, Shape, Template, identity_of, read_jobs
+
+SETTINGS = Settings.model_validate(
+    {
+        "providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}},
+        "chains": {"default": {"steps": ["lead/large"]}, "cheap": {"steps": ["lead/small"]}},
+    }
+)
+
+
+def read(tmp_path: Path, content: str | bytes, shape: Shape | None = None, name: str = "in.jsonl") -> list[Any]:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(read_jobs(path, shape or Shape(), SETTINGS, priority=Priority.BULK, expires_at=9.0))
+
+
+def only(tmp_path: Path, content: str | bytes, shape: Shape | None = None, name: str = "in.jsonl") -> NewJob:
+    (job,) = read(tmp_path, content, shape, name)
+    assert isinstance(job, NewJob), job
+    return job
+
+
+def refused(tmp_path: Path, content: str | bytes, shape: Shape | None = None) -> str:
+    (bad,) = read(tmp_path, content, shape)
+    assert isinstance(bad, BadLine), bad
+    return bad.reason
+
+
+def messages(job: NewJob) -> list[tuple[str, str]]:
+    return [(each["role"], each["content"]) for each in json.loads(job.body)["messages"]]
+
+
+BODY = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
+
+
+def test_a_batch_line_keeps_its_custom_id_and_loses_the_words_that_are_ours(tmp_path: Path) -> None:
+    line = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions", "body": {**BODY, "chain": "cheap"}}
+    job = only(tmp_path, json.dumps(line))
+    assert (job.custom_id, job.line, job.expires_at, job.priority) == ("r1", 1, 9.0, Priority.BULK)
+    assert json.loads(job.body) == BODY
+    assert [str(step) for step in job.chain.steps] == ["lead/small"]
+
+
+def test_a_bare_body_is_named_after_its_line(tmp_path: Path) -> None:
+    job = only(tmp_path, "\n\n" + json.dumps(BODY))
+    assert (job.custom_id, job.line) == ("3", 3)
+    assert json.loads(job.body) == BODY
+
+
+def test_a_prompt_becomes_messages_and_keeps_its_parameters(tmp_path: Path) -> None:
+    job = only(tmp_path, '{"id": 7, "prompt": "hi", "system": "be brief", "max_tokens": 5}')
+    assert job.custom_id == "7"
+    assert messages(job) == [("system", "be brief"), ("user", "hi")]
+    assert json.loads(job.body)["max_tokens"] == 5
+
+
+def test_the_system_option_stands_before_every_request(tmp_path: Path) -> None:
+    job = only(tmp_path, json.dumps(BODY), Shape(system="be kind"))
+    assert messages(job) == [("system", "be kind"), ("user", "hi")]
+
+
+def test_byte_order_mark_windows_line_ends_and_empty_lines_are_no_obstacle(tmp_path: Path) -> None:
+    jobs = read(tmp_path, b'\xef\xbb\xbf{"prompt":"a"}\r\n\r\n{"prompt":"b"}\r\n')
+    assert [(job.line, messages(job)) for job in jobs] == [(1, [("user", "a")]), (3, [("user", "b")])]
+
+
+def test_an_empty_input_has_no_lines(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == []
+
+
+def test_only_the_first_lines_are_taken(tmp_path: Path) -> None:
+    assert [job.line for job in read(tmp_path, '{"prompt":"a"}\n' * 5, Shape(limit=2))] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{oops", "is not valid JSON"),
+        ("[1]", "must be a JSON object, not an array"),
+        ("{}", "'messages' must be a list with at least one message"),
+        ('{"messages": 5}', "'messages' must be a list"),
+        ('{"prompt": 5}', "must be strings"),
+        ('{"prompt": null}', "must be strings"),
+        ('{"prompt": "a", "system": 5}', "must be strings"),
+        ('{"body": "text"}', "body must be an object"),
+        ('{"url": "/v1/embeddings", "body": {}}', "only POST /v1/chat/completions"),
+        ('{"method": "GET", "body": {}}', "only POST /v1/chat/completions"),
+        ('{"prompt": "a", "chain": "cheep"}', "unknown chain 'cheep'; did you mean 'cheap'?"),
+        ('{"prompt": "a", "model": "leed/large"}', "did you mean 'lead'?"),
+        ('{"prompt": "a", "fallbacks": "lead/large"}', "'fallbacks' must be a list"),
+        ('{"prompt": "a", "stream": true}', "'stream' must be false"),
+        ('{"prompt": "a", "custom_id": ""}', "1 to 512 characters"),
+        ('{"prompt": "a", "custom_id": {"a": 1}}', "custom_id must be a string"),
+        ('{"prompt": "a", "custom_id": true}', "custom_id must be a string"),
+        ('{"prompt": "a", "custom_id": "a\\u0000"}', "none of them NUL"),
+        ('{"prompt": "\\ud800"}', "is not valid JSON"),
+        ('{"prompt": "a", "x": ' + '{"a":' * 300 + "1" + "}" * 301, "cannot be written as JSON"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_reason(tmp_path: Path, line: str, reason: str) -> None:
+    assert reason in refused(tmp_path, line)
+
+
+@pytest.mark.parametrize("wrong", ['{"messages": 5}', '{"messages": null}', '{"messages": "hi"}'])
+def test_the_system_option_hides_no_bad_messages(tmp_path: Path, wrong: str) -> None:
+    assert "'messages' must be a list" in refused(tmp_path, wrong, Shape(system="be kind"))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_another_encoding_is_called_by_its_name(tmp_path: Path, encoding: str) -> None:
+    assert refused(tmp_path, '{"prompt":"é"}'.encode(encoding)).startswith("not UTF-8 text")
+
+
+def test_a_custom_id_used_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    lines = '{"id":"x","prompt":"a"}\n{"id":"y","prompt":"a"}\n{"id":"x","prompt":"b"}\n'
+    first, second, third = read(tmp_path, lines)
+    assert isinstance(first, NewJob) and isinstance(second, NewJob)
+    assert third == BadLine(3, "custom_id 'x' was used already, on line 1")
+
+
+def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "LINE_MAX_BYTES", 1024 * 1024)
+    long, short = read(tmp_path, '{"prompt":"' + "a" * 3_000_000 + '"}\n{"prompt":"b"}')
+    assert long == BadLine(1, "longer than 1 MiB")
+    assert (short.line, messages(short)) == (2, [("user", "b")])
+
+
+def test_the_csv_template_is_filled_and_the_row_is_kept(tmp_path: Path) -> None:
+    shape = Shape(prompt="{{Describe}} {name} in {the:colour}", id_column="sku", route=RouteOptions(chain="cheap"))
+    job = only(tmp_path, '﻿sku,name,the:colour\r\n\r\nA7,"pan, big",re{d}\r\n', shape, "in.csv")
+    assert messages(job) == [("user", "{Describe} pan, big in re{d}")]
+    assert job.custom_id == "A7"
+    assert json.loads(job.extra or "") == {"sku": "A7", "name": "pan, big", "the:colour": "re{d}"}
+
+
+def test_long_csv_cells_are_read(tmp_path: Path) -> None:
+    job = only(tmp_path, f"text\n{'a' * 200_000}\n", Shape(prompt="{text}"), "in.csv")
+    assert len(messages(job)[0][1]) == 200_000
+
+
+def test_csv_rows_with_other_columns_or_without_an_id_are_bad_lines(tmp_path: Path) -> None:
+    shape = Shape(prompt="{name}", id_column="id")
+    short, long, nameless, good = read(tmp_path, "id,name\n1\n1,2,3\n,b\n4,d\n", shape, "in.csv")
+    assert (short, long) == (BadLine(2, "has not the 2 columns of the header"), BadLine(3, short.reason))
+    assert "1 to 512 characters" in nameless.reason
+    assert good.custom_id == "4"
+
+
+@pytest.mark.parametrize(
+    ("content", "shape", "reason"),
+    [
+        ("a,b\n", Shape(), "needs --prompt"),
+        ("", Shape(prompt="{a}"), "the CSV is empty"),
+        ("a,b\n1,2\n", Shape(prompt="{c}"), "the CSV has no column 'c'; it has a, b"),
+        ("a,b\n1,2\n", Shape(prompt="{a!x}"), "no column 'a!x'"),
+        ("a,b\n1,2\n", Shape(prompt="{a}", id_column="c"), "no column 'c'"),
+        ("a,b\n1,2\n", Shape(prompt="{a"), "--prompt is no valid template"),
+        ("a,a\n1,2\n", Shape(prompt="{a}"), "names a column twice"),
+        ("a,b\n1,2\né,3\n".encode("latin-1"), Shape(prompt="{a}"), "not UTF-8 text"),
+        ('a,b\n1,2\n"x"y,3\n4,5\n', Shape(prompt="{a}"), "line 3 and what follows cannot be read: no valid CSV"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_refused_whole(
+    tmp_path: Path, content: str | bytes, shape: Shape, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(tmp_path, content, shape, "in.csv")
+
+
+@pytest.mark.parametrize("shape", [Shape(prompt="{a}"), Shape(id_column="a")])
+def test_csv_options_are_not_silently_ignored_for_json_lines(tmp_path: Path, shape: Shape) -> None:
+    with pytest.raises(InputError, match="is for CSV inputs"):
+        read(tmp_path, '{"prompt":"a"}', shape)
+
+
+def test_a_template_names_its_columns_as_they_are_written() -> None:
+    assert Template.parse("{a.b} and {c[0]!r:>3}").columns == ["a.b", "c[0]!r:>3"]
+
+
+def test_a_run_is_named_by_its_bytes_and_its_options(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text("a")
+    name = identity_of(path, Shape())
+    assert identity_of(path, Shape()) == name
+    assert identity_of(path, Shape(system="x")) != name
+    assert identity_of(path, Shape(route=RouteOptions(model="lead/large"))) != name
+    path.write_text("b")
+    assert identity_of(path, Shape()) != name
+
+
+def test_options_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot be written as JSON"):
+        Shape(system="\udce9").digest()
