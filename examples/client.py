@@ -1,34 +1,39 @@
-"""The Python interface: one job and its answer, then a batch and its lines.
+"""Submit work from Python and read what became of it.
 
-Needs a worker: in another terminal, in the same folder, `understudy worker`. Then
+Needs a provider and a worker. To try it without keys, in an empty folder:
 
-    OPENAI_API_KEY=… python examples/client.py openai/gpt-4o-mini anthropic/claude-haiku-4-5
+    understudy mock &
+    printf '[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:8090/lead/v1"\n' > understudy.toml
+    understudy worker &
+    python client.py lead/any-model
 """
 
 import asyncio
 import sys
 
-from producer.client import open_client
+from models.state import JobState
+from producer.client import JobResult, open_client
 
-DESKS = ("walnut", "oak", "bamboo", "steel")
+WAIT_S = 60.0
 
 
-async def main(model: str, fallbacks: list[str]) -> None:
+async def main(model: str) -> None:
     async with open_client() as client:
-        job_id = await client.enqueue("Write a haiku about queues.", model=model, fallbacks=fallbacks)
-        await client.wait(job_id, timeout_s=120)
-        job = await client.fetch(job_id)
-        print(job.state, job.text or job.error, f"${job.cost_usd:.6f}", sep="\n")
+        job_id = await client.enqueue("Write a haiku about queues.", model=model)
+        result = await client.wait(job_id, WAIT_S)
+        assert isinstance(result, JobResult)
+        print(f"{result.state}: {result.text or result.error}")
 
-        requests = ({"custom_id": desk, "prompt": f"Name a {desk} desk. Two words."} for desk in DESKS)
-        batch_id = await client.enqueue_many(requests, model=model, fallbacks=fallbacks)
-        await client.wait(batch_id, timeout_s=120)
-        async for line in client.results(batch_id):  # also while it runs
-            body = line["response"]["body"] if line["response"] else line["error"]
-            print(line["custom_id"], body["choices"][0]["message"]["content"] if "choices" in body else body)
+        towns = ("Ghent", "Graz", "Porto")
+        requests = [{"custom_id": town, "prompt": f"Name a dish from {town}."} for town in towns]
+        batch_id = await client.enqueue_many(requests, model=model)
+        await client.wait(batch_id, WAIT_S)
+        async for line in client.results(batch_id):
+            answer = line["response"]["body"]["choices"][0]["message"]["content"] if line["response"] else line["error"]
+            print(f"{line['custom_id']}: {answer}")
+        counts = (await client.fetch_batch(batch_id)).counts
+        print(f"{counts[JobState.SUCCEEDED]} of {len(towns)} succeeded")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("name a model, such as openai/gpt-4o-mini, and models to fall back on")
-    asyncio.run(main(sys.argv[1], sys.argv[2:]))
+    asyncio.run(main(sys.argv[1]))

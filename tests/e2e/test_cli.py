@@ -1,0 +1,283 @@
+"""Commands as a person types them: data on standard output, words on standard error, exit codes that mean something."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+UNDERSTUDY = Path(sys.executable).with_name("understudy")
+DEADLINE_S = 60.0
+
+CONFIG = """
+[providers.lead]
+kind = "openai"
+base_url = "MOCK/lead/v1"
+api_keys = [{ name = "main", value = "env.LEAD_KEY" }]
+requests_per_minute = 60_000
+prices = { large = { input = 1, output = 2 } }
+[chains.default]
+steps = ["lead/large"]
+"""
+SCRIPT = """
+[[rules]]
+message = "forbidden"
+fail = "content_filter"
+[[rules]]
+message = "prompt 9$"
+first_per_prompt = 1
+fail = "context_length"
+"""
+SECRET = "sk-12345678901234567890abcd"
+
+
+class Folder:
+    """An empty working folder in which commands are typed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        named = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_API_KEY"))}
+        self.environment = {**named, "LEAD_KEY": SECRET, "COLUMNS": "200"}
+
+    def type(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [UNDERSTUDY, *words],
+            cwd=self.path,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+
+    def succeed(self, *words: str, stdin: str = "") -> str:
+        """Its standard output."""
+        done = self.type(*words, stdin=stdin)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    def refused(self, *words: str) -> str:
+        """What a wrong use is told: one sentence, no data."""
+        done = self.type(*words)
+        assert (done.returncode, done.stdout) == (2, ""), (words, done)
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+
+    def prompts(self, count: int, *more: str) -> None:
+        prompts = [f"prompt {number}" for number in range(count)] + list(more)
+        self.write("in.jsonl", "".join(json.dumps({"custom_id": p, "prompt": p}) + "\n" for p in prompts))
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def folder(empty: Folder) -> Iterator[Folder]:
+    """With a configured provider that listens."""
+    empty.write("mock.toml", SCRIPT)
+    command = [sys.executable, "-P", "-m", "worker.mock", "--config", "mock.toml", "--port", "0"]
+    command += ["--ready-file", "ready", "--exit-with-parent"]
+    mock = subprocess.Popen(command, cwd=empty.path, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        until((empty.path / "ready").exists, "the fake providers listen")
+        empty.write("understudy.toml", CONFIG.replace("MOCK", (empty.path / "ready").read_text()))
+        yield empty
+    finally:
+        mock.kill()
+        mock.communicate()
+
+
+@pytest.fixture
+def worked(folder: Folder) -> Iterator[Folder]:
+    """With a worker on its data folder."""
+    worker = subprocess.Popen(
+        [UNDERSTUDY, "worker"],
+        cwd=folder.path,
+        env=folder.environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield folder
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(timeout=DEADLINE_S)
+
+
+def test_the_version_and_the_help_of_every_command_are_printed(empty: Folder) -> None:
+    assert empty.succeed("--version").startswith("understudy ")
+    text = empty.succeed("--help")
+    for command in "run submit status watch results cancel retry pause resume attempts providers check".split():
+        assert command in text
+        assert "--help" in empty.succeed(command, "--help")
+
+
+def test_looking_before_anything_was_submitted_leaves_no_folder_behind(empty: Folder) -> None:
+    for words in (["status"], ["watch", "latest"], ["results", "-"], ["cancel", "x"], ["retry", "x"], ["attempts"]):
+        assert "nothing was submitted in .understudy yet" in empty.refused(*words)
+    assert list(empty.path.iterdir()) == []
+
+
+def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
+    folder.write("bad.jsonl", '{"prompt":"a"}\n{oops\n{}\n')
+    folder.write("a.csv", "x\n1\n")
+    folder.write("wrong.toml", "[providers.lead]\nbase_urll = 1\n")
+    assert "name an INPUT" in folder.refused("submit")
+    assert "nofile: no such file" in folder.refused("submit", "nofile")
+    assert "is a directory" in folder.refused("submit", ".")
+    assert "needs --prompt" in folder.refused("submit", "a.csv")
+    assert "unknown chain 'x'" in folder.refused("submit", "--prompt", "hi", "--chain", "x")
+    assert "is no duration" in folder.refused("attempts", "--since", "soon")
+    assert "base_url" in folder.refused("check", "--config", "wrong.toml")
+    complaint = folder.refused("submit", "bad.jsonl")
+    assert "2 bad lines" in complaint and "line 2: " in complaint and "line 3: " in complaint
+    folder.succeed("submit", "--prompt", "hi")
+    for command in ("status", "watch", "results", "cancel", "retry", "pause", "resume", "attempts"):
+        assert "there is no batch" in folder.refused(command, "batch_unknown")
+
+
+def test_what_cannot_be_reached_is_exit_code_3(folder: Folder) -> None:
+    folder.environment["DATABASE_URL"] = "postgresql://127.0.0.1:1/nothing"
+    done = folder.type("status")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_check_shows_what_is_configured_and_never_a_key(folder: Folder) -> None:
+    done = folder.type("check", "--live")
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("lead", "large", "…abcd", "60,000 requests/min", "1 / 2", "answers"))
+    (row,) = map(json.loads, folder.succeed("check", "--json").splitlines())
+    assert (row["provider"], row["model"], row["key"], row["input_usd"]) == ("lead", "large", "main", 1.0)
+    assert SECRET not in done.stdout + done.stderr + json.dumps(row)
+
+
+def test_the_check_names_what_must_be_mended(folder: Folder) -> None:
+    del folder.environment["LEAD_KEY"]
+    done = folder.type("check")
+    assert done.returncode == 2
+    assert "env.LEAD_KEY is not set" in done.stderr
+
+
+def test_a_key_is_set_aside_and_let_back_by_hand(folder: Folder) -> None:
+    folder.succeed("submit", "--prompt", "hi")
+    folder.succeed("providers", "disable", "lead", "--key", "main", "--reason", "too dear")
+    (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
+    assert row["set_aside"][0]["reason"] == "by hand: too dear"
+    folder.succeed("providers", "enable", "lead")
+    (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
+    assert row["set_aside"] == []
+    assert "it has main" in folder.refused("providers", "enable", "lead", "--key", "mian")
+    assert "did you mean 'lead'" in folder.refused("providers", "enable", "leed")
+
+
+def test_a_run_writes_its_results_and_is_resumed(folder: Folder) -> None:
+    folder.prompts(8)
+    done = folder.type("run", "in.jsonl", "-o", "out.jsonl", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["succeeded"] == 8
+    lines = [json.loads(line) for line in (folder.path / "out.jsonl").read_text().splitlines()]
+    assert {line["custom_id"] for line in lines} == {f"prompt {number}" for number in range(8)}
+    again = folder.type("run", "in.jsonl", "-o", "out.jsonl")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "8 prompts are done and are not paid for again" in again.stderr
+    other = folder.type("run", "in.jsonl", "-o", "out.jsonl", "--system", "be kind")
+    assert other.returncode == 2 and "--fresh" in other.stderr
+
+
+def test_a_single_prompt_is_answered(worked: Folder) -> None:
+    assert worked.succeed("submit", "--prompt", "hi", "--wait").startswith("Answer ")
+    refused = worked.type("submit", "--prompt", "forbidden", "--wait")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "failed: " in refused.stderr
+
+
+def test_a_batch_is_submitted_watched_read_and_tried_again(worked: Folder) -> None:
+    worked.prompts(10, "forbidden")
+    batch = worked.succeed("submit", "in.jsonl").strip()
+    watched = worked.type("watch", batch, "--json")
+    assert watched.returncode == 1, watched.stderr
+    document = json.loads(watched.stdout)
+    assert (document["id"], document["state"], document["total"]) == (batch, "completed", 11)
+    assert (document["counts"]["succeeded"], document["counts"]["failed"]) == (9, 2)
+    assert len(worked.succeed("results", "latest").splitlines()) == 11
+    assert worked.succeed("results", batch, "--csv").startswith("custom_id,completion,")
+    rows = [json.loads(line) for line in worked.succeed("attempts", batch, "--json", "--limit", "99").splitlines()]
+    assert len(rows) == 11
+    failures = worked.succeed("attempts", batch, "--json", "--failure", "content_filter")
+    assert json.loads(failures)["job_id"] in {row["job_id"] for row in rows}
+
+    retry = worked.succeed("retry", batch).strip()
+    assert worked.type("watch", retry).returncode == 0
+    by_state = [json.loads(line)["response"]["status_code"] for line in worked.succeed("results", batch).splitlines()]
+    assert sorted(by_state) == [200] * 10 + [400]
+    assert json.loads(worked.succeed("status", batch, "--json"))["retries"] == [retry]
+    assert "could get one" in worked.refused("retry", batch)
+    assert "has ended" in worked.refused("cancel", batch)
+
+
+def test_a_batch_is_held_and_cancelled_without_a_worker(folder: Folder) -> None:
+    folder.prompts(3)
+    done = folder.type("submit", "in.jsonl", "--json")
+    batch = json.loads(done.stdout)["id"]
+    assert "no worker is running" in done.stderr
+    folder.succeed("pause", batch, "--reason", "wait for the budget")
+    assert json.loads(folder.succeed("status", batch, "--json"))["paused"] == "wait for the budget"
+    assert "wait for the budget" in folder.succeed("status")
+    folder.succeed("resume", batch)
+    folder.succeed("cancel", batch)
+    assert folder.type("watch", batch).returncode == 1
+    codes = [json.loads(line)["error"]["code"] for line in folder.succeed("results", batch).splitlines()]
+    assert codes == ["batch_cancelled"] * 3
+
+
+def test_a_reader_that_has_seen_enough_is_no_defect(folder: Folder) -> None:
+    folder.prompts(3_000)
+    batch = folder.succeed("submit", "in.jsonl").strip()
+    folder.succeed("cancel", batch)
+    results = subprocess.Popen(
+        [UNDERSTUDY, "results", batch],
+        cwd=folder.path,
+        env=folder.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert results.stdout is not None and results.stderr is not None
+    results.stdout.readline()
+    results.stdout.close()
+    complaint = results.stderr.read()
+    results.wait(timeout=DEADLINE_S)
+    results.stderr.close()
+    assert complaint == b""
+
+
+def test_the_example_of_the_client_runs(worked: Folder) -> None:
+    example = Path(__file__).parents[2] / "examples" / "client.py"
+    done = subprocess.run(
+        [sys.executable, "-P", example, "lead/large"],
+        cwd=worked.path,
+        env=worked.environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("succeeded: Answer ")
+    assert done.stdout.endswith("3 of 3 succeeded\n")

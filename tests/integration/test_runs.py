@@ -1,0 +1,210 @@
+"""A run is resumed, not repeated: what `understudy run` keeps in the ledger between two calls of it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from ledger_help import failed as failed_outcome
+from ledger_help import new_worker, outputs_of, run_all, succeeded
+
+from models.failure import FailureClass
+from models.ids import new_id
+from models.records import NewBatch, NewJob
+from models.settings import Settings
+from models.state import BatchState, JobState
+from models.store import Store, open_store
+from producer.intake import InputError, Shape
+from producer.output import newest_rows
+from producer.runs import BadInput, OtherRun, Run, begin, line_of, retry_failed, summary, views_of
+
+SETTINGS = Settings.model_validate(
+    {
+        "providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}},
+        "chains": {"default": {"steps": ["lead/large"]}},
+    }
+)
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(None, tmp_path / "data") as store:
+        yield store
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f'{{"custom_id":"r{n}","prompt":"{n}"}}\n' for n in range(1, 6)))
+    return path
+
+
+async def start(store: Store, source: Path, shape: Shape | None = None, **flags: bool) -> Run:
+    options = {"skip_bad": False, "fresh": False, **flags}
+    return await begin(store, SETTINGS, source, source.with_name("out.jsonl"), shape or Shape(), **options)
+
+
+async def ids_of(store: Store, batch_id: str) -> list[str]:
+    return [job.id async for job in store.unfinished(batch_id)]
+
+
+async def fail(store: Store, worker: str, ids: list[str], cls: FailureClass = FailureClass.SERVER) -> None:
+    await store.settle(worker, [failed_outcome(job, cls) for job in await store.start(worker, ids)])
+
+
+async def states(store: Store, run: Run) -> dict[str, JobState]:
+    return {row.custom_id: row.state async for row in newest_rows(store, run.batches)}
+
+
+async def test_an_input_is_accepted_once_and_found_again(sqlite: Store, source: Path) -> None:
+    first = await start(sqlite, source)
+    again = await start(sqlite, source)
+    assert again.batches == first.batches
+    (view,) = await views_of(sqlite, first.batches)
+    assert (view.state, view.total, view.source) == (BatchState.IN_PROGRESS, 5, "in.jsonl")
+
+
+async def test_what_was_answered_is_not_tried_again(sqlite: Store, source: Path) -> None:
+    run = await start(sqlite, source)
+    worker = await new_worker(sqlite)
+    await run_all(sqlite, worker, (await ids_of(sqlite, run.batches[0]))[:3])
+    again = await start(sqlite, source)
+    assert (again.batches, again.resumed) == (run.batches, 3)
+
+
+async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sqlite: Store, source: Path) -> None:
+    run = await start(sqlite, source)
+    worker = await new_worker(sqlite)
+    ids = await ids_of(sqlite, run.batches[0])
+    await fail(sqlite, worker, ids[:1], FailureClass.BAD_REQUEST)
+    await fail(sqlite, worker, ids[1:2], FailureClass.CONTENT_FILTER)
+    await fail(sqlite, worker, ids[2:4], FailureClass.SERVER)
+    await run_all(sqlite, worker, ids[4:])
+    await sqlite.close_batches()
+
+    again = await start(sqlite, source)
+
+    assert len(again.batches) == 2
+    retried = [job async for job in sqlite.unfinished(again.batches[1])]
+    assert [(job.custom_id, job.line) for job in retried] == [("r3", 3), ("r4", 4)]
+    assert not {job.id for job in retried} & set(ids)
+    sums = summary(await views_of(sqlite, again.batches))
+    assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 1, 2, True)
+    await run_all(sqlite, worker, [job.id for job in retried])
+    await sqlite.close_batches()
+    assert await states(sqlite, again) == {
+        **dict.fromkeys(("r1", "r2"), JobState.FAILED),
+        **dict.fromkeys(("r3", "r4", "r5"), JobState.SUCCEEDED),
+    }
+    assert (await start(sqlite, source)).batches == again.batches
+
+
+async def test_a_line_is_retried_once_however_often_an_open_run_is_taken_up(sqlite: Store, source: Path) -> None:
+    """The first batch still runs when it is resumed; what fails in it later is tried again by a later rerun."""
+    run = await start(sqlite, source)
+    worker = await new_worker(sqlite)
+    ids = await ids_of(sqlite, run.batches[0])
+    await fail(sqlite, worker, ids[:1])
+    second = await start(sqlite, source)
+    assert len(second.batches) == 2
+    assert (await start(sqlite, source)).batches == second.batches
+
+    await fail(sqlite, worker, ids[1:2])
+    third = await start(sqlite, source)
+
+    assert len(third.batches) == 3
+    assert [job.custom_id async for job in sqlite.unfinished(third.batches[2])] == ["r2"]
+    newest = await sqlite.batch_view(third.batches[2])
+    assert newest is not None and newest.retry_of == second.batches[1]
+
+
+async def test_cancelled_lines_are_taken_up_by_a_rerun(sqlite: Store, source: Path) -> None:
+    run = await start(sqlite, source)
+    await run_all(sqlite, await new_worker(sqlite), (await ids_of(sqlite, run.batches[0]))[:2])
+    await sqlite.cancel_batch(run.batches[0])
+    while await sqlite.cancel_slice():
+        continue
+    await sqlite.close_batches()
+    again = await start(sqlite, source)
+    assert [job.custom_id async for job in sqlite.unfinished(again.batches[1])] == ["r3", "r4", "r5"]
+
+
+async def test_the_same_output_with_another_input_is_refused_until_it_is_fresh(sqlite: Store, source: Path) -> None:
+    first = await start(sqlite, source)
+    with pytest.raises(OtherRun, match="--fresh"):
+        await start(sqlite, source, Shape(system="be kind"))
+    fresh = await start(sqlite, source, Shape(system="be kind"), fresh=True)
+    assert fresh.batches != first.batches
+    assert await sqlite.batch_view(first.batches[0]) is None
+
+
+async def test_bad_lines_are_all_reported_and_nothing_is_accepted(sqlite: Store, source: Path) -> None:
+    source.write_text('{"prompt":"a"}\n{oops\n{"prompt":"b"}\n{}\n')
+    with pytest.raises(BadInput) as refused:
+        await start(sqlite, source)
+    assert ([bad.line for bad in refused.value.bad], refused.value.good) == ([2, 4], 2)
+    assert await sqlite.latest_batch() is None
+
+
+async def test_bad_lines_are_skipped_when_that_is_asked_for(sqlite: Store, source: Path) -> None:
+    source.write_text('{"prompt":"a"}\n{oops\n{"prompt":"b"}\n')
+    run = await start(sqlite, source, skip_bad=True)
+    assert [bad.line for bad in run.skipped] == [2]
+    assert [job.line async for job in sqlite.unfinished(run.batches[0])] == [1, 3]
+
+
+async def test_nothing_but_bad_lines_is_refused_even_then(sqlite: Store, source: Path) -> None:
+    source.write_text("{oops\n")
+    with pytest.raises(BadInput):
+        await start(sqlite, source, skip_bad=True)
+
+
+async def test_an_empty_input_is_refused(sqlite: Store, source: Path) -> None:
+    source.write_text("\n\n")
+    with pytest.raises(InputError, match="has no lines"):
+        await start(sqlite, source)
+    assert await sqlite.latest_batch() is None
+
+
+async def test_an_acceptance_that_was_broken_off_begins_anew(sqlite: Store, source: Path) -> None:
+    """As after a kill: the batch is there with its identity, but it was never opened."""
+    run = await start(sqlite, source)
+    place = (await sqlite.find_runs(""))[0][1]
+    await start(sqlite, source, fresh=True)
+    (known,) = await sqlite.find_runs("")
+    await sqlite.cancel_batch(known[0])
+    while await sqlite.cancel_slice():
+        continue
+    await sqlite.close_batches()
+    await sqlite.discard_batch(known[0])
+    await sqlite.create_batch(NewBatch("batch_broken_off", identity=place, expires_at=await sqlite.now() + 60))
+    again = await start(sqlite, source)
+    assert again.batches not in (run.batches, ["batch_broken_off"])
+    assert len(await ids_of(sqlite, again.batches[0])) == 5
+
+
+async def test_a_retry_that_was_broken_off_counts_for_nothing(sqlite: Store, source: Path) -> None:
+    run = await start(sqlite, source)
+    await fail(sqlite, await new_worker(sqlite), (await ids_of(sqlite, run.batches[0]))[:1])
+    broken = NewBatch(new_id("batch"), retry_of=run.batches[0], expires_at=await sqlite.now() + 60)
+    await sqlite.create_batch(broken)
+    await sqlite.add_jobs(broken.id, [job async for job in _renamed(sqlite, run.batches[0])])
+    retry = await retry_failed(sqlite, run.batches[0])
+    assert retry is not None
+    assert await line_of(sqlite, run.batches[0]) == [run.batches[0], retry]
+
+
+async def _renamed(store: Store, batch_id: str) -> AsyncIterator[NewJob]:
+    async for job in store.failed_jobs(batch_id):
+        job.id = new_id("job")
+        yield job
+
+
+async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store, source: Path) -> None:
+    run = await start(sqlite, source)
+    worker = await new_worker(sqlite)
+    jobs = await sqlite.start(worker, await ids_of(sqlite, run.batches[0]))
+    await sqlite.settle(worker, [succeeded(job) for job in jobs])
+    await sqlite.close_batches()
+    assert await retry_failed(sqlite, run.batches[0]) is None
+    assert await retry_failed(sqlite, "batch_unknown") is None
+    assert len(await outputs_of(sqlite, run.batches[0])) == 5
