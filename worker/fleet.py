@@ -73,8 +73,7 @@ class Fleet:
         self._rng = rng
         self._aside: dict[tuple[str, str, str], SetAside] = {}
         self._rotated: set[tuple[str, str]] = set()
-        self._unshared: deque[SetAside] = deque()
-        self._mended: deque[tuple[str, str]] = deque()
+        self._untold: deque[SetAside | tuple[str, str]] = deque()  # set aside, or (provider, key) that is back
         self._in_a_row: Counter[tuple[str, str]] = Counter()
         self._begun: Counter[tuple[str, str]] = Counter()
         self._candidate = lru_cache(maxsize=10_000)(self._build_candidate)
@@ -177,26 +176,26 @@ class Fleet:
             self._rotated.discard(name)
             if self._aside.pop((*name, ALL_MODELS), None):
                 log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
-            self._mended.append(name)
+            self._untold.append(name)
 
     async def share(self, store: Store) -> None:
         """Tell the ledger what this worker found out, and read what all found out."""
-        while self._mended:
-            await store.enable(*self._mended[0])
-            self._mended.popleft()
-        while self._unshared:
-            row = self._unshared[0]
-            await store.set_aside(
-                row.provider, row.key, row.model, row.failure, row.reason, row.fingerprint, row.probe_at
-            )
-            self._unshared.popleft()
+        while self._untold:
+            news = self._untold[0]
+            if isinstance(news, SetAside):
+                await store.set_aside(
+                    news.provider, news.key, news.model, news.failure, news.reason, news.fingerprint, news.probe_at
+                )
+            else:
+                await store.enable(*news)
+            self._untold.popleft()
         aside, rotated = {}, set()
         for row in await store.set_aside_list():
             if await self._was_rotated(row):
                 rotated.add((row.provider, row.key))
             else:
                 aside[row.provider, row.key, row.model] = row
-        if not self._unshared and not self._mended:
+        if not self._untold:
             self._aside, self._rotated = aside, rotated
 
     async def _was_rotated(self, row: SetAside) -> bool:
@@ -236,7 +235,7 @@ class Fleet:
             what = f"for {model}" if model else "for all models"
             log.warning("Key %s of %s is set aside %s: %s", row.key, row.provider, what, row.failure)
         self._aside[name] = row
-        self._unshared.append(row)
+        self._untold.append(row)
 
     def _set_aside(self, step: Step, key: ApiKey) -> bool:
         rows = [self._aside.get((step.provider, key.name, model)) for model in (ALL_MODELS, step.model)]
@@ -254,7 +253,7 @@ class Fleet:
             row = self._aside.get(name)
             if row is not None:
                 self._aside[name] = replace(row, probe_at=self._clock() + PROBE_EVERY_S)
-                self._unshared.append(self._aside[name])
+                self._untold.append(self._aside[name])
                 return candidate
         return None
 

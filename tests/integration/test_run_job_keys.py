@@ -1,0 +1,250 @@
+"""Several keys, keys that are set aside and come back, and what must never be seen of keys and prompts."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from run_help import answered, chain, stage, tried
+
+from models.failure import FailureClass
+from models.records import Settled
+from models.secrets import fingerprint
+from models.state import JobState
+from models.store import Store, open_store
+from worker import fleet
+from worker.mock import Fail
+
+pytestmark = pytest.mark.timeout(30)
+
+ALPHA = chain("alpha/m")
+NOW_SECRET = fingerprint("sk-alpha-main-1234")
+WITH_UNDERSTUDY = chain("alpha/m", "beta/m", patience_s=0)
+
+
+def ledger(folder: Path) -> AbstractAsyncContextManager[Store]:
+    return open_store(None, folder / "ledger")
+
+
+def only(key: str, fail: Fail, **more: Any) -> dict[str, Any]:
+    return {"provider": "alpha", "key": f"sk-alpha-{key}-1234", "fail": fail, **more}
+
+
+def used(outcomes: Sequence[Settled]) -> list[str]:
+    return [answered(settled)["extra_fields"]["key"] for settled in outcomes]
+
+
+async def test_while_one_key_is_refused_for_its_rate_the_other_goes_on_at_once(redis_url: str) -> None:
+    async with stage(redis_url, only("one", Fail.RATE_LIMIT, retry_after_s=30), keys=["one", "two"]) as scene:
+        async with asyncio.timeout(5):
+            outcomes = [await scene.run(ALPHA) for _ in range(6)]
+    assert used(outcomes) == ["two"] * 6
+    assert sum(tried(settled).count("alpha rate_limit") for settled in outcomes) == 1
+
+
+async def test_a_dead_key_is_set_aside_for_all_and_the_other_goes_on(redis_url: str, tmp_path: Path) -> None:
+    async with stage(redis_url, only("one", Fail.CREDENTIAL), keys=["one", "two"]) as scene, ledger(tmp_path) as store:
+        outcomes = [await scene.run(ALPHA) for _ in range(8)]
+        assert used(outcomes) == ["two"] * 8
+        assert sum(len(settled.attempts) for settled in outcomes) == 9
+        await scene.tools.fleet.share(store)
+        row = (await store.set_aside_list())[0]
+    assert (row.provider, row.key, row.failure) == ("alpha", "one", FailureClass.CREDENTIAL)
+
+
+async def test_all_keys_blocked_keeps_the_job_queued_until_a_person_enables_them(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with stage(redis_url, {"fail": "credential", "first": 1}) as scene, ledger(tmp_path) as store:
+        settled = await scene.run(ALPHA)
+        assert settled.state is JobState.QUEUED
+        assert settled.wait_reason and "credential at alpha (key main)" in settled.wait_reason
+        await scene.tools.fleet.share(store)
+        assert (await scene.run(ALPHA)).attempts == []
+        await store.enable("alpha", "main")
+        await scene.tools.fleet.share(store)
+        again = await scene.run(ALPHA, progress=settled.progress)
+    assert (again.state, tried(again)) == (JobState.SUCCEEDED, ["alpha None"])
+
+
+async def test_a_model_that_no_key_has_fails_the_next_job_without_a_call(redis_url: str) -> None:
+    async with stage(redis_url, {"fail": "model_missing"}, keys=["one", "two"]) as scene:
+        first, second = await scene.run(ALPHA), await scene.run(ALPHA)
+    assert (first.state, len(first.attempts)) == (JobState.FAILED, 2)
+    assert (second.state, len(second.attempts)) == (JobState.FAILED, 0)
+    assert second.result and second.result.error and second.result.error["code"] == "model_missing"
+
+
+async def test_a_missing_secret_heals_by_itself(redis_url: str, tmp_path: Path) -> None:
+    async with stage(redis_url) as scene, ledger(tmp_path) as store:
+        secret = scene.environ.pop("ALPHA_MAIN")
+        settled = await scene.run(ALPHA)
+        assert settled.state is JobState.QUEUED
+        assert settled.wait_reason and "env.ALPHA_MAIN" in settled.wait_reason
+        await scene.tools.fleet.share(store)
+        assert [row.key for row in await store.set_aside_list()] == ["main"]
+        scene.environ["ALPHA_MAIN"] = secret
+        await scene.tools.fleet.share(store)
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+        await scene.tools.fleet.share(store)
+        assert await store.set_aside_list() == []
+
+
+async def test_a_program_that_failed_once_is_asked_again_and_gives_the_same_secret(
+    redis_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("sk-alpha-main-1234")
+    keys = [{"name": "main", "value": f"cmd.cat {file}"}]
+    async with stage(redis_url, api_keys=keys) as scene, ledger(tmp_path) as store:
+        scene.tools.fleet._secrets._command_ttl_s = 0.0
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+        file.rename(tmp_path / "away")
+        assert (await scene.run(ALPHA)).state is JobState.QUEUED
+        await scene.tools.fleet.share(store)
+        assert (await scene.run(ALPHA)).state is JobState.QUEUED
+        (tmp_path / "away").rename(file)
+        await scene.tools.fleet.share(store)
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+
+
+async def test_a_rotated_key_is_tried_with_its_new_secret(redis_url: str, tmp_path: Path) -> None:
+    async with stage(redis_url, only("main", Fail.CREDENTIAL)) as scene, ledger(tmp_path) as store:
+        await scene.run(ALPHA)
+        await scene.tools.fleet.share(store)
+        scene.environ["ALPHA_MAIN"] = "sk-alpha-rotated-5678"
+        await scene.tools.fleet.share(store)
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+        await scene.tools.fleet.share(store)
+        assert await store.set_aside_list() == []
+
+
+async def test_a_late_refusal_of_the_old_secret_does_not_set_the_new_one_aside(redis_url: str, tmp_path: Path) -> None:
+    rule = only("main", Fail.CREDENTIAL, latency_s=0.3)
+    async with stage(redis_url, rule, timeout_s=5) as scene, ledger(tmp_path) as store:
+        late = asyncio.create_task(scene.run(ALPHA))
+        while not scene.mock.stats()["in_flight"]:
+            await asyncio.sleep(0.005)
+        scene.environ["ALPHA_MAIN"] = "sk-alpha-rotated-5678"
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+        await late
+        await scene.tools.fleet.share(store)
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+
+
+async def test_a_late_answer_does_not_bring_back_a_key_that_was_set_aside_meanwhile(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with stage(redis_url, {"latency_s": 0.3}, timeout_s=5) as scene, ledger(tmp_path) as store:
+        late = asyncio.create_task(scene.run(ALPHA))
+        while not scene.mock.stats()["in_flight"]:
+            await asyncio.sleep(0.005)
+        await store.set_aside("alpha", "main", "", FailureClass.CREDENTIAL, "by hand: spring cleaning", NOW_SECRET)
+        await scene.tools.fleet.share(store)
+        assert (await late).state is JobState.SUCCEEDED
+        await scene.tools.fleet.share(store)
+        assert len(await store.set_aside_list()) == 1
+
+
+async def test_a_key_without_money_is_probed_by_one_job_each_quarter_of_an_hour(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "PROBE_EVERY_S", 0.3)
+    async with stage(redis_url, only("one", Fail.QUOTA, first=2), keys=["one", "two"]) as scene:
+        async with ledger(tmp_path) as store:
+            while not scene.tools.fleet._aside:
+                await scene.run(ALPHA)
+            monkeypatch.setattr(fleet, "PROBE_EVERY_S", 900.0)
+            await scene.tools.fleet.share(store)
+            await asyncio.sleep(0.35)
+            outcomes = []
+            for _ in range(6):
+                outcomes.append(await scene.run(ALPHA))
+                await scene.tools.fleet.share(store)
+    assert [tried(settled).count("alpha quota") for settled in outcomes] == [1, 0, 0, 0, 0, 0]
+    assert used(outcomes) == ["two"] * 6
+
+
+async def test_an_answered_probe_brings_the_key_back(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "PROBE_EVERY_S", 0.2)
+    async with stage(redis_url, only("main", Fail.QUOTA, first=1)) as scene, ledger(tmp_path) as store:
+        await scene.run(ALPHA)
+        await scene.tools.fleet.share(store)
+        await asyncio.sleep(0.25)
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+        await scene.tools.fleet.share(store)
+        assert await store.set_aside_list() == []
+
+
+async def test_a_provider_that_is_no_longer_configured_is_passed_over_and_waited_for(redis_url: str) -> None:
+    async with stage(redis_url) as scene:
+        assert (await scene.run(chain("gone/m", "beta/m"))).state is JobState.SUCCEEDED
+        settled = await scene.run(chain("gone/m"))
+    assert settled.state is JobState.QUEUED
+    assert settled.wait_reason and "no longer configured" in settled.wait_reason
+
+
+async def test_a_chain_that_does_not_fall_back_on_credentials_waits_for_its_lead(redis_url: str) -> None:
+    async with stage(redis_url, only("main", Fail.CREDENTIAL)) as scene:
+        settled = await scene.run(chain("alpha/m", "beta/m", fallback_on=["server"]))
+        assert scene.calls("beta") == 0
+    assert settled.state is JobState.QUEUED
+
+
+async def all_values(redis: Redis) -> str:
+    """Every key and value in the test's Redis, as text."""
+    words: list[object] = []
+    async for key in redis.scan_iter():
+        kind = (await redis.type(key)).decode()
+        read = {"hash": redis.hgetall, "string": redis.get, "set": redis.smembers}[kind]
+        words += [key, await read(key)]
+    return repr(words)
+
+
+@pytest.mark.parametrize("fail", [None, *Fail])
+async def test_no_canary_sings_in_logs_redis_or_attempts(
+    redis_url: str, caplog: pytest.LogCaptureFixture, fail: Fail | None
+) -> None:
+    prompt, secret = "CANARY-PROMPT-93c1", "canary.key.that.fits.no.mask.93c1"
+    caplog.set_level(logging.DEBUG)
+    async with stage(redis_url, {"provider": "alpha", "fail": fail}) as scene:
+        scene.environ["ALPHA_MAIN"] = secret
+        settled = await scene.run(WITH_UNDERSTUDY, prompt=prompt)
+        in_redis = await all_values(scene.redis)
+    assert "understudy:" in in_redis
+    shown = caplog.text + in_redis + repr(settled.attempts) + repr(settled.wait_reason)
+    assert "CANARY-PROMPT" not in shown
+    assert "canary.key" not in shown + json.dumps(settled.progress) + repr(settled.result)
+
+
+async def test_a_provider_that_repeats_the_key_it_refuses_does_not_get_it_stored(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(redis_url) as scene:
+        scene.environ["ALPHA_MAIN"] = "plain.words.as.a.key"
+
+        async def refuse(*_: object) -> tuple[int, dict[str, str], bytes]:
+            return 401, {}, b'{"error":{"message":"plain.words.as.a.key is no key, said CANARY-PROMPT"}}'
+
+        monkeypatch.setattr(scene.tools.client, "send", refuse)
+        settled = await scene.run(ALPHA)
+    assert "plain.words" not in repr(settled) + caplog.text
+    assert "CANARY" not in caplog.text
+
+
+async def test_a_defect_of_ours_is_told_without_quoting(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stage(redis_url) as scene:
+
+        def broken(*_: object) -> None:
+            raise KeyError("CANARY-PROMPT")
+
+        monkeypatch.setattr(scene.tools.client, "send", broken)
+        settled = await scene.run(ALPHA)
+    assert "CANARY" not in repr(settled)
