@@ -8,7 +8,10 @@ model), which is the breaker.
     LimitsUnavailable   Redis cannot be asked; no new call may start
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,6 +23,7 @@ from models import keys
 from models.failure import Scope
 from worker import limits_scripts as scripts
 from worker.coalesce import Coalescer
+from worker.limits_scripts import Script
 
 TOGETHER = 100
 FIRST_COOLDOWN_S = 2.0
@@ -63,12 +67,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns that no answer has ended yet."""
+    """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns that no answer has ended yet.
+
+    `start_ms` and `cost_ms` say what it took of the schedule of requests, to be given back if the call is never made.
+    """
 
     candidate: Candidate
     wait_s: float
     tokens: int
-    streak: int = 0
+    streak: int
+    start_ms: float
+    cost_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ NO_LIMIT = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    script: str
+    script: Script
     keys: tuple[str, ...]
     args: tuple[Any, ...]
 
@@ -116,8 +125,11 @@ class Limiter:
         self._max_wait_ms = round(max_wait_s * 1000)
         self._lease_ms = round(lease_s * 1000)
         self.now_ms = now_ms  # set by tests; None is Redis' own clock
-        self._shas: dict[str, str] = {}
         self._flights: set[tuple[str, str]] = set()
+        self._changes = 0  # of this worker's counts in Redis, under way
+        self._unchanging = _event_that_is_set()
+        self._not_beating = _event_that_is_set()
+        self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
         self._asked: Coalescer[_Command, Any] = Coalescer(self._execute, max_items=TOGETHER, max_delay_s=0.0)
 
     async def reserve(self, candidates: Sequence[Candidate], tokens: int) -> Grant | Refusal:
@@ -126,26 +138,30 @@ class Limiter:
         Refused when our own pacing does not let it start within `max_wait_s`, and while it cools. Raises
         LimitsUnavailable.
         """
-        reply = await self._ask(
-            scripts.RESERVE,
-            [key for candidate in candidates for key in _keys(candidate.deployment)],
-            [self._worker_id, self._max_wait_ms, self._lease_ms, tokens, *_numbers(candidates)],
-        )
-        if reply[0] >= 0:
-            candidate = candidates[reply[0]]
-            self._flights.add((candidate.deployment.account, candidate.deployment.model))
-            return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2])
+        async with self._changing_counts():
+            reply = await self._ask(
+                scripts.RESERVE,
+                [key for candidate in candidates for key in _keys(candidate.deployment)],
+                [self._worker_id, self._max_wait_ms, self._lease_ms, tokens, *_numbers(candidates)],
+            )
+            if reply[0] >= 0:
+                candidate = candidates[reply[0]]
+                flight = (candidate.deployment.account, candidate.deployment.model)
+                self._flights.add(flight)
+                self._granted_meanwhile[flight] += 1
+                return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]))
         hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
         reason = f"{_WORDS[hold]} at {deployment.provider}/{deployment.model}"
         return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
 
     async def release(self, grant: Grant, tokens_used: int | None, *, refused: bool = False) -> None:
         """The call has ended. `tokens_used` corrects the reservation (None keeps it); `refused`: by a rate limit."""
-        await self._give_back(grant, 0, tokens_used - grant.tokens if tokens_used is not None else 0, refused)
+        more_tokens = tokens_used - grant.tokens if tokens_used is not None else 0
+        await self._end(grant, "refused" if refused else "answered", more_tokens)
 
     async def cancel(self, grant: Grant) -> None:
         """The call was never made: give everything back."""
-        await self._give_back(grant, 1, -grant.tokens, refused=True)
+        await self._end(grant, "unmade", -grant.tokens)
 
     async def cool(
         self, deployment: Deployment, scope: Scope, for_s: float | None, reason: str, *, too_fast: bool = False
@@ -180,24 +196,49 @@ class Limiter:
         ]
 
     async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:
-        """Renew the lease of this worker's counts, by (account, model), and mend what a lost message left wrong."""
-        self._flights.update(in_flight)
-        if self._flights:
-            flights = sorted(self._flights)
-            counts = [in_flight.get(flight, 0) for flight in flights]
+        """Renew the lease of this worker's counts, by (account, model), and mend what a lost message left wrong.
+
+        `in_flight` is what the caller knows at this moment. Reservations that are under way are waited for and new
+        ones wait for the beat: a count written beside them would be wrong by those that it does not know.
+        """
+        self._not_beating.clear()
+        try:
+            self._granted_meanwhile.clear()
+            await self._unchanging.wait()
+            self._flights.update(in_flight)
+            counts = {each: in_flight.get(each, 0) + self._granted_meanwhile[each] for each in sorted(self._flights)}
+            if counts:
+                names = [keys.flight(*flight) for flight in counts]
+                await self._ask(scripts.BEAT, names, [self._worker_id, self._lease_ms, *counts.values()])
+                self._flights = {flight for flight, count in counts.items() if count}
+        finally:
+            self._not_beating.set()
+
+    @asynccontextmanager
+    async def _changing_counts(self) -> AsyncIterator[None]:
+        await self._not_beating.wait()
+        self._changes += 1
+        self._unchanging.clear()
+        try:
+            yield
+        finally:
+            self._changes -= 1
+            if not self._changes:
+                self._unchanging.set()
+
+    async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
+        candidate = grant.candidate
+        async with self._changing_counts():
             await self._ask(
-                scripts.BEAT, [keys.flight(*flight) for flight in flights], [self._worker_id, self._lease_ms, *counts]
+                scripts.RELEASE,
+                _keys(candidate.deployment)[:2],
+                [
+                    *(self._worker_id, self._lease_ms, grant.start_ms, grant.cost_ms),
+                    *(how, more_tokens, candidate.tokens_per_minute or 0),
+                ],
             )
 
-    async def _give_back(self, grant: Grant, requests: int, tokens: int, refused: bool) -> None:
-        candidate = grant.candidate
-        await self._ask(
-            scripts.RELEASE,
-            _keys(candidate.deployment)[:2],
-            [self._worker_id, self._lease_ms, requests, tokens, *_numbers([candidate])[:2], int(refused)],
-        )
-
-    async def _ask(self, script: str, names: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _ask(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
         now = "" if self.now_ms is None else self.now_ms
         reply = await self._asked.add(_Command(script, tuple(names), (now, *args)))
         if isinstance(reply, Exception):
@@ -208,9 +249,10 @@ class Limiter:
         """One pipeline for all; a script that Redis lost (a restart, a wipe) is loaded again."""
         try:
             replies = await self._send(commands)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                self._shas.clear()
-                lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if lost:
+                for script in {commands[index].script for index in lost}:
+                    await self._redis.script_load(script.text)
                 for index, reply in zip(lost, await self._send([commands[index] for index in lost]), strict=True):
                     replies[index] = reply
         except (RedisError, OSError) as error:
@@ -218,12 +260,16 @@ class Limiter:
         return replies
 
     async def _send(self, commands: Sequence[_Command]) -> list[Any]:
-        for script in {command.script for command in commands} - self._shas.keys():
-            self._shas[script] = await self._redis.script_load(script)
         async with self._redis.pipeline(transaction=False) as pipeline:
             for command in commands:
-                pipeline.evalsha(self._shas[command.script], len(command.keys), *command.keys, *command.args)
+                pipeline.evalsha(command.script.sha, len(command.keys), *command.keys, *command.args)
             return list(await pipeline.execute(raise_on_error=False))
+
+
+def _event_that_is_set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 _WORDS = {

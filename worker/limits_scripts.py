@@ -3,6 +3,23 @@
 Every script begins with ARGV[1]: the time to use instead, or "".
 """
 
+import hashlib
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Lua, and the name under which Redis keeps it once it was loaded."""
+
+    text: str = field(repr=False, hash=False, compare=False)
+    sha: str
+
+    @classmethod
+    def of(cls, *parts: str) -> "Script":
+        text = "".join(parts)
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
 NOW = """
 local now = tonumber(ARGV[1])
 if not now then
@@ -109,14 +126,14 @@ local function keep(key, last)
 end
 """
 
-RESERVE = (
-    NOW
-    + FLIGHT
-    + SCHEDULES
-    + ACCEPTED
-    + COOLDOWNS
-    + LIFETIME
-    + """
+RESERVE = Script.of(
+    NOW,
+    FLIGHT,
+    SCHEDULES,
+    ACCEPTED,
+    COOLDOWNS,
+    LIFETIME,
+    """
 -- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
 -- ARGV: time, worker, longest wait ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight
 --       (0: no limit).
@@ -179,15 +196,15 @@ if best_streak > 0 then
 end
 return {best, string.format('%.0f', math.ceil(best_start - now)), best_streak, string.format('%.3f', best_start),
   string.format('%.6f', cost)}
-"""
+""",
 )
 
-RELEASE = (
-    NOW
-    + FLIGHT
-    + ACCEPTED
-    + LIFETIME
-    + """
+RELEASE = Script.of(
+    NOW,
+    FLIGHT,
+    ACCEPTED,
+    LIFETIME,
+    """
 -- KEYS: rate, flight. ARGV: time, worker, lease ms, start ms, ms of the schedule that a request took, 'answered',
 -- 'refused' or 'unmade', tokens used more than reserved, tokens/min.
 -- A call that was never made gives its request back, less the part of its share of the schedule that went by: nobody
@@ -206,15 +223,15 @@ local function shift(field, by)
 end
 if ended == 'unmade' then shift('requests', -math.max(cost - math.max(now - start, 0), 0)) end
 if tpm > 0 then shift('tokens', tokens * 60000 / tpm) end
-"""
+""",
 )
 
-COOL = (
-    NOW
-    + SCHEDULES
-    + ACCEPTED
-    + LIFETIME
-    + """
+COOL = Script.of(
+    NOW,
+    SCHEDULES,
+    ACCEPTED,
+    LIFETIME,
+    """
 -- KEYS: cooldown, and the rate that was too high, if that is why.
 -- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason.
 -- Refusals of calls that were under way when the cooldown began do not count as a new one. Returns its end.
@@ -245,26 +262,26 @@ if KEYS[2] then
   end
 end
 return string.format('%.0f', free)
-"""
+""",
 )
 
-ANSWERED = (
-    NOW
-    + """
+ANSWERED = Script.of(
+    NOW,
+    """
 -- KEYS: cooldowns. ARGV: time. A call was answered: what cooled before and has ended is over.
 for _, key in ipairs(KEYS) do
   local free = tonumber(redis.call('HGET', key, 'until') or 0)
   if free <= now then redis.call('DEL', key) end
 end
-"""
+""",
 )
 
-OUTLOOK = (
-    NOW
-    + FLIGHT
-    + SCHEDULES
-    + COOLDOWNS
-    + """
+OUTLOOK = Script.of(
+    NOW,
+    FLIGHT,
+    SCHEDULES,
+    COOLDOWNS,
+    """
 -- KEYS as RESERVE. ARGV: time, horizon ms, tokens of a typical call; then per candidate as RESERVE.
 -- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not).
 local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -290,12 +307,12 @@ for c = 0, #KEYS / 5 - 1 do
   seen[#seen + 1] = math.ceil(cooled_until - now)
 end
 return seen
-"""
+""",
 )
 
-BEAT = (
-    NOW
-    + """
+BEAT = Script.of(
+    NOW,
+    """
 -- KEYS: flights. ARGV: time, worker, lease ms; then this worker's true count for each. Fields of dead workers go.
 local lease_ms = tonumber(ARGV[3])
 for i, key in ipairs(KEYS) do
@@ -308,5 +325,5 @@ for i, key in ipairs(KEYS) do
     end
   end
 end
-"""
+""",
 )
