@@ -274,7 +274,6 @@ class Scene:
     async def _submit(self, source: Path) -> str:
         settings = load_settings(self.folder / "understudy.toml", self.environment, self.folder / ".understudy")
         async with open_store(settings.database_url, settings.data) as store:
-            await store.migrate()
             batch = NewBatch(new_id("batch"))
             await accept(store, settings, source, Shape(), batch, skip_bad=False)
         return batch.id
