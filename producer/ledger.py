@@ -1,6 +1,6 @@
 """The ledger as commands and the client open it: beside whatever works on it now.
 
-NoLedger    there is none, or not of this version; one sentence
+NoLedger    there is none, or nothing in it; one sentence
 UnknownId   nothing is known by this id; one sentence
 """
 
@@ -34,13 +34,11 @@ async def open_ledger(settings: Settings, *, create: bool = False) -> AsyncItera
     if settings.database_url is None and not create and not (settings.data / LEDGER_FILE).exists():
         raise NoLedger(f"nothing was submitted in {settings.data} yet; name another folder with --data")
     async with open_store(settings.database_url, settings.data) as store:
-        if not await store.schema_is_current():
-            raise NoLedger("the database's schema is not that of this version; run `understudy migrate`")
         yield store
 
 
 async def batch_named(store: Store, given: str) -> str:
-    """The id of an existing batch: as given, or the newest one's. Raises UnknownId."""
+    """The id of an existing batch: as given, or the newest one's. Raises UnknownId, NoLedger."""
     if given in NEWEST:
         newest = await store.latest_batch()
         if newest is None:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,11 +46,7 @@ def status(
 
     async def work(settings: Settings, store: Store) -> None:
         if given is None:
-            views = await store.list_batches(limit=limit)
-            if not as_json:
-                show.page().print(show.batches_table(views))
-            for view in views if as_json else ():
-                show.print_json(show.batch_document(view))
+            await _print_batches(store, limit, as_json)
             return
         job = await job_named(store, given)
         if job is not None:
@@ -62,11 +58,24 @@ def status(
     cli.on_ledger(config, data, work)
 
 
-async def job_named(store: Store, given: str) -> dict[str, object] | None:
+async def _print_batches(store: Store, limit: int, as_json: bool) -> None:
+    views = await store.list_batches(limit=limit)
+    if as_json:
+        for view in views:
+            show.print_json(show.batch_document(view))
+    elif views:
+        show.page().print(show.batches_table(views))
+    else:
+        cli.say("no batch was submitted yet")
+
+
+async def job_named(store: Store, given: str) -> dict[str, Any] | None:
+    """What the ledger shows of a job; None when the id is none of a job."""
     return None if given in NEWEST else await store.job_view(given)
 
 
 async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: bool) -> None:
+    """A batch with its retries and what it waits for, for people or as JSON."""
     view = await store.batch_view(batch_id)
     if view is None:
         raise UnknownId(batch_id, "batch")
@@ -125,6 +134,7 @@ async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list
 
 
 async def print_answer(client: Client, job_id: str, as_json: bool) -> int:
+    """Wait for a job and print its answer; returns the exit code."""
     result = await client.wait(job_id)
     assert isinstance(result, JobResult)
     if as_json:
@@ -193,9 +203,10 @@ def attempts(
             limit=limit,
             latest=True,
         )
-        if not as_json:
+        if as_json:
+            for row in rows:
+                show.print_json(row)
+        else:
             show.page().print(show.attempts_table(rows))
-        for row in rows if as_json else ():
-            show.print_json(row)
 
     cli.on_ledger(config, data, work)
