@@ -31,6 +31,7 @@ OUTAGES = (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnava
 """What every part of a worker survives."""
 
 CLAIM_AT_MOST = 100
+START_AT_MOST = 400
 FINISH_AT_MOST = 200
 
 IDLE_WAIT_S = 5.0
@@ -77,7 +78,7 @@ class ClaimLoop:
                 elif not await _unless(stop, self._claim(), then_s=FINISH_CLAIM_S) and not stopping.is_set():
                     if refill is not None and not self._tasks and not await self._refilled(refill):
                         break
-                    await _unless(stop, self._wait_for_tickets())
+                    await _unless(stop, self._wait_for_tickets() if refill is None else self._wait_in_a_burst())
         finally:
             stop.cancel()
 
@@ -134,11 +135,21 @@ class ClaimLoop:
         except redis.exceptions.RedisError:
             await asyncio.sleep(OUTAGE_PAUSE_S)
 
+    async def _wait_in_a_burst(self) -> None:
+        """For tickets, or for the last job to end: then the burst may be over."""
+        waits = [asyncio.create_task(self._wait_for_tickets()), asyncio.create_task(self._all_done())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
     async def _claim(self) -> bool:
         """Turn tickets into running jobs. False when there was nothing to claim."""
         try:
             await self._give_doubtful_back()
-            claimed = await self.bridge.claim(min(self.concurrency - len(self._tasks), CLAIM_AT_MOST))
+            claimed = await self._tickets(min(self.concurrency - len(self._tasks), START_AT_MOST))
         except OUTAGES as outage:
             log.warning("Nothing new is claimed, a store is away: %s", type(outage).__name__)
             return False
@@ -152,6 +163,15 @@ class ClaimLoop:
             # done, cancelled, paused or claimed elsewhere: the ledger said no
             self._spawn(self._finish_ticket(job_id))
         return True
+
+    async def _tickets(self, wanted: int) -> list[str]:
+        """Up to so many tickets, in scripts that hold Redis up for a moment only, to be started by one commit."""
+        claimed = more = await self.bridge.claim(min(wanted, CLAIM_AT_MOST))
+        with suppress(redis.exceptions.RedisError):
+            while len(more) == CLAIM_AT_MOST and len(claimed) < wanted:
+                more = await self.bridge.claim(min(wanted - len(claimed), CLAIM_AT_MOST))
+                claimed = claimed + more
+        return claimed
 
     async def _start(self, claimed: list[str]) -> list[StartedJob]:
         try:
