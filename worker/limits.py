@@ -246,23 +246,25 @@ class Limiter:
         return reply
 
     async def _execute(self, commands: Sequence[_Command]) -> list[Any]:
-        """One pipeline for all; a script that Redis lost (a restart, a wipe) is loaded again."""
+        """One pipeline for all; scripts that Redis does not have (a restart, a wipe) are sent whole, and it keeps them."""
         try:
             replies = await self._send(commands)
             lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if lost:
-                for script in {commands[index].script for index in lost}:
-                    await self._redis.script_load(script.text)
-                for index, reply in zip(lost, await self._send([commands[index] for index in lost]), strict=True):
+                again = await self._send([commands[index] for index in lost], whole=True)
+                for index, reply in zip(lost, again, strict=True):
                     replies[index] = reply
         except (RedisError, OSError) as error:
             raise LimitsUnavailable(f"the limits in Redis cannot be read: {type(error).__name__}") from error
         return replies
 
-    async def _send(self, commands: Sequence[_Command]) -> list[Any]:
+    async def _send(self, commands: Sequence[_Command], *, whole: bool = False) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.evalsha(command.script.sha, len(command.keys), *command.keys, *command.args)
+            for script, names, args in ((command.script, command.keys, command.args) for command in commands):
+                if whole:
+                    pipeline.eval(script.text, len(names), *names, *args)
+                else:
+                    pipeline.evalsha(script.sha, len(names), *names, *args)
             return list(await pipeline.execute(raise_on_error=False))
 
 

@@ -72,6 +72,7 @@ ACCEPTED = """
 -- Calls that were not refused, weighed by how long before the latest start they began: `short` with a time constant of
 -- 5 s, `long` of 60 s, for limits of a few calls a minute. `_since` is when each sum began. A call counts from its
 -- start, so that a refusal finds those that are still under way counted; a refused one is taken out with its weight.
+-- `open_end` is 1 when the latest start itself was refused.
 local SHORT, LONG = 5000, 60000
 local function accepted_until(key)
   local known = redis.call('HMGET', key, 'latest', 'short', 'short_since', 'long', 'long_since')
@@ -86,7 +87,7 @@ local function count_accepted(key, start)
   local past, ours = at - (latest or start), at - start
   redis.call('HSET', key, 'latest', at, 'short_since', short_since, 'long_since', long_since,
     'short', short * math.exp(-past / SHORT) + math.exp(-ours / SHORT),
-    'long', long * math.exp(-past / LONG) + math.exp(-ours / LONG))
+    'long', long * math.exp(-past / LONG) + math.exp(-ours / LONG), 'open_end', 0)
 end
 local function count_refused(key, start)
   local latest, short, short_since, long, long_since = accepted_until(key)
@@ -94,13 +95,17 @@ local function count_refused(key, start)
   if start >= short_since then short = math.max(short - math.exp((start - latest) / SHORT), 0) end
   if start >= long_since then long = math.max(long - math.exp((start - latest) / LONG), 0) end
   redis.call('HSET', key, 'short', short, 'long', long)
+  if start > latest - 1 then redis.call('HSET', key, 'open_end', 1) end
 end
--- Requests per minute that were accepted until the latest start; nil when too few were to tell. Half a call less:
--- the sum was taken just after a call, and not at any moment.
+-- Requests per minute that were accepted until the latest start; nil when too few were to tell. The sum of a steady
+-- rate is half a call too large just after an accepted call and half a call too small just before one.
 local function accepted_per_minute(key)
   local latest, short, short_since, long, long_since = accepted_until(key)
+  local half = redis.call('HGET', key, 'open_end') == '1' and 0.5 or -0.5
   local function rate(sum, since, constant)
-    return 60000 * (sum - 0.5) / (constant * (1 - math.exp(-math.max(latest - since, 1000) / constant)))
+    local span = latest - since
+    if span > 1000 then sum = sum + half end
+    return 60000 * sum / (constant * (1 - math.exp(-math.max(span, 1000) / constant)))
   end
   if latest and short >= 3 then return rate(short, short_since, SHORT) end
   if latest and long >= 1.5 then return rate(long, long_since, LONG) end
@@ -207,22 +212,24 @@ RELEASE = Script.of(
     """
 -- KEYS: rate, flight. ARGV: time, worker, lease ms, start ms, ms of the schedule that a request took, 'answered',
 -- 'refused' or 'unmade', tokens used more than reserved, tokens/min.
--- A call that was never made gives its request back, less the part of its share of the schedule that went by: nobody
--- can use that any more.
+-- A call that was never made gives its request back, less the part of its share of the schedule that went by, and
+-- less what later calls that wait for their start have passed over: nobody can use that any more.
 local rate, start, cost, ended = KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local tokens, tpm = tonumber(ARGV[7]), tonumber(ARGV[8])
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
 if redis.call('EXISTS', rate) == 0 then return end
 if ended ~= 'answered' then count_refused(rate, start) end
-local function shift(field, by)
-  local free = tonumber(redis.call('HGET', rate, field))
-  if free and by ~= 0 then
-    redis.call('HSET', rate, field, free + by)
-    keep(rate, free + by)
-  end
+local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest')
+local requests_free, tokens_free, latest = tonumber(known[1]), tonumber(known[2]), tonumber(known[3]) or 0
+if ended == 'unmade' and requests_free then
+  local back = math.max(cost - math.max(now - start, 0), 0)
+  local passed = start < latest - 0.001 and latest + cost or 0
+  redis.call('HSET', rate, 'requests', math.min(requests_free, math.max(requests_free - back, passed)))
 end
-if ended == 'unmade' then shift('requests', -math.max(cost - math.max(now - start, 0), 0)) end
-if tpm > 0 then shift('tokens', tokens * 60000 / tpm) end
+if tpm > 0 and tokens ~= 0 and tokens_free then
+  redis.call('HSET', rate, 'tokens', tokens_free + tokens * 60000 / tpm)
+  keep(rate, tokens_free + tokens * 60000 / tpm)
+end
 """,
 )
 

@@ -112,12 +112,12 @@ async def main(url: str) -> None:
         for per_minute in (6, 60, 600, 6_000):
             await connection.flushdb()
             limiter = Limiter(connection, "simulated")
-            simulation = Simulation(limiter, StrictServer(per_minute), slots=60)
+            simulation = Simulation(limiter, StrictServer(per_minute), slots=40)
             first = await simulation.run_until(120)
             later = await simulation.run_until(600)
-            print(
+            sys.stdout.write(
                 f"{per_minute:>5}/min: first 2 minutes {first.used:.1%} used, {first.refused:.1%} refused;"
-                f" the next 8 {later.used:.1%}, {later.refused:.1%}"
+                f" the next 8 {later.used:.1%}, {later.refused:.1%}\n"
             )
 
 

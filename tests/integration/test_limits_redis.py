@@ -1,0 +1,188 @@
+"""The limiter on a real server: scripts that were lost, a server that refuses, several workers, a strict provider."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+from limiter_simulation import BEGIN_MS, Simulation, StrictServer
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from models import keys
+from models.failure import Scope
+from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, LimitsUnavailable, Refusal
+
+DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
+LIMITED = Candidate(DEPLOYMENT, requests_per_minute=6_000, tokens_per_minute=6_000_000, max_in_flight=50)
+
+
+@pytest.fixture
+async def connection(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def limiter(connection: redis.asyncio.Redis) -> Limiter:
+    return Limiter(connection, "w1")
+
+
+async def test_a_call_is_reserved_answered_and_released(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    grant = await limiter.reserve([LIMITED], 100)
+    assert isinstance(grant, Grant)
+    assert grant.wait_s == 0
+    await limiter.release(grant, 70)
+    await limiter.answered(grant)
+    await limiter.beat({})
+    flight = await connection.hgetall(keys.flight("alpha:main", "large"))
+    assert flight[b"w1"].startswith(b"0|")
+
+
+@pytest.mark.parametrize("loss", ["SCRIPT FLUSH", "FLUSHALL"])
+async def test_lost_scripts_are_loaded_again_in_the_middle_of_work(
+    limiter: Limiter, connection: redis.asyncio.Redis, loss: str
+) -> None:
+    async def call_again_and_again() -> None:
+        for _ in range(20):
+            grant = await limiter.reserve([Candidate(DEPLOYMENT)], 100)
+            assert isinstance(grant, Grant)
+            await limiter.release(grant, 70)
+
+    async def lose_them() -> None:
+        for _ in range(20):
+            await connection.execute_command(loss)
+
+    await asyncio.gather(lose_them(), *(call_again_and_again() for _ in range(200)))
+
+
+async def test_a_redis_that_is_away_says_so() -> None:
+    async with redis.asyncio.Redis(unix_socket_path="/nonexistent/redis.sock", retry=Retry(NoBackoff(), 0)) as nowhere:
+        limiter = Limiter(nowhere, "w1")
+        with pytest.raises(LimitsUnavailable, match="the limits in Redis cannot be read: ConnectionError"):
+            await limiter.reserve([LIMITED], 100)
+        with pytest.raises(LimitsUnavailable):
+            await limiter.cool(DEPLOYMENT, Scope.MODEL, 1.0, "429")
+        with pytest.raises(LimitsUnavailable):
+            await limiter.beat({("alpha:main", "large"): 1})
+        with pytest.raises(LimitsUnavailable):
+            await limiter.outlook([LIMITED], 2.0)
+
+
+async def test_a_full_memory_says_so_and_passes(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    await limiter.reserve([LIMITED], 100)
+    await connection.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(LimitsUnavailable):
+            await limiter.reserve([LIMITED], 100)
+    finally:
+        await connection.config_set("maxmemory", "0")
+    assert isinstance(await limiter.reserve([LIMITED], 100), Grant)
+
+
+async def test_a_replica_says_so_and_passes(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    await limiter.reserve([LIMITED], 100)
+    await connection.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(LimitsUnavailable):
+            await limiter.reserve([LIMITED], 100)
+    finally:
+        await connection.execute_command("REPLICAOF", "NO", "ONE")
+    assert isinstance(await limiter.reserve([LIMITED], 100), Grant)
+
+
+async def test_workers_together_keep_to_what_may_be_in_flight(redis_url: str) -> None:
+    limited = Candidate(DEPLOYMENT, max_in_flight=7)
+    now, most, calls = 0, 0, 0
+
+    async def work(limiter: Limiter) -> None:
+        nonlocal now, most, calls
+        for _ in range(10):
+            while isinstance(grant := await limiter.reserve([limited], 10), Refusal):
+                assert grant.hold is Hold.IN_FLIGHT
+                await asyncio.sleep(0.001)
+            now += 1
+            calls += 1
+            most = max(most, now)
+            await asyncio.sleep(0.001)
+            now -= 1
+            await limiter.release(grant, 10)
+
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        workers = [Limiter(connection, f"w{number}") for number in range(4)]
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(work(worker) for worker in workers for _ in range(10)))
+        flight = await connection.hvals(keys.flight("alpha:main", "large"))
+    assert (calls, most) == (400, 7)
+    assert all(count.startswith(b"0|") for count in flight)
+
+
+async def test_workers_together_keep_to_the_rate(redis_url: str) -> None:
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        workers = [Limiter(connection, f"w{number}") for number in range(5)]
+        for worker in workers:
+            worker.now_ms = BEGIN_MS
+        replies = await asyncio.gather(
+            *(worker.reserve([Candidate(DEPLOYMENT, 600)], 10) for worker in workers for _ in range(20))
+        )
+    waits = sorted(reply.wait_s for reply in replies if isinstance(reply, Grant))
+    assert waits == pytest.approx([0.0] * 10 + [0.1 * number for number in range(1, 11)])
+
+
+async def test_beats_amid_calls_never_lose_one(redis_url: str) -> None:
+    """The counts that a beat writes are those of the moment at which it writes them."""
+    held: list[Grant] = []
+
+    async def hold_some(limiter: Limiter) -> None:
+        for number in range(60):
+            grant = await limiter.reserve([Candidate(DEPLOYMENT)], 10)
+            assert isinstance(grant, Grant)
+            held.append(grant)
+            if number % 3:
+                await limiter.release(held.pop(), 10)
+
+    async def beat(limiter: Limiter, work: "asyncio.Future[list[None]]") -> None:
+        while not work.done():
+            await limiter.beat({("alpha:main", "large"): len(held)})
+            await asyncio.sleep(0)
+
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        limiter = Limiter(connection, "w1")
+        work = asyncio.gather(*(hold_some(limiter) for _ in range(20)))
+        await beat(limiter, work)
+        await work
+        (count,) = await connection.hvals(keys.flight("alpha:main", "large"))
+    assert int(count.split(b"|")[0]) == len(held) == 400
+
+
+@pytest.mark.parametrize("per_minute", [600, 6_000])
+async def test_a_limit_that_nobody_told_is_found_and_used(
+    limiter: Limiter, connection: redis.asyncio.Redis, per_minute: int
+) -> None:
+    use = await Simulation(limiter, StrictServer(per_minute), slots=40).run_until(120)
+    assert use.used >= 0.85
+    assert use.refused <= 0.05
+
+
+async def test_a_slow_limit_is_used_too(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    simulation = Simulation(limiter, StrictServer(60), slots=40)
+    await simulation.run_until(60)
+    use = await simulation.run_until(600)
+    assert use.used >= 0.75
+    assert use.refused <= 0.08
+
+
+async def test_a_limit_that_rises_or_falls_tenfold_is_found_again(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    server = StrictServer(600)
+    simulation = Simulation(limiter, server, slots=40)
+    await simulation.run_until(60)
+    server.per_minute = 6_000
+    await simulation.run_until(60 + 90)
+    assert (await simulation.run_until(60 + 90 + 60)).used >= 0.8
+    server.per_minute = 600
+    await simulation.run_until(210 + 30)
+    use = await simulation.run_until(210 + 30 + 60)
+    assert use.used >= 0.85
+    assert use.refused <= 0.05
