@@ -4,9 +4,9 @@
 |---|---|---|---|
 | understudy:planner | string, TTL | planner | id of the worker that plans now |
 | understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
-| understudy:rate:<account>:<model> | hash | limiter | virtual schedules (GCRA) of requests and tokens |
+| understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted lately, learned rate |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
-| understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, reason |
+| understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 """
 
 from models.state import Priority

@@ -246,7 +246,7 @@ class Limiter:
         return reply
 
     async def _execute(self, commands: Sequence[_Command]) -> list[Any]:
-        """One pipeline for all; scripts that Redis does not have (a restart, a wipe) are sent whole, and it keeps them."""
+        """One pipeline for all; a script that Redis lost (a restart, a wipe) is sent whole, and it keeps it."""
         try:
             replies = await self._send(commands)
             lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
