@@ -16,6 +16,7 @@ CACHED = (
 )
 CACHE_WRITES = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
 REASONING = ("reasoning_tokens", "thinking_tokens")
+NUMBERS = (int, float)
 
 
 def read_usage(raw: Any, call: Call) -> Usage:
@@ -62,9 +63,18 @@ def _details(raw: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _anywhere(raw: Mapping[str, Any], details: tuple[str, ...], names: tuple[str, ...]) -> int:
     """The largest of a count's spellings: a provider that sends several leaves the others at 0."""
-    return max(_count(place, *names) for place in (raw, *(_details(raw, (name,)) for name in details)))
+    most = _count(raw, *names)
+    for name in details:
+        place = raw.get(name)
+        if isinstance(place, dict):
+            most = max(most, _count(place, *names))
+    return most
 
 
 def _count(place: Mapping[str, Any], *names: str) -> int:
-    values = [place.get(name) for name in names]
-    return max((int(value) for value in values if isinstance(value, int | float) and value > 0), default=0)
+    most = 0
+    for name in names:
+        value = place.get(name)
+        if isinstance(value, NUMBERS) and value > most:
+            most = int(value)
+    return most
