@@ -4,7 +4,7 @@
 |---|---|---|---|
 | understudy:planner | string, TTL | planner | id of the worker that plans now |
 | understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
-| understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted lately, learned rate |
+| understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted, learned rate |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 """
