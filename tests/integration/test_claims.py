@@ -1,0 +1,351 @@
+"""The claim loop with a real queue and a real ledger: every claimed job is settled, whatever else breaks."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger_help import new_jobs, new_worker, state_of
+from run_help import PROMPT, Stage, chain, stage
+
+from models import tickets
+from models.records import NewJob, Settled, StartedJob
+from models.state import JobState, Priority
+from models.store import Store, StoreUnavailable, open_store
+from worker.claims import ClaimLoop
+from worker.planner import Planner
+from worker.rq_bridge import Bridge
+
+pytestmark = pytest.mark.timeout(40)
+
+ALPHA = chain("alpha/m")
+SUSPECT = 2
+
+
+async def jobs_for(store: Store, count: int) -> list[NewJob]:
+    body = json.dumps({"messages": [{"role": "user", "content": PROMPT}]})
+    return [replace(job, body=body) for job in await new_jobs(store, count, ALPHA)]
+
+
+@dataclass
+class Floor:
+    """A worker's claim loop at work, and what surrounds it."""
+
+    scene: Stage
+    store: Store
+    bridge: Bridge
+    loop: ClaimLoop
+    stopping: asyncio.Event
+    hurry: asyncio.Event
+
+    async def submit(self, count: int) -> list[str]:
+        jobs = await jobs_for(self.store, count)
+        await self.store.add_single(jobs)
+        await self.stage(jobs)
+        return [each.id for each in jobs]
+
+    async def stage(self, jobs: Sequence[NewJob]) -> None:
+        await tickets.stage(self.scene.redis, [(each.id, Priority.BULK) for each in jobs])
+
+    async def states(self, ids: Sequence[str]) -> list[JobState]:
+        return [await state_of(self.store, each) for each in ids]
+
+    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(15):
+            while not await holds():
+                await asyncio.sleep(0.01)
+
+    async def until_all(self, ids: Sequence[str], state: JobState) -> None:
+        async def holds() -> bool:
+            return set(await self.states(ids)) == {state}
+
+        await self.until(holds)
+
+    async def until_in_flight(self, count: int) -> None:
+        async def holds() -> bool:
+            return bool(self.scene.mock.stats()["in_flight"] == count)
+
+        await self.until(holds)
+
+
+@asynccontextmanager
+async def floor(
+    redis_url: str, folder: Path, *rules: dict[str, Any], concurrency: int = 10, **more: Any
+) -> AsyncIterator[Floor]:
+    async with stage(redis_url, *rules, **more) as scene, open_store(None, folder) as store:
+        worker_id = await new_worker(store)
+        async with Bridge(scene.redis, worker_id, time.time) as bridge:
+            loop = ClaimLoop(worker_id, bridge, store, scene.tools, concurrency)
+            here = Floor(scene, store, bridge, loop, asyncio.Event(), asyncio.Event())
+            running = asyncio.create_task(loop.run(here.stopping))
+            try:
+                yield here
+            finally:
+                here.stopping.set()
+                await running
+                await loop.drain(0.0, here.hurry)
+
+
+class Outage:
+    """A method of the store that is away for a number of calls."""
+
+    def __init__(self, method: Callable[..., Awaitable[Any]], times: int, after_commit: bool = False) -> None:
+        self.method, self.times, self.after_commit = method, times, after_commit
+
+    async def __call__(self, *words: Any) -> Any:
+        if self.times <= 0:
+            return await self.method(*words)
+        self.times -= 1
+        if self.after_commit:
+            await self.method(*words)
+        raise StoreUnavailable("the database went away")
+
+
+async def test_one_slot_is_enough_for_any_number_of_jobs(redis_url: str, tmp_path: Path) -> None:
+    async with floor(redis_url, tmp_path, concurrency=1) as here:
+        await here.until_all(await here.submit(60), JobState.SUCCEEDED)
+
+
+async def test_no_more_calls_than_slots(redis_url: str, tmp_path: Path) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 0.05}, concurrency=4) as here:
+        await here.until_all(await here.submit(30), JobState.SUCCEEDED)
+        assert here.scene.mock.stats()["peak_in_flight"] == 4
+
+
+async def test_a_result_is_committed_before_rq_is_told(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[JobState]] = []
+    async with floor(redis_url, tmp_path) as here:
+        finish = here.bridge.finish
+
+        async def watched(ids: Sequence[str]) -> None:
+            told.append(await here.states(ids))
+            await finish(ids)
+
+        monkeypatch.setattr(here.bridge, "finish", watched)
+        await here.until_all(await here.submit(20), JobState.SUCCEEDED)
+    assert {state for states in told for state in states} == {JobState.SUCCEEDED}
+
+
+async def test_paid_answers_are_held_while_the_ledger_is_away(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with floor(redis_url, tmp_path) as here:
+        monkeypatch.setattr(here.store, "settle", Outage(here.store.settle, times=2))
+        await here.until_all(await here.submit(5), JobState.SUCCEEDED)
+        assert here.scene.calls("alpha") == 5
+
+
+async def test_a_claim_whose_commit_was_not_confirmed_runs_all_the_same(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with floor(redis_url, tmp_path) as here:
+        monkeypatch.setattr(here.store, "start", Outage(here.store.start, times=1, after_commit=True))
+        jobs = await jobs_for(here.store, 3)
+        await here.store.add_single(jobs)
+        await here.stage(jobs)
+        await here.until_all([each.id for each in jobs], JobState.RUNNING)
+        await here.until_all([each.id for each in jobs], JobState.QUEUED)
+        await here.stage(jobs)
+        await here.until_all([each.id for each in jobs], JobState.SUCCEEDED)
+        assert here.scene.calls("alpha") == 3
+
+
+async def test_an_outage_between_claim_and_chain_puts_the_job_back(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with floor(redis_url, tmp_path) as here:
+        jobs = await jobs_for(here.store, 1)
+        await here.store.add_single(jobs)
+        monkeypatch.setattr(here.store, "get_chain", Outage(here.store.get_chain, times=1))
+        await here.stage(jobs)
+
+        async def was_put_back() -> bool:
+            view = await here.store.job_view(jobs[0].id)
+            return view is not None and view["wait_reason"] == "the ledger was away"
+
+        await here.until(was_put_back)
+        await here.stage(jobs)
+        await here.until_all([jobs[0].id], JobState.SUCCEEDED)
+
+
+async def test_an_outcome_that_cannot_be_written_takes_no_neighbour_along(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with floor(redis_url, tmp_path) as here:
+        jobs = await jobs_for(here.store, 8)
+        settle = here.store.settle
+
+        async def picky(worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
+            if any(each.job_id == jobs[3].id and each.attempts for each in outcomes):
+                raise TypeError("CANARY: Integer exceeds 64-bit range")
+            return await settle(worker_id, outcomes)
+
+        monkeypatch.setattr(here.store, "settle", picky)
+        await here.store.add_single(jobs)
+        await here.stage(jobs)
+        others = [each.id for each in jobs if each is not jobs[3]]
+        await here.until_all(others, JobState.SUCCEEDED)
+        await here.until_all([jobs[3].id], JobState.FAILED)
+    assert "CANARY" not in caplog.text
+
+
+async def test_a_job_that_cannot_even_be_read_fails_and_holds_no_slot(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with floor(redis_url, tmp_path, concurrency=1) as here:
+        broken, fine = await jobs_for(here.store, 2)
+        await here.store.add_single([replace(broken, body='{"CANARY"'), fine])
+        await here.stage([broken, fine])
+        await here.until_all([broken.id], JobState.FAILED)
+        await here.until_all([fine.id], JobState.SUCCEEDED)
+    assert "CANARY" not in caplog.text
+
+
+async def test_an_owners_cancel_stops_the_call(redis_url: str, tmp_path: Path) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 30}, timeout_s=60) as here:
+        ids = await here.submit(3)
+        await here.until_in_flight(3)
+        await here.store.cancel_job(ids[1])
+        for job_id in await here.store.cancelled_running():
+            here.loop.cancel(job_id)
+        await here.until_all([ids[1]], JobState.CANCELLED)
+        await here.until_in_flight(2)
+        assert sum(here.loop.calls_in_flight().values()) == 2
+        assert here.loop.calls_in_flight().keys() == {("alpha:main", "m")}
+
+
+async def test_draining_lets_calls_finish_within_the_grace(redis_url: str, tmp_path: Path) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 0.5}, timeout_s=9) as here:
+        ids = await here.submit(6)
+        await here.until_in_flight(6)
+        here.stopping.set()
+        await here.loop.drain(10.0, here.hurry)
+        assert set(await here.states(ids)) == {JobState.SUCCEEDED}
+
+
+async def test_draining_gives_the_rest_back_unharmed_when_the_grace_ends(redis_url: str, tmp_path: Path) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 60}, timeout_s=90) as here:
+        ids = await here.submit(6)
+        await here.until_in_flight(6)
+        here.stopping.set()
+        began = time.monotonic()
+        await here.loop.drain(3.0, here.hurry)
+        assert time.monotonic() - began < 3.0
+        assert set(await here.states(ids)) == {JobState.QUEUED}
+        assert here.loop.runs == {}
+
+
+async def test_in_a_hurry_nothing_is_waited_for(redis_url: str, tmp_path: Path) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 60}, timeout_s=90) as here:
+        ids = await here.submit(2)
+        await here.until_in_flight(2)
+        here.stopping.set()
+        here.hurry.set()
+        began = time.monotonic()
+        await here.loop.drain(30.0, here.hurry)
+        assert time.monotonic() - began < 2.0
+        assert set(await here.states(ids)) == {JobState.QUEUED}
+
+
+async def test_a_ledger_that_stays_away_does_not_keep_a_worker_from_ending(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with floor(redis_url, tmp_path) as here:
+        monkeypatch.setattr(here.store, "settle", Outage(here.store.settle, times=10**6))
+        await here.submit(2)
+        await here.until_in_flight(0)
+
+        async def both_answered() -> bool:
+            return here.scene.calls("alpha") == 2
+
+        await here.until(both_answered)
+        here.stopping.set()
+        began = time.monotonic()
+        await here.loop.drain(3.0, here.hurry)
+        assert time.monotonic() - began < 3.5
+    assert "2 jobs whose outcome was not committed" in caplog.text
+
+
+async def test_a_claim_that_hangs_does_not_hold_up_the_end(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with floor(redis_url, tmp_path) as here:
+
+        async def hang(_: int) -> list[str]:
+            await asyncio.Event().wait()
+            return []
+
+        monkeypatch.setattr(here.bridge, "claim", hang)
+        await here.submit(1)
+        running = asyncio.create_task(here.loop.run(here.stopping))
+        await asyncio.sleep(0.1)
+        here.stopping.set()
+        async with asyncio.timeout(2.0):
+            await running
+
+
+async def test_suspects_run_one_at_a_time_and_only_one_is_held(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    async with floor(redis_url, tmp_path, {"latency_s": 0.05}) as here:
+        start = here.store.start
+
+        async def suspicious(worker_id: str, ids: Sequence[str]) -> list[StartedJob]:
+            return [replace(job, crashes=SUSPECT) for job in await start(worker_id, ids)]
+
+        monkeypatch.setattr(here.store, "start", suspicious)
+        client = here.scene.tools.client
+        send = client.send
+
+        async def counted(*words: Any) -> Any:
+            held.append((await here.states(ids)).count(JobState.RUNNING))
+            return await send(*words)
+
+        monkeypatch.setattr(client, "send", counted)
+        jobs = await jobs_for(here.store, 6)
+        ids = [each.id for each in jobs]
+        await here.store.add_single(jobs)
+        await here.stage(jobs)
+        await here.until_all(ids, JobState.SUCCEEDED)
+    assert held == [1] * 6
+
+
+async def test_a_job_that_this_worker_runs_twice_after_a_lost_lease_is_settled_once(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    async with floor(redis_url, tmp_path, {"latency_s": 0.4}, timeout_s=9) as here:
+        jobs = await jobs_for(here.store, 1)
+        await here.store.add_single(jobs)
+        await here.stage(jobs)
+        await here.until_in_flight(1)
+        await here.store.give_back(here.loop.worker_id, [jobs[0].id])
+        await here.stage(jobs)
+        await here.until_in_flight(2)
+        await here.until_all([jobs[0].id], JobState.SUCCEEDED)
+        await here.until_in_flight(0)
+        assert here.loop.runs == {}
+    assert caplog.text == ""
+
+
+async def test_a_burst_ends_when_nothing_is_left(redis_url: str, tmp_path: Path) -> None:
+    async with stage(redis_url) as scene, open_store(None, tmp_path) as store:
+        worker_id = await new_worker(store)
+        async with Bridge(scene.redis, worker_id, time.time) as bridge:
+            loop = ClaimLoop(worker_id, bridge, store, scene.tools, 10)
+            jobs = await jobs_for(store, 25)
+            await store.add_single(jobs)
+            planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter)
+            async with asyncio.timeout(10):
+                await loop.run(asyncio.Event(), refill=planner.pass_once)
+            await loop.drain(5.0, asyncio.Event())
+        assert {await state_of(store, each.id) for each in jobs} == {JobState.SUCCEEDED}
