@@ -199,7 +199,7 @@ if best_streak > 0 then
     if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, 'probe', best_start) end
   end
 end
-return {best, string.format('%.0f', math.ceil(best_start - now)), best_streak, string.format('%.3f', best_start),
+return {best, string.format('%.3f', best_start - now), best_streak, string.format('%.3f', best_start),
   string.format('%.6f', cost)}
 """,
 )

@@ -344,6 +344,14 @@ class TestCooldowns:
         await fleet.grant(candidate())
         await fleet.grant(candidate())
 
+    async def test_refusals_without_a_hint_amid_a_hinted_cooldown_change_nothing(self, fleet: Fleet) -> None:
+        for _ in range(3):
+            await fleet.one.cool(candidate().deployment, Scope.MODEL, 1.0, "429")
+            await fleet.one.cool(candidate().deployment, Scope.MODEL, None, "429")
+            fleet.after_s(1)
+        await fleet.grant(candidate())
+        await fleet.grant(candidate())
+
     async def test_an_answer_does_not_end_a_cooldown_that_began_after_its_call(self, fleet: Fleet) -> None:
         await fleet.one.cool(candidate().deployment, Scope.MODEL, 1.0, "429")
         fleet.after_s(1)
