@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from stage_hands import Mock, Scene, digest
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
 OUTAGE_S = 12.0
-REFUSALS = ["rate_limit_no_hint", "unavailable", "server", "drop"]
+DOWN = ["unavailable", "server", "drop"]
 OUTAGE = """
 [answers]
 latency_s = 0.1
@@ -28,7 +29,7 @@ def prompts_for_both(scene: Scene, each: int) -> Path:
     return both
 
 
-@pytest.mark.parametrize("fail", REFUSALS)
+@pytest.mark.parametrize("fail", DOWN)
 def test_an_outage_fails_no_job_of_a_chain_of_one_step_and_delays_nobody_else(
     scene: Scene, providers: Callable[[str], Mock], fail: str
 ) -> None:
@@ -47,3 +48,18 @@ def test_an_outage_fails_no_job_of_a_chain_of_one_step_and_delays_nobody_else(
     assert len(scene.lines()) == 300
     answered = mock.times_answered()
     assert all(answered[digest(f"a-prompt {number}")] == 1 for number in range(150))
+
+
+def test_a_provider_that_refuses_everything_for_a_while_fails_no_job_and_is_used_again(
+    scene: Scene, providers: Callable[[str], Mock]
+) -> None:
+    mock = providers("[answers]\nlatency_s = 0.1\n")
+    scene.configure(mock, concurrency=10)
+    run = scene.run(scene.write_prompts(500))
+    run.until(lambda: mock.answered() >= 100, "some prompts are answered")
+    refusing = {"rules": [{"between": [0.0, 6.0], "fail": "rate_limit_no_hint"}], "answers": {"latency_s": 0.1}}
+    httpx.post(f"{mock.url}/config", json=refusing).raise_for_status()
+    assert run.exit_code(90.0) == 0, run.said
+    assert scene.ledger.states() == {"succeeded": 500}
+    assert mock.stats()["providers"]["alpha"]["statuses"]["429"] >= 1
+    assert set(mock.times_answered().values()) == {1}
