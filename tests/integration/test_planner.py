@@ -1,0 +1,245 @@
+"""What the planner puts into a real Redis for a real ledger: what can start soon, and what was lost, again."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back
+from run_help import Stage, chain, stage
+
+from models.chain import Chain
+from models.failure import FailureClass, Scope
+from models.ids import new_id
+from models.records import NewBatch
+from models.secrets import fingerprint
+from models.setaside import ALL_MODELS
+from models.state import Priority
+from models.store import Store, open_store
+from models.tickets import staged_ids, unstage
+from worker.limits import Deployment
+from worker.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
+
+ALPHA, BETA = chain("alpha/m"), chain("beta/m")
+A_DAY_S = 86_400.0
+
+
+class Ahead:
+    """Monotonic time that a test can move."""
+
+    def __init__(self) -> None:
+        self.by_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.by_s
+
+
+@dataclass
+class Desk:
+    """A planner with its stores."""
+
+    scene: Stage
+    store: Store
+    planner: Planner
+    worker: str
+    ahead: Ahead
+
+    async def batch(self, of: Chain, count: int, **fields: Any) -> list[str]:
+        batch_id = new_id("batch")
+        expires_at = time.time() + HOUR_S
+        await self.store.create_batch(NewBatch(batch_id, **{"expires_at": expires_at, **fields}))
+        jobs = await new_jobs(self.store, count, of, priority=fields.get("priority", Priority.BULK))
+        await self.store.add_jobs(batch_id, jobs)
+        await self.store.open_batch(batch_id, count)
+        return [batch_id, *(each.id for each in jobs)]
+
+    async def staged(self, priority: Priority = Priority.BULK) -> list[str]:
+        return (await staged_ids(self.scene.redis))[priority.queue]
+
+    async def cool(self, provider: str, for_s: float) -> None:
+        deployment = Deployment(provider, "m", "main", f"{provider}:main")
+        await self.scene.tools.limiter.cool(deployment, Scope.MODEL, for_s, "rate_limit")
+
+    async def take_all(self) -> None:
+        """As workers do: the tickets leave the queues."""
+        for ids in (await staged_ids(self.scene.redis)).values():
+            await unstage(self.scene.redis, ids)
+
+
+@asynccontextmanager
+async def desk(redis_url: str, folder: Path, **alpha: Any) -> AsyncIterator[Desk]:
+    async with stage(redis_url, **alpha) as scene, open_store(None, folder) as store:
+        ahead = Ahead()
+        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, ahead)
+        await planner.pass_once()
+        yield Desk(scene, store, planner, await new_worker(store), ahead)
+
+
+def seen(here: Desk) -> str:
+    """The fingerprint of alpha's secret."""
+    return fingerprint(here.scene.environ["ALPHA_MAIN"])
+
+
+def belonging(ids: Sequence[str], batch: Sequence[str]) -> int:
+    return len(set(ids) & set(batch))
+
+
+async def test_each_job_gets_one_ticket_in_the_queue_of_its_priority(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *bulk = await here.batch(ALPHA, 3)
+        _, *normal = await here.batch(ALPHA, 2, priority=Priority.NORMAL)
+        assert await here.planner.pass_once() == 5
+        assert await here.planner.pass_once() == 0
+        assert sorted(await here.staged()) == sorted(bulk)
+        assert sorted(await here.staged(Priority.NORMAL)) == sorted(normal)
+
+
+async def test_redis_stays_small_whatever_the_backlog(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        await here.batch(ALPHA, 10_000)
+        for _ in range(5):
+            await here.planner.pass_once()
+        assert len(await here.staged()) == STAGED_BOUNDS[0]
+
+
+async def test_batches_take_turns(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *large = await here.batch(ALPHA, 1000)
+        _, *small = await here.batch(ALPHA, 50)
+        await here.planner.pass_once()
+        staged = await here.staged()
+        assert belonging(staged, small) == 50
+        assert belonging(staged[:20], small) == 10
+        assert belonging(staged, large) == STAGED_BOUNDS[0] - 50
+
+
+async def test_no_more_than_a_limit_lets_start_soon(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path, requests_per_minute=300) as here:
+        _, *slow = await here.batch(ALPHA, 500)
+        _, *free = await here.batch(BETA, 60)
+        for _ in range(3):
+            await here.planner.pass_once()
+        staged = await here.staged()
+        assert belonging(staged, free) == 60
+        assert 10 <= belonging(staged, slow) <= 20
+
+
+async def test_a_chain_whose_provider_cools_waits_in_the_ledger_while_another_flows(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *stuck = await here.batch(ALPHA, 300)
+        _, *free = await here.batch(BETA, 30)
+        await here.cool("alpha", 60)
+        await here.planner.pass_once()
+        assert sorted(await here.staged()) == sorted(free)
+        assert not belonging(await here.staged(), stuck)
+
+
+async def test_after_a_wipe_every_ticket_is_back_within_two_passes(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *ids = await here.batch(ALPHA, 40)
+        await here.planner.pass_once()
+        await here.scene.redis.flushall()
+        await here.planner.pass_once()
+        await here.planner.pass_once()
+        assert sorted(await here.staged()) == sorted(ids)
+
+
+async def test_a_ticket_that_was_lost_after_its_claim_is_written_again(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *ids = await here.batch(ALPHA, 5)
+        await here.planner.pass_once()
+        await here.take_all()
+        assert await here.planner.pass_once() == 0, "a worker may be about to start them"
+        here.ahead.by_s = CLAIMED_BY_NOW_S + 0.1
+        assert await here.planner.pass_once() == 5
+        assert sorted(await here.staged()) == sorted(ids)
+
+
+async def test_a_job_that_was_put_back_is_staged_when_it_is_due(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *ids = await here.batch(ALPHA, 2)
+        await here.planner.pass_once()
+        await here.take_all()
+        first, second = await here.store.start(here.worker, ids)
+        now = await here.store.now()
+        await here.store.settle(here.worker, [put_back(first, now + A_DAY_S), put_back(second, now + 0.001)])
+        here.ahead.by_s = 2.0
+        await here.planner.pass_once()
+        assert await here.staged() == [second.id]
+
+
+@pytest.mark.parametrize("act", ["pause", "cancel"])
+async def test_a_held_or_cancelled_batch_gets_no_tickets_and_is_forgotten(
+    redis_url: str, tmp_path: Path, act: str
+) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        batch_id, *ids = await here.batch(ALPHA, 400)
+        await here.planner.pass_once()
+        if act == "pause":
+            await here.store.pause_batch(batch_id, "by hand")
+        else:
+            await here.store.cancel_batch(batch_id)
+        await here.take_all()
+        assert await here.planner.pass_once() == 0
+        here.ahead.by_s = 10.0
+        assert await here.planner.pass_once() == 0
+        assert here.planner._tickets == {}
+        if act == "pause":
+            await here.store.resume_batch(batch_id)
+            await here.planner.pass_once()
+            assert belonging(await here.staged(), ids) >= STAGED_BOUNDS[0]
+
+
+async def test_blocked_jobs_wait_in_the_ledger_and_go_on_when_a_person_has_mended_it(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *ids = await here.batch(ALPHA, 4)
+        await here.store.set_aside("alpha", "main", ALL_MODELS, FailureClass.CREDENTIAL, "revoked", seen(here))
+        await here.scene.tools.fleet.share(here.store)
+        assert await here.planner.pass_once() == 0
+        await here.store.enable("alpha", "main")
+        await here.scene.tools.fleet.share(here.store)
+        assert await here.planner.pass_once() == len(ids)
+
+
+async def test_jobs_of_a_model_that_nobody_has_are_staged_so_that_they_end(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        _, *ids = await here.batch(ALPHA, 4)
+        await here.store.set_aside("alpha", "main", "m", FailureClass.MODEL_MISSING, "no such model", seen(here))
+        await here.scene.tools.fleet.share(here.store)
+        assert await here.planner.pass_once() == len(ids)
+
+
+async def test_jobs_of_a_provider_that_was_removed_wait_for_it(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        await here.batch(chain("gone/m"), 4)
+        assert await here.planner.pass_once() == 0
+
+
+async def test_another_leader_stages_nothing_twice(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        await here.batch(ALPHA, 30)
+        await here.planner.pass_once()
+        other = Planner(here.scene.redis, here.store, here.scene.tools.fleet, here.scene.tools.limiter)
+        assert await other.pass_once() == 0
+        assert len(await here.staged()) == 30
+
+
+async def test_a_lone_interactive_job_that_was_put_back_is_staged_before_a_backlog(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        await open_batch(here.store, 1)
+        await here.batch(ALPHA, 500)
+        await here.planner.pass_once()
+        jobs = await new_jobs(here.store, 1, ALPHA, priority=Priority.INTERACTIVE)
+        await here.store.add_single(jobs)
+        await here.scene.redis.lpop("rq:queue:bulk")
+        await here.planner.pass_once()
+        assert await here.staged(Priority.INTERACTIVE) == [jobs[0].id]

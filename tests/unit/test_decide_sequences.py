@@ -1,0 +1,123 @@
+"""Whatever happens to a job, in whatever order, its decisions keep to the rules."""
+
+from random import Random
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.chain import Chain, Step
+from models.failure import BLOCKING, PASSING, Failure, FailureClass
+from models.state import Priority
+from worker.decide import (
+    RETRIES,
+    RETRIES_PER_ROUND,
+    Fail,
+    MoveOn,
+    Progress,
+    PutBack,
+    Situation,
+    TryAgain,
+    Verdict,
+    after_block,
+    after_failure,
+    after_misfit,
+    after_refusal,
+    first_error,
+)
+from worker.limits import Deployment, Hold, Refusal
+
+NOW = 1_000_000.0
+DEPLOYMENT = Deployment("a", "m", "k", "a:k")
+MODELS = ["gpt-4", "gpt-4o", "unheard-of"]
+IN_CALLS = [cls for cls in FailureClass if cls not in (FailureClass.CANCELLED, FailureClass.CRASHED)]
+
+chains = st.builds(
+    Chain,
+    steps=st.lists(
+        st.builds(Step, provider=st.sampled_from("abc"), model=st.sampled_from(MODELS)), min_size=1, max_size=4
+    ),
+    patience_s=st.sampled_from([None, 0.0, 10.0]),
+    spill=st.booleans(),
+    fallback_on=st.none() | st.frozensets(st.sampled_from(IN_CALLS)),
+)
+seconds = st.sampled_from([0.0, 0.05, 0.5, 2.0, 30.0, 4000.0])
+Event = Failure | tuple[Hold, float] | FailureClass | None
+"""A failed call, a refusal for some seconds, a step whose credentials are blocked, a step that cannot say it."""
+
+failures = st.builds(
+    Failure, cls=st.sampled_from(IN_CALLS), message=st.just("no"), status=st.just(500), hint_s=st.none() | seconds
+)
+events: st.SearchStrategy[Event] = st.one_of(
+    failures, st.tuples(st.sampled_from(Hold), seconds), st.sampled_from(sorted(BLOCKING)), st.none()
+)
+
+
+def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Progress]:
+    match event:
+        case Failure():
+            return after_failure(at, progress, event)
+        case (hold, in_s):
+            return after_refusal(at, progress, Refusal(at.now + in_s, hold, DEPLOYMENT, "held"))
+        case FailureClass():
+            return after_block(at, progress, event, "no money")
+        case None:
+            return after_misfit(at, progress, "cannot be said")
+
+
+@settings(max_examples=400)
+@given(chain=chains, priority=st.sampled_from(Priority), told=st.lists(st.tuples(events, seconds), max_size=40))
+def test_any_sequence_of_events_keeps_to_the_rules(
+    chain: Chain, priority: Priority, told: list[tuple[Event, float]]
+) -> None:
+    now, progress, retries = NOW, Progress(), 0
+    for event, passes_s in told:
+        now += passes_s
+        before = progress
+        verdict, progress = decide(Situation(chain, priority, now, Random(1)), before, event)
+        if progress.round == before.round and not isinstance(verdict, PutBack):
+            assert progress.step >= before.step, "never backwards within a round"
+        assert progress.step not in progress.ruled_out or isinstance(verdict, Fail)
+        assert Progress.from_dict(orjson.loads(orjson.dumps(progress.to_dict()))) == progress
+        retries = retries if progress.round == before.round else 0
+        match verdict:
+            case TryAgain() if isinstance(event, Failure) and event.cls in RETRIES:
+                retries += 1
+                assert retries <= RETRIES_PER_ROUND
+                assert verdict.after_s >= 0
+            case MoveOn():
+                assert progress.step > before.step
+            case PutBack(until, reason):
+                assert until >= now and reason
+                assert priority is not Priority.INTERACTIVE or progress.round == before.round
+            case Fail():
+                assert first_error(progress) is not None
+                return
+
+
+@settings(max_examples=200)
+@given(chain=chains, told=st.lists(st.sampled_from(sorted(PASSING)), min_size=60, max_size=60))
+def test_what_time_heals_never_fails_a_job_of_a_batch(chain: Chain, told: list[FailureClass]) -> None:
+    now, progress = NOW, Progress()
+    for cls in told:
+        now += 1.0
+        at = Situation(chain, Priority.BULK, now, Random(1))
+        verdict, progress = after_failure(at, progress, Failure(cls, "no", status=500))
+        assert not isinstance(verdict, Fail)
+
+
+@settings(max_examples=200)
+@given(chain=chains, priority=st.sampled_from(Priority), seed=st.integers(0, 1000))
+def test_a_job_that_meets_nothing_but_failures_ends_or_leaves_its_slot_soon(
+    chain: Chain, priority: Priority, seed: int
+) -> None:
+    """Cooldowns of nothing and calls of a tenth of a second: the worst that a limiter may let through."""
+    rng, progress, now = Random(seed), Progress(), NOW
+    verdict: Verdict | None = None
+    while not isinstance(verdict, Fail | PutBack):
+        now += 0.1
+        cls = rng.choice([each for each in IN_CALLS if each not in BLOCKING | {FailureClass.MODEL_MISSING}])
+        at = Situation(chain, priority, now, Random(1))
+        verdict, progress = after_failure(at, progress, Failure(cls, "no", status=500))
+        patience_s = max(at.patience_s, 1.0)
+        assert now - NOW <= len(chain.steps) * (patience_s + 0.5)
