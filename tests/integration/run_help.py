@@ -1,0 +1,92 @@
+"""Short words for tests that run jobs: fake providers, a real limiter, and what a worker would have around them."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from redis.asyncio import Redis
+
+from models.chain import Chain, Step
+from models.records import Settled, StartedJob
+from models.secrets import Secrets
+from models.settings import Settings
+from models.state import Priority
+from worker.fleet import Fleet
+from worker.limits import Limiter
+from worker.mock import running_mock
+from worker.mock.server import MockServer
+from worker.providers.client import ProviderClient
+from worker.providers.pricing import Pricing
+from worker.run import JobRun, Tools
+
+PROMPT = "How many legs has a spider?"
+
+
+@dataclass
+class Stage:
+    """Providers `alpha` and `beta` (and any other name) at one mock, and the tools of one worker."""
+
+    mock: MockServer
+    redis: Redis
+    settings: Settings
+    environ: dict[str, str]
+    tools: Tools
+
+    async def run(self, chain: Chain, **job: Any) -> Settled:
+        return await JobRun(started(chain, **job), chain, self.tools).run()
+
+    def calls(self, provider: str) -> int:
+        """How many requests the mock has counted for a provider."""
+        of = self.mock.stats()["providers"].get(provider)
+        return sum(of["statuses"].values()) if of else 0
+
+
+def chain(*steps: str, **policy: Any) -> Chain:
+    parsed = [Step(provider=name.partition("/")[0], model=name.partition("/")[2]) for name in steps]
+    return Chain.model_validate({"steps": parsed, **policy})
+
+
+def started(of: Chain, **fields: Any) -> StartedJob:
+    body = {"messages": [{"role": "user", "content": fields.pop("prompt", PROMPT)}], **fields.pop("body", {})}
+    words = {"priority": Priority.BULK, "tokens": 9, "expires_at": time.time() + 3600, **fields}
+    return StartedJob("job_1", "batch_1", "default", 1, of.id, body=json.dumps(body), **words)
+
+
+@asynccontextmanager
+async def stage(
+    redis_url: str, *rules: dict[str, Any], keys: Iterable[str] = ("main",), **more: Any
+) -> AsyncIterator[Stage]:
+    """`keys` names alpha's keys, whose secrets are `sk-alpha-<name>-1234`; `more` changes alpha's section."""
+    async with AsyncExitStack() as stack:
+        mock = await stack.enter_async_context(running_mock({"rules": rules}))
+        names = list(keys)
+        environ = {f"ALPHA_{name.upper()}": f"sk-alpha-{name}-1234" for name in names} | {"BETA": "sk-beta-main-1234"}
+        alpha = {"api_keys": [{"name": name, "value": f"env.ALPHA_{name.upper()}"} for name in names]}
+        sections = {"alpha": {**alpha, **more}, "beta": {"api_keys": [{"name": "main", "value": "env.BETA"}]}}
+        for name, section in sections.items():
+            kind = section.setdefault("kind", "openai")
+            section.setdefault("base_url", mock.base_url(name) + ("/v1" if kind == "openai" else ""))
+            section.setdefault("timeout_s", 0.4)
+            section.setdefault("prices", {"m": {"input": 1000.0, "output": 2000.0}})
+        settings = Settings.model_validate({"providers": sections})
+        redis = await stack.enter_async_context(Redis.from_url(redis_url))
+        client = await stack.enter_async_context(ProviderClient(max_connections=50))
+        fleet = Fleet(settings, Secrets(environ), time.time, Random(7))
+        tools = Tools(fleet, Limiter(redis, "w1"), client, Pricing(settings), time.time, Random(7))
+        yield Stage(mock, redis, settings, environ, tools)
+
+
+def answered(settled: Settled) -> dict[str, Any]:
+    """The body of a job that succeeded."""
+    assert settled.result is not None and settled.result.body is not None, settled
+    document: dict[str, Any] = json.loads(settled.result.body)
+    return document
+
+
+def tried(settled: Settled) -> list[str]:
+    """`provider failure` of each call in order; the failure of one that answered is None."""
+    return [f"{call.provider} {call.cls}" for call in settled.attempts]
