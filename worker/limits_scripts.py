@@ -175,7 +175,7 @@ for c = 0, #KEYS / 5 - 1 do
   end
 end
 if not best_takes then
-  return {-1, string.format('%.0f', best_start), best_hold, best}
+  return {-1, string.format('%.3f', best_start), best_hold, best}
 end
 local rpm, tpm = tonumber(ARGV[best * 3 + 6]), tonumber(ARGV[best * 3 + 7])
 local rate = KEYS[best * 5 + 1]

@@ -1,7 +1,6 @@
 """The fleet-wide limiter, with its scripts in process and its time injected."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -158,6 +157,16 @@ class TestRequests:
         await fleet.one.cancel(await fleet.grant(limited, tokens=10))
         assert (await fleet.grant(limited, tokens=10)).wait_s == 0
 
+    async def test_a_share_of_the_schedule_that_went_by_is_not_given_back(self, fleet: Fleet) -> None:
+        paced = candidate(rpm=90)
+        first = await fleet.grant(paced)
+        await fleet.grant(paced)
+        fleet.at_ms(1100)
+        await fleet.grant(paced)
+        await fleet.grant(paced)
+        await fleet.one.cancel(first)
+        await fleet.refusal(paced)
+
     async def test_a_cancelled_call_at_a_learned_rate_gives_it_back(self, fleet: Fleet) -> None:
         await fleet.one.cool(candidate().deployment, Scope.MODEL, 0.05, "429", too_fast=True)
         fleet.after_s(5)
@@ -262,7 +271,7 @@ class TestInFlight:
         limited = candidate(most=1)
         reserving = asyncio.create_task(fleet.one.reserve([limited], 10))
         await asyncio.sleep(0)
-        await fleet.one.beat({})
+        await fleet.one.beat({("alpha:main", "large"): 0})
         assert isinstance(await reserving, Grant)
         assert (await fleet.refusal(limited)).hold is Hold.IN_FLIGHT
 
@@ -506,14 +515,14 @@ class TestOutlook:
             fleet.at_ms(gap)
             (seen,) = await fleet.one.outlook([paced], horizon_s, 100)
             end_ms = fleet.ms + horizon_s * 1000
-            while fleet.ms <= end_ms:
+            while fleet.ms <= end_ms + 1:
                 reply = await fleet.one.reserve([paced], 100)
                 if isinstance(reply, Grant) and fleet.ms + reply.wait_s * 1000 <= end_ms + 1:
                     started += 1
                 elif isinstance(reply, Grant):
                     break
                 else:
-                    fleet.at_ms(max(fleet.ms + 1, math.ceil(reply.until * 1000 - BEGIN_MS)))
+                    fleet.at_ms(max(fleet.ms + 0.01, reply.until * 1000 - BEGIN_MS))
                 if started > 200:
                     return NO_LIMIT, NO_LIMIT
             return seen.starts, started
