@@ -1,6 +1,10 @@
-"""`make demo`: starts the fake providers, runs `understudy run` on 2,000 prompts against them, and stops them."""
+"""`make demo`: starts the fake providers, runs `understudy run` on 2,000 prompts against them, and stops them.
+
+A demo that was interrupted goes on where it stopped; one that has ended begins anew.
+"""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +36,8 @@ def wait_for(ready: Path, mock: subprocess.Popen[bytes]) -> str:
 
 
 def main() -> int:
+    # Ctrl-C is for the run: it drains and needs the fake providers until it has ended.
+    signal.signal(signal.SIGINT, lambda *_: None)
     FOLDER.mkdir(exist_ok=True)
     ready = FOLDER / "mock-url"
     mock = start_mock(ready)
@@ -41,11 +47,13 @@ def main() -> int:
         config.write_text((HERE / "understudy.toml").read_text().replace("MOCK", url))
         keys = {f"{name}_API_KEY": f"sk-demo-{name.lower()}" for name in ("LEAD", "SECOND", "THIRD")}
         command = [str(Path(sys.executable).with_name("understudy")), "run", str(HERE / "prompts.jsonl")]
-        command += ["-o", str(FOLDER / "results.jsonl"), "--fresh", "--max-concurrency", "250"]
+        results = FOLDER / "results.jsonl"
+        if results.exists():
+            results.unlink()
+            command.append("--fresh")
+        command += ["-o", str(results), "--max-concurrency", "250"]
         command += ["--config", str(config), "--data", str(FOLDER / "data")]
         return subprocess.call(command, env={**os.environ, **keys})
-    except KeyboardInterrupt:
-        return 130
     finally:
         mock.terminate()
         mock.wait()
