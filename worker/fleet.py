@@ -173,7 +173,6 @@ class Fleet:
             counts.pop((deployment.provider, deployment.model), None)
         if target.on_probation:
             name = (deployment.provider, deployment.key)
-            self._rotated.discard(name)
             if self._aside.pop((*name, ALL_MODELS), None):
                 log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
             self._untold.append(name)

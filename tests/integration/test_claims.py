@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_help import new_jobs, new_worker, state_of
+from ledger_help import new_jobs, new_worker, state_of, succeeded
 from run_help import PROMPT, Stage, chain, stage
 
 from models import tickets
@@ -21,6 +21,7 @@ from models.store import Store, StoreUnavailable, open_store
 from worker.claims import ClaimLoop
 from worker.planner import Planner
 from worker.rq_bridge import Bridge
+from worker.settle import Settler
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -195,6 +196,22 @@ async def test_an_outcome_that_cannot_be_written_takes_no_neighbour_along(
         await here.until_all(others, JobState.SUCCEEDED)
         await here.until_all([jobs[3].id], JobState.FAILED)
     assert "CANARY" not in caplog.text
+
+
+async def test_outcomes_that_are_committed_together_with_a_bad_one_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(None, tmp_path) as store:
+        worker_id = await new_worker(store)
+        jobs = await jobs_for(store, 5)
+        await store.add_single(jobs)
+        outcomes = [succeeded(job) for job in await store.start(worker_id, [each.id for each in jobs])]
+        assert outcomes[2].result is not None
+        outcomes[2].result.body = object()  # type: ignore[assignment]  # what no driver can bind
+        settler = Settler(worker_id, store)
+        await asyncio.gather(*map(settler.add, outcomes))
+        states = [await state_of(store, each.id) for each in jobs]
+    assert states == [JobState.FAILED if number == 2 else JobState.SUCCEEDED for number in range(5)]
 
 
 async def test_a_job_that_cannot_even_be_read_fails_and_holds_no_slot(

@@ -119,6 +119,22 @@ async def test_news_that_comes_while_the_ledger_is_told_is_told_next(
         assert fleet.usable(STEP) == []
 
 
+async def test_news_that_comes_while_the_ledger_is_read_is_not_forgotten(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(redis_url) as scene, open_store(None, tmp_path) as store:
+        fleet, read = scene.tools.fleet, store.set_aside_list
+
+        async def meanwhile() -> Any:
+            rows = await read()
+            await learn(scene, failure(FailureClass.CREDENTIAL))
+            return rows
+
+        monkeypatch.setattr(store, "set_aside_list", meanwhile)
+        await fleet.share(store)
+        assert fleet.usable(STEP) == []
+
+
 async def test_a_provider_without_any_key_is_for_a_person_to_mend(redis_url: str) -> None:
     async with stage(redis_url, api_keys=[], preset="groq") as scene:
         absence = scene.tools.fleet.why_none(STEP)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -151,23 +152,22 @@ async def test_a_late_answer_does_not_bring_back_a_key_that_was_set_aside_meanwh
         assert len(await store.set_aside_list()) == 1
 
 
-async def test_a_key_without_money_is_probed_by_one_job_each_quarter_of_an_hour(
-    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_key_without_money_is_probed_by_one_job_whose_turn_it_is_and_by_no_other(
+    redis_url: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fleet, "PROBE_EVERY_S", 0.3)
-    async with stage(redis_url, only("one", Fail.QUOTA, first=2), keys=["one", "two"]) as scene:
-        async with ledger(tmp_path) as store:
-            while not scene.tools.fleet._aside:
-                await scene.run(ALPHA)
-            monkeypatch.setattr(fleet, "PROBE_EVERY_S", 900.0)
-            await scene.tools.fleet.share(store)
-            await asyncio.sleep(0.35)
-            outcomes = []
-            for _ in range(6):
-                outcomes.append(await scene.run(ALPHA))
-                await scene.tools.fleet.share(store)
-    assert [tried(settled).count("alpha quota") for settled in outcomes] == [1, 0, 0, 0, 0, 0]
-    assert used(outcomes) == ["two"] * 6
+    keys = [{"name": "poor", "value": "env.ALPHA_MAIN", "weight": 0.001}, {"name": "two", "value": "env.BETA"}]
+    rule = only("main", Fail.QUOTA, latency_s=0.4)
+    async with stage(redis_url, rule, api_keys=keys, timeout_s=5) as scene, ledger(tmp_path) as store:
+        await store.set_aside("alpha", "poor", "", FailureClass.QUOTA, "no money", NOW_SECRET, time.time() - 1)
+        await scene.tools.fleet.share(store)
+        probe = asyncio.create_task(scene.run(ALPHA))
+        while not scene.mock.stats()["in_flight"]:
+            await asyncio.sleep(0.005)
+        await scene.tools.fleet.share(store)
+        others = [await scene.run(ALPHA) for _ in range(5)]
+        assert tried(await probe) == ["alpha quota", "alpha None"]
+        assert used(others) == ["two"] * 5
+        assert [len(settled.attempts) for settled in others] == [1] * 5
 
 
 async def test_an_answered_probe_brings_the_key_back(
