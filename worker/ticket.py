@@ -6,6 +6,7 @@ a job that must wait is waited for in place, and no ticket ends before the next 
 
 import asyncio
 import os
+from contextlib import suppress
 
 import redis.asyncio
 
@@ -13,9 +14,11 @@ from models.ids import new_id
 from models.records import StartedJob
 from models.settings import Settings, load_settings
 from models.state import JobState
+from models.store import StoreBusy, StoreUnavailable
 from models.tickets import staged_ids
 from worker.planner import Planner
 from worker.run import JobRun
+from worker.settle import Settler
 from worker.toolbox import Toolbox, open_toolbox, worker_row
 
 LEASE_BEATS = 3
@@ -46,10 +49,13 @@ async def run_ticket(job_id: str) -> None:
 
 async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
     """Start, run and settle; when the job is put back, wait until it is due and start it again."""
+    settler = Settler(worker_id, box.store)
     while started := await _start_when_due(box, worker_id, job_id):
         run = JobRun(started, await box.store.get_chain(started.chain_id), box.tools)
         settled = await run.run()
-        await box.store.settle(worker_id, [settled])
+        await settler.add(settled)
+        with suppress(StoreBusy, StoreUnavailable):
+            await box.tools.fleet.share(box.store)
         if settled.state is not JobState.QUEUED:
             return
         await asyncio.sleep(max(settled.not_before - await box.store.now(), 0.0))
@@ -78,4 +84,5 @@ async def _start_when_due(box: Toolbox, worker_id: str, job_id: str) -> StartedJ
 async def _beat(box: Toolbox, worker_id: str, settings: Settings) -> None:
     while True:
         await asyncio.sleep(settings.worker.lease_s / LEASE_BEATS)
-        await box.store.beat(worker_id, settings.worker.lease_s)
+        with suppress(StoreBusy, StoreUnavailable):
+            await box.store.beat(worker_id, settings.worker.lease_s)

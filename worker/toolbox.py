@@ -51,8 +51,14 @@ async def open_toolbox(
         open_store(settings.database_url, settings.data) as store,
         ProviderClient(max_connections=concurrency) as client,
     ):
-        fleet = Fleet(settings, Secrets(), time.time, rng)
+        ahead_s = await store.now() - time.time()
+
+        def clock() -> float:
+            """The ledger's: put-back times and deadlines are compared with it, and machines disagree."""
+            return time.time() + ahead_s
+
+        fleet = Fleet(settings, Secrets(), clock, rng)
         await fleet.share(store)
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
-        tools = Tools(fleet, limiter, client, Pricing(settings), time.time, rng)
+        tools = Tools(fleet, limiter, client, Pricing(settings), clock, rng)
         yield Toolbox(settings, redis, store, tools)
