@@ -170,6 +170,8 @@ class JobReader:
         body = row.body
         if "messages" not in body and "prompt" in body:
             body = _from_prompt(body)
+        if "messages" not in body:
+            raise RequestError("has neither 'prompt' nor 'messages'", "messages")
         check_body(body)
         if self._shape.system is not None:
             body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body["messages"]]}

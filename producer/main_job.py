@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 
 from models.records import BatchView
 from models.settings import Settings
@@ -58,7 +59,7 @@ class _Interrupts:
 
 async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
-    _check_output(options.output)
+    _check_output(options.output, options.source)
     display = Display(console)
     async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()
@@ -88,7 +89,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             _print_json(options, job, total, views)
         console.print()
         console.print(split_table(views, latency))
-        console.print(_last_words(options, total, lines, job), highlight=False)
+        console.print(_last_words(options, total, lines, job), highlight=False, soft_wrap=True)
         return ALL_SUCCEEDED if not total.failed and not job.skipped else SOME_FAILED
 
 
@@ -125,7 +126,9 @@ async def _try_set_aside_again(store: Store) -> None:
         await store.enable(row.provider, row.key)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, source: Path) -> None:
+    if output.exists() and output.samefile(source):
+        raise InputError(f"{output} is the input; name another file for the results")
     if output.is_dir():
         raise InputError(f"{output} is a folder; name a file for the results")
     if not output.resolve().parent.is_dir():
@@ -144,7 +147,8 @@ def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
 def _stopped_early(console: Console, options: RunOptions, total: Summary, blocked: str | None) -> int:
     console.print(f"{total.done:,} of {total.total:,} done; the rest is kept.", highlight=False)
     if blocked:
-        console.print(f"Stopped: {blocked}. Mend that and run the same command again.", highlight=False, markup=False)
+        words = f"Stopped: {blocked}. Mend that and run the same command again."
+        console.print(words, highlight=False, markup=False, soft_wrap=True)
         return UNREACHABLE
     console.print("Run the same command again to go on.", highlight=False)
     return INTERRUPTED
@@ -155,7 +159,7 @@ def _last_words(options: RunOptions, total: Summary, lines: int, job: Run) -> st
     skipped = f", {len(job.skipped):,} bad lines skipped" if job.skipped else ""
     return (
         f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} through a fallback, "
-        f"${total.cost_usd:,.4f}. {lines:,} results are in [bold]{options.output}[/bold]"
+        f"${total.cost_usd:,.4f}. {lines:,} results are in [bold]{escape(str(options.output))}[/bold]"
     )
 
 

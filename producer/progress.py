@@ -56,7 +56,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Something for people, above the bar."""
-        self._console.print(escape(line), style="yellow", highlight=False)
+        self._console.print(escape(line), style="yellow", highlight=False, soft_wrap=True)
 
     def update(self, summary: Summary, views: Sequence[BatchView], word: str = "running") -> None:
         note = f"${summary.cost_usd:,.4f}  {_mix(views)}"
@@ -109,18 +109,22 @@ def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tu
     for name in ("answered", "fallback", "p50", "p95", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        p50, p95 = latency.get((row.provider, row.model), (0.0, 0.0))
+        p50, p95 = latency.get((row.provider, row.model), (None, None))
         table.add_row(
             escape(row.provider),
             escape(row.model),
             f"{row.answered:,}",
             f"{row.fallbacks:,}",
-            f"{p50 / 1000:.2f} s",
-            f"{p95 / 1000:.2f} s",
+            _seconds(p50),
+            _seconds(p95),
             f"${row.cost_usd:,.4f}",
         )
     failed = [_failed_calls(row) for row in rows if row.failures]
     return Group(table, Text("failed calls: " + "; ".join(failed) + "\n")) if failed else table
+
+
+def _seconds(ms: float | None) -> str:
+    return "–" if ms is None else f"{ms / 1000:.2f} s"
 
 
 def _failed_calls(row: DeploymentTally) -> str:

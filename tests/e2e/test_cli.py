@@ -138,11 +138,13 @@ def test_looking_before_anything_was_submitted_leaves_no_folder_behind(empty: Fo
 def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
     folder.write("bad.jsonl", '{"prompt":"a"}\n{oops\n{}\n')
     folder.write("a.csv", "x\n1\n")
+    folder.prompts(2)
     folder.write("wrong.toml", "[providers.lead]\nbase_urll = 1\n")
     assert "name an INPUT" in folder.refused("submit")
     assert "nofile: no such file" in folder.refused("submit", "nofile")
     assert "is a directory" in folder.refused("submit", ".")
     assert "needs --prompt" in folder.refused("submit", "a.csv")
+    assert "in.jsonl is the input" in folder.refused("run", "in.jsonl", "-o", "./in.jsonl")
     assert "unknown chain 'x'" in folder.refused("submit", "--prompt", "hi", "--chain", "x")
     assert "is no duration" in folder.refused("attempts", "--since", "soon")
     assert "base_url" in folder.refused("check", "--config", "wrong.toml")

@@ -91,7 +91,8 @@ def test_only_the_first_lines_are_taken(tmp_path: Path) -> None:
     [
         ("{oops", "is not valid JSON"),
         ("[1]", "must be a JSON object, not an array"),
-        ("{}", "'messages' must be a list with at least one message"),
+        ('{"promt": "a"}', "has neither 'prompt' nor 'messages'"),
+        ('{"messages": []}', "'messages' must be a list with at least one message"),
         ('{"messages": 5}', "'messages' must be a list"),
         ('{"prompt": 5}', "must be strings"),
         ('{"prompt": null}', "must be strings"),
