@@ -25,7 +25,7 @@ from models.wire import RequestError
 from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
 from producer.intake import InputError, Shape
 from producer.ledger import NoLedger, UnknownId, open_ledger
-from producer.locks import DataFolderBusy
+from producer.locks import DataFolderBusy, DataFolderUnusable
 from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
 from producer.runs import BadInput, OtherRun
@@ -49,7 +49,7 @@ class Refused(Exception):
 
 
 WRONG_USES = (
-    *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy),
+    *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy, DataFolderUnusable),
     *(NoLedger, UnknownId, UnknownProvider, Refused),
 )
 OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed)
@@ -258,7 +258,8 @@ async def _work(settings: Settings, count: int, config: Path | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, workers.drain)
         async with workers:
-            say(f"{count} worker processes of {settings.worker.max_concurrency} calls each; Ctrl-C stops")
+            processes = "1 worker process" if count == 1 else f"{count} worker processes"
+            say(f"{processes} of {settings.worker.max_concurrency} calls{' each' if count > 1 else ''}; Ctrl-C stops")
             await workers.ended()
 
 

@@ -1,4 +1,4 @@
-"""The data folder belongs to one `run` or `up` at a time."""
+"""The data folder belongs to one `run` or `worker` at a time."""
 
 import fcntl
 import json
@@ -14,19 +14,22 @@ from typing import IO
 LOCK_NAME = "understudy.lock"
 
 
+class DataFolderUnusable(Exception):
+    """The data folder cannot be made or written to. One sentence."""
+
+
 class DataFolderBusy(Exception):
     """Another process works in this data folder. One sentence that names it."""
 
 
 @contextmanager
 def data_lock(data: Path, command: Sequence[str] | None = None) -> Iterator[None]:
-    """Hold the data folder for as long as the block runs. Raises DataFolderBusy naming the holder.
+    """Hold the data folder for as long as the block runs. Raises DataFolderBusy naming the holder, DataFolderUnusable.
 
     The kernel releases the lock when its holder dies, however it dies. The file stays: removing it would let a third
     process lock another file of the same name.
     """
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (data / LOCK_NAME).open("a+", encoding="utf-8") as file:
+    with _opened(data) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -35,6 +38,17 @@ def data_lock(data: Path, command: Sequence[str] | None = None) -> Iterator[None
             ) from None
         _write_holder(file, command if command is not None else sys.argv)
         yield
+
+
+def _opened(data: Path) -> IO[str]:
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return (data / LOCK_NAME).open("a+", encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or "it cannot be written to").lower()
+        raise DataFolderUnusable(
+            f"the data folder {data} cannot be used ({reason}); name another with --data"
+        ) from None
 
 
 def _write_holder(file: IO[str], command: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """`understudy run`: the main job, whole: input in, workers up, progress shown, output written, summary printed."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             _print_json(options, job, total, views)
         console.print()
         console.print(split_table(views, latency))
-        console.print(_last_words(options, total, lines, job), highlight=False, soft_wrap=True)
+        console.print(_last_words(options, total, lines, job), highlight=False, soft_wrap=not console.is_terminal)
         return ALL_SUCCEEDED if not total.failed and not job.skipped else SOME_FAILED
 
 
@@ -133,6 +134,8 @@ def _check_output(output: Path, source: Path) -> None:
         raise InputError(f"{output} is a folder; name a file for the results")
     if not output.resolve().parent.is_dir():
         raise InputError(f"the folder of the output, {output.parent}, does not exist")
+    if not os.access(output.resolve().parent, os.W_OK):
+        raise InputError(f"the folder of the output, {output.parent}, cannot be written to")
 
 
 def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
@@ -148,7 +151,7 @@ def _stopped_early(console: Console, options: RunOptions, total: Summary, blocke
     console.print(f"{total.done:,} of {total.total:,} done; the rest is kept.", highlight=False)
     if blocked:
         words = f"Stopped: {blocked}. Mend that and run the same command again."
-        console.print(words, highlight=False, markup=False, soft_wrap=True)
+        console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         return UNREACHABLE
     console.print("Run the same command again to go on.", highlight=False)
     return INTERRUPTED

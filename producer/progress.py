@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from models.records import BatchView, DeploymentTally
@@ -37,7 +37,7 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            _Pace(),
+            _Pace(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[note]}"),
             console=console,
             refresh_per_second=8,
@@ -56,7 +56,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Something for people, above the bar."""
-        self._console.print(escape(line), style="yellow", highlight=False, soft_wrap=True)
+        self._console.print(escape(line), style="yellow", highlight=False, soft_wrap=not self._console.is_terminal)
 
     def update(self, summary: Summary, views: Sequence[BatchView], word: str = "running") -> None:
         note = f"${summary.cost_usd:,.4f}  {_mix(views)}"

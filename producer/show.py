@@ -155,7 +155,8 @@ def job_state(view: Mapping[str, Any], now: float) -> str:
 def print_job(view: Mapping[str, Any], now: float) -> None:
     out, row = page(), row_of_job(view)
     batch = f" of {view['batch_id']}" if view["batch_id"] else ""
-    out.print(f"[bold]{row.job_id}[/bold]  {job_state(view, now)}  {escape(row.custom_id)}{batch}")
+    name = f"  {escape(row.custom_id)}" if row.custom_id != row.job_id else ""
+    out.print(f"[bold]{row.job_id}[/bold]  {job_state(view, now)}{name}{batch}")
     if view["state"] == JobState.QUEUED and view["wait_reason"]:
         until = f", {duration(view['not_before'] - now)} more" if view["not_before"] > now else ""
         out.print(f"[yellow]waits: {escape(view['wait_reason'])}{until}[/yellow]")

@@ -144,6 +144,7 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
     assert "nofile: no such file" in folder.refused("submit", "nofile")
     assert "is a directory" in folder.refused("submit", ".")
     assert "needs --prompt" in folder.refused("submit", "a.csv")
+    assert "a.csv cannot be used" in folder.refused("run", "in.jsonl", "-o", "out.jsonl", "--data", "a.csv")
     assert "in.jsonl is the input" in folder.refused("run", "in.jsonl", "-o", "./in.jsonl")
     assert "unknown chain 'x'" in folder.refused("submit", "--prompt", "hi", "--chain", "x")
     assert "is no duration" in folder.refused("attempts", "--since", "soon")
