@@ -89,8 +89,13 @@ class Workers:
                 process.send_signal(signal.SIGTERM)
 
     async def ended(self) -> None:
-        """Return when all workers have ended. Raises WorkersFailed when they cannot be kept alive."""
-        await asyncio.gather(*self._keepers)
+        """Return when all workers have ended. Raises WorkersFailed when they cannot be kept alive.
+
+        Who stops waiting leaves the workers as they are: not `gather`, which would cancel their keepers with it.
+        """
+        ended, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_EXCEPTION)
+        for keeper in ended:
+            keeper.result()
 
     async def _keep_one(self) -> None:
         failures = 0

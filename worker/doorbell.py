@@ -7,6 +7,8 @@ from typing import Self
 
 from redis.asyncio import Redis
 
+from worker.ending import end
+
 LISTEN_S = 3
 """How long one blocking command waits. Must stay under the socket timeout of the connection."""
 
@@ -29,8 +31,7 @@ class Doorbell:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for listener in self._listeners.values():
-            listener.cancel()
+        await end(self._listeners.values())
         await asyncio.gather(*self._listeners.values(), return_exceptions=True)
         self._listeners.clear()
 

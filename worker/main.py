@@ -24,6 +24,7 @@ from models.keys import QUEUES
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreBusy, StoreUnavailable, open_store
 from worker.claims import ClaimLoop
+from worker.ending import end
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
 from worker.rq_worker import RECONNECT, RegisteredWorker
@@ -82,13 +83,11 @@ class Shift:
                 await self._claims.drain(self._grace_s, self._hurry)
             await self._upkeep.resign()
         finally:
-            for task in side_tasks:
-                task.cancel()
-            ended = await asyncio.gather(*side_tasks, return_exceptions=True)
+            await end(side_tasks)
             await asyncio.to_thread(heartbeat.stop)
             await self._sign_off()
-        for error in ended:
-            if isinstance(error, Exception):
+        for task in side_tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         return self._claims.done
 

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from models import keys
 from models.store import StoreUnavailable
 from worker.claims import OUTAGES, ClaimLoop
+from worker.ending import is_being_ended
 from worker.planner import Planner
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
@@ -77,7 +78,7 @@ class Upkeep:
 
     async def _forever(self, loop: Loop) -> None:
         suffering = False
-        while True:
+        while not is_being_ended():
             try:
                 if not loop.leader_only or await self._leads():
                     await loop.step()
@@ -88,7 +89,8 @@ class Upkeep:
                 if not suffering:
                     log.warning("Upkeep loop %s waits for a store to come back: %s", loop.name, type(outage).__name__)
                 suffering = True
-            await asyncio.sleep(loop.every_s)
+            if not is_being_ended():
+                await asyncio.sleep(loop.every_s)
 
     async def resign(self) -> None:
         """Give up the lead at once, so that another worker need not wait for the lock to run out."""
