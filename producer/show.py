@@ -103,8 +103,14 @@ def _state(view: BatchView) -> str:
     return str(view.state)
 
 
+BATCH_ID_CHARS = 32
+
+
 def batches_table(views: Sequence[BatchView]) -> Table:
-    table = new_table("batch", "state", "source")
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("batch", no_wrap=True, min_width=BATCH_ID_CHARS)  # whole, because people copy it
+    table.add_column("state", overflow="fold")
+    table.add_column("source", overflow="ellipsis", no_wrap=True)
     for name in ("done", "total", "failed", "rate", "cost", "submitted"):
         table.add_column(name, justify="right")
     now = time.time()

@@ -16,6 +16,10 @@ MILLION = 1_000_000
 Quote = Callable[[Usage], float | None]
 
 
+COST_DIGITS = 12
+"""A token of the cheapest model costs more than a billionth of a dollar; beyond this there is only noise."""
+
+
 class Pricing:
     """Prices by deployment, each looked up once: a look-up takes longer than everything else about a cost."""
 
@@ -29,9 +33,10 @@ class Pricing:
         if deployment not in self._quotes:
             self._quotes[deployment] = self._quote(*deployment)
         try:
-            return self._quotes[deployment](usage)
+            cost_usd = self._quotes[deployment](usage)
         except ValueError:  # counts that contradict each other; an answer must not be lost over its price
             return None
+        return None if cost_usd is None else round(cost_usd, COST_DIGITS)
 
     def _quote(self, provider: str, preset: str | None, model: str) -> Quote:
         configured = self._settings.providers.get(provider)
