@@ -25,7 +25,10 @@ from worker.providers.registry import adapter_for
 log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 900.0
-"""How often one real job tries a credential that ran out of money."""
+"""How often one real job tries a credential that ran out of money, or one that seemed not to have a model."""
+
+PROBED = frozenset({FailureClass.QUOTA, FailureClass.MODEL_MISSING})
+"""What may mend without a word to us: money comes in, and a gateway that restarts answers 404 for a while."""
 
 HARD_FAILURES = frozenset({FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.SERVER})
 BREAK_AFTER = 5
@@ -136,7 +139,7 @@ class Fleet:
             endpoint,
             provider.preset,
             provider.settings.timeout_s,
-            on_probation=(*name, ALL_MODELS) in self._aside or name in self._rotated,
+            on_probation=bool(self._rows(deployment)) or name in self._rotated,
         )
 
     async def learn(self, deployment: Deployment, target: Target, failure: Failure, limiter: Limiter) -> None:
@@ -173,7 +176,10 @@ class Fleet:
             counts.pop((deployment.provider, deployment.model), None)
         if target.on_probation:
             name = (deployment.provider, deployment.key)
-            if self._aside.pop((*name, ALL_MODELS), None):
+            rows = self._rows(deployment)
+            for row in rows:
+                del self._aside[row.provider, row.key, row.model]
+            if rows:
                 log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
             self._untold.append(name)
 
@@ -226,7 +232,7 @@ class Fleet:
             reason=failure.message,
             fingerprint=seen,
             since=now,
-            probe_at=now + PROBE_EVERY_S if failure.cls is FailureClass.QUOTA else None,
+            probe_at=now + PROBE_EVERY_S if failure.cls in PROBED else None,
         )
         name = (row.provider, row.key, row.model)
         if name not in self._aside:
@@ -237,10 +243,13 @@ class Fleet:
         self._untold.append(row)
 
     def _set_aside(self, step: Step, key: ApiKey) -> bool:
-        rows = [self._aside.get((step.provider, key.name, model)) for model in (ALL_MODELS, step.model)]
-        if not any(rows):
-            return False
-        return any(row.forbids(step.model, self._clock()) for row in rows if row is not None)
+        rows = self._rows(self._candidate(step.provider, step.model, key).deployment)
+        return any(row.forbids(step.model, self._clock()) for row in rows)
+
+    def _rows(self, deployment: Deployment) -> list[SetAside]:
+        """Why this deployment's credential is set aside: for all models, for this one, or not at all."""
+        names = [(deployment.provider, deployment.key, model) for model in (ALL_MODELS, deployment.model)]
+        return [self._aside[name] for name in names if name in self._aside]
 
     def _probe(self, usable: Iterable[Candidate]) -> Candidate | None:
         """The credential that is usable though it is set aside: its probe is due, and this job is the probe.
@@ -248,11 +257,12 @@ class Fleet:
         Nobody else probes it until the next one is due.
         """
         for candidate in usable:
-            name = (candidate.deployment.provider, candidate.deployment.key, ALL_MODELS)
-            row = self._aside.get(name)
-            if row is not None:
-                self._aside[name] = replace(row, probe_at=self._clock() + PROBE_EVERY_S)
-                self._untold.append(self._aside[name])
+            rows = self._rows(candidate.deployment)
+            for row in rows:
+                later = replace(row, probe_at=self._clock() + PROBE_EVERY_S)
+                self._aside[row.provider, row.key, row.model] = later
+                self._untold.append(later)
+            if rows:
                 return candidate
         return None
 

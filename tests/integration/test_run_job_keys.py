@@ -170,11 +170,12 @@ async def test_a_key_without_money_is_probed_by_one_job_whose_turn_it_is_and_by_
         assert [len(settled.attempts) for settled in others] == [1] * 5
 
 
+@pytest.mark.parametrize("fail", [Fail.QUOTA, Fail.MODEL_MISSING])
 async def test_an_answered_probe_brings_the_key_back(
-    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Fail
 ) -> None:
     monkeypatch.setattr(fleet, "PROBE_EVERY_S", 0.2)
-    async with stage(redis_url, only("main", Fail.QUOTA, first=1)) as scene, ledger(tmp_path) as store:
+    async with stage(redis_url, only("main", fail, first=1)) as scene, ledger(tmp_path) as store:
         await scene.run(ALPHA)
         await scene.tools.fleet.share(store)
         await asyncio.sleep(0.25)
