@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,10 @@ ANSWER_S = 2.0
 POLL_S = 0.01
 KEEP_POLL_S = 0.1
 PID_NAME = "server.pid"
+RUNTIME_NAME = "redis.runtime"
+"""Where the folder of the socket is noted, so that the next start removes it when nobody else could."""
+
+RUNTIME_PREFIX = "us-"
 UNREADABLE = ("append only file", "AOF manifest", "RDB", "crashed by signal")
 """Words in the server's log that mean: it does not start because of its data."""
 
@@ -54,7 +59,9 @@ async def embedded_redis(data: Path) -> AsyncIterator[str]:
     home = data.absolute() / "redis"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     await stop_orphan(home)
+    _remove_left_runtime(home)
     with _runtime_folder() as runtime:
+        home.with_name(RUNTIME_NAME).write_text(str(runtime))
         server = _Server(_binary(), home, runtime / "redis.sock")
         await server.start()
         keeper = asyncio.create_task(server.keep_running(), name="embedded redis")
@@ -221,12 +228,22 @@ def _runtime_folder() -> Iterator[Path]:
     """A private folder whose name is short enough for a socket in it."""
     for base in (tempfile.gettempdir(), "/tmp", os.environ.get("XDG_RUNTIME_DIR", "")):
         if base and os.access(base, os.W_OK) and len(os.fsencode(f"{base}/us-12345678/redis.sock")) <= MAX_SOCKET_BYTES:
-            with tempfile.TemporaryDirectory(prefix="us-", dir=base, ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(prefix=RUNTIME_PREFIX, dir=base, ignore_cleanup_errors=True) as folder:
                 yield Path(folder)
             return
     raise QueueUnavailable(
         "there is no writable folder with a short path for the queue's socket; set TMPDIR or REDIS_URL"
     )
+
+
+def _remove_left_runtime(home: Path) -> None:
+    """A run that was killed together with its guard left its socket's folder; its server is gone by now."""
+    try:
+        left = Path(home.with_name(RUNTIME_NAME).read_text())
+    except OSError:
+        return
+    if left.name.startswith(RUNTIME_PREFIX) and left.is_dir():
+        shutil.rmtree(left, ignore_errors=True)
 
 
 async def stop_orphan(home: Path) -> None:

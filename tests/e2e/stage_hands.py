@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -227,7 +228,8 @@ class Scene:
     def __init__(self, folder: Path, servers: Mapping[str, str]) -> None:
         self.folder = folder
         self.servers = dict(servers)
-        self.environment = {"ALPHA_KEY": "sk-alpha", "BETA_KEY": "sk-beta", **servers}
+        self._runtime = tempfile.TemporaryDirectory(prefix="ut-", dir="/tmp")  # short, for sockets
+        self.environment = {"ALPHA_KEY": "sk-alpha", "BETA_KEY": "sk-beta", "TMPDIR": self._runtime.name, **servers}
         self.output = folder / "out.jsonl"
         self._processes: list[Process] = []
         self._ledger: Ledger | None = None
@@ -286,3 +288,4 @@ class Scene:
             process.end()
         if self._ledger is not None:
             self._ledger.close()
+        self._runtime.cleanup()

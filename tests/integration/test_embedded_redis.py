@@ -115,8 +115,8 @@ async def test_the_server_dies_with_a_killed_owner_and_keeps_its_data(tmp_path: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to the death of its parent")
-async def test_the_server_dies_when_even_its_guard_is_killed(tmp_path: Path) -> None:
-    owner, _ = start_owner(tmp_path)
+async def test_the_server_dies_when_even_its_guard_is_killed_and_the_next_start_tidies_up(tmp_path: Path) -> None:
+    owner, url = start_owner(tmp_path)
     pid = server_pid(tmp_path)
     guard = guard_of(pid)
     owner.send_signal(signal.SIGSTOP)
@@ -125,6 +125,10 @@ async def test_the_server_dies_when_even_its_guard_is_killed(tmp_path: Path) -> 
         await until(lambda: is_gone(pid))
     finally:
         end(owner)
+    left = Path(url.removeprefix("unix://").split("?")[0]).parent
+    assert left.exists()
+    async with embedded_redis(tmp_path):
+        assert not left.exists()
 
 
 async def test_an_orphan_in_the_folder_is_stopped_before_a_new_server_starts(tmp_path: Path) -> None:
