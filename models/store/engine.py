@@ -19,6 +19,8 @@ SQLITE_TIMEOUT_S = 5.0
 SQLITE_READERS = 4
 POSTGRESQL_CONNECTIONS = 10
 POSTGRESQL_TIMEOUT_S = 10
+POSTGRESQL_IDLE_S = 10
+POSTGRESQL_LOCK_S = 5
 
 SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 SQLITE_FULL = sqlite3.SQLITE_FULL
@@ -154,7 +156,21 @@ def open_postgresql(address: str) -> Database:
         pool_pre_ping=True,
         connect_args={"prepare_threshold": None, "connect_timeout": POSTGRESQL_TIMEOUT_S},
     )
+    _prepare_postgresql(engine)
     return Database("postgresql", f"{url.host or 'localhost'}:{url.port or 5432}/{url.database}", engine, engine)
+
+
+def _prepare_postgresql(engine: AsyncEngine) -> None:
+    """Nobody waits for ever for a process that was stopped in the middle of a transaction: its locks end, and who waits
+    for one gives up first and comes again. Statements on the connection, because pgbouncer refuses startup options."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{POSTGRESQL_IDLE_S}s'")
+        cursor.execute(f"SET lock_timeout = '{POSTGRESQL_LOCK_S}s'")
+        cursor.close()
+        connection.commit()  # a rollback would take the settings back
 
 
 def _postgresql_url(address: str) -> URL:

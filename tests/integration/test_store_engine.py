@@ -13,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from ledger_help import filled_batch, new_jobs, new_worker, open_batch, singles, succeeded
-from sqlalchemy import Connection, create_engine, make_url
+from sqlalchemy import Connection, create_engine, make_url, text
 
 from models.store import Store, StoreBusy, StoreUnavailable, engine, open_store
 from models.tables import Job
@@ -186,3 +186,20 @@ async def test_a_postgresql_without_our_tables_says_what_to_run(postgresql_url: 
     with pytest.raises(StoreUnavailable, match="run understudy migrate"):
         async with open_store(f"{postgresql_url}?options=-csearch_path%3Dnowhere", tmp_path):
             pass
+
+
+@pytest.mark.servers
+async def test_a_process_stopped_within_a_transaction_does_not_hold_its_locks_for_ever(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "POSTGRESQL_IDLE_S", 1)
+    async with open_store(postgresql_url, tmp_path, migrate=True) as stopped:
+        worker_id = await new_worker(stopped, lease_s=60)
+        async with open_store(postgresql_url, tmp_path) as other:
+            with pytest.raises(StoreUnavailable):
+                async with stopped._db.write() as connection:
+                    await connection.execute(text("SELECT 1 FROM worker WHERE id = :id FOR UPDATE"), {"id": worker_id})
+                    async with asyncio.timeout(10):
+                        assert await other.beat(worker_id, 60)
+                    await connection.execute(text("SELECT 1"))
+            await other.remove_worker(worker_id)
