@@ -224,7 +224,6 @@ class Summary:
     open: bool
     cost_usd: float
     fallbacks: int
-    per_s: float
 
     @property
     def done(self) -> int:
@@ -234,7 +233,6 @@ class Summary:
 def summary(views: list[BatchView]) -> Summary:
     """Sum a batch and its retries, oldest first: each retry's lines stood as failed in what it retries."""
     succeeded = sum(view.counts.get(JobState.SUCCEEDED, 0) for view in views)
-    last = views[-1]
     retried = sum(view.total for view in views[1:])
     ended_badly = sum(count for view in views for state, count in view.counts.items() if state in ENDED_BADLY)
     return Summary(
@@ -244,5 +242,4 @@ def summary(views: list[BatchView]) -> Summary:
         open=any(view.state in OPEN_BATCH_STATES for view in views),
         cost_usd=sum(view.cost_usd for view in views),
         fallbacks=sum(view.fallbacks for view in views),
-        per_s=last.recent_per_s,
     )
