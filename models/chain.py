@@ -4,7 +4,7 @@ Chains are stored once, by the hash of their content, so a million jobs share on
 """
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -38,6 +38,8 @@ class Chain(BaseModel):
     patience_s: float | None = None
     spill: bool = False
     fallback_on: frozenset[FailureClass] | None = None
+    endpoint: Literal["/v1/chat/completions", "/v1/embeddings"] = "/v1/chat/completions"
+    """What its steps are asked for."""
 
     @property
     def id(self) -> str:

@@ -26,6 +26,12 @@ class NewBatch:
     retry_of: str | None = None
     source: str = ""  # name of the input, for people
     metadata: dict[str, str] = field(default_factory=dict)
+    input_file_id: str | None = None
+    completion_window: str = "24h"  # as the caller wrote it
+    options: str | None = None  # JSON: what shapes its lines, for who writes them later
+    callback_url: str | None = None
+    output_expires_s: float | None = None  # after its end
+    request_hash: str | None = None  # of the whole create request
 
 
 @dataclass(slots=True)
@@ -41,6 +47,8 @@ class NewJob:
     not_before: float = 0.0
     expires_at: float = 0.0
     extra: str | None = None  # JSON that the output needs again, e.g. the CSV columns of the line
+    callback_url: str | None = None
+    metadata: dict[str, str] | None = None  # of a job that is submitted alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,7 @@ class Settled:
     not_before: float = 0.0
     progress: dict[str, Any] | None = None
     wait_reason: str | None = None  # for people: why it was put back
+    tenant: str = "default"
 
 
 @dataclass(slots=True)
@@ -158,6 +167,16 @@ class BatchView:
     by_deployment: list["DeploymentTally"]
     recent_per_s: float  # jobs that ended in the last minute, per second
     waits: list[tuple[str, int]]  # why queued jobs wait, and how many (a sample)
+    endpoint: str = "/v1/chat/completions"
+    completion_window: str = "24h"
+    input_file_id: str | None = None
+    output_file_id: str | None = None  # None until it has ended, and when no job succeeded
+    error_file_id: str | None = None  # None until it has ended, and when every job succeeded
+    metadata: dict[str, str] = field(default_factory=dict)
+    errors: list[dict[str, Any]] | None = None  # of a failed one, as `models.wire.LineError`
+    callback_url: str | None = None
+    started_at: float | None = None  # when it became in_progress
+    cancelling_at: float | None = None
 
 
 @dataclass(slots=True)

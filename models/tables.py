@@ -36,7 +36,15 @@ class Batch(SQLModel, table=True):
     started_at: float | None = None  # when it became in_progress
     cancelling_at: float | None = None
     ended_at: float | None = None
-    error: str | None = Field(default=None, sa_column=Column(Text))
+    error: str | None = Field(default=None, sa_column=Column(Text))  # JSON list of line errors of a failed one
+    input_file_id: str | None = None
+    completion_window: str = "24h"  # as the caller wrote it
+    options: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what shapes its lines, while validating
+    callback_url: str | None = None  # told when it ends
+    output_expires_s: float | None = None  # after its end
+    request_hash: str | None = Field(default=None, index=True)  # of the whole create request, to know a repeated one
+    filled_by: str | None = None  # the process that writes its rows
+    fill_until: float = 0.0  # until when that process may be taken to be alive
 
 
 class Job(SQLModel, table=True):
@@ -85,6 +93,7 @@ class Job(SQLModel, table=True):
             postgresql_where=text("state = 'running'"),
         ),
         Index("ix_job_batch", "batch_id", "id"),
+        Index("ix_job_tenant", "tenant", "id"),
     )
 
     id: str = Field(primary_key=True)
@@ -105,6 +114,8 @@ class Job(SQLModel, table=True):
     attempts: int = 0  # provider calls recorded so far
     progress: str | None = Field(default=None, sa_column=Column(Text))  # where it stands in its chain
     wait_reason: str | None = None  # why it was put back, for people
+    callback_url: str | None = None  # told when it ends; for jobs that were submitted alone
+    note: str | None = Field(default=None, sa_column=Column(Text))  # the caller's metadata, JSON
     created_at: float
     started_at: float | None = None  # latest claim
     ended_at: float | None = None
@@ -144,11 +155,16 @@ class Result(SQLModel, table=True):
 class Attempt(SQLModel, table=True):
     """One provider call. Append-only and not fenced: a late answer is still paid for."""
 
-    __table_args__ = (Index("ix_attempt_job", "job_id"), Index("ix_attempt_batch", "batch_id", "id"))
+    __table_args__ = (
+        Index("ix_attempt_job", "job_id"),
+        Index("ix_attempt_batch", "batch_id", "id"),
+        Index("ix_attempt_tenant", "tenant", "id"),
+    )
 
     id: str = Field(primary_key=True)
     job_id: str
     batch_id: str
+    tenant: str = "default"
     no: int  # within the job, from 1
     claim_no: int
     step: int
@@ -218,3 +234,140 @@ class Credential(SQLModel, table=True):
     fingerprint: str = ""  # short hash of the secret: a rotated key is tried again
     since: float
     probe_at: float | None = None  # when one real job may try it again
+
+
+class File(SQLModel, table=True):
+    """An uploaded input, or the output or error file of a batch, which has no bytes of its own: it is read from the
+    results."""
+
+    __table_args__ = (Index("ix_file_tenant", "tenant", "id"),)
+
+    id: str = Field(primary_key=True)
+    tenant: str = "default"
+    purpose: str  # "batch", "batch_output"
+    filename: str
+    bytes: int | None = Field(default=None, sa_column=Column(BigInteger))  # None: not measured yet
+    lines: int = 0  # of an input
+    batch_id: str | None = Field(default=None, index=True)  # whose output it is
+    part: str | None = None  # "output" or "error"; None for an upload
+    created_at: float
+    expires_at: float | None = Field(default=None, index=True)
+
+
+class Idempotency(SQLModel, table=True):
+    """A request that its caller named, and what it made: the same request again makes nothing new."""
+
+    tenant: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    body_hash: str
+    object_id: str  # the job or batch
+    created_at: float = Field(index=True)
+
+
+class Tenant(SQLModel, table=True):
+    """Whose jobs they are, and how much of them. A limit that is None does not hold."""
+
+    name: str = Field(primary_key=True)
+    jobs_per_minute: int | None = None
+    queued_jobs: int | None = None
+    usd_per_month: float | None = None  # calendar month, UTC
+    created_at: float
+
+
+class TenantTally(SQLModel, table=True):
+    """What a tenant used, one row per writer and period so that nobody waits for anybody; summed on read.
+
+    `kind` is "accepted" (jobs; the period is a minute) or "spent" (US dollars; the period is a day).
+    """
+
+    __tablename__ = "tenant_tally"
+
+    tenant: str = Field(primary_key=True)
+    writer: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    period: int = Field(primary_key=True)  # unix seconds // 60, or // 86400
+    count: int = 0
+    cost_usd: float = 0.0
+
+
+class ApiKey(SQLModel, table=True):
+    """A key of the HTTP API. Only its hash is kept."""
+
+    __tablename__ = "api_key"
+
+    id: str = Field(primary_key=True)  # the part of the key that may be shown
+    tenant: str = Field(default="default", index=True)
+    name: str
+    hash: str  # SHA-256 of the secret part, hexadecimal
+    scopes: str  # "read", "submit", "admin", separated by blanks
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class WebhookSecret(SQLModel, table=True):
+    """What webhooks are signed with. During a rotation an owner has two."""
+
+    __tablename__ = "webhook_secret"
+
+    id: str = Field(primary_key=True)
+    owner: str = Field(index=True)  # an endpoint's id, or "tenant:NAME" for its callback URLs
+    secret: str  # "whsec_" and base64
+    created_at: float
+    retires_at: float | None = None  # None: the current one
+
+
+class WebhookEndpoint(SQLModel, table=True):
+    """Where a tenant is told of what ended."""
+
+    __tablename__ = "webhook_endpoint"
+
+    id: str = Field(primary_key=True)
+    tenant: str = Field(default="default", index=True)
+    url: str
+    events: str  # JSON list of event types; "batch.*", "job.*" and "*" are patterns
+    match: str | None = Field(default=None, sa_column=Column(Text))  # JSON: metadata that a job or batch must have
+    disabled: str | None = None  # why it is not told any more
+    created_at: float
+
+
+class WebhookDelivery(SQLModel, table=True):
+    """One event for one receiver. The body is made from the ledger when it is sent: what ended does not change."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (
+        Index(
+            "ix_delivery_due",
+            "next_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index("ix_delivery_tenant", "tenant", "id"),
+    )
+
+    id: str = Field(primary_key=True)  # the webhook-id of all its tries
+    tenant: str = "default"
+    endpoint_id: str | None = Field(default=None, index=True)  # None: a callback URL
+    url: str
+    event: str  # such as "job.succeeded"
+    object_id: str = Field(index=True)  # the job or batch
+    state: str = "pending"  # "pending", "delivered", "dead"
+    tries: int = 0
+    next_at: float  # when the next try is due; while one runs, when it may be taken to have died
+    claimed_by: str | None = None  # the worker that tries just now
+    last_status: int | None = None
+    last_error: str | None = None
+    log: str = Field(default="[]", sa_column=Column(Text, nullable=False))  # JSON list of tries: at, status, error
+    created_at: float
+    ended_at: float | None = None
+
+
+class Audit(SQLModel, table=True):
+    """An act of administration."""
+
+    id: str = Field(primary_key=True)
+    at: float
+    actor: str  # an API key's id, or "command line"
+    tenant: str
+    action: str  # such as "key.create"
+    subject: str  # what it was done to

@@ -82,7 +82,7 @@ def succeeded(
         cost_usd=answered.cost_usd or 0.0,
         latency_ms=answered.latency_ms,
     )
-    return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result)
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result, tenant=job.tenant)
 
 
 def failed(job: StartedJob, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
@@ -98,7 +98,7 @@ def failed(job: StartedJob, progress: Progress, attempts: list[AttemptRecord]) -
         result = ResultRecord(None, None, {"code": error["class"], "message": error["message"], "extra_fields": extra})
     else:
         result = ResultRecord(status, _json({**_error_body(error), "extra_fields": extra}))
-    return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result)
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
 
 
 def put_back(
@@ -113,6 +113,7 @@ def put_back(
         not_before=until,
         progress=progress.to_dict(),
         wait_reason=reason,
+        tenant=job.tenant,
     )
 
 
@@ -120,12 +121,12 @@ def stopped(job: StartedJob, attempts: list[AttemptRecord], progress: Progress, 
     """Cancelled by its owner, or given back by a worker that drains: due at once, nothing spent."""
     if state is JobState.QUEUED:
         return put_back(job, attempts, progress, 0.0, "given back by a worker that stopped")
-    return Settled(job.id, job.batch_id, job.claim_no, state, attempts)
+    return Settled(job.id, job.batch_id, job.claim_no, state, attempts, tenant=job.tenant)
 
 
 def expired(job: StartedJob, attempts: list[AttemptRecord]) -> Settled:
     """Its deadline passed while it ran or waited in its slot."""
-    return Settled(job.id, job.batch_id, job.claim_no, JobState.EXPIRED, attempts)
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.EXPIRED, attempts, tenant=job.tenant)
 
 
 def defect(job: StartedJob, progress: Progress, attempts: list[AttemptRecord], name: str) -> Settled:

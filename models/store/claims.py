@@ -273,7 +273,7 @@ class Claims(Ledger):
         rows = [_attempt_row(each, call) for each, call in calls.values()]
         for row in await INSERT_ATTEMPTS.run(connection, rows):
             each, call = calls[row.id]
-            tallies.attempted(each.batch_id, call, self._clock())
+            tallies.attempted(each.batch_id, each.tenant, call, self._clock())
 
 
 def _started(row: dict[str, Any]) -> StartedJob:
@@ -307,6 +307,7 @@ def _attempt_row(of: Settled, call: AttemptRecord) -> dict[str, Any]:
         "id": call.id,
         "job_id": of.job_id,
         "batch_id": of.batch_id,
+        "tenant": of.tenant,
         "no": call.no,
         "claim_no": of.claim_no,
         "step": call.step,

@@ -13,7 +13,7 @@ from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
 from models.store.sql import NOW, BulkInsert, batch, chain, clean, job, job_input, lane
 
-INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0)
+INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0, fill_until=0)
 """A batch whose rows are about to be written; none of them may start."""
 
 BATCH_BEING_FILLED = (
@@ -83,6 +83,12 @@ class Intake(Ledger):
             "retry_of": new.retry_of,
             "note": orjson.dumps(new.metadata).decode(),
             "expires_at": new.expires_at,
+            "input_file_id": new.input_file_id,
+            "completion_window": new.completion_window,
+            "options": new.options,
+            "callback_url": new.callback_url,
+            "output_expires_s": new.output_expires_s,
+            "request_hash": new.request_hash,
         }
         async with self._db.write() as connection:
             await connection.execute(INSERT_BATCH, row)
@@ -187,6 +193,8 @@ def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: 
         "worker_id": None,
         "progress": None,
         "wait_reason": None,
+        "callback_url": new.callback_url,
+        "note": None if new.metadata is None else orjson.dumps(new.metadata).decode(),
         "started_at": None,
         "ended_at": None,
     }

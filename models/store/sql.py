@@ -39,6 +39,10 @@ _tables = Job.metadata.tables
 chain, batch, job, job_input = (_tables[name] for name in ("chain", "batch", "job", "job_input"))
 result, attempt, tally, lane = (_tables[name] for name in ("result", "attempt", "tally", "lane"))
 worker, credential = _tables["worker"], _tables["credential"]
+file, idempotency, audit = _tables["file"], _tables["idempotency"], _tables["audit"]
+tenant, tenant_tally, api_key = _tables["tenant"], _tables["tenant_tally"], _tables["api_key"]
+webhook_secret, webhook_endpoint = _tables["webhook_secret"], _tables["webhook_endpoint"]
+webhook_delivery = _tables["webhook_delivery"]
 
 
 class ledger_now(FunctionElement[float]):

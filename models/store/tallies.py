@@ -7,7 +7,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import AttemptRecord, ResultRecord
-from models.store.sql import BulkInsert, tally, whole
+from models.store.sql import BulkInsert, tally, tenant_tally, whole
 
 ANSWERED = "answered"
 OF_ATTEMPTS = "attempt"
@@ -17,6 +17,12 @@ SUMS = ("count", "fallbacks", "input_tokens", "output_tokens", "cost_usd")
 ADD_TALLIES = BulkInsert(tally, conflict="added", adds=SUMS)
 """Add to the counts of this writer and minute."""
 
+SPENT, SPENT_PERIOD_S = "spent", 86_400
+ACCEPTED, ACCEPTED_PERIOD_S = "accepted", 60
+
+ADD_TENANT_TALLIES = BulkInsert(tenant_tally, conflict="added", adds=("count", "cost_usd"))
+"""Add to what a tenant used in a period."""
+
 
 class Tallies:
     """What one transaction adds to the counts. `writer` has rows of its own, so no writer waits for another."""
@@ -24,6 +30,7 @@ class Tallies:
     def __init__(self, writer: str) -> None:
         self._writer = writer
         self._rows: dict[tuple[object, ...], dict[str, Any]] = {}
+        self._of_tenants: dict[tuple[object, ...], dict[str, Any]] = {}
 
     def job_ended(self, batch_id: str, state: str, at: float, result: ResultRecord | None = None) -> None:
         row = self._row(
@@ -37,17 +44,29 @@ class Tallies:
         for each in rows:
             self.job_ended(each.batch_id, each.state, each.ended_at)
 
-    def attempted(self, batch_id: str, attempt: AttemptRecord, at: float) -> None:
+    def attempted(self, batch_id: str, tenant: str, attempt: AttemptRecord, at: float) -> None:
         row = self._row(batch_id, at, OF_ATTEMPTS, attempt.provider, attempt.model, str(attempt.cls or ANSWERED))
         row["count"] += 1
         row["input_tokens"] += whole(attempt.input_tokens)
         row["output_tokens"] += whole(attempt.output_tokens)
         row["cost_usd"] += attempt.cost_usd
+        if attempt.cost_usd:
+            self._add_tenant(tenant, SPENT, int(at // SPENT_PERIOD_S), 1, attempt.cost_usd)
+
+    def accepted(self, tenant: str, jobs: int, at: float) -> None:
+        self._add_tenant(tenant, ACCEPTED, int(at // ACCEPTED_PERIOD_S), jobs, 0.0)
 
     async def write(self, connection: AsyncConnection) -> None:
         # In one order everywhere: two writers of the same rows cannot deadlock.
         rows: Sequence[Mapping[str, Any]] = [self._rows[key] for key in sorted(self._rows, key=repr)]
         await ADD_TALLIES.run(connection, rows)
+        await ADD_TENANT_TALLIES.run(connection, [self._of_tenants[key] for key in sorted(self._of_tenants, key=repr)])
+
+    def _add_tenant(self, tenant: str, kind: str, period: int, count: int, cost_usd: float) -> None:
+        names = {"tenant": tenant, "writer": self._writer, "kind": kind, "period": period}
+        row = self._of_tenants.setdefault(tuple(names.values()), {**names, "count": 0, "cost_usd": 0.0})
+        row["count"] += count
+        row["cost_usd"] += cost_usd
 
     def _row(self, batch_id: str, at: float, kind: str, provider: str, model: str, outcome: str) -> dict[str, Any]:
         minute = int(at // 60)

@@ -1,10 +1,12 @@
 """Ends that no worker brings about: cancelled, expired and finished batches, in slices; holds; credentials."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
     Insert,
+    Row,
     Select,
     Update,
     and_,
@@ -18,13 +20,15 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.failure import FailureClass
 from models.setaside import ALL_MODELS, SetAside
 from models.state import OPEN_BATCH_STATES, BatchState, JobState
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, RUNNING, batch, clean, credential, job, lane
-from models.store.tallies import Tallies
+from models.store.sql import NOW, QUEUED, RUNNING, BulkInsert, batch, clean, credential, file, job, lane, tally
+from models.store.tallies import OF_JOBS, Tallies
+from models.store.views import ERRORS, OUTPUT
 
 SLICE = 2_000
 WRITER = "upkeep"
@@ -48,9 +52,19 @@ CLOSE_BATCHES = (
         state=case({str(state): str(end) for state, end in ENDS.items()}, value=batch.c.state),
         ended_at=NOW,
     )
-    .returning(batch.c.id)
+    .returning(batch.c.id, batch.c.tenant, batch.c.ended_at, batch.c.output_expires_s)
 )
 """End the batches none of whose jobs is queued or running."""
+
+OUTCOMES_OF_BATCHES = (
+    select(tally.c.batch_id, tally.c.outcome)
+    .where(tally.c.batch_id.in_(bindparam("ids", expanding=True)), tally.c.kind == OF_JOBS)
+    .distinct()
+)
+"""How jobs of some batches ended."""
+
+INSERT_FILES = BulkInsert(file, conflict="ignored")
+"""The output and error files of batches that have ended."""
 
 DELETE_LANES = delete(lane).where(lane.c.batch_id.in_(bindparam("ids", expanding=True)))
 """The planner need not visit batches that have ended."""
@@ -176,9 +190,11 @@ class Upkeep(Ledger):
     async def close_batches(self) -> list[str]:
         """End the batches that have no open job; returns their ids."""
         async with self._db.write() as connection:
-            ids = list((await connection.execute(CLOSE_BATCHES)).scalars())
+            closed = (await connection.execute(CLOSE_BATCHES)).all()
+            ids = [each.id for each in closed]
             if ids:
                 await connection.execute(DELETE_LANES, {"ids": ids})
+                await self._add_files(connection, closed)
         return ids
 
     async def drop_idle_lanes(self) -> int:
@@ -259,6 +275,13 @@ class Upkeep(Ledger):
         async with self._db.write() as connection:
             return len((await connection.execute(ENABLE, asked)).all())
 
+    async def _add_files(self, connection: AsyncConnection, closed: Sequence[Row[Any]]) -> None:
+        """What came of a batch can be listed and deleted like other files, but its lines are read from the results."""
+        outcomes = await connection.execute(OUTCOMES_OF_BATCHES, {"ids": [each.id for each in closed]})
+        parts = {(row.batch_id, OUTPUT if row.outcome == JobState.SUCCEEDED else ERRORS) for row in outcomes}
+        rows = [_file_row(each, part) for each in closed for part in (OUTPUT, ERRORS) if (each.id, part) in parts]
+        await INSERT_FILES.run(connection, rows)
+
     async def _hold(self, batch_id: str, reason: str | None) -> bool:
         async with self._db.write() as connection:
             done = await connection.execute(HOLD_BATCH, {"batch_id": batch_id, "reason": clean(reason)})
@@ -274,3 +297,19 @@ class Upkeep(Ledger):
                 ended += len(rows)
             await tallies.write(connection)
         return ended
+
+
+def _file_row(closed: Row[Any], part: str) -> dict[str, Any]:
+    lives_s = closed.output_expires_s
+    return {
+        "id": f"file_{closed.id}_{part}",
+        "tenant": closed.tenant,
+        "purpose": "batch_output",
+        "filename": f"{closed.id}_{part}.jsonl",
+        "bytes": None,
+        "lines": 0,
+        "batch_id": closed.id,
+        "part": part,
+        "created_at": closed.ended_at,
+        "expires_at": None if lives_s is None else closed.ended_at + lives_s,
+    }

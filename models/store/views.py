@@ -10,10 +10,12 @@ from sqlalchemy import Row, Select, bindparam, func, literal_column, or_, select
 from models.records import BatchView, DeploymentTally, OutputRow
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, RUNNING, batch, job, job_input, result, tally
+from models.store.sql import NOW, QUEUED, RUNNING, batch, file, job, job_input, result, tally
 from models.store.tallies import ANSWERED, OF_JOBS, SUMS
 
 PAGE = 1_000
+OUTPUT, ERRORS = "output", "error"
+"""The parts of what came of a batch, one file each."""
 WAITS_SAMPLE = 2_000
 
 BATCH = select(batch, NOW.label("now")).where(batch.c.id == bindparam("batch_id"))
@@ -57,6 +59,9 @@ WAITS_OF_BATCH = (
     .limit(WAITS_SAMPLE)
 )
 """Why some of the put-back jobs of a batch wait."""
+
+FILES_OF_BATCH = select(file.c.part, file.c.id).where(file.c.batch_id == bindparam("batch_id"))
+"""The output and the error file of a batch that has ended."""
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 
@@ -103,7 +108,8 @@ class Views(Ledger):
             running = (await connection.execute(RUNNING_OF_BATCH, key)).scalar_one()
             minutes = (await connection.execute(ENDED_SINCE, {**key, "since": int(row.now // 60) - 1})).all()
             waits = Counter((await connection.execute(WAITS_OF_BATCH, key)).scalars())
-        return _batch_view(row, sums, running, {each.minute: int(each.ended) for each in minutes}, waits)
+            files = {each.part: each.id for each in await connection.execute(FILES_OF_BATCH, key)}
+        return _batch_view(row, sums, running, {each.minute: int(each.ended) for each in minutes}, waits, files)
 
     async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
         """The jobs of a batch that have ended, with their results; also while others still run."""
@@ -133,7 +139,12 @@ class Views(Ledger):
 
 
 def _batch_view(
-    row: Row[Any], sums: Sequence[Row[Any]], running: int, minutes: Mapping[int, int], waits: Counter[str | None]
+    row: Row[Any],
+    sums: Sequence[Row[Any]],
+    running: int,
+    minutes: Mapping[int, int],
+    waits: Counter[str | None],
+    files: Mapping[str, str],
 ) -> BatchView:
     counts = dict.fromkeys(JobState, 0)
     deployments: dict[tuple[str, str], DeploymentTally] = {}
@@ -165,6 +176,16 @@ def _batch_view(
         by_deployment=by_deployment,
         recent_per_s=_recent_per_s(minutes, row.now),
         waits=[(reason, count) for reason, count in waits.most_common() if reason],
+        endpoint=row.endpoint,
+        completion_window=row.completion_window,
+        input_file_id=row.input_file_id,
+        output_file_id=files.get(OUTPUT),
+        error_file_id=files.get(ERRORS),
+        metadata=orjson.loads(row.note),
+        errors=None if row.error is None else orjson.loads(row.error),
+        callback_url=row.callback_url,
+        started_at=row.started_at,
+        cancelling_at=row.cancelling_at,
     )
 
 
