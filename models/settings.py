@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError
 
 from models.failure import FailureClass
 from models.presets import AZURE_ENDPOINT, PRESETS
@@ -166,6 +166,36 @@ class WorkerSettings(Section):
     """A worker that was silent for so long is taken for dead: others run its jobs again. Equal on all machines."""
 
 
+class ApiSettings(Section):
+    """The HTTP API. Options of the command line win."""
+
+    host: str = "127.0.0.1"
+    """Where it listens (`--host`). Without an API key it serves callers on this machine only, wherever it listens."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Its port (`--port`)."""
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
+    """How callers reach it, such as `https://llm.example.com`: used in links. Absent: as the request came."""
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    """The longest JSON body, in bytes."""
+    max_file_bytes: int = Field(default=2 * 1024 * 1024 * 1024, gt=0)
+    """The longest uploaded file, in bytes."""
+    max_batch_lines: int = Field(default=1_000_000, gt=0)
+    """The most lines of one batch."""
+    max_queued_jobs: int = Field(default=5_000_000, gt=0)
+    """When so many jobs wait, over all tenants, more are refused with 429 until there is room."""
+
+
+class WebhookSettings(Section):
+    """Where webhooks may go. Public addresses on the usual ports need no entry."""
+
+    allow_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that may be called although they are private, such as `10.1.0.0/16` or `127.0.0.0/8`."""
+    allow_ports: tuple[int, ...] = (80, 443, 8080, 8443)
+    """The ports that may be called; in `allow_networks`, every port may."""
+    max_in_flight: int = Field(default=4, gt=0)
+    """Deliveries under way at the same time to one receiver: a slow one delays no other."""
+
+
 class Settings(Section):
     """Where things are kept, and for how long a job is worth doing."""
 
@@ -183,6 +213,13 @@ class Settings(Section):
     """Chains, by name. A request's `model` may name one; `default` serves requests that name no model."""
     worker: WorkerSettings = WorkerSettings()
     """How each worker process works."""
+    api: ApiSettings = ApiSettings()
+    """The HTTP API."""
+    webhooks: WebhookSettings = WebhookSettings()
+    """Where webhooks may go."""
+    files_url: str | None = None
+    """Where uploaded files are kept: `s3://bucket/prefix`, `gs://…`, `az://…` with the cloud's usual variables. Absent:
+    in the data folder, which all API processes must then share."""
     deadline_s: float = Field(default=86_400.0, gt=0)
     """Seconds from acceptance until a job that was given no deadline of its own expires: it starts no more."""
 

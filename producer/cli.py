@@ -29,6 +29,7 @@ from producer.locks import DataFolderBusy, DataFolderUnusable
 from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
 from producer.runs import BadInput, OtherRun
+from producer.serving import AddressUnusable
 from producer.stack import Workers, WorkersFailed, open_stack
 
 app = typer.Typer(
@@ -50,7 +51,7 @@ class Refused(Exception):
 
 WRONG_USES = (
     *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy, DataFolderUnusable),
-    *(NoLedger, UnknownId, UnknownProvider, Refused),
+    *(NoLedger, UnknownId, UnknownProvider, Refused, AddressUnusable),
 )
 OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed)
 
@@ -289,10 +290,22 @@ def with_concurrency(settings: Settings, max_concurrency: int | None, grace_s: f
     return settings.model_copy(update={"worker": settings.worker.model_copy(update=changed)})
 
 
+def with_address(settings: Settings, host: str | None, port: int | None) -> Settings:
+    changed = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    return settings.model_copy(update={"api": settings.api.model_copy(update=changed)})
+
+
 def main() -> None:
     # they stand on this module
-    from producer import batch_commands, check_command, look_commands, provider_commands, submit_command
+    from producer import (
+        batch_commands,
+        check_command,
+        look_commands,
+        provider_commands,
+        serve_commands,
+        submit_command,
+    )
 
-    for more in (submit_command.app, look_commands.app, batch_commands.app, provider_commands.app, check_command.app):
-        app.add_typer(more)
+    for more in (serve_commands, submit_command, look_commands, batch_commands, provider_commands, check_command):
+        app.add_typer(more.app)
     app()

@@ -1,0 +1,11 @@
+"""The HTTP surface: OpenAI's files and batches, single jobs, chat completions, webhooks' endpoints, health, metrics.
+
+| module | about |
+|---|---|
+| app | the application and its routers, listed in one place |
+| context | what requests share: stores, queue, settings |
+| auth | who asks, and what that caller may do |
+| admission | whether there is room for more work |
+| bodies | reading a JSON body: its size, type and shape |
+| errors | every error as OpenAI's error object |
+"""

@@ -1,0 +1,44 @@
+"""The application: its routers in one list, and what they share for as long as the server runs."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+from redis.asyncio import Redis
+
+from models.settings import Settings
+from models.store import Store
+from producer.api import health
+from producer.api.context import Context
+from producer.api.errors import add_error_handlers
+
+ROUTERS: tuple[APIRouter, ...] = (health.router,)
+
+REDIS_TIMEOUT_S = 2.0
+
+
+@asynccontextmanager
+async def open_context(settings: Settings, store: Store, redis_url: str) -> AsyncIterator[Context]:
+    """What requests share."""
+    async with Redis.from_url(
+        redis_url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S
+    ) as redis:
+        yield Context(settings, store, redis, time.time)
+
+
+def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
+    """The application; `context` is entered when the server starts and left when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with context as shared:
+            app.state.context = shared
+            yield
+
+    app = FastAPI(title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None)
+    add_error_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app

@@ -1,0 +1,52 @@
+"""Reading a JSON body: its type, its size while it arrives, its shape."""
+
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from models.wire import RequestError, parse_line
+from producer.api.errors import ApiError
+
+JSON_TYPES = ("application/json",)
+T = TypeVar("T", bound=BaseModel)
+
+
+async def read_json(request: Request, max_bytes: int) -> tuple[dict[str, Any], bytes]:
+    """The body as an object, and as the bytes that arrived. Raises ApiError and RequestError."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in JSON_TYPES:
+        raise ApiError(415, f"the body must be application/json, not {kind[:80] or 'of no type'}", code="content_type")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiError(415, "compressed bodies are not read; send it as it is", code="content_encoding")
+    raw = await read_bytes(request, max_bytes)
+    try:
+        return parse_line(raw, max_bytes), raw
+    except RequestError as error:
+        raise RequestError(f"the body {error.message}", error.param, error.code) from None
+
+
+async def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """The body, refused with 413 as soon as it is too long, whatever its headers say."""
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > max_bytes:
+            raise ApiError(413, f"the body is longer than {max_bytes:,} bytes", code="body_too_large")
+    return bytes(parts)
+
+
+def checked(model: type[T], document: dict[str, Any]) -> T:
+    """The document as that model. Raises RequestError with the first thing that is wrong."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"'{where}': {first['msg'].lower()}" if where else first["msg"], where or None) from None
+
+
+def documented(model: type[BaseModel]) -> dict[str, Any]:
+    """For `openapi_extra`: the body is read by hand, its shape is documented all the same."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,30 @@
+"""What all requests share, made once when the server starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+from redis.asyncio import Redis
+
+from models.ids import new_id
+from models.settings import Settings
+from models.store import Store
+
+
+@dataclass(slots=True)
+class Context:
+    settings: Settings
+    store: Store
+    redis: Redis
+    clock: Callable[[], float]
+    writer: str = field(default_factory=lambda: new_id("api"))
+    """The name under which this process writes counts and fills batches."""
+
+
+def context_of(request: Request) -> Context:
+    found: Context = request.app.state.context
+    return found
+
+
+Api = Annotated[Context, Depends(context_of)]

@@ -1,0 +1,101 @@
+"""Every error that a caller gets is OpenAI's error object: message, type, param, code.
+
+ApiError        a refusal with a status of its own
+RequestError    the request is wrong (400)
+UnknownId       there is no such object, or it is another tenant's (404)
+StoreError      the ledger is away or busy (503, with Retry-After)
+"""
+
+import logging
+from collections.abc import Mapping
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from models.store import StoreConflict, StoreError
+from models.wire import ErrorBody, ErrorDetail, RequestError
+from producer.ledger import UnknownId
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+OUTAGE_RETRY_S = 5
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+"""OpenAI's `type` by status; all others are `invalid_request_error`."""
+
+
+class ApiError(Exception):
+    """A refusal. `message` is one sentence without prompts or secrets."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+def error_response(error: ApiError) -> Response:
+    detail = ErrorDetail(
+        message=error.message,
+        type=TYPES.get(error.status, "invalid_request_error"),
+        param=error.param,
+        code=error.code,
+    )
+    content = orjson.dumps(ErrorBody(error=detail).model_dump())
+    return Response(content, error.status, error.headers, media_type=JSON)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(RequestError)
+    async def wrong(_: Request, error: RequestError) -> Response:
+        return error_response(ApiError(400, error.message, param=error.param, code=error.code))
+
+    @app.exception_handler(UnknownId)
+    async def unknown(_: Request, error: UnknownId) -> Response:
+        return error_response(ApiError(404, str(error), code="not_found"))
+
+    @app.exception_handler(StoreError)
+    async def outage(_: Request, error: StoreError) -> Response:
+        if isinstance(error, StoreConflict):
+            return error_response(ApiError(409, str(error), code="conflict"))
+        headers = {"Retry-After": str(OUTAGE_RETRY_S)}
+        return error_response(ApiError(503, str(error), code="unavailable", headers=headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return error_response(ApiError(400, f"'{where}': {first['msg']}", param=where, code="invalid_request"))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+        return error_response(ApiError(error.status_code, message, headers=error.headers))
+
+    @app.exception_handler(Exception)
+    async def defect(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed: %s", request.method, request.scope["route"].path, type(error).__name__)
+        return error_response(ApiError(500, "internal error; the server's log says where", code="internal_error"))

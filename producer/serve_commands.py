@@ -1,0 +1,90 @@
+"""The commands that serve HTTP: `up`, everything in one, and `api`, that part alone."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.settings import Settings, SettingsError
+from producer.cli import Concurrency, Config, Data, plain_errors, say, settings_from, with_address, with_concurrency
+from producer.serving import HttpServer, first_of
+from producer.stack import Workers, open_stack
+
+app = typer.Typer()
+
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on; default 127.0.0.1.")]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="Port to listen on; default 8080.")]
+
+
+@app.command()
+def up(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
+    max_concurrency: Concurrency = None,
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """Serve the HTTP API and work off the queue, all in one: http://127.0.0.1:8080.
+
+    The queue is a server of its own in the data folder unless REDIS_URL is set, the ledger is SQLite there unless
+    DATABASE_URL is set. Ctrl-C once finishes what is in flight, twice stops at once.
+    """
+    with plain_errors():
+        settings = with_concurrency(settings_from(config, data), max_concurrency)
+        asyncio.run(_up(with_address(settings, host, port), workers, config))
+
+
+@app.command()
+def api(host: Host = None, port: Port = None, config: Config = None, data: Data = None) -> None:
+    """Serve the HTTP API alone; `understudy worker` does the work, on this machine or on others.
+
+    It needs REDIS_URL, so that workers can be told, and for more than one machine DATABASE_URL.
+    """
+    with plain_errors():
+        settings = with_address(settings_from(config, data), host, port)
+        if settings.redis_url is None:
+            raise SettingsError(
+                "REDIS_URL is not set: the API alone needs the queue's address; or start `understudy up`"
+            )
+        asyncio.run(_api(settings))
+
+
+async def _up(settings: Settings, count: int, config: Path | None) -> None:
+    async with open_stack(settings, say) as stack:
+        server = HttpServer(settings, stack.store, stack.redis_url)
+        async with Workers(stack, count, config, say) as workers:
+
+            def stop() -> None:
+                server.stop()
+                workers.drain()
+
+            _on_signals(stop)
+            _announce(server, "with 1 worker process" if count == 1 else f"with {count} worker processes")
+            serving = asyncio.create_task(server.serve())
+            working = asyncio.create_task(workers.ended())
+            try:
+                await first_of(serving, working)
+            finally:
+                server.stop()
+                await serving
+
+
+async def _api(settings: Settings) -> None:
+    async with open_stack(settings, say) as stack:
+        server = HttpServer(settings, stack.store, stack.redis_url)
+        _on_signals(server.stop)
+        _announce(server, "without workers of its own")
+        await server.serve()
+
+
+def _announce(server: HttpServer, how: str) -> None:
+    say(f"The HTTP API is at {server.url} ({how}; its documentation at {server.url}/docs); Ctrl-C stops")
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)

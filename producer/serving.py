@@ -1,0 +1,84 @@
+"""Serving the HTTP API until it is told to stop."""
+
+import asyncio
+import socket
+
+import uvicorn
+
+from models.settings import Settings
+from models.store import Store
+from producer.api.app import create_app, open_context
+
+GRACE_S = 10
+"""How long requests under way may take when the server is told to stop."""
+
+
+class AddressUnusable(Exception):
+    """The address cannot be listened on. One sentence."""
+
+
+class HttpServer:
+    """The HTTP API at the address of the settings, listening from the start: a taken port is known at once."""
+
+    def __init__(self, settings: Settings, store: Store, redis_url: str) -> None:
+        """Raises AddressUnusable."""
+        self._listener = _listen(settings.api.host, settings.api.port)
+        config = uvicorn.Config(
+            create_app(open_context(settings, store, redis_url)),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+        )
+        self._server = _Server(config)
+
+    @property
+    def url(self) -> str:
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def serve(self) -> None:
+        """Return when it was told to stop and its requests have ended."""
+        await self._server.serve(sockets=[self._listener])
+        if not self._server.started:
+            raise RuntimeError("the HTTP server did not start; its log says why")
+
+    def stop(self) -> None:
+        """Take no more requests and let those under way end; told again, do not wait for them."""
+        self._server.force_exit = self._server.should_exit
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Signals are the command's to handle, because it has workers to stop as well."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._serve(sockets)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise AddressUnusable(f"cannot listen on {host}: {_reason(error)}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise AddressUnusable(f"cannot listen on {host}:{port}: {_reason(error)}; try --port") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "it was refused").lower()
+
+
+async def first_of(*tasks: "asyncio.Task[None]") -> None:
+    """Return when one of them has ended. Raises what it raised."""
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in ended:
+        task.result()
