@@ -47,9 +47,7 @@ def api(host: Host = None, port: Port = None, config: Config = None, data: Data 
     with plain_errors():
         settings = with_address(settings_from(config, data), host, port)
         if settings.redis_url is None:
-            raise SettingsError(
-                "REDIS_URL is not set: the API alone needs the queue's address; or start `understudy up`"
-            )
+            raise SettingsError("REDIS_URL is not set: the API alone needs the queue; or start `understudy up`")
         asyncio.run(_api(settings))
 
 

@@ -8,6 +8,7 @@ StoreError      the ledger is away or busy (503, with Retry-After)
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -62,6 +63,11 @@ def error_response(error: ApiError) -> Response:
     )
     content = orjson.dumps(ErrorBody(error=detail).model_dump())
     return Response(content, error.status, error.headers, media_type=JSON)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For `responses`: the statuses with which a route may refuse, all with the same body."""
+    return {status: {"model": ErrorBody} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:

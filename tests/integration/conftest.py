@@ -11,7 +11,8 @@ from sqlalchemy import make_url
 
 from models.store import Store, open_store
 
-TRUNCATE = """TRUNCATE attempt, batch, chain, credential, job, job_input, lane, result, tally, worker"""
+TRUNCATE = """TRUNCATE api_key, attempt, audit, batch, chain, credential, file, idempotency, job, job_input, lane, result,
+    tally, tenant, tenant_tally, webhook_delivery, webhook_endpoint, webhook_secret, worker"""
 
 
 def _no_server() -> None:
