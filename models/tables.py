@@ -188,6 +188,8 @@ class Tally(SQLModel, table=True):
     `kind` is "attempt" (outcome: "answered" or a failure class) or "job" (outcome: a terminal job state).
     """
 
+    __table_args__ = (Index("ix_tally_minute", "minute"),)
+
     batch_id: str = Field(primary_key=True)
     worker_id: str = Field(primary_key=True)
     minute: int = Field(primary_key=True)  # unix seconds // 60

@@ -9,6 +9,7 @@
 | upkeep | ends that no worker brings about, holds, credentials |
 | pruning | deletion in slices |
 | views, history | what people and callers read |
+| gauges | what metrics show |
 
 All methods raise the errors of `models.store.errors`.
 """
@@ -22,6 +23,7 @@ from models.store import schema
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.gauges import Gauges
 from models.store.history import History
 from models.store.intake import Intake
 from models.store.planning import Planning
@@ -34,7 +36,7 @@ __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailabl
 LEDGER_FILE = "ledger.db"
 
 
-class Store(Intake, Planning, Claims, Rescue, Upkeep, Pruning, History):
+class Store(Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges):
     """The ledger as its users see it."""
 
     @property

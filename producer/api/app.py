@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
 
 from models.settings import Settings
@@ -13,6 +14,7 @@ from models.store import Store
 from producer.api import health
 from producer.api.context import Context
 from producer.api.errors import add_error_handlers
+from producer.api.metrics import TimedRequests
 
 ROUTERS: tuple[APIRouter, ...] = (health.router,)
 
@@ -37,7 +39,8 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
             app.state.context = shared
             yield
 
-    app = FastAPI(title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None)
+    app = FastAPIOffline(title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None)
+    app.add_middleware(TimedRequests)
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

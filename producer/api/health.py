@@ -1,12 +1,13 @@
-"""Whether this process is alive, and whether it can do its work."""
+"""Whether this process is alive, whether it can do its work, and what Prometheus reads."""
 
 import orjson
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 from models.store import StoreError
 from producer.api.context import Api
-from producer.api.errors import JSON
+from producer.api.errors import JSON, refusals
 
 router = APIRouter(tags=["health"])
 
@@ -21,6 +22,17 @@ async def readyz(api: Api) -> Response:
     checks = {"database": await _database(api), "redis": await _redis(api)}
     ready = all(word == "ok" for word in checks.values())
     return Response(orjson.dumps({"ready": ready, **checks}), 200 if ready else 503, media_type=JSON)
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}, **refusals(401, 403, 503)},
+)
+async def metrics(api: Api) -> Response:
+    await api.metrics.ledger.read(api.store)
+    return Response(generate_latest(api.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _database(api: Api) -> str:

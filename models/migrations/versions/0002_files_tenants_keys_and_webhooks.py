@@ -146,6 +146,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("tenant", sa.String(), nullable=False, server_default="default"))
         batch_op.create_index("ix_attempt_tenant", ["tenant", "id"], unique=False)
 
+    op.create_index("ix_tally_minute", "tally", ["minute"], unique=False)
+
     with op.batch_alter_table("batch", schema=None) as batch_op:
         batch_op.add_column(sa.Column("input_file_id", sa.String(), nullable=True))
         batch_op.add_column(sa.Column("completion_window", sa.String(), nullable=False, server_default="24h"))

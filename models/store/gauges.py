@@ -1,0 +1,106 @@
+"""What metrics show of the whole ledger, read every few seconds at most."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, func, literal_column, or_, select
+
+from models.records import SINGLE
+from models.state import BatchState, Priority
+from models.store.ledger import CLOCK, Ledger
+from models.store.sql import NOW, QUEUED, batch, job, lane, tally, webhook_delivery
+from models.store.tallies import SUMS
+
+_same_lane = and_(*(job.c[each.name] == lane.c[each.name] for each in lane.columns))
+_open_lane = or_(
+    lane.c.batch_id == SINGLE,
+    and_(batch.c.state == str(BatchState.IN_PROGRESS), batch.c.paused.is_(None)),
+)
+
+
+def _first(column: Any, *conditions: Any) -> Any:
+    return select(column).where(QUEUED, _same_lane, *conditions).order_by(job.c.not_before, job.c.id).limit(1)
+
+
+READY = (
+    select(
+        lane.c.priority,
+        _first(job.c.created_at, job.c.not_before == 0).scalar_subquery().label("new_since"),
+        _first(job.c.not_before, job.c.not_before > 0, job.c.not_before <= NOW).scalar_subquery().label("due_since"),
+        select(func.count())
+        .select_from(job)
+        .where(QUEUED, _same_lane, job.c.not_before <= NOW)
+        .scalar_subquery()
+        .label("ready"),
+    )
+    .select_from(lane)
+    .outerjoin(batch, batch.c.id == lane.c.batch_id)
+    .where(_open_lane)
+)
+"""Of each open lane: how many jobs could start now, and since when the first of them could."""
+
+WAITING_JOBS = (
+    select(job.c.priority, func.count().label("jobs"))
+    .where(QUEUED, job.c.not_before > literal_column("0"), job.c.not_before > NOW)
+    .group_by(job.c.priority)
+)
+"""How many jobs were put back to a time that has not come."""
+
+TALLIES_SINCE: Select[Any] = (
+    select(
+        tally.c.minute,
+        tally.c.kind,
+        tally.c.provider,
+        tally.c.model,
+        tally.c.outcome,
+        *(func.sum(tally.c[name]).label(f"sum_{name}") for name in SUMS),
+    )
+    .where(tally.c.minute >= bindparam("minute"))
+    .group_by(tally.c.minute, tally.c.kind, tally.c.provider, tally.c.model, tally.c.outcome)
+)
+"""The counts of the whole ledger, minute by minute."""
+
+DELIVERIES_DUE = select(func.count(), func.min(webhook_delivery.c.created_at)).where(
+    webhook_delivery.c.state == literal_column("'pending'")
+)
+"""How many webhooks are not delivered yet, and since when the oldest of them waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The queue of one priority: jobs that could start now, for how long the first of them could, and those whose time
+    has not come."""
+
+    ready: int = 0
+    oldest_ready_s: float = 0.0
+    waiting: int = 0
+
+
+class Gauges(Ledger):
+    async def backlog(self) -> dict[Priority, Backlog]:
+        """By priority. Counts rows of an index: a second or so for some millions of them."""
+        async with self._db.read() as connection:
+            now = (await connection.execute(CLOCK)).scalar_one()
+            ready = (await connection.execute(READY)).all()
+            waiting = {row.priority: row.jobs for row in await connection.execute(WAITING_JOBS)}
+        return {each: _backlog(each, ready, waiting.get(int(each), 0), now) for each in Priority}
+
+    async def tallies_since(self, minute: int) -> Sequence[Any]:
+        """What was counted in this minute (unix seconds // 60) and later, by minute."""
+        async with self._db.read() as connection:
+            rows: Sequence[Any] = (await connection.execute(TALLIES_SINCE, {"minute": minute})).all()
+        return rows
+
+    async def undelivered_webhooks(self) -> tuple[int, float]:
+        """How many webhooks are under way or due, and how long the oldest has been waiting, in seconds."""
+        async with self._db.read() as connection:
+            now = (await connection.execute(CLOCK)).scalar_one()
+            count, oldest = (await connection.execute(DELIVERIES_DUE)).one()
+        return count, max(0.0, now - oldest) if oldest is not None else 0.0
+
+
+def _backlog(priority: Priority, lanes: Sequence[Any], waiting: int, now: float) -> Backlog:
+    mine = [row for row in lanes if row.priority == priority and row.ready]
+    since = [at for row in mine for at in (row.new_since, row.due_since) if at is not None]
+    return Backlog(sum(row.ready for row in mine), max(0.0, now - min(since)) if since else 0.0, waiting)
