@@ -13,6 +13,7 @@ from models.settings import Settings
 from models.store import Store
 from producer.api import health
 from producer.api.context import Context
+from producer.api.documented import document_errors
 from producer.api.errors import add_error_handlers
 from producer.api.metrics import TimedRequests
 
@@ -42,6 +43,7 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
     app = FastAPIOffline(title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None)
     app.add_middleware(TimedRequests)
     add_error_handlers(app)
+    document_errors(app)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -9,6 +9,9 @@ from models.wire import RequestError, parse_line
 from producer.api.errors import ApiError
 
 JSON_TYPES = ("application/json",)
+DEFINITIONS: dict[str, Any] = {}
+"""The schemas that documented bodies refer to, for the components of the OpenAPI document."""
+
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -49,4 +52,5 @@ def checked(model: type[T], document: dict[str, Any]) -> T:
 def documented(model: type[BaseModel]) -> dict[str, Any]:
     """For `openapi_extra`: the body is read by hand, its shape is documented all the same."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    DEFINITIONS.update(schema.pop("$defs", {}))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

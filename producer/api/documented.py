@@ -1,0 +1,41 @@
+"""The OpenAPI document: what FastAPI derives, with our errors in place of its own.
+
+A query or path that is wrong is answered with 400 and OpenAI's error object, so that is what stands in the document.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from models.wire import ErrorBody
+from producer.api.bodies import DEFINITIONS
+
+ERROR_REF = {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}
+ERROR = {"description": "Refused", "content": {"application/json": {"schema": ERROR_REF}}}
+FASTAPI_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+
+def document_errors(app: FastAPI) -> None:
+    """Make `app.openapi` tell of our errors."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    _with_our_errors(operation["responses"])
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(DEFINITIONS)
+            for name in FASTAPI_SCHEMAS:
+                schemas.pop(name, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _with_our_errors(responses: dict[str, Any]) -> None:
+    if FASTAPI_SCHEMAS[0] in str(responses.get("422")):
+        del responses["422"]
+        responses.setdefault("400", ERROR)
