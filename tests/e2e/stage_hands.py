@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,6 +110,13 @@ class Process:
             return list(psutil.Process(self.pid).children(recursive=True))
         except psutil.NoSuchProcess:
             return []
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def kill(pid: int) -> None:
@@ -268,6 +276,13 @@ class Scene:
 
     def worker(self, *options: str) -> Process:
         return self.start(BIN / "understudy", "worker", *options)
+
+    def serve(self, command: str = "up", *options: str) -> tuple[Process, str]:
+        """`understudy up` (or `api`) on a free port, once it is ready; returns the process and its base URL."""
+        process = self.start(BIN / "understudy", command, "--port", "0", *options)
+        url = process.until(lambda: re.search(r"http://\S+:\d+", process.said), "the server says where it is")[0]
+        process.until(lambda: _is_ready(url), "the server is ready")
+        return process, url
 
     def submit(self, source: Path) -> str:
         """Accept a file as a batch, as `understudy run` does, without running it. Returns the batch's id."""
