@@ -344,6 +344,19 @@ class WebhookDelivery(SQLModel, table=True):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index(
+            "ix_delivery_receiver",
+            "receiver",
+            "next_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_delivery_claimed",
+            "receiver",
+            sqlite_where=text("claimed_by IS NOT NULL"),
+            postgresql_where=text("claimed_by IS NOT NULL"),
+        ),
         Index("ix_delivery_tenant", "tenant", "id"),
     )
 
@@ -351,6 +364,7 @@ class WebhookDelivery(SQLModel, table=True):
     tenant: str = "default"
     endpoint_id: str | None = Field(default=None, index=True)  # None: a callback URL
     url: str
+    receiver: str  # whose deliveries take turns: the endpoint, or a tenant's callback URLs of one server
     event: str  # such as "job.succeeded"
     object_id: str = Field(index=True)  # the job or batch
     state: str = "pending"  # "pending", "delivered", "dead"

@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob
 from models.state import BatchState, JobState, Priority
+from models.store.announcing import ENDED_JOB, announce_jobs
 from models.store.ledger import Ledger
 from models.store.sql import (
     NOW,
@@ -70,7 +71,7 @@ GIVE_BACK = (
         not_before=0.0,
         wait_reason="given back by a worker that stopped",
     )
-    .returning(job.c.id, job.c.batch_id, job.c.state, job.c.ended_at)
+    .returning(*ENDED_JOB)
 )
 """What a worker holds becomes due at once, and what its owner cancelled meanwhile ends."""
 
@@ -162,7 +163,7 @@ def settle_jobs(dialect: str) -> tuple[Update, Given]:
             wait_reason=new.wait_reason,
             attempts=job.c.attempts + new.calls,
         )
-        .returning(job.c.id, job.c.claim_no, job.c.batch_id, job.c.state, job.c.ended_at)
+        .returning(job.c.claim_no, *ENDED_JOB)
     )
     return statement, given
 
@@ -206,7 +207,9 @@ class Claims(Ledger):
     async def _give_back(self, connection: AsyncConnection, statement: Update, words: dict[str, Any]) -> int:
         tallies = Tallies(words["holder"])
         returned = (await connection.execute(statement, words)).all()
-        tallies.jobs_ended(row for row in returned if row.state == JobState.CANCELLED)
+        ended = [row for row in returned if row.state == JobState.CANCELLED]
+        tallies.jobs_ended(ended)
+        await announce_jobs(connection, ended)
         await tallies.write(connection)
         return len(returned)
 
@@ -245,6 +248,7 @@ class Claims(Ledger):
                     results.append(result_row(row, record))
             await INSERT_RESULTS.run(connection, results)
             await self._record_attempts(connection, outcomes, tallies)
+            await announce_jobs(connection, ended)
             await tallies.write(connection)
         return {row.id for row in written}
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.failure import FailureClass
 from models.records import ResultRecord
 from models.state import JobState
+from models.store.announcing import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
 from models.store.claims import DELETE_WORKER, INSERT_RESULTS, result_row
 from models.store.ledger import Ledger
 from models.store.sql import NOW, RUNNING, job, worker
@@ -67,7 +68,7 @@ TAKE_BACK = (
         not_before=0.0,
         wait_reason="its worker died",
     )
-    .returning(job.c.id, job.c.batch_id, job.c.state, job.c.ended_at)
+    .returning(*ENDED_JOB)
 )
 """A dead worker's jobs are due at once; a job that has crashed too many workers fails, a cancelled one ends."""
 
@@ -110,9 +111,12 @@ async def _take_back(connection: AsyncConnection, holder: str, counts: bool) -> 
     charged = (SUSPECT_AT if suspect else 0) if counts else NOBODY
     rows = (await connection.execute(TAKE_BACK, {"holder": holder, "counts_from": charged})).all()
     tallies = Tallies(WRITER)
-    tallies.jobs_ended(row for row in rows if row.ended_at is not None)
+    ended = [row for row in rows if row.ended_at is not None]
+    tallies.jobs_ended(ended)
     results = [result_row(row, CRASHED) for row in rows if row.state == JobState.FAILED]
     await INSERT_RESULTS.run(connection, results)
+    await announce_jobs(connection, ended)
+    await connection.execute(RELEASE_DELIVERIES, {"holder": holder})
     await tallies.write(connection)
     await connection.execute(DELETE_WORKER, {"worker_id": holder})
     return len(rows)

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.failure import FailureClass
 from models.setaside import ALL_MODELS, SetAside
 from models.state import OPEN_BATCH_STATES, BatchState, JobState
+from models.store.announcing import ENDED_BATCH, ENDED_JOB, announce_batches, announce_jobs
 from models.store.ledger import Ledger
 from models.store.sql import NOW, QUEUED, RUNNING, BulkInsert, batch, clean, credential, file, job, lane, tally
 from models.store.tallies import OF_JOBS, Tallies
@@ -52,7 +53,7 @@ CLOSE_BATCHES = (
         state=case({str(state): str(end) for state, end in ENDS.items()}, value=batch.c.state),
         ended_at=NOW,
     )
-    .returning(batch.c.id, batch.c.tenant, batch.c.ended_at, batch.c.output_expires_s)
+    .returning(*ENDED_BATCH, batch.c.output_expires_s)
 )
 """End the batches none of whose jobs is queued or running."""
 
@@ -90,7 +91,7 @@ def _end_slice(chosen: Select[tuple[str]], state: JobState) -> Update:
         update(job)
         .where(job.c.id.in_(ids))
         .values(state=str(state), ended_at=NOW, worker_id=None)
-        .returning(job.c.id, job.c.batch_id, job.c.state, job.c.ended_at)
+        .returning(*ENDED_JOB)
     )
 
 
@@ -138,7 +139,7 @@ CANCEL_JOB = (
         ended_at=case((QUEUED, NOW), else_=None),
         cancel_requested=True,
     )
-    .returning(job.c.id, job.c.batch_id, job.c.state, job.c.ended_at)
+    .returning(*ENDED_JOB)
 )
 """A queued job is cancelled; of a running one its worker is asked to."""
 
@@ -195,6 +196,7 @@ class Upkeep(Ledger):
             if ids:
                 await connection.execute(DELETE_LANES, {"ids": ids})
                 await self._add_files(connection, closed)
+                await announce_batches(connection, closed)
         return ids
 
     async def drop_idle_lanes(self) -> int:
@@ -229,7 +231,9 @@ class Upkeep(Ledger):
             if row is None:
                 state = (await connection.execute(JOB_STATE, {"job_id": job_id})).scalar()
                 return None if state is None else JobState(state)
-            tallies.jobs_ended([row] if row.ended_at is not None else [])
+            ended = [row] if row.ended_at is not None else []
+            tallies.jobs_ended(ended)
+            await announce_jobs(connection, ended)
             await tallies.write(connection)
         return JobState(row.state)
 
@@ -294,6 +298,7 @@ class Upkeep(Ledger):
             for statement in statements:
                 rows = (await connection.execute(statement, {"most": limit - ended})).all()
                 tallies.jobs_ended(rows)
+                await announce_jobs(connection, rows)
                 ended += len(rows)
             await tallies.write(connection)
         return ended

@@ -91,6 +91,7 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(), nullable=False),
         sa.Column("endpoint_id", sa.String(), nullable=True),
         sa.Column("url", sa.String(), nullable=False),
+        sa.Column("receiver", sa.String(), nullable=False),
         sa.Column("event", sa.String(), nullable=False),
         sa.Column("object_id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
@@ -111,6 +112,20 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("state = 'pending'"),
             postgresql_where=sa.text("state = 'pending'"),
+        )
+        batch_op.create_index(
+            "ix_delivery_receiver",
+            ["receiver", "next_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+        batch_op.create_index(
+            "ix_delivery_claimed",
+            ["receiver"],
+            unique=False,
+            sqlite_where=sa.text("claimed_by IS NOT NULL"),
+            postgresql_where=sa.text("claimed_by IS NOT NULL"),
         )
         batch_op.create_index("ix_delivery_tenant", ["tenant", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_webhook_delivery_endpoint_id"), ["endpoint_id"], unique=False)

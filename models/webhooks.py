@@ -1,0 +1,64 @@
+"""Webhooks as both sides know them: the names of events, who wants which, secrets and signatures.
+
+Signed as Standard Webhooks has it: `webhook-id` is the same for all tries of a delivery, `webhook-timestamp` is that
+of the try, `webhook-signature` is one `v1,…` for each secret that is in force, separated by blanks.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Mapping
+
+from models.state import TERMINAL_STATES, BatchState
+
+JOB_EVENTS = tuple(f"job.{state}" for state in sorted(TERMINAL_STATES))
+BATCH_EVENTS = tuple(
+    f"batch.{state}" for state in (BatchState.CANCELLED, BatchState.COMPLETED, BatchState.EXPIRED, BatchState.FAILED)
+)
+EVENTS = (*JOB_EVENTS, *BATCH_EVENTS)
+PATTERNS = ("*", "job.*", "batch.*")
+
+SECRET_PREFIX = "whsec_"
+SECRET_BYTES = 32
+ROTATION_S = 86_400.0
+"""For how long a secret that was replaced goes on signing beside the new one."""
+
+PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"
+STATES = (PENDING, DELIVERED, DEAD)
+
+
+def wants(patterns: Iterable[str], event: str) -> bool:
+    """Whether a list of events and patterns names this event."""
+    kind = event.partition(".")[0]
+    return not {event, f"{kind}.*", "*"}.isdisjoint(patterns)
+
+
+def has_all(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether the metadata has every wanted pair."""
+    return all(metadata.get(name) == value for name, value in wanted.items())
+
+
+def callback_owner(tenant: str) -> str:
+    """Whose secrets sign what goes to a tenant's callback URLs."""
+    return f"tenant:{tenant}"
+
+
+def new_secret() -> str:
+    return SECRET_PREFIX + base64.b64encode(os.urandom(SECRET_BYTES)).decode()
+
+
+def signature(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
+    """One `v1,…`: HMAC-SHA256 of id, timestamp and body, with a dot between them."""
+    signed = f"{webhook_id}.{timestamp}.".encode() + body
+    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+def signed_headers(secrets: Iterable[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """What a receiver verifies a try by."""
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signature(secret, webhook_id, timestamp, body) for secret in secrets),
+    }
