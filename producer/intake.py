@@ -28,6 +28,7 @@ from models.routing import RouteOptions, Router, estimate_tokens
 from models.settings import Settings
 from models.state import Priority
 from models.wire import RequestError, check_body, parse_line
+from producer.first_lines import FirstLines
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 CUSTOM_ID_MAX = 512
@@ -37,10 +38,12 @@ NOT_UTF8 = "not UTF-8 text; convert the file first, e.g. with iconv"
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that cannot become a job: its number (from 1) and one sentence."""
+    """A line that cannot become a job: its number (from 1) and one sentence; a word for programs, and the field."""
 
     line: int
     reason: str
+    code: str = "invalid_request"
+    param: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +135,21 @@ class Row:
 class JobReader:
     """Makes jobs of the rows of one input, and finds the ids that it uses twice."""
 
-    def __init__(self, shape: Shape, settings: Settings, priority: Priority, expires_at: float, tenant: str) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        settings: Settings,
+        priority: Priority,
+        expires_at: float,
+        tenant: str,
+        expected_lines: int = 0,
+    ) -> None:
         self._shape = shape
         self._router = Router(settings, shape.route)
         self._priority = priority
         self._expires_at = expires_at
         self._tenant = tenant
-        self._first_seen: dict[int, int] = {}  # hash of a custom id -> its line
+        self._custom_ids = FirstLines(expected_lines)
 
     def job(self, line: int, row: Row | str) -> NewJob | BadLine:
         """`row` as text is the reason why there is none."""
@@ -148,11 +159,12 @@ class JobReader:
             chain, body = self._request(row)
             document = _as_json(body)
         except RequestError as error:
-            return BadLine(line, str(error))
+            return BadLine(line, str(error), error.code, error.param)
         custom_id = row.custom_id if row.custom_id is not None else str(line)
-        earlier = self._first_seen.setdefault(hash(custom_id), line)
+        earlier = self._custom_ids.first(custom_id, line)
         if earlier != line:
-            return BadLine(line, f"custom_id {custom_id!r} was used already, on line {earlier}")
+            reason = f"custom_id {custom_id!r} was used already, on line {earlier}"
+            return BadLine(line, reason, "duplicate_custom_id", "custom_id")
         return NewJob(
             id=new_id("job"),
             body=document,

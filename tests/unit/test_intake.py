@@ -130,7 +130,9 @@ def test_a_custom_id_used_twice_is_refused_with_both_lines(tmp_path: Path) -> No
     lines = '{"id":"x","prompt":"a"}\n{"id":"y","prompt":"a"}\n{"id":"x","prompt":"b"}\n'
     first, second, third = read(tmp_path, lines)
     assert isinstance(first, NewJob) and isinstance(second, NewJob)
-    assert third == BadLine(3, "custom_id 'x' was used already, on line 1")
+    assert third == BadLine(
+        3, "custom_id 'x' was used already, on line 1", code="duplicate_custom_id", param="custom_id"
+    )
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,162 @@
+"""The lines of an OpenAI batch file: from chunks of bytes to jobs, or to errors by line.
+
+Strict where `producer.intake` is lenient, because the file was written for OpenAI:
+`{"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions", "body": {…}}` and nothing else. A line that is too
+long is passed over while it arrives, so memory stays flat.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from models.records import NewJob
+from models.routing import RouteOptions
+from models.settings import Settings
+from models.state import Priority
+from models.wire import LineError, RequestError, parse_line
+from producer.intake import LINE_MAX_BYTES, NOT_UTF8, BadLine, JobReader, Row, Shape, checked_id
+
+MAX_ERRORS = 100
+"""After so many a file is read no further."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+REQUIRED = ("custom_id", "method", "url", "body")
+METHOD = "POST"
+REQUIRED_IN_BODY = {"/v1/chat/completions": "messages", "/v1/embeddings": "input"}
+"""By endpoint."""
+EMPTY_FILE = LineError(code="empty_file", message="The input file has no lines; nothing was accepted.")
+
+
+class LineSplitter:
+    """Cuts chunks into lines, numbered from 1, without their ends. Blank ones are left out; None is a too long one."""
+
+    def __init__(self, max_bytes: int = LINE_MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._line = bytearray()
+        self._too_long = False
+        self._number = 0
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            self._add(part)
+            yield from self.end()
+        self._add(rest)
+
+    def end(self) -> Iterator[tuple[int, bytes | None]]:
+        """The line that has arrived so far."""
+        raw, too_long = bytes(self._line), self._too_long
+        self._line.clear()
+        self._too_long = False
+        self._number += 1
+        if self._number == 1:
+            raw = raw.removeprefix(BYTE_ORDER_MARK)
+        if too_long:
+            yield self._number, None
+        elif raw := raw.strip():
+            yield self._number, raw
+
+    def _add(self, part: bytes) -> None:
+        if not self._too_long:
+            self._line += part
+        if len(self._line) > self._max_bytes:
+            self._too_long = True
+            self._line = bytearray()
+
+
+class BatchReader:
+    """Makes jobs of the chunks of one file. Once there is an error it makes no more, it only looks for others."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        endpoint: str,
+        route: RouteOptions,
+        *,
+        priority: Priority = Priority.BULK,
+        tenant: str = "default",
+        expires_at: float = 0.0,
+        expected_lines: int = 0,
+        written_lines: int = 0,
+    ) -> None:
+        """`written_lines`: up to this line the jobs are in the ledger already."""
+        self._endpoint = endpoint
+        self._splitter = LineSplitter()
+        self._jobs = JobReader(Shape(route=route), settings, priority, expires_at, tenant, expected_lines)
+        self._written_lines = written_lines
+        self.errors: list[LineError] = []
+        self.total = 0
+
+    @property
+    def full(self) -> bool:
+        """Enough errors were found."""
+        return len(self.errors) >= MAX_ERRORS
+
+    def read(self, chunk: bytes) -> list[NewJob]:
+        return self._jobs_of(self._splitter.feed(chunk))
+
+    def finish(self) -> list[NewJob]:
+        """The job of a last line without an end."""
+        jobs = self._jobs_of(self._splitter.end())
+        if not self.total and not self.errors:
+            self.errors.append(EMPTY_FILE)
+        return jobs
+
+    def _jobs_of(self, lines: Iterator[tuple[int, bytes | None]]) -> list[NewJob]:
+        jobs: list[NewJob] = []
+        for number, raw in lines:
+            if self.full:
+                break
+            made = self._job(number, raw)
+            if isinstance(made, BadLine):
+                self.errors.append(_line_error(made))
+                continue
+            self.total += 1
+            if made.line > self._written_lines:
+                jobs.append(made)
+        return [] if self.errors else jobs
+
+    def _job(self, number: int, raw: bytes | None) -> NewJob | BadLine:
+        if raw is None:
+            return BadLine(number, f"is longer than {LINE_MAX_BYTES // 1024 // 1024} MiB", "line_too_long")
+        try:
+            row = batch_row(parse_line(raw), self._endpoint)
+        except RequestError as error:
+            if error.code == "invalid_json" and not _is_utf8(raw):
+                return BadLine(number, NOT_UTF8, error.code)
+            return BadLine(number, str(error), error.code, error.param)
+        made = self._jobs.job(number, row)
+        if isinstance(made, BadLine) and made.code == "invalid_request" and made.param is not None:
+            return BadLine(number, made.reason, made.code, f"body.{made.param}")
+        return made
+
+
+def batch_row(document: Mapping[str, Any], endpoint: str) -> Row:
+    """A line as OpenAI defines it. Raises RequestError."""
+    for word in REQUIRED:
+        if document.get(word) is None:
+            raise RequestError(f"'{word}' is missing", word, "missing_required_parameter")
+    custom_id, body = document["custom_id"], document["body"]
+    if not isinstance(custom_id, str):
+        raise RequestError("'custom_id' must be a string", "custom_id", "invalid_type")
+    if document["method"] != METHOD:
+        raise RequestError(f"'method' must be {METHOD}", "method", "invalid_method")
+    if document["url"] != endpoint:
+        raise RequestError(f"'url' must be the batch's endpoint, {endpoint}", "url", "invalid_url")
+    if not isinstance(body, dict):
+        raise RequestError("'body' must be an object", "body", "invalid_type")
+    if (needed := REQUIRED_IN_BODY[endpoint]) not in body:
+        raise RequestError(f"'{needed}' is missing", f"body.{needed}", "missing_required_parameter")
+    return Row(body, checked_id(custom_id))
+
+
+def _line_error(bad: BadLine) -> LineError:
+    code = "invalid_json_line" if bad.code == "invalid_json" else bad.code
+    return LineError(code=code, message=f"Line {bad.line}: {bad.reason}.", param=bad.param, line=bad.line)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
