@@ -1,0 +1,38 @@
+"""Submits a job and polls it the way Power Automate and Logic Apps do: 202 means come again, after `Retry-After`
+seconds, to `Location`; anything else is the end. Nothing but the standard library.
+
+python poll.py default "Say hello."
+"""
+
+import json
+import sys
+import time
+from http.client import HTTPResponse
+from urllib.error import HTTPError
+from urllib.parse import urljoin
+from urllib.request import Request, urlopen
+
+JOBS = "http://127.0.0.1:8080/v1/jobs"
+
+
+def call(url: str, body: object = None) -> HTTPResponse | HTTPError:
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        return urlopen(Request(url, data, {"Content-Type": "application/json"}))
+    except HTTPError as error:
+        return error
+
+
+def main(model: str, prompt: str) -> None:
+    answer = call(JOBS, {"model": model, "messages": [{"role": "user", "content": prompt}]})
+    url = JOBS
+    while answer.status == 202:
+        url = urljoin(url, answer.headers["Location"])
+        time.sleep(int(answer.headers["Retry-After"]))
+        answer = call(url)
+    body = json.load(answer)
+    print(answer.status, body["choices"][0]["message"]["content"] if answer.status == 200 else body["error"]["message"])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
