@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from models.settings import Settings
 from models.store import Store
 from producer.api import health
+from producer.api.blobs import Blobs, open_blobs
 from producer.api.context import Context
 from producer.api.documented import document_errors
 from producer.api.errors import add_error_handlers
@@ -22,13 +23,17 @@ ROUTERS: tuple[APIRouter, ...] = (health.router,)
 REDIS_TIMEOUT_S = 2.0
 
 
+def open_context(settings: Settings, store: Store, redis_url: str) -> AbstractAsyncContextManager[Context]:
+    """What requests share. Raises SettingsError."""
+    return _opened(settings, store, redis_url, open_blobs(settings))
+
+
 @asynccontextmanager
-async def open_context(settings: Settings, store: Store, redis_url: str) -> AsyncIterator[Context]:
-    """What requests share."""
+async def _opened(settings: Settings, store: Store, redis_url: str, blobs: Blobs) -> AsyncIterator[Context]:
     async with Redis.from_url(
         redis_url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S
     ) as redis:
-        yield Context(settings, store, redis, time.time)
+        yield Context(settings, store, redis, time.time, blobs)
 
 
 def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from models.ids import new_id
 from models.settings import Settings
 from models.store import Store
+from producer.api.blobs import Blobs
 from producer.api.metrics import Metrics
 
 
@@ -19,6 +20,7 @@ class Context:
     store: Store
     redis: Redis
     clock: Callable[[], float]
+    blobs: Blobs = field(default_factory=Blobs)
     metrics: Metrics = field(default_factory=Metrics)
     writer: str = field(default_factory=lambda: new_id("api"))
     """The name under which this process writes counts and fills batches."""

@@ -4,6 +4,7 @@ ApiError        a refusal with a status of its own
 RequestError    the request is wrong (400)
 UnknownId       there is no such object, or it is another tenant's (404)
 StoreError      the ledger is away or busy (503, with Retry-After)
+BlobError       a file is too long (413), empty (400), gone (404), or its storage is away or full (503)
 """
 
 import logging
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from models.store import StoreConflict, StoreError
 from models.wire import ErrorBody, ErrorDetail, RequestError
+from producer.api.blobs import BlobError, Empty, NoBlob, TooLarge
 from producer.ledger import UnknownId
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ TYPES = {
     503: "server_error",
 }
 """OpenAI's `type` by status; all others are `invalid_request_error`."""
+
+BLOB_ERRORS = ((TooLarge, 413, "file_too_large"), (Empty, 400, "file_empty"), (NoBlob, 404, "not_found"))
 
 
 class ApiError(Exception):
@@ -87,6 +91,14 @@ def add_error_handlers(app: FastAPI) -> None:
     async def outage(_: Request, error: StoreError) -> Response:
         if isinstance(error, StoreConflict):
             return error_response(ApiError(409, str(error), code="conflict"))
+        headers = {"Retry-After": str(OUTAGE_RETRY_S)}
+        return error_response(ApiError(503, str(error), code="unavailable", headers=headers))
+
+    @app.exception_handler(BlobError)
+    async def storage(_: Request, error: BlobError) -> Response:
+        for kind, status, code in BLOB_ERRORS:
+            if isinstance(error, kind):
+                return error_response(ApiError(status, str(error), param="file", code=code))
         headers = {"Retry-After": str(OUTAGE_RETRY_S)}
         return error_response(ApiError(503, str(error), code="unavailable", headers=headers))
 
