@@ -3,6 +3,7 @@
 | module | about |
 |---|---|
 | intake | accepting batches and single jobs |
+| filling | batches that are accepted first and filled from a file afterwards |
 | planning | what the planner reads |
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
@@ -23,6 +24,7 @@ from models.store import schema
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.filling import Filling
 from models.store.gauges import Gauges
 from models.store.history import History
 from models.store.intake import Intake
@@ -36,7 +38,7 @@ __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailabl
 LEDGER_FILE = "ledger.db"
 
 
-class Store(Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges):
+class Store(Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges):
     """The ledger as its users see it."""
 
     @property

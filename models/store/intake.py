@@ -73,25 +73,8 @@ LATEST_BATCH = (
 class Intake(Ledger):
     async def create_batch(self, new: NewBatch) -> None:
         """Raises StoreConflict when the id or the identity is taken."""
-        row = {
-            "id": new.id,
-            "tenant": new.tenant,
-            "priority": int(new.priority),
-            "endpoint": new.endpoint,
-            "source": clean(new.source),
-            "identity": new.identity,
-            "retry_of": new.retry_of,
-            "note": orjson.dumps(new.metadata).decode(),
-            "expires_at": new.expires_at,
-            "input_file_id": new.input_file_id,
-            "completion_window": new.completion_window,
-            "options": new.options,
-            "callback_url": new.callback_url,
-            "output_expires_s": new.output_expires_s,
-            "request_hash": new.request_hash,
-        }
         async with self._db.write() as connection:
-            await connection.execute(INSERT_BATCH, row)
+            await connection.execute(INSERT_BATCH, batch_row(new))
 
     async def add_jobs(self, batch_id: str, jobs: Sequence[NewJob]) -> None:
         """Write up to 2,000 rows of a batch that is being filled. A job without a deadline takes the batch's.
@@ -152,6 +135,26 @@ class Intake(Ledger):
         await INSERT_JOBS.run(connection, rows)
         inputs = [{"job_id": each.id, "body": each.body, "extra": each.extra} for each in jobs]
         await INSERT_INPUTS.run(connection, inputs)
+
+
+def batch_row(new: NewBatch) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "tenant": new.tenant,
+        "priority": int(new.priority),
+        "endpoint": new.endpoint,
+        "source": clean(new.source),
+        "identity": new.identity,
+        "retry_of": new.retry_of,
+        "note": orjson.dumps(new.metadata).decode(),
+        "expires_at": new.expires_at,
+        "input_file_id": new.input_file_id,
+        "completion_window": new.completion_window,
+        "options": new.options,
+        "callback_url": new.callback_url,
+        "output_expires_s": new.output_expires_s,
+        "request_hash": new.request_hash,
+    }
 
 
 async def _insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], now: float) -> dict[int, str]:

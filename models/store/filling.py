@@ -1,0 +1,260 @@
+"""Batches of the HTTP API: accepted first, filled with the lines of their file afterwards.
+
+Whoever fills a batch holds a lease on it (`filled_by`, `fill_until`) and renews it with each slice that it writes, in
+the same transaction. A filler that was away for too long finds another's name there and writes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, and_, bindparam, delete, exists, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.records import NewBatch, NewJob
+from models.state import BatchState, Priority
+from models.store.announcing import ENDED_BATCH, announce_batches
+from models.store.errors import StoreConflict
+from models.store.intake import INSERT_BATCH, Intake, batch_row
+from models.store.pruning import Pruning
+from models.store.sql import NOW, QUEUED, batch, file, idempotency, job, lane
+from models.store.tallies import Tallies
+
+VALIDATING = batch.c.state == str(BatchState.VALIDATING)
+HAS_FILE = batch.c.input_file_id.is_not(None)
+
+REPEATED_WITHIN_S = 3600.0
+"""An HTTP client that tries again does so within this time; later, an equal request is a new one."""
+
+EARLIER_REQUEST = (
+    select(batch.c.id)
+    .where(
+        batch.c.request_hash == bindparam("request_hash"),
+        batch.c.tenant == bindparam("tenant"),
+        batch.c.created_at > NOW - REPEATED_WITHIN_S,
+    )
+    .order_by(batch.c.id.desc())
+    .limit(1)
+)
+"""The newest batch that an equal request of the same tenant made a short time ago."""
+
+_named = {
+    "postgresql": postgresql.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
+}
+NAME_REQUEST = {dialect: insert.returning(idempotency.c.object_id) for dialect, insert in _named.items()}
+"""Note a request under the name that its caller gave it, unless there is one of that name."""
+
+NAMED_REQUEST = select(idempotency.c.object_id, idempotency.c.body_hash).where(
+    idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
+)
+"""What a request of that name made."""
+
+TO_FILL = (
+    select(batch.c.id)
+    .where(VALIDATING, HAS_FILE, batch.c.fill_until <= NOW)
+    .order_by(batch.c.created_at, batch.c.id)
+    .limit(1)
+    .with_for_update(skip_locked=True, of=batch)
+)
+"""The oldest batch that waits to be filled, or whose filler died."""
+
+CLAIM_FILLING = (
+    update(batch)
+    .where(batch.c.id.in_(TO_FILL))
+    .values(filled_by=bindparam("filler"), fill_until=NOW + bindparam("lease_s"))
+    .returning(batch)
+)
+"""One filler takes a batch."""
+
+_mine = and_(batch.c.id == bindparam("batch_id"), VALIDATING, batch.c.filled_by == bindparam("filler"))
+
+RENEW_FILLING = update(batch).where(_mine).values(fill_until=NOW + bindparam("lease_s")).returning(batch.c.expires_at)
+"""A filler goes on, unless the batch was cancelled or is another's."""
+
+WRITTEN_LINES = select(func.coalesce(func.max(job.c.line), 0)).where(job.c.batch_id == bindparam("batch_id"))
+"""Up to which line a batch is filled: slices are written whole and in order."""
+
+OPEN_FILLED = (
+    update(batch)
+    .where(_mine)
+    .values(state=str(BatchState.IN_PROGRESS), total=bindparam("rows"), started_at=NOW)
+    .returning(batch.c.id)
+)
+"""Its filler accepts a whole batch: from now on its rows may start."""
+
+FAIL_FILLING = (
+    update(batch)
+    .where(_mine)
+    .values(state=str(BatchState.FAILED), error=bindparam("errors"), ended_at=NOW)
+    .returning(*ENDED_BATCH)
+)
+"""The input of a batch is refused."""
+
+CANCEL_FILLING = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), VALIDATING, HAS_FILE)
+    .values(state=str(BatchState.CANCELLED), cancelling_at=NOW, ended_at=NOW)
+    .returning(*ENDED_BATCH)
+)
+"""A batch that is still being filled is cancelled at once: none of its lines was accepted."""
+
+NEVER_OPENED = (
+    select(batch.c.id)
+    .where(
+        batch.c.state.in_([str(BatchState.FAILED), str(BatchState.CANCELLED)]),
+        batch.c.total == 0,
+        exists(select(job.c.id).where(QUEUED, job.c.batch_id == batch.c.id)),
+    )
+    .limit(1)
+)
+"""A batch that ended while it was being filled and still has rows."""
+
+DELETE_LANES_OF_BATCH = delete(lane).where(lane.c.batch_id == bindparam("batch_id"))
+"""The planner need not visit a batch."""
+
+INPUT_IN_USE = select(batch.c.id).where(VALIDATING, batch.c.input_file_id == bindparam("file_id")).limit(1)
+"""A batch that is still to be filled from a file."""
+
+INPUT_LINES = select(file.c.lines).where(file.c.id == bindparam("file_id"), file.c.tenant == bindparam("tenant"))
+"""How many lines an uploaded file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRequest:
+    """A request that its caller named with `Idempotency-Key`, and the hash of what it said."""
+
+    key: str
+    body_hash: str
+
+
+class OtherRequest(StoreConflict):
+    """The name was given to a request that said something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToFill:
+    """A batch whose rows are to be written by who claimed it."""
+
+    id: str
+    tenant: str
+    priority: Priority
+    endpoint: str
+    options: dict[str, Any]
+    input_file_id: str
+    input_lines: int  # as counted at upload
+    expires_at: float
+    written_lines: int  # up to this line its rows are written
+
+
+class Filling(Intake, Pruning):
+    async def accept_batch(
+        self, new: NewBatch, lines: int, writer: str, *, named: NamedRequest | None = None, repeated: bool = False
+    ) -> str:
+        """Accept a batch that is filled later; returns its id, or that of the batch which the same request made before.
+
+        The request is the same when its caller says so by its name, or when it is `repeated` by an HTTP client and
+        equal. Raises OtherRequest.
+        """
+        async with self._db.write() as connection:
+            earlier = await self._made_before(connection, new, named, repeated)
+            if earlier is not None:
+                return earlier
+            row = (await connection.execute(INSERT_BATCH.returning(batch.c.created_at), batch_row(new))).one()
+            tallies = Tallies(writer)
+            tallies.accepted(new.tenant, lines, row.created_at)
+            await tallies.write(connection)
+        return new.id
+
+    async def claim_filling(self, filler: str, lease_s: float) -> ToFill | None:
+        """Take the oldest batch that waits to be filled. None: there is none."""
+        async with self._db.write() as connection:
+            row = (await connection.execute(CLAIM_FILLING, {"filler": filler, "lease_s": lease_s})).first()
+            if row is None:
+                return None
+            written = (await connection.execute(WRITTEN_LINES, {"batch_id": row.id})).scalar_one()
+            asked = {"file_id": row.input_file_id, "tenant": row.tenant}
+            lines = (await connection.execute(INPUT_LINES, asked)).scalar() or 0
+        return _to_fill(row, lines, written)
+
+    async def fill(self, batch_id: str, filler: str, lease_s: float, jobs: Sequence[NewJob]) -> bool:
+        """Write up to 2,000 rows and renew the lease. False: the batch was cancelled or is another filler's."""
+        async with self._db.write() as connection:
+            asked = {"batch_id": batch_id, "filler": filler, "lease_s": lease_s}
+            expires_at = (await connection.execute(RENEW_FILLING, asked)).scalar()
+            if expires_at is None:
+                return False
+            if jobs:
+                await self._insert(connection, batch_id, jobs, expires_at)
+        return True
+
+    async def open_filled(self, batch_id: str, filler: str, total: int) -> bool:
+        """Accept all rows of a batch. False: it was cancelled or is another filler's."""
+        async with self._db.write() as connection:
+            asked = {"batch_id": batch_id, "filler": filler, "rows": total}
+            return (await connection.execute(OPEN_FILLED, asked)).first() is not None
+
+    async def fail_filling(self, batch_id: str, filler: str, errors: Sequence[dict[str, Any]]) -> bool:
+        """Refuse the input of a batch. False: it was cancelled or is another filler's. Its rows stay for `clear`."""
+        asked = {"batch_id": batch_id, "filler": filler, "errors": orjson.dumps(errors).decode()}
+        async with self._db.write() as connection:
+            ended = (await connection.execute(FAIL_FILLING, asked)).all()
+            await announce_batches(connection, ended)
+        return bool(ended)
+
+    async def cancel_filling(self, batch_id: str) -> bool:
+        """Cancel a batch none of whose lines was accepted yet. False: it is not being filled from a file."""
+        async with self._db.write() as connection:
+            ended = (await connection.execute(CANCEL_FILLING, {"batch_id": batch_id})).all()
+            await announce_batches(connection, ended)
+        return bool(ended)
+
+    async def clear_never_opened(self) -> str | None:
+        """Delete the rows of one batch that ended while it was being filled, in slices; returns its id."""
+        async with self._db.read() as connection:
+            found: str | None = (await connection.execute(NEVER_OPENED)).scalar()
+        if found is not None:
+            while await self._delete_some(found):
+                continue
+            async with self._db.write() as connection:
+                await connection.execute(DELETE_LANES_OF_BATCH, {"batch_id": found})
+        return found
+
+    async def input_in_use(self, file_id: str) -> bool:
+        """Whether a batch is still to be filled from this file."""
+        async with self._db.read() as connection:
+            return (await connection.execute(INPUT_IN_USE, {"file_id": file_id})).first() is not None
+
+    async def _made_before(
+        self, connection: AsyncConnection, new: NewBatch, named: NamedRequest | None, repeated: bool
+    ) -> str | None:
+        if repeated:
+            asked = {"request_hash": new.request_hash, "tenant": new.tenant}
+            earlier: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar()
+            if earlier is not None:
+                return earlier
+        if named is None:
+            return None
+        row = {"tenant": new.tenant, "key": named.key, "body_hash": named.body_hash, "object_id": new.id}
+        if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is not None:
+            return None
+        known = (await connection.execute(NAMED_REQUEST, {"tenant": new.tenant, "key": named.key})).one()
+        if known.body_hash != named.body_hash:
+            raise OtherRequest("this Idempotency-Key was used for another request; give each request a key of its own")
+        return str(known.object_id)
+
+
+def _to_fill(row: Row[Any], lines: int, written: int) -> ToFill:
+    return ToFill(
+        id=row.id,
+        tenant=row.tenant,
+        priority=Priority(row.priority),
+        endpoint=row.endpoint,
+        options=orjson.loads(row.options or "{}"),
+        input_file_id=row.input_file_id,
+        input_lines=lines,
+        expires_at=row.expires_at,
+        written_lines=written,
+    )
