@@ -75,6 +75,8 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_error_handlers(app: FastAPI) -> None:
+    _add_outages(app)
+
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> Response:
         return error_response(error)
@@ -86,21 +88,6 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(UnknownId)
     async def unknown(_: Request, error: UnknownId) -> Response:
         return error_response(ApiError(404, str(error), code="not_found"))
-
-    @app.exception_handler(StoreError)
-    async def outage(_: Request, error: StoreError) -> Response:
-        if isinstance(error, StoreConflict):
-            return error_response(ApiError(409, str(error), code="conflict"))
-        headers = {"Retry-After": str(OUTAGE_RETRY_S)}
-        return error_response(ApiError(503, str(error), code="unavailable", headers=headers))
-
-    @app.exception_handler(BlobError)
-    async def storage(_: Request, error: BlobError) -> Response:
-        for kind, status, code in BLOB_ERRORS:
-            if isinstance(error, kind):
-                return error_response(ApiError(status, str(error), param="file", code=code))
-        headers = {"Retry-After": str(OUTAGE_RETRY_S)}
-        return error_response(ApiError(503, str(error), code="unavailable", headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -117,3 +104,23 @@ def add_error_handlers(app: FastAPI) -> None:
     async def defect(request: Request, error: Exception) -> Response:
         log.error("%s %s failed: %s", request.method, request.scope["route"].path, type(error).__name__)
         return error_response(ApiError(500, "internal error; the server's log says where", code="internal_error"))
+
+
+def _add_outages(app: FastAPI) -> None:
+    @app.exception_handler(StoreError)
+    async def ledger(_: Request, error: StoreError) -> Response:
+        if isinstance(error, StoreConflict):
+            return error_response(ApiError(409, str(error), code="conflict"))
+        return _unavailable(str(error))
+
+    @app.exception_handler(BlobError)
+    async def storage(_: Request, error: BlobError) -> Response:
+        for kind, status, code in BLOB_ERRORS:
+            if isinstance(error, kind):
+                return error_response(ApiError(status, str(error), param="file", code=code))
+        return _unavailable(str(error))
+
+
+def _unavailable(message: str) -> Response:
+    headers = {"Retry-After": str(OUTAGE_RETRY_S)}
+    return error_response(ApiError(503, message, code="unavailable", headers=headers))
