@@ -283,6 +283,7 @@ class TenantTally(SQLModel, table=True):
     """
 
     __tablename__ = "tenant_tally"
+    __table_args__ = (Index("ix_tenant_tally_period", "tenant", "kind", "period"),)
 
     tenant: str = Field(primary_key=True)
     writer: str = Field(primary_key=True)

@@ -11,6 +11,7 @@
 | pruning | deletion in slices |
 | views, history | what people and callers read |
 | gauges | what metrics show |
+| access, usage | keys, tenants and audit; what tenants use |
 
 All methods raise the errors of `models.store.errors`.
 """
@@ -21,6 +22,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from models.store import schema
+from models.store.access import Access
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
@@ -32,13 +34,14 @@ from models.store.planning import Planning
 from models.store.pruning import Pruning
 from models.store.rescue import Rescue
 from models.store.upkeep import Upkeep
+from models.store.usage import Usage
 
 __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailable", "open_store"]
 
 LEDGER_FILE = "ledger.db"
 
 
-class Store(Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges):
+class Store(Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage):
     """The ledger as its users see it."""
 
     @property

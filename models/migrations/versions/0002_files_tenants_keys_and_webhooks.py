@@ -85,6 +85,9 @@ def upgrade() -> None:
         sa.Column("cost_usd", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "writer", "kind", "period"),
     )
+    with op.batch_alter_table("tenant_tally", schema=None) as batch_op:
+        batch_op.create_index("ix_tenant_tally_period", ["tenant", "kind", "period"], unique=False)
+
     op.create_table(
         "webhook_delivery",
         sa.Column("id", sa.String(), nullable=False),

@@ -1,0 +1,157 @@
+"""Who may do what: API keys, tenants, and the record of acts of administration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select, bindparam, insert, literal_column, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.api_keys import KeyRecord, NewKey, Scope, written
+from models.ids import new_id
+from models.store.ledger import Ledger
+from models.store.sql import NOW, api_key, audit, clean, tenant
+from models.tenants import TenantLimits
+
+INSERT_KEY = insert(api_key).values(created_at=NOW)
+"""A new key, of which only the hash is known."""
+
+KEY = select(api_key).where(api_key.c.id == bindparam("key_id"))
+"""A key by its id."""
+
+KEYS = (
+    select(api_key)
+    .where(or_(bindparam("tenant") == "", api_key.c.tenant == bindparam("tenant")))
+    .order_by(api_key.c.tenant, api_key.c.created_at, api_key.c.id)
+)
+"""The keys of a tenant, or of all, oldest first."""
+
+ANY_KEY: Select[Any] = select(literal_column("1")).select_from(api_key).where(api_key.c.revoked_at.is_(None)).limit(1)
+"""Whether there is a key that was not revoked."""
+
+REVOKE_KEY = (
+    update(api_key)
+    .where(
+        api_key.c.id == bindparam("key_id"),
+        api_key.c.revoked_at.is_(None),
+        or_(bindparam("of_tenant") == "", api_key.c.tenant == bindparam("of_tenant")),
+    )
+    .values(revoked_at=NOW)
+    .returning(api_key.c.tenant)
+)
+"""End a key, unless it was ended before."""
+
+INSERT_AUDIT = insert(audit).values(at=NOW)
+"""An act of administration."""
+
+AUDIT_PAGE = (
+    select(audit)
+    .where(
+        or_(bindparam("tenant") == "", audit.c.tenant == bindparam("tenant")),
+        or_(bindparam("before") == "", audit.c.id < bindparam("before")),
+    )
+    .order_by(audit.c.id.desc())
+    .limit(bindparam("most"))
+)
+"""The acts that concern a tenant, newest first."""
+
+TENANTS = select(tenant).order_by(tenant.c.name)
+"""The tenants that were written down."""
+
+LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month")
+
+
+def _put_tenant(dialect: Any) -> Any:
+    put = dialect.insert(tenant).values(created_at=NOW)
+    return put.on_conflict_do_update(index_elements=["name"], set_={each: put.excluded[each] for each in LIMITS})
+
+
+PUT_TENANT = {"sqlite": _put_tenant(sqlite), "postgresql": _put_tenant(postgresql)}
+"""A tenant's limits, in place of those it had."""
+
+
+class Access(Ledger):
+    async def add_api_key(
+        self,
+        new: NewKey,
+        *,
+        tenant: str,
+        name: str,
+        scopes: Sequence[Scope],
+        expires_at: float | None = None,
+        actor: str,
+    ) -> KeyRecord:
+        """Keep a key that was just made; its secret is not kept."""
+        row = {
+            "id": new.id,
+            "tenant": tenant,
+            "name": clean(name),
+            "hash": new.hash,
+            "scopes": written(scopes),
+            "expires_at": expires_at,
+        }
+        async with self._db.write() as connection:
+            await connection.execute(INSERT_KEY, row)
+            await record_act(connection, actor, tenant, "key.create", new.id)
+            return _key((await connection.execute(KEY, {"key_id": new.id})).one())
+
+    async def api_key(self, key_id: str) -> KeyRecord | None:
+        async with self._db.read() as connection:
+            row = (await connection.execute(KEY, {"key_id": key_id})).first()
+        return None if row is None else _key(row)
+
+    async def api_keys(self, tenant: str | None = None) -> list[KeyRecord]:
+        """The keys of a tenant or, without one, of all; also those that were revoked."""
+        async with self._db.read() as connection:
+            return [_key(row) for row in await connection.execute(KEYS, {"tenant": tenant or ""})]
+
+    async def has_api_keys(self) -> bool:
+        """Whether any key was made and not revoked. An expired one counts: nothing opens by itself."""
+        async with self._db.read() as connection:
+            return (await connection.execute(ANY_KEY)).first() is not None
+
+    async def revoke_api_key(self, key_id: str, *, tenant: str | None = None, actor: str) -> bool:
+        """False when there is no such key (of this tenant), or when it was revoked before."""
+        async with self._db.write() as connection:
+            owner = (await connection.execute(REVOKE_KEY, {"key_id": key_id, "of_tenant": tenant or ""})).scalar()
+            if owner is not None:
+                await record_act(connection, actor, owner, "key.revoke", key_id)
+            return owner is not None
+
+    async def audit(self, tenant: str | None = None, limit: int = 100, before: str = "") -> list[dict[str, Any]]:
+        """Acts, newest first; `before` is the id of the last one already seen."""
+        asked = {"tenant": tenant or "", "before": before, "most": limit}
+        async with self._db.read() as connection:
+            return [dict(row) for row in (await connection.execute(AUDIT_PAGE, asked)).mappings()]
+
+    async def record_act(self, actor: str, tenant: str, action: str, subject: str) -> None:
+        """For acts that no other statement of the same transaction records."""
+        async with self._db.write() as connection:
+            await record_act(connection, actor, tenant, action, subject)
+
+    async def tenants(self) -> list[TenantLimits]:
+        """The tenants that were given limits."""
+        async with self._db.read() as connection:
+            return [limits_of(row) for row in await connection.execute(TENANTS)]
+
+    async def set_tenant(self, limits: TenantLimits, *, actor: str) -> None:
+        """Replace a tenant's limits. API processes notice within seconds."""
+        row = {"name": limits.name, **{each: getattr(limits, each) for each in LIMITS}}
+        async with self._db.write() as connection:
+            await connection.execute(PUT_TENANT[connection.dialect.name], row)
+            await record_act(connection, actor, limits.name, "tenant.set", limits.name)
+
+
+async def record_act(connection: AsyncConnection, actor: str, tenant: str, action: str, subject: str) -> None:
+    """An audit row, in the transaction of the act itself. `actor`: a key's id, "loopback" or "command line"."""
+    row = {"id": new_id("audit"), "actor": actor, "tenant": tenant, "action": action, "subject": clean(subject)}
+    await connection.execute(INSERT_AUDIT, row)
+
+
+def limits_of(row: Row[Any]) -> TenantLimits:
+    return TenantLimits(row.name, row.jobs_per_minute, row.queued_jobs, row.usd_per_month)
+
+
+def _key(row: Row[Any]) -> KeyRecord:
+    columns = dict(row._mapping)
+    return KeyRecord(**columns | {"scopes": frozenset(Scope(each) for each in row.scopes.split())})

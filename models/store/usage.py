@@ -1,0 +1,132 @@
+"""What tenants use: jobs that wait, jobs accepted by the minute, dollars by the month; how fast the queue drains."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import and_, bindparam, case, delete, func, literal_column, select
+
+from models.records import SINGLE
+from models.state import OPEN_BATCH_STATES, BatchState
+from models.store.ledger import Ledger
+from models.store.sql import QUEUED, RUNNING, batch, file, job, tally, tenant, tenant_tally
+from models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
+from models.tenants import TenantLimits, TenantUse
+
+MINUTES_KEPT = 10
+DRAIN_MINUTES = 2
+
+_ended = (
+    select(func.coalesce(func.sum(tally.c.count), 0))
+    .where(tally.c.batch_id == batch.c.id, tally.c.kind == OF_JOBS)
+    .scalar_subquery()
+)
+_running = (
+    select(func.count())
+    .select_from(job)
+    .where(RUNNING, job.c.batch_id == batch.c.id)
+    .correlate(batch)
+    .scalar_subquery()
+)
+
+OPEN_BATCHES = (
+    select(
+        batch.c.tenant,
+        case((batch.c.state == str(BatchState.VALIDATING), func.coalesce(file.c.lines, 0)), else_=batch.c.total).label(
+            "total"
+        ),
+        (_ended + _running).label("past"),
+    )
+    .select_from(batch)
+    .outerjoin(file, file.c.id == batch.c.input_file_id)
+    .where(batch.c.state.in_([str(state) for state in sorted(OPEN_BATCH_STATES)]))
+)
+"""Of each open batch: how many jobs it has or will have, and how many of them do not wait any more. Its rows are not
+counted: those that ended have tallies, and only as many run as the fleet has slots."""
+
+QUEUED_SINGLES = (
+    select(job.c.tenant, func.count().label("jobs"))
+    .where(QUEUED, job.c.batch_id == literal_column(f"'{SINGLE}'"))
+    .group_by(job.c.tenant)
+)
+"""The single jobs that wait, by tenant: entries of an index are counted."""
+
+_tally_of = and_(tenant_tally.c.tenant == bindparam("name"))
+
+
+def _sum(what: Any, kind: str, *conditions: Any) -> Any:
+    found = select(func.coalesce(func.sum(what), 0)).where(_tally_of, tenant_tally.c.kind == kind, *conditions)
+    return found.scalar_subquery()
+
+
+LIMITS_OF = select(tenant).where(tenant.c.name == bindparam("name"))
+"""A tenant's limits."""
+
+USE = select(
+    _sum(tenant_tally.c.count, ACCEPTED, tenant_tally.c.period == bindparam("minute")).label("this_minute"),
+    _sum(tenant_tally.c.count, ACCEPTED, tenant_tally.c.period == bindparam("minute") - 1).label("last_minute"),
+    _sum(tenant_tally.c.cost_usd, SPENT, tenant_tally.c.period >= bindparam("first_day")).label("usd"),
+)
+"""What a tenant used: jobs of two minutes, dollars since the month began."""
+
+FORGET_MINUTES = delete(tenant_tally).where(
+    _tally_of, tenant_tally.c.kind == ACCEPTED, tenant_tally.c.period < bindparam("minute")
+)
+"""Counts of a tenant's minutes that nobody asks for any more."""
+
+ENDED_LATELY = select(func.coalesce(func.sum(tally.c.count), 0)).where(
+    tally.c.minute >= bindparam("minute"), tally.c.kind == OF_JOBS
+)
+"""How many jobs of the whole ledger ended in this minute and later."""
+
+
+class Usage(Ledger):
+    async def queued_by_tenant(self) -> dict[str, int]:
+        """How many jobs wait, by tenant.
+
+        The file of a batch that is being validated counts in full from the moment the batch is there. A batch that
+        `run` or `submit` is still writing counts when it is opened.
+        """
+        queued: Counter[str] = Counter()
+        async with self._db.read() as connection:
+            for row in await connection.execute(OPEN_BATCHES):
+                queued[row.tenant] += max(0, int(row.total) - int(row.past))
+            for row in await connection.execute(QUEUED_SINGLES):
+                queued[row.tenant] += row.jobs
+        return queued
+
+    async def tenant_use(self, name: str, at: float) -> TenantUse:
+        """A tenant's limits and, when it has any, what it used by this time."""
+        minute = int(at // ACCEPTED_PERIOD_S)
+        async with self._db.read() as connection:
+            row = (await connection.execute(LIMITS_OF, {"name": name})).first()
+            limits = TenantLimits(name)
+            if row is not None:
+                limits = TenantLimits(name, row.jobs_per_minute, row.queued_jobs, row.usd_per_month)
+            asked = {"name": name, "minute": minute, "first_day": first_day_of_month(at)}
+            used = (await connection.execute(USE, asked)).one()
+        return TenantUse(limits, minute, int(used.this_minute), int(used.last_minute), float(used.usd))
+
+    async def record_accepted(self, name: str, writer: str, jobs_by_minute: Mapping[int, int]) -> None:
+        """Add the jobs that an API process accepted, and drop the counts of minutes long past."""
+        tallies = Tallies(writer)
+        for minute, jobs in jobs_by_minute.items():
+            tallies.accepted(name, jobs, minute * ACCEPTED_PERIOD_S)
+        oldest = max(jobs_by_minute, default=0) - MINUTES_KEPT
+        async with self._db.write() as connection:
+            await tallies.write(connection)
+            await connection.execute(FORGET_MINUTES, {"name": name, "minute": oldest})
+
+    async def ended_per_s(self, at: float) -> float:
+        """How many jobs of the whole ledger ended per second lately."""
+        minute = int(at // 60) - DRAIN_MINUTES + 1
+        async with self._db.read() as connection:
+            ended = int((await connection.execute(ENDED_LATELY, {"minute": minute})).scalar_one())
+        return ended / max(1.0, at - minute * 60)
+
+
+def first_day_of_month(at: float) -> int:
+    """The day (unix seconds // 86400) on which the calendar month of this time began, UTC."""
+    month = datetime.fromtimestamp(at, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return int(month.timestamp() // SPENT_PERIOD_S)

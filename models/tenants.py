@@ -1,0 +1,30 @@
+"""Tenants: whose jobs they are, how much of them, and what was used."""
+
+import re
+from dataclasses import dataclass
+
+DEFAULT_TENANT = "default"
+TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
+
+MINUTE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """A limit that is None does not hold. A tenant that was never written down has none."""
+
+    name: str
+    jobs_per_minute: int | None = None
+    queued_jobs: int | None = None
+    usd_per_month: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUse:
+    """A tenant's limits and what the ledger knows of its use. Minutes are unix seconds // 60."""
+
+    limits: TenantLimits
+    minute: int
+    accepted_this_minute: int = 0
+    accepted_last_minute: int = 0
+    usd_this_month: float = 0.0
