@@ -42,7 +42,7 @@ def resolve_provider(settings: Settings, name: str) -> ResolvedProvider:
         raise UnknownProvider(f"unknown provider '{name}'{suggestion(name, settings.providers)}")
     preset_name = provider.preset or name
     preset = PRESETS.get(preset_name)
-    kind = provider.kind or (preset.kind if preset else "openai")
+    kind = kind_of(name, provider)
     base_url = provider.base_url or (preset.base_url if preset else None)
     if base_url is None:
         raise UnknownProvider(f"provider '{name}' has no base_url; set it under [providers.{name}]")
@@ -54,6 +54,12 @@ def resolve_provider(settings: Settings, name: str) -> ResolvedProvider:
         needs_key=preset.needs_key if preset else bool(provider.api_keys),
         settings=provider,
     )
+
+
+def kind_of(name: str, provider: Provider) -> Kind:
+    """The protocol that a configured provider speaks."""
+    preset = PRESETS.get(provider.preset or name)
+    return provider.kind or (preset.kind if preset else "openai")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from models.failure import FailureClass
 
+Endpoint = Literal["/v1/chat/completions", "/v1/embeddings"]
+CHAT: Endpoint = "/v1/chat/completions"
+EMBEDDINGS: Endpoint = "/v1/embeddings"
+
 NEVER_FALL_BACK_ON = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER})
 """Unless a chain says otherwise, these end the job instead of moving it on."""
 
@@ -38,7 +42,7 @@ class Chain(BaseModel):
     patience_s: float | None = None
     spill: bool = False
     fallback_on: frozenset[FailureClass] | None = None
-    endpoint: Literal["/v1/chat/completions", "/v1/embeddings"] = "/v1/chat/completions"
+    endpoint: Endpoint = CHAT
     """What its steps are asked for."""
 
     @property

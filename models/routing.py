@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 from models.catalog import suggestion
-from models.chain import Chain, Step
+from models.chain import CHAT, Chain, Endpoint, Step
+from models.endpoints import ENDPOINTS
 from models.presets import PRESETS, family_of
 from models.settings import Settings
 from models.wire import NO_OVERRIDES, ROUTE_WORDS, RequestError
@@ -17,10 +18,6 @@ DEFAULT_CHAIN = "default"
 MAX_STEPS = 20
 MAX_MODEL_CHARS = 256
 CACHE_MAX = 10_000
-
-IMAGE_TOKENS = 1_000
-FILE_TOKENS = 2_000
-"""Data URLs say nothing about tokens, so images and files count as typical ones do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +36,10 @@ class RouteOptions:
 class Router:
     """Resolves many requests against one configuration; lines that say the same share one Chain object."""
 
-    def __init__(self, settings: Settings, options: RouteOptions | None = None) -> None:
+    def __init__(self, settings: Settings, options: RouteOptions | None = None, *, endpoint: Endpoint = CHAT) -> None:
         self._settings = settings
         self._options = options or RouteOptions()
+        self._endpoint = endpoint
         self._chains: dict[Hashable, Chain] = {}
 
     def resolve(self, body: Mapping[str, Any]) -> tuple[Chain, dict[str, Any]]:
@@ -59,7 +57,7 @@ class Router:
 
     def _build(self, words: dict[str, Any]) -> Chain:
         options = self._options
-        steps, policy = self._lead(words)
+        steps, policy, mixes = self._lead(words)
         fallbacks = words["fallbacks"] if words["fallbacks"] is not None else list(options.fallbacks)
         if not isinstance(fallbacks, list):
             raise RequestError("'fallbacks' must be a list of models", "fallbacks")
@@ -70,17 +68,20 @@ class Router:
             steps = steps[:1]
         if len(steps) > MAX_STEPS:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
+        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, mixes)
         patience_s = _patience(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
         return policy.model_copy(
             update={
                 "steps": steps,
+                "endpoint": self._endpoint,
                 "patience_s": patience_s if patience_s is not None else policy.patience_s,
                 "spill": _flag(words, "spill", options.spill, policy.spill),
             }
         )
 
-    def _lead(self, words: dict[str, Any]) -> tuple[tuple[Step, ...], Chain]:
-        """The steps before the fallbacks, and a chain with the policy that comes with them."""
+    def _lead(self, words: dict[str, Any]) -> tuple[tuple[Step, ...], Chain, bool]:
+        """The steps before the fallbacks, a chain with the policy that comes with them, and whether that allows models
+        of several families."""
         named = words["chain"] if words["chain"] is not None else self._options.chain
         if named is not None:
             if not isinstance(named, str):
@@ -93,9 +94,9 @@ class Router:
             model = _checked_name(given, "model") if given is not None else self._only_choice()
         if named is not None or model in self._settings.chains:
             chain = configured_chain(self._settings, model)
-            return chain.steps, chain
+            return chain.steps, chain, not self._settings.chains[model].same_model_family
         step = resolve_model(self._settings, model, "model")
-        return (step,), Chain(steps=(step,))
+        return (step,), Chain(steps=(step,)), False
 
     def _only_choice(self) -> str:
         """What a request without a model means: the chain `default`, or the only model that is configured."""
@@ -142,13 +143,13 @@ def _key(words: tuple[Any, ...]) -> Hashable:
 
 
 def resolve(
-    settings: Settings, body: Mapping[str, Any], options: RouteOptions | None = None
+    settings: Settings, body: Mapping[str, Any], options: RouteOptions | None = None, *, endpoint: Endpoint = CHAT
 ) -> tuple[Chain, dict[str, Any]]:
     """One request's chain, and its body without the words that were ours. Raises RequestError.
 
     For many requests keep a Router.
     """
-    return Router(settings, options).resolve(body)
+    return Router(settings, options, endpoint=endpoint).resolve(body)
 
 
 def configured_chain(settings: Settings, name: str) -> Chain:
@@ -257,34 +258,3 @@ def _patience(value: object) -> float:
 
 def _quoted(text: str) -> str:
     return f"'{text if len(text) <= 80 else text[:77] + '...'}'"
-
-
-def estimate_tokens(body: Mapping[str, Any]) -> int:
-    """About how many input tokens a body costs: four bytes each, images and files as typical ones.
-
-    The limiter corrects the ratio per model from the usage that providers report.
-    """
-    size = 0
-    media = 0
-    for message in body.get("messages", ()):
-        size += 16  # role and separators
-        content = message.get("content")
-        if isinstance(content, list):
-            for part in content:
-                text = part.get("text")
-                if isinstance(text, str):
-                    size += _bytes(text)
-                else:
-                    media += IMAGE_TOKENS if part.get("type") == "image_url" else FILE_TOKENS
-        elif content:
-            size += _bytes(content)
-        if calls := message.get("tool_calls"):
-            size += len(orjson.dumps(calls))
-    for field in ("tools", "response_format"):
-        if body.get(field):
-            size += len(orjson.dumps(body[field]))
-    return (size + 3) // 4 + media
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))

@@ -153,6 +153,9 @@ class ChainConfig(Section):
     fallback_on: frozenset[FailureClass] | None = None
     """The failure classes (see below) that move a job to its next step; others end it, or wait if time heals them.
     Absent: all but `bad_request` and `content_filter`."""
+    same_model_family: bool = True
+    """For embeddings only: every step must be of the first one's model family, since vectors of different models cannot
+    be compared. `false` allows to mix them."""
 
 
 class WorkerSettings(Section):

@@ -1,4 +1,4 @@
-"""The edge: what a chat-completion body must look like, and the error objects that callers get.
+"""The edge: what the body of a chat completion or of embeddings must look like, and the error objects that callers get.
 
     RequestError    the request is wrong; `param` names the field, `code` is for programs
 
@@ -17,10 +17,14 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 ROUTE_WORDS = ("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill")
 """The words of a body that are for us and not for the provider."""
 
-NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "stream"}) - {"model"}
+NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream"}) - {"model"}
 """What a step of a chain cannot override: the request itself, and the words of routing."""
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+MOST_INPUTS = 2_048
+"""Of one embeddings request; OpenAI's limit."""
 
 
 class RequestError(ValueError):
@@ -101,7 +105,43 @@ def check_body(body: Mapping[str, Any]) -> None:
         raise RequestError("'messages' must be a list with at least one message", "messages")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
-    for field, (is_good, wanted) in PARAMETERS.items():
+    _check_parameters(body, PARAMETERS)
+
+
+def check_embeddings_body(body: Mapping[str, Any]) -> None:
+    """The same for a request for embeddings."""
+    given = body.get("input")
+    if given is None:
+        _refuse("input", "is missing: a text, or a list of texts or token arrays")
+    if isinstance(given, list) and not (given and _is_token(given[0])):
+        _check_inputs(given)
+    elif not _is_input(given):
+        _refuse("input", "must be a text that is not empty, or a list of texts or token arrays")
+    _check_parameters(body, EMBEDDING_PARAMETERS)
+
+
+def _check_inputs(inputs: list[Any]) -> None:
+    if not 1 <= len(inputs) <= MOST_INPUTS:
+        _refuse("input", f"must have 1 to {MOST_INPUTS:,} entries, not {len(inputs):,}")
+    kind = type(inputs[0])
+    for index, entry in enumerate(inputs):
+        if type(entry) is not kind or not _is_input(entry):
+            _refuse(f"input[{index}]", "must be a text or a token array, not empty and like the other entries")
+
+
+def _is_input(value: object) -> bool:
+    return bool(value) and (isinstance(value, str) or (isinstance(value, list) and all(map(_is_token, value))))
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+Parameters = Mapping[str, tuple[Callable[[object], bool], str]]
+
+
+def _check_parameters(body: Mapping[str, Any], parameters: Parameters) -> None:
+    for field, (is_good, wanted) in parameters.items():
         value = body.get(field)
         if value is not None and not is_good(value):
             raise RequestError(f"'{field}' must be {wanted}", field)
@@ -186,7 +226,7 @@ def _is_tool_choice(value: object) -> bool:
     return isinstance(value, str) or _is_typed(value)
 
 
-PARAMETERS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+PARAMETERS: Parameters = {
     "max_tokens": (_is_count, "a whole number above 0"),
     "max_completion_tokens": (_is_count, "a whole number above 0"),
     "n": (_is_count, "a whole number above 0"),
@@ -200,6 +240,12 @@ PARAMETERS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "response_format": (_is_typed, "an object with a 'type'"),
 }
 """What adapters read: each must have the type they rely on. Ranges are the provider's to judge."""
+
+EMBEDDING_PARAMETERS: Parameters = {
+    "dimensions": (_is_count, "a whole number above 0"),
+    "encoding_format": (lambda value: value in ("float", "base64"), "'float' or 'base64'"),
+    "user": (lambda value: isinstance(value, str), "a string"),
+}
 
 
 def _name(value: object) -> str:

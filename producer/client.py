@@ -201,7 +201,7 @@ class Client:
         return job_result(job)
 
     def _reader(self, route: RouteOptions, priority: Priority, expires_at: float) -> JobReader:
-        return JobReader(Shape(route=route), self._settings, priority, expires_at, tenant="default")
+        return JobReader(Shape(route=route), self._settings, priority, expires_at, tenant="default", endpoint=None)
 
     async def _deadline(self, expires_in_s: float | None) -> float:
         if expires_in_s is not None and not expires_in_s > 0:

@@ -21,18 +21,18 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from models.chain import Chain
+from models.chain import CHAT, Chain, Endpoint
+from models.endpoints import ENDPOINTS
 from models.ids import new_id
 from models.records import NewJob
-from models.routing import RouteOptions, Router, estimate_tokens
+from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import Priority
-from models.wire import RequestError, check_body, parse_line
+from models.wire import RequestError, parse_line
 from producer.first_lines import FirstLines
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 CUSTOM_ID_MAX = 512
-BATCH_URL = "/v1/chat/completions"
 NOT_UTF8 = "not UTF-8 text; convert the file first, e.g. with iconv"
 
 
@@ -115,7 +115,7 @@ def read_jobs(
     path: Path, shape: Shape, settings: Settings, *, priority: Priority, expires_at: float, tenant: str = "default"
 ) -> Iterator[NewJob | BadLine]:
     """Every line of the input as a job or as what is wrong with it. Raises InputError."""
-    reader = JobReader(shape, settings, priority, expires_at, tenant)
+    reader = JobReader(shape, settings, priority, expires_at, tenant, endpoint=None)
     is_csv = path.suffix.lower() == ".csv"
     with path.open(encoding="utf-8-sig", newline="") if is_csv else path.open("rb") as stream:
         rows = _csv_rows(stream, shape) if isinstance(stream, io.TextIOBase) else _json_rows(stream, shape)
@@ -130,6 +130,7 @@ class Row:
     body: dict[str, Any]
     custom_id: str | None = None
     extra: str | None = None
+    endpoint: Endpoint | None = None  # None: the line does not say
 
 
 class JobReader:
@@ -143,9 +144,14 @@ class JobReader:
         expires_at: float,
         tenant: str,
         expected_lines: int = 0,
+        *,
+        endpoint: Endpoint | None = CHAT,
     ) -> None:
+        """`endpoint` None: the one of the first row; a chat completion if that says nothing."""
         self._shape = shape
-        self._router = Router(settings, shape.route)
+        self._settings = settings
+        self._endpoint = endpoint
+        self._router: Router | None = None
         self._priority = priority
         self._expires_at = expires_at
         self._tenant = tenant
@@ -171,7 +177,7 @@ class JobReader:
             chain=chain,
             custom_id=custom_id,
             line=line,
-            tokens=estimate_tokens(body),
+            tokens=ENDPOINTS[chain.endpoint].estimate_tokens(body),
             priority=self._priority,
             tenant=self._tenant,
             expires_at=self._expires_at,
@@ -179,15 +185,31 @@ class JobReader:
         )
 
     def _request(self, row: Row) -> tuple[Chain, dict[str, Any]]:
-        body = row.body
+        endpoint = self._endpoint_of(row)
+        body = self._as_chat(row.body) if endpoint == CHAT else row.body
+        ENDPOINTS[endpoint].check(body)
+        if self._shape.system is not None:
+            if endpoint != CHAT:
+                raise RequestError(f"a system prompt has no meaning for {endpoint}; leave out --system", "system")
+            body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body["messages"]]}
+        if self._router is None:
+            self._router = Router(self._settings, self._shape.route, endpoint=endpoint)
+        return self._router.resolve(body)
+
+    def _endpoint_of(self, row: Row) -> Endpoint:
+        """All rows of one input have the same."""
+        if self._endpoint is None:
+            self._endpoint = row.endpoint or CHAT
+        if row.endpoint not in (None, self._endpoint):
+            raise RequestError(f"'url' must be {self._endpoint}, as on the lines before", "url", "invalid_url")
+        return self._endpoint
+
+    def _as_chat(self, body: dict[str, Any]) -> dict[str, Any]:
         if "messages" not in body and "prompt" in body:
-            body = _from_prompt(body)
+            return _from_prompt(body)
         if "messages" not in body:
             raise RequestError("has neither 'prompt' nor 'messages'", "messages")
-        check_body(body)
-        if self._shape.system is not None:
-            body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body["messages"]]}
-        return self._router.resolve(body)
+        return body
 
 
 def _as_json(document: dict[str, Any]) -> str:
@@ -266,9 +288,15 @@ def row_of(document: dict[str, Any]) -> Row:
         return Row({key: value for key, value in document.items() if key not in own}, custom_id)
     if not isinstance(document["body"], dict):
         raise RequestError("body must be an object", "body")
-    if document.get("url", BATCH_URL) != BATCH_URL or document.get("method", "POST") != "POST":
-        raise RequestError(f"only POST {BATCH_URL} is served", "url")
-    return Row(document["body"], custom_id)
+    return Row(document["body"], custom_id, endpoint=_endpoint(document))
+
+
+def _endpoint(document: dict[str, Any]) -> Endpoint | None:
+    url = document.get("url")
+    served = next((known for known in ENDPOINTS if known == url), None)
+    if (url is not None and served is None) or document.get("method", "POST") != "POST":
+        raise RequestError(f"only POST {' and '.join(ENDPOINTS)} are served", "url")
+    return served
 
 
 def _csv_rows(text: io.TextIOBase, shape: Shape) -> Iterator[tuple[int, Row | str]]:

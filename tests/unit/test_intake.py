@@ -98,7 +98,7 @@ def test_only_the_first_lines_are_taken(tmp_path: Path) -> None:
         ('{"prompt": null}', "must be strings"),
         ('{"prompt": "a", "system": 5}', "must be strings"),
         ('{"body": "text"}', "body must be an object"),
-        ('{"url": "/v1/embeddings", "body": {}}', "only POST /v1/chat/completions"),
+        ('{"url": "/v1/completions", "body": {}}', "only POST /v1/chat/completions"),
         ('{"method": "GET", "body": {}}', "only POST /v1/chat/completions"),
         ('{"prompt": "a", "chain": "cheep"}', "unknown chain 'cheep'; did you mean 'cheap'?"),
         ('{"prompt": "a", "model": "leed/large"}', "did you mean 'lead'?"),

@@ -1,0 +1,69 @@
+"""What is asked of a request, by the endpoint that it is for."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.catalog import kind_of
+from models.chain import CHAT, EMBEDDINGS, Endpoint, Step
+from models.settings import Settings
+from models.tokens import estimate_chat_tokens, estimate_embeddings_tokens
+from models.wire import RequestError, check_body, check_embeddings_body
+
+NO_EMBEDDINGS = frozenset({"anthropic", "bedrock"})
+"""Protocols in which nobody can be asked for embeddings."""
+
+SAME_WEIGHTS = re.compile(r"(?::(?:latest|free|nitro|floor|extended)|@(?:latest|default))$")
+"""The ends of a model's name that change nothing about its vectors. Numbers, sizes and dates are not among them: to
+refuse a chain wrongly costs a line of configuration, to mix vectors wrongly spoils an index without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Of one endpoint. `check` and `check_steps` raise RequestError; `estimate_tokens` wants a body that was checked.
+
+    `needs` is the field without which a body is none of this endpoint's. `check_steps` gets the steps of a chain, and
+    whether the configuration allows models of several families.
+    """
+
+    needs: str
+    check: Callable[[Mapping[str, Any]], None]
+    estimate_tokens: Callable[[Mapping[str, Any]], int]
+    check_steps: Callable[[Settings, tuple[Step, ...], bool], None]
+
+
+def model_family(model: str) -> str:
+    """Models of one family make vectors that can be compared: the model's own name, whoever serves it.
+
+    `text-embedding-3-small` at OpenAI and Azure, and OpenRouter's `openai/text-embedding-3-small`, are one family.
+    """
+    return SAME_WEIGHTS.sub("", model.rpartition("/")[2].lower())
+
+
+def _check_embedding_steps(settings: Settings, steps: tuple[Step, ...], mixes: bool) -> None:
+    if all(kind_of(step.provider, settings.providers[step.provider]) in NO_EMBEDDINGS for step in steps):
+        raise RequestError(
+            f"'{steps[0]}' cannot make embeddings: its provider has none; name an OpenAI-protocol or Gemini model",
+            "model",
+        )
+    if mixes:
+        return
+    for step in steps[1:]:
+        if model_family(step.model) != model_family(steps[0].model):
+            raise RequestError(
+                f"'{steps[0]}' and '{step}' are different models, whose embeddings cannot be mixed; name the same "
+                "model at each provider, or use a chain with same_model_family = false",
+                "fallbacks",
+                "mixed_model_families",
+            )
+
+
+def _any_steps(settings: Settings, steps: tuple[Step, ...], mixes: bool) -> None:
+    """A completion may come from any model."""
+
+
+ENDPOINTS: Mapping[Endpoint, Rules] = {
+    CHAT: Rules("messages", check_body, estimate_chat_tokens, _any_steps),
+    EMBEDDINGS: Rules("input", check_embeddings_body, estimate_embeddings_tokens, _check_embedding_steps),
+}

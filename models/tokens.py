@@ -1,0 +1,52 @@
+"""About how many tokens a request will cost, before anybody has counted them.
+
+The limiter corrects the ratio per model from the usage that providers report.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+IMAGE_TOKENS = 1_000
+FILE_TOKENS = 2_000
+"""Data URLs say nothing about tokens, so images and files count as typical ones do."""
+
+
+def estimate_chat_tokens(body: Mapping[str, Any]) -> int:
+    """Input tokens of a chat completion: four bytes each, images and files as typical ones."""
+    size = 0
+    media = 0
+    for message in body.get("messages", ()):
+        size += 16  # role and separators
+        content = message.get("content")
+        if isinstance(content, list):
+            for part in content:
+                text = part.get("text")
+                if isinstance(text, str):
+                    size += _bytes(text)
+                else:
+                    media += IMAGE_TOKENS if part.get("type") == "image_url" else FILE_TOKENS
+        elif content:
+            size += _bytes(content)
+        if calls := message.get("tool_calls"):
+            size += len(orjson.dumps(calls))
+    for field in ("tools", "response_format"):
+        if body.get(field):
+            size += len(orjson.dumps(body[field]))
+    return (size + 3) // 4 + media
+
+
+def estimate_embeddings_tokens(body: Mapping[str, Any]) -> int:
+    """Input tokens of texts to be embedded: four bytes each; of token arrays, their own number."""
+    given = body["input"]
+    inputs = given if isinstance(given, list) else [given]
+    if isinstance(inputs[0], int):
+        return len(inputs)
+    if isinstance(inputs[0], list):
+        return sum(map(len, inputs))
+    return sum((_bytes(text) + 3) // 4 for text in inputs)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
