@@ -9,6 +9,10 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from models.state import TERMINAL_STATES, BatchState
 
@@ -26,6 +30,9 @@ ROTATION_S = 86_400.0
 
 PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"
 STATES = (PENDING, DELIVERED, DEAD)
+
+LOG_ENTRIES = 40
+"""The latest tries that a delivery remembers: a replayed one may have had many."""
 
 
 def wants(patterns: Iterable[str], event: str) -> bool:
@@ -62,3 +69,53 @@ def signed_headers(secrets: Iterable[str], webhook_id: str, timestamp: int, body
         "webhook-timestamp": str(timestamp),
         "webhook-signature": " ".join(signature(secret, webhook_id, timestamp, body) for secret in secrets),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery that this worker has claimed for one try."""
+
+    id: str
+    tenant: str
+    endpoint_id: str | None
+    url: str
+    receiver: str
+    event: str
+    object_id: str
+    tries: int  # that ended before this one
+    log: str
+    created_at: float
+
+    @property
+    def owner(self) -> str:
+        """Whose secrets sign it."""
+        return self.endpoint_id or callback_owner(self.tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How a try ended: delivered, dead, or pending again in `delay_s` seconds."""
+
+    delivery: Delivery
+    state: str
+    delay_s: float = 0.0
+    at: float = 0.0
+    status: int | None = None
+    error: str | None = None
+    took_ms: int = 0
+
+    @property
+    def log(self) -> str:
+        entry = {"at": self.at, "status": self.status, "error": self.error, "ms": self.took_ms}
+        tries = [*orjson.loads(self.delivery.log), entry]
+        return orjson.dumps(tries[-LOG_ENTRIES:]).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the ledger knows for a delivery: what it is about, and what it is signed with."""
+
+    job: Mapping[str, Any] | None  # None for a batch's event, and when the job was deleted
+    result: Mapping[str, Any] | None
+    secrets: tuple[str, ...]
+    refused: str | None = None  # why its receiver is not told any more

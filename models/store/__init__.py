@@ -11,6 +11,7 @@
 | pruning | deletion in slices |
 | views, history | what people and callers read |
 | gauges | what metrics show |
+| announcing, deliveries, webhooks | telling of what ended: the rows, the tries, what administrators see |
 | access, usage | keys, tenants and audit; what tenants use |
 
 All methods raise the errors of `models.store.errors`.
@@ -35,13 +36,14 @@ from models.store.pruning import Pruning
 from models.store.rescue import Rescue
 from models.store.upkeep import Upkeep
 from models.store.usage import Usage
+from models.store.webhooks import Webhooks
 
 __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailable", "open_store"]
 
 LEDGER_FILE = "ledger.db"
 
 
-class Store(Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage):
+class Store(Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage, Webhooks):
     """The ledger as its users see it."""
 
     @property

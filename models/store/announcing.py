@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, bindparam, literal_column, select, update
+from sqlalchemy import Row, Select, bindparam, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.ids import new_id
@@ -22,7 +22,7 @@ ENDED_JOB = (job.c.id, job.c.batch_id, job.c.state, job.c.ended_at, job.c.tenant
 ENDED_BATCH = (batch.c.id, batch.c.state, batch.c.ended_at, batch.c.tenant, batch.c.callback_url, batch.c.note)
 """What is to be known of a batch that ended just now."""
 
-ENDPOINTS_IN_USE = select(
+ENDPOINTS_IN_USE: Select[Any] = select(
     webhook_endpoint.c.id,
     webhook_endpoint.c.tenant,
     webhook_endpoint.c.url,

@@ -1,0 +1,255 @@
+"""Webhooks under way: claiming what is due in turns of the receivers, and how each try ended."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Select, bindparam, case, exists, func, literal_column, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.ids import new_id
+from models.store.access import record_act
+from models.store.announcing import RELEASE_DELIVERIES
+from models.store.history import JOB, RESULT_OF_JOB
+from models.store.ledger import Ledger
+from models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret
+from models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Material, Tried, new_secret
+
+RECEIVERS_AT_ONCE = 100
+SLICE = 2_000
+CLAIM_LOCK = 0x57EB_4001
+
+_row = webhook_delivery.c
+_pending = _row.state == literal_column("'pending'")
+_due = (_pending, _row.next_at <= NOW)
+
+ANYTHING_DUE = select(exists(select(_row.id).where(*_due)))
+"""Whether any delivery is due."""
+
+ONE_CLAIMS = select(func.pg_try_advisory_xact_lock(CLAIM_LOCK))
+"""PostgreSQL: one worker at a time claims deliveries, or two could both fill up one receiver. SQLite's writers take
+turns anyway."""
+
+
+def _receivers_due() -> Select[Any]:
+    after = select(func.min(_row.receiver).label("name")).where(_pending, _row.receiver > bindparam("after"))
+    each = after.cte("receivers", recursive=True)
+    following = select(func.min(_row.receiver)).where(_pending, _row.receiver > each.c.name).scalar_subquery()
+    each = each.union_all(select(following).where(each.c.name.is_not(None)))
+    is_due = exists(select(_row.id).where(*_due, _row.receiver == each.c.name))
+    return select(each.c.name).where(each.c.name.is_not(None), is_due).limit(RECEIVERS_AT_ONCE)
+
+
+RECEIVERS_DUE = _receivers_due()
+"""Receivers with something due, in the order of their names; found in steps, however much waits for each."""
+
+UNDER_WAY = (
+    select(_row.receiver, func.count().label("tries"))
+    .where(_row.claimed_by.is_not(None), _row.next_at > NOW)
+    .group_by(_row.receiver)
+)
+"""How many tries run for each receiver, in the whole fleet."""
+
+CLAIM_DELIVERIES = (
+    update(webhook_delivery)
+    .where(
+        _row.id.in_(
+            select(_row.id)
+            .where(*_due, _row.receiver == bindparam("to"))
+            .order_by(_row.next_at, _row.id)
+            .limit(bindparam("most"))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(claimed_by=bindparam("holder"), next_at=NOW + bindparam("lease_s"))
+    .returning(*(_row[name] for name in Delivery.__dataclass_fields__))
+)
+"""Some due deliveries of one receiver are this worker's to try, until the lease ends."""
+
+FINISH_DELIVERY = (
+    update(webhook_delivery)
+    .where(
+        _row.id == bindparam("delivery_id"),
+        _row.claimed_by == bindparam("holder"),
+        _row.tries == bindparam("seen"),
+        _pending,
+    )
+    .values(
+        state=bindparam("becomes"),
+        tries=bindparam("seen") + 1,
+        next_at=NOW + bindparam("delay_s"),
+        claimed_by=None,
+        last_status=bindparam("status"),
+        last_error=bindparam("error"),
+        log=bindparam("tried"),
+        ended_at=case((bindparam("becomes") == PENDING, None), else_=NOW),
+    )
+    .returning(_row.id)
+)
+"""A try has ended, if the claim is still this worker's."""
+
+SECRETS_IN_FORCE = (
+    select(webhook_secret.c.secret)
+    .where(
+        webhook_secret.c.owner == bindparam("owner"),
+        or_(webhook_secret.c.retires_at.is_(None), webhook_secret.c.retires_at > NOW),
+    )
+    .order_by(webhook_secret.c.retires_at.is_not(None), webhook_secret.c.id.desc())
+)
+"""What an owner's webhooks are signed with now, the current secret first."""
+
+RETIRE_SECRETS = (
+    update(webhook_secret)
+    .where(webhook_secret.c.owner == bindparam("whose"), webhook_secret.c.retires_at.is_(None))
+    .values(retires_at=NOW + ROTATION_S)
+)
+"""The current secret signs for one more day."""
+
+INSERT_SECRETS = BulkInsert(webhook_secret, conflict="ignored")
+"""A secret."""
+
+ENDPOINT_DISABLED = select(webhook_endpoint.c.disabled).where(webhook_endpoint.c.id == bindparam("endpoint_id"))
+"""Why an endpoint is not told any more, if so."""
+
+DISABLE_ENDPOINT = (
+    update(webhook_endpoint)
+    .where(webhook_endpoint.c.id == bindparam("endpoint_id"), webhook_endpoint.c.disabled.is_(None))
+    .values(disabled=bindparam("reason"))
+    .returning(webhook_endpoint.c.id)
+)
+"""An endpoint is told of nothing more."""
+
+GIVE_UP_SLICE = (
+    update(webhook_delivery)
+    .where(
+        _row.id.in_(
+            select(_row.id)
+            .where(_pending, _row.receiver == bindparam("endpoint_id"))
+            .limit(SLICE)
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(state=DEAD, claimed_by=None, ended_at=NOW, last_error=bindparam("reason"))
+    .returning(_row.id)
+)
+"""Some of the deliveries that wait for an endpoint are given up."""
+
+
+class Deliveries(Ledger):
+    async def claim_deliveries(
+        self, holder: str, most: int, per_receiver: int, lease_s: float, after: str = ""
+    ) -> tuple[list[Delivery], str]:
+        """Up to `most` due deliveries, and the receiver to go on after.
+
+        No receiver has more than `per_receiver` under way in the whole fleet, whatever waits for it. A claim whose
+        worker dies is due again when its lease ends.
+        """
+        async with self._db.read() as connection:
+            if not (await connection.execute(ANYTHING_DUE)).scalar_one():
+                return [], ""
+        claimed: list[Delivery] = []
+        async with self._db.write() as connection:
+            if self._db.dialect == "postgresql" and not (await connection.execute(ONE_CLAIMS)).scalar_one():
+                return [], after
+            names = (await connection.execute(RECEIVERS_DUE, {"after": after})).scalars().all()
+            busy = {row.receiver: row.tries for row in await connection.execute(UNDER_WAY)}
+            for name in names:
+                if len(claimed) >= most:
+                    return claimed, after
+                room = min(per_receiver - busy.get(name, 0), most - len(claimed))
+                claimed += await _claim(connection, name, holder, room, lease_s)
+                after = name
+        return claimed, after if len(names) == RECEIVERS_AT_ONCE else ""
+
+    async def finish_deliveries(self, holder: str, ended: Sequence[Tried]) -> set[str]:
+        """Write how tries ended where the claim is still this worker's; returns the ids written."""
+        written = set()
+        async with self._db.write() as connection:
+            for each in sorted(ended, key=lambda tried: tried.delivery.id):
+                if (await connection.execute(FINISH_DELIVERY, _finish(holder, each))).first() is not None:
+                    written.add(each.delivery.id)
+        return written
+
+    async def release_deliveries(self, holder: str) -> None:
+        """What this worker has claimed is due at once, for others."""
+        async with self._db.write() as connection:
+            await connection.execute(RELEASE_DELIVERIES, {"holder": holder})
+
+    async def delivery_material(self, of: Delivery) -> Material:
+        """What a delivery's body is made from, and signed with. Its owner's first secret is made when it is needed."""
+        job = result = None
+        refused = None
+        async with self._db.read() as connection:
+            if of.endpoint_id is not None:
+                row = (await connection.execute(ENDPOINT_DISABLED, {"endpoint_id": of.endpoint_id})).first()
+                refused = "the endpoint was removed" if row is None else row.disabled
+            if of.event.startswith("job."):
+                key = {"job_id": of.object_id}
+                job = (await connection.execute(JOB, key)).mappings().first()
+                result = (await connection.execute(RESULT_OF_JOB, key)).mappings().first()
+            secrets = (await connection.execute(SECRETS_IN_FORCE, {"owner": of.owner})).scalars().all()
+        return Material(
+            job and dict(job), result and dict(result), tuple(secrets or await self.signing_secrets(of.owner)), refused
+        )
+
+    async def signing_secrets(self, owner: str) -> list[str]:
+        """What an owner's webhooks are signed with now, the current secret first; made when there is none."""
+        async with self._db.write() as connection:
+            found = await connection.execute(SECRETS_IN_FORCE, {"owner": owner})
+            if secrets := list(found.scalars()):
+                return secrets
+            # Named after its owner, so that two who make the first one at the same time make one.
+            first = await self._secret_row(f"whs_0_{owner}", owner)
+            await INSERT_SECRETS.run(connection, [first])
+            return list((await connection.execute(SECRETS_IN_FORCE, {"owner": owner})).scalars())
+
+    async def rotate_secret(self, tenant: str, owner: str, *, actor: str) -> str:
+        """A new secret; those in force until now sign beside it for one more day."""
+        row = await self._secret_row(new_id("whs"), owner)
+        async with self._db.write() as connection:
+            await connection.execute(RETIRE_SECRETS, {"whose": owner})
+            await INSERT_SECRETS.run(connection, [row])
+            await record_act(connection, actor, tenant, "webhook.rotate", owner)
+        return str(row["secret"])
+
+    async def disable_endpoint(self, endpoint_id: str, reason: str) -> bool:
+        """Tell an endpoint of nothing more, and give up what waits for it. False when it was disabled, or is gone."""
+        words = {"endpoint_id": endpoint_id, "reason": clean(reason)}
+        async with self._db.write() as connection:
+            disabled = (await connection.execute(DISABLE_ENDPOINT, words)).first() is not None
+        await self._give_up(words)
+        return disabled
+
+    async def _give_up(self, words: Mapping[str, Any]) -> None:
+        while True:
+            async with self._db.write() as connection:
+                if not (await connection.execute(GIVE_UP_SLICE, words)).all():
+                    return
+
+    async def _secret_row(self, id_: str, owner: str) -> dict[str, Any]:
+        return {
+            "id": id_,
+            "owner": owner,
+            "secret": new_secret(),
+            "created_at": await self.now(),
+            "retires_at": None,
+        }
+
+
+async def _claim(connection: AsyncConnection, receiver: str, holder: str, room: int, lease_s: float) -> list[Delivery]:
+    if room <= 0:
+        return []
+    words = {"to": receiver, "most": room, "holder": holder, "lease_s": lease_s}
+    return [Delivery(**row) for row in (await connection.execute(CLAIM_DELIVERIES, words)).mappings()]
+
+
+def _finish(holder: str, tried: Tried) -> dict[str, Any]:
+    return {
+        "delivery_id": tried.delivery.id,
+        "holder": holder,
+        "seen": tried.delivery.tries,
+        "becomes": tried.state,
+        "delay_s": tried.delay_s,
+        "status": tried.status,
+        "error": clean(tried.error),
+        "tried": tried.log,
+    }

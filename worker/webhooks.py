@@ -1,0 +1,177 @@
+"""The delivery of webhooks: claim what is due in turns of the receivers, sign, send, and try again later.
+
+Every worker delivers. A claim is a lease in the ledger, so what a killed worker was sending is sent by another, under
+the same `webhook-id`: a receiver may get an event twice, and never not at all without a dead delivery that shows it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from random import Random
+
+from models.settings import Settings
+from models.store import Store, StoreBusy, StoreUnavailable
+from models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
+from worker.coalesce import Coalescer
+from worker.ending import end
+from worker.webhook_body import event_body
+from worker.webhook_sender import DEADLINE_S, Answer, Sender
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 64
+"""Tries under way in one worker, over all receivers."""
+
+LEASE_S = 2 * DEADLINE_S
+"""A claim outlives its try, and the writing down of how it ended."""
+
+DELAYS_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""After the first try, the second, and so on: over three days. After the last the delivery is dead."""
+
+JITTER = 0.1
+LONGEST_HINT_S = 86_400.0
+GATHER_S = 0.005
+LOOK_AGAIN_S = 0.2
+STORE_PAUSE_S = 1.0
+RELEASE_S = 1.0
+GONE = 410
+
+
+class Deliverer:
+    """Sends what is due, until closed."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: Store,
+        settings: Settings,
+        sender: Sender,
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        self._worker_id = worker_id
+        self._store = store
+        self._per_receiver = settings.webhooks.max_in_flight
+        self._public_url = settings.api.public_url
+        self._sender = sender
+        self._clock = clock
+        self._rng = rng
+        self._after = ""
+        self._tries: set[asyncio.Task[None]] = set()
+        self._ended: Coalescer[Tried, None] = Coalescer(self._write, max_items=IN_FLIGHT, max_delay_s=GATHER_S)
+
+    async def pass_once(self) -> None:
+        """Start tries for as long as something is due that may start. Returns while slow ones are still under way."""
+        while free := IN_FLIGHT - len(self._tries):
+            claimed, self._after = await self._store.claim_deliveries(
+                self._worker_id, free, self._per_receiver, LEASE_S, self._after
+            )
+            for delivery in claimed:
+                task = asyncio.create_task(self._try(delivery), name=f"webhook {delivery.id}")
+                self._tries.add(task)
+                task.add_done_callback(self._tries.discard)
+            if not claimed and not self._after:
+                done, _ = await self._some_ended()
+                if not done:
+                    return
+        await self._some_ended()
+
+    async def idle(self) -> None:
+        """Return when no try is under way."""
+        while self._tries:
+            await asyncio.wait(self._tries)
+
+    async def close(self) -> None:
+        """Break off the tries under way and give back what was claimed."""
+        cut_off = bool(self._tries)
+        await end(self._tries)
+        await self._ended.close()
+        if cut_off:
+            try:
+                async with asyncio.timeout(RELEASE_S):
+                    await self._store.release_deliveries(self._worker_id)
+            except (StoreBusy, StoreUnavailable, TimeoutError):
+                log.warning("Webhooks that were cut off could not be given back; they are due when their lease ends")
+
+    async def _some_ended(self) -> tuple[set["asyncio.Task[None]"], set["asyncio.Task[None]"]]:
+        if not self._tries:
+            return set(), set()
+        return await asyncio.wait(self._tries, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _try(self, delivery: Delivery) -> None:
+        began = self._clock()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            answer = await self._send(delivery, began)
+        except (StoreBusy, StoreUnavailable):
+            return  # nothing was sent; it is due again when the lease ends
+        except Exception as defect:
+            log.error("Webhook %s met a defect of ours: %s", delivery.id, type(defect).__name__)
+            answer = Answer(error="it could not be sent; the worker's log says why")
+        tried = self._judged(delivery, answer, began, round((loop.time() - started) * 1000))
+        if answer.status == GONE and delivery.endpoint_id is not None:
+            await self._disable(delivery.endpoint_id)
+        await self._ended.add(tried)
+
+    async def _send(self, delivery: Delivery, now: float) -> Answer:
+        material = await self._store.delivery_material(delivery)
+        if material.refused is not None:
+            return Answer(error=material.refused, given_up=True)
+        if delivery.event.startswith("job.") and material.job is None:
+            return Answer(error="the job was deleted", given_up=True)
+        body = event_body(delivery, material, self._public_url)
+        return await self._sender.post(
+            delivery.url, signed_headers(material.secrets, delivery.id, int(now), body), body
+        )
+
+    def _judged(self, delivery: Delivery, answer: Answer, began: float, took_ms: int) -> Tried:
+        state, delay_s = verdict(delivery.tries, answer, began, self._rng)
+        error = None if state == DELIVERED else answer.error or f"answered {answer.status}"
+        return Tried(delivery, state, delay_s, began, answer.status, error, took_ms)
+
+    async def _disable(self, endpoint_id: str) -> None:
+        try:
+            await self._store.disable_endpoint(endpoint_id, "it answered 410 Gone")
+        except (StoreBusy, StoreUnavailable):
+            return  # it will say so again
+        log.warning("Webhook endpoint %s answered 410 and is told of nothing more", endpoint_id)
+
+    async def _write(self, ended: Sequence[Tried]) -> list[None]:
+        """For as long as the leases run; after that they are tried again."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + LEASE_S
+        while True:
+            try:
+                await self._store.finish_deliveries(self._worker_id, ended)
+                break
+            except (StoreBusy, StoreUnavailable) as outage:
+                if loop.time() > give_up_at:
+                    log.warning("The ledger did not take how %d webhooks ended: %s", len(ended), type(outage).__name__)
+                    break
+                await asyncio.sleep(STORE_PAUSE_S)
+        return [None] * len(ended)
+
+
+def verdict(tries: int, answer: Answer, now: float, rng: Random) -> tuple[str, float]:
+    """What becomes of a delivery after its next try, of which `tries` came before, and in how many seconds."""
+    if answer.status is not None and 200 <= answer.status < 300:
+        return DELIVERED, 0.0
+    if answer.given_up or answer.status == GONE or tries >= len(DELAYS_S):
+        return DEAD, 0.0
+    delay_s = DELAYS_S[tries] * (1 + JITTER * rng.random())
+    return PENDING, max(delay_s, min(hinted_s(answer.headers, now), LONGEST_HINT_S))
+
+
+def hinted_s(headers: Mapping[str, str], now: float) -> float:
+    """The seconds of a Retry-After header, as a number or as a date; 0 when there is none that can be read."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, at.replace(tzinfo=at.tzinfo or UTC).timestamp() - now) if isinstance(at, datetime) else 0.0
