@@ -174,6 +174,7 @@ class BatchView:
     error_file_id: str | None = None  # None until it has ended, and when every job succeeded
     metadata: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] | None = None  # of a failed one, as `models.wire.LineError`
+    options: dict[str, Any] = field(default_factory=dict)  # the words about routing that it was accepted with
     callback_url: str | None = None
     started_at: float | None = None  # when it became in_progress
     cancelling_at: float | None = None

@@ -114,16 +114,13 @@ class Views(Ledger):
     async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
         """The jobs of a batch that have ended, with their results; also while others still run."""
         async for row in self._pages(OUTPUTS_PAGE, {"batch_id": batch_id}):
-            columns = dict(row._mapping)
-            error = columns.pop("error")
-            yield OutputRow(
-                **columns
-                | {
-                    "state": JobState(row.state),
-                    "error": None if error is None else orjson.loads(error),
-                    "cost_usd": row.cost_usd or 0.0,
-                }
-            )
+            yield _output_row(row)
+
+    async def outputs_after(self, batch_id: str, after: str, limit: int) -> list[OutputRow]:
+        """Some of what `outputs` gives, beginning behind a job's id."""
+        async with self._db.read() as connection:
+            rows = await connection.execute(OUTPUTS_PAGE.limit(limit), {"batch_id": batch_id, "after": after})
+            return [_output_row(row) for row in rows]
 
     async def _pages(self, statement: Select[Any], parameters: Mapping[str, Any]) -> AsyncIterator[Row[Any]]:
         """Page after page of a statement ordered by `job_id`; no transaction stays open between two pages."""
@@ -136,6 +133,19 @@ class Views(Ledger):
             if not rows:
                 return
             after = rows[-1].job_id
+
+
+def _output_row(row: Row[Any]) -> OutputRow:
+    columns = dict(row._mapping)
+    error = columns.pop("error")
+    return OutputRow(
+        **columns
+        | {
+            "state": JobState(row.state),
+            "error": None if error is None else orjson.loads(error),
+            "cost_usd": row.cost_usd or 0.0,
+        }
+    )
 
 
 def _batch_view(
@@ -183,6 +193,7 @@ def _batch_view(
         error_file_id=files.get(ERRORS),
         metadata=orjson.loads(row.note),
         errors=None if row.error is None else orjson.loads(row.error),
+        options=orjson.loads(row.options or "{}"),
         callback_url=row.callback_url,
         started_at=row.started_at,
         cancelling_at=row.cancelling_at,
