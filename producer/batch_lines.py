@@ -8,6 +8,8 @@ long is passed over while it arrives, so memory stays flat.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from models.chain import Endpoint
+from models.endpoints import ENDPOINTS
 from models.records import NewJob
 from models.routing import RouteOptions
 from models.settings import Settings
@@ -21,8 +23,6 @@ MAX_ERRORS = 100
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 REQUIRED = ("custom_id", "method", "url", "body")
 METHOD = "POST"
-REQUIRED_IN_BODY = {"/v1/chat/completions": "messages", "/v1/embeddings": "input"}
-"""By endpoint."""
 EMPTY_FILE = LineError(code="empty_file", message="The input file has no lines; nothing was accepted.")
 
 
@@ -69,7 +69,7 @@ class BatchReader:
     def __init__(
         self,
         settings: Settings,
-        endpoint: str,
+        endpoint: Endpoint,
         route: RouteOptions,
         *,
         priority: Priority = Priority.BULK,
@@ -81,7 +81,9 @@ class BatchReader:
         """`written_lines`: up to this line the jobs are in the ledger already."""
         self._endpoint = endpoint
         self._splitter = LineSplitter()
-        self._jobs = JobReader(Shape(route=route), settings, priority, expires_at, tenant, expected_lines)
+        self._jobs = JobReader(
+            Shape(route=route), settings, priority, expires_at, tenant, expected_lines, endpoint=endpoint
+        )
         self._written_lines = written_lines
         self.errors: list[LineError] = []
         self.total = 0
@@ -130,7 +132,7 @@ class BatchReader:
         return made
 
 
-def batch_row(document: Mapping[str, Any], endpoint: str) -> Row:
+def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
     """A line as OpenAI defines it. Raises RequestError."""
     for word in REQUIRED:
         if document.get(word) is None:
@@ -144,7 +146,7 @@ def batch_row(document: Mapping[str, Any], endpoint: str) -> Row:
         raise RequestError(f"'url' must be the batch's endpoint, {endpoint}", "url", "invalid_url")
     if not isinstance(body, dict):
         raise RequestError("'body' must be an object", "body", "invalid_type")
-    if (needed := REQUIRED_IN_BODY[endpoint]) not in body:
+    if (needed := ENDPOINTS[endpoint].needs) not in body:
         raise RequestError(f"'{needed}' is missing", f"body.{needed}", "missing_required_parameter")
     return Row(body, checked_id(custom_id))
 
