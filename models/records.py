@@ -46,6 +46,7 @@ class NewJob:
     tenant: str = "default"
     not_before: float = 0.0
     expires_at: float = 0.0
+    expires_in_s: float | None = None  # in place of `expires_at`: from its acceptance, by the ledger's clock
     extra: str | None = None  # JSON that the output needs again, e.g. the CSV columns of the line
     callback_url: str | None = None
     metadata: dict[str, str] | None = None  # of a job that is submitted alone
@@ -207,3 +208,19 @@ class OutputRow:
     model: str | None
     cost_usd: float
     extra: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file as its row says. The bytes of an upload are kept by the API, an output's are read from the results."""
+
+    id: str
+    tenant: str
+    purpose: str
+    filename: str
+    bytes: int | None  # None: not measured yet
+    lines: int  # of an upload: those that are not blank
+    batch_id: str | None  # whose output it is; None for an upload
+    part: str | None  # "output" or "error"; None for an upload
+    created_at: float
+    expires_at: float | None

@@ -242,7 +242,7 @@ class File(SQLModel, table=True):
     """An uploaded input, or the output or error file of a batch, which has no bytes of its own: it is read from the
     results."""
 
-    __table_args__ = (Index("ix_file_tenant", "tenant", "id"),)
+    __table_args__ = (Index("ix_file_tenant", "tenant", "created_at", "id"),)
 
     id: str = Field(primary_key=True)
     tenant: str = "default"
@@ -263,6 +263,7 @@ class Idempotency(SQLModel, table=True):
     key: str = Field(primary_key=True)
     body_hash: str
     object_id: str  # the job or batch
+    answer: str | None = Field(default=None, sa_column=Column(Text))  # JSON: of a request that made several jobs
     created_at: float = Field(index=True)
 
 

@@ -186,7 +186,7 @@ def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: 
         "priority": int(new.priority),
         "state": str(JobState.QUEUED),
         "not_before": new.not_before,
-        "expires_at": new.expires_at or expires_at,
+        "expires_at": new.expires_at or expires_at if new.expires_in_s is None else now + new.expires_in_s,
         "tokens": new.tokens,
         "claim_no": 0,
         "cancel_requested": False,

@@ -7,11 +7,16 @@ from typing import Annotated
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
+from models.chain import Endpoint
+from models.endpoints import ENDPOINTS
 from models.ids import new_id
+from models.routing import Router
 from models.settings import Settings
 from models.store import Store
 from producer.api.blobs import Blobs
+from producer.api.keyring import Keyring
 from producer.api.metrics import Metrics
+from producer.api.rooms import Rooms
 
 
 @dataclass(slots=True)
@@ -22,8 +27,15 @@ class Context:
     clock: Callable[[], float]
     blobs: Blobs = field(default_factory=Blobs)
     metrics: Metrics = field(default_factory=Metrics)
+    keyring: Keyring = field(default_factory=Keyring)
+    rooms: Rooms = field(default_factory=Rooms)
     writer: str = field(default_factory=lambda: new_id("api"))
     """The name under which this process writes counts and fills batches."""
+    routers: dict[Endpoint, Router] = field(init=False)
+    """By endpoint. They remember the chains that requests name."""
+
+    def __post_init__(self) -> None:
+        self.routers = {endpoint: Router(self.settings, endpoint=endpoint) for endpoint in ENDPOINTS}
 
 
 def context_of(request: Request) -> Context:

@@ -52,7 +52,7 @@ def upgrade() -> None:
     with op.batch_alter_table("file", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_file_batch_id"), ["batch_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_file_expires_at"), ["expires_at"], unique=False)
-        batch_op.create_index("ix_file_tenant", ["tenant", "id"], unique=False)
+        batch_op.create_index("ix_file_tenant", ["tenant", "created_at", "id"], unique=False)
 
     op.create_table(
         "idempotency",
@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("body_hash", sa.String(), nullable=False),
         sa.Column("object_id", sa.String(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "key"),
     )
