@@ -28,3 +28,14 @@ def new_id(prefix: str) -> str:
         now_ms, _counter = now_ms + 1, 0
     _last_ms = now_ms
     return f"{prefix}_{_base32(now_ms, 10)}{_base32(_counter, 3)}{_base32(int.from_bytes(os.urandom(9)), 13)}"
+
+
+def time_of(made: str) -> float:
+    """The unix time in an id of `new_id`, to the millisecond. Raises ValueError when it is none."""
+    digits = made.rpartition("_")[2]
+    if len(digits) != 26 or not set(digits) <= set(_ALPHABET):
+        raise ValueError("this is not an id with a time in it")
+    ms = 0
+    for digit in digits[:10]:
+        ms = ms << 5 | _ALPHABET.index(digit)
+    return ms / 1000

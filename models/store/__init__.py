@@ -27,6 +27,7 @@ from models.store.access import Access
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.files import Files
 from models.store.filling import Filling
 from models.store.gauges import Gauges
 from models.store.history import History
@@ -43,7 +44,9 @@ __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailabl
 LEDGER_FILE = "ledger.db"
 
 
-class Store(Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage, Webhooks):
+class Store(
+    Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage, Webhooks, Files
+):
     """The ledger as its users see it."""
 
     @property
