@@ -97,7 +97,7 @@ class Access(Ledger):
 
     async def api_key(self, key_id: str) -> KeyRecord | None:
         async with self._db.read() as connection:
-            row = (await connection.execute(KEY, {"key_id": key_id})).first()
+            row = (await connection.execute(KEY, {"key_id": clean(key_id)})).first()
         return None if row is None else _key(row)
 
     async def api_keys(self, tenant: str | None = None) -> list[KeyRecord]:
@@ -113,14 +113,15 @@ class Access(Ledger):
     async def revoke_api_key(self, key_id: str, *, tenant: str | None = None, actor: str) -> bool:
         """False when there is no such key (of this tenant), or when it was revoked before."""
         async with self._db.write() as connection:
-            owner = (await connection.execute(REVOKE_KEY, {"key_id": key_id, "of_tenant": tenant or ""})).scalar()
+            asked = {"key_id": clean(key_id), "of_tenant": tenant or ""}
+            owner = (await connection.execute(REVOKE_KEY, asked)).scalar()
             if owner is not None:
                 await record_act(connection, actor, owner, "key.revoke", key_id)
             return owner is not None
 
     async def audit(self, tenant: str | None = None, limit: int = 100, before: str = "") -> list[dict[str, Any]]:
         """Acts, newest first; `before` is the id of the last one already seen."""
-        asked = {"tenant": tenant or "", "before": before, "most": limit}
+        asked = {"tenant": tenant or "", "before": clean(before), "most": limit}
         async with self._db.read() as connection:
             return [dict(row) for row in (await connection.execute(AUDIT_PAGE, asked)).mappings()]
 

@@ -1,11 +1,119 @@
 """Whether there is room for more work: the producers' backpressure."""
 
+import math
+import random
+from dataclasses import dataclass
+
+from models.tenants import MINUTE_S, TenantLimits
+from models.wire import RequestError
 from producer.api.auth import Caller
 from producer.api.context import Context
+from producer.api.errors import ApiError
+from producer.api.rooms import NEAR
+
+SHORTEST_S, LONGEST_S = 1.0, 88.0
+SPREAD = 0.25
+"""Callers who were refused together are told times up to a quarter apart: never more than 110 seconds."""
+
+UNKNOWN_S = 30.0
+"""When nothing ended lately, nobody knows when there will be room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Why there is no room, and how many seconds from now there may be."""
+
+    code: str
+    message: str
+    wait_s: float
 
 
 async def admit(api: Context, caller: Caller, jobs: int) -> None:
-    """Return when so many more jobs may be accepted from this caller; raise ApiError 429 with Retry-After else.
+    """Return when so many more jobs may be accepted from this caller; they count from now on.
 
-    To be asked before anything of the request is written: all of it is accepted, or nothing.
+    Raises ApiError 429 with Retry-After when there is no room, RequestError when there never can be. To be asked
+    before anything of the request is written: all of it is accepted, or nothing.
     """
+    at, room = api.clock(), api.settings.api.max_queued_jobs
+    used = api.rooms.used(caller.tenant)
+    limits = (await used.freshen(api.store, api.writer, at)).limits
+    _refuse_impossible(limits, room, jobs)
+    near = api.rooms.waiting.total() + jobs >= NEAR * room
+    await api.rooms.waiting.freshen(api.store, closely=near or limits.queued_jobs is not None)
+    full = await _queue_full(api, caller.tenant, limits, jobs) or await _spent(api, caller.tenant, limits, jobs)
+    if full is not None:
+        raise _refusal(full)
+    api.rooms.waiting.accepted(caller.tenant, jobs)
+    used.accepted(at, jobs)
+
+
+def give_back(api: Context, caller: Caller, jobs: int) -> None:
+    """Jobs that were admitted were not accepted after all: they do not count any more."""
+    api.rooms.waiting.accepted(caller.tenant, -jobs)
+    api.rooms.used(caller.tenant).accepted(api.clock(), -jobs)
+
+
+def _refuse_impossible(limits: TenantLimits, room: int, jobs: int) -> None:
+    most = {
+        "the system may hold at a time": room,
+        f"tenant '{limits.name}' may have waiting at a time": limits.queued_jobs,
+        f"tenant '{limits.name}' may submit in a minute": limits.jobs_per_minute,
+    }
+    for what, limit in most.items():
+        if limit is not None and jobs > limit:
+            raise RequestError(
+                f"the request has {jobs:,} jobs, more than the {limit:,} that {what}; submit it in smaller parts",
+                code="too_many_jobs",
+            )
+
+
+async def _queue_full(api: Context, tenant: str, limits: TenantLimits, jobs: int) -> Full | None:
+    waiting, room = api.rooms.waiting, api.settings.api.max_queued_jobs
+    over = waiting.total() + jobs - room
+    if over > 0:
+        said = f"the system is full: {waiting.total():,} jobs wait, and it holds {room:,}"
+        return Full("system_full", said, await _drained_in_s(api, over))
+    if limits.queued_jobs is None:
+        return None
+    over = waiting.of(tenant) + jobs - limits.queued_jobs
+    if over > 0:
+        said = f"{waiting.of(tenant):,} jobs of tenant '{tenant}' wait, and it may have {limits.queued_jobs:,}"
+        return Full("tenant_queue_full", said, await _drained_in_s(api, over))
+    return None
+
+
+async def _spent(api: Context, tenant: str, limits: TenantLimits, jobs: int) -> Full | None:
+    used, at = api.rooms.used(tenant), api.clock()
+    if limits.jobs_per_minute is not None:
+        this, last = used.minutes(at)
+        wait_s = window_wait_s(this, last, jobs, limits.jobs_per_minute, at % MINUTE_S)
+        if wait_s > 0:
+            said = f"tenant '{tenant}' submitted {this:,} jobs in this minute and {last:,} in the last"
+            return Full("rate_limit_exceeded", f"{said}, and may submit {limits.jobs_per_minute:,} per minute", wait_s)
+    if limits.usd_per_month is not None:
+        spent = (await used.freshen(api.store, api.writer, at)).usd_this_month
+        if spent >= limits.usd_per_month:
+            said = f"tenant '{tenant}' spent ${spent:,.2f} this month, and may spend ${limits.usd_per_month:,.2f}"
+            return Full("insufficient_quota", said, LONGEST_S)
+    return None
+
+
+def window_wait_s(this: int, last: int, jobs: int, limit: int, second: float) -> float:
+    """Seconds until so many jobs fit in the window, which is this minute and what is left of the last one's weight."""
+    if this + last * (1 - second / MINUTE_S) + jobs <= limit:
+        return 0.0
+    if this + jobs <= limit:
+        return max(SHORTEST_S, MINUTE_S * (1 - (limit - jobs - this) / last) - second)
+    return MINUTE_S - second + MINUTE_S * (1 - (limit - jobs) / this)
+
+
+async def _drained_in_s(api: Context, jobs: int) -> float:
+    per_s = await api.rooms.drain_per_s(api.store, api.clock())
+    return jobs / per_s if per_s else UNKNOWN_S
+
+
+def _refusal(full: Full) -> ApiError:
+    wait_s = min(LONGEST_S, max(SHORTEST_S, full.wait_s)) * random.uniform(1, 1 + SPREAD)
+    seconds = math.ceil(wait_s)
+    message = f"{full.message}; nothing of this request was accepted, try again in {seconds} s"
+    return ApiError(429, message, code=full.code, headers={"Retry-After": str(seconds)})

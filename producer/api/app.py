@@ -11,14 +11,15 @@ from redis.asyncio import Redis
 
 from models.settings import Settings
 from models.store import Store
-from producer.api import health
+from producer.api import admin, batches, health
 from producer.api.blobs import Blobs, open_blobs
 from producer.api.context import Context
 from producer.api.documented import document_errors
 from producer.api.errors import add_error_handlers
 from producer.api.metrics import TimedRequests
+from producer.filling import filling
 
-ROUTERS: tuple[APIRouter, ...] = (health.router,)
+ROUTERS: tuple[APIRouter, ...] = (health.router, batches.router, admin.router)
 
 REDIS_TIMEOUT_S = 2.0
 
@@ -33,7 +34,9 @@ async def _opened(settings: Settings, store: Store, redis_url: str, blobs: Blobs
     async with Redis.from_url(
         redis_url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S
     ) as redis:
-        yield Context(settings, store, redis, time.time, blobs)
+        context = Context(settings, store, redis, time.time, blobs)
+        async with filling(settings, store, blobs.read, context.writer) as context.fill_soon:
+            yield context
 
 
 def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:

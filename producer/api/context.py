@@ -31,6 +31,8 @@ class Context:
     rooms: Rooms = field(default_factory=Rooms)
     writer: str = field(default_factory=lambda: new_id("api"))
     """The name under which this process writes counts and fills batches."""
+    fill_soon: Callable[[], None] = lambda: None
+    """To be called when a batch was accepted: its lines are read at once, and not at the next look."""
     routers: dict[Endpoint, Router] = field(init=False)
     """By endpoint. They remember the chains that requests name."""
 
