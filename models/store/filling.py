@@ -115,9 +115,6 @@ NEVER_OPENED = (
 DELETE_LANES_OF_BATCH = delete(lane).where(lane.c.batch_id == bindparam("batch_id"))
 """The planner need not visit a batch."""
 
-INPUT_IN_USE = select(batch.c.id).where(VALIDATING, batch.c.input_file_id == bindparam("file_id")).limit(1)
-"""A batch that is still to be filled from a file."""
-
 INPUT_LINES = select(file.c.lines).where(file.c.id == bindparam("file_id"), file.c.tenant == bindparam("tenant"))
 """How many lines an uploaded file has."""
 
@@ -150,21 +147,32 @@ class ToFill:
 
 
 class Filling(Intake, Pruning):
-    async def accept_batch(
-        self, new: NewBatch, lines: int, writer: str, *, named: NamedRequest | None = None, repeated: bool = False
-    ) -> str:
-        """Accept a batch that is filled later; returns its id, or that of the batch which the same request made before.
+    async def batch_made_before(
+        self, tenant: str, request_hash: str, *, named: NamedRequest | None, repeated: bool
+    ) -> str | None:
+        """The batch that the same request has made already.
 
-        The request is the same when its caller says so by its name, or when it is `repeated` by an HTTP client and
-        equal. Raises OtherRequest.
+        It is the same when its caller says so by its name, or when it is `repeated` by an HTTP client and equal to one
+        of the last hour. Raises OtherRequest.
         """
+        async with self._db.read() as connection:
+            if named is not None:
+                return await self._named_before(connection, tenant, named)
+            asked = {"request_hash": request_hash, "tenant": tenant}
+            found: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
+            return found
+
+    async def accept_batch(self, new: NewBatch, lines: int, writer: str, named: NamedRequest | None = None) -> str:
+        """Accept a batch that is filled later; returns its id, or that of the batch which a request of the same name
+        made meanwhile. Raises OtherRequest."""
         async with self._db.write() as connection:
-            earlier = await self._made_before(connection, new, named, repeated)
-            if earlier is not None:
-                return earlier
-            row = (await connection.execute(INSERT_BATCH.returning(batch.c.created_at), batch_row(new))).one()
+            if named is not None:
+                row = {"tenant": new.tenant, "key": named.key, "body_hash": named.body_hash, "object_id": new.id}
+                if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
+                    return await self._named_before(connection, new.tenant, named) or new.id
+            accepted = await connection.execute(INSERT_BATCH.returning(batch.c.created_at), batch_row(new))
             tallies = Tallies(writer)
-            tallies.accepted(new.tenant, lines, row.created_at)
+            tallies.accepted(new.tenant, lines, accepted.scalar_one())
             await tallies.write(connection)
         return new.id
 
@@ -222,28 +230,11 @@ class Filling(Intake, Pruning):
                 await connection.execute(DELETE_LANES_OF_BATCH, {"batch_id": found})
         return found
 
-    async def input_in_use(self, file_id: str) -> bool:
-        """Whether a batch is still to be filled from this file."""
-        async with self._db.read() as connection:
-            return (await connection.execute(INPUT_IN_USE, {"file_id": file_id})).first() is not None
-
-    async def _made_before(
-        self, connection: AsyncConnection, new: NewBatch, named: NamedRequest | None, repeated: bool
-    ) -> str | None:
-        if repeated:
-            asked = {"request_hash": new.request_hash, "tenant": new.tenant}
-            earlier: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar()
-            if earlier is not None:
-                return earlier
-        if named is None:
-            return None
-        row = {"tenant": new.tenant, "key": named.key, "body_hash": named.body_hash, "object_id": new.id}
-        if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is not None:
-            return None
-        known = (await connection.execute(NAMED_REQUEST, {"tenant": new.tenant, "key": named.key})).one()
-        if known.body_hash != named.body_hash:
+    async def _named_before(self, connection: AsyncConnection, tenant: str, named: NamedRequest) -> str | None:
+        row = (await connection.execute(NAMED_REQUEST, {"tenant": tenant, "key": named.key})).first()
+        if row is not None and row.body_hash != named.body_hash:
             raise OtherRequest("this Idempotency-Key was used for another request; give each request a key of its own")
-        return str(known.object_id)
+        return None if row is None else str(row.object_id)
 
 
 def _to_fill(row: Row[Any], lines: int, written: int) -> ToFill:

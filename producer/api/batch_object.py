@@ -1,0 +1,116 @@
+"""A batch as the OpenAI API shows it, with what only we know under `understudy`."""
+
+from typing import Any
+
+from models.records import BatchView, DeploymentTally
+from models.state import TERMINAL_STATES, BatchState, JobState
+from producer.show import eta_s
+
+STATUS = {BatchState.EXPIRING: "finalizing"}
+"""OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
+
+
+def batch_object(view: BatchView) -> dict[str, Any]:
+    return {
+        "id": view.id,
+        "object": "batch",
+        "endpoint": view.endpoint,
+        "model": _model(view),
+        "errors": None if view.errors is None else {"object": "list", "data": view.errors},
+        "input_file_id": view.input_file_id,
+        "completion_window": view.completion_window,
+        "status": STATUS.get(view.state, str(view.state)),
+        "output_file_id": view.output_file_id,
+        "error_file_id": view.error_file_id,
+        **_times(view),
+        "request_counts": _request_counts(view),
+        "usage": _usage(view.by_deployment),
+        "metadata": view.metadata or None,
+        "understudy": _ours(view),
+    }
+
+
+def _times(view: BatchView) -> dict[str, int | None]:
+    """A batch is finalized in no time of its own: the results are there as soon as the last line has ended."""
+    ended = {
+        BatchState.COMPLETED: "completed_at",
+        BatchState.FAILED: "failed_at",
+        BatchState.EXPIRED: "expired_at",
+        BatchState.CANCELLED: "cancelled_at",
+    }.get(view.state)
+    times: dict[str, float | None] = {
+        "created_at": view.created_at,
+        "in_progress_at": view.started_at,
+        "expires_at": view.expires_at,
+        "finalizing_at": None,
+        "completed_at": None,
+        "failed_at": None,
+        "expired_at": None,
+        "cancelling_at": view.cancelling_at,
+        "cancelled_at": None,
+    }
+    if ended is not None:
+        times[ended] = view.ended_at
+    if view.state is BatchState.COMPLETED:
+        times["finalizing_at"] = view.ended_at
+    if view.state in (BatchState.EXPIRING, BatchState.EXPIRED):
+        times["finalizing_at"] = max(view.expires_at, view.started_at or 0.0)
+    return {name: None if at is None else int(at) for name, at in times.items()}
+
+
+def _request_counts(view: BatchView) -> dict[str, int]:
+    """`failed` has all that ended without an answer, as the error file has: cancelled and expired lines as well."""
+    completed = view.counts[JobState.SUCCEEDED]
+    ended = sum(view.counts[state] for state in TERMINAL_STATES)
+    return {"total": view.total, "completed": completed, "failed": ended - completed}
+
+
+def _usage(deployments: list[DeploymentTally]) -> dict[str, Any]:
+    """Over all provider calls, also those whose answers came to nothing. Details are kept by line, not summed up."""
+    read = sum(each.input_tokens for each in deployments)
+    written = sum(each.output_tokens for each in deployments)
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": read + written,
+    }
+
+
+def _model(view: BatchView) -> str | None:
+    """What the request named, or the one model that was asked."""
+    named = view.options.get("model") or view.options.get("chain")
+    if named is not None:
+        return str(named)
+    asked = {f"{each.provider}/{each.model}" for each in view.by_deployment}
+    return asked.pop() if len(asked) == 1 else None
+
+
+def _ours(view: BatchView) -> dict[str, Any]:
+    return {
+        "cost_usd": round(view.cost_usd, 8),
+        "by_provider": [_deployment(each) for each in view.by_deployment],
+        "rate": round(view.recent_per_s, 3),
+        "eta": eta_s(view),
+        "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
+        "counts": {str(state): count for state, count in view.counts.items()},
+        "fallbacks": view.fallbacks,
+        "priority": view.priority.queue,
+        "paused": view.paused,
+        "retry_of": view.retry_of,
+        "webhook_url": view.callback_url,
+    }
+
+
+def _deployment(tally: DeploymentTally) -> dict[str, Any]:
+    return {
+        "provider": tally.provider,
+        "model": tally.model,
+        "answered": tally.answered,
+        "fallbacks": tally.fallbacks,
+        "failures": tally.failures,
+        "input_tokens": tally.input_tokens,
+        "output_tokens": tally.output_tokens,
+        "cost_usd": round(tally.cost_usd, 8),
+    }

@@ -1,0 +1,160 @@
+"""What creates a batch: OpenAI's words and ours, checked before anything is written."""
+
+import re
+from typing import Annotated, Any, cast
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.catalog import suggestion
+from models.chain import Endpoint
+from models.endpoints import ENDPOINTS
+from models.routing import Router
+from models.settings import Settings
+from models.state import Priority
+from models.wire import RequestError
+from producer.api.bodies import checked
+from producer.filling import route_options
+
+WINDOW = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+SHORTEST_S, LONGEST_S = 60.0, 7 * 86_400.0
+MAX_PAIRS = 16
+MAX_URL_CHARS = 2_048
+PRIORITIES = {priority.queue: priority for priority in Priority}
+NUL = rb"\u0000"
+NOT_SERVED = {"budget_usd": "a limit on what a batch may cost is not served; give the tenant one instead"}
+"""Words of ours that are refused with a reason."""
+
+
+class OutputExpiry(BaseModel):
+    """When the output and error files are deleted. OpenAI counts from their creation, which is the batch's end."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    anchor: Annotated[str, Field(pattern="^created_at$")] = "created_at"
+    seconds: int = Field(ge=3_600, le=2_592_000)
+    """From an hour to 30 days."""
+
+
+class BatchRequest(BaseModel):
+    """OpenAI's request to create a batch. The words after `output_expires_after` are ours; the OpenAI SDK sends them
+    in `extra_body`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, strict=True)
+
+    input_file_id: str = Field(min_length=1, max_length=200)
+    """An uploaded file of lines."""
+    endpoint: str
+    """`/v1/chat/completions` or `/v1/embeddings`; each line must have it as its `url`."""
+    completion_window: str
+    """What is not done by then expires: `24h`, or any time from `1m` to `7d`."""
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+            Field(max_length=MAX_PAIRS),
+        ]
+        | None
+    ) = None
+    """Up to 16 pairs of the caller's own; keys up to 64 characters, values up to 512."""
+    output_expires_after: OutputExpiry | None = None
+    model: str | None = None
+    """For lines that name none."""
+    chain: str | None = None
+    """A configured chain, in place of the lines' models."""
+    fallbacks: list[str | dict[str, Any]] | None = None
+    """Models to go on to, for lines that name none themselves."""
+    allow_fallbacks: bool | None = None
+    """False: only the first model is asked."""
+    priority: str = Priority.BULK.queue
+    """`interactive`, `normal` or `bulk`."""
+    webhook_url: str | None = Field(default=None, max_length=MAX_URL_CHARS)
+    """Told when the batch ends."""
+    patience_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Seconds that a refusing model is waited for before the next is asked."""
+    spill: bool | None = None
+    """Also go on to the next model while one is merely at its limit."""
+
+    @property
+    def window_s(self) -> float:
+        return window_s(self.completion_window)
+
+    @property
+    def queue(self) -> Priority:
+        return PRIORITIES[self.priority]
+
+    @property
+    def route(self) -> dict[str, Any]:
+        """The words about routing that were said, as `RouteOptions` takes them."""
+        words = ("model", "chain", "fallbacks", "allow_fallbacks", "patience_s", "spill")
+        return {word: getattr(self, word) for word in words if getattr(self, word) is not None}
+
+
+def parse_request(document: dict[str, Any], settings: Settings) -> BatchRequest:
+    """Raises RequestError with the first thing that is wrong."""
+    for word in document:
+        if word in NOT_SERVED:
+            raise RequestError(f"'{word}': {NOT_SERVED[word]}", word, "unsupported_parameter")
+        if word not in BatchRequest.model_fields:
+            near = suggestion(word, BatchRequest.model_fields)
+            raise RequestError(f"unknown field '{word[:80]}'{near}", word[:80], "unknown_parameter")
+    request = checked(BatchRequest, document)
+    if request.endpoint not in ENDPOINTS:
+        raise RequestError(
+            f"batches for '{request.endpoint[:80]}' are not served; served are {' and '.join(ENDPOINTS)}",
+            "endpoint",
+            "unsupported_endpoint",
+        )
+    window_s(request.completion_window)
+    if request.priority not in PRIORITIES:
+        raise RequestError(f"'priority' must be one of {', '.join(PRIORITIES)}", "priority")
+    if request.webhook_url is not None:
+        _check_url(request.webhook_url)
+    _check_route(request, settings)
+    return request
+
+
+def window_s(text: str) -> float:
+    """A completion window in seconds. Raises RequestError."""
+    match = WINDOW.fullmatch(text)
+    seconds = float(match[1]) * UNITS_S[match[2]] if match else 0.0
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise RequestError(
+            "'completion_window' must be a time from 1m to 7d, such as 24h or 90m", "completion_window", "invalid_value"
+        )
+    return seconds
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or not url.isprintable() or " " in url:
+        raise RequestError("'webhook_url' must be an http:// or https:// address", "webhook_url", "invalid_url")
+
+
+def canonical(document: dict[str, Any]) -> bytes:
+    """The same bytes for requests that say the same. Raises RequestError for what cannot be stored."""
+    try:
+        text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        raise RequestError("the body is nested too deep", code="invalid_json") from None
+    if NUL in text.replace(rb"\\", b""):
+        raise RequestError("the body holds a NUL character, which cannot be stored", code="invalid_value")
+    return text
+
+
+def _check_route(request: BatchRequest, settings: Settings) -> None:
+    """Refuse at once what would make every line fail."""
+    words = request.route
+    if not words:
+        return
+    body: dict[str, Any] = {}
+    if "model" not in words and "chain" not in words:
+        if not settings.providers:
+            return  # the lines are told
+        body = {"model": f"{min(settings.providers)}/of-a-line"}
+    Router(settings, route_options(words), endpoint=cast(Endpoint, request.endpoint)).resolve(body)

@@ -1,0 +1,197 @@
+"""Batches as OpenAI's Batch API has them; beside it the results so far, and holding a batch."""
+
+import hashlib
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from models.ids import new_id
+from models.records import BatchView, NewBatch
+from models.state import BatchState
+from models.store.filling import NamedRequest, OtherRequest
+from producer.api.admission import admit
+from producer.api.auth import Caller, Reader, Submitter
+from producer.api.batch_object import batch_object
+from producer.api.batch_request import BatchRequest, canonical, parse_request
+from producer.api.bodies import documented, read_json
+from producer.api.context import Api, Context
+from producer.api.errors import JSON, ApiError, refusals
+from producer.output import output_line
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+JSONL: Final = "application/jsonl"
+NEXT_AFTER: Final = "Understudy-Next-After"
+LINE_PREFIX: Final = "batch_req_"
+MAX_KEY_CHARS: Final = 255
+CANCELLED = frozenset({BatchState.CANCELLING, BatchState.CANCELLED})
+
+Limit = Annotated[int, Query(ge=1, le=100, description="How many, newest first.")]
+After = Annotated[str, Query(max_length=200, description="The id of the last one already seen.")]
+
+
+@router.post(
+    "",
+    summary="Create a batch",
+    openapi_extra=documented(BatchRequest),
+    responses=refusals(400, 401, 403, 404, 413, 415, 422, 429, 503),
+)
+async def create(
+    request: Request,
+    api: Api,
+    caller: Submitter,
+    idempotency_key: Annotated[str | None, Header(max_length=MAX_KEY_CHARS)] = None,
+    x_stainless_retry_count: Annotated[str | None, Header(max_length=10)] = None,
+) -> Response:
+    """Answered at once with a batch in `validating`; its lines are read and checked after that.
+
+    Sent again with the same `Idempotency-Key`, or by the OpenAI SDK when it lost the answer, it makes nothing new.
+    """
+    document, _ = await read_json(request, api.settings.api.max_body_bytes)
+    digest = hashlib.sha256(canonical(document)).hexdigest()
+    asked = parse_request(document, api.settings)
+    named = NamedRequest(idempotency_key, digest) if idempotency_key else None
+    repeated = (x_stainless_retry_count or "0").strip("0") != ""
+    try:
+        batch_id = await api.store.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
+        if batch_id is None:
+            batch_id = await _accept(api, caller, asked, digest, named)
+    except OtherRequest as error:
+        raise ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused") from None
+    return _answer(batch_object(await _own(api, caller, batch_id)))
+
+
+@router.get("", summary="List batches", responses=refusals(400, 401, 403, 503))
+async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
+    views = await api.store.list_batches(caller.tenant, limit + 1, after)
+    data = [batch_object(view) for view in views[:limit]]
+    return _answer(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": len(views) > limit,
+        }
+    )
+
+
+@router.get("/{batch_id}", summary="A batch", responses=refusals(400, 401, 403, 404, 503))
+async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
+    return _answer(batch_object(await _own(api, caller, batch_id)))
+
+
+@router.post("/{batch_id}/cancel", summary="Cancel a batch", responses=refusals(400, 401, 403, 404, 503))
+async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
+    """Finished lines are kept; calls under way are stopped. Cancelled again, it is answered as it stands."""
+    await _own(api, caller, batch_id)
+    if not await api.store.cancel_filling(batch_id):
+        await api.store.cancel_batch(batch_id)
+    view = await _own(api, caller, batch_id)
+    if view.state not in CANCELLED:
+        raise _ended(view, "cancelled")
+    api.fill_soon()
+    return _answer(batch_object(view))
+
+
+@router.post("/{batch_id}/pause", summary="Hold a batch", responses=refusals(400, 401, 403, 404, 503))
+async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
+    """No other line of it starts; calls under way go on."""
+    view = await _own(api, caller, batch_id)
+    if not await api.store.pause_batch(batch_id, "paused by its owner"):
+        raise _ended(view, "held")
+    return _answer(batch_object(await _own(api, caller, batch_id)))
+
+
+@router.post("/{batch_id}/resume", summary="Let a held batch go on", responses=refusals(400, 401, 403, 404, 503))
+async def resume(api: Api, caller: Submitter, batch_id: str) -> Response:
+    view = await _own(api, caller, batch_id)
+    if not await api.store.resume_batch(batch_id):
+        raise _ended(view, "resumed")
+    return _answer(batch_object(await _own(api, caller, batch_id)))
+
+
+@router.get(
+    "/{batch_id}/results",
+    summary="The lines that have ended so far",
+    response_class=Response,
+    responses={200: {"content": {JSONL: {}}}, **refusals(400, 401, 403, 404, 503)},
+)
+async def results(
+    api: Api,
+    caller: Reader,
+    batch_id: str,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="How many lines at most.")] = 1_000,
+    after: Annotated[str, Query(max_length=200, description="The `id` of the last line already read.")] = "",
+) -> Response:
+    """Lines as in the output and error files, also while others still run, in the order of the input.
+
+    Lines end in any order: one that ends later may belong before `after`. While the batch runs, begin at the start
+    again to see all of them. The header `Understudy-Next-After` is there while there may be more behind this page.
+    """
+    await _own(api, caller, batch_id)
+    rows = await api.store.outputs_after(batch_id, after.removeprefix(LINE_PREFIX), limit)
+    content = b"".join(orjson.dumps(output_line(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    headers = {NEXT_AFTER: LINE_PREFIX + rows[-1].job_id} if len(rows) == limit else {}
+    return Response(content, headers=headers, media_type=JSONL)
+
+
+async def _accept(api: Context, caller: Caller, asked: BatchRequest, digest: str, named: NamedRequest | None) -> str:
+    lines = await _lines_of_input(api, caller, asked.input_file_id)
+    await admit(api, caller, jobs=lines)
+    new = await _new_batch(api, caller, asked, digest)
+    batch_id = await api.store.accept_batch(new, lines, api.writer, named)
+    api.fill_soon()
+    return batch_id
+
+
+async def _lines_of_input(api: Context, caller: Caller, file_id: str) -> int:
+    """How many lines are asked for. Raises ApiError."""
+    file = await api.store.file_view(caller.tenant, file_id)
+    if file is None:
+        raise ApiError(404, f"there is no file {file_id}", param="input_file_id", code="not_found")
+    if file.purpose != "batch":
+        raise ApiError(400, "the file must have been uploaded with purpose 'batch'", param="input_file_id")
+    most = api.settings.api.max_batch_lines
+    if file.lines > most:
+        raise ApiError(
+            400,
+            f"the file has {file.lines:,} lines; a batch may have {most:,}: split it",
+            param="input_file_id",
+            code="too_many_lines",
+        )
+    return file.lines
+
+
+async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: str) -> NewBatch:
+    return NewBatch(
+        new_id("batch"),
+        priority=asked.queue,
+        tenant=caller.tenant,
+        endpoint=asked.endpoint,
+        expires_at=await api.store.now() + asked.window_s,
+        source=asked.input_file_id,
+        metadata=asked.metadata or {},
+        input_file_id=asked.input_file_id,
+        completion_window=asked.completion_window,
+        options=orjson.dumps(asked.route).decode(),
+        callback_url=asked.webhook_url,
+        output_expires_s=asked.output_expires_after.seconds if asked.output_expires_after else None,
+        request_hash=digest,
+    )
+
+
+async def _own(api: Context, caller: Caller, batch_id: str) -> BatchView:
+    view = await api.store.batch_view(batch_id) if batch_id.isprintable() else None
+    if view is None or view.tenant != caller.tenant:
+        raise ApiError(404, f"there is no batch {batch_id[:80]}", param="batch_id", code="not_found")
+    return view
+
+
+def _ended(view: BatchView, what: str) -> ApiError:
+    return ApiError(400, f"batch {view.id} is {view.state}; it cannot be {what} any more", code="batch_ended")
+
+
+def _answer(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type=JSON)

@@ -1,0 +1,153 @@
+"""Filling: the lines of an uploaded file become the rows of its batch, while the server goes on answering.
+
+Each API process looks for batches that wait for it. One that dies in the middle is followed by another process, which
+reads the file from its start and writes what is not written yet. Nothing of a batch starts before all of it is there.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from models.chain import Endpoint
+from models.records import NewJob
+from models.routing import RouteOptions
+from models.settings import Settings
+from models.store import Store, StoreError
+from models.store.filling import ToFill
+from models.wire import LineError
+from producer.api.blobs import BlobError, NoBlob
+from producer.batch_lines import BatchReader
+
+log = logging.getLogger(__name__)
+
+SLICE = 500
+"""Rows per transaction: more would keep the requests of others waiting for as long as it takes to prepare them."""
+
+LEASE_S = 15.0
+LOOK_S = 2.0
+AT_ONCE = 3
+"""Batches that one process fills at the same time, so that a small one need not wait for a big one."""
+
+READING_FAILED = "input_file_unreadable"
+
+Read = Callable[[str], AsyncIterator[bytes]]
+
+
+def route_options(words: Mapping[str, Any]) -> RouteOptions:
+    """From the words about routing that a batch was accepted with."""
+    return RouteOptions(**{**words, "fallbacks": tuple(words.get("fallbacks", ()))})
+
+
+class Filler:
+    """Fills batches until it is cancelled."""
+
+    def __init__(self, settings: Settings, store: Store, read: Read, name: str, lease_s: float = LEASE_S) -> None:
+        """`read` gives the bytes of a file by its id; raises BlobError."""
+        self._settings = settings
+        self._store = store
+        self._read = read
+        self._name = name
+        self._lease_s = lease_s
+        self._came = asyncio.Event()
+
+    def wake(self) -> None:
+        """A batch was accepted just now."""
+        self._came.set()
+
+    async def run(self, look_s: float = LOOK_S) -> None:
+        while True:
+            try:
+                while await self.step():
+                    continue
+            except (StoreError, BlobError) as error:
+                log.warning("batches cannot be filled now: %s", error)
+            except Exception as error:
+                # Its lease ends by itself and the batch is tried again; others go on meanwhile.
+                log.error("filling a batch failed: %s", type(error).__name__)
+            self._came.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(look_s):
+                    await self._came.wait()
+
+    async def step(self) -> bool:
+        """Fill one batch, or clear up after one. False: there was nothing to do."""
+        batch = await self._store.claim_filling(self._name, self._lease_s)
+        if batch is not None:
+            await self._fill(batch)
+            return True
+        return await self._store.clear_never_opened() is not None
+
+    async def _fill(self, batch: ToFill) -> None:
+        reader = BatchReader(
+            self._settings,
+            cast(Endpoint, batch.endpoint),
+            route_options(batch.options),
+            priority=batch.priority,
+            tenant=batch.tenant,
+            expected_lines=batch.input_lines,
+            written_lines=batch.written_lines,
+        )
+        try:
+            if not await self._write_rows(batch, reader):
+                return
+        except NoBlob:
+            reader.errors.insert(0, LineError(code=READING_FAILED, message="The input file is not there any more."))
+        if reader.errors:
+            await self._store.fail_filling(batch.id, self._name, [error.model_dump() for error in reader.errors])
+        else:
+            await self._store.open_filled(batch.id, self._name, reader.total)
+
+    async def _write_rows(self, batch: ToFill, reader: BatchReader) -> bool:
+        """False: the batch is not ours to fill any more. With errors the rows written so far are left to clear up."""
+        pen = _Pen(self._store, batch.id, self._name, self._lease_s)
+        async for chunk in self._read(batch.input_file_id):
+            pen.waiting += await asyncio.to_thread(reader.read, chunk)
+            if reader.errors:
+                pen.waiting.clear()
+            if reader.full or not await pen.write(leave=SLICE - 1):
+                break
+        pen.waiting += await asyncio.to_thread(reader.finish)
+        return pen.mine and (bool(reader.errors) or await pen.write(leave=0))
+
+
+class _Pen:
+    """Writes the rows of one batch in slices, and keeps its lease while there is nothing to write."""
+
+    def __init__(self, store: Store, batch_id: str, filler: str, lease_s: float) -> None:
+        self._store = store
+        self._asked = (batch_id, filler, lease_s)
+        self._renew_s = lease_s / 3
+        self._written_at = time.monotonic()
+        self.waiting: list[NewJob] = []
+        self.mine = True
+
+    async def write(self, leave: int) -> bool:
+        """Write until no more than `leave` rows wait. False: the batch is not ours any more."""
+        while self.mine and (len(self.waiting) > leave or time.monotonic() - self._written_at > self._renew_s):
+            jobs = self.waiting[:SLICE] if len(self.waiting) > leave else []
+            self.mine = await self._store.fill(*self._asked, jobs)
+            del self.waiting[: len(jobs)]
+            self._written_at = time.monotonic()
+        return self.mine
+
+
+@asynccontextmanager
+async def filling(settings: Settings, store: Store, read: Read, name: str) -> AsyncIterator[Callable[[], None]]:
+    """Fill batches as long as this lasts. Gives what to call when one was accepted, so that it is begun at once."""
+    fillers = [Filler(settings, store, read, f"{name}-{number}") for number in range(AT_ONCE)]
+
+    def wake() -> None:
+        for filler in fillers:
+            filler.wake()
+
+    tasks = [asyncio.create_task(filler.run(), name="filling") for filler in fillers]
+    try:
+        yield wake
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
