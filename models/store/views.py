@@ -119,8 +119,9 @@ class Views(Ledger):
     async def outputs_after(self, batch_id: str, after: str, limit: int) -> list[OutputRow]:
         """Some of what `outputs` gives, beginning behind a job's id."""
         async with self._db.read() as connection:
-            rows = await connection.execute(OUTPUTS_PAGE.limit(limit), {"batch_id": batch_id, "after": after})
-            return [_output_row(row) for row in rows]
+            page = await connection.execute(OUTPUTS_PAGE.limit(limit), {"batch_id": batch_id, "after": after})
+            rows: Sequence[Row[Any]] = page.all()
+        return [_output_row(row) for row in rows]
 
     async def _pages(self, statement: Select[Any], parameters: Mapping[str, Any]) -> AsyncIterator[Row[Any]]:
         """Page after page of a statement ordered by `job_id`; no transaction stays open between two pages."""
