@@ -300,12 +300,21 @@ def main() -> None:
     from producer import (
         batch_commands,
         check_command,
+        key_commands,
         look_commands,
         provider_commands,
         serve_commands,
         submit_command,
     )
 
-    for more in (serve_commands, submit_command, look_commands, batch_commands, provider_commands, check_command):
+    for more in (
+        serve_commands,
+        submit_command,
+        look_commands,
+        batch_commands,
+        provider_commands,
+        check_command,
+        key_commands,
+    ):
         app.add_typer(more.app)
     app()
