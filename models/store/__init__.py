@@ -10,6 +10,7 @@
 | upkeep | ends that no worker brings about, holds, credentials |
 | pruning | deletion in slices |
 | views, history | what people and callers read |
+| jobs | single jobs of callers over HTTP, lists of jobs |
 | gauges | what metrics show |
 | announcing, deliveries, webhooks | telling of what ended: the rows, the tries, what administrators see |
 | access, usage | keys, tenants and audit; what tenants use |
@@ -32,6 +33,7 @@ from models.store.filling import Filling
 from models.store.gauges import Gauges
 from models.store.history import History
 from models.store.intake import Intake
+from models.store.jobs import Jobs
 from models.store.planning import Planning
 from models.store.pruning import Pruning
 from models.store.rescue import Rescue
@@ -45,7 +47,7 @@ LEDGER_FILE = "ledger.db"
 
 
 class Store(
-    Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage, Webhooks, Files
+    Jobs, Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage, Webhooks, Files
 ):
     """The ledger as its users see it."""
 

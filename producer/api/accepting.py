@@ -1,0 +1,185 @@
+"""Accepting single jobs: from the body of a request to rows of the ledger and tickets in the queue.
+
+Accepted means committed: whatever is answered with success has its rows in the ledger. The queue is told afterwards;
+where it cannot be reached, the planner finds the jobs.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from redis.exceptions import RedisError
+
+from models import tickets
+from models.chain import CHAT, Endpoint
+from models.endpoints import ENDPOINTS
+from models.ids import new_id
+from models.receivers import RefusedReceiver, check_receiver
+from models.records import NewJob
+from models.state import Priority
+from models.store.filling import NamedRequest, OtherRequest
+from models.store.jobs import Made
+from models.wire import RequestError
+from producer.api.admission import admit, give_back
+from producer.api.auth import Caller
+from producer.api.context import Context
+from producer.api.errors import ApiError
+from producer.intake import checked_id
+
+log = logging.getLogger(__name__)
+
+JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id")
+"""The words of a body that are about the job. Those about routing are `models.wire.ROUTE_WORDS`."""
+
+LONGEST_DEADLINE_S = 7 * 86_400
+MOST_PAIRS = 16
+MOST_KEY_CHARS = 64
+MOST_VALUE_CHARS = 512
+MOST_NAME_CHARS = 255
+
+
+def job_of(
+    api: Context, caller: Caller, document: Mapping[str, Any], *, priority: Priority, endpoint: Endpoint = CHAT
+) -> NewJob:
+    """The job that a body asks for; `priority` is for one that names none. Raises RequestError."""
+    request = dict(document)
+    words = {word: request.pop(word, None) for word in JOB_WORDS}
+    ENDPOINTS[endpoint].check(request)
+    chain, body = api.routers[endpoint].resolve(request)
+    job_id = new_id("job")
+    return NewJob(
+        id=job_id,
+        body=_as_json(body),
+        chain=chain,
+        custom_id=checked_id(words["custom_id"]) or job_id,
+        tokens=ENDPOINTS[endpoint].estimate_tokens(body),
+        priority=_priority(words["priority"], priority),
+        tenant=caller.tenant,
+        expires_in_s=_lifetime(words["expires_in_s"], api.settings.deadline_s),
+        callback_url=callback_url(api, words["callback_url"]),
+        metadata=metadata(words["metadata"]),
+    )
+
+
+async def accept(
+    api: Context,
+    caller: Caller,
+    jobs: Sequence[NewJob],
+    named: NamedRequest | None = None,
+    answer: str | None = None,
+) -> Made | None:
+    """Accept all of them, or none. Returns None, or what the same named request made before: nothing is accepted then.
+
+    `answer` is remembered with the name. Raises ApiError (429 there is no room, 422 the name belongs to another
+    request), RequestError and StoreError.
+    """
+    await admit(api, caller, len(jobs))
+    made, kept = None, False
+    try:
+        made = await api.store.accept_jobs(caller.tenant, jobs, named, answer)
+        kept = made is None
+    except OtherRequest as error:
+        raise _other_request(error) from None
+    finally:
+        if not kept:
+            give_back(api, caller, len(jobs))
+    if kept:
+        await stage(api, jobs)
+    return made
+
+
+async def made_before(api: Context, caller: Caller, named: NamedRequest | None) -> Made | None:
+    """What the same named request made: asked before its body is judged, because the configuration may have changed.
+
+    Raises ApiError when the name belongs to another request.
+    """
+    try:
+        return await api.store.made_by(caller.tenant, named) if named else None
+    except OtherRequest as error:
+        raise _other_request(error) from None
+
+
+def _other_request(error: OtherRequest) -> ApiError:
+    return ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused")
+
+
+def named_by(key: str | None, path: str, raw: bytes) -> NamedRequest | None:
+    """The header Idempotency-Key with what it names: the bytes of a body, sent to a path. Raises RequestError."""
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MOST_NAME_CHARS or not (key.isascii() and key.isprintable()):
+        raise RequestError(
+            f"the header Idempotency-Key must have 1 to {MOST_NAME_CHARS} printable ASCII characters",
+            "Idempotency-Key",
+        )
+    return NamedRequest(key, hashlib.sha256(path.encode() + b"\n" + raw).hexdigest())
+
+
+async def stage(api: Context, jobs: Sequence[NewJob]) -> None:
+    """Tickets for jobs that are in the ledger, so that they start in milliseconds."""
+    if not jobs:
+        return
+    try:
+        await tickets.stage(api.redis, [(job.id, job.priority) for job in jobs], api.clock)
+    except (RedisError, OSError) as error:
+        log.warning(
+            "%d jobs are accepted, but Redis cannot be told (%s): they start later", len(jobs), type(error).__name__
+        )
+
+
+def callback_url(api: Context, value: object) -> str | None:
+    """Where the end of a job is to be told. Names are looked up when it is."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise RequestError("'callback_url' must be a URL", "callback_url")
+    try:
+        check_receiver(value, api.settings.webhooks)
+    except RefusedReceiver as error:
+        raise RequestError(f"'callback_url' {error}", "callback_url") from None
+    return value
+
+
+def metadata(value: object) -> dict[str, str] | None:
+    """The caller's own words about an object, by OpenAI's limits."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) > MOST_PAIRS:
+        raise RequestError(f"'metadata' must be an object with at most {MOST_PAIRS} pairs", "metadata")
+    for key, words in value.items():
+        if not 1 <= len(key) <= MOST_KEY_CHARS or "\0" in key:
+            raise RequestError(f"a key of 'metadata' must have 1 to {MOST_KEY_CHARS} characters, none NUL", "metadata")
+        if not isinstance(words, str) or len(words) > MOST_VALUE_CHARS or "\0" in words:
+            raise RequestError(
+                f"a value of 'metadata' must be text of at most {MOST_VALUE_CHARS} characters, none NUL", "metadata"
+            )
+    return value
+
+
+def _priority(value: object, default: Priority) -> Priority:
+    if value is None:
+        return default
+    for priority in Priority:
+        if value == priority.queue:
+            return priority
+    raise RequestError(f"'priority' must be one of {', '.join(each.queue for each in Priority)}", "priority")
+
+
+def _lifetime(value: object, default_s: float) -> float:
+    if value is None:
+        return default_s
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_DEADLINE_S:
+        raise RequestError(
+            f"'expires_in_s' must be a number of seconds above 0 and at most {LONGEST_DEADLINE_S:,} (7 days)",
+            "expires_in_s",
+        )
+    return float(value)
+
+
+def _as_json(body: Mapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(body).decode()
+    except TypeError as error:  # nested too deep; orjson does not quote what it refuses
+        raise RequestError(f"the body cannot be written as JSON again: {error}", code="invalid_json") from None
