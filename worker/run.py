@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from models.chain import Chain, Step
+from models.chain import EMBEDDINGS, Chain, Step
 from models.failure import Failure, FailureClass
 from models.ids import new_id
 from models.records import AttemptRecord, Settled, StartedJob
@@ -143,7 +143,7 @@ class JobRun:
         if not ways:
             return self._follow(self._without_a_way())
         first, target = next(iter(ways.items()))
-        call = Call(target.dialect, self.step.model, {**self.body, **self.step.params})
+        call = Call(target.dialect, self.step.model, {**self.body, **self.step.params}, self.chain.endpoint)
         try:
             request = target.adapter.request(call, target.endpoint)
         except CannotExpress as misfit:
@@ -256,6 +256,8 @@ class JobRun:
         self.progress = replace(self.progress, attempts=(*self.progress.attempts, outcome.brief(attempt)))
 
     def _tokens_to_reserve(self, call: Call) -> int:
+        if call.endpoint == EMBEDDINGS:
+            return self.job.tokens
         wanted = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
         most = wanted if isinstance(wanted, int) else TYPICAL_OUTPUT_TOKENS
         return self.job.tokens + min(most, TYPICAL_OUTPUT_TOKENS)

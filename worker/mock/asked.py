@@ -30,6 +30,7 @@ class Target:
     provider: str
     protocol: Protocol
     model: str | None = None
+    embeds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,10 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request for a completion. `tool_choice`: none, auto, required, or "=" and the name of the tool."""
+    """One request for a completion, or for embeddings of `texts`.
+
+    `tool_choice`: none, auto, required, or "=" and the name of the tool.
+    """
 
     provider: str
     protocol: Protocol
@@ -54,6 +58,9 @@ class Asked:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     schema: Mapping[str, Any] | None = None  # of the JSON to be answered; {} for any object
+    texts: tuple[str, ...] = ()
+    dimensions: int | None = None
+    as_base64: bool = False
 
     @property
     def input_tokens(self) -> int:
@@ -64,10 +71,15 @@ class Asked:
 _PATHS: tuple[tuple[re.Pattern[str], Protocol], ...] = (
     (re.compile(r"/deployments/([^/]+)/chat/completions$"), "openai"),
     (re.compile(r"/chat/completions$"), "openai"),
+    (re.compile(r"/deployments/([^/]+)/embeddings$"), "openai"),
+    (re.compile(r"/embeddings$"), "openai"),
     (re.compile(r"/messages$"), "anthropic"),
     (re.compile(r"/models/([^/]+):generateContent$"), "gemini"),
+    (re.compile(r"/models/([^/]+):batchEmbedContents$"), "gemini"),
     (re.compile(r"/model/([^/]+)/converse$"), "bedrock"),
 )
+
+EMBEDDING_PATHS = ("/embeddings", ":batchEmbedContents")
 
 
 @lru_cache(maxsize=4096)
@@ -80,7 +92,7 @@ def target(path: str) -> Target | None:
         found = pattern.search(path)
         if found:
             model = unquote(found[1]) if pattern.groups else None
-            return Target(provider, protocol, model)
+            return Target(provider, protocol, model, path.endswith(EMBEDDING_PATHS))
     return None
 
 
@@ -103,7 +115,8 @@ def read(to: Target, headers: Mapping[str, str], raw: bytes) -> Asked:
     if not isinstance(body, dict):
         raise Unreadable("the body is not an object")
     try:
-        return _READERS[to.protocol](to, headers, raw, body)
+        readers = _EMBEDDING_READERS if to.embeds else _READERS
+        return readers[to.protocol](to, headers, raw, body)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Unreadable(f"the body does not have the shape of the protocol ({type(error).__name__})") from None
 
@@ -111,7 +124,7 @@ def read(to: Target, headers: Mapping[str, str], raw: bytes) -> Asked:
 def _asked(to: Target, headers: Mapping[str, str], raw: bytes, model: Any, prompt: str, **rest: Any) -> Asked:
     if not isinstance(model, str) or not model:
         raise Unreadable("model is missing")
-    for name in ("max_tokens", "n"):
+    for name in ("max_tokens", "n", "dimensions"):
         value = rest.get(name)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise Unreadable(f"{name} must be a positive whole number")
@@ -231,3 +244,39 @@ def _bedrock(to: Target, headers: Mapping[str, str], raw: bytes, body: dict[str,
 
 
 _READERS = {"openai": _openai, "anthropic": _anthropic, "gemini": _gemini, "bedrock": _bedrock}
+
+
+def _openai_embeddings(to: Target, headers: Mapping[str, str], raw: bytes, body: dict[str, Any]) -> Asked:
+    given = body["input"]
+    inputs = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+    form = body.get("encoding_format", "float")
+    if form not in ("float", "base64"):
+        raise Unreadable("encoding_format must be float or base64")
+    return _embed(to, headers, raw, body.get("model") or to.model, inputs, body.get("dimensions"), form == "base64")
+
+
+def _gemini_embeddings(to: Target, headers: Mapping[str, str], raw: bytes, body: dict[str, Any]) -> Asked:
+    requests = body["requests"]
+    if any(each["model"] != f"models/{to.model}" for each in requests):
+        raise Unreadable("model must be the one of the path in every request")
+    texts = ["\n".join(part["text"] for part in each["content"]["parts"]) for each in requests]
+    return _embed(to, headers, raw, to.model, texts, requests[0].get("outputDimensionality"))
+
+
+def _embed(
+    to: Target,
+    headers: Mapping[str, str],
+    raw: bytes,
+    model: Any,
+    inputs: list[Any],
+    dimensions: Any,
+    as_base64: bool = False,
+) -> Asked:
+    if not inputs or not all(inputs):
+        raise Unreadable("input must have entries, and none of them empty")
+    texts = tuple(text if isinstance(text, str) else " ".join(map(str, text)) for text in inputs)
+    prompt = "\n".join(texts)
+    return _asked(to, headers, raw, model, prompt, texts=texts, dimensions=dimensions, as_base64=as_base64)
+
+
+_EMBEDDING_READERS = {"openai": _openai_embeddings, "gemini": _gemini_embeddings}

@@ -20,12 +20,13 @@ from worker.mock.answers import compose
 from worker.mock.asked import Asked, Target, Unreadable, read, target
 from worker.mock.bodies import answer_body, model_list
 from worker.mock.chance import draw
-from worker.mock.config import ConfigError, DialectName, Fail, MockConfig, Rule, parse_config
+from worker.mock.config import Answers, ConfigError, DialectName, Fail, MockConfig, Rule, parse_config
 from worker.mock.errors import Wire, failure, limit_headers
 from worker.mock.limits import Limiter, Verdict
 from worker.mock.refusals import REFUSALS
 from worker.mock.rules import Decision, Rulebook
 from worker.mock.stats import Stats
+from worker.mock.vectors import embeddings_body
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 DRIP_EVERY_S = 1.0
@@ -105,8 +106,8 @@ class MockServer:
     def _admit(self, asked: Asked) -> Verdict:
         if not self._config.limits:
             return _ADMITTED
-        reply = compose(asked, self._config.answers, self._config.seed)
-        return self._limiter.admit(asked, reply.output_tokens, self._clock() - self._start)
+        output_tokens = 0 if asked.texts else compose(asked, self._config.answers, self._config.seed).output_tokens
+        return self._limiter.admit(asked, output_tokens, self._clock() - self._start)
 
     def _refuse(
         self, asked: Asked, dialect: DialectName, verdict: Verdict, headers: dict[str, str]
@@ -136,10 +137,9 @@ class MockServer:
         if rule and rule.answer:
             changes = {name: getattr(rule.answer, name) for name in rule.answer.model_fields_set}
             answers = answers.model_copy(update=changes)
-        reply = compose(asked, answers, self._config.seed)
-        body = answer_body(asked, reply, int(self._wall()))
-        self._stats.answered(asked, reply.input_tokens, reply.output_tokens)
-        return _response(Wire(200, orjson.dumps(body), headers), {})
+        content, output_tokens = self._content(asked, answers)
+        self._stats.answered(asked, asked.input_tokens, output_tokens)
+        return _response(Wire(200, content, headers), {})
 
     async def _fail(
         self,
@@ -152,18 +152,21 @@ class MockServer:
     ) -> web.StreamResponse:
         if fail in _BREAKS:
             self._stats.count(asked, fail.value, fail.value)
-            return await _BREAKS[fail](request, self._completion(asked))
+            return await _BREAKS[fail](request, self._content(asked, self._config.answers)[0])
         if fail is Fail.TRUNCATED:
-            whole = self._completion(asked)
+            whole, _ = self._content(asked, self._config.answers)
             wire = Wire(200, whole[: len(whole) // 2], {})
         else:
             wire = failure(dialect, fail, asked.model, rule.retry_after_s, asked.digest.hex()[:24])
         self._stats.count(asked, str(wire.status), fail.value)
         return _response(wire, headers)
 
-    def _completion(self, asked: Asked) -> bytes:
-        reply = compose(asked, self._config.answers, self._config.seed)
-        return orjson.dumps(answer_body(asked, reply, int(self._wall())))
+    def _content(self, asked: Asked, answers: Answers) -> tuple[bytes, int]:
+        """The body of a success, and its output tokens."""
+        if asked.texts:
+            return orjson.dumps(embeddings_body(asked)), 0
+        reply = compose(asked, answers, self._config.seed)
+        return orjson.dumps(answer_body(asked, reply, int(self._wall()))), reply.output_tokens
 
     def _unreadable(self, to: Target, why: str) -> web.StreamResponse:
         wire = failure(to.protocol, Fail.BAD_REQUEST, to.model or "", None, "0" * 24)

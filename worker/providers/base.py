@@ -1,7 +1,7 @@
 """The protocol of a provider adapter. An adapter is pure: it translates, does no I/O and knows no retry.
 
-The request body it gets is an OpenAI chat-completion body; the completion it returns is an OpenAI chat completion
-(`id, object, created, model, choices, usage`), whatever the wire protocol in between.
+The request body it gets is OpenAI's for the call's endpoint; the completion it returns is an OpenAI chat completion
+(`id, object, created, model, choices, usage`) or list of embeddings, whatever the wire protocol in between.
 
 Errors:
     CannotExpress   the request means something this protocol cannot say; the step is skipped with the reason
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from models.chain import CHAT
+from models.chain import Endpoint as Surface
 from models.failure import FailureClass
 
 
@@ -50,7 +52,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One chat completion to be asked of one model.
+    """One chat completion, or the embeddings of some texts, to be asked of one model.
 
     `dialect` is the preset's name (openai, groq, mistral, azure …): adapters of one protocol differ by it.
     `body` is never changed by an adapter.
@@ -59,6 +61,7 @@ class Call:
     dialect: str
     model: str
     body: Mapping[str, Any]
+    endpoint: Surface = CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`completion` is the OpenAI chat completion; `raw_usage` and `raw_finish` are the provider's own words."""
+    """`completion` is OpenAI's chat completion or list of embeddings; `raw_usage` and `raw_finish` are the provider's
+    own words."""
 
     completion: dict[str, Any]
     usage: Usage

@@ -58,7 +58,7 @@ class GeminiAdapter:
         parameters.close(self.protocol)
         key = {"x_goog_api_key": endpoint.secret} if endpoint.secret else {}
         return WireRequest(
-            path=versioned_path(endpoint.base_url, "v1beta", f"{_model_path(call.model)}:generateContent"),
+            path=versioned_path(endpoint.base_url, "v1beta", f"{model_path(call.model)}:generateContent"),
             headers=request_headers(endpoint, **key),
             content=orjson.dumps({name: value for name, value in wire.items() if value}),
             dropped=(*conversation.dropped, *_dropped_cache(conversation), *parameters.dropped),
@@ -68,7 +68,7 @@ class GeminiAdapter:
         return gemini_answer.read(call, headers, content)
 
 
-def _model_path(model: str) -> str:
+def model_path(model: str) -> str:
     kind, slash, name = model.partition("/")
     if not slash or kind not in ("models", "tunedModels"):
         kind, name = "models", model

@@ -99,23 +99,28 @@ class OpenAIAdapter:
         _name_the_token_limit(body, dialect, call.model)
         if isinstance(body.get("messages"), list):
             body["messages"] = [_message(message, dialect, dropped) for message in body["messages"]]
-        return WireRequest(_path(call, endpoint), _headers(call, endpoint), orjson.dumps(body), tuple(sorted(dropped)))
+        return WireRequest(
+            path_for(call, endpoint, "chat/completions"),
+            headers_for(call, endpoint),
+            orjson.dumps(body),
+            tuple(sorted(dropped)),
+        )
 
     def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
         """Read a 2xx response. Raises BadAnswer."""
         return read_answer(call, headers, content)
 
 
-def _path(call: Call, endpoint: Endpoint) -> str:
+def path_for(call: Call, endpoint: Endpoint, what: str) -> str:
     """Azure has two surfaces: one path per deployment with a dated version, and `…/openai/v1` without either."""
     if call.dialect != "azure" or endpoint.base_url.rstrip("/").endswith("/v1"):
-        return "/chat/completions"
+        return f"/{what}"
     version = quote(str(endpoint.options.get("api_version") or DEFAULT_AZURE_API_VERSION), safe="")
     prefix = "" if endpoint.base_url.rstrip("/").endswith("/openai") else "/openai"
-    return f"{prefix}/deployments/{quote(call.model, safe='')}/chat/completions?api-version={version}"
+    return f"{prefix}/deployments/{quote(call.model, safe='')}/{what}?api-version={version}"
 
 
-def _headers(call: Call, endpoint: Endpoint) -> dict[str, str]:
+def headers_for(call: Call, endpoint: Endpoint) -> dict[str, str]:
     headers = {f"openai-{name}": str(endpoint.options[name]) for name in ACCOUNT_OPTIONS if name in endpoint.options}
     if endpoint.secret and call.dialect == "azure":
         headers["api-key"] = endpoint.secret

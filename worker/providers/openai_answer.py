@@ -31,7 +31,7 @@ LEADING_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
     """The chat completion in a 2xx body. Raises BadAnswer when there is none."""
     document = read_object(content)
-    _refuse_errors(document)
+    refuse_errors(document)
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BadAnswer("the answer has no choices", body=document)
@@ -59,7 +59,8 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
     return answer
 
 
-def _refuse_errors(document: Mapping[str, Any]) -> None:
+def refuse_errors(document: Mapping[str, Any]) -> None:
+    """Raises BadAnswer when a 2xx carries an error."""
     error = document.get("error")
     if _says_something(error) or document.get("object") == "error":
         code = error.get("code") if isinstance(error, dict) else document.get("code")

@@ -2,18 +2,38 @@
 
 from collections.abc import Callable, Mapping
 
+from models.chain import CHAT, EMBEDDINGS
+from models.chain import Endpoint as Surface
 from worker.providers.anthropic import AnthropicAdapter
-from worker.providers.base import Adapter
+from worker.providers.base import Adapter, Answer, Call, Endpoint, WireRequest
 from worker.providers.bedrock import BedrockAdapter
+from worker.providers.embeddings import NoEmbeddings
 from worker.providers.gemini import GeminiAdapter
+from worker.providers.gemini_embeddings import GeminiEmbeddings
 from worker.providers.openai import OpenAIAdapter
+from worker.providers.openai_embeddings import OpenAIEmbeddings
 
-ADAPTERS: Mapping[str, Callable[[], Adapter]] = {
-    "openai": OpenAIAdapter,
-    "anthropic": AnthropicAdapter,
-    "gemini": GeminiAdapter,
-    "bedrock": BedrockAdapter,
+ADAPTERS: Mapping[str, Mapping[Surface, Callable[[], Adapter]]] = {
+    "openai": {CHAT: OpenAIAdapter, EMBEDDINGS: OpenAIEmbeddings},
+    "anthropic": {CHAT: AnthropicAdapter},
+    "gemini": {CHAT: GeminiAdapter, EMBEDDINGS: GeminiEmbeddings},
+    "bedrock": {CHAT: BedrockAdapter},
 }
+"""By protocol, and by what can be asked in it."""
+
+
+class _ByEndpoint:
+    """Leaves each call to the adapter for what it asks."""
+
+    def __init__(self, protocol: str, adapters: Mapping[Surface, Adapter]) -> None:
+        self.protocol = protocol
+        self._adapters = {EMBEDDINGS: NoEmbeddings(protocol), **adapters}
+
+    def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
+        return self._adapters[call.endpoint].request(call, endpoint)
+
+    def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
+        return self._adapters[call.endpoint].answer(call, status, headers, content)
 
 
 def adapter_for(protocol: str) -> Adapter:
@@ -21,4 +41,4 @@ def adapter_for(protocol: str) -> Adapter:
     if protocol not in ADAPTERS:
         known = ", ".join(ADAPTERS)
         raise ValueError(f"There is no provider protocol {protocol!r}; set `kind` to one of {known}.")
-    return ADAPTERS[protocol]()
+    return _ByEndpoint(protocol, {surface: make() for surface, make in ADAPTERS[protocol].items()})
