@@ -84,6 +84,7 @@ class Shift:
             await self._upkeep.resign()
         finally:
             await end(side_tasks)
+            await self._box.deliverer.close()
             await asyncio.to_thread(heartbeat.stop)
             await self._sign_off()
         for task in side_tasks:

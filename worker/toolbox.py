@@ -19,6 +19,8 @@ from worker.limits import Limiter
 from worker.providers.client import ProviderClient
 from worker.providers.pricing import Pricing
 from worker.run import Tools
+from worker.webhook_sender import Sender
+from worker.webhooks import IN_FLIGHT, Deliverer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Toolbox:
     redis: redis.asyncio.Redis
     store: Store
     tools: Tools
+    deliverer: Deliverer
 
 
 def worker_row(worker_id: str, concurrency: int) -> Worker:
@@ -50,6 +53,7 @@ async def open_toolbox(
     async with (
         open_store(settings.database_url, settings.data) as store,
         ProviderClient(max_connections=concurrency) as client,
+        Sender(settings.webhooks, IN_FLIGHT) as sender,
     ):
         ahead_s = await store.now() - time.time()
 
@@ -61,4 +65,4 @@ async def open_toolbox(
         await fleet.share(store)
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
         tools = Tools(fleet, limiter, client, Pricing(settings), clock, rng)
-        yield Toolbox(settings, redis, store, tools)
+        yield Toolbox(settings, redis, store, tools, Deliverer(worker_id, store, settings, sender, clock, rng))

@@ -7,6 +7,7 @@
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
+| deliver | 0.3 s | every worker | send the webhooks that are due |
 | beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here |
 
 The lease in the ledger is not here: it is beaten in a thread of its own (`worker.heartbeat`).
@@ -54,6 +55,7 @@ class Upkeep:
         self._store = box.store
         self._fleet = box.tools.fleet
         self._limiter = box.tools.limiter
+        self._deliverer = box.deliverer
         self._lease_s = box.settings.worker.lease_s
         self._bridge = bridge
         self._claims = claims
@@ -67,6 +69,7 @@ class Upkeep:
             Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),
             Loop("credentials", 2.0, self._share_credentials),
+            Loop("deliver", 0.3, self._deliverer.pass_once),
             Loop("beat", min(self._lease_s / 3, LONGEST_BEAT_S), self._beat),
         ]
 

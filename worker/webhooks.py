@@ -35,7 +35,6 @@ LONGEST_HINT_S = 86_400.0
 GATHER_S = 0.005
 LOOK_AGAIN_S = 0.2
 STORE_PAUSE_S = 1.0
-RELEASE_S = 1.0
 GONE = 410
 
 
@@ -84,16 +83,9 @@ class Deliverer:
             await asyncio.wait(self._tries)
 
     async def close(self) -> None:
-        """Break off the tries under way and give back what was claimed."""
-        cut_off = bool(self._tries)
+        """Break off the tries under way. What was claimed is given back when the worker signs off, or is rescued."""
         await end(self._tries)
         await self._ended.close()
-        if cut_off:
-            try:
-                async with asyncio.timeout(RELEASE_S):
-                    await self._store.release_deliveries(self._worker_id)
-            except (StoreBusy, StoreUnavailable, TimeoutError):
-                log.warning("Webhooks that were cut off could not be given back; they are due when their lease ends")
 
     async def _some_ended(self) -> tuple[set["asyncio.Task[None]"], set["asyncio.Task[None]"]]:
         if not self._tries:

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob
 from models.state import BatchState, JobState, Priority
-from models.store.announcing import ENDED_JOB, announce_jobs
+from models.store.announcing import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
 from models.store.ledger import Ledger
 from models.store.sql import (
     NOW,
@@ -193,9 +193,11 @@ class Claims(Ledger):
             await connection.execute(DRAIN, {"worker_id": worker_id})
 
     async def remove_worker(self, worker_id: str) -> None:
-        """End a lease in good order. What the worker still holds becomes due at once; no crash is counted."""
+        """End a lease in good order. What the worker still holds becomes due at once, webhooks as well; no crash is
+        counted."""
         async with self._db.write() as connection:
             await self._give_back(connection, GIVE_BACK, {"holder": worker_id})
+            await connection.execute(RELEASE_DELIVERIES, {"holder": worker_id})
             await connection.execute(DELETE_WORKER, {"worker_id": worker_id})
 
     async def give_back(self, worker_id: str, ids: Sequence[str]) -> int:

@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.ids import new_id
 from models.store.access import record_act
-from models.store.announcing import RELEASE_DELIVERIES
 from models.store.history import JOB, RESULT_OF_JOB
 from models.store.ledger import Ledger
 from models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret
@@ -112,7 +111,7 @@ ENDPOINT_DISABLED = select(webhook_endpoint.c.disabled).where(webhook_endpoint.c
 
 DISABLE_ENDPOINT = (
     update(webhook_endpoint)
-    .where(webhook_endpoint.c.id == bindparam("endpoint_id"), webhook_endpoint.c.disabled.is_(None))
+    .where(webhook_endpoint.c.id == bindparam("to"), webhook_endpoint.c.disabled.is_(None))
     .values(disabled=bindparam("reason"))
     .returning(webhook_endpoint.c.id)
 )
@@ -123,7 +122,7 @@ GIVE_UP_SLICE = (
     .where(
         _row.id.in_(
             select(_row.id)
-            .where(_pending, _row.receiver == bindparam("endpoint_id"))
+            .where(_pending, _row.receiver == bindparam("to"))
             .limit(SLICE)
             .with_for_update(skip_locked=True)
         )
@@ -169,14 +168,10 @@ class Deliveries(Ledger):
                     written.add(each.delivery.id)
         return written
 
-    async def release_deliveries(self, holder: str) -> None:
-        """What this worker has claimed is due at once, for others."""
-        async with self._db.write() as connection:
-            await connection.execute(RELEASE_DELIVERIES, {"holder": holder})
-
     async def delivery_material(self, of: Delivery) -> Material:
         """What a delivery's body is made from, and signed with. Its owner's first secret is made when it is needed."""
-        job = result = None
+        job: Mapping[Any, Any] | None = None
+        result: Mapping[Any, Any] | None = None
         refused = None
         async with self._db.read() as connection:
             if of.endpoint_id is not None:
@@ -213,7 +208,7 @@ class Deliveries(Ledger):
 
     async def disable_endpoint(self, endpoint_id: str, reason: str) -> bool:
         """Tell an endpoint of nothing more, and give up what waits for it. False when it was disabled, or is gone."""
-        words = {"endpoint_id": endpoint_id, "reason": clean(reason)}
+        words = {"to": endpoint_id, "reason": clean(reason)}
         async with self._db.write() as connection:
             disabled = (await connection.execute(DISABLE_ENDPOINT, words)).first() is not None
         await self._give_up(words)

@@ -145,7 +145,7 @@ class Webhooks(Deliveries):
                 return False
             await connection.execute(DELETE_SECRETS, {"whose": endpoint_id})
             await record_act(connection, actor, tenant, "webhook.remove", endpoint_id)
-        await self._give_up({"endpoint_id": endpoint_id, "reason": "the endpoint was removed"})
+        await self._give_up({"to": endpoint_id, "reason": "the endpoint was removed"})
         return True
 
     async def deliveries(

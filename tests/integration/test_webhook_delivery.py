@@ -1,0 +1,351 @@
+"""From the end of a job or batch to the receiver: what is sent, how it is signed, and what happens when it fails."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import openai
+import orjson
+import pytest
+import standardwebhooks
+from ledger_help import failed, new_worker, open_batch, run_all, singles, succeeded
+from webhook_help import Receiver, receiver
+
+from models.records import ResultRecord, Settled
+from models.settings import ApiSettings, Settings, WebhookSettings
+from models.state import JobState
+from models.store import Store, open_store
+from models.webhooks import DELIVERED, Tried, callback_owner
+from worker.webhook_sender import Sender
+from worker.webhooks import DELAYS_S, Deliverer
+
+OWNER = callback_owner("default")
+LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
+
+
+def deliverer(store: Store, sender: Sender, name: str = "worker_1", **words: Any) -> Deliverer:
+    settings = Settings(webhooks=LOOPBACK, **words)
+    return Deliverer(name, store, settings, sender, time.time, Random(1))
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[Sender]:
+    async with Sender(LOOPBACK, 4, deadline_s=5) as made:
+        yield made
+
+
+async def deliver(each: Deliverer) -> None:
+    await each.pass_once()
+    await each.idle()
+
+
+async def ended_job(store: Store, url: str | None, answer: str = "yes", **fields: Any) -> str:
+    (job_id,) = await singles(store, 1, callback_url=url, **fields)
+    worker = await new_worker(store)
+    await store.settle(worker, [succeeded(job, answer) for job in await store.start(worker, [job_id])])
+    return job_id
+
+
+async def only_delivery(store: Store) -> dict[str, Any]:
+    (row,) = await store.deliveries("default")
+    return row
+
+
+async def test_a_jobs_webhook_carries_the_job_with_its_result_and_verifies(store: Store, sender: Sender) -> None:
+    async with receiver() as there:
+        job_id = await ended_job(store, f"{there.url}/done?flow=1", metadata={"flow": "7"})
+        await deliver(deliverer(store, sender))
+        (got,) = there.got
+    assert got.path == "/done?flow=1" and got.headers["host"] == f"127.0.0.1:{there.port}"
+    (secret,) = await store.signing_secrets(OWNER)
+    event = standardwebhooks.Webhook(secret).verify(got.body, got.headers)
+    assert event["type"] == "job.succeeded" and event["id"] == got.headers["webhook-id"]
+    data = event["data"]
+    assert data["id"] == job_id and data["result"] == {"answer": "yes"} and data["metadata"] == {"flow": "7"}
+    row = await only_delivery(store)
+    assert (row["state"], row["tries"], row["last_status"], row["claimed_by"]) == ("delivered", 1, 204, None)
+    assert row["log"][0]["status"] == 204 and row["log"][0]["error"] is None
+
+
+async def test_a_batchs_webhook_is_thin_and_openais_sdk_unwraps_it(store: Store, sender: Sender) -> None:
+    async with receiver() as there:
+        batch_id, ids = await open_batch(store, 2, callback_url=there.url)
+        await run_all(store, await new_worker(store), ids)
+        assert await store.close_batches() == [batch_id]
+        await deliver(deliverer(store, sender))
+        (got,) = there.got
+    (secret,) = await store.signing_secrets(OWNER)
+    event = openai.OpenAI(api_key="none").webhooks.unwrap(got.body, got.headers, secret=secret)
+    assert event.type == "batch.completed" and event.data.id == batch_id and event.object == "event"
+    assert set(got.event["data"]) == {"id"}
+    standardwebhooks.Webhook(secret).verify(got.body, got.headers)
+
+
+async def test_openais_sdk_unwraps_a_jobs_webhook_although_it_does_not_know_it(store: Store, sender: Sender) -> None:
+    async with receiver() as there:
+        job_id = await ended_job(store, there.url)
+        await deliver(deliverer(store, sender))
+        (got,) = there.got
+    (secret,) = await store.signing_secrets(OWNER)
+    event = openai.OpenAI(api_key="none").webhooks.unwrap(got.body, got.headers, secret=secret)
+    assert str(event.type) == "job.succeeded" and event.data.id == job_id  # type: ignore[union-attr]
+
+
+async def test_jobs_of_a_batch_are_not_told_of_one_by_one(store: Store) -> None:
+    await store.add_endpoint("default", "https://hooks.example.com", ["*"], actor="test")
+    _, ids = await open_batch(store, 2)
+    await run_all(store, await new_worker(store), ids)
+    assert await store.deliveries("default") == []
+    await store.close_batches()
+    assert [row["event"] for row in await store.deliveries("default")] == ["batch.completed"]
+
+
+async def test_every_end_of_a_single_job_is_told_of(store: Store) -> None:
+    await store.add_endpoint("default", "https://hooks.example.com", ["job.*"], actor="test")
+    good, bad, unwanted, stopped = await singles(store, 4)
+    await singles(store, 1, expires_at=await store.now() - 1)
+    worker = await new_worker(store)
+    started = {job.id: job for job in await store.start(worker, [good, bad, stopped])}
+    await store.settle(worker, [succeeded(started[good]), failed(started[bad])])
+    assert await store.cancel_job(unwanted) is JobState.CANCELLED
+    assert await store.cancel_job(stopped) is JobState.RUNNING
+    await store.remove_worker(worker)
+    await store.expire_slice()
+    events = sorted(row["event"] for row in await store.deliveries("default"))
+    assert events == ["job.cancelled", "job.cancelled", "job.expired", "job.failed", "job.succeeded"]
+
+
+async def test_a_dead_letter_is_told_of(store: Store) -> None:
+    (job_id,) = await singles(store, 1, callback_url="https://hooks.example.com")
+    for _ in range(5):
+        worker = await new_worker(store, lease_s=-1)
+        await store.beat(worker, 60)
+        assert await store.start(worker, [job_id])
+        await store.beat(worker, -1)
+        await store.rescue()
+    assert [row["event"] for row in await store.deliveries("default")] == ["job.failed"]
+
+
+async def test_an_endpoint_gets_the_events_and_metadata_that_it_asked_for(store: Store) -> None:
+    wanted, _ = await store.add_endpoint("default", "https://a.example", ["job.succeeded"], {"flow": "7"}, actor="test")
+    await store.add_endpoint("default", "https://b.example", ["job.failed", "batch.*"], actor="test")
+    await store.add_endpoint("other", "https://c.example", ["*"], actor="test")
+    await ended_job(store, None, metadata={"flow": "7", "more": "x"})
+    await ended_job(store, None, metadata={"flow": "8"})
+    await ended_job(store, None)
+    rows = [*await store.deliveries("default"), *await store.deliveries("other")]
+    assert [row["endpoint_id"] for row in rows] == [wanted["id"]]
+
+
+@pytest.mark.parametrize(("size", "inline"), [(256 * 1024, True), (256 * 1024 + 1, False)])
+async def test_a_result_over_256_kb_is_left_to_its_url(store: Store, sender: Sender, size: int, inline: bool) -> None:
+    async with receiver() as there:
+        (job_id,) = await singles(store, 1, callback_url=there.url)
+        worker = await new_worker(store)
+        (job,) = await store.start(worker, [job_id])
+        body = orjson.dumps({"a": "x" * (size - 8)}).decode()
+        assert len(body) == size
+        ended = Settled(job.id, "", job.claim_no, JobState.SUCCEEDED, [], ResultRecord(200, body))
+        await store.settle(worker, [ended])
+        await deliver(deliverer(store, sender, api=ApiSettings(public_url="https://llm.example.com")))
+        (got,) = there.got
+    data = got.event["data"]
+    assert (data["result"] is not None) is inline
+    assert data["result_url"] == f"https://llm.example.com/v1/jobs/{job_id}/result"
+
+
+async def test_a_receiver_that_fails_for_three_days_gets_one_id_is_then_given_up_and_replayed(
+    tmp_path: Path, sender: Sender
+) -> None:
+    now = [1_800_000_000.0]
+    async with open_store(None, tmp_path, clock=lambda: now[0]) as store, receiver(status=503) as there:
+        await ended_job(store, there.url, expires_at=now[0] + 60)
+        sends = Deliverer("worker_1", store, Settings(webhooks=LOOPBACK), sender, lambda: now[0], Random(1))
+        began, times = now[0], []
+        while (row := await only_delivery(store))["state"] == "pending":
+            now[0] = max(now[0], row["next_at"])
+            times.append(now[0] - began)
+            await deliver(sends)
+        assert len(there.got) == len(DELAYS_S) + 1 == 10
+        assert len({got.headers["webhook-id"] for got in there.got}) == 1
+        assert len({got.body for got in there.got}) == 1
+        assert len({got.headers["webhook-timestamp"] for got in there.got}) == 10
+        assert 3 * 86_400 < times[-1] < 4 * 86_400
+        assert row["state"] == "dead" and row["last_error"] == "answered 503" and len(row["log"]) == 10
+        there.status = 200
+        assert await store.replay("default", row["id"])
+        await deliver(sends)
+        assert there.got[-1].headers["webhook-id"] == row["id"]
+        assert (await only_delivery(store))["state"] == "delivered"
+
+
+async def test_retry_after_puts_a_try_off_but_not_for_more_than_a_day(tmp_path: Path, sender: Sender) -> None:
+    now = [1_800_000_000.0]
+    async with open_store(None, tmp_path, clock=lambda: now[0]) as store, receiver(status=429) as there:
+        there.headers = {"retry-after": "120"}
+        await ended_job(store, there.url, expires_at=now[0] + 60)
+        sends = Deliverer("worker_1", store, Settings(webhooks=LOOPBACK), sender, lambda: now[0], Random(1))
+        await deliver(sends)
+        assert (await only_delivery(store))["next_at"] == now[0] + 120
+        now[0] += 120
+        there.headers = {"retry-after": "99999999"}
+        await deliver(sends)
+        assert (await only_delivery(store))["next_at"] == now[0] + 86_400
+
+
+async def test_a_redirect_is_not_followed(store: Store, sender: Sender) -> None:
+    async with receiver() as elsewhere, receiver(status=302, headers={"location": elsewhere.url}) as there:
+        await ended_job(store, there.url)
+        await deliver(deliverer(store, sender))
+        assert len(there.got) == 1 and not elsewhere.got
+    assert (await only_delivery(store))["last_error"] == "answered 302"
+
+
+async def test_gone_disables_an_endpoint_and_gives_up_what_waits_for_it(store: Store, sender: Sender) -> None:
+    async with receiver(status=410) as there:
+        endpoint, _ = await store.add_endpoint("default", there.url, ["job.*"], actor="test")
+        for _ in range(8):
+            await ended_job(store, None)
+        await deliver(deliverer(store, sender))
+        assert len(there.got) <= 4
+        assert {row["state"] for row in await store.deliveries("default")} == {"dead"}
+        view = await store.endpoint("default", endpoint["id"])
+        assert view is not None and "410" in view["disabled"]
+        await ended_job(store, None)
+        assert len(await store.deliveries("default")) == 8
+        assert await store.replay_dead("default") == 0
+        assert await store.enable_endpoint("default", endpoint["id"], actor="test")
+        there.status = 200
+        assert await store.replay_dead("default") == 8
+        await deliver(deliverer(store, sender))
+    assert {row["state"] for row in await store.deliveries("default")} == {"delivered"}
+
+
+async def test_gone_kills_a_callbacks_delivery_at_once(store: Store, sender: Sender) -> None:
+    async with receiver(status=410) as there:
+        await ended_job(store, there.url)
+        await deliver(deliverer(store, sender))
+    assert (await only_delivery(store))["state"] == "dead"
+
+
+async def test_what_goes_to_an_endpoint_that_was_removed_is_given_up(store: Store, sender: Sender) -> None:
+    async with receiver(status=500) as there:
+        endpoint, _ = await store.add_endpoint("default", there.url, ["*"], actor="test")
+        await ended_job(store, None)
+        assert await store.remove_endpoint("default", endpoint["id"], actor="test")
+        await deliver(deliverer(store, sender))
+        assert not there.got
+    assert (await only_delivery(store))["last_error"] == "the endpoint was removed"
+
+
+async def test_while_a_secret_is_rotated_both_verify(store: Store, sender: Sender) -> None:
+    async with receiver() as there:
+        endpoint, old = await store.add_endpoint("default", there.url, ["*"], actor="test")
+        new = await store.rotate_secret("default", endpoint["id"], actor="test")
+        await ended_job(store, None)
+        await deliver(deliverer(store, sender))
+        (got,) = there.got
+    assert len(got.headers["webhook-signature"].split(" ")) == 2
+    for secret in (old, new):
+        standardwebhooks.Webhook(secret).verify(got.body, got.headers)
+
+
+async def test_a_retired_secret_signs_no_more_after_a_day(tmp_path: Path) -> None:
+    now = [1_800_000_000.0]
+    async with open_store(None, tmp_path, clock=lambda: now[0]) as store:
+        (old,) = await store.signing_secrets(OWNER)
+        new = await store.rotate_secret("default", OWNER, actor="test")
+        assert await store.signing_secrets(OWNER) == [new, old]
+        now[0] += 86_401
+        assert await store.signing_secrets(OWNER) == [new]
+
+
+async def test_a_late_try_of_a_worker_that_lost_its_claim_changes_nothing(store: Store) -> None:
+    await ended_job(store, "https://hooks.example.com")
+    (late,), _ = await store.claim_deliveries("worker_1", 10, 4, lease_s=-1)
+    (mine,), _ = await store.claim_deliveries("worker_2", 10, 4, lease_s=60)
+    assert late.id == mine.id
+    assert await store.finish_deliveries("worker_1", [Tried(late, DELIVERED)]) == set()
+    assert await store.finish_deliveries("worker_2", [Tried(mine, DELIVERED)]) == {mine.id}
+
+
+async def test_a_receiver_with_a_thousand_deliveries_holds_up_no_other(store: Store) -> None:
+    jobs = await singles(store, 1_000, callback_url="https://busy.example.com/x")
+    others = await singles(store, 3, callback_url="https://calm.example.com/x", tenant="other")
+    worker = await new_worker(store)
+    for first in range(0, 1_000, 200):
+        await run_all(store, worker, jobs[first : first + 200])
+    await run_all(store, worker, others)
+    claimed, _ = await store.claim_deliveries("worker_1", 64, 4, 60)
+    assert sorted(each.tenant for each in claimed) == ["default"] * 4 + ["other"] * 3
+    again, _ = await store.claim_deliveries("worker_2", 64, 4, 60)
+    assert again == []
+
+
+async def test_a_slow_receiver_delays_no_other_and_gets_four_at_once(store: Store) -> None:
+    async def never(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    async with (
+        Sender(LOOPBACK, 4, deadline_s=2) as impatient,
+        receiver(behaviour=never) as slow,
+        receiver() as fast,
+    ):
+        worker = await new_worker(store)
+        ids = await singles(store, 6, callback_url=slow.url)
+        ids += await singles(store, 30, callback_url=fast.url)
+        await run_all(store, worker, ids)
+        sends = deliverer(store, impatient)
+        began = time.monotonic()
+        while len(fast.got) < 30:
+            assert time.monotonic() - began < 1.9, "the fast receiver waited for the slow one"
+            await sends.pass_once()
+        await sends.idle()
+        assert slow.most_at_once == 4
+        assert fast.most_at_once <= 4
+    states = [row["state"] for row in await store.deliveries("default")]
+    assert states.count("delivered") == 30 and states.count("pending") == 6
+
+
+async def test_no_secret_and_no_answer_is_logged(
+    store: Store, sender: Sender, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with receiver(status=500) as there:
+        await ended_job(store, f"{there.url}/canary-path", "canary-answer")
+        await deliver(deliverer(store, sender))
+        assert len(there.got) == 1
+    (secret,) = await store.signing_secrets(OWNER)
+    ours = [each.getMessage() for each in caplog.records if not each.name.startswith(("aiosqlite", "sqlalchemy"))]
+    for canary in ("canary", secret, secret.removeprefix("whsec_")):
+        assert not any(canary in line for line in ours)
+    assert secret not in str(await store.deliveries("default"))
+
+
+async def test_a_slow_try_is_broken_off_when_the_worker_stops_and_is_due_again(store: Store, sender: Sender) -> None:
+    async def never(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    async with receiver(behaviour=never) as there:
+        await ended_job(store, there.url)
+        worker = await new_worker(store)
+        first = deliverer(store, sender, worker)
+        await first.pass_once()
+        await _until_got(there)
+        await first.close()
+        await store.remove_worker(worker)
+        there.behaviour = None
+        await deliver(deliverer(store, sender, "worker_2"))
+        assert len({got.headers["webhook-id"] for got in there.got}) == 1 and len(there.got) == 2
+    assert (await only_delivery(store))["state"] == "delivered"
+
+
+async def _until_got(there: Receiver, deadline_s: float = 5) -> None:
+    began = time.monotonic()
+    while not there.got:
+        assert time.monotonic() - began < deadline_s
+        await asyncio.sleep(0.01)
