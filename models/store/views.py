@@ -65,7 +65,7 @@ FILES_OF_BATCH = select(file.c.part, file.c.id).where(file.c.batch_id == bindpar
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 
-OUTPUTS_PAGE = (
+OUTPUTS_PAGE: Select[Any] = (
     select(
         job.c.id.label("job_id"),
         job.c.custom_id,
