@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from models.settings import Settings, SettingsError
+from producer.api.auth import is_loopback
 from producer.cli import Concurrency, Config, Data, plain_errors, say, settings_from, with_address, with_concurrency
 from producer.serving import HttpServer, first_of
-from producer.stack import Workers, open_stack
+from producer.stack import Stack, Workers, open_stack
 
 app = typer.Typer()
 
@@ -61,7 +62,7 @@ async def _up(settings: Settings, count: int, config: Path | None) -> None:
                 workers.drain()
 
             _on_signals(stop)
-            _announce(server, "with 1 worker process" if count == 1 else f"with {count} worker processes")
+            await _announce(server, stack, "with 1 worker process" if count == 1 else f"with {count} worker processes")
             serving = asyncio.create_task(server.serve())
             working = asyncio.create_task(workers.ended())
             try:
@@ -75,12 +76,21 @@ async def _api(settings: Settings) -> None:
     async with open_stack(settings, say) as stack:
         server = HttpServer(settings, stack.store, stack.redis_url)
         _on_signals(server.stop)
-        _announce(server, "without workers of its own")
+        await _announce(server, stack, "without workers of its own")
         await server.serve()
 
 
-def _announce(server: HttpServer, how: str) -> None:
+async def _announce(server: HttpServer, stack: Stack, how: str) -> None:
     say(f"The HTTP API is at {server.url} ({how}; its documentation at {server.url}/docs); Ctrl-C stops")
+    if await stack.store.has_api_keys():
+        return
+    if is_loopback(stack.settings.api.host):
+        say("No API key exists: callers on this machine need none; `understudy keys create` makes one.")
+    else:
+        say(
+            f"WARNING: it listens on {stack.settings.api.host}, but no API key exists: callers from other machines are "
+            "REFUSED until `understudy keys create` has made one."
+        )
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

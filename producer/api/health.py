@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 from models.store import StoreError
+from producer.api.auth import MetricsReader
 from producer.api.context import Api
 from producer.api.errors import JSON, refusals
 
@@ -30,7 +31,7 @@ async def readyz(api: Api) -> Response:
     response_class=Response,
     responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}, **refusals(401, 403, 503)},
 )
-async def metrics(api: Api) -> Response:
+async def metrics(api: Api, _caller: MetricsReader) -> Response:
     await api.metrics.ledger.read(api.store)
     return Response(generate_latest(api.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
