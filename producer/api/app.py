@@ -11,15 +11,16 @@ from redis.asyncio import Redis
 
 from models.settings import Settings
 from models.store import Store
-from producer.api import admin, batches, health
+from producer.api import admin, batches, files, health, models
 from producer.api.blobs import Blobs, open_blobs
 from producer.api.context import Context
 from producer.api.documented import document_errors
 from producer.api.errors import add_error_handlers
 from producer.api.metrics import TimedRequests
+from producer.api.sweeping import sweeping
 from producer.filling import filling
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, batches.router, admin.router)
+ROUTERS: tuple[APIRouter, ...] = (health.router, files.router, batches.router, admin.router, models.router)
 
 REDIS_TIMEOUT_S = 2.0
 
@@ -35,7 +36,10 @@ async def _opened(settings: Settings, store: Store, redis_url: str, blobs: Blobs
         redis_url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S
     ) as redis:
         context = Context(settings, store, redis, time.time, blobs)
-        async with filling(settings, store, blobs.read, context.writer) as context.fill_soon:
+        async with (
+            filling(settings, store, blobs.read, context.writer) as context.fill_soon,
+            sweeping(context),
+        ):
             yield context
 
 

@@ -1,5 +1,6 @@
 """What all requests share, made once when the server starts."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -26,6 +27,8 @@ class Context:
     redis: Redis
     clock: Callable[[], float]
     blobs: Blobs = field(default_factory=Blobs)
+    deleted_files: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a file was deleted and what it held is still to be removed."""
     metrics: Metrics = field(default_factory=Metrics)
     keyring: Keyring = field(default_factory=Keyring)
     rooms: Rooms = field(default_factory=Rooms)

@@ -1,0 +1,62 @@
+"""Removing what deleted and expired files held. Several API processes may do it at once: each step may be repeated."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from models.records import FileRecord
+from models.store import StoreError
+from producer.api.blobs import BlobError
+from producer.api.context import Context
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 30.0
+
+
+@asynccontextmanager
+async def sweeping(api: Context) -> AsyncIterator[None]:
+    """Files are removed for as long as the block runs."""
+    task = asyncio.create_task(sweep_files(api), name="sweep-files")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def sweep_files(api: Context) -> None:
+    """Remove files whose time is up, whenever one was deleted and every now and then, until cancelled."""
+    while True:
+        try:
+            await sweep_once(api)
+        except (StoreError, BlobError) as error:
+            log.warning("files that are gone could not be removed and will be later: %s", error)
+        except Exception as error:
+            # A file that cannot be removed must not end the removal of others.
+            log.error("removing files failed: %s", type(error).__name__)
+        try:
+            await asyncio.wait_for(api.deleted_files.wait(), EVERY_S)
+        except TimeoutError:
+            continue
+        api.deleted_files.clear()
+
+
+async def sweep_once(api: Context) -> int:
+    """Remove all files whose time is up; returns how many."""
+    removed = 0
+    while files := await api.store.expired_files():
+        for each in files:
+            await _remove(api, each)
+        removed += len(files)
+    return removed
+
+
+async def _remove(api: Context, file: FileRecord) -> None:
+    """The row goes last, so that a removal which broke off is found again."""
+    if file.batch_id is None or file.part is None:
+        await api.blobs.delete(file.id)
+    else:
+        await api.store.forget_part(file.batch_id, file.part)
+    await api.store.drop_file(file.id)
