@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from sqlalchemy import ColumnElement, Row, Select, bindparam, select
@@ -11,6 +11,7 @@ from models.failure import FailureClass
 from models.records import NewJob
 from models.state import JobState, Priority
 from models.store.sql import attempt, job, job_input, result
+from models.store.tallies import ANSWERED
 from models.store.views import PAGE, Views
 
 LATENCY_SAMPLE = 10_000
@@ -86,23 +87,29 @@ class History(Views):
     async def attempts(
         self,
         *,
+        tenant: str | None = None,
         batch_id: str | None = None,
         job_id: str | None = None,
         provider: str | None = None,
-        failure: FailureClass | None = None,
+        failure: FailureClass | Literal["answered"] | None = None,
         key: str | None = None,
         since: float | None = None,
         until: float | None = None,
         limit: int = 100,
         after: str = "",
+        before: str = "",
         latest: bool = False,
     ) -> list[dict[str, Any]]:
-        """Provider calls in the order of their ids, filtered; `after` is the id of the last one already seen.
+        """Provider calls in the order of their ids, filtered; only those between the ids `after` and `before`.
 
         `latest`: of more than `limit` the last ones, instead of the first.
         """
-        equal = {"batch_id": batch_id, "job_id": job_id, "provider": provider, "failure": failure, "key": key}
+        equal = {"tenant": tenant, "batch_id": batch_id, "job_id": job_id, "provider": provider, "key": key}
         matching = [attempt.c[name] == str(value) for name, value in equal.items() if value is not None]
+        if failure is not None:
+            matching.append(attempt.c.failure.is_(None) if failure == ANSWERED else attempt.c.failure == str(failure))
+        if before:
+            matching.append(attempt.c.id < before)
         if since is not None:
             matching.append(attempt.c.started_at >= since)
         if until is not None:

@@ -4,19 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, func, literal_column, select
 
 from models.records import SINGLE, NewJob
 from models.state import JobState
 from models.store.filling import NAME_REQUEST, NamedRequest, OtherRequest
 from models.store.history import ATTEMPTS_OF_JOB
 from models.store.intake import Intake
-from models.store.sql import NOW, idempotency, job, job_input, result
+from models.store.sql import NOW, attempt, idempotency, job, job_input, result
 
 NAMED_REQUEST = select(idempotency).where(
     idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
 )
 """A request of that name, and what it made."""
+
+_spent = (
+    select(func.coalesce(func.sum(attempt.c.cost_usd), literal_column("0.0")))
+    .where(attempt.c.job_id == job.c.id)
+    .scalar_subquery()
+)
 
 _seen = select(
     job,
@@ -27,8 +33,7 @@ _seen = select(
     result.c.error,
     result.c.provider,
     result.c.model,
-    result.c.cost_usd,
-    result.c.job_id.is_not(None).label("has_result"),
+    _spent.label("spent_usd"),
 )
 _joined = _seen.outerjoin(job_input, job_input.c.job_id == job.c.id).outerjoin(result, result.c.job_id == job.c.id)
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from models.settings import Settings
 from models.store import Store
-from producer.api import admin, batches, files, health, models
+from producer.api import admin, attempts, batches, files, health, jobs, models, webhooks
 from producer.api.blobs import Blobs, open_blobs
 from producer.api.context import Context
 from producer.api.documented import document_errors
@@ -20,7 +20,16 @@ from producer.api.metrics import TimedRequests
 from producer.api.sweeping import sweeping
 from producer.filling import filling
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, files.router, batches.router, admin.router, models.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    files.router,
+    batches.router,
+    admin.router,
+    models.router,
+    webhooks.router,
+    jobs.router,
+    attempts.router,
+)
 
 REDIS_TIMEOUT_S = 2.0
 
