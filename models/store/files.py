@@ -31,7 +31,7 @@ _alive = or_(file.c.expires_at.is_(None), file.c.expires_at > NOW)
 _awaited = exists(
     select(batch.c.id).where(batch.c.state == str(BatchState.VALIDATING), batch.c.input_file_id == file.c.id)
 )
-_this = (file.c.id == bindparam("file_id"), file.c.tenant == bindparam("tenant"))
+_this = (file.c.id == bindparam("file_id"), file.c.tenant == bindparam("owner"))
 
 FILE = select(file).where(*_this, _alive)
 """A tenant's file."""
@@ -40,7 +40,7 @@ FILE_CREATED_AT = select(file.c.created_at).where(*_this)
 """When a tenant's file was made, also while it is being deleted."""
 
 BATCH_ENDED_AT = select(batch.c.ended_at).where(
-    batch.c.id == bindparam("batch_id"), batch.c.tenant == bindparam("tenant")
+    batch.c.id == bindparam("batch_id"), batch.c.tenant == bindparam("owner")
 )
 """When a tenant's batch ended: the time of its files."""
 
@@ -144,7 +144,7 @@ class Files(Ledger):
     async def file_view(self, tenant: str, file_id: str) -> FileRecord | None:
         """None when the tenant has no such file, or has it no more."""
         async with self._db.read() as connection:
-            row = (await connection.execute(FILE, {"tenant": tenant, "file_id": file_id})).first()
+            row = (await connection.execute(FILE, {"owner": tenant, "file_id": file_id})).first()
         return None if row is None else _record(row)
 
     async def list_files(
@@ -167,7 +167,7 @@ class Files(Ledger):
 
     async def delete_file(self, tenant: str, file_id: str) -> bool:
         """Nobody sees the file any more; False when there is none. Raises StoreConflict while a batch must read it."""
-        asked = {"tenant": tenant, "file_id": file_id}
+        asked = {"owner": tenant, "file_id": file_id}
         async with self._db.write() as connection:
             if (await connection.execute(END_FILE, asked)).first() is not None:
                 return True
@@ -216,12 +216,12 @@ class Files(Ledger):
 
     async def _place_of(self, tenant: str, file_id: str) -> float | None:
         """When a file was made. Callers delete page by page what they list, so the ids of deleted ones tell too."""
-        asked = {"tenant": tenant, "file_id": file_id}
+        asked = {"owner": tenant, "file_id": file_id}
         of_batch = OF_BATCH.fullmatch(file_id)
         async with self._db.read() as connection:
             at: float | None = (await connection.execute(FILE_CREATED_AT, asked)).scalar()
             if at is None and of_batch is not None:
-                asked = {"tenant": tenant, "batch_id": of_batch[1]}
+                asked = {"owner": tenant, "batch_id": of_batch[1]}
                 at = (await connection.execute(BATCH_ENDED_AT, asked)).scalar()
                 return at
         if at is not None:
