@@ -305,6 +305,7 @@ def main() -> None:
         provider_commands,
         serve_commands,
         submit_command,
+        webhook_commands,
     )
 
     for more in (
@@ -315,6 +316,7 @@ def main() -> None:
         provider_commands,
         check_command,
         key_commands,
+        webhook_commands,
     ):
         app.add_typer(more.app)
     app()

@@ -170,18 +170,23 @@ class Webhooks(Deliveries):
             row = (await connection.execute(page)).mappings().first()
         return None if row is None else _delivery(dict(row))
 
-    async def replay(self, tenant: str, delivery_id: str) -> bool:
+    async def replay(self, tenant: str, delivery_id: str, *, actor: str) -> bool:
         """Deliver it (again) now. False when there is none, or its endpoint is disabled or gone."""
         async with self._db.write() as connection:
             key = {"whose": tenant, "delivery_id": delivery_id}
-            return (await connection.execute(REPLAY, key)).first() is not None
+            if (await connection.execute(REPLAY, key)).first() is None:
+                return False
+            await record_act(connection, actor, tenant, "webhook.replay", delivery_id)
+        return True
 
-    async def replay_dead(self, tenant: str, since: float = 0.0) -> int:
+    async def replay_dead(self, tenant: str, since: float = 0.0, *, actor: str) -> int:
         """Deliver now what was given up and came into being at `since` or later; returns how many."""
         replayed = 0
         while True:
             async with self._db.write() as connection:
                 done = (await connection.execute(REPLAY_SLICE, {"whose": tenant, "since": since})).all()
+                if done:
+                    await record_act(connection, actor, tenant, "webhook.replay", f"{len(done)} dead deliveries")
             replayed += len(done)
             if not done:
                 return replayed

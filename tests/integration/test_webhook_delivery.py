@@ -177,7 +177,7 @@ async def test_a_receiver_that_fails_for_three_days_gets_one_id_is_then_given_up
         assert 3 * 86_400 < times[-1] < 4 * 86_400
         assert row["state"] == "dead" and row["last_error"] == "answered 503" and len(row["log"]) == 10
         there.status = 200
-        assert await store.replay("default", row["id"])
+        assert await store.replay("default", row["id"], actor="test")
         await deliver(sends)
         assert there.got[-1].headers["webhook-id"] == row["id"]
         assert (await only_delivery(store))["state"] == "delivered"
@@ -217,10 +217,10 @@ async def test_gone_disables_an_endpoint_and_gives_up_what_waits_for_it(store: S
         assert view is not None and "410" in view["disabled"]
         await ended_job(store, None)
         assert len(await store.deliveries("default")) == 8
-        assert await store.replay_dead("default") == 0
+        assert await store.replay_dead("default", actor="test") == 0
         assert await store.enable_endpoint("default", endpoint["id"], actor="test")
         there.status = 200
-        assert await store.replay_dead("default") == 8
+        assert await store.replay_dead("default", actor="test") == 8
         await deliver(deliverer(store, sender))
     assert {row["state"] for row in await store.deliveries("default")} == {"delivered"}
 

@@ -1,0 +1,280 @@
+"""A tenant's endpoints for webhooks, the secrets that sign them, and the log of deliveries."""
+
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.receivers import MAX_URL, RefusedReceiver, check_receiver
+from models.webhooks import EVENTS, PATTERNS, callback_owner
+from models.wire import RequestError
+from producer.api.auth import Administrator, Caller
+from producer.api.bodies import checked, documented, read_json
+from producer.api.context import Api, Context
+from producer.api.errors import JSON, ApiError, refusals
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+MAX_BODY_BYTES = 64 * 1024
+MOST_ENDPOINTS = 100
+REFUSALS = refusals(400, 401, 403, 503)
+ID = r"^[A-Za-z0-9_-]{1,100}$"
+
+EndpointId = Annotated[str, Path(pattern=ID, description="Id of an endpoint.")]
+DeliveryId = Annotated[str, Path(pattern=ID, description="The webhook-id of a delivery.")]
+Word = Annotated[str, Field(max_length=512)]
+
+
+class EndpointRequest(BaseModel):
+    """An endpoint to be made for the caller's own tenant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(min_length=1, max_length=MAX_URL)
+    events: list[str] = Field(default=["*"], min_length=1, max_length=20)
+    match: dict[Word, Word] | None = Field(default=None, max_length=16)
+
+
+class Endpoint(BaseModel):
+    """Where a tenant is told of what ends; `match`: the metadata that a job or batch must have."""
+
+    id: str
+    object: str = "webhook_endpoint"
+    url: str
+    events: list[str]
+    match: dict[str, str] | None
+    disabled: str | None
+    created_at: int
+
+
+class EndpointWithSecret(Endpoint):
+    """`secret` is shown this once."""
+
+    secret: str
+
+
+class EndpointList(BaseModel):
+    object: str = "list"
+    data: list[Endpoint]
+
+
+class Deleted(BaseModel):
+    id: str
+    object: str = "webhook_endpoint.deleted"
+    deleted: bool = True
+
+
+class Secret(BaseModel):
+    """What signs the webhooks to the callback URLs of a tenant's jobs and batches."""
+
+    object: str = "webhook_secret"
+    secret: str
+
+
+class Try(BaseModel):
+    at: float
+    status: int | None
+    error: str | None
+    ms: int
+
+
+class Delivery(BaseModel):
+    """One event for one receiver; its id is the `webhook-id` of all its tries."""
+
+    id: str
+    object: str = "webhook_delivery"
+    endpoint_id: str | None
+    url: str
+    event: str
+    object_id: str
+    state: str
+    tries: int
+    next_at: float | None
+    last_status: int | None
+    last_error: str | None
+    log: list[Try]
+    created_at: float
+    ended_at: float | None
+
+
+class DeliveryList(BaseModel):
+    object: str = "list"
+    data: list[Delivery]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+@router.post(
+    "/endpoints",
+    status_code=201,
+    response_model=EndpointWithSecret,
+    responses={**REFUSALS, **refusals(413, 415)},
+    openapi_extra=documented(EndpointRequest),
+    summary="Be told of what ends; the secret is shown this once",
+)
+async def create_endpoint(request: Request, api: Api, caller: Administrator) -> Response:
+    document, _ = await read_json(request, MAX_BODY_BYTES)
+    asked = checked(EndpointRequest, document)
+    check_endpoint(api, asked.url, asked.events)
+    if len(await api.store.endpoints(caller.tenant)) >= MOST_ENDPOINTS:
+        raise RequestError(f"a tenant has at most {MOST_ENDPOINTS} endpoints; delete one", code="too_many_endpoints")
+    made, secret = await api.store.add_endpoint(caller.tenant, asked.url, asked.events, asked.match, actor=caller.actor)
+    return _secret({**endpoint_document(made), "secret": secret}, 201)
+
+
+@router.get(
+    "/endpoints", response_model=EndpointList, responses=REFUSALS, summary="Your endpoints, without their secrets"
+)
+async def list_endpoints(api: Api, caller: Administrator) -> Response:
+    rows = await api.store.endpoints(caller.tenant)
+    return _json({"object": "list", "data": [endpoint_document(row) for row in rows]})
+
+
+@router.get(
+    "/endpoints/{endpoint_id}",
+    response_model=Endpoint,
+    responses={**REFUSALS, **refusals(404)},
+    summary="One endpoint",
+)
+async def get_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
+    return _json(endpoint_document(await _endpoint(api, caller, endpoint_id)))
+
+
+@router.delete(
+    "/endpoints/{endpoint_id}",
+    response_model=Deleted,
+    responses={**REFUSALS, **refusals(404)},
+    summary="Be told no more; what waits for it is given up",
+)
+async def delete_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
+    if not await api.store.remove_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
+        raise _no_endpoint()
+    return _json(Deleted(id=endpoint_id).model_dump())
+
+
+@router.post(
+    "/endpoints/{endpoint_id}/enable",
+    response_model=Endpoint,
+    responses={**REFUSALS, **refusals(404)},
+    summary="Be told again by an endpoint that was disabled",
+)
+async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
+    if not await api.store.enable_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
+        raise _no_endpoint()
+    return _json(endpoint_document(await _endpoint(api, caller, endpoint_id)))
+
+
+@router.post(
+    "/endpoints/{endpoint_id}/rotate",
+    response_model=EndpointWithSecret,
+    responses={**REFUSALS, **refusals(404)},
+    summary="A new secret, shown this once; the old one signs beside it for 24 hours",
+)
+async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
+    row = await _endpoint(api, caller, endpoint_id)
+    secret = await api.store.rotate_secret(caller.tenant, endpoint_id, actor=caller.actor)
+    return _secret({**endpoint_document(row), "secret": secret})
+
+
+@router.get(
+    "/secret", response_model=Secret, responses=REFUSALS, summary="What signs the webhooks to your callback URLs"
+)
+async def get_secret(api: Api, caller: Administrator) -> Response:
+    secrets = await api.store.signing_secrets(callback_owner(caller.tenant))
+    return _secret({"object": "webhook_secret", "secret": secrets[0]})
+
+
+@router.post(
+    "/secret/rotate",
+    response_model=Secret,
+    responses=REFUSALS,
+    summary="A new secret for your callback URLs; the old one signs beside it for 24 hours",
+)
+async def rotate_secret(api: Api, caller: Administrator) -> Response:
+    secret = await api.store.rotate_secret(caller.tenant, callback_owner(caller.tenant), actor=caller.actor)
+    return _secret({"object": "webhook_secret", "secret": secret})
+
+
+@router.get(
+    "/deliveries",
+    response_model=DeliveryList,
+    responses=REFUSALS,
+    summary="What was sent, or will be, newest first, with every try",
+)
+async def list_deliveries(
+    api: Api,
+    caller: Administrator,
+    endpoint_id: Annotated[str | None, Query(pattern=ID)] = None,
+    state: Literal["pending", "delivered", "dead"] | None = None,
+    object_id: Annotated[str | None, Query(pattern=ID, description="Id of a job or batch.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    after: Annotated[str, Query(pattern=r"^[A-Za-z0-9_-]{0,100}$", description="Id of the last one seen.")] = "",
+) -> Response:
+    rows = await api.store.deliveries(
+        caller.tenant, endpoint_id=endpoint_id, state=state, object_id=object_id, limit=limit + 1, after=after
+    )
+    data = [delivery_document(row) for row in rows[:limit]]
+    ids = [row["id"] for row in data]
+    page = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None, "has_more": len(rows) > limit}
+    return _json({"object": "list", "data": data, **page})
+
+
+@router.post(
+    "/deliveries/{delivery_id}/replay",
+    response_model=Delivery,
+    responses={**REFUSALS, **refusals(404, 409)},
+    summary="Send it (again) now, under the same webhook-id",
+)
+async def replay_delivery(delivery_id: DeliveryId, api: Api, caller: Administrator) -> Response:
+    replayed = await api.store.replay(caller.tenant, delivery_id, actor=caller.actor)
+    row = await api.store.delivery(caller.tenant, delivery_id)
+    if row is None:
+        raise ApiError(404, "there is no such delivery", param="delivery_id", code="not_found")
+    if not replayed:
+        raise ApiError(409, "its endpoint is disabled or gone; enable the endpoint first", code="endpoint_disabled")
+    return _json(delivery_document(row))
+
+
+def check_endpoint(api: Context, url: str, events: list[str]) -> None:
+    """Raises RequestError."""
+    try:
+        check_receiver(url, api.settings.webhooks)
+    except RefusedReceiver as error:
+        raise RequestError(f"'url' {error}", "url") from None
+    for event in events:
+        if event not in (*EVENTS, *PATTERNS):
+            raise RequestError(f"'events' must be of {', '.join((*PATTERNS, *EVENTS))}", "events")
+
+
+def endpoint_document(row: dict[str, Any]) -> dict[str, Any]:
+    """An endpoint as callers and commands show it."""
+    shown = {name: row[name] for name in ("id", "url", "events", "match", "disabled")}
+    return {"object": "webhook_endpoint", **shown, "created_at": int(row["created_at"])}
+
+
+def delivery_document(row: dict[str, Any]) -> dict[str, Any]:
+    """A delivery as callers and commands show it."""
+    shown = {name: row[name] for name in Delivery.model_fields if name not in ("object", "next_at")}
+    due = row["next_at"] if row["state"] == "pending" else None
+    return {"object": "webhook_delivery", **shown, "next_at": due}
+
+
+async def _endpoint(api: Context, caller: Caller, endpoint_id: str) -> dict[str, Any]:
+    row = await api.store.endpoint(caller.tenant, endpoint_id)
+    if row is None:
+        raise _no_endpoint()
+    return row
+
+
+def _no_endpoint() -> ApiError:
+    return ApiError(404, "there is no such endpoint", param="endpoint_id", code="not_found")
+
+
+def _json(document: object) -> Response:
+    return Response(orjson.dumps(document), media_type=JSON)
+
+
+def _secret(document: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, {"Cache-Control": "no-store"}, media_type=JSON)
