@@ -40,7 +40,7 @@ class NewKey:
     """A key that was just made. `text` is the only place where its secret is, and no representation shows it."""
 
     id: str
-    hash: str
+    hash: str = field(repr=False)
     text: str = field(repr=False)
 
 

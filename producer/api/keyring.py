@@ -27,7 +27,7 @@ class Keyring:
         self._clock = clock
         self._known: dict[bytes, tuple[float, KeyRecord | None]] = {}
         self._any: tuple[float, bool] | None = None
-        self._looks = asyncio.Semaphore(LOOKS)
+        self._looks = [asyncio.Lock() for _ in range(LOOKS)]  # a key always takes the same one: it is looked up once
 
     async def find(self, store: Store, presented: str) -> KeyRecord | None:
         """The record of a key that is right, though perhaps revoked or expired. Raises StoreError."""
@@ -37,7 +37,7 @@ class Keyring:
         name = hashlib.sha256(presented.encode()).digest()
         known = self._known.get(name)
         if known is None or self._clock() >= known[0]:
-            async with self._looks:
+            async with self._looks[name[0] % LOOKS]:
                 known = self._known.get(name)
                 if known is None or self._clock() >= known[0]:
                     known = await self._look(store, name, *parts)

@@ -1,0 +1,87 @@
+"""The HTTP application in this process, on a real ledger, with whatever client address a test needs."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fakeredis import FakeAsyncRedis
+from fastapi import APIRouter
+
+from models.api_keys import Scope, new_key
+from models.settings import Settings
+from models.store import Store
+from producer.api.admission import admit
+from producer.api.app import create_app
+from producer.api.auth import Administrator, Reader, Submitter
+from producer.api.context import Api, Context
+from producer.api.keyring import Keyring
+from producer.api.rooms import Rooms
+
+ROOM = APIRouter()
+
+
+@ROOM.get("/try/read")
+async def may_read(caller: Reader) -> dict[str, Any]:
+    return {"tenant": caller.tenant, "key": caller.key_id}
+
+
+@ROOM.post("/try/submit")
+async def may_submit(api: Api, caller: Submitter, jobs: int = 1) -> dict[str, Any]:
+    await admit(api, caller, jobs)
+    return {"tenant": caller.tenant}
+
+
+@ROOM.get("/try/admin")
+async def may_administer(caller: Administrator) -> dict[str, Any]:
+    return {"tenant": caller.tenant}
+
+
+@dataclass
+class Clock:
+    now: float
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Served:
+    app: Any
+    context: Context
+
+    def client(self, address: str = "127.0.0.1", url: str = "http://127.0.0.1:8080") -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app, client=(address, 5000)), base_url=url)
+
+
+@asynccontextmanager
+async def served(
+    store: Store,
+    clock: Callable[[], float],
+    settings: Settings | None = None,
+    monotonic: Callable[[], float] | None = None,
+) -> AsyncIterator[Served]:
+    """`monotonic`: the clock by which what is known of the ledger grows old."""
+    context = Context(settings or Settings(), store, FakeAsyncRedis(), clock)
+    if monotonic is not None:
+        context.keyring, context.rooms = Keyring(monotonic), Rooms(monotonic)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Context]:
+        yield context
+
+    app = create_app(opened())
+    app.include_router(ROOM)
+    async with app.router.lifespan_context(app):
+        yield Served(app, context)
+
+
+async def key_for(store: Store, *scopes: Scope, tenant: str = "default", **fields: Any) -> str:
+    made = new_key()
+    await store.add_api_key(made, tenant=tenant, name="test", scopes=scopes, actor="test", **fields)
+    return made.text
+
+
+def bearer(key: str | bytes) -> dict[str, bytes]:
+    return {"Authorization": b"Bearer " + (key if isinstance(key, bytes) else key.encode())}
