@@ -111,7 +111,9 @@ def literal_address(url: httpx.URL) -> Address | None:
 
 
 def port_of(url: httpx.URL) -> int:
-    return url.port or (443 if url.scheme == "https" else 80)
+    if url.port is not None:
+        return url.port
+    return 443 if url.scheme == "https" else 80
 
 
 def check_receiver(url: str, settings: WebhookSettings) -> None:

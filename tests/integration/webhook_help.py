@@ -58,7 +58,7 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiver(tls: Any = None, **words: Any) -> AsyncIterator[Receiver]:
+async def receiver(tls: Any = None, host: str = "127.0.0.1", **words: Any) -> AsyncIterator[Receiver]:
     made = Receiver(**words)
     under_way: set[asyncio.Task[None]] = set()
 
@@ -69,7 +69,7 @@ async def receiver(tls: Any = None, **words: Any) -> AsyncIterator[Receiver]:
         task.add_done_callback(under_way.discard)
         await made.answer(reader, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(serve, host, 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
     made.url = f"{'https' if tls else 'http'}://127.0.0.1:{made.port}"
     try:
