@@ -1,4 +1,4 @@
-# Understudy in an image: the same image runs `worker`, `migrate`, and the commands that submit and look.
+# Understudy in an image: the same image runs `api`, `worker`, `migrate`, and the commands that submit and look.
 FROM python:3.12-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/understudy
@@ -9,7 +9,8 @@ COPY worker worker
 RUN /opt/understudy/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
 
 FROM python:3.12-slim
-RUN useradd --create-home --uid 10001 understudy
+RUN useradd --create-home --uid 10001 understudy \
+    && install --directory --owner 10001 --mode 700 /var/lib/understudy
 COPY --from=build /opt/understudy /opt/understudy
 ENV PATH=/opt/understudy/bin:$PATH PYTHONUNBUFFERED=1
 # By number, so that a cluster can see that it is not root.
@@ -18,5 +19,6 @@ USER 10001
 WORKDIR /home/understudy
 # SIGTERM drains: `understudy worker` finishes what is in flight within its grace period.
 STOPSIGNAL SIGTERM
+EXPOSE 8080
 ENTRYPOINT ["understudy"]
 CMD ["worker"]
