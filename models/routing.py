@@ -70,7 +70,7 @@ class Router:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
         ENDPOINTS[self._endpoint].check_steps(self._settings, steps, mixes)
         patience_s = _patience(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
-        return policy.model_copy(
+        chain = policy.model_copy(
             update={
                 "steps": steps,
                 "endpoint": self._endpoint,
@@ -78,6 +78,7 @@ class Router:
                 "spill": _flag(words, "spill", options.spill, policy.spill),
             }
         )
+        return _writable(chain)
 
     def _lead(self, words: dict[str, Any]) -> tuple[tuple[Step, ...], Chain, bool]:
         """The steps before the fallbacks, a chain with the policy that comes with them, and whether that allows models
@@ -127,6 +128,15 @@ class Router:
         else:
             steps = (resolve_model(self._settings, name, where),)
         return tuple(_with_params(step, params, where) for step in steps)
+
+
+def _writable(chain: Chain) -> Chain:
+    """The chain, if the ledger can keep it. What was read as JSON may be too deep to be written as such, within ours."""
+    try:
+        chain.id  # noqa: B018
+    except (TypeError, ValueError):
+        raise RequestError("a step's overrides are nested too deep", "fallbacks") from None
+    return chain
 
 
 def _key(words: tuple[Any, ...]) -> Hashable:
