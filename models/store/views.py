@@ -60,8 +60,10 @@ WAITS_OF_BATCH = (
 )
 """Why some of the put-back jobs of a batch wait."""
 
-FILES_OF_BATCH = select(file.c.part, file.c.id).where(file.c.batch_id == bindparam("batch_id"))
-"""The output and the error file of a batch that has ended."""
+FILES_OF_BATCH = select(file.c.part, file.c.id).where(
+    file.c.batch_id == bindparam("batch_id"), or_(file.c.expires_at.is_(None), file.c.expires_at > NOW)
+)
+"""The output and the error file of a batch that has ended, unless they were deleted."""
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 

@@ -190,6 +190,11 @@ class Ledger:
         with self._engine.connect() as connection:
             return list(connection.execute(text(sql), values).all())
 
+    def change(self, sql: str, **values: Any) -> None:
+        """For what would take too long to wait for."""
+        with self._engine.begin() as connection:
+            connection.execute(text(sql), values)
+
     def count(self, sql: str, **values: Any) -> int:
         return int(self.rows(f"SELECT count(*) FROM {sql}", **values)[0][0])
 
