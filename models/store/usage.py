@@ -30,12 +30,12 @@ _running = (
     .scalar_subquery()
 )
 
+_unfilled = and_(batch.c.state == str(BatchState.VALIDATING), batch.c.total == 0)
+
 OPEN_BATCHES = (
     select(
         batch.c.tenant,
-        case((batch.c.state == str(BatchState.VALIDATING), func.coalesce(file.c.lines, 0)), else_=batch.c.total).label(
-            "total"
-        ),
+        case((_unfilled, func.coalesce(file.c.lines, 0)), else_=batch.c.total).label("total"),
         (_ended + _running).label("past"),
     )
     .select_from(batch)
