@@ -1,0 +1,68 @@
+"""Keys from the command line, and the server that asks for them."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from stage_hands import BIN, Scene, until
+
+
+def command(scene: Scene, *words: str) -> subprocess.CompletedProcess[str]:
+    data = ("--data", str(scene.folder / ".understudy"))
+    environment = {"PATH": str(BIN), **scene.environment}
+    line = [str(BIN / "understudy"), *words, *data]
+    return subprocess.run(line, cwd=scene.folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("scene", ["alone"], indirect=True)
+def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene) -> None:
+    process, url = scene.serve()
+    assert "No API key exists" in process.said
+    assert httpx.get(f"{url}/v1/keys").status_code == 200
+    assert httpx.get(f"{url}/v1/keys", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 401
+    assert httpx.post(f"{url}/v1/keys", headers={"Origin": "https://evil.example"}).status_code == 401
+
+    made = command(scene, "keys", "create", "--name", "pipeline", "--scope", "admin")
+    assert (made.returncode, made.stdout.count("\n")) == (0, 1)
+    key = made.stdout.strip()
+    assert key not in made.stderr
+    until(lambda: httpx.get(f"{url}/v1/keys").status_code == 401, "everybody needs a key", 10)
+    headers = {"Authorization": f"Bearer {key}"}
+    assert [each["name"] for each in httpx.get(f"{url}/v1/keys", headers=headers).json()["data"]] == ["pipeline"]
+
+    spare = json.loads(command(scene, "keys", "create", "--name", "spare", "--json").stdout)
+    assert spare["scopes"] == ["submit"]
+    assert httpx.get(f"{url}/v1/keys", headers={"Authorization": f"Bearer {spare['key']}"}).status_code == 403
+
+    assert command(scene, "keys", "revoke", spare["id"]).returncode == 0
+    assert command(scene, "keys", "revoke", "nobody").returncode == 2
+    bare = {"Authorization": f"Bearer {spare['key']}"}
+    until(lambda: httpx.get(f"{url}/v1/keys", headers=bare).status_code == 401, "the key is refused", 10)
+    listed = [json.loads(line) for line in command(scene, "keys", "list", "--json").stdout.splitlines()]
+    assert {each["name"]: each["state"] for each in listed} == {"pipeline": "active", "spare": "revoked"}
+    secrets = [each.rpartition("_")[2].encode() for each in (key, spare["key"])]
+    kept = [path for path in scene.folder.rglob("*") if path.is_file() and not path.is_socket()]
+    assert not [path for path in kept for secret in secrets if secret in path.read_bytes()]
+
+
+@pytest.mark.parametrize("scene", ["alone"], indirect=True)
+def test_a_server_on_all_addresses_warns_while_no_key_exists(scene: Scene) -> None:
+    process = scene.start(BIN / "understudy", "up", "--port", "0", "--host", "0.0.0.0")
+    process.until(lambda: "WARNING: it listens on 0.0.0.0, but no API key exists" in process.said, "it warns")
+
+
+def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
+    def understudy(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [str(BIN / "understudy"), "tenants", *words, "--data", str(tmp_path)]
+        return subprocess.run(line, cwd=tmp_path, env={"PATH": str(BIN)}, capture_output=True, text=True, timeout=60)
+
+    assert understudy("set", "acme", "--queued-jobs", "10", "--usd-per-month", "2.5").returncode == 0
+    assert understudy("set", "acme", "--queued-jobs", "none", "--jobs-per-minute", "7").returncode == 0
+    (line,) = understudy("list", "--json").stdout.splitlines()
+    assert json.loads(line) == {"name": "acme", "jobs_per_minute": 7, "queued_jobs": None, "usd_per_month": 2.5}
+    shown = json.loads(understudy("show", "acme", "--json").stdout)
+    assert (shown["queued_now"], shown["usd_this_month"]) == (0, 0.0)
+    for wrong in (("set", "acme"), ("set", "acme", "--queued-jobs", "-1"), ("set", "a b", "--queued-jobs", "1")):
+        assert understudy(*wrong).returncode == 2
