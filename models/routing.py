@@ -131,7 +131,7 @@ class Router:
 
 
 def _writable(chain: Chain) -> Chain:
-    """The chain, if the ledger can keep it. What was read as JSON may be too deep to be written as such, within ours."""
+    """The chain, if the ledger can keep it: what could just be read may be too deep to be written within ours."""
     try:
         chain.id  # noqa: B018
     except (TypeError, ValueError):
