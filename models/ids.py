@@ -39,3 +39,8 @@ def time_of(made: str) -> float:
     for digit in digits[:10]:
         ms = ms << 5 | _ALPHABET.index(digit)
     return ms / 1000
+
+
+def id_at(prefix: str, time_s: float) -> str:
+    """What sorts before every id that is made from that time on, and behind those made before."""
+    return f"{prefix}_{_base32(max(0, int(time_s * 1000)), 10)}"

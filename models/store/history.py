@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, select
 from models.failure import FailureClass
 from models.records import NewJob
 from models.state import JobState, Priority
-from models.store.sql import attempt, job, job_input, result
+from models.store.sql import attempt, job, job_input, made_since, made_until, result
 from models.store.tallies import ANSWERED
 from models.store.views import PAGE, Views
 
@@ -111,9 +111,9 @@ class History(Views):
         if before:
             matching.append(attempt.c.id < before)
         if since is not None:
-            matching.append(attempt.c.started_at >= since)
+            matching += [attempt.c.started_at >= since, made_since(attempt.c.id, "att", since)]
         if until is not None:
-            matching.append(attempt.c.started_at < until)
+            matching += [attempt.c.started_at < until, made_until(attempt.c.id, "att", until)]
         page = attempts_page(matching, latest).limit(limit)
         async with self._db.read() as connection:
             rows = [dict(row) for row in (await connection.execute(page, {"after": after})).mappings()]

@@ -11,7 +11,7 @@ from models.state import JobState
 from models.store.filling import NAME_REQUEST, NamedRequest, OtherRequest
 from models.store.history import ATTEMPTS_OF_JOB
 from models.store.intake import Intake
-from models.store.sql import NOW, attempt, idempotency, job, job_input, result
+from models.store.sql import NOW, QUEUED, RUNNING, attempt, idempotency, job, job_input, made_since, made_until, result
 
 NAMED_REQUEST = select(idempotency).where(
     idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
@@ -74,22 +74,29 @@ def jobs_page(wanted: JobFilter, after: str, ascending: bool) -> Select[Any]:
 
 def _matching(wanted: JobFilter) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
-    if wanted.state == "scheduled":
-        found += [job.c.state == str(JobState.QUEUED), job.c.not_before > NOW]
-    elif wanted.state == JobState.QUEUED:
-        found += [job.c.state == str(JobState.QUEUED), job.c.not_before <= NOW]
-    elif wanted.state is not None:
-        found.append(job.c.state == wanted.state)
+    if wanted.state is not None:
+        found += _in_state(wanted.state)
     if wanted.batch_id is not None:
         found.append(job.c.batch_id == wanted.batch_id)
     if wanted.provider is not None:
         of_job = and_(result.c.job_id == job.c.id, result.c.provider == wanted.provider)
         found.append(exists(select(result.c.job_id).where(of_job).correlate(job)))
     if wanted.created_after is not None:
-        found.append(job.c.created_at > wanted.created_after)
+        found += [job.c.created_at > wanted.created_after, made_since(job.c.id, "job", wanted.created_after)]
     if wanted.created_before is not None:
-        found.append(job.c.created_at < wanted.created_before)
+        found += [job.c.created_at < wanted.created_before, made_until(job.c.id, "job", wanted.created_before)]
     return found
+
+
+def _in_state(state: str) -> list[ColumnElement[bool]]:
+    """The states that few jobs are in are written so that their partial indexes serve."""
+    if state == "scheduled":
+        return [QUEUED, job.c.not_before > literal_column("0"), job.c.not_before > NOW]
+    if state == JobState.QUEUED:
+        return [QUEUED, job.c.not_before <= NOW]
+    if state == JobState.RUNNING:
+        return [RUNNING]
+    return [job.c.state == state]
 
 
 class Jobs(Intake):

@@ -32,6 +32,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from models.ids import id_at
 from models.state import JobState
 from models.tables import Job
 
@@ -172,3 +173,17 @@ def whole(number: int) -> int:
 def clean(words: str | None) -> str | None:
     """Text from outside without what PostgreSQL refuses to store: NUL and lone surrogates."""
     return words and words.replace("\0", "").encode(errors="replace").decode()
+
+
+CLOCKS_APART_S = 86_400.0
+"""Ids carry the clock of who made them, rows the ledger's: no farther apart than this, whoever keeps time."""
+
+
+def made_since(ids: Column[Any], prefix: str, time_s: float) -> ColumnElement[bool]:
+    """The ids of rows from a time on, and some before: where an index on ids can begin."""
+    return ids >= id_at(prefix, time_s - CLOCKS_APART_S)
+
+
+def made_until(ids: Column[Any], prefix: str, time_s: float) -> ColumnElement[bool]:
+    """The ids of rows before a time, and some behind: where it can end."""
+    return ids < id_at(prefix, time_s + CLOCKS_APART_S)
