@@ -9,7 +9,7 @@ from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.errors import StoreConflict
 from models.store.ledger import Ledger
-from models.store.sql import NOW, attempt, batch, job, job_input, lane, result, tally
+from models.store.sql import NOW, attempt, batch, file, job, job_input, lane, result, tally
 
 SLICE = 2_000
 
@@ -51,6 +51,7 @@ DELETE_BATCH = (
     delete(attempt).where(attempt.c.batch_id == bindparam("batch_id")),
     delete(tally).where(tally.c.batch_id == bindparam("batch_id")),
     delete(lane).where(lane.c.batch_id == bindparam("batch_id")),
+    delete(file).where(file.c.batch_id == bindparam("batch_id")),
     delete(batch).where(batch.c.id == bindparam("batch_id")),
 )
 """What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""

@@ -7,5 +7,7 @@
 | auth | who asks, and what that caller may do |
 | admission | whether there is room for more work |
 | bodies | reading a JSON body: its size, type and shape |
+| files, upload | OpenAI's files; a multipart body taken apart while it arrives |
+| blobs, sweeping | where uploaded bytes are kept; removing what deleted files held |
 | errors | every error as OpenAI's error object |
 """

@@ -11,9 +11,10 @@ What one put writes is seen whole or not at all.
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
@@ -29,6 +30,7 @@ READ_BYTES = 1024 * 1024
 RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 """An object store that is away is given up after this: the caller is told to come back, and its memory is freed."""
 LOCAL = ("file:", "memory:")
+LEFTOVERS_KEPT_S = 86_400.0
 
 
 class BlobError(Exception):
@@ -117,13 +119,6 @@ class Blobs:
         except NoBlob:
             return
 
-    async def older_than(self, age_s: float) -> AsyncIterator[list[str]]:
-        """The names of what was kept longer ago than that, in lists. Raises StorageDown."""
-        before = datetime.now(UTC) - timedelta(seconds=age_s)
-        with self._plain_errors(""):
-            async for page in obstore.list(self._store, chunk_size=500):
-                yield [each["path"] for each in page if each["last_modified"] < before]
-
     async def _measured(self, chunks: AsyncIterator[bytes], measure: Measure) -> AsyncIterator[bytes]:
         async for chunk in chunks:
             measure.add(chunk)
@@ -176,6 +171,15 @@ def open_blobs(settings: Settings) -> Blobs:
 def _in_folder(folder: Path, max_bytes: int) -> Blobs:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
         return Blobs(LocalStore(folder.absolute()), f"the folder {folder}", max_bytes)
     except (BaseError, OSError):
         raise SettingsError(f"the folder {folder} cannot be used for files; check its permissions") from None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """A process that was killed leaves what it had of an upload, under a name that nobody reads."""
+    before = time.time() - LEFTOVERS_KEPT_S
+    for path in folder.glob("file_*#*"):
+        if path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)

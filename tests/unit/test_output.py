@@ -6,9 +6,12 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
+import pytest
+
 from models.records import OutputRow
 from models.state import JobState
-from producer.output import completion_text, csv_row, error_text, output_line, write_csv, write_jsonl
+from producer.output import completion_text, csv_row, error_text, output_line, rendered_line, write_csv, write_jsonl
 
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "yes, sir"}}]}
 
@@ -110,3 +113,30 @@ async def test_json_lines_are_one_object_each() -> None:
     stream = io.StringIO()
     assert await write_jsonl(rows(row(), row(custom_id="r2")), stream) == 2
     assert [json.loads(line)["custom_id"] for line in stream.getvalue().splitlines()] == ["r1", "r2"]
+
+
+LARGE = {"id": 2**53 + 1, "text": 'é\u2028\n\t"\\ \U0001f600', "list": [1.5, None, True, {}], "odd": {"a": 1e300}}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        row(),
+        row(body=orjson.dumps(LARGE).decode()),
+        row(custom_id='é"\\\n\u2028'),
+        row(body=None),
+        row(body=""),
+        row(body=json.dumps(LARGE, indent=1)),
+        row(JobState.FAILED, status_code=429, body='{"error":{"message":"slow down"}}'),
+        row(JobState.FAILED, error={"code": "no_answer", "message": "é"}),
+        row(JobState.FAILED),
+        row(JobState.CANCELLED),
+        row(JobState.EXPIRED, body='{"left":"over"}'),
+    ],
+)
+def test_a_line_is_written_with_the_stored_answer_as_it_would_be_without(given: OutputRow) -> None:
+    line = rendered_line(given)
+    assert orjson.loads(line) == output_line(given)
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    if given.body and given.body == orjson.dumps(orjson.loads(given.body)).decode():
+        assert line == orjson.dumps(output_line(given)) + b"\n"
