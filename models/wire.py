@@ -27,6 +27,16 @@ MOST_INPUTS = 2_048
 """Of one embeddings request; OpenAI's limit."""
 
 
+ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+"""OpenAI's `type` by status; all others are `invalid_request_error`."""
+
+
 class RequestError(ValueError):
     """The caller's request is wrong. One sentence without prompts or secrets."""
 

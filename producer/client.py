@@ -28,6 +28,7 @@ from redis.exceptions import RedisError
 
 from models import tickets
 from models.ids import new_id
+from models.job_objects import attempt_as_shown
 from models.records import BatchView, NewBatch, NewJob
 from models.routing import RouteOptions
 from models.settings import Settings, load_settings
@@ -36,7 +37,7 @@ from models.store import Store, StoreConflict
 from models.wire import RequestError
 from producer.intake import JobReader, Row, Shape, checked_id, row_of
 from producer.ledger import UnknownId, open_ledger
-from producer.output import attempt_as_shown, completion_text, error_text, newest_rows, output_line, row_of_job
+from producer.output import completion_text, error_text, newest_rows, output_line, row_of_job
 from producer.runs import line_of
 
 logger = logging.getLogger(__name__)

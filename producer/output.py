@@ -63,18 +63,6 @@ def row_of_job(view: Mapping[str, Any]) -> OutputRow:
     )
 
 
-def attempt_as_shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A provider call as results list it, from its row."""
-    return {
-        "provider": row["provider"],
-        "model": row["model"],
-        "failure": row["failure"],
-        "status": row["status"],
-        "latency": row["latency_ms"],
-        "possibly_billed": row["possibly_billed"],
-    }
-
-
 def completion_text(body: Any) -> str:
     """The text of an answer's first choice; tool calls as JSON when there is no text."""
     message = body["choices"][0]["message"] if body and body.get("choices") else {}

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from models.job_objects import attempt_as_shown
 from models.records import BatchView
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
-from producer.output import attempt_as_shown, error_text, output_line, row_of_job
+from producer.output import error_text, output_line, row_of_job
 from producer.progress import duration, split_table
 from producer.runs import summary
 

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from models.store import StoreConflict, StoreError
-from models.wire import ErrorBody, ErrorDetail, RequestError
+from models.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
 from producer.api.blobs import BlobError, Empty, NoBlob, TooLarge
 from producer.ledger import UnknownId
 
@@ -25,15 +25,6 @@ log = logging.getLogger(__name__)
 
 JSON = "application/json"
 OUTAGE_RETRY_S = 5
-
-TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    429: "rate_limit_error",
-    500: "server_error",
-    503: "server_error",
-}
-"""OpenAI's `type` by status; all others are `invalid_request_error`."""
 
 BLOB_ERRORS = ((TooLarge, 413, "file_too_large"), (Empty, 400, "file_empty"), (NoBlob, 404, "not_found"))
 
@@ -61,7 +52,7 @@ class ApiError(Exception):
 def error_response(error: ApiError) -> Response:
     detail = ErrorDetail(
         message=error.message,
-        type=TYPES.get(error.status, "invalid_request_error"),
+        type=ERROR_TYPES.get(error.status, "invalid_request_error"),
         param=error.param,
         code=error.code,
     )

@@ -1,36 +1,11 @@
-"""Jobs and provider calls as callers see them over HTTP, and what a job's end answers with."""
+"""Provider calls and pages as callers see them over HTTP; jobs are in `models.job_objects`, for webhooks as well."""
 
-import math
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-import orjson
 from fastapi import Request
 
-from models.chain import Chain
+from models.job_objects import View, attempt_as_shown
 from models.settings import Settings
-from models.state import TERMINAL_STATES, JobState, Priority
-from producer.api.errors import TYPES
-from producer.output import attempt_as_shown
-
-SCHEDULED: Final = "scheduled"
-LONGEST_RETRY_S = 60
-RETRY_S = {Priority.INTERACTIVE: 1, Priority.NORMAL: 2, Priority.BULK: 10}
-"""In how many seconds a poller should ask again."""
-
-NO_RESULT_STATUS = 409
-"""Of a job that ended without a result. Pollers and SDKs take 408, 429, 502, 503 and 504 as a reason to ask again."""
-
-WITHOUT_RESULT = {
-    JobState.CANCELLED: ("job_cancelled", "the job was cancelled before it ended"),
-    JobState.EXPIRED: ("job_expired", "the job could not be done before its deadline"),
-}
-UNEXPLAINED = "the job failed, and no record of why was kept"
-
-MOST_MESSAGE_CHARS = 4_000
-
-View = Mapping[str, Any]
-"""A job as `Store.seen_job` or `Store.list_jobs` gives it."""
 
 
 def root_of(request: Request, settings: Settings) -> str:
@@ -41,81 +16,6 @@ def root_of(request: Request, settings: Settings) -> str:
         return str(request.base_url).rstrip("/")
     except ValueError:  # the caller's Host is none; a link without a host is right wherever it is followed
         return ""
-
-
-def has_ended(view: View) -> bool:
-    return view["state"] in TERMINAL_STATES
-
-
-def state_of(view: View) -> str:
-    """The state, with "scheduled" for what waits for its time."""
-    waits = view["state"] == JobState.QUEUED and view["not_before"] > view["now"]
-    return SCHEDULED if waits else str(view["state"])
-
-
-def retry_after_s(view: View) -> int:
-    """When to ask again. A job that waits for its time says so."""
-    usual = RETRY_S[Priority(view["priority"])]
-    if state_of(view) != SCHEDULED:
-        return usual
-    until_due_s: float = view["not_before"] - view["now"]
-    return max(usual, min(LONGEST_RETRY_S, math.ceil(until_due_s)))
-
-
-def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
-    """A job; of one that was read with its calls, those too. Holds neither prompt nor answer."""
-    scheduled = state_of(view) == SCHEDULED
-    open_job = not has_ended(view)
-    shown = {
-        "id": view["id"],
-        "object": "job",
-        "state": state_of(view),
-        "created_at": int(view["created_at"]),
-        "started_at": _seconds(view["started_at"]),
-        "ended_at": _seconds(view["ended_at"]),
-        "expires_at": int(view["expires_at"]),
-        "custom_id": view["custom_id"],
-        "batch_id": view["batch_id"] or None,
-        "endpoint": chain.endpoint,
-        "chain": [str(step) for step in chain.steps],
-        "priority": Priority(view["priority"]).queue,
-        "metadata": orjson.loads(view["note"]) if view["note"] else {},
-        "callback_url": view["callback_url"],
-        "extra": orjson.loads(view["extra"]) if view["extra"] else None,
-        "cancel_requested": view["cancel_requested"],
-        "wait_reason": view["wait_reason"] if open_job else None,
-        "wait_until": math.ceil(view["not_before"]) if scheduled else None,
-        "provider": view["provider"],
-        "model": view["model"],
-        "cost_usd": view["spent_usd"],
-        "attempt_count": view["attempts"],
-        "error": error_of(view)[1] if view["state"] in TERMINAL_STATES - {JobState.SUCCEEDED} else None,
-        "links": {"self": f"{root}/v1/jobs/{view['id']}", "result": f"{root}/v1/jobs/{view['id']}/result"},
-    }
-    if "calls" in view:
-        shown["attempts"] = [attempt_as_shown(call) for call in view["calls"]]
-    return shown
-
-
-def error_of(view: View) -> tuple[int, dict[str, Any]]:
-    """The status and OpenAI's error for a job that ended without success; the provider's own words are kept."""
-    state = JobState(view["state"])
-    if state in WITHOUT_RESULT:
-        code, message = WITHOUT_RESULT[state]
-        return NO_RESULT_STATUS, _error(NO_RESULT_STATUS, message, code=code)
-    status = view["status_code"]
-    if status is None or not 400 <= status <= 599:
-        own = _object(orjson.loads(view["error"]) if view["error"] else {})
-        return 502, _error(502, own.get("message"), code=own.get("code"))
-    given = _provider_error(view["error_body"])
-    return status, _error(status, given.get("message"), given.get("type"), given.get("param"), given.get("code"))
-
-
-def extra_fields_of(view: View) -> dict[str, Any] | None:
-    """Who was tried before a job failed, if the record says so."""
-    body = _parsed(view["error_body"])
-    fields = body.get("extra_fields") if isinstance(body, dict) else None
-    return fields if isinstance(fields, dict) else None
 
 
 def attempt_object(row: View) -> dict[str, Any]:
@@ -147,54 +47,3 @@ def page_of(data: list[dict[str, Any]], limit: int) -> dict[str, Any]:
         "last_id": shown[-1]["id"] if shown else None,
         "has_more": len(data) > limit,
     }
-
-
-def _seconds(time: float | None) -> int | None:
-    return None if time is None else int(time)
-
-
-def _error(
-    status: int, message: object, kind: object = None, param: object = None, code: object = None
-) -> dict[str, Any]:
-    usual = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {
-        "message": _words(message) or UNEXPLAINED,
-        "type": _words(kind) or usual,
-        "param": _words(param),
-        "code": _words(code),
-    }
-
-
-def _words(value: object) -> str | None:
-    """What a provider put there, as text."""
-    if value is None or isinstance(value, str):
-        return value and value[:MOST_MESSAGE_CHARS]
-    if isinstance(value, bool | int | float):
-        return str(value)
-    return orjson.dumps(value).decode()[:MOST_MESSAGE_CHARS]
-
-
-def _provider_error(text: str | None) -> dict[str, Any]:
-    """The error in a provider's body, whatever its shape."""
-    body = _parsed(text)
-    if isinstance(body, list) and body:
-        body = body[0]
-    if not isinstance(body, dict):
-        return {"message": body}
-    error = body.get("error")
-    if isinstance(error, dict):
-        return error
-    return {"message": error, "code": body.get("code")} if error else body
-
-
-def _parsed(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {"message": value}

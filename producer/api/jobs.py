@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from models.job_objects import error_of, extra_fields_of, has_ended, job_object, retry_after_s
 from models.state import JobState, Priority
 from models.store.jobs import JobFilter
 from models.wire import ErrorBody, RequestError
@@ -15,7 +16,7 @@ from producer.api.auth import Caller, Reader, Submitter
 from producer.api.bodies import documented, read_json
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
-from producer.api.job_objects import error_of, extra_fields_of, has_ended, job_object, page_of, retry_after_s, root_of
+from producer.api.job_objects import page_of, root_of
 from producer.api.job_requests import MOST_JOBS, JobRequest, JobsRequest
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
