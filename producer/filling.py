@@ -34,6 +34,8 @@ AT_ONCE = 3
 
 READING_FAILED = "input_file_unreadable"
 
+TOO_LATE = LineError(code="batch_expired", message="The input file could not be read before the batch's deadline.")
+
 Read = Callable[[str], AsyncIterator[bytes]]
 
 
@@ -81,7 +83,15 @@ class Filler:
             return True
         return await self._store.clear_never_opened() is not None
 
+    async def release(self) -> None:
+        """What is half done is another's at once, not when the lease ends."""
+        with contextlib.suppress(StoreError):
+            await self._store.release_filling(self._name)
+
     async def _fill(self, batch: ToFill) -> None:
+        if await self._store.now() >= batch.expires_at:
+            await self._store.fail_filling(batch.id, self._name, [TOO_LATE.model_dump()])
+            return
         reader = BatchReader(
             self._settings,
             cast(Endpoint, batch.endpoint),
@@ -151,3 +161,5 @@ async def filling(settings: Settings, store: Store, read: Read, name: str) -> As
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for filler in fillers:
+            await filler.release()

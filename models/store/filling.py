@@ -20,7 +20,6 @@ from models.store.errors import StoreConflict
 from models.store.intake import INSERT_BATCH, Intake, batch_row
 from models.store.pruning import Pruning
 from models.store.sql import NOW, QUEUED, batch, file, idempotency, job, lane
-from models.store.tallies import Tallies
 
 VALIDATING = batch.c.state == str(BatchState.VALIDATING)
 HAS_FILE = batch.c.input_file_id.is_not(None)
@@ -73,6 +72,9 @@ _mine = and_(batch.c.id == bindparam("batch_id"), VALIDATING, batch.c.filled_by 
 
 RENEW_FILLING = update(batch).where(_mine).values(fill_until=NOW + bindparam("lease_s")).returning(batch.c.expires_at)
 """A filler goes on, unless the batch was cancelled or is another's."""
+
+RELEASE_FILLING = update(batch).where(VALIDATING, batch.c.filled_by == bindparam("filler")).values(fill_until=0.0)
+"""A filler that stops leaves its batch to others at once."""
 
 WRITTEN_LINES = select(func.coalesce(func.max(job.c.line), 0)).where(job.c.batch_id == bindparam("batch_id"))
 """Up to which line a batch is filled: slices are written whole and in order."""
@@ -162,7 +164,7 @@ class Filling(Intake, Pruning):
             found: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
             return found
 
-    async def accept_batch(self, new: NewBatch, lines: int, writer: str, named: NamedRequest | None = None) -> str:
+    async def accept_batch(self, new: NewBatch, named: NamedRequest | None = None) -> str:
         """Accept a batch that is filled later; returns its id, or that of the batch which a request of the same name
         made meanwhile. Raises OtherRequest."""
         async with self._db.write() as connection:
@@ -170,10 +172,7 @@ class Filling(Intake, Pruning):
                 row = {"tenant": new.tenant, "key": named.key, "body_hash": named.body_hash, "object_id": new.id}
                 if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
                     return await self._named_before(connection, new.tenant, named) or new.id
-            accepted = await connection.execute(INSERT_BATCH.returning(batch.c.created_at), batch_row(new))
-            tallies = Tallies(writer)
-            tallies.accepted(new.tenant, lines, accepted.scalar_one())
-            await tallies.write(connection)
+            await connection.execute(INSERT_BATCH, batch_row(new))
         return new.id
 
     async def claim_filling(self, filler: str, lease_s: float) -> ToFill | None:
@@ -197,6 +196,11 @@ class Filling(Intake, Pruning):
             if jobs:
                 await self._insert(connection, batch_id, jobs, expires_at)
         return True
+
+    async def release_filling(self, filler: str) -> None:
+        """Leave what this filler holds to others."""
+        async with self._db.write() as connection:
+            await connection.execute(RELEASE_FILLING, {"filler": filler})
 
     async def open_filled(self, batch_id: str, filler: str, total: int) -> bool:
         """Accept all rows of a batch. False: it was cancelled or is another filler's."""

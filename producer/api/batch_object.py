@@ -1,13 +1,128 @@
 """A batch as the OpenAI API shows it, with what only we know under `understudy`."""
 
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from models.records import BatchView, DeploymentTally
 from models.state import TERMINAL_STATES, BatchState, JobState
+from models.wire import LineError
 from producer.show import eta_s
 
 STATUS = {BatchState.EXPIRING: "finalizing"}
 """OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
+
+
+class Documented(BaseModel):
+    """For the OpenAPI document; what is answered is not validated again."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class BatchErrors(Documented):
+    object: Literal["list"]
+    data: list[LineError]
+
+
+class RequestCounts(Documented):
+    total: int
+    """0 until the whole file was read."""
+    completed: int
+    failed: int
+    """All that ended without an answer, cancelled and expired lines included."""
+
+
+class InputDetails(Documented):
+    cached_tokens: int
+
+
+class OutputDetails(Documented):
+    reasoning_tokens: int
+
+
+class BatchUsage(Documented):
+    """Over all provider calls of the batch. Details are not summed up: they are 0 here, each line has its own."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class DeploymentShare(Documented):
+    provider: str
+    model: str
+    answered: int
+    fallbacks: int
+    failures: dict[str, int]
+    """Calls by failure class."""
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class Wait(Documented):
+    reason: str
+    count: int
+
+
+class Ours(Documented):
+    """What OpenAI's object has no word for."""
+
+    cost_usd: float
+    by_provider: list[DeploymentShare]
+    rate: float
+    """Lines per second, over the last minute."""
+    eta: float | None
+    """Seconds until the end at that rate."""
+    waits: list[Wait]
+    counts: dict[str, int]
+    """Lines by state."""
+    fallbacks: int
+    priority: str
+    paused: str | None
+    retry_of: str | None
+    webhook_url: str | None
+
+
+class BatchObject(Documented):
+    """OpenAI's batch. Times are unix seconds."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    model: str | None
+    errors: BatchErrors | None
+    input_file_id: str | None
+    completion_window: str
+    status: Literal[
+        "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+    ]
+    output_file_id: str | None
+    """None when no line was answered, before the end, and once it was deleted."""
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    usage: BatchUsage
+    metadata: dict[str, str] | None
+    understudy: Ours
+
+
+class BatchList(Documented):
+    object: Literal["list"]
+    data: list[BatchObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 def batch_object(view: BatchView) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from models.ids import new_id
 from models.records import BatchView, NewBatch
 from models.state import BatchState
 from models.store.filling import NamedRequest, OtherRequest
-from producer.api.admission import admit
+from producer.api.admission import admit, give_back
 from producer.api.auth import Caller, Reader, Submitter
-from producer.api.batch_object import batch_object
+from producer.api.batch_object import BatchList, BatchObject, batch_object
 from producer.api.batch_request import BatchRequest, canonical, parse_request
 from producer.api.bodies import documented, read_json
 from producer.api.context import Api, Context
@@ -27,14 +27,17 @@ LINE_PREFIX: Final = "batch_req_"
 MAX_KEY_CHARS: Final = 255
 CANCELLED = frozenset({BatchState.CANCELLING, BatchState.CANCELLED})
 
+ID_CHARS: Final = r"^[A-Za-z0-9_-]*$"
+
 Limit = Annotated[int, Query(ge=1, le=100, description="How many, newest first.")]
-After = Annotated[str, Query(max_length=200, description="The id of the last one already seen.")]
+After = Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The id of the last one already seen.")]
 
 
 @router.post(
     "",
     summary="Create a batch",
     openapi_extra=documented(BatchRequest),
+    response_model=BatchObject,
     responses=refusals(400, 401, 403, 404, 413, 415, 422, 429, 503),
 )
 async def create(
@@ -62,7 +65,7 @@ async def create(
     return _answer(batch_object(await _own(api, caller, batch_id)))
 
 
-@router.get("", summary="List batches", responses=refusals(400, 401, 403, 503))
+@router.get("", summary="List batches", response_model=BatchList, responses=refusals(400, 401, 403, 503))
 async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
     views = await api.store.list_batches(caller.tenant, limit + 1, after)
     data = [batch_object(view) for view in views[:limit]]
@@ -77,12 +80,17 @@ async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = ""
     )
 
 
-@router.get("/{batch_id}", summary="A batch", responses=refusals(400, 401, 403, 404, 503))
+@router.get("/{batch_id}", summary="A batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503))
 async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
     return _answer(batch_object(await _own(api, caller, batch_id)))
 
 
-@router.post("/{batch_id}/cancel", summary="Cancel a batch", responses=refusals(400, 401, 403, 404, 503))
+@router.post(
+    "/{batch_id}/cancel",
+    summary="Cancel a batch",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 503),
+)
 async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Finished lines are kept; calls under way are stopped. Cancelled again, it is answered as it stands."""
     await _own(api, caller, batch_id)
@@ -95,7 +103,9 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     return _answer(batch_object(view))
 
 
-@router.post("/{batch_id}/pause", summary="Hold a batch", responses=refusals(400, 401, 403, 404, 503))
+@router.post(
+    "/{batch_id}/pause", summary="Hold a batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503)
+)
 async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     """No other line of it starts; calls under way go on."""
     view = await _own(api, caller, batch_id)
@@ -104,7 +114,12 @@ async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     return _answer(batch_object(await _own(api, caller, batch_id)))
 
 
-@router.post("/{batch_id}/resume", summary="Let a held batch go on", responses=refusals(400, 401, 403, 404, 503))
+@router.post(
+    "/{batch_id}/resume",
+    summary="Let a held batch go on",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 503),
+)
 async def resume(api: Api, caller: Submitter, batch_id: str) -> Response:
     view = await _own(api, caller, batch_id)
     if not await api.store.resume_batch(batch_id):
@@ -123,7 +138,7 @@ async def results(
     caller: Reader,
     batch_id: str,
     limit: Annotated[int, Query(ge=1, le=10_000, description="How many lines at most.")] = 1_000,
-    after: Annotated[str, Query(max_length=200, description="The `id` of the last line already read.")] = "",
+    after: Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The `id` of the last line read.")] = "",
 ) -> Response:
     """Lines as in the output and error files, also while others still run, in the order of the input.
 
@@ -139,9 +154,13 @@ async def results(
 
 async def _accept(api: Context, caller: Caller, asked: BatchRequest, digest: str, named: NamedRequest | None) -> str:
     lines = await _lines_of_input(api, caller, asked.input_file_id)
+    batch_id, new = None, await _new_batch(api, caller, asked, digest)
     await admit(api, caller, jobs=lines)
-    new = await _new_batch(api, caller, asked, digest)
-    batch_id = await api.store.accept_batch(new, lines, api.writer, named)
+    try:
+        batch_id = await api.store.accept_batch(new, named)
+    finally:
+        if batch_id != new.id:
+            give_back(api, caller, lines)
     api.fill_soon()
     return batch_id
 

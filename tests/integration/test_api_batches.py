@@ -18,6 +18,7 @@ from models.settings import Settings
 from models.state import JobState
 from models.store import Store
 from producer.api.app import create_app
+from producer.api.batch_object import BatchObject
 from producer.api.batches import NEXT_AFTER
 from producer.api.blobs import Blobs
 from producer.api.context import Context
@@ -206,6 +207,31 @@ async def test_a_bad_file_fails_the_batch_with_errors_by_line_and_leaves_no_rows
     assert not await api.filler.step()
 
 
+async def test_a_batch_that_fails_is_told_to_its_webhook(api: Api) -> None:
+    batch_id = await api.created(b"{", webhook_url="https://example.com/hook")
+    await api.fill()
+    told = await api.store.deliveries("default", object_id=batch_id)
+    assert [(each["event"], each["url"]) for each in told] == [("batch.failed", "https://example.com/hook")]
+
+
+async def test_a_batch_that_cannot_be_read_before_its_deadline_fails(api: Api) -> None:
+    batch_id = new_id("batch")
+    file_id = await api.upload(line(1))
+    await api.store.create_batch(NewBatch(batch_id, expires_at=1.0, input_file_id=file_id))
+    await api.fill()
+    batch = await api.batch(batch_id)
+    assert [error["code"] for error in batch["errors"]["data"]] == ["batch_expired"]
+
+
+async def test_a_filler_that_stops_leaves_its_batch_to_others_at_once(api: Api) -> None:
+    batch_id = await api.created(line(1))
+    assert await api.store.claim_filling("filler", 15.0)
+    assert await api.store.claim_filling("other", 15.0) is None
+    await api.filler.release()
+    taken = await api.store.claim_filling("other", 15.0)
+    assert taken is not None and taken.id == batch_id
+
+
 async def test_an_empty_file_fails_the_batch(api: Api) -> None:
     batch_id = await api.created(b"\n\n")
     await api.fill()
@@ -351,8 +377,16 @@ async def test_lists_go_newest_first_with_a_cursor(api: Api) -> None:
         if not page["has_more"]:
             break
     assert seen == ids[::-1]
-    for limit in ("0", "101", "x"):
-        assert (await api.http.get("/v1/batches", params={"limit": limit})).status_code == 400
+    for asked in ({"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"after": "a\0b"}):
+        assert (await api.http.get("/v1/batches", params=asked)).status_code == 400
+
+
+async def test_what_is_answered_is_what_the_documentation_says(api: Api) -> None:
+    batch_id = await api.created(lines(range(6)))
+    await api.fill()
+    await end_half(api, batch_id)
+    shown = await api.batch(batch_id)
+    assert BatchObject.model_validate(shown).model_dump() == shown
 
 
 async def test_a_batch_is_held_and_goes_on(api: Api) -> None:
