@@ -5,6 +5,8 @@ import pytest
 from models.api_keys import ALPHABET, Scope, is_right, new_key, parts_of, written
 from producer.api.admission import window_wait_s
 
+RIGHT = f"us_{'0' * 12}_{'0' * 40}"
+
 
 @pytest.mark.parametrize("second", [0.0, 17.5, 59.9])
 @pytest.mark.parametrize(
@@ -38,9 +40,12 @@ def test_without_a_record_no_secret_is_right() -> None:
     assert not is_right(new_key().text, None)
 
 
-@pytest.mark.parametrize("text", ["", "us_", "us__", "sk-abc", "us_ab_cd", new_key().text + "\n", " " + new_key().text])
+@pytest.mark.parametrize(
+    "text", ["", "us_", "us__", "sk-abc", "us_ab_cd", RIGHT + "\n", " " + RIGHT, RIGHT.replace("0", "o")]
+)
 def test_what_is_not_shaped_like_a_key_is_none(text: str) -> None:
     assert parts_of(text) is None
+    assert parts_of(RIGHT) is not None
 
 
 def test_scopes_are_written_once_each_and_in_order() -> None:
