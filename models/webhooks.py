@@ -10,7 +10,6 @@ import hmac
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
@@ -112,10 +111,8 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What the ledger knows for a delivery: what it is about, and what it is signed with."""
+class Signing:
+    """What a delivery is signed with, or why its receiver is not told any more."""
 
-    job: Mapping[str, Any] | None  # None for a batch's event, and when the job was deleted
-    result: Mapping[str, Any] | None
     secrets: tuple[str, ...]
-    refused: str | None = None  # why its receiver is not told any more
+    refused: str | None = None

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from random import Random
+from typing import Any
 
 from models.settings import Settings
 from models.store import Store, StoreBusy, StoreUnavailable
 from models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
 from worker.coalesce import Coalescer
 from worker.ending import end
-from worker.webhook_body import event_body
+from worker.webhook_body import event_body, job_data
 from worker.webhook_sender import DEADLINE_S, Answer, Sender
 
 log = logging.getLogger(__name__)
@@ -109,15 +110,23 @@ class Deliverer:
         await self._ended.add(tried)
 
     async def _send(self, delivery: Delivery, now: float) -> Answer:
-        material = await self._store.delivery_material(delivery)
-        if material.refused is not None:
-            return Answer(error=material.refused, given_up=True)
-        if delivery.event.startswith("job.") and material.job is None:
+        signing = await self._store.signing(delivery)
+        if signing.refused is not None:
+            return Answer(error=signing.refused, given_up=True)
+        data = await self._data(delivery)
+        if data is None:
             return Answer(error="the job was deleted", given_up=True)
-        body = event_body(delivery, material, self._public_url)
-        return await self._sender.post(
-            delivery.url, signed_headers(material.secrets, delivery.id, int(now), body), body
-        )
+        body = event_body(delivery, data)
+        return await self._sender.post(delivery.url, signed_headers(signing.secrets, delivery.id, int(now), body), body)
+
+    async def _data(self, delivery: Delivery) -> dict[str, Any] | None:
+        if delivery.event.startswith("batch."):
+            return {"id": delivery.object_id}
+        view = await self._store.seen_job(delivery.tenant, delivery.object_id)
+        if view is None:
+            return None
+        chain = await self._store.get_chain(view["chain_id"])
+        return job_data(view, chain, await self._store.answer(delivery.object_id), self._public_url)
 
     def _judged(self, delivery: Delivery, answer: Answer, began: float, took_ms: int) -> Tried:
         state, delay_s = verdict(delivery.tries, answer, began, self._rng)

@@ -8,10 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.ids import new_id
 from models.store.access import record_act
-from models.store.history import JOB, RESULT_OF_JOB
 from models.store.ledger import Ledger
 from models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret
-from models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Material, Tried, new_secret
+from models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Signing, Tried, new_secret
 
 RECEIVERS_AT_ONCE = 100
 SLICE = 2_000
@@ -168,23 +167,17 @@ class Deliveries(Ledger):
                     written.add(each.delivery.id)
         return written
 
-    async def delivery_material(self, of: Delivery) -> Material:
-        """What a delivery's body is made from, and signed with. Its owner's first secret is made when it is needed."""
-        job: Mapping[Any, Any] | None = None
-        result: Mapping[Any, Any] | None = None
+    async def signing(self, of: Delivery) -> Signing:
+        """What a delivery is signed with. Its owner's first secret is made when it is needed."""
         refused = None
         async with self._db.read() as connection:
             if of.endpoint_id is not None:
                 row = (await connection.execute(ENDPOINT_DISABLED, {"endpoint_id": of.endpoint_id})).first()
                 refused = "the endpoint was removed" if row is None else row.disabled
-            if of.event.startswith("job."):
-                key = {"job_id": of.object_id}
-                job = (await connection.execute(JOB, key)).mappings().first()
-                result = (await connection.execute(RESULT_OF_JOB, key)).mappings().first()
             secrets = (await connection.execute(SECRETS_IN_FORCE, {"owner": of.owner})).scalars().all()
-        return Material(
-            job and dict(job), result and dict(result), tuple(secrets or await self.signing_secrets(of.owner)), refused
-        )
+        if refused is None and not secrets:
+            secrets = await self.signing_secrets(of.owner)
+        return Signing(tuple(secrets), refused)
 
     async def signing_secrets(self, owner: str) -> list[str]:
         """What an owner's webhooks are signed with now, the current secret first; made when there is none."""

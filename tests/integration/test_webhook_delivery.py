@@ -349,3 +349,15 @@ async def _until_got(there: Receiver, deadline_s: float = 5) -> None:
     while not there.got:
         assert time.monotonic() - began < deadline_s
         await asyncio.sleep(0.01)
+
+
+async def test_a_failed_jobs_webhook_says_why(store: Store, sender: Sender) -> None:
+    async with receiver() as there:
+        (job_id,) = await singles(store, 1, callback_url=there.url)
+        worker = await new_worker(store)
+        await store.settle(worker, [failed(job) for job in await store.start(worker, [job_id])])
+        await deliver(deliverer(store, sender))
+        (got,) = there.got
+    data = got.event["data"]
+    assert got.event["type"] == "job.failed" and data["state"] == "failed"
+    assert data["result"] is None and data["error"]["message"] == "no" and data["error"]["code"] == "bad_request"
