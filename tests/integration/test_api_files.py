@@ -22,7 +22,7 @@ from models.store.sql import file, job_input, result
 from producer.api import auth
 from producer.api.app import create_app
 from producer.api.auth import Caller, Scope
-from producer.api.blobs import Blobs, open_blobs
+from producer.api.blobs import Blobs, StorageDown, open_blobs
 from producer.api.context import Context
 from producer.api.sweeping import sweep_once, sweeping
 from producer.output import output_line
@@ -420,3 +420,30 @@ async def test_an_object_store_serves_as_well(http: httpx.AsyncClient, context: 
     await sweep_once(context)
     assert await rows_of(context.store) == 0
     assert isinstance(context.blobs, Blobs)
+
+
+async def test_a_removal_that_broke_off_is_taken_up_again(
+    sdk: openai.AsyncOpenAI, context: Context, folder: Path
+) -> None:
+    made = await sdk.files.create(file=("a", LINES), purpose="batch")
+    await sdk.files.delete(made.id)
+    kept, context.blobs = context.blobs, open_blobs(Settings(data=folder / "elsewhere"))
+    (folder / "elsewhere" / "files").rmdir()
+    (folder / "elsewhere" / "files").write_text("in the way")
+    with pytest.raises(StorageDown):
+        await sweep_once(context)
+    assert await rows_of(context.store) == 1
+    context.blobs = kept
+    assert await sweep_once(context) == 1
+    assert not (folder / made.id).exists()
+
+
+async def test_several_processes_may_remove_the_same_files(sdk: openai.AsyncOpenAI, context: Context) -> None:
+    batch_id, _ = await ended_batch(context.store, good=5, bad=5)
+    for part_name in ("output", "error"):
+        await sdk.files.delete(f"file_{batch_id}_{part_name}")
+    for _ in range(4):
+        made = await sdk.files.create(file=("a", LINES), purpose="batch")
+        await sdk.files.delete(made.id)
+    await asyncio.gather(*(sweep_once(context) for _ in range(3)))
+    assert await rows_of(context.store) == 0
