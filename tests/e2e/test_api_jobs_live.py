@@ -1,0 +1,73 @@
+"""Single jobs over HTTP, with real processes: polled, stopped in flight, kept through a kill."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from stage_hands import Mock, Scene, alone_and_on_servers, until
+
+pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+
+QUICK = "[answers]\nlatency_s = 0.05\n"
+HANGS = "[answers]\nlatency_s = 60\n"
+JOB: dict[str, Any] = {"model": "alpha/m", "messages": [{"role": "user", "content": "Say hello."}]}
+ENDED_S = 30
+
+
+def polled(http: httpx.Client, answer: httpx.Response) -> httpx.Response:
+    """What Power Automate does: 202 means come again to `Location`; everything else is the end."""
+    deadline = time.monotonic() + ENDED_S
+    while answer.status_code == 202 and time.monotonic() < deadline:
+        assert 0 < int(answer.headers["retry-after"]) <= 60
+        answer = http.get(answer.headers["location"])
+    return answer
+
+
+@alone_and_on_servers
+def test_a_job_is_polled_until_it_is_answered(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    scene.configure(providers(QUICK))
+    _, url = scene.serve()
+    with httpx.Client(base_url=url) as http:
+        answer = polled(http, http.post("/v1/jobs", json=JOB))
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["message"]["content"]
+        assert answer.json()["extra_fields"]["provider"] == "alpha"
+        (call,) = http.get("/v1/attempts").json()["data"]
+        assert call["failure"] is None and call["provider"] == "alpha" and call["key"] == "main"
+        (job,) = http.get("/v1/jobs", params={"state": "succeeded", "provider": "alpha"}).json()["data"]
+        assert job["id"] == call["job_id"] == answer.json()["extra_fields"].get("job_id", job["id"])
+
+
+@alone_and_on_servers
+def test_a_job_is_cancelled_while_its_call_is_in_flight(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    mock = providers(HANGS)
+    scene.configure(mock)
+    _, url = scene.serve()
+    with httpx.Client(base_url=url) as http:
+        job = http.post("/v1/jobs", json=JOB).json()
+        until(lambda: mock.in_flight() == 1, "the call is in flight")
+        assert http.delete(f"/v1/jobs/{job['id']}").json()["cancel_requested"]
+        until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled", "it is cancelled", 10)
+        until(lambda: mock.in_flight() == 0, "the call was broken off", 10)
+        assert polled(http, http.get(f"/v1/jobs/{job['id']}/result")).status_code == 409
+
+
+@alone_and_on_servers
+def test_what_was_accepted_is_answered_after_a_kill(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    scene.configure(providers(QUICK))
+    server, url = scene.serve()
+    accepted = []
+    with httpx.Client(base_url=url) as http:
+        for number in range(30):
+            answer = http.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": f"job {number}"})
+            accepted.append((f"job {number}", answer.json()["id"]))
+    server.kill_all()
+    _, url = scene.serve()
+    with httpx.Client(base_url=url) as http:
+        for key, job_id in accepted:
+            again = http.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": key})
+            assert (again.status_code, again.json()["id"]) == (202, job_id)
+            assert polled(http, again).status_code == 200
+        assert len(http.get("/v1/jobs", params={"limit": 100}).json()["data"]) == 30
