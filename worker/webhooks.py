@@ -12,17 +12,17 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any
 
+from models.ending import end
 from models.settings import Settings
 from models.store import Store, StoreBusy, StoreUnavailable
 from models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
 from worker.coalesce import Coalescer
-from worker.ending import end
 from worker.webhook_body import event_body, job_data
 from worker.webhook_sender import DEADLINE_S, Answer, Sender
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 64
+IN_FLIGHT = 200
 """Tries under way in one worker, over all receivers."""
 
 LEASE_S = 2 * DEADLINE_S
