@@ -176,6 +176,8 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
     if not has_ended(view):
         await api.store.cancel_job(job_id)
         view = await _own(api, caller, job_id)
+    if has_ended(view):
+        api.waiters.tell([job_id])
     return await _job_answer(request, api, view, {}, 200)
 
 
@@ -217,7 +219,8 @@ async def _held(
     view = await _own(api, caller, job_id, gone)
     if wait_s is None:
         return view, {}
-    if not has_ended(view) and wait_s and await api.waiters.ended(job_id, wait_s):
+    if wait_s and not has_ended(view):
+        await api.waiters.ended(job_id, wait_s)
         view = await _own(api, caller, job_id, gone)
     return view, {"Preference-Applied": f"wait={wait_s}"}
 

@@ -450,3 +450,59 @@ async def test_tenants_see_only_their_own(api: Served, store: Store) -> None:
             assert len((await http.get(path, headers=mine)).json()["data"]) == 1
         other = await http.post("/v1/jobs", json=JOB, headers={**theirs, **named})
         assert other.status_code == 202 and other.json()["id"] != job_id, "names belong to tenants"
+
+
+async def test_an_answer_is_held_until_the_job_has_ended(http: httpx.AsyncClient, store: Store) -> None:
+    job_id = await submitted(http)
+    began = time.monotonic()
+    held = [
+        asyncio.create_task(http.get(f"/v1/jobs/{job_id}", params={"wait": 30})),
+        asyncio.create_task(http.get(f"/v1/jobs/{job_id}/result", headers={"Prefer": "respond-async, wait=30"})),
+    ]
+    done, _ = await asyncio.wait(held, timeout=0.2)
+    assert not done
+    await run_all(store, await new_worker(store), [job_id])
+    job, result = await asyncio.gather(*held)
+    assert time.monotonic() - began < 10
+    assert (job.status_code, job.json()["state"]) == (200, "succeeded")
+    assert (result.status_code, result.json()) == (200, {"answer": "yes"})
+    assert job.headers["preference-applied"] == result.headers["preference-applied"] == "wait=30"
+
+
+async def test_a_cancelled_job_is_waited_for_no_longer(http: httpx.AsyncClient) -> None:
+    job_id = await submitted(http)
+    held = asyncio.create_task(http.get(f"/v1/jobs/{job_id}/result", params={"wait": 30}))
+    await asyncio.wait([held], timeout=0.1)
+    await http.delete(f"/v1/jobs/{job_id}")
+    response = await asyncio.wait_for(held, 10)
+    assert response.status_code == 409 and response.headers["preference-applied"] == "wait=30"
+
+
+async def test_a_wait_that_is_over_answers_as_if_nobody_had_waited(http: httpx.AsyncClient) -> None:
+    response = await http.post("/v1/jobs", params={"wait": 1}, json=JOB)
+    assert response.status_code == 202 and response.headers["preference-applied"] == "wait=1"
+    result = await http.get(f"/v1/jobs/{response.json()['id']}/result", headers={"Prefer": "wait=1"})
+    assert result.status_code == 202 and result.headers["location"]
+
+
+async def test_a_held_submission_answers_with_the_ended_job(http: httpx.AsyncClient, store: Store) -> None:
+    held = asyncio.create_task(http.post("/v1/jobs", params={"wait": 30}, json=JOB))
+    while not (ids := [job["id"] for job in (await http.get("/v1/jobs")).json()["data"]]):
+        assert not held.done()
+    await run_all(store, await new_worker(store), ids)
+    response = await asyncio.wait_for(held, 10)
+    assert (response.status_code, response.json()["id"], response.json()["state"]) == (200, ids[0], "succeeded")
+
+
+@pytest.mark.parametrize("wait", ["61", "-1", "x", "1.5"])
+async def test_a_wait_that_is_too_long_is_refused_as_a_parameter(http: httpx.AsyncClient, wait: str) -> None:
+    job_id = await submitted(http)
+    response = await http.get(f"/v1/jobs/{job_id}", params={"wait": wait})
+    assert response.status_code == 400 and response.json()["error"]["param"] == "wait"
+
+
+@pytest.mark.parametrize("prefer", ["wait=x", "wait", "return=minimal", "swait=9"])
+async def test_preferences_that_are_not_understood_are_passed_over(http: httpx.AsyncClient, prefer: str) -> None:
+    job_id = await submitted(http)
+    response = await http.get(f"/v1/jobs/{job_id}", headers={"Prefer": prefer})
+    assert response.status_code == 200 and "preference-applied" not in response.headers
