@@ -17,6 +17,9 @@ QUEUES: tuple[str, ...] = tuple(priority.queue for priority in Priority)
 JOB_FUNCTION = "worker.ticket.run_ticket"
 """The only function that a ticket may name."""
 
+ENDED = "understudy:ended"
+"""The channel on which ids of single jobs and batches that have just ended are published, separated by spaces."""
+
 PLANNER = "understudy:planner"
 EPOCH = "understudy:epoch"
 

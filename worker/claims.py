@@ -50,7 +50,15 @@ WAITS_ITS_TURN = "one after the other: its workers died"
 class ClaimLoop:
     """Keeps up to `concurrency` jobs in flight until told to stop."""
 
-    def __init__(self, worker_id: str, bridge: Bridge, store: Store, tools: Tools, concurrency: int) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        bridge: Bridge,
+        store: Store,
+        tools: Tools,
+        concurrency: int,
+        tell: Callable[[Sequence[str]], None] = lambda _ids: None,
+    ) -> None:
         self.worker_id = worker_id
         self.bridge = bridge
         self.store = store
@@ -64,7 +72,7 @@ class ClaimLoop:
         self._suspect_aboard = False
         self._aboard: set[str] = set()
         self._doubtful: set[str] = set()
-        self._settler = Settler(worker_id, store)
+        self._settler = Settler(worker_id, store, tell)
         self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
 
     async def run(self, stopping: asyncio.Event, refill: Callable[[], Awaitable[int]] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Self
 
 from redis.asyncio import Redis
 
-from worker.ending import end
+from models.ending import end
 
 LISTEN_S = 3
 """How long one blocking command waits. Must stay under the socket timeout of the connection."""

@@ -19,12 +19,12 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.retry import Retry
 
+from models.ending import end
 from models.ids import new_id
 from models.keys import QUEUES
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreBusy, StoreUnavailable, open_store
 from worker.claims import ClaimLoop
-from worker.ending import end
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
 from worker.rq_worker import RECONNECT, RegisteredWorker
@@ -62,7 +62,7 @@ class Shift:
         self._hurry = asyncio.Event()
         worker = box.settings.worker
         self._grace_s, self._lease_s, self._concurrency = worker.grace_s, worker.lease_s, worker.max_concurrency
-        self._claims = ClaimLoop(worker_id, bridge, box.store, box.tools, self._concurrency)
+        self._claims = ClaimLoop(worker_id, bridge, box.store, box.tools, self._concurrency, box.announcer.tell)
         self._upkeep = Upkeep(worker_id, box, bridge, self._claims)
 
     async def work(self, *, burst: bool) -> int:

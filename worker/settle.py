@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from models.records import Settled
+from models.records import SINGLE, Settled
+from models.state import JobState
 from models.store import Store, StoreBusy, StoreUnavailable
 from worker import outcome
 from worker.coalesce import Coalescer
@@ -19,11 +20,12 @@ OUTAGE_PAUSE_S = 1.0
 
 
 class Settler:
-    """Commits the outcomes of one worker."""
+    """Commits the outcomes of one worker. `tell` is given the ids of the single jobs that ended, after the commit."""
 
-    def __init__(self, worker_id: str, store: Store) -> None:
+    def __init__(self, worker_id: str, store: Store, tell: Callable[[Sequence[str]], None] = lambda _ids: None) -> None:
         self._worker_id = worker_id
         self._store = store
+        self._tell = tell
         self._gathered: Coalescer[Settled, None] = Coalescer(self._handle, max_items=TOGETHER, max_delay_s=GATHER_S)
 
     async def add(self, settled: Settled) -> None:
@@ -41,7 +43,8 @@ class Settler:
     async def _commit(self, outcomes: Sequence[Settled]) -> None:
         while True:
             try:
-                await self._store.settle(self._worker_id, outcomes)
+                written = await self._store.settle(self._worker_id, outcomes)
+                self._tell([each.job_id for each in outcomes if each.job_id in written and _is_waited_for(each)])
                 return
             except (StoreBusy, StoreUnavailable) as error:
                 log.warning("The ledger did not take %d outcomes, they are held: %s", len(outcomes), error)
@@ -59,3 +62,7 @@ class Settler:
         else:
             log.error("The ledger cannot hold what came of job %s: %s", outcomes[0].job_id, type(defect).__name__)
             await self._commit([outcome.unwritable(outcomes[0])])
+
+
+def _is_waited_for(settled: Settled) -> bool:
+    return settled.batch_id == SINGLE and settled.state is not JobState.QUEUED

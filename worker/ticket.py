@@ -49,7 +49,7 @@ async def run_ticket(job_id: str) -> None:
 
 async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
     """Start, run and settle; when the job is put back, wait until it is due and start it again."""
-    settler = Settler(worker_id, box.store)
+    settler = Settler(worker_id, box.store, box.announcer.tell)
     while started := await _start_when_due(box, worker_id, job_id):
         run = JobRun(started, await box.store.get_chain(started.chain_id), box.tools)
         settled = await run.run()

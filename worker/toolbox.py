@@ -14,6 +14,7 @@ from models.secrets import Secrets
 from models.settings import Settings
 from models.store import Store, open_store
 from models.tables import Worker
+from worker.announce import Announcer
 from worker.fleet import Fleet
 from worker.limits import Limiter
 from worker.providers.client import ProviderClient
@@ -30,6 +31,7 @@ class Toolbox:
     store: Store
     tools: Tools
     deliverer: Deliverer
+    announcer: Announcer
 
 
 def worker_row(worker_id: str, concurrency: int) -> Worker:
@@ -65,4 +67,9 @@ async def open_toolbox(
         await fleet.share(store)
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
         tools = Tools(fleet, limiter, client, Pricing(settings), clock, rng)
-        yield Toolbox(settings, redis, store, tools, Deliverer(worker_id, store, settings, sender, clock, rng))
+        deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
+        announcer = Announcer(redis)
+        try:
+            yield Toolbox(settings, redis, store, tools, deliverer, announcer)
+        finally:
+            await announcer.close()

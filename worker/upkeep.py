@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from models import keys
+from models.ending import is_being_ended
 from models.store import StoreUnavailable
 from worker.claims import OUTAGES, ClaimLoop
-from worker.ending import is_being_ended
 from worker.planner import Planner
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
@@ -56,6 +56,7 @@ class Upkeep:
         self._fleet = box.tools.fleet
         self._limiter = box.tools.limiter
         self._deliverer = box.deliverer
+        self._announcer = box.announcer
         self._lease_s = box.settings.worker.lease_s
         self._bridge = bridge
         self._claims = claims
@@ -114,7 +115,7 @@ class Upkeep:
     async def _close(self) -> None:
         while await self._store.cancel_slice() or await self._store.expire_slice():
             await asyncio.sleep(0)
-        await self._store.close_batches()
+        self._announcer.tell(await self._store.close_batches())
 
     async def _rescue(self) -> None:
         """Not before one whole lease of unbroken contact: after an outage everybody's lease looks old."""

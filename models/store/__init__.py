@@ -13,6 +13,7 @@
 | jobs | single jobs of callers over HTTP, lists of jobs |
 | gauges | what metrics show |
 | announcing, deliveries, webhooks | telling of what ended: the rows, the tries, what administrators see |
+| waiting | which of many have ended |
 | access, usage | keys, tenants and audit; what tenants use |
 
 All methods raise the errors of `models.store.errors`.
@@ -39,6 +40,7 @@ from models.store.pruning import Pruning
 from models.store.rescue import Rescue
 from models.store.upkeep import Upkeep
 from models.store.usage import Usage
+from models.store.waiting import Waiting
 from models.store.webhooks import Webhooks
 
 __all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailable", "open_store"]
@@ -47,7 +49,21 @@ LEDGER_FILE = "ledger.db"
 
 
 class Store(
-    Jobs, Filling, Intake, Planning, Claims, Rescue, Upkeep, Pruning, History, Gauges, Access, Usage, Webhooks, Files
+    Jobs,
+    Filling,
+    Intake,
+    Planning,
+    Claims,
+    Rescue,
+    Upkeep,
+    Pruning,
+    History,
+    Gauges,
+    Access,
+    Usage,
+    Webhooks,
+    Files,
+    Waiting,
 ):
     """The ledger as its users see it."""
 

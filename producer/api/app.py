@@ -48,6 +48,7 @@ async def _opened(settings: Settings, store: Store, redis_url: str, blobs: Blobs
         async with (
             filling(settings, store, blobs.read, context.writer) as context.fill_soon,
             sweeping(context),
+            context.waiters.listening(redis),
         ):
             yield context
 

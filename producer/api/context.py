@@ -18,6 +18,7 @@ from producer.api.blobs import Blobs
 from producer.api.keyring import Keyring
 from producer.api.metrics import Metrics
 from producer.api.rooms import Rooms
+from producer.api.waiters import Waiters
 
 
 @dataclass(slots=True)
@@ -38,9 +39,11 @@ class Context:
     """To be called when a batch was accepted: its lines are read at once, and not at the next look."""
     routers: dict[Endpoint, Router] = field(init=False)
     """By endpoint. They remember the chains that requests name."""
+    waiters: Waiters = field(init=False)
 
     def __post_init__(self) -> None:
         self.routers = {endpoint: Router(self.settings, endpoint=endpoint) for endpoint in ENDPOINTS}
+        self.waiters = Waiters(self.store)
 
 
 def context_of(request: Request) -> Context:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from worker.ending import end, is_being_ended
+from models.ending import end, is_being_ended
 
 
 async def swallows_once(swallowed: asyncio.Event) -> None:
