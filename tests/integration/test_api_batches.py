@@ -190,9 +190,17 @@ async def test_a_file_that_is_not_there_or_too_long_is_refused_at_once(api: Api)
 
 
 async def test_a_bad_file_fails_the_batch_with_errors_by_line_and_leaves_no_rows(api: Api) -> None:
-    count = 2 * SLICE
-    content = lines(range(count)) + b"not json\n" + line(3) + line(count, url="/v1/embeddings")
+    count = 2 * SLICE  # some megabytes, so that the first slices are written before the bad line is read
+    padding = {"model": "lead/large", "messages": [{"role": "user", "content": "x" * 3_000}]}
+    content = (
+        b"".join(line(number, body=padding) for number in range(count))
+        + b"not json\n"
+        + line(3)
+        + line(count, url="/v1/embeddings")
+    )
     batch_id = await api.created(content)
+    assert await api.filler.step()
+    assert await api.jobs(batch_id)
     await api.fill()
     batch = await api.batch(batch_id)
     assert batch["status"] == "failed" and isinstance(batch["failed_at"], int)
@@ -263,6 +271,18 @@ async def test_a_filler_that_died_is_followed_by_another_which_repeats_no_line(a
     assert (batch["status"], batch["request_counts"]["total"]) == ("in_progress", 2 * SLICE + 7)
     views = [await api.store.job_view(job) for job in await api.jobs(batch_id)]
     assert sorted(view["line"] for view in views if view) == list(range(1, 2 * SLICE + 8))
+
+
+async def test_a_filler_that_was_followed_writes_nothing_more(api: Api) -> None:
+    batch_id = await api.created(lines(range(3)))
+    jobs = BatchReader(SETTINGS, CHAT, RouteOptions()).read(lines(range(3)))
+    assert await api.store.claim_filling("late", 0.0)
+    assert await api.store.claim_filling("next", 15.0)
+    assert not await api.store.fill(batch_id, "late", 15.0, jobs)
+    assert not await api.store.open_filled(batch_id, "late", 0)
+    assert not await api.store.fail_filling(batch_id, "late", [])
+    assert await api.store.fill(batch_id, "next", 15.0, jobs)
+    assert await api.store.open_filled(batch_id, "next", 3)
 
 
 async def test_two_fillers_do_not_take_the_same_batch(api: Api) -> None:
