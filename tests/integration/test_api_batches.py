@@ -25,6 +25,7 @@ from producer.api.context import Context
 from producer.batch_lines import BatchReader
 from producer.filling import SLICE, Filler
 
+PIECE_BYTES = 50_000
 SETTINGS = Settings.model_validate(
     {
         "providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}},
@@ -41,7 +42,12 @@ class Api:
         self.context = context
         self.store = context.store
         self.http = http
-        self.filler = Filler(SETTINGS, self.store, context.blobs.read, "filler")
+        self.filler = Filler(SETTINGS, self.store, self.read_in_pieces, "filler")
+
+    async def read_in_pieces(self, file_id: str) -> AsyncIterator[bytes]:
+        async for chunk in self.context.blobs.read(file_id):
+            for start in range(0, len(chunk), PIECE_BYTES):
+                yield chunk[start : start + PIECE_BYTES]
 
     async def upload(self, content: bytes, lines: int | None = None, **words: Any) -> str:
         file_id = new_id("file")
@@ -190,14 +196,9 @@ async def test_a_file_that_is_not_there_or_too_long_is_refused_at_once(api: Api)
 
 
 async def test_a_bad_file_fails_the_batch_with_errors_by_line_and_leaves_no_rows(api: Api) -> None:
-    count = 2 * SLICE  # some megabytes, so that the first slices are written before the bad line is read
-    padding = {"model": "lead/large", "messages": [{"role": "user", "content": "x" * 3_000}]}
-    content = (
-        b"".join(line(number, body=padding) for number in range(count))
-        + b"not json\n"
-        + line(3)
-        + line(count, url="/v1/embeddings")
-    )
+    count = 2 * SLICE  # more than a piece: slices are written before the bad line is read
+    bad = b"not json\n" + line(3) + line(count, url="/v1/embeddings")
+    content = lines(range(count)) + bad
     batch_id = await api.created(content)
     assert await api.filler.step()
     assert await api.jobs(batch_id)
