@@ -71,3 +71,18 @@ def test_what_was_accepted_is_answered_after_a_kill(scene: Scene, providers: Cal
             assert (again.status_code, again.json()["id"]) == (202, job_id)
             assert polled(http, again).status_code == 200
         assert len(http.get("/v1/jobs", params={"limit": 100}).json()["data"]) == 30
+
+
+@alone_and_on_servers
+def test_a_held_submission_is_answered_when_the_provider_has_answered(
+    scene: Scene, providers: Callable[[str], Mock]
+) -> None:
+    scene.configure(providers("[answers]\nlatency_s = 1\n"))
+    _, url = scene.serve()
+    with httpx.Client(base_url=url, timeout=60) as http:
+        began = time.monotonic()
+        answer = http.post("/v1/jobs", json=JOB, headers={"Prefer": "wait=30"})
+        assert time.monotonic() - began < 10
+        assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
+        assert answer.headers["preference-applied"] == "wait=30"
+        assert http.get(answer.json()["links"]["result"]).status_code == 200

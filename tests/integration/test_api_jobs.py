@@ -12,8 +12,10 @@ from api_help import Served, bearer, key_for, served
 from ledger_help import call, failed, new_worker, put_back, run_all, singles, succeeded
 
 from models.api_keys import Scope
+from models.chain import CHAT
 from models.failure import FailureClass
 from models.records import ResultRecord, Settled
+from models.routing import Router
 from models.settings import Settings
 from models.state import JobState
 from models.store import Store, StoreBusy
@@ -189,12 +191,8 @@ async def test_the_same_request_makes_one_job_however_often_it_is_sent(http: htt
 async def test_what_was_accepted_before_is_not_judged_again(http: httpx.AsyncClient, api: Served) -> None:
     headers = {"Idempotency-Key": "one"}
     first = await http.post("/v1/jobs", json={"chain": "careful", **SAY}, headers=headers)
-    api.context.routers["/v1/chat/completions"]._chains.clear()
-    object.__setattr__(api.context.settings, "chains", {})
-    try:
-        again = await http.post("/v1/jobs", json={"chain": "careful", **SAY}, headers=headers)
-    finally:
-        object.__setattr__(api.context.settings, "chains", SETTINGS.chains)
+    api.context.routers = {CHAT: Router(Settings())}
+    again = await http.post("/v1/jobs", json={"chain": "careful", **SAY}, headers=headers)
     assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
 
 
