@@ -184,6 +184,9 @@ class ApiSettings(Section):
     """The longest uploaded file, in bytes."""
     max_batch_lines: int = Field(default=1_000_000, gt=0)
     """The most lines of one batch."""
+    hold_s: float = Field(default=600, gt=0)
+    """The longest that `/v1/chat/completions` holds a connection, in seconds. Then it answers 504 and the job is
+    cancelled."""
     max_queued_jobs: int = Field(default=5_000_000, gt=0)
     """When so many jobs wait, over all tenants, more are refused with 429 until there is room."""
 
