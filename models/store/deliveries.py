@@ -147,7 +147,7 @@ class Deliveries(Ledger):
         claimed: list[Delivery] = []
         async with self._db.write() as connection:
             if self._db.dialect == "postgresql" and not (await connection.execute(ONE_CLAIMS)).scalar_one():
-                return [], after
+                return [], ""
             names = (await connection.execute(RECEIVERS_DUE, {"after": after})).scalars().all()
             busy = {row.receiver: row.tries for row in await connection.execute(UNDER_WAY)}
             for name in names:

@@ -85,6 +85,13 @@ REPLAY_SLICE = (
 )
 """Some of a tenant's dead deliveries are due at once."""
 
+DELETE_ENDED_SLICE = (
+    delete(webhook_delivery)
+    .where(_row.id.in_(select(_row.id).where(_row.ended_at < bindparam("before")).limit(SLICE)))
+    .returning(_row.id)
+)
+"""Some of the deliveries that ended before a time are forgotten."""
+
 
 def deliveries_page(tenant: str, after: str, equal: Mapping[str, str | None]) -> Select[Any]:
     """A tenant's deliveries, newest first, that have all the given values."""
@@ -190,6 +197,16 @@ class Webhooks(Deliveries):
             replayed += len(done)
             if not done:
                 return replayed
+
+    async def prune_deliveries(self, before: float) -> int:
+        """Forget deliveries of all tenants that were delivered or given up before a time; returns how many."""
+        pruned = 0
+        while True:
+            async with self._db.write() as connection:
+                gone = (await connection.execute(DELETE_ENDED_SLICE, {"before": before})).all()
+            pruned += len(gone)
+            if not gone:
+                return pruned
 
 
 def _endpoint(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from webhook_help import Receiver, receiver
 from models.records import ResultRecord, Settled
 from models.settings import ApiSettings, Settings, WebhookSettings
 from models.state import JobState
-from models.store import Store, open_store
+from models.store import Store, StoreBusy, StoreUnavailable, open_store
 from models.webhooks import DELIVERED, Tried, callback_owner
 from worker.webhook_sender import Sender
 from worker.webhooks import DELAYS_S, Deliverer
@@ -361,3 +361,42 @@ async def test_a_failed_jobs_webhook_says_why(store: Store, sender: Sender) -> N
     data = got.event["data"]
     assert got.event["type"] == "job.failed" and data["state"] == "failed"
     assert data["result"] is None and data["error"]["message"] == "no" and data["error"]["code"] == "bad_request"
+
+
+async def test_pruning_forgets_what_ended_and_keeps_what_waits(store: Store, sender: Sender) -> None:
+    async with receiver() as there:
+        await ended_job(store, there.url)
+        await deliver(deliverer(store, sender))
+    await ended_job(store, "https://hooks.example.com")
+    assert await store.prune_deliveries(await store.now() - 60) == 0
+    assert await store.prune_deliveries(await store.now() + 60) == 1
+    assert (await only_delivery(store))["state"] == "pending"
+
+
+async def test_a_job_that_was_deleted_before_it_was_told_of_is_given_up(store: Store, sender: Sender) -> None:
+    async with receiver() as there:
+        await ended_job(store, there.url)
+        assert await store.prune(await store.now() + 60)
+        await deliver(deliverer(store, sender))
+        assert not there.got
+    row = await only_delivery(store)
+    assert (row["state"], row["last_error"]) == ("dead", "the job was deleted")
+
+
+async def test_while_the_ledger_is_away_what_was_delivered_is_not_sent_again(
+    store: Store, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.webhooks.STORE_PAUSE_S", 0.01)
+    finish, refusals = store.finish_deliveries, [StoreBusy("away"), StoreUnavailable("away")]
+
+    async def refusing(*words: Any) -> set[str]:
+        if refusals:
+            raise refusals.pop()
+        return await finish(*words)
+
+    monkeypatch.setattr(store, "finish_deliveries", refusing)
+    async with receiver() as there:
+        await ended_job(store, there.url)
+        await deliver(deliverer(store, sender))
+        assert len(there.got) == 1
+    assert (await only_delivery(store))["state"] == "delivered"
