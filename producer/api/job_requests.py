@@ -1,16 +1,19 @@
 """What creates jobs, as the OpenAPI document shows it. The bodies are read and judged by `accepting`."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 MOST_JOBS = 1_000
+
+EXAMPLE: JsonDict = {"messages": [{"role": "user", "content": "Say hello."}], "metadata": {"flow": "invoices"}}
 
 
 class JobRequest(BaseModel):
     """A chat-completion body with our words beside. Whatever is not listed here goes to the provider as it is."""
 
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, json_schema_extra={"examples": [EXAMPLE]})
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     """The conversation, as for a chat completion."""
@@ -22,17 +25,17 @@ class JobRequest(BaseModel):
     """Models to go on to, as names or as objects with `model` and parameters that override the request's."""
     allow_fallbacks: bool | None = None
     """False: only the first model is asked."""
-    patience_s: float | None = None
+    patience_s: float | None = Field(default=None, ge=0)
     """Seconds that a refusing model is waited for before the next is asked."""
     spill: bool | None = None
     """Also go on to the next model while one is merely at its limit."""
-    priority: str | None = None
+    priority: Literal["interactive", "normal", "bulk"] | None = None
     """`interactive`, `normal` (when absent) or `bulk`."""
     callback_url: str | None = None
     """Told when the job ends, by a signed POST."""
     metadata: dict[str, str] | None = None
     """Up to 16 pairs of the caller's own; keys up to 64 characters, values up to 512."""
-    expires_in_s: float | None = None
+    expires_in_s: float | None = Field(default=None, gt=0, le=604_800)
     """After so many seconds, at most 604,800 (7 days), the job starts no more."""
     custom_id: str | None = None
     """The caller's name for the job."""

@@ -248,6 +248,11 @@ class Scene:
         self._ledger: Ledger | None = None
 
     @property
+    def full_environment(self) -> dict[str, str]:
+        """What a command of this scene sees that is started by other means."""
+        return {**_clean_environment(), **self.environment}
+
+    @property
     def ledger(self) -> Ledger:
         if self._ledger is None:
             file = self.folder / ".understudy" / "ledger.db"
