@@ -105,6 +105,8 @@ class AttemptRecord:
     message: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # of the input, read from the provider's cache
+    reasoning_tokens: int = 0  # of the output
     cost_usd: float = 0.0
     possibly_billed: bool = False
     body: object = None  # the provider's error body, for the error line; not stored in the attempt row
@@ -190,6 +192,8 @@ class DeploymentTally:
     failures: dict[str, int] = field(default_factory=dict)  # failure class -> count of calls
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
     cost_usd: float = 0.0
 
 

@@ -201,6 +201,8 @@ class Tally(SQLModel, table=True):
     fallbacks: int = 0
     input_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     output_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    cached_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the input
+    reasoning_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the output
     cost_usd: float = 0.0
 
 

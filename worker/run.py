@@ -249,6 +249,8 @@ class JobRun:
             message=failure.message if failure else None,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
             cost_usd=cost_usd,
             possibly_billed=failure is not None and failure.possibly_billed,
         )

@@ -12,7 +12,7 @@ from models.store.sql import BulkInsert, tally, tenant_tally, whole
 ANSWERED = "answered"
 OF_ATTEMPTS = "attempt"
 OF_JOBS = "job"
-SUMS = ("count", "fallbacks", "input_tokens", "output_tokens", "cost_usd")
+SUMS = ("count", "fallbacks", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd")
 
 ADD_TALLIES = BulkInsert(tally, conflict="added", adds=SUMS)
 """Add to the counts of this writer and minute."""
@@ -49,6 +49,8 @@ class Tallies:
         row["count"] += 1
         row["input_tokens"] += whole(attempt.input_tokens)
         row["output_tokens"] += whole(attempt.output_tokens)
+        row["cached_tokens"] += whole(attempt.cached_tokens)
+        row["reasoning_tokens"] += whole(attempt.reasoning_tokens)
         row["cost_usd"] += attempt.cost_usd
         if attempt.cost_usd:
             self._add_tenant(tenant, SPENT, int(at // SPENT_PERIOD_S), 1, attempt.cost_usd)

@@ -214,6 +214,8 @@ def _add(to: DeploymentTally, sums: Row[Any]) -> None:
         to.failures[sums.outcome] = to.failures.get(sums.outcome, 0) + count
     to.input_tokens += int(sums.sum_input_tokens)
     to.output_tokens += int(sums.sum_output_tokens)
+    to.cached_tokens += int(sums.sum_cached_tokens)
+    to.reasoning_tokens += int(sums.sum_reasoning_tokens)
     to.cost_usd += float(sums.sum_cost_usd)
 
 

@@ -41,7 +41,7 @@ class OutputDetails(Documented):
 
 
 class BatchUsage(Documented):
-    """Over all provider calls of the batch. Details are not summed up: they are 0 here, each line has its own."""
+    """Over all provider calls of the batch."""
 
     input_tokens: int
     input_tokens_details: InputDetails
@@ -181,14 +181,14 @@ def _request_counts(view: BatchView) -> dict[str, int]:
 
 
 def _usage(deployments: list[DeploymentTally]) -> dict[str, Any]:
-    """Over all provider calls, also those whose answers came to nothing. Details are kept by line, not summed up."""
+    """Over all provider calls, also those whose answers came to nothing."""
     read = sum(each.input_tokens for each in deployments)
     written = sum(each.output_tokens for each in deployments)
     return {
         "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": sum(each.cached_tokens for each in deployments)},
         "output_tokens": written,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": sum(each.reasoning_tokens for each in deployments)},
         "total_tokens": read + written,
     }
 

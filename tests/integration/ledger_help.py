@@ -59,7 +59,7 @@ def call(job: StartedJob, cls: FailureClass | None = None, no: int = 1, **fields
 
 def succeeded(job: StartedJob, answer: str = "yes", **fields: Any) -> Settled:
     result = ResultRecord(200, f'{{"answer":"{answer}"}}', provider="lead", model="large", key="main", **fields)
-    attempts = [call(job, input_tokens=3, output_tokens=5, cost_usd=0.25)]
+    attempts = [call(job, input_tokens=3, output_tokens=5, cached_tokens=2, reasoning_tokens=1, cost_usd=0.25)]
     return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result)
 
 

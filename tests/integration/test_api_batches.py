@@ -349,7 +349,10 @@ async def test_cancelled_half_way_output_and_error_lines_are_all_lines(api: Api)
     assert batch["status"] == "cancelled"
     assert batch["request_counts"] == {"total": 6, "completed": 2, "failed": 4}
     assert batch["output_file_id"] and batch["error_file_id"]
-    assert batch["usage"]["total_tokens"] > 0
+    usage = batch["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
+    assert usage["input_tokens_details"] == {"cached_tokens": 4}
+    assert usage["output_tokens_details"] == {"reasoning_tokens": 2}
     rows = [row async for page in api.store.part_pages(batch_id, "error") for row in page]
     assert [row.state for row in rows].count(JobState.CANCELLED) == 3 and len(rows) == 4
     again = await api.post(f"/v1/batches/{batch_id}/pause")

@@ -165,6 +165,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("tenant", sa.String(), nullable=False, server_default="default"))
         batch_op.create_index("ix_attempt_tenant", ["tenant", "id"], unique=False)
 
+    with op.batch_alter_table("tally", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("cached_tokens", sa.BigInteger(), nullable=False, server_default="0"))
+        batch_op.add_column(sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index("ix_tally_minute", "tally", ["minute"], unique=False)
 
     with op.batch_alter_table("batch", schema=None) as batch_op:
