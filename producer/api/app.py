@@ -15,6 +15,7 @@ from producer.api import admin, attempts, batches, chat, files, health, jobs, mo
 from producer.api.blobs import Blobs, open_blobs
 from producer.api.context import Context
 from producer.api.documented import document_errors
+from producer.api.draining import DrainedRequests
 from producer.api.errors import add_error_handlers
 from producer.api.metrics import TimedRequests
 from producer.api.sweeping import sweeping
@@ -65,6 +66,7 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
 
     app = FastAPIOffline(title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None)
     app.add_middleware(TimedRequests)
+    app.add_middleware(DrainedRequests)
     add_error_handlers(app)
     document_errors(app)
     for router in ROUTERS:

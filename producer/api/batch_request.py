@@ -2,7 +2,6 @@
 
 import re
 from typing import Annotated, Any, cast
-from urllib.parse import urlsplit
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.catalog import suggestion
 from models.chain import Endpoint
 from models.endpoints import ENDPOINTS
+from models.receivers import RefusedReceiver, check_receiver
 from models.routing import Router
 from models.settings import Settings
 from models.state import Priority
@@ -110,7 +110,7 @@ def parse_request(document: dict[str, Any], settings: Settings) -> BatchRequest:
     if request.priority not in PRIORITIES:
         raise RequestError(f"'priority' must be one of {', '.join(PRIORITIES)}", "priority")
     if request.webhook_url is not None:
-        _check_url(request.webhook_url)
+        _check_receiver(request.webhook_url, settings)
     _check_route(request, settings)
     return request
 
@@ -126,14 +126,11 @@ def window_s(text: str) -> float:
     return seconds
 
 
-def _check_url(url: str) -> None:
+def _check_receiver(url: str, settings: Settings) -> None:
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good or not url.isprintable() or " " in url:
-        raise RequestError("'webhook_url' must be an http:// or https:// address", "webhook_url", "invalid_url")
+        check_receiver(url, settings.webhooks)
+    except RefusedReceiver as error:
+        raise RequestError(f"'webhook_url' {error}", "webhook_url", "invalid_url") from None
 
 
 def canonical(document: dict[str, Any]) -> bytes:
