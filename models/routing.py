@@ -18,6 +18,8 @@ DEFAULT_CHAIN = "default"
 MAX_STEPS = 20
 MAX_MODEL_CHARS = 256
 CACHE_MAX = 10_000
+CACHED_KEY_BYTES = 4_096
+"""What a request says about routing is remembered up to this size: overrides may be as long as a whole body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,10 @@ class Router:
         chain = self._chains.get(key)
         if chain is None:
             chain = self._build(dict(zip(ROUTE_WORDS, words, strict=True)))
-            if len(self._chains) >= CACHE_MAX:
-                self._chains.clear()
-            self._chains[key] = chain
+            if not (isinstance(key, bytes) and len(key) > CACHED_KEY_BYTES):
+                if len(self._chains) >= CACHE_MAX:
+                    self._chains.clear()
+                self._chains[key] = chain
         return chain, rest
 
     def _build(self, words: dict[str, Any]) -> Chain:

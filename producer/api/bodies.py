@@ -9,6 +9,9 @@ from models.wire import RequestError, parse_line
 from producer.api.errors import ApiError
 
 JSON_TYPES = ("application/json",)
+MOST_NAME_CHARS = 80
+"""Of a field's name, in an error."""
+
 DEFINITIONS: dict[str, Any] = {}
 """The schemas that documented bodies refer to, for the components of the OpenAPI document."""
 
@@ -45,8 +48,13 @@ def checked(model: type[T], document: dict[str, Any]) -> T:
         return model.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(_shown(str(part)) for part in first["loc"])
         raise RequestError(f"'{where}': {first['msg'].lower()}" if where else first["msg"], where or None) from None
+
+
+def _shown(part: str) -> str:
+    """A field's name may be the caller's own, and as long as a body."""
+    return part if len(part) <= MOST_NAME_CHARS else part[: MOST_NAME_CHARS - 3] + "..."
 
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 JSON = "application/json"
 OUTAGE_RETRY_S = 5
+MOST_PATH_CHARS = 200
 
 BLOB_ERRORS = ((TooLarge, 413, "file_too_large"), (Empty, 400, "file_empty"), (NoBlob, 404, "not_found"))
 
@@ -88,7 +89,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+        path = request.url.path
+        shown = path if len(path) <= MOST_PATH_CHARS else path[: MOST_PATH_CHARS - 3] + "..."
+        message = f"{request.method} {shown}: {str(error.detail).lower()}"
         return error_response(ApiError(error.status_code, message, headers=error.headers))
 
     @app.exception_handler(Exception)

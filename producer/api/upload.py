@@ -24,6 +24,7 @@ SHORTEST_S, LONGEST_S = 3_600, 2_592_000
 FIELD_BYTES = 256
 NAME_CHARACTERS = 255
 HEADER_BYTES = 32 * 1024
+LENGTH_DIGITS = 18
 BESIDE_FILE_BYTES = 256 * 1024
 """What boundaries, headers and fields may take together, beside the file."""
 
@@ -44,7 +45,7 @@ class Upload:
         self._disposition = b""
         self._part: str | None = None
         self._ended = False
-        declared = request.headers.get("content-length", "")
+        declared = request.headers.get("content-length", "")[:LENGTH_DIGITS]
         if declared.isdecimal() and int(declared) > max_file_bytes + BESIDE_FILE_BYTES:
             raise self._too_large()
         callbacks: Any = {

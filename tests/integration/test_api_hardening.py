@@ -1,0 +1,203 @@
+"""What an attacker sends: values that no filter can mean, names as long as a body, addresses within our network."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from api_help import Served, served
+from fakeredis import FakeAsyncRedis
+
+from models.routing import CACHED_KEY_BYTES, Router
+from models.settings import Settings
+from models.store import Store, open_store
+from producer.api import draining
+from producer.api.app import create_app
+from producer.api.context import Context
+
+SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
+LONG = 1_000
+"""No error need be longer."""
+
+NONSENSE = [
+    "",
+    "-1",
+    "0",
+    "1e308",
+    "NaN",
+    "inf",
+    "-inf",
+    str(10**30),
+    "9" * 5_000,
+    "a\0b",
+    "%",
+    "_",
+    "'",
+    "\\",
+    "é",
+    "\n",
+]
+RAW = ["%00", "%FF%FE", "%ED%A0%80", "%25", "..%2F..%2Fetc%2Fpasswd", "x" * 5_000, "'%20OR%201=1", "%0D%0AX:%20y"]
+
+
+@pytest.fixture
+async def api(store: Store) -> AsyncIterator[Served]:
+    async with served(store, time.time, SETTINGS) as opened:
+        yield opened
+
+
+async def test_no_value_of_any_parameter_is_a_server_error(api: Served) -> None:
+    async with api.client() as http:
+        for path, operations in api.app.openapi()["paths"].items():
+            for parameter in operations.get("get", {}).get("parameters", []):
+                if parameter["in"] != "query" or "{" in path:
+                    continue
+                for value in NONSENSE:
+                    answer = await http.get(path, params={parameter["name"]: value})
+                    shown = f"{path}?{parameter['name']}={value[:20]!r}: {answer.status_code} {answer.text[:300]}"
+                    assert answer.status_code in (200, 400), shown
+                    assert len(answer.content) < LONG or answer.status_code == 200, shown
+                answer = await http.get(f"{path}?{parameter['name']}=%00%FF%ED%A0%80")
+                assert answer.status_code in (200, 400), f"{path} {parameter['name']}"
+
+
+async def test_no_id_in_a_path_is_a_server_error_or_repeated_whole(api: Served) -> None:
+    async with api.client() as http:
+        for path, operations in api.app.openapi()["paths"].items():
+            for method in operations if "{" in path else ():
+                for raw in RAW:
+                    place = f"{path.partition('{')[0]}{raw}{path.partition('}')[2]}"
+                    answer = await http.request(method, place)
+                    shown = f"{method} {place[:80]}: {answer.status_code} {answer.text[:300]}"
+                    assert answer.status_code in (400, 404, 405), shown
+                    assert len(answer.content) < LONG, shown
+
+
+@pytest.mark.parametrize("key", ["k" * 60_000, "k" * 65])
+async def test_an_error_does_not_repeat_a_long_name_whole(api: Served, key: str) -> None:
+    async with api.client() as http:
+        batch = {"input_file_id": "file_x", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        answer = await http.post("/v1/batches", json={**batch, "metadata": {key: "x"}})
+        assert answer.status_code == 400 and answer.json()["error"]["param"].startswith("metadata.kkk")
+        assert len(answer.content) < LONG
+        for path in ("/v1/keys", "/v1/webhooks/endpoints"):
+            answer = await http.post(path, json={key: 1})
+            assert answer.status_code == 400 and len(answer.content) < LONG, path
+        answer = await http.get(f"/{key}")
+        assert answer.status_code == 404 and len(answer.content) < LONG
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://localhost/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "https://user:password@hooks.example.com/",
+        "https://hooks.example.com:22/",
+        "file:///etc/passwd",
+    ],
+)
+async def test_nobody_can_have_a_server_of_ours_called(api: Served, url: str) -> None:
+    batch = {"input_file_id": "file_x", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    job = {"model": "lead/m", "messages": [{"role": "user", "content": "x"}]}
+    bodies: list[tuple[str, str, dict[str, Any]]] = [
+        ("/v1/batches", "webhook_url", batch),
+        ("/v1/jobs", "callback_url", job),
+        ("/v1/chat/completions", "callback_url", job),
+        ("/v1/webhooks/endpoints", "url", {}),
+    ]
+    async with api.client() as http:
+        for path, word, body in bodies:
+            answer = await http.post(path, json={**body, word: url})
+            assert answer.status_code == 400, f"{path}: {answer.text}"
+            assert answer.json()["error"]["param"] == word, path
+            assert "password" not in answer.json()["error"]["message"].replace("a password", "")
+
+
+async def test_a_length_of_thousands_of_digits_is_too_long_and_no_server_error(api: Served) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=edge", "Content-Length": "9" * 5_000}
+    async with api.client() as http:
+        answer = await http.post("/v1/files", content=b"", headers=headers)
+    assert answer.status_code == 413
+
+
+def test_a_chain_as_long_as_a_body_is_not_remembered() -> None:
+    router = Router(SETTINGS)
+    for number in range(5):
+        step = {"model": "lead/small", "extra": f"{number}" * CACHED_KEY_BYTES}
+        chain, _ = router.resolve({"model": "lead/large", "fallbacks": [step]})
+        assert len(chain.steps) == 2
+    router.resolve({"model": "lead/large", "fallbacks": ["lead/small"]})
+    assert len(router._chains) == 1
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    """The application on a real server."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Context]:
+        async with open_store(None, tmp_path) as store:
+            yield Context(SETTINGS, store, FakeAsyncRedis(), time.time)
+
+    server = uvicorn.Server(uvicorn.Config(create_app(opened()), port=0, log_level="warning"))
+    serving = asyncio.create_task(server._serve())
+    async with asyncio.timeout(20):
+        while not server.started:
+            await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/files", "/v1/nothing"])
+async def test_an_endless_body_is_answered_and_hung_up_on(
+    port: int, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "MOST_BYTES", 4 * 1024 * 1024)
+    kind = b"multipart/form-data" if path == "/v1/files" else b"text/plain"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\n" % (path.encode(), kind))
+    writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
+    sent = 0
+    answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+    try:
+        async with asyncio.timeout(30):
+            while sent < 1024 * 1024 * 1024:
+                writer.write(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+                await writer.drain()
+                sent += 65_536
+    except (ConnectionError, BrokenPipeError):
+        pass
+    assert sent < 100 * 1024 * 1024
+    said = await answer
+    assert said.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 415")) and b"connection: close" in said.lower()
+    writer.close()
+
+
+async def test_a_refused_body_that_stops_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "LONGEST_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: 9000000\r\n\r\nx"
+    writer.write(head)
+    async with asyncio.timeout(10):
+        said = await reader.read()
+    assert said.startswith(b"HTTP/1.1 415")
+    writer.close()
+
+
+async def test_who_sends_a_long_body_to_the_end_reads_why_it_was_refused(port: int) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        answer = await http.post("/v1/jobs", content=b"x" * 40_000_000, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+        assert (await http.get("/healthz")).status_code == 200
