@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from redis.asyncio import Redis
+from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.defaults import RQ_KEY_PREFIX
 
 from models.keys import JOB_FUNCTION, QUEUES
@@ -135,3 +136,9 @@ async def unstage(redis: Redis, ids: Sequence[str]) -> int:
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+async def ask_to_stop(redis: Redis, worker_name: str, job_id: str) -> None:
+    """RQ's command to a worker to stop a job that it runs; one that does not run it any more ignores it."""
+    command = {"command": "stop-job", "job_id": job_id}
+    await redis.publish(PUBSUB_CHANNEL_TEMPLATE % worker_name, json.dumps(command))

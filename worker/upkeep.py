@@ -113,7 +113,10 @@ class Upkeep:
         return True
 
     async def _close(self) -> None:
-        while await self._store.cancel_slice() or await self._store.expire_slice():
+        while await self._store.cancel_slice():
+            await asyncio.sleep(0)
+        while expired := await self._store.expire_slice():
+            self._announcer.tell(expired)
             await asyncio.sleep(0)
         self._announcer.tell(await self._store.close_batches())
 

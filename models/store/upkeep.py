@@ -143,6 +143,9 @@ CANCEL_JOB = (
 )
 """A queued job is cancelled; of a running one its worker is asked to."""
 
+HOLDER = select(job.c.worker_id).where(RUNNING, job.c.id == bindparam("job_id"))
+"""The worker that runs a job."""
+
 JOB_STATE = select(job.c.state).where(job.c.id == bindparam("job_id"))
 """The state of a job."""
 
@@ -209,10 +212,10 @@ class Upkeep(Ledger):
 
     async def cancel_slice(self, limit: int = SLICE) -> int:
         """Cancel up to `limit` queued jobs of batches that are being cancelled; 0 when none is left."""
-        return await self._end_slices([CANCEL_SLICE], limit)
+        return len(await self._end_slices([CANCEL_SLICE], limit))
 
-    async def expire_slice(self, limit: int = SLICE) -> int:
-        """Expire up to `limit` queued jobs that passed their deadline; 0 when none is left."""
+    async def expire_slice(self, limit: int = SLICE) -> list[str]:
+        """Expire up to `limit` queued jobs that passed their deadline; returns their ids, none when none is left."""
         async with self._db.write() as connection:
             await connection.execute(EXPIRE_BATCHES)
         return await self._end_slices(EXPIRE_SLICES, limit)
@@ -236,6 +239,12 @@ class Upkeep(Ledger):
             await announce_jobs(connection, ended)
             await tallies.write(connection)
         return JobState(row.state)
+
+    async def holder_of(self, job_id: str) -> str | None:
+        """The id of the worker that runs a job just now."""
+        async with self._db.read() as connection:
+            holder: str | None = (await connection.execute(HOLDER, {"job_id": job_id})).scalar()
+        return holder
 
     async def pause_batch(self, batch_id: str, reason: str) -> bool:
         """Hold a batch: none of its jobs starts, those that run go on. False when it has ended or does not exist."""
@@ -291,15 +300,15 @@ class Upkeep(Ledger):
             done = await connection.execute(HOLD_BATCH, {"batch_id": batch_id, "reason": clean(reason)})
             return done.first() is not None
 
-    async def _end_slices(self, statements: Sequence[Update], limit: int) -> int:
-        ended = 0
+    async def _end_slices(self, statements: Sequence[Update], limit: int) -> list[str]:
+        ended: list[str] = []
         tallies = Tallies(WRITER)
         async with self._db.write() as connection:
             for statement in statements:
-                rows = (await connection.execute(statement, {"most": limit - ended})).all()
+                rows = (await connection.execute(statement, {"most": limit - len(ended)})).all()
                 tallies.jobs_ended(rows)
                 await announce_jobs(connection, rows)
-                ended += len(rows)
+                ended += [row.id for row in rows]
             await tallies.write(connection)
         return ended
 

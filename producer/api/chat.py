@@ -19,6 +19,7 @@ from models.wire import ErrorBody, RequestError
 from producer.api.accepting import accept, job_of
 from producer.api.auth import Caller, Submitter
 from producer.api.bodies import documented, read_json
+from producer.api.cancelling import cancel_job
 from producer.api.chat_chunks import DONE, KEEP_ALIVE, chunks, event
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
@@ -146,7 +147,7 @@ def _cancel_soon(api: Context, job_id: str) -> None:
 
 async def _cancel(api: Context, job_id: str) -> None:
     try:
-        await api.store.cancel_job(job_id)
+        await cancel_job(api, job_id)
     except StoreError as error:
         log.warning("job %s goes on although its caller went away: %s", job_id, error)
 

@@ -14,6 +14,7 @@ from models.wire import ErrorBody, RequestError
 from producer.api.accepting import accept, job_of, made_before, named_by
 from producer.api.auth import Caller, Reader, Submitter
 from producer.api.bodies import documented, read_json
+from producer.api.cancelling import cancel_job
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
 from producer.api.job_objects import page_of, root_of
@@ -174,10 +175,8 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
     """A queued job is cancelled at once, one that runs in a moment, one that has ended stays as it is."""
     view = await _own(api, caller, job_id)
     if not has_ended(view):
-        await api.store.cancel_job(job_id)
+        await cancel_job(api, job_id)
         view = await _own(api, caller, job_id)
-    if has_ended(view):
-        api.waiters.tell([job_id])
     return await _job_answer(request, api, view, {}, 200)
 
 

@@ -14,6 +14,7 @@ QUICK = "[answers]\nlatency_s = 0.05\n"
 HANGS = "[answers]\nlatency_s = 60\n"
 JOB: dict[str, Any] = {"model": "alpha/m", "messages": [{"role": "user", "content": "Say hello."}]}
 ENDED_S = 30
+LOOKS_EVERY_S = 1.0
 
 
 def polled(http: httpx.Client, answer: httpx.Response) -> httpx.Response:
@@ -52,6 +53,24 @@ def test_a_job_is_cancelled_while_its_call_is_in_flight(scene: Scene, providers:
         until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled", "it is cancelled", 10)
         until(lambda: mock.in_flight() == 0, "the call was broken off", 10)
         assert polled(http, http.get(f"/v1/jobs/{job['id']}/result")).status_code == 409
+
+
+@alone_and_on_servers
+def test_the_call_of_a_cancelled_job_is_stopped_at_once(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    mock = providers(HANGS)
+    scene.configure(mock)
+    _, url = scene.serve()
+    took = []
+    with httpx.Client(base_url=url) as http:
+        for _ in range(5):
+            job = http.post("/v1/jobs", json=JOB).json()
+            until(lambda: mock.in_flight() == 1, "the call is in flight")
+            began = time.monotonic()
+            assert http.delete(f"/v1/jobs/{job['id']}").status_code == 200
+            until(lambda: mock.in_flight() == 0, "the call is stopped", 5)
+            took.append(time.monotonic() - began)
+    assert max(took) < 1.0, took
+    assert sorted(took)[2] < LOOKS_EVERY_S / 2.5, f"faster than workers look into the ledger: {took}"
 
 
 @alone_and_on_servers

@@ -46,7 +46,7 @@ async def test_a_cancelled_batch_ends_in_slices_and_after_its_running_job(store:
 
 async def test_a_batch_past_its_deadline_expires_in_slices(store: Store) -> None:
     batch_id, _ = await open_batch(store, 5, expires_at=await store.now() - 1)
-    assert [await store.expire_slice(limit=3) for _ in range(3)] == [3, 2, 0]
+    assert [len(await store.expire_slice(limit=3)) for _ in range(3)] == [3, 2, 0]
     assert await store.close_batches() == [batch_id]
     assert await batch_state(store, batch_id) is BatchState.EXPIRED
 
@@ -54,7 +54,7 @@ async def test_a_batch_past_its_deadline_expires_in_slices(store: Store) -> None
 async def test_a_single_job_past_its_deadline_expires_alone(store: Store) -> None:
     late = await singles(store, 1, expires_at=await store.now() - 1)
     in_time = await singles(store, 1)
-    assert await store.expire_slice() == 1
+    assert len(await store.expire_slice()) == 1
     assert [await state_of(store, each) for each in late + in_time] == [JobState.EXPIRED, JobState.QUEUED]
 
 
