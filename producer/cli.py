@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import sys
@@ -22,6 +21,7 @@ from models.routing import RouteOptions
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreError, open_store
 from models.wire import RequestError
+from producer.durations import seconds_of
 from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
 from producer.intake import InputError, Shape
 from producer.ledger import NoLedger, UnknownId, open_ledger
@@ -40,8 +40,6 @@ app = typer.Typer(
 )
 
 BAD_LINES_SHOWN = 20
-DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 T = TypeVar("T")
 
 
@@ -165,10 +163,10 @@ Concurrency = Annotated[
 
 def duration_s(text: str) -> float:
     """90, 90s, 15m, 24h or 7d, in seconds."""
-    match = DURATION.fullmatch(text.strip())
-    if match is None or not float(match[1]):
+    seconds = seconds_of(text.strip())
+    if seconds is None:
         raise typer.BadParameter(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
-    return float(match[1]) * UNITS_S[match[2]]
+    return seconds
 
 
 def shape_of(

@@ -16,12 +16,12 @@ from models import tickets
 from models.chain import CHAT, Endpoint
 from models.endpoints import ENDPOINTS
 from models.ids import new_id
-from models.receivers import RefusedReceiver, check_receiver
 from models.records import NewJob
 from models.state import Priority
 from models.store.filling import NamedRequest, OtherRequest
 from models.store.jobs import Made
 from models.wire import RequestError
+from producer.api import words
 from producer.api.admission import admit, give_back
 from producer.api.auth import Caller
 from producer.api.context import Context
@@ -34,9 +34,6 @@ JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id"
 """The words of a body that are about the job. Those about routing are `models.wire.ROUTE_WORDS`."""
 
 LONGEST_DEADLINE_S = 7 * 86_400
-MOST_PAIRS = 16
-MOST_KEY_CHARS = 64
-MOST_VALUE_CHARS = 512
 MOST_NAME_CHARS = 255
 
 
@@ -45,7 +42,7 @@ def job_of(
 ) -> NewJob:
     """The job that a body asks for; `priority` is for one that names none. Raises RequestError."""
     request = dict(document)
-    words = {word: request.pop(word, None) for word in JOB_WORDS}
+    said = {word: request.pop(word, None) for word in JOB_WORDS}
     ENDPOINTS[endpoint].check(request)
     chain, body = api.routers[endpoint].resolve(request)
     job_id = new_id("job")
@@ -53,13 +50,13 @@ def job_of(
         id=job_id,
         body=_as_json(body),
         chain=chain,
-        custom_id=checked_id(words["custom_id"]) or job_id,
+        custom_id=checked_id(said["custom_id"]) or job_id,
         tokens=ENDPOINTS[endpoint].estimate_tokens(body),
-        priority=_priority(words["priority"], priority),
+        priority=words.priority(said["priority"], priority),
         tenant=caller.tenant,
-        expires_in_s=_lifetime(words["expires_in_s"], api.settings.deadline_s),
-        callback_url=callback_url(api, words["callback_url"]),
-        metadata=metadata(words["metadata"]),
+        expires_in_s=_lifetime(said["expires_in_s"], api.settings.deadline_s),
+        callback_url=words.receiver(said["callback_url"], "callback_url", api.settings),
+        metadata=words.metadata(said["metadata"]),
     )
 
 
@@ -127,44 +124,6 @@ async def stage(api: Context, jobs: Sequence[NewJob]) -> None:
         log.warning(
             "%d jobs are accepted, but Redis cannot be told (%s): they start later", len(jobs), type(error).__name__
         )
-
-
-def callback_url(api: Context, value: object) -> str | None:
-    """Where the end of a job is to be told. Names are looked up when it is."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise RequestError("'callback_url' must be a URL", "callback_url")
-    try:
-        check_receiver(value, api.settings.webhooks)
-    except RefusedReceiver as error:
-        raise RequestError(f"'callback_url' {error}", "callback_url") from None
-    return value
-
-
-def metadata(value: object) -> dict[str, str] | None:
-    """The caller's own words about an object, by OpenAI's limits."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or len(value) > MOST_PAIRS:
-        raise RequestError(f"'metadata' must be an object with at most {MOST_PAIRS} pairs", "metadata")
-    for key, words in value.items():
-        if not 1 <= len(key) <= MOST_KEY_CHARS or "\0" in key:
-            raise RequestError(f"a key of 'metadata' must have 1 to {MOST_KEY_CHARS} characters, none NUL", "metadata")
-        if not isinstance(words, str) or len(words) > MOST_VALUE_CHARS or "\0" in words:
-            raise RequestError(
-                f"a value of 'metadata' must be text of at most {MOST_VALUE_CHARS} characters, none NUL", "metadata"
-            )
-    return value
-
-
-def _priority(value: object, default: Priority) -> Priority:
-    if value is None:
-        return default
-    for priority in Priority:
-        if value == priority.queue:
-            return priority
-    raise RequestError(f"'priority' must be one of {', '.join(each.queue for each in Priority)}", "priority")
 
 
 def _lifetime(value: object, default_s: float) -> float:

@@ -1,6 +1,5 @@
 """What creates a batch: OpenAI's words and ours, checked before anything is written."""
 
-import re
 from typing import Annotated, Any, cast
 
 import orjson
@@ -9,20 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.catalog import suggestion
 from models.chain import Endpoint
 from models.endpoints import ENDPOINTS
-from models.receivers import RefusedReceiver, check_receiver
 from models.routing import Router
 from models.settings import Settings
 from models.state import Priority
 from models.wire import RequestError
+from producer.api import words
 from producer.api.bodies import checked
+from producer.durations import seconds_of
 from producer.filling import route_options
 
-WINDOW = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
-UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 SHORTEST_S, LONGEST_S = 60.0, 7 * 86_400.0
-MAX_PAIRS = 16
 MAX_URL_CHARS = 2_048
-PRIORITIES = {priority.queue: priority for priority in Priority}
 NUL = rb"\u0000"
 NOT_SERVED = {"budget_usd": "a limit on what a batch may cost is not served; give the tenant one instead"}
 """Words of ours that are refused with a reason."""
@@ -50,13 +46,7 @@ class BatchRequest(BaseModel):
     """`/v1/chat/completions` or `/v1/embeddings`; each line must have it as its `url`."""
     completion_window: str
     """What is not done by then expires: `24h`, or any time from `1m` to `7d`."""
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
-            Field(max_length=MAX_PAIRS),
-        ]
-        | None
-    ) = None
+    metadata: dict[str, str] | None = None
     """Up to 16 pairs of the caller's own; keys up to 64 characters, values up to 512."""
     output_expires_after: OutputExpiry | None = None
     model: str | None = None
@@ -82,7 +72,7 @@ class BatchRequest(BaseModel):
 
     @property
     def queue(self) -> Priority:
-        return PRIORITIES[self.priority]
+        return words.priority(self.priority, Priority.BULK)
 
     @property
     def route(self) -> dict[str, Any]:
@@ -107,30 +97,21 @@ def parse_request(document: dict[str, Any], settings: Settings) -> BatchRequest:
             "unsupported_endpoint",
         )
     window_s(request.completion_window)
-    if request.priority not in PRIORITIES:
-        raise RequestError(f"'priority' must be one of {', '.join(PRIORITIES)}", "priority")
-    if request.webhook_url is not None:
-        _check_receiver(request.webhook_url, settings)
+    words.metadata(request.metadata)
+    words.priority(request.priority, Priority.BULK)
+    words.receiver(request.webhook_url, "webhook_url", settings)
     _check_route(request, settings)
     return request
 
 
 def window_s(text: str) -> float:
     """A completion window in seconds. Raises RequestError."""
-    match = WINDOW.fullmatch(text)
-    seconds = float(match[1]) * UNITS_S[match[2]] if match else 0.0
-    if not SHORTEST_S <= seconds <= LONGEST_S:
+    window = seconds_of(text) if text[-1:].isalpha() else None
+    if window is None or not SHORTEST_S <= window <= LONGEST_S:
         raise RequestError(
             "'completion_window' must be a time from 1m to 7d, such as 24h or 90m", "completion_window", "invalid_value"
         )
-    return seconds
-
-
-def _check_receiver(url: str, settings: Settings) -> None:
-    try:
-        check_receiver(url, settings.webhooks)
-    except RefusedReceiver as error:
-        raise RequestError(f"'webhook_url' {error}", "webhook_url", "invalid_url") from None
+    return window
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -146,12 +127,12 @@ def canonical(document: dict[str, Any]) -> bytes:
 
 def _check_route(request: BatchRequest, settings: Settings) -> None:
     """Refuse at once what would make every line fail."""
-    words = request.route
-    if not words:
+    route = request.route
+    if not route:
         return
     body: dict[str, Any] = {}
-    if "model" not in words and "chain" not in words:
+    if "model" not in route and "chain" not in route:
         if not settings.providers:
             return  # the lines are told
         body = {"model": f"{min(settings.providers)}/of-a-line"}
-    Router(settings, route_options(words), endpoint=cast(Endpoint, request.endpoint)).resolve(body)
+    Router(settings, route_options(route), endpoint=cast(Endpoint, request.endpoint)).resolve(body)

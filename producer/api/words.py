@@ -1,0 +1,50 @@
+"""The words about a job or a batch that mean the same wherever they stand in a request."""
+
+from models.receivers import RefusedReceiver, check_receiver
+from models.settings import Settings
+from models.state import Priority
+from models.wire import RequestError
+
+MOST_PAIRS = 16
+MOST_KEY_CHARS = 64
+MOST_VALUE_CHARS = 512
+
+
+def metadata(value: object) -> dict[str, str] | None:
+    """The caller's own words about an object, by OpenAI's limits. Raises RequestError."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) > MOST_PAIRS:
+        raise RequestError(f"'metadata' must be an object with at most {MOST_PAIRS} pairs", "metadata")
+    for key, text in value.items():
+        if not 1 <= len(key) <= MOST_KEY_CHARS or "\0" in key:
+            raise RequestError(f"a key of 'metadata' must have 1 to {MOST_KEY_CHARS} characters, none NUL", "metadata")
+        if not isinstance(text, str) or len(text) > MOST_VALUE_CHARS or "\0" in text:
+            raise RequestError(
+                f"a value of 'metadata' must be text of at most {MOST_VALUE_CHARS} characters, none NUL",
+                f"metadata.{key}",
+            )
+    return value
+
+
+def priority(value: object, default: Priority) -> Priority:
+    """Raises RequestError."""
+    if value is None:
+        return default
+    for each in Priority:
+        if value == each.queue:
+            return each
+    raise RequestError(f"'priority' must be one of {', '.join(each.queue for each in Priority)}", "priority")
+
+
+def receiver(value: object, word: str, settings: Settings) -> str | None:
+    """Where an end is to be told; names are looked up when it is. Raises RequestError."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise RequestError(f"'{word}' must be a URL", word)
+    try:
+        check_receiver(value, settings.webhooks)
+    except RefusedReceiver as error:
+        raise RequestError(f"'{word}' {error}", word, "invalid_url") from None
+    return value
