@@ -8,6 +8,7 @@ import uvicorn
 from models.settings import Settings
 from models.store import Store
 from producer.api.app import create_app, open_context
+from producer.api.failures import LoggedFailures
 
 GRACE_S = 10
 """How long requests under way may take when the server is told to stop."""
@@ -24,7 +25,7 @@ class HttpServer:
         """Raises AddressUnusable."""
         self._listener = _listen(settings.api.host, settings.api.port)
         config = uvicorn.Config(
-            create_app(open_context(settings, store, redis_url)),
+            LoggedFailures(create_app(open_context(settings, store, redis_url))),
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,
