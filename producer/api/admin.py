@@ -26,7 +26,7 @@ class KeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")  # terminals show it
     scopes: list[Scope] = Field(min_length=1)
     expires_in_s: float | None = Field(default=None, gt=0, le=TEN_YEARS_S)
 

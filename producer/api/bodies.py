@@ -1,5 +1,7 @@
 """Reading a JSON body: its type, its size while it arrives, its shape."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -9,6 +11,8 @@ from models.wire import RequestError, parse_line
 from producer.api.errors import ApiError
 
 JSON_TYPES = ("application/json",)
+STALLED_S = 30.0
+LONGEST_BODY_S = 120.0
 MOST_NAME_CHARS = 80
 """Of a field's name, in an error."""
 
@@ -34,12 +38,33 @@ async def read_json(request: Request, max_bytes: int) -> tuple[dict[str, Any], b
 
 async def read_bytes(request: Request, max_bytes: int) -> bytes:
     """The body, refused with 413 as soon as it is too long, whatever its headers say."""
-    parts = bytearray()
-    async for part in request.stream():
+    parts, until = bytearray(), asyncio.get_running_loop().time() + LONGEST_BODY_S
+    async for part in arriving(request):
         parts += part
         if len(parts) > max_bytes:
             raise ApiError(413, f"the body is longer than {max_bytes:,} bytes", code="body_too_large")
+        if asyncio.get_running_loop().time() > until:
+            raise _too_slow(f"did not arrive whole within {LONGEST_BODY_S:g} s")
     return bytes(parts)
+
+
+async def arriving(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives; refused when it stops, so that nobody holds connections by sending nothing."""
+    parts = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(STALLED_S):
+                part = await anext(parts, None)
+        except TimeoutError:
+            raise _too_slow(f"stopped arriving for {STALLED_S:g} s") from None
+        if part is None:
+            return
+        yield part
+
+
+def _too_slow(what: str) -> ApiError:
+    message = f"the body {what}; send the request again"
+    return ApiError(408, message, code="body_too_slow", headers={"Connection": "close"})
 
 
 def checked(model: type[T], document: dict[str, Any]) -> T:

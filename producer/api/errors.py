@@ -7,7 +7,6 @@ StoreError      the ledger is away or busy (503, with Retry-After)
 BlobError       a file is too long (413), empty (400), gone (404), or its storage is away or full (503)
 """
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +19,6 @@ from models.store import StoreConflict, StoreError
 from models.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
 from producer.api.blobs import BlobError, Empty, NoBlob, TooLarge
 from producer.ledger import UnknownId
-
-log = logging.getLogger(__name__)
 
 JSON = "application/json"
 OUTAGE_RETRY_S = 5
@@ -62,8 +59,10 @@ def error_response(error: ApiError) -> Response:
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For `responses`: the statuses with which a route may refuse, all with the same body."""
-    return {status: {"model": ErrorBody} for status in statuses}
+    """For `responses`: the statuses with which a route may refuse, all with the same body. What can be too long can
+    also be too slow."""
+    slow = (408,) if 413 in statuses else ()
+    return {status: {"model": ErrorBody} for status in (*slow, *statuses)}
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -95,8 +94,8 @@ def add_error_handlers(app: FastAPI) -> None:
         return error_response(ApiError(error.status_code, message, headers=error.headers))
 
     @app.exception_handler(Exception)
-    async def defect(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed: %s", request.method, request.scope["route"].path, type(error).__name__)
+    async def defect(_: Request, __: Exception) -> Response:
+        """What it was is logged by `producer.api.failures`, which also sees what breaks an answer off."""
         return error_response(ApiError(500, "internal error; the server's log says where", code="internal_error"))
 
 

@@ -10,6 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from models.wire import RequestError
+from producer.api.bodies import arriving
 from producer.api.errors import ApiError
 
 KIND = "multipart/form-data"
@@ -67,7 +68,7 @@ class Upload:
         """The file's bytes as they arrive. Raises ApiError and RequestError, as soon as something is wrong."""
         arrived = 0
         try:
-            async for data in self._request.stream():
+            async for data in arriving(self._request):
                 arrived += len(data)
                 if arrived > self._max_file_bytes + BESIDE_FILE_BYTES:
                     raise self._too_large()

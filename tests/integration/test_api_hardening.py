@@ -12,13 +12,17 @@ import pytest
 import uvicorn
 from api_help import Served, served
 from fakeredis import FakeAsyncRedis
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from models.routing import CACHED_KEY_BYTES, Router
 from models.settings import Settings
 from models.store import Store, open_store
-from producer.api import draining
+from producer.api import bodies, draining
 from producer.api.app import create_app
 from producer.api.context import Context
+from producer.api.errors import add_error_handlers
+from producer.api.failures import LoggedFailures
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 LONG = 1_000
@@ -83,7 +87,7 @@ async def test_an_error_does_not_repeat_a_long_name_whole(api: Served, key: str)
     async with api.client() as http:
         batch = {"input_file_id": "file_x", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
         answer = await http.post("/v1/batches", json={**batch, "metadata": {key: "x"}})
-        assert answer.status_code == 400 and answer.json()["error"]["param"].startswith("metadata.kkk")
+        assert answer.status_code == 400 and answer.json()["error"]["param"].startswith("metadata")
         assert len(answer.content) < LONG
         for path in ("/v1/keys", "/v1/webhooks/endpoints"):
             answer = await http.post(path, json={key: 1})
@@ -131,6 +135,13 @@ async def test_a_length_of_thousands_of_digits_is_too_long_and_no_server_error(a
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\x1b]0;owned\x07", "a\0b", "\x9b31m"])
+async def test_the_name_of_a_key_cannot_command_the_terminal_that_lists_it(api: Served, name: str) -> None:
+    async with api.client() as http:
+        answer = await http.post("/v1/keys", json={"name": name, "scopes": ["read"]})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "name"
+
+
 def test_a_chain_as_long_as_a_body_is_not_remembered() -> None:
     router = Router(SETTINGS)
     for number in range(5):
@@ -150,14 +161,20 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
         async with open_store(None, tmp_path) as store:
             yield Context(SETTINGS, store, FakeAsyncRedis(), time.time)
 
-    server = uvicorn.Server(uvicorn.Config(create_app(opened()), port=0, log_level="warning"))
-    serving = asyncio.create_task(server._serve())
+    async with serving(create_app(opened())) as number:
+        yield number
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[int]:
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", log_config=None))
+    task = asyncio.create_task(server._serve())
     async with asyncio.timeout(20):
         while not server.started:
             await asyncio.sleep(0.01)
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
-    await serving
+    await task
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/files", "/v1/nothing"])
@@ -201,3 +218,63 @@ async def test_who_sends_a_long_body_to_the_end_reads_why_it_was_refused(port: i
         answer = await http.post("/v1/jobs", content=b"x" * 40_000_000, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413
         assert (await http.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/v1/jobs", b"application/json"), ("/v1/files", b"multipart/form-data; boundary=edge")]
+)
+async def test_a_body_that_stops_arriving_is_given_up(
+    port: int, path: str, kind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "STALLED_S", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\nContent-Length: 9000\r\n\r\n-"
+    writer.write(head % (path.encode(), kind))
+    async with asyncio.timeout(10):
+        said = await reader.read()
+    assert said.startswith(b"HTTP/1.1 408") and b"body_too_slow" in said
+    writer.close()
+
+
+async def test_a_body_that_drips_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "LONGEST_BODY_S", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = (
+        b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n"
+    )
+    writer.write(head)
+    said = asyncio.create_task(reader.read())
+    async with asyncio.timeout(10):
+        while not said.done():
+            writer.write(b" ")
+            await asyncio.wait([said], timeout=0.05)
+    assert said.result().startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before its answer", "in its answer"])
+async def test_a_defect_is_logged_with_its_place_and_without_its_words(
+    begun: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    add_error_handlers(app)
+
+    @app.get("/breaks")
+    async def breaks() -> StreamingResponse:
+        async def broken() -> AsyncIterator[bytes]:
+            yield b"x"
+            raise ValueError("canary\nprompt")
+
+        if begun:
+            return StreamingResponse(broken())
+        raise ValueError("canary\nprompt")
+
+    async with serving(LoggedFailures(app)) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        if begun:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await http.get("/breaks")
+        else:
+            answer = await http.get("/breaks")
+            assert answer.status_code == 500 and answer.json()["error"]["code"] == "internal_error"
+    assert "GET /breaks failed: ValueError < " in caplog.text and "test_api_hardening.py" in caplog.text
+    assert "canary" not in caplog.text
