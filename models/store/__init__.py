@@ -8,7 +8,7 @@
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
 | upkeep | ends that no worker brings about, holds, credentials |
-| pruning | deletion in slices |
+| pruning, retention | deletion in slices; what is too old to be kept |
 | views, history | what people and callers read |
 | jobs | single jobs of callers over HTTP, lists of jobs |
 | gauges | what metrics show |
@@ -38,6 +38,7 @@ from models.store.jobs import Jobs
 from models.store.planning import Planning
 from models.store.pruning import Pruning
 from models.store.rescue import Rescue
+from models.store.retention import Retention
 from models.store.upkeep import Upkeep
 from models.store.usage import Usage
 from models.store.waiting import Waiting
@@ -57,6 +58,7 @@ class Store(
     Rescue,
     Upkeep,
     Pruning,
+    Retention,
     History,
     Gauges,
     Access,

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from models.records import FileRecord
-from models.store import StoreError
-from producer.api.blobs import BlobError
+from models.store import Store, StoreError
+from producer.api.blobs import BlobError, Blobs
 from producer.api.context import Context
 
 log = logging.getLogger(__name__)
@@ -45,18 +45,23 @@ async def sweep_files(api: Context) -> None:
 
 async def sweep_once(api: Context) -> int:
     """Remove all files whose time is up; returns how many."""
+    return await remove_expired(api.store, api.blobs)
+
+
+async def remove_expired(store: Store, blobs: Blobs) -> int:
+    """Remove what files held whose time is up; returns how many they were. Raises StoreError, BlobError."""
     removed = 0
-    while files := await api.store.expired_files():
+    while files := await store.expired_files():
         for each in files:
-            await _remove(api, each)
+            await _remove(store, blobs, each)
         removed += len(files)
     return removed
 
 
-async def _remove(api: Context, file: FileRecord) -> None:
+async def _remove(store: Store, blobs: Blobs, file: FileRecord) -> None:
     """The row goes last, so that a removal which broke off is found again."""
     if file.batch_id is None or file.part is None:
-        await api.blobs.delete(file.id)
+        await blobs.delete(file.id)
     else:
-        await api.store.forget_part(file.batch_id, file.part)
-    await api.store.drop_file(file.id)
+        await store.forget_part(file.batch_id, file.part)
+    await store.drop_file(file.id)

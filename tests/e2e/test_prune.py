@@ -1,0 +1,66 @@
+"""`understudy prune` beside a server that runs: what ended goes, with its bytes."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from stage_hands import BIN, Mock, Scene, alone_and_on_servers, until
+
+pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+
+BODY = {"model": "alpha/m", "messages": [{"role": "user", "content": "Hello."}]}
+LINE = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": BODY}
+GONE = {"batches": 1, "jobs": 1, "files": 1, "deliveries": 0, "names": 2, "tallies": 0}
+
+
+def prune(scene: Scene, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(BIN / "understudy"), "prune", *words]
+    environment = scene.full_environment
+    return subprocess.run(command, cwd=scene.folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def stored(scene: Scene) -> list[Path]:
+    return list((scene.folder / ".understudy" / "files").glob("file_*"))
+
+
+@alone_and_on_servers
+def test_what_ended_is_deleted_with_its_bytes_and_counted(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    scene.configure(providers(""))
+    server, url = scene.serve()
+    with httpx.Client(base_url=url) as http:
+        content = json.dumps(LINE).encode()
+        file = http.post("/v1/files", files={"file": ("in.jsonl", content)}, data={"purpose": "batch"}).json()
+        asked = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        batch = http.post("/v1/batches", json=asked, headers={"Idempotency-Key": "b"}).json()
+        job = http.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": "j"}, params={"wait": 30}).json()
+        assert job["state"] == "succeeded"
+        server.until(lambda: http.get(f"/v1/batches/{batch['id']}").json()["status"] == "completed", "it completes")
+
+        kept = json.loads(prune(scene, "--older-than", "1h", "--json").stdout)
+        assert not any(kept[each] for each in GONE)
+        until(lambda: prune_counts(scene, "--dry-run") == GONE, "all of it is old enough")
+        assert len(stored(scene)) == 1
+        assert http.get(f"/v1/jobs/{job['id']}").status_code == 200, "a dry run deletes nothing"
+        assert prune_counts(scene) == GONE
+        assert not stored(scene)
+        for path in (f"/v1/jobs/{job['id']}", f"/v1/batches/{batch['id']}", f"/v1/files/{file['id']}"):
+            assert http.get(path).status_code == 404
+        assert http.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": "j"}).json()["id"] != job["id"]
+    for table in ("batch", "file", "audit"):
+        assert scene.ledger.count(table) == (2 if table == "audit" else 0)
+
+
+def prune_counts(scene: Scene, *words: str) -> dict[str, int]:
+    done = prune(scene, "--older-than", "0.01s", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    assert "deleted" in done.stderr
+    told = json.loads(done.stdout)
+    return {each: told[each] for each in GONE}
+
+
+def test_an_age_that_is_none_is_refused(scene: Scene) -> None:
+    assert prune(scene, "--older-than", "soon").returncode == 2
+    assert prune(scene, "--older-than", "30d").returncode == 2, "there is no ledger here"
