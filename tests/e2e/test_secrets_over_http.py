@@ -29,7 +29,8 @@ pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for the
 
 PROMPT = "canaryprompt7f3a"
 ANSWER = "canaryanswer91bc"
-PROVIDER_KEY = "sk-canarykey-0d5e2c7b9a1f4e6d8c3b"
+PROVIDER_KEY = "Zk3vQ9xT7bLmW2nR8cYd5HfJ1pSg6uAe"
+"""Of no shape that could be known as a key: only its exact value can be masked."""
 CHAT = "/v1/chat/completions"
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 
