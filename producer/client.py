@@ -146,13 +146,13 @@ class Client:
         reader = self._reader(RouteOptions(model, chain, tuple(fallbacks)), priority, batch.expires_at)
         await self.store.create_batch(batch)
         try:
-            total = 0
+            total, endpoint = 0, None
             async for jobs in _slices(requests, reader):
                 await self.store.add_jobs(batch.id, jobs)
-                total += len(jobs)
+                total, endpoint = total + len(jobs), jobs[0].chain.endpoint
             if not total:
                 raise RequestError("there are no requests in this batch")
-            await self.store.open_batch(batch.id, total)
+            await self.store.open_batch(batch.id, total, endpoint)
         except BaseException:
             await self._discard(batch.id)
             raise

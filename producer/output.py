@@ -64,7 +64,9 @@ def row_of_job(view: Mapping[str, Any]) -> OutputRow:
 
 
 def completion_text(body: Any) -> str:
-    """The text of an answer's first choice; tool calls as JSON when there is no text."""
+    """The text of the first choice; tool calls as JSON when there is no text; of embeddings the first vector."""
+    if body and body.get("object") == "list" and body.get("data"):
+        return orjson.dumps(body["data"][0]["embedding"]).decode()
     message = body["choices"][0]["message"] if body and body.get("choices") else {}
     if message.get("content"):
         return str(message["content"])

@@ -88,11 +88,11 @@ async def accept(
     batch.expires_at = batch.expires_at or await store.now() + settings.deadline_s
     await store.create_batch(batch)
     bad: list[BadLine] = []
-    total = 0
+    total, endpoint = 0, None
     try:
         lines = read_jobs(source, shape, settings, priority=batch.priority, expires_at=batch.expires_at)
         for good in _slices(lines, bad):
-            total += len(good)
+            total, endpoint = total + len(good), good[0].chain.endpoint
             if not bad or skip_bad:
                 await store.add_jobs(batch.id, good)
         if not bad and not total:
@@ -102,7 +102,7 @@ async def accept(
     except BaseException:
         await store.discard_batch(batch.id)
         raise
-    await store.open_batch(batch.id, total)
+    await store.open_batch(batch.id, total, endpoint)
     return bad
 
 
@@ -150,6 +150,8 @@ async def retry_failed(store: Store, batch_id: str) -> str | None:
         expires_at=await store.now() + (newest.expires_at - newest.created_at),
         retry_of=newest.id,
         source=newest.source,
+        endpoint=newest.endpoint,
+        metadata=newest.metadata,
     )
     total = 0
     try:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, insert, select, tuple_, update
+from sqlalchemy import Text, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.chain import Endpoint
 from models.records import SINGLE, NewBatch, NewJob
 from models.state import BatchState, JobState
 from models.store.errors import StoreConflict
@@ -45,7 +46,12 @@ INSERT_INPUTS = BulkInsert(job_input)
 OPEN_BATCH = (
     update(batch)
     .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
-    .values(state=str(BatchState.IN_PROGRESS), total=bindparam("rows"), started_at=NOW)
+    .values(
+        state=str(BatchState.IN_PROGRESS),
+        total=bindparam("rows"),
+        endpoint=func.coalesce(bindparam("of_lines", type_=Text), batch.c.endpoint),
+        started_at=NOW,
+    )
     .returning(batch.c.id)
 )
 """Accept a whole batch: from now on its rows may start."""
@@ -92,10 +98,14 @@ class Intake(Ledger):
         async with self._db.write() as connection:
             await self._insert(connection, SINGLE, jobs, 0.0)
 
-    async def open_batch(self, batch_id: str, total: int) -> None:
-        """Accept the batch. Raises StoreConflict when it was cancelled or discarded meanwhile, or opened before."""
+    async def open_batch(self, batch_id: str, total: int, endpoint: Endpoint | None = None) -> None:
+        """Accept the batch. `endpoint` when it was not known before its lines.
+
+        Raises StoreConflict when it was cancelled or discarded meanwhile, or opened before.
+        """
         async with self._db.write() as connection:
-            done = await connection.execute(OPEN_BATCH, {"batch_id": batch_id, "rows": total})
+            words = {"batch_id": batch_id, "rows": total, "of_lines": endpoint}
+            done = await connection.execute(OPEN_BATCH, words)
             if done.first() is None:
                 raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
 

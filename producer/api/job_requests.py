@@ -10,13 +10,11 @@ MOST_JOBS = 1_000
 EXAMPLE: JsonDict = {"messages": [{"role": "user", "content": "Say hello."}], "metadata": {"flow": "invoices"}}
 
 
-class JobRequest(BaseModel):
-    """A chat-completion body with our words beside. Whatever is not listed here goes to the provider as it is."""
+class JobWords(BaseModel):
+    """The words of ours that may stand in the body of any job."""
 
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    """The conversation, as for a chat completion."""
     model: str | None = None
     """`provider/model`, a chain's name, or a model that one provider lists. Absent: the chain `default`."""
     chain: str | None = None
@@ -39,6 +37,15 @@ class JobRequest(BaseModel):
     """After so many seconds, at most 604,800 (7 days), the job starts no more."""
     custom_id: str | None = None
     """The caller's name for the job."""
+
+
+class JobRequest(JobWords):
+    """A chat-completion body with our words beside. Whatever is not listed here goes to the provider as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    """The conversation, as for a chat completion."""
 
 
 class JobsRequest(BaseModel):

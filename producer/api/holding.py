@@ -1,0 +1,122 @@
+"""Holding a connection until its job has ended: what every route that answers with a completion does.
+
+A caller that goes away, or that was held for `api.hold_s`, gets nothing any more: its job is cancelled.
+"""
+
+import asyncio
+import logging
+
+import orjson
+from fastapi import Request, Response
+
+from models.job_objects import error_of, extra_fields_of, job_object, retry_after_s
+from models.state import JobState
+from models.store import StoreError
+from models.wire import ErrorBody
+from producer.api.auth import Caller
+from producer.api.cancelling import cancel_job
+from producer.api.context import Context
+from producer.api.errors import JSON, ApiError, refusals
+from producer.api.job_objects import root_of
+
+log = logging.getLogger(__name__)
+
+FINAL = {"X-Should-Retry": "false"}
+"""What the OpenAI SDK reads before it tries again after an error status."""
+
+REFUSALS = {
+    **refusals(400, 401, 403, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
+    "4XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
+    "5XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
+}
+
+_cancelling: set[asyncio.Task[None]] = set()
+
+
+def job_header(job_id: str) -> dict[str, str]:
+    return {"X-Understudy-Job": job_id}
+
+
+async def answer_when_ended(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
+    """The completion, or the error with its status. Raises ApiError when it takes too long."""
+    if not await held(request, api, job_id, api.settings.api.hold_s):
+        cancel_soon(api, job_id)
+        raise late(job_id)
+    status, body = await outcome(api, caller, job_id)
+    return Response(body, status, {**job_header(job_id), **({} if status == 200 else FINAL)}, media_type=JSON)
+
+
+async def held(request: Request, api: Context, job_id: str, for_s: float) -> bool:
+    """Whether the job has ended by then. A caller that goes away has its job cancelled, and is waited for no more."""
+    waiting = asyncio.create_task(api.waiters.ended(job_id, for_s))
+    leaving = asyncio.create_task(_gone(request))
+    ended = left = False
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        ended = waiting.done() and waiting.result()
+        left = leaving.done() and not ended
+    except asyncio.CancelledError:
+        left = True
+        raise
+    finally:
+        waiting.cancel()
+        leaving.cancel()
+        if left:
+            cancel_soon(api, job_id)
+    if left:
+        raise ApiError(499, f"the caller of {job_id} went away", code="caller_gone")
+    return ended
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def cancel_soon(api: Context, job_id: str) -> None:
+    """Not awaited: who calls may be cancelled itself."""
+    task = asyncio.create_task(_cancel(api, job_id))
+    _cancelling.add(task)
+    task.add_done_callback(_cancelling.discard)
+
+
+async def _cancel(api: Context, job_id: str) -> None:
+    try:
+        await cancel_job(api, job_id)
+    except StoreError as error:
+        log.warning("job %s goes on although its caller went away: %s", job_id, error)
+
+
+async def outcome(api: Context, caller: Caller, job_id: str) -> tuple[int, bytes]:
+    view = await api.store.seen_job(caller.tenant, job_id)
+    if view is None:
+        raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
+    if view["state"] == JobState.SUCCEEDED:
+        body = await api.store.answer(job_id)
+        if body is None:
+            raise ApiError(410, f"the result of {job_id} was pruned", code="result_pruned")
+        return 200, body.encode()
+    status, error = error_of(view)
+    fields = extra_fields_of(view)
+    return status, orjson.dumps({"error": error, **({"extra_fields": fields} if fields else {})})
+
+
+async def accepted(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
+    view = await api.store.seen_job(caller.tenant, job_id)
+    if view is None:
+        raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
+    shown = job_object(view, await api.store.get_chain(view["chain_id"]), root_of(request, api.settings))
+    headers = {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}
+    return Response(orjson.dumps(shown), 202, headers, media_type=JSON)
+
+
+def late(job_id: str) -> ApiError:
+    message = f"the job {job_id} did not end while the connection was held, and is cancelled"
+    return ApiError(504, message, code="held_too_long", headers=FINAL)
+
+
+def late_body(job_id: str) -> bytes:
+    error = late(job_id)
+    return orjson.dumps(
+        {"error": {"message": error.message, "type": "server_error", "param": None, "code": error.code}}
+    )
