@@ -25,14 +25,16 @@ class Turns:
         self._database = database
         self._timeout_s = timeout_s
         self._tasks = asyncio.Lock()
+        self._had_turn_at = 0.0
         self._turnstile = os.open(f"{database}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._lock = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Raises StoreBusy when no turn came within the timeout."""
+        """Raises StoreBusy when no turn came within the timeout, to all who have waited so long at the same time."""
+        asked_at = time.monotonic()
         async with self._tasks:
-            deadline = time.monotonic() + self._timeout_s
+            deadline = max(asked_at, self._had_turn_at) + self._timeout_s
             await self._take(self._turnstile, deadline)
             try:
                 await self._take(self._lock, deadline)
@@ -41,6 +43,7 @@ class Turns:
             try:
                 yield
             finally:
+                self._had_turn_at = time.monotonic()
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def close(self) -> None:

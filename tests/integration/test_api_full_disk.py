@@ -21,6 +21,7 @@ BIG = "x" * 50_000
 JOB: dict[str, Any] = {"model": "alpha/m", "messages": [{"role": "user", "content": BIG}]}
 COUNTED = ("job", "job_input", "batch", "file", "idempotency", "lane", "webhook_delivery")
 ROOM_PAGES = 2
+TURN_S = 5
 
 
 @pytest.fixture
@@ -81,9 +82,11 @@ async def test_a_ledger_that_another_program_writes_refuses_and_keeps_no_upload(
     with (tmp_path / "ledger.db.lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         upload = http.post("/v1/files", files={"file": ("a.jsonl", b"{}\n")}, data={"purpose": "batch"})
+        began = time.monotonic()
         answers = await asyncio.gather(upload, *(each() for each in posts(http).values()))
         assert [each.status_code for each in answers] == [503] * 4
         assert all("retry-after" in each.headers for each in answers)
+    assert time.monotonic() - began < TURN_S + 4, "who waits together is refused together"
     assert rows(tmp_path) == before
     assert not list((tmp_path / "files").glob("file_*")), "nobody could ever read or delete it"
     for post in posts(http).values():
