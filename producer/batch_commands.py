@@ -26,7 +26,7 @@ def cancel(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, a
             await _cancel_job(store, given)
             return
         batch_id = await batch_named(store, given)
-        if not await store.cancel_batch(batch_id):
+        if not await store.cancel_filling(batch_id) and not await store.cancel_batch(batch_id):
             raise await _has_ended(store, batch_id)
         while await store.cancel_slice():
             continue

@@ -1,5 +1,6 @@
-"""`understudy prune` beside a server that runs: what ended goes, with its bytes."""
+"""`understudy prune` beside a server that runs: what ended goes; and `cancel` before a batch was filled."""
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Callable
@@ -8,6 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 from stage_hands import BIN, Mock, Scene, alone_and_on_servers, until
+
+from models.chain import Chain, Step
+from models.ids import new_id
+from models.records import NewBatch, NewJob
+from models.state import Priority
+from models.store import open_store
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
@@ -59,6 +66,32 @@ def prune_counts(scene: Scene, *words: str) -> dict[str, int]:
     assert "deleted" in done.stderr
     told = json.loads(done.stdout)
     return {each: told[each] for each in GONE}
+
+
+def test_a_batch_that_is_still_being_filled_is_cancelled_from_the_command_line(scene: Scene) -> None:
+    """None of its lines counts then: it was never accepted whole."""
+    batch_id = asyncio.run(half_filled(scene))
+    cancelled = subprocess.run(
+        [str(BIN / "understudy"), "cancel", batch_id], cwd=scene.folder, env=scene.full_environment, timeout=60
+    )
+    assert cancelled.returncode == 0
+    (batch,) = scene.ledger.rows("SELECT state, total FROM batch")
+    assert (batch.state, batch.total) == ("cancelled", 0)
+    assert scene.ledger.count("tally") == 0, "rows that were never accepted do not end"
+    assert scene.ledger.count("file WHERE batch_id IS NOT NULL") == 0
+
+
+async def half_filled(scene: Scene) -> str:
+    async with open_store(None, scene.folder / ".understudy") as store:
+        deadline, file_id = await store.now() + 600, new_id("file")
+        await store.add_file(file_id, "default", "in.jsonl", 3, 2)
+        batch_id = new_id("batch")
+        await store.accept_batch(NewBatch(batch_id, expires_at=deadline, input_file_id=file_id))
+        assert await store.claim_filling("api_1", 60)
+        chain = Chain(steps=(Step(provider="alpha", model="m"),))
+        job = NewJob(new_id("job"), "{}", chain, "one", 1, 3, Priority.BULK)
+        assert await store.fill(batch_id, "api_1", 60, [job])
+    return batch_id
 
 
 def test_an_age_that_is_none_is_refused(scene: Scene) -> None:
