@@ -196,7 +196,9 @@ def _by_family(settings: Settings, name: str, where: str) -> Step:
         return Step(provider=owners[0], model=name)
     if family and not owners:
         raise RequestError(
-            f"{where} names {_quoted(name)}, but provider '{family}' is not configured; {_how(family)}", where
+            f"{where} names {_quoted(name)}, but provider '{family}' is not configured; {_how(family)}"
+            f"{_configured(settings)}",
+            where,
         )
     provider, slash, model = name.partition("/")
     if slash:
@@ -223,6 +225,12 @@ def _how(preset: str) -> str:
     variable = PRESETS[preset].env
     section = f"add [providers.{preset}] to understudy.toml"
     return f"set {variable} or {section}" if variable else section
+
+
+def _configured(settings: Settings) -> str:
+    """The end of a sentence: what could be named instead."""
+    known = [*sorted(settings.chains), *(f"{name}/…" for name in sorted(settings.providers))]
+    return f", or name one of {', '.join(known)}" if known else ""
 
 
 def _nothing_configured() -> str:

@@ -11,7 +11,7 @@ import typer
 from models.settings import Settings, SettingsError
 from producer.api.auth import is_loopback
 from producer.cli import Concurrency, Config, Data, plain_errors, say, settings_from, with_address, with_concurrency
-from producer.serving import HttpServer, first_of
+from producer.serving import HttpServer, all_of
 from producer.stack import Stack, Workers, open_stack
 
 app = typer.Typer()
@@ -58,6 +58,7 @@ async def _up(settings: Settings, count: int, config: Path | None) -> None:
         async with Workers(stack, count, config, say) as workers:
 
             def stop() -> None:
+                say("Finishing what is in flight" if not server.stopping else "Giving back what is in flight")
                 server.stop()
                 workers.drain()
 
@@ -66,7 +67,7 @@ async def _up(settings: Settings, count: int, config: Path | None) -> None:
             serving = asyncio.create_task(server.serve())
             working = asyncio.create_task(workers.ended())
             try:
-                await first_of(serving, working)
+                await all_of(serving, working)
             finally:
                 server.stop()
                 await serving

@@ -44,6 +44,10 @@ class HttpServer:
         if not self._server.started:
             raise RuntimeError("the HTTP server did not start; its log says why")
 
+    @property
+    def stopping(self) -> bool:
+        return self._server.should_exit
+
     def stop(self) -> None:
         """Take no more requests and let those under way end; told again, do not wait for them."""
         self._server.force_exit = self._server.should_exit
@@ -79,8 +83,8 @@ def _reason(error: OSError) -> str:
     return (error.strerror or "it was refused").lower()
 
 
-async def first_of(*tasks: "asyncio.Task[None]") -> None:
-    """Return when one of them has ended. Raises what it raised."""
-    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+async def all_of(*tasks: "asyncio.Task[None]") -> None:
+    """Return when all of them have ended. Raises at once what one of them raised."""
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     for task in ended:
         task.result()

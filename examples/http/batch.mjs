@@ -6,7 +6,8 @@ import fs from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 import OpenAI from "openai";
 
-const client = new OpenAI({ baseURL: "http://127.0.0.1:8080/v1", apiKey: "not needed on this machine before a key was made" });
+const server = process.env.UNDERSTUDY_URL ?? "http://127.0.0.1:8080";
+const client = new OpenAI({ baseURL: `${server}/v1`, apiKey: "not needed on this machine before a key was made" });
 const file = await client.files.create({ file: fs.createReadStream(process.argv[2]), purpose: "batch" });
 let batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" });
 while (!["completed", "failed", "expired", "cancelled"].includes(batch.status)) {

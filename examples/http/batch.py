@@ -5,17 +5,19 @@ python batch.py prompts.jsonl default
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 from openai import OpenAI
 
+SERVER = os.environ.get("UNDERSTUDY_URL", "http://127.0.0.1:8080")
 DONE = {"completed", "failed", "expired", "cancelled"}
 
 
 def main(source: str, model: str) -> None:
-    client = OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="not needed on this machine before a key was made")
+    client = OpenAI(base_url=f"{SERVER}/v1", api_key="not needed on this machine before a key was made")
     prompts = [json.loads(line)["prompt"] for line in Path(source).read_text().splitlines()]
     lines = [
         {

@@ -1,6 +1,7 @@
-"""A receiver of webhooks, such as an n8n flow has: gives Understudy its address with a job, then waits to be called.
+r"""A receiver of webhooks, such as an n8n flow has: gives Understudy its address with a job, then waits to be called.
 
-printf '[webhooks]\\nallow_networks = ["127.0.0.0/8"]\\n' >> understudy.toml      (private addresses are refused else)
+pip install standardwebhooks
+printf '[webhooks]\nallow_networks = ["127.0.0.0/8"]\n' >> understudy.toml      (private addresses are refused else)
 understudy up
 SECRET=$(understudy webhooks secret) python callback.py default "Say hello."
 """
@@ -13,7 +14,7 @@ from urllib.request import Request, urlopen
 
 from standardwebhooks import Webhook
 
-JOBS = "http://127.0.0.1:8080/v1/jobs"
+JOBS = os.environ.get("UNDERSTUDY_URL", "http://127.0.0.1:8080") + "/v1/jobs"
 
 
 class Receiver(BaseHTTPRequestHandler):

@@ -5,14 +5,15 @@ python poll.py default "Say hello."
 """
 
 import json
+import os
 import sys
 import time
 from http.client import HTTPResponse
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin
 from urllib.request import Request, urlopen
 
-JOBS = "http://127.0.0.1:8080/v1/jobs"
+JOBS = os.environ.get("UNDERSTUDY_URL", "http://127.0.0.1:8080") + "/v1/jobs"
 
 
 def call(url: str, body: object = None) -> HTTPResponse | HTTPError:
@@ -21,6 +22,8 @@ def call(url: str, body: object = None) -> HTTPResponse | HTTPError:
         return urlopen(Request(url, data, {"Content-Type": "application/json"}))
     except HTTPError as error:
         return error
+    except URLError as error:
+        sys.exit(f"{url} cannot be reached ({error.reason}); is `understudy up` running?")
 
 
 def main(model: str, prompt: str) -> None:

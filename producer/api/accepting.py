@@ -20,7 +20,7 @@ from models.records import NewJob
 from models.state import Priority
 from models.store.filling import NamedRequest, OtherRequest
 from models.store.jobs import Made
-from models.wire import RequestError
+from models.wire import ROUTE_WORDS, RequestError
 from producer.api import words
 from producer.api.admission import admit, give_back
 from producer.api.auth import Caller
@@ -42,6 +42,7 @@ def job_of(
 ) -> NewJob:
     """The job that a body asks for; `priority` is for one that names none. Raises RequestError."""
     request = dict(document)
+    words.refuse_misspelt(request, {*JOB_WORDS, *ROUTE_WORDS})
     said = {word: request.pop(word, None) for word in JOB_WORDS}
     ENDPOINTS[endpoint].check(request)
     chain, body = api.routers[endpoint].resolve(request)

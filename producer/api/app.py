@@ -65,7 +65,9 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
             app.state.context = shared
             yield
 
-    app = FastAPIOffline(title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None)
+    app = FastAPIOffline(
+        title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    )
     app.add_middleware(TimedRequests)
     app.add_middleware(DrainedRequests)
     add_error_handlers(app)

@@ -65,6 +65,25 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody} for status in (*slow, *statuses)}
 
 
+NOT_SERVED = {
+    "/v1/completions": "; use /v1/chat/completions",
+    "/v1/responses": "; use /v1/chat/completions",
+    "/": "; the API begins at /v1, its documentation is at /docs",
+}
+
+
+def _way_out(app: FastAPI, path: str) -> str:
+    """The end of a sentence about a path that is none: what was meant, when that can be told."""
+    served = {getattr(route, "path", "") for route in app.routes} | set(app.openapi()["paths"])
+    if path in NOT_SERVED:
+        return NOT_SERVED[path]
+    if f"/v1{path}" in served:
+        return f"; it is /v1{path}: the base URL ends in /v1"
+    if path.rstrip("/") in served:
+        return "; leave out the slash at the end"
+    return ""
+
+
 def add_error_handlers(app: FastAPI) -> None:
     _add_outages(app)
 
@@ -84,13 +103,16 @@ def add_error_handlers(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        return error_response(ApiError(400, f"'{where}': {first['msg']}", param=where, code="invalid_request"))
+        reason = first["msg"].removeprefix("Input ").partition(",")[0]
+        return error_response(ApiError(400, f"'{where}' {reason}", param=where, code="invalid_request"))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         path = request.url.path
         shown = path if len(path) <= MOST_PATH_CHARS else path[: MOST_PATH_CHARS - 3] + "..."
         message = f"{request.method} {shown}: {str(error.detail).lower()}"
+        if error.status_code == 404:
+            message += _way_out(request.app, path)
         return error_response(ApiError(error.status_code, message, headers=error.headers))
 
     @app.exception_handler(Exception)

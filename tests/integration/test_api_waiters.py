@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -102,10 +101,9 @@ async def test_without_redis_nothing_fails_and_one_line_says_so(caplog: pytest.L
     assert len(caplog.records) == 1
 
 
-@pytest.mark.servers
-async def test_ends_are_heard_again_after_the_subscription_was_cut() -> None:
+async def test_ends_are_heard_again_after_the_subscription_was_cut(redis_url: str) -> None:
     name = f"waiters-{secrets.token_hex(6)}"
-    redis = Redis.from_url(os.environ["REDIS_URL"], socket_timeout=2, client_name=name)
+    redis = Redis.from_url(redis_url, socket_timeout=2, client_name=name)
     waiters, announcer = Waiters(CountingStore()), Announcer(redis)  # type: ignore[arg-type]
     async with redis, hearing(waiters, redis):
         (subscribed,) = [each for each in await redis.client_list(_type="pubsub") if each["name"] == name]

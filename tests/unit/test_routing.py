@@ -7,8 +7,8 @@ import pytest
 from models.chain import Step
 from models.failure import FailureClass
 from models.routing import RouteOptions, Router, resolve
-from models.tokens import estimate_chat_tokens as estimate_tokens
 from models.settings import Settings
+from models.tokens import estimate_chat_tokens as estimate_tokens
 from models.wire import RequestError
 
 SETTINGS = Settings.model_validate(
