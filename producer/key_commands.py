@@ -216,7 +216,12 @@ def show_tenant(
     async def work(store: Store) -> dict[str, Any]:
         use = await store.tenant_use(name, time.time())
         queued = (await store.queued_by_tenant()).get(name, 0)
-        return {**asdict(use.limits), "queued_now": queued, "usd_this_month": use.usd_this_month}
+        return {
+            **asdict(use.limits),
+            "queued_now": queued,
+            "usd_this_month": use.usd_this_month,
+            "jobs_this_minute": use.accepted_this_minute,
+        }
 
     seen = _on_new_ledger(config, data, work)
     if as_json:
@@ -225,7 +230,7 @@ def show_tenant(
     table = show.new_table("", "now", "limit")
     table.add_row("queued jobs", f"{seen['queued_now']:,}", _shown(seen["queued_jobs"]))
     table.add_row("USD this month", f"{seen['usd_this_month']:,.4f}", _shown(seen["usd_per_month"]))
-    table.add_row("jobs per minute", "", _shown(seen["jobs_per_minute"]))
+    table.add_row("jobs per minute", f"{seen['jobs_this_minute']:,}", _shown(seen["jobs_per_minute"]))
     show.page().print(table)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, and_, bindparam, delete, exists, func, select, update
+from sqlalchemy import Row, and_, bindparam, delete, exists, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,6 +38,11 @@ EARLIER_REQUEST = (
     .limit(1)
 )
 """The newest batch that an equal request of the same tenant made a short time ago."""
+
+TAKE_REQUEST_LOCK = select(
+    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("request_hash"), literal_column("0")))
+)
+"""Wait until no other process is accepting an equal request; on SQLite writers take turns anyway."""
 
 _named = {
     "postgresql": postgresql.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
@@ -164,14 +169,21 @@ class Filling(Intake, Pruning):
             found: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
             return found
 
-    async def accept_batch(self, new: NewBatch, named: NamedRequest | None = None) -> str:
-        """Accept a batch that is filled later; returns its id, or that of the batch which a request of the same name
-        made meanwhile. Raises OtherRequest."""
+    async def accept_batch(self, new: NewBatch, named: NamedRequest | None = None, *, repeated: bool = False) -> str:
+        """Accept a batch that is filled later; returns its id, or that of the batch which the same request made
+        meanwhile (see `batch_made_before`). Raises OtherRequest."""
         async with self._db.write() as connection:
             if named is not None:
                 row = {"tenant": new.tenant, "key": named.key, "body_hash": named.body_hash, "object_id": new.id}
                 if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
                     return await self._named_before(connection, new.tenant, named) or new.id
+            elif new.request_hash is not None:
+                asked = {"request_hash": new.request_hash, "tenant": new.tenant}
+                if self._db.dialect == "postgresql":
+                    await connection.execute(TAKE_REQUEST_LOCK, {"request_hash": new.request_hash})
+                earlier: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
+                if earlier is not None:
+                    return earlier
             await connection.execute(INSERT_BATCH, batch_row(new))
         return new.id
 

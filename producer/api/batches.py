@@ -53,13 +53,13 @@ async def create(
     """
     document, _ = await read_json(request, api.settings.api.max_body_bytes)
     digest = hashlib.sha256(canonical(document)).hexdigest()
-    asked = parse_request(document, api.settings)
     named = NamedRequest(idempotency_key, digest) if idempotency_key else None
     repeated = (x_stainless_retry_count or "0").strip("0") != ""
     try:
         batch_id = await api.store.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
         if batch_id is None:
-            batch_id = await _accept(api, caller, asked, digest, named)
+            asked = parse_request(document, api.settings)
+            batch_id = await _accept(api, caller, asked, digest, named, repeated)
     except OtherRequest as error:
         raise ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused") from None
     return _answer(batch_object(await _own(api, caller, batch_id)))
@@ -152,12 +152,14 @@ async def results(
     return Response(content, headers=headers, media_type=JSONL)
 
 
-async def _accept(api: Context, caller: Caller, asked: BatchRequest, digest: str, named: NamedRequest | None) -> str:
+async def _accept(
+    api: Context, caller: Caller, asked: BatchRequest, digest: str, named: NamedRequest | None, repeated: bool
+) -> str:
     lines = await _lines_of_input(api, caller, asked.input_file_id)
     batch_id, new = None, await _new_batch(api, caller, asked, digest)
     await admit(api, caller, jobs=lines)
     try:
-        batch_id = await api.store.accept_batch(new, named)
+        batch_id = await api.store.accept_batch(new, named, repeated=repeated)
     finally:
         if batch_id != new.id:
             give_back(api, caller, lines)

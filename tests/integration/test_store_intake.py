@@ -1,5 +1,7 @@
 """Accepting batches: all or nothing, found again by identity, deleted in slices."""
 
+import asyncio
+
 import pytest
 from ledger_help import filled_batch, new_jobs, new_worker, open_batch, outputs_of, run_all, singles, state_of
 
@@ -114,3 +116,14 @@ async def test_retries_and_runs_are_found_in_order(store: Store) -> None:
     assert await store.find_runs("aa") == [(first, "aa1")]
     assert await store.find_runs("a1") == []
     assert third not in await store.retries_of(third)
+
+
+async def test_an_sdks_equal_retries_at_the_same_time_make_one_batch(store: Store) -> None:
+    deadline = await store.now() + 60
+
+    async def create() -> str:
+        new = NewBatch(new_id("batch"), expires_at=deadline, input_file_id="file_1", request_hash="equal")
+        return await store.accept_batch(new, repeated=True)
+
+    assert len({*await asyncio.gather(*(create() for _ in range(20)))}) == 1
+    assert len(await store.list_batches()) == 1
