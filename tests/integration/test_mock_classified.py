@@ -11,6 +11,9 @@ from worker.providers.client import ProviderClient
 from worker.providers.registry import adapter_for
 
 NOW = 1_795_000_000.0
+SOON_S, PATIENT_S = 0.5, 20.0
+"""How long an answer may take: only what plays a timeout should meet one, also on a busy machine."""
+
 DIALECTS = ["openai", "anthropic", "gemini", "bedrock", "azure", "groq", "mistral", "openrouter", "xai"]
 
 
@@ -22,7 +25,8 @@ async def failure_of(fail: Fail, dialect: str, retry_after_s: float | None = Non
     async with running_mock(script) as mock, ProviderClient(max_connections=2) as client:
         endpoint = Endpoint(mock.base_url("alpha") + ("/v1" if protocol == "openai" else ""), secret="sk-7777")
         try:
-            status, headers, content = await client.send(adapter.request(call, endpoint), endpoint, timeout_s=0.5)
+            timeout_s = SOON_S if fail.cls is FailureClass.TIMEOUT else PATIENT_S
+            status, headers, content = await client.send(adapter.request(call, endpoint), endpoint, timeout_s)
         except httpx.TransportError as error:
             return classify_exception(error)
         if status != 200:
