@@ -9,6 +9,7 @@ model), which is the breaker.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,12 +24,21 @@ from models import keys
 from models.failure import Scope
 from worker import limits_scripts as scripts
 from worker.coalesce import Coalescer
+from worker.failures import LimitSignals
 from worker.limits_scripts import Script
 
 TOGETHER = 100
 FIRST_COOLDOWN_S = 2.0
 LONGEST_DOUBLING_S = 60.0
 COOLDOWN_BOUNDS_S = (0.05, 86_400.0)
+TELL_EVERY_S = 0.25
+"""Of what headers say about one account and model a worker tells Redis so often, or at once when a limit is new."""
+
+TOLD_BOUNDS = (1.0, 1_000_000_000.0)
+"""What a limit in a header may be; beyond it, it is not believed."""
+
+LONGEST_RESET_S = 3_600.0
+"""A reset that is further away is looked at again after an hour."""
 
 
 class LimitsUnavailable(Exception):
@@ -130,6 +140,7 @@ class Limiter:
         self._unchanging = _event_that_is_set()
         self._not_beating = _event_that_is_set()
         self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
+        self._told: dict[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = {}
         self._asked: Coalescer[_Command, Any] = Coalescer(self._execute, max_items=TOGETHER, max_delay_s=0.0)
 
     async def reserve(self, candidates: Sequence[Candidate], tokens: int) -> Grant | Refusal:
@@ -177,6 +188,19 @@ class Limiter:
         args = [length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason]
         names = [_cool_key(deployment, scope), *([_keys(deployment)[0]] if too_fast else [])]
         return float(await self._ask(scripts.COOL, names, args)) / 1000
+
+    async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
+        """A response's headers speak of the limits: the fleet keeps to them, and brakes when others use them up.
+
+        Asks Redis at most every TELL_EVERY_S for each account and model, and at once when a limit is new.
+        """
+        name, now = (deployment.account, deployment.model), time.monotonic()
+        limits = (signals.requests_limit, signals.tokens_limit)
+        last = self._told.get(name)
+        if last is not None and last[1] == limits and now - last[0] < TELL_EVERY_S:
+            return
+        self._told[name] = (now, limits)
+        await self._ask(scripts.TOLD, _keys(deployment)[:1], _told_numbers(signals))
 
     async def answered(self, grant: Grant) -> None:
         """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
@@ -306,3 +330,16 @@ def _numbers(candidates: Sequence[Candidate]) -> list[int]:
         for candidate in candidates
         for limit in (candidate.requests_per_minute, candidate.tokens_per_minute, candidate.max_in_flight)
     ]
+
+
+def _told_numbers(signals: LimitSignals) -> list[float]:
+    """Limit (0: not told), remaining (-1: not told), ms to the reset, ms of the period: of requests, then of tokens."""
+    low, high = TOLD_BOUNDS
+    requests = (signals.requests_limit, signals.requests_remaining, signals.requests_reset_s, signals.requests_period_s)
+    tokens = (signals.tokens_limit, signals.tokens_remaining, signals.tokens_reset_s, signals.tokens_period_s)
+    numbers: list[float] = []
+    for limit, remaining, reset_s, period_s in (requests, tokens):
+        believed = limit if limit is not None and low <= limit <= high else 0
+        reset_ms = min(reset_s or 0.0, LONGEST_RESET_S) * 1000
+        numbers += [believed, -1 if remaining is None else remaining, reset_ms, period_s * 1000]
+    return numbers

@@ -59,12 +59,20 @@ local function grown(learned, learned_at)
   local rate = learned * 1.01 ^ math.min(s, 30) * 1.1 ^ math.min(math.max(s - 30, 0), 1000)
   if rate < 1000000 then return rate end
 end
--- What is known of a rate: when its schedules are next free, and requests per minute, configured or learned.
-local function schedules(key, rpm)
-  local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at')
-  local learned = known[3] and grown(tonumber(known[3]), tonumber(known[4]))
-  if learned and (rpm == 0 or learned < rpm) then rpm = learned end
-  return tonumber(known[1]) or 0, tonumber(known[2]) or 0, rpm
+-- What is known of a rate: when its schedules are next free, and requests and tokens per minute. A configured limit
+-- wins over one that headers told; a rate learned from refusals, and a brake because others use the account, too, win
+-- over both when they are lower.
+local function schedules(key, rpm, tpm)
+  local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at', 'told_requests', 'told_tokens',
+    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until')
+  for i = 1, 10 do known[i] = tonumber(known[i]) end
+  local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
+  if rpm == 0 then rpm = known[5] or 0 end
+  if tpm == 0 then tpm = known[6] or 0 end
+  if known[3] then rpm = lower(rpm, grown(known[3], known[4])) end
+  if known[8] and known[8] > now then rpm = lower(rpm, known[7]) end
+  if known[10] and known[10] > now then tpm = lower(tpm, known[9]) end
+  return known[1] or 0, known[2] or 0, rpm, tpm
 end
 """
 
@@ -154,7 +162,7 @@ for c = 0, #KEYS / 5 - 1 do
   local function later(at, why) if at > start then start, hold = at, why end end
   do
     local requests_free, tokens_free
-    requests_free, tokens_free, rpm = schedules(rate, rpm)
+    requests_free, tokens_free, rpm, tpm = schedules(rate, rpm, tpm)
     if rpm > 0 then later(earliest(requests_free, 60000 / rpm), 'requests') end
     if tpm > 0 then later(earliest(tokens_free, tokens * 60000 / tpm), 'tokens') end
   end
@@ -180,7 +188,7 @@ end
 local rpm, tpm = tonumber(ARGV[best * 3 + 6]), tonumber(ARGV[best * 3 + 7])
 local rate = KEYS[best * 5 + 1]
 local requests_free, tokens_free, cost
-requests_free, tokens_free, rpm = schedules(rate, rpm)
+requests_free, tokens_free, rpm, tpm = schedules(rate, rpm, tpm)
 cost = rpm > 0 and 60000 / rpm or 0
 if cost > 0 then
   requests_free = math.max(requests_free, best_start) + cost
@@ -219,7 +227,8 @@ local tokens, tpm = tonumber(ARGV[7]), tonumber(ARGV[8])
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
 if redis.call('EXISTS', rate) == 0 then return end
 if ended ~= 'answered' then count_refused(rate, start) end
-local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest')
+local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens')
+if tpm == 0 then tpm = tonumber(known[4]) or 0 end
 local requests_free, tokens_free, latest = tonumber(known[1]), tonumber(known[2]), tonumber(known[3]) or 0
 if ended == 'unmade' and requests_free then
   local back = math.max(cost - math.max(now - start, 0), 0)
@@ -259,7 +268,7 @@ end
 -- Where too few calls were accepted to tell a rate, it is half of what it was, or a call a second. The provider has
 -- nothing left at this moment, so the schedule's burst is taken; growth begins when the cooldown ends.
 if KEYS[2] then
-  local requests_free, _, before = schedules(KEYS[2], 0)
+  local requests_free, _, before = schedules(KEYS[2], 0, 0)
   local seen = accepted_per_minute(KEYS[2])
   local learned = seen and 0.98 * seen or anew and (before > 0 and before / 2 or 60)
   if learned then
@@ -269,6 +278,51 @@ if KEYS[2] then
   end
 end
 return string.format('%.0f', free)
+""",
+)
+
+TOLD = Script.of(
+    NOW,
+    ACCEPTED,
+    LIFETIME,
+    """
+-- KEYS: rate. ARGV: time; then for requests and for tokens: limit (0: not told), remaining (-1: not told), ms to the
+-- reset, ms of the period.
+-- The limit becomes the rate. Where the first calls ran without one, the schedule's burst is taken. When less remains
+-- than we used up ourselves, others use the account: what remains is spread over the time to the reset. A bucket of a
+-- second is whole again too soon to tell. A daily limit sets no pace; once used up, nothing starts until the reset.
+local rate = KEYS[1]
+local latest, _, _, long, long_since = accepted_until(rate)
+latest = latest or now
+local function own(period)
+  local span = latest - (long_since or latest)
+  if not long or span <= 0 then return long or 0 end
+  return math.max(long / (1 - math.exp(-span / LONG)) * math.min(span, period) / LONG, long)
+end
+local last = now
+for i, what in ipairs({'requests', 'tokens'}) do
+  local limit, remaining = tonumber(ARGV[i * 4 - 2]), tonumber(ARGV[i * 4 - 1])
+  local reset, period = tonumber(ARGV[i * 4]), tonumber(ARGV[i * 4 + 1])
+  if period > 60000 then
+    if remaining == 0 and reset > 1000 then
+      local free = tonumber(redis.call('HGET', rate, what)) or 0
+      redis.call('HSET', rate, 'brake_' .. what, 1, 'brake_' .. what .. '_until', now + reset,
+        what, math.max(free, now + reset + 1000))
+      last = math.max(last, now + reset)
+    end
+  elseif limit > 0 then
+    local per_minute = limit * 60000 / period
+    if redis.call('HSET', rate, 'told_' .. what, per_minute) == 1 then
+      local free = tonumber(redis.call('HGET', rate, what)) or 0
+      redis.call('HSET', rate, what, math.max(free, now + 1000))
+    end
+    if what == 'requests' and remaining >= 0 and reset > 1500 and remaining + own(period) < 0.9 * limit then
+      redis.call('HSET', rate, 'brake_requests', math.max(remaining * 60000 / reset, 1),
+        'brake_requests_until', now + math.min(reset, 5000))
+    end
+  end
+end
+keep(rate, last)
 """,
 )
 
@@ -296,7 +350,7 @@ local seen = {}
 for c = 0, #KEYS / 5 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 4]), tonumber(ARGV[c * 3 + 5]), tonumber(ARGV[c * 3 + 6])
   local starts, requests_free, tokens_free = -1
-  requests_free, tokens_free, rpm = schedules(KEYS[c * 5 + 1], rpm)
+  requests_free, tokens_free, rpm, tpm = schedules(KEYS[c * 5 + 1], rpm, tpm)
   local function at_most(n) if starts < 0 or n < starts then starts = n end end
   local function room(theoretical, cost)
     return math.max(math.floor((now + horizon + math.max(1000 - cost, 0) - math.max(theoretical, now)) / cost) + 1, 0)

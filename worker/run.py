@@ -22,7 +22,7 @@ from models.records import AttemptRecord, Settled, StartedJob
 from models.state import JobState
 from worker import decide, outcome
 from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
-from worker.failures import classify, classify_exception
+from worker.failures import LimitSignals, classify, classify_exception, read_limits
 from worker.fleet import Fleet, Target
 from worker.limits import Deployment, Grant, Limiter, LimitsUnavailable, Refusal
 from worker.outcome import Answered
@@ -70,6 +70,7 @@ class JobRun:
         self.progress = Progress.from_dict(job.progress)
         self.attempts: list[AttemptRecord] = []
         self.calling: tuple[str, str] | None = None  # (account, model) while a call is in flight
+        self._told: LimitSignals | None = None  # by the latest response's headers
         self._stop_as: JobState | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -198,19 +199,26 @@ class JobRun:
 
     async def _tell_of_failure(self, target: Target, grant: Grant, failure: Failure, usage: Usage) -> None:
         limiter, refused = self.tools.limiter, failure.cls is FailureClass.RATE_LIMIT
+        await self._tell_of_limits(grant)
         await _if_redis_listens(limiter.release(grant, _tokens_used(usage), refused=refused))
         await _if_redis_listens(self.tools.fleet.learn(grant.candidate.deployment, target, failure, limiter))
 
     async def _tell_of_answer(self, target: Target, grant: Grant, usage: Usage) -> None:
         self.tools.fleet.answered(grant.candidate.deployment, target)
+        await self._tell_of_limits(grant)
         await _if_redis_listens(self.tools.limiter.release(grant, _tokens_used(usage)))
         await _if_redis_listens(self.tools.limiter.answered(grant))
 
+    async def _tell_of_limits(self, grant: Grant) -> None:
+        if self._told is not None:
+            await _if_redis_listens(self.tools.limiter.told(grant.candidate.deployment, self._told))
+
     async def _ask(self, target: Target, call: Call, request: WireRequest) -> tuple[Answer | Failure, Usage]:
         """One HTTP exchange, read as an answer or as a classified failure, with the tokens that it cost."""
-        protocol, now = target.adapter.protocol, self.tools.clock
+        protocol, now, self._told = target.adapter.protocol, self.tools.clock, None
         try:
             status, headers, content = await self.tools.client.send(request, target.endpoint, target.timeout_s)
+            self._told = read_limits(target.dialect, protocol, headers, now())
             content = _without_secret(content, target)  # some tell their errors with 200
             if not 200 <= status < 300:
                 return classify(target.dialect, protocol, status, headers, content, now()), NOTHING_USED

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import redis.asyncio
@@ -11,6 +12,7 @@ from redis.backoff import NoBackoff
 
 from models import keys
 from models.failure import Scope
+from worker.failures import LimitSignals
 from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, LimitsUnavailable, Refusal
 
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
@@ -186,3 +188,83 @@ async def test_a_limit_that_rises_or_falls_tenfold_is_found_again(
     use = await simulation.run_until(210 + 30 + 60)
     assert use.used >= 0.85
     assert use.refused <= 0.05
+
+
+UNKNOWN = Candidate(DEPLOYMENT)
+WINDOW = LimitSignals(requests_limit=600, requests_remaining=600, requests_reset_s=60)
+
+
+async def granted_within_a_second(limiter: Limiter, candidate: Candidate) -> int:
+    grants = 0
+    while isinstance(await limiter.reserve([candidate], 100), Grant):
+        grants += 1
+    return grants
+
+
+async def test_a_limit_that_headers_tell_becomes_the_rate(limiter: Limiter) -> None:
+    limiter.now_ms = BEGIN_MS
+    assert isinstance(await limiter.reserve([UNKNOWN], 100), Grant)
+    await limiter.told(DEPLOYMENT, WINDOW)
+    limiter.now_ms = BEGIN_MS + 10_000
+    assert 19 <= await granted_within_a_second(limiter, UNKNOWN) <= 21
+
+
+async def test_a_configured_limit_wins_over_the_headers(limiter: Limiter) -> None:
+    limiter.now_ms = BEGIN_MS
+    await limiter.told(DEPLOYMENT, WINDOW)
+    limiter.now_ms = BEGIN_MS + 10_000
+    assert await granted_within_a_second(limiter, LIMITED) == LIMITED.max_in_flight
+
+
+async def test_what_others_use_of_an_account_slows_us_down_until_the_reset(limiter: Limiter) -> None:
+    limiter.now_ms = BEGIN_MS
+    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_remaining=60.0))
+    limiter.now_ms = BEGIN_MS + 2_000
+    assert 1 <= await granted_within_a_second(limiter, LIMITED) <= 3
+    limiter.now_ms = BEGIN_MS + 10_000
+    assert await granted_within_a_second(limiter, UNKNOWN) >= 19
+
+
+async def test_what_we_used_ourselves_does_not_slow_us_down(limiter: Limiter) -> None:
+    for call in range(300):
+        limiter.now_ms = BEGIN_MS + call * 100
+        assert isinstance(await limiter.reserve([UNKNOWN], 100), Grant)
+    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_remaining=300.0))
+    limiter.now_ms = BEGIN_MS + 33_000
+    assert await granted_within_a_second(limiter, UNKNOWN) >= 19
+
+
+async def test_a_daily_limit_sets_no_pace_until_it_is_used_up(limiter: Limiter) -> None:
+    limiter.now_ms = BEGIN_MS
+    daily = replace(WINDOW, requests_limit=14_400.0, requests_period_s=86_400.0, requests_reset_s=600.0)
+    await limiter.told(DEPLOYMENT, daily)
+    assert await granted_within_a_second(limiter, LIMITED) == LIMITED.max_in_flight
+    used_up = Limiter(limiter._redis, "w2", now_ms=BEGIN_MS)
+    await used_up.told(DEPLOYMENT, replace(daily, requests_remaining=0.0))
+    refusal = await used_up.reserve([UNKNOWN], 100)
+    assert isinstance(refusal, Refusal)
+    assert refusal.until == pytest.approx(BEGIN_MS / 1000 + 600, abs=2)
+
+
+async def test_tokens_that_headers_tell_are_paced_too(limiter: Limiter) -> None:
+    limiter.now_ms = BEGIN_MS
+    await limiter.told(DEPLOYMENT, LimitSignals(tokens_limit=60_000, tokens_remaining=60_000, tokens_reset_s=0.0))
+    limiter.now_ms = BEGIN_MS + 10_000
+    assert 19 <= await granted_within_a_second(limiter, UNKNOWN) <= 21
+
+
+async def test_a_worker_tells_only_what_is_new(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    await limiter.told(DEPLOYMENT, WINDOW)
+    await connection.flushdb()
+    await limiter.told(DEPLOYMENT, WINDOW)
+    assert not await connection.exists(keys.rate("alpha:main", "large"))
+    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_limit=700.0))
+    assert await connection.hget(keys.rate("alpha:main", "large"), "told_requests") == b"700"
+
+
+@pytest.mark.parametrize("limit", [0.0, 1e12])
+async def test_a_limit_out_of_all_reason_is_not_believed(
+    limiter: Limiter, connection: redis.asyncio.Redis, limit: float
+) -> None:
+    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_limit=limit))
+    assert not await connection.hexists(keys.rate("alpha:main", "large"), "told_requests")
