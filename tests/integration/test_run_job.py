@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from run_help import Stage, answered, chain, stage, started, tried
 
+from models import keys
 from models.state import JobState, Priority
 from worker.decide import Progress
 from worker.limits import Grant
-from worker.mock import Fail
+from worker.mock import Fail, running_mock
 from worker.run import JobRun
 
 pytestmark = pytest.mark.timeout(30)
@@ -266,3 +267,14 @@ async def test_what_the_limiter_cannot_decide_is_not_asked_in_a_tight_loop(
         settled = await JobRun(started(patient), patient, ahead).run()
     assert settled.state is JobState.QUEUED
     assert asked < 100
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_the_limit_that_an_answer_or_a_refusal_tells_is_kept_by_the_fleet(redis_url: str, refused: bool) -> None:
+    rules = [alpha(Fail.BAD_REQUEST)] if refused else []
+    script = {"limits": [{"provider": "alpha", "requests_per_minute": 600}], "rules": rules}
+    async with running_mock(script) as limited, stage(redis_url, base_url=f"{limited.base_url('alpha')}/v1") as scene:
+        settled = await scene.run(chain("alpha/m"))
+        told = await scene.redis.hget(keys.rate("alpha:main", "m"), "told_requests")
+    assert settled.state is (JobState.FAILED if refused else JobState.SUCCEEDED)
+    assert told == b"600"

@@ -14,8 +14,6 @@ from typing import Any
 from models.tokens import estimate_embeddings_tokens
 from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
 
-FLOAT_BYTES = 4
-
 
 class NoEmbeddings:
     """Of a protocol in which embeddings cannot be asked for."""
