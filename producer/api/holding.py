@@ -9,8 +9,7 @@ import logging
 import orjson
 from fastapi import Request, Response
 
-from models.job_objects import error_of, extra_fields_of, job_object, retry_after_s
-from models.state import JobState
+from models.job_objects import job_object, retry_after_s
 from models.store import StoreError
 from models.wire import ErrorBody
 from producer.api.auth import Caller
@@ -18,11 +17,9 @@ from producer.api.cancelling import cancel_job
 from producer.api.context import Context
 from producer.api.errors import JSON, ApiError, refusals
 from producer.api.job_objects import root_of
+from producer.api.outcomes import FINAL, outcome_of
 
 log = logging.getLogger(__name__)
-
-FINAL = {"X-Should-Retry": "false"}
-"""What the OpenAI SDK reads before it tries again after an error status."""
 
 REFUSALS = {
     **refusals(400, 401, 403, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
@@ -91,14 +88,8 @@ async def outcome(api: Context, caller: Caller, job_id: str) -> tuple[int, bytes
     view = await api.store.seen_job(caller.tenant, job_id)
     if view is None:
         raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
-    if view["state"] == JobState.SUCCEEDED:
-        body = await api.store.answer(job_id)
-        if body is None:
-            raise ApiError(410, f"the result of {job_id} was pruned", code="result_pruned")
-        return 200, body.encode()
-    status, error = error_of(view)
-    fields = extra_fields_of(view)
-    return status, orjson.dumps({"error": error, **({"extra_fields": fields} if fields else {})})
+    status, body, _ = await outcome_of(api, view)
+    return status, body
 
 
 async def accepted(request: Request, api: Context, caller: Caller, job_id: str) -> Response:

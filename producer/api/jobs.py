@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from models.job_objects import error_of, extra_fields_of, has_ended, job_object, retry_after_s
-from models.state import JobState, Priority
+from models.job_objects import has_ended, job_object, retry_after_s
+from models.state import Priority
 from models.store.jobs import JobFilter
 from models.wire import ErrorBody, RequestError
 from producer.api.accepting import accept, job_of, made_before, named_by
@@ -19,6 +19,7 @@ from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
 from producer.api.job_objects import page_of, root_of
 from producer.api.job_requests import MOST_JOBS, JobRequest, JobsRequest
+from producer.api.outcomes import outcome_of
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -26,8 +27,6 @@ ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 ID_PATTERN: Final = r"^[A-Za-z0-9_-]*$"
 LONGEST_WAIT_S = 60
 PREFERRED_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=[,;]|$)", re.IGNORECASE)
-FINAL = {"X-Should-Retry": "false"}
-"""What the OpenAI SDK reads before it tries again after an error status."""
 
 Wait = Annotated[int, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to hold the answer until the job has ended.")]
 Prefer = Annotated[str | None, Header(description="`wait=N`: the same as the parameter.")]
@@ -157,12 +156,8 @@ async def result(
     view, applied = await _held(api, caller, job_id, _wait_s(wait, prefer))
     if not has_ended(view):
         return await _job_answer(request, api, view, applied, 202)
-    if view["state"] == JobState.SUCCEEDED:
-        return await _completion(api, view, applied)
-    status, error = error_of(view)
-    fields = extra_fields_of(view)
-    body = {"error": error, **({"extra_fields": fields} if fields else {})}
-    return Response(orjson.dumps(body), status, {**applied, **FINAL}, media_type=JSON)
+    status, body, headers = await outcome_of(api, view)
+    return Response(body, status, {**applied, **headers}, media_type=JSON)
 
 
 @router.delete(
@@ -242,10 +237,3 @@ async def _job_answer(
     elif not has_ended(view):
         headers |= {"Retry-After": str(retry_after_s(view))}
     return Response(orjson.dumps(shown), status, headers, media_type=JSON)
-
-
-async def _completion(api: Context, view: dict[str, Any], applied: Mapping[str, str]) -> Response:
-    body = await api.store.answer(view["id"])
-    if body is None:
-        raise ApiError(410, f"the result of {view['id']} was pruned", code="result_pruned")
-    return Response(body, headers=dict(applied), media_type=JSON)

@@ -335,6 +335,7 @@ async def test_what_expired_or_was_pruned_says_so(http: httpx.AsyncClient, store
     await store.settle(worker, [Settled(job.id, "", job.claim_no, JobState.SUCCEEDED, [call(job)], record)])
     result = await http.get(f"/v1/jobs/{pruned}/result")
     assert result.status_code == 410 and result.json()["error"]["code"] == "result_pruned"
+    assert result.headers["x-should-retry"] == "false"
     await store.prune(await store.now() + 1)
     assert (await http.get(f"/v1/jobs/{pruned}")).status_code == 404
     again = await http.post("/v1/jobs", json=JOB, headers=named)
