@@ -15,8 +15,32 @@ Endpoint = Literal["/v1/chat/completions", "/v1/embeddings"]
 CHAT: Endpoint = "/v1/chat/completions"
 EMBEDDINGS: Endpoint = "/v1/embeddings"
 
+Order = Literal["chain", "cheapest", "fastest"]
+"""In which order the steps that can serve a request are asked: as written, by price, by measured latency."""
+
+Modality = Literal["text", "image", "audio", "file"]
+Feature = Literal["tools", "json_schema", "images", "audio", "files"]
+"""What a request may need of a model beyond text."""
+
+Acceptance = Literal["json_schema", "not_empty", "not_truncated", "not_refused"]
+"""What an answer must be to count as one, where a chain asks for it."""
+
+Tags = dict[str, tuple[str, ...]]
+"""Values by the name of a provider's tag, such as `region: eu, ch` or `zdr: true`."""
+
 NEVER_FALL_BACK_ON = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER})
 """Unless a chain says otherwise, these end the job instead of moving it on."""
+
+
+class When(BaseModel):
+    """The requests that a step is for; all others skip it. What is None does not matter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_input_tokens: int | None = None
+    max_input_tokens: int | None = None
+    modality: Modality | None = None
+    needs: frozenset[Feature] = frozenset()
 
 
 class Step(BaseModel):
@@ -27,6 +51,7 @@ class Step(BaseModel):
     provider: str
     model: str
     params: dict[str, Any] = {}
+    when: When | None = None
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"
@@ -34,7 +59,13 @@ class Step(BaseModel):
 
 class Chain(BaseModel):
     """`patience_s` None means the default of the job's priority; `fallback_on` None means all but bad_request
-    and content_filter."""
+    and content_filter.
+
+    `require` and `forbid` are rules about the tags of providers, checked before each call. `accept` names what an
+    answer must be. `hedge_after_s`: after so long without an answer the next step is asked beside it, for interactive
+    jobs and for the last `hedge_last` (a share) of a batch. `max_fallback_share`: of a batch's jobs, this share at most
+    may be answered by another step than the first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,16 +75,32 @@ class Chain(BaseModel):
     fallback_on: frozenset[FailureClass] | None = None
     endpoint: Endpoint = CHAT
     """What its steps are asked for."""
+    order: Order = "chain"
+    require: Tags = {}
+    forbid: Tags = {}
+    accept: frozenset[Acceptance] = frozenset()
+    hedge_after_s: float | None = None
+    hedge_last: float = 0.0
+    max_fallback_share: float | None = None
 
     @property
     def id(self) -> str:
         """Content hash: equal chains have equal ids."""
-        document = self.model_dump(mode="json")
-        if document["fallback_on"] is not None:
-            document["fallback_on"].sort()
+        document = _sorted(self.model_dump(mode="json"), self.model_dump())
         return "chn_" + hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
 
     def falls_back_on(self, cls: FailureClass) -> bool:
         if self.fallback_on is None:
             return cls not in NEVER_FALL_BACK_ON
         return cls in self.fallback_on
+
+
+def _sorted(shown: Any, value: Any) -> Any:
+    """The JSON of a value with its sets in order: two processes list a set differently."""
+    if isinstance(value, dict):
+        return {key: _sorted(shown[key], value[key]) for key in shown}
+    if isinstance(value, frozenset):
+        return sorted(shown)
+    if isinstance(value, tuple):
+        return [_sorted(each, of) for each, of in zip(shown, value, strict=True)]
+    return shown

@@ -32,6 +32,9 @@ class NewBatch:
     callback_url: str | None = None
     output_expires_s: float | None = None  # after its end
     request_hash: str | None = None  # of the whole create request
+    weight: float = 1.0  # its share when batches of one tenant and priority take turns
+    budget_usd: float | None = None
+    estimated_usd: float | None = None
 
 
 @dataclass(slots=True)
@@ -42,6 +45,7 @@ class NewJob:
     custom_id: str
     line: int = 0  # 1-based line of the input, 0 for single jobs
     tokens: int = 0  # estimated input tokens
+    max_output_tokens: int = 0  # the most that its answer may have; 0: the request does not say
     priority: Priority = Priority.BULK
     tenant: str = "default"
     not_before: float = 0.0
@@ -68,6 +72,7 @@ class Head:
 
     id: str
     tokens: int
+    max_output_tokens: int = 0  # 0: the request does not say
 
 
 @dataclass(slots=True)
@@ -181,6 +186,9 @@ class BatchView:
     callback_url: str | None = None
     started_at: float | None = None  # when it became in_progress
     cancelling_at: float | None = None
+    weight: float = 1.0
+    budget_usd: float | None = None
+    estimated_usd: float | None = None  # what it was expected to cost when it was accepted
 
 
 @dataclass(slots=True)

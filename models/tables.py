@@ -45,6 +45,13 @@ class Batch(SQLModel, table=True):
     request_hash: str | None = Field(default=None, index=True)  # of the whole create request, to know a repeated one
     filled_by: str | None = None  # the process that writes its rows
     fill_until: float = 0.0  # until when that process may be taken to be alive
+    weight: float = 1.0  # its share when batches of one tenant and priority take turns
+    budget_usd: float | None = None  # it is paused before it would cost more
+    estimated_usd: float | None = None  # what it was expected to cost when it was accepted
+    canary_passed: bool = False  # one of its jobs succeeded, or its owner resumed it: no canary looks at it any more
+    waiting: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what the planner says it waits for
+    waiting_at: float = 0.0  # when the planner said so
+    delivered_at: float | None = None  # its owner has its results: their content may go
 
 
 class Job(SQLModel, table=True):
@@ -92,6 +99,12 @@ class Job(SQLModel, table=True):
             sqlite_where=text("state = 'running'"),
             postgresql_where=text("state = 'running'"),
         ),
+        Index(
+            "ix_job_delivered",
+            "delivered_at",
+            sqlite_where=text("delivered_at IS NOT NULL"),
+            postgresql_where=text("delivered_at IS NOT NULL"),
+        ),
         Index("ix_job_batch", "batch_id", "id"),
         Index("ix_job_tenant", "tenant", "id"),
     )
@@ -107,6 +120,7 @@ class Job(SQLModel, table=True):
     not_before: float = 0.0  # 0: never put back
     expires_at: float
     tokens: int = 0  # estimated input tokens
+    max_output_tokens: int = 0  # the most that its answer may have; 0: the request does not say
     worker_id: str | None = None  # who holds the claim while running
     claim_no: int = 0  # grows with every claim
     cancel_requested: bool = False  # its owner cancelled while it was running
@@ -116,6 +130,7 @@ class Job(SQLModel, table=True):
     wait_reason: str | None = None  # why it was put back, for people
     callback_url: str | None = None  # told when it ends; for jobs that were submitted alone
     note: str | None = Field(default=None, sa_column=Column(Text))  # the caller's metadata, JSON
+    delivered_at: float | None = None  # of a job that was submitted alone: its owner has its result
     created_at: float
     started_at: float | None = None  # latest claim
     ended_at: float | None = None
@@ -276,6 +291,10 @@ class Tenant(SQLModel, table=True):
     jobs_per_minute: int | None = None
     queued_jobs: int | None = None
     usd_per_month: float | None = None  # calendar month, UTC
+    weight: float = 1.0  # its share when tenants of one priority take turns
+    require: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that its providers must have
+    forbid: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that they must not have
+    store_content: str | None = None  # "always" or "until_delivered"; None: as the installation does
     created_at: float
 
 
@@ -294,6 +313,27 @@ class TenantTally(SQLModel, table=True):
     period: int = Field(primary_key=True)  # unix seconds // 60, or // 86400
     count: int = 0
     cost_usd: float = 0.0
+
+
+class ProviderTally(SQLModel, table=True):
+    """What calls of a provider cost, one row per writer and day so that nobody waits for anybody; summed on read."""
+
+    __tablename__ = "provider_tally"
+
+    provider: str = Field(primary_key=True)
+    writer: str = Field(primary_key=True)
+    day: int = Field(primary_key=True)  # unix seconds // 86400
+    cost_usd: float = 0.0
+
+
+class BudgetGrant(SQLModel, table=True):
+    """Money beyond a budget, granted by `resume` when the budget of a tenant or provider was spent."""
+
+    __tablename__ = "budget_grant"
+
+    subject: str = Field(primary_key=True)  # "tenant:NAME" or "provider:NAME"
+    period: str = Field(primary_key=True)  # such as "2026-11" or "2026-11-26"
+    usd: float = 0.0
 
 
 class ApiKey(SQLModel, table=True):

@@ -4,6 +4,7 @@ The limiter corrects the ratio per model from the usage that providers report.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -11,6 +12,17 @@ import orjson
 IMAGE_TOKENS = 1_000
 FILE_TOKENS = 2_000
 """Data URLs say nothing about tokens, so images and files count as typical ones do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts in one meaning for all: input includes cache reads and writes, output includes reasoning."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 def estimate_chat_tokens(body: Mapping[str, Any]) -> int:
@@ -35,6 +47,15 @@ def estimate_chat_tokens(body: Mapping[str, Any]) -> int:
         if body.get(field):
             size += len(orjson.dumps(body[field]))
     return (size + 3) // 4 + media
+
+
+def most_output_tokens(body: Mapping[str, Any]) -> int:
+    """The most tokens that the answers of a request may have together; 0: it does not say."""
+    most = body.get("max_completion_tokens") or body.get("max_tokens")
+    if not isinstance(most, int):
+        return 0
+    answers = body.get("n")
+    return most * (answers if isinstance(answers, int) else 1)
 
 
 def estimate_embeddings_tokens(body: Mapping[str, Any]) -> int:

@@ -28,6 +28,7 @@ from models.records import NewJob
 from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import Priority
+from models.tokens import most_output_tokens
 from models.wire import RequestError, parse_line
 from producer.first_lines import FirstLines
 
@@ -178,6 +179,7 @@ class JobReader:
             custom_id=custom_id,
             line=line,
             tokens=ENDPOINTS[chain.endpoint].estimate_tokens(body),
+            max_output_tokens=most_output_tokens(body),
             priority=self._priority,
             tenant=self._tenant,
             expires_at=self._expires_at,

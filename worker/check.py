@@ -19,6 +19,7 @@ import orjson
 
 from models.catalog import ResolvedProvider, resolve_provider
 from models.chain import Step
+from models.pricing import Pricing
 from models.routing import configured_chain
 from models.secrets import SecretMissing, Secrets, masked, shown
 from models.settings import Settings, SettingsError, load_settings
@@ -28,7 +29,6 @@ from worker.fleet import Fleet
 from worker.limits import Candidate
 from worker.providers.base import BadAnswer, Call, CannotExpress, Usage
 from worker.providers.client import ProviderClient
-from worker.providers.pricing import Pricing
 
 TINY = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 16}
 AT_ONCE = 8

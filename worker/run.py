@@ -18,6 +18,7 @@ import orjson
 from models.chain import EMBEDDINGS, Chain, Step
 from models.failure import Failure, FailureClass
 from models.ids import new_id
+from models.pricing import Pricing
 from models.records import AttemptRecord, Settled, StartedJob
 from models.state import JobState
 from worker import decide, outcome
@@ -28,7 +29,6 @@ from worker.limits import Deployment, Grant, Limiter, LimitsUnavailable, Refusal
 from worker.outcome import Answered
 from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Usage, WireRequest
 from worker.providers.client import ProviderClient
-from worker.providers.pricing import Pricing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from random import Random
 
 import redis.asyncio
 
+from models.pricing import Pricing
 from models.secrets import Secrets
 from models.settings import Settings
 from models.store import Store, open_store
@@ -18,7 +19,6 @@ from worker.announce import Announcer
 from worker.fleet import Fleet
 from worker.limits import Limiter
 from worker.providers.client import ProviderClient
-from worker.providers.pricing import Pricing
 from worker.run import Tools
 from worker.webhook_sender import Sender
 from worker.webhooks import IN_FLIGHT, Deliverer

@@ -162,6 +162,7 @@ class History(Views):
             custom_id=row.custom_id,
             line=row.line,
             tokens=row.tokens,
+            max_output_tokens=row.max_output_tokens,
             priority=Priority(row.priority),
             tenant=row.tenant,
             extra=row.extra,

@@ -164,6 +164,11 @@ def batch_row(new: NewBatch) -> dict[str, Any]:
         "callback_url": new.callback_url,
         "output_expires_s": new.output_expires_s,
         "request_hash": new.request_hash,
+        "weight": new.weight,
+        "budget_usd": new.budget_usd,
+        "estimated_usd": new.estimated_usd,
+        "canary_passed": False,
+        "waiting_at": 0.0,
     }
 
 
@@ -198,6 +203,7 @@ def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: 
         "not_before": new.not_before,
         "expires_at": new.expires_at or expires_at if new.expires_in_s is None else now + new.expires_in_s,
         "tokens": new.tokens,
+        "max_output_tokens": new.max_output_tokens,
         "claim_no": 0,
         "cancel_requested": False,
         "crashes": 0,
@@ -210,4 +216,5 @@ def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: 
         "note": None if new.metadata is None else orjson.dumps(new.metadata).decode(),
         "started_at": None,
         "ended_at": None,
+        "delivered_at": None,
     }

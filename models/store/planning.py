@@ -24,7 +24,7 @@ OPEN_LANES = (
 """The lanes whose rows may start: of batches in progress that nobody holds, and of single jobs."""
 
 DUE_HEADS = (
-    select(job.c.id, job.c.tokens)
+    select(job.c.id, job.c.tokens, job.c.max_output_tokens)
     .where(QUEUED, in_lane(), job.c.not_before > 0, job.c.not_before <= NOW, job.c.expires_at > NOW)
     .order_by(job.c.not_before, job.c.id)
     .limit(bindparam("most"))
@@ -32,7 +32,7 @@ DUE_HEADS = (
 """The jobs of a lane that were put back and whose time has come, longest due first."""
 
 NEW_HEADS = (
-    select(job.c.id, job.c.tokens)
+    select(job.c.id, job.c.tokens, job.c.max_output_tokens)
     .where(QUEUED, in_lane(), job.c.not_before == 0, job.c.expires_at > NOW)
     .order_by(job.c.id)
     .limit(bindparam("most"))
@@ -67,7 +67,7 @@ class Planning(Ledger):
         async with self._db.read() as connection:
             for statement in (DUE_HEADS, NEW_HEADS):
                 rows = await connection.execute(statement, {**_columns(lane), "most": limit - len(found)})
-                found += [Head(row.id, row.tokens) for row in rows]
+                found += [Head(row.id, row.tokens, row.max_output_tokens) for row in rows]
         return found
 
     async def next_due(self) -> float | None:

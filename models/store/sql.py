@@ -41,6 +41,7 @@ chain, batch, job, job_input = (_tables[name] for name in ("chain", "batch", "jo
 result, attempt, tally, lane = (_tables[name] for name in ("result", "attempt", "tally", "lane"))
 worker, credential = _tables["worker"], _tables["credential"]
 file, idempotency, audit = _tables["file"], _tables["idempotency"], _tables["audit"]
+provider_tally, budget_grant = _tables["provider_tally"], _tables["budget_grant"]
 tenant, tenant_tally, api_key = _tables["tenant"], _tables["tenant_tally"], _tables["api_key"]
 webhook_secret, webhook_endpoint = _tables["webhook_secret"], _tables["webhook_endpoint"]
 webhook_delivery = _tables["webhook_delivery"]

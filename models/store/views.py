@@ -200,6 +200,9 @@ def _batch_view(
         callback_url=row.callback_url,
         started_at=row.started_at,
         cancelling_at=row.cancelling_at,
+        weight=row.weight,
+        budget_usd=row.budget_usd,
+        estimated_usd=row.estimated_usd,
     )
 
 

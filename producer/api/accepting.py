@@ -20,6 +20,7 @@ from models.records import NewJob
 from models.state import Priority
 from models.store.filling import NamedRequest, OtherRequest
 from models.store.jobs import Made
+from models.tokens import most_output_tokens
 from models.wire import ROUTE_WORDS, RequestError
 from producer.api import words
 from producer.api.admission import admit, give_back
@@ -53,6 +54,7 @@ def job_of(
         chain=chain,
         custom_id=checked_id(said["custom_id"]) or job_id,
         tokens=ENDPOINTS[endpoint].estimate_tokens(body),
+        max_output_tokens=most_output_tokens(body),
         priority=words.priority(said["priority"], priority),
         tenant=caller.tenant,
         expires_in_s=_lifetime(said["expires_in_s"], api.settings.deadline_s),

@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from models.chain import Chain, Step
+from models.pricing import Pricing
 from models.records import Settled, StartedJob
 from models.secrets import Secrets
 from models.settings import Settings
@@ -20,7 +21,6 @@ from worker.limits import Limiter
 from worker.mock import running_mock
 from worker.mock.server import MockServer
 from worker.providers.client import ProviderClient
-from worker.providers.pricing import Pricing
 from worker.run import JobRun, Tools
 
 PROMPT = "How many legs has a spider?"

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from models.chain import CHAT
 from models.chain import Endpoint as Surface
 from models.failure import FailureClass
+from models.tokens import Usage as Usage
 
 
 class CannotExpress(Exception):
@@ -72,17 +73,6 @@ class WireRequest:
     headers: dict[str, str]
     content: bytes
     dropped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Token counts in one meaning for all: input includes cache reads and writes, output includes reasoning."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

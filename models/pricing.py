@@ -7,7 +7,7 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelPrice, TieredPrices
 
 from models.settings import Price, Settings
-from worker.providers.base import Usage
+from models.tokens import Usage
 
 PRICE_LIST_NAMES = {"gemini": "google", "vertex": "google", "bedrock": "aws", "xai": "x-ai"}
 """Presets whose provider has another id in the price list."""
