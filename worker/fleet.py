@@ -5,7 +5,7 @@ with the next `share`, and what others found out comes back with it.
 """
 
 import logging
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,6 +18,7 @@ from models.secrets import SecretMissing, Secrets, fingerprint
 from models.setaside import ALL_MODELS, SetAside
 from models.settings import ApiKey, Limits, Provider, Settings
 from models.store import Store
+from worker.failing import Failing
 from worker.limits import Candidate, Deployment, Limiter
 from worker.providers.base import Adapter, Endpoint
 from worker.providers.registry import adapter_for
@@ -31,9 +32,6 @@ PROBED = frozenset({FailureClass.QUOTA, FailureClass.MODEL_MISSING})
 """What may mend without a word to us: money comes in, and a gateway that restarts answers 404 for a while."""
 
 HARD_FAILURES = frozenset({FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.SERVER})
-BREAK_AFTER = 5
-"""So many hard failures of a deployment without an answer between open its breaker, if they are also half of the calls
-begun since the last answer: failures come back sooner than answers, so the first to come back prove little."""
 
 NO_SECRET = ""
 """In place of a fingerprint: whatever secret is found later differs from it, so that a missing one heals by itself."""
@@ -77,8 +75,7 @@ class Fleet:
         self._aside: dict[tuple[str, str, str], SetAside] = {}
         self._rotated: set[tuple[str, str]] = set()
         self._untold: deque[SetAside | tuple[str, str]] = deque()  # set aside, or (provider, key) that is back
-        self._in_a_row: Counter[tuple[str, str]] = Counter()
-        self._begun: Counter[tuple[str, str]] = Counter()
+        self._failing: defaultdict[tuple[str, str], Failing] = defaultdict(Failing)  # by provider and model
         self._candidate = lru_cache(maxsize=10_000)(self._build_candidate)
         self._provider = lru_cache(maxsize=1_000)(self._find_provider)
 
@@ -142,8 +139,13 @@ class Fleet:
             on_probation=bool(self._rows(deployment)) or name in self._rotated,
         )
 
-    async def learn(self, deployment: Deployment, target: Target, failure: Failure, limiter: Limiter) -> None:
-        """Draw a failure's consequences for everybody: cool what it speaks of, or set a credential aside."""
+    async def learn(
+        self, deployment: Deployment, target: Target, failure: Failure, limiter: Limiter, number: int
+    ) -> None:
+        """Draw a failure's consequences for everybody: cool what it speaks of, or set a credential aside.
+
+        `number` is what `begun` said of the call.
+        """
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
             scope = failure.scope if failure.scope in (Scope.ACCOUNT, Scope.PROVIDER) else Scope.MODEL
@@ -156,24 +158,21 @@ class Fleet:
             seen = fingerprint(target.endpoint.secret or "")
             self._set_credential_aside(deployment, deployment.model, failure, seen)
         elif failure.cls in HARD_FAILURES:
-            name = (deployment.provider, deployment.model)
-            self._in_a_row[name] += 1
-            if self._in_a_row[name] >= max(BREAK_AFTER, self._begun[name] / 2):
+            if self._failing[deployment.provider, deployment.model].saw_failure(number):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason)
         elif failure.cls is FailureClass.UNKNOWN:
             log.warning("%s, HTTP status %s: `understudy attempts` shows what it said", reason, failure.status)
 
-    def begun(self, deployment: Deployment) -> None:
-        """A call is being made."""
-        self._begun[deployment.provider, deployment.model] += 1
+    def begun(self, deployment: Deployment) -> int:
+        """A call is being made. Returns its number, by which its end is known."""
+        return self._failing[deployment.provider, deployment.model].begin()
 
-    def answered(self, deployment: Deployment, target: Target) -> None:
+    def answered(self, deployment: Deployment, target: Target, number: int) -> None:
         """A call was answered: the deployment works, and a credential that was on probation is back.
 
         Others may still answer what they were asked before the credential was set aside; that proves nothing.
         """
-        for counts in (self._in_a_row, self._begun):
-            counts.pop((deployment.provider, deployment.model), None)
+        self._failing[deployment.provider, deployment.model].saw_answer(number)
         if target.on_probation:
             name = (deployment.provider, deployment.key)
             rows = self._rows(deployment)

@@ -165,6 +165,10 @@ class Limiter:
         reason = f"{_WORDS[hold]} at {deployment.provider}/{deployment.model}"
         return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
 
+    async def still_holds(self, grant: Grant) -> bool:
+        """False when what it is for was cooled while the caller waited for the start: cancel it and ask again."""
+        return bool(await self._ask(scripts.STILL_HOLDS, _keys(grant.candidate.deployment)[2:], []))
+
     async def release(self, grant: Grant, tokens_used: int | None, *, refused: bool = False) -> None:
         """The call has ended. `tokens_used` corrects the reservation (None keeps it); `refused`: by a rate limit."""
         more_tokens = tokens_used - grant.tokens if tokens_used is not None else 0

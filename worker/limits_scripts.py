@@ -212,6 +212,17 @@ return {best, string.format('%.3f', best_start - now), best_streak, string.forma
 """,
 )
 
+STILL_HOLDS = Script.of(
+    NOW,
+    """
+-- KEYS: cooldowns. ARGV: time. 1 unless one of them began while a reservation waited for its start.
+for _, key in ipairs(KEYS) do
+  if (tonumber(redis.call('HGET', key, 'until')) or 0) > now then return 0 end
+end
+return 1
+""",
+)
+
 RELEASE = Script.of(
     NOW,
     FLIGHT,

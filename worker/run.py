@@ -167,9 +167,10 @@ class JobRun:
         deployment = grant.candidate.deployment
         self.calling = (deployment.account, deployment.model)
         try:
-            await self._wait_for_start(grant)
+            if not await self._may_start(grant):
+                return TryAgain()
             stopwatch = _Stopwatch(self.tools.clock)
-            self.tools.fleet.begun(deployment)
+            number = self.tools.fleet.begun(deployment)
             try:
                 reply, usage = await self._ask(target, call, request)
             except asyncio.CancelledError:
@@ -183,28 +184,33 @@ class JobRun:
         if isinstance(reply, Failure):
             self._record(deployment, stopwatch, reply, usage, cost_usd or 0.0)
             verdict = self._follow(decide.after_failure(self.situation(), self.progress, reply))
-            await self._tell_of_failure(target, grant, reply, usage)
+            await self._tell_of_failure(target, grant, number, reply, usage)
             return verdict
         self._record(deployment, stopwatch, None, usage, cost_usd or 0.0)
         answered = Answered(reply, deployment, request.dropped, self.attempts[-1].latency_ms, cost_usd)
-        await self._tell_of_answer(target, grant, usage)
+        await self._tell_of_answer(target, grant, number, usage)
         return answered
 
-    async def _wait_for_start(self, grant: Grant) -> None:
+    async def _may_start(self, grant: Grant) -> bool:
+        """Wait for the start. False when others found out meanwhile that the deployment must rest."""
         try:
             await asyncio.sleep(grant.wait_s)
+            holds = not grant.wait_s or await self.tools.limiter.still_holds(grant)
         except asyncio.CancelledError:
             await _if_redis_listens(self.tools.limiter.cancel(grant))
             raise
+        if not holds:
+            await _if_redis_listens(self.tools.limiter.cancel(grant))
+        return holds
 
-    async def _tell_of_failure(self, target: Target, grant: Grant, failure: Failure, usage: Usage) -> None:
+    async def _tell_of_failure(self, target: Target, grant: Grant, number: int, failure: Failure, usage: Usage) -> None:
         limiter, refused = self.tools.limiter, failure.cls is FailureClass.RATE_LIMIT
         await self._tell_of_limits(grant)
         await _if_redis_listens(limiter.release(grant, _tokens_used(usage), refused=refused))
-        await _if_redis_listens(self.tools.fleet.learn(grant.candidate.deployment, target, failure, limiter))
+        await _if_redis_listens(self.tools.fleet.learn(grant.candidate.deployment, target, failure, limiter, number))
 
-    async def _tell_of_answer(self, target: Target, grant: Grant, usage: Usage) -> None:
-        self.tools.fleet.answered(grant.candidate.deployment, target)
+    async def _tell_of_answer(self, target: Target, grant: Grant, number: int, usage: Usage) -> None:
+        self.tools.fleet.answered(grant.candidate.deployment, target, number)
         await self._tell_of_limits(grant)
         await _if_redis_listens(self.tools.limiter.release(grant, _tokens_used(usage)))
         await _if_redis_listens(self.tools.limiter.answered(grant))

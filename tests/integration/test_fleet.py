@@ -11,7 +11,8 @@ from run_help import Stage, chain, stage
 from models.chain import Step
 from models.failure import Failure, FailureClass, Scope
 from models.store import Store, StoreUnavailable, open_store
-from worker.fleet import BREAK_AFTER, Fleet
+from worker.failing import BREAK_AFTER
+from worker.fleet import Fleet
 from worker.limits import Hold, Refusal
 
 STEP = Step(provider="alpha", model="m")
@@ -25,8 +26,8 @@ def failure(cls: FailureClass, **more: Any) -> Failure:
 async def learn(scene: Stage, what: Failure, model: str = "m") -> None:
     fleet = scene.tools.fleet
     candidate, target = next(iter((await fleet.ways(Step(provider="alpha", model=model))).items()))
-    fleet.begun(candidate.deployment)
-    await fleet.learn(candidate.deployment, target, what, scene.tools.limiter)
+    number = fleet.begun(candidate.deployment)
+    await fleet.learn(candidate.deployment, target, what, scene.tools.limiter, number)
 
 
 async def held_by(scene: Stage, model: str = "m") -> Hold | None:
@@ -56,7 +57,7 @@ async def test_failures_in_a_row_open_the_breaker_and_an_answer_between_them_doe
         for _ in range(BREAK_AFTER - 1):
             await learn(scene, failure(FailureClass.SERVER))
         candidate, target = next(iter((await fleet.ways(STEP)).items()))
-        fleet.answered(candidate.deployment, target)
+        fleet.answered(candidate.deployment, target, fleet.begun(candidate.deployment))
         for _ in range(BREAK_AFTER - 1):
             await learn(scene, failure(FailureClass.TIMEOUT))
         assert await held_by(scene) is None

@@ -1,0 +1,127 @@
+"""What the benchmarks of a fleet share: a provider, three workers on one Redis and one ledger, jobs, and their counts.
+
+The ledger is SQLite in a temporary folder, new for each run. The named Redis database is FLUSHED.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from models.chain import Chain, Step
+from models.ids import new_id
+from models.records import NewBatch, NewJob
+from models.store import open_store
+
+HERE = Path(__file__).parent
+WORKERS = 3
+SLICE = 2_000
+FIRST_CALL_S = 60.0
+BODY = json.dumps({"messages": [{"role": "user", "content": "word " * 8}], "max_tokens": 20})
+CALL = tuple[float, str, str, str]
+"""Seconds since the first call, provider, key, what came of it."""
+
+
+@contextmanager
+def processes(
+    commands: Sequence[Sequence[object]], said: Path | None = None, **environment: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Started together and stopped at the end. With `said`, what they print goes to that file."""
+    started: list[subprocess.Popen[str]] = []
+    with ExitStack() as stack:
+        words = stack.enter_context(said.open("wb")) if said else None
+        try:
+            for command in commands:
+                started.append(
+                    subprocess.Popen(
+                        [str(word) for word in command],
+                        env={**os.environ, **environment},
+                        stdout=words or subprocess.PIPE,
+                        stderr=words,
+                        text=True,
+                    )
+                )
+            yield started
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait()
+
+
+@contextmanager
+def provider(script: str, *arguments: object) -> Iterator[int]:
+    """A provider of this folder in a process of its own. Gives its port."""
+    with processes([[sys.executable, HERE / script, *arguments]]) as (process,):
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+
+
+@contextmanager
+def fleet(
+    redis_url: str, config: str, batches: Sequence[tuple[Chain, int]], slots: int = 100, **environment: str
+) -> Iterator[Path]:
+    """Three workers with a batch of so many jobs for each chain. Gives their data folder."""
+    with tempfile.TemporaryDirectory(prefix="us-") as folder, redis.Redis.from_url(redis_url) as connection:
+        data, path = Path(folder) / "data", Path(folder) / "understudy.toml"
+        data.mkdir()
+        path.write_text(config)
+        connection.flushdb()
+        asyncio.run(_accept(data, batches))
+        command = [sys.executable, "-P", "-m", "worker.main", "--data", data, "--config", path, "--grace", "1"]
+        command += ["--max-concurrency", slots]
+        environment = {"REDIS_URL": redis_url, "DATABASE_URL": "", **environment}
+        with processes([command] * WORKERS, Path(folder) / "said", **environment) as workers:
+            yield data
+            dead = [worker.returncode for worker in workers if worker.poll() is not None]
+            if dead:
+                sys.exit(f"a worker ended by itself ({dead}); it said:\n{(Path(folder) / 'said').read_text()}")
+
+
+async def _accept(data: Path, batches: Sequence[tuple[Chain, int]]) -> None:
+    deadline = time.time() + 86_400
+    async with open_store(None, data, migrate=True) as store:
+        for chain, count in batches:
+            batch_id = new_id("batch")
+            await store.create_batch(NewBatch(batch_id, expires_at=deadline))
+            for first in range(0, count, SLICE):
+                lines = range(first, min(first + SLICE, count))
+                rows = [
+                    NewJob(new_id("job"), BODY, chain, f"line-{line}", line, tokens=10, expires_at=deadline)
+                    for line in lines
+                ]
+                await store.add_jobs(batch_id, rows)
+            await store.open_batch(batch_id, count)
+
+
+def chain(*steps: str, **policy: object) -> Chain:
+    """Of `provider/model` words."""
+    parsed = [Step(provider=name.partition("/")[0], model=name.partition("/")[2]) for name in steps]
+    return Chain.model_validate({"steps": parsed, **policy})
+
+
+def ask(port: int, path: str) -> Any:
+    """What a provider tells of itself."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as reply:
+        return json.load(reply)
+
+
+def calls_after(port: int, seconds: float) -> list[CALL]:
+    """All calls of a scripted provider, `seconds` after the first."""
+    deadline = time.monotonic() + FIRST_CALL_S
+    while not ask(port, "/calls"):
+        if time.monotonic() > deadline:
+            sys.exit("no call came")
+        time.sleep(0.05)
+    time.sleep(seconds)
+    return [(each[0], each[1], each[2], each[3]) for each in ask(port, "/calls")]
