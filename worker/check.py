@@ -10,17 +10,16 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import orjson
 
-from models.catalog import ResolvedProvider, resolve_provider
+from models.catalog import ResolvedProvider
 from models.chain import Step
+from models.deployments import named_deployments
 from models.pricing import Pricing
-from models.routing import configured_chain
 from models.secrets import SecretMissing, Secrets, masked, shown
 from models.settings import Settings, SettingsError, load_settings
 from models.wire import RequestError
@@ -49,7 +48,7 @@ class Check:
 
     async def run(self) -> None:
         """Write a line for each deployment as soon as it is known."""
-        await asyncio.gather(*(self._report(provider, model) for provider, model in deployments(self._settings)))
+        await asyncio.gather(*(self._report(provider, model) for provider, model in named_deployments(self._settings)))
 
     async def _report(self, provider: ResolvedProvider, model: str | None) -> None:
         row: dict[str, Any] = {"provider": provider.name, "protocol": provider.kind, "base_url": provider.base_url}
@@ -115,20 +114,6 @@ class Check:
         except Exception as error:
             failure = classify_exception(error)
             return {"answered": False, "failure": failure.cls, "message": failure.message}
-
-
-def deployments(settings: Settings) -> Iterator[tuple[ResolvedProvider, str | None]]:
-    """Each provider with the models that chains, model lists, prices and limits name; with None if none does."""
-    named: dict[str, dict[str, None]] = {name: {} for name in settings.providers}
-    for chain in settings.chains:
-        for step in configured_chain(settings, chain).steps:
-            named[step.provider][step.model] = None
-    for name, models in named.items():
-        provider = settings.providers[name]
-        limited = (override.model for override in provider.limits if override.model is not None)
-        models |= dict.fromkeys([*provider.models, *provider.prices, *limited])
-        for model in models or (None,):
-            yield resolve_provider(settings, name), model
 
 
 def _write(row: dict[str, Any]) -> None:

@@ -13,10 +13,11 @@ from random import Random
 
 from models.catalog import ResolvedProvider, UnknownProvider, resolve_provider
 from models.chain import Step
+from models.deployments import NO_KEY, account_of, keys_of, limits_of
 from models.failure import BLOCKING, Failure, FailureClass, Scope
 from models.secrets import SecretMissing, Secrets, fingerprint
 from models.setaside import ALL_MODELS, SetAside
-from models.settings import ApiKey, Limits, Provider, Settings
+from models.settings import ApiKey, Settings
 from models.store import Store
 from worker.failing import Failing
 from worker.limits import Candidate, Deployment, Limiter
@@ -35,9 +36,6 @@ HARD_FAILURES = frozenset({FailureClass.CONNECT, FailureClass.TIMEOUT, FailureCl
 
 NO_SECRET = ""
 """In place of a fingerprint: whatever secret is found later differs from it, so that a missing one heals by itself."""
-
-NO_KEY = ApiKey(name="none", value="env.NONE")
-"""Stands for a server that asks for no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,11 @@ class Fleet:
         provider = self._provider(step.provider)
         if provider is None:
             return []
-        keys = provider.api_keys or (() if provider.needs_key else (NO_KEY,))
-        return [self._candidate(step.provider, step.model, key) for key in keys if not self._set_aside(step, key)]
+        return [
+            self._candidate(step.provider, step.model, key)
+            for key in keys_of(provider)
+            if not self._set_aside(step, key)
+        ]
 
     async def ways(self, step: Step) -> dict[Candidate, Target]:
         """The usable credentials in the order in which to ask, by chance and weight, and how each is reached.
@@ -266,29 +267,11 @@ class Fleet:
         return None
 
     def _build_candidate(self, provider_name: str, model: str, key: ApiKey) -> Candidate:
-        account = f"{provider_name}:{key.account or key.name}"
-        limits = _limits(self._settings.providers[provider_name], model, key.account or key.name)
+        account = account_of(provider_name, key)
+        limits = limits_of(self._settings.providers[provider_name], model, key)
         return Candidate(
             Deployment(provider_name, model, key.name, account),
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,
             max_in_flight=limits.max_in_flight,
         )
-
-
-def _limits(provider: Provider, model: str, account: str) -> Limits:
-    """The most specific words win, field by field: model and account, account, model, the provider's own."""
-    matching = [
-        override
-        for override in provider.limits
-        if override.model in (None, model) and override.account in (None, account)
-    ]
-    matching.sort(key=lambda override: (override.account is not None, override.model is not None), reverse=True)
-    fields = ("requests_per_minute", "tokens_per_minute", "max_in_flight")
-    sources: list[Limits] = [*matching, provider]
-    return Limits(
-        **{
-            name: next((value for source in sources if (value := getattr(source, name)) is not None), None)
-            for name in fields
-        }
-    )
