@@ -57,11 +57,12 @@ REFUSED_LIKE: Mapping[Hold, FailureClass] = {
 class Passed:
     """Why a step was passed over in this round, and when it may be usable again (unix seconds).
 
-    None: when a person has mended it.
+    None: when a person has mended it. `called`: this job's own call failed there, it was not merely held back.
     """
 
     reason: str
     until: float | None
+    called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
     if cls is None:
         if at.chain.spill and _next_step(at.chain, progress) is not None:
             return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
-        return PutBack(refusal.until, refusal.reason), progress
+        return PutBack(refusal.until, refusal.reason), _at_the_best_step(at.chain, progress, refusal.until)
     too_far = refusal.until - at.now > at.patience_s
     if too_far or _refused_for(at, progress) >= at.patience_s:
         return _pass_over(at, _with_error(progress, cls, refusal.reason), cls, passed)
@@ -206,7 +207,7 @@ def _after_refused_call(at: Situation, progress: Progress, failure: Failure) -> 
 def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
     """Unless another step is usable sooner, this one is asked again after the round's backoff."""
     pause_s = max(_backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng), failure.hint_s or 0.0)
-    passed = Passed(f"{failure.cls} at {at.chain.steps[progress.step]}", at.now + pause_s)
+    passed = Passed(f"{failure.cls} at {at.chain.steps[progress.step]}", at.now + pause_s, called=True)
     return _pass_over(at, progress, failure.cls, passed)
 
 
@@ -241,6 +242,20 @@ def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
 def _next_step(chain: Chain, progress: Progress) -> int | None:
     later = range(progress.step + 1, len(chain.steps))
     return next((step for step in later if step not in progress.ruled_out), None)
+
+
+def _at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress:
+    """A job that waits for our own pacing goes on at the first step that may be usable by then, not where it waited.
+
+    Steps where its own call failed are left for the next round, so that a job which hurts a provider does not return.
+    """
+    waits = (each for each in range(progress.step) if each not in progress.ruled_out)
+    for step in waits:
+        passed = progress.passed.get(step)
+        if passed is not None and not passed.called and passed.until is not None and passed.until <= then:
+            others = {each: why for each, why in progress.passed.items() if each != step}
+            return replace(progress, step=step, tries=0, refused_since=None, passed=others)
+    return progress
 
 
 def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClass) -> Progress:

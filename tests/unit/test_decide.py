@@ -160,6 +160,30 @@ def test_pacing_at_the_last_step_waits_even_when_the_chain_spills() -> None:
     assert verdict == PutBack(NOW + 5, "requests")
 
 
+@pytest.mark.parametrize(
+    ("lead_until", "waits_s", "step"),
+    [(3.0, 5.0, 0), (7.0, 5.0, 1)],
+    ids=["the lead may be back by then", "the lead rests for longer"],
+)
+def test_a_job_that_our_pacing_holds_at_a_later_step_goes_on_at_the_first_that_may_be_usable(
+    lead_until: float, waits_s: float, step: int
+) -> None:
+    at = situation(chain("a/m", "b/m", patience_s=0))
+    _, progress = after_refusal(at, Progress(), refusal(Hold.BREAKER, lead_until))
+    assert progress.step == 1
+    verdict, progress = after_refusal(at, progress, refusal(Hold.REQUESTS, waits_s))
+    assert (verdict, progress.step, progress.round) == (PutBack(NOW + waits_s, "requests"), step, 1)
+    assert (0 in progress.passed) == (step == 1)
+
+
+def test_a_job_whose_own_calls_failed_at_the_lead_does_not_return_to_it_in_this_round() -> None:
+    at, progress = situation(chain("a/m", "b/m")), Progress()
+    while progress.step == 0:
+        _, progress = after_failure(at, progress, failure(FailureClass.SERVER))
+    _, progress = after_refusal(at, progress, refusal(Hold.REQUESTS, 3600))
+    assert progress.step == 1
+
+
 def test_a_one_step_chain_that_is_down_begins_a_new_round_and_never_fails() -> None:
     at, progress = situation(chain("a/m")), Progress()
     waits = []
