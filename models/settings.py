@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError
 
+from models.chain import Tags
 from models.failure import FailureClass
 from models.presets import AZURE_ENDPOINT, PRESETS
+from models.rules import parse_tags
 from models.settings_errors import SettingsError, explain, problem
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -48,6 +50,10 @@ def _named_key(value: object) -> object:
 
 def _step(value: object) -> object:
     return {"model": value} if isinstance(value, str) else value
+
+
+TagTable = Annotated[Tags, BeforeValidator(parse_tags, json_schema_input_type=dict[str, bool | str | tuple[str, ...]])]
+"""Tags as people write them: texts, booleans, lists of texts."""
 
 
 class ApiKey(Section):
@@ -96,6 +102,26 @@ class Price(Section):
     """Input tokens read from the provider's cache; absent: as input."""
 
 
+class ModelFeatures(Section):
+    """What a model can do. What is absent is taken from what is sure of well-known models at their makers; what
+    nobody knows is tried."""
+
+    tools: bool | None = None
+    """Whether it can use tools."""
+    json_schema: bool | None = None
+    """Whether it keeps to a `response_format` of the type `json_schema`."""
+    images: bool | None = None
+    """Whether it reads images."""
+    audio: bool | None = None
+    """Whether it hears or speaks audio."""
+    files: bool | None = None
+    """Whether it reads files."""
+    context_window: int | None = Field(default=None, gt=0)
+    """Tokens of input and output together. A request whose estimated input is up to a fifth too long is still tried."""
+    max_output_tokens: int | None = Field(default=None, gt=0)
+    """The most tokens of one answer that may be asked for."""
+
+
 class Provider(Limits):
     """One account or several at one provider. NAME is the first part of `provider/model`. Limits hold for each
     account and model, over all workers on all machines."""
@@ -121,6 +147,11 @@ class Provider(Limits):
     """Limits for single models and accounts, in place of the provider's own."""
     prices: dict[str, Price] = {}
     """Prices by model, for models that the built-in price list lacks or that cost you something else."""
+    tags: TagTable = {}
+    """What data rules ask for, such as `{ region = "eu", zdr = true }`: texts, true or false, lists of texts. Of
+    several values it may use any."""
+    features: dict[str, ModelFeatures] = {}
+    """What its models can do, by model."""
 
 
 class StepConfig(Section):

@@ -1,0 +1,86 @@
+"""What a request needs of a model: room for its tokens, and what it can read and do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from models.chain import EMBEDDINGS, Endpoint, Feature, Modality
+from models.tokens import FILE_TOKENS, IMAGE_TOKENS
+
+MEDIA: Mapping[str, tuple[Modality, Feature]] = {
+    "image_url": ("image", "images"),
+    "input_audio": ("audio", "audio"),
+    "file": ("file", "files"),
+}
+"""What the parts of a message are beside text, by their type."""
+
+OUTPUT_WORDS = ("max_completion_tokens", "max_tokens")
+"""The most tokens of one answer; the first that is there counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Of one request. Token counts are estimates, but for `output_tokens`, which the request says itself.
+
+    `text_tokens` is the part of the input that one context window has to hold for sure: without images and files,
+    whose size nobody knows before, and without lists of texts to be embedded, each of which is read on its own.
+    `output_tokens` is the most that one answer may have; 0: the request does not say.
+    """
+
+    input_tokens: int = 0
+    text_tokens: int = 0
+    output_tokens: int = 0
+    modalities: frozenset[Modality] = frozenset({"text"})
+    features: frozenset[Feature] = frozenset()
+
+    def with_params(self, params: Mapping[str, Any]) -> "Needs":
+        """As a step with these overrides would ask for it."""
+        if not params:
+            return self
+        said = next((params[word] for word in OUTPUT_WORDS if isinstance(params.get(word), int)), None)
+        return replace(
+            self,
+            output_tokens=self.output_tokens if said is None else said,
+            features=self.features | _asked_for(params),
+        )
+
+
+def needs_of(body: Mapping[str, Any], endpoint: Endpoint, tokens: int, max_output_tokens: int) -> Needs:
+    """Of a body that was checked. `tokens` is its estimated input, `max_output_tokens` the most of all its answers."""
+    if endpoint == EMBEDDINGS:
+        given = body.get("input")
+        is_one = isinstance(given, str) or (isinstance(given, list) and (len(given) == 1 or isinstance(given[0], int)))
+        return Needs(input_tokens=tokens, text_tokens=tokens if is_one else 0)
+    modalities: set[Modality] = {"text"}
+    features: set[Feature] = set(_asked_for(body))
+    media_tokens = 0
+    for message in body.get("messages", ()):
+        content = message.get("content")
+        if isinstance(content, list):
+            for part in content:
+                kind = part.get("type")
+                media_tokens += IMAGE_TOKENS if kind == "image_url" else 0 if "text" in part else FILE_TOKENS
+                if kind in MEDIA:
+                    modality, feature = MEDIA[kind]
+                    modalities.add(modality)
+                    features.add(feature)
+    answers = body.get("n")
+    return Needs(
+        input_tokens=tokens,
+        text_tokens=max(tokens - media_tokens, 0),
+        output_tokens=max_output_tokens // answers if isinstance(answers, int) and answers > 0 else max_output_tokens,
+        modalities=frozenset(modalities),
+        features=frozenset(features),
+    )
+
+
+def _asked_for(words: Mapping[str, Any]) -> frozenset[Feature]:
+    features: set[Feature] = set()
+    if words.get("tools"):
+        features.add("tools")
+    wanted = words.get("response_format")
+    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
+        features.add("json_schema")
+    if isinstance(words.get("modalities"), list) and "audio" in words["modalities"]:
+        features.add("audio")
+    return frozenset(features)
