@@ -8,26 +8,22 @@ model), which is the breaker.
     LimitsUnavailable   Redis cannot be asked; no new call may start
 """
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
 
 from models import keys
 from models.failure import Scope
 from worker import limits_scripts as scripts
-from worker.coalesce import Coalescer
 from worker.failures import LimitSignals
-from worker.limits_scripts import Script
+from worker.gate import Gate
+from worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 
-TOGETHER = 100
 FIRST_COOLDOWN_S = 2.0
 LONGEST_DOUBLING_S = 60.0
 COOLDOWN_BOUNDS_S = (0.05, 86_400.0)
@@ -111,13 +107,6 @@ class Outlook:
 NO_LIMIT = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Command:
-    script: Script
-    keys: tuple[str, ...]
-    args: tuple[Any, ...]
-
-
 class Limiter:
     """One worker's view of the fleet's limits. Questions of one moment share a round trip."""
 
@@ -131,17 +120,15 @@ class Limiter:
         now_ms: float | None = None,
     ) -> None:
         self._redis = redis
+        self._scripts = ScriptRunner(redis)
         self._worker_id = worker_id
         self._max_wait_ms = round(max_wait_s * 1000)
         self._lease_ms = round(lease_s * 1000)
         self.now_ms = now_ms  # set by tests; None is Redis' own clock
         self._flights: set[tuple[str, str]] = set()
-        self._changes = 0  # of this worker's counts in Redis, under way
-        self._unchanging = _event_that_is_set()
-        self._not_beating = _event_that_is_set()
+        self._gate = Gate()
         self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
         self._told: dict[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = {}
-        self._asked: Coalescer[_Command, Any] = Coalescer(self._execute, max_items=TOGETHER, max_delay_s=0.0)
 
     async def reserve(self, candidates: Sequence[Candidate], tokens: int) -> Grant | Refusal:
         """Reserve a call of about `tokens` tokens on the candidate that can start first, the earlier among equals.
@@ -149,7 +136,7 @@ class Limiter:
         Refused when our own pacing does not let it start within `max_wait_s`, and while it cools. Raises
         LimitsUnavailable.
         """
-        async with self._changing_counts():
+        async with self._gate.passing():
             reply = await self._ask(
                 scripts.RESERVE,
                 [key for candidate in candidates for key in _keys(candidate.deployment)],
@@ -229,34 +216,18 @@ class Limiter:
         `in_flight` is what the caller knows at this moment. Reservations that are under way are waited for and new
         ones wait for the beat: a count written beside them would be wrong by those that it does not know.
         """
-        self._not_beating.clear()
-        try:
-            self._granted_meanwhile.clear()
-            await self._unchanging.wait()
+        self._granted_meanwhile.clear()
+        async with self._gate.alone():
             self._flights.update(in_flight)
             counts = {each: in_flight.get(each, 0) + self._granted_meanwhile[each] for each in sorted(self._flights)}
             if counts:
                 names = [keys.flight(*flight) for flight in counts]
                 await self._ask(scripts.BEAT, names, [self._worker_id, self._lease_ms, *counts.values()])
                 self._flights = {flight for flight, count in counts.items() if count}
-        finally:
-            self._not_beating.set()
-
-    @asynccontextmanager
-    async def _changing_counts(self) -> AsyncIterator[None]:
-        await self._not_beating.wait()
-        self._changes += 1
-        self._unchanging.clear()
-        try:
-            yield
-        finally:
-            self._changes -= 1
-            if not self._changes:
-                self._unchanging.set()
 
     async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
         candidate = grant.candidate
-        async with self._changing_counts():
+        async with self._gate.passing():
             await self._ask(
                 scripts.RELEASE,
                 _keys(candidate.deployment)[:2],
@@ -267,39 +238,10 @@ class Limiter:
             )
 
     async def _ask(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
-        now = "" if self.now_ms is None else self.now_ms
-        reply = await self._asked.add(_Command(script, tuple(names), (now, *args)))
-        if isinstance(reply, Exception):
-            raise LimitsUnavailable(f"Redis refused a limiter script: {type(reply).__name__}") from reply
-        return reply
-
-    async def _execute(self, commands: Sequence[_Command]) -> list[Any]:
-        """One pipeline for all; a script that Redis lost (a restart, a wipe) is sent whole, and it keeps it."""
         try:
-            replies = await self._send(commands)
-            lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if lost:
-                again = await self._send([commands[index] for index in lost], whole=True)
-                for index, reply in zip(lost, again, strict=True):
-                    replies[index] = reply
-        except (RedisError, OSError) as error:
-            raise LimitsUnavailable(f"the limits in Redis cannot be read: {type(error).__name__}") from error
-        return replies
-
-    async def _send(self, commands: Sequence[_Command], *, whole: bool = False) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for script, names, args in ((command.script, command.keys, command.args) for command in commands):
-                if whole:
-                    pipeline.eval(script.text, len(names), *names, *args)
-                else:
-                    pipeline.evalsha(script.sha, len(names), *names, *args)
-            return list(await pipeline.execute(raise_on_error=False))
-
-
-def _event_that_is_set() -> asyncio.Event:
-    event = asyncio.Event()
-    event.set()
-    return event
+            return await self._scripts.run(script, names, ["" if self.now_ms is None else self.now_ms, *args])
+        except ScriptsUnavailable as error:
+            raise LimitsUnavailable(f"the limits in Redis cannot be read: {error}") from error
 
 
 _WORDS = {

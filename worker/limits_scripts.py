@@ -3,30 +3,7 @@
 Every script begins with ARGV[1]: the time to use instead, or "".
 """
 
-import hashlib
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """Lua, and the name under which Redis keeps it once it was loaded."""
-
-    text: str = field(repr=False, hash=False, compare=False)
-    sha: str
-
-    @classmethod
-    def of(cls, *parts: str) -> "Script":
-        text = "".join(parts)
-        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-NOW = """
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + time[2] / 1000
-end
-"""
+from worker.redis_scripts import NOW, Script
 
 FLIGHT = """
 -- Calls in flight: one field per worker, 'count|end of its lease'. Counts of workers that died do not count.

@@ -1,0 +1,88 @@
+"""Atomic scripts in Redis, and how they are sent: those of one moment share a round trip.
+
+Every script begins with ARGV[1]: the time in ms to use instead of Redis' own clock, or "".
+
+    ScriptsUnavailable   Redis cannot be asked, or refused the script
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import NoScriptError, RedisError
+
+from worker.coalesce import Coalescer
+
+TOGETHER = 100
+
+
+class ScriptsUnavailable(Exception):
+    """Redis cannot be asked. The name of the error that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Lua, and the name under which Redis keeps it once it was loaded."""
+
+    text: str = field(repr=False, hash=False, compare=False)
+    sha: str
+
+    @classmethod
+    def of(cls, *parts: str) -> "Script":
+        text = "".join(parts)
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+NOW = """
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + time[2] / 1000
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
+
+
+class ScriptRunner:
+    """Sends scripts; those that are asked for in one turn of the event loop go together."""
+
+    def __init__(self, redis: redis.asyncio.Redis) -> None:
+        self._redis = redis
+        self._asked: Coalescer[_Command, Any] = Coalescer(self._execute, max_items=TOGETHER, max_delay_s=0.0)
+
+    async def run(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
+        """The script's reply. Raises ScriptsUnavailable."""
+        reply = await self._asked.add(_Command(script, tuple(names), tuple(args)))
+        if isinstance(reply, Exception):
+            raise ScriptsUnavailable(type(reply).__name__) from reply
+        return reply
+
+    async def _execute(self, commands: Sequence[_Command]) -> list[Any]:
+        """One pipeline for all; a script that Redis lost (a restart, a wipe) is sent whole, and it keeps it."""
+        try:
+            replies = await self._send(commands)
+            lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if lost:
+                again = await self._send([commands[index] for index in lost], whole=True)
+                for index, reply in zip(lost, again, strict=True):
+                    replies[index] = reply
+        except (RedisError, OSError) as error:
+            raise ScriptsUnavailable(type(error).__name__) from error
+        return replies
+
+    async def _send(self, commands: Sequence[_Command], *, whole: bool = False) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for script, names, args in ((command.script, command.keys, command.args) for command in commands):
+                if whole:
+                    pipeline.eval(script.text, len(names), *names, *args)
+                else:
+                    pipeline.evalsha(script.sha, len(names), *names, *args)
+            return list(await pipeline.execute(raise_on_error=False))
