@@ -154,6 +154,23 @@ class Settled:
     tenant: str = "default"
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a batch waits for, as the planner saw it a moment ago.
+
+    `hold` is the kind: of the limiter's holds (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and whatever
+    else it knows), or `credential` (a person must mend one), `budget`, `turn` (others go first). `reason` is a sentence
+    for people. `until` is the earliest time at which it may go on; None when nobody can tell.
+    """
+
+    reason: str
+    hold: str
+    provider: str | None = None
+    model: str | None = None
+    account: str | None = None  # unique over providers, such as "openai:main"
+    until: float | None = None
+
+
 @dataclass(slots=True)
 class BatchView:
     """A batch as people see it: its row and the sums of its tallies."""
@@ -189,6 +206,7 @@ class BatchView:
     weight: float = 1.0
     budget_usd: float | None = None
     estimated_usd: float | None = None  # what it was expected to cost when it was accepted
+    waiting: Waiting | None = None  # None: it moves, it is held or has ended, or nobody plans
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ model), which is the breaker.
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -98,10 +98,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be picked now."""
+    """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be picked now.
+
+    `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds of Redis'
+    clock; what is full of calls in flight has no such time, and says now).
+    """
 
     starts: int
     cooled_for_s: float | None
+    hold: Hold | None = None
+    first_at: float = field(default=0.0, compare=False)
 
 
 NO_LIMIT = 1_000_000_000
@@ -149,7 +155,7 @@ class Limiter:
                 self._granted_meanwhile[flight] += 1
                 return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]))
         hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
-        reason = f"{_WORDS[hold]} at {deployment.provider}/{deployment.model}"
+        reason = f"{HOLD_WORDS[hold]} at {deployment.provider}/{deployment.model}"
         return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
 
     async def still_holds(self, grant: Grant) -> bool:
@@ -206,8 +212,13 @@ class Limiter:
             [round(horizon_s * 1000), tokens, *_numbers(candidates)],
         )
         return [
-            Outlook(NO_LIMIT if starts < 0 else starts, cooled_ms / 1000 if cooled_ms > 0 else None)
-            for starts, cooled_ms in zip(reply[0::2], reply[1::2], strict=True)
+            Outlook(
+                NO_LIMIT if starts < 0 else starts,
+                cooled_ms / 1000 if cooled_ms > 0 else None,
+                Hold(hold.decode()) if hold else None,
+                float(first_ms) / 1000,
+            )
+            for starts, cooled_ms, hold, first_ms in zip(*(reply[i::4] for i in range(4)), strict=True)
         ]
 
     async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:
@@ -244,7 +255,7 @@ class Limiter:
             raise LimitsUnavailable(f"the limits in Redis cannot be read: {error}") from error
 
 
-_WORDS = {
+HOLD_WORDS = {
     Hold.REQUESTS: "requests per minute are used up",
     Hold.TOKENS: "tokens per minute are used up",
     Hold.IN_FLIGHT: "all calls that may be in flight are",

@@ -332,28 +332,38 @@ OUTLOOK = Script.of(
     COOLDOWNS,
     """
 -- KEYS as RESERVE. ARGV: time, horizon ms, tokens of a typical call; then per candidate as RESERVE.
--- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not).
+-- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not), what
+-- holds further calls ('': nothing), the earliest start.
 local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
 for c = 0, #KEYS / 5 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 4]), tonumber(ARGV[c * 3 + 5]), tonumber(ARGV[c * 3 + 6])
   local starts, requests_free, tokens_free = -1
   requests_free, tokens_free, rpm, tpm = schedules(KEYS[c * 5 + 1], rpm, tpm)
-  local function at_most(n) if starts < 0 or n < starts then starts = n end end
+  local hold, first = '', now
+  local function at_most(n, why) if starts < 0 or n < starts then starts, hold = n, why end end
   local function room(theoretical, cost)
     return math.max(math.floor((now + horizon + math.max(1000 - cost, 0) - math.max(theoretical, now)) / cost) + 1, 0)
   end
-  if rpm > 0 then at_most(room(requests_free, 60000 / rpm)) end
-  if tpm > 0 and tokens > 0 then at_most(room(tokens_free, tokens * 60000 / tpm)) end
-  if most > 0 then at_most(math.max(most - in_flight(KEYS[c * 5 + 2]), 0) + math.ceil(most / 4)) end
+  if rpm > 0 then
+    at_most(room(requests_free, 60000 / rpm), 'requests')
+    first = math.max(first, earliest(requests_free, 60000 / rpm))
+  end
+  if tpm > 0 and tokens > 0 then
+    at_most(room(tokens_free, tokens * 60000 / tpm), 'tokens')
+    first = math.max(first, earliest(tokens_free, tokens * 60000 / tpm))
+  end
+  if most > 0 then at_most(math.max(most - in_flight(KEYS[c * 5 + 2]), 0) + math.ceil(most / 4), 'in_flight') end
   local cooled_until = now
   for k = 3, 5 do
     local free, _, probing = cooled(KEYS[c * 5 + k])
-    cooled_until = math.max(cooled_until, free)
-    if probing then at_most(math.floor(horizon / 1000)) end
+    if free > cooled_until then cooled_until, hold = free, k == 5 and 'breaker' or 'cooldown' end
+    if probing then at_most(math.floor(horizon / 1000), 'cooldown') end
   end
   seen[#seen + 1] = starts
   seen[#seen + 1] = math.ceil(cooled_until - now)
+  seen[#seen + 1] = hold
+  seen[#seen + 1] = string.format('%.0f', math.max(first, cooled_until))
 end
 return seen
 """,

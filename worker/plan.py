@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from models.chain import Chain
+from models.chain import Chain, Step
 from models.failure import BLOCKING, FailureClass
 from models.records import Head, Lane
 from models.state import Priority
+from worker.limits import Hold
 
 UNLIMITED = 1_000_000_000
 
@@ -28,13 +29,17 @@ class StepOutlook:
     """How many calls a step could start in the next moments, over all its credentials.
 
     `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `blocked` that a person must
-    mend it first; `missing` that no credential has the model.
+    mend it first; `missing` that no credential has the model. `hold` is what lets no more of them start, `until` when
+    the first could (unix seconds; None: nobody can tell), `account` whose limits these are.
     """
 
     starts: int = UNLIMITED
     cooled_for_s: float | None = None
     blocked: bool = False
     missing: bool = False
+    hold: Hold | None = None
+    until: float | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +58,23 @@ def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlo
     or merely at its limit in a chain that spills. A cooled lead within patience is waited for. NOWHERE when the job
     would fail: no step has its model, or nobody waits for an interactive job's steps to come back.
     """
+    seen = reachable(chain, priority, outlook)
+    usable = [str(step) for step, at in seen if not (at.missing or at.blocked or at.cooled_for_s is not None)]
+    missing = len(seen) == len(chain.steps) and all(at.missing for _, at in seen)
+    return usable or ([NOWHERE] if missing or priority is Priority.INTERACTIVE else [])
+
+
+def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[tuple[Step, StepOutlook]]:
+    """The steps that a job would look at now: up to the first that it does not pass over."""
     patience_s = priority.patience_s if chain.patience_s is None else chain.patience_s
-    seen = {str(step): outlook.get(str(step), StepOutlook()) for step in chain.steps}
-    usable: list[str] = []
-    for step, at in seen.items():
-        cooled = at.cooled_for_s is not None
-        if not (at.missing or at.blocked or cooled):
-            usable.append(step)
-        passed_over = at.missing or at.blocked or (cooled and (at.cooled_for_s or 0.0) > patience_s)
+    seen: list[tuple[Step, StepOutlook]] = []
+    for step in chain.steps:
+        at = outlook.get(str(step), StepOutlook())
+        seen.append((step, at))
+        passed_over = at.missing or at.blocked or (at.cooled_for_s or 0.0) > patience_s
         if not (passed_over or chain.spill) or not _falls_back(chain, at):
             break
-    hopeless = all(at.missing for at in seen.values()) or priority is Priority.INTERACTIVE
-    return usable or ([NOWHERE] if hopeless else [])
+    return seen
 
 
 def _falls_back(chain: Chain, at: StepOutlook) -> bool:

@@ -14,13 +14,14 @@ import redis.asyncio
 
 from models import keys
 from models.chain import Step
-from models.records import Head, Lane
+from models.records import SINGLE, Head, Lane, Waiting
 from models.store import Store
 from models.tickets import stage, staged_ids
 from worker.fleet import Fleet
-from worker.limits import Limiter, Outlook
+from worker.limits import Candidate, Hold, Limiter, Outlook
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
 from worker.run import TYPICAL_OUTPUT_TOKENS
+from worker.waits import Waits, waits_for
 
 AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
@@ -54,6 +55,7 @@ class Planner:
         self._left = 0
         self._passed_at = monotonic()
         self._lane_offset = 0
+        self._waits = Waits()
 
     async def pass_once(self) -> int:
         """Stage what can start soon. Returns how many tickets were written."""
@@ -62,6 +64,8 @@ class Planner:
         workers = await self._store.live_workers()
         budget = self._depth(sum(worker.concurrency for worker in workers)) - len(waiting)
         chosen: list[tuple[Head, Lane]] = []
+        views: list[LaneHeads] = []
+        outlook: dict[str, StepOutlook] = {}
         if lanes and budget > 0:
             staged = Counter(ticket.lane for ticket in self._tickets.values())
             views = [await self._heads(lane, budget + staged[lane], waiting) for lane in lanes]
@@ -71,7 +75,20 @@ class Planner:
         now = self._monotonic()
         self._tickets.update((head.id, _Ticket(lane, now)) for head, lane in chosen)
         self._left = len(waiting) + len(chosen)
+        if budget > 0:
+            await self._tell(views, outlook, now)
         return len(chosen)
+
+    async def _tell(self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], now: float) -> None:
+        """Tell the ledger what the batches wait for of which no job has, or had a moment ago, a ticket."""
+        moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
+        held: dict[str, Waiting] = {}
+        for view in views:
+            batch_id = view.lane.batch_id
+            if batch_id != SINGLE and batch_id not in moving and batch_id not in held and view.heads:
+                held[batch_id] = waits_for(view.chain, view.lane.priority, outlook)
+        if news := self._waits.news(held, now):
+            await self._store.say_waiting(news)
 
     async def _waiting(self) -> set[str]:
         """Tickets in the queues now. Forgets those that were taken, and all of them when Redis was wiped."""
@@ -115,7 +132,7 @@ class Planner:
         tokens = _typical_tokens(views)
         seen = iter(await self._limiter.outlook(flat, AHEAD_S, tokens) if flat else [])
         outlook = {
-            name: _over_all_credentials(list(islice(seen, len(each))))
+            name: _over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True)))
             if each
             else self._without_credentials(steps[name])
             for name, each in candidates.items()
@@ -152,9 +169,15 @@ def _typical_tokens(views: Sequence[LaneHeads]) -> int:
     return TYPICAL_OUTPUT_TOKENS + sum(heads) // max(len(heads), 1)
 
 
-def _over_all_credentials(seen: Sequence[Outlook]) -> StepOutlook:
+def _over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlook:
     """A step is cooled while all of its credentials are, and starts the sum of the rest."""
-    usable = [each for each in seen if each.cooled_for_s is None]
-    if not usable:
-        return StepOutlook(starts=0, cooled_for_s=min(each.cooled_for_s or 0.0 for each in seen))
-    return StepOutlook(starts=min(sum(each.starts for each in usable), UNLIMITED))
+    usable = [each for each in seen if each[1].cooled_for_s is None]
+    candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
+    until = None if first.hold in (None, Hold.IN_FLIGHT) else first.first_at
+    return StepOutlook(
+        starts=min(sum(each.starts for _, each in usable), UNLIMITED),
+        cooled_for_s=None if usable else min(each.cooled_for_s or 0.0 for _, each in seen),
+        hold=first.hold,
+        until=until,
+        account=candidate.deployment.account,
+    )

@@ -1,14 +1,17 @@
 """What the planner reads: lanes, the jobs at their heads, and when the next one is due."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, literal_column, or_, select
+import orjson
+from sqlalchemy import Row, Text, Update, bindparam, func, literal_column, or_, select, update
 
-from models.records import SINGLE, Head, Lane
+from models.records import SINGLE, Head, Lane, Waiting
 from models.state import BatchState, Priority
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, RUNNING, batch, in_lane, job, lane
+from models.store.sql import NOW, QUEUED, RUNNING, Given, batch, in_lane, job, lane
 
 OPEN_LANES = (
     select(lane)
@@ -55,6 +58,14 @@ OPEN_AMONG = select(job.c.id, *(job.c[each.name] for each in lane.columns)).wher
 """Those of some jobs that have not ended, with their lanes."""
 
 
+@cache
+def say_waiting(dialect: str) -> tuple[Update, Given]:
+    """Write down what some batches wait for; nothing: they move."""
+    given = Given(dialect, {"id": Text(), "waiting": Text()})
+    new = given.source.c
+    return update(batch).where(batch.c.id == new.id).values(waiting=new.waiting, waiting_at=NOW), given
+
+
 class Planning(Ledger):
     async def lanes(self) -> list[Lane]:
         """The lanes whose jobs may start. Some may have nothing queued."""
@@ -80,6 +91,16 @@ class Planning(Ledger):
         """How many jobs of the lane are queued, whether due or not, but at most `cap`."""
         async with self._db.read() as connection:
             return (await connection.execute(QUEUED_UP_TO, {**_columns(lane), "most": cap})).scalar_one()
+
+    async def say_waiting(self, batches: Mapping[str, Waiting | None]) -> None:
+        """Say what batches wait for, now; None for one that moves again."""
+        rows = [
+            {"id": batch_id, "waiting": None if what is None else orjson.dumps(asdict(what)).decode()}
+            for batch_id, what in batches.items()
+        ]
+        statement, given = say_waiting(self._db.dialect)
+        async with self._db.write() as connection:
+            await connection.execute(statement, given.bind(rows))
 
     async def existing(self, ids: Sequence[str]) -> dict[str, Lane]:
         """Those of the jobs that are queued or running, with their lanes. A ticket of any other is void."""

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Row, Select, bindparam, func, literal_column, or_, select
 
-from models.records import BatchView, DeploymentTally, OutputRow
+from models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
 from models.store.ledger import Ledger
 from models.store.sql import NOW, QUEUED, RUNNING, batch, file, job, job_input, result, tally
@@ -17,6 +17,7 @@ PAGE = 1_000
 OUTPUT, ERRORS = "output", "error"
 """The parts of what came of a batch, one file each."""
 WAITS_SAMPLE = 2_000
+WAITING_HOLDS_S = 10.0
 
 BATCH = select(batch, NOW.label("now")).where(batch.c.id == bindparam("batch_id"))
 """A batch's row, and the time."""
@@ -203,7 +204,16 @@ def _batch_view(
         weight=row.weight,
         budget_usd=row.budget_usd,
         estimated_usd=row.estimated_usd,
+        waiting=_waiting(row),
     )
+
+
+def _waiting(row: Row[Any]) -> Waiting | None:
+    """What the planner said last, unless it said so too long ago to be true of this moment."""
+    current = row.state == str(BatchState.IN_PROGRESS) and row.paused is None
+    if row.waiting is None or not current or row.now - row.waiting_at > WAITING_HOLDS_S:
+        return None
+    return Waiting(**orjson.loads(row.waiting))
 
 
 def _add(to: DeploymentTally, sums: Row[Any]) -> None:

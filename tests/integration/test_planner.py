@@ -14,7 +14,7 @@ from run_help import Stage, chain, stage
 from models.chain import Chain
 from models.failure import FailureClass, Scope
 from models.ids import new_id
-from models.records import NewBatch
+from models.records import NewBatch, Waiting
 from models.secrets import fingerprint
 from models.setaside import ALL_MODELS
 from models.state import Priority
@@ -243,3 +243,49 @@ async def test_a_lone_interactive_job_that_was_put_back_is_staged_before_a_backl
         await here.scene.redis.lpop("rq:queue:bulk")
         await here.planner.pass_once()
         assert await here.staged(Priority.INTERACTIVE) == [jobs[0].id]
+
+
+async def waits_of(here: Desk, batch_id: str) -> Waiting | None:
+    """What the batch is said to wait for after some seconds of passes."""
+    for _ in range(4):
+        await here.planner.pass_once()
+        here.ahead.by_s += 1.1
+    view = await here.store.batch_view(batch_id)
+    assert view is not None
+    return view.waiting
+
+
+async def test_a_batch_says_for_which_account_and_limit_it_waits_and_until_when(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path, requests_per_minute=1) as here:
+        batch_id, *_ = await here.batch(ALPHA, 5)
+        await here.planner.pass_once()
+        (first,) = await here.staged()
+        (job,) = await here.store.start(here.worker, [first])
+        await here.scene.tools.limiter.reserve(here.scene.tools.fleet.usable(ALPHA.steps[0]), 10)
+        await here.take_all()
+        said = await waits_of(here, batch_id)
+        assert said is not None
+        assert (said.hold, said.provider, said.model, said.account) == ("requests", "alpha", "m", "alpha:main")
+        assert said.until is not None
+        assert 50 < said.until - time.time() <= 60
+        await here.cool("alpha", 120)
+        said = await waits_of(here, batch_id)
+        assert said is not None
+        assert said.hold == "cooldown"
+        assert said.until is not None
+        assert 110 < said.until - time.time() <= 120
+        assert job.id == first
+
+
+async def test_a_batch_that_moves_waits_for_nothing(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        batch_id, *ids = await here.batch(ALPHA, 4)
+        await here.store.set_aside("alpha", "main", ALL_MODELS, FailureClass.CREDENTIAL, "revoked", seen(here))
+        await here.scene.tools.fleet.share(here.store)
+        said = await waits_of(here, batch_id)
+        assert said is not None
+        assert (said.hold, said.provider, said.until) == ("credential", "alpha", None)
+        await here.store.enable("alpha", "main")
+        await here.scene.tools.fleet.share(here.store)
+        assert await waits_of(here, batch_id) is None
+        assert belonging(await here.staged(), ids) == len(ids)

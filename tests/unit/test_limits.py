@@ -532,17 +532,29 @@ class TestOutlook:
 
     async def test_a_full_deployment_is_expected_to_end_a_quarter_of_its_calls(self, fleet: Fleet) -> None:
         limited = candidate(most=8)
-        assert await fleet.one.outlook([limited], 2.0) == [Outlook(10, None)]
+        assert await fleet.one.outlook([limited], 2.0) == [Outlook(10, None, Hold.IN_FLIGHT)]
         for _ in range(8):
             await fleet.grant(limited)
-        assert await fleet.one.outlook([limited], 2.0) == [Outlook(2, None)]
+        assert await fleet.one.outlook([limited], 2.0) == [Outlook(2, None, Hold.IN_FLIGHT)]
 
     async def test_it_names_cooldowns_and_counts_only_probes_when_half_open(self, fleet: Fleet) -> None:
         for length in (2, 4):
             await fleet.one.cool(candidate().deployment, Scope.MODEL, None, "429")
             assert (await fleet.one.outlook([candidate()], 2.0))[0].cooled_for_s == length
             fleet.after_s(length)
-        assert await fleet.one.outlook([candidate()], 2.0) == [Outlook(2, None)]
+        assert await fleet.one.outlook([candidate()], 2.0) == [Outlook(2, None, Hold.COOLDOWN)]
+
+    async def test_it_says_what_holds_and_until_when(self, fleet: Fleet) -> None:
+        paced = candidate(rpm=6)
+        await fleet.grant(paced)
+        now = (BEGIN_MS + fleet.ms) / 1000
+        (seen,) = await fleet.one.outlook([paced], 2.0)
+        assert (seen.starts, seen.hold, seen.first_at) == (0, Hold.REQUESTS, pytest.approx(now + 10))
+        (spent,) = await fleet.one.outlook([candidate(tpm=60)], 2.0, tokens=100_000)
+        assert (spent.starts, spent.hold) == (1, Hold.TOKENS)
+        await fleet.one.cool(paced.deployment, Scope.PROVIDER, 30.0, "529")
+        (seen,) = await fleet.one.outlook([paced], 2.0)
+        assert (seen.hold, seen.first_at) == (Hold.BREAKER, pytest.approx(now + 30))
 
     async def test_no_limit_is_no_limit(self, fleet: Fleet) -> None:
         assert await fleet.one.outlook([candidate()], 2.0, 100) == [Outlook(NO_LIMIT, None)]

@@ -1,0 +1,76 @@
+"""What a batch is said to wait for, and how often the ledger is told."""
+
+from dataclasses import replace
+
+from models.chain import Chain, Step
+from models.records import Waiting
+from models.state import Priority
+from worker.limits import Hold
+from worker.plan import StepOutlook
+from worker.waits import AGAIN_AFTER_S, TELL_EVERY_S, WORTH_TELLING_S, Waits, waits_for
+
+ALPHA, BETA = Step(provider="alpha", model="m"), Step(provider="beta", model="m")
+FULL = Waiting("requests per minute are used up at alpha/m", "requests", "alpha", "m", "alpha:main", 100.0)
+
+
+def test_a_full_step_is_named_with_its_account_and_time() -> None:
+    outlook = {"alpha/m": StepOutlook(starts=0, hold=Hold.REQUESTS, until=100.0, account="alpha:main")}
+    assert waits_for(Chain(steps=(ALPHA, BETA)), Priority.BULK, outlook) == FULL
+
+
+def test_of_two_steps_the_one_that_can_start_first_is_named() -> None:
+    outlook = {
+        "alpha/m": StepOutlook(starts=0, hold=Hold.REQUESTS, until=100.0),
+        "beta/m": StepOutlook(starts=0, hold=Hold.TOKENS, until=90.0),
+    }
+    assert waits_for(Chain(steps=(ALPHA, BETA), spill=True), Priority.BULK, outlook).hold == "tokens"
+
+
+def test_a_cooldown_within_patience_is_waited_for() -> None:
+    outlook = {"alpha/m": StepOutlook(starts=0, cooled_for_s=5.0, hold=Hold.BREAKER, until=105.0)}
+    said = waits_for(Chain(steps=(ALPHA, BETA), patience_s=10), Priority.BULK, outlook)
+    assert (said.hold, said.model, said.until) == ("breaker", "m", 105.0)
+
+
+def test_a_credential_that_a_person_must_mend_has_no_time() -> None:
+    said = waits_for(Chain(steps=(ALPHA,)), Priority.BULK, {"alpha/m": StepOutlook(starts=0, blocked=True)})
+    assert (said.hold, said.provider, said.until) == ("credential", "alpha", None)
+
+
+def test_a_step_with_room_means_that_others_go_first() -> None:
+    assert waits_for(Chain(steps=(ALPHA,)), Priority.BULK, {}).hold == "turn"
+
+
+def test_a_moment_between_two_tickets_is_not_told() -> None:
+    waits = Waits()
+    assert waits.news({"b": FULL}, 0.0) == {}
+    assert waits.news({}, WORTH_TELLING_S) == {}
+    assert waits.news({"b": FULL}, WORTH_TELLING_S + 0.1) == {}
+    assert waits.news({"b": FULL}, 2 * WORTH_TELLING_S + 0.1) == {"b": FULL}
+
+
+def test_what_lasts_is_told_again_and_what_changed_at_once() -> None:
+    waits = Waits()
+    waits.news({"b": FULL}, 0.0)
+    assert waits.news({"b": FULL}, 1.0) == {"b": FULL}
+    later = replace(FULL, until=101.0)
+    assert waits.news({"b": later}, 1.0 + TELL_EVERY_S) == {}, "a later time alone is no news"
+    assert waits.news({"b": later}, 1.0 + AGAIN_AFTER_S) == {"b": later}
+    tokens = replace(FULL, hold="tokens")
+    assert waits.news({"b": tokens}, 1.0 + AGAIN_AFTER_S + TELL_EVERY_S) == {"b": tokens}
+
+
+def test_a_batch_that_moves_again_is_cleared_once() -> None:
+    waits = Waits()
+    waits.news({"b": FULL}, 0.0)
+    waits.news({"b": FULL}, 1.0)
+    assert waits.news({}, 3.0) == {"b": None}
+    assert waits.news({}, 6.0) == {}
+
+
+def test_however_many_wait_the_ledger_is_told_once_a_second() -> None:
+    waits, told = Waits(), 0
+    everybody = {f"b{number}": FULL for number in range(300)}
+    for tick in range(100):
+        told += bool(waits.news(everybody, tick / 10))
+    assert told <= 10

@@ -1,0 +1,88 @@
+"""What open batches wait for: found out in each pass of the planner, told to the ledger when it is news.
+
+A batch waits when it has jobs that may start and none of them has a ticket. Pure, but for the memory of what was told.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from models.chain import Chain, Step
+from models.records import Waiting
+from models.state import Priority
+from worker.limits import HOLD_WORDS
+from worker.plan import StepOutlook, reachable
+
+WORTH_TELLING_S = 1.0
+"""A pause between two tickets of a batch that moves slowly is no wait."""
+
+TELL_EVERY_S = 1.0
+"""The ledger is told at most so often, of all batches together."""
+
+AGAIN_AFTER_S = 2.0
+"""What lasts is told again, so that a reader sees that somebody still plans."""
+
+TELL_AT_MOST = 500
+
+CREDENTIAL, TURN = "credential", "turn"
+"""Holds beside the limiter's: a person must mend a credential; other jobs are staged first."""
+
+
+def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> Waiting:
+    """Why no job of this chain is staged. The step that can start first is named."""
+    seen = [(step, at) for step, at in reachable(chain, priority, outlook) if not at.missing]
+    blocked = [(step, at) for step, at in seen if at.blocked]
+    others = [(step, at) for step, at in seen if not at.blocked]
+    if others:
+        return _held(*min(others, key=lambda each: (each[1].cooled_for_s or 0.0, each[1].until or 0.0)))
+    if blocked:
+        step, _ = blocked[0]
+        reason = f"no credential of {step.provider} can be used until somebody mends it"
+        return Waiting(reason, CREDENTIAL, step.provider, step.model)
+    return Waiting("other jobs are staged first", TURN)
+
+
+def _held(step: Step, at: StepOutlook) -> Waiting:
+    if at.hold is None:
+        return Waiting(f"other jobs go first at {step}", TURN, step.provider, step.model, at.account)
+    reason = f"{HOLD_WORDS[at.hold]} at {step}"
+    return Waiting(reason, str(at.hold), step.provider, step.model, at.account, at.until)
+
+
+class Waits:
+    """Remembers what was told of each batch. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._told: dict[str, tuple[float, Waiting]] = {}
+        self._told_at = float("-inf")
+
+    def news(self, waiting: Mapping[str, Waiting], now: float) -> dict[str, Waiting | None]:
+        """What the ledger should be told: batches that wait, and None for those that do no more.
+
+        `waiting` is what each batch that waits at this moment waits for.
+        """
+        self._since = {batch_id: self._since.get(batch_id, now) for batch_id in waiting}
+        if now - self._told_at < TELL_EVERY_S:
+            return {}
+        news: dict[str, Waiting | None] = dict.fromkeys(_up_to_most(self._told.keys() - waiting.keys()))
+        due = (batch_id for batch_id, what in waiting.items() if self._is_news(batch_id, what, now))
+        longest_ago = sorted(due, key=lambda batch_id: self._told[batch_id][0] if batch_id in self._told else 0.0)
+        news |= {batch_id: waiting[batch_id] for batch_id in longest_ago[: TELL_AT_MOST - len(news)]}
+        for batch_id, what in news.items():
+            if what is None:
+                del self._told[batch_id]
+            else:
+                self._told[batch_id] = (now, what)
+        if news:
+            self._told_at = now
+        return news
+
+    def _is_news(self, batch_id: str, what: Waiting, now: float) -> bool:
+        if now - self._since[batch_id] < WORTH_TELLING_S:
+            return False
+        told_at, told = self._told.get(batch_id, (now, None))
+        return told is None or now - told_at >= AGAIN_AFTER_S or replace(told, until=None) != replace(what, until=None)
+
+
+def _up_to_most(batch_ids: Collection[str]) -> list[str]:
+    return sorted(batch_ids)[:TELL_AT_MOST]
