@@ -21,6 +21,7 @@ from models.routing import RouteOptions
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreError, open_store
 from models.wire import RequestError
+from producer.addresses import AddressUnusable
 from producer.durations import seconds_of
 from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
 from producer.intake import InputError, Shape
@@ -29,7 +30,6 @@ from producer.locks import DataFolderBusy, DataFolderUnusable
 from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
 from producer.runs import BadInput, OtherRun
-from producer.serving import AddressUnusable
 from producer.stack import Workers, WorkersFailed, open_stack
 
 app = typer.Typer(

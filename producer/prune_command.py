@@ -11,7 +11,6 @@ from models.store.retention import Prunable
 from models.tenants import DEFAULT_TENANT
 from producer import cli, show
 from producer.api.blobs import BlobError, open_blobs
-from producer.api.sweeping import remove_expired
 
 app = typer.Typer()
 
@@ -45,6 +44,8 @@ def prune(
 
 
 async def _prune(settings: Settings, store: Store, before: float, older_than: str) -> Prunable:
+    from producer.api.sweeping import remove_expired  # with it comes FastAPI, which takes long to load
+
     batches, jobs = await store.prune(before)
     files = await store.end_old_uploads(before)
     pruned = Prunable(

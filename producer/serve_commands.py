@@ -1,18 +1,23 @@
-"""The commands that serve HTTP: `up`, everything in one, and `api`, that part alone."""
+"""The commands that serve HTTP: `up`, everything in one, and `api`, that part alone.
+
+The server is imported when it is started: no other command should wait until FastAPI is loaded.
+"""
 
 import asyncio
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from models.settings import Settings, SettingsError
-from producer.api.auth import is_loopback
+from producer.addresses import is_loopback
 from producer.cli import Concurrency, Config, Data, plain_errors, say, settings_from, with_address, with_concurrency
-from producer.serving import HttpServer, all_of
 from producer.stack import Stack, Workers, open_stack
+
+if TYPE_CHECKING:
+    from producer.serving import HttpServer
 
 app = typer.Typer()
 
@@ -53,6 +58,8 @@ def api(host: Host = None, port: Port = None, config: Config = None, data: Data 
 
 
 async def _up(settings: Settings, count: int, config: Path | None) -> None:
+    from producer.serving import HttpServer, all_of
+
     async with open_stack(settings, say) as stack:
         server = HttpServer(settings, stack.store, stack.redis_url)
         async with Workers(stack, count, config, say) as workers:
@@ -74,6 +81,8 @@ async def _up(settings: Settings, count: int, config: Path | None) -> None:
 
 
 async def _api(settings: Settings) -> None:
+    from producer.serving import HttpServer
+
     async with open_stack(settings, say) as stack:
         server = HttpServer(settings, stack.store, stack.redis_url)
         _on_signals(server.stop)
@@ -81,7 +90,7 @@ async def _api(settings: Settings) -> None:
         await server.serve()
 
 
-async def _announce(server: HttpServer, stack: Stack, how: str) -> None:
+async def _announce(server: "HttpServer", stack: Stack, how: str) -> None:
     say(f"The HTTP API is at {server.url} ({how}; its documentation at {server.url}/docs); Ctrl-C stops")
     if await stack.store.has_api_keys():
         return

@@ -7,15 +7,12 @@ import uvicorn
 
 from models.settings import Settings
 from models.store import Store
+from producer.addresses import AddressUnusable
 from producer.api.app import create_app, open_context
 from producer.api.failures import LoggedFailures
 
 GRACE_S = 10
 """How long requests under way may take when the server is told to stop."""
-
-
-class AddressUnusable(Exception):
-    """The address cannot be listened on. One sentence."""
 
 
 class HttpServer:

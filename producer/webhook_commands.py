@@ -18,8 +18,8 @@ from models.store import Store
 from models.tenants import DEFAULT_TENANT
 from models.webhooks import DEAD, DELIVERED, EVENTS, PATTERNS, PENDING, callback_owner
 from producer import cli, show
-from producer.api.webhooks import delivery_document, endpoint_document
 from producer.ledger import open_ledger
+from producer.webhook_objects import delivery_document, endpoint_document
 
 app = typer.Typer()
 webhooks = typer.Typer(no_args_is_help=True, help="Who is told of what ends, and whether it got there.")

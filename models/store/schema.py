@@ -1,21 +1,25 @@
 """Brings the database's schema up to date."""
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, column, func, inspect, select, table
 
 import models.migrations
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 MIGRATION_LOCK = 0x756E64657273  # any number that all our processes agree on
+FOLDER = Path(models.migrations.__file__).parent
 
 
-def configuration(connection: Connection | None = None) -> Config:
+def configuration(connection: Connection | None = None) -> "Config":
+    from alembic.config import Config  # Alembic takes as long to load as all the rest; few processes migrate
+
     config = Config()
-    folder = str(Path(models.migrations.__file__).parent)
+    folder = str(FOLDER)
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
@@ -24,14 +28,27 @@ def configuration(connection: Connection | None = None) -> Config:
 
 def upgrade(connection: Connection) -> None:
     """Apply what is missing. Several processes may try at once: the first does it, the others find it done."""
+    from alembic import command
+
     if connection.dialect.name == "postgresql":
         connection.execute(TAKE_MIGRATION_LOCK)
     command.upgrade(configuration(connection), "head")
 
 
 def is_current(connection: Connection) -> bool:
-    heads = ScriptDirectory.from_config(configuration()).get_heads()
-    return set(MigrationContext.configure(connection).get_current_heads()) == set(heads)
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    return connection.execute(REVISION).scalars().all() == [head()]
+
+
+@cache
+def head() -> str:
+    """The latest revision; the files are named after theirs."""
+    return max(path.name.partition("_")[0] for path in (FOLDER / "versions").glob("[0-9]*_*.py"))
+
+
+REVISION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
+"""The revision of the database's schema."""
 
 
 TAKE_MIGRATION_LOCK = select(func.pg_advisory_xact_lock(MIGRATION_LOCK))

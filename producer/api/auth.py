@@ -5,7 +5,6 @@ an outsider look local (a proxy, another name for this address, a web page in a 
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from models.api_keys import Scope
 from models.tenants import DEFAULT_TENANT
+from producer.addresses import is_loopback
 from producer.api.context import Api, Context
 from producer.api.errors import ApiError
 
@@ -125,19 +125,6 @@ def why_not_local(request: Request, public_url: str | None = None) -> str | None
     if origin is not None and origin not in (f"{request.url.scheme}://{request.headers['host']}", public_url):
         return "this request was made by a web page of another origin"
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """An address of this machine only, or the name of one."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback
 
 
 def _host_of(url: str) -> str:

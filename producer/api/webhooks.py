@@ -13,6 +13,7 @@ from producer.api.auth import Administrator, Caller
 from producer.api.bodies import checked, documented, read_json
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
+from producer.webhook_objects import Delivery, Endpoint, delivery_document, endpoint_document
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -34,18 +35,6 @@ class EndpointRequest(BaseModel):
     url: str = Field(min_length=1, max_length=MAX_URL)
     events: list[str] = Field(default=["*"], min_length=1, max_length=20)
     match: dict[Word, Word] | None = Field(default=None, max_length=16)
-
-
-class Endpoint(BaseModel):
-    """Where a tenant is told of what ends; `match`: the metadata that a job or batch must have."""
-
-    id: str
-    object: str = "webhook_endpoint"
-    url: str
-    events: list[str]
-    match: dict[str, str] | None
-    disabled: str | None
-    created_at: int
 
 
 class EndpointWithSecret(Endpoint):
@@ -70,32 +59,6 @@ class Secret(BaseModel):
 
     object: str = "webhook_secret"
     secret: str
-
-
-class Try(BaseModel):
-    at: float
-    status: int | None
-    error: str | None
-    ms: int
-
-
-class Delivery(BaseModel):
-    """One event for one receiver; its id is the `webhook-id` of all its tries."""
-
-    id: str
-    object: str = "webhook_delivery"
-    endpoint_id: str | None
-    url: str
-    event: str
-    object_id: str
-    state: str
-    tries: int
-    next_at: float | None
-    last_status: int | None
-    last_error: str | None
-    log: list[Try]
-    created_at: float
-    ended_at: float | None
 
 
 class DeliveryList(BaseModel):
@@ -246,19 +209,6 @@ def check_endpoint(api: Context, url: str, events: list[str]) -> None:
     for event in events:
         if event not in (*EVENTS, *PATTERNS):
             raise RequestError(f"'events' must be of {', '.join((*PATTERNS, *EVENTS))}", "events")
-
-
-def endpoint_document(row: dict[str, Any]) -> dict[str, Any]:
-    """An endpoint as callers and commands show it."""
-    shown = {name: row[name] for name in ("id", "url", "events", "match", "disabled")}
-    return {"object": "webhook_endpoint", **shown, "created_at": int(row["created_at"])}
-
-
-def delivery_document(row: dict[str, Any]) -> dict[str, Any]:
-    """A delivery as callers and commands show it."""
-    shown = {name: row[name] for name in Delivery.model_fields if name not in ("object", "next_at")}
-    due = row["next_at"] if row["state"] == "pending" else None
-    return {"object": "webhook_delivery", **shown, "next_at": due}
 
 
 async def _endpoint(api: Context, caller: Caller, endpoint_id: str) -> dict[str, Any]:
