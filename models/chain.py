@@ -4,7 +4,7 @@ Chains are stored once, by the hash of their content, so a million jobs share on
 """
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +24,8 @@ Feature = Literal["tools", "json_schema", "images", "audio", "files"]
 
 Acceptance = Literal["json_schema", "not_empty", "not_truncated", "not_refused"]
 """What an answer must be to count as one, where a chain asks for it."""
+
+ACCEPTANCE: tuple[Acceptance, ...] = get_args(Acceptance)
 
 Tags = dict[str, tuple[str, ...]]
 """Values by the name of a provider's tag, such as `region: eu, ch` or `zdr: true`."""

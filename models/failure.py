@@ -57,7 +57,8 @@ class Failure:
 
     `hint_s` is how many seconds the provider asked us to wait, clamped to a sane range, or None.
     `per_day` marks a daily limit. `body` is the provider's own error body (parsed JSON, or a cut text),
-    kept because the caller's error line shows it; it must not be logged.
+    kept because the caller's error line shows it; it must not be logged. `repeatable` False: the same step would fail
+    in the same way.
     """
 
     cls: FailureClass
@@ -69,3 +70,4 @@ class Failure:
     scope: Scope = Scope.REQUEST
     possibly_billed: bool = False
     body: object = None
+    repeatable: bool = True

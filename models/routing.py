@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 
 from models.catalog import suggestion
-from models.chain import CHAT, Chain, Endpoint, Step
+from models.chain import ACCEPTANCE, CHAT, Acceptance, Chain, Endpoint, Step
 from models.endpoints import ENDPOINTS
+from models.json_schema import Uncheckable, checker_for
 from models.presets import PRESETS, family_of
 from models.settings import Settings
 from models.wire import NO_OVERRIDES, ROUTE_WORDS, RequestError
@@ -33,6 +34,7 @@ class RouteOptions:
     allow_fallbacks: bool | None = None
     patience_s: float | None = None
     spill: bool | None = None
+    accept: frozenset[Acceptance] | None = None
 
 
 class Router:
@@ -56,6 +58,8 @@ class Router:
                 if len(self._chains) >= CACHE_MAX:
                     self._chains.clear()
                 self._chains[key] = chain
+        if "json_schema" in chain.accept:
+            _check_schemas(chain, rest)
         return chain, rest
 
     def _build(self, words: dict[str, Any]) -> Chain:
@@ -73,12 +77,14 @@ class Router:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
         ENDPOINTS[self._endpoint].check_steps(self._settings, steps, mixes)
         patience_s = _patience(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
+        wanted = options.accept if options.accept is not None else policy.accept
         chain = policy.model_copy(
             update={
                 "steps": steps,
                 "endpoint": self._endpoint,
                 "patience_s": patience_s if patience_s is not None else policy.patience_s,
                 "spill": _flag(words, "spill", options.spill, policy.spill),
+                "accept": acceptance(words["accept"]) if words["accept"] is not None else wanted,
             }
         )
         return _writable(chain)
@@ -172,7 +178,13 @@ def configured_chain(settings: Settings, name: str) -> Chain:
     for index, entry in enumerate(config.steps):
         where = f"chains.{name}.steps[{index}]"
         steps.append(_with_params(resolve_model(settings, entry.model, where), entry.params, where))
-    return Chain(steps=tuple(steps), patience_s=config.patience_s, spill=config.spill, fallback_on=config.fallback_on)
+    return Chain(
+        steps=tuple(steps),
+        patience_s=config.patience_s,
+        spill=config.spill,
+        fallback_on=config.fallback_on,
+        accept=frozenset(config.accept),
+    )
 
 
 def resolve_model(settings: Settings, name: str, where: str) -> Step:
@@ -275,6 +287,30 @@ def _patience(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise RequestError("'patience_s' must be a number of seconds, 0 or more", "patience_s")
     return float(value)
+
+
+def acceptance(value: object) -> frozenset[Acceptance]:
+    """What an answer must be, as a request says it. Raises RequestError."""
+    if not isinstance(value, list | tuple | frozenset) or any(each not in ACCEPTANCE for each in value):
+        raise RequestError(f"'accept' must be a list of {', '.join(ACCEPTANCE)}", "accept")
+    return frozenset(value)
+
+
+def _check_schemas(chain: Chain, body: Mapping[str, Any]) -> None:
+    """Refuse a schema that answers could not be checked against, before they are paid for."""
+    for response_format in (body.get("response_format"), *(step.params.get("response_format") for step in chain.steps)):
+        wanted = response_format.get("json_schema") if isinstance(response_format, dict) else None
+        schema = wanted.get("schema") if isinstance(wanted, dict) else None
+        if not isinstance(schema, dict):
+            continue
+        try:
+            checker_for(schema)
+        except Uncheckable as why:
+            raise RequestError(
+                f"'accept' names json_schema, but answers cannot be checked against this schema: {why}",
+                "response_format",
+                "schema_not_checkable",
+            ) from None
 
 
 def _quoted(text: str) -> str:

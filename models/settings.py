@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError
 
-from models.chain import Tags
+from models.chain import Acceptance, Tags
 from models.failure import FailureClass
 from models.presets import AZURE_ENDPOINT, PRESETS
 from models.rules import parse_tags
@@ -184,6 +184,10 @@ class ChainConfig(Section):
     fallback_on: frozenset[FailureClass] | None = None
     """The failure classes (see below) that move a job to its next step; others end it, or wait if time heals them.
     Absent: all but `bad_request` and `content_filter`."""
+    accept: tuple[Acceptance, ...] = ()
+    """What an answer must be to count as one: `not_empty`, `not_truncated` (by the limit of output tokens),
+    `not_refused`, `json_schema` (as its `response_format` asks). One that is not is a failure of class
+    `bad_response`, and the next step is asked."""
     same_model_family: bool = True
     """For embeddings only: every step must be of the first one's model family, since vectors of different models cannot
     be compared. `false` allows to mix them."""

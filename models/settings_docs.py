@@ -73,8 +73,8 @@ Durations are in seconds. Who sets the same thing twice: options of the command 
 environment (`REDIS_URL`, `DATABASE_URL`) over the file. A relative path is relative to the working folder. Keys, limits
 and prices hold from the next start of a worker; a secret that changes behind its reference holds at once.
 
-A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`. That wins over
-the policy of a configured chain. A batch keeps the chain that it was accepted with.
+A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`. That
+wins over the policy of a configured chain. A batch keeps the chain that it was accepted with.
 """
 
 

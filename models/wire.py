@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A line longer than this is refused. Images as data URLs make megabytes, nothing sensible makes more."""
 
-ROUTE_WORDS = ("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill")
+ROUTE_WORDS = ("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill", "accept")
 """The words of a body that are for us and not for the provider."""
 
 NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream"}) - {"model"}

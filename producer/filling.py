@@ -41,7 +41,8 @@ Read = Callable[[str], AsyncIterator[bytes]]
 
 def route_options(words: Mapping[str, Any]) -> RouteOptions:
     """From the words about routing that a batch was accepted with."""
-    return RouteOptions(**{**words, "fallbacks": tuple(words.get("fallbacks", ()))})
+    sets = {word: frozenset(words[word]) for word in ("accept",) if word in words}
+    return RouteOptions(**{**words, "fallbacks": tuple(words.get("fallbacks", ())), **sets})
 
 
 class Filler:

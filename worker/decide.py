@@ -156,7 +156,8 @@ def after_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[
         return _after_refused_call(at, progress, failure)
     pause = _backoff(RETRY_BACKOFF_S, progress.tries, at.rng) if failure.hint_s is None else failure.hint_s
     worth_waiting = pause <= max(at.patience_s, IN_SLOT_S)
-    if worth_waiting and progress.tries < RETRIES.get(cls, 0) and progress.retries_left > 0:
+    retries = RETRIES.get(cls, 0) if failure.repeatable else 0
+    if worth_waiting and progress.tries < retries and progress.retries_left > 0:
         retried = replace(progress, tries=progress.tries + 1, retries_left=progress.retries_left - 1)
         return TryAgain(pause), retried
     if cls in PASSING:

@@ -22,6 +22,7 @@ from models.pricing import Pricing
 from models.records import AttemptRecord, Settled, StartedJob
 from models.state import JobState
 from worker import decide, outcome
+from worker.acceptance import unacceptable
 from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
 from worker.failures import LimitSignals, classify, classify_exception, read_limits
 from worker.fleet import Fleet, Target
@@ -180,16 +181,30 @@ class JobRun:
         finally:
             self.calling = None
         self._task = None  # there may be an answer to keep: who stops the job now waits for the few words to Redis
+        came = isinstance(reply, Answer)
+        reply = await self._unless_unacceptable(call, reply)
         cost_usd = self._cost_usd(target, deployment, usage)
         if isinstance(reply, Failure):
             self._record(deployment, stopwatch, reply, usage, cost_usd or 0.0)
             verdict = self._follow(decide.after_failure(self.situation(), self.progress, reply))
-            await self._tell_of_failure(target, grant, number, reply, usage)
+            if came:
+                await self._tell_of_answer(target, grant, number, usage)
+            else:
+                await self._tell_of_failure(target, grant, number, reply, usage)
             return verdict
         self._record(deployment, stopwatch, None, usage, cost_usd or 0.0)
         answered = Answered(reply, deployment, request.dropped, self.attempts[-1].latency_ms, cost_usd)
         await self._tell_of_answer(target, grant, number, usage)
         return answered
+
+    async def _unless_unacceptable(self, call: Call, reply: Answer | Failure) -> Answer | Failure:
+        """The failure that the chain takes an answer for which is not what it must be."""
+        if isinstance(reply, Failure) or not self.chain.accept:
+            return reply
+        asked = self.chain.accept, call.endpoint, call.body, reply.completion
+        if "json_schema" in self.chain.accept:  # a large answer against a large schema must not keep other jobs waiting
+            return await asyncio.to_thread(unacceptable, *asked) or reply
+        return unacceptable(*asked) or reply
 
     async def _may_start(self, grant: Grant) -> bool:
         """Wait for the start. False when others found out meanwhile that the deployment must rest."""

@@ -6,7 +6,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.catalog import suggestion
-from models.chain import Endpoint
+from models.chain import Acceptance, Endpoint
 from models.endpoints import ENDPOINTS
 from models.routing import Router
 from models.settings import Settings
@@ -65,6 +65,8 @@ class BatchRequest(BaseModel):
     """Seconds that a refusing model is waited for before the next is asked."""
     spill: bool | None = None
     """Also go on to the next model while one is merely at its limit."""
+    accept: list[Acceptance] | None = None
+    """What an answer must be to count as one; another is a failure, and the next model is asked."""
 
     @property
     def window_s(self) -> float:
@@ -77,7 +79,7 @@ class BatchRequest(BaseModel):
     @property
     def route(self) -> dict[str, Any]:
         """The words about routing that were said, as `RouteOptions` takes them."""
-        words = ("model", "chain", "fallbacks", "allow_fallbacks", "patience_s", "spill")
+        words = ("model", "chain", "fallbacks", "allow_fallbacks", "patience_s", "spill", "accept")
         return {word: getattr(self, word) for word in words if getattr(self, word) is not None}
 
 

@@ -5,6 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from models.chain import Acceptance
+
 MOST_JOBS = 1_000
 
 EXAMPLE: JsonDict = {"messages": [{"role": "user", "content": "Say hello."}], "metadata": {"flow": "invoices"}}
@@ -27,6 +29,8 @@ class JobWords(BaseModel):
     """Seconds that a refusing model is waited for before the next is asked."""
     spill: bool | None = None
     """Also go on to the next model while one is merely at its limit."""
+    accept: list[Acceptance] | None = None
+    """What an answer must be to count as one; another is a failure, and the next model is asked."""
     priority: Literal["interactive", "normal", "bulk"] | None = None
     """`interactive`, `normal` (when absent) or `bulk`."""
     callback_url: str | None = None

@@ -27,11 +27,16 @@ SETTINGS = Settings.model_validate(
                 "patience_s": 7,
                 "spill": True,
                 "fallback_on": ["rate_limit"],
+                "accept": ["not_empty", "json_schema"],
             },
         },
     }
 )
 MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def as_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
 
 
 def steps(body: dict[str, Any], options: RouteOptions | None = None) -> list[str]:
@@ -122,6 +127,20 @@ def test_the_options_of_a_batch_hold_for_its_lines_and_a_line_wins() -> None:
     assert (chain.patience_s, chain.spill) == (1.0, False)
 
 
+def test_what_an_answer_must_be_is_said_by_the_request_else_the_batch_else_the_chain() -> None:
+    options = RouteOptions(accept=frozenset({"not_refused"}))
+    careful = {"messages": MESSAGES, "chain": "careful"}
+    assert resolve(SETTINGS, careful)[0].accept == {"not_empty", "json_schema"}
+    assert resolve(SETTINGS, careful, options)[0].accept == {"not_refused"}
+    chain, rest = resolve(SETTINGS, {**careful, "accept": []}, options)
+    assert (chain.accept, rest) == (frozenset(), {"messages": MESSAGES})
+
+
+def test_a_schema_is_nobodys_concern_where_answers_are_not_held_against_it() -> None:
+    body = {"messages": MESSAGES, "model": "openai/gpt-4o", **as_schema({"patternProperties": {}})}
+    assert resolve(SETTINGS, body)[1]["response_format"] == body["response_format"]
+
+
 def test_a_chain_that_the_batch_names_replaces_the_model_of_its_lines() -> None:
     assert steps({"model": "gpt-4o"}, RouteOptions(chain="default")) == ["openai/gpt-4o-mini"]
     assert steps({"model": "gpt-4o", "chain": "careful"}, RouteOptions(chain="default"))[0] == "openai/gpt-4o"
@@ -161,6 +180,14 @@ def test_a_chain_that_the_batch_names_replaces_the_model_of_its_lines() -> None:
         ({"model": "openai/x", "patience_s": True}, "patience_s", "number of seconds"),
         ({"model": "openai/x", "patience_s": float("nan")}, "patience_s", "number of seconds"),
         ({"model": "openai/x", "spill": 1}, "spill", "true or false"),
+        ({"model": "openai/x", "accept": "not_empty"}, "accept", "json_schema, not_empty"),
+        ({"model": "openai/x", "accept": ["good"]}, "accept", "json_schema, not_empty"),
+        ({"chain": "careful", **as_schema({"$ref": "http://h/s"})}, "response_format", "outside the schema"),
+        (
+            {"model": "openai/x", "accept": ["json_schema"], **as_schema({"patternProperties": {}})},
+            "response_format",
+            "is not checked",
+        ),
         ({"model": "openai/x", "allow_fallbacks": "no"}, "allow_fallbacks", "true or false"),
     ],
 )

@@ -85,7 +85,7 @@ def _chosen(asked: Asked) -> Tool:
 
 def _text(asked: Asked, answers: Answers, digest: str, seed: int, choice: int) -> str:
     short = digest[:12] if choice == 0 else f"{digest[:12]}-{choice}"
-    if asked.schema is not None:
+    if asked.schema is not None and answers.heeds_format:
         value = instance(asked.schema, short) if asked.schema else {"answer": short}
         return orjson.dumps(value).decode()
     # Not str.format: a brace in a prompt or in the template's own text must stay what it is.

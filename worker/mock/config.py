@@ -123,6 +123,7 @@ class Answers(Section):
     reasoning_tokens: int = Field(default=0, ge=0)
     cached_share: Share = 0.0  # of the input tokens, reported as read from the provider's cache
     tools: Literal["when_required", "always", "never"] = "when_required"  # call the first tool that was sent
+    heeds_format: bool = True  # False: `text` is answered whatever `response_format` asks for
     finish: Literal["stop", "length", "refusal"] | None = None  # None: stop, or length at max_tokens
     latency_s: Spread = 0.0
 

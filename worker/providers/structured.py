@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
+from models.json_schema import NAMED_SCHEMAS, PLAIN_VALUES, Fault, TooCostly, Uncheckable, checker_for, is_schema
 from worker.providers.base import Answer, BadAnswer, CannotExpress
 from worker.providers.completion import Choice
 from worker.providers.parameters import Tool, ToolChoice
@@ -23,6 +20,9 @@ JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
 
 _WORD = re.compile(r"\w{1,40}")
 """Longer finish reasons may be somebody's text and are left out of messages."""
+
+CHECK_S = 0.1
+"""For how long an answer is checked while everything else in this process waits."""
 
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 """Models that have no JSON mode like to put their JSON between backticks."""
@@ -52,10 +52,8 @@ def read_format(response_format: Any) -> Format | None:
     wanted = response_format.get("json_schema") if kind == "json_schema" else None
     if not isinstance(wanted, dict) or not isinstance(wanted.get("schema"), dict):
         raise CannotExpress("response_format is neither text, json_object nor a json_schema with a schema")
-    try:
-        Draft202012Validator.check_schema(wanted["schema"])
-    except SchemaError:
-        raise CannotExpress("response_format.json_schema.schema is not a JSON schema") from None
+    if not is_schema(wanted["schema"]):
+        raise CannotExpress("response_format.json_schema.schema is not a JSON schema")
     description = wanted.get("description")
     return Format(wanted["schema"], description if isinstance(description, str) else None)
 
@@ -109,8 +107,7 @@ _REFUSED_IN_SCHEMAS = frozenset(
     }
 )
 
-_NAMED_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties"})
-"""Their keys are the caller's names, not words of JSON schema."""
+_NAMED_SCHEMAS = NAMED_SCHEMAS | {"patternProperties"}
 
 
 def loosened(schema: Any) -> Any:
@@ -126,7 +123,7 @@ def loosened(schema: Any) -> Any:
     for name, value in schema.items():
         if name in _NAMED_SCHEMAS and isinstance(value, dict):
             loose[name] = {key: loosened(entry) for key, entry in value.items()}
-        elif name in ("enum", "const", "default", "examples", "required"):
+        elif name in PLAIN_VALUES:
             loose[name] = value
         elif name not in _REFUSED_IN_SCHEMAS:
             loose[name] = loosened(value)
@@ -147,17 +144,18 @@ def keep_to_format(wanted: Format | None, choice: Choice) -> None:
     except orjson.JSONDecodeError:
         raise BadAnswer("The answer is not JSON, which response_format asked for.") from None
     schema = {"type": "object"} if wanted.schema is None else wanted.schema
-    if not _is_valid(schema, value):
-        raise BadAnswer("The answer does not keep to the schema of response_format.")
+    fault = _fault(schema, value)
+    if fault is not None:
+        raise BadAnswer(f"The answer does not keep to the schema of response_format at {fault}.")
     choice.text = [text]
 
 
-def _is_valid(schema: dict[str, Any], value: Any) -> bool:
-    """References are resolved inside the schema only: by default the library would fetch what they name."""
+def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
+    """A schema that cannot be followed, or not in a moment, says nothing against the answer."""
     try:
-        return Draft202012Validator(schema, registry=Registry()).is_valid(value)
-    except (Unresolvable, RecursionError, re.error):
-        return True  # a schema that cannot be followed says nothing against the answer
+        return checker_for(schema).fault(value, CHECK_S)
+    except (Uncheckable, TooCostly):
+        return None
 
 
 def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], Answer]) -> Answer:

@@ -1,0 +1,74 @@
+"""Answers that a chain does not accept, from real servers: paid for, passed over, told without a word of theirs."""
+
+import json
+from typing import Any
+
+import pytest
+from run_help import answered, chain, stage, tried
+
+from models.state import JobState
+
+pytestmark = pytest.mark.timeout(30)
+
+SCHEMA = {"type": "object", "properties": {"legs": {"type": "integer"}}, "required": ["legs"]}
+BODY = {"response_format": {"type": "json_schema", "json_schema": {"name": "legs", "schema": SCHEMA}}}
+WRONG = {"heeds_format": False, "text": "SECRET eight"}
+WRONG_JSON = {"heeds_format": False, "text": '["SECRET"]'}
+
+
+def alpha(**answer: Any) -> dict[str, Any]:
+    return {"provider": "alpha", "answer": answer}
+
+
+@pytest.mark.parametrize(
+    ("answer", "accept", "calls", "why"),
+    [
+        (WRONG, "json_schema", 2, "it is not JSON, which response_format asked for"),
+        (WRONG_JSON, "json_schema", 2, "it breaks its schema at $ (type)"),
+        ({"heeds_format": False, "text": ""}, "not_empty", 2, "it is empty"),
+        ({"finish": "length"}, "not_truncated", 1, "it was cut at the limit of output tokens"),
+        ({"finish": "refusal"}, "not_refused", 1, "the model refused"),
+    ],
+)
+async def test_the_next_step_answers_and_what_was_not_accepted_is_paid_for(
+    redis_url: str, answer: dict[str, Any], accept: str, calls: int, why: str
+) -> None:
+    async with stage(redis_url, alpha(**answer), preset="openai") as scene:
+        settled = await scene.run(chain("alpha/m", "beta/m", accept=[accept]), body=BODY)
+    assert tried(settled) == ["alpha bad_response"] * calls + ["beta None"]
+    for call in settled.attempts[:-1]:
+        assert (call.message, call.status, call.possibly_billed) == (f"the answer is not accepted: {why}", 200, True)
+        assert call.input_tokens > 0 and call.cost_usd > 0
+    body = answered(settled)
+    assert body["extra_fields"]["fallback_index"] == 1
+    assert isinstance(json.loads(body["choices"][0]["message"]["content"])["legs"], int)
+    assert "SECRET" not in repr((settled.attempts, body["extra_fields"]))
+
+
+@pytest.mark.parametrize("answer", [WRONG, {"finish": "length"}, {"finish": "refusal"}])
+async def test_without_the_word_such_an_answer_counts(redis_url: str, answer: dict[str, Any]) -> None:
+    async with stage(redis_url, alpha(**answer), preset="openai") as scene:
+        settled = await scene.run(chain("alpha/m", "beta/m"), body=BODY)
+    assert tried(settled) == ["alpha None"]
+
+
+async def test_when_no_answer_is_acceptable_the_job_fails_with_the_first_steps_reason(redis_url: str) -> None:
+    beta = {"provider": "beta", "answer": {"heeds_format": False, "text": ""}}
+    async with stage(redis_url, alpha(**WRONG_JSON), beta, preset="openai") as scene:
+        settled = await scene.run(chain("alpha/m", "beta/m", accept=["json_schema", "not_empty"]), body=BODY)
+    assert settled.state is JobState.FAILED and settled.result is not None
+    assert settled.result.body is None
+    error = settled.result.error
+    assert error is not None
+    assert (error["code"], error["message"]) == (
+        "bad_response",
+        "the answer is not accepted: it breaks its schema at $ (type)",
+    )
+    assert "SECRET" not in repr(settled)
+
+
+async def test_a_chain_that_does_not_go_on_after_bad_answers_ends_with_one(redis_url: str) -> None:
+    async with stage(redis_url, alpha(finish="length")) as scene:
+        settled = await scene.run(chain("alpha/m", "beta/m", accept=["not_truncated"], fallback_on=["server"]))
+        assert scene.calls("beta") == 0
+    assert (settled.state, tried(settled)) == (JobState.FAILED, ["alpha bad_response"])
