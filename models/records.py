@@ -91,6 +91,8 @@ class StartedJob:
     progress: dict[str, Any] | None = None
     crashes: int = 0
     attempts: int = 0  # attempts already recorded, so that numbering goes on
+    batch_budget: bool = False  # its batch has a budget
+    tenant_budget: bool = False  # its tenant has one
 
 
 @dataclass(slots=True)
@@ -204,7 +206,7 @@ class BatchView:
     started_at: float | None = None  # when it became in_progress
     cancelling_at: float | None = None
     weight: float = 1.0
-    budget_usd: float | None = None
+    budget_usd: float | None = None  # with what was granted beyond it
     estimated_usd: float | None = None  # what it was expected to cost when it was accepted
     waiting: Waiting | None = None  # None: it moves, it is held or has ended, or nobody plans
 

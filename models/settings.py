@@ -147,6 +147,11 @@ class Provider(Limits):
     """Limits for single models and accounts, in place of the provider's own."""
     prices: dict[str, Price] = {}
     """Prices by model, for models that the built-in price list lacks or that cost you something else."""
+    budget_usd_per_day: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """US dollars that its calls may cost in a day (UTC). Then its steps are passed over until the next day, or until
+    `understudy resume provider:NAME`. Absent: no budget."""
+    budget_usd_per_month: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The same for a calendar month (UTC)."""
     tags: TagTable = {}
     """What data rules ask for, such as `{ region = "eu", zdr = true }`: texts, true or false, lists of texts. Of
     several values it may use any."""

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from models.store import schema
 from models.store.access import Access
+from models.store.budgets import Budgets
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
@@ -63,6 +64,7 @@ class Store(
     Gauges,
     Access,
     Usage,
+    Budgets,
     Webhooks,
     Files,
     Waiting,

@@ -41,6 +41,7 @@ from models.store.sql import (
     job,
     job_input,
     result,
+    tenant,
     whole,
     worker,
 )
@@ -123,6 +124,12 @@ START = (
     .returning(
         *(job.c[name] for name in StartedJob.__dataclass_fields__ if name in job.c and name != "body"),
         select(job_input.c.body).where(job_input.c.job_id == job.c.id).scalar_subquery().label("body"),
+        exists(select(batch.c.id).where(batch.c.id == job.c.batch_id, batch.c.budget_usd.is_not(None))).label(
+            "batch_budget"
+        ),
+        exists(select(tenant.c.name).where(tenant.c.name == job.c.tenant, tenant.c.usd_per_month.is_not(None))).label(
+            "tenant_budget"
+        ),
     )
 )
 """Claim those of some jobs that are queued, due, in time and of a batch that runs, for a worker whose lease runs."""

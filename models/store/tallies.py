@@ -7,7 +7,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import AttemptRecord, ResultRecord
-from models.store.sql import BulkInsert, tally, tenant_tally, whole
+from models.store.sql import BulkInsert, provider_tally, tally, tenant_tally, whole
 
 ANSWERED = "answered"
 OF_ATTEMPTS = "attempt"
@@ -23,6 +23,9 @@ ACCEPTED, ACCEPTED_PERIOD_S = "accepted", 60
 ADD_TENANT_TALLIES = BulkInsert(tenant_tally, conflict="added", adds=("count", "cost_usd"))
 """Add to what a tenant used in a period."""
 
+ADD_PROVIDER_TALLIES = BulkInsert(provider_tally, conflict="added", adds=("cost_usd",))
+"""Add to what calls of a provider cost on a day."""
+
 
 class Tallies:
     """What one transaction adds to the counts. `writer` has rows of its own, so no writer waits for another."""
@@ -31,6 +34,7 @@ class Tallies:
         self._writer = writer
         self._rows: dict[tuple[object, ...], dict[str, Any]] = {}
         self._of_tenants: dict[tuple[object, ...], dict[str, Any]] = {}
+        self._of_providers: dict[tuple[object, ...], dict[str, Any]] = {}
 
     def job_ended(self, batch_id: str, state: str, at: float, result: ResultRecord | None = None) -> None:
         row = self._row(
@@ -54,6 +58,7 @@ class Tallies:
         row["cost_usd"] += attempt.cost_usd
         if attempt.cost_usd:
             self._add_tenant(tenant, SPENT, int(at // SPENT_PERIOD_S), 1, attempt.cost_usd)
+            self._add_provider(attempt.provider, int(at // SPENT_PERIOD_S), attempt.cost_usd)
 
     def accepted(self, tenant: str, jobs: int, at: float) -> None:
         self._add_tenant(tenant, ACCEPTED, int(at // ACCEPTED_PERIOD_S), jobs, 0.0)
@@ -63,11 +68,18 @@ class Tallies:
         rows: Sequence[Mapping[str, Any]] = [self._rows[key] for key in sorted(self._rows, key=repr)]
         await ADD_TALLIES.run(connection, rows)
         await ADD_TENANT_TALLIES.run(connection, [self._of_tenants[key] for key in sorted(self._of_tenants, key=repr)])
+        of_providers = [self._of_providers[key] for key in sorted(self._of_providers, key=repr)]
+        await ADD_PROVIDER_TALLIES.run(connection, of_providers)
 
     def _add_tenant(self, tenant: str, kind: str, period: int, count: int, cost_usd: float) -> None:
         names = {"tenant": tenant, "writer": self._writer, "kind": kind, "period": period}
         row = self._of_tenants.setdefault(tuple(names.values()), {**names, "count": 0, "cost_usd": 0.0})
         row["count"] += count
+        row["cost_usd"] += cost_usd
+
+    def _add_provider(self, provider: str, day: int, cost_usd: float) -> None:
+        names = {"provider": provider, "writer": self._writer, "day": day}
+        row = self._of_providers.setdefault(tuple(names.values()), {**names, "cost_usd": 0.0})
         row["cost_usd"] += cost_usd
 
     def _row(self, batch_id: str, at: float, kind: str, provider: str, model: str, outcome: str) -> dict[str, Any]:

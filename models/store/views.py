@@ -9,6 +9,7 @@ from sqlalchemy import Row, Select, bindparam, func, literal_column, or_, select
 
 from models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
+from models.store.budgets import granted_to_batch
 from models.store.ledger import Ledger
 from models.store.sql import NOW, QUEUED, RUNNING, batch, file, job, job_input, result, tally
 from models.store.tallies import ANSWERED, OF_JOBS, SUMS
@@ -19,8 +20,10 @@ OUTPUT, ERRORS = "output", "error"
 WAITS_SAMPLE = 2_000
 WAITING_HOLDS_S = 10.0
 
-BATCH = select(batch, NOW.label("now")).where(batch.c.id == bindparam("batch_id"))
-"""A batch's row, and the time."""
+BATCH = select(batch, granted_to_batch.label("granted_usd"), NOW.label("now")).where(
+    batch.c.id == bindparam("batch_id")
+)
+"""A batch's row, what was granted beyond its budget, and the time."""
 
 BATCHES = (
     select(batch.c.id)
@@ -202,7 +205,7 @@ def _batch_view(
         started_at=row.started_at,
         cancelling_at=row.cancelling_at,
         weight=row.weight,
-        budget_usd=row.budget_usd,
+        budget_usd=None if row.budget_usd is None else row.budget_usd + row.granted_usd,
         estimated_usd=row.estimated_usd,
         waiting=_waiting(row),
     )

@@ -11,8 +11,9 @@ from sqlalchemy import make_url
 
 from models.store import Store, open_store
 
-TRUNCATE = """TRUNCATE api_key, attempt, audit, batch, chain, credential, file, idempotency, job, job_input, lane,
-    result, tally, tenant, tenant_tally, webhook_delivery, webhook_endpoint, webhook_secret, worker"""
+TRUNCATE = """TRUNCATE api_key, attempt, audit, batch, budget_grant, chain, credential, file, idempotency, job,
+    job_input, lane, provider_tally, result, tally, tenant, tenant_tally, webhook_delivery, webhook_endpoint,
+    webhook_secret, worker"""
 
 
 def _no_server() -> None:

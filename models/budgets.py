@@ -1,0 +1,151 @@
+"""Budgets: what they cover and for how long, what is left of them, and how that is said. All amounts are US dollars.
+
+A batch has one budget for its whole life, a tenant one for each calendar month, a provider one for each month and one
+for each day (UTC).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from models.settings import Settings
+
+TOLERANCE_USD = 1e-9
+"""Sums of floats are compared with it."""
+
+BATCH, TENANT, PROVIDER = "batch", "tenant", "provider"
+FOR_LIFE = ""
+"""In place of a period: the budget of a batch has none."""
+
+BATCH_PAUSED = "its budget of "
+"""How the reason begins for which a batch is held that has spent its budget."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """What a budget covers, in one period: a month such as `2026-11`, a day such as `2026-11-26`, or FOR_LIFE."""
+
+    kind: str
+    name: str
+    period: str = FOR_LIFE
+
+    @property
+    def who(self) -> str:
+        """As people name it: `tenant:acme`."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """The first day of its period and the first one after it, as unix seconds // 86400."""
+        first = date.fromisoformat(self.period if self.is_day else f"{self.period}-01")
+        epoch = date(1970, 1, 1)
+        return (first - epoch).days, (self.resets - epoch).days
+
+    @property
+    def is_day(self) -> bool:
+        return self.period.count("-") == 2
+
+    @property
+    def resets(self) -> date:
+        """The first day of the next period."""
+        if self.is_day:
+            return date.fromisoformat(self.period) + timedelta(days=1)
+        return (date.fromisoformat(f"{self.period}-01") + timedelta(days=31)).replace(day=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """What is known of a budget: its limit (with what was granted beyond it), spent, and held by calls under way."""
+
+    limit_usd: float
+    spent_usd: float
+    held_usd: float = 0.0
+
+    @property
+    def left_usd(self) -> float:
+        """Once everything that is under way has cost nothing."""
+        return self.limit_usd - self.spent_usd
+
+    @property
+    def free_usd(self) -> float:
+        return self.left_usd - self.held_usd
+
+
+@dataclass(frozen=True, slots=True)
+class InLedger:
+    """A budget as the ledger has it; `base_usd` is what a grant adds once more. None: it has no budget."""
+
+    base_usd: float | None
+    granted_usd: float
+    spent_usd: float
+
+    @property
+    def purse(self) -> Purse | None:
+        return None if self.base_usd is None else Purse(self.base_usd + self.granted_usd, self.spent_usd)
+
+
+def of_batch(batch_id: str) -> Subject:
+    return Subject(BATCH, batch_id)
+
+
+def of_tenant(name: str, at: float) -> Subject:
+    return Subject(TENANT, name, _day(at)[:7])
+
+
+def of_provider(settings: Settings, name: str, at: float) -> dict[Subject, float]:
+    """The budgets of a provider at this time, and their amounts. Most have none."""
+    provider = settings.providers.get(name)
+    if provider is None:
+        return {}
+    day = _day(at)
+    budgets = {day: provider.budget_usd_per_day, day[:7]: provider.budget_usd_per_month}
+    return {Subject(PROVIDER, name, period): usd for period, usd in budgets.items() if usd is not None}
+
+
+def covers(usd: float, room_usd: float) -> bool:
+    """Whether so much money is enough for what is expected to cost `usd`."""
+    return usd <= room_usd + TOLERANCE_USD
+
+
+def amount(usd: float) -> str:
+    """`10.00`, and of less than a dollar four digits that say something: `0.0098`, `0.000012`."""
+    if abs(usd) >= 1:
+        return f"{usd:,.2f}"
+    text = f"{usd:.4f}" if abs(usd) >= 0.001 or not usd else f"{usd:.2g}"
+    whole, _, digits = text.partition(".")
+    return text if "e" in text else f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
+
+
+def reached(subject: Subject, purse: Purse, job_usd: float) -> str:
+    """One sentence: what is spent, what the next job would cost, when and how it goes on."""
+    spent, limit = amount(purse.spent_usd), amount(purse.limit_usd)
+    if subject.kind == BATCH:
+        said = f"{spent} is spent, and the next job would cost about {amount(job_usd)}"
+        return f"{BATCH_PAUSED}{limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
+    resets = subject.resets
+    when = "today" if subject.is_day else "this month"
+    return (
+        f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}; "
+        f"resumes {resets.day} {resets:%B} (UTC) or with `understudy resume {subject.who}`"
+    )
+
+
+def in_use(subject: Subject, purse: Purse) -> str:
+    """One sentence for a job that waits until it is known what the calls under way cost."""
+    return f"calls under way hold the rest of the budget of {subject.who}, {amount(purse.limit_usd)} USD"
+
+
+def to_be_granted(known: Mapping[Subject, InLedger]) -> list[Subject]:
+    """Of the budgets of one tenant or provider, those that a person means by `resume`.
+
+    That is each of which less than a hundredth is left; when there is none, the one of which the least is left.
+    """
+    left = {
+        subject: each.purse.left_usd / each.base_usd for subject, each in known.items() if each.base_usd and each.purse
+    }
+    spent = [subject for subject, part in left.items() if part < 0.01]
+    return spent or ([min(left, key=lambda subject: left[subject])] if left else [])
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).date().isoformat()

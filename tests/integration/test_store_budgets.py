@@ -1,0 +1,106 @@
+"""Budgets in the ledger: what was spent, what was granted, and when a batch is held."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from ledger_help import new_worker, open_batch, put_back, run_all, singles, succeeded
+
+from models.budgets import InLedger, Subject, of_batch, of_provider, of_tenant
+from models.settings import Settings
+from models.store import Store
+from models.tenants import TenantLimits
+
+SETTINGS = Settings.model_validate({"providers": {"lead": {"budget_usd_per_day": 2, "budget_usd_per_month": 5}}})
+
+
+async def test_a_batch_has_spent_what_its_calls_cost(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 3, budget_usd=1.0)
+    await run_all(store, await new_worker(store), ids[:2])
+    assert await store.open_budgets(await store.now()) == [of_batch(batch_id)]
+    assert await store.budgets([of_batch(batch_id)]) == {of_batch(batch_id): InLedger(1.0, 0.0, 0.5)}
+
+
+async def test_a_batch_without_a_budget_has_none(store: Store) -> None:
+    batch_id, _ = await open_batch(store, 1)
+    assert await store.open_budgets(await store.now()) == []
+    assert (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)].purse is None
+
+
+async def test_a_tenant_has_spent_what_its_calls_cost_this_month(store: Store) -> None:
+    await store.set_tenant(TenantLimits("acme", usd_per_month=3.0), actor="a test")
+    ids = await singles(store, 2, tenant="acme")
+    worker = await new_worker(store)
+    now = await store.now()
+    started = [replace(succeeded(job), tenant="acme") for job in await store.start(worker, ids[:1])]
+    await store.settle(worker, started)
+    this, last = of_tenant("acme", now), Subject("tenant", "acme", "2020-02")
+    assert await store.open_budgets(now) == [this]
+    known = await store.budgets([this, last])
+    assert known == {this: InLedger(3.0, 0.0, 0.25), last: InLedger(3.0, 0.0, 0.0)}
+
+
+async def test_a_provider_has_spent_what_its_calls_cost_this_day_and_this_month(store: Store) -> None:
+    _, ids = await open_batch(store, 2)
+    await run_all(store, await new_worker(store), ids)
+    known = await store.budgets([], of_provider(SETTINGS, "lead", await store.now()))
+    assert sorted(known.values(), key=lambda each: each.base_usd or 0) == [
+        InLedger(2.0, 0.0, 0.5),
+        InLedger(5.0, 0.0, 0.5),
+    ]
+
+
+async def test_a_claimed_job_says_whether_a_budget_covers_it(store: Store) -> None:
+    await store.set_tenant(TenantLimits("default", usd_per_month=3.0), actor="a test")
+    _, with_budget = await open_batch(store, 1, budget_usd=1.0)
+    [job] = await store.start(await new_worker(store), with_budget)
+    assert (job.batch_budget, job.tenant_budget) == (True, True)
+    await store.set_tenant(TenantLimits("default"), actor="a test")
+    _, without = await open_batch(store, 1)
+    [job] = await store.start(await new_worker(store), without)
+    assert (job.batch_budget, job.tenant_budget) == (False, False)
+
+
+async def test_a_batch_is_held_when_nothing_of_it_runs_and_its_budget_is_what_it_was(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 2, budget_usd=1.0)
+    worker = await new_worker(store)
+    [job] = await store.start(worker, ids[:1])
+    assert not await store.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
+    await store.settle(worker, [put_back(job)])
+    assert not await store.pause_spent(batch_id, 0.5, "its budget of 0.50 USD is reached"), "it was granted more"
+    assert await store.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
+    assert not await store.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached"), "it is held already"
+    view = await store.batch_view(batch_id)
+    assert view is not None and view.paused == "its budget of 1.00 USD is reached"
+    assert await store.open_budgets(await store.now()) == []
+
+
+async def test_resuming_a_batch_that_spent_its_budget_grants_the_first_amount_again(store: Store) -> None:
+    batch_id, _ = await open_batch(store, 1, budget_usd=1.5)
+    for total in (3.0, 4.5):
+        assert await store.pause_spent(batch_id, total - 1.5, "its budget of 1.50 USD is reached")
+        assert await store.grant_batch(batch_id) == total
+        assert await store.resume_batch(batch_id)
+        view = await store.batch_view(batch_id)
+        assert view is not None and view.budget_usd == total
+    assert await store.grant_batch(batch_id, 9.0) == 9.0
+    assert (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)] == InLedger(9.0, 0.0, 0.0)
+
+
+async def test_a_batch_that_its_owner_held_is_granted_nothing(store: Store) -> None:
+    batch_id, _ = await open_batch(store, 1, budget_usd=1.5)
+    await store.pause_batch(batch_id, "paused by hand")
+    assert await store.grant_batch(batch_id) is None
+    view = await store.batch_view(batch_id)
+    assert view is not None and view.budget_usd == 1.5
+
+
+@pytest.mark.parametrize("name", ["tenant", "provider"])
+async def test_a_grant_holds_for_its_period_and_adds_up(store: Store, name: str) -> None:
+    at = datetime(2026, 11, 26, tzinfo=UTC).timestamp()
+    month = of_tenant("acme", at) if name == "tenant" else max(of_provider(SETTINGS, "lead", at))
+    await store.grant(month, 2.0)
+    await store.grant(month, 0.5)
+    other = replace(month, period="2026-12")
+    known = await store.budgets([month, other])
+    assert (known[month].granted_usd, known[other].granted_usd) == (2.5, 0.0)
