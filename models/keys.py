@@ -9,6 +9,7 @@
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 """
 
+from models.failure import Scope
 from models.state import Priority
 
 QUEUES: tuple[str, ...] = tuple(priority.queue for priority in Priority)
@@ -30,6 +31,19 @@ def rate(account: str, model: str) -> str:
 
 def flight(account: str, model: str) -> str:
     return f"understudy:flight:{account}:{model}"
+
+
+LIMITS = "understudy:*"
+"""Matches all keys of the limiter, and few others."""
+
+
+def cooldown(scope: Scope, provider: str, account: str, model: str) -> str:
+    """What is cooled: (account, model), the account, or the deployment (provider, model) for everybody."""
+    if scope is Scope.PROVIDER:
+        return cool(f"provider:{provider}:{model}")
+    if scope is Scope.ACCOUNT:
+        return cool(f"account:{account}")
+    return cool(f"model:{account}:{model}")
 
 
 def cool(scope_key: str) -> str:

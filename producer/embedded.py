@@ -41,6 +41,7 @@ RUNTIME_NAME = "redis.runtime"
 """Where the folder of the socket is noted, so that the next start removes it when nobody else could."""
 
 RUNTIME_PREFIX = "us-"
+SOCKET_NAME = "redis.sock"
 UNREADABLE = ("append only file", "AOF manifest", "RDB", "crashed by signal")
 """Words in the server's log that mean: it does not start because of its data."""
 
@@ -60,7 +61,7 @@ async def embedded_redis(data: Path) -> AsyncIterator[str]:
     _remove_left_runtime(home)
     with _runtime_folder() as runtime:
         home.with_name(RUNTIME_NAME).write_text(str(runtime))
-        server = _Server(_binary(), home, runtime / "redis.sock")
+        server = _Server(_binary(), home, runtime / SOCKET_NAME)
         await server.start()
         keeper = asyncio.create_task(server.keep_running(), name="embedded redis")
         try:
@@ -70,6 +71,20 @@ async def embedded_redis(data: Path) -> AsyncIterator[str]:
                 keeper.cancel()
                 await asyncio.wait([keeper], timeout=KEEP_POLL_S)
             await server.stop()
+
+
+def running_redis(data: Path) -> str | None:
+    """The URL of the embedded server that a running command keeps for this folder; None: none runs."""
+    try:
+        runtime = Path((data / RUNTIME_NAME).read_text())
+    except OSError:
+        return None
+    socket = runtime / SOCKET_NAME
+    return _url(socket) if runtime.name.startswith(RUNTIME_PREFIX) and socket.is_socket() else None
+
+
+def _url(socket: Path) -> str:
+    return f"unix://{socket}?db=0"
 
 
 class _Server:
@@ -84,7 +99,7 @@ class _Server:
 
     @property
     def url(self) -> str:
-        return f"unix://{self._socket}?db=0"
+        return _url(self._socket)
 
     async def start(self) -> None:
         try:

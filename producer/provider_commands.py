@@ -1,30 +1,29 @@
 """The commands about providers: what is configured, and what is set aside."""
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from models.catalog import ResolvedProvider, resolve_provider
+from models.deployments import NO_KEY
 from models.failure import FailureClass
+from models.redis_check import QueueUnavailable
 from models.secrets import SecretMissing, Secrets, fingerprint
-from models.setaside import ALL_MODELS, SetAside
+from models.setaside import ALL_MODELS
 from models.settings import Settings
 from models.store import LEDGER_FILE, Store
 from producer import cli, show
+from producer.embedded import running_redis
 from producer.ledger import open_ledger
+from producer.provider_state import LedgerPart, provider_documents, read_ledger, read_live
+from producer.show_providers import print_providers
 
 app = typer.Typer()
 providers = typer.Typer(invoke_without_command=True)
 app.add_typer(providers, name="providers")
 
 NOTHING_CONFIGURED = "no provider is configured; set OPENAI_API_KEY or another key, or write understudy.toml"
-NO_KEY = "none"
-"""What workers call the credential of a server that asks for none."""
 
 ProviderName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a configured provider.")]
 
@@ -33,86 +32,50 @@ ProviderName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a con
 def list_providers(
     context: typer.Context, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False
 ) -> None:
-    """Each provider and key: protocol, address, limits, and since when and why it is set aside.
+    """Each provider, key and model in use: its limits, its use, what it waits for, and why it is set aside.
 
-    A key is set aside when it was refused for a reason that only a person can mend. `understudy providers enable`
-    lets it be used again, and so does a changed secret. With --json, one line per key.
+    A limit is *configured*, *told* by the provider's headers, *learned* from its refusals, or *unknown* so far.
+    Calls in flight are those of all workers. A key is set aside when it was refused for a reason that only a person can
+    mend; `understudy providers enable` lets it be used again, and so does a changed secret.
+    With --json, one line per provider, key and model.
     """
     if context.invoked_subcommand is not None:
         return
     with cli.plain_errors():
         settings = cli.settings_from(config, data)
-        rows = _provider_rows(settings, asyncio.run(_set_aside(settings)))
+        rows, missing = asyncio.run(_seen(settings))
         if not rows:
             cli.say(
                 "No provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml."
             )
+        elif missing:
+            cli.say(f"Present limits, calls in flight and cooldowns are not shown: {missing}.")
         if as_json:
             for row in rows:
                 show.print_json(row)
         elif rows:
-            show.page().print(_providers_table(rows))
+            print_providers(rows)
 
 
-async def _set_aside(settings: Settings) -> list[SetAside]:
-    """A ledger that is not there yet has set nothing aside."""
-    if settings.database_url is None and not (settings.data / LEDGER_FILE).exists():
-        return []
-    async with open_ledger(settings) as store:
-        return await store.set_aside_list()
+async def _seen(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
+    """What is known of each provider, and why only Redis' part is missing, if it is.
 
-
-def _provider_rows(settings: Settings, aside: Sequence[SetAside]) -> list[dict[str, Any]]:
-    rows = []
-    for name in settings.providers:
-        provider = resolve_provider(settings, name)
-        keys: list[str | None] = [key.name for key in provider.api_keys]
-        for key in keys or [None if provider.needs_key else NO_KEY]:
-            rows.append(_provider_row(provider, key, [row for row in aside if (row.provider, row.key) == (name, key)]))
-    return rows
-
-
-def _provider_row(provider: ResolvedProvider, key: str | None, aside: Sequence[SetAside]) -> dict[str, Any]:
-    configured = provider.settings
-    return {
-        "provider": provider.name,
-        "key": key,
-        "protocol": provider.kind,
-        "base_url": provider.base_url,
-        "requests_per_minute": configured.requests_per_minute,
-        "tokens_per_minute": configured.tokens_per_minute,
-        "max_in_flight": configured.max_in_flight,
-        "limits": [limit.model_dump(exclude_none=True) for limit in configured.limits],
-        "set_aside": [
-            {
-                "model": row.model or None,
-                "failure": row.failure,
-                "reason": row.reason,
-                "since": row.since,
-                "probe_at": row.probe_at,
-            }
-            for row in aside
-        ],
-    }
-
-
-def _providers_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = show.new_table("provider", "key", "protocol", "base URL", "limits", "state")
-    now = time.time()
-    for row in rows:
-        state = "; ".join(_set_aside_text(each, now) for each in row["set_aside"])
-        lacks = "[red]has no key[/red]" if row["key"] is None else "in use"
-        limits = show.limits_text(row) + (f" (+{len(row['limits'])} overrides)" if row["limits"] else "")
-        table.add_row(
-            *(escape(text) for text in (row["provider"], row["key"] or "–", row["protocol"], row["base_url"], limits)),
-            state or lacks,
-        )
-    return table
-
-
-def _set_aside_text(row: Mapping[str, Any], now: float) -> str:
-    model = f" for {escape(row['model'])}" if row["model"] else ""
-    return f"[red]set aside[/red]{model} {show.ago(row['since'], now)}: {escape(row['reason'])}"
+    A ledger that is not there yet has counted nothing.
+    """
+    ledger = LedgerPart()
+    if settings.database_url is not None or (settings.data / LEDGER_FILE).exists():
+        async with open_ledger(settings) as store:
+            ledger = await read_ledger(store)
+    live, missing = None, None
+    url = settings.redis_url or running_redis(settings.data)
+    try:
+        if url is not None:
+            live = await read_live(url, settings, ledger)
+    except QueueUnavailable as error:
+        missing = str(error)
+    if live is None and settings.redis_url is None:
+        missing = f"no `understudy up`, `run` or `worker` is running in {settings.data}"
+    return provider_documents(settings, ledger, live), missing
 
 
 @providers.command()
@@ -153,7 +116,7 @@ def disable(
 
 
 def _check_key(provider: ResolvedProvider, key: str | None) -> None:
-    known = [each.name for each in provider.api_keys] or [NO_KEY]
+    known = [each.name for each in provider.api_keys] or [NO_KEY.name]
     if key is not None and key not in known:
         raise cli.Refused(f"provider '{provider.name}' has no key '{key}'; it has {', '.join(known)}")
 

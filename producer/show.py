@@ -198,6 +198,19 @@ def ago(then: float, now: float) -> str:
     return f"{duration(max(now - then, 0))} ago"
 
 
+def clock_time(at: float, now: float) -> str:
+    """The time of day, with the date when it is another day's."""
+    then = datetime.fromtimestamp(at)
+    today = then.date() == datetime.fromtimestamp(now).date()
+    return then.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+
+
+def until(at: float, now: float) -> str:
+    """`14:03:20 (in 25s)`; of less than ten seconds `0.4 s`."""
+    left_s = max(at - now, 0.0)
+    return f"{clock_time(at, now)} (in {f'{left_s:.1f} s' if left_s < 10 else duration(left_s)})"
+
+
 def new_table(*columns: str) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     for name in columns:

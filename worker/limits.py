@@ -274,11 +274,7 @@ def _keys(deployment: Deployment) -> list[str]:
 
 
 def _cool_key(deployment: Deployment, scope: Scope) -> str:
-    if scope is Scope.PROVIDER:
-        return keys.cool(f"provider:{deployment.provider}:{deployment.model}")
-    if scope is Scope.ACCOUNT:
-        return keys.cool(f"account:{deployment.account}")
-    return keys.cool(f"model:{deployment.account}:{deployment.model}")
+    return keys.cooldown(scope, deployment.provider, deployment.account, deployment.model)
 
 
 def _numbers(candidates: Sequence[Candidate]) -> list[int]:

@@ -6,11 +6,15 @@ from typing import Any
 
 from sqlalchemy import Select, and_, bindparam, func, literal_column, or_, select
 
+from models.failure import FailureClass
+from models.ids import id_at
 from models.records import SINGLE
 from models.state import BatchState, Priority
 from models.store.ledger import CLOCK, Ledger
-from models.store.sql import NOW, QUEUED, batch, job, lane, tally, webhook_delivery
+from models.store.sql import NOW, QUEUED, attempt, batch, job, lane, tally, webhook_delivery
 from models.store.tallies import SUMS
+
+CLOCKS_APART_S = 120.0
 
 _same_lane = and_(*(job.c[each.name] == lane.c[each.name] for each in lane.columns))
 _open_lane = or_(
@@ -67,6 +71,25 @@ DELIVERIES_DUE = select(func.count(), func.min(webhook_delivery.c.created_at)).w
 """How many webhooks are not delivered yet, and since when the oldest of them waits."""
 
 
+CALLS_SINCE = (
+    select(attempt.c.provider, attempt.c.model, attempt.c.key, attempt.c.failure, func.count().label("calls"))
+    .where(attempt.c.id >= bindparam("first"), attempt.c.started_at >= bindparam("since"))
+    .group_by(attempt.c.provider, attempt.c.model, attempt.c.key, attempt.c.failure)
+)
+"""How many provider calls began lately and have ended, by deployment and outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallCount:
+    """Calls of one deployment that ended the same way; `failure` None: answered."""
+
+    provider: str
+    model: str
+    key: str
+    failure: FailureClass | None
+    calls: int
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """The queue of one priority: jobs that could start now, for how long the first of them could, and those whose time
@@ -91,6 +114,20 @@ class Gauges(Ledger):
         async with self._db.read() as connection:
             rows: Sequence[Any] = (await connection.execute(TALLIES_SINCE, {"minute": minute})).all()
         return rows
+
+    async def calls_since(self, since: float) -> list[CallCount]:
+        """Provider calls that began after that and have ended. Meant for the last minutes: costs as many rows as calls.
+
+        A call is found by the time in its id, which is its worker's clock: one that is wrong by more than
+        CLOCKS_APART_S hides its calls here.
+        """
+        asked = {"since": since, "first": id_at("att", since - CLOCKS_APART_S)}
+        async with self._db.read() as connection:
+            rows = (await connection.execute(CALLS_SINCE, asked)).all()
+        return [
+            CallCount(row.provider, row.model, row.key, row.failure and FailureClass(row.failure), row.calls)
+            for row in rows
+        ]
 
     async def undelivered_webhooks(self) -> tuple[int, float]:
         """How many webhooks are under way or due, and how long the oldest has been waiting, in seconds."""

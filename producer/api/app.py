@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from models.settings import Settings
 from models.store import Store
-from producer.api import admin, attempts, batches, chat, embeddings, files, health, jobs, models, webhooks
+from producer.api import admin, attempts, batches, chat, embeddings, files, health, jobs, models, providers, webhooks
 from producer.api.blobs import Blobs, open_blobs
 from producer.api.context import Context
 from producer.api.documented import document_errors
@@ -27,6 +27,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     batches.router,
     admin.router,
     models.router,
+    providers.router,
     webhooks.router,
     jobs.router,
     attempts.router,

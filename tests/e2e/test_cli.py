@@ -191,6 +191,30 @@ def test_a_key_is_set_aside_and_let_back_by_hand(folder: Folder) -> None:
     assert "did you mean 'lead'" in folder.refused("providers", "enable", "leed")
 
 
+def test_the_providers_are_shown_with_their_limits_and_with_what_runs_only_while_something_runs(folder: Folder) -> None:
+    done = folder.type("providers")
+    assert "lead/large" in done.stdout and "60,000 configured" in done.stdout
+    assert "no `understudy up`, `run` or `worker` is running in .understudy" in done.stderr
+    worker = subprocess.Popen(
+        [UNDERSTUDY, "worker"],
+        cwd=folder.path,
+        env=folder.environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        folder.succeed("submit", "--prompt", "hi", "--wait")
+        done = folder.type("providers", "--json")
+        (row,) = map(json.loads, done.stdout.splitlines())
+        assert (row["live"], row["state"], row["last_minute"]["answered"], done.stderr) == (True, "ready", 1, "")
+    finally:
+        worker.kill()
+        worker.wait(timeout=DEADLINE_S)
+    folder.environment["REDIS_URL"] = "redis://127.0.0.1:1/0"
+    done = folder.type("providers")
+    assert "Redis at redis://127.0.0.1:1/0 cannot be reached" in done.stderr and done.returncode == 0
+
+
 def test_a_run_writes_its_results_and_is_resumed(folder: Folder) -> None:
     folder.prompts(8)
     done = folder.type("run", "in.jsonl", "-o", "out.jsonl", "--json")

@@ -32,8 +32,8 @@ LINE = (
 OPEN_TO_ALL = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 """What shows nobody's objects. Metrics are open on the server's own machine only."""
 
-SHARED = {"/v1/models", "/v1/models/{model:path}"}
-"""What the configuration names is the same for all tenants."""
+SHARED = {"/v1/models", "/v1/models/{model:path}", "/v1/providers"}
+"""What the configuration names, and how the fleet stands with it, is the same for all tenants."""
 
 OWN_PAGES = {
     "/v1/files",
@@ -48,7 +48,7 @@ OWN_PAGES = {
 }
 """What is asked for without an id, and shows the caller's own."""
 
-FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit", "/v1/webhooks")
+FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit", "/v1/webhooks", "/v1/providers")
 
 Route = tuple[str, str]
 
@@ -194,6 +194,15 @@ async def test_no_list_shows_what_is_another_tenants_whatever_it_is_asked_for(st
             assert answer.status_code in (200, 400), f"{path} {words}: {answer.status_code}"
             said = answer.text if "error" not in answer.json() else ""
             assert not [each for each in stage.hidden if each in said], f"{path} {words} shows another tenant's"
+
+
+async def test_what_all_tenants_share_names_nothing_of_any_of_them(stage: Stage) -> None:
+    """Jobs of tenant `a` were accepted and called providers; what is shown of those is no object of its own."""
+    for path in sorted(SHARED):
+        if "{" not in path:
+            answer = await stage.b.get(path)
+            assert answer.status_code == 200
+            assert not [each for each in stage.hidden if each in answer.text], path
 
 
 async def test_a_batch_cannot_be_made_of_another_tenants_file(stage: Stage) -> None:

@@ -1,0 +1,243 @@
+"""What the limiter keeps in Redis, as people and metrics read it: paces, schedules, calls in flight, cooldowns.
+
+`worker/limits_scripts.py` writes it and decides by it. Here it is only read, in one pipeline; times are unix seconds
+of Redis' clock, rates are per minute.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import redis.asyncio
+
+from models import keys
+from models.failure import Scope
+
+NAMES_MAX = 2_000
+"""Of so many keys at most the state is read."""
+
+SCAN_COUNT = 5_000
+SCAN_ROUNDS = 200
+"""A look over the keys of Redis ends after so many round trips; what was asked for by name is read in any case."""
+
+BURST_S = 1.0
+"""So much of a schedule may be taken ahead of it."""
+
+NO_LIMIT = 1_000_000.0
+"""A learned rate that has grown to this is none."""
+
+SLOWLY, SLOW_S, FASTER = 1.01, 30.0, 1.1
+"""A learned rate grows by the first factor each second, and after so many seconds by the second one."""
+
+PROBE_AFTER, PROBE_EVERY_S = 2, 1.0
+"""After so many cooldowns in a row without a hint, one call is let through in so many seconds."""
+
+KINDS = frozenset({"rate", "flight", "cool"})
+
+
+class Source(StrEnum):
+    """Where a limit comes from."""
+
+    CONFIGURED = "configured"  # understudy.toml
+    TOLD = "told"  # the provider's headers
+    LEARNED = "learned"  # its refusals
+    UNKNOWN = "unknown"  # nothing limits yet
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit as it holds now; `amount` None: none is known. `until`: it is lower than usual until then, because others
+    use the account as well."""
+
+    amount: float | None
+    source: Source
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The requests, or the tokens, of one account and model. `free_at`: when the virtual schedule is next free."""
+
+    free_at: float = 0.0
+    told: float | None = None
+    learned: float | None = None  # as it has grown by now
+    braked: float | None = None
+    braked_until: float = 0.0
+
+    def limit(self, configured: float | None) -> Limit:
+        """Configured wins over told; what was learned from refusals, and a brake, win over both when they are lower."""
+        if configured is not None:
+            limit = Limit(float(configured), Source.CONFIGURED)
+        else:
+            limit = Limit(self.told, Source.TOLD if self.told is not None else Source.UNKNOWN)
+        if self.learned is not None and (limit.amount is None or self.learned < limit.amount):
+            limit = Limit(self.learned, Source.LEARNED)
+        if self.braked is not None and (limit.amount is None or self.braked < limit.amount):
+            limit = Limit(self.braked, Source.TOLD, self.braked_until)
+        return limit
+
+    def next_start(self, configured: float | None, now: float) -> float:
+        """When a call may start at the earliest, as far as this schedule is concerned."""
+        amount = self.limit(configured).amount
+        if not amount:
+            return now
+        return max(now, self.free_at - max(BURST_S - 60.0 / amount, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """One account with one model."""
+
+    requests: Schedule = Schedule()
+    tokens: Schedule = Schedule()
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """Nobody picks the scope until a time. `in_a_row`: cooldowns without an answer between. `probing`: from its end on
+    one call a second is let through until one is answered."""
+
+    scope: Scope
+    provider: str
+    account: str | None
+    model: str | None
+    until: float
+    in_a_row: int
+    probing: bool
+    reason: str
+
+    def covers(self, provider: str, account: str, model: str | None) -> bool:
+        return self.provider == provider and self.account in (None, account) and self.model in (None, model)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """All that the limiter knew at one moment, by (account, model)."""
+
+    now: float
+    accounts: Mapping[tuple[str, str], AccountState]
+    cooldowns: tuple[Cooldown, ...]
+
+    def of(self, account: str, model: str | None) -> AccountState:
+        return self.accounts.get((account, model or ""), AccountState())
+
+    def cooldowns_of(self, provider: str, account: str, model: str | None) -> list[Cooldown]:
+        return [each for each in self.cooldowns if each.covers(provider, account, model)]
+
+
+async def read_limits(redis: redis.asyncio.Redis, named: Iterable[tuple[str, str]] = ()) -> LimitState:
+    """The state of these (account, model), and of all others that a bounded look finds. Raises RedisError, OSError."""
+    names = dict.fromkeys(name for account, model in named for name in _keys_of(account, model))
+    names |= dict.fromkeys(sorted(await _found(redis)))
+    wanted = list(names)[:NAMES_MAX]
+    async with redis.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        for name in wanted:
+            pipeline.hgetall(name)
+        (seconds, micros), *hashes = await pipeline.execute()
+    now = int(seconds) + int(micros) / 1_000_000
+    return state_of({name: _text(fields) for name, fields in zip(wanted, hashes, strict=True) if fields}, now)
+
+
+def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
+    """The meaning of the limiter's hashes, by key."""
+    accounts: dict[tuple[str, str], AccountState] = {}
+    rates, flights = _by_account(hashes, "rate"), _by_account(hashes, "flight")
+    for name in {**rates, **flights}:
+        rate = rates.get(name, {})
+        accounts[name] = AccountState(
+            _schedule(rate, "requests", now), _schedule(rate, "tokens", now), _in_flight(flights.get(name, {}), now)
+        )
+    cooldowns = (_cooldown(key, fields, now) for key, fields in hashes.items() if key.startswith(keys.cool("")))
+    return LimitState(now, accounts, tuple(each for each in cooldowns if each is not None))
+
+
+async def _found(redis: redis.asyncio.Redis) -> set[str]:
+    cursor, found = 0, set[str]()
+    for _ in range(SCAN_ROUNDS):
+        cursor, names = await redis.scan(cursor, match=keys.LIMITS, count=SCAN_COUNT)
+        found.update(name.decode() if isinstance(name, bytes) else name for name in names)
+        if not cursor:
+            break
+    return {name for name in found if name.count(":") > 1 and name.split(":")[1] in KINDS}
+
+
+def _keys_of(account: str, model: str) -> list[str]:
+    provider = account.partition(":")[0]
+    scopes = (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)
+    return [
+        keys.rate(account, model),
+        keys.flight(account, model),
+        *(keys.cooldown(scope, provider, account, model) for scope in scopes),
+    ]
+
+
+def _text(fields: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
+    return {_str(name): _str(value) for name, value in fields.items()}
+
+
+def _str(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _by_account(hashes: Mapping[str, Mapping[str, str]], kind: str) -> dict[tuple[str, str], Mapping[str, str]]:
+    """An account is `provider:name`; neither has a colon in it, a model may have."""
+    found = {}
+    for key, fields in hashes.items():
+        _, this, *rest = key.split(":", 4)
+        if this == kind and len(rest) == 3:
+            found[f"{rest[0]}:{rest[1]}", rest[2]] = fields
+    return found
+
+
+def _schedule(rate: Mapping[str, str], what: str, now: float) -> Schedule:
+    braked_until = _s(rate.get(f"brake_{what}_until"))
+    learned = _number(rate.get("learned")) if what == "requests" else None
+    return Schedule(
+        free_at=_s(rate.get(what)),
+        told=_number(rate.get(f"told_{what}")),
+        learned=None if learned is None else _grown(learned, now - _s(rate.get("learned_at"))),
+        braked=_number(rate.get(f"brake_{what}")) if braked_until > now else None,
+        braked_until=braked_until,
+    )
+
+
+def _grown(learned: float, age_s: float) -> float | None:
+    slow_s = min(max(age_s, 0.0), SLOW_S)
+    rate = learned * SLOWLY**slow_s * FASTER ** min(max(age_s - SLOW_S, 0.0), 1_000.0)
+    return rate if rate < NO_LIMIT else None
+
+
+def _in_flight(flight: Mapping[str, str], now: float) -> int:
+    """Over the fleet: a field per worker, `count|end of its lease`. The counts of workers that died do not count."""
+    counts = (value.partition("|") for value in flight.values())
+    return sum(int(_number(count) or 0) for count, _, lease in counts if _s(lease) > now)
+
+
+def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | None:
+    """None when it has ended and nothing of it is left to tell."""
+    kind, _, rest = key.removeprefix(keys.cool("")).partition(":")
+    until, in_a_row = _s(fields.get("until")), int(_number(fields.get("streak")) or 0)
+    probing = in_a_row >= PROBE_AFTER and fields.get("hinted") == "0"
+    if kind not in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER) or (until <= now and not probing):
+        return None
+    provider, _, name = rest.partition(":")
+    account, model = None, None
+    if kind == Scope.PROVIDER:
+        model = name
+    else:
+        word, _, model_name = name.partition(":")
+        account, model = f"{provider}:{word}", model_name or None
+    return Cooldown(Scope(kind), provider, account, model, until, in_a_row, probing, fields.get("reason", ""))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _s(milliseconds: str | None) -> float:
+    return (_number(milliseconds) or 0.0) / 1000

@@ -1,0 +1,112 @@
+"""The providers as the fleet sees them now, for administrators."""
+
+from typing import Any, Literal
+
+import orjson
+from fastapi import APIRouter, Response
+
+from models.failure import FailureClass, Scope
+from models.limit_state import Source
+from producer.api.auth import Administrator
+from producer.api.batch_object import Documented
+from producer.api.context import Api
+from producer.api.errors import JSON, refusals
+from producer.provider_state import live_of, provider_documents, read_ledger
+
+router = APIRouter(prefix="/v1", tags=["administration"])
+
+FOR_THE_COMMAND_LINE = ("live", "base_url")
+"""Where a provider listens may be an address of the inner network."""
+
+
+class LimitObject(Documented):
+    limit: float | None
+    """What holds now; null: nothing limits yet."""
+    source: Source
+    until: float | None
+    """It is lower than usual until then, because others use the account as well."""
+    configured: int | None
+
+
+class InFlight(Documented):
+    limit: int | None
+    source: Source
+    now: int | None
+    """Over all workers; null while Redis does not answer."""
+
+
+class Calls(Documented):
+    answered: int
+    refused: int
+    """By a rate limit or an overload."""
+    failed: int
+
+
+class CooldownObject(Documented):
+    scope: Scope
+    """`model`: this account with this model; `account`: all of its models; `provider`: this model for all keys."""
+    until: float
+    in_a_row: int
+    """Cooldowns without an answer between."""
+    probing: bool
+    """From its end on one call a second tries until one is answered."""
+    reason: str
+
+
+class SetAsideObject(Documented):
+    model: str | None
+    failure: FailureClass
+    since: float
+    probe_at: float | None
+    """When one job may try it again."""
+
+
+class ProviderObject(Documented):
+    """A key of a provider with one model. Times are unix seconds."""
+
+    object: Literal["provider"]
+    provider: str
+    key: str | None
+    """Its name; null: the provider needs a key and has none."""
+    account: str | None
+    """Keys of one account share its limits."""
+    model: str | None
+    protocol: str
+    state: Literal["ready", "full", "cooling", "resting", "probing", "set_aside", "no_key", "unknown"]
+    requests_per_minute: LimitObject
+    tokens_per_minute: LimitObject
+    in_flight: InFlight
+    next_start: float | None
+    """When the next call may start, if none could now."""
+    last_minute: Calls
+    cooldowns: list[CooldownObject]
+    set_aside: list[SetAsideObject]
+
+
+class ProviderList(Documented):
+    object: Literal["list"]
+    live: bool
+    """False: Redis does not answer, so what only it knows is missing."""
+    data: list[ProviderObject]
+
+
+@router.get(
+    "/providers",
+    response_model=ProviderList,
+    responses=refusals(401, 403, 503),
+    summary="Limits, use and cooldowns of each provider, key and model",
+)
+async def providers(api: Api, _caller: Administrator) -> Response:
+    """Of the whole installation, as all tenants share its providers."""
+    ledger = await read_ledger(api.store)
+    live = await live_of(api.redis, api.settings, ledger)
+    data = [_object(each) for each in provider_documents(api.settings, ledger, live)]
+    document = {"object": "list", "live": live is not None, "data": data}
+    return Response(orjson.dumps(document), media_type=JSON)
+
+
+def _object(document: dict[str, Any]) -> dict[str, Any]:
+    """A provider's own words about a key stay on the command line: they may quote what a tenant sent."""
+    shown = {name: value for name, value in document.items() if name not in FOR_THE_COMMAND_LINE}
+    aside = [{name: value for name, value in row.items() if name != "reason"} for row in document["set_aside"]]
+    return {"object": "provider", **shown, "set_aside": aside}

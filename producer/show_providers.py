@@ -1,0 +1,118 @@
+"""`understudy providers` for people: a table of limits and use, below it a sentence for whatever is not as usual."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from models.failure import Scope
+from producer.progress import duration
+from producer.show import ago, clock_time, new_table, page, until
+
+Row = Mapping[str, Any]
+"""As `producer.provider_state.provider_documents` gives it."""
+
+WORDS = {"no_key": "no key", "set_aside": "set aside", "unknown": "–"}
+COLOURS = {"ready": "green", "set_aside": "red", "no_key": "red", "unknown": "dim"}
+WAITS_S = 1.0
+"""A schedule that is full for no longer is in full use, which is what it is for."""
+
+
+def print_providers(rows: Sequence[Row]) -> None:
+    out, now = page(), time.time()
+    out.print(_table(rows))
+    said = dict.fromkeys(line for row in rows for line in _lines(row, now))
+    if said:
+        out.print()
+    for line in said:
+        out.print(line, soft_wrap=False)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = new_table("provider/model", "key")
+    for name in ("requests/min", "tokens/min", "in flight", "last minute"):
+        table.add_column(name, overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for row in rows:
+        state = row["state"]
+        colour = COLOURS.get(state, "yellow")
+        table.add_row(
+            escape(f"{row['provider']}/{row['model'] or '–'}"),
+            escape(row["key"] or "–"),
+            _limit(row["requests_per_minute"]),
+            _limit(row["tokens_per_minute"]),
+            _in_flight(row["in_flight"]),
+            _calls(row["last_minute"]),
+            f"[{colour}]{WORDS.get(state, state)}[/{colour}]",
+        )
+    return table
+
+
+def _limit(limit: Mapping[str, Any]) -> str:
+    """`588 learned`, and where a configured one is undercut `588 of 600, learned`."""
+    if limit["limit"] is None:
+        return "[dim]unknown[/dim]"
+    undercut = limit["configured"] is not None and limit["limit"] < limit["configured"]
+    of = f" of {limit['configured']:,}," if undercut else ""
+    return f"{limit['limit']:,.0f}{of} {limit['source']}"
+
+
+def _in_flight(flight: Mapping[str, Any]) -> str:
+    now = "–" if flight["now"] is None else f"{flight['now']:,}"
+    return now if flight["limit"] is None else f"{now} of {flight['limit']:,}"
+
+
+def _calls(counts: Mapping[str, int]) -> str:
+    """Answered calls, and the others by how they ended."""
+    others = [f"{counts[how]:,} {how}" for how in ("refused", "failed") if counts[how]]
+    return ", ".join([f"{counts['answered']:,}", *others])
+
+
+def _lines(row: Row, now: float) -> Iterator[str]:
+    """What is not as usual. The same sentence about several rows is said once."""
+    what = escape(f"{row['provider']}/{row['model'] or '–'}")
+    if row["key"] is None:
+        yield f"[red]{escape(row['provider'])} has no key; set api_keys in its section[/red]"
+    for each in row["set_aside"]:
+        yield f"[red]{_set_aside(row, each, now)}[/red]"
+    for each in row["cooldowns"]:
+        yield f"[yellow]{_cooldown(row, each, now)}[/yellow]"
+    brake = row["requests_per_minute"]["until"]
+    if brake is not None and brake > now:
+        yield (
+            f"[yellow]{what} (account {escape(row['account'])}): less is left than we used, so others use the account "
+            f"as well; slower until {until(brake, now)}[/yellow]"
+        )
+    if row["next_start"] is not None and row["next_start"] - now > WAITS_S:
+        yield (
+            f"[yellow]{what} (account {escape(row['account'])}): used up; the next call may start at "
+            f"{until(row['next_start'], now)}[/yellow]"
+        )
+
+
+def _set_aside(row: Row, aside: Mapping[str, Any], now: float) -> str:
+    model = f" for {escape(aside['model'])}" if aside["model"] else ""
+    tries = f"; one job tries it at {clock_time(aside['probe_at'], now)}" if aside["probe_at"] else ""
+    return (
+        f"{escape(row['provider'])}, key {escape(row['key'])}: set aside{model} {ago(aside['since'], now)}: "
+        f"{escape(aside['reason'])}{tries}"
+    )
+
+
+def _cooldown(row: Row, cooldown: Mapping[str, Any], now: float) -> str:
+    why = escape(cooldown["reason"].partition(" at ")[0])
+    often = f", {cooldown['in_a_row']} in a row" if cooldown["in_a_row"] > 1 else ""
+    if cooldown["until"] <= now:
+        return f"{_covered(row, cooldown)}: one call a second tries until one is answered ({why}{often})"
+    word = "resting" if cooldown["scope"] == Scope.PROVIDER else "cooling"
+    left = duration(cooldown["until"] - now)
+    return f"{_covered(row, cooldown)}: {word} until {clock_time(cooldown['until'], now)} ({left} more): {why}{often}"
+
+
+def _covered(row: Row, cooldown: Mapping[str, Any]) -> str:
+    if cooldown["scope"] == Scope.ACCOUNT:
+        return escape(f"account {row['account']}, all models")
+    whose = "all keys" if cooldown["scope"] == Scope.PROVIDER else f"account {row['account']}"
+    return escape(f"{row['provider']}/{row['model']} ({whose})")

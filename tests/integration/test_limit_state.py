@@ -1,0 +1,188 @@
+"""What people are shown of the limits is what the limiter goes by: it writes to a real Redis, and is read back."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import redis.asyncio
+
+from models import keys
+from models.failure import Scope
+from models.limit_state import AccountState, Limit, LimitState, Source, read_limits
+from worker.failures import LimitSignals
+from worker.limits import Candidate, Deployment, Grant, Limiter, Refusal
+
+DEPLOYMENT = Deployment("alpha", "vendor/large:free", "main", "alpha:team")
+UNKNOWN = Candidate(DEPLOYMENT)
+NAME = (DEPLOYMENT.account, DEPLOYMENT.model)
+HEADERS = LimitSignals(requests_limit=600, requests_remaining=600, requests_reset_s=60, tokens_limit=90_000)
+
+
+@pytest.fixture
+async def connection(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def limiter(connection: redis.asyncio.Redis) -> Limiter:
+    return Limiter(connection, "w1")
+
+
+async def granted(limiter: Limiter, candidate: Candidate = UNKNOWN) -> Grant:
+    reply = await limiter.reserve([candidate], 100)
+    assert isinstance(reply, Grant)
+    return reply
+
+
+async def seen(connection: redis.asyncio.Redis) -> tuple[LimitState, AccountState]:
+    """As it is found by looking, without being asked for by name."""
+    state = await read_limits(connection)
+    return state, state.of(*NAME)
+
+
+async def promised_per_minute(limiter: Limiter, candidate: Candidate) -> float:
+    """The rate that the limiter itself goes by: what two horizons differ in."""
+    (near,), (far,) = [await limiter.outlook([candidate], horizon_s) for horizon_s in (10.0, 70.0)]
+    return far.starts - near.starts
+
+
+async def test_calls_in_flight_are_counted_over_the_fleet(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    first = await granted(limiter)
+    await granted(Limiter(connection, "w2"))
+    _, account = await seen(connection)
+    assert account.in_flight == 2
+    await limiter.release(first, 100)
+    _, account = await seen(connection)
+    assert account.in_flight == 1
+
+
+async def test_a_dead_workers_calls_are_none(connection: redis.asyncio.Redis) -> None:
+    await granted(Limiter(connection, "w1", lease_s=0.001))
+    state = await read_limits(connection)
+    while state.of(*NAME).in_flight:
+        state = await read_limits(connection)
+    assert await connection.hlen(keys.flight(*NAME)) == 1
+
+
+async def test_a_configured_limit_is_the_limit_until_refusals_teach_a_lower_one(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    configured = Candidate(DEPLOYMENT, requests_per_minute=600)
+    grant = await granted(limiter, configured)
+    _, account = await seen(connection)
+    assert account.requests.limit(600) == Limit(600.0, Source.CONFIGURED)
+    assert account.requests.limit(None) == Limit(None, Source.UNKNOWN)
+    await limiter.release(grant, None, refused=True)
+    await limiter.cool(DEPLOYMENT, Scope.MODEL, 1.0, "rate_limit", too_fast=True)
+    _, account = await seen(connection)
+    learned = account.requests.limit(600)
+    assert learned.source is Source.LEARNED
+    assert learned.amount == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("later_s", [0.5, 20.0, 45.0])
+async def test_a_learned_rate_is_shown_as_it_has_grown(
+    limiter: Limiter, connection: redis.asyncio.Redis, later_s: float
+) -> None:
+    """Both by their clock: the limiter's is moved on, and so is what was written for the reader."""
+    for _ in range(200):
+        await granted(limiter)
+    end = await limiter.cool(DEPLOYMENT, Scope.MODEL, 1.0, "rate_limit", too_fast=True)
+    limiter.now_ms = (end + later_s) * 1000
+    state, _ = await seen(connection)
+    key, began_ms = keys.rate(*NAME), (state.now - later_s) * 1000
+    promised = await promised_per_minute(limiter, UNKNOWN)
+    await connection.hset(key, "learned_at", str(began_ms))
+    _, account = await seen(connection)
+    shown = account.requests.limit(None)
+    assert shown.source is Source.LEARNED
+    assert shown.amount == pytest.approx(promised, rel=0.02, abs=2)
+
+
+async def test_what_headers_tell_is_the_limit_where_none_is_configured(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    await limiter.told(DEPLOYMENT, HEADERS)
+    _, account = await seen(connection)
+    assert account.requests.limit(None) == Limit(600.0, Source.TOLD)
+    assert account.tokens.limit(None) == Limit(90_000.0, Source.TOLD)
+    assert account.requests.limit(300) == Limit(300.0, Source.CONFIGURED)
+    assert await promised_per_minute(limiter, UNKNOWN) == pytest.approx(600, abs=2)
+
+
+async def test_a_brake_because_others_use_the_account_says_until_when(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    await limiter.told(DEPLOYMENT, replace(HEADERS, requests_remaining=60.0))
+    state, account = await seen(connection)
+    limit = account.requests.limit(6_000)
+    assert (limit.amount, limit.source) == (pytest.approx(60.0), Source.TOLD)
+    assert limit.until is not None and state.now < limit.until <= state.now + 5.0
+
+
+async def test_the_next_start_is_when_the_limiter_lets_one_start(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    configured = Candidate(DEPLOYMENT, requests_per_minute=60)
+    while isinstance(reply := await limiter.reserve([configured], 100), Grant):
+        pass
+    assert isinstance(reply, Refusal)
+    state, account = await seen(connection)
+    assert account.requests.next_start(60, state.now) == pytest.approx(reply.until, abs=0.01)
+    assert account.requests.next_start(None, state.now) == state.now
+
+
+async def test_nothing_known_is_no_limit(connection: redis.asyncio.Redis) -> None:
+    state = await read_limits(connection, [NAME])
+    assert (dict(state.accounts), state.cooldowns) == ({}, ())
+    assert state.of(*NAME).requests.limit(None) == Limit(None, Source.UNKNOWN)
+    assert state.of(*NAME).requests.next_start(None, state.now) == state.now
+
+
+@pytest.mark.parametrize(
+    ("scope", "others"),
+    [
+        (Scope.MODEL, [("alpha", "alpha:team", "small"), ("alpha", "alpha:other", DEPLOYMENT.model)]),
+        (Scope.ACCOUNT, [("alpha", "alpha:other", DEPLOYMENT.model)]),
+        (Scope.PROVIDER, [("alpha", "alpha:team", "small"), ("beta", "beta:team", DEPLOYMENT.model)]),
+    ],
+)
+async def test_a_cooldown_is_shown_where_it_holds(
+    limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope, others: list[tuple[str, str, str]]
+) -> None:
+    until = await limiter.cool(DEPLOYMENT, scope, 20.0, "rate_limit at alpha")
+    state, _ = await seen(connection)
+    (cooldown,) = state.cooldowns_of("alpha", *NAME)
+    assert (cooldown.scope, cooldown.until, cooldown.reason) == (scope, pytest.approx(until), "rate_limit at alpha")
+    assert (cooldown.in_a_row, cooldown.probing) == (1, False)
+    assert not any(state.cooldowns_of(*other) for other in others)
+    assert isinstance(refusal := await limiter.reserve([UNKNOWN], 1), Refusal)
+    assert refusal.until == pytest.approx(until)
+
+
+async def test_refusals_in_a_row_are_counted_and_end_in_probes(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    for _ in range(3):
+        limiter.now_ms = 1_000 * await limiter.cool(DEPLOYMENT, Scope.PROVIDER, None, "overloaded") + 1
+    state, _ = await seen(connection)
+    (cooldown,) = state.cooldowns
+    assert (cooldown.in_a_row, cooldown.probing) == (3, True)
+
+
+async def test_a_cooldown_that_has_ended_is_not_shown(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    until = await limiter.cool(DEPLOYMENT, Scope.MODEL, 0.05, "rate_limit")
+    state = await read_limits(connection)
+    while state.now <= until:
+        state = await read_limits(connection)
+    assert state.cooldowns == () and await connection.exists(keys.cooldown(Scope.MODEL, "alpha", *NAME))
+
+
+async def test_keys_of_others_are_left_alone(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
+    await granted(limiter)
+    await connection.set(keys.PLANNER, "w1")
+    await connection.set(keys.EPOCH, "1")
+    await connection.set("understudy:rate", "of somebody else")
+    state, _ = await seen(connection)
+    assert set(state.accounts) == {NAME}
