@@ -1,0 +1,157 @@
+"""The loads of the other benchmarks, run by others: LiteLLM's Router, and a plain loop with a semaphore and retries.
+
+    python -m venv .rivals && .rivals/bin/pip install litellm redis
+    python benchmarks/rivals.py limits|lead|key|chains --redis-url URL [--litellm .rivals/bin/python] [--seconds N]
+        [--rivals litellm,litellm-redis,loop] [--limits 600,6000] [--known configured,headers,neither]
+
+Three processes each, against the same providers, with work without end: what they take is theirs. `limits` as
+`benchmarks/limits.py`, `lead` as `failing_lead.py`, `key` as `retry_after.py`, `chains` as `two_chains.py`. Slots in
+each process: twice what the rate needs where the user knows it (`configured`), 20 where not. Neither of them learns a
+limit from headers or refusals: `headers` is the same setting as `neither` against a provider that tells Retry-After.
+With litellm-redis the processes share the named Redis database, which is FLUSHED.
+"""
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import failing_lead
+import redis
+import retry_after
+from fleet_run import BODY, FIRST_CALL_S, HERE, WORKERS, ask, calls_after, processes, provider
+
+LATENCY_S = 0.3
+UNKNOWN_SLOTS = 20
+PROGRAMS = {"litellm": "litellm_router.py", "litellm-redis": "litellm_router.py", "loop": "retry_loop.py"}
+STARTING_S = 30.0
+"""More than the processes need to start; they are stopped when the time that is measured is over."""
+
+
+def step(port: int, path: str = "", keys: tuple[str, ...] = ("one",), rpm: int | None = None) -> dict[str, Any]:
+    return {"base_url": f"http://127.0.0.1:{port}{path}/v1", "keys": keys, "rpm": rpm}
+
+
+def slots(per_minute: float) -> int:
+    """Twice what each process needs for its part of the rate."""
+    return max(math.ceil(2 * per_minute / 60 * LATENCY_S / WORKERS), 1)
+
+
+@contextmanager
+def rival(
+    arguments: argparse.Namespace, name: str, groups: list[dict[str, Any]], in_flight: int, timeout_s: float = 60.0
+) -> Iterator[None]:
+    """Three processes of it. A group has a name and the steps of its chain; jobs are of each group in turn."""
+    parts = redis.connection.parse_url(arguments.redis_url)
+    shared = {"host": parts["host"], "port": parts["port"], "db": parts.get("db", 0)}
+    spec = {
+        "seconds": arguments.seconds + STARTING_S,
+        "in_flight": in_flight,
+        "groups": groups,
+        "timeout_s": timeout_s,
+        "redis": shared if name == "litellm-redis" else None,
+        "body": {"model": "m", **json.loads(BODY)},
+    }
+    python = sys.executable if name == "loop" else arguments.litellm
+    with tempfile.TemporaryDirectory(prefix="us-") as folder, redis.Redis.from_url(arguments.redis_url) as connection:
+        connection.flushdb()
+        path = Path(folder) / "spec.json"
+        path.write_text(json.dumps(spec))
+        with processes([[python, HERE / "rivals" / PROGRAMS[name], path]] * WORKERS, Path(folder) / "said") as started:
+            yield
+            if any(process.poll() is not None for process in started):
+                sys.exit(f"{name} ended by itself; it said:\n{(Path(folder) / 'said').read_text()}")
+
+
+def counts_after(port: int, seconds: float) -> dict[str, float]:
+    """Of a strict provider, `seconds` after its first call."""
+    deadline = time.monotonic() + FIRST_CALL_S
+    while not ask(port, "/count")["seconds"]:
+        if time.monotonic() > deadline:
+            sys.exit("no call came")
+        time.sleep(0.05)
+    time.sleep(seconds)
+    counts: dict[str, float] = ask(port, "/count")
+    return counts
+
+
+def limits(arguments: argparse.Namespace, name: str) -> None:
+    for limit in (int(each) for each in arguments.limits.split(",")):
+        for known in arguments.known.split(","):
+            configured = known == "configured"
+            with provider("strict_provider.py", arguments.server, limit, 0, 0 if known == "neither" else 1) as port:
+                group = {"name": "strict", "steps": [step(port, rpm=limit if configured else None)]}
+                with rival(arguments, name, [group], slots(limit) if configured else UNKNOWN_SLOTS):
+                    counts = counts_after(port, arguments.seconds)
+            calls = counts["accepted"] + counts["refused"]
+            used = counts["accepted"] / (limit / 60 * (counts["seconds"] + 1))
+            print(
+                f"{name}: {arguments.server} {limit:,} requests/min, {known:<10} {counts['seconds']:.0f} s:"
+                f" {used:6.1%} used, {counts['refused'] / max(calls, 1):5.1%} of {calls:,.0f} calls refused",
+                flush=True,
+            )
+
+
+def lead(arguments: argparse.Namespace, name: str) -> None:
+    rate = 6_000
+    with provider("scripted_provider.py", failing_lead.script("500", "stall")) as port:
+        group = {"name": "chain", "steps": [step(port, "/lead"), step(port, "/understudy")]}
+        in_flight = math.ceil(rate / 60 * LATENCY_S / WORKERS)
+        with rival(arguments, name, [group], in_flight, failing_lead.TIMEOUT_S):
+            calls = calls_after(port, arguments.seconds)
+    print(f"{name}: {failing_lead.report(calls)}", flush=True)
+
+
+def key(arguments: argparse.Namespace, name: str) -> None:
+    hint_s, rate = 30.0, 1_800
+    with provider("scripted_provider.py", retry_after.script(hint_s)) as port:
+        group = {"name": "trio", "steps": [step(port, "/trio", retry_after.KEYS)]}
+        in_flight = math.ceil(len(retry_after.KEYS) * rate / 60 * LATENCY_S / WORKERS)
+        with rival(arguments, name, [group], in_flight):
+            calls = calls_after(port, arguments.seconds)
+    print(f"{name}: {retry_after.report(calls, hint_s)}", flush=True)
+
+
+def chains(arguments: argparse.Namespace, name: str) -> None:
+    """One list of jobs of both chains, as they come from one file."""
+    seen = []
+    for names in (("other",), ("slow", "other")):
+        with (
+            provider("strict_provider.py", "bucket", 60, 0, 1) as slow,
+            provider("strict_provider.py", "bucket", 3_000, 0, 1) as other,
+        ):
+            ports = {"slow": (slow, 60), "other": (other, 3_000)}
+            groups = [{"name": each, "steps": [step(ports[each][0], rpm=ports[each][1])]} for each in names]
+            with rival(arguments, name, groups, slots(3_060)):
+                counts = counts_after(other, arguments.seconds)
+                seen.append(counts["accepted"] / counts["seconds"])
+    alone, beside = seen
+    print(f"{name}: the other chain {alone:.1f}/s alone, {beside:.1f}/s beside: {beside / alone:.1%}", flush=True)
+
+
+LOADS = {"limits": limits, "lead": lead, "key": key, "chains": chains}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("load", choices=LOADS)
+    parser.add_argument("--redis-url", required=True)
+    parser.add_argument("--litellm", default=".rivals/bin/python", help="the Python that has litellm")
+    parser.add_argument("--rivals", default=",".join(PROGRAMS))
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--limits", default="600,6000")
+    parser.add_argument("--known", default="configured,headers,neither")
+    parser.add_argument("--server", choices=("bucket", "fixed", "sliding"), default="bucket")
+    arguments = parser.parse_args()
+    for name in arguments.rivals.split(","):
+        LOADS[arguments.load](arguments, name)
+
+
+if __name__ == "__main__":
+    main()
