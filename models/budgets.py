@@ -35,6 +35,11 @@ class Subject:
         return f"{self.kind}:{self.name}"
 
     @property
+    def key(self) -> str:
+        """Names it in Redis: `tenant:acme:2026-11`."""
+        return f"{self.who}:{self.period}" if self.period else self.who
+
+    @property
     def days(self) -> tuple[int, int]:
         """The first day of its period and the first one after it, as unix seconds // 86400."""
         first = date.fromisoformat(self.period if self.is_day else f"{self.period}-01")

@@ -6,6 +6,7 @@
 | understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
 | understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted, learned rate |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
+| understudy:purse:<budget> | hash, TTL | budgets | limit, spent, held by each worker, what was refused last |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 """
 
@@ -48,3 +49,7 @@ def cooldown(scope: Scope, provider: str, account: str, model: str) -> str:
 
 def cool(scope_key: str) -> str:
     return f"understudy:cool:{scope_key}"
+
+
+def purse(budget: str) -> str:
+    return f"understudy:purse:{budget}"

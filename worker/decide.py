@@ -2,6 +2,7 @@
 
     after_failure   a provider was called and did not answer
     after_refusal   the limiter did not let the call start
+    after_short     a budget did not let the call start
     after_block     no credential of the step can be used until a person mends it
     after_misfit    the step cannot serve this request at all
 
@@ -18,6 +19,7 @@ from models.catalog import window
 from models.chain import Chain
 from models.failure import BLOCKING, PASSING, Failure, FailureClass
 from models.state import Priority
+from worker.budgets import Short, Why
 from worker.limits import Hold, Refusal
 
 RETRIES_PER_ROUND = 3
@@ -45,6 +47,9 @@ IN_SLOT_S = 1.0
 
 BLOCKED_RECHECK_S = 2.0
 """The planner leaves jobs alone whose steps are all blocked, so they may come due at once and wait for the person."""
+
+MONEY_RECHECK_S = 0.5
+"""Calls under way hold the rest of a budget: what they really cost is known soon."""
 
 REFUSED_LIKE: Mapping[Hold, FailureClass] = {
     Hold.COOLDOWN: FailureClass.RATE_LIMIT,
@@ -180,6 +185,27 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
     if too_far or _refused_for(at, progress) >= at.patience_s:
         return _pass_over(at, _with_error(progress, cls, refusal.reason), cls, passed)
     return PutBack(refusal.until, refusal.reason), replace(progress, refused_since=progress.refused_since or at.now)
+
+
+def after_short(at: Situation, progress: Progress, short: Short, *, alone: bool) -> tuple[Verdict, Progress]:
+    """A provider whose budget is spent is passed over; a batch or tenant whose budget is spent waits.
+
+    `alone`: the job belongs to no batch. When somebody waits for it (`interactive`), it fails at once.
+    """
+    if short.why is not Why.SPENT:
+        return PutBack(at.now + MONEY_RECHECK_S, short.reason), progress
+    error = {"class": FailureClass.QUOTA, "message": short.reason, "status": 402, "body": _no_money(short.reason)}
+    refused = replace(progress, errors={progress.step: error, **progress.errors})
+    if short.is_of_provider:
+        return _pass_over(at, refused, FailureClass.QUOTA, Passed(short.reason, until=None))
+    if alone and at.priority is Priority.INTERACTIVE:
+        return Fail(), refused
+    return PutBack(at.now + BLOCKED_RECHECK_S, short.reason), progress
+
+
+def _no_money(message: str) -> dict[str, Any]:
+    """As OpenAI's API tells it, with the status that it has at others: 429 would be tried again."""
+    return {"error": {"message": message, "type": "insufficient_quota", "param": None, "code": "budget_reached"}}
 
 
 def after_block(at: Situation, progress: Progress, cls: FailureClass, reason: str) -> tuple[Verdict, Progress]:

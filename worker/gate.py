@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 class Gate:
     def __init__(self) -> None:
         self._inside = 0
+        self._one = asyncio.Lock()
         self._empty = _event_that_is_set()
         self._open = _event_that_is_set()
 
@@ -25,13 +26,14 @@ class Gate:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Who is inside is waited for, who comes waits. For one task at a time."""
-        self._open.clear()
-        try:
-            await self._empty.wait()
-            yield
-        finally:
-            self._open.set()
+        """Who is inside is waited for, who comes waits."""
+        async with self._one:
+            self._open.clear()
+            try:
+                await self._empty.wait()
+                yield
+            finally:
+                self._open.set()
 
 
 def _event_that_is_set() -> asyncio.Event:

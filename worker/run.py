@@ -19,10 +19,12 @@ from models.chain import EMBEDDINGS, Chain, Step
 from models.failure import Failure, FailureClass
 from models.ids import new_id
 from models.pricing import Pricing
-from models.records import AttemptRecord, Settled, StartedJob
+from models.records import SINGLE, AttemptRecord, Settled, StartedJob
 from models.state import JobState
 from worker import decide, outcome
 from worker.acceptance import unacceptable
+from worker.budgets import Budgets, Short
+from worker.costs import TYPICAL_OUTPUT_TOKENS, Costs
 from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
 from worker.failures import LimitSignals, classify, classify_exception, read_limits
 from worker.fleet import Fleet, Target
@@ -35,9 +37,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NOTHING_USED = Usage()
-TYPICAL_OUTPUT_TOKENS = 500
-"""Reserved for the answer, beside the input, where a limit counts tokens; settled with the usage afterwards."""
-
 STOPPED_IN_FLIGHT = Failure(FailureClass.CANCELLED, "stopped while the call was in flight", possibly_billed=True)
 
 TELL_REDIS_S = 1.0
@@ -56,6 +55,8 @@ class Tools:
     limiter: Limiter
     client: ProviderClient
     pricing: Pricing
+    costs: Costs
+    budgets: Budgets
     clock: Callable[[], float]
     rng: Random
 
@@ -140,6 +141,23 @@ class JobRun:
         return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
 
     async def _try_step(self) -> Answered | Verdict:
+        """One call, if it may be made; what budgets cover is held before it and settled after it."""
+        budgets, step = self.tools.budgets, self.step
+        subjects = budgets.covering(self.job, step.provider)
+        if not subjects:
+            return await self._reserve_and_call()
+        usd = self.tools.costs.of_call(self.chain, step, self.job.tokens, {**self.body, **step.params})
+        held = await budgets.hold(subjects, usd)
+        if isinstance(held, Short):
+            alone = self.job.batch_id == SINGLE
+            return self._follow(decide.after_short(self.situation(), self.progress, held, alone=alone))
+        made = len(self.attempts)
+        try:
+            return await self._reserve_and_call()
+        finally:
+            await _if_redis_listens(budgets.settle(held, sum(call.cost_usd for call in self.attempts[made:])))
+
+    async def _reserve_and_call(self) -> Answered | Verdict:
         """One reservation and, when it is granted, one call."""
         ways = await self.tools.fleet.ways(self.step)
         if not ways:

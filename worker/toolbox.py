@@ -16,6 +16,8 @@ from models.settings import Settings
 from models.store import Store, open_store
 from models.tables import Worker
 from worker.announce import Announcer
+from worker.budgets import Budgets
+from worker.costs import Costs
 from worker.fleet import Fleet
 from worker.limits import Limiter
 from worker.providers.client import ProviderClient
@@ -66,7 +68,9 @@ async def open_toolbox(
         fleet = Fleet(settings, Secrets(), clock, rng)
         await fleet.share(store)
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
-        tools = Tools(fleet, limiter, client, Pricing(settings), clock, rng)
+        budgets = Budgets(settings, redis, worker_id, store.budgets, clock, lease_s=settings.worker.lease_s)
+        pricing = Pricing(settings)
+        tools = Tools(fleet, limiter, client, pricing, Costs(settings, pricing), budgets, clock, rng)
         deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
         announcer = Announcer(redis)
         try:

@@ -2,20 +2,24 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
 from redis.asyncio import Redis
 
+from models.budgets import InLedger, Subject
 from models.chain import Chain, Step
 from models.pricing import Pricing
 from models.records import Settled, StartedJob
 from models.secrets import Secrets
 from models.settings import Settings
 from models.state import Priority
+from worker.budgets import Budgets
+from worker.costs import Costs
 from worker.fleet import Fleet
 from worker.limits import Limiter
 from worker.mock import running_mock
@@ -35,6 +39,7 @@ class Stage:
     settings: Settings
     environ: dict[str, str]
     tools: Tools
+    known: dict[Subject, InLedger]  # what a ledger would say of budgets
 
     async def run(self, chain: Chain, **job: Any) -> Settled:
         return await JobRun(started(chain, **job), chain, self.tools).run()
@@ -76,8 +81,19 @@ async def stage(
         redis = await stack.enter_async_context(Redis.from_url(redis_url))
         client = await stack.enter_async_context(ProviderClient(max_connections=50))
         fleet = Fleet(settings, Secrets(environ), time.time, Random(7))
-        tools = Tools(fleet, Limiter(redis, "w1"), client, Pricing(settings), time.time, Random(7))
-        yield Stage(mock, redis, settings, environ, tools)
+        pricing = Pricing(settings)
+        known: dict[Subject, InLedger] = {}
+        budgets = Budgets(settings, redis, "w1", partial(_read, known), time.time)
+        limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing)
+        tools = Tools(fleet, limiter, client, pricing, costs, budgets, time.time, Random(7))
+        yield Stage(mock, redis, settings, environ, tools, known)
+
+
+async def _read(
+    known: Mapping[Subject, InLedger], subjects: Sequence[Subject], of_providers: Mapping[Subject, float]
+) -> dict[Subject, InLedger]:
+    given = {subject: InLedger(usd, 0.0, 0.0) for subject, usd in of_providers.items()}
+    return {**given, **{each: known[each] for each in [*subjects, *of_providers] if each in known}}
 
 
 def answered(settled: Settled) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -256,14 +257,7 @@ async def test_what_the_limiter_cannot_decide_is_not_asked_in_a_tight_loop(
             return await reserve(*words)
 
         monkeypatch.setattr(scene.tools.limiter, "reserve", counted)
-        ahead = type(scene.tools)(
-            scene.tools.fleet,
-            scene.tools.limiter,
-            scene.tools.client,
-            scene.tools.pricing,
-            lambda: time.time() + 60,
-            scene.tools.rng,
-        )
+        ahead = replace(scene.tools, clock=lambda: time.time() + 60)
         settled = await JobRun(started(patient), patient, ahead).run()
     assert settled.state is JobState.QUEUED
     assert asked < 100

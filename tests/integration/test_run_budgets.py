@@ -1,0 +1,203 @@
+"""Money of a call: held before it starts, settled after it, and what becomes of a job when there is none."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+from run_help import Stage, answered, chain, stage, started
+
+from models.budgets import InLedger, Purse, Subject, of_batch, of_tenant
+from models.settings import Settings
+from models.state import JobState, Priority
+from worker.budgets import Budgets, Held, Short, Why
+from worker.run import JobRun
+
+ALPHA = chain("alpha/m")
+BATCH = of_batch("batch_1")
+PRICES = {"m": {"input": 0.0, "output": 1000.0}}
+"""A token of the answer costs $0.001, and 500 are expected."""
+
+LEASE_S = 15.0
+
+
+async def purse(scene: Stage, subject: Subject = BATCH) -> Purse:
+    return (await scene.tools.budgets.look([subject]))[subject][0]
+
+
+async def test_what_a_call_cost_is_spent_and_nothing_stays_held(redis_url: str) -> None:
+    async with stage(redis_url, prices=PRICES) as scene:
+        scene.known[BATCH] = InLedger(1.0, 0.0, 0.0)
+        settled = await scene.run(ALPHA, batch_budget=True)
+        cost_usd = answered(settled)["extra_fields"]["cost_usd"]
+        assert cost_usd > 0
+        assert await purse(scene) == Purse(1.0, pytest.approx(cost_usd), 0.0)
+
+
+async def test_a_job_without_a_budget_asks_no_purse(redis_url: str) -> None:
+    async with stage(redis_url, prices=PRICES) as scene:
+        assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
+        assert not await scene.redis.keys("understudy:purse:*")
+
+
+async def test_a_job_of_a_batch_that_spent_its_budget_is_put_back_and_costs_no_attempt(redis_url: str) -> None:
+    async with stage(redis_url, prices=PRICES) as scene:
+        scene.known[BATCH] = InLedger(1.0, 0.0, 0.6)
+        settled = await scene.run(ALPHA, batch_budget=True)
+        assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 0)
+        assert settled.wait_reason == (
+            "its budget of 1.00 USD is reached: 0.60 is spent, and the next job would cost about 0.50; "
+            "`understudy resume batch_1` grants it again"
+        )
+        assert (await purse(scene)).held_usd == 0
+
+
+async def test_the_wait_for_money_that_others_hold_costs_no_attempt(redis_url: str) -> None:
+    async with stage(redis_url, prices=PRICES) as scene:
+        scene.known[BATCH] = InLedger(1.0, 0.0, 0.0)
+        assert isinstance(await scene.tools.budgets.hold([BATCH], 0.8), Held)
+        settled = await scene.run(ALPHA, batch_budget=True)
+        assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 0)
+        assert settled.wait_reason == "calls under way hold the rest of the budget of batch:batch_1, 1.00 USD"
+
+
+@pytest.mark.parametrize("batch_id, state", [("", JobState.FAILED), ("batch_1", JobState.QUEUED)])
+async def test_who_waits_for_the_answer_is_told_at_once_that_there_is_no_money(
+    redis_url: str, batch_id: str, state: JobState
+) -> None:
+    async with stage(redis_url, prices=PRICES) as scene:
+        scene.known[of_tenant("default", time.time())] = InLedger(10.0, 0.0, 10.0)
+        job = replace(started(ALPHA, tenant_budget=True, priority=Priority.INTERACTIVE), batch_id=batch_id)
+        settled = await JobRun(job, ALPHA, scene.tools).run()
+        assert settled.state is state
+        if state is JobState.FAILED:
+            assert settled.result is not None and settled.result.body is not None
+            error = orjson.loads(settled.result.body)["error"]
+            assert (settled.result.status_code, error["type"], error["code"]) == (
+                402,
+                "insufficient_quota",
+                "budget_reached",
+            )
+            assert error["message"].startswith("tenant default has spent 10.00 of 10.00 USD this month; resumes 1 ")
+
+
+async def test_a_provider_that_spent_its_day_is_passed_over(redis_url: str) -> None:
+    async with stage(redis_url, prices=PRICES, budget_usd_per_day=0.3) as scene:
+        settled = await scene.run(chain("alpha/m", "beta/m"))
+        assert answered(settled)["extra_fields"]["provider"] == "beta"
+        assert scene.calls("alpha") == 0
+
+
+async def test_a_job_whose_only_provider_spent_its_day_waits(redis_url: str) -> None:
+    async with stage(redis_url, prices=PRICES, budget_usd_per_day=0.3) as scene:
+        settled = await scene.run(ALPHA)
+        assert (settled.state, settled.attempts) == (JobState.QUEUED, [])
+        assert settled.wait_reason is not None
+        assert settled.wait_reason.startswith("provider alpha has spent 0.00 of 0.30 USD today; resumes ")
+        assert settled.wait_reason.endswith("or with `understudy resume provider:alpha`")
+
+
+async def test_a_call_that_fails_gives_back_what_was_held(redis_url: str) -> None:
+    async with stage(redis_url, {"provider": "alpha", "fail": "server"}, prices=PRICES) as scene:
+        scene.known[BATCH] = InLedger(1.0, 0.0, 0.0)
+        await scene.run(ALPHA, batch_budget=True)
+        assert scene.calls("alpha") > 0
+        assert await purse(scene) == Purse(1.0, 0.0, 0.0)
+
+
+class Fleet:
+    """Workers of one installation that share purses."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.known = {BATCH: InLedger(1.0, 0.0, 0.0)}
+        self.reads = 0
+
+    def worker(self, name: str, now_ms: float = 0.0) -> Budgets:
+        one = Budgets(Settings(), self.redis, name, self._read, time.time, lease_s=LEASE_S)
+        one.now_ms = now_ms
+        return one
+
+    async def _read(self, subjects: Any, _providers: Any) -> dict[Subject, InLedger]:
+        self.reads += 1
+        return {each: self.known[each] for each in subjects if each in self.known}
+
+
+@pytest.fixture
+async def fleet(redis_url: str) -> AsyncIterator[Fleet]:
+    async with Redis.from_url(redis_url) as redis:
+        yield Fleet(redis)
+
+
+async def seen(by: Budgets) -> Purse:
+    return (await by.look([BATCH]))[BATCH][0]
+
+
+async def test_workers_never_hold_more_than_there_is(fleet: Fleet) -> None:
+    held = [await fleet.worker(f"w{number}").hold([BATCH], 0.3) for number in range(5)]
+    assert [isinstance(each, Held) for each in held] == [True, True, True, False, False]
+    assert isinstance(held[3], Short) and held[3].why is Why.HELD
+
+
+async def test_a_refusal_by_one_purse_holds_nothing_in_the_others(fleet: Fleet) -> None:
+    month = of_tenant("acme", 0.0)
+    fleet.known[month] = InLedger(0.2, 0.0, 0.0)
+    one = fleet.worker("w1")
+    refused = await one.hold([BATCH, month], 0.3)
+    assert isinstance(refused, Short) and (refused.subject, refused.why) == (month, Why.SPENT)
+    assert (await seen(one)).held_usd == 0
+
+
+async def test_a_killed_worker_leaks_nothing(fleet: Fleet) -> None:
+    await fleet.worker("dead").hold([BATCH], 0.9)
+    assert isinstance(await fleet.worker("w2").hold([BATCH], 0.3), Short)
+    assert isinstance(await fleet.worker("w2", now_ms=LEASE_S * 1000 + 1).hold([BATCH], 0.3), Held)
+
+
+async def test_a_beat_renews_what_is_held_and_restores_it_after_a_wipe(fleet: Fleet) -> None:
+    one = fleet.worker("w1")
+    await one.hold([BATCH], 0.9)
+    one.now_ms = LEASE_S * 900
+    await fleet.redis.flushall()
+    await one.beat()
+    other = fleet.worker("w2", now_ms=LEASE_S * 1500)
+    refused = await other.hold([BATCH], 0.3)
+    assert isinstance(refused, Short) and refused.why is Why.HELD
+
+
+async def test_a_purse_that_redis_lost_is_read_from_the_ledger_once(fleet: Fleet) -> None:
+    fleet.known[BATCH] = InLedger(1.0, 0.5, 1.2)
+    one = fleet.worker("w1")
+    assert isinstance(await one.hold([BATCH], 0.2), Held)
+    assert isinstance(await one.hold([BATCH], 0.2), Short)
+    assert fleet.reads == 1
+
+
+async def test_what_redis_knows_to_be_spent_is_not_forgotten_for_a_ledger_that_lags(fleet: Fleet) -> None:
+    one = fleet.worker("w1")
+    held = await one.hold([BATCH], 0.5)
+    assert isinstance(held, Held)
+    await one.settle(held, 0.7)
+    await one.learn([BATCH])
+    assert await seen(one) == Purse(1.0, 0.7, 0.0)
+    fleet.known[BATCH] = InLedger(1.0, 2.0, 0.8)
+    await one.learn([BATCH])
+    assert await seen(one) == Purse(3.0, 0.8, 0.0)
+
+
+async def test_a_budget_that_was_taken_away_covers_nothing(fleet: Fleet) -> None:
+    fleet.known[BATCH] = InLedger(None, 0.0, 5.0)
+    assert isinstance(await fleet.worker("w1").hold([BATCH], 9.0), Held)
+
+
+async def test_the_last_of_a_budget_can_be_spent_whatever_its_sums_are(fleet: Fleet) -> None:
+    fleet.known[BATCH] = InLedger(0.3, 0.0, 0.0)
+    one = fleet.worker("w1")
+    for _ in range(3):
+        held = await one.hold([BATCH], 0.1)
+        assert isinstance(held, Held)
+        await one.settle(held, 0.1)
+    assert isinstance(await one.hold([BATCH], 0.1), Short)

@@ -1,0 +1,55 @@
+"""What a call is expected to cost, at today's prices, before anybody knows."""
+
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from models.catalog import UnknownProvider, resolve_provider
+from models.chain import EMBEDDINGS, Chain, Step
+from models.pricing import Pricing
+from models.settings import Settings
+from models.tokens import Usage
+from models.tokens import most_output_tokens as tokens_of_answer
+
+log = logging.getLogger(__name__)
+
+TYPICAL_OUTPUT_TOKENS = 500
+"""Expected of an answer, unless the request allows fewer."""
+
+
+class Costs:
+    def __init__(self, settings: Settings, pricing: Pricing) -> None:
+        self._settings = settings
+        self._pricing = pricing
+        self._preset = lru_cache(maxsize=1_000)(self._find_preset)
+        self._unpriced: set[tuple[str, str]] = set()
+
+    def of_job(self, chain: Chain, step: Step, tokens: int, most_output_tokens: int) -> float:
+        """US dollars for one call of a job at a step of its chain; 0 where no price is known, which is said once."""
+        most = tokens_of_answer(step.params) or most_output_tokens
+        output = 0 if chain.endpoint == EMBEDDINGS else min(most or TYPICAL_OUTPUT_TOKENS, TYPICAL_OUTPUT_TOKENS)
+        usage = Usage(input_tokens=tokens, output_tokens=output)
+        usd = self._pricing.cost_usd(step.provider, self._preset(step.provider), step.model, usage)
+        if usd is None:
+            self._say_unpriced(step)
+        return usd or 0.0
+
+    def of_call(self, chain: Chain, step: Step, tokens: int, body: Mapping[str, Any]) -> float:
+        """As `of_job`, from the request itself."""
+        return self.of_job(chain, step, tokens, tokens_of_answer(body))
+
+    def _say_unpriced(self, step: Step) -> None:
+        if (step.provider, step.model) not in self._unpriced:
+            self._unpriced.add((step.provider, step.model))
+            log.warning(
+                "No price is known of %s: budgets do not see what its calls cost; write it under [providers.%s.prices]",
+                step,
+                step.provider,
+            )
+
+    def _find_preset(self, provider: str) -> str | None:
+        try:
+            return resolve_provider(self._settings, provider).preset
+        except UnknownProvider:
+            return None
