@@ -178,7 +178,7 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
     cls = REFUSED_LIKE.get(refusal.hold)
     passed = Passed(refusal.reason, refusal.until)
     if cls is None:
-        if at.chain.spill and _next_step(at.chain, progress) is not None:
+        if at.chain.spill and refusal.hold is not Hold.STARTING and _next_step(at.chain, progress) is not None:
             return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
         return PutBack(refusal.until, refusal.reason), _at_the_best_step(at.chain, progress, refusal.until)
     too_far = refusal.until - at.now > at.patience_s

@@ -47,6 +47,7 @@ class Hold(StrEnum):
     REQUESTS = "requests"
     TOKENS = "tokens"
     IN_FLIGHT = "in_flight"
+    STARTING = "starting"
     COOLDOWN = "cooldown"
     BREAKER = "breaker"
 
@@ -259,6 +260,7 @@ HOLD_WORDS = {
     Hold.REQUESTS: "requests per minute are used up",
     Hold.TOKENS: "tokens per minute are used up",
     Hold.IN_FLIGHT: "all calls that may be in flight are",
+    Hold.STARTING: "the first calls find out what it takes",
     Hold.COOLDOWN: "cooling after a refusal",
     Hold.BREAKER: "resting after failures",
 }

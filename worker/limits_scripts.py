@@ -1,120 +1,10 @@
 """The limiter's Lua. Times are milliseconds of Redis' own clock, so that a fleet shares one; tests may pass another.
 
-Every script begins with ARGV[1]: the time to use instead, or "".
+Every script begins with ARGV[1]: the time to use instead, or "". What they share is in `worker.limits_lua`.
 """
 
+from worker.limits_lua import ACCEPTED, COOLDOWNS, FLIGHT, LIFETIME, SCHEDULES, SLOW_START
 from worker.redis_scripts import NOW, Script
-
-FLIGHT = """
--- Calls in flight: one field per worker, 'count|end of its lease'. Counts of workers that died do not count.
-local function in_flight(key)
-  local sum = 0
-  local fields = redis.call('HGETALL', key)
-  for i = 2, #fields, 2 do
-    local count, lease = string.match(fields[i], '^(-?%d+)|([%d.]+)$')
-    if tonumber(lease) > now then sum = sum + tonumber(count) end
-  end
-  return sum
-end
-local function add_flight(key, worker, by, lease_ms)
-  local own = redis.call('HGET', key, worker)
-  local count = own and tonumber(string.match(own, '^(-?%d+)|')) or 0
-  redis.call('HSET', key, worker, string.format('%d|%.0f', math.max(count + by, 0), now + lease_ms))
-  redis.call('PEXPIRE', key, lease_ms * 20)
-end
-"""
-
-SCHEDULES = """
--- GCRA: `theoretical` is when the virtual schedule is next free; a second's worth may be taken ahead of it.
-local function earliest(theoretical, cost)
-  return math.max(now, theoretical - math.max(1000 - cost, 0))
-end
--- A learned rate grows by 1% a second, so that a limit that was raised is found, and by 10% a second when nothing was
--- refused for half a minute: it was far too low. Above a million a minute it is no limit.
-local function grown(learned, learned_at)
-  local s = math.max((now - learned_at) / 1000, 0)
-  local rate = learned * 1.01 ^ math.min(s, 30) * 1.1 ^ math.min(math.max(s - 30, 0), 1000)
-  if rate < 1000000 then return rate end
-end
--- What is known of a rate: when its schedules are next free, and requests and tokens per minute. A configured limit
--- wins over one that headers told; a rate learned from refusals, and a brake because others use the account, too, win
--- over both when they are lower.
-local function schedules(key, rpm, tpm)
-  local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at', 'told_requests', 'told_tokens',
-    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until')
-  for i = 1, 10 do known[i] = tonumber(known[i]) end
-  local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
-  if rpm == 0 then rpm = known[5] or 0 end
-  if tpm == 0 then tpm = known[6] or 0 end
-  if known[3] then rpm = lower(rpm, grown(known[3], known[4])) end
-  if known[8] and known[8] > now then rpm = lower(rpm, known[7]) end
-  if known[10] and known[10] > now then tpm = lower(tpm, known[9]) end
-  return known[1] or 0, known[2] or 0, rpm, tpm
-end
-"""
-
-ACCEPTED = """
--- Calls that were not refused, weighed by how long before the latest start they began: `short` with a time constant of
--- 5 s, `long` of 60 s, for limits of a few calls a minute. `_since` is when each sum began. A call counts from its
--- start, so that a refusal finds those that are still under way counted; a refused one is taken out with its weight.
--- `open_end` is 1 when the latest start itself was refused.
-local SHORT, LONG = 5000, 60000
-local function accepted_until(key)
-  local known = redis.call('HMGET', key, 'latest', 'short', 'short_since', 'long', 'long_since')
-  for i = 1, 5 do known[i] = tonumber(known[i]) end
-  return unpack(known, 1, 5)
-end
-local function count_accepted(key, start)
-  local latest, short, short_since, long, long_since = accepted_until(key)
-  if not latest or start - latest > SHORT then short, short_since = 0, start end
-  if not latest or start - latest > LONG then long, long_since = 0, start end
-  local at = math.max(latest or start, start)
-  local past, ours = at - (latest or start), at - start
-  redis.call('HSET', key, 'latest', at, 'short_since', short_since, 'long_since', long_since,
-    'short', short * math.exp(-past / SHORT) + math.exp(-ours / SHORT),
-    'long', long * math.exp(-past / LONG) + math.exp(-ours / LONG), 'open_end', 0)
-end
-local function count_refused(key, start)
-  local latest, short, short_since, long, long_since = accepted_until(key)
-  if not latest then return end
-  if start >= short_since then short = math.max(short - math.exp((start - latest) / SHORT), 0) end
-  if start >= long_since then long = math.max(long - math.exp((start - latest) / LONG), 0) end
-  redis.call('HSET', key, 'short', short, 'long', long)
-  if start > latest - 1 then redis.call('HSET', key, 'open_end', 1) end
-end
--- Requests per minute that were accepted until the latest start; nil when too few were to tell. The sum of a steady
--- rate is half a call too large just after an accepted call and half a call too small just before one.
-local function accepted_per_minute(key)
-  local latest, short, short_since, long, long_since = accepted_until(key)
-  local half = redis.call('HGET', key, 'open_end') == '1' and 0.5 or -0.5
-  local function rate(sum, since, constant)
-    local span = latest - since
-    if span > 1000 then sum = sum + half end
-    return 60000 * sum / (constant * (1 - math.exp(-math.max(span, 1000) / constant)))
-  end
-  if latest and short >= 3 then return rate(short, short_since, SHORT) end
-  if latest and long >= 1.5 then return rate(long, long_since, LONG) end
-end
-"""
-
-COOLDOWNS = """
--- A cooldown without a hint that ended after several in a row lets one probe through each second.
-local function cooled(key)
-  local cool = redis.call('HMGET', key, 'until', 'streak', 'hinted', 'probe')
-  local free, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
-  local probing = streak >= 2 and cool[3] == '0'
-  if probing then free = math.max(free, (tonumber(cool[4]) or 0) + 1000) end
-  return free, streak, probing
-end
-"""
-
-LIFETIME = """
--- What is written lives for a minute after the last moment that it speaks of.
-local function keep(key, last)
-  local ms = math.ceil(math.max(last - now, 0) + 60000)
-  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
-end
-"""
 
 RESERVE = Script.of(
     NOW,
@@ -123,6 +13,7 @@ RESERVE = Script.of(
     ACCEPTED,
     COOLDOWNS,
     LIFETIME,
+    SLOW_START,
     """
 -- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
 -- ARGV: time, worker, longest wait ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight
@@ -137,16 +28,24 @@ for c = 0, #KEYS / 5 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 6]), tonumber(ARGV[c * 3 + 7]), tonumber(ARGV[c * 3 + 8])
   local start, hold, streaks = now, '', 0
   local function later(at, why) if at > start then start, hold = at, why end end
+  local paced, known = true
   do
     local requests_free, tokens_free
-    requests_free, tokens_free, rpm, tpm = schedules(rate, rpm, tpm)
+    requests_free, tokens_free, rpm, tpm, known = schedules(rate, rpm, tpm)
     if rpm > 0 then later(earliest(requests_free, 60000 / rpm), 'requests') end
     if tpm > 0 then later(earliest(tokens_free, tokens * 60000 / tpm), 'tokens') end
   end
-  local paced = true
   if most > 0 and in_flight(flight) >= most then
     paced = false
     later(now + 100, 'in_flight')
+  end
+  if has_window(rate, known) then
+    local window, used, stuck = window_of(rate, flight)
+    if window and window < WIDE and used >= math.floor(window) then
+      paced = false
+      later(now + SOON, 'starting')
+    end
+    if window then set_window(rate, window, stuck) end
   end
   for k = 3, 5 do
     local free, streak = cooled(KEYS[c * 5 + k])
@@ -205,6 +104,7 @@ RELEASE = Script.of(
     FLIGHT,
     ACCEPTED,
     LIFETIME,
+    SLOW_START,
     """
 -- KEYS: rate, flight. ARGV: time, worker, lease ms, start ms, ms of the schedule that a request took, 'answered',
 -- 'refused' or 'unmade', tokens used more than reserved, tokens/min.
@@ -212,6 +112,10 @@ RELEASE = Script.of(
 -- less what later calls that wait for their start have passed over: nobody can use that any more.
 local rate, start, cost, ended = KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local tokens, tpm = tonumber(ARGV[7]), tonumber(ARGV[8])
+if ended == 'answered' and redis.call('HEXISTS', rate, 'window') == 1 then
+  local window, used, stuck = window_of(rate, KEYS[2])
+  if window and used * 4 >= window then set_window(rate, window + 2, stuck) end
+end
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
 if redis.call('EXISTS', rate) == 0 then return end
 if ended ~= 'answered' then count_refused(rate, start) end
@@ -262,6 +166,7 @@ if KEYS[2] then
   if learned then
     redis.call('HSET', KEYS[2], 'learned', math.max(learned, 1), 'learned_at', free,
       'requests', math.max(requests_free, now + 1000))
+    redis.call('HDEL', KEYS[2], 'window')
     keep(KEYS[2], math.max(free, requests_free))
   end
 end
@@ -303,6 +208,7 @@ for i, what in ipairs({'requests', 'tokens'}) do
     if redis.call('HSET', rate, 'told_' .. what, per_minute) == 1 then
       local free = tonumber(redis.call('HGET', rate, what)) or 0
       redis.call('HSET', rate, what, math.max(free, now + 1000))
+      redis.call('HDEL', rate, 'window')
     end
     if what == 'requests' and remaining >= 0 and reset > 1500 and remaining + own(period) < 0.9 * limit then
       redis.call('HSET', rate, 'brake_requests', math.max(remaining * 60000 / reset, 1),
@@ -330,6 +236,8 @@ OUTLOOK = Script.of(
     FLIGHT,
     SCHEDULES,
     COOLDOWNS,
+    LIFETIME,
+    SLOW_START,
     """
 -- KEYS as RESERVE. ARGV: time, horizon ms, tokens of a typical call; then per candidate as RESERVE.
 -- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not), what
@@ -338,8 +246,8 @@ local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
 for c = 0, #KEYS / 5 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 4]), tonumber(ARGV[c * 3 + 5]), tonumber(ARGV[c * 3 + 6])
-  local starts, requests_free, tokens_free = -1
-  requests_free, tokens_free, rpm, tpm = schedules(KEYS[c * 5 + 1], rpm, tpm)
+  local starts, requests_free, tokens_free, known = -1
+  requests_free, tokens_free, rpm, tpm, known = schedules(KEYS[c * 5 + 1], rpm, tpm)
   local hold, first = '', now
   local function at_most(n, why) if starts < 0 or n < starts then starts, hold = n, why end end
   local function room(theoretical, cost)
@@ -354,6 +262,11 @@ for c = 0, #KEYS / 5 - 1 do
     first = math.max(first, earliest(tokens_free, tokens * 60000 / tpm))
   end
   if most > 0 then at_most(math.max(most - in_flight(KEYS[c * 5 + 2]), 0) + math.ceil(most / 4), 'in_flight') end
+  if has_window(KEYS[c * 5 + 1], known) then
+    local window, used = window_of(KEYS[c * 5 + 1], KEYS[c * 5 + 2])
+    local growth = 4 ^ (math.max(math.min(horizon, 1000) - 2 * SOON, 0) / 1000)
+    if window then at_most(math.max(math.floor(window * growth) - used, 0), 'starting') end
+  end
   local cooled_until = now
   for k = 3, 5 do
     local free, _, probing = cooled(KEYS[c * 5 + k])

@@ -42,7 +42,7 @@ def test_redis_stays_small_with_a_backlog_of_100_000_jobs(scene: Scene, provider
 
 
 def test_a_thousand_calls_are_in_flight_in_one_process(scene: Scene, providers: Callable[[str], Mock]) -> None:
-    mock = providers("[answers]\nlatency_s = 2\n")
+    mock = providers("[answers]\nlatency_s = 4\n")  # longer than slow start takes
     scene.configure(mock)
     run = scene.run(scene.write_prompts(3_000), "--max-concurrency", "1000")
     assert run.exit_code() == 0, run.said

@@ -11,6 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from models import keys as redis_keys
 from models.budgets import InLedger, Subject
 from models.chain import Chain, Step
 from models.pricing import Pricing
@@ -94,6 +95,12 @@ async def _read(
 ) -> dict[Subject, InLedger]:
     given = {subject: InLedger(usd, 0.0, 0.0) for subject, usd in of_providers.items()}
     return {**given, **{each: known[each] for each in [*subjects, *of_providers] if each in known}}
+
+
+async def without_slow_start(redis: Redis, *providers: str) -> None:
+    """As if the model m of these providers had answered many calls lately."""
+    for provider in providers:
+        await redis.hset(redis_keys.rate(f"{provider}:main", "m"), "window", 1000)
 
 
 def answered(settled: Settled) -> dict[str, Any]:

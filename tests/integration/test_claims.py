@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ledger_help import new_jobs, new_worker, state_of, succeeded
-from run_help import PROMPT, Stage, chain, stage
+from run_help import PROMPT, Stage, chain, stage, without_slow_start
 
 from models import tickets
 from models.records import NewJob, Settled, StartedJob
@@ -241,6 +241,7 @@ async def test_an_owners_cancel_stops_the_call(redis_url: str, tmp_path: Path) -
 
 async def test_draining_lets_calls_finish_within_the_grace(redis_url: str, tmp_path: Path) -> None:
     async with floor(redis_url, tmp_path, {"latency_s": 0.5}, timeout_s=9) as here:
+        await without_slow_start(here.scene.redis, "alpha")
         ids = await here.submit(6)
         await here.until_in_flight(6)
         here.stopping.set()

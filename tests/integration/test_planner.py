@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back
-from run_help import Stage, chain, stage
+from run_help import Stage, chain, stage, without_slow_start
 
 from models.chain import Chain
 from models.failure import FailureClass, Scope
@@ -75,6 +75,7 @@ async def desk(redis_url: str, folder: Path, **alpha: Any) -> AsyncIterator[Desk
         ahead = Ahead()
         planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, ahead)
         await planner.pass_once()
+        await without_slow_start(scene.redis, "alpha", "beta")
         yield Desk(scene, store, planner, await new_worker(store), ahead)
 
 
@@ -144,6 +145,7 @@ async def test_after_a_wipe_every_ticket_is_back_within_two_passes(redis_url: st
         _, *ids = await here.batch(ALPHA, 40)
         await here.planner.pass_once()
         await here.scene.redis.flushall()
+        await without_slow_start(here.scene.redis, "alpha")
         await here.planner.pass_once()
         await here.planner.pass_once()
         assert sorted(await here.staged()) == sorted(ids)

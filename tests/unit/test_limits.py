@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from models import keys
 from models.failure import Scope
+from worker.failures import LimitSignals
 from worker.limits import NO_LIMIT, Candidate, Deployment, Grant, Hold, Limiter, Outlook, Refusal
 
 BEGIN_MS = 1_800_000_000_000.0
@@ -39,6 +40,10 @@ class Fleet:
 
     def after_s(self, seconds: float) -> None:
         self.at_ms(self.ms + seconds * 1000)
+
+    async def has_proven_itself(self) -> None:
+        """Slow start is over at the deployment that tests use unless they say otherwise."""
+        await self.redis.hset(keys.rate("alpha:main", "large"), "window", 1000)
 
     @property
     def one(self) -> Limiter:
@@ -333,6 +338,7 @@ class TestCooldowns:
         assert await fleet.cools_for_s(candidate()) == 86_400
 
     async def test_after_several_without_a_hint_one_probe_a_second_until_an_answer(self, fleet: Fleet) -> None:
+        await fleet.has_proven_itself()
         for length in (2, 4):
             await fleet.one.cool(candidate().deployment, Scope.PROVIDER, None, "503")
             fleet.after_s(length)
@@ -347,6 +353,7 @@ class TestCooldowns:
             assert (await fleet.grant(candidate())).streak == 0
 
     async def test_after_a_hinted_cooldown_nobody_probes(self, fleet: Fleet) -> None:
+        await fleet.has_proven_itself()
         for _ in range(3):
             await fleet.one.cool(candidate().deployment, Scope.MODEL, 1.0, "429")
             fleet.after_s(1)
@@ -354,6 +361,7 @@ class TestCooldowns:
         await fleet.grant(candidate())
 
     async def test_refusals_without_a_hint_amid_a_hinted_cooldown_change_nothing(self, fleet: Fleet) -> None:
+        await fleet.has_proven_itself()
         for _ in range(3):
             await fleet.one.cool(candidate().deployment, Scope.MODEL, 1.0, "429")
             await fleet.one.cool(candidate().deployment, Scope.MODEL, None, "429")
@@ -425,6 +433,7 @@ async def learned(fleet: Fleet, model: str = "large") -> float:
 class TestLearning:
     async def call_each(self, fleet: Fleet, every_ms: float, times: int) -> list[Grant]:
         grants = []
+        await fleet.has_proven_itself()
         for _ in range(times):
             grants.append(await fleet.grant(candidate()))
             fleet.at_ms(fleet.ms + every_ms)
@@ -496,6 +505,70 @@ class TestLearning:
         assert await fleet.redis.pttl(keys.rate("alpha:main", "large")) >= 600_000
 
 
+class TestSlowStart:
+    """Answers take 300 ms."""
+
+    async def in_flight(self, fleet: Fleet, jobs: int, seconds: float, latency_ms: float = 300.0) -> list[int]:
+        """How many of `jobs` that ask every 50 ms are in flight, every 300 ms."""
+        flying: list[tuple[float, Grant]] = []
+        seen = []
+        for step in range(round(seconds * 20)):
+            for end_ms, grant in list(flying):
+                if end_ms <= fleet.ms:
+                    flying.remove((end_ms, grant))
+                    await fleet.one.release(grant, 10)
+            while len(flying) < jobs and isinstance(reply := await fleet.one.reserve([candidate()], 10), Grant):
+                flying.append((fleet.ms + latency_ms, reply))
+            seen.append(len(flying))
+            fleet.at_ms((step + 1) * 50.0)
+        return seen[::6]
+
+    async def test_calls_in_flight_about_triple_with_each_round_of_answers(self, fleet: Fleet) -> None:
+        first, second, third, *_, last = await self.in_flight(fleet, 300, 1.5)
+        assert (first, second, third) == (2, 5, 15)
+        assert 162 <= last <= 300
+
+    async def test_a_thousand_slots_are_in_use_within_seconds_though_answers_take_long(self, fleet: Fleet) -> None:
+        seen = await self.in_flight(fleet, 1000, 5.5, latency_ms=60_000.0)
+        assert seen[:4] == [2, 3, 4, 6]
+        assert seen[-1] == 1000
+
+    async def test_a_trickle_of_answers_opens_no_door_for_a_herd(self, fleet: Fleet) -> None:
+        for _ in range(100):
+            await fleet.one.release(await fleet.grant(candidate()), 10)
+            fleet.after_s(3)
+        assert await fleet.grants_now(candidate()) <= 12
+
+    async def test_a_job_that_must_wait_for_it_is_told_a_start_soon(self, fleet: Fleet) -> None:
+        for _ in range(2):
+            await fleet.grant(candidate())
+        refused = await fleet.refusal(candidate())
+        assert refused.hold is Hold.STARTING
+        assert refused.until == pytest.approx(BEGIN_MS / 1000 + 0.1)
+
+    @pytest.mark.parametrize("limits", [{"rpm": 6000}, {"tpm": 6_000_000}])
+    async def test_a_configured_limit_needs_none(self, fleet: Fleet, limits: dict[str, int]) -> None:
+        assert await fleet.grants_now(candidate(**limits)) == 100 if "rpm" in limits else 10_000
+
+    async def test_a_limit_that_headers_tell_ends_it(self, fleet: Fleet) -> None:
+        await fleet.grant(candidate())
+        await fleet.one.told(candidate().deployment, LimitSignals(requests_limit=6000.0))
+        fleet.after_s(1.2)
+        assert await fleet.grants_now(candidate()) == 100
+
+    async def test_a_refusal_ends_it(self, fleet: Fleet) -> None:
+        await fleet.one.release(await fleet.grant(candidate()), 10, refused=True)
+        await fleet.one.cool(candidate().deployment, Scope.MODEL, 0.05, "429", too_fast=True)
+        fleet.after_s(3)
+        await fleet.grant(candidate())
+        assert (await fleet.grant(candidate())).cost_ms > 900
+        assert (await fleet.refusal(candidate())).hold is Hold.REQUESTS
+
+    async def test_the_outlook_promises_what_can_start_within_a_second(self, fleet: Fleet) -> None:
+        (seen,) = await fleet.one.outlook([candidate()], 2.0)
+        assert 4 <= seen.starts <= 8
+
+
 class TestOutlook:
     @EXAMPLES
     @given(
@@ -532,6 +605,7 @@ class TestOutlook:
 
     async def test_a_full_deployment_is_expected_to_end_a_quarter_of_its_calls(self, fleet: Fleet) -> None:
         limited = candidate(most=8)
+        await fleet.has_proven_itself()
         assert await fleet.one.outlook([limited], 2.0) == [Outlook(10, None, Hold.IN_FLIGHT)]
         for _ in range(8):
             await fleet.grant(limited)
@@ -556,7 +630,8 @@ class TestOutlook:
         (seen,) = await fleet.one.outlook([paced], 2.0)
         assert (seen.hold, seen.first_at) == (Hold.BREAKER, pytest.approx(now + 30))
 
-    async def test_no_limit_is_no_limit(self, fleet: Fleet) -> None:
+    async def test_without_a_limit_a_deployment_that_has_proven_itself_has_none(self, fleet: Fleet) -> None:
+        await fleet.has_proven_itself()
         assert await fleet.one.outlook([candidate()], 2.0, 100) == [Outlook(NO_LIMIT, None)]
 
 

@@ -1,0 +1,137 @@
+"""The Lua that the limiter's scripts share. `now` is the time in milliseconds."""
+
+FLIGHT = """
+-- Calls in flight: one field per worker, 'count|end of its lease'. Counts of workers that died do not count.
+local function in_flight(key)
+  local sum = 0
+  local fields = redis.call('HGETALL', key)
+  for i = 2, #fields, 2 do
+    local count, lease = string.match(fields[i], '^(-?%d+)|([%d.]+)$')
+    if tonumber(lease) > now then sum = sum + tonumber(count) end
+  end
+  return sum
+end
+local function add_flight(key, worker, by, lease_ms)
+  local own = redis.call('HGET', key, worker)
+  local count = own and tonumber(string.match(own, '^(-?%d+)|')) or 0
+  redis.call('HSET', key, worker, string.format('%d|%.0f', math.max(count + by, 0), now + lease_ms))
+  redis.call('PEXPIRE', key, lease_ms * 20)
+end
+"""
+
+SCHEDULES = """
+-- GCRA: `theoretical` is when the virtual schedule is next free; a second's worth may be taken ahead of it.
+local function earliest(theoretical, cost)
+  return math.max(now, theoretical - math.max(1000 - cost, 0))
+end
+-- A learned rate grows by 1% a second, so that a limit that was raised is found, and by 10% a second when nothing was
+-- refused for half a minute: it was far too low. Above a million a minute it is no limit.
+local function grown(learned, learned_at)
+  local s = math.max((now - learned_at) / 1000, 0)
+  local rate = learned * 1.01 ^ math.min(s, 30) * 1.1 ^ math.min(math.max(s - 30, 0), 1000)
+  if rate < 1000000 then return rate end
+end
+-- What is known of a rate: when its schedules are next free, requests and tokens per minute, and whether any limit is
+-- known at all. A configured limit wins over one that headers told; a rate learned from refusals, and a brake because
+-- others use the account, too, win over both when they are lower.
+local function schedules(key, rpm, tpm)
+  local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at', 'told_requests', 'told_tokens',
+    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until')
+  for i = 1, 10 do known[i] = tonumber(known[i]) end
+  local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
+  if rpm == 0 then rpm = known[5] or 0 end
+  if tpm == 0 then tpm = known[6] or 0 end
+  local some = rpm > 0 or tpm > 0 or known[3] ~= nil
+  if known[3] then rpm = lower(rpm, grown(known[3], known[4])) end
+  if known[8] and known[8] > now then rpm = lower(rpm, known[7]) end
+  if known[10] and known[10] > now then tpm = lower(tpm, known[9]) end
+  return known[1] or 0, known[2] or 0, rpm, tpm, some
+end
+"""
+
+ACCEPTED = """
+-- Calls that were not refused, weighed by how long before the latest start they began: `short` with a time constant of
+-- 5 s, `long` of 60 s, for limits of a few calls a minute. `_since` is when each sum began. A call counts from its
+-- start, so that a refusal finds those that are still under way counted; a refused one is taken out with its weight.
+-- `open_end` is 1 when the latest start itself was refused.
+local SHORT, LONG = 5000, 60000
+local function accepted_until(key)
+  local known = redis.call('HMGET', key, 'latest', 'short', 'short_since', 'long', 'long_since')
+  for i = 1, 5 do known[i] = tonumber(known[i]) end
+  return unpack(known, 1, 5)
+end
+local function count_accepted(key, start)
+  local latest, short, short_since, long, long_since = accepted_until(key)
+  if not latest or start - latest > SHORT then short, short_since = 0, start end
+  if not latest or start - latest > LONG then long, long_since = 0, start end
+  local at = math.max(latest or start, start)
+  local past, ours = at - (latest or start), at - start
+  redis.call('HSET', key, 'latest', at, 'short_since', short_since, 'long_since', long_since,
+    'short', short * math.exp(-past / SHORT) + math.exp(-ours / SHORT),
+    'long', long * math.exp(-past / LONG) + math.exp(-ours / LONG), 'open_end', 0)
+end
+local function count_refused(key, start)
+  local latest, short, short_since, long, long_since = accepted_until(key)
+  if not latest then return end
+  if start >= short_since then short = math.max(short - math.exp((start - latest) / SHORT), 0) end
+  if start >= long_since then long = math.max(long - math.exp((start - latest) / LONG), 0) end
+  redis.call('HSET', key, 'short', short, 'long', long)
+  if start > latest - 1 then redis.call('HSET', key, 'open_end', 1) end
+end
+-- Requests per minute that were accepted until the latest start; nil when too few were to tell. The sum of a steady
+-- rate is half a call too large just after an accepted call and half a call too small just before one.
+local function accepted_per_minute(key)
+  local latest, short, short_since, long, long_since = accepted_until(key)
+  local half = redis.call('HGET', key, 'open_end') == '1' and 0.5 or -0.5
+  local function rate(sum, since, constant)
+    local span = latest - since
+    if span > 1000 then sum = sum + half end
+    return 60000 * sum / (constant * (1 - math.exp(-math.max(span, 1000) / constant)))
+  end
+  if latest and short >= 3 then return rate(short, short_since, SHORT) end
+  if latest and long >= 1.5 then return rate(long, long_since, LONG) end
+end
+"""
+
+LIFETIME = """
+-- What is written lives for a minute after the last moment that it speaks of.
+local function keep(key, last)
+  local ms = math.ceil(math.max(last - now, 0) + 60000)
+  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
+end
+"""
+
+SLOW_START = """
+-- Slow start: while no limit is known, and after failures, so many calls may be in flight: `window`, at first two. It
+-- grows by two with each call that was not refused, and fourfold in a second, because a refusal comes at once and an
+-- answer may take long; but only while a quarter of it is in use. From WIDE on it holds nobody up. Calls that were in
+-- flight when it began (`stuck`) are left out.
+local FIRST, WIDE, SOON = 2, 250, 100
+-- Returns the window, how much of it is in use, and `stuck`; nothing when it is open.
+local function window_of(rate, flight)
+  local known = redis.call('HMGET', rate, 'window', 'window_at', 'stuck')
+  local window, at = tonumber(known[1]) or FIRST, tonumber(known[2]) or now
+  if window >= WIDE then return end
+  local flying = in_flight(flight)
+  local stuck = math.min(tonumber(known[3]) or 0, flying)
+  local used = flying - stuck
+  if used * 4 >= window then window = window * 4 ^ (math.max(math.min(now - at, 1000), 0) / 1000) end
+  return window, used, stuck
+end
+local function has_window(rate, some) return not some or redis.call('HEXISTS', rate, 'window') == 1 end
+local function set_window(rate, window, stuck)
+  redis.call('HSET', rate, 'window', window, 'window_at', now, 'stuck', stuck)
+  keep(rate, now)
+end
+"""
+
+COOLDOWNS = """
+-- A cooldown without a hint that ended after several in a row lets one probe through each second.
+local function cooled(key)
+  local cool = redis.call('HMGET', key, 'until', 'streak', 'hinted', 'probe')
+  local free, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
+  local probing = streak >= 2 and cool[3] == '0'
+  if probing then free = math.max(free, (tonumber(cool[4]) or 0) + 1000) end
+  return free, streak, probing
+end
+"""
