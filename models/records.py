@@ -34,7 +34,14 @@ class NewBatch:
     request_hash: str | None = None  # of the whole create request
     weight: float = 1.0  # its share when batches of one tenant and priority take turns
     budget_usd: float | None = None
-    estimated_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a batch is expected to cost. `usd` None: no price is known; `unpriced_lines` are those without one."""
+
+    usd: float | None = None
+    unpriced_lines: int = 0
 
 
 @dataclass(slots=True)
@@ -209,6 +216,12 @@ class BatchView:
     budget_usd: float | None = None  # with what was granted beyond it
     estimated_usd: float | None = None  # what it was expected to cost when it was accepted
     waiting: Waiting | None = None  # None: it moves, it is held or has ended, or nobody plans
+    unpriced_lines: int = 0  # those that the estimate leaves out
+
+    @property
+    def estimate(self) -> Estimate:
+        """What it was expected to cost when it was accepted."""
+        return Estimate(self.estimated_usd, self.unpriced_lines)
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ class Batch(SQLModel, table=True):
     weight: float = 1.0  # its share when batches of one tenant and priority take turns
     budget_usd: float | None = None  # it is paused before it would cost more
     estimated_usd: float | None = None  # what it was expected to cost when it was accepted
+    unpriced_lines: int = 0  # those that the estimate leaves out, because no price of their model was known
     canary_passed: bool = False  # one of its jobs succeeded, or its owner resumed it: no canary looks at it any more
     waiting: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what the planner says it waits for
     waiting_at: float = 0.0  # when the planner said so

@@ -13,6 +13,9 @@ IMAGE_TOKENS = 1_000
 FILE_TOKENS = 2_000
 """Data URLs say nothing about tokens, so images and files count as typical ones do."""
 
+TYPICAL_OUTPUT_TOKENS = 500
+"""Expected of a chat completion, unless its request allows fewer; what a limit reserves and a forecast reckons with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -56,6 +59,11 @@ def most_output_tokens(body: Mapping[str, Any]) -> int:
         return 0
     answers = body.get("n")
     return most * (answers if isinstance(answers, int) else 1)
+
+
+def expected_output_tokens(most: int) -> int:
+    """Output tokens of a chat completion that may have at most so many; 0: it does not say."""
+    return min(most, TYPICAL_OUTPUT_TOKENS) if most > 0 else TYPICAL_OUTPUT_TOKENS
 
 
 def estimate_embeddings_tokens(body: Mapping[str, Any]) -> int:

@@ -58,9 +58,9 @@ def retry(given: cli.BatchId, config: cli.Config = None, data: cli.Data = None, 
     Nothing that was answered, or that another retry has taken up, is paid for again.
     """
 
-    async def work(_: Settings, store: Store) -> None:
+    async def work(settings: Settings, store: Store) -> None:
         batch_id = await batch_named(store, given)
-        again = await retry_failed(store, batch_id)
+        again = await retry_failed(store, settings, batch_id)
         if again is None:
             raise cli.Refused(f"{batch_id} has no job that ended without an answer and could get one")
         if lack := await lack_of_workers(store):

@@ -10,6 +10,7 @@ from typing import Any
 
 from models.chain import Endpoint
 from models.endpoints import ENDPOINTS
+from models.forecast import Forecast
 from models.records import NewJob
 from models.routing import RouteOptions
 from models.settings import Settings
@@ -87,6 +88,7 @@ class BatchReader:
         self._written_lines = written_lines
         self.errors: list[LineError] = []
         self.total = 0
+        self.forecast = Forecast(settings)
 
     @property
     def full(self) -> bool:
@@ -113,6 +115,7 @@ class BatchReader:
                 self.errors.append(_line_error(made))
                 continue
             self.total += 1
+            self.forecast.add(made)
             if made.line > self._written_lines:
                 jobs.append(made)
         return [] if self.errors else jobs

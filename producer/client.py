@@ -27,6 +27,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from models import tickets
+from models.forecast import Forecast
 from models.ids import new_id
 from models.job_objects import attempt_as_shown
 from models.records import BatchView, NewBatch, NewJob
@@ -146,13 +147,14 @@ class Client:
         reader = self._reader(RouteOptions(model, chain, tuple(fallbacks)), priority, batch.expires_at)
         await self.store.create_batch(batch)
         try:
-            total, endpoint = 0, None
+            forecast, total, endpoint = Forecast(self._settings), 0, None
             async for jobs in _slices(requests, reader):
                 await self.store.add_jobs(batch.id, jobs)
                 total, endpoint = total + len(jobs), jobs[0].chain.endpoint
+                forecast.add_all(jobs)
             if not total:
                 raise RequestError("there are no requests in this batch")
-            await self.store.open_batch(batch.id, total, endpoint)
+            await self.store.open_batch(batch.id, total, endpoint, forecast.estimate)
         except BaseException:
             await self._discard(batch.id)
             raise

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from models.failure import FailureClass
+from models.forecast import Forecast
 from models.ids import new_id
 from models.records import BatchView, NewBatch, NewJob
 from models.settings import Settings
@@ -64,7 +65,7 @@ async def begin(
         known = []
     for batch_id, other in known:
         if other == identity:
-            run = await _resume(store, batch_id)
+            run = await _resume(store, settings, batch_id)
             if run is not None:
                 return run
         elif (await store.batch_view(batch_id)) is not None:
@@ -88,11 +89,12 @@ async def accept(
     batch.expires_at = batch.expires_at or await store.now() + settings.deadline_s
     await store.create_batch(batch)
     bad: list[BadLine] = []
-    total, endpoint = 0, None
+    forecast, total, endpoint = Forecast(settings), 0, None
     try:
         lines = read_jobs(source, shape, settings, priority=batch.priority, expires_at=batch.expires_at)
         for good in _slices(lines, bad):
             total, endpoint = total + len(good), good[0].chain.endpoint
+            forecast.add_all(good)
             if not bad or skip_bad:
                 await store.add_jobs(batch.id, good)
         if not bad and not total:
@@ -102,7 +104,7 @@ async def accept(
     except BaseException:
         await store.discard_batch(batch.id)
         raise
-    await store.open_batch(batch.id, total, endpoint)
+    await store.open_batch(batch.id, total, endpoint, forecast.estimate)
     return bad
 
 
@@ -115,12 +117,12 @@ def _slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[l
             yield good
 
 
-async def _resume(store: Store, batch_id: str) -> Run | None:
+async def _resume(store: Store, settings: Settings, batch_id: str) -> Run | None:
     """The run as it stands, with a retry of what has no answer and may get one. None: it was never accepted."""
     if not await line_of(store, batch_id):
         await store.discard_batch(batch_id)
         return None
-    await retry_failed(store, batch_id)
+    await retry_failed(store, settings, batch_id)
     run = Run(await line_of(store, batch_id))
     run.resumed = summary(await views_of(store, run.batches)).succeeded
     return run
@@ -132,7 +134,7 @@ async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
     return [view for view in views if view is not None]
 
 
-async def retry_failed(store: Store, batch_id: str) -> str | None:
+async def retry_failed(store: Store, settings: Settings, batch_id: str) -> str | None:
     """Submit what ended without an answer again, as a new batch that points at the newest one of this batch's line.
 
     That is what failed and may succeed, what expired and what was cancelled; a line counts as its newest retry says,
@@ -153,7 +155,7 @@ async def retry_failed(store: Store, batch_id: str) -> str | None:
         endpoint=newest.endpoint,
         metadata=newest.metadata,
     )
-    total = 0
+    forecast, total = Forecast(settings), 0
     try:
         async for jobs in _in_slices(_unanswered(store, line)):
             if not total:
@@ -162,12 +164,13 @@ async def retry_failed(store: Store, batch_id: str) -> str | None:
                 job.id, job.expires_at = new_id("job"), retry.expires_at
             await store.add_jobs(retry.id, jobs)
             total += len(jobs)
+            forecast.add_all(jobs)
     except BaseException:
         await store.discard_batch(retry.id)
         raise
     if not total:
         return None
-    await store.open_batch(retry.id, total)
+    await store.open_batch(retry.id, total, estimate=forecast.estimate)
     return retry.id
 
 

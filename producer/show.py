@@ -14,6 +14,7 @@ from rich.table import Table
 from models.job_objects import attempt_as_shown
 from models.records import BatchView
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
+from producer.estimates import dollars
 from producer.output import error_text, output_line, row_of_job
 from producer.progress import duration, split_table
 from producer.runs import summary
@@ -51,6 +52,8 @@ def batch_document(view: BatchView, retries: Sequence[str] = (), why: str | None
         "per_s": round(view.recent_per_s, 3),
         "eta_s": eta_s(view),
         "cost_usd": view.cost_usd,
+        "estimated_cost_usd": view.estimated_usd,
+        "unpriced_lines": view.unpriced_lines,
         "fallbacks": view.fallbacks,
         "by_deployment": view.by_deployment,
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
@@ -80,7 +83,7 @@ def print_batch(
     out.print(f"[bold]{view.id}[/bold]  {_state(view)}  {escape(view.source)} ({view.priority.queue}{of})")
     said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     out.print(f"{view.total:,} jobs: {said or 'none'}")
-    facts = [f"${view.cost_usd:,.4f}", f"{view.fallbacks:,} through a fallback"]
+    facts = [_cost(view), f"{view.fallbacks:,} through a fallback"]
     if view.state in OPEN_BATCH_STATES:
         left = eta_s(view)
         facts.insert(0, f"{view.recent_per_s:.1f}/s" + (f", about {duration(left)} left" if left else ""))
@@ -96,6 +99,15 @@ def print_batch(
         out.print(f"tried again in {', '.join(retries)}")
     if view.by_deployment:
         out.print(split_table([view], latency))
+
+
+def _cost(view: BatchView) -> str:
+    """Spent, of what was expected."""
+    spent = f"${view.cost_usd:,.4f}"
+    if view.estimated_usd is None:
+        return spent
+    unpriced = f" without {view.unpriced_lines:,} lines of unknown price" if view.unpriced_lines else ""
+    return f"{spent} of about {dollars(view.estimated_usd)} expected{unpriced}"
 
 
 def _state(view: BatchView) -> str:

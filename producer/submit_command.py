@@ -14,6 +14,7 @@ from models.settings import Settings
 from models.state import Priority
 from producer import cli, show
 from producer.client import Request, open_client
+from producer.estimates import counted, expected_cost
 from producer.exits import ALL_SUCCEEDED
 from producer.intake import BadLine, InputError, Shape
 from producer.ledger import open_ledger
@@ -104,6 +105,9 @@ async def _submit_file(
             skipped = await accept(store, settings, path, shape, new, skip_bad=skip_bad)
             for bad in skipped:
                 cli.say(f"skipped line {bad.line}: {bad.reason}")
+            view = await store.batch_view(new.id)
+            if view is not None:
+                cli.say(f"{counted(view.total, 'line')}, {expected_cost(view.estimate, view.total)}")
             if lack := await lack_of_workers(store):
                 cli.say(lack)
     return skipped

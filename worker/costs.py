@@ -9,13 +9,10 @@ from models.catalog import UnknownProvider, resolve_provider
 from models.chain import EMBEDDINGS, Chain, Step
 from models.pricing import Pricing
 from models.settings import Settings
-from models.tokens import Usage
+from models.tokens import Usage, expected_output_tokens
 from models.tokens import most_output_tokens as tokens_of_answer
 
 log = logging.getLogger(__name__)
-
-TYPICAL_OUTPUT_TOKENS = 500
-"""Expected of an answer, unless the request allows fewer."""
 
 
 class Costs:
@@ -28,7 +25,7 @@ class Costs:
     def of_job(self, chain: Chain, step: Step, tokens: int, most_output_tokens: int) -> float:
         """US dollars for one call of a job at a step of its chain; 0 where no price is known, which is said once."""
         most = tokens_of_answer(step.params) or most_output_tokens
-        output = 0 if chain.endpoint == EMBEDDINGS else min(most or TYPICAL_OUTPUT_TOKENS, TYPICAL_OUTPUT_TOKENS)
+        output = 0 if chain.endpoint == EMBEDDINGS else expected_output_tokens(most)
         usage = Usage(input_tokens=tokens, output_tokens=output)
         usd = self._pricing.cost_usd(step.provider, self._preset(step.provider), step.model, usage)
         if usd is None:

@@ -17,7 +17,7 @@ from models.chain import Step
 from models.records import SINGLE, Head, Lane, Waiting
 from models.store import Store
 from models.tickets import stage, staged_ids
-from worker.costs import TYPICAL_OUTPUT_TOKENS
+from models.tokens import TYPICAL_OUTPUT_TOKENS
 from worker.fleet import Fleet
 from worker.limits import Candidate, Hold, Limiter, Outlook
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan

@@ -21,10 +21,11 @@ from models.ids import new_id
 from models.pricing import Pricing
 from models.records import SINGLE, AttemptRecord, Settled, StartedJob
 from models.state import JobState
+from models.tokens import TYPICAL_OUTPUT_TOKENS
 from worker import decide, outcome
 from worker.acceptance import unacceptable
 from worker.budgets import Budgets, Short
-from worker.costs import TYPICAL_OUTPUT_TOKENS, Costs
+from worker.costs import Costs
 from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
 from worker.failures import LimitSignals, classify, classify_exception, read_limits
 from worker.fleet import Fleet, Target

@@ -13,11 +13,11 @@ from sqlalchemy import Row, and_, bindparam, delete, exists, func, literal_colum
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.records import NewBatch, NewJob
+from models.records import Estimate, NewBatch, NewJob
 from models.state import BatchState, Priority
 from models.store.announcing import ENDED_BATCH, announce_batches
 from models.store.errors import StoreConflict
-from models.store.intake import INSERT_BATCH, Intake, batch_row
+from models.store.intake import INSERT_BATCH, Intake, batch_row, estimated
 from models.store.pruning import Pruning
 from models.store.sql import NOW, QUEUED, batch, file, idempotency, job, lane
 
@@ -87,7 +87,13 @@ WRITTEN_LINES = select(func.coalesce(func.max(job.c.line), 0)).where(job.c.batch
 OPEN_FILLED = (
     update(batch)
     .where(_mine)
-    .values(state=str(BatchState.IN_PROGRESS), total=bindparam("rows"), started_at=NOW)
+    .values(
+        state=str(BatchState.IN_PROGRESS),
+        total=bindparam("rows"),
+        started_at=NOW,
+        estimated_usd=bindparam("estimated_usd"),
+        unpriced_lines=bindparam("unpriced_lines"),
+    )
     .returning(batch.c.id)
 )
 """Its filler accepts a whole batch: from now on its rows may start."""
@@ -214,10 +220,11 @@ class Filling(Intake, Pruning):
         async with self._db.write() as connection:
             await connection.execute(RELEASE_FILLING, {"filler": filler})
 
-    async def open_filled(self, batch_id: str, filler: str, total: int) -> bool:
-        """Accept all rows of a batch. False: it was cancelled or is another filler's."""
+    async def open_filled(self, batch_id: str, filler: str, total: int, estimate: Estimate | None = None) -> bool:
+        """Accept all rows of a batch, with what they are expected to cost. False: it was cancelled or is another
+        filler's."""
         async with self._db.write() as connection:
-            asked = {"batch_id": batch_id, "filler": filler, "rows": total}
+            asked = {"batch_id": batch_id, "filler": filler, "rows": total, **estimated(estimate)}
             return (await connection.execute(OPEN_FILLED, asked)).first() is not None
 
     async def fail_filling(self, batch_id: str, filler: str, errors: Sequence[dict[str, Any]]) -> bool:

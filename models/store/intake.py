@@ -8,7 +8,7 @@ from sqlalchemy import Text, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.chain import Endpoint
-from models.records import SINGLE, NewBatch, NewJob
+from models.records import SINGLE, Estimate, NewBatch, NewJob
 from models.state import BatchState, JobState
 from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
@@ -51,6 +51,8 @@ OPEN_BATCH = (
         total=bindparam("rows"),
         endpoint=func.coalesce(bindparam("of_lines", type_=Text), batch.c.endpoint),
         started_at=NOW,
+        estimated_usd=bindparam("estimated_usd"),
+        unpriced_lines=bindparam("unpriced_lines"),
     )
     .returning(batch.c.id)
 )
@@ -98,14 +100,16 @@ class Intake(Ledger):
         async with self._db.write() as connection:
             await self._insert(connection, SINGLE, jobs, 0.0)
 
-    async def open_batch(self, batch_id: str, total: int, endpoint: Endpoint | None = None) -> None:
-        """Accept the batch. `endpoint` when it was not known before its lines.
+    async def open_batch(
+        self, batch_id: str, total: int, endpoint: Endpoint | None = None, estimate: Estimate | None = None
+    ) -> None:
+        """Accept the batch. `endpoint` when it was not known before its lines; `estimate` of what it will cost.
 
         Raises StoreConflict when it was cancelled or discarded meanwhile, or opened before.
         """
         async with self._db.write() as connection:
             words = {"batch_id": batch_id, "rows": total, "of_lines": endpoint}
-            done = await connection.execute(OPEN_BATCH, words)
+            done = await connection.execute(OPEN_BATCH, {**words, **estimated(estimate)})
             if done.first() is None:
                 raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
 
@@ -147,6 +151,11 @@ class Intake(Ledger):
         await INSERT_INPUTS.run(connection, inputs)
 
 
+def estimated(estimate: Estimate | None) -> dict[str, Any]:
+    estimate = estimate or Estimate()
+    return {"estimated_usd": estimate.usd, "unpriced_lines": estimate.unpriced_lines}
+
+
 def batch_row(new: NewBatch) -> dict[str, Any]:
     return {
         "id": new.id,
@@ -166,7 +175,7 @@ def batch_row(new: NewBatch) -> dict[str, Any]:
         "request_hash": new.request_hash,
         "weight": new.weight,
         "budget_usd": new.budget_usd,
-        "estimated_usd": new.estimated_usd,
+        "unpriced_lines": 0,
         "canary_passed": False,
         "waiting_at": 0.0,
     }

@@ -208,6 +208,7 @@ def _batch_view(
         budget_usd=None if row.budget_usd is None else row.budget_usd + row.granted_usd,
         estimated_usd=row.estimated_usd,
         waiting=_waiting(row),
+        unpriced_lines=row.unpriced_lines,
     )
 
 

@@ -71,6 +71,11 @@ class Ours(Documented):
     """What OpenAI's object has no word for."""
 
     cost_usd: float
+    """So far."""
+    estimated_cost_usd: float | None
+    """What it was expected to cost when its lines were read; None when no price is known."""
+    unpriced_lines: int
+    """Lines that the estimate leaves out, because no price of their model was known."""
     by_provider: list[DeploymentShare]
     rate: float
     """Lines per second, over the last minute."""
@@ -205,6 +210,8 @@ def _model(view: BatchView) -> str | None:
 def _ours(view: BatchView) -> dict[str, Any]:
     return {
         "cost_usd": round(view.cost_usd, 8),
+        "estimated_cost_usd": None if view.estimated_usd is None else round(view.estimated_usd, 8),
+        "unpriced_lines": view.unpriced_lines,
         "by_provider": [_deployment(each) for each in view.by_deployment],
         "rate": round(view.recent_per_s, 3),
         "eta": eta_s(view),

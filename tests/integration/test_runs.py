@@ -188,7 +188,7 @@ async def test_a_retry_that_was_broken_off_counts_for_nothing(sqlite: Store, sou
     broken = NewBatch(new_id("batch"), retry_of=run.batches[0], expires_at=await sqlite.now() + 60)
     await sqlite.create_batch(broken)
     await sqlite.add_jobs(broken.id, [job async for job in _renamed(sqlite, run.batches[0])])
-    retry = await retry_failed(sqlite, run.batches[0])
+    retry = await retry_failed(sqlite, SETTINGS, run.batches[0])
     assert retry is not None
     assert await line_of(sqlite, run.batches[0]) == [run.batches[0], retry]
 
@@ -205,6 +205,6 @@ async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store
     jobs = await sqlite.start(worker, await ids_of(sqlite, run.batches[0]))
     await sqlite.settle(worker, [succeeded(job) for job in jobs])
     await sqlite.close_batches()
-    assert await retry_failed(sqlite, run.batches[0]) is None
-    assert await retry_failed(sqlite, "batch_unknown") is None
+    assert await retry_failed(sqlite, SETTINGS, run.batches[0]) is None
+    assert await retry_failed(sqlite, SETTINGS, "batch_unknown") is None
     assert len(await outputs_of(sqlite, run.batches[0])) == 5

@@ -29,6 +29,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("weight", sa.Float(), nullable=False, server_default="1"))
         batch_op.add_column(sa.Column("budget_usd", sa.Float(), nullable=True))
         batch_op.add_column(sa.Column("estimated_usd", sa.Float(), nullable=True))
+        batch_op.add_column(sa.Column("unpriced_lines", sa.Integer(), nullable=False, server_default="0"))
         batch_op.add_column(sa.Column("canary_passed", sa.Boolean(), nullable=False, server_default=sa.false()))
         batch_op.add_column(sa.Column("waiting", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("waiting_at", sa.Float(), nullable=False, server_default="0"))
