@@ -26,10 +26,19 @@ class Preset:
     needs_key: bool = True
     families: tuple[str, ...] = ()
     note: str = ""
+    max_tokens_count: Literal["held", "kept"] | None = None
+    """Whether a request's `max_tokens` counts against tokens per minute when it comes in: what the answer did not need
+    is given back at its end, or not. None: only what is used counts, or nobody says."""
 
 
-def _openai(base_url: str | None, env: str | None, *families: str, note: str = "") -> Preset:
-    return Preset("openai", base_url, env, families=families, note=note)
+def _openai(
+    base_url: str | None,
+    env: str | None,
+    *families: str,
+    note: str = "",
+    max_tokens_count: Literal["held", "kept"] | None = None,
+) -> Preset:
+    return Preset("openai", base_url, env, families=families, note=note, max_tokens_count=max_tokens_count)
 
 
 def _local(base_url: str, note: str) -> Preset:
@@ -50,7 +59,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             note="Gemini API, not Vertex AI",
         ),
         "openrouter": _openai("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-        "groq": _openai("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+        "groq": _openai("https://api.groq.com/openai/v1", "GROQ_API_KEY", max_tokens_count="held"),
         "mistral": _openai(
             "https://api.mistral.ai/v1",
             "MISTRAL_API_KEY",
@@ -62,18 +71,20 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "fireworks": _openai(
             "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "accounts/fireworks/models/"
         ),
-        "cerebras": _openai("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
+        "cerebras": _openai("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", max_tokens_count="held"),
         "perplexity": _openai("https://api.perplexity.ai", "PERPLEXITY_API_KEY", "sonar"),
         "bedrock": Preset(
             "bedrock",
             "https://bedrock-runtime.{region}.amazonaws.com",
             "AWS_BEARER_TOKEN_BEDROCK",
             note=f"Converse API with a Bedrock API key; options.region, else AWS_REGION, else {DEFAULT_REGION}",
+            max_tokens_count="held",
         ),
         "azure": _openai(
             None,
             "AZURE_OPENAI_API_KEY",
             note='base_url = "https://NAME.openai.azure.com/openai/v1"; the model is the name of your deployment',
+            max_tokens_count="kept",
         ),
         "ollama": _local("http://127.0.0.1:11434/v1", "on this machine"),
         "vllm": _local("http://127.0.0.1:8000/v1", "on this machine"),

@@ -164,7 +164,8 @@ class Limiter:
         return bool(await self._ask(scripts.STILL_HOLDS, _keys(grant.candidate.deployment)[2:], []))
 
     async def release(self, grant: Grant, tokens_used: int | None, *, refused: bool = False) -> None:
-        """The call has ended. `tokens_used` corrects the reservation (None keeps it); `refused`: by a rate limit."""
+        """The call has ended. `tokens_used` corrects the reservation (None keeps it, unless a rate limit `refused`)."""
+        tokens_used = 0 if refused and tokens_used is None else tokens_used
         more_tokens = tokens_used - grant.tokens if tokens_used is not None else 0
         await self._end(grant, "refused" if refused else "answered", more_tokens)
 

@@ -17,7 +17,7 @@ from models.chain import Step
 from models.records import SINGLE, Head, Lane, Waiting
 from models.store import Store
 from models.tickets import stage, staged_ids
-from models.tokens import TYPICAL_OUTPUT_TOKENS
+from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.limits import Candidate, Hold, Limiter, Outlook
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
@@ -44,12 +44,14 @@ class Planner:
         fleet: Fleet,
         limiter: Limiter,
         monotonic: Callable[[], float] = time.monotonic,
+        estimates: Estimates | None = None,
     ) -> None:
         self._redis = redis
         self._store = store
         self._fleet = fleet
         self._limiter = limiter
         self._monotonic = monotonic
+        self._estimates = estimates or Estimates()
         self._tickets: dict[str, _Ticket] = {}
         self._taken_per_s = 0.0
         self._left = 0
@@ -129,7 +131,7 @@ class Planner:
         steps = {str(step): step for view in views for step in view.chain.steps}
         candidates = {name: self._fleet.usable(step) for name, step in steps.items()}
         flat = [candidate for each in candidates.values() for candidate in each]
-        tokens = _typical_tokens(views)
+        tokens = self._typical_tokens(views)
         seen = iter(await self._limiter.outlook(flat, AHEAD_S, tokens) if flat else [])
         outlook = {
             name: _over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True)))
@@ -141,6 +143,17 @@ class Planner:
             if step in outlook:
                 outlook[step] = replace(outlook[step], starts=max(outlook[step].starts - count, 0))
         return outlook
+
+    def _typical_tokens(self, views: Sequence[LaneHeads]) -> int:
+        """What a call of these jobs reserves on average, at the leads of their chains."""
+        costs = [
+            self._estimates.input_tokens(model, head.tokens) + output
+            for view in views
+            for model in [(view.chain.steps[0].provider, view.chain.steps[0].model)]
+            for output in [self._estimates.output_tokens(model, view.lane.batch_id)]
+            for head in view.heads
+        ]
+        return sum(costs) // max(len(costs), 1)
 
     def _without_credentials(self, step: Step) -> StepOutlook:
         mendable = self._fleet.why_none(step).mendable
@@ -161,12 +174,6 @@ class _Ticket:
 
     lane: Lane
     seen_at: float
-
-
-def _typical_tokens(views: Sequence[LaneHeads]) -> int:
-    """What a call of these jobs reserves on average."""
-    heads = [head.tokens for view in views for head in view.heads]
-    return TYPICAL_OUTPUT_TOKENS + sum(heads) // max(len(heads), 1)
 
 
 def _over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlook:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, TypeVar
 
@@ -21,12 +21,13 @@ from models.ids import new_id
 from models.pricing import Pricing
 from models.records import SINGLE, AttemptRecord, Settled, StartedJob
 from models.state import JobState
-from models.tokens import TYPICAL_OUTPUT_TOKENS
+from models.tokens import most_output_tokens
 from worker import decide, outcome
 from worker.acceptance import unacceptable
 from worker.budgets import Budgets, Short
 from worker.costs import Costs
 from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
+from worker.estimates import Estimates, keeps_max_tokens
 from worker.failures import LimitSignals, classify, classify_exception, read_limits
 from worker.fleet import Fleet, Target
 from worker.limits import Deployment, Grant, Limiter, LimitsUnavailable, Refusal
@@ -60,6 +61,7 @@ class Tools:
     budgets: Budgets
     clock: Callable[[], float]
     rng: Random
+    estimates: Estimates = field(default_factory=Estimates)
 
 
 class JobRun:
@@ -246,7 +248,11 @@ class JobRun:
     async def _tell_of_answer(self, target: Target, grant: Grant, number: int, usage: Usage) -> None:
         self.tools.fleet.answered(grant.candidate.deployment, target, number)
         await self._tell_of_limits(grant)
-        await _if_redis_listens(self.tools.limiter.release(grant, _tokens_used(usage)))
+        if usage != NOTHING_USED:
+            model = (grant.candidate.deployment.provider, grant.candidate.deployment.model)
+            self.tools.estimates.learn(model, self._batch, self.job.tokens, usage)
+        used = None if keeps_max_tokens(target.dialect) else _tokens_used(usage)
+        await _if_redis_listens(self.tools.limiter.release(grant, used))
         await _if_redis_listens(self.tools.limiter.answered(grant))
 
     async def _tell_of_limits(self, grant: Grant) -> None:
@@ -306,11 +312,16 @@ class JobRun:
         self.progress = replace(self.progress, attempts=(*self.progress.attempts, outcome.brief(attempt)))
 
     def _tokens_to_reserve(self, call: Call) -> int:
+        estimates, model = self.tools.estimates, (self.step.provider, self.step.model)
         if call.endpoint == EMBEDDINGS:
-            return self.job.tokens
-        wanted = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
-        most = wanted if isinstance(wanted, int) else TYPICAL_OUTPUT_TOKENS
-        return self.job.tokens + min(most, TYPICAL_OUTPUT_TOKENS)
+            return estimates.input_tokens(model, self.job.tokens)
+        most = most_output_tokens(call.body)
+        return estimates.tokens_to_reserve(model, call.dialect, self._batch, self.job.tokens, most)
+
+    @property
+    def _batch(self) -> str | None:
+        """The batch whose answers are likely to be alike; single jobs have nothing in common."""
+        return None if self.job.batch_id == SINGLE else self.job.batch_id
 
     def _follow(self, decided: tuple[Verdict, Progress]) -> Verdict:
         verdict, self.progress = decided

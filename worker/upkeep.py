@@ -60,7 +60,7 @@ class Upkeep:
         self._lease_s = box.settings.worker.lease_s
         self._bridge = bridge
         self._claims = claims
-        self.planner = Planner(box.redis, box.store, box.tools.fleet, box.tools.limiter)
+        self.planner = Planner(box.redis, box.store, box.tools.fleet, box.tools.limiter, estimates=box.tools.estimates)
         self._ledger_seen_since = time.monotonic()
 
     def loops(self) -> list[Loop]:
