@@ -7,7 +7,9 @@ from typing import Any, Final
 import orjson
 
 from models.chain import Chain
+from models.records import Waiting
 from models.state import TERMINAL_STATES, JobState, Priority
+from models.wait_words import waiting_object, waiting_until
 from models.wire import ERROR_TYPES
 
 SCHEDULED: Final = "scheduled"
@@ -38,6 +40,13 @@ def state_of(view: View) -> str:
     """The state, with "scheduled" for what waits for its time."""
     waits = view["state"] == JobState.QUEUED and view["not_before"] > view["now"]
     return SCHEDULED if waits else str(view["state"])
+
+
+def waiting_of(view: View, now: float) -> Waiting | None:
+    """What a job that was put back waits for; `until` None: its time has come, and it waits for its turn."""
+    if view["state"] != JobState.QUEUED or not view["wait_reason"]:
+        return None
+    return waiting_until(view["wait_reason"], view["not_before"] if view["not_before"] > now else None)
 
 
 def retry_after_s(view: View) -> int:
@@ -72,6 +81,7 @@ def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
         "cancel_requested": view["cancel_requested"],
         "wait_reason": view["wait_reason"] if open_job else None,
         "wait_until": math.ceil(view["not_before"]) if scheduled else None,
+        "waiting": waiting_object(waiting_of(view, view["now"])),
         "provider": view["provider"],
         "model": view["model"],
         "cost_usd": view["spent_usd"],

@@ -3,12 +3,13 @@
 import asyncio
 import sys
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from models.failure import FailureClass
-from models.records import BatchView
+from models.records import BatchView, Waiting
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
 from models.store import Store
@@ -19,7 +20,7 @@ from producer.ledger import NEWEST, UnknownId, batch_named
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
 from producer.progress import Display, split_table
 from producer.runs import line_of, summary, views_of
-from producer.waiting import blocked_by, lack_of_workers
+from producer.waiting import blocked_by, explained, lack_of_workers, queue_of, waiting_of, waiting_of_job
 
 app = typer.Typer()
 
@@ -50,8 +51,7 @@ def status(
             return
         job = await job_named(store, given)
         if job is not None:
-            now = await store.now()
-            show.print_json(show.job_document(job, now)) if as_json else show.print_job(job, now)
+            await _print_job(settings, store, job, as_json)
             return
         await print_batch(settings, store, await batch_named(store, given), as_json)
 
@@ -80,19 +80,31 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
     if view is None:
         raise UnknownId(batch_id, "batch")
     retries = (await line_of(store, batch_id))[1:]
-    why = await _why(settings, store, [view])
+    why, waiting = await _why(settings, store, [view])
     if as_json:
-        show.print_json(show.batch_document(view, retries, why))
+        show.print_json(show.batch_document(view, retries, why, waiting))
     else:
-        show.print_batch(view, retries, why, await store.latency_percentiles(batch_id))
+        said = why or explained(waiting, await store.now())
+        show.print_batch(view, retries, said, await store.latency_percentiles(batch_id))
 
 
-async def _why(settings: Settings, store: Store, views: list[BatchView]) -> str | None:
-    """What a person must do before any of these batches moves."""
+async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:
+    now = await store.now()
+    waiting = await waiting_of_job(settings, store, job, now)
+    if as_json:
+        show.print_json(show.job_document(job, now, waiting))
+    else:
+        show.print_job(job, explained(waiting, now), now)
+
+
+async def _why(settings: Settings, store: Store, views: list[BatchView]) -> tuple[str | None, Waiting | None]:
+    """What a person must do before any of these batches moves, and what the first that waits does wait for."""
     open_ones = [view.id for view in views if view.state in OPEN_BATCH_STATES and not view.paused]
     if not open_ones:
-        return None
-    return await lack_of_workers(store) or await blocked_by(store, settings, open_ones)
+        return None, None
+    async with queue_of(settings) as queue:
+        waiting = next((each for each in await waiting_of(store, queue, views) if each), None)
+    return await lack_of_workers(store) or await blocked_by(store, settings, open_ones), waiting
 
 
 @app.command()
@@ -119,18 +131,29 @@ def watch(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, as
 
 
 async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list[BatchView]:
-    display, told = Display(cli.console()), ""
+    display = Display(cli.console())
+    told: object = None
     with display.shown():
         while True:
             views = await views_of(store, line)
             display.update(summary(views), views, str(views[-1].state))
             if not summary(views).open:
                 return views
-            why = next((view.paused for view in views if view.paused), None) or await _why(settings, store, views)
-            if why and why != told:
-                told = why
-                display.say(f"it waits: {why}")
+            what, why = await _why_now(settings, store, views)
+            if why and what != told:
+                told = what
+                display.say(why)
             await asyncio.sleep(WATCH_S)
+
+
+async def _why_now(settings: Settings, store: Store, views: list[BatchView]) -> tuple[object, str | None]:
+    """What is waited for, and the sentence that says so: the time that is left in it changes all the time."""
+    if paused := next((view.paused for view in views if view.paused), None):
+        return paused, f"it is held: {paused}"
+    why, waiting = await _why(settings, store, views)
+    if why or waiting is None:
+        return why, why and f"it waits: {why}"
+    return replace(waiting, until=None), explained(waiting, await store.now())
 
 
 async def print_answer(client: Client, job_id: str, as_json: bool) -> int:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from models.records import BatchView, DeploymentTally
+from producer.durations import duration
 from producer.runs import Summary
 
 PACE_OVER_S = 10.0
@@ -130,16 +131,6 @@ def _seconds(ms: float | None) -> str:
 def _failed_calls(row: DeploymentTally) -> str:
     counts = sorted(row.failures.items(), key=lambda item: -item[1])
     return f"{row.provider} " + ", ".join(f"{count:,} {name}" for name, count in counts)
-
-
-def duration(seconds: float) -> str:
-    """90 → 1m30s."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
 def _mix(views: Sequence[BatchView]) -> str:

@@ -12,11 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.job_objects import attempt_as_shown
-from models.records import BatchView
+from models.records import BatchView, Waiting
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
+from models.wait_words import waiting_object
+from producer.durations import ago, duration
 from producer.estimates import dollars
 from producer.output import error_text, output_line, row_of_job
-from producer.progress import duration, split_table
+from producer.progress import split_table
 from producer.runs import summary
 
 PIPED_WIDTH = 200
@@ -39,8 +41,10 @@ def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None
         sys.stdout.write(f"{id_}\n")
 
 
-def batch_document(view: BatchView, retries: Sequence[str] = (), why: str | None = None) -> dict[str, Any]:
-    """`why`: the reason, beyond those that the batch itself knows, for which nothing moves."""
+def batch_document(
+    view: BatchView, retries: Sequence[str] = (), why: str | None = None, waiting: Waiting | None = None
+) -> dict[str, Any]:
+    """`why`: what a person must do before it goes on; `waiting`: what it waits for."""
     return {
         "id": view.id,
         "object": "batch",
@@ -56,6 +60,7 @@ def batch_document(view: BatchView, retries: Sequence[str] = (), why: str | None
         "unpriced_lines": view.unpriced_lines,
         "fallbacks": view.fallbacks,
         "by_deployment": view.by_deployment,
+        "waiting": waiting_object(waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "why": why,
         "paused": view.paused,
@@ -76,7 +81,10 @@ def eta_s(view: BatchView) -> float | None:
 
 
 def print_batch(
-    view: BatchView, retries: Sequence[str], why: str | None, latency: Mapping[tuple[str, str], tuple[float, float]]
+    view: BatchView,
+    retries: Sequence[str],
+    why: str | None,
+    latency: Mapping[tuple[str, str], tuple[float, float]],
 ) -> None:
     out, now, counts = page(), time.time(), view.counts
     of = f", retry of {view.retry_of}" if view.retry_of else ""
@@ -91,10 +99,10 @@ def print_batch(
     elif view.ended_at:
         facts.append(f"took {duration(view.ended_at - view.created_at)}, ended {ago(view.ended_at, now)}")
     out.print("; ".join(facts))
-    for reason, count in view.waits:
-        out.print(f"[yellow]{count:,} wait: {escape(reason)}[/yellow]")
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")
+    for reason, count in view.waits:
+        out.print(f"{count:,} put back: {escape(reason)}")
     if retries:
         out.print(f"tried again in {', '.join(retries)}")
     if view.by_deployment:
@@ -143,7 +151,7 @@ def batches_table(views: Sequence[BatchView]) -> Table:
     return table
 
 
-def job_document(view: Mapping[str, Any], now: float) -> dict[str, Any]:
+def job_document(view: Mapping[str, Any], now: float, waiting: Waiting | None = None) -> dict[str, Any]:
     row = row_of_job(view)
     ended = row.state in TERMINAL_STATES
     line = output_line(row) if ended else None
@@ -154,6 +162,7 @@ def job_document(view: Mapping[str, Any], now: float) -> dict[str, Any]:
         "custom_id": row.custom_id,
         "batch": view["batch_id"] or None,
         "not_before": view["not_before"] or None,
+        "waiting": waiting_object(waiting),
         "wait_reason": view["wait_reason"],
         "created_at": view["created_at"],
         "expires_at": view["expires_at"],
@@ -171,14 +180,14 @@ def job_state(view: Mapping[str, Any], now: float) -> str:
     return "scheduled" if scheduled else str(view["state"])
 
 
-def print_job(view: Mapping[str, Any], now: float) -> None:
+def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
+    """`why`: what it waits for, a sentence."""
     out, row = page(), row_of_job(view)
     batch = f" of {view['batch_id']}" if view["batch_id"] else ""
     name = f"  {escape(row.custom_id)}" if row.custom_id != row.job_id else ""
     out.print(f"[bold]{row.job_id}[/bold]  {job_state(view, now)}{name}{batch}")
-    if view["state"] == JobState.QUEUED and view["wait_reason"]:
-        until = f", {duration(view['not_before'] - now)} more" if view["not_before"] > now else ""
-        out.print(f"[yellow]waits: {escape(view['wait_reason'])}{until}[/yellow]")
+    if why:
+        out.print(f"[yellow]{escape(why)}[/yellow]")
     if row.state in TERMINAL_STATES - {JobState.SUCCEEDED}:
         out.print(f"[red]{escape(error_text(output_line(row)))}[/red]")
     if view["attempts"]:
@@ -204,23 +213,6 @@ def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             escape(row["message"] or ""),
         )
     return table
-
-
-def ago(then: float, now: float) -> str:
-    return f"{duration(max(now - then, 0))} ago"
-
-
-def clock_time(at: float, now: float) -> str:
-    """The time of day, with the date when it is another day's."""
-    then = datetime.fromtimestamp(at)
-    today = then.date() == datetime.fromtimestamp(now).date()
-    return then.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
-
-
-def until(at: float, now: float) -> str:
-    """`14:03:20 (in 25s)`; of less than ten seconds `0.4 s`."""
-    left_s = max(at - now, 0.0)
-    return f"{clock_time(at, now)} (in {f'{left_s:.1f} s' if left_s < 10 else duration(left_s)})"
 
 
 def new_table(*columns: str) -> Table:

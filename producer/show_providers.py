@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.failure import Scope
-from producer.progress import duration
-from producer.show import ago, clock_time, new_table, page, until
+from producer.durations import ago, clock_time, duration, until
+from producer.show import new_table, page
 
 Row = Mapping[str, Any]
 """As `producer.provider_state.provider_documents` gives it."""

@@ -1,17 +1,101 @@
-"""Why a batch does not move: the cases that no waiting heals."""
+"""Why a batch or a job does not move, and until when: nobody works, a person must mend something, or time heals it."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from models import keys
 from models.chain import Chain
+from models.job_objects import waiting_of as waiting_of_put_back
+from models.records import BatchView, Waiting
 from models.setaside import SetAside
 from models.settings import Settings
-from models.state import JobState
+from models.state import BatchState, JobState
 from models.store import Store
+from producer.durations import until as until_words
+from producer.embedded import running_redis
+
+NO_WORKER = Waiting("no worker is running; start one with `understudy worker`", "worker")
+NO_QUEUE = Waiting("Redis cannot be reached, so no new call starts", "queue")
+NO_PLANNER = Waiting("no worker plans just now; look at the workers' log if this lasts", "planner")
+"""A worker that dies while it plans is followed by another within seconds."""
+
+ASK_REDIS_S = 1.0
+"""Who only wants to know why a batch waits is not kept by a Redis that hangs."""
+
+NOBODY = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
+
+PACING = frozenset({"requests", "tokens"})
+"""Holds after which single calls start at their time; after the others everything goes on."""
 
 
 async def lack_of_workers(store: Store) -> str | None:
     """One sentence when nobody is there to do any work."""
-    return None if await store.live_workers() else "no worker is running; start one with `understudy worker`"
+    return None if await store.live_workers() else NO_WORKER.reason
+
+
+async def waiting_of(store: Store, redis: Redis | None, views: Sequence[BatchView]) -> list[Waiting | None]:
+    """What each of the batches waits for; None: it moves, is held, or has ended. Raises StoreError."""
+    still = [_stands_still(view) for view in views]
+    nobody = await nobody_works(store, redis) if any(still) else None
+    return [(nobody or view.waiting) if stands else None for view, stands in zip(views, still, strict=True)]
+
+
+def _stands_still(view: BatchView) -> bool:
+    open_one = view.state is BatchState.IN_PROGRESS and not view.paused
+    return open_one and not view.counts.get(JobState.RUNNING)
+
+
+async def nobody_works(store: Store, redis: Redis | None) -> Waiting | None:
+    """Why nothing at all starts: no worker, no queue (`redis` None: there is none), nobody who plans."""
+    if not await store.live_workers():
+        return NO_WORKER
+    if redis is None:
+        return NO_QUEUE
+    try:
+        async with asyncio.timeout(ASK_REDIS_S):
+            planned = await redis.exists(keys.PLANNER)
+    except (RedisError, OSError, TimeoutError):
+        return NO_QUEUE
+    return None if planned else NO_PLANNER
+
+
+async def waiting_of_job(settings: Settings, store: Store, job: Mapping[str, Any], now: float) -> Waiting | None:
+    """What a job waits for; None: it moves, or has ended, or only its owner's time has not come."""
+    if job["state"] != JobState.QUEUED:
+        return None
+    async with queue_of(settings) as queue:
+        return await nobody_works(store, queue) or waiting_of_put_back(job, now)
+
+
+@asynccontextmanager
+async def queue_of(settings: Settings) -> AsyncIterator[Redis | None]:
+    """The queue that workers of these settings use now; None when it is an embedded one and nothing runs."""
+    url = settings.redis_url or running_redis(settings.data)
+    if url is None:
+        yield None
+        return
+    async with Redis.from_url(url, socket_connect_timeout=ASK_REDIS_S, socket_timeout=ASK_REDIS_S) as queue:
+        yield queue
+
+
+def explained(waiting: Waiting | None, now: float) -> str | None:
+    """For people: `waits for lead/large (account lead:main): cooling after a refusal until 14:03:20 (in 25s)`."""
+    if waiting is None:
+        return None
+    whom, reason = "" if waiting.hold in NOBODY else "waits: ", waiting.reason
+    if waiting.provider is not None:
+        place = f"{waiting.provider}/{waiting.model}" if waiting.model else waiting.provider
+        account = f" (account {waiting.account})" if waiting.account else ""
+        whom, reason = f"waits for {place}{account}: ", reason.removesuffix(f" at {place}")
+    if waiting.until is None or waiting.until <= now:
+        return whom + reason
+    start = "; next start at" if waiting.hold in PACING else " until"
+    return f"{whom}{reason}{start} {until_words(waiting.until, now)}"
 
 
 async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -> str | None:

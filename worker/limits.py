@@ -19,6 +19,7 @@ import redis.asyncio
 
 from models import keys
 from models.failure import Scope
+from models.wait_words import reason_at
 from worker import limits_scripts as scripts
 from worker.failures import LimitSignals
 from worker.gate import Gate
@@ -156,7 +157,7 @@ class Limiter:
                 self._granted_meanwhile[flight] += 1
                 return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]))
         hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
-        reason = f"{HOLD_WORDS[hold]} at {deployment.provider}/{deployment.model}"
+        reason = reason_at(HOLD_WORDS[hold], deployment.provider, deployment.model, deployment.account)
         return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
 
     async def still_holds(self, grant: Grant) -> bool:

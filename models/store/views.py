@@ -13,6 +13,7 @@ from models.store.budgets import granted_to_batch
 from models.store.ledger import Ledger
 from models.store.sql import NOW, QUEUED, RUNNING, batch, file, job, job_input, result, tally
 from models.store.tallies import ANSWERED, OF_JOBS, SUMS
+from models.wait_words import waiting_until
 
 PAGE = 1_000
 OUTPUT, ERRORS = "output", "error"
@@ -58,11 +59,11 @@ RUNNING_OF_BATCH = select(func.count()).select_from(job).where(RUNNING, job.c.ba
 """How many jobs of a batch are claimed: never more than the fleet has slots."""
 
 WAITS_OF_BATCH = (
-    select(job.c.wait_reason)
+    select(job.c.wait_reason, job.c.not_before)
     .where(QUEUED, job.c.batch_id == bindparam("batch_id"), job.c.not_before > literal_column("0"))
     .limit(WAITS_SAMPLE)
 )
-"""Why some of the put-back jobs of a batch wait."""
+"""Why some of the put-back jobs of a batch wait, and until when."""
 
 FILES_OF_BATCH = select(file.c.part, file.c.id).where(
     file.c.batch_id == bindparam("batch_id"), or_(file.c.expires_at.is_(None), file.c.expires_at > NOW)
@@ -113,7 +114,7 @@ class Views(Ledger):
             sums = (await connection.execute(TALLIES_OF_BATCH, key)).all()
             running = (await connection.execute(RUNNING_OF_BATCH, key)).scalar_one()
             minutes = (await connection.execute(ENDED_SINCE, {**key, "since": int(row.now // 60) - 1})).all()
-            waits = Counter((await connection.execute(WAITS_OF_BATCH, key)).scalars())
+            waits = (await connection.execute(WAITS_OF_BATCH, key)).all()
             files = {each.part: each.id for each in await connection.execute(FILES_OF_BATCH, key)}
         return _batch_view(row, sums, running, {each.minute: int(each.ended) for each in minutes}, waits, files)
 
@@ -160,7 +161,7 @@ def _batch_view(
     sums: Sequence[Row[Any]],
     running: int,
     minutes: Mapping[int, int],
-    waits: Counter[str | None],
+    waits: Sequence[Any],
     files: Mapping[str, str],
 ) -> BatchView:
     counts = dict.fromkeys(JobState, 0)
@@ -192,7 +193,7 @@ def _batch_view(
         fallbacks=sum(each.fallbacks for each in by_deployment),
         by_deployment=by_deployment,
         recent_per_s=_recent_per_s(minutes, row.now),
-        waits=[(reason, count) for reason, count in waits.most_common() if reason],
+        waits=Counter(each.wait_reason for each in waits if each.wait_reason).most_common(),
         endpoint=row.endpoint,
         completion_window=row.completion_window,
         input_file_id=row.input_file_id,
@@ -207,17 +208,23 @@ def _batch_view(
         weight=row.weight,
         budget_usd=None if row.budget_usd is None else row.budget_usd + row.granted_usd,
         estimated_usd=row.estimated_usd,
-        waiting=_waiting(row),
+        waiting=_waiting(row, counts, waits),
         unpriced_lines=row.unpriced_lines,
     )
 
 
-def _waiting(row: Row[Any]) -> Waiting | None:
-    """What the planner said last, unless it said so too long ago to be true of this moment."""
-    current = row.state == str(BatchState.IN_PROGRESS) and row.paused is None
-    if row.waiting is None or not current or row.now - row.waiting_at > WAITING_HOLDS_S:
+def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]) -> Waiting | None:
+    """What the planner said last, unless it said so too long ago to be true of this moment; it says nothing of a batch
+    whose jobs were all put back, which waits for the first of them."""
+    if row.state != str(BatchState.IN_PROGRESS) or row.paused is not None:
         return None
-    return Waiting(**orjson.loads(row.waiting))
+    if row.waiting is not None and row.now - row.waiting_at <= WAITING_HOLDS_S:
+        return Waiting(**orjson.loads(row.waiting))
+    first = min(waits, key=lambda each: each.not_before, default=None)
+    others = counts[JobState.RUNNING] or counts[JobState.QUEUED] > len(waits)
+    if first is None or others or first.not_before <= row.now or not first.wait_reason:
+        return None
+    return waiting_until(first.wait_reason, first.not_before)
 
 
 def _add(to: DeploymentTally, sums: Row[Any]) -> None:

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from models.records import BatchView, DeploymentTally
+from models.records import BatchView, DeploymentTally, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState
+from models.wait_words import waiting_object
 from models.wire import LineError
 from producer.show import eta_s
 
@@ -67,6 +68,19 @@ class Wait(Documented):
     count: int
 
 
+class WaitingObject(Documented):
+    reason: str
+    """A sentence."""
+    hold: str
+    """A limit (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), `credential`, `budget`, `turn`;
+    `put_back`: every line waits for its time; `worker`, `planner`, `queue`: nobody works."""
+    provider: str | None
+    model: str | None
+    account: str | None
+    until: float | None
+    """Unix seconds; null when nobody can tell."""
+
+
 class Ours(Documented):
     """What OpenAI's object has no word for."""
 
@@ -81,7 +95,10 @@ class Ours(Documented):
     """Lines per second, over the last minute."""
     eta: float | None
     """Seconds until the end at that rate."""
+    waiting: WaitingObject | None
+    """What it waits for at this moment; null while it moves, is held or has ended."""
     waits: list[Wait]
+    """Why single lines were put back, of a sample."""
     counts: dict[str, int]
     """Lines by state."""
     fallbacks: int
@@ -130,7 +147,8 @@ class BatchList(Documented):
     has_more: bool
 
 
-def batch_object(view: BatchView) -> dict[str, Any]:
+def batch_object(view: BatchView, waiting: Waiting | None) -> dict[str, Any]:
+    """`waiting`: what `producer.waiting` says of it."""
     return {
         "id": view.id,
         "object": "batch",
@@ -146,7 +164,7 @@ def batch_object(view: BatchView) -> dict[str, Any]:
         "request_counts": _request_counts(view),
         "usage": _usage(view.by_deployment),
         "metadata": view.metadata or None,
-        "understudy": _ours(view),
+        "understudy": _ours(view, waiting),
     }
 
 
@@ -207,7 +225,7 @@ def _model(view: BatchView) -> str | None:
     return asked.pop() if len(asked) == 1 else None
 
 
-def _ours(view: BatchView) -> dict[str, Any]:
+def _ours(view: BatchView, waiting: Waiting | None) -> dict[str, Any]:
     return {
         "cost_usd": round(view.cost_usd, 8),
         "estimated_cost_usd": None if view.estimated_usd is None else round(view.estimated_usd, 8),
@@ -215,6 +233,7 @@ def _ours(view: BatchView) -> dict[str, Any]:
         "by_provider": [_deployment(each) for each in view.by_deployment],
         "rate": round(view.recent_per_s, 3),
         "eta": eta_s(view),
+        "waiting": waiting_object(waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "counts": {str(state): count for state, count in view.counts.items()},
         "fallbacks": view.fallbacks,

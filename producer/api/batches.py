@@ -18,6 +18,7 @@ from producer.api.bodies import documented, read_json
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
 from producer.output import output_line
+from producer.waiting import waiting_of
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -62,13 +63,14 @@ async def create(
             batch_id = await _accept(api, caller, asked, digest, named, repeated)
     except OtherRequest as error:
         raise ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused") from None
-    return _answer(batch_object(await _own(api, caller, batch_id)))
+    return await _shown(api, await _own(api, caller, batch_id))
 
 
 @router.get("", summary="List batches", response_model=BatchList, responses=refusals(400, 401, 403, 503))
 async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
     views = await api.store.list_batches(caller.tenant, limit + 1, after)
-    data = [batch_object(view) for view in views[:limit]]
+    waiting = await waiting_of(api.store, api.redis, views[:limit])
+    data = [batch_object(view, why) for view, why in zip(views[:limit], waiting, strict=True)]
     return _answer(
         {
             "object": "list",
@@ -82,7 +84,7 @@ async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = ""
 
 @router.get("/{batch_id}", summary="A batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503))
 async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
-    return _answer(batch_object(await _own(api, caller, batch_id)))
+    return await _shown(api, await _own(api, caller, batch_id))
 
 
 @router.post(
@@ -100,7 +102,7 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     if view.state not in CANCELLED:
         raise _ended(view, "cancelled")
     api.fill_soon()
-    return _answer(batch_object(view))
+    return await _shown(api, view)
 
 
 @router.post(
@@ -111,7 +113,7 @@ async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     view = await _own(api, caller, batch_id)
     if not await api.store.pause_batch(batch_id, "paused by its owner"):
         raise _ended(view, "held")
-    return _answer(batch_object(await _own(api, caller, batch_id)))
+    return await _shown(api, await _own(api, caller, batch_id))
 
 
 @router.post(
@@ -124,7 +126,7 @@ async def resume(api: Api, caller: Submitter, batch_id: str) -> Response:
     view = await _own(api, caller, batch_id)
     if not await api.store.resume_batch(batch_id):
         raise _ended(view, "resumed")
-    return _answer(batch_object(await _own(api, caller, batch_id)))
+    return await _shown(api, await _own(api, caller, batch_id))
 
 
 @router.get(
@@ -212,6 +214,11 @@ async def _own(api: Context, caller: Caller, batch_id: str) -> BatchView:
 
 def _ended(view: BatchView, what: str) -> ApiError:
     return ApiError(400, f"batch {view.id} is {view.state}; it cannot be {what} any more", code="batch_ended")
+
+
+async def _shown(api: Context, view: BatchView) -> Response:
+    (waiting,) = await waiting_of(api.store, api.redis, [view])
+    return _answer(batch_object(view, waiting))
 
 
 def _answer(document: dict[str, Any]) -> Response:

@@ -8,8 +8,9 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from models.job_objects import has_ended, job_object, retry_after_s
-from models.state import Priority
+from models.state import JobState, Priority
 from models.store.jobs import JobFilter
+from models.wait_words import waiting_object
 from models.wire import ErrorBody, RequestError
 from producer.api.accepting import accept, job_of, made_before, named_by
 from producer.api.auth import Caller, Reader, Submitter
@@ -20,12 +21,16 @@ from producer.api.errors import JSON, ApiError, refusals
 from producer.api.job_objects import page_of, root_of
 from producer.api.job_requests import MOST_JOBS, JobRequest, JobsRequest
 from producer.api.outcomes import outcome_of
+from producer.waiting import nobody_works
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 ID_PATTERN: Final = r"^[A-Za-z0-9_-]*$"
 LONGEST_WAIT_S = 60
+SOON_S = 5.0
+"""For so long a job may be queued before it is asked whether anybody works."""
+
 PREFERRED_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 
 Wait = Annotated[int, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to hold the answer until the job has ended.")]
@@ -231,6 +236,8 @@ async def _job_answer(
     request: Request, api: Context, view: dict[str, Any], applied: Mapping[str, str], status: int
 ) -> Response:
     shown = job_object(view, await api.store.get_chain(view["chain_id"]), root_of(request, api.settings))
+    if view["state"] == JobState.QUEUED and view["now"] - view["created_at"] > SOON_S:
+        shown["waiting"] = waiting_object(await nobody_works(api.store, api.redis)) or shown["waiting"]
     headers = dict(applied)
     if status == 202:
         headers |= {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}

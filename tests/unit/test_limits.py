@@ -423,7 +423,7 @@ class TestChoice:
         await fleet.one.cool(candidate("two").deployment, Scope.MODEL, 7.0, "429")
         refused = await fleet.refusal(candidate("one"), candidate("two"))
         assert refused.deployment.key == "two"
-        assert refused.reason == "cooling after a refusal at alpha/large"
+        assert refused.reason == "cooling after a refusal at alpha/large (account alpha:two)"
 
 
 async def learned(fleet: Fleet, model: str = "large") -> float:

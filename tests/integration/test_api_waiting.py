@@ -1,0 +1,136 @@
+"""Batches and jobs over HTTP say why they wait, for whom and until when."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+from api_help import Served, served
+from ledger_help import new_worker, open_batch, put_back, singles
+
+from models import keys
+from models.records import Waiting
+from models.settings import Settings
+from models.store import Store
+from models.wait_words import reason_at
+from producer.api import jobs
+
+PLACE = ("lead", "large", "lead:main")
+SENTENCE = reason_at("cooling after a refusal", *PLACE)
+COOLING = Waiting("cooling after a refusal at lead/large", "cooldown", *PLACE, until=1e10)
+
+
+@pytest.fixture
+async def api(store: Store, redis_url: str, tmp_path: Path) -> AsyncIterator[Served]:
+    async with (
+        served(store, time.time, Settings(data=tmp_path)) as opened,
+        redis.asyncio.Redis.from_url(redis_url) as opened.context.redis,
+    ):
+        await opened.context.redis.set(keys.PLANNER, "w1")
+        yield opened
+
+
+async def waiting(api: Served, path: str) -> dict[str, Any] | None:
+    async with api.client() as http:
+        answer = await http.get(path)
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
+    found: dict[str, Any] | None = document.get("understudy", document)["waiting"]
+    return found
+
+
+async def test_without_workers_nothing_moves_and_a_batch_says_so(store: Store, api: Served) -> None:
+    batch_id, _ = await open_batch(store, 1)
+    said = await waiting(api, f"/v1/batches/{batch_id}")
+    assert said is not None
+    assert (said["hold"], said["until"]) == ("worker", None) and "no worker is running" in said["reason"]
+    async with api.client() as http:
+        (listed,) = (await http.get("/v1/batches")).json()["data"]
+    assert listed["understudy"]["waiting"] == said
+
+
+async def test_nobody_who_plans_and_a_queue_that_is_away_are_told(store: Store, api: Served) -> None:
+    await new_worker(store)
+    batch_id, _ = await open_batch(store, 1)
+    await api.context.redis.delete(keys.PLANNER)
+    said = await waiting(api, f"/v1/batches/{batch_id}")
+    assert said is not None and said["hold"] == "planner"
+    await api.context.redis.aclose()
+    api.context.redis = redis.asyncio.Redis(unix_socket_path="/nonexistent/redis.sock", retry=None)
+    said = await waiting(api, f"/v1/batches/{batch_id}")
+    assert said is not None and said["hold"] == "queue"
+
+
+async def test_what_the_planner_says_is_shown_while_the_batch_stands_still(store: Store, api: Served) -> None:
+    worker = await new_worker(store)
+    batch_id, ids = await open_batch(store, 2)
+    assert await waiting(api, f"/v1/batches/{batch_id}") is None
+    await store.say_waiting({batch_id: COOLING})
+    said = await waiting(api, f"/v1/batches/{batch_id}")
+    assert said == {
+        "reason": COOLING.reason,
+        "hold": "cooldown",
+        "provider": "lead",
+        "model": "large",
+        "account": "lead:main",
+        "until": 1e10,
+    }
+    await store.start(worker, ids[:1])
+    assert await waiting(api, f"/v1/batches/{batch_id}") is None
+
+
+async def test_a_batch_that_is_held_or_has_ended_waits_for_nothing(store: Store, api: Served) -> None:
+    batch_id, _ = await open_batch(store, 1)
+    await store.pause_batch(batch_id, "by hand")
+    assert await waiting(api, f"/v1/batches/{batch_id}") is None
+    await store.resume_batch(batch_id)
+    await store.cancel_batch(batch_id)
+    assert await waiting(api, f"/v1/batches/{batch_id}") is None
+
+
+async def test_a_batch_whose_jobs_were_all_put_back_waits_for_the_first_of_them(store: Store, api: Served) -> None:
+    """The planner has nothing to say of it: no job may start."""
+    worker = await new_worker(store)
+    batch_id, ids = await open_batch(store, 3)
+    first, second, third = await store.start(worker, ids)
+    soon = await store.now() + 100
+    await store.settle(worker, [put_back(first, soon + 50, "else"), put_back(second, soon, SENTENCE)])
+    assert await waiting(api, f"/v1/batches/{batch_id}") is None
+    await store.settle(worker, [put_back(third, soon + 1, SENTENCE)])
+    said = await waiting(api, f"/v1/batches/{batch_id}")
+    assert said is not None
+    assert (said["reason"], said["provider"], said["model"], said["account"]) == ("cooling after a refusal", *PLACE)
+    assert (said["hold"], said["until"]) == ("put_back", pytest.approx(soon))
+
+
+async def test_one_job_that_may_start_is_enough_to_wait_for_no_time(store: Store, api: Served) -> None:
+    worker = await new_worker(store)
+    batch_id, ids = await open_batch(store, 2)
+    (started,) = await store.start(worker, ids[:1])
+    await store.settle(worker, [put_back(started, await store.now() + 100, SENTENCE)])
+    assert await waiting(api, f"/v1/batches/{batch_id}") is None
+
+
+async def test_a_single_job_says_what_it_was_put_back_for(store: Store, api: Served) -> None:
+    worker = await new_worker(store)
+    (job_id,) = await singles(store, 1)
+    assert await waiting(api, f"/v1/jobs/{job_id}") is None
+    (job,) = await store.start(worker, [job_id])
+    until = await store.now() + 100
+    await store.settle(worker, [put_back(job, until, SENTENCE)])
+    said = await waiting(api, f"/v1/jobs/{job_id}")
+    assert said is not None
+    assert (said["provider"], said["model"], said["account"]) == PLACE
+    assert said["until"] == pytest.approx(until)
+
+
+async def test_a_single_job_that_nobody_takes_says_so_after_a_while(
+    store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = await singles(store, 1)
+    assert await waiting(api, f"/v1/jobs/{job_id}") is None
+    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    said = await waiting(api, f"/v1/jobs/{job_id}")
+    assert said is not None and said["hold"] == "worker"

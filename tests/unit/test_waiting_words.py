@@ -1,0 +1,84 @@
+"""The sentence that says why a job or a batch waits, and until when."""
+
+import pytest
+
+from models.job_objects import waiting_of
+from models.records import Waiting
+from models.wait_words import PUT_BACK, reason_at, waiting_object, waiting_until
+from producer.durations import clock_time
+from producer.waiting import NO_PLANNER, NO_WORKER, explained
+
+NOW = 1_800_000_000.0
+COOLING = "cooling after a refusal"
+PLACE = ("openai", "vendor/gpt-4o:free", "openai:main")
+
+
+def test_a_cooldown_is_told_with_its_place_and_its_end() -> None:
+    waiting = Waiting(f"{COOLING} at openai/gpt-4o-mini", "cooldown", "openai", "gpt-4o-mini", "openai:main", NOW + 25)
+    at = clock_time(NOW + 25, NOW)
+    expected = f"waits for openai/gpt-4o-mini (account openai:main): {COOLING} until {at} (in 25s)"
+    assert explained(waiting, NOW) == expected
+
+
+def test_our_own_pacing_is_told_with_the_next_start() -> None:
+    waiting = Waiting("requests per minute are used up at a/m", "requests", "a", "m", "a:main", NOW + 0.4)
+    assert str(explained(waiting, NOW)).startswith("waits for a/m (account a:main): requests per minute are used up")
+    assert str(explained(waiting, NOW)).endswith(f"; next start at {clock_time(NOW + 0.4, NOW)} (in 0.4s)")
+
+
+def test_what_has_no_end_or_one_that_has_passed_names_none() -> None:
+    full = Waiting("all calls that may be in flight are at a/m", "in_flight", "a", "m", "a:main")
+    assert explained(full, NOW) == "waits for a/m (account a:main): all calls that may be in flight are"
+    over = Waiting(COOLING, "cooldown", "a", "m", "a:main", NOW - 1)
+    assert explained(over, NOW) == f"waits for a/m (account a:main): {COOLING}"
+
+
+def test_what_concerns_no_deployment_is_the_sentence_alone() -> None:
+    assert explained(Waiting("other jobs are staged first", "turn"), NOW) == "waits: other jobs are staged first"
+    assert explained(NO_WORKER, NOW) == "no worker is running; start one with `understudy worker`"
+    assert explained(NO_PLANNER, NOW) == NO_PLANNER.reason
+    assert explained(None, NOW) is None
+
+
+def test_another_day_is_named() -> None:
+    waiting = Waiting(COOLING, "cooldown", "a", "m", "a:main", NOW + 90_000)
+    assert clock_time(NOW + 90_000, NOW)[:4] == "2027" and "(in 25h00m)" in str(explained(waiting, NOW))
+
+
+def test_what_a_worker_wrote_down_is_read_again() -> None:
+    found = waiting_until(reason_at(COOLING, *PLACE), NOW)
+    assert found == Waiting(COOLING, PUT_BACK, *PLACE, NOW)
+    assert waiting_until("rate_limit at lead/large", None) == Waiting("rate_limit", PUT_BACK, "lead", "large")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "the limits in Redis are unreachable",
+        "quota at openai (key main): you asked at noon/today",
+        "credential at openai (key main): look at https://example.com/a",
+        "retry at lead/large after a failure",
+    ],
+)
+def test_a_sentence_that_names_no_deployment_is_kept_whole(sentence: str) -> None:
+    assert waiting_until(sentence, NOW) == Waiting(sentence, PUT_BACK, until=NOW)
+
+
+def test_only_a_job_that_was_put_back_waits_for_something() -> None:
+    row = {"state": "queued", "wait_reason": reason_at(COOLING, *PLACE), "not_before": NOW + 5}
+    assert waiting_of(row, NOW) == Waiting(COOLING, PUT_BACK, *PLACE, NOW + 5)
+    assert waiting_of(row, NOW + 6) == Waiting(COOLING, PUT_BACK, *PLACE)
+    assert waiting_of({**row, "wait_reason": None}, NOW) is None
+    assert waiting_of({**row, "state": "running"}, NOW) is None
+
+
+def test_as_json_all_of_it_is_named() -> None:
+    assert waiting_object(None) is None
+    assert waiting_object(Waiting(COOLING, "cooldown", *PLACE, NOW)) == {
+        "reason": COOLING,
+        "hold": "cooldown",
+        "provider": PLACE[0],
+        "model": PLACE[1],
+        "account": PLACE[2],
+        "until": NOW,
+    }
