@@ -71,7 +71,7 @@ async def measure(store: Store, rows: int) -> None:
     reads: dict[str, Callable[[], Awaitable[object]]] = {
         "lanes": store.lanes,
         "heads (200)": lambda: store.heads(lane, 200),
-        "next_due": store.next_due,
+        "ready_lanes": lambda: store.ready_lanes(50),
         "batch_view": lambda: store.batch_view(batch_id),
         "latency_percentiles": lambda: store.latency_percentiles(batch_id),
         "close_batches": store.close_batches,

@@ -74,6 +74,19 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenLane:
+    """A lane with jobs that may start now, and its share when turns are taken.
+
+    `ready` is how many they are, those with tickets included, counted no further than was asked.
+    """
+
+    lane: Lane
+    ready: int
+    batch_weight: float = 1.0
+    tenant_weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """A queued job that may start now, as the planner sees it."""
 

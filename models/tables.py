@@ -240,7 +240,6 @@ class Worker(SQLModel, table=True):
     concurrency: int
     started_at: float
     lease_until: float
-    draining: bool = False
 
 
 class Credential(SQLModel, table=True):

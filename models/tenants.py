@@ -17,6 +17,7 @@ class TenantLimits:
     jobs_per_minute: int | None = None
     queued_jobs: int | None = None
     usd_per_month: float | None = None
+    weight: float = 1.0  # its share when tenants of one priority take turns
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ TICKET_DATA_MAX = 4_096
 """A ticket's data in bytes is far below. Whatever is longer is not unpacked."""
 
 STAGE_MAX = 1_000
-UNSTAGE_MAX = 100
 """Tickets per script: a script of a few milliseconds is the longest that other clients of Redis should wait."""
 
 NO_TIMEOUT = -1
@@ -55,20 +54,6 @@ for i = 9, #ARGV, 2 do
     'timeout', timeout, 'result_ttl', result_ttl, 'failure_ttl', failure_ttl)
   redis.call('RPUSH', prefix .. ':queue:' .. queue, id)
 end
-"""
-
-UNSTAGE = """
--- ARGV: prefix; then ids. A ticket that has started is left alone: its worker closes it.
-local prefix, removed = ARGV[1], 0
-for i = 2, #ARGV do
-  local job = prefix .. ':job:' .. ARGV[i]
-  local status, queue = unpack(redis.call('HMGET', job, 'status', 'origin'))
-  if status == 'queued' then
-    redis.call('LREM', prefix .. ':queue:' .. queue, 0, ARGV[i])
-    removed = removed + redis.call('DEL', job)
-  end
-end
-return removed
 """
 
 
@@ -123,15 +108,6 @@ async def staged_ids(redis: Redis) -> dict[str, list[str]]:
             pipeline.lrange(queue_key(queue), 0, -1)
         waiting = await pipeline.execute()
     return {queue: [_text(job_id) for job_id in ids] for queue, ids in zip(QUEUES, waiting, strict=True)}
-
-
-async def unstage(redis: Redis, ids: Sequence[str]) -> int:
-    """Take waiting tickets out of their queues; return how many were waiting. Started ones are left alone."""
-    script = redis.register_script(UNSTAGE)
-    removed = 0
-    for start in range(0, len(ids), UNSTAGE_MAX):
-        removed += int(await script(args=[RQ_KEY_PREFIX, *ids[start : start + UNSTAGE_MAX]]))
-    return removed
 
 
 def _text(value: bytes | str) -> str:

@@ -5,20 +5,27 @@ staged only when a deployment of its chain can start it soon, so that a saturate
 ledger, where they cost nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice, repeat
 
 from models.chain import Chain, Step
 from models.failure import BLOCKING, FailureClass
 from models.records import Head, Lane
 from models.state import Priority
 from worker.limits import Hold
+from worker.turns import Entrant, Path, Turns
 
 UNLIMITED = 1_000_000_000
 
 NOWHERE = ""
 """In place of a step: the job is staged although no step can take it, so that a worker ends it with the reason."""
+
+DEPTH = "depth"
+"""In place of a step: the tickets that may wait in Redis, which all steps share."""
+
+NOBODYS_TURN = Turns()
 
 COOLED_FOR = frozenset({FailureClass.RATE_LIMIT, FailureClass.OVERLOADED})
 """The failures that a cooled step may stand for; a chain need not fall back on them."""
@@ -49,6 +56,9 @@ class LaneHeads:
     lane: Lane
     chain: Chain
     heads: Sequence[Head]
+    more: bool = False  # others wait behind these; nobody has read them
+    batch_weight: float = 1.0
+    tenant_weight: float = 1.0
 
 
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
@@ -60,6 +70,7 @@ def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlo
     """
     seen = reachable(chain, priority, outlook)
     usable = [str(step) for step, at in seen if not (at.missing or at.blocked or at.cooled_for_s is not None)]
+    usable = list(dict.fromkeys(usable))
     missing = len(seen) == len(chain.steps) and all(at.missing for _, at in seen)
     return usable or ([NOWHERE] if missing or priority is Priority.INTERACTIVE else [])
 
@@ -82,53 +93,109 @@ def _falls_back(chain: Chain, at: StepOutlook) -> bool:
     return not causes or any(chain.falls_back_on(cls) for cls in causes)
 
 
-def plan(lanes: Iterable[LaneHeads], outlook: Mapping[str, StepOutlook], budget: int) -> list[tuple[Head, Lane]]:
-    """Choose up to `budget` jobs to stage. Each takes one start from the first open step that has one."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to stage, in this order, and the turns as they are afterwards.
+
+    `unread` are turns of lanes whose next jobs nobody has read yet: read them and plan again.
+    """
+
+    chosen: list[tuple[Head, Lane]]
+    unread: Counter[Lane]
+    turns: Turns
+
+
+def plan(
+    lanes: Iterable[LaneHeads], outlook: Mapping[str, StepOutlook], depth: int, turns: Turns = NOBODYS_TURN
+) -> Plan:
+    """Choose up to `depth` jobs to stage. Each takes one start from the first open step that has one.
+
+    Priorities come strictly first. Where a step has fewer starts than there are jobs for it, its own turns say whose
+    they are; where the depth is short, the turns at the depth. So who is ahead elsewhere does not starve here.
+    """
+    lanes = list(lanes)
+    made = Plan([], Counter(), turns.of(_path(each.lane) for each in lanes))
     room = {step: seen.starts for step, seen in outlook.items()}
-    chosen: list[tuple[Head, Lane]] = []
-    by_priority = sorted(lanes, key=lambda each: each.lane.priority)
-    steps = {each.lane: open_steps(each.chain, each.lane.priority, outlook) for each in by_priority}
-    for _, group in groupby(by_priority, key=lambda each: each.lane.priority):
-        for each, head in _turns(list(group)):
-            if len(chosen) >= budget:
-                return chosen
-            step = _first_with_room(steps[each.lane], room)
-            if step is not None:
-                room[step] = room.get(step, UNLIMITED) - 1
-                chosen.append((head, each.lane))
-    return chosen
+    for _, group in groupby(sorted(lanes, key=_priority), key=_priority):
+        left = depth - len(made.chosen) - made.unread.total()
+        if left > 0:
+            made = _staged(_Priority(list(group), outlook, room, left), made)
+    return made
 
 
-def _first_with_room(steps: Iterable[str], room: Mapping[str, int]) -> str | None:
-    return next((step for step in steps if room.get(step, UNLIMITED) > 0), None)
+def _staged(here: "_Priority", before: Plan) -> Plan:
+    """The plan with what one priority adds to it."""
+    granted = here.grants(before.turns)
+    entrants = [_entrant(each, len(granted[each.lane])) for each in here.lanes]
+    chosen, unread = list(before.chosen), Counter(before.unread)
+    taken: dict[str, Counter[Path]] = {}
+    heads = {each.lane: iter(each.heads) for each in here.lanes}
+    by_path = {_path(each.lane): each.lane for each in here.lanes}
+    for entrant in islice(before.turns.in_order(here.at(DEPTH), entrants), here.left):
+        lane = by_path[entrant.path]
+        step = granted[lane].popleft()
+        here.room[step] = here.room.get(step, UNLIMITED) - 1
+        head = next(heads[lane], None)
+        if head is None:
+            unread[lane] += 1
+            continue
+        chosen.append((head, lane))
+        for resource in (DEPTH, step):
+            taken.setdefault(resource, Counter())[entrant.path] += 1
+    turns = before.turns
+    for resource, counts in taken.items():
+        turns = turns.after(here.at(resource), entrants if resource == DEPTH else here.users[resource], counts)
+    return Plan(chosen, unread, turns)
 
 
-def _turns(lanes: Sequence[LaneHeads]) -> Iterator[tuple[LaneHeads, Head]]:
-    """Tenants take turns, each with its batches taking turns, each with its chains taking turns."""
-    tenants: dict[str, dict[str, list[LaneHeads]]] = {}
-    for each in lanes:
-        tenants.setdefault(each.lane.tenant, {}).setdefault(each.lane.batch_id, []).append(each)
-    return _round_robin(
-        [
-            _round_robin([_round_robin([_heads(lane) for lane in chains]) for chains in batches.values()])
-            for batches in tenants.values()
-        ]
-    )
+class _Priority:
+    """The lanes of one priority, and what is left for them: starts of each step, and depth."""
+
+    def __init__(
+        self, lanes: list[LaneHeads], outlook: Mapping[str, StepOutlook], room: dict[str, int], left: int
+    ) -> None:
+        self.lanes = lanes
+        self.room = room
+        self.left = left
+        self.users: dict[str, list[Entrant]] = {}
+        self._steps = [open_steps(each.chain, each.lane.priority, outlook) for each in lanes]
+
+    def at(self, resource: str) -> tuple[str, Priority]:
+        return resource, self.lanes[0].lane.priority
+
+    def grants(self, turns: Turns) -> dict[Lane, deque[str]]:
+        """Where each lane may start its next jobs: at its first open step, or where that is full at a later one."""
+        granted: dict[Lane, deque[str]] = {each.lane: deque() for each in self.lanes}
+        by_path = {_path(each.lane): each.lane for each in self.lanes}
+        wants = [self.left if each.more else len(each.heads) for each in self.lanes]
+        room = dict(self.room)
+        for choice in range(max(map(len, self._steps), default=0)):
+            asked: dict[str, list[Entrant]] = {}
+            for each, steps, want in zip(self.lanes, self._steps, wants, strict=True):
+                still = min(want, self.left) - len(granted[each.lane])
+                if choice < len(steps) and still > 0:
+                    asked.setdefault(steps[choice], []).append(_entrant(each, still))
+            for step, entrants in asked.items():
+                self.users.setdefault(step, []).extend(entrants)
+                left = room.get(step, UNLIMITED)
+                wanted = Counter({each.path: each.wants for each in entrants})
+                if wanted.total() > left:
+                    wanted = Counter(
+                        each.path for each in islice(turns.in_order(self.at(step), entrants), max(left, 0))
+                    )
+                for path, count in wanted.items():
+                    granted[by_path[path]].extend(repeat(step, count))
+                room[step] = left - wanted.total()
+        return granted
 
 
-def _heads(each: LaneHeads) -> Iterator[tuple[LaneHeads, Head]]:
-    return ((each, head) for head in each.heads)
+def _priority(each: LaneHeads) -> Priority:
+    return each.lane.priority
 
 
-def _round_robin(
-    sources: Sequence[Iterator[tuple[LaneHeads, Head]]],
-) -> Iterator[tuple[LaneHeads, Head]]:
-    waiting = list(sources)
-    while waiting:
-        still: list[Iterator[tuple[LaneHeads, Head]]] = []
-        for source in waiting:
-            item = next(source, None)
-            if item is not None:
-                still.append(source)
-                yield item
-        waiting = still
+def _path(lane: Lane) -> Path:
+    return lane.tenant, lane.batch_id, lane.chain_id
+
+
+def _entrant(each: LaneHeads, wants: int) -> Entrant:
+    return Entrant(_path(each.lane), (each.tenant_weight, each.batch_weight, 1.0), wants)

@@ -6,7 +6,7 @@ have a ticket is read from the queues themselves, and a ticket written twice is 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,13 +14,15 @@ import redis.asyncio
 
 from models import keys
 from models.chain import Step
-from models.records import SINGLE, Head, Lane, Waiting
+from models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from models.store import Store
 from models.tickets import stage, staged_ids
+from models.tokens import TYPICAL_OUTPUT_TOKENS
 from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.limits import Candidate, Hold, Limiter, Outlook
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
+from worker.turns import Turns
 from worker.waits import Waits, waits_for
 
 AHEAD_S = 2.0
@@ -31,11 +33,16 @@ CLAIMED_BY_NOW_S = 1.5
 """A ticket that left its queue this long ago without its job having started is lost, or its job was put back since:
 either way another is written. Too soon is harmless (a ticket too many), too late keeps a job waiting."""
 
+READY_COUNTED = 50
+"""So many of the jobs that could start are counted of each lane, to know which lanes have jobs without tickets."""
+
 LANES_PER_PASS = 200
+"""The jobs of so many lanes are read in one pass; the turns of the others come with the next."""
 
 
 class Planner:
-    """Remembers, between passes, only which tickets it wrote and how fast tickets are taken."""
+    """Remembers, between passes, only which tickets it wrote, how fast tickets are taken, whose turn it is, and what
+    was said of batches that wait."""
 
     def __init__(
         self,
@@ -56,30 +63,69 @@ class Planner:
         self._taken_per_s = 0.0
         self._left = 0
         self._passed_at = monotonic()
-        self._lane_offset = 0
+        self._turns = Turns()
+        self._typical_tokens = TYPICAL_OUTPUT_TOKENS
         self._waits = Waits()
 
     async def pass_once(self) -> int:
         """Stage what can start soon. Returns how many tickets were written."""
         waiting = await self._waiting()
-        lanes = self._some_of(await self._store.lanes())
-        workers = await self._store.live_workers()
-        budget = self._depth(sum(worker.concurrency for worker in workers)) - len(waiting)
-        chosen: list[tuple[Head, Lane]] = []
+        lanes = await self._store.ready_lanes(READY_COUNTED)
         views: list[LaneHeads] = []
         outlook: dict[str, StepOutlook] = {}
-        if lanes and budget > 0:
-            staged = Counter(ticket.lane for ticket in self._tickets.values())
-            views = [await self._heads(lane, budget + staged[lane], waiting) for lane in lanes]
-            outlook = await self._outlook([view for view in views if view.heads], waiting)
-            chosen = plan(views, outlook, budget)
+        chosen: list[tuple[Head, Lane]] = []
+        if lanes:
+            workers = await self._store.live_workers()
+            depth = self._depth(sum(worker.concurrency for worker in workers)) - len(waiting)
+            views = await self._unstaged(lanes, waiting)
+            outlook = await self._outlook(views, waiting)
+            chosen = await self._choose(views, outlook, depth, waiting)
             await stage(self._redis, [(head.id, lane.priority) for head, lane in chosen])
         now = self._monotonic()
         self._tickets.update((head.id, _Ticket(lane, now)) for head, lane in chosen)
         self._left = len(waiting) + len(chosen)
-        if budget > 0:
-            await self._tell(views, outlook, now)
+        await self._tell(views, outlook, now)
         return len(chosen)
+
+    async def _unstaged(self, lanes: Sequence[OpenLane], waiting: set[str]) -> list[LaneHeads]:
+        """The lanes that have jobs without tickets, unread."""
+        queued = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
+        return [
+            LaneHeads(
+                each.lane,
+                await self._store.get_chain(each.lane.chain_id),
+                (),
+                more=True,
+                batch_weight=each.batch_weight,
+                tenant_weight=each.tenant_weight,
+            )
+            for each in lanes
+            if each.ready > queued[each.lane] or each.ready == READY_COUNTED
+        ]
+
+    async def _choose(
+        self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], depth: int, waiting: set[str]
+    ) -> list[tuple[Head, Lane]]:
+        """What to stage. The jobs of a lane are read only when it is its turn."""
+        seen = {view.lane: view for view in views}
+        tickets = Counter(ticket.lane for ticket in self._tickets.values())
+        may_read = LANES_PER_PASS
+        while True:
+            made = plan(seen.values(), outlook, depth, self._turns)
+            if not made.unread or not may_read:
+                break
+            for lane, count in islice(made.unread.items(), may_read):
+                may_read -= 1
+                limit = len(seen[lane].heads) + count + tickets[lane]
+                seen[lane] = await self._read(seen[lane], limit, waiting)
+        self._turns = made.turns
+        self._learn_tokens(seen.values())
+        return made.chosen
+
+    async def _read(self, view: LaneHeads, limit: int, waiting: set[str]) -> LaneHeads:
+        heads = await self._store.heads(view.lane, limit)
+        fresh = [head for head in heads if head.id not in waiting and head.id not in self._tickets]
+        return replace(view, heads=fresh, more=len(heads) == limit)
 
     async def _tell(self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], now: float) -> None:
         """Tell the ledger what the batches wait for of which no job has, or had a moment ago, a ticket."""
@@ -87,7 +133,7 @@ class Planner:
         held: dict[str, Waiting] = {}
         for view in views:
             batch_id = view.lane.batch_id
-            if batch_id != SINGLE and batch_id not in moving and batch_id not in held and view.heads:
+            if batch_id != SINGLE and batch_id not in moving and batch_id not in held:
                 held[batch_id] = waits_for(view.chain, view.lane.priority, outlook)
         if news := self._waits.news(held, now):
             await self._store.say_waiting(news)
@@ -112,27 +158,12 @@ class Planner:
         low, high = STAGED_BOUNDS
         return int(min(max(low, 2 * slots, AHEAD_S * self._taken_per_s), high))
 
-    def _some_of(self, lanes: list[Lane]) -> list[Lane]:
-        """All lanes, or with very many a window that moves on from pass to pass."""
-        if len(lanes) <= LANES_PER_PASS:
-            return lanes
-        start = self._lane_offset % len(lanes)
-        self._lane_offset += LANES_PER_PASS
-        return (lanes + lanes)[start : start + LANES_PER_PASS]
-
-    async def _heads(self, lane: Lane, limit: int, waiting: set[str]) -> LaneHeads:
-        heads = await self._store.heads(lane, limit)
-        chain = await self._store.get_chain(lane.chain_id)
-        fresh = [head for head in heads if head.id not in waiting and head.id not in self._tickets]
-        return LaneHeads(lane, chain, fresh)
-
     async def _outlook(self, views: Sequence[LaneHeads], waiting: set[str]) -> dict[str, StepOutlook]:
         """What each step can start in the next moments, less what waits for it in the queues already."""
         steps = {str(step): step for view in views for step in view.chain.steps}
         candidates = {name: self._fleet.usable(step) for name, step in steps.items()}
         flat = [candidate for each in candidates.values() for candidate in each]
-        tokens = self._typical_tokens(views)
-        seen = iter(await self._limiter.outlook(flat, AHEAD_S, tokens) if flat else [])
+        seen = iter(await self._limiter.outlook(flat, AHEAD_S, self._typical_tokens) if flat else [])
         outlook = {
             name: _over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True)))
             if each
@@ -144,8 +175,8 @@ class Planner:
                 outlook[step] = replace(outlook[step], starts=max(outlook[step].starts - count, 0))
         return outlook
 
-    def _typical_tokens(self, views: Sequence[LaneHeads]) -> int:
-        """What a call of these jobs reserves on average, at the leads of their chains."""
+    def _learn_tokens(self, views: Iterable[LaneHeads]) -> None:
+        """What a call of the jobs that were read reserves on average, at the leads of their chains."""
         costs = [
             self._estimates.input_tokens(model, head.tokens) + output
             for view in views
@@ -153,7 +184,8 @@ class Planner:
             for output in [self._estimates.output_tokens(model, view.lane.batch_id)]
             for head in view.heads
         ]
-        return sum(costs) // max(len(costs), 1)
+        if costs:
+            self._typical_tokens = sum(costs) // len(costs)
 
     def _without_credentials(self, step: Step) -> StepOutlook:
         mendable = self._fleet.why_none(step).mendable
@@ -180,7 +212,7 @@ def _over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutl
     """A step is cooled while all of its credentials are, and starts the sum of the rest."""
     usable = [each for each in seen if each[1].cooled_for_s is None]
     candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
-    until = None if first.hold in (None, Hold.IN_FLIGHT) else first.first_at
+    until = None if first.hold in (None, Hold.IN_FLIGHT, Hold.STARTING) else first.first_at
     return StepOutlook(
         starts=min(sum(each.starts for _, each in usable), UNLIMITED),
         cooled_for_s=None if usable else min(each.cooled_for_s or 0.0 for _, each in seen),

@@ -58,7 +58,7 @@ AUDIT_PAGE = (
 TENANTS = select(tenant).order_by(tenant.c.name)
 """The tenants that were written down."""
 
-LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month")
+LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month", "weight")
 
 
 def _put_tenant(dialect: Any) -> Any:
@@ -150,7 +150,7 @@ async def record_act(connection: AsyncConnection, actor: str, tenant: str, actio
 
 
 def limits_of(row: Row[Any]) -> TenantLimits:
-    return TenantLimits(row.name, row.jobs_per_minute, row.queued_jobs, row.usd_per_month)
+    return TenantLimits(row.name, *(getattr(row, each) for each in LIMITS))
 
 
 def _key(row: Row[Any]) -> KeyRecord:

@@ -48,7 +48,7 @@ from models.store.sql import (
 from models.store.tallies import Tallies
 from models.tables import Worker
 
-INSERT_WORKER = insert(worker).values(started_at=NOW, lease_until=NOW + bindparam("lease_s"), draining=False)
+INSERT_WORKER = insert(worker).values(started_at=NOW, lease_until=NOW + bindparam("lease_s"))
 """A worker's lease begins."""
 
 BEAT = (
@@ -58,9 +58,6 @@ BEAT = (
     .returning(worker.c.id)
 )
 """A lease goes on, unless the worker was rescued."""
-
-DRAIN = update(worker).where(worker.c.id == bindparam("worker_id")).values(draining=True)
-"""A worker takes no more jobs."""
 
 GIVE_BACK = (
     update(job)
@@ -194,10 +191,6 @@ class Claims(Ledger):
         async with self._db.write() as connection:
             done = await connection.execute(BEAT, {"worker_id": worker_id, "lease_s": lease_s})
             return done.first() is not None
-
-    async def set_draining(self, worker_id: str) -> None:
-        async with self._db.write() as connection:
-            await connection.execute(DRAIN, {"worker_id": worker_id})
 
     async def remove_worker(self, worker_id: str) -> None:
         """End a lease in good order. What the worker still holds becomes due at once, webhooks as well; no crash is

@@ -58,9 +58,6 @@ OPEN_BATCH = (
 )
 """Accept a whole batch: from now on its rows may start."""
 
-BATCH_BY_IDENTITY = select(batch.c.id).where(batch.c.identity == bindparam("identity"))
-"""The batch that was made from this input with these options."""
-
 BATCHES_BY_IDENTITY_PREFIX = select(batch.c.id, batch.c.identity).where(
     batch.c.identity.startswith(bindparam("prefix"), autoescape=False)
 )
@@ -112,10 +109,6 @@ class Intake(Ledger):
             done = await connection.execute(OPEN_BATCH, {**words, **estimated(estimate)})
             if done.first() is None:
                 raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
-
-    async def find_batch_by_identity(self, identity: str) -> str | None:
-        async with self._db.read() as connection:
-            return (await connection.execute(BATCH_BY_IDENTITY, {"identity": identity})).scalar()
 
     async def find_runs(self, prefix: str) -> list[tuple[str, str]]:
         """Id and identity of the batches whose identity begins with `prefix` (letters and digits only)."""

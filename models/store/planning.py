@@ -1,6 +1,6 @@
-"""What the planner reads: lanes, the jobs at their heads, and when the next one is due."""
+"""What the planner reads, lanes and the jobs at their heads, and what it says of batches that wait."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -8,23 +8,43 @@ from typing import Any
 import orjson
 from sqlalchemy import Row, Text, Update, bindparam, func, literal_column, or_, select, update
 
-from models.records import SINGLE, Head, Lane, Waiting
+from models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from models.state import BatchState, Priority
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, RUNNING, Given, batch, in_lane, job, lane
+from models.store.sql import NOW, QUEUED, Given, batch, in_lane, job, lane, tenant
 
-OPEN_LANES = (
-    select(lane)
-    .outerjoin(batch, batch.c.id == lane.c.batch_id)
-    .where(
-        or_(
-            lane.c.batch_id == SINGLE,
-            (batch.c.state == str(BatchState.IN_PROGRESS)) & batch.c.paused.is_(None),
-        )
-    )
-    .order_by(lane.c.batch_id, lane.c.tenant, lane.c.chain_id, lane.c.priority)
+_may_start = or_(
+    lane.c.batch_id == SINGLE,
+    (batch.c.state == str(BatchState.IN_PROGRESS)) & batch.c.paused.is_(None),
 )
+
+OPEN_LANES = select(lane).outerjoin(batch, batch.c.id == lane.c.batch_id).where(_may_start).order_by(*lane.columns)
 """The lanes whose rows may start: of batches in progress that nobody holds, and of single jobs."""
+
+_ready = (
+    select(literal_column("1"))
+    .where(
+        QUEUED,
+        *(job.c[each.name] == lane.c[each.name] for each in lane.columns),
+        job.c.not_before <= NOW,
+    )
+    .limit(bindparam("most"))
+    .correlate(lane)
+    .subquery()
+)
+READY_LANES = (
+    select(
+        lane,
+        batch.c.weight.label("batch_weight"),
+        tenant.c.weight.label("tenant_weight"),
+        select(func.count()).select_from(_ready).scalar_subquery().label("ready"),
+    )
+    .outerjoin(batch, batch.c.id == lane.c.batch_id)
+    .outerjoin(tenant, tenant.c.name == lane.c.tenant)
+    .where(_may_start)
+    .order_by(*lane.columns)
+)
+"""Of each lane whose rows may start: how many are due, by an index alone, and the weights of its batch and tenant."""
 
 DUE_HEADS = (
     select(job.c.id, job.c.tokens, job.c.max_output_tokens)
@@ -42,20 +62,10 @@ NEW_HEADS = (
 )
 """The jobs of a lane that wait for no time, oldest first."""
 
-NEXT_DUE = select(func.min(job.c.not_before)).where(
-    QUEUED, job.c.not_before > literal_column("0"), job.c.not_before > NOW
-)
-"""When the next put-back job may start."""
-
 QUEUED_UP_TO = select(func.count()).select_from(
     select(job.c.id).where(QUEUED, in_lane()).limit(bindparam("most")).subquery()
 )
 """How many jobs of a lane are queued, counted no further than asked."""
-
-OPEN_AMONG = select(job.c.id, *(job.c[each.name] for each in lane.columns)).where(
-    job.c.id.in_(bindparam("ids", expanding=True)), or_(QUEUED, RUNNING)
-)
-"""Those of some jobs that have not ended, with their lanes."""
 
 
 @cache
@@ -72,6 +82,16 @@ class Planning(Ledger):
         async with self._db.read() as connection:
             return [_lane(row) for row in await connection.execute(OPEN_LANES)]
 
+    async def ready_lanes(self, cap: int) -> list[OpenLane]:
+        """The lanes that have jobs which may start now, up to `cap` of each counted."""
+        async with self._db.read() as connection:
+            rows = await connection.execute(READY_LANES, {"most": cap})
+            return [
+                OpenLane(_lane(row), row.ready, row.batch_weight or 1.0, row.tenant_weight or 1.0)
+                for row in rows
+                if row.ready
+            ]
+
     async def heads(self, lane: Lane, limit: int) -> list[Head]:
         """The jobs of a lane that may start now: those put back and due first, then the others by age."""
         found: list[Head] = []
@@ -80,12 +100,6 @@ class Planning(Ledger):
                 rows = await connection.execute(statement, {**_columns(lane), "most": limit - len(found)})
                 found += [Head(row.id, row.tokens, row.max_output_tokens) for row in rows]
         return found
-
-    async def next_due(self) -> float | None:
-        """When the next job that was put back may start; None when none waits for a time to come."""
-        async with self._db.read() as connection:
-            due: float | None = (await connection.execute(NEXT_DUE)).scalar()
-            return due
 
     async def queued_count(self, lane: Lane, cap: int) -> int:
         """How many jobs of the lane are queued, whether due or not, but at most `cap`."""
@@ -101,13 +115,6 @@ class Planning(Ledger):
         statement, given = say_waiting(self._db.dialect)
         async with self._db.write() as connection:
             await connection.execute(statement, given.bind(rows))
-
-    async def existing(self, ids: Sequence[str]) -> dict[str, Lane]:
-        """Those of the jobs that are queued or running, with their lanes. A ticket of any other is void."""
-        if not ids:
-            return {}
-        async with self._db.read() as connection:
-            return {row.id: _lane(row) for row in await connection.execute(OPEN_AMONG, {"ids": list(ids)})}
 
 
 def _lane(row: Row[Any]) -> Lane:

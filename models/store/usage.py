@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, case, delete, func, literal_column, sele
 
 from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
+from models.store.access import limits_of
 from models.store.ledger import Ledger
 from models.store.sql import QUEUED, RUNNING, batch, file, job, tally, tenant, tenant_tally
 from models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
@@ -101,9 +102,7 @@ class Usage(Ledger):
         minute = int(at // ACCEPTED_PERIOD_S)
         async with self._db.read() as connection:
             row = (await connection.execute(LIMITS_OF, {"name": name})).first()
-            limits = TenantLimits(name)
-            if row is not None:
-                limits = TenantLimits(name, row.jobs_per_minute, row.queued_jobs, row.usd_per_month)
+            limits = TenantLimits(name) if row is None else limits_of(row)
             asked = {"name": name, "minute": minute, "first_day": first_day_of_month(at)}
             used = (await connection.execute(USE, asked)).one()
         return TenantUse(limits, minute, int(used.this_minute), int(used.last_minute), float(used.usd))

@@ -14,12 +14,13 @@ from run_help import Stage, chain, stage, without_slow_start
 from models.chain import Chain
 from models.failure import FailureClass, Scope
 from models.ids import new_id
+from models.keys import QUEUES
 from models.records import NewBatch, Waiting
 from models.secrets import fingerprint
 from models.setaside import ALL_MODELS
 from models.state import Priority
 from models.store import Store, open_store
-from models.tickets import staged_ids, unstage
+from models.tickets import queue_key, staged_ids
 from worker.limits import Deployment
 from worker.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
 
@@ -65,8 +66,7 @@ class Desk:
 
     async def take_all(self) -> None:
         """As workers do: the tickets leave the queues."""
-        for ids in (await staged_ids(self.scene.redis)).values():
-            await unstage(self.scene.redis, ids)
+        await self.scene.redis.delete(*map(queue_key, QUEUES))
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 
 from models.keys import JOB_FUNCTION, QUEUES
 from models.state import Priority
-from models.tickets import DESCRIPTION, FAILURE_TTL_S, is_ticket, stage, staged_ids, ticket_data, unstage
+from models.tickets import DESCRIPTION, FAILURE_TTL_S, is_ticket, stage, staged_ids, ticket_data
 from worker.rq_bridge import EXECUTION_TTL_S, Bridge, forget_worker
 
 WORKER = "bridge"
@@ -361,15 +361,6 @@ async def test_a_dead_worker_is_forgotten_with_all_it_had_started(
 async def test_forgetting_an_unknown_worker_is_harmless(redis: Redis) -> None:
     await forget_worker(redis, "never heard of")
     assert await keys_besides_the_queues(redis) == set()
-
-
-async def test_unstaging_takes_waiting_tickets_and_leaves_started_ones(redis: Redis, bridge: Bridge) -> None:
-    await stage(redis, bulk("b1", "b2", "b3"))
-    assert await bridge.claim(1) == ["b1"]
-    assert await unstage(redis, ["b1", "b2", "unknown"]) == 1
-    assert (await staged_ids(redis))["bulk"] == ["b3"]
-    assert await redis.hget("rq:job:b1", "status") == b"started"
-    assert not await redis.exists("rq:job:b2")
 
 
 async def test_waiting_says_when_redis_is_unreachable(bridge: Bridge, redis: Redis) -> None:

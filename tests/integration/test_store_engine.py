@@ -107,7 +107,7 @@ async def test_a_full_disk_is_said_plainly_and_leaves_nothing_half_written(tmp_p
         jobs = await new_jobs(store, 500)
         with pytest.raises(StoreBusy, match="is full; free some space"):
             await store.add_jobs(batch_id, jobs)
-        assert await store.existing([each.id for each in jobs]) == {}
+        assert [await store.job_view(each.id) for each in jobs] == [None] * len(jobs)
         async with store._db.write() as connection:
             await connection.exec_driver_sql("PRAGMA max_page_count = 100000")
         await store.add_jobs(batch_id, jobs)

@@ -1,12 +1,15 @@
-"""What the planner sees: lanes, heads in their order, the next time."""
+"""What the planner sees: lanes, heads in their order; and what it says of batches that wait."""
 
 from ledger_help import CHAIN, filled_batch, new_jobs, new_worker, open_batch, put_back, run_all, singles
+from sqlalchemy import update
 
 from models.chain import Chain, Step
 from models.ids import new_id
-from models.records import SINGLE, Lane, NewBatch
+from models.records import SINGLE, Lane, NewBatch, OpenLane, Waiting
 from models.state import Priority
 from models.store import Store
+from models.store.sql import batch
+from models.tenants import TenantLimits
 
 OTHER = Chain(steps=(Step(provider="lead", model="small", params={"max_tokens": 5}),))
 
@@ -59,14 +62,8 @@ async def test_those_put_back_and_due_come_first_then_the_others_by_age(store: S
     assert [head.id for head in heads] == [ids[1], ids[0], ids[3], ids[4], ids[5]]
     assert heads[0].tokens == 7
     assert [head.id for head in await store.heads(lane_of(batch_id), 3)] == [ids[1], ids[0], ids[3]]
-    assert await store.next_due() == times[2]
     assert await store.queued_count(lane_of(batch_id), 100) == 6
     assert await store.queued_count(lane_of(batch_id), 4) == 4
-
-
-async def test_nothing_is_due_when_nothing_was_put_back(store: Store) -> None:
-    await singles(store, 1)
-    assert await store.next_due() is None
 
 
 async def test_jobs_past_their_deadline_are_no_heads(store: Store) -> None:
@@ -76,10 +73,42 @@ async def test_jobs_past_their_deadline_are_no_heads(store: Store) -> None:
     assert await store.heads(lane, 10) == []
 
 
-async def test_tickets_of_ended_and_unknown_jobs_are_void(store: Store) -> None:
-    batch_id, ids = await open_batch(store, 3)
-    worker = await new_worker(store)
-    await run_all(store, worker, ids[:1])
-    await store.start(worker, ids[1:2])
-    assert await store.existing([*ids, "job_unknown"]) == dict.fromkeys(ids[1:], lane_of(batch_id))
-    assert await store.existing([]) == {}
+async def test_ready_lanes_tell_how_many_are_due_and_what_share_they_have(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 5, weight=3.0)
+    _, idle_ids = await open_batch(store, 1)
+    held, _ = await open_batch(store, 1)
+    await store.pause_batch(held, "wait")
+    await store.set_tenant(TenantLimits("acme", weight=0.5), actor="test")
+    await singles(store, 2, priority=Priority.NORMAL, tenant="acme")
+    worker, now = await new_worker(store), await store.now()
+    started = {job.id: job for job in await store.start(worker, [*ids[:2], *idle_ids])}
+    await store.settle(worker, [put_back(started[ids[0]], now + 1000), put_back(started[ids[1]], now - 1)])
+
+    seen = await store.ready_lanes(3)
+
+    assert seen == [
+        OpenLane(Lane(SINGLE, "acme", CHAIN.id, Priority.NORMAL), 2, 1.0, 0.5),
+        OpenLane(lane_of(batch_id), 3, 3.0, 1.0),
+    ]
+    assert [each.ready for each in await store.ready_lanes(100)] == [2, 4]
+
+
+async def test_what_batches_wait_for_is_seen_while_it_is_fresh(store: Store) -> None:
+    (one, _), (other, _) = await open_batch(store, 1), await open_batch(store, 1)
+    what = Waiting("tokens per minute are used up at lead/large", "tokens", "lead", "large", "lead:main", 99.5)
+    await store.say_waiting({one: what, other: what})
+    await store.say_waiting({other: None})
+    assert [await waiting_of(store, each) for each in (one, other)] == [what, None]
+    await store.pause_batch(one, "by hand")
+    assert await waiting_of(store, one) is None
+    await store.resume_batch(one)
+    assert await waiting_of(store, one) == what
+    async with store._db.write() as connection:
+        await connection.execute(update(batch).values(waiting_at=batch.c.waiting_at - 11))
+    assert await waiting_of(store, one) is None
+
+
+async def waiting_of(store: Store, batch_id: str) -> Waiting | None:
+    view = await store.batch_view(batch_id)
+    assert view is not None
+    return view.waiting

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from models.chain import Chain, Step
 from models.records import Head, Lane
 from models.state import Priority
-from worker.plan import LaneHeads, StepOutlook, open_steps, plan
+from worker.plan import LaneHeads, Plan, StepOutlook, open_steps, plan
 
 
 def chain(*steps: str, patience_s: float | None = None, spill: bool = False) -> Chain:
@@ -19,8 +19,8 @@ def lane(batch: str, count: int, of: Chain, priority: Priority = Priority.BULK, 
     return LaneHeads(Lane(batch, tenant, of.id, priority), of, heads)
 
 
-def batches(chosen: list[tuple[Head, Lane]]) -> list[str]:
-    return [picked.batch_id for _, picked in chosen]
+def batches(made: Plan) -> list[str]:
+    return [picked.batch_id for _, picked in made.chosen]
 
 
 ALPHA = chain("alpha/m")
@@ -36,8 +36,8 @@ def test_a_more_urgent_priority_is_staged_first() -> None:
 
 
 def test_batches_of_one_priority_take_turns() -> None:
-    chosen = plan([lane("big", 100, ALPHA), lane("small", 2, ALPHA)], {}, 6)
-    assert batches(chosen) == ["big", "small", "big", "small", "big", "big"]
+    made = plan([lane("big", 100, ALPHA), lane("small", 2, ALPHA)], {}, 6)
+    assert batches(made) == ["big", "small", "big", "small", "big", "big"]
 
 
 def test_a_tenant_with_many_batches_gets_no_more_turns_than_one_with_a_single_batch() -> None:
@@ -54,7 +54,7 @@ def test_a_saturated_chain_stages_nothing_and_others_go_on() -> None:
 def test_chains_that_share_a_deployment_share_its_room() -> None:
     outlook = {"alpha/m": StepOutlook(starts=3)}
     lanes = [lane("one", 5, ALPHA), lane("two", 5, chain("alpha/m", "beta/m"))]
-    assert len(plan(lanes, outlook, 10)) == 3
+    assert len(plan(lanes, outlook, 10).chosen) == 3
 
 
 def test_a_lead_that_cools_within_patience_is_waited_for() -> None:
@@ -76,7 +76,7 @@ def test_a_chain_that_spills_uses_its_next_step_when_the_lead_is_full() -> None:
     outlook = {"alpha/m": StepOutlook(starts=2), "beta/m": StepOutlook(starts=1)}
     lanes = [lane("spill", 9, chain("alpha/m", "beta/m", spill=True)), lane("stay", 9, ALPHA)]
     assert batches(plan(lanes, outlook, 10)).count("spill") >= 1
-    assert len(plan(lanes, outlook, 10)) == 3
+    assert len(plan(lanes, outlook, 10).chosen) == 3
 
 
 @given(
@@ -86,9 +86,9 @@ def test_a_chain_that_spills_uses_its_next_step_when_the_lead_is_full() -> None:
 )
 def test_never_over_the_room_or_the_budget_and_nobody_starves(counts: list[int], room: int, budget: int) -> None:
     lanes = [lane(f"b{number}", count, ALPHA) for number, count in enumerate(counts)]
-    chosen = plan(lanes, {"alpha/m": StepOutlook(starts=room)}, budget)
-    assert len(chosen) == min(sum(counts), room, budget)
-    assert len({head.id for head, _ in chosen}) == len(chosen)
-    if len(chosen) >= len(counts):
+    made = plan(lanes, {"alpha/m": StepOutlook(starts=room)}, budget)
+    assert len(made.chosen) == min(sum(counts), room, budget)
+    assert len({head.id for head, _ in made.chosen}) == len(made.chosen)
+    if len(made.chosen) >= len(counts):
         waiting = {f"b{number}" for number, count in enumerate(counts) if count}
-        assert waiting <= set(batches(chosen))
+        assert waiting <= set(batches(made))

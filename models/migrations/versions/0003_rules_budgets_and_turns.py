@@ -44,6 +44,8 @@ def upgrade() -> None:
             sqlite_where=sa.text("delivered_at IS NOT NULL"),
             postgresql_where=sa.text("delivered_at IS NOT NULL"),
         )
+    with op.batch_alter_table("worker", schema=None) as batch_op:
+        batch_op.drop_column("draining")
     with op.batch_alter_table("tenant", schema=None) as batch_op:
         batch_op.add_column(sa.Column("weight", sa.Float(), nullable=False, server_default="1"))
         batch_op.add_column(sa.Column("require", sa.Text(), nullable=True))

@@ -1,0 +1,115 @@
+"""Whose turn it is, with weights, remembered from pass to pass (stride scheduling).
+
+Tenants take turns, within a tenant its batches, within a batch its chains: three groups, one inside the other. In a
+group each member has a time at which its next turn begins. The earliest goes first, and its time moves on by
+1 / weight; the group's present moves on by 1 / (the weights of all who take part). Who comes new, or was idle while
+others went on, begins at the present: no credit. Nobody is more than one turn ahead of the present or behind it: no
+debt that lasts.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
+
+Resource = Hashable
+"""What the turns are for. Each has its own times: who used much of one has no less of another."""
+
+Path = tuple[str, ...]
+"""Names from the outermost group inwards: tenant, batch, chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """Who takes part: its name and weight in each group, and how many turns it wants."""
+
+    path: Path
+    weights: tuple[float, ...]
+    wants: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """`now` is its present, `at` when the next turns of those begin who took part; others begin at the present."""
+
+    now: float = 0.0
+    at: Mapping[str, float] = field(default_factory=dict)
+
+    def begins(self, name: str) -> float:
+        return self.at.get(name, self.now)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What is remembered. A value: `after` gives the next one."""
+
+    groups: Mapping[tuple[Resource, Path], _Group] = field(default_factory=dict)
+
+    def in_order(self, resource: Resource, entrants: Iterable[Entrant]) -> Iterator[Entrant]:
+        """Each entrant as often as it wants, in the order of their turns; among equals the first named."""
+        root = _Node(self, resource, (), [each for each in entrants if each.wants > 0])
+        while root.heap:
+            yield root.next()
+
+    def after(self, resource: Resource, entrants: Sequence[Entrant], taken: Mapping[Path, int]) -> "Turns":
+        """These turns were taken, of `entrants` who took part."""
+        weights: dict[Path, dict[str, float]] = {}
+        counts: dict[Path, Counter[str]] = {}
+        for each in entrants:
+            for level, (name, weight) in enumerate(zip(each.path, each.weights, strict=True)):
+                weights.setdefault(each.path[:level], {})[name] = weight
+                counts.setdefault(each.path[:level], Counter())[name] += taken.get(each.path, 0)
+        moved = {
+            (resource, path): _moved(self.groups.get((resource, path), _Group()), weights[path], counts[path])
+            for path in weights
+            if counts[path].total()
+        }
+        return Turns({**self.groups, **moved})
+
+    def of(self, paths: Iterable[Path]) -> "Turns":
+        """Only what concerns these members; the others are gone, and would begin anew."""
+        kept = {path[:level] for path in paths for level in range(len(path))}
+        return Turns({key: group for key, group in self.groups.items() if key[1] in kept})
+
+
+def _moved(group: _Group, weights: Mapping[str, float], counts: Counter[str]) -> _Group:
+    now = group.now + counts.total() / sum(weights.values())
+    at = dict(group.at)
+    for name, weight in weights.items():
+        turn = 1 / weight
+        at[name] = min(max(group.begins(name) + counts[name] * turn, now - turn), now + turn)
+    return _Group(now, {name: begins for name, begins in at.items() if name in weights or begins > now})
+
+
+class _Node:
+    """A group with its members in a heap, or an entrant, while an order is made. Changes nothing outside."""
+
+    __slots__ = ("entrant", "heap", "left")
+
+    def __init__(self, turns: Turns, resource: Resource, path: Path, entrants: Sequence[Entrant]) -> None:
+        self.entrant = entrants[0] if entrants and entrants[0].path == path else None
+        self.left = self.entrant.wants if self.entrant else 0
+        self.heap: list[tuple[float, int, float, _Node]] = []
+        if self.entrant is not None:
+            return
+        level = len(path)
+        members: dict[str, list[Entrant]] = {}
+        for each in entrants:
+            members.setdefault(each.path[level], []).append(each)
+        group = turns.groups.get((resource, path), _Group())
+        for place, (name, inside) in enumerate(members.items()):
+            node = _Node(turns, resource, (*path, name), inside)
+            self.heap.append((group.begins(name), place, inside[0].weights[level], node))
+        heapify(self.heap)
+
+    def next(self) -> Entrant:
+        if self.entrant is not None:
+            self.left -= 1
+            return self.entrant
+        begins, place, weight, node = self.heap[0]
+        entrant = node.next()
+        if node.heap or node.left:
+            heapreplace(self.heap, (begins + 1 / weight, place, weight, node))
+        else:
+            heappop(self.heap)
+        return entrant
