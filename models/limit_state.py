@@ -32,6 +32,9 @@ SLOWLY, SLOW_S, FASTER = 1.01, 30.0, 1.1
 PROBE_AFTER, PROBE_EVERY_S = 2, 1.0
 """After so many cooldowns in a row without a hint, one call is let through in so many seconds."""
 
+WIDE = 250.0
+"""A slow start that lets so many calls be in flight holds nobody up."""
+
 KINDS = frozenset({"rate", "flight", "cool"})
 
 
@@ -91,6 +94,13 @@ class AccountState:
     requests: Schedule = Schedule()
     tokens: Schedule = Schedule()
     in_flight: int = 0
+    window: float | None = None  # slow start: as many may be in flight by now; None: it holds nobody up
+
+    def most_in_flight(self, configured: int | None) -> Limit:
+        """How many calls may be in flight: configured, or fewer while the first calls find out what is taken."""
+        if self.window is not None and (configured is None or self.window < configured):
+            return Limit(float(int(self.window)), Source.LEARNED)
+        return Limit(configured, Source.UNKNOWN if configured is None else Source.CONFIGURED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +156,12 @@ def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
     rates, flights = _by_account(hashes, "rate"), _by_account(hashes, "flight")
     for name in {**rates, **flights}:
         rate = rates.get(name, {})
+        in_flight, window = _in_flight(flights.get(name, {}), now), _number(rate.get("window"))
         accounts[name] = AccountState(
-            _schedule(rate, "requests", now), _schedule(rate, "tokens", now), _in_flight(flights.get(name, {}), now)
+            _schedule(rate, "requests", now),
+            _schedule(rate, "tokens", now),
+            in_flight,
+            window if window is not None and window < WIDE else None,
         )
     cooldowns = (_cooldown(key, fields, now) for key, fields in hashes.items() if key.startswith(keys.cool("")))
     return LimitState(now, accounts, tuple(each for each in cooldowns if each is not None))

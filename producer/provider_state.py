@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from models.catalog import ResolvedProvider
 from models.deployments import account_of, keys_of, limits_of, named_deployments
 from models.failure import FailureClass, Scope
-from models.limit_state import AccountState, Cooldown, Limit, LimitState, Schedule, Source, read_limits
+from models.limit_state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
 from models.redis_check import CONNECT_TIMEOUT_S, QueueUnavailable, shown_url
 from models.setaside import SetAside
 from models.settings import ApiKey, Limits, Settings
@@ -151,8 +151,14 @@ def _limit(schedule: Schedule, configured: int | None) -> dict[str, Any]:
 
 
 def _in_flight(state: AccountState, configured: int | None, live: LimitState | None) -> dict[str, Any]:
-    source = Source.UNKNOWN if configured is None else Source.CONFIGURED
-    return {"limit": configured, "source": source, "now": state.in_flight if live else None}
+    limit = state.most_in_flight(configured)
+    amount = None if limit.amount is None else int(limit.amount)
+    return {
+        "limit": amount,
+        "source": limit.source,
+        "configured": configured,
+        "now": state.in_flight if live else None,
+    }
 
 
 def _next_start(state: AccountState, configured: Limits, live: LimitState | None) -> float | None:

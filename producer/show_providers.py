@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.failure import Scope
+from models.limit_state import Source
 from producer.durations import ago, clock_time, duration, until
 from producer.show import new_table, page
 
@@ -61,7 +62,8 @@ def _limit(limit: Mapping[str, Any]) -> str:
 
 def _in_flight(flight: Mapping[str, Any]) -> str:
     now = "–" if flight["now"] is None else f"{flight['now']:,}"
-    return now if flight["limit"] is None else f"{now} of {flight['limit']:,}"
+    source = " learned" if flight["source"] == Source.LEARNED else ""
+    return now if flight["limit"] is None else f"{now} of {flight['limit']:,}{source}"
 
 
 def _calls(counts: Mapping[str, int]) -> str:

@@ -31,6 +31,8 @@ class LimitObject(Documented):
 class InFlight(Documented):
     limit: int | None
     source: Source
+    """`learned`: a slow start, which ends as calls are answered."""
+    configured: int | None
     now: int | None
     """Over all workers; null while Redis does not answer."""
 

@@ -57,6 +57,22 @@ async def test_calls_in_flight_are_counted_over_the_fleet(limiter: Limiter, conn
     assert account.in_flight == 1
 
 
+async def test_while_the_first_calls_find_out_what_is_taken_fewer_may_be_in_flight(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    limiter.now_ms = (await read_limits(connection)).now * 1000
+    grants = 0
+    while isinstance(await limiter.reserve([UNKNOWN], 100), Grant):
+        grants += 1
+    _, account = await seen(connection)
+    assert account.most_in_flight(None) == account.most_in_flight(200) == Limit(float(grants), Source.LEARNED)
+    assert account.in_flight == grants and account.most_in_flight(1) == Limit(1, Source.CONFIGURED)
+    await limiter.told(DEPLOYMENT, HEADERS)
+    _, account = await seen(connection)
+    assert account.most_in_flight(None) == Limit(None, Source.UNKNOWN)
+    assert account.most_in_flight(200) == Limit(200, Source.CONFIGURED)
+
+
 async def test_a_dead_workers_calls_are_none(connection: redis.asyncio.Redis) -> None:
     await granted(Limiter(connection, "w1", lease_s=0.001))
     state = await read_limits(connection)
@@ -87,7 +103,7 @@ async def test_a_learned_rate_is_shown_as_it_has_grown(
 ) -> None:
     """Both by their clock: the limiter's is moved on, and so is what was written for the reader."""
     for _ in range(200):
-        await granted(limiter)
+        await granted(limiter, Candidate(DEPLOYMENT, requests_per_minute=60_000))
     end = await limiter.cool(DEPLOYMENT, Scope.MODEL, 1.0, "rate_limit", too_fast=True)
     limiter.now_ms = (end + later_s) * 1000
     state, _ = await seen(connection)

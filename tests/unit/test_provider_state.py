@@ -97,6 +97,7 @@ def test_without_redis_nothing_is_claimed_of_the_present() -> None:
     [
         (live(), "ready"),
         (live(main=AccountState(in_flight=4)), "full"),
+        (live(main=AccountState(in_flight=2, window=2.9)), "full"),
         (live(cooled(Scope.MODEL)), "cooling"),
         (live(cooled(Scope.ACCOUNT)), "cooling"),
         (live(cooled(Scope.PROVIDER)), "resting"),
@@ -126,6 +127,14 @@ def test_a_limit_names_its_source_and_what_it_undercuts(
     assert "lead/large spare 588 of 600, learned unknown 0 of 4 0 ready" in words
     assert "lead/large main 1,000 told unknown 2 of 4 0 ready" in words
     assert "openai has no key; set api_keys in its section" in words
+
+
+def test_a_slow_start_is_told_as_what_may_be_in_flight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = documents(state=live(main=AccountState(in_flight=2, window=2.9), other=AccountState(window=100.0)))
+    assert "lead/large main unknown unknown 2 of 2 learned 0 full" in said(rows, monkeypatch, capsys)
+    assert rows["spare", "large"]["in_flight"] == {"limit": 4, "source": "configured", "configured": 4, "now": 0}
 
 
 def test_each_cooldown_is_told_once_with_its_end_its_reason_and_how_often(
