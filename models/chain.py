@@ -7,7 +7,7 @@ import hashlib
 from typing import Any, Literal, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.failure import FailureClass
 
@@ -35,14 +35,18 @@ NEVER_FALL_BACK_ON = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTENT_F
 
 
 class When(BaseModel):
-    """The requests that a step is for; all others skip it. What is None does not matter."""
+    """The requests that a step is for; all others skip it. What is absent does not matter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
-    min_input_tokens: int | None = None
-    max_input_tokens: int | None = None
+    min_input_tokens: int | None = Field(default=None, ge=0)
+    """The least estimated tokens of the input."""
+    max_input_tokens: int | None = Field(default=None, gt=0)
+    """The most estimated tokens of the input."""
     modality: Modality | None = None
+    """Only requests with images, audio or files; `text`: only requests without any of them."""
     needs: frozenset[Feature] = frozenset()
+    """Only requests that need all of these."""
 
 
 class Step(BaseModel):

@@ -24,46 +24,52 @@ class Rules:
     """Of one endpoint. `check` and `check_steps` raise RequestError; `estimate_tokens` wants a body that was checked.
 
     `needs` is the field without which a body is none of this endpoint's. `check_steps` gets the steps of a chain, and
-    whether the configuration allows models of several families.
+    whether its configuration wants models of one family (None: it does not say).
     """
 
     needs: str
     check: Callable[[Mapping[str, Any]], None]
     estimate_tokens: Callable[[Mapping[str, Any]], int]
-    check_steps: Callable[[Settings, tuple[Step, ...], bool], None]
+    check_steps: Callable[[Settings, tuple[Step, ...], bool | None], None]
 
 
 def model_family(model: str) -> str:
-    """Models of one family make vectors that can be compared: the model's own name, whoever serves it.
+    """Models of one family are the same one: the model's own name, whoever serves it. Their vectors can be compared.
 
     `text-embedding-3-small` at OpenAI and Azure, and OpenRouter's `openai/text-embedding-3-small`, are one family.
     """
     return SAME_WEIGHTS.sub("", model.rpartition("/")[2].lower())
 
 
-def _check_embedding_steps(settings: Settings, steps: tuple[Step, ...], mixes: bool) -> None:
+def _check_embedding_steps(settings: Settings, steps: tuple[Step, ...], same_family: bool | None) -> None:
     if all(kind_of(step.provider, settings.providers[step.provider]) in NO_EMBEDDINGS for step in steps):
         raise RequestError(
             f"'{steps[0]}' cannot make embeddings: its provider has none; name an OpenAI-protocol or Gemini model",
             "model",
         )
-    if mixes:
-        return
+    if same_family is not False:
+        _check_family(
+            steps,
+            "whose embeddings cannot be mixed; name the same model at each provider, or use a chain with "
+            "same_model_family = false",
+        )
+
+
+def _check_chat_steps(settings: Settings, steps: tuple[Step, ...], same_family: bool | None) -> None:
+    """A completion may come from any model, unless the chain wants one."""
+    if same_family:
+        _check_family(steps, "and the chain says same_model_family = true; name the same model at each provider")
+
+
+def _check_family(steps: tuple[Step, ...], consequence: str) -> None:
     for step in steps[1:]:
         if model_family(step.model) != model_family(steps[0].model):
             raise RequestError(
-                f"'{steps[0]}' and '{step}' are different models, whose embeddings cannot be mixed; name the same "
-                "model at each provider, or use a chain with same_model_family = false",
-                "fallbacks",
-                "mixed_model_families",
+                f"'{steps[0]}' and '{step}' are different models, {consequence}", "fallbacks", "mixed_model_families"
             )
 
 
-def _any_steps(settings: Settings, steps: tuple[Step, ...], mixes: bool) -> None:
-    """A completion may come from any model."""
-
-
 ENDPOINTS: Mapping[Endpoint, Rules] = {
-    CHAT: Rules("messages", check_body, estimate_chat_tokens, _any_steps),
+    CHAT: Rules("messages", check_body, estimate_chat_tokens, _check_chat_steps),
     EMBEDDINGS: Rules("input", check_embeddings_body, estimate_embeddings_tokens, _check_embedding_steps),
 }

@@ -16,7 +16,7 @@ class FailureClass(StrEnum):
     QUOTA = "quota"  # no money, or a spend limit was reached
     CREDENTIAL = "credential"  # the key is wrong, revoked or expired
     MODEL_MISSING = "model_missing"  # this credential has no such model
-    REGION = "region"  # not served where we are
+    REGION = "region"  # not served where we are, or data rules allow no step
     CONTEXT_LENGTH = "context_length"  # the prompt does not fit the model's window
     TOO_LARGE = "too_large"  # the request is larger than the provider or the limit ever takes
     CONTENT_FILTER = "content_filter"  # the provider refuses this content

@@ -8,6 +8,7 @@
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
 | understudy:purse:<budget> | hash, TTL | budgets | limit, spent, held by each worker, what was refused last |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
+| understudy:latency | hash, TTL | workers | how fast steps answer: milliseconds by step, and when that was measured |
 """
 
 from models.failure import Scope
@@ -24,6 +25,7 @@ ENDED = "understudy:ended"
 
 PLANNER = "understudy:planner"
 EPOCH = "understudy:epoch"
+LATENCY = "understudy:latency"
 
 
 def rate(account: str, model: str) -> str:

@@ -181,8 +181,9 @@ class Waiting:
     """What a batch waits for, as the planner saw it a moment ago.
 
     `hold` is the kind: of the limiter's holds (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and whatever
-    else it knows), or `credential` (a person must mend one), `budget`, `turn` (others go first). `reason` is a sentence
-    for people. `until` is the earliest time at which it may go on; None when nobody can tell.
+    else it knows), or `credential` (a person must mend one), `rules` (data rules allow no step), `budget`, `turn`
+    (others go first). `reason` is a sentence for people. `until` is the earliest time at which it may go on; None when
+    nobody can tell.
     """
 
     reason: str

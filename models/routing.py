@@ -1,32 +1,38 @@
 """From a request to its chain: which deployments may answer it, in which order, under which policy."""
 
-import math
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import orjson
 
 from models.catalog import suggestion
-from models.chain import ACCEPTANCE, CHAT, Acceptance, Chain, Endpoint, Step
+from models.chain import CHAT, Acceptance, Chain, Endpoint, Step
 from models.endpoints import ENDPOINTS
 from models.json_schema import Uncheckable, checker_for
-from models.presets import PRESETS, family_of
-from models.settings import Settings
+from models.model_names import checked_name, nothing_configured, quoted, resolve_model
+from models.route_words import acceptance, flag_of, order_of, patience_of, said_rules, when_of
+from models.rules import NO_RULES, Rules, rules_of
+from models.settings import Settings, StepConfig
+from models.sides import Entry, Sides, steps_of
+from models.suitability import Suitability
 from models.wire import NO_OVERRIDES, ROUTE_WORDS, RequestError
 
 DEFAULT_CHAIN = "default"
 MAX_STEPS = 20
-MAX_MODEL_CHARS = 256
 CACHE_MAX = 10_000
 CACHED_KEY_BYTES = 4_096
 """What a request says about routing is remembered up to this size: overrides may be as long as a whole body."""
+
+REASONS_SHOWN = 3
+AnEntry = TypeVar("AnEntry", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteOptions:
     """What a whole batch (or command line) says about routing. A line's own words win, except that a named chain
-    replaces the `model` of a line that names no chain itself. `model` is for lines without one."""
+    replaces the `model` of a line that names no chain itself, and that all data rules hold. `model` is for lines
+    without one."""
 
     model: str | None = None
     chain: str | None = None
@@ -35,78 +41,121 @@ class RouteOptions:
     patience_s: float | None = None
     spill: bool | None = None
     accept: frozenset[Acceptance] | None = None
+    order: str | None = None
+    require: Mapping[str, Any] | None = None
+    forbid: Mapping[str, Any] | None = None
 
 
 class Router:
     """Resolves many requests against one configuration; lines that say the same share one Chain object."""
 
-    def __init__(self, settings: Settings, options: RouteOptions | None = None, *, endpoint: Endpoint = CHAT) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        options: RouteOptions | None = None,
+        *,
+        endpoint: Endpoint = CHAT,
+        rules: Rules = NO_RULES,
+    ) -> None:
+        """`rules` hold for every request beside what it, its chain and the options say: those of a tenant."""
         self._settings = settings
+        self._suitability = Suitability(settings)
         self._options = options or RouteOptions()
         self._endpoint = endpoint
-        self._chains: dict[Hashable, Chain] = {}
+        self._rules = rules
+        self._routes: dict[Hashable, _Route] = {}
 
-    def resolve(self, body: Mapping[str, Any]) -> tuple[Chain, dict[str, Any]]:
-        """The chain of a request, and its body without the words that were ours. Raises RequestError."""
+    def resolve(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
+        """The chain of a request, and its body without the words that were ours. Raises RequestError.
+
+        `name` is the job's: its custom_id, or else its id. The same name has the same side of weighted steps.
+        """
         rest = dict(body)
         words = tuple(rest.pop(word, None) for word in ROUTE_WORDS)
         key = _key(words)
-        chain = self._chains.get(key)
-        if chain is None:
-            chain = self._build(dict(zip(ROUTE_WORDS, words, strict=True)))
+        route = self._routes.get(key)
+        if route is None:
+            route = self._build(dict(zip(ROUTE_WORDS, words, strict=True)))
             if not (isinstance(key, bytes) and len(key) > CACHED_KEY_BYTES):
-                if len(self._chains) >= CACHE_MAX:
-                    self._chains.clear()
-                self._chains[key] = chain
+                if len(self._routes) >= CACHE_MAX:
+                    self._routes.clear()
+                self._routes[key] = route
+        chain = route.chain_of(name)
         if "json_schema" in chain.accept:
             _check_schemas(chain, rest)
         return chain, rest
 
-    def _build(self, words: dict[str, Any]) -> Chain:
+    def _build(self, words: dict[str, Any]) -> "_Route":
         options = self._options
-        steps, policy, mixes = self._lead(words)
+        lead = self._lead(words)
+        entries, rules = list(lead.entries), [rules_of(lead.policy)]
         fallbacks = words["fallbacks"] if words["fallbacks"] is not None else list(options.fallbacks)
         if not isinstance(fallbacks, list):
             raise RequestError("'fallbacks' must be a list of models", "fallbacks")
         for index, entry in enumerate(fallbacks):
-            steps += self._fallback(entry, f"fallbacks[{index}]")
-        steps = tuple(_without_repeats(steps))
-        if not _flag(words, "allow_fallbacks", options.allow_fallbacks, True):
-            steps = steps[:1]
+            more, theirs = self._fallback(entry, f"fallbacks[{index}]")
+            entries += more
+            rules.append(theirs)
+        entries = list(_without_repeats(entries))
+        if not flag_of(words, "allow_fallbacks", options.allow_fallbacks, True):
+            entries = entries[:1]
+        steps = tuple(step for entry in entries for step in steps_of(entry))
         if len(steps) > MAX_STEPS:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
-        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, mixes)
-        patience_s = _patience(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
-        wanted = options.accept if options.accept is not None else policy.accept
-        chain = policy.model_copy(
+        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, lead.same_model_family)
+        rules += [said_rules(options.require, options.forbid), said_rules(words["require"], words["forbid"])]
+        policy = self._policy(lead.policy, words, self._rules.merged(*rules))
+        self._refuse_unless_allowed(policy, entries)
+        return _Route(entries, policy)
+
+    def _policy(self, policy: Chain, words: dict[str, Any], rules: Rules) -> Chain:
+        options = self._options
+        patience_s = patience_of(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
+        accept = options.accept if options.accept is not None else policy.accept
+        return policy.model_copy(
             update={
-                "steps": steps,
                 "endpoint": self._endpoint,
                 "patience_s": patience_s if patience_s is not None else policy.patience_s,
-                "spill": _flag(words, "spill", options.spill, policy.spill),
-                "accept": acceptance(words["accept"]) if words["accept"] is not None else wanted,
+                "spill": flag_of(words, "spill", options.spill, policy.spill),
+                "accept": acceptance(words["accept"]) if words["accept"] is not None else accept,
+                "order": order_of(words["order"], options.order, policy.order),
+                "require": rules.require,
+                "forbid": rules.forbid,
             }
         )
-        return _writable(chain)
 
-    def _lead(self, words: dict[str, Any]) -> tuple[tuple[Step, ...], Chain, bool]:
-        """The steps before the fallbacks, a chain with the policy that comes with them, and whether that allows models
-        of several families."""
+    def _refuse_unless_allowed(self, policy: Chain, entries: list[Entry]) -> None:
+        """A chain whose every step breaks a rule would wait for ever. Of weighted steps each side must do."""
+        broken = []
+        for entry in entries:
+            why = [self._suitability.broken_rule(policy, step) for step in steps_of(entry)]
+            if None in why and (isinstance(entry, Step) or not any(why)):
+                return
+            broken += [each for each in why if each is not None]
+        more = f"; and {len(broken) - REASONS_SHOWN} more" if len(broken) > REASONS_SHOWN else ""
+        raise RequestError(
+            f"no step may be asked under the data rules: {'; '.join(broken[:REASONS_SHOWN])}{more}; set 'tags' of "
+            "providers, or name other steps or rules",
+            "require" if policy.require else "forbid",
+            "no_step_allowed",
+        )
+
+    def _lead(self, words: dict[str, Any]) -> "_Lead":
+        """What stands before the fallbacks, with the policy that comes with it."""
         named = words["chain"] if words["chain"] is not None else self._options.chain
         if named is not None:
             if not isinstance(named, str):
                 raise RequestError("'chain' must be a chain's name", "chain")
             if named not in self._settings.chains:
-                raise RequestError(f"unknown chain {_quoted(named)}{suggestion(named, self._settings.chains)}", "chain")
+                raise RequestError(f"unknown chain {quoted(named)}{suggestion(named, self._settings.chains)}", "chain")
             model = named
         else:
             given = words["model"] if words["model"] is not None else self._options.model
-            model = _checked_name(given, "model") if given is not None else self._only_choice()
+            model = checked_name(given, "model") if given is not None else self._only_choice()
         if named is not None or model in self._settings.chains:
-            chain = configured_chain(self._settings, model)
-            return chain.steps, chain, not self._settings.chains[model].same_model_family
-        step = resolve_model(self._settings, model, "model")
-        return (step,), Chain(steps=(step,)), False
+            same = self._settings.chains[model].same_model_family
+            return _Lead(configured_entries(self._settings, model), _configured_policy(self._settings, model), same)
+        return _Lead((resolve_model(self._settings, model, "model"),), Chain(steps=()), None)
 
     def _only_choice(self) -> str:
         """What a request without a model means: the chain `default`, or the only model that is configured."""
@@ -117,7 +166,7 @@ class Router:
         if len(listed) == 1:
             return listed[0]
         if not settings.providers:
-            raise RequestError(_nothing_configured(), "model")
+            raise RequestError(nothing_configured(), "model")
         example = f"{min(settings.providers)}/MODEL"
         raise RequestError(
             f"the request names no 'model' and there is no chain 'default'; name one such as '{example}', "
@@ -125,27 +174,62 @@ class Router:
             "model",
         )
 
-    def _fallback(self, entry: object, where: str) -> tuple[Step, ...]:
+    def _fallback(self, entry: object, where: str) -> tuple[list[Entry], Rules]:
+        """The steps that a fallback stands for, and the data rules of the chain that it names."""
         if isinstance(entry, dict):
             params = dict(entry)
-            name = _checked_name(params.pop("model", None), f"{where}.model")
+            name = checked_name(params.pop("model", None), f"{where}.model")
+            when = when_of(params.pop("when", None), f"{where}.when")
         else:
-            params, name = {}, _checked_name(entry, where)
-        steps: tuple[Step, ...]
+            params, when, name = {}, None, checked_name(entry, where)
+        entries: tuple[Entry, ...]
+        rules = NO_RULES
         if name in self._settings.chains:
-            steps = configured_chain(self._settings, name).steps
+            if when is not None:
+                raise RequestError(f"'{where}.when' is for one model; the chain {quoted(name)} has its own", where)
+            entries = configured_entries(self._settings, name)
+            rules = rules_of(_configured_policy(self._settings, name))
         else:
-            steps = (resolve_model(self._settings, name, where),)
-        return tuple(_with_params(step, params, where) for step in steps)
+            step = resolve_model(self._settings, name, where)
+            entries = (step if when is None else step.model_copy(update={"when": when}),)
+        return [_changed(each, lambda step: _with_params(step, params, where)) for each in entries], rules
 
 
-def _writable(chain: Chain) -> Chain:
-    """The chain, if the ledger can keep it: what could just be read may be too deep to be written within ours."""
+@dataclass(frozen=True, slots=True)
+class _Lead:
+    """`policy` is a chain without steps."""
+
+    entries: tuple[Entry, ...]
+    policy: Chain
+    same_model_family: bool | None
+
+
+class _Route:
+    """What requests share that say the same about routing: their chains differ only in the sides of weighted steps."""
+
+    def __init__(self, entries: Iterable[Entry], policy: Chain) -> None:
+        self._entries = tuple(entries)
+        self._groups = [entry for entry in self._entries if isinstance(entry, Sides)]
+        self._policy = policy
+        self._chains: dict[tuple[int, ...], Chain] = {}
+
+    def chain_of(self, name: str) -> Chain:
+        sides = tuple(group.side_of(name) for group in self._groups)
+        chain = self._chains.get(sides)
+        if chain is None:
+            chosen = iter(sides)
+            steps = [entry.steps[next(chosen)] if isinstance(entry, Sides) else entry for entry in self._entries]
+            chain = self._chains[sides] = self._policy.model_copy(update={"steps": tuple(_without_repeats(steps))})
+            _refuse_unwritable(chain)
+        return chain
+
+
+def _refuse_unwritable(chain: Chain) -> None:
+    """The ledger cannot keep it: what could just be read may be too deep to be written within ours."""
     try:
         chain.id  # noqa: B018
     except (TypeError, ValueError):
         raise RequestError("a step's overrides are nested too deep", "fallbacks") from None
-    return chain
 
 
 def _key(words: tuple[Any, ...]) -> Hashable:
@@ -172,89 +256,47 @@ def resolve(
 
 
 def configured_chain(settings: Settings, name: str) -> Chain:
-    """A chain of the configuration, by name."""
-    config = settings.chains[name]
-    steps: list[Step] = []
-    for index, entry in enumerate(config.steps):
+    """A chain of the configuration, by name, with every side of its weighted steps."""
+    steps = (step for entry in configured_entries(settings, name) for step in steps_of(entry))
+    return _configured_policy(settings, name).model_copy(update={"steps": tuple(steps)})
+
+
+def configured_entries(settings: Settings, name: str) -> tuple[Entry, ...]:
+    """The steps of a chain of the configuration; of weighted ones it is open which."""
+    entries: list[Entry] = []
+    for index, entry in enumerate(settings.chains[name].steps):
         where = f"chains.{name}.steps[{index}]"
-        steps.append(_with_params(resolve_model(settings, entry.model, where), entry.params, where))
+        if isinstance(entry, StepConfig):
+            entries.append(_configured_step(settings, entry, where))
+        else:
+            steps = tuple(_configured_step(settings, side, where) for side in entry)
+            entries.append(Sides(steps, tuple(side.share for side in entry)))
+    return tuple(entries)
+
+
+def _configured_step(settings: Settings, config: StepConfig, where: str) -> Step:
+    step = resolve_model(settings, config.model, where)
+    return _with_params(step.model_copy(update={"when": config.when}), config.params, where)
+
+
+def _configured_policy(settings: Settings, name: str) -> Chain:
+    config = settings.chains[name]
     return Chain(
-        steps=tuple(steps),
+        steps=(),
         patience_s=config.patience_s,
         spill=config.spill,
         fallback_on=config.fallback_on,
         accept=frozenset(config.accept),
+        order=config.order,
+        require=config.require,
+        forbid=config.forbid,
     )
 
 
-def resolve_model(settings: Settings, name: str, where: str) -> Step:
-    """`provider/model`, or a bare model name that belongs to one configured provider. Raises RequestError."""
-    provider, slash, model = name.partition("/")
-    if slash and model and provider in settings.providers:
-        return Step(provider=provider, model=model)
-    listing = [known for known, each in settings.providers.items() if name in each.models]
-    if len(listing) > 1:
-        wanted = " or ".join(f"'{each}/{name}'" for each in sorted(listing))
-        raise RequestError(f"several providers list the model {_quoted(name)} in {where}; write {wanted}", where)
-    if listing:
-        return Step(provider=listing[0], model=name)
-    return _by_family(settings, name, where)
-
-
-def _by_family(settings: Settings, name: str, where: str) -> Step:
-    family = family_of(name)
-    owners = [known for known, each in settings.providers.items() if family and (each.preset or known) == family]
-    if len(owners) == 1:
-        return Step(provider=owners[0], model=name)
-    if family and not owners:
-        raise RequestError(
-            f"{where} names {_quoted(name)}, but provider '{family}' is not configured; {_how(family)}"
-            f"{_configured(settings)}",
-            where,
-        )
-    provider, slash, model = name.partition("/")
-    if slash:
-        raise RequestError(_unknown_provider(settings, provider, model, where), where)
-    if not settings.providers:
-        raise RequestError(_nothing_configured(), where)
-    example = f"{min(owners or settings.providers)}/{name}"
-    raise RequestError(
-        f"{where} names {_quoted(name)}, which is neither a chain nor a model of one known provider; "
-        f"write it as 'provider/model', such as '{example}'",
-        where,
-    )
-
-
-def _unknown_provider(settings: Settings, provider: str, model: str, where: str) -> str:
-    if not model:
-        return f"{where} must be 'provider/model'; '{provider}/' lacks the model"
-    if provider in PRESETS:
-        return f"provider '{provider}' in {where} is not configured; {_how(provider)}"
-    return f"unknown provider {_quoted(provider)} in {where}{suggestion(provider, settings.providers)}"
-
-
-def _how(preset: str) -> str:
-    variable = PRESETS[preset].env
-    section = f"add [providers.{preset}] to understudy.toml"
-    return f"set {variable} or {section}" if variable else section
-
-
-def _configured(settings: Settings) -> str:
-    """The end of a sentence: what could be named instead."""
-    known = [*sorted(settings.chains), *(f"{name}/…" for name in sorted(settings.providers))]
-    return f", or name one of {', '.join(known)}" if known else ""
-
-
-def _nothing_configured() -> str:
-    return "no provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml"
-
-
-def _checked_name(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise RequestError(f"'{where}' must be a model's or a chain's name, or an object with 'model'", where)
-    if len(value) > MAX_MODEL_CHARS or not value.isprintable() or value != value.strip():
-        raise RequestError(f"'{where}' is no model name: over {MAX_MODEL_CHARS} characters, or with blanks", where)
-    return value
+def _changed(entry: Entry, change: Callable[[Step], Step]) -> Entry:
+    if isinstance(entry, Sides):
+        return replace(entry, steps=tuple(map(change, entry.steps)))
+    return change(entry)
 
 
 def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
@@ -265,35 +307,13 @@ def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
     return step.model_copy(update={"params": {**step.params, **params}})
 
 
-def _without_repeats(steps: Iterable[Step]) -> Iterable[Step]:
+def _without_repeats(entries: Iterable[AnEntry]) -> Iterable[AnEntry]:
     """A step that stands in a chain already would only ask the same again."""
-    seen: list[Step] = []
-    for step in steps:
-        if step not in seen:
-            seen.append(step)
-            yield step
-
-
-def _flag(words: Mapping[str, Any], word: str, option: bool | None, default: bool) -> bool:
-    value = words[word]
-    if value is None:
-        return option if option is not None else default
-    if not isinstance(value, bool):
-        raise RequestError(f"'{word}' must be true or false", word)
-    return value
-
-
-def _patience(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise RequestError("'patience_s' must be a number of seconds, 0 or more", "patience_s")
-    return float(value)
-
-
-def acceptance(value: object) -> frozenset[Acceptance]:
-    """What an answer must be, as a request says it. Raises RequestError."""
-    if not isinstance(value, list | tuple | frozenset) or any(each not in ACCEPTANCE for each in value):
-        raise RequestError(f"'accept' must be a list of {', '.join(ACCEPTANCE)}", "accept")
-    return frozenset(value)
+    seen: list[AnEntry] = []
+    for entry in entries:
+        if entry not in seen:
+            seen.append(entry)
+            yield entry
 
 
 def _check_schemas(chain: Chain, body: Mapping[str, Any]) -> None:
@@ -311,7 +331,3 @@ def _check_schemas(chain: Chain, body: Mapping[str, Any]) -> None:
                 "response_format",
                 "schema_not_checkable",
             ) from None
-
-
-def _quoted(text: str) -> str:
-    return f"'{text if len(text) <= 80 else text[:77] + '...'}'"

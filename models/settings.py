@@ -9,9 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    IPvAnyNetwork,
+    Tag,
+    ValidationError,
+)
 
-from models.chain import Acceptance, Tags
+from models.chain import Acceptance, Order, Tags, When
 from models.failure import FailureClass
 from models.presets import AZURE_ENDPOINT, PRESETS
 from models.rules import parse_tags
@@ -27,6 +37,10 @@ NOT_A_REFERENCE = (
     "must say where the secret is, not be it: write env.NAME, file./path or cmd.program; "
     "if a real key stood here, replace it"
 )
+
+
+STEP, SIDES = "[step]", "[sides]"
+"""What an entry of a chain's steps may be. Pydantic writes these words into an error's place; ours leave them out."""
 
 
 class Section(BaseModel):
@@ -50,6 +64,10 @@ def _named_key(value: object) -> object:
 
 def _step(value: object) -> object:
     return {"model": value} if isinstance(value, str) else value
+
+
+def _kind_of_entry(value: object) -> str:
+    return SIDES if isinstance(value, list | tuple) else STEP
 
 
 TagTable = Annotated[Tags, BeforeValidator(parse_tags, json_schema_input_type=dict[str, bool | str | tuple[str, ...]])]
@@ -161,12 +179,21 @@ class Provider(Limits):
 
 class StepConfig(Section):
     """One step of a chain. A plain string stands for `{ model = "…" }`. Any other key is a parameter of the request,
-    such as `max_tokens`, in place of the request's own."""
+    such as `max_tokens`, in place of the request's own. A list of steps in the place of one is a weighted step: each
+    job asks one of them, the same job always the same one."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(min_length=1)
     """`provider/model`; a bare model name is not enough here."""
+    when: When | None = None
+    """The requests that it is for; all others skip it. Absent: all."""
+    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """In a list of steps: its share of the jobs, relative to the others; absent: 1."""
+
+    @property
+    def share(self) -> float:
+        return 1.0 if self.weight is None else self.weight
 
     @property
     def params(self) -> dict[str, Any]:
@@ -174,13 +201,27 @@ class StepConfig(Section):
         return dict(self.model_extra or {})
 
 
+AStep = Annotated[StepConfig, BeforeValidator(_step, json_schema_input_type=str | StepConfig)]
+Entry = Annotated[
+    Annotated[AStep, Tag(STEP)] | Annotated[tuple[AStep, ...], Field(min_length=1), Tag(SIDES)],
+    Discriminator(_kind_of_entry),
+]
+
+
 class ChainConfig(Section):
     """The models that a request may use, in this order. A request names the chain as its `model`."""
 
-    steps: tuple[Annotated[StepConfig, BeforeValidator(_step, json_schema_input_type=str | StepConfig)], ...] = Field(
-        min_length=1
-    )
-    """The steps: `provider/model` each, or a table with parameters."""
+    steps: tuple[Entry, ...] = Field(min_length=1)
+    """The steps: `provider/model` each, or a table with parameters, or a list of steps with weights (A/B)."""
+    order: Order = "chain"
+    """In which order the steps that can serve a request are asked: as they stand here, by price for the job's estimated
+    tokens (unknown prices last), or by measured latency (unmeasured steps first)."""
+    require: TagTable = {}
+    """Tags that a provider must have, with no other values: `{ region = ["eu", "ch"], zdr = true }`. A provider without
+    the tag is not asked."""
+    forbid: TagTable = {}
+    """Tags that a provider must not have: `{ region = "us" }`. A provider without the tag has not said, and is not
+    asked either."""
     patience_s: float | None = Field(default=None, ge=0)
     """Seconds that a refusing step is waited for; one that refuses for longer is passed over, and 0 goes on at once.
     Absent: 0 for interactive jobs, 10 for single ones, 30 for batches."""
@@ -193,9 +234,9 @@ class ChainConfig(Section):
     """What an answer must be to count as one: `not_empty`, `not_truncated` (by the limit of output tokens),
     `not_refused`, `json_schema` (as its `response_format` asks). One that is not is a failure of class
     `bad_response`, and the next step is asked."""
-    same_model_family: bool = True
-    """For embeddings only: every step must be of the first one's model family, since vectors of different models cannot
-    be compared. `false` allows to mix them."""
+    same_model_family: bool | None = None
+    """Every step must be of the first one's model family: the same model, whoever serves it. Absent: `true` for
+    embeddings, since vectors of different models cannot be compared, and `false` for completions."""
 
 
 class WorkerSettings(Section):

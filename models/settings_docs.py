@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from models.chain import When
 from models.failure import FailureClass
 from models.presets import PRESETS
 from models.settings import (
@@ -31,7 +33,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGE_NAME = "configuration.md"
 SCHEMA_NAME = "understudy.schema.json"
 
-SECTIONS: tuple[tuple[str, type[Section]], ...] = (
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Top level", Settings),
     ("`[providers.NAME]`", Provider),
     ("`api_keys` of a provider", ApiKey),
@@ -40,6 +42,7 @@ SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("`[providers.NAME.features.MODEL]`", ModelFeatures),
     ("`[chains.NAME]`", ChainConfig),
     ("`steps` of a chain", StepConfig),
+    ("`when` of a step", When),
     ("`[worker]`", WorkerSettings),
 )
 
@@ -73,8 +76,9 @@ Durations are in seconds. Who sets the same thing twice: options of the command 
 environment (`REDIS_URL`, `DATABASE_URL`) over the file. A relative path is relative to the working folder. Keys, limits
 and prices hold from the next start of a worker; a secret that changes behind its reference holds at once.
 
-A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`. That
-wins over the policy of a configured chain. A batch keeps the chain that it was accepted with.
+A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`,
+`order`. That wins over the policy of a configured chain. It may also say data rules, `require` and `forbid`; those add
+to what the chain and the tenant say. A batch keeps the chain and the rules that it was accepted with.
 """
 
 
@@ -89,7 +93,7 @@ def schema() -> str:
     return json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _section(title: str, section: type[Section]) -> Iterator[str]:
+def _section(title: str, section: type[BaseModel]) -> Iterator[str]:
     yield f"## {title}\n"
     yield " ".join((section.__doc__ or "").split()) + "\n"
     yield "| key | type | default | meaning |"
@@ -103,8 +107,8 @@ def _section(title: str, section: type[Section]) -> Iterator[str]:
 
 def _type(schema: dict[str, Any]) -> str:
     """A JSON schema in words."""
-    if "anyOf" in schema:
-        words = [_type(each) for each in schema["anyOf"] if each.get("type") != "null"]
+    if "anyOf" in schema or "oneOf" in schema:
+        words = [_type(each) for each in schema.get("anyOf") or schema["oneOf"] if each.get("type") != "null"]
         return " or ".join(dict.fromkeys(words))
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
@@ -126,7 +130,7 @@ def _default(field: FieldInfo) -> str:
     default = field.default
     if field.is_required():
         return "required"
-    if default is None or default == () or default == {} or isinstance(default, Section):
+    if default is None or default in ((), {}, frozenset()) or isinstance(default, Section):
         return ""
     return f"`{json.dumps(default, default=str)}`"
 

@@ -18,10 +18,13 @@ from models.presets import PRESETS
 from models.wire import NO_OVERRIDES
 
 if TYPE_CHECKING:
-    from models.settings import Provider, Settings
+    from models.settings import Provider, Settings, StepConfig
 
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
+
+CHOICES = ("[step]", "[sides]")
+"""Pydantic's words in the place of an error for which kind of entry a chain's step is."""
 
 HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
@@ -46,7 +49,7 @@ def dotted(location: Sequence[int | str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel], path: Path, text: str) -> SettingsError:
     """The first thing that the model refuses, as a sentence."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    location: Location = first["loc"]
+    location: Location = tuple(part for part in first["loc"] if part not in CHOICES)
     return SettingsError.at(path, text, location, _message(first["type"], first["msg"], location, model))
 
 
@@ -130,13 +133,12 @@ def _problems(settings: "Settings") -> Iterator[Problem]:
     for name, provider in settings.providers.items():
         yield from _provider_problems(name, provider)
     for chain, config in settings.chains.items():
-        for index, step in enumerate(config.steps):
+        for index, entry in enumerate(config.steps):
             location = ("chains", chain, "steps", index)
-            reason = _step_problem(settings, step.model)
-            if reason:
-                yield location, reason
-            for param in sorted(NO_OVERRIDES & step.params.keys()):
-                yield location, f"cannot override '{param}'"
+            for step in entry if isinstance(entry, tuple) else (entry,):
+                yield from ((location, reason) for reason in _step_problems(settings, step))
+            if not isinstance(entry, tuple) and entry.weight is not None:
+                yield location, "has a weight but stands alone; weighted steps are a list: [{ weight = 9, … }, { … }]"
 
 
 def _provider_problems(name: str, provider: "Provider") -> Iterator[Problem]:
@@ -157,7 +159,15 @@ def _provider_problems(name: str, provider: "Provider") -> Iterator[Problem]:
             yield (*location, "limits", index, "account"), unknown
 
 
-def _step_problem(settings: "Settings", model: str) -> str | None:
+def _step_problems(settings: "Settings", step: "StepConfig") -> Iterator[str]:
+    reason = _name_problem(settings, step.model)
+    if reason:
+        yield reason
+    for param in sorted(NO_OVERRIDES & step.params.keys()):
+        yield f"cannot override '{param}'"
+
+
+def _name_problem(settings: "Settings", model: str) -> str | None:
     provider, slash, name = model.partition("/")
     if not slash or not provider or not name:
         listed = [each for each, known in settings.providers.items() if model in known.models]

@@ -14,10 +14,13 @@ from pydantic import BaseModel, ConfigDict
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A line longer than this is refused. Images as data URLs make megabytes, nothing sensible makes more."""
 
-ROUTE_WORDS = ("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill", "accept")
+ROUTE_WORDS = (
+    *("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill", "accept"),
+    *("order", "require", "forbid"),
+)
 """The words of a body that are for us and not for the provider."""
 
-NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream"}) - {"model"}
+NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream", "when", "weight"}) - {"model"}
 """What a step of a chain cannot override: the request itself, and the words of routing."""
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})

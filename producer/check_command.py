@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.redis_check import check_redis, shown_url
-from models.settings import Settings
+from models.rules import shown
+from models.settings import ChainConfig, Settings, StepConfig
 from producer import cli, show
 from producer.exits import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
 from producer.ledger import open_ledger
@@ -54,7 +55,7 @@ async def _check(settings: Settings, config: Path | None, live: bool, as_json: b
     if not as_json:
         show.page().print(_check_table(rows, live))
     for name, chain in settings.chains.items():
-        cli.say(f"chain {name}: " + ", then ".join(step.model for step in chain.steps))
+        cli.say(f"chain {name}: {chain_text(chain)}")
     problems = dict.fromkeys(row["problem"] for row in rows if "problem" in row)
     for problem in problems:
         cli.say(problem)
@@ -108,6 +109,22 @@ def _check_table(rows: Sequence[Mapping[str, Any]], live: bool) -> Table:
         cells += [show.limits_text(row), price if row["model"] else "–", *([_live_word(row)] if live else [])]
         table.add_row(*(escape(cell) for cell in cells))
     return table
+
+
+def chain_text(chain: ChainConfig) -> str:
+    """A chain's steps, order and rules in one line."""
+    text = ", then ".join(_entry_text(entry) for entry in chain.steps)
+    if chain.order != "chain":
+        text += f"; the {chain.order} first"
+    for word, tags in (("require", chain.require), ("forbid", chain.forbid)):
+        text += f"; {word} {shown(tags)}" if tags else ""
+    return text
+
+
+def _entry_text(entry: StepConfig | tuple[StepConfig, ...]) -> str:
+    if isinstance(entry, StepConfig):
+        return f"{entry.model} (some requests)" if entry.when else entry.model
+    return " or ".join(f"{side.model} ({side.share:g})" for side in entry)
 
 
 def _live_word(row: Mapping[str, Any]) -> str:

@@ -119,10 +119,10 @@ class Client:
         expires_at = await self._deadline(expires_in_s)
         reader = self._reader(RouteOptions(model, chain, tuple(fallbacks)), priority, expires_at)
         row = as_row(request)
+        row.custom_id = checked_id(custom_id) or row.custom_id
         job = reader.job(0, row)
         if not isinstance(job, NewJob):
             raise RequestError(job.reason)
-        job.custom_id = checked_id(custom_id) or row.custom_id or job.id
         await self.store.add_single([job])
         await self._stage(job)
         return job.id

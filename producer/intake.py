@@ -159,21 +159,22 @@ class JobReader:
         self._custom_ids = FirstLines(expected_lines)
 
     def job(self, line: int, row: Row | str) -> NewJob | BadLine:
-        """`row` as text is the reason why there is none."""
+        """`row` as text is the reason why there is none. Line 0: the job is alone, and named by its id."""
         if isinstance(row, str):
             return BadLine(line, row)
+        job_id = new_id("job")
+        custom_id = row.custom_id if row.custom_id is not None else str(line) if line else job_id
         try:
-            chain, body = self._request(row)
+            chain, body = self._request(row, custom_id)
             document = _as_json(body)
         except RequestError as error:
             return BadLine(line, str(error), error.code, error.param)
-        custom_id = row.custom_id if row.custom_id is not None else str(line)
         earlier = self._custom_ids.first(custom_id, line)
         if earlier != line:
             reason = f"custom_id {custom_id!r} was used already, on line {earlier}"
             return BadLine(line, reason, "duplicate_custom_id", "custom_id")
         return NewJob(
-            id=new_id("job"),
+            id=job_id,
             body=document,
             chain=chain,
             custom_id=custom_id,
@@ -186,7 +187,7 @@ class JobReader:
             extra=row.extra,
         )
 
-    def _request(self, row: Row) -> tuple[Chain, dict[str, Any]]:
+    def _request(self, row: Row, custom_id: str) -> tuple[Chain, dict[str, Any]]:
         endpoint = self._endpoint_of(row)
         body = self._as_chat(row.body) if endpoint == CHAT else row.body
         ENDPOINTS[endpoint].check(body)
@@ -196,7 +197,7 @@ class JobReader:
             body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body["messages"]]}
         if self._router is None:
             self._router = Router(self._settings, self._shape.route, endpoint=endpoint)
-        return self._router.resolve(body)
+        return self._router.resolve(body, custom_id)
 
     def _endpoint_of(self, row: Row) -> Endpoint:
         """All rows of one input have the same."""

@@ -5,12 +5,15 @@
     after_short     a budget did not let the call start
     after_block     no credential of the step can be used until a person mends it
     after_misfit    the step cannot serve this request at all
+    after_unfit     the step may not be asked: a data rule, or what the request is
 
 A round is one pass over the chain. When every step of a round was passed over and at least one of them for a
 reason that time heals, the job goes back to the ledger and a new round begins, until its deadline.
+
+The steps of a round are asked as they stand in the chain, or in the order that `begin_round` was given for this round.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
@@ -19,6 +22,7 @@ from models.catalog import window
 from models.chain import Chain
 from models.failure import BLOCKING, PASSING, Failure, FailureClass
 from models.state import Priority
+from models.suitability import WhyNot
 from worker.budgets import Short, Why
 from worker.limits import Hold, Refusal
 
@@ -63,22 +67,26 @@ class Passed:
     """Why a step was passed over in this round, and when it may be usable again (unix seconds).
 
     None: when a person has mended it. `called`: this job's own call failed there, it was not merely held back.
+    `rule`: a data rule forbids it.
     """
 
     reason: str
     until: float | None
     called: bool = False
+    rule: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a job stands in its chain. Kept in its row when it is put back.
 
-    `refused_since` is when the step now tried began to answer nothing but refusals. `errors` holds the last
-    error of each step, because the job's error is that of the first step that has one.
+    `order` is that of this round, by index; empty: as in the chain. `refused_since` is when the step now tried began to
+    answer nothing but refusals. `errors` holds the last error of each step, because the job's error is that of the
+    first step that has one.
     """
 
     step: int = 0
+    order: tuple[int, ...] = ()
     round: int = 1
     retries_left: int = RETRIES_PER_ROUND
     tries: int = 0
@@ -103,6 +111,7 @@ class Progress:
         values["ruled_out"] = {int(step): reason for step, reason in values["ruled_out"].items()}
         values["errors"] = {int(step): error for step, error in values["errors"].items()}
         values["attempts"] = tuple(values["attempts"])
+        values["order"] = tuple(values.get("order", ()))
         return cls(**values)
 
 
@@ -150,7 +159,22 @@ class Situation:
 
 def first_error(progress: Progress) -> Mapping[str, Any] | None:
     """The job's error as its caller would have seen it: that of the earliest step that has one."""
-    return progress.errors[min(progress.errors)] if progress.errors else None
+    if not progress.errors:
+        return None
+    earliest = next((step for step in progress.order if step in progress.errors), min(progress.errors))
+    return progress.errors[earliest]
+
+
+def skipped(progress: Progress) -> Mapping[int, str]:
+    """Why steps were left out for good, or because of a data rule, by index."""
+    by_rule = {step: passed.reason for step, passed in progress.passed.items() if passed.rule}
+    return {**by_rule, **progress.ruled_out}
+
+
+def begin_round(progress: Progress, order: tuple[int, ...]) -> Progress:
+    """Ask the steps in this order until the round ends. `order` has every step of the chain."""
+    first = next(step for step in order if step not in progress.ruled_out)
+    return replace(progress, order=order, step=first)
 
 
 def after_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
@@ -219,6 +243,14 @@ def after_misfit(
     return _rule_out(at, _with_error(progress, cls, reason), reason)
 
 
+def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict, Progress]:
+    """The step is skipped, whatever the chain falls back on; its job's error is that of a step that was asked."""
+    if not why.rule:
+        return _rule_out(at, progress, why.text)
+    passed = Passed(why.text, until=None, rule=True)
+    return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
+
+
 def _after_refused_call(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
     """A call that the provider turned away without doing it: the limiter knows what else may start.
 
@@ -267,8 +299,13 @@ def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
 
 
 def _next_step(chain: Chain, progress: Progress) -> int | None:
-    later = range(progress.step + 1, len(chain.steps))
+    steps = _in_order(chain, progress)
+    later = steps[steps.index(progress.step) + 1 :]
     return next((step for step in later if step not in progress.ruled_out), None)
+
+
+def _in_order(chain: Chain, progress: Progress) -> Sequence[int]:
+    return progress.order or range(len(chain.steps))
 
 
 def _at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress:
@@ -276,7 +313,8 @@ def _at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress
 
     Steps where its own call failed are left for the next round, so that a job which hurts a provider does not return.
     """
-    waits = (each for each in range(progress.step) if each not in progress.ruled_out)
+    steps = _in_order(chain, progress)
+    waits = (each for each in steps[: steps.index(progress.step)] if each not in progress.ruled_out)
     for step in waits:
         passed = progress.passed.get(step)
         if passed is not None and not passed.called and passed.until is not None and passed.until <= then:
@@ -302,7 +340,7 @@ def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClas
 
 
 def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
-    passed = [each for step, each in progress.passed.items() if step not in progress.ruled_out]
+    passed = _worth_waiting_for(at.chain, progress)
     times = [each.until for each in passed if each.until is not None]
     if at.priority is Priority.INTERACTIVE or not passed:
         return Fail(), progress
@@ -315,11 +353,20 @@ def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]
     return PutBack(until, next(each.reason for each in passed if each.until is not None)), following
 
 
+def _worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:
+    """Steps that break a data rule are waited for only when all do: then the configuration has changed since submit."""
+    passed = [each for step, each in progress.passed.items() if step not in progress.ruled_out]
+    if len(passed) == len(chain.steps) and all(each.rule for each in passed):
+        return passed
+    return [each for each in passed if not each.rule]
+
+
 def _new_round(chain: Chain, progress: Progress) -> Progress:
     first = next(step for step in range(len(chain.steps)) if step not in progress.ruled_out)
     return replace(
         progress,
         step=first,
+        order=(),
         round=progress.round + 1,
         retries_left=RETRIES_PER_ROUND,
         tries=0,

@@ -10,7 +10,7 @@ from models.chain import Chain
 from models.failure import FailureClass
 from models.records import AttemptRecord, ResultRecord, Settled, StartedJob
 from models.state import JobState
-from worker.decide import Progress, first_error
+from worker.decide import Progress, first_error, skipped
 from worker.limits import Deployment
 from worker.providers.base import Answer
 
@@ -54,13 +54,14 @@ def succeeded(
     job: StartedJob, chain: Chain, progress: Progress, attempts: list[AttemptRecord], answered: Answered
 ) -> Settled:
     answer, deployment = answered.answer, answered.deployment
+    place = progress.order.index(progress.step) if progress.order else progress.step
     extra = {
         "provider": deployment.provider,
-        "model_requested": str(chain.steps[0]),
+        "model_requested": str(chain.steps[progress.order[0] if progress.order else 0]),
         "model_used": answer.model,
         "key": deployment.key,
         "latency": answered.latency_ms,
-        "fallback_index": progress.step,
+        "fallback_index": place,
         "cost_usd": answered.cost_usd,
         "attempts": progress.attempts,
         "raw_usage": answer.raw_usage,
@@ -68,15 +69,15 @@ def succeeded(
     }
     if answered.dropped:
         extra["dropped_params"] = answered.dropped
-    if progress.ruled_out:
-        extra["skipped_steps"] = {str(chain.steps[step]): reason for step, reason in progress.ruled_out.items()}
+    if left_out := skipped(progress):
+        extra["skipped_steps"] = {str(chain.steps[step]): reason for step, reason in left_out.items()}
     result = ResultRecord(
         status_code=200,
         body=_json({**answer.completion, "extra_fields": extra}),
         provider=deployment.provider,
         model=deployment.model,
         key=deployment.key,
-        fallback_index=progress.step,
+        fallback_index=place,
         input_tokens=answer.usage.input_tokens,
         output_tokens=answer.usage.output_tokens,
         cost_usd=answered.cost_usd or 0.0,
@@ -87,12 +88,12 @@ def succeeded(
 
 def failed(job: StartedJob, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
     """The first step's error is the job's. An HTTP answer is shown as it came, with the attempts beside it."""
-    error = first_error(progress) or NOTHING_TRIED
+    error = first_error(progress) or _nothing_tried(progress)
     status = error["status"]
     extra = {
         "failure": error["class"],
         "attempts": progress.attempts,
-        "skipped_steps": list(progress.ruled_out.values()),
+        "skipped_steps": list(skipped(progress).values()),
     }
     if status is None or status < 400:  # nothing was answered, or a 200 that was no answer and must not look like one
         result = ResultRecord(None, None, {"code": error["class"], "message": error["message"], "extra_fields": extra})
@@ -139,6 +140,17 @@ def defect(job: StartedJob, progress: Progress, attempts: list[AttemptRecord], n
 def unwritable(settled: Settled) -> Settled:
     """In place of an outcome that the ledger refuses for what is in it."""
     return Settled(settled.job_id, settled.batch_id, settled.claim_no, JobState.FAILED, result=UNWRITABLE)
+
+
+def _nothing_tried(progress: Progress) -> Mapping[str, Any]:
+    """No step could be asked: the request fits none, or data rules forbid those that it fits."""
+    reasons = skipped(progress)
+    if not reasons:
+        return NOTHING_TRIED
+    by_rule = any(passed.rule for passed in progress.passed.values())
+    cls = FailureClass.REGION if by_rule else FailureClass.BAD_REQUEST
+    message = f"no step of the chain can serve this request: {'; '.join(reasons.values())}"
+    return {**NOTHING_TRIED, "class": cls, "message": message}
 
 
 def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:

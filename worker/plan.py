@@ -51,7 +51,11 @@ class StepOutlook:
 
 @dataclass(frozen=True, slots=True)
 class LaneHeads:
-    """A lane with the jobs at its head that have no ticket yet, in the order in which they should start."""
+    """A lane with the jobs at its head that have no ticket yet, in the order in which they should start.
+
+    `chain` has the steps that data rules allow, in the order in which they would be asked now. `barred`: the rule that
+    no step keeps, so that the jobs wait for the configuration; `chain` is then as it was accepted.
+    """
 
     lane: Lane
     chain: Chain
@@ -59,6 +63,7 @@ class LaneHeads:
     more: bool = False  # others wait behind these; nobody has read them
     batch_weight: float = 1.0
     tenant_weight: float = 1.0
+    barred: str | None = None
 
 
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
@@ -148,6 +153,12 @@ def _staged(here: "_Priority", before: Plan) -> Plan:
     return Plan(chosen, unread, turns)
 
 
+def _steps_of(each: LaneHeads, outlook: Mapping[str, StepOutlook]) -> list[str]:
+    if each.barred is not None:  # nobody waits for an interactive job's configuration
+        return [NOWHERE] if each.lane.priority is Priority.INTERACTIVE else []
+    return open_steps(each.chain, each.lane.priority, outlook)
+
+
 class _Priority:
     """The lanes of one priority, and what is left for them: starts of each step, and depth."""
 
@@ -158,7 +169,7 @@ class _Priority:
         self.room = room
         self.left = left
         self.users: dict[str, list[Entrant]] = {}
-        self._steps = [open_steps(each.chain, each.lane.priority, outlook) for each in lanes]
+        self._steps = [_steps_of(each, outlook) for each in lanes]
 
     def at(self, resource: str) -> tuple[str, Priority]:
         return resource, self.lanes[0].lane.priority

@@ -13,17 +13,18 @@ from itertools import islice
 import redis.asyncio
 
 from models import keys
-from models.chain import Step
+from models.chain import Chain, Step
 from models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from models.store import Store
 from models.tickets import stage, staged_ids
 from models.tokens import TYPICAL_OUTPUT_TOKENS
+from worker.choice import Choice
 from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.limits import Candidate, Hold, Limiter, Outlook
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
 from worker.turns import Turns
-from worker.waits import Waits, waits_for
+from worker.waits import Waits, waits_for, waits_for_rule
 
 AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
@@ -50,6 +51,7 @@ class Planner:
         store: Store,
         fleet: Fleet,
         limiter: Limiter,
+        choice: Choice,
         monotonic: Callable[[], float] = time.monotonic,
         estimates: Estimates | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Planner:
         self._store = store
         self._fleet = fleet
         self._limiter = limiter
+        self._choice = choice
         self._monotonic = monotonic
         self._estimates = estimates or Estimates()
         self._tickets: dict[str, _Ticket] = {}
@@ -91,17 +94,15 @@ class Planner:
         """The lanes that have jobs without tickets, unread."""
         queued = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
         return [
-            LaneHeads(
-                each.lane,
-                await self._store.get_chain(each.lane.chain_id),
-                (),
-                more=True,
-                batch_weight=each.batch_weight,
-                tenant_weight=each.tenant_weight,
-            )
+            LaneHeads(each.lane, chain, (), True, each.batch_weight, each.tenant_weight, barred)
             for each in lanes
             if each.ready > queued[each.lane] or each.ready == READY_COUNTED
+            for chain, barred in [await self._as_asked_now(each.lane)]
         ]
+
+    async def _as_asked_now(self, lane: Lane) -> tuple[Chain, str | None]:
+        """A lane's chain with the steps that its rules allow, in their order; or the rule that no step keeps."""
+        return self._choice.planned(await self._store.get_chain(lane.chain_id), self._typical_tokens)
 
     async def _choose(
         self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], depth: int, waiting: set[str]
@@ -134,7 +135,7 @@ class Planner:
         for view in views:
             batch_id = view.lane.batch_id
             if batch_id != SINGLE and batch_id not in moving and batch_id not in held:
-                held[batch_id] = waits_for(view.chain, view.lane.priority, outlook)
+                held[batch_id] = waits_for_rule(view.barred) or waits_for(view.chain, view.lane.priority, outlook)
         if news := self._waits.news(held, now):
             await self._store.say_waiting(news)
 
@@ -195,7 +196,8 @@ class Planner:
         lanes = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
         counts: Counter[str] = Counter()
         for lane, count in lanes.items():
-            steps = open_steps(await self._store.get_chain(lane.chain_id), lane.priority, outlook)
+            chain, _ = await self._as_asked_now(lane)
+            steps = open_steps(chain, lane.priority, outlook)
             counts.update(dict.fromkeys(steps[:1], count))
         return counts
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from random import Random
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import orjson
 from models.chain import EMBEDDINGS, Chain, Step
 from models.failure import Failure, FailureClass
 from models.ids import new_id
+from models.needs import Needs, needs_of
 from models.pricing import Pricing
 from models.records import SINGLE, AttemptRecord, Settled, StartedJob
 from models.state import JobState
@@ -25,6 +27,7 @@ from models.tokens import most_output_tokens
 from worker import decide, outcome
 from worker.acceptance import unacceptable
 from worker.budgets import Budgets, Short
+from worker.choice import Choice
 from worker.costs import Costs
 from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
 from worker.estimates import Estimates, keeps_max_tokens
@@ -59,6 +62,7 @@ class Tools:
     pricing: Pricing
     costs: Costs
     budgets: Budgets
+    choice: Choice
     clock: Callable[[], float]
     rng: Random
     estimates: Estimates = field(default_factory=Estimates)
@@ -82,6 +86,10 @@ class JobRun:
     @property
     def step(self) -> Step:
         return self.chain.steps[self.progress.step]
+
+    @cached_property
+    def needs(self) -> Needs:
+        return needs_of(self.body, self.chain.endpoint, self.job.tokens, most_output_tokens(self.body))
 
     def situation(self) -> Situation:
         return Situation(self.chain, self.job.priority, self.tools.clock(), self.tools.rng)
@@ -145,6 +153,11 @@ class JobRun:
 
     async def _try_step(self) -> Answered | Verdict:
         """One call, if it may be made; what budgets cover is held before it and settled after it."""
+        if self.chain.order != "chain" and not self.progress.order:
+            self.progress = decide.begin_round(self.progress, self.tools.choice.order(self.chain, self.needs))
+        unfit = self.tools.choice.why_not(self.chain, self.step, self.needs)
+        if unfit is not None:
+            return self._follow(decide.after_unfit(self.situation(), self.progress, unfit))
         budgets, step = self.tools.budgets, self.step
         subjects = budgets.covering(self.job, step.provider)
         if not subjects:
@@ -248,8 +261,10 @@ class JobRun:
     async def _tell_of_answer(self, target: Target, grant: Grant, number: int, usage: Usage) -> None:
         self.tools.fleet.answered(grant.candidate.deployment, target, number)
         await self._tell_of_limits(grant)
+        model = (grant.candidate.deployment.provider, grant.candidate.deployment.model)
+        if self.attempts[-1].cls is None:
+            self.tools.choice.latencies.answered(*model, self.attempts[-1].latency_ms)
         if usage != NOTHING_USED:
-            model = (grant.candidate.deployment.provider, grant.candidate.deployment.model)
             self.tools.estimates.learn(model, self._batch, self.job.tokens, usage)
         used = None if keeps_max_tokens(target.dialect) else _tokens_used(usage)
         await _if_redis_listens(self.tools.limiter.release(grant, used))

@@ -17,8 +17,10 @@ from models.store import Store, open_store
 from models.tables import Worker
 from worker.announce import Announcer
 from worker.budgets import Budgets
+from worker.choice import Choice
 from worker.costs import Costs
 from worker.fleet import Fleet
+from worker.latency import Latencies
 from worker.limits import Limiter
 from worker.providers.client import ProviderClient
 from worker.run import Tools
@@ -70,7 +72,8 @@ async def open_toolbox(
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
         budgets = Budgets(settings, redis, worker_id, store.budgets, clock, lease_s=settings.worker.lease_s)
         pricing = Pricing(settings)
-        tools = Tools(fleet, limiter, client, pricing, Costs(settings, pricing), budgets, clock, rng)
+        costs, choice = Costs(settings, pricing), Choice(settings, pricing, Latencies(redis))
+        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, clock, rng)
         deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
         announcer = Announcer(redis)
         try:

@@ -8,7 +8,7 @@
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
 | deliver | 0.3 s | every worker | send the webhooks that are due |
-| beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here |
+| beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here, the fleet how fast it was |
 
 The lease in the ledger is not here: it is beaten in a thread of its own (`worker.heartbeat`).
 """
@@ -55,12 +55,15 @@ class Upkeep:
         self._store = box.store
         self._fleet = box.tools.fleet
         self._limiter = box.tools.limiter
+        self._latencies = box.tools.choice.latencies
         self._deliverer = box.deliverer
         self._announcer = box.announcer
         self._lease_s = box.settings.worker.lease_s
         self._bridge = bridge
         self._claims = claims
-        self.planner = Planner(box.redis, box.store, box.tools.fleet, box.tools.limiter, estimates=box.tools.estimates)
+        self.planner = Planner(
+            box.redis, box.store, box.tools.fleet, box.tools.limiter, box.tools.choice, estimates=box.tools.estimates
+        )
         self._ledger_seen_since = time.monotonic()
 
     def loops(self) -> list[Loop]:
@@ -140,3 +143,4 @@ class Upkeep:
     async def _beat(self) -> None:
         await self._bridge.beat()
         await self._limiter.beat(self._claims.calls_in_flight())
+        await self._latencies.share()

@@ -23,8 +23,8 @@ AGAIN_AFTER_S = 2.0
 
 TELL_AT_MOST = 500
 
-CREDENTIAL, TURN = "credential", "turn"
-"""Holds beside the limiter's: a person must mend a credential; other jobs are staged first."""
+CREDENTIAL, TURN, RULES = "credential", "turn", "rules"
+"""Holds beside the limiter's: a person must mend a credential; others are staged first; data rules allow no step."""
 
 
 def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> Waiting:
@@ -39,6 +39,11 @@ def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
         reason = f"no credential of {step.provider} can be used until somebody mends it"
         return Waiting(reason, CREDENTIAL, step.provider, step.model)
     return Waiting("other jobs are staged first", TURN)
+
+
+def waits_for_rule(broken: str | None) -> Waiting | None:
+    """Data rules allow no step until somebody changes the configuration."""
+    return None if broken is None else Waiting(f"{broken}, and no other step may be asked", RULES)
 
 
 def _held(step: Step, at: StepOutlook) -> Waiting:

@@ -46,13 +46,14 @@ def job_of(
     words.refuse_misspelt(request, {*JOB_WORDS, *ROUTE_WORDS})
     said = {word: request.pop(word, None) for word in JOB_WORDS}
     ENDPOINTS[endpoint].check(request)
-    chain, body = api.routers[endpoint].resolve(request)
     job_id = new_id("job")
+    custom_id = checked_id(said["custom_id"]) or job_id
+    chain, body = api.routers[endpoint].resolve(request, custom_id)
     return NewJob(
         id=job_id,
         body=_as_json(body),
         chain=chain,
-        custom_id=checked_id(said["custom_id"]) or job_id,
+        custom_id=custom_id,
         tokens=ENDPOINTS[endpoint].estimate_tokens(body),
         max_output_tokens=most_output_tokens(body),
         priority=words.priority(said["priority"], priority),

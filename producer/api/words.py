@@ -13,7 +13,7 @@ MOST_KEY_CHARS = 64
 MOST_VALUE_CHARS = 512
 
 
-SHORTEST_WORD = 7
+SHORTEST_WORD = 6
 """Shorter words are too much like parameters of providers, such as `models` and `model`."""
 
 ALIKE = 0.85

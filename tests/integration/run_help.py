@@ -20,8 +20,10 @@ from models.secrets import Secrets
 from models.settings import Settings
 from models.state import Priority
 from worker.budgets import Budgets
+from worker.choice import Choice
 from worker.costs import Costs
 from worker.fleet import Fleet
+from worker.latency import Latencies
 from worker.limits import Limiter
 from worker.mock import running_mock
 from worker.mock.server import MockServer
@@ -86,7 +88,8 @@ async def stage(
         known: dict[Subject, InLedger] = {}
         budgets = Budgets(settings, redis, "w1", partial(_read, known), time.time)
         limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing)
-        tools = Tools(fleet, limiter, client, pricing, costs, budgets, time.time, Random(7))
+        choice = Choice(settings, pricing, Latencies(redis))
+        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, time.time, Random(7))
         yield Stage(mock, redis, settings, environ, tools, known)
 
 

@@ -362,7 +362,7 @@ async def test_a_burst_ends_when_nothing_is_left(redis_url: str, tmp_path: Path)
             loop = ClaimLoop(worker_id, bridge, store, scene.tools, 10)
             jobs = await jobs_for(store, 25)
             await store.add_single(jobs)
-            planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter)
+            planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice)
             async with asyncio.timeout(10):
                 await loop.run(asyncio.Event(), refill=planner.pass_once)
             await loop.drain(5.0, asyncio.Event())

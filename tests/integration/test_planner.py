@@ -73,7 +73,7 @@ class Desk:
 async def desk(redis_url: str, folder: Path, **alpha: Any) -> AsyncIterator[Desk]:
     async with stage(redis_url, **alpha) as scene, open_store(None, folder) as store:
         ahead = Ahead()
-        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, ahead)
+        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, ahead)
         await planner.pass_once()
         await without_slow_start(scene.redis, "alpha", "beta")
         yield Desk(scene, store, planner, await new_worker(store), ahead)
@@ -228,7 +228,9 @@ async def test_another_leader_stages_nothing_twice(redis_url: str, tmp_path: Pat
     async with desk(redis_url, tmp_path) as here:
         await here.batch(ALPHA, 30)
         await here.planner.pass_once()
-        other = Planner(here.scene.redis, here.store, here.scene.tools.fleet, here.scene.tools.limiter)
+        other = Planner(
+            here.scene.redis, here.store, here.scene.tools.fleet, here.scene.tools.limiter, here.scene.tools.choice
+        )
         assert await other.pass_once() == 0
         assert len(await here.staged()) == 30
 

@@ -2,15 +2,18 @@
 
 from random import Random
 
+import orjson
 import pytest
 
 from models.chain import Chain, Step
 from models.failure import Failure, FailureClass
 from models.state import Priority
+from models.suitability import WhyNot
 from worker.decide import (
     ROUND_BACKOFF_S,
     Fail,
     MoveOn,
+    Passed,
     Progress,
     PutBack,
     Situation,
@@ -19,7 +22,10 @@ from worker.decide import (
     after_failure,
     after_misfit,
     after_refusal,
+    after_unfit,
+    begin_round,
     first_error,
+    skipped,
 )
 from worker.limits import Deployment, Hold, Refusal
 
@@ -272,3 +278,88 @@ def test_progress_survives_its_stay_in_the_ledger() -> None:
     _, progress = after_refusal(at, progress, refusal(Hold.COOLDOWN, 40))
     _, progress = after_failure(at, progress, failure(FailureClass.SERVER))
     assert Progress.from_dict(orjson.loads(orjson.dumps(progress.to_dict()))) == progress
+
+
+RULE = WhyNot("'alpha/m' breaks the rule require region = eu", rule=True)
+MISFIT = WhyNot("'alpha/m' cannot use tools", rule=False)
+THREE = chain("alpha/m", "beta/m", "gamma/m")
+
+
+def test_a_step_that_breaks_a_rule_is_passed_over_whatever_the_chain_falls_back_on() -> None:
+    at = situation(chain("alpha/m", "beta/m", fallback_on=["rate_limit"]))
+    verdict, progress = after_unfit(at, Progress(), RULE)
+    assert (verdict, progress.step) == (MoveOn(), 1)
+    assert skipped(progress) == {0: RULE.text}
+    assert first_error(progress) is None
+
+
+def test_a_step_that_breaks_a_rule_is_looked_at_again_in_the_next_round_and_a_misfit_is_not() -> None:
+    at = situation(THREE)
+    _, progress = after_unfit(at, Progress(), RULE)
+    _, progress = after_unfit(at, progress, MISFIT)
+    verdict, progress = after_refusal(at, progress, refusal(Hold.COOLDOWN, 60))
+    assert isinstance(verdict, PutBack) and verdict.until > NOW + 50
+    assert (progress.step, progress.round) == (0, 2)
+    assert skipped(progress) == {1: MISFIT.text}
+
+
+def test_a_job_waits_for_the_configuration_when_every_step_breaks_a_rule() -> None:
+    at = situation()
+    _, progress = after_unfit(at, Progress(), RULE)
+    verdict, progress = after_unfit(at, progress, RULE)
+    assert isinstance(verdict, PutBack) and verdict.reason == RULE.text
+    assert (progress.step, progress.round) == (0, 1)
+
+
+def test_nobody_waits_for_a_rule_where_another_step_was_allowed_and_does_not_fit() -> None:
+    at = situation()
+    _, progress = after_unfit(at, Progress(), RULE)
+    verdict, progress = after_unfit(at, progress, MISFIT)
+    assert verdict == Fail()
+    assert skipped(progress) == {0: RULE.text, 1: MISFIT.text}
+
+
+def test_an_interactive_job_does_not_wait_for_the_configuration() -> None:
+    at = situation(chain("alpha/m"), Priority.INTERACTIVE)
+    assert after_unfit(at, Progress(), RULE)[0] == Fail()
+
+
+def test_the_steps_of_a_round_are_asked_in_its_order_and_the_next_round_is_ordered_anew() -> None:
+    at, progress = situation(THREE), begin_round(Progress(), (2, 0, 1))
+    asked = [progress.step]
+    verdict: object = MoveOn()
+    while verdict == MoveOn():
+        verdict, progress = after_failure(at, progress, failure(FailureClass.CONNECT, hint_s=60))
+        if verdict == MoveOn():
+            asked.append(progress.step)
+    assert asked == [2, 0, 1]
+    assert isinstance(verdict, PutBack)
+    assert (progress.order, progress.step) == ((), 0)
+
+
+def test_a_round_begins_with_the_first_step_that_is_not_ruled_out() -> None:
+    progress = begin_round(Progress(ruled_out={2: "too small"}), (2, 0, 1))
+    assert progress.step == 0
+
+
+def test_the_error_of_a_job_is_that_of_the_step_which_was_asked_first() -> None:
+    at, progress = situation(THREE), begin_round(Progress(), (2, 0, 1))
+    _, progress = after_misfit(at, progress, "of gamma")
+    _, progress = after_misfit(at, progress, "of alpha")
+    assert (first_error(progress) or {})["message"] == "of gamma"
+
+
+def test_a_job_that_waited_for_our_pacing_goes_back_to_the_first_step_in_the_order_of_its_round() -> None:
+    at = situation(chain("alpha/m", "beta/m", spill=True))
+    _, progress = after_refusal(at, begin_round(Progress(), (1, 0)), refusal(Hold.REQUESTS, 2))
+    verdict, progress = after_refusal(at, progress, refusal(Hold.REQUESTS, 5))
+    assert isinstance(verdict, PutBack)
+    assert progress.step == 1
+
+
+def test_progress_that_was_written_before_there_were_orders_and_rules_is_read() -> None:
+    old = Progress(step=1, passed={0: Passed("cooled", 5.0)}).to_dict()
+    del old["order"], old["passed"]["0"]["rule"]
+    assert Progress.from_dict(old) == Progress(step=1, passed={0: Passed("cooled", 5.0)})
+    kept = begin_round(Progress(passed={0: Passed("rule", None, rule=True)}), (1, 0))
+    assert Progress.from_dict(orjson.loads(orjson.dumps(kept.to_dict()))) == kept

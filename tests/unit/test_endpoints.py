@@ -30,6 +30,8 @@ SETTINGS = Settings.model_validate(
         "chains": {
             "small": {"steps": [f"openai/{SMALL}", f"azure/{SMALL}"]},
             "mixed": {"steps": [f"openai/{SMALL}", "gemini/gemini-embedding-001"]},
+            "one-model": {"steps": ["openai/gpt-4o", "openrouter/openai/gpt-4o"], "same_model_family": True},
+            "not-one-model": {"steps": ["openai/gpt-4o", "openai/gpt-4o-mini"], "same_model_family": True},
             "mixed-on-purpose": {
                 "steps": [f"openai/{SMALL}", "gemini/gemini-embedding-001"],
                 "same_model_family": False,
@@ -134,6 +136,15 @@ def test_a_chain_may_say_that_it_mixes_them_on_purpose() -> None:
 def test_completions_may_come_from_any_model() -> None:
     chain, _ = Router(SETTINGS).resolve({"model": "mixed", "messages": []})
     assert len(chain.steps) == 2
+
+
+def test_completions_come_from_one_model_where_the_chain_says_so() -> None:
+    chain, _ = Router(SETTINGS).resolve({"model": "one-model", "messages": []})
+    assert len(chain.steps) == 2
+    for body in ({"model": "not-one-model"}, {"model": "one-model", "fallbacks": ["gemini/gemini-2.5-flash"]}):
+        with pytest.raises(RequestError, match="the chain says same_model_family = true") as refused:
+            Router(SETTINGS).resolve({**body, "messages": []})
+        assert refused.value.code == "mixed_model_families"
 
 
 def test_fallbacks_that_are_not_allowed_need_not_match() -> None:

@@ -223,7 +223,7 @@ def test_a_million_different_models_do_not_fill_the_memory() -> None:
     router = Router(SETTINGS)
     for number in range(10_050):
         router.resolve({"model": f"openai/m{number}"})
-    assert len(router._chains) <= 10_000
+    assert len(router._routes) <= 10_000
 
 
 def test_tokens_are_estimated_from_bytes_and_images_count_as_one_image() -> None:

@@ -168,6 +168,30 @@ def test_a_provider_that_is_not_configured_is_named_with_its_neighbour() -> None
         ("[chains.default]\nsteps = [{ model = 'openai/x', stream = true }]", "steps[0] cannot override 'stream'"),
         ("[chains.default]\nsteps = []", "chains.default.steps"),
         ("[chains.default]\nsteps = ['openai/x']\nfallback_on = ['nope']", "line 3: chains.default.fallback_on"),
+        (
+            "[chains.default]\nsteps = [[{ model = 'openai/x', weight = 0 }, 'openai/y']]",
+            "line 2: chains.default.steps[0][0].weight should be greater than 0",
+        ),
+        ("[chains.default]\nsteps = [['openai/x', 'opnai/y']]", "steps[0] names provider 'opnai', which is unknown"),
+        ("[chains.default]\nsteps = [[]]", "chains.default.steps[0]"),
+        (
+            "[chains.default]\nsteps = [{ model = 'openai/x', weight = 2 }]",
+            "chains.default.steps[0] has a weight but stands alone",
+        ),
+        (
+            "[chains.default]\nsteps = [{ model = 'openai/x', when = { max_input = 3 } }]",
+            "steps[0].when.max_input is not a setting; did you mean 'max_input_tokens'?",
+        ),
+        ("[chains.default]\nsteps = ['openai/x']\norder = 'best'", "line 3: chains.default.order"),
+        (
+            "[chains.default]\nsteps = ['openai/x']\nrequire = { region = '' }",
+            "line 3: chains.default.require must give 'region' a text",
+        ),
+        ("[providers.openai]\ntags = 'eu'", "line 2: providers.openai.tags must be a table of tags"),
+        (
+            '[providers.openai.features."gpt-9"]\nwindow = 3',
+            "providers.openai.features.gpt-9.window is not a setting; did you mean 'context_window'?",
+        ),
         ("providers = 3", "line 1: providers should be a valid table"),
         ("[providers]\nopenai = 3", "line 2: providers.openai should be a valid table"),
         ("[providers.openai\n", "is not valid TOML"),

@@ -1,0 +1,63 @@
+"""The words about routing in a request, each read as what it means. All raise RequestError."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from models.chain import ACCEPTANCE, Acceptance, Order, When
+from models.rules import Rules, parse_tags
+from models.wire import RequestError
+
+
+def flag_of(words: Mapping[str, Any], word: str, option: bool | None, default: bool) -> bool:
+    value = words[word]
+    if value is None:
+        return option if option is not None else default
+    if not isinstance(value, bool):
+        raise RequestError(f"'{word}' must be true or false", word)
+    return value
+
+
+def patience_of(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise RequestError("'patience_s' must be a number of seconds, 0 or more", "patience_s")
+    return float(value)
+
+
+def order_of(said: object, option: str | None, default: Order) -> Order:
+    given = said if said is not None else option
+    if given is None:
+        return default
+    for known in get_args(Order):
+        if given == known:
+            order: Order = known
+            return order
+    raise RequestError(f"'order' must be one of {', '.join(get_args(Order))}", "order")
+
+
+def said_rules(require: object, forbid: object) -> Rules:
+    tags = {}
+    for word, value in (("require", require), ("forbid", forbid)):
+        try:
+            tags[word] = {} if value is None else parse_tags(value)
+        except ValueError as error:
+            raise RequestError(f"'{word}' {error}", word) from None
+    return Rules(**tags)
+
+
+def when_of(value: object, where: str) -> When | None:
+    try:
+        return None if value is None else When.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise RequestError(f"'{where}{'.' if field else ''}{field}': {first['msg']}", where) from None
+
+
+def acceptance(value: object) -> frozenset[Acceptance]:
+    """What an answer must be, as a request says it. Raises RequestError."""
+    if not isinstance(value, list | tuple | frozenset) or any(each not in ACCEPTANCE for each in value):
+        raise RequestError(f"'accept' must be a list of {', '.join(ACCEPTANCE)}", "accept")
+    return frozenset(value)
