@@ -244,6 +244,9 @@ class WorkerSettings(Section):
 
     max_concurrency: int = Field(default=100, gt=0, le=10_000)
     """Provider calls in flight in one process (`--max-concurrency`)."""
+    urgent_slots: int | None = Field(default=None, ge=0, le=10_000)
+    """So many of them are kept free of bulk jobs, so that an interactive or normal one starts at once. Absent: a
+    twentieth, at least one, and none of fewer than five."""
     grace_s: float = Field(default=30.0, ge=0)
     """Seconds that calls in flight may take when the worker is told to stop (`--grace`); the rest is given back."""
     lease_s: float = Field(default=15.0, gt=0)

@@ -9,27 +9,27 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TypeVar
 
 import redis.exceptions
 
 from models.records import Settled, StartedJob
-from models.state import JobState
+from models.state import JobState, Priority
 from models.store import Store, StoreBusy, StoreUnavailable
 from worker import outcome
 from worker.coalesce import Coalescer
 from worker.decide import Progress
 from worker.limits import LimitsUnavailable
+from worker.racing import first_of, unless
 from worker.rq_bridge import Bridge
 from worker.run import JobRun, Tools
 from worker.settle import GATHER_S, OUTAGE_PAUSE_S, Settler
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 OUTAGES = (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnavailable)
 """What every part of a worker survives."""
 
+BULK = Priority.BULK.queue
 CLAIM_AT_MOST = 100
 START_AT_MOST = 400
 FINISH_AT_MOST = 200
@@ -58,12 +58,17 @@ class ClaimLoop:
         tools: Tools,
         concurrency: int,
         tell: Callable[[Sequence[str]], None] = lambda _ids: None,
+        urgent_slots: int | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.bridge = bridge
         self.store = store
         self.tools = tools
         self.concurrency = concurrency
+        self._for_bulk = concurrency - min(
+            kept_free(concurrency) if urgent_slots is None else urgent_slots, concurrency
+        )
+        self._bulk: set[asyncio.Task[None]] = set()
         self.runs: dict[str, JobRun] = {}
         self.done = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,11 +87,11 @@ class ClaimLoop:
             while not stopping.is_set():
                 if len(self._tasks) >= self.concurrency:
                     self._slot_free.clear()
-                    await _unless(stop, self._slot_free.wait())
-                elif not await _unless(stop, self._claim(), then_s=FINISH_CLAIM_S) and not stopping.is_set():
+                    await unless(stop, self._slot_free.wait())
+                elif not await unless(stop, self._claim(), then_s=FINISH_CLAIM_S) and not stopping.is_set():
                     if refill is not None and not self._tasks and not await self._refilled(refill):
                         break
-                    await _unless(stop, self._wait_for_tickets() if refill is None else self._wait_in_a_burst())
+                    await unless(stop, self._wait_for_tickets() if refill is None else self._wait_in_a_burst())
         finally:
             stop.cancel()
 
@@ -98,7 +103,7 @@ class ClaimLoop:
         """
         hurried = asyncio.create_task(hurry.wait())
         with suppress(TimeoutError):
-            await _unless(hurried, asyncio.wait_for(self._all_done(), max(grace_s - GIVE_BACK_S, 0.0)))
+            await unless(hurried, asyncio.wait_for(self._all_done(), max(grace_s - GIVE_BACK_S, 0.0)))
         hurried.cancel()
         self._suspects.clear()
         self.stop_all()
@@ -138,20 +143,25 @@ class ClaimLoop:
             return True
 
     async def _wait_for_tickets(self) -> None:
+        """For tickets that there is a slot for. When bulk jobs have all of theirs, also for one of those to be free."""
+        if self._bulk_room():
+            await self._listen()
+            return
+        self._slot_free.clear()
+        await first_of(self._listen(BULK), self._slot_free.wait())
+
+    async def _listen(self, *without: str) -> None:
         try:
-            await self.bridge.wait(IDLE_WAIT_S)
+            await self.bridge.wait(IDLE_WAIT_S, without)
         except redis.exceptions.RedisError:
             await asyncio.sleep(OUTAGE_PAUSE_S)
 
+    def _bulk_room(self) -> int:
+        return max(self._for_bulk - len(self._bulk), 0)
+
     async def _wait_in_a_burst(self) -> None:
         """For tickets, or for the last job to end: then the burst may be over."""
-        waits = [asyncio.create_task(self._wait_for_tickets()), asyncio.create_task(self._all_done())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self._wait_for_tickets(), self._all_done())
 
     async def _claim(self) -> bool:
         """Turn tickets into running jobs. False when there was nothing to claim."""
@@ -166,7 +176,9 @@ class ClaimLoop:
         started = await self._start(claimed)
         aboard = await self._with_one_suspect(started)
         for job in aboard:
-            self._spawn(self._work(job) if job.crashes < SUSPECT_CRASHES else self._work_suspects(job))
+            task = self._spawn(self._work(job) if job.crashes < SUSPECT_CRASHES else self._work_suspects(job))
+            if job.priority is Priority.BULK:
+                self._bulk.add(task)
         for job_id in set(claimed) - {job.id for job in aboard}:
             # done, cancelled, paused or claimed elsewhere: the ledger said no
             self._spawn(self._finish_ticket(job_id))
@@ -174,10 +186,12 @@ class ClaimLoop:
 
     async def _tickets(self, wanted: int) -> list[str]:
         """Up to so many tickets, in scripts that hold Redis up for a moment only, to be started by one commit."""
-        claimed = more = await self.bridge.claim(min(wanted, CLAIM_AT_MOST))
+        room = self._bulk_room()
+        claimed = more = await self.bridge.claim(min(wanted, CLAIM_AT_MOST), {BULK: room})
         with suppress(redis.exceptions.RedisError):
             while len(more) == CLAIM_AT_MOST and len(claimed) < wanted:
-                more = await self.bridge.claim(min(wanted - len(claimed), CLAIM_AT_MOST))
+                left = max(room - len(claimed), 0)
+                more = await self.bridge.claim(min(wanted - len(claimed), CLAIM_AT_MOST), {BULK: left})
                 claimed = claimed + more
         return claimed
 
@@ -220,13 +234,15 @@ class ClaimLoop:
         finally:
             self._suspect_aboard = False
 
-    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._bulk.discard(task)
         self._slot_free.set()
         if not task.cancelled() and task.exception() is not None:
             log.error("A job's task failed: %s", _shape(task.exception()))
@@ -267,17 +283,9 @@ class ClaimLoop:
         return [None] * len(ids)
 
 
-async def _unless(stop: "asyncio.Task[bool]", work: Coroutine[None, None, T], then_s: float = 0.0) -> T | None:
-    """The work's result; None when `stop` came before, and `then_s` seconds later it was still not done."""
-    working = asyncio.create_task(work)
-    try:
-        await asyncio.wait([stop, working], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done() and then_s:
-            await asyncio.wait([working], timeout=then_s)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+def kept_free(concurrency: int) -> int:
+    """How many slots of a worker only urgent jobs may have, when its settings do not say."""
+    return max(1, concurrency // 20) if concurrency >= 5 else 0
 
 
 def _put_back(job: StartedJob, reason: str) -> Settled:

@@ -20,9 +20,8 @@ class Doorbell:
     which is more than the wait itself.
     """
 
-    def __init__(self, redis: Redis, keys: Sequence[str]) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._keys = tuple(keys)
         self._listeners: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -35,16 +34,17 @@ class Doorbell:
         await asyncio.gather(*self._listeners.values(), return_exceptions=True)
         self._listeners.clear()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return when a list has an element, or had one since the last wait, or after `timeout_s`.
+    async def wait(self, timeout_s: float, keys: Sequence[str]) -> None:
+        """Return when a list has an element, or had one since it was last waited for, or after `timeout_s`.
 
         Raises redis.exceptions.RedisError when Redis cannot be reached.
         """
-        for key in self._keys:
+        for key in keys:
             if key not in self._listeners:
                 self._listeners[key] = asyncio.create_task(self._listen(key), name=f"listen to {key}")
-        await asyncio.wait(self._listeners.values(), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        heard = {key: listener for key, listener in self._listeners.items() if listener.done()}
+        listeners = {key: self._listeners[key] for key in keys}
+        await asyncio.wait(listeners.values(), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        heard = {key: listener for key, listener in listeners.items() if listener.done()}
         for key in heard:
             del self._listeners[key]
         await asyncio.gather(*heard.values())

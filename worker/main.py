@@ -62,7 +62,10 @@ class Shift:
         self._hurry = asyncio.Event()
         worker = box.settings.worker
         self._grace_s, self._lease_s, self._concurrency = worker.grace_s, worker.lease_s, worker.max_concurrency
-        self._claims = ClaimLoop(worker_id, bridge, box.store, box.tools, self._concurrency, box.announcer.tell)
+        self._claims = ClaimLoop(
+            *(worker_id, bridge, box.store, box.tools, self._concurrency, box.announcer.tell),
+            urgent_slots=worker.urgent_slots,
+        )
         self._upkeep = Upkeep(worker_id, box, bridge, self._claims)
 
     async def work(self, *, burst: bool) -> int:

@@ -14,7 +14,7 @@ import logging
 import zlib
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,6 +39,7 @@ from worker.rq_scripts import BEAT, CLAIM, CLOSE, FORGET
 log = logging.getLogger(__name__)
 
 CLAIM_MAX = 100
+NO_BOUNDS: Mapping[str, int] = {}
 CLOSE_MAX = 200
 BEAT_MAX = 200
 
@@ -121,7 +122,7 @@ class Bridge:
         self._birth: dict[FieldT, EncodableT] = dict(birth) if birth else {"queues": ",".join(self.queues)}
         self._executions: dict[str, deque[Execution]] = {}
         self._ended: dict[Ending, list[Execution]] = {FINISHED: [], REFUSED: []}
-        self._doorbell = Doorbell(redis, [queue_key(queue) for queue in self.queues])
+        self._doorbell = Doorbell(redis)
         self._suspended = False
         self._claim = redis.register_script(CLAIM)
         self._close = redis.register_script(CLOSE)
@@ -140,8 +141,10 @@ class Bridge:
         """What was claimed and is not finished, as far as this process knows. May be read from another thread."""
         return tuple(execution for same_job in list(self._executions.values()) for execution in list(same_job))
 
-    async def claim(self, n: int) -> list[str]:
+    async def claim(self, n: int, at_most: Mapping[str, int] = NO_BOUNDS) -> list[str]:
         """Start up to `n` waiting tickets (at most `CLAIM_MAX`) and return their ids, the most urgent queue first.
+
+        `at_most` bounds how many of them come from a queue.
 
         Pop and start are one script: no kill can lose a ticket between them. A ticket that is not exactly ours is
         refused: it moves to RQ's failed registry and nobody runs what it names. While RQ is suspended there is nothing
@@ -158,7 +161,7 @@ class Bridge:
                 now,
                 EXECUTION_TTL_S,
                 TICKET_DATA_MAX,
-                *self.queues,
+                *(word for queue in self.queues for word in (queue, at_most.get(queue, CLAIM_MAX))),
             )
         )
         self._suspended = reply is None
@@ -192,15 +195,17 @@ class Bridge:
                 self._executions.pop(job_id, None)
         await self._close_ended()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return when a queue has a ticket, or after `timeout_s`; take nothing. May return without a reason.
+    async def wait(self, timeout_s: float, without: Collection[str] = ()) -> None:
+        """Return when a queue, of all but `without`, has a ticket, or after `timeout_s`; take nothing.
+
+        May return without a reason.
 
         Raises redis.exceptions.RedisError when Redis cannot be reached.
         """
         if self._suspended:
             await asyncio.sleep(min(timeout_s, SUSPENDED_POLL_S))
             return
-        await self._doorbell.wait(timeout_s)
+        await self._doorbell.wait(timeout_s, [queue_key(queue) for queue in self.queues if queue not in without])
 
     async def beat(self) -> None:
         """Tell RQ that this worker and its executions are alive. Every 5 to 10 seconds, at least once in 90."""

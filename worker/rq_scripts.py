@@ -26,7 +26,8 @@ end
 CLAIM = (
     _SET_STATE
     + """
--- ARGV: prefix, worker, limit, start of the execution ids, now, timestamp, ttl, most bytes of data; then the queues.
+-- ARGV: prefix, worker, limit, start of the execution ids, now, timestamp, ttl, most bytes of data; then each queue and
+-- how many may come from it.
 -- Returns nothing while RQ is suspended, else id, execution, queue, data for each ticket that was started.
 local prefix, worker, limit, execution_start, now, timestamp, ttl, data_max = unpack(ARGV, 1, 8)
 local worker_key = prefix .. ':worker:' .. worker
@@ -55,9 +56,9 @@ local function start(id, queue, job)
 end
 
 local room = tonumber(limit)
-for i = 9, #ARGV do
-  local queue = ARGV[i]
-  local ids = room > 0 and redis.call('LPOP', prefix .. ':queue:' .. queue, room) or {}
+for i = 9, #ARGV, 2 do
+  local queue, most = ARGV[i], math.min(room, tonumber(ARGV[i + 1]))
+  local ids = most > 0 and redis.call('LPOP', prefix .. ':queue:' .. queue, most) or {}
   room = room - #ids
   for _, id in ipairs(ids) do
     local job = prefix .. ':job:' .. id

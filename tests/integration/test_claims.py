@@ -15,10 +15,11 @@ from ledger_help import new_jobs, new_worker, state_of, succeeded
 from run_help import PROMPT, Stage, chain, stage, without_slow_start
 
 from models import tickets
+from models.chain import Chain
 from models.records import NewJob, Settled, StartedJob
 from models.state import JobState, Priority
 from models.store import Store, StoreUnavailable, open_store
-from worker.claims import ClaimLoop
+from worker.claims import ClaimLoop, kept_free
 from worker.planner import Planner
 from worker.rq_bridge import Bridge
 from worker.settle import Settler
@@ -45,14 +46,14 @@ class Floor:
     stopping: asyncio.Event
     hurry: asyncio.Event
 
-    async def submit(self, count: int) -> list[str]:
-        jobs = await jobs_for(self.store, count)
+    async def submit(self, count: int, priority: Priority = Priority.BULK, of: Chain = ALPHA) -> list[str]:
+        jobs = [replace(each, priority=priority, chain=of) for each in await jobs_for(self.store, count)]
         await self.store.add_single(jobs)
         await self.stage(jobs)
         return [each.id for each in jobs]
 
     async def stage(self, jobs: Sequence[NewJob]) -> None:
-        await tickets.stage(self.scene.redis, [(each.id, Priority.BULK) for each in jobs])
+        await tickets.stage(self.scene.redis, [(each.id, each.priority) for each in jobs])
 
     async def states(self, ids: Sequence[str]) -> list[JobState]:
         return [await state_of(self.store, each) for each in ids]
@@ -111,6 +112,30 @@ class Outage:
 async def test_one_slot_is_enough_for_any_number_of_jobs(redis_url: str, tmp_path: Path) -> None:
     async with floor(redis_url, tmp_path, concurrency=1) as here:
         await here.until_all(await here.submit(60), JobState.SUCCEEDED)
+
+
+async def test_bulk_jobs_leave_slots_to_urgent_ones_which_start_at_once(redis_url: str, tmp_path: Path) -> None:
+    slow = {"provider": "alpha", "latency_s": 8.0}
+    async with floor(redis_url, tmp_path, slow, concurrency=40, timeout_s=20) as here:
+        await without_slow_start(here.scene.redis, "alpha", "beta")
+        await here.submit(60)
+        await here.until_in_flight(38)
+        began = time.monotonic()
+        await here.until_all(await here.submit(1, Priority.NORMAL, chain("beta/m")), JobState.SUCCEEDED)
+        await here.until_all(await here.submit(5, Priority.INTERACTIVE, chain("beta/m")), JobState.SUCCEEDED)
+        assert time.monotonic() - began < 4.0
+        assert here.scene.mock.stats()["in_flight"] == 38
+
+
+async def test_a_bulk_job_takes_the_next_slot_of_its_kind_that_is_free(redis_url: str, tmp_path: Path) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 0.05}, concurrency=5) as here:
+        await here.until_all(await here.submit(40), JobState.SUCCEEDED)
+        assert here.scene.mock.stats()["peak_in_flight"] == 4
+
+
+@pytest.mark.parametrize(("slots", "kept"), [(1, 0), (4, 0), (5, 1), (39, 1), (40, 2), (1000, 50)])
+def test_a_twentieth_of_the_slots_is_kept_from_bulk_jobs(slots: int, kept: int) -> None:
+    assert kept_free(slots) == kept
 
 
 async def test_no_more_calls_than_slots(redis_url: str, tmp_path: Path) -> None:
@@ -297,7 +322,7 @@ async def test_a_claim_that_hangs_does_not_hold_up_the_end(
 ) -> None:
     async with floor(redis_url, tmp_path) as here:
 
-        async def hang(_: int) -> list[str]:
+        async def hang(_: int, at_most: object) -> list[str]:
             await asyncio.Event().wait()
             return []
 
