@@ -136,10 +136,12 @@ class LimitState:
         return [each for each in self.cooldowns if each.covers(provider, account, model)]
 
 
-async def read_limits(redis: redis.asyncio.Redis, named: Iterable[tuple[str, str]] = ()) -> LimitState:
-    """The state of these (account, model), and of all others that a bounded look finds. Raises RedisError, OSError."""
+async def read_limits(
+    redis: redis.asyncio.Redis, named: Iterable[tuple[str, str]] = (), *, others: bool = True
+) -> LimitState:
+    """The state of these (account, model), and of `others` that a bounded look finds. Raises RedisError, OSError."""
     names = dict.fromkeys(name for account, model in named for name in _keys_of(account, model))
-    names |= dict.fromkeys(sorted(await _found(redis)))
+    names |= dict.fromkeys(sorted(await _found(redis))) if others else {}
     wanted = list(names)[:NAMES_MAX]
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.time()

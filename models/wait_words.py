@@ -8,6 +8,16 @@ from typing import Any
 
 from models.records import Waiting
 
+HOLD_WORDS = {
+    "requests": "requests per minute are used up",
+    "tokens": "tokens per minute are used up",
+    "in_flight": "all calls that may be in flight are",
+    "starting": "the first calls find out what it takes",
+    "cooldown": "cooling after a refusal",
+    "breaker": "resting after failures",
+}
+"""What keeps a call from starting, by the limiter's name for it."""
+
 PUT_BACK = "put_back"
 """The `hold` of what waits for a time that a worker has set."""
 
@@ -25,7 +35,8 @@ def waiting_until(sentence: str, until: float | None) -> Waiting:
     found = SENTENCE.fullmatch(sentence)
     if found is None:
         return Waiting(sentence, PUT_BACK, until=until)
-    return Waiting(found["reason"], PUT_BACK, found["provider"], found["model"], found["account"], until)
+    reason = f"{found['reason']} at {found['provider']}/{found['model']}"
+    return Waiting(reason, PUT_BACK, found["provider"], found["model"], found["account"], until)
 
 
 def waiting_object(waiting: Waiting | None) -> dict[str, Any] | None:

@@ -16,11 +16,12 @@ from models.store import Store
 from producer import cli, show
 from producer.client import Client, JobResult
 from producer.exits import ALL_SUCCEEDED, SOME_FAILED
+from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, batch_named
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
 from producer.progress import Display, split_table
 from producer.runs import line_of, summary, views_of
-from producer.waiting import blocked_by, explained, lack_of_workers, queue_of, waiting_of, waiting_of_job
+from producer.waiting import blocked_by, explained, lack_of_workers, queue_of, waiting_of
 
 app = typer.Typer()
 
@@ -90,7 +91,8 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
 
 async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:
     now = await store.now()
-    waiting = await waiting_of_job(settings, store, job, now)
+    async with queue_of(settings) as queue:
+        waiting = await waiting_of_job(settings, store, queue, job, now)
     if as_json:
         show.print_json(show.job_document(job, now, waiting))
     else:

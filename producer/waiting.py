@@ -1,16 +1,14 @@
 """Why a batch or a job does not move, and until when: nobody works, a person must mend something, or time heals it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from models import keys
 from models.chain import Chain
-from models.job_objects import waiting_of as waiting_of_put_back
 from models.records import BatchView, Waiting
 from models.setaside import SetAside
 from models.settings import Settings
@@ -62,14 +60,6 @@ async def nobody_works(store: Store, redis: Redis | None) -> Waiting | None:
     except (RedisError, OSError, TimeoutError):
         return NO_QUEUE
     return None if planned else NO_PLANNER
-
-
-async def waiting_of_job(settings: Settings, store: Store, job: Mapping[str, Any], now: float) -> Waiting | None:
-    """What a job waits for; None: it moves, or has ended, or only its owner's time has not come."""
-    if job["state"] != JobState.QUEUED:
-        return None
-    async with queue_of(settings) as queue:
-        return await nobody_works(store, queue) or waiting_of_put_back(job, now)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ import redis.asyncio
 
 from models import keys
 from models.failure import Scope
-from models.wait_words import reason_at
+from models.wait_words import HOLD_WORDS, reason_at
 from worker import limits_scripts as scripts
 from worker.failures import LimitSignals
 from worker.gate import Gate
@@ -256,16 +256,6 @@ class Limiter:
             return await self._scripts.run(script, names, ["" if self.now_ms is None else self.now_ms, *args])
         except ScriptsUnavailable as error:
             raise LimitsUnavailable(f"the limits in Redis cannot be read: {error}") from error
-
-
-HOLD_WORDS = {
-    Hold.REQUESTS: "requests per minute are used up",
-    Hold.TOKENS: "tokens per minute are used up",
-    Hold.IN_FLIGHT: "all calls that may be in flight are",
-    Hold.STARTING: "the first calls find out what it takes",
-    Hold.COOLDOWN: "cooling after a refusal",
-    Hold.BREAKER: "resting after failures",
-}
 
 
 def _keys(deployment: Deployment) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from models.chain import Chain, Step
 from models.records import Waiting
 from models.state import Priority
-from worker.limits import HOLD_WORDS
+from models.wait_words import HOLD_WORDS
 from worker.plan import StepOutlook, reachable
 
 WORTH_TELLING_S = 1.0

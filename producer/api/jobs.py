@@ -21,7 +21,7 @@ from producer.api.errors import JSON, ApiError, refusals
 from producer.api.job_objects import page_of, root_of
 from producer.api.job_requests import MOST_JOBS, JobRequest, JobsRequest
 from producer.api.outcomes import outcome_of
-from producer.waiting import nobody_works
+from producer.job_waiting import waiting_of_job
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -29,7 +29,7 @@ ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 ID_PATTERN: Final = r"^[A-Za-z0-9_-]*$"
 LONGEST_WAIT_S = 60
 SOON_S = 5.0
-"""For so long a job may be queued before it is asked whether anybody works."""
+"""For so long a job may be queued before it is found out why."""
 
 PREFERRED_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 
@@ -237,7 +237,8 @@ async def _job_answer(
 ) -> Response:
     shown = job_object(view, await api.store.get_chain(view["chain_id"]), root_of(request, api.settings))
     if view["state"] == JobState.QUEUED and view["now"] - view["created_at"] > SOON_S:
-        shown["waiting"] = waiting_object(await nobody_works(api.store, api.redis)) or shown["waiting"]
+        waiting = await waiting_of_job(api.settings, api.store, api.redis, view, view["now"])
+        shown["waiting"] = waiting_object(waiting)
     headers = dict(applied)
     if status == 202:
         headers |= {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}

@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 import redis.asyncio
 from api_help import Served, served
-from ledger_help import new_worker, open_batch, put_back, singles
+from ledger_help import new_jobs, new_worker, open_batch, put_back, singles
 
 from models import keys
+from models.chain import Chain, Step
+from models.failure import Scope
 from models.records import Waiting
 from models.settings import Settings
 from models.store import Store
 from models.wait_words import reason_at
 from producer.api import jobs
+from worker.limits import Deployment, Limiter
 
 PLACE = ("lead", "large", "lead:main")
+LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [{"name": "main", "value": "env.A"}]}
 SENTENCE = reason_at("cooling after a refusal", *PLACE)
 COOLING = Waiting("cooling after a refusal at lead/large", "cooldown", *PLACE, until=1e10)
 
@@ -25,7 +29,7 @@ COOLING = Waiting("cooling after a refusal at lead/large", "cooldown", *PLACE, u
 @pytest.fixture
 async def api(store: Store, redis_url: str, tmp_path: Path) -> AsyncIterator[Served]:
     async with (
-        served(store, time.time, Settings(data=tmp_path)) as opened,
+        served(store, time.time, Settings.model_validate({"data": tmp_path, "providers": {"lead": LEAD}})) as opened,
         redis.asyncio.Redis.from_url(redis_url) as opened.context.redis,
     ):
         await opened.context.redis.set(keys.PLANNER, "w1")
@@ -101,7 +105,7 @@ async def test_a_batch_whose_jobs_were_all_put_back_waits_for_the_first_of_them(
     await store.settle(worker, [put_back(third, soon + 1, SENTENCE)])
     said = await waiting(api, f"/v1/batches/{batch_id}")
     assert said is not None
-    assert (said["reason"], said["provider"], said["model"], said["account"]) == ("cooling after a refusal", *PLACE)
+    assert (said["reason"], said["provider"], said["model"], said["account"]) == (COOLING.reason, *PLACE)
     assert (said["hold"], said["until"]) == ("put_back", pytest.approx(soon))
 
 
@@ -134,3 +138,35 @@ async def test_a_single_job_that_nobody_takes_says_so_after_a_while(
     monkeypatch.setattr(jobs, "SOON_S", -1.0)
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None and said["hold"] == "worker"
+
+
+async def test_a_single_job_that_waits_in_the_ledger_says_for_which_step(
+    store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has put it back: the planner leaves it where it is."""
+    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    await new_worker(store)
+    chain = Chain(steps=(Step(provider="lead", model="large"),))
+    (job,) = await new_jobs(store, 1, chain)
+    await store.add_single([job])
+    assert await waiting(api, f"/v1/jobs/{job.id}") is None
+    limiter = Limiter(api.context.redis, "w1")
+    until = await limiter.cool(Deployment("lead", "large", "main", "lead:main"), Scope.MODEL, 20.0, "rate_limit")
+    said = await waiting(api, f"/v1/jobs/{job.id}")
+    assert said is not None
+    assert (said["provider"], said["model"], said["account"], said["hold"]) == (*PLACE, "cooldown")
+    assert said["until"] == pytest.approx(until)
+
+
+async def test_a_job_of_a_batch_waits_for_what_its_batch_waits_for(
+    store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    await new_worker(store)
+    batch_id, (job_id,) = await open_batch(store, 1)
+    await store.say_waiting({batch_id: Waiting("the budget is spent", "budget")})
+    said = await waiting(api, f"/v1/jobs/{job_id}")
+    assert said is not None and said["hold"] == "budget"
+    await store.pause_batch(batch_id, "by hand")
+    said = await waiting(api, f"/v1/jobs/{job_id}")
+    assert said is not None and said["reason"] == "its batch is held: by hand"

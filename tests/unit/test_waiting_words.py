@@ -47,8 +47,9 @@ def test_another_day_is_named() -> None:
 
 def test_what_a_worker_wrote_down_is_read_again() -> None:
     found = waiting_until(reason_at(COOLING, *PLACE), NOW)
-    assert found == Waiting(COOLING, PUT_BACK, *PLACE, NOW)
-    assert waiting_until("rate_limit at lead/large", None) == Waiting("rate_limit", PUT_BACK, "lead", "large")
+    assert found == Waiting(f"{COOLING} at {PLACE[0]}/{PLACE[1]}", PUT_BACK, *PLACE, NOW)
+    short = "rate_limit at lead/large"
+    assert waiting_until(short, None) == Waiting(short, PUT_BACK, "lead", "large")
 
 
 @pytest.mark.parametrize(
@@ -66,8 +67,9 @@ def test_a_sentence_that_names_no_deployment_is_kept_whole(sentence: str) -> Non
 
 def test_only_a_job_that_was_put_back_waits_for_something() -> None:
     row = {"state": "queued", "wait_reason": reason_at(COOLING, *PLACE), "not_before": NOW + 5}
-    assert waiting_of(row, NOW) == Waiting(COOLING, PUT_BACK, *PLACE, NOW + 5)
-    assert waiting_of(row, NOW + 6) == Waiting(COOLING, PUT_BACK, *PLACE)
+    reason = f"{COOLING} at {PLACE[0]}/{PLACE[1]}"
+    assert waiting_of(row, NOW) == Waiting(reason, PUT_BACK, *PLACE, NOW + 5)
+    assert waiting_of(row, NOW + 6) == Waiting(reason, PUT_BACK, *PLACE)
     assert waiting_of({**row, "wait_reason": None}, NOW) is None
     assert waiting_of({**row, "state": "running"}, NOW) is None
 

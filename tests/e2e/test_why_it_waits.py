@@ -1,0 +1,58 @@
+"""A lead that is rate-limited: people read in `status`, `providers` and over HTTP why nothing moves, and until when."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from stage_hands import BIN, Mock, Scene, until
+
+RETRY_AFTER_S = 120
+"""Longer than this test takes on a busy machine."""
+
+ALWAYS_REFUSED = f"""
+[[rules]]
+provider = "alpha"
+fail = "rate_limit"
+retry_after_s = {RETRY_AFTER_S}
+"""
+
+
+def typed(scene: Scene, *words: str) -> str:
+    done = subprocess.run(
+        [BIN / "understudy", *words], cwd=scene.folder, env=scene.full_environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def waiting_for_a_cooldown(url: str, path: str) -> dict[str, Any] | None:
+    document = httpx.get(f"{url}{path}").raise_for_status().json()
+    waiting: dict[str, Any] | None = document.get("understudy", document)["waiting"]
+    return waiting if waiting and waiting["hold"] in ("cooldown", "put_back") else None
+
+
+def test_who_waits_for_a_refusing_lead_is_told_for_whom_and_until_when(
+    scene: Scene, providers: Callable[[str], Mock]
+) -> None:
+    scene.configure(providers(ALWAYS_REFUSED))
+    _, url = scene.serve()
+    began = time.time()
+    batch_id = scene.submit(scene.write_prompts(3))
+    waiting = until(lambda: waiting_for_a_cooldown(url, f"/v1/batches/{batch_id}"), "the batch says what it waits for")
+    assert (waiting["provider"], waiting["model"], waiting["account"]) == ("alpha", "m", "alpha:main")
+    assert began + RETRY_AFTER_S < waiting["until"] < time.time() + RETRY_AFTER_S + 1
+
+    said = typed(scene, "status", batch_id)
+    expected = r"waits for alpha/m \(account alpha:main\): .* until (\S+ )?\d\d:\d\d:\d\d \(in (\dm\d\d|\d+)s\)"
+    assert re.search(expected, said), said
+    (row,) = [json.loads(line) for line in typed(scene, "providers", "--json").splitlines() if '"m"' in line]
+    assert (row["state"], row["live"], row["last_minute"]["answered"]) == ("cooling", True, 0)
+    assert row["last_minute"]["refused"] > 0 and row["requests_per_minute"]["source"] == "learned"
+    (cooldown,) = row["cooldowns"]
+    assert abs(cooldown["until"] - waiting["until"]) < 1.0
+    (shown,) = httpx.get(f"{url}/v1/providers").json()["data"][:1]
+    assert (shown["state"], shown["cooldowns"][0]["until"]) == ("cooling", cooldown["until"])
