@@ -30,6 +30,8 @@ ACCEPTANCE: tuple[Acceptance, ...] = get_args(Acceptance)
 Tags = dict[str, tuple[str, ...]]
 """Values by the name of a provider's tag, such as `region: eu, ch` or `zdr: true`."""
 
+NO_FIRST_STEP = "has no meaning with an 'order' other than 'chain', where no step is the first; leave out one of them"
+
 NEVER_FALL_BACK_ON = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER})
 """Unless a chain says otherwise, these end the job instead of moving it on."""
 
@@ -94,6 +96,10 @@ class Chain(BaseModel):
         """Content hash: equal chains have equal ids."""
         document = _sorted(self.model_dump(mode="json"), self.model_dump())
         return "chn_" + hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
+
+    def lead_alone(self) -> "Chain":
+        """The chain as it is for a job that only its first step may answer."""
+        return self.model_copy(update={"steps": self.steps[:1]})
 
     def falls_back_on(self, cls: FailureClass) -> bool:
         if self.fallback_on is None:

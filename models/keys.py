@@ -9,6 +9,8 @@
 | understudy:purse:<budget> | hash, TTL | budgets | limit, spent, held by each worker, what was refused last |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 | understudy:latency | hash, TTL | workers | how fast steps answer: milliseconds by step, and when that was measured |
+| understudy:places:<batch> | sorted set, TTL | places | claimed jobs that a later step may answer, by end of lease |
+| understudy:places-since | string | places | since when places are known: Redis was empty then (ms) |
 """
 
 from models.failure import Scope
@@ -26,6 +28,7 @@ ENDED = "understudy:ended"
 PLANNER = "understudy:planner"
 EPOCH = "understudy:epoch"
 LATENCY = "understudy:latency"
+PLACES_SINCE = "understudy:places-since"
 
 
 def rate(account: str, model: str) -> str:
@@ -55,3 +58,7 @@ def cool(scope_key: str) -> str:
 
 def purse(budget: str) -> str:
     return f"understudy:purse:{budget}"
+
+
+def places(batch_id: str) -> str:
+    return f"understudy:places:{batch_id}"

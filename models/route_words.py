@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from models.chain import ACCEPTANCE, Acceptance, Order, When
+from models.chain import ACCEPTANCE, NO_FIRST_STEP, Acceptance, Chain, Order, When
 from models.rules import Rules, parse_tags
 from models.wire import RequestError
 
@@ -24,6 +24,20 @@ def patience_of(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise RequestError("'patience_s' must be a number of seconds, 0 or more", "patience_s")
     return float(value)
+
+
+def share_of(value: object, option: float | None, default: float | None) -> float | None:
+    if value is None:
+        return option if option is not None else default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RequestError("'max_fallback_share' must be a number from 0 to 1", "max_fallback_share")
+    return float(value)
+
+
+def check_share(policy: Chain) -> None:
+    """Raises RequestError where nobody could say which answers are fallbacks."""
+    if policy.max_fallback_share is not None and policy.order != "chain":
+        raise RequestError(f"'max_fallback_share' {NO_FIRST_STEP}", "max_fallback_share")
 
 
 def order_of(said: object, option: str | None, default: Order) -> Order:

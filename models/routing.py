@@ -11,7 +11,7 @@ from models.chain import CHAT, Acceptance, Chain, Endpoint, Step
 from models.endpoints import ENDPOINTS
 from models.json_schema import Uncheckable, checker_for
 from models.model_names import checked_name, nothing_configured, quoted, resolve_model
-from models.route_words import acceptance, flag_of, order_of, patience_of, said_rules, when_of
+from models.route_words import acceptance, check_share, flag_of, order_of, patience_of, said_rules, share_of, when_of
 from models.rules import NO_RULES, Rules, rules_of
 from models.settings import Settings, StepConfig
 from models.sides import Entry, Sides, steps_of
@@ -44,6 +44,7 @@ class RouteOptions:
     order: str | None = None
     require: Mapping[str, Any] | None = None
     forbid: Mapping[str, Any] | None = None
+    max_fallback_share: float | None = None
 
 
 class Router:
@@ -105,6 +106,7 @@ class Router:
         ENDPOINTS[self._endpoint].check_steps(self._settings, steps, lead.same_model_family)
         rules += [said_rules(options.require, options.forbid), said_rules(words["require"], words["forbid"])]
         policy = self._policy(lead.policy, words, self._rules.merged(*rules))
+        check_share(policy)
         self._refuse_unless_allowed(policy, entries)
         return _Route(entries, policy)
 
@@ -118,6 +120,9 @@ class Router:
                 "patience_s": patience_s if patience_s is not None else policy.patience_s,
                 "spill": flag_of(words, "spill", options.spill, policy.spill),
                 "accept": acceptance(words["accept"]) if words["accept"] is not None else accept,
+                "max_fallback_share": share_of(
+                    words["max_fallback_share"], options.max_fallback_share, policy.max_fallback_share
+                ),
                 "order": order_of(words["order"], options.order, policy.order),
                 "require": rules.require,
                 "forbid": rules.forbid,
@@ -290,6 +295,7 @@ def _configured_policy(settings: Settings, name: str) -> Chain:
         order=config.order,
         require=config.require,
         forbid=config.forbid,
+        max_fallback_share=config.max_fallback_share,
     )
 
 

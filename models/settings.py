@@ -234,6 +234,9 @@ class ChainConfig(Section):
     """What an answer must be to count as one: `not_empty`, `not_truncated` (by the limit of output tokens),
     `not_refused`, `json_schema` (as its `response_format` asks). One that is not is a failure of class
     `bad_response`, and the next step is asked."""
+    max_fallback_share: float | None = Field(default=None, ge=0, le=1)
+    """Of a batch's jobs, this share at most may be answered by another step than the first; the others wait for it.
+    Absent: any."""
     same_model_family: bool | None = None
     """Every step must be of the first one's model family: the same model, whoever serves it. Absent: `true` for
     embeddings, since vectors of different models cannot be compared, and `false` for completions."""

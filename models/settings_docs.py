@@ -77,8 +77,9 @@ environment (`REDIS_URL`, `DATABASE_URL`) over the file. A relative path is rela
 and prices hold from the next start of a worker; a secret that changes behind its reference holds at once.
 
 A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`,
-`order`. That wins over the policy of a configured chain. It may also say data rules, `require` and `forbid`; those add
-to what the chain and the tenant say. A batch keeps the chain and the rules that it was accepted with.
+`max_fallback_share`, `order`. That wins over the policy of a configured chain. It may also say data rules, `require`
+and `forbid`; those add to what the chain and the tenant say. A batch keeps the chain and the rules that it was accepted
+with.
 """
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from models.chain import NO_FIRST_STEP
 from models.presets import PRESETS
 from models.wire import NO_OVERRIDES
 
@@ -133,6 +134,8 @@ def _problems(settings: "Settings") -> Iterator[Problem]:
     for name, provider in settings.providers.items():
         yield from _provider_problems(name, provider)
     for chain, config in settings.chains.items():
+        if config.max_fallback_share is not None and config.order != "chain":
+            yield ("chains", chain, "max_fallback_share"), NO_FIRST_STEP
         for index, entry in enumerate(config.steps):
             location = ("chains", chain, "steps", index)
             for step in entry if isinstance(entry, tuple) else (entry,):

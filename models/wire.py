@@ -16,7 +16,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 ROUTE_WORDS = (
     *("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill", "accept"),
-    *("order", "require", "forbid"),
+    *("max_fallback_share", "order", "require", "forbid"),
 )
 """The words of a body that are for us and not for the provider."""
 

@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
+from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import JobState
 from models.store import Store
 from producer import cli, show
 from producer.ledger import batch_named
 from producer.look_commands import job_named, print_batch
-from producer.runs import retry_failed
+from producer.runs import retry_answered, retry_failed
 from producer.waiting import lack_of_workers
 
 app = typer.Typer()
@@ -51,20 +52,41 @@ async def _has_ended(store: Store, batch_id: str) -> cli.Refused:
 
 
 @app.command()
-def retry(given: cli.BatchId, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+def retry(
+    given: cli.BatchId,
+    answered_by: Annotated[
+        list[str] | None,
+        typer.Option("--answered-by", metavar="PROVIDER", help="Instead: what this provider answered. Repeatable."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="With --answered-by: ask this model.")] = None,
+    chain: Annotated[str | None, typer.Option("--chain", help="With --answered-by: use this chain.")] = None,
+    config: cli.Config = None,
+    data: cli.Data = None,
+    as_json: cli.AsJson = False,
+) -> None:
     """Run again what ended without an answer, as a new batch that points at the old one; print its id.
 
     That is what failed, expired or was cancelled, except bad requests and refused content, which would fail again.
-    Nothing that was answered, or that another retry has taken up, is paid for again.
+    Nothing that was answered, or that another retry has taken up, is paid for again. With --answered-by, the lines that
+    a provider answered are asked and paid for again, along the chain that they had unless --model or --chain says
+    otherwise.
     """
 
     async def work(settings: Settings, store: Store) -> None:
+        if not answered_by and (model or chain):
+            raise cli.Refused("--model and --chain need --answered-by; what failed is run again along its own chain")
         batch_id = await batch_named(store, given)
-        again = await retry_failed(store, settings, batch_id)
+        if answered_by:
+            route = RouteOptions(model=model, chain=chain)
+            again = await retry_answered(store, settings, batch_id, answered_by, route)
+            lack = f"no line whose newest answer is by {' or '.join(answered_by)}, with its prompt still there"
+        else:
+            again = await retry_failed(store, settings, batch_id)
+            lack = "no job that ended without an answer and could get one"
         if again is None:
-            raise cli.Refused(f"{batch_id} has no job that ended without an answer and could get one")
-        if lack := await lack_of_workers(store):
-            cli.say(lack)
+            raise cli.Refused(f"{batch_id} has {lack}")
+        if missing := await lack_of_workers(store):
+            cli.say(missing)
         show.print_id(again, as_json)
 
     cli.on_ledger(config, data, work)

@@ -10,17 +10,25 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
+import orjson
+
+from models.chain import CHAT, Endpoint
 from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
 from models.records import BatchView, NewBatch, NewJob
+from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.store import Store
 from producer.intake import BadLine, InputError, Shape, identity_of, read_jobs
 
 SLICE = 2_000
+ANSWERED_BY = "answered_by"
+"""In the options of a retry: the providers whose answers it asks for again."""
+
 WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER}
 """What a rerun tries again; of the others, the same request would be refused again."""
 
@@ -142,6 +150,44 @@ async def retry_failed(store: Store, settings: Settings, batch_id: str) -> str |
     custom ids of the retries, not of the batch.
     """
     line = await line_of(store, batch_id)
+    return await _submit_again(store, settings, line, _unanswered(store, line))
+
+
+async def retry_answered(
+    store: Store, settings: Settings, batch_id: str, providers: Sequence[str], route: RouteOptions
+) -> str | None:
+    """Submit the lines again that one of these providers answered, as a new batch; `retry_failed` says how.
+
+    They keep their chains, unless `route` names a model or a chain. None when there are none. Raises RequestError.
+    """
+    line = await line_of(store, batch_id)
+    answered = (store.answered_jobs(each, providers) for each in reversed(line))
+    jobs = _newest(store, line, ([each] for each in answered))
+    if route.model is not None or route.chain is not None:
+        view = await store.batch_view(batch_id)
+        endpoint = cast(Endpoint, view.endpoint) if view else CHAT
+        jobs = _along(Router(settings, route, endpoint=endpoint), jobs)
+    options = {ANSWERED_BY: list(providers), "model": route.model, "chain": route.chain}
+    return await _submit_again(
+        store, settings, line, jobs, {word: said for word, said in options.items() if said is not None}
+    )
+
+
+async def _along(router: Router, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
+    """The jobs with another chain."""
+    async for job in jobs:
+        job.chain, _ = router.resolve(orjson.loads(job.body))
+        yield job
+
+
+async def _submit_again(
+    store: Store,
+    settings: Settings,
+    line: Sequence[str],
+    jobs: AsyncIterator[NewJob],
+    options: dict[str, Any] | None = None,
+) -> str | None:
+    """A new batch of these jobs that points at the newest one of the line; None when there are none."""
     newest = await store.batch_view(line[-1]) if line else None
     if newest is None:
         return None
@@ -154,17 +200,18 @@ async def retry_failed(store: Store, settings: Settings, batch_id: str) -> str |
         source=newest.source,
         endpoint=newest.endpoint,
         metadata=newest.metadata,
+        options=orjson.dumps(options).decode() if options else None,
     )
     forecast, total = Forecast(settings), 0
     try:
-        async for jobs in _in_slices(_unanswered(store, line)):
+        async for slice_ in _in_slices(jobs):
             if not total:
                 await store.create_batch(retry)
-            for job in jobs:
+            for job in slice_:
                 job.id, job.expires_at = new_id("job"), retry.expires_at
-            await store.add_jobs(retry.id, jobs)
-            total += len(jobs)
-            forecast.add_all(jobs)
+            await store.add_jobs(retry.id, slice_)
+            total += len(slice_)
+            forecast.add_all(slice_)
     except BaseException:
         await store.discard_batch(retry.id)
         raise
@@ -184,11 +231,19 @@ async def line_of(store: Store, batch_id: str) -> list[str]:
     return line if line[:1] == [batch_id] else []
 
 
-async def _unanswered(store: Store, batches: Sequence[str]) -> AsyncIterator[NewJob]:
+def _unanswered(store: Store, batches: Sequence[str]) -> AsyncIterator[NewJob]:
     """The jobs of a batch and its retries (oldest first) that a retry can help and that have no newer record."""
+    ended_badly = ((store.failed_jobs(each, WORTH_A_RETRY), store.closed_jobs(each)) for each in reversed(batches))
+    return _newest(store, batches, ended_badly)
+
+
+async def _newest(
+    store: Store, batches: Sequence[str], newest_first: Iterable[Iterable[AsyncIterator[NewJob]]]
+) -> AsyncIterator[NewJob]:
+    """Those of the jobs of a batch and its retries (oldest first) that have no newer record."""
     newer: set[str] = set()
-    for batch_id in reversed(batches):
-        for jobs in (store.failed_jobs(batch_id, WORTH_A_RETRY), store.closed_jobs(batch_id)):
+    for batch_id, chosen in zip(reversed(batches), newest_first, strict=True):
+        for jobs in chosen:
             async for job in jobs:
                 if job.custom_id not in newer:
                     yield job
@@ -236,9 +291,11 @@ class Summary:
 
 
 def summary(views: list[BatchView]) -> Summary:
-    """Sum a batch and its retries, oldest first: each retry's lines stood as failed in what it retries."""
-    succeeded = sum(view.counts.get(JobState.SUCCEEDED, 0) for view in views)
-    retried = sum(view.total for view in views[1:])
+    """Sum a batch and its retries, oldest first: each retry's lines stood as failed in what it retries, or as answered
+    when the retry asked again for the answers of a provider."""
+    asked_again = sum(view.total for view in views[1:] if ANSWERED_BY in view.options)
+    succeeded = sum(view.counts.get(JobState.SUCCEEDED, 0) for view in views) - asked_again
+    retried = sum(view.total for view in views[1:]) - asked_again
     ended_badly = sum(count for view in views for state, count in view.counts.items() if state in ENDED_BADLY)
     return Summary(
         total=views[0].total,

@@ -251,6 +251,7 @@ class ClaimLoop:
         self._aboard.add(job.id)
         try:
             await self._settler.add(await self._outcome_of(job))
+            await self.tools.places.give_back(job)
         finally:
             self._aboard.discard(job.id)
         self.done += 1

@@ -6,6 +6,7 @@
     after_block     no credential of the step can be used until a person mends it
     after_misfit    the step cannot serve this request at all
     after_unfit     the step may not be asked: a data rule, or what the request is
+    without_a_place only the first step may answer any more
 
 A round is one pass over the chain. When every step of a round was passed over and at least one of them for a
 reason that time heals, the job goes back to the ledger and a new round begins, until its deadline.
@@ -54,6 +55,8 @@ BLOCKED_RECHECK_S = 2.0
 
 MONEY_RECHECK_S = 0.5
 """Calls under way hold the rest of a budget: what they really cost is known soon."""
+
+SHARE_USED_UP = "the batch's max_fallback_share is used up"
 
 REFUSED_LIKE: Mapping[Hold, FailureClass] = {
     Hold.COOLDOWN: FailureClass.RATE_LIMIT,
@@ -249,6 +252,21 @@ def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict
         return _rule_out(at, progress, why.text)
     passed = Passed(why.text, until=None, rule=True)
     return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
+
+
+def without_a_place(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
+    """The batch has used up its share of fallbacks: the job does as if its chain had no step but the first."""
+    lead_alone = replace(at, chain=at.chain.lead_alone())
+    passed = {step: why for step, why in progress.passed.items() if step == 0}
+    progress = replace(progress, step=0, tries=0, refused_since=None, passed=passed)
+    if 0 in progress.ruled_out:
+        return Fail(), progress
+    if not passed:
+        return MoveOn(), progress
+    verdict, progress = _end_of_round(lead_alone, progress)
+    if isinstance(verdict, PutBack):
+        verdict = replace(verdict, reason=f"{verdict.reason}; {SHARE_USED_UP}")
+    return verdict, progress
 
 
 def _after_refused_call(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:

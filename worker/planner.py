@@ -22,6 +22,7 @@ from worker.choice import Choice
 from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.limits import Candidate, Hold, Limiter, Outlook
+from worker.places import Places
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
 from worker.turns import Turns
 from worker.waits import Waits, waits_for, waits_for_rule
@@ -60,6 +61,7 @@ class Planner:
         self._fleet = fleet
         self._limiter = limiter
         self._choice = choice
+        self._places = Places(redis, store)
         self._monotonic = monotonic
         self._estimates = estimates or Estimates()
         self._tickets: dict[str, _Ticket] = {}
@@ -101,8 +103,15 @@ class Planner:
         ]
 
     async def _as_asked_now(self, lane: Lane) -> tuple[Chain, str | None]:
-        """A lane's chain with the steps that its rules allow, in their order; or the rule that no step keeps."""
-        return self._choice.planned(await self._store.get_chain(lane.chain_id), self._typical_tokens)
+        """A lane's chain with the steps that its rules allow, in their order; or the rule that no step keeps.
+
+        The first step alone, when the batch has used up its fallbacks.
+        """
+        chain = await self._store.get_chain(lane.chain_id)
+        share = chain.max_fallback_share
+        if share is not None and lane.batch_id != SINGLE and not await self._places.left(lane.batch_id, share):
+            chain = chain.lead_alone()
+        return self._choice.planned(chain, self._typical_tokens)
 
     async def _choose(
         self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], depth: int, waiting: set[str]

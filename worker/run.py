@@ -35,6 +35,7 @@ from worker.failures import LimitSignals, classify, classify_exception, read_lim
 from worker.fleet import Fleet, Target
 from worker.limits import Deployment, Grant, Limiter, LimitsUnavailable, Refusal
 from worker.outcome import Answered
+from worker.places import NotYet, Places
 from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Usage, WireRequest
 from worker.providers.client import ProviderClient
 
@@ -63,6 +64,7 @@ class Tools:
     costs: Costs
     budgets: Budgets
     choice: Choice
+    places: Places
     clock: Callable[[], float]
     rng: Random
     estimates: Estimates = field(default_factory=Estimates)
@@ -175,6 +177,8 @@ class JobRun:
 
     async def _reserve_and_call(self) -> Answered | Verdict:
         """One reservation and, when it is granted, one call."""
+        if (otherwise := await self._without_a_place()) is not None:
+            return otherwise
         ways = await self.tools.fleet.ways(self.step)
         if not ways:
             return self._follow(self._without_a_way())
@@ -191,6 +195,18 @@ class JobRun:
             target = ways[reserved.candidate]
             request = target.adapter.request(call, target.endpoint)
         return await self._call(target, call, request, reserved)
+
+    async def _without_a_place(self) -> Verdict | None:
+        """None: the step may be asked. Only so many jobs of a batch may be answered by a later one."""
+        share = self.chain.max_fallback_share
+        if share is None or self.progress.step == 0 or self.job.batch_id == SINGLE:
+            return None
+        try:
+            if await self.tools.places.take(self.job, share):
+                return None
+        except NotYet as not_yet:
+            return PutBack(self.tools.clock() + not_yet.in_s, not_yet.reason)
+        return self._follow(decide.without_a_place(self.situation(), self.progress))
 
     def _without_a_way(self) -> tuple[Verdict, Progress]:
         absence = self.tools.fleet.why_none(self.step)

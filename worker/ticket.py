@@ -16,6 +16,7 @@ from models.settings import Settings, load_settings
 from models.state import JobState
 from models.store import StoreBusy, StoreUnavailable
 from models.tickets import staged_ids
+from worker.limits import LimitsUnavailable
 from worker.planner import Planner
 from worker.run import JobRun
 from worker.settle import Settler
@@ -54,6 +55,7 @@ async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
         run = JobRun(started, await box.store.get_chain(started.chain_id), box.tools)
         settled = await run.run()
         await settler.add(settled)
+        await box.tools.places.give_back(started)
         with suppress(StoreBusy, StoreUnavailable):
             await box.tools.fleet.share(box.store)
         if settled.state is not JobState.QUEUED:
@@ -86,5 +88,6 @@ async def _start_when_due(box: Toolbox, worker_id: str, job_id: str) -> StartedJ
 async def _beat(box: Toolbox, worker_id: str, settings: Settings) -> None:
     while True:
         await asyncio.sleep(settings.worker.lease_s / LEASE_BEATS)
-        with suppress(StoreBusy, StoreUnavailable):
+        with suppress(StoreBusy, StoreUnavailable, LimitsUnavailable):
             await box.store.beat(worker_id, settings.worker.lease_s)
+            await box.tools.places.beat()

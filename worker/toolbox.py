@@ -22,6 +22,7 @@ from worker.costs import Costs
 from worker.fleet import Fleet
 from worker.latency import Latencies
 from worker.limits import Limiter
+from worker.places import Places
 from worker.providers.client import ProviderClient
 from worker.run import Tools
 from worker.webhook_sender import Sender
@@ -73,7 +74,8 @@ async def open_toolbox(
         budgets = Budgets(settings, redis, worker_id, store.budgets, clock, lease_s=settings.worker.lease_s)
         pricing = Pricing(settings)
         costs, choice = Costs(settings, pricing), Choice(settings, pricing, Latencies(redis))
-        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, clock, rng)
+        places = Places(redis, store)
+        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, clock, rng)
         deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
         announcer = Announcer(redis)
         try:

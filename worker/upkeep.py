@@ -56,6 +56,7 @@ class Upkeep:
         self._fleet = box.tools.fleet
         self._limiter = box.tools.limiter
         self._latencies = box.tools.choice.latencies
+        self._places = box.tools.places
         self._deliverer = box.deliverer
         self._announcer = box.announcer
         self._lease_s = box.settings.worker.lease_s
@@ -144,3 +145,4 @@ class Upkeep:
         await self._bridge.beat()
         await self._limiter.beat(self._claims.calls_in_flight())
         await self._latencies.share()
+        await self._places.beat()

@@ -60,6 +60,11 @@ FAILED_JOBS_PAGE = _to_run_again.where(job.c.state == str(JobState.FAILED))
 UNFINISHED_PAGE = _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)]))
 """A page of the jobs of a batch that have no result, whether still open or closed without one."""
 
+ANSWERED_BY_PAGE = _to_run_again.where(
+    job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))
+)
+"""A page of the jobs of a batch that some providers answered, with their requests."""
+
 CLOSED_JOBS_PAGE = _to_run_again.where(job.c.state.in_([str(JobState.CANCELLED), str(JobState.EXPIRED)]))
 """A page of the jobs of a batch that were closed before they had a result."""
 
@@ -138,6 +143,14 @@ class History(Views):
         async for row in self._pages(FAILED_JOBS_PAGE, {"batch_id": batch_id}):
             if classes is None or _failure_of(row) in classes:
                 yield await self._as_new(row)
+
+    async def answered_jobs(self, batch_id: str, providers: Sequence[str]) -> AsyncIterator[NewJob]:
+        """The jobs of a batch that one of these providers answered, as new ones, with their old ids.
+
+        A job whose request was pruned is left out.
+        """
+        async for row in self._pages(ANSWERED_BY_PAGE, {"batch_id": batch_id, "providers": list(providers)}):
+            yield await self._as_new(row)
 
     async def closed_jobs(self, batch_id: str) -> AsyncIterator[NewJob]:
         """The jobs of a batch that were cancelled or expired, as new ones, with their old ids."""

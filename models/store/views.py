@@ -48,6 +48,15 @@ TALLIES_OF_BATCH = (
 )
 """The sums of a batch's counts."""
 
+_fallbacks = select(func.coalesce(func.sum(tally.c.fallbacks), 0)).where(
+    tally.c.batch_id == batch.c.id, tally.c.kind == OF_JOBS
+)
+
+FALLBACKS_OF = select(batch.c.id, batch.c.total, _fallbacks.scalar_subquery().label("fallbacks")).where(
+    batch.c.id.in_(bindparam("ids", expanding=True))
+)
+"""Of some batches: how many jobs they have, and how many were answered by another step than the first."""
+
 ENDED_SINCE = (
     select(tally.c.minute, func.sum(tally.c.count).label("ended"))
     .where(tally.c.batch_id == bindparam("batch_id"), tally.c.kind == OF_JOBS, tally.c.minute >= bindparam("since"))
@@ -103,6 +112,12 @@ class Views(Ledger):
             ids = (await connection.execute(BATCHES, asked)).scalars().all()
         views = [await self.batch_view(each) for each in ids]
         return [view for view in views if view is not None]
+
+    async def fallbacks_of(self, batches: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Of each batch: how many jobs it has, and how many were answered by another step than the first."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(FALLBACKS_OF, {"ids": list(batches)})).all()
+        return {row.id: (row.total, row.fallbacks) for row in rows}
 
     async def batch_view(self, batch_id: str) -> BatchView | None:
         """A batch with its sums; costs as many rows as it has tallies, not jobs."""

@@ -68,6 +68,9 @@ class BatchRequest(BaseModel):
     accept: list[Acceptance] | None = None
     """What an answer must be to count as one; another is a failure, and the next model is asked."""
 
+    max_fallback_share: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Of the lines, this share at most may be answered by another model than the first; the others wait for it."""
+
     @property
     def window_s(self) -> float:
         return window_s(self.completion_window)
@@ -79,7 +82,16 @@ class BatchRequest(BaseModel):
     @property
     def route(self) -> dict[str, Any]:
         """The words about routing that were said, as `RouteOptions` takes them."""
-        words = ("model", "chain", "fallbacks", "allow_fallbacks", "patience_s", "spill", "accept")
+        words = (
+            "model",
+            "chain",
+            "fallbacks",
+            "allow_fallbacks",
+            "patience_s",
+            "spill",
+            "accept",
+            "max_fallback_share",
+        )
         return {word: getattr(self, word) for word in words if getattr(self, word) is not None}
 
 

@@ -31,6 +31,8 @@ class JobWords(BaseModel):
     """Also go on to the next model while one is merely at its limit."""
     accept: list[Acceptance] | None = None
     """What an answer must be to count as one; another is a failure, and the next model is asked."""
+    max_fallback_share: float | None = Field(default=None, ge=0, le=1)
+    """For the lines of batches; a job alone is not held by it."""
     priority: Literal["interactive", "normal", "bulk"] | None = None
     """`interactive`, `normal` (when absent) or `bulk`."""
     callback_url: str | None = None

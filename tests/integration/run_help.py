@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -19,6 +19,7 @@ from models.records import Settled, StartedJob
 from models.secrets import Secrets
 from models.settings import Settings
 from models.state import Priority
+from models.store import Store
 from worker.budgets import Budgets
 from worker.choice import Choice
 from worker.costs import Costs
@@ -27,6 +28,7 @@ from worker.latency import Latencies
 from worker.limits import Limiter
 from worker.mock import running_mock
 from worker.mock.server import MockServer
+from worker.places import Places
 from worker.providers.client import ProviderClient
 from worker.run import JobRun, Tools
 
@@ -66,9 +68,16 @@ def started(of: Chain, **fields: Any) -> StartedJob:
 
 @asynccontextmanager
 async def stage(
-    redis_url: str, *rules: dict[str, Any], keys: Iterable[str] = ("main",), **more: Any
+    redis_url: str,
+    *rules: dict[str, Any],
+    keys: Iterable[str] = ("main",),
+    ledger: Store | None = None,
+    **more: Any,
 ) -> AsyncIterator[Stage]:
-    """`keys` names alpha's keys, whose secrets are `sk-alpha-<name>-1234`; `more` changes alpha's section."""
+    """`keys` names alpha's keys, whose secrets are `sk-alpha-<name>-1234`; `more` changes alpha's section.
+
+    `ledger` is needed by chains with a `max_fallback_share`.
+    """
     async with AsyncExitStack() as stack:
         mock = await stack.enter_async_context(running_mock({"rules": rules}))
         names = list(keys)
@@ -89,7 +98,8 @@ async def stage(
         budgets = Budgets(settings, redis, "w1", partial(_read, known), time.time)
         limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing)
         choice = Choice(settings, pricing, Latencies(redis))
-        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, time.time, Random(7))
+        places = Places(redis, cast(Store, ledger), quiet_s=0.0)
+        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, time.time, Random(7))
         yield Stage(mock, redis, settings, environ, tools, known)
 
 

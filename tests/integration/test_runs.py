@@ -10,12 +10,13 @@ from ledger_help import new_worker, outputs_of, run_all, succeeded
 from models.failure import FailureClass
 from models.ids import new_id
 from models.records import NewBatch, NewJob
+from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import BatchState, JobState
 from models.store import Store, open_store
 from producer.intake import InputError, Shape
 from producer.output import newest_rows
-from producer.runs import BadInput, OtherRun, Run, begin, line_of, retry_failed, summary, views_of
+from producer.runs import BadInput, OtherRun, Run, begin, line_of, retry_answered, retry_failed, summary, views_of
 
 SETTINGS = Settings.model_validate(
     {
@@ -208,3 +209,35 @@ async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store
     assert await retry_failed(sqlite, SETTINGS, run.batches[0]) is None
     assert await retry_failed(sqlite, SETTINGS, "batch_unknown") is None
     assert len(await outputs_of(sqlite, run.batches[0])) == 5
+
+
+async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlite: Store, source: Path) -> None:
+    run = await start(sqlite, source)
+    worker = await new_worker(sqlite)
+    ids = await ids_of(sqlite, run.batches[0])
+    by_understudy = [succeeded(job) for job in await sqlite.start(worker, ids[:2])]
+    for each in by_understudy:
+        assert each.result is not None
+        each.result.provider = "understudy"
+    await sqlite.settle(worker, by_understudy)
+    await run_all(sqlite, worker, ids[2:])
+    await sqlite.close_batches()
+    first = run.batches[0]
+    assert await retry_answered(sqlite, SETTINGS, first, ["nobody"], RouteOptions()) is None
+    again = await retry_answered(sqlite, SETTINGS, first, ["nobody", "understudy"], RouteOptions(model="lead/other"))
+    assert again is not None
+    jobs = [job async for job in sqlite.unfinished(again)]
+    assert [(job.custom_id, str(job.chain.steps[0])) for job in jobs] == [
+        ("r1", "lead/other"),
+        ("r2", "lead/other"),
+    ]
+    sums = summary(await views_of(sqlite, [first, again]))
+    assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 0, True)
+    assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) is None  # taken up already
+    await run_all(sqlite, worker, [job.id for job in jobs])
+    await sqlite.close_batches()
+    sums = summary(await views_of(sqlite, [first, again]))
+    assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 5, 0, False)
+    third = await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())
+    assert third is not None
+    assert [job.custom_id async for job in sqlite.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]

@@ -26,6 +26,7 @@ from worker.decide import (
     begin_round,
     first_error,
     skipped,
+    without_a_place,
 )
 from worker.limits import Deployment, Hold, Refusal
 
@@ -363,3 +364,31 @@ def test_progress_that_was_written_before_there_were_orders_and_rules_is_read() 
     assert Progress.from_dict(old) == Progress(step=1, passed={0: Passed("cooled", 5.0)})
     kept = begin_round(Progress(passed={0: Passed("rule", None, rule=True)}), (1, 0))
     assert Progress.from_dict(orjson.loads(orjson.dumps(kept.to_dict()))) == kept
+
+
+def test_without_a_place_a_job_waits_for_its_lead_until_the_lead_may_be_usable() -> None:
+    _, progress = after_refusal(situation(), Progress(), refusal(Hold.COOLDOWN, 90))
+    assert progress.step == 1
+    verdict, progress = without_a_place(situation(), progress)
+    assert isinstance(verdict, PutBack) and verdict.until == NOW + 90
+    assert "max_fallback_share is used up" in verdict.reason
+    assert (progress.step, progress.passed) == (0, {})
+
+
+def test_without_a_place_a_job_fails_with_what_its_lead_cannot_do() -> None:
+    _, progress = after_misfit(situation(), Progress(), "alpha cannot")
+    verdict, progress = without_a_place(situation(), progress)
+    assert isinstance(verdict, Fail)
+    error = first_error(progress)
+    assert error is not None and error["message"] == "alpha cannot"
+
+
+def test_without_a_place_a_job_that_came_back_at_a_later_step_asks_its_lead() -> None:
+    assert without_a_place(situation(), Progress(step=1)) == (MoveOn(), Progress())
+
+
+def test_an_answer_that_would_be_the_same_again_is_not_asked_for_twice() -> None:
+    bad = Failure(FailureClass.BAD_RESPONSE, "cut", status=200)
+    assert isinstance(after_failure(situation(), Progress(), bad)[0], TryAgain)
+    cut = Failure(FailureClass.BAD_RESPONSE, "cut", status=200, repeatable=False)
+    assert isinstance(after_failure(situation(), Progress(), cut)[0], MoveOn)

@@ -136,6 +136,14 @@ def test_what_an_answer_must_be_is_said_by_the_request_else_the_batch_else_the_c
     assert (chain.accept, rest) == (frozenset(), {"messages": MESSAGES})
 
 
+def test_the_share_of_fallbacks_is_said_by_the_request_else_the_batch() -> None:
+    options = RouteOptions(max_fallback_share=0.5)
+    of = {"messages": MESSAGES, "model": "openai/gpt-4o"}
+    assert resolve(SETTINGS, of)[0].max_fallback_share is None
+    assert resolve(SETTINGS, of, options)[0].max_fallback_share == 0.5
+    assert resolve(SETTINGS, {**of, "max_fallback_share": 0}, options)[0].max_fallback_share == 0.0
+
+
 def test_a_schema_is_nobodys_concern_where_answers_are_not_held_against_it() -> None:
     body = {"messages": MESSAGES, "model": "openai/gpt-4o", **as_schema({"patternProperties": {}})}
     assert resolve(SETTINGS, body)[1]["response_format"] == body["response_format"]
@@ -182,6 +190,13 @@ def test_a_chain_that_the_batch_names_replaces_the_model_of_its_lines() -> None:
         ({"model": "openai/x", "spill": 1}, "spill", "true or false"),
         ({"model": "openai/x", "accept": "not_empty"}, "accept", "json_schema, not_empty"),
         ({"model": "openai/x", "accept": ["good"]}, "accept", "json_schema, not_empty"),
+        ({"model": "openai/x", "max_fallback_share": 1.5}, "max_fallback_share", "from 0 to 1"),
+        (
+            {"model": "openai/x", "max_fallback_share": 1, "order": "cheapest"},
+            "max_fallback_share",
+            "no step is the first",
+        ),
+        ({"model": "openai/x", "max_fallback_share": True}, "max_fallback_share", "from 0 to 1"),
         ({"chain": "careful", **as_schema({"$ref": "http://h/s"})}, "response_format", "outside the schema"),
         (
             {"model": "openai/x", "accept": ["json_schema"], **as_schema({"patternProperties": {}})},

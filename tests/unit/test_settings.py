@@ -184,6 +184,10 @@ def test_a_provider_that_is_not_configured_is_named_with_its_neighbour() -> None
         ),
         ("[chains.default]\nsteps = ['openai/x']\norder = 'best'", "line 3: chains.default.order"),
         (
+            "[chains.default]\nsteps = ['openai/x']\norder = 'cheapest'\nmax_fallback_share = 0.1",
+            "line 4: chains.default.max_fallback_share has no meaning with an 'order' other than 'chain'",
+        ),
+        (
             "[chains.default]\nsteps = ['openai/x']\nrequire = { region = '' }",
             "line 3: chains.default.require must give 'region' a text",
         ),

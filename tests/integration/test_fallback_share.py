@@ -1,0 +1,218 @@
+"""Of a batch's jobs only so many may be answered by another step than the first, whoever runs them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from ledger_help import HOUR_S, new_worker, put_back
+from redis.asyncio import Redis
+from run_help import Stage, chain, stage
+
+from models.chain import Chain
+from models.failure import Scope
+from models.ids import new_id
+from models.records import NewBatch, NewJob, Settled, StartedJob
+from models.state import JobState, Priority
+from models.store import Store
+from models.tickets import staged_ids
+from worker import places as places_module
+from worker.limits import Deployment
+from worker.places import UNDER_WAY, NotYet, Places
+from worker.planner import Planner
+from worker.run import JobRun
+
+pytestmark = pytest.mark.timeout(60)
+
+BODY = '{"messages":[{"role":"user","content":"How many legs has a spider?"}]}'
+LEAD_IS_DOWN = {"provider": "alpha", "fail": "server"}
+LEAD_IS_ELSEWHERE = {"provider": "alpha", "fail": "region"}
+
+
+def shared(share: float, **policy: Any) -> Chain:
+    return chain("alpha/m", "beta/m", patience_s=0, max_fallback_share=share, **policy)
+
+
+@dataclass
+class Desk:
+    """A ledger with a batch, and a worker that runs its jobs."""
+
+    scene: Stage
+    store: Store
+    worker: str
+
+    async def batch(self, of: Chain, count: int, priority: Priority = Priority.BULK) -> tuple[str, list[str]]:
+        batch_id, expires_at = new_id("batch"), await self.store.now() + HOUR_S
+        await self.store.create_batch(NewBatch(batch_id, priority, expires_at=expires_at))
+        jobs = [
+            NewJob(new_id("job"), BODY, of, f"line-{line}", line, priority=priority, expires_at=expires_at)
+            for line in range(count)
+        ]
+        await self.store.add_jobs(batch_id, jobs)
+        await self.store.open_batch(batch_id, count)
+        return batch_id, [job.id for job in jobs]
+
+    async def run(self, ids: list[str], *others: Places) -> list[Settled]:
+        """All at once, shared among this worker and others."""
+        workers = [self.scene.tools, *(replace(self.scene.tools, places=each) for each in others)]
+
+        async def work(index: int, job: StartedJob) -> Settled:
+            tools = workers[index % len(workers)]
+            settled = await JobRun(job, await self.store.get_chain(job.chain_id), tools).run()
+            await self.store.settle(self.worker, [settled])
+            await tools.places.give_back(job)
+            return settled
+
+        async with asyncio.timeout(20):
+            while len(started := await self.store.start(self.worker, ids)) < len(ids):
+                await self.store.settle(self.worker, [put_back(job) for job in started])
+                await asyncio.sleep(0.05)
+        return list(await asyncio.gather(*(work(index, job) for index, job in enumerate(started))))
+
+    async def taken(self, batch_id: str) -> int:
+        return int(await self.scene.redis.zcard(f"understudy:places:{batch_id}"))
+
+
+@asynccontextmanager
+async def desk(redis_url: str, store: Store, *rules: dict[str, Any], **more: Any) -> AsyncIterator[Desk]:
+    async with stage(redis_url, *rules, ledger=store, **more) as scene:
+        yield Desk(scene, store, await new_worker(store))
+
+
+async def may_take(places: Places, job: StartedJob) -> bool:
+    try:
+        return await places.take(job, 0.5)
+    except NotYet:
+        return False
+
+
+def who(outcomes: list[Settled]) -> Counter[str]:
+    return Counter(each.result.provider or "nobody" if each.result else str(each.state) for each in outcomes)
+
+
+async def test_two_workers_together_use_all_of_the_share_and_no_more(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
+        batch_id, ids = await here.batch(shared(0.25), 18)
+        other, ended = Places(here.scene.redis, store, quiet_s=0), Counter[str]()
+        while ids:
+            outcomes = await here.run(ids, other)
+            waiting = [each for each in outcomes if each.state is JobState.QUEUED]
+            assert {each.wait_reason for each in waiting} <= {UNDER_WAY}
+            ended += who([each for each in outcomes if each not in waiting])
+            ids = [each.job_id for each in waiting]
+        assert ended == {"beta": 4, "nobody": 14}
+        assert await here.taken(batch_id) == 0
+        view = await store.batch_view(batch_id)
+        assert view is not None and view.fallbacks == 4
+
+
+async def test_what_waits_for_the_lead_says_so(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_DOWN) as here:
+        _, ids = await here.batch(shared(0.5), 2)
+        assert who(await here.run(ids[:1])) == {"beta": 1}
+        [waiting] = await here.run(ids[1:])
+    assert waiting.state is JobState.QUEUED and waiting.not_before > 0
+    assert "max_fallback_share is used up" in (waiting.wait_reason or "")
+
+
+async def test_one_after_the_other_use_all_of_the_share_and_no_more(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
+        _, ids = await here.batch(shared(0.5), 7)
+        outcomes = [settled for each in ids for settled in await here.run([each])]
+    assert [each.state for each in outcomes] == [JobState.SUCCEEDED] * 3 + [JobState.FAILED] * 4
+    failed = outcomes[-1].result
+    assert failed is not None and failed.status_code == 403  # the lead's own error
+
+
+async def test_a_share_of_none_never_asks_another_step(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_DOWN) as here:
+        _, ids = await here.batch(shared(0.0), 2)
+        outcomes = await here.run(ids)
+        assert here.scene.calls("beta") == 0
+    assert [each.state for each in outcomes] == [JobState.QUEUED] * 2
+
+
+async def test_interactive_jobs_do_not_wait_for_the_lead_when_the_share_is_used_up(
+    redis_url: str, store: Store
+) -> None:
+    async with desk(redis_url, store, LEAD_IS_DOWN) as here:
+        _, ids = await here.batch(shared(0.0), 1, Priority.INTERACTIVE)
+        [settled] = await here.run(ids)
+    assert settled.state is JobState.FAILED and settled.result is not None and settled.result.status_code == 500
+
+
+async def test_a_fallback_that_did_not_answer_gives_its_place_back(redis_url: str, store: Store) -> None:
+    beta = {"provider": "beta", "fail": "bad_request", "first": 1}
+    async with desk(redis_url, store, LEAD_IS_ELSEWHERE, beta) as here:
+        batch_id, ids = await here.batch(shared(0.5), 2)
+        assert [each.state for each in await here.run(ids[:1])] == [JobState.FAILED]
+        assert await here.taken(batch_id) == 0
+        assert who(await here.run(ids[1:])) == {"beta": 1}
+
+
+async def test_a_wiped_redis_forgets_no_fallback_that_was_answered(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
+        _, ids = await here.batch(shared(0.5), 4)
+        assert [who(await here.run([each])) for each in ids[:2]] == [{"beta": 1}] * 2
+        await here.scene.redis.flushdb()
+        assert [each.state for each in await here.run(ids[2:])] == [JobState.FAILED] * 2
+
+
+async def test_after_a_wipe_nobody_takes_a_place_before_all_have_told_theirs(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
+        batch_id, ids = await here.batch(shared(0.5), 2)
+        one, two = await store.start(here.worker, ids)
+        mine, other = here.scene.tools.places, Places(here.scene.redis, store, quiet_s=60)
+        assert await mine.take(one, 0.5)
+        await here.scene.redis.flushdb()
+        with pytest.raises(NotYet):
+            await other.take(two, 0.5)
+        settled = await JobRun(two, shared(0.5), replace(here.scene.tools, places=other)).run()
+        assert settled.state is JobState.QUEUED and "Redis was emptied" in (settled.wait_reason or "")
+        await mine.beat()
+        with pytest.raises(NotYet, match=UNDER_WAY):
+            await Places(here.scene.redis, store, quiet_s=0).take(two, 0.5)
+        assert await here.taken(batch_id) == 1
+
+
+async def test_the_places_of_a_killed_worker_are_free_when_their_lease_ends(
+    redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places_module, "PLACE_LEASE_S", 0.5)
+    async with desk(redis_url, store) as here:
+        _, ids = await here.batch(shared(0.5), 2)
+        one, two = await store.start(here.worker, ids)
+        assert await here.scene.tools.places.take(one, 0.5)
+        survivor = Places(here.scene.redis, store, quiet_s=0)
+        with pytest.raises(NotYet, match=UNDER_WAY):
+            await survivor.take(two, 0.5)
+        async with asyncio.timeout(5):
+            while not await may_take(survivor, two):
+                await asyncio.sleep(0.05)
+
+
+async def test_the_planner_leaves_jobs_alone_that_only_a_cooling_lead_may_answer(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
+        used_up = await here.batch(shared(0.5), 4)
+        for each in used_up[1][:2]:
+            await here.run([each])
+        with_places = await here.batch(shared(0.5, spill=True), 2)
+        deployment = Deployment("alpha", "m", "main", "alpha:main")
+        await here.scene.tools.limiter.cool(deployment, Scope.PROVIDER, 60.0, "a test")
+        tools = here.scene.tools
+        planner = Planner(here.scene.redis, store, tools.fleet, tools.limiter, tools.choice)
+        await planner.pass_once()
+        assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(with_places[1])
+
+
+async def test_without_redis_nobody_falls_back(redis_url: str, store: Store) -> None:
+    async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
+        _, ids = await here.batch(shared(1.0), 1)
+        async with Redis.from_url("redis://127.0.0.1:9") as away:
+            [job] = await store.start(here.worker, ids)
+            settled = await JobRun(job, shared(1.0), replace(here.scene.tools, places=Places(away, store))).run()
+        assert settled.state is JobState.QUEUED and len(settled.attempts) == 1
+        assert here.scene.calls("beta") == 0
