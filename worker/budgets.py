@@ -101,6 +101,10 @@ class Budgets:
             own.append(of_tenant(job.tenant, at))
         return (*own, *self.of_providers([provider], at))
 
+    def now(self) -> float:
+        """The time that says in which month and day a call falls."""
+        return self._clock()
+
     def of_providers(self, names: Sequence[str] | None = None, at: float | None = None) -> dict[Subject, float]:
         """Today's budgets of some providers, or of all, with their amounts as configured."""
         now = self._clock() if at is None else at

@@ -1,4 +1,4 @@
-"""What a call is expected to cost, at today's prices, before anybody knows."""
+"""What a call is expected to cost before it is made: the tokens that are learned, at today's prices."""
 
 import logging
 from collections.abc import Mapping
@@ -9,32 +9,34 @@ from models.catalog import UnknownProvider, resolve_provider
 from models.chain import EMBEDDINGS, Chain, Step
 from models.pricing import Pricing
 from models.settings import Settings
-from models.tokens import Usage, expected_output_tokens
+from models.tokens import Usage
 from models.tokens import most_output_tokens as tokens_of_answer
+from worker.estimates import Estimates
 
 log = logging.getLogger(__name__)
 
 
 class Costs:
-    def __init__(self, settings: Settings, pricing: Pricing) -> None:
+    def __init__(self, settings: Settings, pricing: Pricing, estimates: Estimates) -> None:
         self._settings = settings
         self._pricing = pricing
+        self._estimates = estimates
         self._preset = lru_cache(maxsize=1_000)(self._find_preset)
         self._unpriced: set[tuple[str, str]] = set()
 
-    def of_job(self, chain: Chain, step: Step, tokens: int, most_output_tokens: int) -> float:
+    def of_job(self, chain: Chain, step: Step, batch: str | None, tokens: int, most_output_tokens: int) -> float:
         """US dollars for one call of a job at a step of its chain; 0 where no price is known, which is said once."""
-        most = tokens_of_answer(step.params) or most_output_tokens
-        output = 0 if chain.endpoint == EMBEDDINGS else expected_output_tokens(most)
-        usage = Usage(input_tokens=tokens, output_tokens=output)
+        model, most = (step.provider, step.model), tokens_of_answer(step.params) or most_output_tokens
+        output = 0 if chain.endpoint == EMBEDDINGS else self._estimates.output_tokens(model, batch, most)
+        usage = Usage(input_tokens=self._estimates.input_tokens(model, tokens), output_tokens=output)
         usd = self._pricing.cost_usd(step.provider, self._preset(step.provider), step.model, usage)
         if usd is None:
             self._say_unpriced(step)
         return usd or 0.0
 
-    def of_call(self, chain: Chain, step: Step, tokens: int, body: Mapping[str, Any]) -> float:
+    def of_call(self, chain: Chain, step: Step, batch: str | None, tokens: int, body: Mapping[str, Any]) -> float:
         """As `of_job`, from the request itself."""
-        return self.of_job(chain, step, tokens, tokens_of_answer(body))
+        return self.of_job(chain, step, batch, tokens, tokens_of_answer(body))
 
     def _say_unpriced(self, step: Step) -> None:
         if (step.provider, step.model) not in self._unpriced:

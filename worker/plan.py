@@ -37,7 +37,8 @@ class StepOutlook:
 
     `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `blocked` that a person must
     mend it first; `missing` that no credential has the model. `hold` is what lets no more of them start, `until` when
-    the first could (unix seconds; None: nobody can tell), `account` whose limits these are.
+    the first could (unix seconds; None: nobody can tell), `account` whose limits these are. `why` says what blocks it
+    when it is not the want of a credential.
     """
 
     starts: int = UNLIMITED
@@ -47,6 +48,7 @@ class StepOutlook:
     hold: Hold | None = None
     until: float | None = None
     account: str | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def _staged(here: "_Priority", before: Plan) -> Plan:
     return Plan(chosen, unread, turns)
 
 
-def _steps_of(each: LaneHeads, outlook: Mapping[str, StepOutlook]) -> list[str]:
+def steps_of(each: LaneHeads, outlook: Mapping[str, StepOutlook]) -> list[str]:
     if each.barred is not None:  # nobody waits for an interactive job's configuration
         return [NOWHERE] if each.lane.priority is Priority.INTERACTIVE else []
     return open_steps(each.chain, each.lane.priority, outlook)
@@ -169,7 +171,7 @@ class _Priority:
         self.room = room
         self.left = left
         self.users: dict[str, list[Entrant]] = {}
-        self._steps = [_steps_of(each, outlook) for each in lanes]
+        self._steps = [steps_of(each, outlook) for each in lanes]
 
     def at(self, resource: str) -> tuple[str, Priority]:
         return resource, self.lanes[0].lane.priority

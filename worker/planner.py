@@ -6,13 +6,14 @@ have a ticket is read from the queues themselves, and a ticket written twice is 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import redis.asyncio
 
 from models import keys
+from models.budgets import Subject
 from models.chain import Chain, Step
 from models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from models.store import Store
@@ -24,8 +25,10 @@ from worker.fleet import Fleet
 from worker.limits import Candidate, Hold, Limiter, Outlook
 from worker.places import Places
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
+from worker.purses import Purses
+from worker.till import NO_BUDGETS, Till
 from worker.turns import Turns
-from worker.waits import Waits, waits_for, waits_for_rule
+from worker.waits import BUDGET, Waits, waits_for, waits_for_rule
 
 AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
@@ -53,6 +56,7 @@ class Planner:
         fleet: Fleet,
         limiter: Limiter,
         choice: Choice,
+        purses: Purses,
         monotonic: Callable[[], float] = time.monotonic,
         estimates: Estimates | None = None,
     ) -> None:
@@ -62,6 +66,7 @@ class Planner:
         self._limiter = limiter
         self._choice = choice
         self._places = Places(redis, store)
+        self._purses = purses
         self._monotonic = monotonic
         self._estimates = estimates or Estimates()
         self._tickets: dict[str, _Ticket] = {}
@@ -79,18 +84,30 @@ class Planner:
         views: list[LaneHeads] = []
         outlook: dict[str, StepOutlook] = {}
         chosen: list[tuple[Head, Lane]] = []
+        till = NO_BUDGETS
         if lanes:
             workers = await self._store.live_workers()
             depth = self._depth(sum(worker.concurrency for worker in workers)) - len(waiting)
             views = await self._unstaged(lanes, waiting)
-            outlook = await self._outlook(views, waiting)
-            chosen = await self._choose(views, outlook, depth, waiting)
+            till = await self._purses.till([each.lane for each in lanes], self._drawn(waiting))
+            outlook = till.pass_over_spent(await self._outlook(views, waiting))
+            chosen, views = await self._choose(views, outlook, till, depth, waiting)
             await stage(self._redis, [(head.id, lane.priority) for head, lane in chosen])
         now = self._monotonic()
-        self._tickets.update((head.id, _Ticket(lane, now)) for head, lane in chosen)
+        self._tickets.update((head.id, _Ticket(lane, now, till.drawn.get(head.id, {}))) for head, lane in chosen)
         self._left = len(waiting) + len(chosen)
-        await self._tell(views, outlook, now)
+        moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
+        await self._tell(views, outlook, till, moving, now)
+        await self._purses.pause_spent(till, views, outlook, moving)
         return len(chosen)
+
+    def _drawn(self, waiting: set[str]) -> Counter[Subject]:
+        """What the jobs whose tickets wait in the queues are expected to take of each purse."""
+        drawn: Counter[Subject] = Counter()
+        for job_id, ticket in self._tickets.items():
+            if job_id in waiting:
+                drawn.update(ticket.draws)
+        return drawn
 
     async def _unstaged(self, lanes: Sequence[OpenLane], waiting: set[str]) -> list[LaneHeads]:
         """The lanes that have jobs without tickets, unread."""
@@ -114,14 +131,14 @@ class Planner:
         return self._choice.planned(chain, self._typical_tokens)
 
     async def _choose(
-        self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], depth: int, waiting: set[str]
-    ) -> list[tuple[Head, Lane]]:
-        """What to stage. The jobs of a lane are read only when it is its turn."""
+        self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], till: Till, depth: int, waiting: set[str]
+    ) -> tuple[list[tuple[Head, Lane]], list[LaneHeads]]:
+        """What to stage, and the lanes with the jobs that were read: only when it is a lane's turn."""
         seen = {view.lane: view for view in views}
         tickets = Counter(ticket.lane for ticket in self._tickets.values())
         may_read = LANES_PER_PASS
         while True:
-            made = plan(seen.values(), outlook, depth, self._turns)
+            made = plan(till.payable(list(seen.values()), outlook), outlook, depth, self._turns)
             if not made.unread or not may_read:
                 break
             for lane, count in islice(made.unread.items(), may_read):
@@ -130,21 +147,30 @@ class Planner:
                 seen[lane] = await self._read(seen[lane], limit, waiting)
         self._turns = made.turns
         self._learn_tokens(seen.values())
-        return made.chosen
+        return made.chosen, list(seen.values())
 
     async def _read(self, view: LaneHeads, limit: int, waiting: set[str]) -> LaneHeads:
         heads = await self._store.heads(view.lane, limit)
         fresh = [head for head in heads if head.id not in waiting and head.id not in self._tickets]
         return replace(view, heads=fresh, more=len(heads) == limit)
 
-    async def _tell(self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], now: float) -> None:
+    async def _tell(
+        self,
+        views: Sequence[LaneHeads],
+        outlook: Mapping[str, StepOutlook],
+        till: Till,
+        moving: Collection[str],
+        now: float,
+    ) -> None:
         """Tell the ledger what the batches wait for of which no job has, or had a moment ago, a ticket."""
-        moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
         held: dict[str, Waiting] = {}
         for view in views:
             batch_id = view.lane.batch_id
             if batch_id != SINGLE and batch_id not in moving and batch_id not in held:
-                held[batch_id] = waits_for_rule(view.barred) or waits_for(view.chain, view.lane.priority, outlook)
+                money = till.reason(view, outlook)
+                rule = waits_for_rule(view.barred)
+                waits = rule or waits_for(view.chain, view.lane.priority, outlook)
+                held[batch_id] = Waiting(money, BUDGET) if money and not rule else waits
         if news := self._waits.news(held, now):
             await self._store.say_waiting(news)
 
@@ -213,10 +239,11 @@ class Planner:
 
 @dataclass(slots=True)
 class _Ticket:
-    """A ticket that this planner wrote, and when it last saw it waiting (monotonic seconds)."""
+    """A ticket that this planner wrote, when it last saw it waiting (monotonic seconds), and its money."""
 
     lane: Lane
     seen_at: float
+    draws: Mapping[Subject, float]
 
 
 def _over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlook:

@@ -164,7 +164,7 @@ class JobRun:
         subjects = budgets.covering(self.job, step.provider)
         if not subjects:
             return await self._reserve_and_call()
-        usd = self.tools.costs.of_call(self.chain, step, self.job.tokens, {**self.body, **step.params})
+        usd = self.tools.costs.of_call(self.chain, step, self._batch, self.job.tokens, self.body)
         held = await budgets.hold(subjects, usd)
         if isinstance(held, Short):
             alone = self.job.batch_id == SINGLE

@@ -66,7 +66,13 @@ async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
 async def _stage_the_next(box: Toolbox) -> None:
     """Nobody else may be there to do it later: wait for as long as nothing that is left can start."""
     planner = Planner(
-        box.redis, box.store, box.tools.fleet, box.tools.limiter, box.tools.choice, estimates=box.tools.estimates
+        box.redis,
+        box.store,
+        box.tools.fleet,
+        box.tools.limiter,
+        box.tools.choice,
+        box.purses,
+        estimates=box.tools.estimates,
     )
     while not await planner.pass_once() and not await _tickets_wait(box) and await _jobs_wait(box):
         await asyncio.sleep(LOOK_EVERY_S)
@@ -91,3 +97,5 @@ async def _beat(box: Toolbox, worker_id: str, settings: Settings) -> None:
         with suppress(StoreBusy, StoreUnavailable, LimitsUnavailable):
             await box.store.beat(worker_id, settings.worker.lease_s)
             await box.tools.places.beat()
+        with suppress(LimitsUnavailable):
+            await box.tools.budgets.beat()

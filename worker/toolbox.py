@@ -19,11 +19,13 @@ from worker.announce import Announcer
 from worker.budgets import Budgets
 from worker.choice import Choice
 from worker.costs import Costs
+from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.latency import Latencies
 from worker.limits import Limiter
 from worker.places import Places
 from worker.providers.client import ProviderClient
+from worker.purses import Purses
 from worker.run import Tools
 from worker.webhook_sender import Sender
 from worker.webhooks import IN_FLIGHT, Deliverer
@@ -37,6 +39,7 @@ class Toolbox:
     tools: Tools
     deliverer: Deliverer
     announcer: Announcer
+    purses: Purses
 
 
 def worker_row(worker_id: str, concurrency: int) -> Worker:
@@ -73,12 +76,12 @@ async def open_toolbox(
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
         budgets = Budgets(settings, redis, worker_id, store.budgets, clock, lease_s=settings.worker.lease_s)
         pricing = Pricing(settings)
-        costs, choice = Costs(settings, pricing), Choice(settings, pricing, Latencies(redis))
-        places = Places(redis, store)
-        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, clock, rng)
+        estimates, places = Estimates(), Places(redis, store)
+        costs, choice = Costs(settings, pricing, estimates), Choice(settings, pricing, Latencies(redis))
+        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, clock, rng, estimates)
         deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
         announcer = Announcer(redis)
         try:
-            yield Toolbox(settings, redis, store, tools, deliverer, announcer)
+            yield Toolbox(settings, redis, store, tools, deliverer, announcer, Purses(store, budgets, tools.costs))
         finally:
             await announcer.close()

@@ -7,6 +7,7 @@
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
+| budgets | 1 s | every worker | renew what its calls hold of budgets |
 | deliver | 0.3 s | every worker | send the webhooks that are due |
 | beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here, the fleet how fast it was |
 
@@ -57,13 +58,20 @@ class Upkeep:
         self._limiter = box.tools.limiter
         self._latencies = box.tools.choice.latencies
         self._places = box.tools.places
+        self._budgets = box.tools.budgets
         self._deliverer = box.deliverer
         self._announcer = box.announcer
         self._lease_s = box.settings.worker.lease_s
         self._bridge = bridge
         self._claims = claims
         self.planner = Planner(
-            box.redis, box.store, box.tools.fleet, box.tools.limiter, box.tools.choice, estimates=box.tools.estimates
+            box.redis,
+            box.store,
+            box.tools.fleet,
+            box.tools.limiter,
+            box.tools.choice,
+            box.purses,
+            estimates=box.tools.estimates,
         )
         self._ledger_seen_since = time.monotonic()
 
@@ -74,6 +82,7 @@ class Upkeep:
             Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),
             Loop("credentials", 2.0, self._share_credentials),
+            Loop("budgets", 1.0, self._budgets.beat),
             Loop("deliver", 0.3, self._deliverer.pass_once),
             Loop("beat", min(self._lease_s / 3, LONGEST_BEAT_S), self._beat),
         ]

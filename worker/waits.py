@@ -23,8 +23,9 @@ AGAIN_AFTER_S = 2.0
 
 TELL_AT_MOST = 500
 
-CREDENTIAL, TURN, RULES = "credential", "turn", "rules"
-"""Holds beside the limiter's: a person must mend a credential; others are staged first; data rules allow no step."""
+CREDENTIAL, TURN, RULES, BUDGET = "credential", "turn", "rules", "budget"
+"""Holds beside the limiter's: a person must mend a credential; others are staged first; data rules allow no step;
+money is spent."""
 
 
 def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> Waiting:
@@ -35,7 +36,9 @@ def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
     if others:
         return _held(*min(others, key=lambda each: (each[1].cooled_for_s or 0.0, each[1].until or 0.0)))
     if blocked:
-        step, _ = blocked[0]
+        step, at = blocked[0]
+        if at.why is not None:
+            return Waiting(at.why, BUDGET, step.provider, step.model)
         reason = f"no credential of {step.provider} can be used until somebody mends it"
         return Waiting(reason, CREDENTIAL, step.provider, step.model)
     return Waiting("other jobs are staged first", TURN)

@@ -23,6 +23,7 @@ from models.store import Store
 from worker.budgets import Budgets
 from worker.choice import Choice
 from worker.costs import Costs
+from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.latency import Latencies
 from worker.limits import Limiter
@@ -30,6 +31,7 @@ from worker.mock import running_mock
 from worker.mock.server import MockServer
 from worker.places import Places
 from worker.providers.client import ProviderClient
+from worker.purses import Purses
 from worker.run import JobRun, Tools
 
 PROMPT = "How many legs has a spider?"
@@ -96,10 +98,11 @@ async def stage(
         pricing = Pricing(settings)
         known: dict[Subject, InLedger] = {}
         budgets = Budgets(settings, redis, "w1", partial(_read, known), time.time)
-        limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing)
+        estimates = Estimates()
+        limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing, estimates)
         choice = Choice(settings, pricing, Latencies(redis))
         places = Places(redis, cast(Store, ledger), quiet_s=0.0)
-        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, time.time, Random(7))
+        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, time.time, Random(7), estimates)
         yield Stage(mock, redis, settings, environ, tools, known)
 
 
@@ -126,3 +129,9 @@ def answered(settled: Settled) -> dict[str, Any]:
 def tried(settled: Settled) -> list[str]:
     """`provider failure` of each call in order; the failure of one that answered is None."""
     return [f"{call.provider} {call.cls}" for call in settled.attempts]
+
+
+def purses_of(scene: Stage, store: Store) -> Purses:
+    """The planner's side of the scene's budgets, by what this ledger says of them."""
+    read = store.budgets
+    return Purses(store, Budgets(scene.settings, scene.redis, "w1", read, time.time), scene.tools.costs)

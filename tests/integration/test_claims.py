@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ledger_help import new_jobs, new_worker, state_of, succeeded
-from run_help import PROMPT, Stage, chain, stage, without_slow_start
+from run_help import PROMPT, Stage, chain, purses_of, stage, without_slow_start
 
 from models import tickets
 from models.chain import Chain
@@ -387,7 +387,8 @@ async def test_a_burst_ends_when_nothing_is_left(redis_url: str, tmp_path: Path)
             loop = ClaimLoop(worker_id, bridge, store, scene.tools, 10)
             jobs = await jobs_for(store, 25)
             await store.add_single(jobs)
-            planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice)
+            purses = purses_of(scene, store)
+            planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, purses)
             async with asyncio.timeout(10):
                 await loop.run(asyncio.Event(), refill=planner.pass_once)
             await loop.drain(5.0, asyncio.Event())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back
-from run_help import Stage, chain, stage, without_slow_start
+from run_help import Stage, chain, purses_of, stage, without_slow_start
 
 from models.chain import Chain
 from models.failure import FailureClass, Scope
@@ -73,7 +73,8 @@ class Desk:
 async def desk(redis_url: str, folder: Path, **alpha: Any) -> AsyncIterator[Desk]:
     async with stage(redis_url, **alpha) as scene, open_store(None, folder) as store:
         ahead = Ahead()
-        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, ahead)
+        purses = purses_of(scene, store)
+        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, purses, ahead)
         await planner.pass_once()
         await without_slow_start(scene.redis, "alpha", "beta")
         yield Desk(scene, store, planner, await new_worker(store), ahead)
@@ -228,9 +229,8 @@ async def test_another_leader_stages_nothing_twice(redis_url: str, tmp_path: Pat
     async with desk(redis_url, tmp_path) as here:
         await here.batch(ALPHA, 30)
         await here.planner.pass_once()
-        other = Planner(
-            here.scene.redis, here.store, here.scene.tools.fleet, here.scene.tools.limiter, here.scene.tools.choice
-        )
+        purses, tools = purses_of(here.scene, here.store), here.scene.tools
+        other = Planner(here.scene.redis, here.store, tools.fleet, tools.limiter, tools.choice, purses)
         assert await other.pass_once() == 0
         assert len(await here.staged()) == 30
 

@@ -1,0 +1,162 @@
+"""What the planner stages while money lasts, and whom it says to be out of money."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.budgets import Purse, Subject, amount, of_batch, of_provider, of_tenant, reached
+from models.chain import Chain, Step
+from models.records import Head, Lane
+from models.settings import Settings
+from models.state import Priority
+from worker.plan import LaneHeads, StepOutlook, open_steps, plan
+from worker.till import Till
+
+NOVEMBER_26 = 1795651200.0
+ALPHA_TODAY = Subject("provider", "alpha", "2026-11-26")
+ACME = of_tenant("acme", NOVEMBER_26)
+
+
+def lane(batch: str, costs: list[float], *steps: str, tenant: str = "acme", label: str = "") -> LaneHeads:
+    """A lane of jobs that cost so many cents each at every step; at beta ten times as much."""
+    parsed = tuple(Step(provider=name, model="m") for name in steps or ("alpha",))
+    of = Chain(steps=parsed)
+    heads = [Head(f"{batch}{label}-{number:03}", round(cents * 100)) for number, cents in enumerate(costs)]
+    return LaneHeads(Lane(batch, tenant, of.id, Priority.BULK), of, heads)
+
+
+def cost(_: LaneHeads, step: Step, head: Head) -> float:
+    return head.tokens / 10_000 * (10 if step.provider == "beta" else 1)
+
+
+def till(purses: dict[Subject, Purse], staged: dict[Subject, float] | None = None) -> Till:
+    return Till(purses, cost, staged)
+
+
+def staged(lanes: list[LaneHeads], money: Till, outlook: dict[str, StepOutlook] | None = None) -> Counter[str]:
+    seen = money.pass_over_spent(outlook or {})
+    return Counter(each.batch_id for _, each in plan(money.payable(lanes, seen), seen, 1000).chosen)
+
+
+def next_pass(money: Till) -> Till:
+    """What one pass learned of prices serves the next."""
+    return Till(money.purses, cost, None, money.cheapest)
+
+
+def test_no_more_is_staged_than_the_budget_pays() -> None:
+    money = till({of_batch("b"): Purse(0.10, 0.02, 0.03)}, {of_batch("b"): 0.01})
+    assert staged([lane("b", [1] * 50), lane("free", [1] * 7)], money) == {"b": 4, "free": 7}
+
+
+def test_batches_of_a_tenant_share_its_month() -> None:
+    assert staged([lane("a", [1] * 50), lane("b", [1] * 50)], till({ACME: Purse(0.06, 0.0)})) == {"a": 3, "b": 3}
+
+
+def test_a_provider_that_spent_its_day_is_passed_over_for_the_next_step() -> None:
+    lanes, outlook = [lane("b", [1] * 5, "alpha", "beta")], {"alpha/m": StepOutlook(), "beta/m": StepOutlook()}
+    money = till({ALPHA_TODAY: Purse(1.0, 0.995)})
+    assert staged(lanes, money, outlook) == {}
+    money = next_pass(money)
+    seen = money.pass_over_spent(outlook)
+    assert open_steps(lanes[0].chain, Priority.BULK, seen) == ["beta/m"]
+    assert seen["alpha/m"].why is not None and seen["alpha/m"].why.startswith("provider alpha has spent 0.995 of 1.00")
+    assert staged(lanes, money, outlook) == {"b": 5}
+
+
+def test_a_provider_whose_calls_under_way_hold_the_rest_is_waited_for() -> None:
+    lanes, outlook = [lane("b", [1] * 5, "alpha", "beta")], {"alpha/m": StepOutlook(), "beta/m": StepOutlook()}
+    money = till({ALPHA_TODAY: Purse(1.0, 0.5, 0.5)})
+    assert staged(lanes, money, outlook) == {}
+    assert staged(lanes, next_pass(money), outlook) == {}
+
+
+def test_a_lane_without_money_takes_no_turns_from_others() -> None:
+    lanes = [lane("broke", [1] * 50), lane("rich", [1] * 50)]
+    money, outlook = till({of_batch("broke"): Purse(0.01, 0.01)}), {"alpha/m": StepOutlook(starts=10)}
+    assert staged(lanes, money, outlook) == {"rich": 10}
+
+
+def test_a_batch_whose_jobs_cost_more_than_is_left_is_out_of_money() -> None:
+    lanes = [lane("b", [3, 2]), lane("rich", [3, 2])]
+    money = till({of_batch("b"): Purse(0.10, 0.085), of_batch("rich"): Purse(0.10, 0.08, 0.02)})
+    assert list(money.spent_batches(lanes, {})) == [(of_batch("b"), pytest.approx(0.02))]
+
+
+def test_what_a_job_would_cost_is_asked_at_the_step_that_it_would_use() -> None:
+    money = till({of_batch("b"): Purse(0.10, 0.05)})
+    lanes = [lane("b", [1], "alpha", "beta")]
+    assert not list(money.spent_batches(lanes, {}))
+    assert list(money.spent_batches(lanes, {"alpha/m": StepOutlook(blocked=True)})) == [
+        (of_batch("b"), pytest.approx(0.1))
+    ]
+
+
+def test_why_a_lane_waits_for_money_is_said() -> None:
+    spent = till({ACME: Purse(10.0, 9.999)}).reason(lane("b", [1]), {})
+    assert spent == (
+        "tenant acme has spent 10.00 of 10.00 USD this month; "
+        "resumes 1 December (UTC) or with `understudy resume tenant:acme`"
+    )
+    held = till({ACME: Purse(10.0, 9.0, 1.0)}).reason(lane("b", [1]), {})
+    assert held == "calls under way hold the rest of the budget of tenant:acme, 10.00 USD"
+    assert till({ACME: Purse(10.0, 9.0)}).reason(lane("b", [1]), {}) is None
+
+
+@given(
+    lanes=st.lists(
+        st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 40), max_size=12), st.booleans()), max_size=6
+    ),
+    rooms=st.tuples(*[st.integers(0, 200)] * 4),
+    starts=st.integers(0, 30),
+)
+def test_staged_estimates_never_exceed_a_purse_and_nobody_is_left_out_who_can_be_paid(
+    lanes: list[tuple[str, list[int], bool]], rooms: tuple[int, ...], starts: int
+) -> None:
+    month = Subject("provider", "alpha", "2026-11")
+    subjects = [of_batch("a"), ACME, ALPHA_TODAY, month]
+    purses = {each: Purse(room / 100, 0.0) for each, room in zip(subjects, rooms, strict=True)}
+    views = [
+        lane(batch, list(map(float, costs)), *(["alpha", "beta"][: 1 + two]), label=str(number))
+        for number, (batch, costs, two) in enumerate(lanes)
+    ]
+    money, outlook = till(purses), {"alpha/m": StepOutlook(starts=starts)}
+    chosen = plan(money.payable(views, outlook), outlook, 1000).chosen
+    drawn: Counter[Subject] = Counter()
+    for draws in money.drawn.values():
+        drawn.update(draws)
+    assert all(drawn[subject] <= purse.limit_usd + 1e-9 for subject, purse in purses.items())
+    assert len(chosen) <= starts
+    if len(chosen) < starts:
+        left = {subject: purse.limit_usd - drawn[subject] for subject, purse in purses.items()}
+        taken = {head.id for head, _ in chosen}
+        for view in views:
+            own = [each for each in subjects if each != of_batch("a") or view.lane.batch_id == "a"]
+            for head in view.heads:
+                usd = cost(view, view.chain.steps[0], head)
+                assert head.id in taken or any(usd > left[each] - 1e-9 for each in own)
+
+
+@pytest.mark.parametrize(
+    "usd, said",
+    [(10, "10.00"), (1234.5, "1,234.50"), (0.01, "0.01"), (0.0098, "0.0098"), (0.5, "0.50"), (0, "0.00")],
+)
+def test_amounts_are_said_with_the_digits_that_matter(usd: float, said: str) -> None:
+    assert amount(usd) == said
+
+
+def test_a_day_and_a_month_of_a_provider_are_told_apart() -> None:
+    settings = Settings.model_validate(
+        {"providers": {"alpha": {"budget_usd_per_day": 1, "budget_usd_per_month": 20}, "beta": {}}}
+    )
+    day, month = of_provider(settings, "alpha", NOVEMBER_26 - 1)
+    assert (day.period, day.days, month.period, month.days) == (
+        "2026-11-25",
+        (20782, 20783),
+        "2026-11",
+        (20758, 20788),
+    )
+    assert "today; resumes 26 November (UTC)" in reached(day, Purse(1.0, 1.0), 0.1)
+    assert "this month; resumes 1 December (UTC)" in reached(month, Purse(1.0, 1.0), 0.1)
+    assert of_provider(settings, "beta", NOVEMBER_26) == {}

@@ -1,0 +1,105 @@
+"""The planner's side of budgets: compares Redis with the ledger, fills the till, pauses batches that spent theirs."""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from models.budgets import Purse, Subject, covers, of_batch, reached
+from models.chain import Step
+from models.records import Head, Lane
+from models.store import Store
+from worker.budgets import Budgets
+from worker.costs import Costs
+from worker.plan import LaneHeads, StepOutlook
+from worker.till import Till
+
+log = logging.getLogger(__name__)
+
+SYNC_EVERY_S = 1.0
+READING_SHARE = 20
+"""A slow reading of the ledger is kept for so many times its own length."""
+
+UNKNOWN = Purse(1e9, 0.0, 1e9)
+"""In place of a purse that Redis lost a moment ago: nothing is free, and nothing is spent."""
+
+STANDSTILL_S = 3.0
+"""A batch of which a job was refused for money, and that spent nothing for so long, is paused."""
+
+
+class Purses:
+    """Remembers, between passes, which budgets are open."""
+
+    def __init__(
+        self, store: Store, budgets: Budgets, costs: Costs, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._budgets = budgets
+        self._costs = costs
+        self._monotonic = monotonic
+        self._subjects: Sequence[Subject] = ()
+        self._known: set[tuple[str, str]] = set()  # batches and tenants of the lanes at the latest comparison
+        self._compare_at = float("-inf")
+        self._short: dict[Subject, float] = {}
+        self._cheapest: Mapping[str, float] = {}
+        self._spending: dict[Subject, tuple[float, float]] = {}
+
+    async def till(self, lanes: Collection[Lane], staged: Mapping[Subject, float]) -> Till:
+        """What is left now. `staged` is what the jobs that have tickets are expected to take."""
+        if self._monotonic() >= self._compare_at or not {(each.batch_id, each.tenant) for each in lanes} <= self._known:
+            await self._compare(lanes)
+        seen = await self._budgets.look(self._subjects)
+        if len(seen) < len(self._subjects):  # Redis was wiped
+            await self._compare(lanes)
+            seen = await self._budgets.look(self._subjects)
+        purses = {subject: seen[subject][0] if subject in seen else UNKNOWN for subject in self._subjects}
+        self._short = {subject: short for subject, (_, short) in seen.items() if short is not None}
+        self._watch_spending(purses)
+        return Till(purses, self._cost, staged, self._cheapest)
+
+    async def pause_spent(
+        self, till: Till, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], moving: Collection[str]
+    ) -> None:
+        """Hold the batches whose budget pays no other job. `moving` are those that have, or just had, tickets."""
+        self._cheapest = till.cheapest
+        spent = {subject: usd for subject, usd in till.spent_batches(views, outlook) if subject.name not in moving}
+        for subject, usd in {**self._refused_for_long(till), **spent}.items():
+            purse = till.purses[subject]
+            reason = reached(subject, purse, usd)
+            if await self._store.pause_spent(subject.name, purse.limit_usd, reason):
+                log.warning("%s is paused: %s", subject.name, reason)
+                self._compare_at = float("-inf")
+
+    def _refused_for_long(self, till: Till) -> dict[Subject, float]:
+        """Batches of which a job was refused, at a step that the planner did not foresee, and that stand still."""
+        now = self._monotonic()
+        return {
+            subject: usd
+            for subject, usd in self._short.items()
+            if subject == of_batch(subject.name)
+            and subject in till.purses
+            and not covers(usd, till.purses[subject].left_usd)
+            and now - self._spending[subject][1] >= STANDSTILL_S
+        }
+
+    def _watch_spending(self, purses: Mapping[Subject, Purse]) -> None:
+        """Since when each purse has stood as it stands."""
+        now = self._monotonic()
+        self._spending = {
+            subject: known
+            if (known := self._spending.get(subject)) and known[0] == purse.spent_usd
+            else (purse.spent_usd, now)
+            for subject, purse in purses.items()
+        }
+
+    async def _compare(self, lanes: Collection[Lane]) -> None:
+        """Tell Redis the limits and sums of all open budgets as the ledger has them."""
+        began = self._monotonic()
+        subjects = [*await self._store.open_budgets(self._budgets.now()), *self._budgets.of_providers()]
+        self._subjects = await self._budgets.learn(subjects) if subjects else ()
+        self._known = {(each.batch_id, each.tenant) for each in lanes}
+        ended = self._monotonic()
+        self._compare_at = ended + max(SYNC_EVERY_S, READING_SHARE * (ended - began))
+
+    def _cost(self, view: LaneHeads, step: Step, head: Head) -> float:
+        batch = view.lane.batch_id or None
+        return self._costs.of_job(view.chain, step, batch, head.tokens, head.max_output_tokens)
