@@ -209,7 +209,8 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
             return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
         return PutBack(refusal.until, refusal.reason), _at_the_best_step(at.chain, progress, refusal.until)
     too_far = refusal.until - at.now > at.patience_s
-    if too_far or _refused_for(at, progress) >= at.patience_s:
+    refusing_s = -1.0 if refusal.since is None else at.now - refusal.since
+    if too_far or max(_refused_for(at, progress), refusing_s) >= at.patience_s:
         return _pass_over(at, _with_error(progress, cls, refusal.reason), cls, passed)
     return PutBack(refusal.until, refusal.reason), replace(progress, refused_since=progress.refused_since or at.now)
 

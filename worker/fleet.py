@@ -20,7 +20,7 @@ from models.setaside import ALL_MODELS, SetAside
 from models.settings import ApiKey, Settings
 from models.store import Store
 from worker.failing import Failing
-from worker.limits import Candidate, Deployment, Limiter
+from worker.limits import Candidate, Deployment, Grant, Limiter
 from worker.providers.base import Adapter, Endpoint
 from worker.providers.registry import adapter_for
 
@@ -140,19 +140,18 @@ class Fleet:
             on_probation=bool(self._rows(deployment)) or name in self._rotated,
         )
 
-    async def learn(
-        self, deployment: Deployment, target: Target, failure: Failure, limiter: Limiter, number: int
-    ) -> None:
+    async def learn(self, grant: Grant, target: Target, failure: Failure, limiter: Limiter, number: int) -> None:
         """Draw a failure's consequences for everybody: cool what it speaks of, or set a credential aside.
 
         `number` is what `begun` said of the call.
         """
+        deployment, began_ms = grant.candidate.deployment, grant.start_ms
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
             scope = failure.scope if failure.scope in (Scope.ACCOUNT, Scope.PROVIDER) else Scope.MODEL
             await limiter.cool(deployment, scope, failure.hint_s, reason, too_fast=not failure.per_day)
         elif failure.cls is FailureClass.OVERLOADED:
-            await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason)
+            await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms)
         elif failure.cls in BLOCKING:
             self._set_credential_aside(deployment, ALL_MODELS, failure, fingerprint(target.endpoint.secret or ""))
         elif failure.cls is FailureClass.MODEL_MISSING:
@@ -160,7 +159,7 @@ class Fleet:
             self._set_credential_aside(deployment, deployment.model, failure, seen)
         elif failure.cls in HARD_FAILURES:
             if self._failing[deployment.provider, deployment.model].saw_failure(number):
-                await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason)
+                await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms, probed=True)
         elif failure.cls is FailureClass.UNKNOWN:
             log.warning("%s, HTTP status %s: `understudy attempts` shows what it said", reason, failure.status)
 

@@ -90,12 +90,16 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Nothing was reserved. `until` is the earliest start in unix seconds of Redis' clock."""
+    """Nothing was reserved. `until` is the earliest start in unix seconds of Redis' clock.
+
+    `since` is when what cools began to answer nothing but refusals.
+    """
 
     until: float
     hold: Hold
     deployment: Deployment
     reason: str
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +107,15 @@ class Outlook:
     """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be picked now.
 
     `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds of Redis'
-    clock; what is full of calls in flight has no such time, and says now).
+    clock; what is full of calls in flight has no such time, and says now). `refusing_for_s` is how long it has answered
+    nothing but refusals and failures (None: it is not cooled, and not only probed).
     """
 
     starts: int
     cooled_for_s: float | None
     hold: Hold | None = None
     first_at: float = field(default=0.0, compare=False)
+    refusing_for_s: float | None = field(default=None, compare=False)
 
 
 NO_LIMIT = 1_000_000_000
@@ -158,7 +164,10 @@ class Limiter:
                 return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]))
         hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
         reason = reason_at(HOLD_WORDS[hold], deployment.provider, deployment.model, deployment.account)
-        return Refusal(float(reply[1]) / 1000, hold, deployment, reason)
+        cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
+        return Refusal(
+            float(reply[1]) / 1000, hold, deployment, reason, since=float(reply[4]) / 1000 if cooled else None
+        )
 
     async def still_holds(self, grant: Grant) -> bool:
         """False when what it is for was cooled while the caller waited for the start: cancel it and ask again."""
@@ -175,17 +184,30 @@ class Limiter:
         await self._end(grant, "unmade", -grant.tokens)
 
     async def cool(
-        self, deployment: Deployment, scope: Scope, for_s: float | None, reason: str, *, too_fast: bool = False
+        self,
+        deployment: Deployment,
+        scope: Scope,
+        for_s: float | None,
+        reason: str,
+        *,
+        too_fast: bool = False,
+        began_ms: float | None = None,
+        probed: bool = False,
     ) -> float:
         """Nobody picks the scope for `for_s` seconds, or for twice as long as last time (2 s to 60 s) when None.
 
         A longer cooldown is never shortened by a later, shorter one. `too_fast`: afterwards calls of this account
         and model are paced at the rate that was accepted lately, and by 1% more each second. Returns its end in
-        unix seconds.
+        unix seconds. Scope.PROVIDER is the breaker, which rests for a third of the time that it is open instead of
+        doubling. A call that began (`began_ms`: its grant's start) before the breaker was closed says nothing any more.
+        `probed`: afterwards only probes start until one is answered.
         """
         low, high = COOLDOWN_BOUNDS_S
         length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
-        args = [length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason]
+        args = [
+            *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
+            *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed)),
+        ]
         names = [_cool_key(deployment, scope), *([_keys(deployment)[0]] if too_fast else [])]
         return float(await self._ask(scripts.COOL, names, args)) / 1000
 
@@ -220,8 +242,9 @@ class Limiter:
                 cooled_ms / 1000 if cooled_ms > 0 else None,
                 Hold(hold.decode()) if hold else None,
                 float(first_ms) / 1000,
+                refusing_ms / 1000 if refusing_ms > 0 else None,
             )
-            for starts, cooled_ms, hold, first_ms in zip(*(reply[i::4] for i in range(4)), strict=True)
+            for starts, cooled_ms, hold, first_ms, refusing_ms in zip(*(reply[i::5] for i in range(5)), strict=True)
         ]
 
     async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:

@@ -126,12 +126,29 @@ end
 """
 
 COOLDOWNS = """
--- A cooldown without a hint that ended after several in a row lets one probe through each second.
-local function cooled(key)
-  local cool = redis.call('HMGET', key, 'until', 'streak', 'hinted', 'probe')
-  local free, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
-  local probing = streak >= 2 and cool[3] == '0'
-  if probing then free = math.max(free, (tonumber(cool[4]) or 0) + 1000) end
-  return free, streak, probing
+-- A breaker that failures opened, and a cooldown without a hint that followed another one, let one probe through at a
+-- time until a call is answered: one a second, of a breaker ever fewer the longer it is open, one in 30 s at least.
+-- Returns until when nobody else may start, how often in a row it cooled, whether it is probed, since when.
+local function cooled(key, breaker)
+  local cool = redis.call('HMGET', key, 'until', 'streak', 'hinted', 'probe', 'since')
+  local free, streak, since = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0, tonumber(cool[5]) or now
+  local probing = streak >= 2 and (breaker or cool[3] == '0')
+  if probing then
+    local probe = tonumber(cool[4]) or 0
+    local pause = breaker and math.min((probe - since) / 6, 30000) or 0
+    free = math.max(free, probe + math.max(pause, 1000))
+  end
+  return free, streak, probing, since
+end
+"""
+
+RECOVERY = """
+-- A breaker that was open until a moment ago: its deployment starts slowly on each account. Calls that were under way
+-- are not counted, because they may be stuck.
+local function recover(rate, flight, breaker)
+  local closed = tonumber(redis.call('HGET', breaker, 'closed'))
+  if not closed or now - closed > 5000 or tonumber(redis.call('HGET', rate, 'recovers')) == closed then return end
+  redis.call('HSET', rate, 'recovers', closed)
+  set_window(rate, FIRST, in_flight(flight))
 end
 """

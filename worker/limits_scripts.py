@@ -3,7 +3,7 @@
 Every script begins with ARGV[1]: the time to use instead, or "". What they share is in `worker.limits_lua`.
 """
 
-from worker.limits_lua import ACCEPTED, COOLDOWNS, FLIGHT, LIFETIME, SCHEDULES, SLOW_START
+from worker.limits_lua import ACCEPTED, COOLDOWNS, FLIGHT, LIFETIME, RECOVERY, SCHEDULES, SLOW_START
 from worker.redis_scripts import NOW, Script
 
 RESERVE = Script.of(
@@ -14,15 +14,16 @@ RESERVE = Script.of(
     COOLDOWNS,
     LIFETIME,
     SLOW_START,
+    RECOVERY,
     """
 -- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
 -- ARGV: time, worker, longest wait ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight
 --       (0: no limit).
 -- Reserves for the candidate that can start first, when our own pacing lets it start within the longest wait.
 -- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took}; or {-1, start ms, what holds,
--- candidate}.
+-- candidate, since when it is cooled without an answer}.
 local worker, longest, lease_ms, tokens = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local best, best_takes, best_start, best_hold, best_streak
+local best, best_takes, best_start, best_hold, best_streak, best_since
 for c = 0, #KEYS / 5 - 1 do
   local rate, flight = KEYS[c * 5 + 1], KEYS[c * 5 + 2]
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 6]), tonumber(ARGV[c * 3 + 7]), tonumber(ARGV[c * 3 + 8])
@@ -39,6 +40,7 @@ for c = 0, #KEYS / 5 - 1 do
     paced = false
     later(now + 100, 'in_flight')
   end
+  recover(rate, flight, KEYS[c * 5 + 5])
   if has_window(rate, known) then
     local window, used, stuck = window_of(rate, flight)
     if window and window < WIDE and used >= math.floor(window) then
@@ -47,19 +49,20 @@ for c = 0, #KEYS / 5 - 1 do
     end
     if window then set_window(rate, window, stuck) end
   end
+  local since = now
   for k = 3, 5 do
-    local free, streak = cooled(KEYS[c * 5 + k])
-    if free > now then paced = false end
+    local free, streak, _, began = cooled(KEYS[c * 5 + k], k == 5)
+    if free > now then paced, since = false, math.min(since, began) end
     later(free, k == 5 and 'breaker' or 'cooldown')
     streaks = streaks + streak
   end
   local takes = paced and start - now <= longest
   if not best or (takes and not best_takes) or (takes == best_takes and start < best_start) then
-    best, best_takes, best_start, best_hold, best_streak = c, takes, start, hold, streaks
+    best, best_takes, best_start, best_hold, best_streak, best_since = c, takes, start, hold, streaks, since
   end
 end
 if not best_takes then
-  return {-1, string.format('%.3f', best_start), best_hold, best}
+  return {-1, string.format('%.3f', best_start), best_hold, best, string.format('%.3f', best_since)}
 end
 local rpm, tpm = tonumber(ARGV[best * 3 + 6]), tonumber(ARGV[best * 3 + 7])
 local rate = KEYS[best * 5 + 1]
@@ -141,20 +144,28 @@ COOL = Script.of(
     LIFETIME,
     """
 -- KEYS: cooldown, and the rate that was too high, if that is why.
--- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason.
--- Refusals of calls that were under way when the cooldown began do not count as a new one. Returns its end.
-local cool = redis.call('HMGET', KEYS[1], 'until', 'streak')
+-- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason, when the call began ("" when that
+-- does not matter), 1 for a breaker, 1 when only probes may follow.
+-- Refusals of calls that were under way when the cooldown began do not count as a new one; calls that began before the
+-- breaker was closed, or before its latest probe, prove nothing. A breaker rests a third of the time for which it is
+-- open. Returns its end.
+local cool = redis.call('HMGET', KEYS[1], 'until', 'streak', 'since', 'closed', 'probe')
 local old, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
+local since = streak > 0 and tonumber(cool[3]) or now
+local newer = math.max(tonumber(cool[4]) or 0, ARGV[7] == '1' and streak >= 2 and tonumber(cool[5]) or 0)
+if (tonumber(ARGV[6]) or now) < newer - 1 then return string.format('%.0f', old) end
 local hint, free, anew = tonumber(ARGV[2]), old, old <= now
 if anew then
-  free = now + (hint or math.min(tonumber(ARGV[3]) * 2 ^ streak, tonumber(ARGV[4])))
-  streak = streak + 1
+  local first, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local rest = ARGV[7] == '1' and math.max((now - since) / 3, first) or first * 2 ^ streak
+  free = now + (hint or math.min(rest, longest))
+  streak = math.max(streak + 1, ARGV[8] == '1' and 2 or 1)
 elseif hint then
   free = math.max(old, now + hint)
 end
 if free > old then
   redis.call('HSET', KEYS[1], 'until', string.format('%.0f', free), 'streak', streak, 'hinted', hint and 1 or 0,
-    'reason', ARGV[5])
+    'reason', ARGV[5], 'since', string.format('%.0f', since))
   redis.call('PEXPIRE', KEYS[1], math.ceil(free - now + 120000))
 end
 -- Where too few calls were accepted to tell a rate, it is half of what it was, or a call a second. The provider has
@@ -223,10 +234,17 @@ keep(rate, last)
 ANSWERED = Script.of(
     NOW,
     """
--- KEYS: cooldowns. ARGV: time. A call was answered: what cooled before and has ended is over.
-for _, key in ipairs(KEYS) do
-  local free = tonumber(redis.call('HGET', key, 'until') or 0)
-  if free <= now then redis.call('DEL', key) end
+-- KEYS: cooldowns of (account, model), account, (provider, model). ARGV: time. A call was answered: what cooled before
+-- and has ended is over. Of a breaker on which only probes were let through it is kept when that was.
+for k, key in ipairs(KEYS) do
+  local cool = redis.call('HMGET', key, 'until', 'streak')
+  if (tonumber(cool[1]) or 0) <= now and cool[2] then
+    redis.call('DEL', key)
+    if k == 3 and tonumber(cool[2]) >= 2 then
+      redis.call('HSET', key, 'closed', string.format('%.3f', now))
+      redis.call('PEXPIRE', key, 600000)
+    end
+  end
 end
 """,
 )
@@ -238,10 +256,11 @@ OUTLOOK = Script.of(
     COOLDOWNS,
     LIFETIME,
     SLOW_START,
+    RECOVERY,
     """
 -- KEYS as RESERVE. ARGV: time, horizon ms, tokens of a typical call; then per candidate as RESERVE.
 -- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not), what
--- holds further calls ('': nothing), the earliest start.
+-- holds further calls ('': nothing), the earliest start, ms for which it has only refused (0: it does not).
 local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
 for c = 0, #KEYS / 5 - 1 do
@@ -262,21 +281,24 @@ for c = 0, #KEYS / 5 - 1 do
     first = math.max(first, earliest(tokens_free, tokens * 60000 / tpm))
   end
   if most > 0 then at_most(math.max(most - in_flight(KEYS[c * 5 + 2]), 0) + math.ceil(most / 4), 'in_flight') end
+  recover(KEYS[c * 5 + 1], KEYS[c * 5 + 2], KEYS[c * 5 + 5])
   if has_window(KEYS[c * 5 + 1], known) then
     local window, used = window_of(KEYS[c * 5 + 1], KEYS[c * 5 + 2])
     local growth = 4 ^ (math.max(math.min(horizon, 1000) - 2 * SOON, 0) / 1000)
     if window then at_most(math.max(math.floor(window * growth) - used, 0), 'starting') end
   end
-  local cooled_until = now
+  local cooled_until, refusing_since = now, now
   for k = 3, 5 do
-    local free, _, probing = cooled(KEYS[c * 5 + k])
+    local free, _, probing, since = cooled(KEYS[c * 5 + k], k == 5)
     if free > cooled_until then cooled_until, hold = free, k == 5 and 'breaker' or 'cooldown' end
-    if probing then at_most(math.floor(horizon / 1000), 'cooldown') end
+    if probing then at_most(math.max(math.floor(horizon / 1000), 1), 'cooldown') end
+    if probing or free > now then refusing_since = math.min(refusing_since, since) end
   end
   seen[#seen + 1] = starts
   seen[#seen + 1] = math.ceil(cooled_until - now)
   seen[#seen + 1] = hold
   seen[#seen + 1] = string.format('%.0f', math.max(first, cooled_until))
+  seen[#seen + 1] = math.ceil(now - refusing_since)
 end
 return seen
 """,

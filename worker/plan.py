@@ -35,7 +35,8 @@ COOLED_FOR = frozenset({FailureClass.RATE_LIMIT, FailureClass.OVERLOADED})
 class StepOutlook:
     """How many calls a step could start in the next moments, over all its credentials.
 
-    `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `blocked` that a person must
+    `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `refusing_for_s` how long it has
+    answered nothing but refusals and failures (None: it is not cooled, nor merely probed); `blocked` that a person must
     mend it first; `missing` that no credential has the model. `hold` is what lets no more of them start, `until` when
     the first could (unix seconds; None: nobody can tell), `account` whose limits these are. `why` says what blocks it
     when it is not the want of a credential.
@@ -43,6 +44,7 @@ class StepOutlook:
 
     starts: int = UNLIMITED
     cooled_for_s: float | None = None
+    refusing_for_s: float | None = None
     blocked: bool = False
     missing: bool = False
     hold: Hold | None = None
@@ -71,9 +73,10 @@ class LaneHeads:
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
     """The steps (`provider/model`) that a job of this chain would use now.
 
-    The lead, and what comes after it while each is passed over: missing, blocked, or cooled for longer than patience,
-    or merely at its limit in a chain that spills. A cooled lead within patience is waited for. NOWHERE when the job
-    would fail: no step has its model, or nobody waits for an interactive job's steps to come back.
+    The lead, and what comes after it while each is passed over: missing, blocked, cooled or refusing for longer than
+    patience (one that refuses may be usable for a probe), or merely at its limit in a chain that spills. A cooled lead
+    within patience is waited for. NOWHERE when the job would fail: no step has its model, or nobody waits for an
+    interactive job's steps to come back.
     """
     seen = reachable(chain, priority, outlook)
     usable = [str(step) for step, at in seen if not (at.missing or at.blocked or at.cooled_for_s is not None)]
@@ -89,14 +92,16 @@ def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
     for step in chain.steps:
         at = outlook.get(str(step), StepOutlook())
         seen.append((step, at))
-        passed_over = at.missing or at.blocked or (at.cooled_for_s or 0.0) > patience_s
+        refuses = at.refusing_for_s is not None and at.refusing_for_s >= patience_s
+        passed_over = at.missing or at.blocked or (at.cooled_for_s or 0.0) > patience_s or refuses
         if not (passed_over or chain.spill) or not _falls_back(chain, at):
             break
     return seen
 
 
 def _falls_back(chain: Chain, at: StepOutlook) -> bool:
-    causes = BLOCKING if at.blocked else COOLED_FOR if at.cooled_for_s is not None else ()
+    refused = at.cooled_for_s is not None or at.refusing_for_s is not None
+    causes = BLOCKING if at.blocked else COOLED_FOR if refused else ()
     return not causes or any(chain.falls_back_on(cls) for cls in causes)
 
 

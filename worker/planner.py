@@ -250,10 +250,12 @@ def _over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutl
     """A step is cooled while all of its credentials are, and starts the sum of the rest."""
     usable = [each for each in seen if each[1].cooled_for_s is None]
     candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
+    refusing = [each.refusing_for_s for _, each in seen if each.refusing_for_s is not None]
     until = None if first.hold in (None, Hold.IN_FLIGHT, Hold.STARTING) else first.first_at
     return StepOutlook(
         starts=min(sum(each.starts for _, each in usable), UNLIMITED),
         cooled_for_s=None if usable else min(each.cooled_for_s or 0.0 for _, each in seen),
+        refusing_for_s=min(refusing) if len(refusing) == len(seen) else None,
         hold=first.hold,
         until=until,
         account=candidate.deployment.account,

@@ -272,7 +272,7 @@ class JobRun:
         limiter, refused = self.tools.limiter, failure.cls is FailureClass.RATE_LIMIT
         await self._tell_of_limits(grant)
         await _if_redis_listens(limiter.release(grant, _tokens_used(usage), refused=refused))
-        await _if_redis_listens(self.tools.fleet.learn(grant.candidate.deployment, target, failure, limiter, number))
+        await _if_redis_listens(self.tools.fleet.learn(grant, target, failure, limiter, number))
 
     async def _tell_of_answer(self, target: Target, grant: Grant, number: int, usage: Usage) -> None:
         self.tools.fleet.answered(grant.candidate.deployment, target, number)

@@ -13,7 +13,7 @@ from models.failure import Failure, FailureClass, Scope
 from models.store import Store, StoreUnavailable, open_store
 from worker.failing import BREAK_AFTER
 from worker.fleet import Fleet
-from worker.limits import Hold, Refusal
+from worker.limits import Grant, Hold, Refusal
 
 STEP = Step(provider="alpha", model="m")
 ALPHA = chain("alpha/m")
@@ -27,7 +27,8 @@ async def learn(scene: Stage, what: Failure, model: str = "m") -> None:
     fleet = scene.tools.fleet
     candidate, target = next(iter((await fleet.ways(Step(provider="alpha", model=model))).items()))
     number = fleet.begun(candidate.deployment)
-    await fleet.learn(candidate.deployment, target, what, scene.tools.limiter, number)
+    grant = Grant(candidate, 0.0, 1, 0, time.time() * 1000, 0.0)
+    await fleet.learn(grant, target, what, scene.tools.limiter, number)
 
 
 async def held_by(scene: Stage, model: str = "m") -> Hold | None:

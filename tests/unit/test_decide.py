@@ -1,5 +1,6 @@
 """What follows from a failure or a refusal, case by case."""
 
+from dataclasses import replace
 from random import Random
 
 import orjson
@@ -152,6 +153,15 @@ def test_a_lead_that_always_says_wait_a_moment_is_passed_over_too() -> None:
     _, progress = after_refusal(situation(patient), Progress(), refusal(Hold.COOLDOWN, 2))
     verdict, progress = after_refusal(situation(patient, now=NOW + 10), progress, refusal(Hold.COOLDOWN, 12))
     assert (verdict, progress.step) == (MoveOn(), 1)
+
+
+@pytest.mark.parametrize(("refusing_s", "moves"), [(9.0, False), (10.0, True)])
+def test_a_lead_that_refused_everybody_for_longer_than_patience_is_passed_over_by_a_new_job(
+    refusing_s: float, moves: bool
+) -> None:
+    refused = replace(refusal(Hold.BREAKER, 2), since=NOW - refusing_s)
+    verdict, _ = after_refusal(situation(chain("a/m", "b/m", patience_s=10)), Progress(), refused)
+    assert isinstance(verdict, MoveOn) == moves
 
 
 @pytest.mark.parametrize("hold", [Hold.REQUESTS, Hold.TOKENS, Hold.IN_FLIGHT])

@@ -340,14 +340,14 @@ class TestCooldowns:
     async def test_after_several_without_a_hint_one_probe_a_second_until_an_answer(self, fleet: Fleet) -> None:
         await fleet.has_proven_itself()
         for length in (2, 4):
-            await fleet.one.cool(candidate().deployment, Scope.PROVIDER, None, "503")
+            await fleet.one.cool(candidate().deployment, Scope.MODEL, None, "429")
             fleet.after_s(length)
         probe = await fleet.grant(candidate())
         assert probe.streak == 2
         assert await fleet.cools_for_s(candidate()) == 1
         fleet.after_s(1)
         await fleet.grant(candidate())
-        assert (await fleet.refusal(candidate())).hold is Hold.BREAKER
+        assert (await fleet.refusal(candidate())).hold is Hold.COOLDOWN
         await fleet.one.answered(probe)
         for _ in range(20):
             assert (await fleet.grant(candidate())).streak == 0

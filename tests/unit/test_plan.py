@@ -1,5 +1,6 @@
 """What the planner stages: priorities first, turns among equals, never more than can start."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +93,17 @@ def test_never_over_the_room_or_the_budget_and_nobody_starves(counts: list[int],
     if len(made.chosen) >= len(counts):
         waiting = {f"b{number}" for number, count in enumerate(counts) if count}
         assert waiting <= set(batches(made))
+
+
+@pytest.mark.parametrize(
+    ("cooled_for_s", "starts", "steps"),
+    [(5.0, 0, ["beta/m"]), (None, 1, ["alpha/m", "beta/m"])],
+    ids=["it rests", "its probe is due"],
+)
+def test_a_lead_that_refused_for_longer_than_patience_holds_nobody_up_however_short_its_rests(
+    cooled_for_s: float | None, starts: int, steps: list[str]
+) -> None:
+    outlook = {"alpha/m": StepOutlook(starts=starts, cooled_for_s=cooled_for_s, refusing_for_s=12.0)}
+    assert open_steps(chain("alpha/m", "beta/m", patience_s=10), Priority.BULK, outlook) == steps
+    assert open_steps(chain("alpha/m", "beta/m", patience_s=15), Priority.BULK, outlook) == steps[:-1]
+    assert len(plan([lane("big", 20, chain("alpha/m", "beta/m", patience_s=10))], outlook, 10).chosen) == 10
