@@ -1,7 +1,9 @@
 """Tenants: whose jobs they are, how much of them, and what was used."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from models.chain import Tags
 
 DEFAULT_TENANT = "default"
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
@@ -18,6 +20,8 @@ class TenantLimits:
     queued_jobs: int | None = None
     usd_per_month: float | None = None
     weight: float = 1.0  # its share when tenants of one priority take turns
+    require: Tags = field(default_factory=dict)  # data rules of all its jobs
+    forbid: Tags = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

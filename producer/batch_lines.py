@@ -13,6 +13,7 @@ from models.endpoints import ENDPOINTS
 from models.forecast import Forecast
 from models.records import NewJob
 from models.routing import RouteOptions
+from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
 from models.wire import LineError, RequestError, parse_line
@@ -75,6 +76,7 @@ class BatchReader:
         *,
         priority: Priority = Priority.BULK,
         tenant: str = "default",
+        rules: Rules = NO_RULES,
         expires_at: float = 0.0,
         expected_lines: int = 0,
         written_lines: int = 0,
@@ -83,7 +85,7 @@ class BatchReader:
         self._endpoint = endpoint
         self._splitter = LineSplitter()
         self._jobs = JobReader(
-            Shape(route=route), settings, priority, expires_at, tenant, expected_lines, endpoint=endpoint
+            Shape(route=route), settings, priority, expires_at, tenant, expected_lines, endpoint=endpoint, rules=rules
         )
         self._written_lines = written_lines
         self.errors: list[LineError] = []

@@ -16,8 +16,10 @@ import typer
 from rich.console import Console
 
 from models.catalog import UnknownProvider
+from models.chain import Tags
 from models.redis_check import QueueUnavailable
 from models.routing import RouteOptions
+from models.rules import parse_pairs
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreError, open_store
 from models.wire import RequestError
@@ -153,6 +155,21 @@ ChainName = Annotated[str | None, typer.Option("--chain", help="Chain for every 
 Fallback = Annotated[
     list[str] | None, typer.Option("--fallback", help="Model to try next; may be given several times.")
 ]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="TAG=VALUE",
+        help="Only providers with this tag and no other value, e.g. region=eu,ch or zdr; may be given several times.",
+    ),
+]
+Forbid = Annotated[
+    list[str] | None,
+    typer.Option("--forbid", metavar="TAG=VALUE", help="Only providers that have this tag with other values."),
+]
+OrderName = Annotated[
+    str | None, typer.Option("--order", help="Which step is asked first: chain (as written), cheapest or fastest.")
+]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column that names a line.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N lines.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are wrong, and list them.")]
@@ -167,6 +184,32 @@ def duration_s(text: str) -> float:
     if seconds is None:
         raise typer.BadParameter(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
     return seconds
+
+
+def route_of(
+    model: str | None,
+    chain: str | None,
+    fallback: list[str] | None,
+    order: str | None,
+    require: list[str] | None,
+    forbid: list[str] | None,
+) -> RouteOptions:
+    return RouteOptions(
+        model=model,
+        chain=chain,
+        fallbacks=tuple(fallback or ()),
+        order=order,
+        require=tags_of("--require", require),
+        forbid=tags_of("--forbid", forbid),
+    )
+
+
+def tags_of(option: str, pairs: list[str] | None) -> Tags | None:
+    """Tags as an option names them; None when it was not given."""
+    try:
+        return parse_pairs(pairs) if pairs else None
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {error}") from None
 
 
 def shape_of(
@@ -203,6 +246,9 @@ def run(
     model: Model = None,
     chain: ChainName = None,
     fallback: Fallback = None,
+    order: OrderName = None,
+    require: Require = None,
+    forbid: Forbid = None,
     id_column: IdColumn = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
@@ -220,7 +266,7 @@ def run(
     Ctrl-C once finishes what is in flight and stops, twice stops at once. The same command again goes on where it
     stopped: nothing that was answered is paid for again.
     """
-    route = RouteOptions(model=model, chain=chain, fallbacks=tuple(fallback or ()))
+    route = route_of(model, chain, fallback, order, require, forbid)
     shape = shape_of(prompt, system, id_column, limit, route)
     with plain_errors():
         settings = with_concurrency(settings_from(config, data), max_concurrency)

@@ -35,6 +35,7 @@ from models.routing import RouteOptions
 from models.settings import Settings, load_settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState, Priority
 from models.store import Store, StoreConflict
+from models.tenants import DEFAULT_TENANT
 from models.wire import RequestError
 from producer.intake import JobReader, Row, Shape, checked_id, row_of
 from producer.ledger import UnknownId, open_ledger
@@ -111,13 +112,19 @@ class Client:
         model: str | None = None,
         chain: str | None = None,
         fallbacks: Sequence[str | dict[str, Any]] = (),
+        order: str | None = None,
+        require: Mapping[str, Any] | None = None,
+        forbid: Mapping[str, Any] | None = None,
         priority: Priority = Priority.NORMAL,
         expires_in_s: float | None = None,
         custom_id: str | None = None,
     ) -> str:
-        """Accept one job; returns its id. Words about routing in the request itself win over the arguments."""
+        """Accept one job; returns its id. Words about routing in the request itself win over the arguments, but for
+        the data rules `require` and `forbid`, which all hold: tags such as `{"region": ["eu", "ch"], "zdr": True}`.
+        """
         expires_at = await self._deadline(expires_in_s)
-        reader = self._reader(RouteOptions(model, chain, tuple(fallbacks)), priority, expires_at)
+        route = RouteOptions(model, chain, tuple(fallbacks), order=order, require=require, forbid=forbid)
+        reader = await self._reader(route, priority, expires_at)
         row = as_row(request)
         row.custom_id = checked_id(custom_id) or row.custom_id
         job = reader.job(0, row)
@@ -134,6 +141,9 @@ class Client:
         model: str | None = None,
         chain: str | None = None,
         fallbacks: Sequence[str | dict[str, Any]] = (),
+        order: str | None = None,
+        require: Mapping[str, Any] | None = None,
+        forbid: Mapping[str, Any] | None = None,
         priority: Priority = Priority.BULK,
         expires_in_s: float | None = None,
         source: str = "",
@@ -144,7 +154,8 @@ class Client:
         carry a `custom_id` that results repeat; without one its number is taken.
         """
         batch = NewBatch(new_id("batch"), priority, expires_at=await self._deadline(expires_in_s), source=source)
-        reader = self._reader(RouteOptions(model, chain, tuple(fallbacks)), priority, batch.expires_at)
+        route = RouteOptions(model, chain, tuple(fallbacks), order=order, require=require, forbid=forbid)
+        reader = await self._reader(route, priority, batch.expires_at)
         await self.store.create_batch(batch)
         try:
             forecast, total, endpoint = Forecast(self._settings), 0, None
@@ -203,8 +214,11 @@ class Client:
             raise UnknownId(id_)
         return job_result(job)
 
-    def _reader(self, route: RouteOptions, priority: Priority, expires_at: float) -> JobReader:
-        return JobReader(Shape(route=route), self._settings, priority, expires_at, tenant="default", endpoint=None)
+    async def _reader(self, route: RouteOptions, priority: Priority, expires_at: float) -> JobReader:
+        rules = await self.store.tenant_rules(DEFAULT_TENANT)
+        return JobReader(
+            Shape(route=route), self._settings, priority, expires_at, DEFAULT_TENANT, endpoint=None, rules=rules
+        )
 
     async def _deadline(self, expires_in_s: float | None) -> float:
         if expires_in_s is not None and not expires_in_s > 0:

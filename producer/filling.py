@@ -99,6 +99,7 @@ class Filler:
             route_options(batch.options),
             priority=batch.priority,
             tenant=batch.tenant,
+            rules=await self._store.tenant_rules(batch.tenant),
             expected_lines=batch.input_lines,
             written_lines=batch.written_lines,
         )

@@ -26,6 +26,7 @@ from models.endpoints import ENDPOINTS
 from models.ids import new_id
 from models.records import NewJob
 from models.routing import RouteOptions, Router
+from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
 from models.tokens import most_output_tokens
@@ -113,10 +114,17 @@ def identity_of(path: Path, shape: Shape) -> str:
 
 
 def read_jobs(
-    path: Path, shape: Shape, settings: Settings, *, priority: Priority, expires_at: float, tenant: str = "default"
+    path: Path,
+    shape: Shape,
+    settings: Settings,
+    *,
+    priority: Priority,
+    expires_at: float,
+    tenant: str = "default",
+    rules: Rules = NO_RULES,
 ) -> Iterator[NewJob | BadLine]:
-    """Every line of the input as a job or as what is wrong with it. Raises InputError."""
-    reader = JobReader(shape, settings, priority, expires_at, tenant, endpoint=None)
+    """Every line of the input as a job or as what is wrong with it. `rules` are the tenant's. Raises InputError."""
+    reader = JobReader(shape, settings, priority, expires_at, tenant, endpoint=None, rules=rules)
     is_csv = path.suffix.lower() == ".csv"
     with path.open(encoding="utf-8-sig", newline="") if is_csv else path.open("rb") as stream:
         rows = _csv_rows(stream, shape) if isinstance(stream, io.TextIOBase) else _json_rows(stream, shape)
@@ -147,8 +155,10 @@ class JobReader:
         expected_lines: int = 0,
         *,
         endpoint: Endpoint | None = CHAT,
+        rules: Rules = NO_RULES,
     ) -> None:
-        """`endpoint` None: the one of the first row; a chat completion if that says nothing."""
+        """`endpoint` None: the one of the first row; a chat completion if that says nothing. `rules`: the tenant's."""
+        self._rules = rules
         self._shape = shape
         self._settings = settings
         self._endpoint = endpoint
@@ -196,7 +206,7 @@ class JobReader:
                 raise RequestError(f"a system prompt has no meaning for {endpoint}; leave out --system", "system")
             body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body["messages"]]}
         if self._router is None:
-            self._router = Router(self._settings, self._shape.route, endpoint=endpoint)
+            self._router = Router(self._settings, self._shape.route, endpoint=endpoint, rules=self._rules)
         return self._router.resolve(body, custom_id)
 
     def _endpoint_of(self, row: Row) -> Endpoint:

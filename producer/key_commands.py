@@ -13,6 +13,8 @@ import typer
 from rich.markup import escape
 
 from models.api_keys import KeyRecord, Scope, new_key
+from models.chain import Tags
+from models.rules import shown
 from models.settings import Settings
 from models.store import Store
 from models.tenants import DEFAULT_TENANT, TENANT_NAME, TenantLimits
@@ -49,9 +51,17 @@ def _limit(given: str | None, kind: type[int] | type[float]) -> int | float | No
     return value
 
 
+def _rules(word: str, pairs: list[str] | None) -> dict[str, Tags]:
+    """`none` lifts them."""
+    if pairs is None:
+        return {}
+    return {word: {} if pairs == [NO_LIMIT] else cli.tags_of(f"--{word}", pairs) or {}}
+
+
 Tenant = Annotated[str, typer.Option("--tenant", callback=_tenant_name, help="Whose key it is.")]
 TenantName = Annotated[str, typer.Argument(metavar="NAME", callback=_tenant_name, help="Name of a tenant.")]
 ANumber = "; none: no limit."
+NO_RULE = "; may be given several times; none: no rule."
 
 
 def _on_new_ledger(config: Path | None, data: Path | None, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -167,10 +177,10 @@ def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.
     if not found:
         cli.say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
         return
-    table = show.new_table("tenant", "jobs per minute", "queued jobs", "USD per month")
+    table = show.new_table("tenant", "jobs per minute", "queued jobs", "USD per month", "require", "forbid")
     for each in found:
         limits = (each.jobs_per_minute, each.queued_jobs, each.usd_per_month)
-        table.add_row(each.name, *(_shown(value) for value in limits))
+        table.add_row(each.name, *(_shown(value) for value in limits), shown(each.require), shown(each.forbid))
     show.page().print(table)
 
 
@@ -186,10 +196,21 @@ def set_tenant(
     usd_per_month: Annotated[
         str | None, typer.Option("--usd-per-month", help=f"Dollars per calendar month (UTC){ANumber}")
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option("--require", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=eu,ch{NO_RULE}"),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option("--forbid", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=us{NO_RULE}"),
+    ] = None,
     config: cli.Config = None,
     data: cli.Data = None,
 ) -> None:
-    """Change a tenant's limits; what is not named stays. API processes notice within ten seconds."""
+    """Change a tenant's limits and data rules; what is not named stays. API processes notice within ten seconds.
+
+    Data rules hold for what is accepted from then on. All of an option's rules are given at once.
+    """
 
     async def work(store: Store) -> None:
         given = {
@@ -198,8 +219,11 @@ def set_tenant(
             "usd_per_month": (usd_per_month, float),
         }
         changed: dict[str, Any] = {word: _limit(text, kind) for word, (text, kind) in given.items() if text is not None}
+        changed |= _rules("require", require) | _rules("forbid", forbid)
         if not changed:
-            raise cli.Refused("name a limit: --jobs-per-minute, --queued-jobs or --usd-per-month")
+            raise cli.Refused(
+                "name a limit or rule: --jobs-per-minute, --queued-jobs, --usd-per-month, --require or --forbid"
+            )
         before = (await store.tenant_use(name, time.time())).limits
         await store.set_tenant(replace(before, **changed), actor=ACTOR)
         cli.say(f"the limits of tenant '{name}' are changed")
@@ -231,6 +255,8 @@ def show_tenant(
     table.add_row("queued jobs", f"{seen['queued_now']:,}", _shown(seen["queued_jobs"]))
     table.add_row("USD this month", f"{seen['usd_this_month']:,.4f}", _shown(seen["usd_per_month"]))
     table.add_row("jobs per minute", f"{seen['jobs_this_minute']:,}", _shown(seen["jobs_per_minute"]))
+    for word in ("require", "forbid"):
+        table.add_row(word, "", shown(seen[word]) or NO_LIMIT)
     show.page().print(table)
 
 

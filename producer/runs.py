@@ -99,7 +99,8 @@ async def accept(
     bad: list[BadLine] = []
     forecast, total, endpoint = Forecast(settings), 0, None
     try:
-        lines = read_jobs(source, shape, settings, priority=batch.priority, expires_at=batch.expires_at)
+        rules = await store.tenant_rules(batch.tenant)
+        lines = read_jobs(source, shape, settings, priority=batch.priority, expires_at=batch.expires_at, rules=rules)
         for good in _slices(lines, bad):
             total, endpoint = total + len(good), good[0].chain.endpoint
             forecast.add_all(good)

@@ -44,6 +44,9 @@ def submit(
     model: cli.Model = None,
     chain: cli.ChainName = None,
     fallback: cli.Fallback = None,
+    order: cli.OrderName = None,
+    require: cli.Require = None,
+    forbid: cli.Forbid = None,
     id_column: cli.IdColumn = None,
     limit: cli.Limit = None,
     skip_bad: cli.SkipBad = False,
@@ -66,7 +69,7 @@ def submit(
     It is accepted when the id is printed: from then on it is done sooner or later, whatever dies. Workers do it
     (`understudy worker`), on this data folder or on the same REDIS_URL and DATABASE_URL.
     """
-    route = RouteOptions(model=model, chain=chain, fallbacks=tuple(fallback or ()))
+    route = cli.route_of(model, chain, fallback, order, require, forbid)
     with cli.plain_errors():
         settings = cli.settings_from(config, data)
         if source is not None:
@@ -128,6 +131,9 @@ async def _submit_prompt(
             model=route.model,
             chain=route.chain,
             fallbacks=route.fallbacks,
+            order=route.order,
+            require=route.require,
+            forbid=route.forbid,
             priority=priority,
             expires_in_s=expires_in_s,
         )

@@ -27,6 +27,9 @@ ASK_REDIS_S = 1.0
 
 NOBODY = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
 
+RULES = "rules"
+"""The hold of batches whose every step breaks a data rule."""
+
 PACING = frozenset({"requests", "tokens"})
 """Holds after which single calls start at their time; after the others everything goes on."""
 
@@ -90,13 +93,15 @@ def explained(waiting: Waiting | None, now: float) -> str | None:
 
 async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -> str | None:
     """What a person must mend before any of these batches goes on; None while something runs or may run."""
+    views = [view for batch_id in batches if (view := await store.batch_view(batch_id)) is not None]
+    if any(view.counts.get(JobState.RUNNING) for view in views):
+        return None
+    waits = [view.waiting for view in views if _stands_still(view)]
+    if waits and all(waiting is not None and waiting.hold == RULES for waiting in waits):
+        return waits[0].reason if waits[0] else None
     aside = await store.set_aside_list()
     if not aside:
         return None
-    for batch_id in batches:
-        view = await store.batch_view(batch_id)
-        if view is not None and view.counts.get(JobState.RUNNING):
-            return None
     lanes = [lane for lane in await store.lanes() if lane.batch_id in batches]
     chains = [await store.get_chain(lane.chain_id) for lane in lanes]
     if not chains or any(not _blocked(chain, settings, aside) for chain in chains):

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from sqlalchemy import Row, Select, bindparam, insert, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.api_keys import KeyRecord, NewKey, Scope, written
+from models.chain import Tags
 from models.ids import new_id
+from models.rules import NO_RULES, Rules
 from models.store.ledger import Ledger
 from models.store.sql import NOW, api_key, audit, clean, tenant
 from models.tenants import TenantLimits
@@ -59,15 +62,21 @@ TENANTS = select(tenant).order_by(tenant.c.name)
 """The tenants that were written down."""
 
 LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month", "weight")
+RULES = ("require", "forbid")
+
+RULES_OF = select(tenant.c.require, tenant.c.forbid).where(tenant.c.name == bindparam("name"))
+"""The data rules of a tenant."""
 
 
 def _put_tenant(dialect: Any) -> Any:
     put = dialect.insert(tenant).values(created_at=NOW)
-    return put.on_conflict_do_update(index_elements=["name"], set_={each: put.excluded[each] for each in LIMITS})
+    return put.on_conflict_do_update(
+        index_elements=["name"], set_={each: put.excluded[each] for each in LIMITS + RULES}
+    )
 
 
 PUT_TENANT = {"sqlite": _put_tenant(sqlite), "postgresql": _put_tenant(postgresql)}
-"""A tenant's limits, in place of those it had."""
+"""A tenant's limits and rules, in place of those it had."""
 
 
 class Access(Ledger):
@@ -135,9 +144,16 @@ class Access(Ledger):
         async with self._db.read() as connection:
             return [limits_of(row) for row in await connection.execute(TENANTS)]
 
+    async def tenant_rules(self, name: str) -> Rules:
+        """What holds for every job of a tenant that is accepted from now on."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(RULES_OF, {"name": name})).first()
+        return NO_RULES if row is None else Rules(_tags(row.require), _tags(row.forbid))
+
     async def set_tenant(self, limits: TenantLimits, *, actor: str) -> None:
         """Replace a tenant's limits. API processes notice within seconds."""
         row = {"name": limits.name, **{each: getattr(limits, each) for each in LIMITS}}
+        row |= {each: orjson.dumps(tags).decode() if (tags := getattr(limits, each)) else None for each in RULES}
         async with self._db.write() as connection:
             await connection.execute(PUT_TENANT[connection.dialect.name], row)
             await record_act(connection, actor, limits.name, "tenant.set", limits.name)
@@ -150,7 +166,12 @@ async def record_act(connection: AsyncConnection, actor: str, tenant: str, actio
 
 
 def limits_of(row: Row[Any]) -> TenantLimits:
-    return TenantLimits(row.name, *(getattr(row, each) for each in LIMITS))
+    limits: dict[str, Any] = {each: getattr(row, each) for each in LIMITS}
+    return TenantLimits(row.name, **limits, require=_tags(row.require), forbid=_tags(row.forbid))
+
+
+def _tags(written: str | None) -> Tags:
+    return {} if written is None else {tag: tuple(values) for tag, values in orjson.loads(written).items()}
 
 
 def _key(row: Row[Any]) -> KeyRecord:

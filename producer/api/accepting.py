@@ -38,17 +38,17 @@ LONGEST_DEADLINE_S = 7 * 86_400
 MOST_NAME_CHARS = 255
 
 
-def job_of(
+async def job_of(
     api: Context, caller: Caller, document: Mapping[str, Any], *, priority: Priority, endpoint: Endpoint = CHAT
 ) -> NewJob:
-    """The job that a body asks for; `priority` is for one that names none. Raises RequestError."""
+    """The job that a body asks for; `priority` is for one that names none. Raises RequestError, StoreError."""
     request = dict(document)
     words.refuse_misspelt(request, {*JOB_WORDS, *ROUTE_WORDS})
     said = {word: request.pop(word, None) for word in JOB_WORDS}
     ENDPOINTS[endpoint].check(request)
     job_id = new_id("job")
     custom_id = checked_id(said["custom_id"]) or job_id
-    chain, body = api.routers[endpoint].resolve(request, custom_id)
+    chain, body = (await api.router(caller.tenant, endpoint)).resolve(request, custom_id)
     return NewJob(
         id=job_id,
         body=_as_json(body),

@@ -6,12 +6,14 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.catalog import suggestion
-from models.chain import Acceptance, Endpoint
+from models.chain import Acceptance, Endpoint, Order
 from models.endpoints import ENDPOINTS
+from models.route_words import said_rules
 from models.routing import Router
+from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
-from models.wire import RequestError
+from models.wire import ROUTE_WORDS, RequestError
 from producer.api import words
 from producer.api.bodies import checked
 from producer.durations import seconds_of
@@ -70,6 +72,12 @@ class BatchRequest(BaseModel):
 
     max_fallback_share: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Of the lines, this share at most may be answered by another model than the first; the others wait for it."""
+    order: Order | None = None
+    """Which model is asked first: as written (`chain`), the `cheapest` or the `fastest`."""
+    require: dict[str, Any] | None = None
+    """Tags that the providers of all lines must have, such as `{"region": ["eu", "ch"], "zdr": true}`."""
+    forbid: dict[str, Any] | None = None
+    """Tags that they must not have; a provider must say so itself."""
 
     @property
     def window_s(self) -> float:
@@ -82,21 +90,11 @@ class BatchRequest(BaseModel):
     @property
     def route(self) -> dict[str, Any]:
         """The words about routing that were said, as `RouteOptions` takes them."""
-        words = (
-            "model",
-            "chain",
-            "fallbacks",
-            "allow_fallbacks",
-            "patience_s",
-            "spill",
-            "accept",
-            "max_fallback_share",
-        )
-        return {word: getattr(self, word) for word in words if getattr(self, word) is not None}
+        return {word: getattr(self, word) for word in ROUTE_WORDS if getattr(self, word) is not None}
 
 
-def parse_request(document: dict[str, Any], settings: Settings) -> BatchRequest:
-    """Raises RequestError with the first thing that is wrong."""
+def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = NO_RULES) -> BatchRequest:
+    """`rules` are the tenant's. Raises RequestError with the first thing that is wrong."""
     for word in document:
         if word in NOT_SERVED:
             raise RequestError(f"'{word}': {NOT_SERVED[word]}", word, "unsupported_parameter")
@@ -114,7 +112,7 @@ def parse_request(document: dict[str, Any], settings: Settings) -> BatchRequest:
     words.metadata(request.metadata)
     words.priority(request.priority, Priority.BULK)
     words.receiver(request.webhook_url, "webhook_url", settings)
-    _check_route(request, settings)
+    _check_route(request, settings, rules)
     return request
 
 
@@ -139,7 +137,7 @@ def canonical(document: dict[str, Any]) -> bytes:
     return text
 
 
-def _check_route(request: BatchRequest, settings: Settings) -> None:
+def _check_route(request: BatchRequest, settings: Settings, rules: Rules) -> None:
     """Refuse at once what would make every line fail."""
     route = request.route
     if not route:
@@ -149,4 +147,6 @@ def _check_route(request: BatchRequest, settings: Settings) -> None:
         if not settings.providers:
             return  # the lines are told
         body = {"model": f"{min(settings.providers)}/of-a-line"}
-    Router(settings, route_options(route), endpoint=cast(Endpoint, request.endpoint)).resolve(body)
+        said_rules(request.require, request.forbid)
+        route, rules = {**route, "require": None, "forbid": None}, NO_RULES  # whether they hold depends on the lines
+    Router(settings, route_options(route), endpoint=cast(Endpoint, request.endpoint), rules=rules).resolve(body)

@@ -65,7 +65,7 @@ async def complete(request: Request, api: Api, caller: Submitter) -> Response:
     document, _ = await read_json(request, api.settings.api.max_body_bytes)
     stream, background = _flag(document, "stream"), _flag(document, "background")
     include_usage = _includes_usage(document)
-    job = job_of(api, caller, document, priority=Priority.NORMAL if background else Priority.INTERACTIVE)
+    job = await job_of(api, caller, document, priority=Priority.NORMAL if background else Priority.INTERACTIVE)
     await accept(api, caller, [job])
     if background:
         return await accepted(request, api, caller, job.id)

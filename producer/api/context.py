@@ -18,6 +18,7 @@ from producer.api.blobs import Blobs
 from producer.api.keyring import Keyring
 from producer.api.metrics import Metrics
 from producer.api.rooms import Rooms
+from producer.api.tenant_rules import TenantRules
 from producer.api.waiters import Waiters
 
 
@@ -37,13 +38,19 @@ class Context:
     """The name under which this process writes counts and fills batches."""
     fill_soon: Callable[[], None] = lambda: None
     """To be called when a batch was accepted: its lines are read at once, and not at the next look."""
+    rules: TenantRules = field(default_factory=TenantRules)
     routers: dict[Endpoint, Router] = field(init=False)
-    """By endpoint. They remember the chains that requests name."""
+    """By endpoint, for tenants without data rules. They remember the chains that requests name."""
     waiters: Waiters = field(init=False)
 
     def __post_init__(self) -> None:
         self.routers = {endpoint: Router(self.settings, endpoint=endpoint) for endpoint in ENDPOINTS}
         self.waiters = Waiters(self.store)
+
+    async def router(self, tenant: str, endpoint: Endpoint) -> Router:
+        """For the requests of a tenant. Raises StoreError."""
+        rules = await self.rules.of(self.store, tenant)
+        return self.rules.router(self.settings, rules, endpoint) if rules else self.routers[endpoint]
 
 
 def context_of(request: Request) -> Context:

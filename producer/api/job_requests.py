@@ -33,6 +33,12 @@ class JobWords(BaseModel):
     """What an answer must be to count as one; another is a failure, and the next model is asked."""
     max_fallback_share: float | None = Field(default=None, ge=0, le=1)
     """For the lines of batches; a job alone is not held by it."""
+    order: Literal["chain", "cheapest", "fastest"] | None = None
+    """Which model is asked first: as written, the cheapest for this request, or the fastest of late."""
+    require: dict[str, Any] | None = None
+    """Tags that a provider must have to be asked, such as `{"region": ["eu", "ch"], "zdr": true}`."""
+    forbid: dict[str, Any] | None = None
+    """Tags that it must not have; it must say so itself."""
     priority: Literal["interactive", "normal", "bulk"] | None = None
     """`interactive`, `normal` (when absent) or `bulk`."""
     callback_url: str | None = None

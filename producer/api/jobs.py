@@ -75,7 +75,7 @@ async def submit(
     named = named_by(idempotency_key, "/v1/jobs", raw)
     made = await made_before(api, caller, named)
     if made is None:
-        job = job_of(api, caller, document, priority=Priority.NORMAL)
+        job = await job_of(api, caller, document, priority=Priority.NORMAL)
         made = await accept(api, caller, [job], named)
         job_id = made.object_id if made else job.id
     else:
@@ -97,7 +97,7 @@ async def submit_many(request: Request, api: Api, caller: Submitter, idempotency
     named = named_by(idempotency_key, "/v1/jobs:batch", raw)
     made = await made_before(api, caller, named)
     if made is None:
-        entries, jobs = _judged(api, caller, document)
+        entries, jobs = await _judged(api, caller, document)
         answer = orjson.dumps({"object": "list", "data": entries}).decode()
         made = await accept(api, caller, jobs, named, answer)
         if made is None:
@@ -180,7 +180,7 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
     return await _job_answer(request, api, view, {}, 200)
 
 
-def _judged(api: Context, caller: Caller, document: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
+async def _judged(api: Context, caller: Caller, document: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
     """An entry for each of the `jobs`, and those that are accepted."""
     given = document.get("jobs")
     if not isinstance(given, list) or not 1 <= len(given) <= MOST_JOBS:
@@ -192,7 +192,7 @@ def _judged(api: Context, caller: Caller, document: Mapping[str, Any]) -> tuple[
         try:
             if not isinstance(each, dict):
                 raise RequestError("a job must be an object")
-            job = job_of(api, caller, each, priority=Priority.NORMAL)
+            job = await job_of(api, caller, each, priority=Priority.NORMAL)
             jobs.append(job)
             entry |= {"id": job.id, "custom_id": job.custom_id}
         except RequestError as error:

@@ -61,8 +61,27 @@ def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
     assert understudy("set", "acme", "--queued-jobs", "10", "--usd-per-month", "2.5").returncode == 0
     assert understudy("set", "acme", "--queued-jobs", "none", "--jobs-per-minute", "7").returncode == 0
     (line,) = understudy("list", "--json").stdout.splitlines()
-    assert json.loads(line) == {"name": "acme", "jobs_per_minute": 7, "queued_jobs": None, "usd_per_month": 2.5}
+    assert json.loads(line) == {
+        "name": "acme",
+        "jobs_per_minute": 7,
+        "queued_jobs": None,
+        "usd_per_month": 2.5,
+        "weight": 1.0,
+        "require": {},
+        "forbid": {},
+    }
+    assert understudy("set", "acme", "--require", "region=EU,ch", "--require", "zdr", "--forbid", "x=y").returncode == 0
+    assert understudy("set", "acme", "--forbid", "none").returncode == 0
+    (line,) = understudy("list", "--json").stdout.splitlines()
+    ruled = json.loads(line)
+    assert (ruled["require"], ruled["forbid"]) == ({"region": ["ch", "eu"], "zdr": ["true"]}, {})
+    assert ruled["jobs_per_minute"] == 7
     shown = json.loads(understudy("show", "acme", "--json").stdout)
     assert (shown["queued_now"], shown["usd_this_month"]) == (0, 0.0)
-    for wrong in (("set", "acme"), ("set", "acme", "--queued-jobs", "-1"), ("set", "a b", "--queued-jobs", "1")):
+    for wrong in (
+        ("set", "acme"),
+        ("set", "acme", "--queued-jobs", "-1"),
+        ("set", "a b", "--queued-jobs", "1"),
+        ("set", "acme", "--require", "region="),
+    ):
         assert understudy(*wrong).returncode == 2

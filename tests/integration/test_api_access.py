@@ -9,6 +9,7 @@ import pytest
 from api_help import Clock, Served, bearer, key_for, served
 
 from models.api_keys import Scope, new_key, parts_of
+from models.rules import NO_RULES, Rules
 from models.store import Store
 from models.tenants import TenantLimits
 from producer.api.keyring import KEPT_KEYS, KEPT_S
@@ -270,3 +271,12 @@ async def test_a_tenants_limits_are_kept_and_its_acts_recorded(store: Store) -> 
     assert await store.tenants() == [TenantLimits("acme", None, 30, 1.5)]
     assert (await store.tenant_use("acme", time.time())).limits == TenantLimits("acme", None, 30, 1.5)
     assert [each["action"] for each in await store.audit("acme")] == ["tenant.set"] * 2
+
+
+async def test_the_data_rules_of_a_tenant_are_kept_and_lifted(store: Store) -> None:
+    ruled = TenantLimits("acme", 1, require={"region": ("ch", "eu")}, forbid={"zdr": ("false",)})
+    await store.set_tenant(ruled, actor="command line")
+    assert await store.tenants() == [ruled]
+    assert await store.tenant_rules("acme") == Rules(ruled.require, ruled.forbid)
+    await store.set_tenant(TenantLimits("acme", 1), actor="command line")
+    assert await store.tenant_rules("acme") == await store.tenant_rules("nobody") == NO_RULES

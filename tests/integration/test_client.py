@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from models.settings import Settings
 from models.state import BatchState, JobState, Priority
 from models.store import Store
+from models.tenants import TenantLimits
 from models.tickets import staged_ids
 from models.wire import RequestError
 from producer.client import Client, JobResult, open_client
@@ -151,3 +152,21 @@ async def test_a_job_is_accepted_while_redis_is_away(tmp_path: Path, caplog: pyt
         assert (await client.fetch(job_id)).state is JobState.QUEUED
     assert "it starts later" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_data_rules_of_the_call_and_of_the_tenant_are_kept_with_the_job(client: Client) -> None:
+    tagged = client._settings.providers["lead"].model_copy(update={"tags": {"region": ("eu",), "zdr": ("true",)}})
+    client._settings = client._settings.model_copy(update={"providers": {"lead": tagged}})
+    await client.store.set_tenant(TenantLimits("default", require={"zdr": ("true",)}), actor="test")
+    job_id = await client.enqueue("hi", require={"region": ["eu", "ch"]}, order="cheapest")
+    view = await client.store.job_view(job_id)
+    assert view is not None
+    chain = await client.store.get_chain(view["chain_id"])
+    assert (chain.require, chain.order) == ({"region": ("ch", "eu"), "zdr": ("true",)}, "cheapest")
+    batch_id = await client.enqueue_many(["a", "b"], forbid={"region": "us"})
+    for job in await open_jobs(client.store, batch_id):
+        view = await client.store.job_view(job)
+        assert view is not None
+        assert (await client.store.get_chain(view["chain_id"])).forbid == {"region": ("us",)}
+    with pytest.raises(RequestError, match="provider 'lead' says region = eu"):
+        await client.enqueue_many(["a"], forbid={"region": "eu"})

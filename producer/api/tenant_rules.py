@@ -1,0 +1,38 @@
+"""The data rules of tenants, as the ledger was read lately, and what resolves requests under them."""
+
+import time
+from collections.abc import Callable, Hashable
+
+from models.chain import Endpoint
+from models.routing import Router
+from models.rules import Rules
+from models.settings import Settings
+from models.store import Store
+
+KEPT_S = 5.0
+MOST_ROUTERS = 100
+"""Each remembers thousands of chains; beyond so many the oldest is forgotten."""
+
+
+class TenantRules:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._read: dict[str, tuple[float, Rules]] = {}
+        self._routers: dict[Hashable, Router] = {}
+
+    async def of(self, store: Store, tenant: str) -> Rules:
+        """Those of a tenant, at most a few seconds old. Raises StoreError."""
+        read_at, rules = self._read.get(tenant, (float("-inf"), None))
+        if rules is None or self._monotonic() - read_at >= KEPT_S:
+            rules = await store.tenant_rules(tenant)
+            self._read[tenant] = (self._monotonic(), rules)
+        return rules
+
+    def router(self, settings: Settings, rules: Rules, endpoint: Endpoint) -> Router:
+        """One for all tenants with these rules."""
+        name = (endpoint, *(tuple(sorted(tags.items())) for tags in (rules.require, rules.forbid)))
+        if name not in self._routers:
+            if len(self._routers) >= MOST_ROUTERS:
+                del self._routers[next(iter(self._routers))]
+            self._routers[name] = Router(settings, endpoint=endpoint, rules=rules)
+        return self._routers[name]
