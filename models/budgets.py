@@ -7,7 +7,11 @@ for each day (UTC).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
+from redis.asyncio import Redis
+
+from models import keys
 from models.settings import Settings
 
 TOLERANCE_USD = 1e-9
@@ -16,6 +20,9 @@ TOLERANCE_USD = 1e-9
 BATCH, TENANT, PROVIDER = "batch", "tenant", "provider"
 FOR_LIFE = ""
 """In place of a period: the budget of a batch has none."""
+
+HELD_BY = "w:"
+"""How the fields of a purse begin that say what a worker holds, `usd|end of its lease in ms`."""
 
 BATCH_PAUSED = "its budget of "
 """How the reason begins for which a batch is held that has spent its budget."""
@@ -105,6 +112,15 @@ def of_provider(settings: Settings, name: str, at: float) -> dict[Subject, float
     day = _day(at)
     budgets = {day: provider.budget_usd_per_day, day[:7]: provider.budget_usd_per_month}
     return {Subject(PROVIDER, name, period): usd for period, usd in budgets.items() if usd is not None}
+
+
+async def held_usd(redis: Redis, subject: Subject) -> float:
+    """What calls under way hold of a budget, by the workers whose leases run."""
+    seconds, microseconds = await redis.time()
+    now_ms = seconds * 1000 + microseconds / 1000
+    fields: dict[Any, Any] = await redis.hgetall(keys.purse(subject.key))
+    held = [value.split(b"|") for name, value in fields.items() if name.startswith(HELD_BY.encode())]
+    return sum(float(usd) for usd, lease_ms in held if float(lease_ms) > now_ms)
 
 
 def covers(usd: float, room_usd: float) -> bool:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from models.budgets import amount
 from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import JobState
@@ -11,6 +12,7 @@ from models.store import Store
 from producer import cli, show
 from producer.ledger import batch_named
 from producer.look_commands import job_named, print_batch
+from producer.money import NoBudget, grant, is_subject
 from producer.runs import retry_answered, retry_failed
 from producer.waiting import lack_of_workers
 
@@ -111,13 +113,40 @@ def pause(
 
 
 @app.command()
-def resume(given: cli.BatchId, config: cli.Config = None, data: cli.Data = None) -> None:
-    """Let a held batch go on."""
+def resume(
+    given: Annotated[
+        str, typer.Argument(metavar="ID", help="A batch (latest or - for the newest), tenant:NAME or provider:NAME.")
+    ],
+    budget_usd: Annotated[
+        float | None,
+        typer.Option("--budget-usd", parser=cli.dollars, metavar="USD", help="A new budget of the batch, in all."),
+    ] = None,
+    config: cli.Config = None,
+    data: cli.Data = None,
+) -> None:
+    """Let a held batch go on; a batch, tenant or provider that spent its budget is granted the amount once more.
 
-    async def work(_: Settings, store: Store) -> None:
+    What a tenant or provider is granted holds for the rest of its month or day.
+    """
+
+    async def work(settings: Settings, store: Store) -> None:
+        if is_subject(given):
+            await _grant(settings, store, given, budget_usd)
+            return
         batch_id = await batch_named(store, given)
+        total_usd = await store.grant_batch(batch_id, budget_usd)
         if not await store.resume_batch(batch_id):
             raise await _has_ended(store, batch_id)
-        cli.say(f"{batch_id} goes on")
+        cli.say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
 
     cli.on_ledger(config, data, work)
+
+
+async def _grant(settings: Settings, store: Store, given: str, budget_usd: float | None) -> None:
+    if budget_usd is not None:
+        raise cli.Refused("--budget-usd is for a batch; the budgets of tenants and providers are settings")
+    try:
+        for sentence in await grant(store, settings, given):
+            cli.say(sentence)
+    except NoBudget as error:
+        raise cli.Refused(str(error)) from None

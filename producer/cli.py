@@ -1,13 +1,14 @@
 """The command line. Standard output carries data only; progress and prose go to standard error."""
 
 import asyncio
+import math
 import os
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -143,6 +144,14 @@ def as_file(source: Path) -> Iterator[Path]:
         yield copy
 
 
+def dollars(text: str) -> float:
+    """5, 0.01 or $5: an amount above nothing."""
+    with suppress(ValueError):
+        if 0 < (usd := float(text.strip().removeprefix("$"))) < math.inf:
+            return usd
+    raise typer.BadParameter(f"{text!r} is no amount of US dollars; write 5 or 0.01")
+
+
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch; latest or - for the newest one.")]
 AnyId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch or a job; latest or - for the newest batch.")]
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL or CSV file; - for JSONL on standard input.")]
@@ -173,6 +182,12 @@ OrderName = Annotated[
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column that names a line.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N lines.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are wrong, and list them.")]
+BudgetUsd = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-usd", parser=dollars, metavar="USD", help="Pause before the calls of the batch cost more than this."
+    ),
+]
 Concurrency = Annotated[
     int | None, typer.Option("--max-concurrency", min=1, max=10_000, help="Calls in flight per worker process.")
 ]
@@ -252,6 +267,7 @@ def run(
     id_column: IdColumn = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
+    budget_usd: BudgetUsd = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget an earlier run into this output and begin anew.")
     ] = False,
@@ -271,7 +287,7 @@ def run(
     with plain_errors():
         settings = with_concurrency(settings_from(config, data), max_concurrency)
         with as_file(source) as path:
-            options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json)
+            options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json, budget_usd)
             code = asyncio.run(run_main_job(settings, options, console()))
     raise typer.Exit(code)
 

@@ -18,6 +18,7 @@ from producer.client import Client, JobResult
 from producer.exits import ALL_SUCCEEDED, SOME_FAILED
 from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, batch_named
+from producer.money import held_of
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
 from producer.progress import Display, split_table
 from producer.runs import line_of, summary, views_of
@@ -82,11 +83,13 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
         raise UnknownId(batch_id, "batch")
     retries = (await line_of(store, batch_id))[1:]
     why, waiting = await _why(settings, store, [view])
+    async with queue_of(settings) as queue:
+        held_usd = await held_of(queue, view)
     if as_json:
-        show.print_json(show.batch_document(view, retries, why, waiting))
+        show.print_json(show.batch_document(view, retries, why, waiting, held_usd))
     else:
         said = why or explained(waiting, await store.now())
-        show.print_batch(view, retries, said, await store.latency_percentiles(batch_id))
+        show.print_batch(view, retries, said, await store.latency_percentiles(batch_id), held_usd)
 
 
 async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:

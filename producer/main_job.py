@@ -18,6 +18,7 @@ from models.settings import Settings
 from models.store import Store
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import InputError, Shape
+from producer.money import spent_its_budget
 from producer.output import write_output
 from producer.progress import Display, merged, split_table
 from producer.runs import Run, Summary, begin, summary, views_of
@@ -39,6 +40,7 @@ class RunOptions:
     skip_bad: bool = False
     fresh: bool = False
     as_json: bool = False
+    budget_usd: float | None = None  # of the run and all its retries
 
 
 class _Interrupts:
@@ -73,6 +75,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             options.shape,
             skip_bad=options.skip_bad,
             fresh=options.fresh,
+            budget_usd=options.budget_usd,
         )
         _say_what_begins(display, options, job)
         workers = Workers(stack, options.workers, options.config, display.say)
@@ -110,6 +113,8 @@ async def _watch(
             if ended.done():
                 ended.result()
                 return None
+            if spent := next((view.paused for view in views if spent_its_budget(view)), None):
+                return spent
             reason = await blocked_by(store, settings, job.batches)
             blocked_looks = blocked_looks + 1 if reason else 0
             if reason and blocked_looks >= BLOCKED_LOOKS:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import orjson
 
+from models.budgets import of_batch
 from models.chain import CHAT, Endpoint
 from models.failure import FailureClass
 from models.forecast import Forecast
@@ -24,6 +25,7 @@ from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.store import Store
 from producer.intake import BadLine, InputError, Shape, identity_of, read_jobs
+from producer.money import spent_its_budget
 
 SLICE = 2_000
 ANSWERED_BY = "answered_by"
@@ -61,9 +63,20 @@ class Run:
 
 
 async def begin(
-    store: Store, settings: Settings, source: Path, output: Path, shape: Shape, *, skip_bad: bool, fresh: bool
+    store: Store,
+    settings: Settings,
+    source: Path,
+    output: Path,
+    shape: Shape,
+    *,
+    skip_bad: bool,
+    fresh: bool,
+    budget_usd: float | None = None,
 ) -> Run:
-    """Find this run in the ledger, or accept its input. Raises OtherRun, BadInput, InputError."""
+    """Find this run in the ledger, or accept its input. Raises OtherRun, BadInput, InputError.
+
+    `budget_usd` is for the run and its retries together; None leaves a run that is found its budget.
+    """
     place = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
     identity = f"{place}-{identity_of(source, shape)}"
     known = await store.find_runs(place)
@@ -75,6 +88,8 @@ async def begin(
         if other == identity:
             run = await _resume(store, settings, batch_id)
             if run is not None:
+                if budget_usd is not None:
+                    await _set_budget(store, run, budget_usd)
                 return run
         elif (await store.batch_view(batch_id)) is not None:
             raise OtherRun(
@@ -82,7 +97,8 @@ async def begin(
                 "choose another output, or pass --fresh to forget that run and its results"
             )
     batch_id = new_id("batch")
-    skipped = await accept(store, settings, source, shape, NewBatch(batch_id, identity=identity), skip_bad=skip_bad)
+    new = NewBatch(batch_id, identity=identity, budget_usd=budget_usd)
+    skipped = await accept(store, settings, source, shape, new, skip_bad=skip_bad)
     return Run([batch_id], skipped)
 
 
@@ -135,6 +151,14 @@ async def _resume(store: Store, settings: Settings, batch_id: str) -> Run | None
     run = Run(await line_of(store, batch_id))
     run.resumed = summary(await views_of(store, run.batches)).succeeded
     return run
+
+
+async def _set_budget(store: Store, run: Run, budget_usd: float) -> None:
+    """The newest batch of the run may spend what the others left, and goes on if it had spent its budget."""
+    *others, newest = await views_of(store, run.batches)
+    if await store.grant_batch(newest.id, budget_usd - sum(each.cost_usd for each in others)) is not None:
+        if spent_its_budget(newest):
+            await store.resume_batch(newest.id)
 
 
 async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
@@ -203,11 +227,15 @@ async def _submit_again(
         metadata=newest.metadata,
         options=orjson.dumps(options).decode() if options else None,
     )
+    budget = (await store.budgets([of_batch(newest.id)]))[of_batch(newest.id)]
+    retry.budget_usd = budget.base_usd
     forecast, total = Forecast(settings), 0
     try:
         async for slice_ in _in_slices(jobs):
             if not total:
                 await store.create_batch(retry)
+                if budget.purse is not None:  # it may spend what is left, and `resume` grants the first amount
+                    await store.grant(of_batch(retry.id), budget.purse.left_usd - (budget.base_usd or 0.0))
             for job in slice_:
                 job.id, job.expires_at = new_id("job"), retry.expires_at
             await store.add_jobs(retry.id, slice_)

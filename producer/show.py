@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from models.budgets import amount
 from models.job_objects import attempt_as_shown
 from models.records import BatchView, Waiting
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
@@ -42,9 +43,13 @@ def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None
 
 
 def batch_document(
-    view: BatchView, retries: Sequence[str] = (), why: str | None = None, waiting: Waiting | None = None
+    view: BatchView,
+    retries: Sequence[str] = (),
+    why: str | None = None,
+    waiting: Waiting | None = None,
+    held_usd: float | None = None,
 ) -> dict[str, Any]:
-    """`why`: what a person must do before it goes on; `waiting`: what it waits for."""
+    """`why`: what a person must do before it goes on; `waiting`: what it waits for; `held_usd`: of its budget."""
     return {
         "id": view.id,
         "object": "batch",
@@ -58,6 +63,8 @@ def batch_document(
         "cost_usd": view.cost_usd,
         "estimated_cost_usd": view.estimated_usd,
         "unpriced_lines": view.unpriced_lines,
+        "budget_usd": view.budget_usd,
+        "held_usd": held_usd,
         "fallbacks": view.fallbacks,
         "by_deployment": view.by_deployment,
         "waiting": waiting_object(waiting),
@@ -85,6 +92,7 @@ def print_batch(
     retries: Sequence[str],
     why: str | None,
     latency: Mapping[tuple[str, str], tuple[float, float]],
+    held_usd: float | None = None,
 ) -> None:
     out, now, counts = page(), time.time(), view.counts
     of = f", retry of {view.retry_of}" if view.retry_of else ""
@@ -98,6 +106,9 @@ def print_batch(
         facts.append(f"deadline in {duration(max(view.expires_at - now, 0))}")
     elif view.ended_at:
         facts.append(f"took {duration(view.ended_at - view.created_at)}, ended {ago(view.ended_at, now)}")
+    if view.budget_usd is not None:
+        held = f", {amount(held_usd)} held by calls under way" if held_usd else ""
+        facts.append(f"budget {amount(view.budget_usd)} USD{held}")
     out.print("; ".join(facts))
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")

@@ -57,6 +57,7 @@ def submit(
         float | None,
         typer.Option("--expires-in", parser=cli.duration_s, metavar="TIME", help="Deadline, e.g. 15m; default 24h."),
     ] = None,
+    budget_usd: cli.BudgetUsd = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Watch it until it ends; of a single prompt print the answer, not the id.")
     ] = False,
@@ -73,12 +74,14 @@ def submit(
     with cli.plain_errors():
         settings = cli.settings_from(config, data)
         if source is not None:
-            new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK))
+            new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK), budget_usd=budget_usd)
             shape = cli.shape_of(prompt, system, id_column, limit, route)
             skipped = asyncio.run(_submit_file(settings, source, shape, new, expires_in, skip_bad))
             if not wait:
                 show.print_id(new.id, as_json, [bad.line for bad in skipped])
         elif prompt is not None:
+            if budget_usd is not None:
+                raise InputError("--budget-usd is for a batch; a single prompt has none")
             ask = _prompt_request(prompt, system)
             code = asyncio.run(
                 _submit_prompt(settings, ask, route, _priority(priority, Priority.NORMAL), expires_in, wait, as_json)

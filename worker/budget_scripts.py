@@ -2,7 +2,7 @@
 field `w:<id>` what its calls under way hold, with the end of its lease: `usd|ms`. Amounts are US dollars.
 """
 
-from models.budgets import TOLERANCE_USD
+from models.budgets import HELD_BY, TOLERANCE_USD
 from worker.redis_scripts import NOW, Script
 
 PURSE = f"""
@@ -17,7 +17,7 @@ local function purse(key)
     local name, value = fields[i], fields[i + 1]
     if name == 'limit' then limit = tonumber(value)
     elseif name == 'spent' then spent = tonumber(value)
-    elseif string.sub(name, 1, 2) == 'w:' then
+    elseif string.sub(name, 1, {len(HELD_BY)}) == '{HELD_BY}' then
       local usd, lease = string.match(value, '^(.+)|(.+)$')
       if tonumber(lease) > now then held = held + tonumber(usd) else redis.call('HDEL', key, name) end
     end
@@ -26,14 +26,14 @@ local function purse(key)
 end
 local function set_held(key, worker, usd, lease_ms)
   if usd > TOLERANCE then
-    redis.call('HSET', key, 'w:' .. worker, string.format('%.12g|%.0f', usd, now + lease_ms))
+    redis.call('HSET', key, '{HELD_BY}' .. worker, string.format('%.12g|%.0f', usd, now + lease_ms))
   else
-    redis.call('HDEL', key, 'w:' .. worker)
+    redis.call('HDEL', key, '{HELD_BY}' .. worker)
   end
   redis.call('PEXPIRE', key, LIFETIME_MS)
 end
 local function held_by(key, worker)
-  local own = redis.call('HGET', key, 'w:' .. worker)
+  local own = redis.call('HGET', key, '{HELD_BY}' .. worker)
   return own and tonumber(string.match(own, '^(.+)|')) or 0
 end
 """

@@ -90,6 +90,10 @@ class Ours(Documented):
     """What it was expected to cost when its lines were read; None when no price is known."""
     unpriced_lines: int
     """Lines that the estimate leaves out, because no price of their model was known."""
+    budget_usd: float | None
+    """It is paused before it costs more; with what was granted since."""
+    held_usd: float | None
+    """Of the budget, by calls under way; null without a budget."""
     by_provider: list[DeploymentShare]
     rate: float
     """Lines per second, over the last minute."""
@@ -147,7 +151,7 @@ class BatchList(Documented):
     has_more: bool
 
 
-def batch_object(view: BatchView, waiting: Waiting | None) -> dict[str, Any]:
+def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | None = None) -> dict[str, Any]:
     """`waiting`: what `producer.waiting` says of it."""
     return {
         "id": view.id,
@@ -164,7 +168,7 @@ def batch_object(view: BatchView, waiting: Waiting | None) -> dict[str, Any]:
         "request_counts": _request_counts(view),
         "usage": _usage(view.by_deployment),
         "metadata": view.metadata or None,
-        "understudy": _ours(view, waiting),
+        "understudy": _ours(view, waiting, held_usd),
     }
 
 
@@ -225,11 +229,13 @@ def _model(view: BatchView) -> str | None:
     return asked.pop() if len(asked) == 1 else None
 
 
-def _ours(view: BatchView, waiting: Waiting | None) -> dict[str, Any]:
+def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> dict[str, Any]:
     return {
         "cost_usd": round(view.cost_usd, 8),
         "estimated_cost_usd": None if view.estimated_usd is None else round(view.estimated_usd, 8),
         "unpriced_lines": view.unpriced_lines,
+        "budget_usd": view.budget_usd,
+        "held_usd": held_usd,
         "by_provider": [_deployment(each) for each in view.by_deployment],
         "rate": round(view.recent_per_s, 3),
         "eta": eta_s(view),

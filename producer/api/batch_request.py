@@ -22,8 +22,6 @@ from producer.filling import route_options
 SHORTEST_S, LONGEST_S = 60.0, 7 * 86_400.0
 MAX_URL_CHARS = 2_048
 NUL = rb"\u0000"
-NOT_SERVED = {"budget_usd": "a limit on what a batch may cost is not served; give the tenant one instead"}
-"""Words of ours that are refused with a reason."""
 
 
 class OutputExpiry(BaseModel):
@@ -67,6 +65,8 @@ class BatchRequest(BaseModel):
     """Seconds that a refusing model is waited for before the next is asked."""
     spill: bool | None = None
     """Also go on to the next model while one is merely at its limit."""
+    budget_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """US dollars: the batch is paused before its calls cost more, until it is resumed."""
     accept: list[Acceptance] | None = None
     """What an answer must be to count as one; another is a failure, and the next model is asked."""
 
@@ -96,8 +96,6 @@ class BatchRequest(BaseModel):
 def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = NO_RULES) -> BatchRequest:
     """`rules` are the tenant's. Raises RequestError with the first thing that is wrong."""
     for word in document:
-        if word in NOT_SERVED:
-            raise RequestError(f"'{word}': {NOT_SERVED[word]}", word, "unsupported_parameter")
         if word not in BatchRequest.model_fields:
             near = suggestion(word, BatchRequest.model_fields)
             raise RequestError(f"unknown field '{word[:80]}'{near}", word[:80], "unknown_parameter")

@@ -17,6 +17,7 @@ from producer.api.batch_request import BatchRequest, canonical, parse_request
 from producer.api.bodies import documented, read_json
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
+from producer.money import held_of
 from producer.output import output_line
 from producer.waiting import waiting_of
 
@@ -70,7 +71,10 @@ async def create(
 async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
     views = await api.store.list_batches(caller.tenant, limit + 1, after)
     waiting = await waiting_of(api.store, api.redis, views[:limit])
-    data = [batch_object(view, why) for view, why in zip(views[:limit], waiting, strict=True)]
+    data = [
+        batch_object(view, why, await held_of(api.redis, view))
+        for view, why in zip(views[:limit], waiting, strict=True)
+    ]
     return _answer(
         {
             "object": "list",
@@ -122,8 +126,17 @@ async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     response_model=BatchObject,
     responses=refusals(400, 401, 403, 404, 503),
 )
-async def resume(api: Api, caller: Submitter, batch_id: str) -> Response:
+async def resume(
+    api: Api,
+    caller: Submitter,
+    batch_id: str,
+    budget_usd: Annotated[
+        float | None, Query(gt=0, allow_inf_nan=False, description="A new budget in all, in US dollars.")
+    ] = None,
+) -> Response:
+    """A batch that spent its budget is granted the first amount once more, or a new one."""
     view = await _own(api, caller, batch_id)
+    await api.store.grant_batch(batch_id, budget_usd)
     if not await api.store.resume_batch(batch_id):
         raise _ended(view, "resumed")
     return await _shown(api, await _own(api, caller, batch_id))
@@ -202,6 +215,7 @@ async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: 
         callback_url=asked.webhook_url,
         output_expires_s=asked.output_expires_after.seconds if asked.output_expires_after else None,
         request_hash=digest,
+        budget_usd=asked.budget_usd,
     )
 
 
@@ -218,7 +232,7 @@ def _ended(view: BatchView, what: str) -> ApiError:
 
 async def _shown(api: Context, view: BatchView) -> Response:
     (waiting,) = await waiting_of(api.store, api.redis, [view])
-    return _answer(batch_object(view, waiting))
+    return _answer(batch_object(view, waiting, await held_of(api.redis, view)))
 
 
 def _answer(document: dict[str, Any]) -> Response:

@@ -157,7 +157,7 @@ async def test_a_batch_is_answered_at_once_and_opened_when_its_lines_are_there(a
         ({"completion_window": "59s"}, "completion_window", "1m"),
         ({"completion_window": "tomorrow"}, "completion_window", "24h"),
         ({"completion_window": 24}, "completion_window", "string"),
-        ({"budget_usd": 5}, "budget_usd", "not served"),
+        ({"budget_usd": 0}, "budget_usd", "greater than 0"),
         ({"fallback": ["lead/small"]}, "fallback", "did you mean 'fallbacks'"),
         ({"metadata": {str(n): "x" for n in range(17)}}, "metadata", "16"),
         ({"metadata": {"k" * 65: "x"}}, None, "64"),
