@@ -1,7 +1,9 @@
 """Ledgers for the tests: SQLite in a folder of its own, PostgreSQL in a database of its own."""
 
+import asyncio
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from models.store import Store, open_store
+from models.store import LEDGER_FILE, Store, open_store
 
 TRUNCATE = """TRUNCATE api_key, attempt, audit, batch, budget_grant, chain, credential, file, idempotency, job,
     job_input, lane, provider_tally, result, tally, tenant, tenant_tally, webhook_delivery, webhook_endpoint,
@@ -45,9 +47,24 @@ def ledger_url(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
 
 
+@pytest.fixture(scope="session")
+def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite ledger with its tables: to copy it takes a tenth of the time that migrating takes."""
+
+    async def make(folder: Path) -> None:
+        async with open_store(None, folder):
+            pass
+
+    folder = tmp_path_factory.mktemp("empty")
+    asyncio.run(make(folder))
+    return folder / LEDGER_FILE
+
+
 @pytest.fixture
-async def store(ledger_url: str | None, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(ledger_url: str | None, tmp_path: Path, empty_ledger: Path) -> AsyncIterator[Store]:
     """An empty ledger, of each kind in turn."""
+    if ledger_url is None:
+        shutil.copy(empty_ledger, tmp_path)
     async with open_store(ledger_url, tmp_path, migrate=True) as opened:
         if ledger_url is not None:
             with psycopg.connect(ledger_url, autocommit=True) as connection:
