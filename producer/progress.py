@@ -102,12 +102,14 @@ def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
 
 
 def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> RenderableType:
-    """Per provider and model: answered, fallbacks, latency, cost; below it, the failed calls by class."""
+    """Per provider and model: answers and their share of all, how many of them as a fallback, latency, cost; below it,
+    the failed calls by class."""
     rows = merged(views)
+    answers = sum(row.answered for row in rows)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("provider", "model"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for name in ("answered", "fallback", "p50", "p95", "cost"):
+        table.add_column(name, overflow="fold")  # these give way on a narrow page, figures do not
+    for name in ("answers", "share", "fallbacks", "p50", "p95", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         p50, p95 = latency.get((row.provider, row.model), (None, None))
@@ -115,6 +117,7 @@ def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tu
             escape(row.provider),
             escape(row.model),
             f"{row.answered:,}",
+            percent(row.answered, answers),
             f"{row.fallbacks:,}",
             _seconds(p50),
             _seconds(p95),
@@ -122,6 +125,14 @@ def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tu
         )
     failed = [_failed_calls(row) for row in rows if row.failures]
     return Group(table, Text("failed calls: " + "; ".join(failed) + "\n")) if failed else table
+
+
+def percent(part: int, whole: int) -> str:
+    """`12%`; what is not quite nothing or all is told as such."""
+    if not whole:
+        return "–"
+    share = part * 100 / whole
+    return "<1%" if 0 < share < 1 else ">99%" if 99 < share < 100 else f"{share:.0f}%"
 
 
 def _seconds(ms: float | None) -> str:

@@ -14,15 +14,17 @@ from rich.table import Table
 from models.budgets import amount
 from models.job_objects import attempt_as_shown
 from models.records import BatchView, Waiting
-from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.wait_words import waiting_object
 from producer.durations import ago, duration
 from producer.estimates import dollars
 from producer.output import error_text, output_line, row_of_job
-from producer.progress import split_table
+from producer.progress import percent, split_table
 from producer.runs import summary
 
 PIPED_WIDTH = 200
+WIDE_CHARS = 110
+"""What needs more room than a terminal of 80 columns has is shown from this width on."""
 
 
 def page() -> Console:
@@ -66,6 +68,7 @@ def batch_document(
         "budget_usd": view.budget_usd,
         "held_usd": held_usd,
         "fallbacks": view.fallbacks,
+        "fallback_share": fallback_share(view),
         "by_deployment": view.by_deployment,
         "waiting": waiting_object(waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
@@ -77,6 +80,12 @@ def batch_document(
         "expires_at": view.expires_at,
         "ended_at": view.ended_at,
     }
+
+
+def fallback_share(view: BatchView) -> float | None:
+    """How much of what was answered so far another step than the first has answered, 0 to 1; None: nothing was."""
+    answered = view.counts.get(JobState.SUCCEEDED, 0)
+    return round(view.fallbacks / answered, 4) if answered else None
 
 
 def eta_s(view: BatchView) -> float | None:
@@ -99,7 +108,7 @@ def print_batch(
     out.print(f"[bold]{view.id}[/bold]  {_state(view)}  {escape(view.source)} ({view.priority.queue}{of})")
     said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     out.print(f"{view.total:,} jobs: {said or 'none'}")
-    facts = [_cost(view), f"{view.fallbacks:,} through a fallback"]
+    facts = [_cost(view), *_fallbacks(view)]
     if view.state in OPEN_BATCH_STATES:
         left = eta_s(view)
         facts.insert(0, f"{view.recent_per_s:.1f}/s" + (f", about {duration(left)} left" if left else ""))
@@ -118,6 +127,13 @@ def print_batch(
         out.print(f"tried again in {', '.join(retries)}")
     if view.by_deployment:
         out.print(split_table([view], latency))
+
+
+def _fallbacks(view: BatchView) -> list[str]:
+    answered = view.counts.get(JobState.SUCCEEDED, 0)
+    if not answered:
+        return []
+    return [f"{view.fallbacks:,} of {answered:,} answers through a fallback ({percent(view.fallbacks, answered)})"]
 
 
 def _cost(view: BatchView) -> str:
@@ -139,26 +155,22 @@ BATCH_ID_CHARS = 32
 
 
 def batches_table(views: Sequence[BatchView]) -> Table:
+    """On a narrow page some columns are left out."""
+    wide = page().width >= WIDE_CHARS
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("batch", no_wrap=True, min_width=BATCH_ID_CHARS)  # whole, because people copy it
-    table.add_column("state", overflow="fold")
-    table.add_column("source", overflow="ellipsis", no_wrap=True)
-    for name in ("done", "total", "failed", "rate", "cost", "submitted"):
-        table.add_column(name, justify="right")
+    table.add_column("state", overflow="fold", min_width=len(BatchState.IN_PROGRESS))
+    if wide:
+        table.add_column("source", overflow="ellipsis", no_wrap=True)
+    for name in ("done", "total", "failed", *(("rate", "cost", "submitted") if wide else ())):
+        table.add_column(name, justify="right", no_wrap=True)
     now = time.time()
     for view in views:
         sums = summary([view])
-        table.add_row(
-            view.id,
-            _state(view),
-            escape(view.source),
-            f"{sums.done:,}",
-            f"{view.total:,}",
-            f"{sums.failed:,}",
-            f"{view.recent_per_s:.1f}/s" if view.state in OPEN_BATCH_STATES else "",
-            f"${view.cost_usd:,.4f}",
-            ago(view.created_at, now),
-        )
+        rate = f"{view.recent_per_s:.1f}/s" if view.state in OPEN_BATCH_STATES else ""
+        more = (rate, f"${view.cost_usd:,.4f}", ago(view.created_at, now)) if wide else ()
+        counts = (f"{sums.done:,}", f"{view.total:,}", f"{sums.failed:,}")
+        table.add_row(view.id, _state(view), *((escape(view.source),) if wide else ()), *counts, *more)
     return table
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from models.failure import Scope
 from models.limit_state import Source
 from producer.durations import ago, clock_time, duration, until
-from producer.show import new_table, page
+from producer.show import WIDE_CHARS, new_table, page
 
 Row = Mapping[str, Any]
 """As `producer.provider_state.provider_documents` gives it."""
@@ -23,7 +23,11 @@ WAITS_S = 1.0
 
 def print_providers(rows: Sequence[Row]) -> None:
     out, now = page(), time.time()
-    out.print(_table(rows))
+    if out.width >= WIDE_CHARS:
+        out.print(_table(rows))
+    else:
+        for row in rows:
+            out.print(_block(row))
     said = dict.fromkeys(line for row in rows for line in _lines(row, now))
     if said:
         out.print()
@@ -37,8 +41,6 @@ def _table(rows: Sequence[Row]) -> Table:
         table.add_column(name, overflow="fold")
     table.add_column("state", no_wrap=True)
     for row in rows:
-        state = row["state"]
-        colour = COLOURS.get(state, "yellow")
         table.add_row(
             escape(f"{row['provider']}/{row['model'] or '–'}"),
             escape(row["key"] or "–"),
@@ -46,9 +48,23 @@ def _table(rows: Sequence[Row]) -> Table:
             _limit(row["tokens_per_minute"]),
             _in_flight(row["in_flight"]),
             _calls(row["last_minute"]),
-            f"[{colour}]{WORDS.get(state, state)}[/{colour}]",
+            _word(row["state"]),
         )
     return table
+
+
+def _block(row: Row) -> str:
+    """The same on a narrow page: one deployment, with its figures below it."""
+    head = escape(f"{row['provider']}/{row['model'] or '–'}, key {row['key'] or '–'}")
+    flight, limits = row["in_flight"], (("requests", "requests_per_minute"), ("tokens", "tokens_per_minute"))
+    figures = [f"{word}/min {_limit(row[name])}" for word, name in limits]
+    figures += [f"in flight {_in_flight(flight)}", f"last minute {_calls(row['last_minute'])}"]
+    return f"[bold]{head}[/bold]: {_word(row['state'])}\n   " + "\n   ".join(figures)
+
+
+def _word(state: str) -> str:
+    colour = COLOURS.get(state, "yellow")
+    return f"[{colour}]{WORDS.get(state, state)}[/{colour}]"
 
 
 def _limit(limit: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from models.records import BatchView, DeploymentTally, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState
 from models.wait_words import waiting_object
 from models.wire import LineError
-from producer.show import eta_s
+from producer.show import eta_s, fallback_share
 
 STATUS = {BatchState.EXPIRING: "finalizing"}
 """OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
@@ -55,7 +55,10 @@ class DeploymentShare(Documented):
     provider: str
     model: str
     answered: int
+    share: float | None
+    """Of all answers, from 0 to 1."""
     fallbacks: int
+    """Its answers as another step than the first."""
     failures: dict[str, int]
     """Calls by failure class."""
     input_tokens: int
@@ -106,6 +109,9 @@ class Ours(Documented):
     counts: dict[str, int]
     """Lines by state."""
     fallbacks: int
+    """Lines that another step than the first has answered."""
+    fallback_share: float | None
+    """Their share of the lines that were answered so far, from 0 to 1."""
     priority: str
     paused: str | None
     retry_of: str | None
@@ -230,19 +236,21 @@ def _model(view: BatchView) -> str | None:
 
 
 def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> dict[str, Any]:
+    answers = sum(each.answered for each in view.by_deployment)
     return {
         "cost_usd": round(view.cost_usd, 8),
         "estimated_cost_usd": None if view.estimated_usd is None else round(view.estimated_usd, 8),
         "unpriced_lines": view.unpriced_lines,
         "budget_usd": view.budget_usd,
         "held_usd": held_usd,
-        "by_provider": [_deployment(each) for each in view.by_deployment],
+        "by_provider": [_deployment(each, answers) for each in view.by_deployment],
         "rate": round(view.recent_per_s, 3),
         "eta": eta_s(view),
         "waiting": waiting_object(waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "counts": {str(state): count for state, count in view.counts.items()},
         "fallbacks": view.fallbacks,
+        "fallback_share": fallback_share(view),
         "priority": view.priority.queue,
         "paused": view.paused,
         "retry_of": view.retry_of,
@@ -250,11 +258,12 @@ def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> d
     }
 
 
-def _deployment(tally: DeploymentTally) -> dict[str, Any]:
+def _deployment(tally: DeploymentTally, answers: int) -> dict[str, Any]:
     return {
         "provider": tally.provider,
         "model": tally.model,
         "answered": tally.answered,
+        "share": round(tally.answered / answers, 4) if answers else None,
         "fallbacks": tally.fallbacks,
         "failures": tally.failures,
         "input_tokens": tally.input_tokens,

@@ -33,6 +33,7 @@ async def readyz(api: Api) -> Response:
 )
 async def metrics(api: Api, _caller: MetricsReader) -> Response:
     await api.metrics.ledger.read(api.store)
+    await api.metrics.limits.read(api.redis, api.settings)
     return Response(generate_latest(api.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

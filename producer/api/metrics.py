@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.state import Priority
 from models.store import Store
 from models.store.gauges import Backlog
+from producer.api.limit_metrics import LimitMetrics
 
 KEPT_S = 5.0
 """The ledger is read once in so many seconds, however often it is scraped."""
@@ -104,6 +105,8 @@ class Metrics:
         self.ledger = LedgerMetrics()
         self.registry = CollectorRegistry()
         self.registry.register(self.ledger)
+        self.limits = LimitMetrics()
+        self.registry.register(self.limits)
         self.requests = Histogram(
             "understudy_http_request_seconds",
             "Requests by route and status, until the answer began",

@@ -1,0 +1,95 @@
+"""What Prometheus reads of the limits is what the limiter goes by."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+from api_help import Served, served
+from prometheus_client.parser import text_string_to_metric_families
+
+from models.failure import Scope
+from models.settings import Settings
+from models.store import Store
+from producer.api import limit_metrics
+from worker.failures import LimitSignals
+from worker.limits import Candidate, Deployment, Limiter
+
+SECRET = "sk-never-shown"
+KEYS = [{"name": "main", "value": "env.A", "account": "team"}, {"name": "spare", "value": "env.B", "account": "team"}]
+LEAD = {
+    "kind": "openai",
+    "base_url": "http://127.0.0.1:1/v1",
+    "api_keys": KEYS,
+    "models": ["large"],
+    "requests_per_minute": 600,
+}
+DEPLOYMENT = Deployment("lead", "large", "main", "lead:team")
+PLACE = (("account", "lead:team"), ("model", "large"), ("provider", "lead"))
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def ledger_url() -> None:
+    """Nothing of it is in the ledger: one kind is enough."""
+
+
+@pytest.fixture
+async def api(store: Store, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    monkeypatch.setattr(limit_metrics, "KEPT_S", 0.0)
+    monkeypatch.setenv("A", SECRET)
+    settings = Settings.model_validate({"providers": {"lead": LEAD}, "data": tmp_path})
+    async with (
+        served(store, time.time, settings) as opened,
+        redis.asyncio.Redis.from_url(redis_url) as opened.context.redis,
+    ):
+        yield opened
+
+
+async def scraped(api: Served) -> Samples:
+    async with api.client() as http:
+        answer = await http.get("/metrics")
+    assert answer.status_code == 200 and SECRET not in answer.text
+    families = text_string_to_metric_families(answer.text)
+    return {
+        (each.name, tuple(sorted(each.labels.items()))): each.value for family in families for each in family.samples
+    }
+
+
+async def test_limits_flights_and_cooldowns_of_an_account_are_one_series_each(api: Served) -> None:
+    limiter = Limiter(api.context.redis, "w1")
+    await limiter.reserve([Candidate(DEPLOYMENT, requests_per_minute=600)], 10)
+    await limiter.told(DEPLOYMENT, LimitSignals(tokens_limit=90_000))
+    await limiter.cool(DEPLOYMENT, Scope.ACCOUNT, 20.0, "rate_limit")
+    seen = await scraped(api)
+    assert seen["understudy_calls_in_flight", PLACE] == 1
+    assert 15 < seen["understudy_cooldown_seconds", PLACE] <= 20
+    assert seen["understudy_requests_per_minute", (*PLACE, ("source", "configured"))] == 600
+    assert seen["understudy_tokens_per_minute", (*PLACE, ("source", "told"))] == 90_000
+
+
+async def test_what_is_configured_is_shown_before_the_first_call(api: Served) -> None:
+    seen = await scraped(api)
+    assert seen["understudy_calls_in_flight", PLACE] == seen["understudy_cooldown_seconds", PLACE] == 0
+    assert not [name for name, _ in seen if name == "understudy_tokens_per_minute"]
+
+
+async def test_callers_who_name_many_models_do_not_make_many_series(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limit_metrics, "SERIES_MAX", 3)
+    limiter = Limiter(api.context.redis, "w1")
+    for number in range(6):
+        named = Deployment("lead", f"model-{number}", "main", "lead:team")
+        await limiter.reserve([Candidate(named, requests_per_minute=600)], 10)
+    flights = [labels for name, labels in await scraped(api) if name == "understudy_calls_in_flight"]
+    assert len(flights) == 3 and PLACE not in flights
+
+
+async def test_without_redis_the_other_figures_are_still_there(api: Served) -> None:
+    await api.context.redis.aclose()
+    api.context.redis = redis.asyncio.Redis(unix_socket_path="/nonexistent/redis.sock", retry=None)
+    seen = await scraped(api)
+    assert "understudy_workers" in {name for name, _ in seen}
+    assert "understudy_calls_in_flight" not in {name for name, _ in seen}

@@ -1,0 +1,97 @@
+"""Who answered which share of a batch, on wide and on narrow pages and over HTTP."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from models.records import BatchView, DeploymentTally
+from models.state import BatchState, JobState, Priority
+from producer import show, show_providers
+from producer.api.batch_object import batch_object
+from producer.progress import percent, split_table
+
+LONG_MODEL = "meta-llama/llama-3.3-70b-instruct"
+
+
+def batch(*deployments: DeploymentTally, **fields: Any) -> BatchView:
+    counts = dict.fromkeys(JobState, 0) | {JobState.SUCCEEDED: sum(each.answered for each in deployments)}
+    return BatchView(
+        **{
+            **{"id": "batch_01m8axfjc90003v8es3n7k3aq9", "state": BatchState.IN_PROGRESS, "tenant": "default"},
+            **{"priority": Priority.BULK, "source": "in.jsonl", "total": 1_000_000, "created_at": 0.0},
+            **{"expires_at": 1e10, "ended_at": None, "paused": None, "retry_of": None, "counts": counts},
+            **{"cost_usd": 0.0, "fallbacks": sum(each.fallbacks for each in deployments)},
+            **{"by_deployment": list(deployments), "recent_per_s": 0.0, "waits": []},
+            **fields,
+        }
+    )
+
+
+MIXED = batch(
+    DeploymentTally("openai", "gpt-4o-mini", answered=750),
+    DeploymentTally("openrouter", LONG_MODEL, answered=250, fallbacks=240),
+)
+
+
+def printed(what: Any, width: int) -> str:
+    console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(what)
+    return captured.get()
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "words"),
+    [(0, 0, "–"), (0, 9, "0%"), (1, 1_000, "<1%"), (1, 4, "25%"), (999, 1_000, ">99%"), (9, 9, "100%")],
+)
+def test_a_share_never_rounds_something_to_nothing_or_to_all(part: int, whole: int, words: str) -> None:
+    assert percent(part, whole) == words
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_figures_are_whole_also_on_a_narrow_page(width: int) -> None:
+    lines = printed(split_table([MIXED], {}), width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    first, second = (line.split() for line in lines if "$0.0000" in line)
+    assert (first[0], first[2:5]) == ("openai", ["750", "75%", "0"])
+    assert second[-6:-2] == ["250", "25%", "240", "–"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_list_of_batches_has_room_for_a_million(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "page", lambda: Console(width=width))
+    paused = batch(paused="a budget was spent and nobody has granted more of it yet")
+    said = printed(show.batches_table([MIXED, paused]), width)
+    assert "batch_01m8axfjc90003v8es3n7k3aq9" in said and "1,000,000" in said and "…" not in said
+    assert ("$0.0000" in said) is (width == 120)
+
+
+def test_shares_are_of_answers() -> None:
+    shown = batch_object(MIXED, None)["understudy"]
+    assert [each["share"] for each in shown["by_provider"]] == [0.75, 0.25]
+    assert (shown["fallbacks"], shown["fallback_share"]) == (240, 0.24)
+    nothing = batch_object(batch(DeploymentTally("openai", "gpt-4o-mini")), None)["understudy"]
+    assert (nothing["by_provider"][0]["share"], nothing["fallback_share"]) == (None, None)
+    assert show.batch_document(MIXED)["fallback_share"] == 0.24
+
+
+def test_providers_fit_a_narrow_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = {"limit": 586.0, "source": "learned", "until": None, "configured": 600}
+    row = {
+        **{"provider": "openrouter", "model": LONG_MODEL, "key": "main", "account": "openrouter:main"},
+        **{"requests_per_minute": limit, "tokens_per_minute": {**limit, "limit": None, "configured": None}},
+        **{"in_flight": {"limit": 200, "source": "configured", "configured": 200, "now": 12}, "state": "ready"},
+        **{"last_minute": {"answered": 580, "refused": 3, "failed": 0}, "set_aside": [], "cooldowns": []},
+        **{"next_start": None},
+    }
+    said = {}
+    for width in (80, 120):
+        console = Console(width=width, highlight=False)
+        monkeypatch.setattr(show_providers, "page", lambda console=console: console)
+        with console.capture() as captured:
+            show_providers.print_providers([row])
+        said[width] = captured.get()
+    assert f"openrouter/{LONG_MODEL}, key main: ready\n" in said[80]
+    assert "requests/min 586 of 600, learned\n" in said[80] and "last minute 580, 3 refused\n" in said[80]
+    assert "586 of 600, learned" in said[120] and "580, 3 refused" in said[120]
