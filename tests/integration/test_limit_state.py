@@ -74,7 +74,7 @@ async def test_while_the_first_calls_find_out_what_is_taken_fewer_may_be_in_flig
 
 
 async def test_a_dead_workers_calls_are_none(connection: redis.asyncio.Redis) -> None:
-    await granted(Limiter(connection, "w1", lease_s=0.001))
+    await granted(Limiter(connection, "w1", lease_s=0.3))
     state = await read_limits(connection)
     while state.of(*NAME).in_flight:
         state = await read_limits(connection)
