@@ -10,12 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import make_url
+from sqlmodel import SQLModel
 
 from models.store import LEDGER_FILE, Store, open_store
 
-TRUNCATE = """TRUNCATE api_key, attempt, audit, batch, budget_grant, chain, credential, file, idempotency, job,
-    job_input, lane, provider_tally, result, tally, tenant, tenant_tally, webhook_delivery, webhook_endpoint,
-    webhook_secret, worker"""
+EMPTY = "; ".join(f'DELETE FROM "{name}"' for name in sorted(SQLModel.metadata.tables))
+"""Much faster than TRUNCATE, which makes new files for all of them."""
 
 
 def _no_server() -> None:
@@ -68,5 +68,5 @@ async def store(ledger_url: str | None, tmp_path: Path, empty_ledger: Path) -> A
     async with open_store(ledger_url, tmp_path, migrate=True) as opened:
         if ledger_url is not None:
             with psycopg.connect(ledger_url, autocommit=True) as connection:
-                connection.execute(TRUNCATE)
+                connection.execute(EMPTY)
         yield opened
