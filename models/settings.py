@@ -278,6 +278,16 @@ class ApiSettings(Section):
     """When so many jobs wait, over all tenants, more are refused with 429 until there is room."""
 
 
+class BatchSettings(Section):
+    """When a batch pauses by itself because its jobs fail; `understudy resume` lets it go on."""
+
+    canary_lines: int = Field(default=10, ge=0, le=1_000)
+    """Until one job of a batch succeeded, no more than so many of it are under way; when the first so many to end all
+    failed in the same way, the batch pauses. 0: never."""
+    bad_requests_in_a_row: int = Field(default=100, ge=0, le=10_000)
+    """A batch whose latest so many calls were all refused as bad requests pauses. 0: never."""
+
+
 class WebhookSettings(Section):
     """Where webhooks may go. Public addresses on the usual ports need no entry."""
 
@@ -308,6 +318,8 @@ class Settings(Section):
     """How each worker process works."""
     api: ApiSettings = ApiSettings()
     """The HTTP API."""
+    batches: BatchSettings = BatchSettings()
+    """When a batch pauses by itself because its jobs fail."""
     webhooks: WebhookSettings = WebhookSettings()
     """Where webhooks may go."""
     files_url: str | None = None

@@ -13,7 +13,7 @@ from producer import cli, show
 from producer.ledger import batch_named
 from producer.look_commands import job_named, print_batch
 from producer.money import NoBudget, grant, is_subject
-from producer.runs import retry_answered, retry_failed
+from producer.runs import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed
 from producer.waiting import lack_of_workers
 
 app = typer.Typer()
@@ -62,6 +62,9 @@ def retry(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="With --answered-by: ask this model.")] = None,
     chain: Annotated[str | None, typer.Option("--chain", help="With --answered-by: use this chain.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also bad requests and refused content, whose cause you have mended.")
+    ] = False,
     config: cli.Config = None,
     data: cli.Data = None,
     as_json: cli.AsJson = False,
@@ -69,9 +72,9 @@ def retry(
     """Run again what ended without an answer, as a new batch that points at the old one; print its id.
 
     That is what failed, expired or was cancelled, except bad requests and refused content, which would fail again.
-    Nothing that was answered, or that another retry has taken up, is paid for again. With --answered-by, the lines that
-    a provider answered are asked and paid for again, along the chain that they had unless --model or --chain says
-    otherwise.
+    When the batch paused because its first jobs all failed, those run again whatever their failure was. Nothing that
+    was answered, or that another retry has taken up, is paid for again. With --answered-by, the lines that a provider
+    answered are asked and paid for again, along the chain that they had unless --model or --chain says otherwise.
     """
 
     async def work(settings: Settings, store: Store) -> None:
@@ -83,7 +86,7 @@ def retry(
             again = await retry_answered(store, settings, batch_id, answered_by, route)
             lack = f"no line whose newest answer is by {' or '.join(answered_by)}, with its prompt still there"
         else:
-            again = await retry_failed(store, settings, batch_id)
+            again = await retry_failed(store, settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY)
             lack = "no job that ended without an answer and could get one"
         if again is None:
             raise cli.Refused(f"{batch_id} has {lack}")

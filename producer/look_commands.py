@@ -20,6 +20,7 @@ from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, batch_named
 from producer.money import held_of
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
+from producer.pauses import how_to_go_on
 from producer.progress import Display, split_table
 from producer.runs import line_of, summary, views_of
 from producer.waiting import blocked_by, explained, lack_of_workers, queue_of, waiting_of
@@ -153,8 +154,8 @@ async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list
 
 async def _why_now(settings: Settings, store: Store, views: list[BatchView]) -> tuple[object, str | None]:
     """What is waited for, and the sentence that says so: the time that is left in it changes all the time."""
-    if paused := next((view.paused for view in views if view.paused), None):
-        return paused, f"it is held: {paused}"
+    if held := next((view for view in views if view.paused), None):
+        return held.paused, f"it is paused: {held.paused}; {how_to_go_on(held.id, held.paused or '')}"
     why, waiting = await _why(settings, store, views)
     if why or waiting is None:
         return why, why and f"it waits: {why}"

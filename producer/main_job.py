@@ -13,13 +13,17 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 
+from models.pausing import is_by_failures
 from models.records import BatchView
 from models.settings import Settings
+from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store
+from producer.estimates import counted, expected_cost
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import InputError, Shape
 from producer.money import spent_its_budget
 from producer.output import write_output
+from producer.pauses import how_to_go_on
 from producer.progress import Display, merged, split_table
 from producer.runs import Run, Summary, begin, summary, views_of
 from producer.stack import Workers, open_stack
@@ -101,7 +105,7 @@ async def _watch(
     store: Store, settings: Settings, job: Run, display: Display, workers: Workers, interrupts: _Interrupts
 ) -> str | None:
     """Show progress until the run has ended, is interrupted, or waits for nothing but a person (then: for what)."""
-    blocked_looks = 0
+    blocked_looks, told = 0, None
     ended = asyncio.create_task(workers.ended())
     try:
         while True:
@@ -115,6 +119,12 @@ async def _watch(
                 return None
             if spent := next((view.paused for view in views if spent_its_budget(view)), None):
                 return spent
+            held = next((view for view in views if view.paused and view.state in OPEN_BATCH_STATES), None)
+            if held is not None and is_by_failures(held.paused or "") and not _moves(views):
+                return held.paused
+            if held is not None and held.paused != told:
+                told = held.paused
+                display.say(f"it is paused: {told}; {how_to_go_on(held.id, told or '')}")
             reason = await blocked_by(store, settings, job.batches)
             blocked_looks = blocked_looks + 1 if reason else 0
             if reason and blocked_looks >= BLOCKED_LOOKS:
@@ -124,6 +134,12 @@ async def _watch(
     finally:
         ended.cancel()
         await asyncio.gather(ended, return_exceptions=True)
+
+
+def _moves(views: Sequence[BatchView]) -> bool:
+    """Whether any of these batches has calls in flight, or may start some."""
+    open_ones = [view for view in views if view.state in OPEN_BATCH_STATES]
+    return any(not view.paused or view.counts[JobState.RUNNING] for view in open_ones)
 
 
 async def _try_set_aside_again(store: Store) -> None:
@@ -148,6 +164,8 @@ def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
         display.say(f"{len(job.skipped):,} bad lines of {options.source} are skipped:")
         for bad in job.skipped:
             display.say(f"  line {bad.line}: {bad.reason}")
+    if job.expected is not None:
+        display.say(f"{counted(job.lines, 'line')}, {expected_cost(job.expected, job.lines)}")
     if job.resumed:
         display.say(f"resuming: {job.resumed:,} prompts are done and are not paid for again")
 
@@ -155,9 +173,11 @@ def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
 def _stopped_early(console: Console, options: RunOptions, total: Summary, blocked: str | None) -> int:
     console.print(f"{total.done:,} of {total.total:,} done; the rest is kept.", highlight=False)
     if blocked:
-        words = f"Stopped: {blocked}. Mend that and run the same command again."
+        failing = is_by_failures(blocked)
+        look = " `understudy attempts latest` shows what was answered." if failing else ""
+        words = f"Stopped: {blocked}.{look} Mend that and run the same command again."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
-        return UNREACHABLE
+        return SOME_FAILED if failing else UNREACHABLE
     console.print("Run the same command again to go on.", highlight=False)
     return INTERRUPTED
 

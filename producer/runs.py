@@ -6,7 +6,7 @@ new batch that points at the old one, and the newest record of a line counts.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,8 @@ from models.chain import CHAT, Endpoint
 from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
-from models.records import BatchView, NewBatch, NewJob
+from models.pausing import is_by_failures
+from models.records import BatchView, Estimate, NewBatch, NewJob
 from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
@@ -33,6 +34,8 @@ ANSWERED_BY = "answered_by"
 
 WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER}
 """What a rerun tries again; of the others, the same request would be refused again."""
+
+EVERYTHING = frozenset(FailureClass)
 
 NEVER_ACCEPTED = frozenset({BatchState.VALIDATING, BatchState.FAILED})
 """A batch that is being filled, or whose filling was broken off."""
@@ -60,6 +63,8 @@ class Run:
     batches: list[str]
     skipped: list[BadLine] = field(default_factory=list)
     resumed: int = 0
+    lines: int = 0
+    expected: Estimate | None = None  # of a run that begins
 
 
 async def begin(
@@ -99,7 +104,8 @@ async def begin(
     batch_id = new_id("batch")
     new = NewBatch(batch_id, identity=identity, budget_usd=budget_usd)
     skipped = await accept(store, settings, source, shape, new, skip_bad=skip_bad)
-    return Run([batch_id], skipped)
+    (view,) = await views_of(store, [batch_id])
+    return Run([batch_id], skipped, lines=view.total, expected=view.estimate)
 
 
 async def accept(
@@ -149,6 +155,9 @@ async def _resume(store: Store, settings: Settings, batch_id: str) -> Run | None
         return None
     await retry_failed(store, settings, batch_id)
     run = Run(await line_of(store, batch_id))
+    for view in await views_of(store, run.batches):
+        if view.paused and is_by_failures(view.paused):
+            await store.resume_batch(view.id)
     run.resumed = summary(await views_of(store, run.batches)).succeeded
     return run
 
@@ -167,15 +176,19 @@ async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
     return [view for view in views if view is not None]
 
 
-async def retry_failed(store: Store, settings: Settings, batch_id: str) -> str | None:
+async def retry_failed(
+    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass] = WORTH_A_RETRY
+) -> str | None:
     """Submit what ended without an answer again, as a new batch that points at the newest one of this batch's line.
 
-    That is what failed and may succeed, what expired and what was cancelled; a line counts as its newest retry says,
-    so nothing is tried twice because two retries were asked for. None when there is nothing to try. Memory: the
-    custom ids of the retries, not of the batch.
+    That is what failed and may succeed, what expired and what was cancelled; and whatever made the first jobs of a
+    batch fail, because it paused so that somebody mends it. A line counts as its newest retry says, so nothing is tried
+    twice because two retries were asked for. None when there is nothing to try. Memory: the custom ids of the retries,
+    not of the batch.
     """
     line = await line_of(store, batch_id)
-    return await _submit_again(store, settings, line, _unanswered(store, line))
+    of_each = {each: await _worth(store, settings, each, worth) for each in line}
+    return await _submit_again(store, settings, line, _unanswered(store, of_each))
 
 
 async def retry_answered(
@@ -260,10 +273,21 @@ async def line_of(store: Store, batch_id: str) -> list[str]:
     return line if line[:1] == [batch_id] else []
 
 
-def _unanswered(store: Store, batches: Sequence[str]) -> AsyncIterator[NewJob]:
-    """The jobs of a batch and its retries (oldest first) that a retry can help and that have no newer record."""
-    ended_badly = ((store.failed_jobs(each, WORTH_A_RETRY), store.closed_jobs(each)) for each in reversed(batches))
+def _unanswered(store: Store, worth: Mapping[str, frozenset[FailureClass]]) -> AsyncIterator[NewJob]:
+    """The jobs of a batch and its retries that have no newer record and that ended without an answer; of those that
+    failed the ones whose failure is `worth` a retry, by batch, oldest first."""
+    batches = list(worth)
+    ended_badly = ((store.failed_jobs(each, worth[each]), store.closed_jobs(each)) for each in reversed(batches))
     return _newest(store, batches, ended_badly)
+
+
+async def _worth(
+    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass]
+) -> frozenset[FailureClass]:
+    """With what made the first jobs of the batch fail."""
+    first = settings.batches.canary_lines
+    died = await store.first_failure(batch_id, first) if first else None
+    return worth if died is None else worth | {died.cls}
 
 
 async def _newest(

@@ -19,6 +19,7 @@ from models.wait_words import waiting_object
 from producer.durations import ago, duration
 from producer.estimates import dollars
 from producer.output import error_text, output_line, row_of_job
+from producer.pauses import how_to_go_on
 from producer.progress import percent, split_table
 from producer.runs import summary
 
@@ -119,6 +120,8 @@ def print_batch(
         held = f", {amount(held_usd)} held by calls under way" if held_usd else ""
         facts.append(f"budget {amount(view.budget_usd)} USD{held}")
     out.print("; ".join(facts))
+    if view.paused and view.state in OPEN_BATCH_STATES:
+        out.print(f"[yellow]{escape(how_to_go_on(view.id, view.paused))}[/yellow]")
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")
     for reason, count in view.waits:

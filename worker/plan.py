@@ -68,6 +68,7 @@ class LaneHeads:
     batch_weight: float = 1.0
     tenant_weight: float = 1.0
     barred: str | None = None
+    most: int = UNLIMITED  # no more of them may be staged now
 
 
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
@@ -185,7 +186,7 @@ class _Priority:
         """Where each lane may start its next jobs: at its first open step, or where that is full at a later one."""
         granted: dict[Lane, deque[str]] = {each.lane: deque() for each in self.lanes}
         by_path = {_path(each.lane): each.lane for each in self.lanes}
-        wants = [self.left if each.more else len(each.heads) for each in self.lanes]
+        wants = [min(self.left if each.more else len(each.heads), each.most) for each in self.lanes]
         room = dict(self.room)
         for choice in range(max(map(len, self._steps), default=0)):
             asked: dict[str, list[Entrant]] = {}

@@ -19,6 +19,7 @@ from models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from models.store import Store
 from models.tickets import stage, staged_ids
 from models.tokens import TYPICAL_OUTPUT_TOKENS
+from worker.canary import Canary, shares_of
 from worker.choice import Choice
 from worker.estimates import Estimates
 from worker.fleet import Fleet
@@ -59,6 +60,7 @@ class Planner:
         purses: Purses,
         monotonic: Callable[[], float] = time.monotonic,
         estimates: Estimates | None = None,
+        canary: Canary | None = None,
     ) -> None:
         self._redis = redis
         self._store = store
@@ -69,6 +71,7 @@ class Planner:
         self._purses = purses
         self._monotonic = monotonic
         self._estimates = estimates or Estimates()
+        self._canary = canary
         self._tickets: dict[str, _Ticket] = {}
         self._taken_per_s = 0.0
         self._left = 0
@@ -80,6 +83,7 @@ class Planner:
     async def pass_once(self) -> int:
         """Stage what can start soon. Returns how many tickets were written."""
         waiting = await self._waiting()
+        rooms = await self._canary.rooms() if self._canary else {}
         lanes = await self._store.ready_lanes(READY_COUNTED)
         views: list[LaneHeads] = []
         outlook: dict[str, StepOutlook] = {}
@@ -88,7 +92,7 @@ class Planner:
         if lanes:
             workers = await self._store.live_workers()
             depth = self._depth(sum(worker.concurrency for worker in workers)) - len(waiting)
-            views = await self._unstaged(lanes, waiting)
+            views = await self._unstaged(lanes, waiting, rooms)
             till = await self._purses.till([each.lane for each in lanes], self._drawn(waiting))
             outlook = till.pass_over_spent(await self._outlook(views, waiting))
             chosen, views = await self._choose(views, outlook, till, depth, waiting)
@@ -109,13 +113,17 @@ class Planner:
                 drawn.update(ticket.draws)
         return drawn
 
-    async def _unstaged(self, lanes: Sequence[OpenLane], waiting: set[str]) -> list[LaneHeads]:
-        """The lanes that have jobs without tickets, unread."""
+    async def _unstaged(
+        self, lanes: Sequence[OpenLane], waiting: set[str], rooms: Mapping[str, int]
+    ) -> list[LaneHeads]:
+        """The lanes that have jobs without tickets, unread; of batches that are watched, those that have room."""
         queued = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
+        shares = shares_of(lanes, rooms, Counter(ticket.lane.batch_id for ticket in self._tickets.values()), queued)
         return [
-            LaneHeads(each.lane, chain, (), True, each.batch_weight, each.tenant_weight, barred)
+            LaneHeads(each.lane, chain, (), True, each.batch_weight, each.tenant_weight, barred, most)
             for each in lanes
-            if each.ready > queued[each.lane] or each.ready == READY_COUNTED
+            if (most := shares.get(each.lane, UNLIMITED))
+            and (each.ready > queued[each.lane] or each.ready == READY_COUNTED)
             for chain, barred in [await self._as_asked_now(each.lane)]
         ]
 

@@ -4,6 +4,7 @@
 |---|---|---|---|
 | plan | 0.1 s | one worker at a time | tickets for what can start soon |
 | close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
+| look back | 2 s | one worker at a time | pause batches whose latest calls were all bad requests |
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
@@ -26,6 +27,7 @@ from redis.exceptions import RedisError
 from models import keys
 from models.ending import is_being_ended
 from models.store import StoreUnavailable
+from worker.canary import Canary
 from worker.claims import OUTAGES, ClaimLoop
 from worker.planner import Planner
 from worker.rq_bridge import Bridge, forget_worker
@@ -64,6 +66,7 @@ class Upkeep:
         self._lease_s = box.settings.worker.lease_s
         self._bridge = bridge
         self._claims = claims
+        self._canary = Canary(box.store, box.settings.batches)
         self.planner = Planner(
             box.redis,
             box.store,
@@ -72,6 +75,7 @@ class Upkeep:
             box.tools.choice,
             box.purses,
             estimates=box.tools.estimates,
+            canary=self._canary,
         )
         self._ledger_seen_since = time.monotonic()
 
@@ -79,6 +83,7 @@ class Upkeep:
         return [
             Loop("plan", 0.1, self.planner.pass_once, leader_only=True),
             Loop("close", 0.5, self._close, leader_only=True),
+            Loop("look back", 2.0, self._canary.look_back, leader_only=True),
             Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),
             Loop("credentials", 2.0, self._share_credentials),

@@ -8,6 +8,7 @@
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
 | upkeep | ends that no worker brings about, holds, credentials |
+| canary | whether a batch is worth going on |
 | pruning, retention | deletion in slices; what is too old to be kept |
 | views, history | what people and callers read |
 | jobs | single jobs of callers over HTTP, lists of jobs |
@@ -27,6 +28,7 @@ from pathlib import Path
 from models.store import schema
 from models.store.access import Access
 from models.store.budgets import Budgets
+from models.store.canary import Canary
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
@@ -58,6 +60,7 @@ class Store(
     Claims,
     Rescue,
     Upkeep,
+    Canary,
     Pruning,
     Retention,
     History,

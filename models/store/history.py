@@ -141,7 +141,7 @@ class History(Views):
         A job whose request was pruned is left out.
         """
         async for row in self._pages(FAILED_JOBS_PAGE, {"batch_id": batch_id}):
-            if classes is None or _failure_of(row) in classes:
+            if classes is None or failure_of(row) in classes:
                 yield await self._as_new(row)
 
     async def answered_jobs(self, batch_id: str, providers: Sequence[str]) -> AsyncIterator[NewJob]:
@@ -182,7 +182,7 @@ class History(Views):
         )
 
 
-def _failure_of(row: Row[Any]) -> FailureClass:
+def failure_of(row: Row[Any]) -> FailureClass:
     """The class that the result names: as the code of our own error, or beside the provider's."""
     if row.error is not None:
         named = orjson.loads(row.error).get("code")

@@ -155,7 +155,10 @@ HOLD_BATCH = (
     .values(paused=bindparam("reason"))
     .returning(batch.c.id)
 )
-"""Hold a batch, or let it go on (no reason)."""
+"""Hold a batch."""
+
+RESUME_BATCH = HOLD_BATCH.values(paused=None, canary_passed=True)
+"""Let a held batch go on: its owner knows how its first jobs ended."""
 
 CANCELLED_RUNNING = (
     select(job.c.id)
@@ -248,11 +251,14 @@ class Upkeep(Ledger):
 
     async def pause_batch(self, batch_id: str, reason: str) -> bool:
         """Hold a batch: none of its jobs starts, those that run go on. False when it has ended or does not exist."""
-        return await self._hold(batch_id, reason)
+        asked = {"batch_id": batch_id, "reason": clean(reason)}
+        async with self._db.write() as connection:
+            return (await connection.execute(HOLD_BATCH, asked)).first() is not None
 
     async def resume_batch(self, batch_id: str) -> bool:
         """Let a held batch go on. False when it has ended or does not exist."""
-        return await self._hold(batch_id, None)
+        async with self._db.write() as connection:
+            return (await connection.execute(RESUME_BATCH, {"batch_id": batch_id})).first() is not None
 
     async def cancelled_running(self) -> list[str]:
         """The running jobs that their owner has cancelled: their workers should stop them."""
@@ -294,11 +300,6 @@ class Upkeep(Ledger):
         parts = {(row.batch_id, OUTPUT if row.outcome == JobState.SUCCEEDED else ERRORS) for row in outcomes}
         rows = [_file_row(each, part) for each in closed for part in (OUTPUT, ERRORS) if (each.id, part) in parts]
         await INSERT_FILES.run(connection, rows)
-
-    async def _hold(self, batch_id: str, reason: str | None) -> bool:
-        async with self._db.write() as connection:
-            done = await connection.execute(HOLD_BATCH, {"batch_id": batch_id, "reason": clean(reason)})
-            return done.first() is not None
 
     async def _end_slices(self, statements: Sequence[Update], limit: int) -> list[str]:
         ended: list[str] = []

@@ -56,14 +56,14 @@ async def test_a_submitted_file_is_estimated_in_all_its_slices(store: Store, tmp
     view = await submitted(store, tmp_path, lines(2_500, unpriced=3))
     assert (view.estimated_usd, view.unpriced_lines) == (pytest.approx(2_500 * LINE_USD), 3)
     assert batch_document(view)["estimated_cost_usd"] == view.estimated_usd
-    shown = batch_object(view)["understudy"]
+    shown = batch_object(view, None)["understudy"]
     assert (shown["estimated_cost_usd"], shown["unpriced_lines"]) == (pytest.approx(2_500 * LINE_USD), 3)
 
 
 async def test_without_a_known_price_there_is_no_estimate(store: Store, tmp_path: Path) -> None:
     view = await submitted(store, tmp_path, lines(0, unpriced=2))
     assert (view.estimated_usd, view.unpriced_lines) == (None, 2)
-    assert batch_object(view)["understudy"]["estimated_cost_usd"] is None
+    assert batch_object(view, None)["understudy"]["estimated_cost_usd"] is None
 
 
 async def test_what_a_program_submits_is_estimated(store: Store) -> None:

@@ -1,0 +1,24 @@
+"""What a batch says that was paused because its jobs fail: no prompt, no answer and none of the provider's words."""
+
+import re
+
+from models.failure import FailureClass
+
+_BY_FAILURES = re.compile(r"the (first|last) [\d,]+ (jobs|calls) all failed: ")
+
+
+def first_jobs_failed(count: int, cls: FailureClass, step: str | None) -> str:
+    return f"the first {count:,} jobs all failed: {_what(cls, step)}"
+
+
+def last_calls_failed(count: int, cls: FailureClass, step: str) -> str:
+    return f"the last {count:,} calls all failed: {_what(cls, step)}"
+
+
+def is_by_failures(reason: str) -> bool:
+    """Whether nobody asked for the pause: its jobs failed, one like the other."""
+    return _BY_FAILURES.match(reason) is not None
+
+
+def _what(cls: FailureClass, step: str | None) -> str:
+    return f"{cls} at {step}" if step else str(cls)
