@@ -29,8 +29,12 @@ NO_LIMIT = 1_000_000.0
 SLOWLY, SLOW_S, FASTER = 1.01, 30.0, 1.1
 """A learned rate grows by the first factor each second, and after so many seconds by the second one."""
 
-PROBE_AFTER, PROBE_EVERY_S = 2, 1.0
-"""After so many cooldowns in a row without a hint, one call is let through in so many seconds."""
+PROBE_AFTER = 2
+"""After so many cooldowns in a row single calls are let through until one is answered, unless a hint of the provider
+said when it is well again. Breakers know no such hint."""
+
+PROBE_PAUSES_S = (1.0, 30.0)
+"""Between two of them; a breaker's pause is a sixth of the time for which it was open at the latest."""
 
 WIDE = 250.0
 """A slow start that lets so many calls be in flight holds nobody up."""
@@ -105,8 +109,10 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """Nobody picks the scope until a time. `in_a_row`: cooldowns without an answer between. `probing`: from its end on
-    one call a second is let through until one is answered."""
+    """Nobody picks the scope until a time. `in_a_row`: cooldowns without an answer between, the first of them `since`.
+
+    `probing`: from its end on single calls are let through until one is answered, the next at `next_start`.
+    """
 
     scope: Scope
     provider: str
@@ -114,7 +120,9 @@ class Cooldown:
     model: str | None
     until: float
     in_a_row: int
+    since: float
     probing: bool
+    next_start: float
     reason: str
 
     def covers(self, provider: str, account: str, model: str | None) -> bool:
@@ -235,7 +243,7 @@ def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | Non
     """None when it has ended and nothing of it is left to tell."""
     kind, _, rest = key.removeprefix(keys.cool("")).partition(":")
     until, in_a_row = _s(fields.get("until")), int(_number(fields.get("streak")) or 0)
-    probing = in_a_row >= PROBE_AFTER and fields.get("hinted") == "0"
+    probing = in_a_row >= PROBE_AFTER and (kind == Scope.PROVIDER or fields.get("hinted") == "0")
     if kind not in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER) or (until <= now and not probing):
         return None
     provider, _, name = rest.partition(":")
@@ -245,7 +253,14 @@ def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | Non
     else:
         word, _, model_name = name.partition(":")
         account, model = f"{provider}:{word}", model_name or None
-    return Cooldown(Scope(kind), provider, account, model, until, in_a_row, probing, fields.get("reason", ""))
+    since, next_start = _s(fields.get("since")) or now, until
+    if probing:
+        shortest, longest = PROBE_PAUSES_S
+        latest = _s(fields.get("probe"))
+        pause_s = min((latest - since) / 6, longest) if kind == Scope.PROVIDER else 0.0
+        next_start = max(until, latest + max(pause_s, shortest))
+    scope, reason = Scope(kind), fields.get("reason", "")
+    return Cooldown(scope, provider, account, model, until, in_a_row, since, probing, next_start, reason)
 
 
 def _number(text: str | None) -> float | None:

@@ -120,6 +120,6 @@ def _hold(
     }
     for each in live.cooldowns_of(step.provider, account, step.model):
         hold = "breaker" if each.scope is Scope.PROVIDER else "cooldown"
-        ends[hold] = max(ends.get(hold, 0.0), each.until)
+        ends[hold] = max(ends.get(hold, 0.0), each.next_start)
     hold = max(ends, key=lambda name: ends[name])
     return (hold, ends[hold]) if ends[hold] > live.now else (None, live.now)

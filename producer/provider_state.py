@@ -180,7 +180,7 @@ def _calls(place: Place, ledger: LedgerPart) -> dict[str, int]:
 
 
 def _cooldown(cooldown: Cooldown) -> dict[str, Any]:
-    kept = ("scope", "until", "in_a_row", "probing", "reason")
+    kept = ("scope", "until", "in_a_row", "since", "probing", "next_start", "reason")
     return {name: value for name, value in asdict(cooldown).items() if name in kept}
 
 

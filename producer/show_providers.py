@@ -98,7 +98,7 @@ def _lines(row: Row, now: float) -> Iterator[str]:
     for each in row["cooldowns"]:
         yield f"[yellow]{_cooldown(row, each, now)}[/yellow]"
     brake = row["requests_per_minute"]["until"]
-    if brake is not None and brake > now:
+    if brake is not None and brake > max(now, row["next_start"] or 0.0):
         yield (
             f"[yellow]{what} (account {escape(row['account'])}): less is left than we used, so others use the account "
             f"as well; slower until {until(brake, now)}[/yellow]"
@@ -120,11 +120,12 @@ def _set_aside(row: Row, aside: Mapping[str, Any], now: float) -> str:
 
 
 def _cooldown(row: Row, cooldown: Mapping[str, Any], now: float) -> str:
-    why = escape(cooldown["reason"].partition(" at ")[0])
-    often = f", {cooldown['in_a_row']} in a row" if cooldown["in_a_row"] > 1 else ""
+    why, breaker = escape(cooldown["reason"].partition(" at ")[0]), cooldown["scope"] == Scope.PROVIDER
+    often = f", {cooldown['in_a_row']} in a row" if cooldown["in_a_row"] > 1 and not breaker else ""
+    often += f", since {clock_time(cooldown['since'], now)}" if cooldown["in_a_row"] > 1 else ""
     if cooldown["until"] <= now:
-        return f"{_covered(row, cooldown)}: one call a second tries until one is answered ({why}{often})"
-    word = "resting" if cooldown["scope"] == Scope.PROVIDER else "cooling"
+        return f"{_covered(row, cooldown)}: single calls try it until one is answered: {why}{often}"
+    word = "resting" if breaker else "cooling"
     left = duration(cooldown["until"] - now)
     return f"{_covered(row, cooldown)}: {word} until {clock_time(cooldown['until'], now)} ({left} more): {why}{often}"
 

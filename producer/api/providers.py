@@ -50,8 +50,12 @@ class CooldownObject(Documented):
     until: float
     in_a_row: int
     """Cooldowns without an answer between."""
+    since: float
+    """When the first of them began."""
     probing: bool
-    """From its end on one call a second tries until one is answered."""
+    """From its end on single calls try it until one is answered."""
+    next_start: float
+    """When the next of them may start."""
     reason: str
 
 

@@ -181,10 +181,28 @@ async def test_refusals_in_a_row_are_counted_and_end_in_probes(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
     for _ in range(3):
-        limiter.now_ms = 1_000 * await limiter.cool(DEPLOYMENT, Scope.PROVIDER, None, "overloaded") + 1
+        limiter.now_ms = 1_000 * await limiter.cool(DEPLOYMENT, Scope.MODEL, None, "rate_limit") + 1
     state, _ = await seen(connection)
     (cooldown,) = state.cooldowns
     assert (cooldown.in_a_row, cooldown.probing) == (3, True)
+    assert state.now - 5 < cooldown.since <= state.now < cooldown.until
+
+
+@pytest.mark.parametrize(("scope", "for_s"), [(Scope.MODEL, None), (Scope.PROVIDER, None), (Scope.PROVIDER, 0.1)])
+async def test_the_next_probe_is_when_the_limiter_lets_one_start(
+    limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope, for_s: float | None
+) -> None:
+    """In the past, as this Redis' clock sees it: its cooldowns have ended, and only the probes are left."""
+    limiter.now_ms = (await read_limits(connection)).now * 1000 - 300_000
+    for _ in range(6):
+        end = await limiter.cool(DEPLOYMENT, scope, for_s, "overloaded", probed=True)
+        limiter.now_ms = end * 1000 + 15_000
+    await granted(limiter)
+    assert isinstance(refusal := await limiter.reserve([UNKNOWN], 1), Refusal)
+    state, _ = await seen(connection)
+    (cooldown,) = state.cooldowns
+    assert cooldown.probing and cooldown.until < state.now
+    assert cooldown.next_start == pytest.approx(refusal.until, abs=0.01)
 
 
 async def test_a_cooldown_that_has_ended_is_not_shown(limiter: Limiter, connection: redis.asyncio.Redis) -> None:

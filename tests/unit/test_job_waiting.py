@@ -20,7 +20,8 @@ LEAD_STEP, SECOND_STEP = Step(provider="lead", model="m"), Step(provider="second
 
 def cooled(account: str, for_s: float, scope: Scope = Scope.MODEL) -> Cooldown:
     provider = account.partition(":")[0]
-    return Cooldown(scope, provider, None if scope is Scope.PROVIDER else account, "m", NOW + for_s, 1, False, "")
+    account_or_all = None if scope is Scope.PROVIDER else account
+    return Cooldown(scope, provider, account_or_all, "m", NOW + for_s, 1, NOW, False, NOW + for_s, "")
 
 
 def waiting(*cooldowns: Cooldown, aside: tuple[str, ...] = (), **chain: Any) -> Waiting | None:

@@ -34,7 +34,8 @@ def live(*cooldowns: Cooldown, **states: AccountState) -> LimitState:
 def cooled(scope: Scope, until: float = NOW + 20, in_a_row: int = 1, probing: bool = False) -> Cooldown:
     account = None if scope is Scope.PROVIDER else "lead:main"
     model = None if scope is Scope.ACCOUNT else "large"
-    return Cooldown(scope, "lead", account, model, until, in_a_row, probing, "rate_limit at lead/large")
+    since = NOW - 45
+    return Cooldown(scope, "lead", account, model, until, in_a_row, since, probing, until, "rate_limit at lead/large")
 
 
 def aside(model: str = "", **fields: Any) -> SetAside:
@@ -145,7 +146,8 @@ def test_each_cooldown_is_told_once_with_its_end_its_reason_and_how_often(
     at = show_providers.clock_time(NOW + 20, NOW)
     assert f"lead/large (account lead:main): cooling until {at} (20s more): rate_limit" in words
     assert "account lead:main, all models: cooling until" in words and "(1h01m more)" in words
-    assert words.count(f"lead/large (all keys): resting until {at} (20s more): rate_limit, 4 in a row") == 1
+    since = show_providers.clock_time(NOW - 45, NOW)
+    assert words.count(f"lead/large (all keys): resting until {at} (20s more): rate_limit, since {since}") == 1
 
 
 def test_what_is_set_aside_used_up_probed_or_shared_is_a_sentence(
@@ -156,6 +158,9 @@ def test_what_is_set_aside_used_up_probed_or_shared_is_a_sentence(
     state = live(cooled(Scope.MODEL, NOW - 1, 3, probing=True), other=AccountState(braked))
     words = said(documents(ledger, state), monkeypatch, capsys)
     assert "lead, key main: set aside 5m00s ago: no money left; one job tries it at" in words
-    assert "one call a second tries until one is answered (rate_limit, 3 in a row)" in words
-    assert "(account lead:other): less is left than we used, so others use the account as well; slower until" in words
+    assert "single calls try it until one is answered: rate_limit, 3 in a row, since" in words
     assert "(account lead:other): used up; the next call may start at" in words and "(in 30s)" in words
+    assert "less is left" not in words
+    slower = live(other=AccountState(Schedule(braked=60.0, braked_until=NOW + 4)))
+    words = said(documents(state=slower), monkeypatch, capsys)
+    assert "(account lead:other): less is left than we used, so others use the account as well; slower until" in words
