@@ -23,6 +23,7 @@ from models.routing import RouteOptions
 from models.rules import parse_pairs
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreError, open_store
+from models.weights import USUAL_WEIGHT, weight_of
 from models.wire import RequestError
 from producer.addresses import AddressUnusable
 from producer.durations import seconds_of
@@ -227,6 +228,25 @@ def tags_of(option: str, pairs: list[str] | None) -> Tags | None:
         raise typer.BadParameter(f"{option} {error}") from None
 
 
+def weight(text: str) -> float:
+    """A share when turns are taken."""
+    try:
+        return weight_of(text)
+    except ValueError as wrong:
+        raise typer.BadParameter(str(wrong)) from None
+
+
+Weight = Annotated[
+    float,
+    typer.Option(
+        "--weight",
+        parser=weight,
+        metavar="NUMBER",
+        help="Turns for one of another batch; default 1, 0.01 to 100.",
+    ),
+]
+
+
 def shape_of(
     prompt: str | None,
     system: str | None,
@@ -271,6 +291,7 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget an earlier run into this output and begin anew.")
     ] = False,
+    weight: Weight = USUAL_WEIGHT,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
     max_concurrency: Concurrency = None,
     config: Config = None,
@@ -287,7 +308,7 @@ def run(
     with plain_errors():
         settings = with_concurrency(settings_from(config, data), max_concurrency)
         with as_file(source) as path:
-            options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json, budget_usd)
+            options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json, budget_usd, weight)
             code = asyncio.run(run_main_job(settings, options, console()))
     raise typer.Exit(code)
 

@@ -36,6 +36,7 @@ from models.settings import Settings, load_settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState, Priority
 from models.store import Store, StoreConflict
 from models.tenants import DEFAULT_TENANT
+from models.weights import USUAL_WEIGHT
 from models.wire import RequestError
 from producer.intake import JobReader, Row, Shape, checked_id, row_of
 from producer.ledger import UnknownId, open_ledger
@@ -147,13 +148,16 @@ class Client:
         priority: Priority = Priority.BULK,
         expires_in_s: float | None = None,
         source: str = "",
+        weight: float = USUAL_WEIGHT,
     ) -> str:
         """Accept many jobs as one batch, all or none; returns its id. Memory stays flat however many there are.
 
         The first bad request ends it with a RequestError that says which one it was, counted from 1. A request may
-        carry a `custom_id` that results repeat; without one its number is taken.
+        carry a `custom_id` that results repeat; without one its number is taken. `weight` is how many turns the batch
+        has for one of another of its tenant and priority.
         """
-        batch = NewBatch(new_id("batch"), priority, expires_at=await self._deadline(expires_in_s), source=source)
+        expires_at = await self._deadline(expires_in_s)
+        batch = NewBatch(new_id("batch"), priority, expires_at=expires_at, source=source, weight=weight)
         route = RouteOptions(model, chain, tuple(fallbacks), order=order, require=require, forbid=forbid)
         reader = await self._reader(route, priority, batch.expires_at)
         await self.store.create_batch(batch)

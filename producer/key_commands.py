@@ -177,10 +177,12 @@ def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.
     if not found:
         cli.say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
         return
-    table = show.new_table("tenant", "jobs per minute", "queued jobs", "USD per month", "require", "forbid")
+    columns = ("jobs per minute", "queued jobs", "USD per month", "weight", "require", "forbid")
+    table = show.new_table("tenant", *columns)
     for each in found:
         limits = (each.jobs_per_minute, each.queued_jobs, each.usd_per_month)
-        table.add_row(each.name, *(_shown(value) for value in limits), shown(each.require), shown(each.forbid))
+        rules = (shown(each.require), shown(each.forbid))
+        table.add_row(each.name, *(_shown(value) for value in limits), f"{each.weight:g}", *rules)
     show.page().print(table)
 
 
@@ -196,6 +198,12 @@ def set_tenant(
     usd_per_month: Annotated[
         str | None, typer.Option("--usd-per-month", help=f"Dollars per calendar month (UTC){ANumber}")
     ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            "--weight", parser=cli.weight, metavar="NUMBER", help="Turns of this tenant for one of another; usual is 1."
+        ),
+    ] = None,
     require: Annotated[
         list[str] | None,
         typer.Option("--require", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=eu,ch{NO_RULE}"),
@@ -207,9 +215,10 @@ def set_tenant(
     config: cli.Config = None,
     data: cli.Data = None,
 ) -> None:
-    """Change a tenant's limits and data rules; what is not named stays. API processes notice within ten seconds.
+    """Change a tenant's limits, weight and data rules; what is not named stays.
 
-    Data rules hold for what is accepted from then on. All of an option's rules are given at once.
+    API processes notice within ten seconds. Data rules hold for what is accepted from then on. All of an option's
+    rules are given at once.
     """
 
     async def work(store: Store) -> None:
@@ -220,9 +229,11 @@ def set_tenant(
         }
         changed: dict[str, Any] = {word: _limit(text, kind) for word, (text, kind) in given.items() if text is not None}
         changed |= _rules("require", require) | _rules("forbid", forbid)
+        if weight is not None:
+            changed["weight"] = weight
         if not changed:
             raise cli.Refused(
-                "name a limit or rule: --jobs-per-minute, --queued-jobs, --usd-per-month, --require or --forbid"
+                "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --weight, --require and --forbid"
             )
         before = (await store.tenant_use(name, time.time())).limits
         await store.set_tenant(replace(before, **changed), actor=ACTOR)
@@ -255,6 +266,7 @@ def show_tenant(
     table.add_row("queued jobs", f"{seen['queued_now']:,}", _shown(seen["queued_jobs"]))
     table.add_row("USD this month", f"{seen['usd_this_month']:,.4f}", _shown(seen["usd_per_month"]))
     table.add_row("jobs per minute", f"{seen['jobs_this_minute']:,}", _shown(seen["jobs_per_minute"]))
+    table.add_row("weight", f"{seen['weight']:g}", "")
     for word in ("require", "forbid"):
         table.add_row(word, "", shown(seen[word]) or NO_LIMIT)
     show.page().print(table)

@@ -18,6 +18,7 @@ from models.records import BatchView
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store
+from models.weights import USUAL_WEIGHT
 from producer.estimates import counted, expected_cost
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import InputError, Shape
@@ -45,6 +46,7 @@ class RunOptions:
     fresh: bool = False
     as_json: bool = False
     budget_usd: float | None = None  # of the run and all its retries
+    weight: float = USUAL_WEIGHT
 
 
 class _Interrupts:
@@ -80,6 +82,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             skip_bad=options.skip_bad,
             fresh=options.fresh,
             budget_usd=options.budget_usd,
+            weight=options.weight,
         )
         _say_what_begins(display, options, job)
         workers = Workers(stack, options.workers, options.config, display.say)

@@ -25,6 +25,7 @@ from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.store import Store
+from models.weights import USUAL_WEIGHT
 from producer.intake import BadLine, InputError, Shape, identity_of, read_jobs
 from producer.money import spent_its_budget
 
@@ -77,6 +78,7 @@ async def begin(
     skip_bad: bool,
     fresh: bool,
     budget_usd: float | None = None,
+    weight: float = USUAL_WEIGHT,
 ) -> Run:
     """Find this run in the ledger, or accept its input. Raises OtherRun, BadInput, InputError.
 
@@ -102,7 +104,7 @@ async def begin(
                 "choose another output, or pass --fresh to forget that run and its results"
             )
     batch_id = new_id("batch")
-    new = NewBatch(batch_id, identity=identity, budget_usd=budget_usd)
+    new = NewBatch(batch_id, identity=identity, weight=weight, budget_usd=budget_usd)
     skipped = await accept(store, settings, source, shape, new, skip_bad=skip_bad)
     (view,) = await views_of(store, [batch_id])
     return Run([batch_id], skipped, lines=view.total, expected=view.estimate)
@@ -239,6 +241,7 @@ async def _submit_again(
         endpoint=newest.endpoint,
         metadata=newest.metadata,
         options=orjson.dumps(options).decode() if options else None,
+        weight=newest.weight,
     )
     budget = (await store.budgets([of_batch(newest.id)]))[of_batch(newest.id)]
     retry.budget_usd = budget.base_usd

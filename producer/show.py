@@ -59,6 +59,7 @@ def batch_document(
         "state": view.state,
         "source": view.source,
         "priority": view.priority.queue,
+        "weight": view.weight,
         "total": view.total,
         "counts": {str(state): count for state, count in view.counts.items()},
         "per_s": round(view.recent_per_s, 3),

@@ -12,6 +12,7 @@ from models.records import NewBatch
 from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import Priority
+from models.weights import USUAL_WEIGHT
 from producer import cli, show
 from producer.client import Request, open_client
 from producer.estimates import counted, expected_cost
@@ -53,6 +54,7 @@ def submit(
     priority: Annotated[
         PriorityName | None, typer.Option("--priority", help="Default: bulk for a file, normal for a prompt.")
     ] = None,
+    weight: cli.Weight = USUAL_WEIGHT,
     expires_in: Annotated[
         float | None,
         typer.Option("--expires-in", parser=cli.duration_s, metavar="TIME", help="Deadline, e.g. 15m; default 24h."),
@@ -74,7 +76,7 @@ def submit(
     with cli.plain_errors():
         settings = cli.settings_from(config, data)
         if source is not None:
-            new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK), budget_usd=budget_usd)
+            new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK), weight=weight, budget_usd=budget_usd)
             shape = cli.shape_of(prompt, system, id_column, limit, route)
             skipped = asyncio.run(_submit_file(settings, source, shape, new, expires_in, skip_bad))
             if not wait:

@@ -113,6 +113,8 @@ class Ours(Documented):
     fallback_share: float | None
     """Their share of the lines that were answered so far, from 0 to 1."""
     priority: str
+    weight: float
+    """Its turns for one of another batch of the same tenant and priority."""
     paused: str | None
     retry_of: str | None
     webhook_url: str | None
@@ -252,6 +254,7 @@ def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> d
         "fallbacks": view.fallbacks,
         "fallback_share": fallback_share(view),
         "priority": view.priority.queue,
+        "weight": view.weight,
         "paused": view.paused,
         "retry_of": view.retry_of,
         "webhook_url": view.callback_url,

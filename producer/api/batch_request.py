@@ -13,6 +13,7 @@ from models.routing import Router
 from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
+from models.weights import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
 from models.wire import ROUTE_WORDS, RequestError
 from producer.api import words
 from producer.api.bodies import checked
@@ -59,6 +60,8 @@ class BatchRequest(BaseModel):
     """False: only the first model is asked."""
     priority: str = Priority.BULK.queue
     """`interactive`, `normal` or `bulk`."""
+    weight: float = Field(default=USUAL_WEIGHT, ge=LEAST_WEIGHT, le=MOST_WEIGHT, allow_inf_nan=False)
+    """Turns of this batch for one of another of the same tenant and priority, from 0.01 to 100."""
     webhook_url: str | None = Field(default=None, max_length=MAX_URL_CHARS)
     """Told when the batch ends."""
     patience_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)

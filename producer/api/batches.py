@@ -216,6 +216,7 @@ async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: 
         output_expires_s=asked.output_expires_after.seconds if asked.output_expires_after else None,
         request_hash=digest,
         budget_usd=asked.budget_usd,
+        weight=asked.weight,
     )
 
 

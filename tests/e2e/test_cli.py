@@ -141,6 +141,7 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
     folder.prompts(2)
     folder.write("wrong.toml", "[providers.lead]\nbase_urll = 1\n")
     assert "name an INPUT" in folder.refused("submit")
+    assert "'0' is no weight; write a number from 0.01 to 100" in folder.refused("submit", "in.jsonl", "--weight", "0")
     assert "nofile: no such file" in folder.refused("submit", "nofile")
     assert "is a directory" in folder.refused("submit", ".")
     assert "needs --prompt" in folder.refused("submit", "a.csv")
@@ -238,11 +239,12 @@ def test_a_single_prompt_is_answered(worked: Folder) -> None:
 
 def test_a_batch_is_submitted_watched_read_and_tried_again(worked: Folder) -> None:
     worked.prompts(10, "forbidden")
-    batch = worked.succeed("submit", "in.jsonl").strip()
+    batch = worked.succeed("submit", "in.jsonl", "--weight", "3").strip()
     watched = worked.type("watch", batch, "--json")
     assert watched.returncode == 1, watched.stderr
     document = json.loads(watched.stdout)
     assert (document["id"], document["state"], document["total"]) == (batch, "completed", 11)
+    assert document["weight"] == 3.0
     assert (document["counts"]["succeeded"], document["counts"]["failed"]) == (9, 2)
     assert len(worked.succeed("results", "latest").splitlines()) == 11
     assert worked.succeed("results", batch, "--csv").startswith("custom_id,completion,")

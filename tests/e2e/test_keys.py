@@ -71,11 +71,11 @@ def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
         "forbid": {},
     }
     assert understudy("set", "acme", "--require", "region=EU,ch", "--require", "zdr", "--forbid", "x=y").returncode == 0
-    assert understudy("set", "acme", "--forbid", "none").returncode == 0
+    assert understudy("set", "acme", "--forbid", "none", "--weight", "2.5").returncode == 0
     (line,) = understudy("list", "--json").stdout.splitlines()
     ruled = json.loads(line)
     assert (ruled["require"], ruled["forbid"]) == ({"region": ["ch", "eu"], "zdr": ["true"]}, {})
-    assert ruled["jobs_per_minute"] == 7
+    assert (ruled["jobs_per_minute"], ruled["weight"]) == (7, 2.5)
     shown = json.loads(understudy("show", "acme", "--json").stdout)
     assert (shown["queued_now"], shown["usd_this_month"]) == (0, 0.0)
     for wrong in (
@@ -83,5 +83,6 @@ def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
         ("set", "acme", "--queued-jobs", "-1"),
         ("set", "a b", "--queued-jobs", "1"),
         ("set", "acme", "--require", "region="),
+        ("set", "acme", "--weight", "0"),
     ):
         assert understudy(*wrong).returncode == 2

@@ -121,6 +121,7 @@ async def test_a_batch_is_answered_at_once_and_opened_when_its_lines_are_there(a
         chain="careful",
         priority="normal",
         webhook_url="https://example.com/hook",
+        weight=2.5,
     )
     batch = response.json()
     absent = {
@@ -136,6 +137,7 @@ async def test_a_batch_is_answered_at_once_and_opened_when_its_lines_are_there(a
     assert batch["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
     assert batch["usage"]["input_tokens_details"] == {"cached_tokens": 0}
     assert batch["model"] == "careful" and batch["understudy"]["priority"] == "normal"
+    assert batch["understudy"]["weight"] == 2.5
     await api.fill()
     batch = await api.batch(batch["id"])
     assert (batch["status"], batch["request_counts"]["total"]) == ("in_progress", 3)
@@ -170,6 +172,9 @@ async def test_a_batch_is_answered_at_once_and_opened_when_its_lines_are_there(a
         ({"model": "nobody/large"}, "model", "nobody"),
         ({"fallbacks": ["nobody/large"]}, "fallbacks[0]", "nobody"),
         ({"priority": "urgent"}, "priority", "interactive"),
+        ({"weight": 0}, "weight", "greater than or equal to 0.01"),
+        ({"weight": 1000}, "weight", "less than or equal to 100"),
+        ({"weight": "heavy"}, "weight", "number"),
         ({"webhook_url": "ftp://example.com"}, "webhook_url", "http"),
         ({"webhook_url": "https://"}, "webhook_url", "http"),
         ({"patience_s": -1}, "patience_s", "0"),
