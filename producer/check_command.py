@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.redis_check import check_redis, shown_url
-from models.rules import shown
-from models.settings import ChainConfig, Settings, StepConfig
+from models.settings import Settings
 from producer import cli, show
 from producer.exits import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
 from producer.ledger import open_ledger
 from producer.provider_commands import NOTHING_CONFIGURED
+from producer.show_chains import chain_lines, chain_problems
 
 app = typer.Typer()
 
@@ -32,7 +32,7 @@ def check(
     data: cli.Data = None,
     as_json: cli.AsJson = False,
 ) -> None:
-    """Validate the configuration: stores, and each provider, key (masked), model, limit and price.
+    """Validate the configuration: stores, each provider, key (masked), model, limit and price, and the chains.
 
     Exit code 2 if something must be mended, 3 if a store or, with --live, a provider does not answer. With --json,
     one line per deployment; prices are US dollars per million tokens.
@@ -54,9 +54,9 @@ async def _check(settings: Settings, config: Path | None, live: bool, as_json: b
             show.print_json(row)
     if not as_json:
         show.page().print(_check_table(rows, live))
-    for name, chain in settings.chains.items():
-        cli.say(f"chain {name}: {chain_text(chain)}")
-    problems = dict.fromkeys(row["problem"] for row in rows if "problem" in row)
+    for line in chain_lines(settings):
+        cli.say(line)
+    problems = dict.fromkeys([*(row["problem"] for row in rows if "problem" in row), *chain_problems(settings)])
     for problem in problems:
         cli.say(problem)
     silent = [row for row in rows if not row.get("live", {"answered": True})["answered"]]
@@ -109,22 +109,6 @@ def _check_table(rows: Sequence[Mapping[str, Any]], live: bool) -> Table:
         cells += [show.limits_text(row), price if row["model"] else "–", *([_live_word(row)] if live else [])]
         table.add_row(*(escape(cell) for cell in cells))
     return table
-
-
-def chain_text(chain: ChainConfig) -> str:
-    """A chain's steps, order and rules in one line."""
-    text = ", then ".join(_entry_text(entry) for entry in chain.steps)
-    if chain.order != "chain":
-        text += f"; the {chain.order} first"
-    for word, tags in (("require", chain.require), ("forbid", chain.forbid)):
-        text += f"; {word} {shown(tags)}" if tags else ""
-    return text
-
-
-def _entry_text(entry: StepConfig | tuple[StepConfig, ...]) -> str:
-    if isinstance(entry, StepConfig):
-        return f"{entry.model} (some requests)" if entry.when else entry.model
-    return " or ".join(f"{side.model} ({side.share:g})" for side in entry)
 
 
 def _live_word(row: Mapping[str, Any]) -> str:

@@ -180,6 +180,19 @@ def test_the_check_names_what_must_be_mended(folder: Folder) -> None:
     assert "env.LEAD_KEY is not set" in done.stderr
 
 
+def test_data_rules_that_nobody_keeps_are_refused_with_a_sentence_and_sent_nowhere(folder: Folder) -> None:
+    config = (folder.path / "understudy.toml").read_text()
+    folder.write(
+        "understudy.toml", config.replace("requests_per_minute", 'tags = { region = "us" }\nrequests_per_minute')
+    )
+    folder.prompts(3)
+    said = folder.refused("run", "in.jsonl", "-o", "out.jsonl", "--require", "region=eu,ch")
+    assert "breaks the rule require region = ch or eu: provider 'lead' says region = us" in said
+    assert "--require" in folder.refused("submit", "--prompt", "hi", "--require", "region=")
+    folder.succeed("tenants", "set", "default", "--forbid", "region=us")
+    assert "breaks the rule forbid region = us" in folder.refused("submit", "--prompt", "hi")
+
+
 def test_a_key_is_set_aside_and_let_back_by_hand(folder: Folder) -> None:
     folder.succeed("submit", "--prompt", "hi")
     folder.succeed("providers", "disable", "lead", "--key", "main", "--reason", "too dear")
