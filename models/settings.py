@@ -26,6 +26,7 @@ from models.failure import FailureClass
 from models.presets import AZURE_ENDPOINT, PRESETS
 from models.rules import parse_tags
 from models.settings_errors import SettingsError, explain, problem
+from models.tenants import StoreContent
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -325,6 +326,9 @@ class Settings(Section):
     files_url: str | None = None
     """Where uploaded files are kept: `s3://bucket/prefix`, `gs://…`, `az://…` with the cloud's usual variables. Absent:
     in the data folder, which all API processes must then share."""
+    store_content: StoreContent = "always"
+    """For how long prompts and answers are kept: `always` until they are pruned or deleted, or `until_delivered`: an
+    hour after their owner has the answers. A tenant may have its own (`understudy tenants set --store-content`)."""
     deadline_s: float = Field(default=86_400.0, gt=0)
     """Seconds from acceptance until a job that was given no deadline of its own expires: it starts no more."""
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from models.chain import Tags
 
@@ -9,6 +10,12 @@ DEFAULT_TENANT = "default"
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
 MINUTE_S = 60
+
+StoreContent = Literal["always", "until_delivered"]
+"""For how long prompts and answers are kept: until they are pruned, or until their owner has the answers."""
+
+CONTENT_KEPT_S = 3_600.0
+"""After a delivery, so that its receiver may come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,7 @@ class TenantLimits:
     queued_jobs: int | None = None
     usd_per_month: float | None = None
     weight: float = 1.0  # its share when tenants of one priority take turns
+    store_content: StoreContent | None = None  # None: as the installation does
     require: Tags = field(default_factory=dict)  # data rules of all its jobs
     forbid: Tags = field(default_factory=dict)
 

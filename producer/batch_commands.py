@@ -1,10 +1,11 @@
-"""The commands that change what becomes of a batch: cancel, retry, pause, resume."""
+"""The commands that change what becomes of a batch: cancel, retry, pause, resume, ack."""
 
 from typing import Annotated
 
 import typer
 
 from models.budgets import amount
+from models.records import SINGLE
 from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import JobState
@@ -141,6 +142,30 @@ def resume(
         if not await store.resume_batch(batch_id):
             raise await _has_ended(store, batch_id)
         cli.say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
+
+    cli.on_ledger(config, data, work)
+
+
+@app.command()
+def ack(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None) -> None:
+    """Say that you have the results of a batch or a job.
+
+    Where only undelivered content is kept (`store_content`), prompts, answers and files are removed an hour later.
+    """
+
+    async def work(_: Settings, store: Store) -> None:
+        job = await job_named(store, given)
+        if job is None:
+            kind, object_id = "batch", await batch_named(store, given)
+            view = await store.batch_view(object_id)
+            tenant = view.tenant if view else ""
+        elif job["batch_id"] != SINGLE:
+            raise cli.Refused(f"{given} belongs to a batch; `understudy ack {job['batch_id']}`")
+        else:
+            kind, object_id, tenant = "job", given, job["tenant"]
+        if not await store.acknowledge(kind, tenant, object_id):
+            raise cli.Refused(f"{object_id} has not ended yet")
+        cli.say(f"{object_id} is delivered")
 
     cli.on_ledger(config, data, work)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -159,6 +160,12 @@ def revoke(
     cli.on_ledger(config, data, work)
 
 
+class ContentWord(StrEnum):
+    ALWAYS = "always"
+    UNTIL_DELIVERED = "until_delivered"
+    DEFAULT = "default"  # as the installation does
+
+
 @tenants.command("list")
 def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
     """The tenants that have limits or keys, with both. With --json, one line per tenant."""
@@ -177,12 +184,13 @@ def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.
     if not found:
         cli.say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
         return
-    columns = ("jobs per minute", "queued jobs", "USD per month", "weight", "require", "forbid")
+    columns = ("jobs per minute", "queued jobs", "USD per month", "weight", "require", "forbid", "content kept")
     table = show.new_table("tenant", *columns)
     for each in found:
         limits = (each.jobs_per_minute, each.queued_jobs, each.usd_per_month)
         rules = (shown(each.require), shown(each.forbid))
-        table.add_row(each.name, *(_shown(value) for value in limits), f"{each.weight:g}", *rules)
+        kept = each.store_content or ContentWord.DEFAULT
+        table.add_row(each.name, *(_shown(value) for value in limits), f"{each.weight:g}", *rules, kept)
     show.page().print(table)
 
 
@@ -212,10 +220,14 @@ def set_tenant(
         list[str] | None,
         typer.Option("--forbid", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=us{NO_RULE}"),
     ] = None,
+    store_content: Annotated[
+        ContentWord | None,
+        typer.Option("--store-content", help="For how long its prompts and answers are kept; default: as configured."),
+    ] = None,
     config: cli.Config = None,
     data: cli.Data = None,
 ) -> None:
-    """Change a tenant's limits, weight and data rules; what is not named stays.
+    """Change a tenant's limits, weight and policy; what is not named stays.
 
     API processes notice within ten seconds. Data rules hold for what is accepted from then on. All of an option's
     rules are given at once.
@@ -231,9 +243,12 @@ def set_tenant(
         changed |= _rules("require", require) | _rules("forbid", forbid)
         if weight is not None:
             changed["weight"] = weight
+        if store_content is not None:
+            changed["store_content"] = None if store_content is ContentWord.DEFAULT else str(store_content)
         if not changed:
             raise cli.Refused(
-                "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --weight, --require and --forbid"
+                "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --weight, --require, --forbid "
+                "and --store-content"
             )
         before = (await store.tenant_use(name, time.time())).limits
         await store.set_tenant(replace(before, **changed), actor=ACTOR)

@@ -6,6 +6,7 @@
 | close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
 | look back | 2 s | one worker at a time | pause batches whose latest calls were all bad requests |
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
+| forget | 10 s | one worker at a time | remove the content of what was delivered, in slices |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
 | budgets | 1 s | every worker | renew what its calls hold of budgets |
@@ -27,6 +28,7 @@ from redis.exceptions import RedisError
 from models import keys
 from models.ending import is_being_ended
 from models.store import StoreUnavailable
+from models.tenants import CONTENT_KEPT_S
 from worker.canary import Canary
 from worker.claims import OUTAGES, ClaimLoop
 from worker.planner import Planner
@@ -64,6 +66,7 @@ class Upkeep:
         self._deliverer = box.deliverer
         self._announcer = box.announcer
         self._lease_s = box.settings.worker.lease_s
+        self._store_content = box.settings.store_content
         self._bridge = bridge
         self._claims = claims
         self._canary = Canary(box.store, box.settings.batches)
@@ -85,6 +88,7 @@ class Upkeep:
             Loop("close", 0.5, self._close, leader_only=True),
             Loop("look back", 2.0, self._canary.look_back, leader_only=True),
             Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
+            Loop("forget", 10.0, self._forget, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),
             Loop("credentials", 2.0, self._share_credentials),
             Loop("budgets", 1.0, self._budgets.beat),
@@ -137,6 +141,10 @@ class Upkeep:
             self._announcer.tell(expired)
             await asyncio.sleep(0)
         self._announcer.tell(await self._store.close_batches())
+
+    async def _forget(self) -> None:
+        while await self._store.forget_delivered(self._store_content, CONTENT_KEPT_S) and not is_being_ended():
+            await asyncio.sleep(0)
 
     async def _rescue(self) -> None:
         """Not before one whole lease of unbroken contact: after an outage everybody's lease looks old."""

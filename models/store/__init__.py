@@ -10,6 +10,7 @@
 | upkeep | ends that no worker brings about, holds, credentials |
 | canary | whether a batch is worth going on |
 | pruning, retention | deletion in slices; what is too old to be kept |
+| forgetting | what was delivered, and the removal of its content |
 | views, history | what people and callers read |
 | jobs | single jobs of callers over HTTP, lists of jobs |
 | gauges | what metrics show |
@@ -34,6 +35,7 @@ from models.store.engine import Database, open_postgresql, open_sqlite
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
 from models.store.files import Files
 from models.store.filling import Filling
+from models.store.forgetting import Forgetting
 from models.store.gauges import Gauges
 from models.store.history import History
 from models.store.intake import Intake
@@ -63,6 +65,7 @@ class Store(
     Canary,
     Pruning,
     Retention,
+    Forgetting,
     History,
     Gauges,
     Access,

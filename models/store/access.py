@@ -14,7 +14,7 @@ from models.ids import new_id
 from models.rules import NO_RULES, Rules
 from models.store.ledger import Ledger
 from models.store.sql import NOW, api_key, audit, clean, tenant
-from models.tenants import TenantLimits
+from models.tenants import StoreContent, TenantLimits
 
 INSERT_KEY = insert(api_key).values(created_at=NOW)
 """A new key, of which only the hash is known."""
@@ -61,7 +61,7 @@ AUDIT_PAGE = (
 TENANTS = select(tenant).order_by(tenant.c.name)
 """The tenants that were written down."""
 
-LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month", "weight")
+LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month", "weight", "store_content")
 RULES = ("require", "forbid")
 
 RULES_OF = select(tenant.c.require, tenant.c.forbid).where(tenant.c.name == bindparam("name"))
@@ -77,6 +77,15 @@ def _put_tenant(dialect: Any) -> Any:
 
 PUT_TENANT = {"sqlite": _put_tenant(sqlite), "postgresql": _put_tenant(postgresql)}
 """A tenant's limits and rules, in place of those it had."""
+
+
+def _put_content(dialect: Any) -> Any:
+    put = dialect.insert(tenant).values(created_at=NOW)
+    return put.on_conflict_do_update(index_elements=["name"], set_={"store_content": put.excluded.store_content})
+
+
+PUT_CONTENT = {"sqlite": _put_content(sqlite), "postgresql": _put_content(postgresql)}
+"""For how long a tenant's content is kept; its limits stay."""
 
 
 class Access(Ledger):
@@ -157,6 +166,13 @@ class Access(Ledger):
         async with self._db.write() as connection:
             await connection.execute(PUT_TENANT[connection.dialect.name], row)
             await record_act(connection, actor, limits.name, "tenant.set", limits.name)
+
+    async def set_store_content(self, tenant: str, keep: StoreContent | None, *, actor: str) -> None:
+        """For how long a tenant's prompts and answers are kept; None: as the installation does."""
+        row = {"name": tenant, "store_content": keep, "weight": TenantLimits(tenant).weight}
+        async with self._db.write() as connection:
+            await connection.execute(PUT_CONTENT[connection.dialect.name], row)
+            await record_act(connection, actor, tenant, "tenant.set", tenant)
 
 
 async def record_act(connection: AsyncConnection, actor: str, tenant: str, action: str, subject: str) -> None:

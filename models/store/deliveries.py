@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.ids import new_id
 from models.store.access import record_act
+from models.store.forgetting import mark_delivered
 from models.store.ledger import Ledger
 from models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret
 from models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Signing, Tried, new_secret
@@ -165,6 +166,7 @@ class Deliveries(Ledger):
             for each in sorted(ended, key=lambda tried: tried.delivery.id):
                 if (await connection.execute(FINISH_DELIVERY, _finish(holder, each))).first() is not None:
                     written.add(each.delivery.id)
+            await mark_delivered(connection, (each for each in ended if each.delivery.id in written))
         return written
 
     async def signing(self, of: Delivery) -> Signing:

@@ -65,8 +65,13 @@ def _files_page(ascending: bool) -> Select[Any]:
 OLDEST_FILES, NEWEST_FILES = _files_page(ascending=True), _files_page(ascending=False)
 """A page of a tenant's files, oldest or newest first."""
 
-END_FILE = update(file).where(*_this, _alive, ~_awaited).values(expires_at=NOW).returning(file.c.id)
+END_FILE = update(file).where(*_this, _alive, ~_awaited).values(expires_at=NOW).returning(file.c.batch_id, file.c.part)
 """A tenant's file is gone for everybody, unless a batch has still to read it."""
+
+MARK_BATCH = (
+    update(batch).where(batch.c.id == bindparam("of_batch"), batch.c.delivered_at.is_(None)).values(delivered_at=NOW)
+)
+"""Who deletes the output of a batch has it."""
 
 EXPIRED_FILES = select(file).where(file.c.expires_at <= NOW, ~_awaited).order_by(file.c.expires_at)
 """Files whose time is up, and that no batch has still to read."""
@@ -169,7 +174,10 @@ class Files(Ledger):
         """Nobody sees the file any more; False when there is none. Raises StoreConflict while a batch must read it."""
         asked = {"owner": tenant, "file_id": file_id}
         async with self._db.write() as connection:
-            if (await connection.execute(END_FILE, asked)).first() is not None:
+            ended = (await connection.execute(END_FILE, asked)).first()
+            if ended is not None:
+                if ended.part == OUTPUT:
+                    await connection.execute(MARK_BATCH, {"of_batch": ended.batch_id})
                 return True
             if (await connection.execute(FILE, asked)).first() is None:
                 return False

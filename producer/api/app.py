@@ -11,7 +11,20 @@ from redis.asyncio import Redis
 
 from models.settings import Settings
 from models.store import Store
-from producer.api import admin, attempts, batches, chat, embeddings, files, health, jobs, models, providers, webhooks
+from producer.api import (
+    admin,
+    attempts,
+    batches,
+    chat,
+    embeddings,
+    files,
+    health,
+    jobs,
+    models,
+    providers,
+    tenant,
+    webhooks,
+)
 from producer.api.blobs import Blobs, open_blobs
 from producer.api.context import Context
 from producer.api.documented import document_errors
@@ -26,6 +39,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     files.router,
     batches.router,
     admin.router,
+    tenant.router,
     models.router,
     providers.router,
     webhooks.router,

@@ -142,6 +142,20 @@ async def resume(
     return await _shown(api, await _own(api, caller, batch_id))
 
 
+@router.post(
+    "/{batch_id}/ack",
+    summary="Say that you have the results of a batch",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 409, 503),
+)
+async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
+    """Where only undelivered content is kept, its prompts, answers and files are removed an hour later."""
+    view = await _own(api, caller, batch_id)
+    if not await api.store.acknowledge("batch", caller.tenant, batch_id):
+        raise ApiError(409, f"batch {batch_id} is {view.state}; it has not ended yet", code="not_ended")
+    return await _shown(api, view)
+
+
 @router.get(
     "/{batch_id}/results",
     summary="The lines that have ended so far",

@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from models.job_objects import has_ended, job_object, retry_after_s
+from models.records import SINGLE
 from models.state import JobState, Priority
 from models.store.jobs import JobFilter
 from models.wait_words import waiting_object
@@ -177,6 +178,22 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
     if not has_ended(view):
         await cancel_job(api, job_id)
         view = await _own(api, caller, job_id)
+    return await _job_answer(request, api, view, {}, 200)
+
+
+@router.post(
+    "/jobs/{job_id}/ack",
+    summary="Say that you have the result of a job",
+    response_class=Response,
+    responses=refusals(400, 401, 403, 404, 409, 503),
+)
+async def acknowledge(request: Request, api: Api, caller: Submitter, job_id: str) -> Response:
+    """Where only undelivered content is kept, its prompt and answer are removed an hour later."""
+    view = await _own(api, caller, job_id)
+    if view["batch_id"] != SINGLE:
+        raise ApiError(409, f"{job_id} belongs to a batch; POST /v1/batches/{view['batch_id']}/ack", code="of_a_batch")
+    if not await api.store.acknowledge("job", caller.tenant, job_id):
+        raise ApiError(409, f"{job_id} has not ended yet", code="not_ended")
     return await _job_answer(request, api, view, {}, 200)
 
 

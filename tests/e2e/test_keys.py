@@ -67,6 +67,7 @@ def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
         "queued_jobs": None,
         "usd_per_month": 2.5,
         "weight": 1.0,
+        "store_content": None,
         "require": {},
         "forbid": {},
     }

@@ -40,6 +40,7 @@ OWN_PAGES = {
     "/v1/batches",
     "/v1/keys",
     "/v1/audit",
+    "/v1/tenant",
     "/v1/webhooks/endpoints",
     "/v1/webhooks/secret",
     "/v1/webhooks/deliveries",
@@ -48,7 +49,7 @@ OWN_PAGES = {
 }
 """What is asked for without an id, and shows the caller's own."""
 
-FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit", "/v1/webhooks", "/v1/providers")
+FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit", "/v1/webhooks", "/v1/providers", "/v1/tenant")
 
 Route = tuple[str, str]
 
