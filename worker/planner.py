@@ -34,6 +34,10 @@ from worker.waits import BUDGET, Waits, waits_for, waits_for_rule
 AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
 
+STARTS_WITHIN_S = 1.0
+"""A job is staged when its call could start so soon, which is how long a slot waits for a start. One that is staged
+earlier is claimed and put back in vain, over and over while its provider is saturated."""
+
 STAGED_BOUNDS = (200, 20_000)
 CLAIMED_BY_NOW_S = 1.5
 """A ticket that left its queue this long ago without its job having started is lost, or its job was put back since:
@@ -207,7 +211,7 @@ class Planner:
         steps = {str(step): step for view in views for step in view.chain.steps}
         candidates = {name: self._fleet.usable(step) for name, step in steps.items()}
         flat = [candidate for each in candidates.values() for candidate in each]
-        seen = iter(await self._limiter.outlook(flat, AHEAD_S, self._typical_tokens) if flat else [])
+        seen = iter(await self._limiter.outlook(flat, STARTS_WITHIN_S, self._typical_tokens) if flat else [])
         outlook = {
             name: _over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True)))
             if each
