@@ -23,21 +23,24 @@ REST = ("other chains",)
 
 @dataclass(slots=True)
 class StepForecast:
-    """What the lines of a chain would cost if this step answered all of them."""
+    """What the lines of a chain would cost if this step answered all of them, and how many it would answer first."""
 
     step: str  # provider/model
+    first: int = 0
     cost_usd: float = 0.0
     unpriced_lines: int = 0
 
 
 @dataclass(slots=True)
 class ChainForecast:
-    """The lines that have one chain."""
+    """The lines that have one chain. Expected is that the step that would be asked first answers each of them."""
 
     steps: list[StepForecast]
     lines: int = 0
     input_tokens: int = 0
-    output_tokens: int = 0  # expected of the first step
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    unpriced_lines: int = 0
 
 
 @dataclass(slots=True)
@@ -50,12 +53,12 @@ class _Priced:
 
 
 class Forecast:
-    """Sums while lines are read. `every_step` False: only the step that would answer first is reckoned."""
+    """Sums while lines are read. `every_step`: also what each step would cost if it answered all."""
 
     def __init__(self, settings: Settings, *, every_step: bool = False) -> None:
         self._settings = settings
         self._pricing = Pricing(settings)
-        self._steps = None if every_step else 1
+        self._every_step = every_step
         self._known: dict[int, _Priced] = {}
         self._groups: dict[tuple[str, ...], ChainForecast] = {}
 
@@ -78,40 +81,39 @@ class Forecast:
 
     @property
     def estimate(self) -> Estimate:
-        """When the first step of each chain answers."""
-        firsts = [group.steps[0] for group in self._groups.values()]
-        unpriced = sum(first.unpriced_lines for first in firsts)
-        usd = sum(first.cost_usd for first in firsts) if unpriced < self.lines else None
+        unpriced = sum(group.unpriced_lines for group in self._groups.values())
+        usd = sum(group.cost_usd for group in self._groups.values()) if unpriced < self.lines else None
         return Estimate(usd, unpriced)
 
     def add_all(self, jobs: Iterable[NewJob]) -> None:
         for job in jobs:
             self.add(job)
 
-    def add(self, job: NewJob) -> None:
+    def add(self, job: NewJob, able: Sequence[int] = ()) -> None:
+        """`able`: the steps that can serve it, by index, if not all can."""
         priced = self._known.get(id(job.chain)) or self._priced(job.chain)
-        embeds = job.chain.endpoint == EMBEDDINGS
-        expected = None
-        for step, rate, most in priced.rates:
-            output = 0 if embeds else expected_output_tokens(most or job.max_output_tokens)
-            expected = output if expected is None else expected
-            cost_usd = rate(job.tokens, output)
-            if cost_usd is None:
-                step.unpriced_lines += 1
-            else:
-                step.cost_usd += cost_usd
-        priced.group.lines += 1
-        priced.group.input_tokens += job.tokens
-        priced.group.output_tokens += expected or 0
+        first = able[0] if able else 0
+        if job.chain.order == "cheapest":
+            first = _cheapest(priced, job, able or range(len(priced.rates)))
+        group = priced.group
+        output, cost_usd = _answer(priced, job, first)
+        group.lines += 1
+        group.input_tokens += job.tokens
+        group.output_tokens += output
+        if cost_usd is None:
+            group.unpriced_lines += 1
+        else:
+            group.cost_usd += cost_usd
+        if self._every_step:
+            _add_every_step(priced, job, first)
 
     def _priced(self, chain: Chain) -> _Priced:
         if len(self._known) >= KNOWN_CHAINS:
             self._known.clear()
-        steps = chain.steps[: self._steps]
-        group = self._group(tuple(map(str, steps)))
+        group = self._group(tuple(map(str, chain.steps)))
         rates = [
-            (into, self._rate(step), most_output_tokens(step.params))
-            for into, step in zip(group.steps, steps, strict=False)  # those of the rest have one
+            (group.steps[min(index, len(group.steps) - 1)], self._rate(step), most_output_tokens(step.params))
+            for index, step in enumerate(chain.steps)
         ]
         priced = self._known[id(chain)] = _Priced(chain, group, rates)
         return priced
@@ -129,3 +131,25 @@ class Forecast:
         except UnknownProvider:  # it was configured when the batch that is tried again was accepted
             preset = None
         return self._pricing.rate(step.provider, preset, step.model)
+
+
+def _answer(priced: _Priced, job: NewJob, step: int) -> tuple[int, float | None]:
+    """The output tokens expected of a step, and what its answer costs."""
+    _, rate, most = priced.rates[step]
+    output = 0 if priced.chain.endpoint == EMBEDDINGS else expected_output_tokens(most or job.max_output_tokens)
+    return output, rate(job.tokens, output)
+
+
+def _cheapest(priced: _Priced, job: NewJob, able: Iterable[int]) -> int:
+    costs = {step: _answer(priced, job, step)[1] for step in able}
+    return min(costs, key=lambda step: float("inf") if costs[step] is None else costs[step] or 0.0)
+
+
+def _add_every_step(priced: _Priced, job: NewJob, first: int) -> None:
+    priced.rates[first][0].first += 1
+    for index, (into, _, _) in enumerate(priced.rates):
+        _, cost_usd = _answer(priced, job, index)
+        if cost_usd is None:
+            into.unpriced_lines += 1
+        else:
+            into.cost_usd += cost_usd

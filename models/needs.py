@@ -18,6 +18,9 @@ OUTPUT_WORDS = ("max_completion_tokens", "max_tokens")
 """The most tokens of one answer; the first that is there counts."""
 
 
+NOT_PLAIN = frozenset({"tools", "response_format", "modalities", "n"})
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """Of one request. Token counts are estimates, but for `output_tokens`, which the request says itself.
@@ -43,6 +46,13 @@ class Needs:
             output_tokens=self.output_tokens if said is None else said,
             features=self.features | _asked_for(params),
         )
+
+
+def is_plain(body: Mapping[str, Any]) -> bool:
+    """Whether a chat completion is text alone, once, and asks for nothing more: the numbers of its tokens say all."""
+    return body.keys().isdisjoint(NOT_PLAIN) and not any(
+        isinstance(message.get("content"), list) for message in body.get("messages", ())
+    )
 
 
 def needs_of(body: Mapping[str, Any], endpoint: Endpoint, tokens: int, max_output_tokens: int) -> Needs:

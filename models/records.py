@@ -9,6 +9,7 @@ from typing import Any
 
 from models.chain import Chain
 from models.failure import FailureClass
+from models.needs import Needs
 from models.state import BatchState, JobState, Priority
 
 SINGLE = ""
@@ -61,6 +62,7 @@ class NewJob:
     extra: str | None = None  # JSON that the output needs again, e.g. the CSV columns of the line
     callback_url: str | None = None
     metadata: dict[str, str] | None = None  # of a job that is submitted alone
+    needs: Needs | None = None  # while its input is read; None: text alone, or not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A rule is about the configuration, which a person may mend at any moment. A misf
 the same tomorrow.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.abilities import abilities_of
 from models.chain import Chain, Feature, Step, When
@@ -24,12 +24,17 @@ FEATURE_WORDS: dict[Feature, str] = {
 }
 
 
+DATA_RULES, CONDITION, CONTEXT_WINDOW, ANSWER_LENGTH = "data rules", "its condition", "context window", "answer length"
+"""Topics of a `WhyNot`, beside the features."""
+
+
 @dataclass(frozen=True, slots=True)
 class WhyNot:
     """One clause for people. `rule`: a data rule forbids it; else this request does not fit."""
 
     text: str
     rule: bool
+    topic: str = field(default="", compare=False)  # in a word or two, for who counts many
 
 
 class Suitability:
@@ -43,9 +48,8 @@ class Suitability:
         """None: it may be asked."""
         broken = self.broken_rule(chain, step)
         if broken is not None:
-            return WhyNot(broken, rule=True)
-        misfit = self.misfit(step, needs)
-        return None if misfit is None else WhyNot(misfit, rule=False)
+            return WhyNot(broken, rule=True, topic=DATA_RULES)
+        return self._misfit(step, needs)
 
     def broken_rule(self, chain: Chain, step: Step) -> str | None:
         """The rule of the chain that the step's provider breaks, by its tags of today."""
@@ -57,29 +61,35 @@ class Suitability:
 
     def misfit(self, step: Step, needs: Needs) -> str | None:
         """Why this request is none for the step."""
-        outside = _outside(step.when, needs) if step.when is not None else None
-        reason = outside or self._too_much(step, needs.with_params(step.params))
-        return None if reason is None else f"'{step}' {reason}"
+        why_not = self._misfit(step, needs)
+        return None if why_not is None else why_not.text
 
     def allowed(self, chain: Chain) -> tuple[int, ...]:
         """The steps of a chain that break none of its rules, by index."""
         return tuple(index for index, step in enumerate(chain.steps) if self.broken_rule(chain, step) is None)
 
-    def _too_much(self, step: Step, needs: Needs) -> str | None:
+    def _misfit(self, step: Step, needs: Needs) -> WhyNot | None:
+        outside = _outside(step.when, needs) if step.when is not None else None
+        found = (CONDITION, outside) if outside else self._too_much(step, needs.with_params(step.params))
+        return None if found is None else WhyNot(f"'{step}' {found[1]}", rule=False, topic=found[0])
+
+    def _too_much(self, step: Step, needs: Needs) -> tuple[str, str] | None:
+        """The topic, and a clause about it."""
         name = (step.provider, step.model)
         known = self._abilities.get(name)
         if known is None:
             known = self._abilities[name] = abilities_of(self._settings, *name)
         for feature in sorted(needs.features):
             if getattr(known, feature) is False:
-                return f"cannot {FEATURE_WORDS[feature]}"
+                return feature, f"cannot {FEATURE_WORDS[feature]}"
         if known.max_output_tokens is not None and needs.output_tokens > known.max_output_tokens:
-            return f"answers with {known.max_output_tokens:,} tokens at most, and {needs.output_tokens:,} are asked for"
+            most = f"answers with {known.max_output_tokens:,} tokens at most"
+            return ANSWER_LENGTH, f"{most}, and {needs.output_tokens:,} are asked for"
         room = known.context_window
         if room is not None and needs.text_tokens / TOLERANCE + needs.output_tokens > room:
             wanted = f"about {needs.text_tokens:,} tokens"
             answer = f" and {needs.output_tokens:,} for the answer" if needs.output_tokens else ""
-            return f"has a context window of {room:,} tokens; the request has {wanted}{answer}"
+            return CONTEXT_WINDOW, f"has a context window of {room:,} tokens; the request has {wanted}{answer}"
         return None
 
 

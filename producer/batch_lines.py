@@ -10,7 +10,6 @@ from typing import Any
 
 from models.chain import Endpoint
 from models.endpoints import ENDPOINTS
-from models.forecast import Forecast
 from models.records import NewJob
 from models.routing import RouteOptions
 from models.rules import NO_RULES, Rules
@@ -18,6 +17,7 @@ from models.settings import Settings
 from models.state import Priority
 from models.wire import LineError, RequestError, parse_line
 from producer.intake import LINE_MAX_BYTES, NOT_UTF8, BadLine, JobReader, Row, Shape, checked_id
+from producer.preflight import Preflight
 
 MAX_ERRORS = 100
 """After so many a file is read no further."""
@@ -90,7 +90,7 @@ class BatchReader:
         self._written_lines = written_lines
         self.errors: list[LineError] = []
         self.total = 0
-        self.forecast = Forecast(settings)
+        self.preflight = Preflight(settings)
 
     @property
     def full(self) -> bool:
@@ -117,7 +117,7 @@ class BatchReader:
                 self.errors.append(_line_error(made))
                 continue
             self.total += 1
-            self.forecast.add(made)
+            self.preflight.add(made)
             if made.line > self._written_lines:
                 jobs.append(made)
         return [] if self.errors else jobs

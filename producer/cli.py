@@ -189,6 +189,9 @@ BudgetUsd = Annotated[
         "--budget-usd", parser=dollars, metavar="USD", help="Pause before the calls of the batch cost more than this."
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only check INPUT and say what it would cost; keep and send nothing.")
+]
 Concurrency = Annotated[
     int | None, typer.Option("--max-concurrency", min=1, max=10_000, help="Calls in flight per worker process.")
 ]
@@ -294,6 +297,7 @@ def run(
     weight: Weight = USUAL_WEIGHT,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
     max_concurrency: Concurrency = None,
+    dry: DryRun = False,
     config: Config = None,
     data: Data = None,
     as_json: AsJson = False,
@@ -307,6 +311,11 @@ def run(
     shape = shape_of(prompt, system, id_column, limit, route)
     with plain_errors():
         settings = with_concurrency(settings_from(config, data), max_concurrency)
+        if dry:
+            from producer.dry_run import dry_run  # it stands on this module
+
+            dry_run(settings, source, shape, skip_bad, as_json)
+            return
         with as_file(source) as path:
             options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json, budget_usd, weight)
             code = asyncio.run(run_main_job(settings, options, console()))

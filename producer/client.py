@@ -27,7 +27,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from models import tickets
-from models.forecast import Forecast
 from models.ids import new_id
 from models.job_objects import attempt_as_shown
 from models.records import BatchView, NewBatch, NewJob
@@ -41,6 +40,7 @@ from models.wire import RequestError
 from producer.intake import JobReader, Row, Shape, checked_id, row_of
 from producer.ledger import UnknownId, open_ledger
 from producer.output import completion_text, error_text, newest_rows, output_line, row_of_job
+from producer.preflight import Preflight
 from producer.runs import line_of
 
 logger = logging.getLogger(__name__)
@@ -162,14 +162,14 @@ class Client:
         reader = await self._reader(route, priority, batch.expires_at)
         await self.store.create_batch(batch)
         try:
-            forecast, total, endpoint = Forecast(self._settings), 0, None
+            preflight, total, endpoint = Preflight(self._settings), 0, None
             async for jobs in _slices(requests, reader):
                 await self.store.add_jobs(batch.id, jobs)
                 total, endpoint = total + len(jobs), jobs[0].chain.endpoint
-                forecast.add_all(jobs)
+                preflight.add_all(jobs)
             if not total:
                 raise RequestError("there are no requests in this batch")
-            await self.store.open_batch(batch.id, total, endpoint, forecast.estimate)
+            await self.store.open_batch(batch.id, total, endpoint, preflight.forecast.estimate)
         except BaseException:
             await self._discard(batch.id)
             raise

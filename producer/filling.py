@@ -111,7 +111,7 @@ class Filler:
         if reader.errors:
             await self._store.fail_filling(batch.id, self._name, [error.model_dump() for error in reader.errors])
         else:
-            await self._store.open_filled(batch.id, self._name, reader.total, reader.forecast.estimate)
+            await self._store.open_filled(batch.id, self._name, reader.total, reader.preflight.forecast.estimate)
 
     async def _write_rows(self, batch: ToFill, reader: BatchReader) -> bool:
         """False: the batch is not ours to fill any more. With errors the rows written so far are left to clear up."""

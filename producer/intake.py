@@ -24,6 +24,7 @@ import orjson
 from models.chain import CHAT, Chain, Endpoint
 from models.endpoints import ENDPOINTS
 from models.ids import new_id
+from models.needs import is_plain, needs_of
 from models.records import NewJob
 from models.routing import RouteOptions, Router
 from models.rules import NO_RULES, Rules
@@ -183,14 +184,17 @@ class JobReader:
         if earlier != line:
             reason = f"custom_id {custom_id!r} was used already, on line {earlier}"
             return BadLine(line, reason, "duplicate_custom_id", "custom_id")
+        tokens, most = ENDPOINTS[chain.endpoint].estimate_tokens(body), most_output_tokens(body)
+        plain = chain.endpoint == CHAT and is_plain(body)
         return NewJob(
             id=job_id,
             body=document,
             chain=chain,
             custom_id=custom_id,
             line=line,
-            tokens=ENDPOINTS[chain.endpoint].estimate_tokens(body),
-            max_output_tokens=most_output_tokens(body),
+            tokens=tokens,
+            max_output_tokens=most,
+            needs=None if plain else needs_of(body, chain.endpoint, tokens, most),
             priority=self._priority,
             tenant=self._tenant,
             expires_at=self._expires_at,

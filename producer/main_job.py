@@ -19,7 +19,6 @@ from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store
 from models.weights import USUAL_WEIGHT
-from producer.estimates import counted, expected_cost
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import InputError, Shape
 from producer.money import spent_its_budget
@@ -167,8 +166,9 @@ def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
         display.say(f"{len(job.skipped):,} bad lines of {options.source} are skipped:")
         for bad in job.skipped:
             display.say(f"  line {bad.line}: {bad.reason}")
-    if job.expected is not None:
-        display.say(f"{counted(job.lines, 'line')}, {expected_cost(job.expected, job.lines)}")
+    if job.preflight is not None:
+        for said in (job.preflight.expected, *job.preflight.findings):
+            display.say(said)
     if job.resumed:
         display.say(f"resuming: {job.resumed:,} prompts are done and are not paid for again")
 

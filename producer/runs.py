@@ -20,7 +20,7 @@ from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
 from models.pausing import is_by_failures
-from models.records import BatchView, Estimate, NewBatch, NewJob
+from models.records import BatchView, NewBatch, NewJob
 from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
@@ -28,6 +28,7 @@ from models.store import Store
 from models.weights import USUAL_WEIGHT
 from producer.intake import BadLine, InputError, Shape, identity_of, read_jobs
 from producer.money import spent_its_budget
+from producer.preflight import Preflight
 
 SLICE = 2_000
 ANSWERED_BY = "answered_by"
@@ -64,8 +65,7 @@ class Run:
     batches: list[str]
     skipped: list[BadLine] = field(default_factory=list)
     resumed: int = 0
-    lines: int = 0
-    expected: Estimate | None = None  # of a run that begins
+    preflight: Preflight | None = None  # of a run that begins
 
 
 async def begin(
@@ -105,43 +105,56 @@ async def begin(
             )
     batch_id = new_id("batch")
     new = NewBatch(batch_id, identity=identity, weight=weight, budget_usd=budget_usd)
-    skipped = await accept(store, settings, source, shape, new, skip_bad=skip_bad)
-    (view,) = await views_of(store, [batch_id])
-    return Run([batch_id], skipped, lines=view.total, expected=view.estimate)
+    preflight = Preflight(settings)
+    skipped = await accept(store, settings, source, shape, new, skip_bad=skip_bad, preflight=preflight)
+    return Run([batch_id], skipped, preflight=preflight)
 
 
 async def accept(
-    store: Store, settings: Settings, source: Path, shape: Shape, batch: NewBatch, *, skip_bad: bool
+    store: Store,
+    settings: Settings,
+    source: Path,
+    shape: Shape,
+    batch: NewBatch,
+    *,
+    skip_bad: bool,
+    preflight: Preflight | None = None,
 ) -> list[BadLine]:
     """Write an input as one batch, all or nothing. Returns the bad lines that were skipped.
 
-    Raises BadInput when there are bad lines that may not be skipped, or no good one at all; InputError.
+    `preflight` is told of each good line. Raises BadInput when there are bad lines that may not be skipped, or no good
+    one at all; InputError.
     """
     batch.source = batch.source or source.name
     batch.expires_at = batch.expires_at or await store.now() + settings.deadline_s
     await store.create_batch(batch)
     bad: list[BadLine] = []
-    forecast, total, endpoint = Forecast(settings), 0, None
+    preflight, total, endpoint = preflight or Preflight(settings), 0, None
     try:
         rules = await store.tenant_rules(batch.tenant)
         lines = read_jobs(source, shape, settings, priority=batch.priority, expires_at=batch.expires_at, rules=rules)
-        for good in _slices(lines, bad):
+        for good in slices(lines, bad):
             total, endpoint = total + len(good), good[0].chain.endpoint
-            forecast.add_all(good)
+            preflight.add_all(good)
             if not bad or skip_bad:
                 await store.add_jobs(batch.id, good)
-        if not bad and not total:
-            raise InputError(f"{source} has no lines; nothing was sent")
-        if (bad and not skip_bad) or not total:
-            raise BadInput(bad, total)
+        refuse_bad(source, bad, total, skip_bad=skip_bad)
     except BaseException:
         await store.discard_batch(batch.id)
         raise
-    await store.open_batch(batch.id, total, endpoint, forecast.estimate)
+    await store.open_batch(batch.id, total, endpoint, preflight.forecast.estimate)
     return bad
 
 
-def _slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[list[NewJob]]:
+def refuse_bad(source: Path, bad: list[BadLine], good: int, *, skip_bad: bool) -> None:
+    """Raises BadInput for bad lines that may not be skipped, or without a good one; InputError without any line."""
+    if not bad and not good:
+        raise InputError(f"{source} has no lines; nothing was sent")
+    if (bad and not skip_bad) or not good:
+        raise BadInput(bad, good)
+
+
+def slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[list[NewJob]]:
     """Good lines in slices; bad ones are put aside."""
     iterator = iter(lines)
     while chunk := list(islice(iterator, SLICE)):

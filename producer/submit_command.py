@@ -15,11 +15,12 @@ from models.state import Priority
 from models.weights import USUAL_WEIGHT
 from producer import cli, show
 from producer.client import Request, open_client
-from producer.estimates import counted, expected_cost
+from producer.dry_run import dry_run
 from producer.exits import ALL_SUCCEEDED
 from producer.intake import BadLine, InputError, Shape
 from producer.ledger import open_ledger
 from producer.look_commands import print_answer, watch
+from producer.preflight import Preflight
 from producer.runs import accept
 from producer.waiting import lack_of_workers
 
@@ -63,6 +64,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Watch it until it ends; of a single prompt print the answer, not the id.")
     ] = False,
+    dry: cli.DryRun = False,
     config: cli.Config = None,
     data: cli.Data = None,
     as_json: cli.AsJson = False,
@@ -75,6 +77,11 @@ def submit(
     route = cli.route_of(model, chain, fallback, order, require, forbid)
     with cli.plain_errors():
         settings = cli.settings_from(config, data)
+        if dry:
+            if source is None:
+                raise InputError("--dry-run is for an INPUT; a single prompt has none")
+            dry_run(settings, source, cli.shape_of(prompt, system, id_column, limit, route), skip_bad, as_json)
+            return
         if source is not None:
             new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK), weight=weight, budget_usd=budget_usd)
             shape = cli.shape_of(prompt, system, id_column, limit, route)
@@ -110,12 +117,12 @@ async def _submit_file(
         async with open_ledger(settings, create=True) as store:
             new.source = "standard input" if str(source) == "-" else source.name
             new.expires_at = await store.now() + (expires_in_s or settings.deadline_s)
-            skipped = await accept(store, settings, path, shape, new, skip_bad=skip_bad)
+            preflight = Preflight(settings)
+            skipped = await accept(store, settings, path, shape, new, skip_bad=skip_bad, preflight=preflight)
             for bad in skipped:
                 cli.say(f"skipped line {bad.line}: {bad.reason}")
-            view = await store.batch_view(new.id)
-            if view is not None:
-                cli.say(f"{counted(view.total, 'line')}, {expected_cost(view.estimate, view.total)}")
+            for said in (preflight.expected, *preflight.findings):
+                cli.say(said)
             if lack := await lack_of_workers(store):
                 cli.say(lack)
     return skipped

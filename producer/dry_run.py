@@ -1,0 +1,116 @@
+"""`--dry-run`: every line is read and checked as if it were submitted; nothing is kept, nobody is called."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from models.forecast import ChainForecast, StepForecast
+from models.rules import NO_RULES, Rules
+from models.settings import Settings
+from models.state import Priority
+from models.tokens import TYPICAL_OUTPUT_TOKENS
+from producer import cli, show
+from producer.estimates import counted, dollars
+from producer.intake import BadLine, Shape, read_jobs
+from producer.ledger import NoLedger, open_ledger
+from producer.preflight import Preflight
+from producer.runs import refuse_bad, slices
+
+CHAINS_SHOWN = 5
+TENANT = "default"
+
+
+def dry_run(settings: Settings, source: Path, shape: Shape, skip_bad: bool, as_json: bool) -> None:
+    """Print what would become of an input. Raises BadInput, InputError."""
+    with cli.as_file(source) as path:
+        rules = asyncio.run(_rules(settings))
+        bad: list[BadLine] = []
+        preflight = Preflight(settings, every_step=True)
+        lines = read_jobs(path, shape, settings, priority=Priority.BULK, expires_at=0.0, tenant=TENANT, rules=rules)
+        for good in slices(lines, bad):
+            preflight.add_all(good)
+        refuse_bad(source, bad, preflight.forecast.lines, skip_bad=skip_bad)
+    for each in bad:
+        cli.say(f"line {each.line} would be skipped: {each.reason}")
+    name = "standard input" if str(source) == "-" else source.name
+    if as_json:
+        show.print_json(_document(name, preflight, bad))
+    else:
+        _print(name, preflight)
+
+
+async def _rules(settings: Settings) -> Rules:
+    """Those of the tenant, which hold for every line; without a ledger there are none."""
+    try:
+        async with open_ledger(settings) as store:
+            return await store.tenant_rules(TENANT)
+    except NoLedger:
+        return NO_RULES
+
+
+def _print(name: str, preflight: Preflight) -> None:
+    out, forecast = show.page(), preflight.forecast
+    out.print(f"[bold]{escape(name)}[/bold]: {escape(preflight.expected)}")
+    out.print(
+        f"about {forecast.input_tokens:,} tokens of input and {forecast.output_tokens:,} of output, "
+        f"{TYPICAL_OUTPUT_TOKENS} at most for each line"
+    )
+    for chain in forecast.chains[:CHAINS_SHOWN]:
+        out.print()
+        out.print(_table(chain))
+    if len(forecast.chains) > CHAINS_SHOWN:
+        rest = forecast.chains[CHAINS_SHOWN:]
+        out.print(f"\nand {counted(sum(chain.lines for chain in rest), 'line')} with {len(rest):,} other chains")
+    for finding in preflight.findings:
+        out.print(f"\n[yellow]{escape(finding)}[/yellow]")
+    out.print("\nNothing was sent and nothing is kept.")
+
+
+def _table(chain: ChainForecast) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column(f"{counted(chain.lines, 'line')} with these steps", overflow="fold")
+    table.add_column("asked first", justify="right", no_wrap=True)
+    table.add_column("if it answers all", justify="right", no_wrap=True)
+    for step in chain.steps:
+        table.add_row(escape(step.step), f"{step.first:,}", _cost_of_all(step, chain))
+    return table
+
+
+def _cost_of_all(step: StepForecast, chain: ChainForecast) -> str:
+    return "price unknown" if step.unpriced_lines == chain.lines else dollars(step.cost_usd)
+
+
+def _document(name: str, preflight: Preflight, bad: list[BadLine]) -> dict[str, Any]:
+    forecast = preflight.forecast
+    return {
+        "dry_run": True,
+        "source": name,
+        "lines": forecast.lines,
+        "skipped_lines": [each.line for each in bad],
+        "input_tokens": forecast.input_tokens,
+        "output_tokens": forecast.output_tokens,
+        "estimated_cost_usd": forecast.estimate.usd,
+        "unpriced_lines": forecast.estimate.unpriced_lines,
+        "chains": [_chain(each) for each in forecast.chains],
+        "unfit_lines": preflight.unfit,
+        "findings": preflight.findings,
+    }
+
+
+def _chain(chain: ChainForecast) -> dict[str, Any]:
+    return {
+        "lines": chain.lines,
+        "estimated_cost_usd": chain.cost_usd if chain.unpriced_lines < chain.lines else None,
+        "steps": [
+            {
+                "step": step.step,
+                "asked_first": step.first,
+                "cost_usd_if_it_answers_all": step.cost_usd if step.unpriced_lines < chain.lines else None,
+                "unpriced_lines": step.unpriced_lines,
+            }
+            for step in chain.steps
+        ],
+    }
