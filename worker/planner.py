@@ -38,6 +38,9 @@ STARTS_WITHIN_S = 1.0
 """A job is staged when its call could start so soon, which is how long a slot waits for a start. One that is staged
 earlier is claimed and put back in vain, over and over while its provider is saturated."""
 
+BOOKED_BY_NOW_S = 0.3
+"""A ticket that left its queue less long ago may not have reserved its call yet: the limiter does not count it."""
+
 STAGED_BOUNDS = (200, 20_000)
 CLAIMED_BY_NOW_S = 1.5
 """A ticket that left its queue this long ago without its job having started is lost, or its job was put back since:
@@ -207,7 +210,10 @@ class Planner:
         return int(min(max(low, 2 * slots, AHEAD_S * self._taken_per_s), high))
 
     async def _outlook(self, views: Sequence[LaneHeads], waiting: set[str]) -> dict[str, StepOutlook]:
-        """What each step can start in the next moments, less what waits for it in the queues already."""
+        """What each step can start in the next moments, less what is on its way to it already.
+
+        No further ahead than a call may wait in its slot: whoever comes sooner would be put back.
+        """
         steps = {str(step): step for view in views for step in view.chain.steps}
         candidates = {name: self._fleet.usable(step) for name, step in steps.items()}
         flat = [candidate for each in candidates.values() for candidate in each]
@@ -218,7 +224,7 @@ class Planner:
             else self._without_credentials(steps[name])
             for name, each in candidates.items()
         }
-        for step, count in (await self._waiting_for(waiting, outlook)).items():
+        for step, count in (await self._on_their_way(waiting, outlook)).items():
             if step in outlook:
                 outlook[step] = replace(outlook[step], starts=max(outlook[step].starts - count, 0))
         return outlook
@@ -239,8 +245,11 @@ class Planner:
         mendable = self._fleet.why_none(step).mendable
         return StepOutlook(starts=0, blocked=mendable, missing=not mendable)
 
-    async def _waiting_for(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> Counter[str]:
-        lanes = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
+    async def _on_their_way(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> Counter[str]:
+        """How many jobs with tickets, or that had one a moment ago, will reserve a call of each step."""
+        lately = self._monotonic() - BOOKED_BY_NOW_S
+        tickets = self._tickets.items()
+        lanes = Counter(each.lane for job_id, each in tickets if job_id in waiting or each.seen_at > lately)
         counts: Counter[str] = Counter()
         for lane, count in lanes.items():
             chain, _ = await self._as_asked_now(lane)
