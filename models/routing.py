@@ -296,6 +296,8 @@ def _configured_policy(settings: Settings, name: str) -> Chain:
         require=config.require,
         forbid=config.forbid,
         max_fallback_share=config.max_fallback_share,
+        hedge_after_s=config.hedge_after_s,
+        hedge_last=config.hedge_last,
     )
 
 

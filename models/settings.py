@@ -235,6 +235,11 @@ class ChainConfig(Section):
     """What an answer must be to count as one: `not_empty`, `not_truncated` (by the limit of output tokens),
     `not_refused`, `json_schema` (as its `response_format` asks). One that is not is a failure of class
     `bad_response`, and the next step is asked."""
+    hedge_after_s: float | None = Field(default=None, gt=0)
+    """When a call has taken so many seconds, the next step that may start at once is asked beside it, and the first
+    good answer counts. For interactive jobs, and for the last jobs of a batch (`hedge_last`). Absent: never."""
+    hedge_last: float = Field(default=0.0, ge=0, le=1)
+    """Hedge a batch's jobs when at most this share of them has not ended, such as 0.01."""
     max_fallback_share: float | None = Field(default=None, ge=0, le=1)
     """Of a batch's jobs, this share at most may be answered by another step than the first; the others wait for it.
     Absent: any."""

@@ -18,6 +18,7 @@ from models.store import Store, StoreBusy, StoreUnavailable
 from worker import outcome
 from worker.coalesce import Coalescer
 from worker.decide import Progress
+from worker.hedge import run_of
 from worker.limits import LimitsUnavailable
 from worker.racing import first_of, unless
 from worker.rq_bridge import Bridge
@@ -131,7 +132,7 @@ class ClaimLoop:
 
     def calls_in_flight(self) -> Counter[tuple[str, str]]:
         """Calls under way by (account, model): what this worker's counts in Redis must say."""
-        return Counter(run.calling for run in self.runs.values() if run.calling is not None)
+        return Counter(call for run in self.runs.values() for call in run.calls_in_flight())
 
     async def _refilled(self, refill: Callable[[], Awaitable[int]]) -> bool:
         """Whether there may be more to do."""
@@ -261,7 +262,7 @@ class ClaimLoop:
         run = None
         try:
             chain = await self.store.get_chain(job.chain_id)
-            run = self.runs[job.id] = JobRun(job, chain, self.tools)
+            run = self.runs[job.id] = run_of(job, chain, self.tools)
             return await run.run()
         except (StoreBusy, StoreUnavailable):
             return _put_back(job, "the ledger was away")

@@ -317,10 +317,14 @@ def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
     return MoveOn(), replace(progress, step=step, tries=0, refused_since=None)
 
 
-def _next_step(chain: Chain, progress: Progress) -> int | None:
+def later_steps(chain: Chain, progress: Progress) -> list[int]:
+    """The steps after the one that is tried now, in the order in which they would be."""
     steps = _in_order(chain, progress)
-    later = steps[steps.index(progress.step) + 1 :]
-    return next((step for step in later if step not in progress.ruled_out), None)
+    return [step for step in steps[steps.index(progress.step) + 1 :] if step not in progress.ruled_out]
+
+
+def _next_step(chain: Chain, progress: Progress) -> int | None:
+    return next(iter(later_steps(chain, progress)), None)
 
 
 def _in_order(chain: Chain, progress: Progress) -> Sequence[int]:

@@ -7,7 +7,6 @@ Nothing here raises for a provider's sake, waits longer than a second, or knows 
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,18 +30,18 @@ from worker.choice import Choice
 from worker.costs import Costs
 from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
 from worker.estimates import Estimates, keeps_max_tokens
-from worker.failures import LimitSignals, classify, classify_exception, read_limits
+from worker.exchange import NOTHING_USED, Exchange, Stopwatch, exchange
 from worker.fleet import Fleet, Target
 from worker.limits import Deployment, Grant, Limiter, LimitsUnavailable, Refusal
 from worker.outcome import Answered
 from worker.places import NotYet, Places
-from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Usage, WireRequest
+from worker.providers.base import Answer, Call, CannotExpress, Usage, WireRequest
 from worker.providers.client import ProviderClient
+from worker.tails import Tails
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-NOTHING_USED = Usage()
 STOPPED_IN_FLIGHT = Failure(FailureClass.CANCELLED, "stopped while the call was in flight", possibly_billed=True)
 
 TELL_REDIS_S = 1.0
@@ -65,6 +64,7 @@ class Tools:
     budgets: Budgets
     choice: Choice
     places: Places
+    tails: Tails
     clock: Callable[[], float]
     rng: Random
     estimates: Estimates = field(default_factory=Estimates)
@@ -81,7 +81,9 @@ class JobRun:
         self.progress = Progress.from_dict(job.progress)
         self.attempts: list[AttemptRecord] = []
         self.calling: tuple[str, str] | None = None  # (account, model) while a call is in flight
-        self._told: LimitSignals | None = None  # by the latest response's headers
+        self.watch: Stopwatch | None = None  # of the call in flight, once it was sent
+        self.in_hand = False  # the latest call has come back: it is too late to cut it short
+        self.cut_as = STOPPED_IN_FLIGHT
         self._stop_as: JobState | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -95,6 +97,10 @@ class JobRun:
 
     def situation(self) -> Situation:
         return Situation(self.chain, self.job.priority, self.tools.clock(), self.tools.rng)
+
+    def calls_in_flight(self) -> list[tuple[str, str]]:
+        """(account, model) of each."""
+        return [] if self.calling is None else [self.calling]
 
     def stop(self, state: JobState) -> None:
         """Stop the call in flight; the job becomes CANCELLED, or QUEUED again when the worker drains.
@@ -164,8 +170,7 @@ class JobRun:
         subjects = budgets.covering(self.job, step.provider)
         if not subjects:
             return await self._reserve_and_call()
-        usd = self.tools.costs.of_call(self.chain, step, self._batch, self.job.tokens, self.body)
-        held = await budgets.hold(subjects, usd)
+        held = await budgets.hold(subjects, self.expected_usd())
         if isinstance(held, Short):
             alone = self.job.batch_id == SINGLE
             return self._follow(decide.after_short(self.situation(), self.progress, held, alone=alone))
@@ -173,7 +178,11 @@ class JobRun:
         try:
             return await self._reserve_and_call()
         finally:
-            await _if_redis_listens(budgets.settle(held, sum(call.cost_usd for call in self.attempts[made:])))
+            await if_redis_listens(budgets.settle(held, sum(call.cost_usd for call in self.attempts[made:])))
+
+    def expected_usd(self) -> float:
+        """What a call at this step is expected to cost; 0 where no price is known."""
+        return self.tools.costs.of_call(self.chain, self.step, self._batch, self.job.tokens, self.body)
 
     async def _reserve_and_call(self) -> Answered | Verdict:
         """One reservation and, when it is granted, one call."""
@@ -216,35 +225,35 @@ class JobRun:
 
     async def _call(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Verdict:
         deployment = grant.candidate.deployment
-        self.calling = (deployment.account, deployment.model)
+        self.in_hand, self.calling = False, (deployment.account, deployment.model)
         try:
             if not await self._may_start(grant):
                 return TryAgain()
-            stopwatch = _Stopwatch(self.tools.clock)
+            watch = self.watch = Stopwatch(self.tools.clock)
             number = self.tools.fleet.begun(deployment)
             try:
-                reply, usage = await self._ask(target, call, request)
+                came = await exchange(self.tools.client, target, call, request, self.tools.clock)
             except asyncio.CancelledError:
-                self._record(deployment, stopwatch, STOPPED_IN_FLIGHT)
-                await _if_redis_listens(self.tools.limiter.release(grant, None))
+                self._record(deployment, watch, self.cut_as)
+                await if_redis_listens(self.tools.limiter.release(grant, None))
                 raise
         finally:
-            self.calling = None
-        self._task = None  # there may be an answer to keep: who stops the job now waits for the few words to Redis
-        came = isinstance(reply, Answer)
-        reply = await self._unless_unacceptable(call, reply)
-        cost_usd = self._cost_usd(target, deployment, usage)
+            self.calling = self.watch = None
+        # There may be an answer to keep: who stops the job now waits for the few words to Redis.
+        self.in_hand, self._task = True, None
+        reply = await self._unless_unacceptable(call, came.reply)
+        cost_usd = self._cost_usd(target, deployment, came.usage)
         if isinstance(reply, Failure):
-            self._record(deployment, stopwatch, reply, usage, cost_usd or 0.0)
+            self._record(deployment, watch, reply, came.usage, cost_usd or 0.0)
             verdict = self._follow(decide.after_failure(self.situation(), self.progress, reply))
-            if came:
-                await self._tell_of_answer(target, grant, number, usage)
+            if isinstance(came.reply, Failure):
+                await self._tell_of_failure(target, grant, number, came)
             else:
-                await self._tell_of_failure(target, grant, number, reply, usage)
+                await self._tell_of_answer(target, grant, number, came)
             return verdict
-        self._record(deployment, stopwatch, None, usage, cost_usd or 0.0)
+        self._record(deployment, watch, None, came.usage, cost_usd or 0.0)
         answered = Answered(reply, deployment, request.dropped, self.attempts[-1].latency_ms, cost_usd)
-        await self._tell_of_answer(target, grant, number, usage)
+        await self._tell_of_answer(target, grant, number, came)
         return answered
 
     async def _unless_unacceptable(self, call: Call, reply: Answer | Failure) -> Answer | Failure:
@@ -262,50 +271,35 @@ class JobRun:
             await asyncio.sleep(grant.wait_s)
             holds = not grant.wait_s or await self.tools.limiter.still_holds(grant)
         except asyncio.CancelledError:
-            await _if_redis_listens(self.tools.limiter.cancel(grant))
+            await if_redis_listens(self.tools.limiter.cancel(grant))
             raise
         if not holds:
-            await _if_redis_listens(self.tools.limiter.cancel(grant))
+            await if_redis_listens(self.tools.limiter.cancel(grant))
         return holds
 
-    async def _tell_of_failure(self, target: Target, grant: Grant, number: int, failure: Failure, usage: Usage) -> None:
-        limiter, refused = self.tools.limiter, failure.cls is FailureClass.RATE_LIMIT
-        await self._tell_of_limits(grant)
-        await _if_redis_listens(limiter.release(grant, _tokens_used(usage), refused=refused))
-        await _if_redis_listens(self.tools.fleet.learn(grant, target, failure, limiter, number))
+    async def _tell_of_failure(self, target: Target, grant: Grant, number: int, came: Exchange) -> None:
+        failure, limiter = came.reply, self.tools.limiter
+        assert isinstance(failure, Failure)
+        await self._tell_of_limits(grant, came)
+        refused = failure.cls is FailureClass.RATE_LIMIT
+        await if_redis_listens(limiter.release(grant, came.tokens, refused=refused))
+        await if_redis_listens(self.tools.fleet.learn(grant, target, failure, limiter, number))
 
-    async def _tell_of_answer(self, target: Target, grant: Grant, number: int, usage: Usage) -> None:
+    async def _tell_of_answer(self, target: Target, grant: Grant, number: int, came: Exchange) -> None:
         self.tools.fleet.answered(grant.candidate.deployment, target, number)
-        await self._tell_of_limits(grant)
+        await self._tell_of_limits(grant, came)
         model = (grant.candidate.deployment.provider, grant.candidate.deployment.model)
         if self.attempts[-1].cls is None:
             self.tools.choice.latencies.answered(*model, self.attempts[-1].latency_ms)
-        if usage != NOTHING_USED:
-            self.tools.estimates.learn(model, self._batch, self.job.tokens, usage)
-        used = None if keeps_max_tokens(target.dialect) else _tokens_used(usage)
-        await _if_redis_listens(self.tools.limiter.release(grant, used))
-        await _if_redis_listens(self.tools.limiter.answered(grant))
+        if came.usage != NOTHING_USED:
+            self.tools.estimates.learn(model, self._batch, self.job.tokens, came.usage)
+        used = None if keeps_max_tokens(target.dialect) else came.tokens
+        await if_redis_listens(self.tools.limiter.release(grant, used))
+        await if_redis_listens(self.tools.limiter.answered(grant))
 
-    async def _tell_of_limits(self, grant: Grant) -> None:
-        if self._told is not None:
-            await _if_redis_listens(self.tools.limiter.told(grant.candidate.deployment, self._told))
-
-    async def _ask(self, target: Target, call: Call, request: WireRequest) -> tuple[Answer | Failure, Usage]:
-        """One HTTP exchange, read as an answer or as a classified failure, with the tokens that it cost."""
-        protocol, now, self._told = target.adapter.protocol, self.tools.clock, None
-        try:
-            status, headers, content = await self.tools.client.send(request, target.endpoint, target.timeout_s)
-            self._told = read_limits(target.dialect, protocol, headers, now())
-            content = _without_secret(content, target)  # some tell their errors with 200
-            if not 200 <= status < 300:
-                return classify(target.dialect, protocol, status, headers, content, now()), NOTHING_USED
-            answer = target.adapter.answer(call, status, headers, content)
-            return answer, answer.usage
-        except BadAnswer as bad:
-            failure = Failure(bad.cls, str(bad), status=200, body=bad.body, possibly_billed=True)
-            return failure, bad.answer.usage if bad.answer else NOTHING_USED
-        except Exception as error:
-            return classify_exception(error), NOTHING_USED
+    async def _tell_of_limits(self, grant: Grant, came: Exchange) -> None:
+        if came.told is not None:
+            await if_redis_listens(self.tools.limiter.told(grant.candidate.deployment, came.told))
 
     def _cost_usd(self, target: Target, deployment: Deployment, usage: Usage) -> float | None:
         if usage == NOTHING_USED:
@@ -315,7 +309,7 @@ class JobRun:
     def _record(
         self,
         deployment: Deployment,
-        stopwatch: "_Stopwatch",
+        watch: Stopwatch,
         failure: Failure | None,
         usage: Usage = NOTHING_USED,
         cost_usd: float = 0.0,
@@ -329,8 +323,8 @@ class JobRun:
             key=deployment.key,
             cls=failure.cls if failure else None,
             status=failure.status if failure else 200,
-            latency_ms=stopwatch.elapsed_ms(),
-            started_at=stopwatch.started_at,
+            latency_ms=watch.elapsed_ms(),
+            started_at=watch.started_at,
             message=failure.message if failure else None,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -359,28 +353,7 @@ class JobRun:
         return verdict
 
 
-class _Stopwatch:
-    """Wall time for the record, monotonic time for the latency."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.started_at = clock()
-        self._began = time.monotonic()
-
-    def elapsed_ms(self) -> int:
-        return round((time.monotonic() - self._began) * 1000)
-
-
-def _tokens_used(usage: Usage) -> int | None:
-    return None if usage == NOTHING_USED else usage.input_tokens + usage.output_tokens
-
-
-def _without_secret(content: bytes, target: Target) -> bytes:
-    """Providers like to repeat the key they refuse; what they say is stored and shown."""
-    secret = target.endpoint.secret
-    return content.replace(secret.encode(), b"***") if secret else content
-
-
-async def _if_redis_listens(call: Awaitable[None]) -> None:
+async def if_redis_listens(call: Awaitable[None]) -> None:
     """What came of a call is kept whether or not Redis can be told about it at once; leases mend the counts."""
     try:
         async with asyncio.timeout(TELL_REDIS_S):

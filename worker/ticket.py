@@ -16,9 +16,9 @@ from models.settings import Settings, load_settings
 from models.state import JobState
 from models.store import StoreBusy, StoreUnavailable
 from models.tickets import staged_ids
+from worker.hedge import run_of
 from worker.limits import LimitsUnavailable
 from worker.planner import Planner
-from worker.run import JobRun
 from worker.settle import Settler
 from worker.toolbox import Toolbox, open_toolbox, worker_row
 
@@ -52,7 +52,7 @@ async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
     """Start, run and settle; when the job is put back, wait until it is due and start it again."""
     settler = Settler(worker_id, box.store, box.announcer.tell)
     while started := await _start_when_due(box, worker_id, job_id):
-        run = JobRun(started, await box.store.get_chain(started.chain_id), box.tools)
+        run = run_of(started, await box.store.get_chain(started.chain_id), box.tools)
         settled = await run.run()
         await settler.add(settled)
         await box.tools.places.give_back(started)

@@ -27,6 +27,7 @@ from worker.places import Places
 from worker.providers.client import ProviderClient
 from worker.purses import Purses
 from worker.run import Tools
+from worker.tails import Tails
 from worker.webhook_sender import Sender
 from worker.webhooks import IN_FLIGHT, Deliverer
 
@@ -78,7 +79,9 @@ async def open_toolbox(
         pricing = Pricing(settings)
         estimates, places = Estimates(), Places(redis, store)
         costs, choice = Costs(settings, pricing, estimates), Choice(settings, pricing, Latencies(redis))
-        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, clock, rng, estimates)
+        tools = Tools(
+            fleet, limiter, client, pricing, costs, budgets, choice, places, Tails(store), clock, rng, estimates
+        )
         deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
         announcer = Announcer(redis)
         try:

@@ -57,6 +57,15 @@ FALLBACKS_OF = select(batch.c.id, batch.c.total, _fallbacks.scalar_subquery().la
 )
 """Of some batches: how many jobs they have, and how many were answered by another step than the first."""
 
+_ended_jobs = select(func.coalesce(func.sum(tally.c.count), 0)).where(
+    tally.c.batch_id == batch.c.id, tally.c.kind == OF_JOBS
+)
+
+ENDED_OF = select(batch.c.total, _ended_jobs.scalar_subquery().label("ended")).where(
+    batch.c.id == bindparam("batch_id")
+)
+"""How many jobs a batch has, and how many of them have ended."""
+
 ENDED_SINCE = (
     select(tally.c.minute, func.sum(tally.c.count).label("ended"))
     .where(tally.c.batch_id == bindparam("batch_id"), tally.c.kind == OF_JOBS, tally.c.minute >= bindparam("since"))
@@ -118,6 +127,12 @@ class Views(Ledger):
         async with self._db.read() as connection:
             rows = (await connection.execute(FALLBACKS_OF, {"ids": list(batches)})).all()
         return {row.id: (row.total, row.fallbacks) for row in rows}
+
+    async def ended_of(self, batch_id: str) -> tuple[int, int]:
+        """How many jobs a batch has, and how many of them have ended."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(ENDED_OF, {"batch_id": batch_id})).first()
+        return (0, 0) if row is None else (row.total, row.ended)
 
     async def batch_view(self, batch_id: str) -> BatchView | None:
         """A batch with its sums; costs as many rows as it has tallies, not jobs."""

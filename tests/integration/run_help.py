@@ -33,6 +33,7 @@ from worker.places import Places
 from worker.providers.client import ProviderClient
 from worker.purses import Purses
 from worker.run import JobRun, Tools
+from worker.tails import Tails
 
 PROMPT = "How many legs has a spider?"
 
@@ -101,8 +102,10 @@ async def stage(
         estimates = Estimates()
         limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing, estimates)
         choice = Choice(settings, pricing, Latencies(redis))
-        places = Places(redis, cast(Store, ledger), quiet_s=0.0)
-        tools = Tools(fleet, limiter, client, pricing, costs, budgets, choice, places, time.time, Random(7), estimates)
+        places, tails = Places(redis, cast(Store, ledger), quiet_s=0.0), Tails(cast(Store, ledger))
+        tools = Tools(
+            fleet, limiter, client, pricing, costs, budgets, choice, places, tails, time.time, Random(7), estimates
+        )
         yield Stage(mock, redis, settings, environ, tools, known)
 
 

@@ -1,0 +1,196 @@
+"""Hedging: a step that is long in answering is not waited for alone.
+
+After `hedge_after_s` the next step that may start at once is asked beside it. The first answer that counts is the
+job's; the other call is cut short, and what it may cost is told. A call that fails leaves the other running.
+"""
+
+import asyncio
+from dataclasses import replace
+
+from models.chain import Chain
+from models.failure import Failure, FailureClass
+from models.records import SINGLE, StartedJob
+from models.state import Priority
+from worker.decide import Verdict, later_steps
+from worker.limits import Grant, LimitsUnavailable
+from worker.outcome import Answered, brief
+from worker.run import STOPPED_IN_FLIGHT, JobRun, Tools, if_redis_listens
+
+LOOK_AGAIN_S = 1.0
+"""How often a slow call looks whether it may be hedged: its batch may be nearly done by now, or a limit free."""
+
+SHORTEST_LOOK_S = 0.01
+
+Race = asyncio.Task[Answered | Verdict]
+Other = asyncio.Task[Answered | None]
+
+
+def run_of(job: StartedJob, chain: Chain, tools: Tools) -> JobRun:
+    """The run of a job, hedged where its chain says so."""
+    if chain.hedge_after_s is None or len(chain.steps) == 1:
+        return JobRun(job, chain, tools)
+    return HedgedRun(job, chain, tools, chain.hedge_after_s)
+
+
+class Beside(JobRun):
+    """One call of a later step, for a job that waits for another. It starts at once or not at all."""
+
+    def __init__(self, of: JobRun, step: int) -> None:
+        super().__init__(of.job, of.chain, of.tools)
+        self.asked = step
+        self.progress = replace(of.progress, step=step, tries=0, refused_since=None)
+
+    async def ask(self) -> Answered | None:
+        try:
+            result = await self._try_step()
+        except LimitsUnavailable:
+            return None
+        return result if isinstance(result, Answered) else None
+
+    async def _may_start(self, grant: Grant) -> bool:
+        if grant.wait_s:
+            await if_redis_listens(self.tools.limiter.cancel(grant))
+            return False
+        return await super()._may_start(grant)
+
+
+class HedgedRun(JobRun):
+    def __init__(self, job: StartedJob, chain: Chain, tools: Tools, after_s: float) -> None:
+        super().__init__(job, chain, tools)
+        self._after_s = after_s
+        self._beside: Beside | None = None
+
+    def calls_in_flight(self) -> list[tuple[str, str]]:
+        return super().calls_in_flight() + (self._beside.calls_in_flight() if self._beside else [])
+
+    async def _try_step(self) -> Answered | Verdict:
+        self.in_hand, self.cut_as = False, STOPPED_IN_FLIGHT
+        lead: Race = asyncio.create_task(super()._try_step())
+        other: Other | None = None
+        try:
+            while await self._is_slow(lead):
+                other = asyncio.create_task(self._ask_beside())
+                await self._first(lead, other)
+                if not _has_answered(lead) and (answer := _answer_of(other)) is not None:
+                    return await self._adopt(lead, answer)
+                if lead.done() or self._has_asked():
+                    break
+                await asyncio.wait([lead], timeout=LOOK_AGAIN_S)  # nobody could be asked just now
+            if other is not None and other.done():
+                self._take_over()
+            await asyncio.wait([lead])
+            return lead.result()
+        except asyncio.CancelledError:
+            answer = await self._in_hand(other)
+            if answer is None:
+                raise
+            return await self._adopt(lead, answer)
+        finally:
+            await self._end(lead, other)
+
+    async def _is_slow(self, lead: Race) -> bool:
+        """Wait until another may be asked beside the call. False: it is done before."""
+        while not lead.done():
+            missing_s = self._after_s - (self.watch.elapsed_s() if self.watch else 0.0)
+            if missing_s <= 0 and await self._may_hedge():
+                return not lead.done()
+            await asyncio.wait([lead], timeout=max(missing_s, SHORTEST_LOOK_S) if missing_s > 0 else LOOK_AGAIN_S)
+        return False
+
+    async def _may_hedge(self) -> bool:
+        if self.job.priority is Priority.INTERACTIVE:
+            return True
+        return self.job.batch_id != SINGLE and await self.tools.tails.is_tail(self.job.batch_id, self.chain.hedge_last)
+
+    async def _ask_beside(self) -> Answered | None:
+        """Ask the first later step that may start at once. None: it did not answer, or there is none."""
+        for step in later_steps(self.chain, self.progress):
+            self._beside = Beside(self, step)
+            answer = await self._beside.ask()
+            if self._has_asked():
+                return answer
+        return None
+
+    def _has_asked(self) -> bool:
+        return self._beside is not None and bool(self._beside.attempts)
+
+    async def _first(self, lead: Race, other: Other) -> None:
+        """Wait for an answer; for both, if the first to come back has none."""
+        await asyncio.wait([lead, other], return_when=asyncio.FIRST_COMPLETED)
+        if lead.done() and not _has_answered(lead) and self._stop_as is None:
+            self._task = asyncio.current_task()  # the job can be stopped again: what is in hand is no answer
+            await asyncio.wait([other])
+
+    async def _adopt(self, lead: Race, answer: Answered) -> Answered:
+        """The other step's answer is the job's."""
+        self._task = None
+        beside = self._beside
+        assert beside is not None
+        await self._cut_short(lead, self, beside)
+        self._take_over()
+        self.progress = replace(self.progress, step=beside.asked)
+        return answer
+
+    async def _in_hand(self, other: Other | None) -> Answered | None:
+        """Stopped: the answer that the other step has given already, if there is one to keep."""
+        if other is None or self._beside is None or self._stop_as is None:
+            return None
+        if not other.done() and self._beside.in_hand:
+            await asyncio.wait([other])
+        if (answer := _answer_of(other)) is not None and (task := asyncio.current_task()) is not None:
+            task.uncancel()
+        return answer
+
+    async def _end(self, lead: Race, other: Other | None) -> None:
+        """Nothing of this try goes on."""
+        await self._cut_short(lead, self, None)
+        if other is not None and self._beside is not None:
+            await self._cut_short(other, self._beside, self if _has_answered(lead) else None)
+        self._take_over()
+
+    async def _cut_short(self, task: Race | Other, run: JobRun, winner: JobRun | None) -> None:
+        """End a call, unless it has just come back. `winner` None: because the job was stopped."""
+        if task.done():
+            return
+        if winner is not None:
+            run.cut_as = _beaten_by(winner, run)
+        if not run.in_hand:
+            task.cancel()
+        await asyncio.wait([task])
+
+    def _take_over(self) -> None:
+        """What was tried beside is part of what was tried."""
+        beside, self._beside = self._beside, None
+        if beside is None:
+            return
+        for attempt in beside.attempts:
+            attempt.no = self.job.attempts + len(self.attempts) + 1
+            self.attempts.append(attempt)
+            self.progress = replace(self.progress, attempts=(*self.progress.attempts, brief(attempt)))
+        errors = {step: why for step, why in beside.progress.errors.items() if step == beside.asked}
+        ruled_out = {step: why for step, why in beside.progress.ruled_out.items() if step == beside.asked}
+        self.progress = replace(
+            self.progress,
+            errors={**errors, **self.progress.errors},
+            ruled_out={**ruled_out, **self.progress.ruled_out},
+        )
+
+
+def _has_answered(race: Race) -> bool:
+    return _is_whole(race) and isinstance(race.result(), Answered)
+
+
+def _answer_of(other: Other) -> Answered | None:
+    return other.result() if _is_whole(other) else None
+
+
+def _is_whole(task: Race | Other) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _beaten_by(winner: JobRun, loser: JobRun) -> Failure:
+    """What a call costs that nobody waits for is an estimate at best."""
+    usd = loser.expected_usd()
+    cost = f"about ${usd:.6f} may be billed" if usd else "it may be billed, and its price is not known"
+    text = f"cut short: {winner.step} answered first; {cost}"
+    return Failure(FailureClass.CANCELLED, text, possibly_billed=True)
