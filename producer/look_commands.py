@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import time
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +22,7 @@ from producer.output import newest_rows, output_line, row_of_job, write_csv, wri
 from producer.pauses import how_to_go_on
 from producer.progress import Display, split_table
 from producer.runs import line_of, summary, views_of
-from producer.waiting import blocked_by, explained, lack_of_workers, queue_of, waiting_of
+from producer.waiting import WaitNews, blocked_by, explained, lack_of_workers, queue_of, waiting_of
 
 app = typer.Typer()
 
@@ -138,28 +137,28 @@ def watch(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, as
 
 async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list[BatchView]:
     display = Display(cli.console())
-    told: object = None
+    news = WaitNews()
     with display.shown():
         while True:
             views = await views_of(store, line)
             display.update(summary(views), views, str(views[-1].state))
             if not summary(views).open:
                 return views
-            what, why = await _why_now(settings, store, views)
-            if why and what != told:
-                told = what
-                display.say(why)
+            waiting, sentence = await _why_now(settings, store, views)
+            if news.is_news(waiting, await store.now()):
+                display.say(sentence)
             await asyncio.sleep(WATCH_S)
 
 
-async def _why_now(settings: Settings, store: Store, views: list[BatchView]) -> tuple[object, str | None]:
-    """What is waited for, and the sentence that says so: the time that is left in it changes all the time."""
+async def _why_now(settings: Settings, store: Store, views: list[BatchView]) -> tuple[Waiting | None, str]:
+    """What is waited for, and the sentence that says so."""
     if held := next((view for view in views if view.paused), None):
-        return held.paused, f"it is paused: {held.paused}; {how_to_go_on(held.id, held.paused or '')}"
+        paused = held.paused or ""
+        return Waiting(paused, "paused"), f"it is paused: {paused}; {how_to_go_on(held.id, paused)}"
     why, waiting = await _why(settings, store, views)
-    if why or waiting is None:
-        return why, why and f"it waits: {why}"
-    return replace(waiting, until=None), explained(waiting, await store.now())
+    if why:
+        return Waiting(why, "person"), f"it waits: {why}"
+    return waiting, explained(waiting, await store.now()) or ""
 
 
 async def print_answer(client: Client, job_id: str, as_json: bool) -> int:

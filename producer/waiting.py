@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -29,6 +30,8 @@ NOBODY = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
 
 RULES = "rules"
 """The hold of batches whose every step breaks a data rule."""
+
+TOLD_AGAIN_S = 10.0
 
 PACING = frozenset({"requests", "tokens"})
 """Holds after which single calls start at their time; after the others everything goes on."""
@@ -89,6 +92,28 @@ def explained(waiting: Waiting | None, now: float) -> str | None:
         return whom + reason
     start = "; next start at" if waiting.hold in PACING else " until"
     return f"{whom}{reason}{start} {until_words(waiting.until, now)}"
+
+
+class WaitNews:
+    """Who watches is told what is waited for once, and again when that lasts longer than was announced.
+
+    Our own pacing, which ends and begins again all the time, is told once.
+    """
+
+    def __init__(self) -> None:
+        self._told: Waiting | None = None
+        self._until = 0.0
+
+    def is_news(self, waiting: Waiting | None, now: float) -> bool:
+        """Whether to say so now; None: nothing is waited for."""
+        if waiting is None:
+            return False
+        what = replace(waiting, until=None)
+        if what == self._told and now <= self._until:
+            return False
+        lasting = waiting.until is None or waiting.hold in PACING
+        self._told, self._until = what, float("inf") if lasting else max(waiting.until or 0.0, now + TOLD_AGAIN_S)
+        return True
 
 
 async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -> str | None:

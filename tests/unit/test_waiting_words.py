@@ -1,12 +1,14 @@
 """The sentence that says why a job or a batch waits, and until when."""
 
+from dataclasses import replace
+
 import pytest
 
 from models.job_objects import waiting_of
 from models.records import Waiting
 from models.wait_words import PUT_BACK, reason_at, waiting_object, waiting_until
 from producer.durations import clock_time
-from producer.waiting import NO_PLANNER, NO_WORKER, explained
+from producer.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained
 
 NOW = 1_800_000_000.0
 COOLING = "cooling after a refusal"
@@ -72,6 +74,18 @@ def test_only_a_job_that_was_put_back_waits_for_something() -> None:
     assert waiting_of(row, NOW + 6) == Waiting(reason, PUT_BACK, *PLACE)
     assert waiting_of({**row, "wait_reason": None}, NOW) is None
     assert waiting_of({**row, "state": "running"}, NOW) is None
+
+
+def test_who_watches_is_told_once_and_again_when_it_lasts_longer_than_announced() -> None:
+    news, cooling = WaitNews(), Waiting(COOLING, "cooldown", *PLACE, NOW + 20)
+    assert not news.is_news(None, NOW)
+    assert news.is_news(cooling, NOW)
+    assert not news.is_news(cooling, NOW + 1) and not news.is_news(None, NOW + 2)
+    assert not news.is_news(replace(cooling, until=NOW + 30), NOW + 3)
+    assert news.is_news(NO_WORKER, NOW + 4) and not news.is_news(NO_WORKER, NOW + 1e6)
+    assert news.is_news(cooling, NOW + 5) and news.is_news(replace(cooling, until=NOW + 50), NOW + 21)
+    pacing = Waiting("requests per minute are used up", "requests", *PLACE, NOW + 23)
+    assert news.is_news(pacing, NOW + 22) and not news.is_news(replace(pacing, until=NOW + 99), NOW + 98)
 
 
 def test_as_json_all_of_it_is_named() -> None:
