@@ -21,6 +21,7 @@ from models.settings import ApiKey, Settings
 from models.store import Store
 from worker.failing import Failing
 from worker.limits import Candidate, Deployment, Grant, Limiter
+from worker.limits_lua import KEPT
 from worker.providers.base import Adapter, Endpoint
 from worker.providers.registry import adapter_for
 
@@ -270,7 +271,11 @@ class Fleet:
         limits = limits_of(self._settings.providers[provider_name], model, key)
         return Candidate(
             Deployment(provider_name, model, key.name, account),
-            requests_per_minute=limits.requests_per_minute,
-            tokens_per_minute=limits.tokens_per_minute,
+            requests_per_minute=_kept_to(limits.requests_per_minute),
+            tokens_per_minute=_kept_to(limits.tokens_per_minute),
             max_in_flight=limits.max_in_flight,
         )
+
+
+def _kept_to(limit: int | None) -> float | None:
+    return None if limit is None else limit * KEPT

@@ -8,6 +8,7 @@ model), which is the breaker.
     LimitsUnavailable   Redis cannot be asked; no new call may start
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -68,8 +69,8 @@ class Candidate:
     """A deployment with its limits; None: no limit is known."""
 
     deployment: Deployment
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     max_in_flight: int | None = None
 
 
@@ -90,7 +91,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Nothing was reserved. `until` is the earliest start in unix seconds of Redis' clock.
+    """Nothing was reserved. `until` is when to ask again, in unix seconds of Redis' clock.
 
     `since` is when what cools began to answer nothing but refusals.
     """
@@ -118,6 +119,22 @@ class Outlook:
     refusing_for_s: float | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How far ahead a start may be booked: `longest_s`, and at limits of less than two calls a second `calls` calls, if
+    that is longer, up to `slow_s`."""
+
+    longest_s: float
+    calls: float = 0.0
+    slow_s: float = 0.0
+
+
+BULK = Ahead(0.5, calls=2.0, slow_s=2.0)
+"""Batches leave room before them, and so much is booked that a slow limit has its next call in time."""
+
+URGENT = Ahead(1.0, calls=4.0, slow_s=6.0)
+"""Whoever is urgent finds a place behind what bulk booked."""
+
 NO_LIMIT = 1_000_000_000
 
 
@@ -136,30 +153,38 @@ class Limiter:
         self._redis = redis
         self._scripts = ScriptRunner(redis)
         self._worker_id = worker_id
-        self._max_wait_ms = round(max_wait_s * 1000)
+        self._ahead = Ahead(max_wait_s)
         self._lease_ms = round(lease_s * 1000)
         self.now_ms = now_ms  # set by tests; None is Redis' own clock
         self._flights: set[tuple[str, str]] = set()
+        self._configured: dict[tuple[str, str], tuple[float, float]] = {}  # requests, tokens a minute; 0: none
         self._gate = Gate()
         self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
         self._told: dict[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = {}
 
-    async def reserve(self, candidates: Sequence[Candidate], tokens: int) -> Grant | Refusal:
+    async def reserve(
+        self, candidates: Sequence[Candidate], tokens: int, ahead: Ahead | None = None
+    ) -> Grant | Refusal:
         """Reserve a call of about `tokens` tokens on the candidate that can start first, the earlier among equals.
 
-        Refused when our own pacing does not let it start within `max_wait_s`, and while it cools. Raises
-        LimitsUnavailable.
+        Refused when our own pacing does not let it start as soon as `ahead` says (None: within `max_wait_s`), and while
+        it cools. Raises LimitsUnavailable.
         """
+        ahead = ahead or self._ahead
         async with self._gate.passing():
             reply = await self._ask(
                 scripts.RESERVE,
                 [key for candidate in candidates for key in _keys(candidate.deployment)],
-                [self._worker_id, self._max_wait_ms, self._lease_ms, tokens, *_numbers(candidates)],
+                [
+                    *(self._worker_id, round(ahead.longest_s * 1000), ahead.calls, round(ahead.slow_s * 1000)),
+                    *(self._lease_ms, tokens, *_numbers(candidates)),
+                ],
             )
             if reply[0] >= 0:
                 candidate = candidates[reply[0]]
                 flight = (candidate.deployment.account, candidate.deployment.model)
                 self._flights.add(flight)
+                self._configured[flight] = (candidate.requests_per_minute or 0, candidate.tokens_per_minute or 0)
                 self._granted_meanwhile[flight] += 1
                 return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]))
         hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
@@ -170,8 +195,14 @@ class Limiter:
         )
 
     async def still_holds(self, grant: Grant) -> bool:
-        """False when what it is for was cooled while the caller waited for the start: cancel it and ask again."""
-        return bool(await self._ask(scripts.STILL_HOLDS, _keys(grant.candidate.deployment)[2:], []))
+        """False when what it is for was cooled while the caller waited for the start: cancel it and ask again.
+
+        Waits a moment more where the call before it began late and the limit has no burst.
+        """
+        rate, _, *cooldowns = _keys(grant.candidate.deployment)
+        while (more_ms := int(await self._ask(scripts.STILL_HOLDS, [*cooldowns, rate], [grant.cost_ms]))) > 0:
+            await asyncio.sleep(more_ms / 1000)
+        return more_ms == 0
 
     async def release(self, grant: Grant, tokens_used: int | None, *, refused: bool = False) -> None:
         """The call has ended. `tokens_used` corrects the reservation (None keeps it, unless a rate limit `refused`)."""
@@ -204,9 +235,10 @@ class Limiter:
         """
         low, high = COOLDOWN_BOUNDS_S
         length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
+        configured = self._configured.get((deployment.account, deployment.model), (0, 0))
         args = [
             *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
-            *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed)),
+            *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed), *configured),
         ]
         names = [_cool_key(deployment, scope), *([_keys(deployment)[0]] if too_fast else [])]
         return float(await self._ask(scripts.COOL, names, args)) / 1000
@@ -294,7 +326,7 @@ def _cool_key(deployment: Deployment, scope: Scope) -> str:
     return keys.cooldown(scope, deployment.provider, deployment.account, deployment.model)
 
 
-def _numbers(candidates: Sequence[Candidate]) -> list[int]:
+def _numbers(candidates: Sequence[Candidate]) -> list[float]:
     return [
         limit or 0
         for candidate in candidates

@@ -19,7 +19,14 @@ local function add_flight(key, worker, by, lease_ms)
 end
 """
 
-SCHEDULES = """
+KEPT = 0.99
+"""What is used of a limit that was configured or told: calls arrive a little sooner or later than they were sent, and a
+provider that counts strictly refuses those that come too soon."""
+
+_SCHEDULES = """
+-- A call that takes more than SLOW ms of its schedule belongs to a slow limit: such calls are booked further ahead.
+-- Where it takes a second or more, there is no burst: two calls begin no closer together than TIGHT of that.
+local SLOW, TIGHT = 500, 0.994
 -- GCRA: `theoretical` is when the virtual schedule is next free; a second's worth may be taken ahead of it.
 local function earliest(theoretical, cost)
   return math.max(now, theoretical - math.max(1000 - cost, 0))
@@ -31,23 +38,25 @@ local function grown(learned, learned_at)
   local rate = learned * 1.01 ^ math.min(s, 30) * 1.1 ^ math.min(math.max(s - 30, 0), 1000)
   if rate < 1000000 then return rate end
 end
--- What is known of a rate: when its schedules are next free, requests and tokens per minute, and whether any limit is
--- known at all. A configured limit wins over one that headers told; a rate learned from refusals, and a brake because
--- others use the account, too, win over both when they are lower.
+-- What is known of a rate: when its schedules are next free, requests and tokens per minute, whether any limit is known
+-- at all, and those that were configured or told. A configured limit wins over one that headers told; a rate learned
+-- from refusals, and a brake because others use the account, too, win over both when they are lower.
 local function schedules(key, rpm, tpm)
   local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at', 'told_requests', 'told_tokens',
     'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until')
   for i = 1, 10 do known[i] = tonumber(known[i]) end
   local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
-  if rpm == 0 then rpm = known[5] or 0 end
-  if tpm == 0 then tpm = known[6] or 0 end
+  if rpm == 0 then rpm = (known[5] or 0) * KEPT end
+  if tpm == 0 then tpm = (known[6] or 0) * KEPT end
+  local firm_rpm, firm_tpm = rpm, tpm
   local some = rpm > 0 or tpm > 0 or known[3] ~= nil
   if known[3] then rpm = lower(rpm, grown(known[3], known[4])) end
   if known[8] and known[8] > now then rpm = lower(rpm, known[7]) end
   if known[10] and known[10] > now then tpm = lower(tpm, known[9]) end
-  return known[1] or 0, known[2] or 0, rpm, tpm, some
+  return known[1] or 0, known[2] or 0, rpm, tpm, some, firm_rpm, firm_tpm
 end
 """
+SCHEDULES = f"\nlocal KEPT = {KEPT}\n" + _SCHEDULES
 
 ACCEPTED = """
 -- Calls that were not refused, weighed by how long before the latest start they began: `short` with a time constant of

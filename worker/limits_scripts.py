@@ -17,24 +17,33 @@ RESERVE = Script.of(
     RECOVERY,
     """
 -- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
--- ARGV: time, worker, longest wait ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight
---       (0: no limit).
+-- ARGV: time, worker, longest wait ms, calls that may be booked ahead however slow the limit is, the longest wait for
+--       these ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight (0: no limit).
 -- Reserves for the candidate that can start first, when our own pacing lets it start within the longest wait.
--- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took}; or {-1, start ms, what holds,
--- candidate, since when it is cooled without an answer}.
-local worker, longest, lease_ms, tokens = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local best, best_takes, best_start, best_hold, best_streak, best_since
+-- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took}; or {-1, when to ask again,
+-- what holds, candidate, since when it is cooled without an answer}: again before the start that is free, so that
+-- another is booked when its turn comes.
+local worker, longest, calls, longest_slow = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local lease_ms, tokens = tonumber(ARGV[6]), tonumber(ARGV[7])
+local best, best_takes, best_start, best_hold, best_streak, best_since, best_longest
 for c = 0, #KEYS / 5 - 1 do
   local rate, flight = KEYS[c * 5 + 1], KEYS[c * 5 + 2]
-  local rpm, tpm, most = tonumber(ARGV[c * 3 + 6]), tonumber(ARGV[c * 3 + 7]), tonumber(ARGV[c * 3 + 8])
+  local rpm, tpm, most = tonumber(ARGV[c * 3 + 8]), tonumber(ARGV[c * 3 + 9]), tonumber(ARGV[c * 3 + 10])
   local start, hold, streaks = now, '', 0
   local function later(at, why) if at > start then start, hold = at, why end end
-  local paced, known = true
+  local paced, known, longest_here = true, nil, longest
   do
     local requests_free, tokens_free
     requests_free, tokens_free, rpm, tpm, known = schedules(rate, rpm, tpm)
-    if rpm > 0 then later(earliest(requests_free, 60000 / rpm), 'requests') end
+    if rpm > 0 then
+      later(earliest(requests_free, 60000 / rpm), 'requests')
+      if 60000 / rpm >= 1000 then
+        later((tonumber(redis.call('HGET', rate, 'began')) or 0) + TIGHT * 60000 / rpm, 'requests')
+      end
+    end
     if tpm > 0 then later(earliest(tokens_free, tokens * 60000 / tpm), 'tokens') end
+    local cost = math.max(rpm > 0 and 60000 / rpm or 0, tpm > 0 and tokens * 60000 / tpm or 0)
+    if cost > SLOW then longest_here = math.max(longest, math.min(calls * cost, longest_slow)) end
   end
   if most > 0 and in_flight(flight) >= most then
     paced = false
@@ -56,15 +65,17 @@ for c = 0, #KEYS / 5 - 1 do
     later(free, k == 5 and 'breaker' or 'cooldown')
     streaks = streaks + streak
   end
-  local takes = paced and start - now <= longest
+  local takes = paced and start - now <= longest_here
   if not best or (takes and not best_takes) or (takes == best_takes and start < best_start) then
     best, best_takes, best_start, best_hold, best_streak, best_since = c, takes, start, hold, streaks, since
+    best_longest = paced and longest_here or 0
   end
 end
 if not best_takes then
-  return {-1, string.format('%.3f', best_start), best_hold, best, string.format('%.3f', best_since)}
+  local again = best_start - best_longest / 2
+  return {-1, string.format('%.3f', again), best_hold, best, string.format('%.3f', best_since)}
 end
-local rpm, tpm = tonumber(ARGV[best * 3 + 6]), tonumber(ARGV[best * 3 + 7])
+local rpm, tpm = tonumber(ARGV[best * 3 + 8]), tonumber(ARGV[best * 3 + 9])
 local rate = KEYS[best * 5 + 1]
 local requests_free, tokens_free, cost
 requests_free, tokens_free, rpm, tpm = schedules(rate, rpm, tpm)
@@ -77,6 +88,7 @@ if tpm > 0 then
   tokens_free = math.max(tokens_free, best_start) + tokens * 60000 / tpm
   redis.call('HSET', rate, 'tokens', tokens_free)
 end
+if cost >= 1000 and best_start == now then redis.call('HSET', rate, 'began', now) end
 count_accepted(rate, best_start)
 keep(rate, math.max(requests_free, tokens_free, best_start))
 add_flight(KEYS[best * 5 + 2], worker, 1, lease_ms)
@@ -93,12 +105,20 @@ return {best, string.format('%.3f', best_start - now), best_streak, string.forma
 
 STILL_HOLDS = Script.of(
     NOW,
+    SCHEDULES,
     """
--- KEYS: cooldowns. ARGV: time. 1 unless one of them began while a reservation waited for its start.
-for _, key in ipairs(KEYS) do
-  if (tonumber(redis.call('HGET', key, 'until')) or 0) > now then return 0 end
+-- KEYS: cooldowns, rate. ARGV: time, ms of the schedule that the request took. A call that waited is about to start.
+-- Returns -1 when what it is for was cooled meanwhile; else how many ms it must still wait, because at a slow limit the
+-- call before it began late: there is no burst that makes up for it.
+for k = 1, #KEYS - 1 do
+  if (tonumber(redis.call('HGET', KEYS[k], 'until')) or 0) > now then return -1 end
 end
-return 1
+local rate, cost = KEYS[#KEYS], tonumber(ARGV[2])
+if cost < 1000 or redis.call('EXISTS', rate) == 0 then return 0 end
+local early = (tonumber(redis.call('HGET', rate, 'began')) or 0) + TIGHT * cost - now
+if early > 0 then return math.ceil(early) end
+redis.call('HSET', rate, 'began', now)
+return 0
 """,
 )
 
@@ -129,6 +149,9 @@ if ended == 'unmade' and requests_free then
   local back = math.max(cost - math.max(now - start, 0), 0)
   local passed = start < latest - 0.001 and latest + cost or 0
   redis.call('HSET', rate, 'requests', math.min(requests_free, math.max(requests_free - back, passed)))
+  if math.abs((tonumber(redis.call('HGET', rate, 'began')) or 0) - start) < 0.01 then
+    redis.call('HDEL', rate, 'began')
+  end
 end
 if tpm > 0 and tokens ~= 0 and tokens_free then
   redis.call('HSET', rate, 'tokens', tokens_free + tokens * 60000 / tpm)
@@ -145,7 +168,8 @@ COOL = Script.of(
     """
 -- KEYS: cooldown, and the rate that was too high, if that is why.
 -- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason, when the call began ("" when that
--- does not matter), 1 for a breaker, 1 when only probes may follow.
+-- does not matter), 1 for a breaker, 1 when only probes may follow, requests/min and tokens/min that are configured (0:
+-- no limit).
 -- Refusals of calls that were under way when the cooldown began do not count as a new one; calls that began before the
 -- breaker was closed, or before its latest probe, prove nothing. A breaker rests a third of the time for which it is
 -- open. Returns its end.
@@ -168,18 +192,33 @@ if free > old then
     'reason', ARGV[5], 'since', string.format('%.0f', since))
   redis.call('PEXPIRE', KEYS[1], math.ceil(free - now + 120000))
 end
--- Where too few calls were accepted to tell a rate, it is half of what it was, or a call a second. The provider has
--- nothing left at this moment, so the schedule's burst is taken; growth begins when the cooldown ends.
+-- The rate that was too high. Where a limit is known that was nearly kept, a call came a little too soon: a fiftieth
+-- less. Else it is what was accepted; where too few were to tell, half of what it was, or a call a second. The provider
+-- has nothing left at this moment, so it begins without a burst when the cooldown ends, and grows from there.
 if KEYS[2] then
-  local requests_free, _, before = schedules(KEYS[2], 0, 0)
+  local requests_free, tokens_free, rpm, tpm, _, firm_rpm, firm_tpm =
+    schedules(KEYS[2], tonumber(ARGV[9]), tonumber(ARGV[10]))
   local seen = accepted_per_minute(KEYS[2])
-  local learned = seen and 0.98 * seen or anew and (before > 0 and before / 2 or 60)
-  if learned then
-    redis.call('HSET', KEYS[2], 'learned', math.max(learned, 1), 'learned_at', free,
-      'requests', math.max(requests_free, now + 1000))
-    redis.call('HDEL', KEYS[2], 'window')
-    keep(KEYS[2], math.max(free, requests_free))
+  if firm_tpm > 0 and firm_rpm == 0 then
+    if anew then
+      redis.call('HSET', KEYS[2], 'brake_tokens', 0.98 * tpm, 'brake_tokens_until', free + 5000,
+        'tokens', math.max(tokens_free, free + 1000))
+    end
+  else
+    local learned
+    if firm_rpm > 0 and (not seen or seen >= 0.8 * rpm) then
+      learned = anew and 0.98 * rpm
+    else
+      learned = seen and 0.98 * seen or anew and (rpm > 0 and rpm / 2 or 60)
+    end
+    if learned then
+      learned = math.max(learned, 1)
+      requests_free = math.max(requests_free, free - 1 + math.max(1000 - 60000 / learned, 0))
+      redis.call('HSET', KEYS[2], 'learned', learned, 'learned_at', free, 'requests', requests_free)
+      redis.call('HDEL', KEYS[2], 'window')
+    end
   end
+  keep(KEYS[2], math.max(free, requests_free, tokens_free))
 end
 return string.format('%.0f', free)
 """,

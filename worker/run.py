@@ -21,7 +21,7 @@ from models.ids import new_id
 from models.needs import Needs, needs_of
 from models.pricing import Pricing
 from models.records import SINGLE, AttemptRecord, Settled, StartedJob
-from models.state import JobState
+from models.state import JobState, Priority
 from models.tokens import most_output_tokens
 from worker import decide, outcome
 from worker.acceptance import unacceptable
@@ -32,7 +32,7 @@ from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgai
 from worker.estimates import Estimates, keeps_max_tokens
 from worker.exchange import NOTHING_USED, Exchange, Stopwatch, exchange
 from worker.fleet import Fleet, Target
-from worker.limits import Deployment, Grant, Limiter, LimitsUnavailable, Refusal
+from worker.limits import BULK, URGENT, Deployment, Grant, Limiter, LimitsUnavailable, Refusal
 from worker.outcome import Answered
 from worker.places import NotYet, Places
 from worker.providers.base import Answer, Call, CannotExpress, Usage, WireRequest
@@ -197,7 +197,9 @@ class JobRun:
             request = target.adapter.request(call, target.endpoint)
         except CannotExpress as misfit:
             return self._follow(decide.after_misfit(self.situation(), self.progress, f"{self.step}: {misfit}"))
-        reserved = await self.tools.limiter.reserve(list(ways), self._tokens_to_reserve(call))
+        reserved = await self.tools.limiter.reserve(
+            list(ways), self._tokens_to_reserve(call), BULK if self.job.priority is Priority.BULK else URGENT
+        )
         if isinstance(reserved, Refusal):
             return self._follow(decide.after_refusal(self.situation(), self.progress, reserved))
         if reserved.candidate != first:

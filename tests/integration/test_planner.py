@@ -119,7 +119,7 @@ async def test_batches_take_turns(redis_url: str, tmp_path: Path) -> None:
 
 
 async def test_no_more_than_a_limit_lets_start_soon(redis_url: str, tmp_path: Path) -> None:
-    async with desk(redis_url, tmp_path, requests_per_minute=300) as here:
+    async with desk(redis_url, tmp_path, requests_per_minute=304) as here:  # of which 99 in 100 are used
         _, *slow = await here.batch(ALPHA, 500)
         _, *free = await here.batch(BETA, 60)
         for _ in range(3):
@@ -271,7 +271,7 @@ async def test_a_batch_says_for_which_account_and_limit_it_waits_and_until_when(
         assert said is not None
         assert (said.hold, said.provider, said.model, said.account) == ("requests", "alpha", "m", "alpha:main")
         assert said.until is not None
-        assert 50 < said.until - time.time() <= 60
+        assert 50 < said.until - time.time() <= 60 / 0.99
         await here.cool("alpha", 120)
         said = await waits_of(here, batch_id)
         assert said is not None
