@@ -40,6 +40,7 @@ class ChainForecast:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    priced_lines: int = 0
     unpriced_lines: int = 0
 
 
@@ -81,28 +82,32 @@ class Forecast:
 
     @property
     def estimate(self) -> Estimate:
-        unpriced = sum(group.unpriced_lines for group in self._groups.values())
-        usd = sum(group.cost_usd for group in self._groups.values()) if unpriced < self.lines else None
-        return Estimate(usd, unpriced)
+        groups = self._groups.values()
+        unpriced = sum(group.unpriced_lines for group in groups)
+        known = any(group.priced_lines for group in groups) or (self.lines and not unpriced)
+        return Estimate(sum(group.cost_usd for group in groups) if known else None, unpriced)
 
     def add_all(self, jobs: Iterable[NewJob]) -> None:
         for job in jobs:
             self.add(job)
 
-    def add(self, job: NewJob, able: Sequence[int] = ()) -> None:
-        """`able`: the steps that can serve it, by index, if not all can."""
+    def add(self, job: NewJob, able: Sequence[int] | None = None) -> None:
+        """`able`: the steps that can serve it, by index, if not all can; what none can serve costs nothing."""
         priced = self._known.get(id(job.chain)) or self._priced(job.chain)
+        group = priced.group
+        group.lines += 1
+        group.input_tokens += job.tokens
+        if able is not None and not able:
+            return
         first = able[0] if able else 0
         if job.chain.order == "cheapest":
             first = _cheapest(priced, job, able or range(len(priced.rates)))
-        group = priced.group
         output, cost_usd = _answer(priced, job, first)
-        group.lines += 1
-        group.input_tokens += job.tokens
         group.output_tokens += output
         if cost_usd is None:
             group.unpriced_lines += 1
         else:
+            group.priced_lines += 1
             group.cost_usd += cost_usd
         if self._every_step:
             _add_every_step(priced, job, first)

@@ -103,7 +103,7 @@ def _document(name: str, preflight: Preflight, bad: list[BadLine]) -> dict[str, 
 def _chain(chain: ChainForecast) -> dict[str, Any]:
     return {
         "lines": chain.lines,
-        "estimated_cost_usd": chain.cost_usd if chain.unpriced_lines < chain.lines else None,
+        "estimated_cost_usd": chain.cost_usd if chain.priced_lines or not chain.unpriced_lines else None,
         "steps": [
             {
                 "step": step.step,

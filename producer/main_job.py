@@ -180,7 +180,7 @@ def _stopped_early(console: Console, options: RunOptions, total: Summary, blocke
         look = " `understudy attempts latest` shows what was answered." if failing else ""
         words = f"Stopped: {blocked}.{look} Mend that and run the same command again."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
-        return SOME_FAILED if failing else UNREACHABLE
+        return UNREACHABLE
     console.print("Run the same command again to go on.", highlight=False)
     return INTERRUPTED
 

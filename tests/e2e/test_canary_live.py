@@ -31,7 +31,7 @@ def test_a_run_whose_first_jobs_all_fail_stops_and_goes_on_when_it_is_run_again(
     scene.configure(mock)
     source = scene.write_prompts(LINES)
     stopped = scene.run(source)
-    assert stopped.exit_code() == 1, stopped.said
+    assert stopped.exit_code() == 3, stopped.said
     assert f"Stopped: {WHY}." in stopped.said and "understudy attempts latest" in stopped.said
     assert calls(mock) == CANARY and not scene.output.exists()
     again = scene.run(source)

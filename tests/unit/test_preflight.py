@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from models.records import Estimate
 from models.settings import Settings
 from models.state import Priority
 from producer.intake import JobReader, Row, Shape
@@ -57,15 +58,24 @@ def test_lines_that_skip_a_step_are_counted_by_step_and_reason_and_the_next_one_
         "1 line will skip openai/gpt-3.5-turbo (context window)",
     ]
     assert firsts(made) == {"openai/gpt-3.5-turbo": 1, "openai/gpt-4o-mini": 4}
-    dearer = preflight(body("old"), *[body("old", "look", IMAGE)] * 3, body("old", "x" * 100_000))
-    assert made.forecast.estimate.usd is not None and dearer.forecast.estimate.usd is not None
-    assert made.forecast.estimate.usd < dearer.forecast.estimate.usd
+    costs = {step.step: step.cost_usd for chain in made.forecast.chains for step in chain.steps}
+    assert made.forecast.estimate.usd is not None
+    assert costs["openai/gpt-4o-mini"] < made.forecast.estimate.usd < costs["openai/gpt-3.5-turbo"]
 
 
 def test_lines_that_fit_no_step_are_named_with_the_reason() -> None:
     bodies = [body("old", "x" * 100_000) if line % 2 else body("old") for line in range(1, 21)]
     assert preflight(*bodies).findings == ["10 of 20 lines fit no step: lines 1, 3, 5, 7, 9, … (context window)"]
     assert preflight(body("old", "look", IMAGE)).findings == ["1 of 1 line fits no step: line 1 (images)"]
+
+
+def test_lines_that_fit_no_step_cost_nothing() -> None:
+    lone, beside = preflight(body("old")), preflight(body("old", "x" * 100_000), body("old"))
+    assert beside.forecast.estimate == lone.forecast.estimate and beside.forecast.lines == 2
+    unpriced = preflight(body("old", "x" * 100_000), body("local/m"))
+    assert unpriced.forecast.estimate == Estimate(None, 1)
+    assert preflight(body("old", "x" * 100_000)).forecast.estimate == Estimate(0.0, 0)
+    assert sum(step.first for chain in beside.forecast.chains for step in chain.steps) == 1
 
 
 def test_a_short_line_after_a_long_one_and_the_other_way_round_are_judged_each_for_itself() -> None:
