@@ -14,6 +14,9 @@ MEDIA: Mapping[str, tuple[Modality, Feature]] = {
 }
 """What the parts of a message are beside text, by their type."""
 
+TEXT_ALONE: frozenset[Modality] = frozenset({"text"})
+NOTHING: frozenset[Feature] = frozenset()
+
 OUTPUT_WORDS = ("max_completion_tokens", "max_tokens")
 """The most tokens of one answer; the first that is there counts."""
 
@@ -33,8 +36,8 @@ class Needs:
     input_tokens: int = 0
     text_tokens: int = 0
     output_tokens: int = 0
-    modalities: frozenset[Modality] = frozenset({"text"})
-    features: frozenset[Feature] = frozenset()
+    modalities: frozenset[Modality] = TEXT_ALONE
+    features: frozenset[Feature] = NOTHING
 
     def with_params(self, params: Mapping[str, Any]) -> "Needs":
         """As a step with these overrides would ask for it."""
@@ -61,26 +64,22 @@ def needs_of(body: Mapping[str, Any], endpoint: Endpoint, tokens: int, max_outpu
         given = body.get("input")
         is_one = isinstance(given, str) or (isinstance(given, list) and (len(given) == 1 or isinstance(given[0], int)))
         return Needs(input_tokens=tokens, text_tokens=tokens if is_one else 0)
-    modalities: set[Modality] = {"text"}
-    features: set[Feature] = set(_asked_for(body))
-    media_tokens = 0
-    for message in body.get("messages", ()):
-        content = message.get("content")
-        if isinstance(content, list):
-            for part in content:
-                kind = part.get("type")
-                media_tokens += IMAGE_TOKENS if kind == "image_url" else 0 if "text" in part else FILE_TOKENS
-                if kind in MEDIA:
-                    modality, feature = MEDIA[kind]
-                    modalities.add(modality)
-                    features.add(feature)
+    kinds = [
+        part.get("type")
+        for message in body.get("messages", ())
+        if isinstance(message.get("content"), list)
+        for part in message["content"]
+        if "text" not in part
+    ]
+    media = [MEDIA[kind] for kind in set(kinds) if kind in MEDIA]
+    guessed = sum(IMAGE_TOKENS if kind == "image_url" else FILE_TOKENS for kind in kinds)
     answers = body.get("n")
     return Needs(
         input_tokens=tokens,
-        text_tokens=max(tokens - media_tokens, 0),
+        text_tokens=max(tokens - guessed, 0),
         output_tokens=max_output_tokens // answers if isinstance(answers, int) and answers > 0 else max_output_tokens,
-        modalities=frozenset(modalities),
-        features=frozenset(features),
+        modalities=TEXT_ALONE.union(modality for modality, _ in media) if media else TEXT_ALONE,
+        features=_asked_for(body).union(feature for _, feature in media) if media else _asked_for(body),
     )
 
 
@@ -93,4 +92,4 @@ def _asked_for(words: Mapping[str, Any]) -> frozenset[Feature]:
         features.add("json_schema")
     if isinstance(words.get("modalities"), list) and "audio" in words["modalities"]:
         features.add("audio")
-    return frozenset(features)
+    return frozenset(features) if features else NOTHING

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ledger_help import HOUR_S, new_worker, put_back
 from redis.asyncio import Redis
-from run_help import Stage, chain, stage
+from run_help import Stage, chain, purses_of, stage
 
 from models.chain import Chain
 from models.failure import Scope
@@ -203,7 +203,8 @@ async def test_the_planner_leaves_jobs_alone_that_only_a_cooling_lead_may_answer
         deployment = Deployment("alpha", "m", "main", "alpha:main")
         await here.scene.tools.limiter.cool(deployment, Scope.PROVIDER, 60.0, "a test")
         tools = here.scene.tools
-        planner = Planner(here.scene.redis, store, tools.fleet, tools.limiter, tools.choice)
+        purses = purses_of(here.scene, store)
+        planner = Planner(here.scene.redis, store, tools.fleet, tools.limiter, tools.choice, purses)
         await planner.pass_once()
         assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(with_places[1])
 

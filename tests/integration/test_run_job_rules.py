@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ledger_help import new_jobs
-from run_help import Stage, answered, chain, stage, tried
+from run_help import Stage, answered, chain, purses_of, stage, tried
 
 from models.chain import Chain, Tags
 from models.ids import new_id
@@ -18,6 +18,7 @@ from models.records import NewBatch, Settled
 from models.state import JobState, Priority
 from models.store import Store, open_store
 from models.tickets import staged_ids
+from producer.waiting import blocked_by
 from worker.choice import Choice
 from worker.latency import FORGET_S, Latencies
 from worker.limits import Deployment, Scope
@@ -211,6 +212,11 @@ async def waiting_batch(store: Store, of: Chain) -> str:
     return batch_id
 
 
+def planner_of(scene: Stage, store: Store, clock: Callable[[], float] = time.monotonic) -> Planner:
+    tools = scene.tools
+    return Planner(scene.redis, store, tools.fleet, tools.limiter, tools.choice, purses_of(scene, store), clock)
+
+
 async def test_the_planner_stages_nothing_of_a_batch_that_no_step_may_serve_and_says_why(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -218,7 +224,7 @@ async def test_the_planner_stages_nothing_of_a_batch_that_no_step_may_serve_and_
         barred = await waiting_batch(store, chain("alpha/m", require=EUROPE))
         other = await waiting_batch(store, chain("alpha/m"))
         clock = Ahead()
-        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, clock)
+        planner = planner_of(scene, store, clock)
         assert await planner.pass_once() == 3
         clock.by_s = AGAIN_AFTER_S
         assert await planner.pass_once() == 0
@@ -227,6 +233,8 @@ async def test_the_planner_stages_nothing_of_a_batch_that_no_step_may_serve_and_
         assert seen is not None and seen.waiting is not None
         assert seen.waiting.hold == "rules"
         assert "breaks the rule require region = eu" in seen.waiting.reason
+        assert await blocked_by(store, scene.settings, [barred]) == seen.waiting.reason
+        assert await blocked_by(store, scene.settings, [barred, other]) is None
         beside = await store.batch_view(other)
         assert beside is not None and beside.waiting is None
 
@@ -235,7 +243,7 @@ async def test_the_planner_looks_at_the_room_of_the_steps_that_are_allowed(redis
     async with us_and_eu(redis_url) as scene, open_store(None, tmp_path) as store:
         await waiting_batch(store, chain("alpha/m", "beta/m", require=EUROPE))
         await scene.tools.limiter.cool(Deployment("beta", "m", "main", "beta:main"), Scope.MODEL, 20, "rate_limit")
-        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice)
+        planner = planner_of(scene, store)
         assert await planner.pass_once() == 0
 
 
