@@ -26,7 +26,7 @@ from models.store import open_store
 HERE = Path(__file__).parent
 WORKERS = 3
 SLICE = 2_000
-FIRST_CALL_S = 60.0
+FIRST_CALL_S = 120.0
 BODY = json.dumps({"messages": [{"role": "user", "content": "word " * 8}], "max_tokens": 20})
 CALL = tuple[float, str, str, str]
 """Seconds since the first call, provider, key, what came of it."""

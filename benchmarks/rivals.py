@@ -30,7 +30,7 @@ from fleet_run import BODY, FIRST_CALL_S, HERE, WORKERS, ask, calls_after, proce
 LATENCY_S = 0.3
 UNKNOWN_SLOTS = 20
 PROGRAMS = {"litellm": "litellm_router.py", "litellm-redis": "litellm_router.py", "loop": "retry_loop.py"}
-STARTING_S = 30.0
+STARTING_S = 120.0
 """More than the processes need to start; they are stopped when the time that is measured is over."""
 
 
@@ -49,7 +49,7 @@ def rival(
 ) -> Iterator[None]:
     """Three processes of it. A group has a name and the steps of its chain; jobs are of each group in turn."""
     parts = redis.connection.parse_url(arguments.redis_url)
-    shared = {"host": parts["host"], "port": parts["port"], "db": parts.get("db", 0)}
+    shared = {"host": parts.get("host"), "port": parts.get("port", 6379), "db": parts.get("db", 0)}
     spec = {
         "seconds": arguments.seconds + STARTING_S,
         "in_flight": in_flight,
