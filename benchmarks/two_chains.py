@@ -3,10 +3,10 @@
     python benchmarks/two_chains.py --redis-url URL [--seconds 60] [--rate 3000] [--in-flight 0] [--jobs 5000]
 
 The named Redis database is FLUSHED; its server should serve nobody else, whose commands would be counted, too. The
-saturated chain's provider takes 60 requests a minute strictly, with thousands of jobs waiting; the other's takes --rate a
-minute, or is held by --in-flight calls at once instead. Three workers. Rates are calls that a provider accepted from the
-fifth second on. Of the saturated chain it is printed what its waiting costs: tickets and claims for each call that it
-makes (1.00: nothing in vain), and commands of Redis a second.
+saturated chain's provider takes 60 requests a minute strictly, with thousands of jobs waiting; the other's takes --rate
+a minute, or is held by --in-flight calls at once instead. Three workers. Rates are calls that a provider accepted from
+the fifth second on. Of the saturated chain it is printed what its waiting costs: tickets and claims for each call that
+it makes (1.00: nothing in vain), and commands of Redis a second.
 """
 
 import argparse
