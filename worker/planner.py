@@ -31,6 +31,9 @@ from worker.till import NO_BUDGETS, Till
 from worker.turns import Turns
 from worker.waits import BUDGET, Waits, waits_for, waits_for_rule
 
+PASS_EVERY_S, IDLE_PASS_EVERY_S, IDLE_AFTER_S = 0.1, 0.3, 5.0
+"""A batch that is opened after a while of nothing to do waits a moment longer; a single job never waits for a pass."""
+
 AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
 
@@ -82,6 +85,7 @@ class Planner:
         self._tickets: dict[str, _Ticket] = {}
         self._taken_per_s = 0.0
         self._left = 0
+        self._busy_at = monotonic()
         self._passed_at = monotonic()
         self._turns = Turns()
         self._typical_tokens = TYPICAL_OUTPUT_TOKENS
@@ -105,12 +109,18 @@ class Planner:
             chosen, views = await self._choose(views, outlook, till, depth, waiting)
             await stage(self._redis, [(head.id, lane.priority) for head, lane in chosen])
         now = self._monotonic()
+        if lanes or waiting:
+            self._busy_at = now
         self._tickets.update((head.id, _Ticket(lane, now, till.drawn.get(head.id, {}))) for head, lane in chosen)
         self._left = len(waiting) + len(chosen)
         moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
         await self._tell(views, outlook, till, moving, now)
         await self._purses.pause_spent(till, views, outlook, moving)
         return len(chosen)
+
+    def rest_s(self) -> float:
+        """How long to rest before the next pass."""
+        return PASS_EVERY_S if self._monotonic() - self._busy_at < IDLE_AFTER_S else IDLE_PASS_EVERY_S
 
     def _drawn(self, waiting: set[str]) -> Counter[Subject]:
         """What the jobs whose tickets wait in the queues are expected to take of each purse."""

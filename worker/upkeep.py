@@ -2,7 +2,7 @@
 
 | loop | every | who | does |
 |---|---|---|---|
-| plan | 0.1 s | one worker at a time | tickets for what can start soon |
+| plan | 0.1 s, 0.3 s with nothing to do | one worker at a time | tickets for what can start soon |
 | close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
 | look back | 2 s | one worker at a time | pause batches whose latest calls were all bad requests |
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
@@ -25,19 +25,18 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from models import keys
 from models.ending import is_being_ended
 from models.store import StoreUnavailable
 from models.tenants import CONTENT_KEPT_S
 from worker.canary import Canary
 from worker.claims import OUTAGES, ClaimLoop
+from worker.lead import Lead
 from worker.planner import Planner
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
 
 log = logging.getLogger(__name__)
 
-LEAD_FOR_S = 3.0
 RESIGN_S = 1.0
 LONGEST_BEAT_S = 10.0
 """RQ must hear of each execution at least once in 90 seconds."""
@@ -46,7 +45,7 @@ LONGEST_BEAT_S = 10.0
 @dataclass(frozen=True, slots=True)
 class Loop:
     name: str
-    every_s: float
+    every_s: float | Callable[[], float]
     step: Callable[[], Awaitable[object]]
     leader_only: bool = False
 
@@ -57,6 +56,7 @@ class Upkeep:
     def __init__(self, worker_id: str, box: Toolbox, bridge: Bridge, claims: ClaimLoop) -> None:
         self._worker_id = worker_id
         self._redis = box.redis
+        self._lead = Lead(box.redis, worker_id)
         self._store = box.store
         self._fleet = box.tools.fleet
         self._limiter = box.tools.limiter
@@ -84,7 +84,7 @@ class Upkeep:
 
     def loops(self) -> list[Loop]:
         return [
-            Loop("plan", 0.1, self.planner.pass_once, leader_only=True),
+            Loop("plan", self.planner.rest_s, self.planner.pass_once, leader_only=True),
             Loop("close", 0.5, self._close, leader_only=True),
             Loop("look back", 2.0, self._canary.look_back, leader_only=True),
             Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
@@ -106,7 +106,7 @@ class Upkeep:
         suffering = False
         while not is_being_ended():
             try:
-                if not loop.leader_only or await self._leads():
+                if not loop.leader_only or await self._lead.held():
                     await loop.step()
                 suffering = False
             except OUTAGES as outage:
@@ -116,23 +116,13 @@ class Upkeep:
                     log.warning("Upkeep loop %s waits for a store to come back: %s", loop.name, type(outage).__name__)
                 suffering = True
             if not is_being_ended():
-                await asyncio.sleep(loop.every_s)
+                await asyncio.sleep(loop.every_s() if callable(loop.every_s) else loop.every_s)
 
     async def resign(self) -> None:
         """Give up the lead at once, so that another worker need not wait for the lock to run out."""
         with suppress(RedisError, TimeoutError):
             async with asyncio.timeout(RESIGN_S):
-                if await self._leads():
-                    await self._redis.delete(keys.PLANNER)
-
-    async def _leads(self) -> bool:
-        """Take or keep the short lock under which one worker plans and cleans for all."""
-        if await self._redis.set(keys.PLANNER, self._worker_id, nx=True, px=round(LEAD_FOR_S * 1000)):
-            return True
-        if await self._redis.get(keys.PLANNER) != self._worker_id.encode():
-            return False
-        await self._redis.pexpire(keys.PLANNER, round(LEAD_FOR_S * 1000))
-        return True
+                await self._lead.resign()
 
     async def _close(self) -> None:
         while await self._store.cancel_slice():
