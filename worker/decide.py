@@ -216,7 +216,8 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
 
 
 def after_short(at: Situation, progress: Progress, short: Short, *, alone: bool) -> tuple[Verdict, Progress]:
-    """A provider whose budget is spent is passed over; a batch or tenant whose budget is spent waits.
+    """A provider whose budget is spent is passed over. A batch or tenant that has spent its budget waits, and begins
+    again at the lead: an understudy that costs less is not asked instead.
 
     `alone`: the job belongs to no batch. When somebody waits for it (`interactive`), it fails at once.
     """
@@ -228,7 +229,9 @@ def after_short(at: Situation, progress: Progress, short: Short, *, alone: bool)
         return _pass_over(at, refused, FailureClass.QUOTA, Passed(short.reason, until=None))
     if alone and at.priority is Priority.INTERACTIVE:
         return Fail(), refused
-    return PutBack(at.now + BLOCKED_RECHECK_S, short.reason), progress
+    times = [each.until for each in progress.passed.values() if each.until is not None]
+    until = max(min(times, default=at.now + BLOCKED_RECHECK_S), at.now + SHORTEST_ROUND_S)
+    return PutBack(until, short.reason), _new_round(at.chain, progress)
 
 
 def _no_money(message: str) -> dict[str, Any]:

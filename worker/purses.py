@@ -10,7 +10,7 @@ from models.records import Head, Lane
 from models.store import Store
 from worker.budgets import Budgets
 from worker.costs import Costs
-from worker.plan import LaneHeads, StepOutlook
+from worker.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
 from worker.till import Till
 
 log = logging.getLogger(__name__)
@@ -62,22 +62,24 @@ class Purses:
         """Hold the batches whose budget pays no other job. `moving` are those that have, or just had, tickets."""
         self._cheapest = till.cheapest
         spent = {subject: usd for subject, usd in till.spent_batches(views, outlook) if subject.name not in moving}
-        for subject, usd in {**self._refused_for_long(till), **spent}.items():
+        for subject, usd in {**self._refused_for_long(till, views, outlook), **spent}.items():
             purse = till.purses[subject]
             reason = reached(subject, purse, usd)
             if await self._store.pause_spent(subject.name, purse.limit_usd, reason):
                 log.warning("%s is paused: %s", subject.name, reason)
                 self._compare_at = float("-inf")
 
-    def _refused_for_long(self, till: Till) -> dict[Subject, float]:
-        """Batches of which a job was refused, at a step that the planner did not foresee, and that stand still."""
+    def _refused_for_long(
+        self, till: Till, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook]
+    ) -> dict[Subject, float]:
+        """Batches of which a job was refused, at a step that the planner did not foresee, and that stand still though
+        others of them could start."""
         now = self._monotonic()
         return {
-            subject: usd
-            for subject, usd in self._short.items()
-            if subject == of_batch(subject.name)
-            and subject in till.purses
-            and not covers(usd, till.purses[subject].left_usd)
+            subject: self._short[subject]
+            for subject in {of_batch(view.lane.batch_id) for view in views if _could_start(view, outlook)}
+            if subject in self._short
+            and not covers(self._short[subject], till.purses[subject].left_usd)
             and now - self._spending[subject][1] >= STANDSTILL_S
         }
 
@@ -103,3 +105,7 @@ class Purses:
     def _cost(self, view: LaneHeads, step: Step, head: Head) -> float:
         batch = view.lane.batch_id or None
         return self._costs.of_job(view.chain, step, batch, head.tokens, head.max_output_tokens)
+
+
+def _could_start(view: LaneHeads, outlook: Mapping[str, StepOutlook]) -> bool:
+    return any(step == NOWHERE or outlook.get(step, StepOutlook()).starts > 0 for step in steps_of(view, outlook))

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 
 from models.budgets import BATCH, PROVIDER, TENANT, Purse, Subject, covers, in_use, reached
 from models.chain import Step
@@ -51,32 +51,54 @@ class Till:
     def payable(self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook]) -> Sequence[LaneHeads]:
         """The lanes, without the jobs that there is no money for. Those that share a purse take turns at it.
 
-        A job that may start at one of several steps takes what it would cost at the dearest of them.
+        A job that may start at one of several steps takes what it would cost at the dearest that can be paid.
         """
         if not self.purses:
             return views
         self.drawn = {}
         free = {subject: purse.free_usd - self._staged.get(subject, 0.0) for subject, purse in self.purses.items()}
-        covered = [view for view in views if self._is_covered(view)]
+        covered = [self._without_dear_steps(view, outlook) for view in views if self._is_covered(view)]
         steps = {view.lane: steps_of(view, outlook) for view in covered}
         paid: dict[Lane, list[Head]] = {view.lane: [] for view in covered}
         for view, head in _in_turns(covered):
-            draws = self._draws(view, steps[view.lane], head)
-            if all(covers(usd, free[subject]) for subject, usd in draws.items()):
+            draws = self._draws(view, self._affordable(view, steps[view.lane], head), head)
+            if draws is not None and all(covers(usd, free[subject]) for subject, usd in draws.items()):
                 paid[view.lane].append(head)
                 self.drawn[head.id] = draws
                 for subject, usd in draws.items():
                     free[subject] -= usd
         self._learn_cheapest(covered)
-        return [_only(view, paid[view.lane]) if view.lane in paid else view for view in views]
+        seen = {view.lane: _only(view, paid[view.lane]) for view in covered}
+        return [seen.get(view.lane, view) for view in views]
 
-    def _draws(self, view: LaneHeads, steps: Iterable[str], head: Head) -> dict[Subject, float]:
+    def _affordable(self, view: LaneHeads, steps: Sequence[str], head: Head) -> list[str]:
+        """The steps before the first that costs more than is left of the budget of the batch or the tenant: who has
+        spent it goes back to the lead, and does not try what is cheaper."""
+        own = self._own(view.lane)
+        return list(
+            takewhile(lambda step: step == NOWHERE or not self._spent(own, self._usd(view, step, head)), steps)
+            if own
+            else steps
+        )
+
+    def _without_dear_steps(self, view: LaneHeads, outlook: Mapping[str, StepOutlook]) -> LaneHeads:
+        """A lane that spills does not spill to what it cannot pay."""
+        steps = steps_of(view, outlook)
+        affordable = self._affordable(view, steps, view.heads[0]) if view.heads else steps
+        if not affordable or len(affordable) == len(steps):
+            return view
+        too_dear = steps[len(affordable)]
+        kept = tuple(takewhile(lambda step: str(step) != too_dear, view.chain.steps))
+        return replace(view, chain=view.chain.model_copy(update={"steps": kept}))
+
+    def _draws(self, view: LaneHeads, steps: Sequence[str], head: Head) -> dict[Subject, float] | None:
+        """What a job may cost at the dearest of these steps; None when there is no step."""
         draws: dict[Subject, float] = {}
         for step in steps:
             subjects = self._covering(view.lane, step)
             usd = self._usd(view, step, head) if subjects and step != NOWHERE else 0.0
             draws |= {subject: max(usd, draws.get(subject, 0.0)) for subject in subjects}
-        return draws
+        return draws if steps else None
 
     def _learn_cheapest(self, views: Iterable[LaneHeads]) -> None:
         seen: dict[str, float] = {}
@@ -107,7 +129,7 @@ class Till:
         cheapest: dict[Subject, float] = {}
         for view in views:
             for subject in self._of.get((BATCH, view.lane.batch_id), ()):
-                for step in steps_of(view, outlook):
+                for step in steps_of(view, outlook)[:1]:
                     heads = () if step == NOWHERE else islice(view.heads, HEADS_LOOKED_AT)
                     costs = [self._usd(view, step, head) for head in heads]
                     cheapest[subject] = min([cheapest.get(subject, float("inf")), *costs])
@@ -121,8 +143,11 @@ class Till:
     def _covering(self, lane: Lane, step: str) -> list[Subject]:
         if not self.purses:
             return []
-        own = [] if lane.batch_id == SINGLE else self._of.get((BATCH, lane.batch_id), [])
-        return [*own, *self._of.get((TENANT, lane.tenant), []), *self._of_provider(step)]
+        return [*self._own(lane), *self._of_provider(step)]
+
+    def _own(self, lane: Lane) -> list[Subject]:
+        of_batch = [] if lane.batch_id == SINGLE else self._of.get((BATCH, lane.batch_id), [])
+        return [*of_batch, *self._of.get((TENANT, lane.tenant), [])]
 
     def _of_provider(self, step: str) -> Sequence[Subject]:
         return self._of.get((PROVIDER, step.partition("/")[0]), [])

@@ -100,6 +100,18 @@ async def test_a_job_whose_only_provider_spent_its_day_waits(redis_url: str) -> 
         assert settled.wait_reason.endswith("or with `understudy resume provider:alpha`")
 
 
+async def test_a_batch_that_cannot_pay_its_understudy_begins_again_at_the_lead(redis_url: str) -> None:
+    async with stage(
+        redis_url, {"provider": "alpha", "fail": "server"}, prices={"m": {"input": 0, "output": 1}}
+    ) as scene:
+        scene.known[BATCH] = InLedger(0.5, 0.0, 0.0)
+        settled = await scene.run(chain("alpha/m", "beta/m", patience_s=0), batch_budget=True)
+        assert (settled.state, scene.calls("beta")) == (JobState.QUEUED, 0)
+        assert settled.progress is not None and settled.progress["step"] == 0
+        assert settled.not_before > time.time() + 2, "when the lead may be asked again"
+        assert settled.wait_reason is not None and "the next job would cost about 1.01" in settled.wait_reason
+
+
 async def test_a_call_that_fails_gives_back_what_was_held(redis_url: str) -> None:
     async with stage(redis_url, {"provider": "alpha", "fail": "server"}, prices=PRICES) as scene:
         scene.known[BATCH] = InLedger(1.0, 0.0, 0.0)

@@ -1,6 +1,7 @@
 """What the planner stages while money lasts, and whom it says to be out of money."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -82,6 +83,16 @@ def test_a_batch_whose_jobs_cost_more_than_is_left_is_out_of_money() -> None:
     lanes = [lane("b", [3, 2]), lane("rich", [3, 2])]
     money = till({of_batch("b"): Purse(0.10, 0.085), of_batch("rich"): Purse(0.10, 0.08, 0.02)})
     assert list(money.spent_batches(lanes, {})) == [(of_batch("b"), pytest.approx(0.02))]
+
+
+def test_a_lane_that_spills_goes_on_at_its_lead_when_the_next_step_is_too_dear() -> None:
+    view = lane("b", [1] * 5, "alpha", "beta")
+    view = replace(view, chain=view.chain.model_copy(update={"spill": True}))
+    money = till({of_batch("b"): Purse(0.10, 0.065)})
+    assert staged([view], money, {"alpha/m": StepOutlook(starts=2)}) == {"b": 2}
+    assert not list(money.spent_batches([view], {}))
+    assert staged([view], till({of_batch("b"): Purse(0.30, 0.0)}), {"alpha/m": StepOutlook(starts=2)}) == {"b": 3}
+    assert staged([view], till({of_batch("b"): Purse(0.10, 0.095)})) == {}, "what costs less comes after the lead"
 
 
 def test_what_a_job_would_cost_is_asked_at_the_step_that_it_would_use() -> None:
