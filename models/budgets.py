@@ -7,6 +7,7 @@ for each day (UTC).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from redis.asyncio import Redis
@@ -132,9 +133,9 @@ def amount(usd: float) -> str:
     """`10.00`, and of less than a dollar four digits that say something: `0.0098`, `0.000012`."""
     if abs(usd) >= 1:
         return f"{usd:,.2f}"
-    text = f"{usd:.4f}" if abs(usd) >= 0.001 or not usd else f"{usd:.2g}"
+    text = f"{usd:.4f}" if abs(usd) >= 0.001 or not usd else f"{Decimal(f'{usd:.2g}'):f}"
     whole, _, digits = text.partition(".")
-    return text if "e" in text else f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
+    return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
 def reached(subject: Subject, purse: Purse, job_usd: float) -> str:

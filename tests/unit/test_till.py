@@ -151,7 +151,15 @@ def test_staged_estimates_never_exceed_a_purse_and_nobody_is_left_out_who_can_be
 
 @pytest.mark.parametrize(
     "usd, said",
-    [(10, "10.00"), (1234.5, "1,234.50"), (0.01, "0.01"), (0.0098, "0.0098"), (0.5, "0.50"), (0, "0.00")],
+    [
+        (10, "10.00"),
+        (1234.5, "1,234.50"),
+        (0.01, "0.01"),
+        (0.0098, "0.0098"),
+        (0.5, "0.50"),
+        (0, "0.00"),
+        (4.12e-05, "0.000041"),
+    ],
 )
 def test_amounts_are_said_with_the_digits_that_matter(usd: float, said: str) -> None:
     assert amount(usd) == said
