@@ -23,6 +23,10 @@ SCAN_ROUNDS = 200
 BURST_S = 1.0
 """So much of a schedule may be taken ahead of it."""
 
+KEPT = 0.99
+"""What is used of a limit that was configured or told: calls arrive a little sooner or later than they were sent, and a
+provider that counts strictly refuses those that come too soon."""
+
 NO_LIMIT = 1_000_000.0
 """A learned rate that has grown to this is none."""
 
@@ -54,11 +58,19 @@ class Source(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A limit as it holds now; `amount` None: none is known. `until`: it is lower than usual until then, because others
-    use the account as well."""
+    use the account as well (told) or because tokens were refused (learned)."""
 
     amount: float | None
     source: Source
     until: float | None = None
+
+    @property
+    def pace(self) -> float:
+        """What is made of it, per minute."""
+        if self.amount is None:
+            return float("inf")
+        whole = self.source in (Source.CONFIGURED, Source.TOLD) and self.until is None
+        return self.amount * KEPT if whole else self.amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,7 @@ class Schedule:
     learned: float | None = None  # as it has grown by now
     braked: float | None = None
     braked_until: float = 0.0
+    brake_source: Source = Source.TOLD
 
     def limit(self, configured: float | None) -> Limit:
         """Configured wins over told; what was learned from refusals, and a brake, win over both when they are lower."""
@@ -77,18 +90,16 @@ class Schedule:
             limit = Limit(float(configured), Source.CONFIGURED)
         else:
             limit = Limit(self.told, Source.TOLD if self.told is not None else Source.UNKNOWN)
-        if self.learned is not None and (limit.amount is None or self.learned < limit.amount):
+        if self.learned is not None and self.learned < limit.pace:
             limit = Limit(self.learned, Source.LEARNED)
-        if self.braked is not None and (limit.amount is None or self.braked < limit.amount):
-            limit = Limit(self.braked, Source.TOLD, self.braked_until)
+        if self.braked is not None and self.braked < limit.pace:
+            limit = Limit(self.braked, self.brake_source, self.braked_until)
         return limit
 
     def next_start(self, configured: float | None, now: float) -> float:
         """When a call may start at the earliest, as far as this schedule is concerned."""
-        amount = self.limit(configured).amount
-        if not amount:
-            return now
-        return max(now, self.free_at - max(BURST_S - 60.0 / amount, 0.0))
+        limit = self.limit(configured)
+        return now if limit.amount is None else max(now, self.free_at - max(BURST_S - 60.0 / limit.pace, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +235,7 @@ def _schedule(rate: Mapping[str, str], what: str, now: float) -> Schedule:
         learned=None if learned is None else _grown(learned, now - _s(rate.get("learned_at"))),
         braked=_number(rate.get(f"brake_{what}")) if braked_until > now else None,
         braked_until=braked_until,
+        brake_source=Source.TOLD if what == "requests" or rate.get("brake_tokens") == "1" else Source.LEARNED,
     )
 
 

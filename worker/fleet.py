@@ -15,13 +15,13 @@ from models.catalog import ResolvedProvider, UnknownProvider, resolve_provider
 from models.chain import Step
 from models.deployments import NO_KEY, account_of, keys_of, limits_of
 from models.failure import BLOCKING, Failure, FailureClass, Scope
+from models.limit_state import KEPT
 from models.secrets import SecretMissing, Secrets, fingerprint
 from models.setaside import ALL_MODELS, SetAside
 from models.settings import ApiKey, Settings
 from models.store import Store
 from worker.failing import Failing
 from worker.limits import Candidate, Deployment, Grant, Limiter
-from worker.limits_lua import KEPT
 from worker.providers.base import Adapter, Endpoint
 from worker.providers.registry import adapter_for
 

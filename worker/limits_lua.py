@@ -1,5 +1,7 @@
 """The Lua that the limiter's scripts share. `now` is the time in milliseconds."""
 
+from models.limit_state import KEPT
+
 FLIGHT = """
 -- Calls in flight: one field per worker, 'count|end of its lease'. Counts of workers that died do not count.
 local function in_flight(key)
@@ -18,10 +20,6 @@ local function add_flight(key, worker, by, lease_ms)
   redis.call('PEXPIRE', key, lease_ms * 20)
 end
 """
-
-KEPT = 0.99
-"""What is used of a limit that was configured or told: calls arrive a little sooner or later than they were sent, and a
-provider that counts strictly refuses those that come too soon."""
 
 _SCHEDULES = """
 -- A call that takes more than SLOW ms of its schedule belongs to a slow limit: such calls are booked further ahead.
