@@ -333,7 +333,8 @@ class Settings(Section):
     in the data folder, which all API processes must then share."""
     store_content: StoreContent = "always"
     """For how long prompts and answers are kept: `always` until they are pruned or deleted, or `until_delivered`: an
-    hour after their owner has the answers. A tenant may have its own (`understudy tenants set --store-content`)."""
+    hour after their owner has the answers. A tenant may have its own
+    (`understudy tenants set NAME --store-content always`)."""
     deadline_s: float = Field(default=86_400.0, gt=0)
     """Seconds from acceptance until a job that was given no deadline of its own expires: it starts no more."""
 
