@@ -35,7 +35,7 @@ from worker.limits import Deployment, Hold, Refusal
 NOW = 1_000_000.0
 DEPLOYMENT = Deployment("a", "m", "k", "a:k")
 MODELS = ["gpt-4", "gpt-4o", "unheard-of"]
-WINDOWS = [window(model) for model in MODELS]  # read before any example is timed: the first look-up loads the price list
+WINDOWS = [window(model) for model in MODELS]  # the first look-up loads the price list: not within a timed example
 IN_CALLS = [cls for cls in FailureClass if cls not in (FailureClass.CANCELLED, FailureClass.CRASHED)]
 CALLED_AGAIN = [cls for cls in IN_CALLS if cls not in BLOCKING | {FailureClass.MODEL_MISSING}]
 """The others set the credential aside, so that their number is an end."""
