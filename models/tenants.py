@@ -41,3 +41,4 @@ class TenantUse:
     accepted_this_minute: int = 0
     accepted_last_minute: int = 0
     usd_this_month: float = 0.0
+    usd_granted: float = 0.0  # beyond its budget, for this month

@@ -174,11 +174,12 @@ class JobRun:
         if isinstance(held, Short):
             alone = self.job.batch_id == SINGLE
             return self._follow(decide.after_short(self.situation(), self.progress, held, alone=alone))
-        made = len(self.attempts)
+        made, asked = len(self.attempts), self.progress.step
         try:
             return await self._reserve_and_call()
-        finally:
-            await if_redis_listens(budgets.settle(held, sum(call.cost_usd for call in self.attempts[made:])))
+        finally:  # calls of other steps that were made beside it have settled themselves
+            cost_usd = sum(call.cost_usd for call in self.attempts[made:] if call.step == asked)
+            await if_redis_listens(budgets.settle(held, cost_usd))
 
     def expected_usd(self) -> float:
         """What a call at this step is expected to cost; 0 where no price is known."""

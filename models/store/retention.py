@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from models.records import SINGLE
 from models.store.ledger import Ledger
-from models.store.sql import NOW, batch, file, idempotency, job, tenant_tally, webhook_delivery
+from models.store.sql import NOW, batch, file, idempotency, job, provider_tally, tenant_tally, webhook_delivery
 from models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, SPENT, SPENT_PERIOD_S
 from models.store.usage import first_day_of_month
 
@@ -47,6 +47,8 @@ _old_use = or_(
 )
 _name = tuple_(idempotency.c.tenant, idempotency.c.key)
 _use = tuple_(*tenant_tally.primary_key.columns)
+_old_spending = provider_tally.c.day < bindparam("day")
+_spending = tuple_(*provider_tally.primary_key.columns)
 
 
 def _count(what: Table, *conditions: ColumnElement[bool]) -> Select[Any]:
@@ -71,6 +73,9 @@ COUNT_UPLOADS = _count(file, _old_upload, _alive)
 COUNT_USE = _count(tenant_tally, _old_use)
 """How many counts of what tenants used nobody asks for any more."""
 
+COUNT_SPENT = _count(provider_tally, _old_spending)
+"""How many sums of what was spent at providers nobody asks for any more."""
+
 END_UPLOADS = (
     update(file)
     .where(file.c.id.in_(select(file.c.id).where(_old_upload, _alive).limit(SLICE)))
@@ -89,6 +94,11 @@ DELETE_USE: Delete = delete(tenant_tally).where(
 )
 """Some old counts of what tenants used."""
 
+DELETE_SPENT: Delete = delete(provider_tally).where(
+    _spending.in_(select(*provider_tally.primary_key.columns).where(_old_spending).limit(SLICE))
+)
+"""Some old sums of what was spent at providers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
@@ -99,7 +109,7 @@ class Prunable:
     files: int  # uploads; those of batches go with them
     deliveries: int
     names: int  # given with Idempotency-Key
-    tallies: int  # of what tenants used
+    tallies: int  # of what tenants used, and what was spent at providers
 
 
 class Retention(Ledger):
@@ -116,8 +126,10 @@ class Retention(Ledger):
                     (COUNT_DELIVERIES, {"before": before}),
                     (COUNT_NAMES, {"before": before}),
                     (COUNT_USE, use),
+                    (COUNT_SPENT, {"day": use["day"]}),
                 )
             ]
+        counted[-2:] = [sum(counted[-2:])]
         return Prunable(*counted)
 
     async def end_old_uploads(self, before: float) -> int:
@@ -136,7 +148,9 @@ class Retention(Ledger):
 
     async def prune_use(self, before: float) -> int:
         """Forget what tenants used before a time; what limits and budgets still ask for stays."""
-        return await self._delete_slices(DELETE_USE, await self._use_before(before))
+        use = await self._use_before(before)
+        used = await self._delete_slices(DELETE_USE, use)
+        return used + await self._delete_slices(DELETE_SPENT, {"day": use["day"]})
 
     async def _use_before(self, before: float) -> dict[str, int]:
         now = await self.now()

@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, case, delete, func, literal_column, select
 
+from models.budgets import of_tenant
 from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.access import limits_of
 from models.store.ledger import Ledger
-from models.store.sql import QUEUED, RUNNING, batch, file, job, tally, tenant, tenant_tally
+from models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant, tenant_tally
 from models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
 from models.tenants import TenantLimits, TenantUse
 
@@ -68,8 +69,12 @@ USE = select(
     _sum(tenant_tally.c.count, ACCEPTED, tenant_tally.c.period == bindparam("minute")).label("this_minute"),
     _sum(tenant_tally.c.count, ACCEPTED, tenant_tally.c.period == bindparam("minute") - 1).label("last_minute"),
     _sum(tenant_tally.c.cost_usd, SPENT, tenant_tally.c.period >= bindparam("first_day")).label("usd"),
+    select(func.coalesce(func.sum(budget_grant.c.usd), 0))
+    .where(budget_grant.c.subject == bindparam("who"), budget_grant.c.period == bindparam("month"))
+    .scalar_subquery()
+    .label("granted_usd"),
 )
-"""What a tenant used: jobs of two minutes, dollars since the month began."""
+"""What a tenant used: jobs of two minutes, dollars since the month began; what it was granted beyond its budget."""
 
 FORGET_MINUTES = delete(tenant_tally).where(
     _tally_of, tenant_tally.c.kind == ACCEPTED, tenant_tally.c.period < bindparam("minute")
@@ -103,9 +108,13 @@ class Usage(Ledger):
         async with self._db.read() as connection:
             row = (await connection.execute(LIMITS_OF, {"name": name})).first()
             limits = TenantLimits(name) if row is None else limits_of(row)
+            budget = of_tenant(name, at)
             asked = {"name": name, "minute": minute, "first_day": first_day_of_month(at)}
+            asked |= {"who": budget.who, "month": budget.period}
             used = (await connection.execute(USE, asked)).one()
-        return TenantUse(limits, minute, int(used.this_minute), int(used.last_minute), float(used.usd))
+        return TenantUse(
+            limits, minute, int(used.this_minute), int(used.last_minute), float(used.usd), float(used.granted_usd)
+        )
 
     async def record_accepted(self, name: str, writer: str, jobs_by_minute: Mapping[int, int]) -> None:
         """Add the jobs that an API process accepted, and drop the counts of minutes long past."""

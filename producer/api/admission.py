@@ -91,9 +91,10 @@ async def _spent(api: Context, tenant: str, limits: TenantLimits, jobs: int) -> 
             said = f"tenant '{tenant}' submitted {this:,} jobs in this minute and {last:,} in the last"
             return Full("rate_limit_exceeded", f"{said}, and may submit {limits.jobs_per_minute:,} per minute", wait_s)
     if limits.usd_per_month is not None:
-        spent = (await used.freshen(api.store, api.writer, at)).usd_this_month
-        if spent >= limits.usd_per_month:
-            said = f"tenant '{tenant}' spent ${spent:,.2f} this month, and may spend ${limits.usd_per_month:,.2f}"
+        use = await used.freshen(api.store, api.writer, at)
+        spent, most = use.usd_this_month, limits.usd_per_month + use.usd_granted
+        if spent >= most:
+            said = f"tenant '{tenant}' spent ${spent:,.2f} this month, and may spend ${most:,.2f}"
             return Full("insufficient_quota", said, LONGEST_S)
     return None
 

@@ -104,3 +104,19 @@ async def test_a_grant_holds_for_its_period_and_adds_up(store: Store, name: str)
     other = replace(month, period="2026-12")
     known = await store.budgets([month, other])
     assert (known[month].granted_usd, known[other].granted_usd) == (2.5, 0.0)
+
+
+async def test_admission_knows_what_a_tenant_was_granted(store: Store) -> None:
+    await store.set_tenant(TenantLimits("acme", usd_per_month=3.0), actor="a test")
+    now = await store.now()
+    await store.grant(of_tenant("acme", now), 2.0)
+    assert (await store.tenant_use("acme", now)).usd_granted == 2.0
+
+
+async def test_sums_of_providers_are_pruned_when_no_budget_asks_for_them(store: Store) -> None:
+    _, ids = await open_batch(store, 1)
+    await run_all(store, await new_worker(store), ids)
+    now = await store.now()
+    assert (await store.prunable(now)).tallies == 0
+    known = await store.budgets([], of_provider(SETTINGS, "lead", now))
+    assert {each.spent_usd for each in known.values()} == {0.25}
