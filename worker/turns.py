@@ -3,10 +3,11 @@
 Tenants take turns, within a tenant its batches, within a batch its chains: three groups, one inside the other. In a
 group each member has a time at which its next turn begins. The earliest goes first, and its time moves on by
 1 / weight; the group's present moves on by 1 / (the weights of all who take part). Who comes new, or was idle while
-others went on, begins at the present: no credit. Nobody is more than one turn ahead of the present or behind it: no
-debt that lasts.
+others went on, begins at the present: no credit. Nobody is three turns ahead of the present or behind it: no debt
+that lasts.
 """
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,9 +77,16 @@ def _moved(group: _Group, weights: Mapping[str, float], counts: Counter[str]) ->
     now = group.now + counts.total() / sum(weights.values())
     at = dict(group.at)
     for name, weight in weights.items():
-        turn = 1 / weight
-        at[name] = min(max(group.begins(name) + counts[name] * turn, now - turn), now + turn)
+        begins = group.begins(name) + counts[name] / weight
+        at[name] = now + _bounded((begins - now) * weight) / weight
     return _Group(now, {name: begins for name, begins in at.items() if name in weights or begins > now})
+
+
+def _bounded(turns: float) -> float:
+    """How far somebody is from the present: less than three turns. The order of those who are farther is kept, so that
+    who waits longest is still the next."""
+    beyond = max(abs(turns) - 1.0, 0.0)
+    return math.copysign(1.0 + beyond / (1.0 + beyond / 2.0), turns) if beyond else turns
 
 
 class _Node:

@@ -67,4 +67,4 @@ def test_a_small_batch_is_done_in_about_its_own_time_while_a_big_one_runs(
     until(lambda: scene.ledger.states()["succeeded"] >= 50, "the big batch is under way")
     beside_s = seconds_for("beside")
     assert state_of(scene, big) == "in_progress"
-    assert beside_s < 3 * alone_s
+    assert beside_s < 3 * max(alone_s, 20 / 5), "its own time: at the limit's pace, without the burst of an idle one"

@@ -15,7 +15,7 @@ from models.chain import Chain
 from models.failure import FailureClass, Scope
 from models.ids import new_id
 from models.keys import QUEUES
-from models.records import NewBatch, Waiting
+from models.records import Head, Lane, NewBatch, Waiting
 from models.secrets import fingerprint
 from models.setaside import ALL_MODELS
 from models.state import Priority
@@ -293,3 +293,64 @@ async def test_a_batch_that_moves_waits_for_nothing(redis_url: str, tmp_path: Pa
         await here.scene.tools.fleet.share(here.store)
         assert await waits_of(here, batch_id) is None
         assert belonging(await here.staged(), ids) == len(ids)
+
+
+class Reads:
+    """Counts how often the jobs of lanes are read."""
+
+    def __init__(self, here: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lanes: list[Lane] = []
+        self._heads = here.store.heads
+        monkeypatch.setattr(here.store, "heads", self)
+
+    async def __call__(self, lane: Lane, limit: int) -> list[Head]:
+        self.lanes.append(lane)
+        return await self._heads(lane, limit)
+
+
+async def test_lanes_without_room_are_not_read_and_change_nothing(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(redis_url, tmp_path, requests_per_minute=60) as here:
+        for _ in range(30):
+            await here.batch(ALPHA, 2)
+        await here.cool("alpha", 20)
+        reads = Reads(here, monkeypatch)
+        for _ in range(5):
+            assert await here.planner.pass_once() == 0
+        assert reads.lanes == []
+        assert not any((await staged_ids(here.scene.redis)).values())
+
+
+async def test_with_room_for_few_only_few_lanes_are_read_and_all_get_their_turn(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(redis_url, tmp_path, requests_per_minute=240) as here:
+        batches = [await here.batch(ALPHA, 20) for _ in range(12)]
+        reads, staged = Reads(here, monkeypatch), list[str]()
+        for _ in range(6):
+            before = len(reads.lanes)
+            await here.planner.pass_once()
+            assert len(reads.lanes) - before <= 8, "a second's worth ahead of the schedule, and one more"
+            staged += await here.staged()
+            await here.take_all()
+            here.ahead.by_s += 0.4
+        assert len(staged) >= 24
+        turns = [belonging(staged, ids) for _, *ids in batches]
+        assert max(turns) - min(turns) <= 1
+
+
+async def test_more_lanes_than_are_read_in_a_pass_take_turns_too(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.planner.LANES_PER_PASS", 4)
+    async with desk(redis_url, tmp_path) as here:
+        batches = [await here.batch(ALPHA, 40) for _ in range(10)]
+        staged: list[str] = []
+        for _ in range(5):
+            await here.planner.pass_once()
+            staged += await here.staged()
+            await here.take_all()
+            here.ahead.by_s += 0.4
+        turns = [belonging(staged, ids) for _, *ids in batches]
+        assert min(turns) > 0

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, count, islice
 
 from hypothesis import given, settings
@@ -264,3 +265,20 @@ def test_what_is_remembered_stays_small() -> None:
         waiting = [endless("old"), *(endless(f"n{number}-{other}", tenant=f"t{number}", jobs=2) for other in range(5))]
         turns = plan(waiting, outlook_of({"alpha/m": 3}), 100, turns).turns
     assert sum(len(group.at) for group in turns.groups.values()) < 50
+
+
+@MANY_PASSES
+@given(st.integers(5, 12), st.integers(1, 4), st.integers(10, 60))
+def test_lanes_of_which_only_some_can_be_read_in_a_pass_all_get_their_turn(many: int, read: int, depth: int) -> None:
+    turns, staged = Turns(), Counter[str]()
+    for _ in range(2 * many):
+        seen = {f"b{number:02}": endless(f"b{number:02}", jobs=200) for number in range(many)}
+        unread = {name: replace(each, heads=(), more=True) for name, each in seen.items()}
+        first = plan(unread.values(), {}, depth, turns)
+        for lane in islice(first.unread, read):
+            unread[lane.batch_id] = seen[lane.batch_id]
+        made = plan(unread.values(), {}, depth, turns)
+        turns = made.turns
+        staged.update(lane.batch_id for _, lane in made.chosen)
+    assert set(staged) == {f"b{number:02}" for number in range(many)}
+    assert max(staged.values()) <= 4 * min(staged.values())
