@@ -1,7 +1,7 @@
 """How well limits are used: three workers on one Redis and one ledger, and a provider that keeps its limit strictly.
 
     python benchmarks/limits.py --redis-url URL [--seconds 120] [--limits 60,600,6000]
-        [--known configured,headers,neither] [--server bucket|fixed|sliding] [--tokens]
+        [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--tokens]
 
 The named Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls that
 were answered 429. The burst is a second's worth for every kind of server. With --tokens the limit counts tokens (the
@@ -71,8 +71,8 @@ def wait_for_the_end(port: int, seconds: float) -> dict[str, float]:
     return counts
 
 
-def measure(arguments: argparse.Namespace, limit: int, known: str) -> None:
-    kind, seconds, tokens = arguments.server, arguments.seconds, arguments.tokens
+def measure(arguments: argparse.Namespace, kind: str, limit: int, known: str) -> None:
+    seconds, tokens = arguments.seconds, arguments.tokens
     allowed = limit * TOKENS_A_CALL if tokens else limit
     numbers = ["0", str(allowed)] if tokens else [str(allowed), "0"]
     server = subprocess.Popen(
@@ -128,12 +128,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--limits", default="60,600,6000")
     parser.add_argument("--known", default="configured,headers,neither")
-    parser.add_argument("--server", choices=("bucket", "fixed", "sliding"), default="bucket")
+    parser.add_argument("--servers", default="bucket")
     parser.add_argument("--tokens", action="store_true")
     arguments = parser.parse_args()
-    for limit in arguments.limits.split(","):
-        for known in arguments.known.split(","):
-            measure(arguments, int(limit), known)
+    for kind in arguments.servers.split(","):
+        for limit in arguments.limits.split(","):
+            for known in arguments.known.split(","):
+                measure(arguments, kind, int(limit), known)
 
 
 if __name__ == "__main__":

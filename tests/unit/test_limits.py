@@ -549,6 +549,58 @@ class TestLearning:
         assert await fleet.redis.pttl(keys.rate("alpha:main", "large")) >= 600_000
 
 
+class TestRefusedAtAKnownLimit:
+    async def refused_after(self, fleet: Fleet, limited: Candidate, every_ms: float, calls: int) -> None:
+        """So many calls, the last of which is refused with a hint of 50 ms."""
+        for _ in range(calls):
+            grant = await fleet.grant(limited)
+            fleet.at_ms(fleet.ms + every_ms)
+        await fleet.one.release(grant, None, refused=True)
+        await fleet.one.cool(limited.deployment, Scope.MODEL, 0.05, "429", too_fast=True)
+
+    async def test_a_call_that_came_a_little_too_soon_costs_a_fiftieth_for_two_seconds(self, fleet: Fleet) -> None:
+        limited = candidate(rpm=60)
+        await self.refused_after(fleet, limited, 1000.0, 20)
+        assert await learned(fleet) == pytest.approx(0.98 * 60)
+        fleet.after_s(3)
+        assert (await fleet.grant(limited)).cost_ms == pytest.approx(1000)
+
+    async def test_a_herd_of_such_refusals_is_one(self, fleet: Fleet) -> None:
+        limited = candidate(rpm=600)
+        await self.refused_after(fleet, limited, 100.0, 100)
+        for _ in range(10):
+            await fleet.one.cool(limited.deployment, Scope.MODEL, 0.05, "429", too_fast=True)
+        assert await learned(fleet) == pytest.approx(0.98 * 600)
+
+    async def test_a_limit_that_is_far_lower_than_configured_is_learned(self, fleet: Fleet) -> None:
+        limited = candidate(rpm=6000)
+        await self.refused_after(fleet, limited, 100.0, 100)
+        assert await learned(fleet) == pytest.approx(0.98 * 600, rel=0.06)
+
+    async def test_the_next_call_waits_for_the_hint_and_no_burst_follows(self, fleet: Fleet) -> None:
+        limited = candidate(rpm=600)
+        await self.refused_after(fleet, limited, 100.0, 100)
+        fleet.after_s(0.06)
+        assert (await fleet.grant(limited)).wait_s == 0
+        assert (await fleet.grant(limited)).wait_s > 0.05
+
+    async def test_where_only_tokens_have_a_limit_no_rate_of_requests_is_learned(self, fleet: Fleet) -> None:
+        limited = candidate(tpm=60_000)
+        await self.refused_after(fleet, limited, 100.0, 100)
+        assert await fleet.redis.hget(keys.rate("alpha:main", "large"), "learned") is None
+        fleet.after_s(1.1)
+        waits = [(await fleet.grant(limited, tokens=400)).wait_s for _ in range(4)]
+        assert waits[3] - waits[2] == pytest.approx(0.4 / 0.98, abs=0.001)
+        fleet.after_s(20)
+        waits = [(await fleet.grant(limited, tokens=400)).wait_s for _ in range(4)]
+        assert waits[3] - waits[2] == pytest.approx(0.4, abs=0.001)
+
+    async def test_tokens_of_a_refused_call_are_given_back(self, fleet: Fleet) -> None:
+        limited = candidate(tpm=6000)
+        await fleet.one.release(await fleet.grant(limited, tokens=1000), None, refused=True)
+        assert (await fleet.grant(limited, tokens=100)).wait_s == 0
+
+
 class TestSlowStart:
     """Answers take 300 ms."""
 
