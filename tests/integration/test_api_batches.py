@@ -425,6 +425,19 @@ async def test_a_batch_is_held_and_goes_on(api: Api) -> None:
     assert (await api.post(f"/v1/batches/{batch_id}/resume")).json()["understudy"]["paused"] is None
 
 
+async def test_a_batch_that_spent_its_budget_is_granted_it_again_by_resume(api: Api) -> None:
+    batch_id = await api.created(line(1), budget_usd=0.5)
+    await api.fill()
+    ours = (await api.batch(batch_id))["understudy"]
+    assert (ours["budget_usd"], ours["held_usd"], ours["paused"]) == (0.5, 0, None)
+    await api.store.pause_spent(batch_id, 0.5, "its budget of 0.50 USD is reached: …")
+    ours = (await api.post(f"/v1/batches/{batch_id}/resume")).json()["understudy"]
+    assert (ours["budget_usd"], ours["paused"]) == (1.0, None)
+    ours = (await api.post(f"/v1/batches/{batch_id}/resume?budget_usd=7")).json()["understudy"]
+    assert ours["budget_usd"] == 7.0
+    assert (await api.post(f"/v1/batches/{batch_id}/resume?budget_usd=0")).status_code == 400
+
+
 @pytest.mark.parametrize("path", ["", "/cancel", "/pause", "/resume", "/results"])
 async def test_another_tenants_batch_is_as_if_it_did_not_exist(api: Api, path: str) -> None:
     foreign = new_id("batch")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_help import failed as failed_outcome
@@ -39,7 +40,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-async def start(store: Store, source: Path, shape: Shape | None = None, **flags: bool) -> Run:
+async def start(store: Store, source: Path, shape: Shape | None = None, **flags: Any) -> Run:
     options = {"skip_bad": False, "fresh": False, **flags}
     return await begin(store, SETTINGS, source, source.with_name("out.jsonl"), shape or Shape(), **options)
 
@@ -241,3 +242,29 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     third = await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())
     assert third is not None
     assert [job.custom_id async for job in sqlite.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]
+
+
+async def test_the_budget_of_a_run_is_for_its_retries_too(sqlite: Store, source: Path) -> None:
+    first = await start(sqlite, source, budget_usd=1.0)
+    ids = await ids_of(sqlite, first.batches[0])
+    worker = await new_worker(sqlite)
+    await run_all(sqlite, worker, ids[:3])  # 0.25 each
+    await fail(sqlite, worker, ids[3:])
+    await sqlite.close_batches()
+    again = await start(sqlite, source)
+    *_, retry = await views_of(sqlite, again.batches)
+    assert (len(again.batches), retry.budget_usd) == (2, pytest.approx(0.25))
+    await start(sqlite, source, budget_usd=5.0)
+    *_, retry = await views_of(sqlite, again.batches)
+    assert retry.budget_usd == pytest.approx(4.25)
+
+
+async def test_a_run_that_spent_its_budget_goes_on_with_a_larger_one(sqlite: Store, source: Path) -> None:
+    run = await start(sqlite, source, budget_usd=1.0)
+    await sqlite.pause_spent(run.batches[0], 1.0, "its budget of 1.00 USD is reached: …")
+    await start(sqlite, source)
+    [view] = await views_of(sqlite, run.batches)
+    assert view.paused is not None
+    await start(sqlite, source, budget_usd=2.0)
+    [view] = await views_of(sqlite, run.batches)
+    assert (view.paused, view.budget_usd) == (None, 2.0)
