@@ -322,7 +322,7 @@ def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
 
 def later_steps(chain: Chain, progress: Progress) -> list[int]:
     """The steps after the one that is tried now, in the order in which they would be."""
-    steps = _in_order(chain, progress)
+    steps = in_order(chain, progress)
     return [step for step in steps[steps.index(progress.step) + 1 :] if step not in progress.ruled_out]
 
 
@@ -330,7 +330,8 @@ def _next_step(chain: Chain, progress: Progress) -> int | None:
     return next(iter(later_steps(chain, progress)), None)
 
 
-def _in_order(chain: Chain, progress: Progress) -> Sequence[int]:
+def in_order(chain: Chain, progress: Progress) -> Sequence[int]:
+    """The steps of this round by index, in the order in which they are asked."""
     return progress.order or range(len(chain.steps))
 
 
@@ -339,7 +340,7 @@ def _at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress
 
     Steps where its own call failed are left for the next round, so that a job which hurts a provider does not return.
     """
-    steps = _in_order(chain, progress)
+    steps = in_order(chain, progress)
     waits = (each for each in steps[: steps.index(progress.step)] if each not in progress.ruled_out)
     for step in waits:
         passed = progress.passed.get(step)

@@ -10,7 +10,7 @@ from models.chain import Chain
 from models.failure import FailureClass
 from models.records import AttemptRecord, ResultRecord, Settled, StartedJob
 from models.state import JobState
-from worker.decide import Progress, first_error, skipped
+from worker.decide import Progress, first_error, in_order, skipped
 from worker.limits import Deployment
 from worker.providers.base import Answer
 
@@ -51,13 +51,15 @@ def brief(attempt: AttemptRecord) -> dict[str, Any]:
 
 
 def succeeded(
-    job: StartedJob, chain: Chain, progress: Progress, attempts: list[AttemptRecord], answered: Answered
+    job: StartedJob, chain: Chain, progress: Progress, first: int, attempts: list[AttemptRecord], answered: Answered
 ) -> Settled:
+    """`first` is the step, by index, that was asked for: the first that may serve the job."""
     answer, deployment = answered.answer, answered.deployment
-    place = progress.order.index(progress.step) if progress.order else progress.step
+    order = in_order(chain, progress)
+    place = order.index(progress.step) - order.index(first)
     extra = {
         "provider": deployment.provider,
-        "model_requested": str(chain.steps[progress.order[0] if progress.order else 0]),
+        "model_requested": str(chain.steps[first]),
         "model_used": answer.model,
         "key": deployment.key,
         "latency": answered.latency_ms,

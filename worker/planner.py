@@ -149,11 +149,11 @@ class Planner:
 
         The first step alone, when the batch has used up its fallbacks.
         """
-        chain = await self._store.get_chain(lane.chain_id)
+        chain, barred = self._choice.planned(await self._store.get_chain(lane.chain_id), self._typical_tokens)
         share = chain.max_fallback_share
         if share is not None and lane.batch_id != SINGLE and not await self._places.left(lane.batch_id, share):
             chain = chain.lead_alone()
-        return self._choice.planned(chain, self._typical_tokens)
+        return chain, barred
 
     async def _choose(
         self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], till: Till, depth: int, waiting: set[str]

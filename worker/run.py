@@ -95,6 +95,16 @@ class JobRun:
     def needs(self) -> Needs:
         return needs_of(self.body, self.chain.endpoint, self.job.tokens, most_output_tokens(self.body))
 
+    @property
+    def first_step(self) -> int:
+        """The first of this round, by index, that may serve this job: to be answered by a later one is a fallback."""
+        may_serve = (
+            step
+            for step in decide.in_order(self.chain, self.progress)
+            if self.tools.choice.why_not(self.chain, self.chain.steps[step], self.needs) is None
+        )
+        return next(may_serve, self.progress.step)
+
     def situation(self) -> Situation:
         return Situation(self.chain, self.job.priority, self.tools.clock(), self.tools.rng)
 
@@ -128,7 +138,9 @@ class JobRun:
             result = await self._unless_stopped(self._try_step())
             match result:
                 case Answered():
-                    return outcome.succeeded(self.job, self.chain, self.progress, self.attempts, result)
+                    return outcome.succeeded(
+                        self.job, self.chain, self.progress, self.first_step, self.attempts, result
+                    )
                 case Fail():
                     return outcome.failed(self.job, self.progress, self.attempts)
                 case PutBack(until, reason):
@@ -211,7 +223,7 @@ class JobRun:
     async def _without_a_place(self) -> Verdict | None:
         """None: the step may be asked. Only so many jobs of a batch may be answered by a later one."""
         share = self.chain.max_fallback_share
-        if share is None or self.progress.step == 0 or self.job.batch_id == SINGLE:
+        if share is None or self.job.batch_id == SINGLE or self.progress.step == self.first_step:
             return None
         try:
             if await self.tools.places.take(self.job, share):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ledger_help import new_jobs
-from run_help import Stage, answered, chain, purses_of, stage, tried
+from run_help import Stage, answered, chain, purses_of, stage, started, tried
 
 from models.chain import Chain, Tags
 from models.ids import new_id
@@ -20,6 +20,7 @@ from models.store import Store, open_store
 from models.tickets import staged_ids
 from producer.waiting import blocked_by
 from worker.choice import Choice
+from worker.hedge import run_of
 from worker.latency import FORGET_S, Latencies
 from worker.limits import Deployment, Scope
 from worker.planner import Planner
@@ -62,7 +63,8 @@ async def test_a_step_that_breaks_a_rule_is_skipped_and_the_result_says_so(redis
         assert skipped(settled) == {
             "alpha/m": "'alpha/m' breaks the rule require region = eu: provider 'alpha' says region = us"
         }
-        assert answered(settled)["extra_fields"]["fallback_index"] == 1
+        extra = answered(settled)["extra_fields"]
+        assert (extra["model_requested"], extra["fallback_index"]) == ("beta/m", 0), "it was never to be asked"
 
 
 @pytest.mark.parametrize("fail", ["server", "rate_limit", "overloaded", "credential", "model_missing", "region"])
@@ -83,6 +85,20 @@ async def test_no_failure_of_the_allowed_step_leads_to_one_that_breaks_a_rule(
             assert "alpha" not in " ".join(tried(settled))
         assert scene.calls("beta") >= 1
         assert scene.calls("alpha") == 0
+
+
+async def test_hedging_does_not_ask_a_step_that_breaks_a_rule(redis_url: str) -> None:
+    async with us_and_eu(redis_url, {"provider": "beta", "latency_s": 0.3}) as scene:
+        of = chain("beta/m", "alpha/m", hedge_after_s=0.05, require=EUROPE)
+        settled = await run_of(started(of, priority=Priority.INTERACTIVE), of, scene.tools).run()
+        assert tried(settled) == ["beta None"]
+        assert scene.calls("alpha") == 0
+
+
+async def test_a_share_of_fallbacks_counts_from_the_first_step_that_may_serve(redis_url: str) -> None:
+    async with us_and_eu(redis_url) as scene:
+        settled = await scene.run(chain("alpha/m", "beta/m", max_fallback_share=0.0, require=EUROPE))
+        assert tried(settled) == ["beta None"]
 
 
 async def test_a_chain_that_spills_does_not_spill_over_a_rule(redis_url: str) -> None:
