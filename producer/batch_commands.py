@@ -14,7 +14,7 @@ from producer import cli, show
 from producer.ledger import batch_named
 from producer.look_commands import job_named, print_batch
 from producer.money import NoBudget, grant, is_subject
-from producer.runs import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed
+from producer.retries import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed
 from producer.waiting import lack_of_workers
 
 app = typer.Typer()

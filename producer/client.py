@@ -41,7 +41,7 @@ from producer.intake import JobReader, Row, Shape, checked_id, row_of
 from producer.ledger import UnknownId, open_ledger
 from producer.output import completion_text, error_text, newest_rows, output_line, row_of_job
 from producer.preflight import Preflight
-from producer.runs import line_of
+from producer.retries import line_of
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from producer.money import held_of
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
 from producer.pauses import how_to_go_on
 from producer.progress import Display, split_table
-from producer.runs import line_of, summary, views_of
+from producer.retries import line_of
+from producer.runs import summary, views_of
 from producer.waiting import WaitNews, blocked_by, explained, lack_of_workers, queue_of, waiting_of
 
 app = typer.Typer()

@@ -6,22 +6,14 @@ new batch that points at the old one, and the newest record of a line counts.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
 
-import orjson
-
-from models.budgets import of_batch
-from models.chain import CHAT, Endpoint
-from models.failure import FailureClass
-from models.forecast import Forecast
 from models.ids import new_id
 from models.pausing import is_by_failures
 from models.records import BatchView, NewBatch, NewJob
-from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.store import Store
@@ -29,19 +21,9 @@ from models.weights import USUAL_WEIGHT
 from producer.intake import BadLine, InputError, Shape, identity_of, read_jobs
 from producer.money import spent_its_budget
 from producer.preflight import Preflight
+from producer.retries import ANSWERED_BY, line_of, retry_failed
 
 SLICE = 2_000
-ANSWERED_BY = "answered_by"
-"""In the options of a retry: the providers whose answers it asks for again."""
-
-WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER}
-"""What a rerun tries again; of the others, the same request would be refused again."""
-
-EVERYTHING = frozenset(FailureClass)
-
-NEVER_ACCEPTED = frozenset({BatchState.VALIDATING, BatchState.FAILED})
-"""A batch that is being filled, or whose filling was broken off."""
-
 ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
 
 
@@ -189,146 +171,6 @@ async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
     """Those of the batches that exist, in the given order."""
     views = [await store.batch_view(batch_id) for batch_id in batches]
     return [view for view in views if view is not None]
-
-
-async def retry_failed(
-    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass] = WORTH_A_RETRY
-) -> str | None:
-    """Submit what ended without an answer again, as a new batch that points at the newest one of this batch's line.
-
-    That is what failed and may succeed, what expired and what was cancelled; and whatever made the first jobs of a
-    batch fail, because it paused so that somebody mends it. A line counts as its newest retry says, so nothing is tried
-    twice because two retries were asked for. None when there is nothing to try. Memory: the custom ids of the retries,
-    not of the batch.
-    """
-    line = await line_of(store, batch_id)
-    of_each = {each: await _worth(store, settings, each, worth) for each in line}
-    return await _submit_again(store, settings, line, _unanswered(store, of_each))
-
-
-async def retry_answered(
-    store: Store, settings: Settings, batch_id: str, providers: Sequence[str], route: RouteOptions
-) -> str | None:
-    """Submit the lines again that one of these providers answered, as a new batch; `retry_failed` says how.
-
-    They keep their chains, unless `route` names a model or a chain. None when there are none. Raises RequestError.
-    """
-    line = await line_of(store, batch_id)
-    answered = (store.answered_jobs(each, providers) for each in reversed(line))
-    jobs = _newest(store, line, ([each] for each in answered))
-    if route.model is not None or route.chain is not None:
-        view = await store.batch_view(batch_id)
-        endpoint = cast(Endpoint, view.endpoint) if view else CHAT
-        jobs = _along(Router(settings, route, endpoint=endpoint), jobs)
-    options = {ANSWERED_BY: list(providers), "model": route.model, "chain": route.chain}
-    return await _submit_again(
-        store, settings, line, jobs, {word: said for word, said in options.items() if said is not None}
-    )
-
-
-async def _along(router: Router, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
-    """The jobs with another chain."""
-    async for job in jobs:
-        job.chain, _ = router.resolve(orjson.loads(job.body))
-        yield job
-
-
-async def _submit_again(
-    store: Store,
-    settings: Settings,
-    line: Sequence[str],
-    jobs: AsyncIterator[NewJob],
-    options: dict[str, Any] | None = None,
-) -> str | None:
-    """A new batch of these jobs that points at the newest one of the line; None when there are none."""
-    newest = await store.batch_view(line[-1]) if line else None
-    if newest is None:
-        return None
-    retry = NewBatch(
-        new_id("batch"),
-        priority=newest.priority,
-        tenant=newest.tenant,
-        expires_at=await store.now() + (newest.expires_at - newest.created_at),
-        retry_of=newest.id,
-        source=newest.source,
-        endpoint=newest.endpoint,
-        metadata=newest.metadata,
-        options=orjson.dumps(options).decode() if options else None,
-        weight=newest.weight,
-    )
-    budget = (await store.budgets([of_batch(newest.id)]))[of_batch(newest.id)]
-    retry.budget_usd = budget.base_usd
-    forecast, total = Forecast(settings), 0
-    try:
-        async for slice_ in _in_slices(jobs):
-            if not total:
-                await store.create_batch(retry)
-                if budget.purse is not None:  # it may spend what is left, and `resume` grants the first amount
-                    await store.grant(of_batch(retry.id), budget.purse.left_usd - (budget.base_usd or 0.0))
-            for job in slice_:
-                job.id, job.expires_at = new_id("job"), retry.expires_at
-            await store.add_jobs(retry.id, slice_)
-            total += len(slice_)
-            forecast.add_all(slice_)
-    except BaseException:
-        await store.discard_batch(retry.id)
-        raise
-    if not total:
-        return None
-    await store.open_batch(retry.id, total, estimate=forecast.estimate)
-    return retry.id
-
-
-async def line_of(store: Store, batch_id: str) -> list[str]:
-    """A batch and its retries that were accepted, oldest first. Empty when the batch was not."""
-    line = []
-    for each in [batch_id, *await store.retries_of(batch_id)]:
-        view = await store.batch_view(each)
-        if view is not None and view.state not in NEVER_ACCEPTED:
-            line.append(each)
-    return line if line[:1] == [batch_id] else []
-
-
-def _unanswered(store: Store, worth: Mapping[str, frozenset[FailureClass]]) -> AsyncIterator[NewJob]:
-    """The jobs of a batch and its retries that have no newer record and that ended without an answer; of those that
-    failed the ones whose failure is `worth` a retry, by batch, oldest first."""
-    batches = list(worth)
-    ended_badly = ((store.failed_jobs(each, worth[each]), store.closed_jobs(each)) for each in reversed(batches))
-    return _newest(store, batches, ended_badly)
-
-
-async def _worth(
-    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass]
-) -> frozenset[FailureClass]:
-    """With what made the first jobs of the batch fail."""
-    first = settings.batches.canary_lines
-    died = await store.first_failure(batch_id, first) if first else None
-    return worth if died is None else worth | {died.cls}
-
-
-async def _newest(
-    store: Store, batches: Sequence[str], newest_first: Iterable[Iterable[AsyncIterator[NewJob]]]
-) -> AsyncIterator[NewJob]:
-    """Those of the jobs of a batch and its retries (oldest first) that have no newer record."""
-    newer: set[str] = set()
-    for batch_id, chosen in zip(reversed(batches), newest_first, strict=True):
-        for jobs in chosen:
-            async for job in jobs:
-                if job.custom_id not in newer:
-                    yield job
-        if batch_id != batches[0]:
-            newer.update([each async for each in store.custom_ids(batch_id)])
-
-
-async def _in_slices(jobs: AsyncIterator[NewJob]) -> AsyncIterator[list[NewJob]]:
-    chunk: list[NewJob] = []
-    async for job in jobs:
-        chunk.append(job)
-        if len(chunk) == SLICE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 async def _forget(store: Store, batch_id: str) -> None:

@@ -16,7 +16,8 @@ from producer.api.batch_object import batch_object
 from producer.client import Client
 from producer.filling import Filler
 from producer.intake import Shape
-from producer.runs import accept, retry_failed
+from producer.retries import retry_failed
+from producer.runs import accept
 from producer.show import batch_document
 
 LEAD = {

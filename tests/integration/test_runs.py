@@ -17,7 +17,8 @@ from models.state import BatchState, JobState
 from models.store import Store, open_store
 from producer.intake import InputError, Shape
 from producer.output import newest_rows
-from producer.runs import BadInput, OtherRun, Run, begin, line_of, retry_answered, retry_failed, summary, views_of
+from producer.retries import line_of, retry_answered, retry_failed
+from producer.runs import BadInput, OtherRun, Run, begin, summary, views_of
 
 SETTINGS = Settings.model_validate(
     {
