@@ -90,6 +90,14 @@ def test_long_answers_count_as_well_as_long_prompts() -> None:
     assert made.unfit_lines == [3]
 
 
+def test_a_long_prompt_and_a_long_answer_that_fit_each_alone_need_not_fit_together() -> None:
+    long = "x" * 4 * 18_000
+    made = preflight(
+        body("old", long, max_tokens=9), body("old", max_tokens=4_000), body("old", long, max_tokens=4_000)
+    )
+    assert made.unfit_lines == [3]
+
+
 def test_a_steps_condition_is_kept_for_short_and_long_lines() -> None:
     made = preflight(body("long"), body("long", "x" * 8_000), body("long"))
     assert firsts(made) == {"local/m": 2, "openai/gpt-4o-mini": 1}
