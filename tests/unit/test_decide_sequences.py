@@ -6,7 +6,6 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.catalog import window
 from models.chain import Chain, Step
 from models.failure import BLOCKING, PASSING, Failure, FailureClass
 from models.state import Priority
@@ -35,7 +34,6 @@ from worker.limits import Deployment, Hold, Refusal
 NOW = 1_000_000.0
 DEPLOYMENT = Deployment("a", "m", "k", "a:k")
 MODELS = ["gpt-4", "gpt-4o", "unheard-of"]
-WINDOWS = [window(model) for model in MODELS]  # the first look-up loads the price list: not within a timed example
 IN_CALLS = [cls for cls in FailureClass if cls not in (FailureClass.CANCELLED, FailureClass.CRASHED)]
 CALLED_AGAIN = [cls for cls in IN_CALLS if cls not in BLOCKING | {FailureClass.MODEL_MISSING}]
 """The others set the credential aside, so that their number is an end."""

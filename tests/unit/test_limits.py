@@ -15,7 +15,7 @@ from worker.failures import LimitSignals
 from worker.limits import BULK, NO_LIMIT, URGENT, Candidate, Deployment, Grant, Hold, Limiter, Outlook, Refusal
 
 BEGIN_MS = 1_800_000_000_000.0
-EXAMPLES = settings(max_examples=30, deadline=None)
+EXAMPLES = settings(max_examples=30)
 T = TypeVar("T")
 
 

@@ -14,8 +14,8 @@ from models.state import Priority
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, plan
 from worker.turns import Turns
 
-ONE_PLAN = settings(deadline=None, max_examples=60)
-MANY_PASSES = settings(deadline=None, max_examples=15)
+ONE_PLAN = settings(max_examples=60)
+MANY_PASSES = settings(max_examples=15)
 
 STEPS = ("alpha/m", "beta/m", "gamma/m")
 
