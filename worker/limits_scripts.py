@@ -22,7 +22,7 @@ RESERVE = Script.of(
 -- Reserves for the candidate that can start first, when our own pacing lets it start within the longest wait.
 -- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took}; or {-1, when to ask again,
 -- what holds, candidate, since when it is cooled without an answer}: again before the start that is free, so that
--- another is booked when its turn comes.
+-- another is booked when its turn comes, unless the rate was only learned and would just be found too high sooner.
 local worker, longest, calls, longest_slow = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, tokens = tonumber(ARGV[6]), tonumber(ARGV[7])
 local best, best_takes, best_start, best_hold, best_streak, best_since, best_longest
@@ -31,10 +31,10 @@ for c = 0, #KEYS / 5 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 3 + 8]), tonumber(ARGV[c * 3 + 9]), tonumber(ARGV[c * 3 + 10])
   local start, hold, streaks = now, '', 0
   local function later(at, why) if at > start then start, hold = at, why end end
-  local paced, known, longest_here = true, nil, longest
+  local paced, known, longest_here, firm_rpm, firm_tpm = true, nil, longest
   do
     local requests_free, tokens_free
-    requests_free, tokens_free, rpm, tpm, known = schedules(rate, rpm, tpm)
+    requests_free, tokens_free, rpm, tpm, known, firm_rpm, firm_tpm = schedules(rate, rpm, tpm)
     if rpm > 0 then
       later(earliest(requests_free, 60000 / rpm), 'requests')
       if 60000 / rpm >= 1000 then
@@ -68,7 +68,7 @@ for c = 0, #KEYS / 5 - 1 do
   local takes = paced and start - now <= longest_here
   if not best or (takes and not best_takes) or (takes == best_takes and start < best_start) then
     best, best_takes, best_start, best_hold, best_streak, best_since = c, takes, start, hold, streaks, since
-    best_longest = paced and longest_here or 0
+    best_longest = paced and firm_rpm + firm_tpm > 0 and longest_here or 0
   end
 end
 if not best_takes then
