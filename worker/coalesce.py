@@ -11,7 +11,8 @@ Answer = TypeVar("Answer")
 class Coalescer(Generic[Item, Answer]):
     """Calls `handle` with up to `max_items` items at once and gives each waiter its answer.
 
-    A batch leaves when it is full or `max_delay_s` after its first item (0: at the end of the event loop's turn).
+    A batch leaves when it is full or `max_delay_s` after its first item (0: at the end of the event loop's turn), but
+    while `at_once` of them are under way it waits, and grows up to `max_items`.
     When `handle` raises, each of its waiters gets the exception; a waiter that is cancelled disturbs nobody, its item
     is handled all the same.
     """
@@ -22,10 +23,12 @@ class Coalescer(Generic[Item, Answer]):
         *,
         max_items: int,
         max_delay_s: float,
+        at_once: int | None = None,
     ) -> None:
         self._handle = handle
         self._max_items = max_items
         self._max_delay_s = max_delay_s
+        self._at_once = at_once
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._timer: asyncio.Handle | None = None
         self._under_way: set[asyncio.Task[None]] = set()
@@ -51,11 +54,17 @@ class Coalescer(Generic[Item, Answer]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch, self._waiting = self._waiting, []
-        if batch:
+        while self._waiting and (self._at_once is None or len(self._under_way) < self._at_once):
+            batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
             task = asyncio.create_task(self._run(batch))
             self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: "asyncio.Task[None]") -> None:
+        held_up = self._at_once is not None and len(self._under_way) >= self._at_once
+        self._under_way.discard(task)
+        if held_up:
+            self._send()
 
     async def _run(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
         try:

@@ -16,6 +16,8 @@ from redis.exceptions import NoScriptError, RedisError
 from worker.coalesce import Coalescer
 
 TOGETHER = 100
+AT_ONCE = 20
+"""Round trips under way: far fewer than a client's connections (100), whatever the number of jobs."""
 
 
 class ScriptsUnavailable(Exception):
@@ -56,7 +58,9 @@ class ScriptRunner:
 
     def __init__(self, redis: redis.asyncio.Redis) -> None:
         self._redis = redis
-        self._asked: Coalescer[_Command, Any] = Coalescer(self._execute, max_items=TOGETHER, max_delay_s=0.0)
+        self._asked: Coalescer[_Command, Any] = Coalescer(
+            self._execute, max_items=TOGETHER, max_delay_s=0.0, at_once=AT_ONCE
+        )
 
     async def run(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
         """The script's reply. Raises ScriptsUnavailable."""

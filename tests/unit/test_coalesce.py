@@ -63,3 +63,29 @@ async def test_closing_handles_what_waits() -> None:
     await asyncio.sleep(0)
     await coalescer.close()
     assert await waiter == 42
+
+
+async def test_no_more_than_so_many_are_under_way_and_what_waits_grows_into_whole_batches() -> None:
+    under_way, most, sizes = 0, 0, list[int]()
+
+    async def slow(items: Sequence[int]) -> list[int]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        sizes.append(len(items))
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return list(items)
+
+    async def one_after_the_other(coalescer: Coalescer[int, int]) -> list[int]:
+        waits = []
+        for number in range(60):
+            waits.append(asyncio.create_task(coalescer.add(number)))
+            await asyncio.sleep(0)  # each in a turn of its own, so that nothing but the bound gathers them
+        return await asyncio.gather(*waits)
+
+    coalescer = Coalescer(slow, max_items=10, max_delay_s=0.0, at_once=2)
+    assert await one_after_the_other(coalescer) == list(range(60))
+    assert most == 2
+    assert max(sizes) == 10
+    assert sum(sizes) == 60
