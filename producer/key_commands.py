@@ -252,7 +252,7 @@ def set_tenant(
             )
         before = (await store.tenant_use(name, time.time())).limits
         await store.set_tenant(replace(before, **changed), actor=ACTOR)
-        cli.say(f"the limits of tenant '{name}' are changed")
+        cli.say(f"tenant '{name}' is changed")
 
     _on_new_ledger(config, data, work)
 

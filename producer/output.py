@@ -103,14 +103,32 @@ def csv_row(row: OutputRow) -> dict[str, Any]:
 
 
 async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[OutputRow]:
-    """Every line of a run once: `batches` are a batch and its retries, oldest first, and the newest record counts."""
-    newer: set[str] = set()
-    for position, batch_id in enumerate(reversed(batches)):
-        oldest = position == len(batches) - 1
+    """Every line of a run once: `batches` are a batch and its retries, oldest first, and the newest answer counts.
+
+    Of a line that was never answered the newest record counts. Those lines come last.
+    """
+    answered: set[str] = set()
+    unanswered: set[str] = set()
+    for batch_id in reversed(batches):
+        oldest = batch_id == batches[0]
         async for row in store.outputs(batch_id):
-            if row.custom_id not in newer:
+            if row.custom_id in answered:
+                continue
+            if row.state is JobState.SUCCEEDED:
+                unanswered.discard(row.custom_id)
                 if not oldest:
-                    newer.add(row.custom_id)
+                    answered.add(row.custom_id)
+                yield row
+            elif oldest and row.custom_id not in unanswered:
+                yield row
+            elif not oldest:
+                unanswered.add(row.custom_id)
+    for batch_id in reversed(batches[1:]):
+        if not unanswered:
+            return
+        async for row in store.outputs(batch_id):
+            if row.custom_id in unanswered:
+                unanswered.remove(row.custom_id)
                 yield row
 
 

@@ -1,4 +1,4 @@
-"""What is run again, as a new batch that points at the old one; the newest record of a line counts."""
+"""What is run again, as a new batch that points at the old one; the newest answer of a line counts."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, cast

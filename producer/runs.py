@@ -2,7 +2,7 @@
 
 A run is named by its output's place and by the hash of the input's bytes and of the options that shape the
 requests. Run again, it goes on with what is unfinished and tries again what failed and could succeed; a retry is a
-new batch that points at the old one, and the newest record of a line counts.
+new batch that points at the old one, and the newest answer of a line counts.
 """
 
 import hashlib

@@ -368,16 +368,17 @@ def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClas
 
 def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
     passed = _worth_waiting_for(at.chain, progress)
-    times = [each.until for each in passed if each.until is not None]
+    waits = [(each.until, each.reason) for each in passed if each.until is not None]
     if at.priority is Priority.INTERACTIVE or not passed:
         return Fail(), progress
     following = _new_round(at.chain, progress)
-    if not times:
+    if not waits:
         return PutBack(at.now + BLOCKED_RECHECK_S, passed[0].reason), replace(following, round=progress.round)
-    until = max(min(times), at.now + SHORTEST_ROUND_S)
-    if len(times) < len(passed):  # a person may mend the others at any moment
+    earliest, reason = min(waits)
+    until = max(earliest, at.now + SHORTEST_ROUND_S)
+    if len(waits) < len(passed):  # a person may mend the others at any moment
         until = min(until, at.now + _backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng))
-    return PutBack(until, next(each.reason for each in passed if each.until is not None)), following
+    return PutBack(until, reason), following
 
 
 def _worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:

@@ -225,6 +225,13 @@ def test_a_new_round_begins_when_the_first_of_the_refused_steps_is_usable() -> N
     assert (progress.step, progress.round, progress.passed) == (0, 2, {})
 
 
+def test_a_job_says_the_reason_of_the_step_that_it_will_ask_first() -> None:
+    at = situation(chain("alpha/m", "beta/m", patience_s=1.0))
+    _, progress = after_refusal(at, Progress(), replace(refusal(Hold.COOLDOWN, 500), reason="alpha cools for long"))
+    verdict, _ = after_refusal(at, progress, replace(refusal(Hold.COOLDOWN, 40), reason="beta cools"))
+    assert verdict == PutBack(NOW + 40, "beta cools")
+
+
 def test_somebody_who_holds_a_connection_gets_one_round() -> None:
     at, progress = situation(chain("a/m"), Priority.INTERACTIVE), Progress()
     verdict, _ = after_refusal(at, progress, refusal(Hold.COOLDOWN, 40))
