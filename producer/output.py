@@ -7,6 +7,7 @@ whole or not there.
 import csv
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -105,31 +106,40 @@ def csv_row(row: OutputRow) -> dict[str, Any]:
 async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[OutputRow]:
     """Every line of a run once: `batches` are a batch and its retries, oldest first, and the newest answer counts.
 
-    Of a line that was never answered the newest record counts. Those lines come last.
+    Of a line that was never answered the newest record counts. Those that were asked for again come last.
     """
-    answered: set[str] = set()
-    unanswered: set[str] = set()
+    lines = _Lines()
     for batch_id in reversed(batches):
-        oldest = batch_id == batches[0]
         async for row in store.outputs(batch_id):
-            if row.custom_id in answered:
-                continue
-            if row.state is JobState.SUCCEEDED:
-                unanswered.discard(row.custom_id)
-                if not oldest:
-                    answered.add(row.custom_id)
+            if lines.shows(row, oldest=batch_id == batches[0]):
                 yield row
-            elif oldest and row.custom_id not in unanswered:
-                yield row
-            elif not oldest:
-                unanswered.add(row.custom_id)
-    for batch_id in reversed(batches[1:]):
-        if not unanswered:
-            return
+    for batch_id in reversed(batches[1:] if lines.unanswered else ()):
         async for row in store.outputs(batch_id):
-            if row.custom_id in unanswered:
-                unanswered.remove(row.custom_id)
+            if row.custom_id in lines.unanswered:
+                lines.unanswered.remove(row.custom_id)
                 yield row
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The lines of retries by their names: answered there, and not answered in any batch that was read."""
+
+    answered: set[str] = field(default_factory=set)
+    unanswered: set[str] = field(default_factory=set)
+
+    def shows(self, row: OutputRow, *, oldest: bool) -> bool:
+        """Whether a row is what counts of its line; batches are read newest first."""
+        name = row.custom_id
+        if name in self.answered:
+            return False
+        if row.state is JobState.SUCCEEDED:
+            self.unanswered.discard(name)
+            if not oldest:
+                self.answered.add(name)
+            return True
+        if not oldest:
+            self.unanswered.add(name)
+        return oldest and name not in self.unanswered
 
 
 async def write_output(store: Store, batches: Sequence[str], path: Path) -> int:
