@@ -1,6 +1,6 @@
 """What waiting costs: how often a job is put back because of our own pacing, and what an idle or saturated fleet asks.
 
-    python benchmarks/waiting.py [--seconds 30] [--workers 3] [--limits 0,1,60,600,6000] [--lanes 1]
+    python benchmarks/waiting.py [--seconds 30] [--workers 3] [--limits 0,1,60,600,6000] [--lanes 1] [--in-flight N]
 
 It starts a Redis server of its own (`redis-server`), workers, and a provider that keeps its limit strictly, which is
 configured. Limit 0 means that nothing is submitted, 1 a minute that everything waits. Printed for each: calls, tickets
@@ -67,10 +67,11 @@ async def accept(data: Path, count: int, lanes: int) -> None:
             await store.open_batch(batch_id, count)
 
 
-def calls_of(port: int) -> int:
+def calls_of(port: int) -> tuple[int, int]:
+    """All calls, and those of them that were refused."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/count") as reply:
         counted = json.load(reply)
-    return int(counted["accepted"] + counted["refused"])
+    return int(counted["accepted"] + counted["refused"]), int(counted["refused"])
 
 
 def watched(ledger: Path, for_s: float) -> int:
@@ -89,7 +90,7 @@ def claims_of(ledger: Path) -> int:
         return int(connection.execute("SELECT coalesce(sum(claim_no), 0) FROM job").fetchone()[0])
 
 
-def measure(limit: int, seconds: float, workers: int, lanes: int) -> None:
+def measure(limit: int, seconds: float, workers: int, lanes: int, in_flight: int | None) -> None:
     redis_port = free_port()
     address = f"redis://127.0.0.1:{redis_port}/0"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -100,7 +101,7 @@ def measure(limit: int, seconds: float, workers: int, lanes: int) -> None:
         config = data / "understudy.toml"
         config.write_text(
             f'[providers.strict]\nkind = "openai"\nbase_url = "http://127.0.0.1:{port}/v1"\n'
-            f"requests_per_minute = {limit or 60}\n"
+            f"requests_per_minute = {limit or 60}\n" + (f"max_in_flight = {in_flight}\n" if in_flight else "")
         )
         asyncio.run(accept(data, max(20, round(limit * (seconds + 60) / 60)) if limit else 0, lanes))
         server = stack.enter_context(redis.Redis.from_url(address))
@@ -113,18 +114,19 @@ def measure(limit: int, seconds: float, workers: int, lanes: int) -> None:
             before = seen(server, port, data / "ledger.db", pids)
             changes = watched(data / "ledger.db", seconds)
             then = seen(server, port, data / "ledger.db", pids)
-    calls, claims, asked, cpu_s = (then[i] - before[i] for i in range(4))
+    calls, refused, claims, asked, cpu_s = (then[i] - before[i] for i in range(5))
     print(
-        f"{limit:>6}/min, {lanes} lanes: {calls:.0f} calls, {(claims - calls) / max(calls, 1):.3f} put back a call, "
+        f"{limit:>6}/min, {lanes} lanes: {calls:.0f} calls, {refused:.0f} of them refused, "
+        f"{(claims - calls) / max(calls, 1):.3f} put back a call, "
         f"{asked / seconds:.0f} commands/s, {changes / seconds:.1f} changes/s, {cpu_s / seconds:.0%} of a core",
         flush=True,
     )
 
 
-def seen(server: "redis.Redis", port: int, ledger: Path, pids: Sequence[int]) -> tuple[float, float, float, float]:
-    """Calls, claims, commands, and CPU seconds of the workers, until now."""
+def seen(server: "redis.Redis", port: int, ledger: Path, pids: Sequence[int]) -> tuple[float, ...]:
+    """Calls, refused ones, claims, commands, and CPU seconds of the workers, until now."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return calls_of(port), claims_of(ledger), commands(server), sum(each.user + each.system for each in times)
+    return *calls_of(port), claims_of(ledger), commands(server), sum(each.user + each.system for each in times)
 
 
 def commands(server: "redis.Redis") -> int:
@@ -137,10 +139,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--in-flight", type=int)
     parser.add_argument("--limits", default="0,1,60,600,6000")
     words = parser.parse_args()
     for limit in words.limits.split(","):
-        measure(int(limit), words.seconds, words.workers, words.lanes)
+        measure(int(limit), words.seconds, words.workers, words.lanes, words.in_flight)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ STARTS_WITHIN_S = 1.0
 """A job is staged when its call could start so soon, which is how long a slot waits for a start. One that is staged
 earlier is claimed and put back in vain, over and over while its provider is saturated."""
 
-BOOKED_BY_NOW_S = 0.3
+BOOKED_BY_NOW_S = 0.5
 """A ticket that left its queue less long ago may not have reserved its call yet: the limiter does not count it."""
 
 STAGED_BOUNDS = (200, 20_000)
