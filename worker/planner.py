@@ -37,11 +37,11 @@ PASS_EVERY_S, IDLE_PASS_EVERY_S, IDLE_AFTER_S = 0.1, 0.3, 5.0
 AHEAD_S = 2.0
 """How much work is staged: what the fleet starts in this time."""
 
-STARTS_WITHIN_S = 1.0
-"""A job is staged when its call could start so soon, which is how long a slot waits for a start. One that is staged
+STARTS_WITHIN_S = 0.6
+"""A job is staged when its call could start so soon, a little more than batches may book ahead. One that is staged
 earlier is claimed and put back in vain, over and over while its provider is saturated."""
 
-BOOKED_BY_NOW_S = 0.5
+BOOKED_BY_NOW_S = 0.25
 """A ticket that left its queue less long ago may not have reserved its call yet: the limiter does not count it."""
 
 STAGED_BOUNDS = (200, 20_000)
