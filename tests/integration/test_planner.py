@@ -119,7 +119,7 @@ async def test_batches_take_turns(redis_url: str, tmp_path: Path) -> None:
 
 
 async def test_no_more_than_a_limit_lets_start_soon(redis_url: str, tmp_path: Path) -> None:
-    async with desk(redis_url, tmp_path, requests_per_minute=304) as here:  # of which 99 in 100 are used
+    async with desk(redis_url, tmp_path, requests_per_minute=600) as here:
         _, *slow = await here.batch(ALPHA, 500)
         _, *free = await here.batch(BETA, 60)
         for _ in range(3):
