@@ -149,7 +149,7 @@ def test_a_chain_as_long_as_a_body_is_not_remembered() -> None:
         chain, _ = router.resolve({"model": "lead/large", "fallbacks": [step]})
         assert len(chain.steps) == 2
     router.resolve({"model": "lead/large", "fallbacks": ["lead/small"]})
-    assert len(router._chains) == 1
+    assert len(router._routes) == 1
 
 
 @pytest.fixture
