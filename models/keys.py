@@ -6,6 +6,7 @@
 | understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
 | understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted, learned rate |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
+| understudy:day:<account>:<model> | hash, TTL | limiter | calls and tokens of a UTC day, where a day has a limit |
 | understudy:purse:<budget> | hash, TTL | budgets | limit, spent, held by each worker, what was refused last |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 | understudy:latency | hash, TTL | workers | how fast steps answer: milliseconds by step, and when that was measured |
@@ -37,6 +38,10 @@ def rate(account: str, model: str) -> str:
 
 def flight(account: str, model: str) -> str:
     return f"understudy:flight:{account}:{model}"
+
+
+def day(account: str, model: str) -> str:
+    return f"understudy:day:{account}:{model}"
 
 
 LIMITS = "understudy:*"

@@ -5,12 +5,13 @@ of Redis' clock, rates are per minute.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import redis.asyncio
 
 from models import keys
+from models.day_use import DayUse, day_use
 from models.failure import Scope
 
 NAMES_MAX = 2_000
@@ -43,7 +44,7 @@ PROBE_PAUSES_S = (1.0, 30.0)
 WIDE = 250.0
 """A slow start that lets so many calls be in flight holds nobody up."""
 
-KINDS = frozenset({"rate", "flight", "cool"})
+KINDS = frozenset({"rate", "flight", "day", "cool"})
 
 
 class Source(StrEnum):
@@ -110,6 +111,7 @@ class AccountState:
     tokens: Schedule = Schedule()
     in_flight: int = 0
     window: float | None = None  # slow start: as many may be in flight by now; None: it holds nobody up
+    day: DayUse = field(default_factory=DayUse)
 
     def most_in_flight(self, configured: int | None) -> Limit:
         """How many calls may be in flight: configured, or fewer while the first calls find out what is taken."""
@@ -174,8 +176,8 @@ async def read_limits(
 def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
     """The meaning of the limiter's hashes, by key."""
     accounts: dict[tuple[str, str], AccountState] = {}
-    rates, flights = _by_account(hashes, "rate"), _by_account(hashes, "flight")
-    for name in {**rates, **flights}:
+    rates, flights, days = (_by_account(hashes, kind) for kind in ("rate", "flight", "day"))
+    for name in {**rates, **flights, **days}:
         rate = rates.get(name, {})
         in_flight, window = _in_flight(flights.get(name, {}), now), _number(rate.get("window"))
         accounts[name] = AccountState(
@@ -183,6 +185,7 @@ def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
             _schedule(rate, "tokens", now),
             in_flight,
             window if window is not None and window < WIDE else None,
+            day_use(days.get(name, {}), now),
         )
     cooldowns = (_cooldown(key, fields, now) for key, fields in hashes.items() if key.startswith(keys.cool("")))
     return LimitState(now, accounts, tuple(each for each in cooldowns if each is not None))
@@ -204,6 +207,7 @@ def _keys_of(account: str, model: str) -> list[str]:
     return [
         keys.rate(account, model),
         keys.flight(account, model),
+        keys.day(account, model),
         *(keys.cooldown(scope, provider, account, model) for scope in scopes),
     ]
 

@@ -96,6 +96,10 @@ class Limits(Section):
     second."""
     tokens_per_minute: int | None = Field(default=None, gt=0)
     """Input and output tokens per minute. Absent: no limit of our own."""
+    requests_per_day: int | None = Field(default=None, gt=0)
+    """Calls per UTC day; when they are used up, the next call starts at midnight UTC. Absent: no limit of our own."""
+    tokens_per_day: int | None = Field(default=None, gt=0)
+    """Input and output tokens per UTC day. Absent: no limit of our own."""
     max_in_flight: int | None = Field(default=None, gt=0)
     """Calls at the same time, over all workers. Absent: no limit but the workers' own `max_concurrency`."""
 

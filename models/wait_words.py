@@ -12,6 +12,7 @@ HOLD_WORDS = {
     "requests": "requests per minute are used up",
     "tokens": "tokens per minute are used up",
     "in_flight": "all calls that may be in flight are",
+    "day": "the limit of the day is used up",
     "starting": "the first calls find out what it takes",
     "cooldown": "cooling after a refusal",
     "breaker": "resting after failures",

@@ -15,7 +15,7 @@ from models.job_objects import waiting_of as put_back_for
 from models.limit_state import LimitState, read_limits
 from models.records import Waiting
 from models.setaside import SetAside
-from models.settings import Settings
+from models.settings import Limits, Settings
 from models.state import JobState, Priority
 from models.store import Store
 from models.wait_words import HOLD_WORDS
@@ -99,7 +99,7 @@ def _held(settings: Settings, step: Step, live: LimitState, aside: Iterable[SetA
             continue
         limits = limits_of(provider.settings, step.model, key)
         account = account_of(step.provider, key)
-        hold, until = _hold(live, step, account, limits.requests_per_minute, limits.tokens_per_minute)
+        hold, until = _hold(live, step, account, limits)
         if hold is None:
             return None
         reason = f"{HOLD_WORDS[hold]} at {step}"
@@ -109,14 +109,13 @@ def _held(settings: Settings, step: Step, live: LimitState, aside: Iterable[SetA
     return min(held, key=lambda each: each.until or 0.0, default=gone)
 
 
-def _hold(
-    live: LimitState, step: Step, account: str, requests: int | None, tokens: int | None
-) -> tuple[str | None, float]:
+def _hold(live: LimitState, step: Step, account: str, limits: Limits) -> tuple[str | None, float]:
     """The limiter's name for what holds a call of this account, and until when."""
     state = live.of(account, step.model)
     ends = {
-        "requests": state.requests.next_start(requests, live.now),
-        "tokens": state.tokens.next_start(tokens, live.now),
+        "requests": state.requests.next_start(limits.requests_per_minute, live.now),
+        "tokens": state.tokens.next_start(limits.tokens_per_minute, live.now),
+        "day": state.day.next_start(limits, live.now),
     }
     for each in live.cooldowns_of(step.provider, account, step.model):
         hold = "breaker" if each.scope is Scope.PROVIDER else "cooldown"

@@ -12,6 +12,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from models.catalog import ResolvedProvider
+from models.day_use import end_of_day
 from models.deployments import account_of, keys_of, limits_of, named_deployments
 from models.failure import FailureClass, Scope
 from models.limit_state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
@@ -135,6 +136,8 @@ def _document(place: Place, settings: Settings, ledger: LedgerPart, live: LimitS
         "live": live is not None,
         "requests_per_minute": _limit(state.requests, configured.requests_per_minute),
         "tokens_per_minute": _limit(state.tokens, configured.tokens_per_minute),
+        "requests_per_day": _of_day(state.day.requests, configured.requests_per_day, live),
+        "tokens_per_day": _of_day(state.day.tokens, configured.tokens_per_day, live),
         "in_flight": _in_flight(state, configured.max_in_flight, live),
         "next_start": _next_start(state, configured, live),
         "last_minute": _calls(place, ledger),
@@ -148,6 +151,13 @@ def _limit(schedule: Schedule, configured: int | None) -> dict[str, Any]:
     limit: Limit = schedule.limit(configured)
     amount = None if limit.amount is None else round(limit.amount, 1)
     return {"limit": amount, "source": limit.source, "until": limit.until, "configured": configured}
+
+
+def _of_day(used: int, limit: int | None, live: LimitState | None) -> dict[str, Any] | None:
+    """None when a day has no limit."""
+    if limit is None:
+        return None
+    return {"limit": limit, "used": used if live else None, "until": end_of_day(live.now) if live else None}
 
 
 def _in_flight(state: AccountState, configured: int | None, live: LimitState | None) -> dict[str, Any]:
@@ -167,7 +177,8 @@ def _next_start(state: AccountState, configured: Limits, live: LimitState | None
         return None
     requests = state.requests.next_start(configured.requests_per_minute, live.now)
     tokens = state.tokens.next_start(configured.tokens_per_minute, live.now)
-    return max(requests, tokens) if max(requests, tokens) > live.now else None
+    latest = max(requests, tokens, state.day.next_start(configured, live.now))
+    return latest if latest > live.now else None
 
 
 def _calls(place: Place, ledger: LedgerPart) -> dict[str, int]:

@@ -251,5 +251,8 @@ def new_table(*columns: str) -> Table:
 
 def limits_text(row: Mapping[str, Any]) -> str:
     """The configured limits of a row; what is not configured is learned from the provider's answers."""
-    words = {"requests_per_minute": "requests/min", "tokens_per_minute": "tokens/min", "max_in_flight": "in flight"}
+    words = {
+        **{"requests_per_minute": "requests/min", "tokens_per_minute": "tokens/min"},
+        **{"requests_per_day": "requests/day", "tokens_per_day": "tokens/day", "max_in_flight": "in flight"},
+    }
     return ", ".join(f"{row[name]:,} {word}" for name, word in words.items() if row.get(name)) or "learned"

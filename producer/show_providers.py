@@ -37,7 +37,8 @@ def print_providers(rows: Sequence[Row]) -> None:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = new_table("provider/model", "key")
-    for name in ("requests/min", "tokens/min", "in flight", "last minute"):
+    daily = any(_today(row) for row in rows)
+    for name in ("requests/min", "tokens/min", *(["today"] if daily else []), "in flight", "last minute"):
         table.add_column(name, overflow="fold")
     table.add_column("state", no_wrap=True)
     for row in rows:
@@ -46,6 +47,7 @@ def _table(rows: Sequence[Row]) -> Table:
             escape(row["key"] or "–"),
             _limit(row["requests_per_minute"]),
             _limit(row["tokens_per_minute"]),
+            *([", ".join(_today(row)) or "–"] if daily else []),
             _in_flight(row["in_flight"]),
             _calls(row["last_minute"]),
             _word(row["state"]),
@@ -58,6 +60,7 @@ def _block(row: Row) -> str:
     head = escape(f"{row['provider']}/{row['model'] or '–'}, key {row['key'] or '–'}")
     flight, limits = row["in_flight"], (("requests", "requests_per_minute"), ("tokens", "tokens_per_minute"))
     figures = [f"{word}/min {_limit(row[name])}" for word, name in limits]
+    figures += [f"today {', '.join(today)}"] if (today := _today(row)) else []
     figures += [f"in flight {_in_flight(flight)}", f"last minute {_calls(row['last_minute'])}"]
     return f"[bold]{head}[/bold]: {_word(row['state'])}\n   " + "\n   ".join(figures)
 
@@ -74,6 +77,16 @@ def _limit(limit: Mapping[str, Any]) -> str:
     undercut = limit["configured"] is not None and limit["limit"] < limit["configured"]
     of = f" of {limit['configured']:,}," if undercut else ""
     return f"{limit['limit']:,.0f}{of} {limit['source']}"
+
+
+def _today(row: Row) -> list[str]:
+    """`120 of 1,000 requests`, of the limits that a UTC day has."""
+    limits = (("requests", row["requests_per_day"]), ("tokens", row["tokens_per_day"]))
+    return [
+        f"{'–' if limit['used'] is None else format(limit['used'], ',')} of {limit['limit']:,} {what}"
+        for what, limit in limits
+        if limit is not None
+    ]
 
 
 def _in_flight(flight: Mapping[str, Any]) -> str:

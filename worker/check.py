@@ -67,6 +67,8 @@ class Check:
             "account": candidate.deployment.account,
             "requests_per_minute": candidate.requests_per_minute,
             "tokens_per_minute": candidate.tokens_per_minute,
+            "requests_per_day": candidate.requests_per_day,
+            "tokens_per_day": candidate.tokens_per_day,
             "max_in_flight": candidate.max_in_flight,
         }
         try:

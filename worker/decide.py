@@ -60,9 +60,11 @@ SHARE_USED_UP = "the batch's max_fallback_share is used up"
 
 REFUSED_LIKE: Mapping[Hold, FailureClass] = {
     Hold.COOLDOWN: FailureClass.RATE_LIMIT,
+    Hold.DAY: FailureClass.RATE_LIMIT,
     Hold.BREAKER: FailureClass.OVERLOADED,
 }
-"""The failure that a refusal stands for. The other holds are our own pacing, which is not a failure of the step."""
+"""The failure that a refusal stands for. The other holds are our own pacing, which is not a failure of the step: they
+end in a moment, while a day that is used up may last longer than patience."""
 
 
 @dataclass(frozen=True, slots=True)

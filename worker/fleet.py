@@ -274,6 +274,8 @@ class Fleet:
             requests_per_minute=_kept_to(limits.requests_per_minute),
             tokens_per_minute=_kept_to(limits.tokens_per_minute),
             max_in_flight=limits.max_in_flight,
+            requests_per_day=limits.requests_per_day,
+            tokens_per_day=limits.tokens_per_day,
         )
 
 

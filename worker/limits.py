@@ -2,8 +2,8 @@
 
 Each question is one atomic script (`worker.limits_scripts`) and is answered with a start time. Limits of requests and
 tokens are virtual schedules (GCRA) with a burst of one second; calls in flight are counted per worker and end with
-its lease, so a killed worker leaks nothing. Cooldowns have three scopes: (account, model), account, and (provider,
-model), which is the breaker.
+its lease, so a killed worker leaks nothing. Calls and tokens of a UTC day are counted where it has a limit. Cooldowns
+have three scopes: (account, model), account, and (provider, model), which is the breaker.
 
     LimitsUnavailable   Redis cannot be asked; no new call may start
 """
@@ -48,6 +48,7 @@ class Hold(StrEnum):
 
     REQUESTS = "requests"
     TOKENS = "tokens"
+    DAY = "day"
     IN_FLIGHT = "in_flight"
     STARTING = "starting"
     COOLDOWN = "cooldown"
@@ -72,6 +73,8 @@ class Candidate:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     max_in_flight: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,7 @@ class Limiter:
 
         Waits a moment more where the call before it began late and the limit has no burst.
         """
-        rate, _, *cooldowns = _keys(grant.candidate.deployment)
+        rate, _, *cooldowns, _ = _keys(grant.candidate.deployment)
         while (more_ms := int(await self._ask(scripts.STILL_HOLDS, [*cooldowns, rate], [grant.cost_ms]))) > 0:
             await asyncio.sleep(more_ms / 1000)
         return more_ms == 0
@@ -259,7 +262,7 @@ class Limiter:
     async def answered(self, grant: Grant) -> None:
         """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
         if grant.streak:
-            await self._ask(scripts.ANSWERED, _keys(grant.candidate.deployment)[2:], [])
+            await self._ask(scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
 
     async def outlook(self, candidates: Sequence[Candidate], horizon_s: float, tokens: int = 0) -> list[Outlook]:
         """How many calls of `tokens` tokens each candidate could start within the horizon."""
@@ -296,13 +299,14 @@ class Limiter:
 
     async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
         candidate = grant.candidate
+        rate, flight, *_, day = _keys(candidate.deployment)
         async with self._gate.passing():
             await self._ask(
                 scripts.RELEASE,
-                _keys(candidate.deployment)[:2],
+                [rate, flight, *([day] if candidate.requests_per_day or candidate.tokens_per_day else [])],
                 [
                     *(self._worker_id, self._lease_ms, grant.start_ms, grant.cost_ms),
-                    *(how, more_tokens, candidate.tokens_per_minute or 0),
+                    *(how, more_tokens, candidate.tokens_per_minute or 0, grant.tokens),
                 ],
             )
 
@@ -314,11 +318,12 @@ class Limiter:
 
 
 def _keys(deployment: Deployment) -> list[str]:
-    """Rate, flight, and the cooldowns of the three scopes, in the order that the scripts expect."""
+    """Rate, flight, the cooldowns of the three scopes, and the day, in the order that the scripts expect."""
     return [
         keys.rate(deployment.account, deployment.model),
         keys.flight(deployment.account, deployment.model),
         *(_cool_key(deployment, scope) for scope in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)),
+        keys.day(deployment.account, deployment.model),
     ]
 
 
@@ -330,7 +335,10 @@ def _numbers(candidates: Sequence[Candidate]) -> list[float]:
     return [
         limit or 0
         for candidate in candidates
-        for limit in (candidate.requests_per_minute, candidate.tokens_per_minute, candidate.max_in_flight)
+        for limit in (
+            *(candidate.requests_per_minute, candidate.tokens_per_minute, candidate.max_in_flight),
+            *(candidate.requests_per_day, candidate.tokens_per_day),
+        )
     ]
 
 

@@ -3,12 +3,13 @@
 Every script begins with ARGV[1]: the time to use instead, or "". What they share is in `worker.limits_lua`.
 """
 
-from worker.limits_lua import ACCEPTED, COOLDOWNS, FLIGHT, LIFETIME, RECOVERY, SCHEDULES, SLOW_START
+from worker.limits_lua import ACCEPTED, COOLDOWNS, DAY, FLIGHT, LIFETIME, RECOVERY, SCHEDULES, SLOW_START
 from worker.redis_scripts import NOW, Script
 
 RESERVE = Script.of(
     NOW,
     FLIGHT,
+    DAY,
     SCHEDULES,
     ACCEPTED,
     COOLDOWNS,
@@ -16,9 +17,10 @@ RESERVE = Script.of(
     SLOW_START,
     RECOVERY,
     """
--- KEYS: per candidate rate, flight, and the cooldowns of (account, model), account, (provider, model).
+-- KEYS: per candidate rate, flight, the cooldowns of (account, model), account, (provider, model), and the day.
 -- ARGV: time, worker, longest wait ms, calls that may be booked ahead however slow the limit is, the longest wait for
---       these ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight (0: no limit).
+--       these ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight, requests/day,
+--       tokens/day (0: no limit).
 -- Reserves for the candidate that can start first, when our own pacing lets it start within the longest wait.
 -- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took}; or {-1, when to ask again,
 -- what holds, candidate, since when it is cooled without an answer}: again before the start that is free, so that
@@ -26,9 +28,9 @@ RESERVE = Script.of(
 local worker, longest, calls, longest_slow = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, tokens = tonumber(ARGV[6]), tonumber(ARGV[7])
 local best, best_takes, best_start, best_hold, best_streak, best_since, best_longest
-for c = 0, #KEYS / 5 - 1 do
-  local rate, flight = KEYS[c * 5 + 1], KEYS[c * 5 + 2]
-  local rpm, tpm, most = tonumber(ARGV[c * 3 + 8]), tonumber(ARGV[c * 3 + 9]), tonumber(ARGV[c * 3 + 10])
+for c = 0, #KEYS / 6 - 1 do
+  local rate, flight = KEYS[c * 6 + 1], KEYS[c * 6 + 2]
+  local rpm, tpm, most = tonumber(ARGV[c * 5 + 8]), tonumber(ARGV[c * 5 + 9]), tonumber(ARGV[c * 5 + 10])
   local start, hold, streaks = now, '', 0
   local function later(at, why) if at > start then start, hold = at, why end end
   local paced, known, longest_here, firm_rpm, firm_tpm = true, nil, longest
@@ -49,7 +51,7 @@ for c = 0, #KEYS / 5 - 1 do
     paced = false
     later(now + 100, 'in_flight')
   end
-  recover(rate, flight, KEYS[c * 5 + 5])
+  recover(rate, flight, KEYS[c * 6 + 5])
   if has_window(rate, known) then
     local window, used, stuck = window_of(rate, flight)
     if window and window < WIDE and used >= math.floor(window) then
@@ -60,10 +62,16 @@ for c = 0, #KEYS / 5 - 1 do
   end
   local since = now
   for k = 3, 5 do
-    local free, streak, _, began = cooled(KEYS[c * 5 + k], k == 5)
+    local free, streak, _, began = cooled(KEYS[c * 6 + k], k == 5)
     if free > now then paced, since = false, math.min(since, began) end
     later(free, k == 5 and 'breaker' or 'cooldown')
     streaks = streaks + streak
+  end
+  local rpd, tpd = tonumber(ARGV[c * 5 + 11]), tonumber(ARGV[c * 5 + 12])
+  local left, again = left_of_day(KEYS[c * 6 + 6], flight, start, rpd, tpd, tokens)
+  if left == 0 then
+    paced = false
+    later(again, 'day')
   end
   local takes = paced and start - now <= longest_here
   if not best or (takes and not best_takes) or (takes == best_takes and start < best_start) then
@@ -75,8 +83,8 @@ if not best_takes then
   local again = best_start - best_longest / 2
   return {-1, string.format('%.3f', again), best_hold, best, string.format('%.3f', best_since)}
 end
-local rpm, tpm = tonumber(ARGV[best * 3 + 8]), tonumber(ARGV[best * 3 + 9])
-local rate = KEYS[best * 5 + 1]
+local rpm, tpm = tonumber(ARGV[best * 5 + 8]), tonumber(ARGV[best * 5 + 9])
+local rate = KEYS[best * 6 + 1]
 local requests_free, tokens_free, cost
 requests_free, tokens_free, rpm, tpm = schedules(rate, rpm, tpm)
 cost = rpm > 0 and 60000 / rpm or 0
@@ -91,10 +99,13 @@ end
 if cost >= 1000 and best_start == now then redis.call('HSET', rate, 'began', now) end
 count_accepted(rate, best_start)
 keep(rate, math.max(requests_free, tokens_free, best_start))
-add_flight(KEYS[best * 5 + 2], worker, 1, lease_ms)
+if tonumber(ARGV[best * 5 + 11]) + tonumber(ARGV[best * 5 + 12]) > 0 then
+  count_in_day(KEYS[best * 6 + 6], best_start, tokens)
+end
+add_flight(KEYS[best * 6 + 2], worker, 1, lease_ms)
 if best_streak > 0 then
   for k = 3, 5 do
-    local key = KEYS[best * 5 + k]
+    local key = KEYS[best * 6 + k]
     if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, 'probe', best_start) end
   end
 end
@@ -125,12 +136,13 @@ return 0
 RELEASE = Script.of(
     NOW,
     FLIGHT,
+    DAY,
     ACCEPTED,
     LIFETIME,
     SLOW_START,
     """
--- KEYS: rate, flight. ARGV: time, worker, lease ms, start ms, ms of the schedule that a request took, 'answered',
--- 'refused' or 'unmade', tokens used more than reserved, tokens/min.
+-- KEYS: rate, flight, and the day where it has a limit. ARGV: time, worker, lease ms, start ms, ms of the schedule that
+-- a request took, 'answered', 'refused' or 'unmade', tokens used more than reserved, tokens/min, tokens reserved.
 -- A call that was never made gives its request back, less the part of its share of the schedule that went by, and
 -- less what later calls that wait for their start have passed over: nobody can use that any more.
 local rate, start, cost, ended = KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
@@ -140,6 +152,7 @@ if ended == 'answered' and redis.call('HEXISTS', rate, 'window') == 1 then
   if window and used * 4 >= window then set_window(rate, window + 2, stuck) end
 end
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
+if KEYS[3] then settle_in_day(KEYS[3], start, ended == 'answered', tokens, tonumber(ARGV[9])) end
 if redis.call('EXISTS', rate) == 0 then return end
 if ended ~= 'answered' then count_refused(rate, start) end
 local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens')
@@ -291,6 +304,7 @@ end
 OUTLOOK = Script.of(
     NOW,
     FLIGHT,
+    DAY,
     SCHEDULES,
     COOLDOWNS,
     LIFETIME,
@@ -302,10 +316,10 @@ OUTLOOK = Script.of(
 -- holds further calls ('': nothing), the earliest start, ms for which it has only refused (0: it does not).
 local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
-for c = 0, #KEYS / 5 - 1 do
-  local rpm, tpm, most = tonumber(ARGV[c * 3 + 4]), tonumber(ARGV[c * 3 + 5]), tonumber(ARGV[c * 3 + 6])
+for c = 0, #KEYS / 6 - 1 do
+  local rpm, tpm, most = tonumber(ARGV[c * 5 + 4]), tonumber(ARGV[c * 5 + 5]), tonumber(ARGV[c * 5 + 6])
   local starts, requests_free, tokens_free, known = -1
-  requests_free, tokens_free, rpm, tpm, known = schedules(KEYS[c * 5 + 1], rpm, tpm)
+  requests_free, tokens_free, rpm, tpm, known = schedules(KEYS[c * 6 + 1], rpm, tpm)
   local hold, first = '', now
   local function at_most(n, why) if starts < 0 or n < starts then starts, hold = n, why end end
   local function room(theoretical, cost)
@@ -319,20 +333,24 @@ for c = 0, #KEYS / 5 - 1 do
     at_most(room(tokens_free, tokens * 60000 / tpm), 'tokens')
     first = math.max(first, earliest(tokens_free, tokens * 60000 / tpm))
   end
-  if most > 0 then at_most(math.max(most - in_flight(KEYS[c * 5 + 2]), 0) + math.ceil(most / 4), 'in_flight') end
-  recover(KEYS[c * 5 + 1], KEYS[c * 5 + 2], KEYS[c * 5 + 5])
-  if has_window(KEYS[c * 5 + 1], known) then
-    local window, used = window_of(KEYS[c * 5 + 1], KEYS[c * 5 + 2])
+  if most > 0 then at_most(math.max(most - in_flight(KEYS[c * 6 + 2]), 0) + math.ceil(most / 4), 'in_flight') end
+  recover(KEYS[c * 6 + 1], KEYS[c * 6 + 2], KEYS[c * 6 + 5])
+  if has_window(KEYS[c * 6 + 1], known) then
+    local window, used = window_of(KEYS[c * 6 + 1], KEYS[c * 6 + 2])
     local growth = 4 ^ (math.max(math.min(horizon, 1000) - 2 * SOON, 0) / 1000)
     if window then at_most(math.max(math.floor(window * growth) - used, 0), 'starting') end
   end
   local cooled_until, refusing_since = now, now
   for k = 3, 5 do
-    local free, _, probing, since = cooled(KEYS[c * 5 + k], k == 5)
+    local free, _, probing, since = cooled(KEYS[c * 6 + k], k == 5)
     if free > cooled_until then cooled_until, hold = free, k == 5 and 'breaker' or 'cooldown' end
     if probing then at_most(math.max(math.floor(horizon / 1000), 1), 'cooldown') end
     if probing or free > now then refusing_since = math.min(refusing_since, since) end
   end
+  local rpd, tpd = tonumber(ARGV[c * 5 + 7]), tonumber(ARGV[c * 5 + 8])
+  local left, again = left_of_day(KEYS[c * 6 + 6], KEYS[c * 6 + 2], math.max(first, cooled_until), rpd, tpd, tokens)
+  if left and cooled_until <= now then at_most(left, 'day') end
+  if left == 0 and again > cooled_until then cooled_until, hold = again, 'day' end
   seen[#seen + 1] = starts
   seen[#seen + 1] = math.ceil(cooled_until - now)
   seen[#seen + 1] = hold

@@ -28,6 +28,16 @@ class LimitObject(Documented):
     configured: int | None
 
 
+class DayObject(Documented):
+    """What is used of a UTC day's limit."""
+
+    limit: int
+    used: int | None
+    """Over all workers, calls under way with what they are expected to use; null while Redis does not answer."""
+    until: float | None
+    """When the day ends."""
+
+
 class InFlight(Documented):
     limit: int | None
     source: Source
@@ -81,6 +91,9 @@ class ProviderObject(Documented):
     state: Literal["ready", "full", "cooling", "resting", "probing", "set_aside", "no_key", "unknown"]
     requests_per_minute: LimitObject
     tokens_per_minute: LimitObject
+    requests_per_day: DayObject | None
+    """null: a day has no limit."""
+    tokens_per_day: DayObject | None
     in_flight: InFlight
     next_start: float | None
     """When the next call may start, if none could now."""

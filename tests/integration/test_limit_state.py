@@ -7,8 +7,11 @@ import pytest
 import redis.asyncio
 
 from models import keys
+from models.day_use import DayUse, end_of_day
 from models.failure import Scope
 from models.limit_state import AccountState, Limit, LimitState, Source, read_limits
+from models.settings import Limits, Settings
+from producer.provider_state import LedgerPart, provider_documents
 from worker.failures import LimitSignals
 from worker.limits import Candidate, Deployment, Grant, Limiter, Refusal
 
@@ -148,6 +151,36 @@ async def test_the_next_start_is_when_the_limiter_lets_one_start(
     assert account.requests.next_start(600, state.now) == pytest.approx(outlook.first_at, abs=0.01)
     assert outlook.first_at > state.now
     assert account.requests.next_start(None, state.now) == state.now
+
+
+async def test_the_use_of_the_day_is_shown_as_the_limiter_counts_it(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    limiter.now_ms = (await read_limits(connection)).now * 1000
+    daily = Candidate(DEPLOYMENT, requests_per_minute=600_000, requests_per_day=3, tokens_per_day=9_000)
+    first = await granted(limiter, daily)
+    await limiter.release(first, 70)
+    await limiter.cancel(await granted(limiter, daily))
+    await granted(limiter, daily)
+    _, account = await seen(connection)
+    assert account.day == DayUse(requests=2, tokens=170)
+    await granted(limiter, daily)
+    refused = await limiter.reserve([daily], 100)
+    state, account = await seen(connection)
+    limits = Limits(requests_per_day=3)
+    assert isinstance(refused, Refusal)
+    assert account.day.next_start(limits, state.now) == refused.until == end_of_day(state.now)
+    (row,) = provider_documents(settings_with(requests_per_day=3, tokens_per_day=9_000), LedgerPart(), state)
+    assert row["requests_per_day"] == {"limit": 3, "used": 3, "until": refused.until}
+    assert row["tokens_per_day"] == {"limit": 9_000, "used": 270, "until": refused.until}
+    assert (row["state"], row["next_start"]) == ("full", refused.until)
+
+
+def settings_with(**limits: int) -> Settings:
+    """A configuration that has DEPLOYMENT with these limits."""
+    key = {"name": "main", "value": "env.A", "account": "team"}
+    alpha = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [key], "models": [DEPLOYMENT.model]}
+    return Settings.model_validate({"providers": {"alpha": {**alpha, **limits}}})
 
 
 async def test_nothing_known_is_no_limit(connection: redis.asyncio.Redis) -> None:

@@ -12,6 +12,7 @@ from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 
 from models.chain import Chain
+from models.day_use import end_of_day
 from models.failure import FailureClass, Scope
 from models.ids import new_id
 from models.keys import QUEUES
@@ -21,10 +22,11 @@ from models.setaside import ALL_MODELS
 from models.state import Priority
 from models.store import Store, open_store
 from models.tickets import queue_key, staged_ids
-from worker.limits import Deployment
+from worker.limits import Deployment, Grant
 from worker.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
 
 ALPHA, BETA = chain("alpha/m"), chain("beta/m")
+HASTY = chain("alpha/m", "beta/m", patience_s=0)
 A_DAY_S = 86_400.0
 
 
@@ -127,6 +129,29 @@ async def test_no_more_than_a_limit_lets_start_soon(redis_url: str, tmp_path: Pa
         staged = await here.staged()
         assert belonging(staged, free) == 60
         assert 10 <= belonging(staged, slow) <= 20
+
+
+async def test_no_more_is_staged_than_the_day_has_left_and_then_nothing_until_midnight(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with desk(redis_url, tmp_path, requests_per_day=12) as here:
+        batch_id, *ids = await here.batch(ALPHA, 100)
+        _, *others = await here.batch(HASTY, 5)
+        limiter, usable = here.scene.tools.limiter, here.scene.tools.fleet.usable(ALPHA.steps[0])
+        limiter.now_ms = time.time() * 1000
+        for _ in range(4):
+            assert isinstance(await limiter.reserve(usable, 10), Grant)
+        await here.planner.pass_once()
+        staged = await here.staged()
+        assert len(staged) == 8 and belonging(staged, ids)
+        await here.take_all()
+        here.ahead.by_s = CLAIMED_BY_NOW_S + 0.1
+        for _ in range(8):
+            await limiter.reserve(usable, 10)
+        said = await waits_of(here, batch_id)
+        assert sorted(await here.staged()) == sorted(others), "they have another step"
+        assert said is not None
+        assert (said.hold, said.account, said.until) == ("day", "alpha:main", end_of_day(limiter.now_ms / 1000))
 
 
 async def test_a_chain_whose_provider_cools_waits_in_the_ledger_while_another_flows(

@@ -1,9 +1,12 @@
 """Jobs at a deployment that others find out must rest: real limiter, fake providers."""
 
 import asyncio
+import time
 
+import pytest
 from run_help import chain, stage, tried
 
+from models.day_use import end_of_day
 from models.failure import Scope
 from models.state import JobState
 from worker.limits import Deployment
@@ -21,3 +24,20 @@ async def test_a_call_that_waits_for_its_start_is_not_made_when_its_deployment_i
         settled = await waiting
         assert scene.calls("alpha") == 1
     assert (settled.state, tried(settled)) == (JobState.SUCCEEDED, ["beta None"])
+
+
+async def test_a_day_that_is_used_up_goes_on_at_the_next_step_and_keeps_those_without_one_until_midnight(
+    redis_url: str,
+) -> None:
+    limits = [{"model": "m", "requests_per_day": 1, "tokens_per_day": 100_000}]
+    async with stage(redis_url, limits=limits) as scene:
+        scene.tools.limiter.now_ms = time.time() * 1000
+        midnight = end_of_day(scene.tools.limiter.now_ms / 1000)
+        assert tried(await scene.run(HASTY)) == ["alpha None"]
+        settled = await scene.run(HASTY)
+        assert (settled.state, tried(settled)) == (JobState.SUCCEEDED, ["beta None"])
+        held = await scene.run(chain("alpha/m", patience_s=0))
+        assert (held.state, held.attempts) == (JobState.QUEUED, [])
+        assert held.not_before == pytest.approx(midnight, abs=5.0)
+        assert held.wait_reason == "the limit of the day is used up at alpha/m (account alpha:main)"
+        assert scene.calls("alpha") == 1

@@ -172,6 +172,28 @@ def test_our_own_pacing_waits_unless_the_chain_spills(hold: Hold) -> None:
     assert (verdict, progress.step) == (MoveOn(), 1)
 
 
+def test_a_day_that_is_used_up_moves_on_without_spill_and_keeps_a_one_step_chain_until_it_ends() -> None:
+    verdict, progress = after_refusal(situation(chain("a/m", "b/m")), Progress(), refusal(Hold.DAY, 5 * 3600))
+    assert (verdict, progress.step) == (MoveOn(), 1)
+    verdict, progress = after_refusal(situation(chain("a/m")), Progress(), refusal(Hold.DAY, 5 * 3600))
+    assert verdict == PutBack(NOW + 5 * 3600, "day")
+    verdict, _ = after_refusal(situation(chain("a/m"), Priority.INTERACTIVE), Progress(), refusal(Hold.DAY, 5 * 3600))
+    assert verdict == Fail()
+
+
+def test_a_day_that_ends_within_patience_is_waited_out() -> None:
+    verdict, _ = after_refusal(situation(chain("a/m", "b/m", patience_s=10)), Progress(), refusal(Hold.DAY, 8))
+    assert verdict == PutBack(NOW + 8, "day")
+
+
+def test_when_every_step_has_used_up_its_day_the_job_waits_for_the_first_that_comes_back() -> None:
+    both = chain("a/m", "b/m")
+    _, progress = after_refusal(situation(both), Progress(), refusal(Hold.DAY, 5 * 3600))
+    verdict, progress = after_refusal(situation(both), progress, refusal(Hold.COOLDOWN, 600))
+    assert verdict == PutBack(NOW + 600, "cooldown")
+    assert progress.step == 0
+
+
 def test_pacing_at_the_last_step_waits_even_when_the_chain_spills() -> None:
     verdict, _ = after_refusal(situation(chain("a/m", spill=True)), Progress(), refusal(Hold.REQUESTS, 5))
     assert verdict == PutBack(NOW + 5, "requests")

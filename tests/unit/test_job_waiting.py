@@ -3,6 +3,7 @@
 from typing import Any
 
 from models.chain import Chain, Step
+from models.day_use import DayUse, end_of_day
 from models.failure import FailureClass, Scope
 from models.limit_state import AccountState, Cooldown, LimitState, Schedule
 from models.records import Waiting
@@ -51,6 +52,16 @@ def test_a_full_schedule_holds_until_its_next_start() -> None:
     held = waiting(accounts={("lead:main", "m"): full, ("lead:spare", "m"): full})
     assert held is not None and (held.hold, held.reason) == ("tokens", "tokens per minute are used up at lead/m")
     assert held.until is not None and NOW + 2 <= held.until <= NOW + 3
+
+
+def test_a_day_that_is_used_up_holds_until_midnight_unless_another_step_is_there() -> None:
+    limited = {**LEAD, "api_keys": KEYS[:1], "tokens_per_day": 1_000}
+    settings = Settings.model_validate({"providers": {"lead": limited, "second": {**LEAD, "api_keys": KEYS[:1]}}})
+    state = LimitState(NOW, {("lead:main", "m"): AccountState(day=DayUse(3, 1_000))}, ())
+    held = held_at(settings, Chain(steps=(LEAD_STEP,)), Priority.NORMAL, state, ())
+    words = "the limit of the day is used up at lead/m"
+    assert held == Waiting(words, "day", "lead", "m", "lead:main", end_of_day(NOW))
+    assert held_at(settings, Chain(steps=(LEAD_STEP, SECOND_STEP)), Priority.NORMAL, state, ()) is None
 
 
 def test_a_lead_that_comes_back_within_patience_is_waited_for_and_else_the_next_step_is_asked() -> None:

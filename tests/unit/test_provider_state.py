@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from models.day_use import DayUse, end_of_day
 from models.failure import FailureClass, Scope
 from models.limit_state import AccountState, Cooldown, LimitState, Schedule
 from models.setaside import SetAside
@@ -128,6 +129,30 @@ def test_a_limit_names_its_source_and_what_it_undercuts(
     assert "lead/large spare 588 of 600, learned unknown 0 of 4 0 ready" in words
     assert "lead/large main 1,000 told unknown 2 of 4 0 ready" in words
     assert "openai has no key; set api_keys in its section" in words
+
+
+def test_what_a_day_has_used_is_told_where_a_day_has_a_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daily = {"limits": [{"account": "other", "requests_per_day": 1_000, "tokens_per_day": 50_000}]}
+    settings = Settings.model_validate({"providers": {"lead": {**LEAD, **daily}}})
+    state = live(other=AccountState(day=DayUse(1_000, 41_500)), main=AccountState(day=DayUse(7, 70)))
+    rows = {(row["key"], row["model"]): row for row in provider_documents(settings, LedgerPart(), state)}
+    assert (rows["main", "large"]["requests_per_day"], rows["main", "large"]["state"]) == (None, "ready")
+    assert (rows["spare", "large"]["next_start"], rows["spare", "large"]["state"]) == (end_of_day(NOW), "full")
+    for width in ("140", "70"):
+        monkeypatch.setenv("COLUMNS", width)
+        words = said(rows, monkeypatch, capsys)
+        assert "1,000 of 1,000 requests, 41,500 of 50,000 tokens" in words
+        assert "lead/large (account lead:other): used up; the next call may start at" in words
+    (row, *_) = provider_documents(settings, LedgerPart(), None)[1:]
+    assert row["requests_per_day"] == {"limit": 1_000, "used": None, "until": None}
+
+
+def test_where_no_day_has_a_limit_nothing_is_said_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "today" not in said(documents(state=live()), monkeypatch, capsys)
 
 
 def test_a_slow_start_is_told_as_what_may_be_in_flight(

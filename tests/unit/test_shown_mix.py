@@ -81,6 +81,7 @@ def test_providers_fit_a_narrow_page(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {
         **{"provider": "openrouter", "model": LONG_MODEL, "key": "main", "account": "openrouter:main"},
         **{"requests_per_minute": limit, "tokens_per_minute": {**limit, "limit": None, "configured": None}},
+        **{"requests_per_day": None, "tokens_per_day": {"limit": 90_000, "used": 41_500, "until": 1.0}},
         **{"in_flight": {"limit": 200, "source": "configured", "configured": 200, "now": 12}, "state": "ready"},
         **{"last_minute": {"answered": 580, "refused": 3, "failed": 0}, "set_aside": [], "cooldowns": []},
         **{"next_start": None},
@@ -94,4 +95,5 @@ def test_providers_fit_a_narrow_page(monkeypatch: pytest.MonkeyPatch) -> None:
         said[width] = captured.get()
     assert f"openrouter/{LONG_MODEL}, key main: ready\n" in said[80]
     assert "requests/min 586 of 600, learned\n" in said[80] and "last minute 580, 3 refused\n" in said[80]
+    assert "today 41,500 of 90,000 tokens\n" in said[80]
     assert "586 of 600, learned" in said[120] and "580, 3 refused" in said[120]
