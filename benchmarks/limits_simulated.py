@@ -2,11 +2,13 @@
 delays by chance. Beside `benchmarks/limits.py`, whose figures depend on how busy the machine really is.
 
     python benchmarks/limits_simulated.py --redis-url URL [--seconds 120] [--limits 60,600,6000]
-        [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--late-ms 3]
+        [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--late-ms 3] [--tokens]
 
 The named Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls that
 were answered 429. Answers take 0.3 s. A call starts late and arrives late, by `--late-ms` on average together; a job
-that must ask again does so a few milliseconds late, or up to 0.25 s when it went back to the ledger.
+that must ask again does so a few milliseconds late, or up to 0.25 s when it went back to the ledger. With --tokens the
+limit counts tokens (the limit × 1,000), with prompts of 25 to 4,000 tokens, answers of 40 and max_tokens 2,000; three
+workers learn how long answers are, each for itself; that use is of tokens.
 """
 
 import argparse
@@ -20,7 +22,9 @@ import redis.asyncio
 from strict_provider import KINDS, Meter
 
 from models.failure import Scope
+from models.tokens import Usage
 from worker import limits
+from worker.estimates import Estimates
 from worker.failures import LimitSignals
 from worker.limits import BULK, Candidate, Deployment, Grant, Limiter
 from worker.limits_lua import KEPT
@@ -28,12 +32,25 @@ from worker.limits_scripts import STILL_HOLDS
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = 300.0
-TOKENS = 10
+TOKENS_A_CALL = 1_000
+PROMPTS = (25, 100, 400, 4_000)
+ANSWER = 40
+MOST = 2_000
+MODEL = ("strict", "m")
 DEPLOYMENT = Deployment("strict", "m", "main", "strict:main")
 
 
 @dataclass(frozen=True)
+class Job:
+    """Its prompt's tokens, and what its worker learned."""
+
+    prompt: int
+    estimates: Estimates
+
+
+@dataclass(frozen=True)
 class Call:
+    job: Job
     grant: Grant
     admitted: bool = False
     hint_s: float | None = None
@@ -49,42 +66,50 @@ class Simulation:
     candidate: Candidate
     headers: bool
     late_ms: float
+    tokens: bool
     accepted: int = 0
+    used: int = 0
     refused: int = 0
     first_ms: float = 0.0
     _rng: Random = field(default_factory=lambda: Random(1))
     _order: "count[int]" = field(default_factory=count)
-    _events: list[tuple[float, int, str, Call | None]] = field(default_factory=list)
+    _events: list[tuple[float, int, str, Job | Call]] = field(default_factory=list)
+    _workers: list[Estimates] = field(default_factory=lambda: [Estimates() for _ in range(3)])
 
-    def at(self, ms: float, what: str, call: Call | None = None) -> None:
-        heapq.heappush(self._events, (ms, next(self._order), what, call))
+    def at(self, ms: float, what: str, of: Job | Call) -> None:
+        heapq.heappush(self._events, (ms, next(self._order), what, of))
+
+    def _job(self) -> Job:
+        return Job(self._rng.choice(PROMPTS), self._rng.choice(self._workers))
 
     async def run(self, jobs: int, seconds: float) -> None:
         for job in range(jobs):
-            self.at(BEGIN_MS + job * 0.1, "ask")
+            self.at(BEGIN_MS + job * 0.1, "ask", self._job())
         while self._events[0][0] < BEGIN_MS + seconds * 1000:
-            now, _, what, call = heapq.heappop(self._events)
+            now, _, what, of = heapq.heappop(self._events)
             self.limiter.now_ms = now
-            if call is None:
-                await self._ask(now)
+            if isinstance(of, Job):
+                await self._ask(now, of)
             elif what == "start":
-                await self._start(now, call)
+                await self._start(now, of)
             elif what == "arrive":
-                self._arrive(now, call)
+                self._arrive(now, of)
             else:
-                await self._end(now, call)
+                await self._end(now, of)
 
     def _late(self, share: float) -> float:
         return self._rng.expovariate(1 / (self.late_ms * share))
 
-    async def _ask(self, now: float) -> None:
-        reply = await self.limiter.reserve([self.candidate], TOKENS, BULK)
+    async def _ask(self, now: float, job: Job) -> None:
+        tokens = job.estimates.tokens_to_reserve(MODEL, "strict", "batch", job.prompt, MOST)
+        reply = await self.limiter.reserve([self.candidate], tokens, BULK)
         if isinstance(reply, Grant):
-            self.at(now + reply.wait_s * 1000 + (self._late(0.65) if reply.wait_s else 0.0), "start", Call(reply))
+            late = self._late(0.65) if reply.wait_s else 0.0
+            self.at(now + reply.wait_s * 1000 + late, "start", Call(job, reply))
         else:
             in_slot = reply.until * 1000 - now <= 1000
             late = self._rng.uniform(2, 20) if in_slot else self._rng.uniform(50, 250)
-            self.at(max(reply.until * 1000, now) + late, "ask")
+            self.at(max(reply.until * 1000, now) + late, "ask", job)
 
     async def _start(self, now: float, call: Call) -> None:
         """What `Limiter.still_holds` does, without its sleep."""
@@ -94,7 +119,7 @@ class Simulation:
             more_ms = int(await self.limiter._ask(STILL_HOLDS, [*cooldowns, rate], [call.grant.cost_ms]))
         if more_ms < 0:
             await self.limiter.cancel(call.grant)
-            self.at(now + 1, "ask")
+            self.at(now + 1, "ask", call.job)
         elif more_ms:
             self.at(now + more_ms + self._late(0.65), "start", call)
         else:
@@ -103,43 +128,54 @@ class Simulation:
     def _arrive(self, now: float, call: Call) -> None:
         self.first_ms = self.first_ms or now
         second = now / 1000
-        wait_s = self.meter.wait_s(1.0, second)
+        cost = call.job.prompt + ANSWER if self.tokens else 1
+        wait_s = self.meter.wait_s(cost, second)
         admitted = wait_s <= 1e-6
         if admitted:
-            self.meter.take(1.0, second)
+            self.meter.take(cost, second)
             self.accepted += 1
+            self.used += cost
         else:
             self.refused += 1
         left, reset_s = max(self.meter.room(second), 0.0), self.meter.reset_s(second)
-        told = LimitSignals(self.meter.limit, left, reset_s) if self.headers else None
+        told = self._told(left, reset_s) if self.headers else None
         hint_s = wait_s if self.headers and not admitted else None
-        self.at(now + (LATENCY_MS if admitted else 10.0), "end", Call(call.grant, admitted, hint_s, told))
+        self.at(now + (LATENCY_MS if admitted else 10.0), "end", Call(call.job, call.grant, admitted, hint_s, told))
+
+    def _told(self, left: float, reset_s: float) -> LimitSignals:
+        if self.tokens:
+            return LimitSignals(tokens_limit=self.meter.limit, tokens_remaining=left, tokens_reset_s=reset_s)
+        return LimitSignals(self.meter.limit, left, reset_s)
 
     async def _end(self, now: float, call: Call) -> None:
         if call.told is not None:
             await self.limiter.told(DEPLOYMENT, call.told)
-        await self.limiter.release(call.grant, TOKENS, refused=not call.admitted)
+        prompt = call.job.prompt
+        used = prompt + ANSWER if call.admitted else None
+        await self.limiter.release(call.grant, used, refused=not call.admitted)
         if call.admitted:
+            call.job.estimates.learn(MODEL, "batch", prompt, Usage(input_tokens=prompt, output_tokens=ANSWER))
             await self.limiter.answered(call.grant)
         else:
             await self.limiter.cool(DEPLOYMENT, Scope.MODEL, call.hint_s, "refused", too_fast=True)
-        self.at(now + self._rng.uniform(5, 40), "ask")
+        self.at(now + self._rng.uniform(5, 40), "ask", self._job() if call.admitted else call.job)
 
 
 async def measure(
     connection: redis.asyncio.Redis, arguments: argparse.Namespace, kind: str, limit: int, how: str
 ) -> None:
     await connection.flushdb()
-    candidate = Candidate(DEPLOYMENT, limit * KEPT if how == "configured" else None)
-    simulation = Simulation(
-        Limiter(connection, "w1"), KINDS[kind](float(limit)), candidate, how != "neither", arguments.late_ms
-    )
+    tokens, allowed = arguments.tokens, limit * TOKENS_A_CALL if arguments.tokens else limit
+    configured = allowed * KEPT if how == "configured" else None
+    candidate = Candidate(DEPLOYMENT, None, configured) if tokens else Candidate(DEPLOYMENT, configured)
+    meter, headers = KINDS[kind](float(allowed)), how != "neither"
+    simulation = Simulation(Limiter(connection, "w1"), meter, candidate, headers, arguments.late_ms, tokens)
     await simulation.run(min(60 if limit <= 600 else 300, 300), arguments.seconds)
     elapsed_s = arguments.seconds - (simulation.first_ms - BEGIN_MS) / 1000
     calls = simulation.accepted + simulation.refused
-    used = simulation.accepted / (max(limit / 60, 1.0) + limit / 60 * elapsed_s)
+    used = simulation.used / (max(allowed / 60, 1.0) + allowed / 60 * elapsed_s)
     print(
-        f"{kind:>8} {limit:>6,}/min, {how:<10}: {used:6.1%} used, {simulation.refused / max(calls, 1):5.1%} of"
+        f"{kind:>8} {allowed:>9,}/min, {how:<10}: {used:6.1%} used, {simulation.refused / max(calls, 1):5.1%} of"
         f" {calls:,} calls refused",
         flush=True,
     )
@@ -153,6 +189,7 @@ async def main() -> None:
     parser.add_argument("--known", default="configured,headers,neither")
     parser.add_argument("--servers", default="bucket,fixed,sliding")
     parser.add_argument("--late-ms", type=float, default=3.0)
+    parser.add_argument("--tokens", action="store_true")
     arguments = parser.parse_args()
     async with redis.asyncio.Redis.from_url(arguments.redis_url) as connection:
         for kind in arguments.servers.split(","):

@@ -18,7 +18,7 @@ BATCHES_MAX = 1_000
 """Of more than so many, those that were used least lately are forgotten."""
 
 REMEMBERED = 200
-ENOUGH = 10
+ENOUGH = 3
 """Fewer answers than this say nothing about how long the next is."""
 
 SHARE = 0.9

@@ -3,7 +3,7 @@
 Every script begins with ARGV[1]: the time to use instead, or "". What they share is in `worker.limits_lua`.
 """
 
-from worker.limits_lua import ACCEPTED, COOLDOWNS, DAY, FLIGHT, LIFETIME, RECOVERY, SCHEDULES, SLOW_START
+from worker.limits_lua import ACCEPTED, BOOKED, COOLDOWNS, DAY, FLIGHT, LIFETIME, RECOVERY, SCHEDULES, SLOW_START
 from worker.redis_scripts import NOW, Script
 
 RESERVE = Script.of(
@@ -11,6 +11,7 @@ RESERVE = Script.of(
     FLIGHT,
     DAY,
     SCHEDULES,
+    BOOKED,
     ACCEPTED,
     COOLDOWNS,
     LIFETIME,
@@ -93,7 +94,7 @@ if cost > 0 then
   redis.call('HSET', rate, 'requests', requests_free)
 end
 if tpm > 0 then
-  tokens_free = math.max(tokens_free, best_start) + tokens * 60000 / tpm
+  tokens_free = book(rate, tokens_free, best_start, tokens * 60000 / tpm)
   redis.call('HSET', rate, 'tokens', tokens_free)
 end
 if cost >= 1000 and best_start == now then redis.call('HSET', rate, 'began', now) end
@@ -137,6 +138,7 @@ RELEASE = Script.of(
     NOW,
     FLIGHT,
     DAY,
+    BOOKED,
     ACCEPTED,
     LIFETIME,
     SLOW_START,
@@ -167,8 +169,10 @@ if ended == 'unmade' and requests_free then
   end
 end
 if tpm > 0 and tokens ~= 0 and tokens_free then
-  redis.call('HSET', rate, 'tokens', tokens_free + tokens * 60000 / tpm)
-  keep(rate, tokens_free + tokens * 60000 / tpm)
+  local ms = tokens * 60000 / tpm
+  tokens_free = ms < 0 and give_back(rate, tokens_free, start, -ms) or tokens_free + ms
+  redis.call('HSET', rate, 'tokens', tokens_free)
+  keep(rate, tokens_free)
 end
 """,
 )
