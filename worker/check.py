@@ -18,7 +18,7 @@ import orjson
 
 from models.catalog import ResolvedProvider
 from models.chain import Step
-from models.deployments import named_deployments
+from models.deployments import NO_KEY, limits_of, named_deployments
 from models.pricing import Pricing
 from models.secrets import SecretMissing, Secrets, masked, shown
 from models.settings import Settings, SettingsError, load_settings
@@ -65,11 +65,7 @@ class Check:
             "key": key.name if key else None,
             "reference": shown(key.value) if key else None,
             "account": candidate.deployment.account,
-            "requests_per_minute": candidate.requests_per_minute,
-            "tokens_per_minute": candidate.tokens_per_minute,
-            "requests_per_day": candidate.requests_per_day,
-            "tokens_per_day": candidate.tokens_per_day,
-            "max_in_flight": candidate.max_in_flight,
+            **limits_of(provider.settings, model or "", key or NO_KEY).model_dump(),
         }
         try:
             secret = await self._secrets.resolve(provider.name, key) if key else None

@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models import keys
+from models.day_use import end_of_day
 from models.failure import Scope
 from worker.failures import LimitSignals
 from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, LimitsUnavailable, Refusal
@@ -130,6 +131,36 @@ async def test_workers_together_keep_to_the_rate(redis_url: str) -> None:
         )
     waits = sorted(reply.wait_s for reply in replies if isinstance(reply, Grant))
     assert waits == pytest.approx([0.0] * 10 + [0.1 * number for number in range(1, 11)])
+
+
+async def test_workers_together_keep_to_the_day(redis_url: str) -> None:
+    """Half of the calls are never made, and what they gave back is used by others, up to the last one."""
+    daily = replace(FREE, requests_per_day=60, tokens_per_day=6_000)
+    made = 0
+
+    async def work(limiter: Limiter) -> None:
+        nonlocal made
+        for number in range(12):
+            grant = await limiter.reserve([daily], 100)
+            if isinstance(grant, Refusal):
+                assert grant.hold is Hold.DAY
+            elif number % 2:
+                await limiter.cancel(grant)
+            else:
+                made += 1
+                await limiter.release(grant, 100)
+
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        workers = [Limiter(connection, f"w{number}") for number in range(4)]
+        for worker in workers:
+            worker.now_ms = BEGIN_MS
+        await asyncio.gather(*(work(worker) for worker in workers for _ in range(5)))
+        while isinstance(grant := await workers[0].reserve([daily], 100), Grant):
+            made += 1
+            await workers[0].release(grant, 100)
+        count = await connection.hgetall(keys.day("alpha:main", "large"))
+    assert (made, grant.hold, grant.until) == (60, Hold.DAY, end_of_day(BEGIN_MS / 1000))
+    assert sorted(count.values()) == [b"0", b"60", b"6000"]
 
 
 async def test_beats_amid_calls_never_lose_one(redis_url: str) -> None:

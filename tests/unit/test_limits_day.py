@@ -120,6 +120,19 @@ async def test_a_call_that_starts_after_midnight_counts_for_its_own_day(fleet: F
     assert (await fleet.used()).requests == 1
 
 
+async def test_what_is_booked_over_midnight_is_held_to_the_day_in_which_it_starts(fleet: Fleet) -> None:
+    """The schedule is full of other calls, so that the next starts are tomorrow's."""
+    limited = of_day(3, requests_per_minute=600.0)
+    fleet.at(MIDNIGHT - 10)
+    assert len(await fleet.grants(limited)) == 3, "today is used up"
+    fleet.at(MIDNIGHT - 0.05)
+    while not (await fleet.grant(of_day(requests_per_minute=600.0))).wait_s:
+        pass
+    starts = [grant.start_ms / 1000 for grant in await fleet.grants(limited)]
+    assert len(starts) == 3 and MIDNIGHT <= min(starts) and max(starts) < MIDNIGHT + 1
+    assert (await fleet.refusal(limited)).until == MIDNIGHT + DAY_S
+
+
 async def test_a_call_that_is_never_made_is_given_back(fleet: Fleet) -> None:
     limited = of_day(3, 1_000)
     for _ in range(10):
