@@ -262,10 +262,19 @@ class Scene:
         return self._ledger
 
     def configure(
-        self, mock: Mock, *, lease_s: float = 3.0, concurrency: int = 50, grace_s: float = 10.0, more: str = ""
+        self,
+        mock: Mock,
+        *,
+        lease_s: float = 3.0,
+        concurrency: int = 50,
+        urgent_slots: int | None = 0,
+        grace_s: float = 10.0,
+        more: str = "",
     ) -> None:
+        """`urgent_slots` None: the usual share is kept from bulk, so that a batch does not take all slots."""
         words = CONFIG.format(mock=mock.url, lease_s=lease_s, concurrency=concurrency, grace_s=grace_s)
-        (self.folder / "understudy.toml").write_text(words + more)
+        kept = "" if urgent_slots is None else f"urgent_slots = {urgent_slots}\n"
+        (self.folder / "understudy.toml").write_text(words + kept + more)
 
     def write_prompts(self, count: int, *, model: str = "alpha/m", name: str = "in.jsonl", label: str = "") -> Path:
         path = self.folder / name

@@ -43,7 +43,7 @@ def test_redis_stays_small_with_a_backlog_of_100_000_jobs(scene: Scene, provider
 
 def test_a_thousand_calls_are_in_flight_in_one_process(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers("[answers]\nlatency_s = 4\n")  # longer than slow start takes
-    scene.configure(mock, more="urgent_slots = 0\n")
+    scene.configure(mock)
     run = scene.run(scene.write_prompts(3_000), "--max-concurrency", "1000")
     assert run.exit_code() == 0, run.said
     assert len(scene.lines()) == 3_000

@@ -33,7 +33,7 @@ def test_a_single_job_starts_within_a_second_while_a_batch_holds_all_its_slots(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
     mock = providers(SLOW_AND_QUICK)
-    scene.configure(mock, concurrency=40, more=NO_SLOW_START)
+    scene.configure(mock, concurrency=40, urgent_slots=None, more=NO_SLOW_START)
     _, url = scene.serve()
     scene.submit(scene.write_prompts(2_000))
     until(lambda: mock.in_flight() == 38, "the batch has all the slots that bulk may have")
