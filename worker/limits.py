@@ -25,6 +25,7 @@ from worker import limits_scripts as scripts
 from worker.failures import LimitSignals
 from worker.gate import Gate
 from worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
+from worker.token_room import TokenRoom
 
 FIRST_COOLDOWN_S = 2.0
 LONGEST_DOUBLING_S = 60.0
@@ -112,7 +113,8 @@ class Outlook:
 
     `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds of Redis'
     clock; what is full of calls in flight has no such time, and says now). `refusing_for_s` is how long it has answered
-    nothing but refusals and failures (None: it is not cooled, and not only probed).
+    nothing but refusals and failures (None: it is not cooled, and not only probed). `room` is what a limit of tokens
+    leaves for them (None: no limit).
     """
 
     starts: int
@@ -120,6 +122,7 @@ class Outlook:
     hold: Hold | None = None
     first_at: float = field(default=0.0, compare=False)
     refusing_for_s: float | None = field(default=None, compare=False)
+    room: TokenRoom | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +281,11 @@ class Limiter:
                 Hold(hold.decode()) if hold else None,
                 float(first_ms) / 1000,
                 refusing_ms / 1000 if refusing_ms > 0 else None,
+                TokenRoom(left, burst, NO_LIMIT if others < 0 else others) if burst else None,
             )
-            for starts, cooled_ms, hold, first_ms, refusing_ms in zip(*(reply[i::5] for i in range(5)), strict=True)
+            for starts, cooled_ms, hold, first_ms, refusing_ms, left, burst, others in zip(
+                *(reply[i::8] for i in range(8)), strict=True
+            )
         ]
 
     async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:

@@ -317,15 +317,20 @@ OUTLOOK = Script.of(
     """
 -- KEYS as RESERVE. ARGV: time, horizon ms, tokens of a typical call; then per candidate as RESERVE.
 -- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not), what
--- holds further calls ('': nothing), the earliest start, ms for which it has only refused (0: it does not).
+-- holds further calls ('': nothing), the earliest start, ms for which it has only refused (0: it does not), the tokens
+-- that the schedule has until the horizon, those of a second (0: no limit), which may be taken ahead of it, and the
+-- calls that the other limits let start (-1: none of them holds any).
 local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
 for c = 0, #KEYS / 6 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 5 + 4]), tonumber(ARGV[c * 5 + 5]), tonumber(ARGV[c * 5 + 6])
   local starts, requests_free, tokens_free, known = -1
   requests_free, tokens_free, rpm, tpm, known = schedules(KEYS[c * 6 + 1], rpm, tpm)
-  local hold, first = '', now
-  local function at_most(n, why) if starts < 0 or n < starts then starts, hold = n, why end end
+  local hold, first, others = '', now, -1
+  local function at_most(n, why)
+    if starts < 0 or n < starts then starts, hold = n, why end
+    if why ~= 'tokens' and (others < 0 or n < others) then others = n end
+  end
   local function room(theoretical, cost)
     return math.max(math.floor((now + horizon + math.max(1000 - cost, 0) - math.max(theoretical, now)) / cost) + 1, 0)
   end
@@ -360,6 +365,9 @@ for c = 0, #KEYS / 6 - 1 do
   seen[#seen + 1] = hold
   seen[#seen + 1] = string.format('%.0f', math.max(first, cooled_until))
   seen[#seen + 1] = math.ceil(now - refusing_since)
+  seen[#seen + 1] = tpm > 0 and math.floor((now + horizon - math.max(tokens_free, now)) * tpm / 60000) or 0
+  seen[#seen + 1] = math.ceil(tpm / 60)
+  seen[#seen + 1] = others
 end
 return seen
 """,

@@ -6,18 +6,24 @@ ledger, where they cost nothing.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import groupby, islice, repeat
+from operator import add
 
 from models.chain import Chain, Step
 from models.failure import BLOCKING, FailureClass
 from models.records import Head, Lane
 from models.state import Priority
-from worker.limits import Hold
+from worker.limits import Candidate, Hold, Outlook
+from worker.token_room import TokenRoom, too_many
 from worker.turns import Entrant, Path, Turns
 
 UNLIMITED = 1_000_000_000
+
+SPARE = 8
+"""So many more jobs are looked at than calls of the usual size could start, because they may be smaller."""
 
 NOWHERE = ""
 """In place of a step: the job is staged although no step can take it, so that a worker ends it with the reason."""
@@ -39,7 +45,7 @@ class StepOutlook:
     answered nothing but refusals and failures (None: it is not cooled, nor merely probed); `blocked` that a person must
     mend it first; `missing` that no credential has the model. `hold` is what lets no more of them start, `until` when
     the first could (unix seconds; None: nobody can tell), `account` whose limits these are. `why` says what blocks it
-    when it is not the want of a credential.
+    when it is not the want of a credential. `room` is what a limit of tokens leaves for them.
     """
 
     starts: int = UNLIMITED
@@ -51,6 +57,12 @@ class StepOutlook:
     until: float | None = None
     account: str | None = None
     why: str | None = None
+    room: TokenRoom | None = None
+
+    def without(self, calls: int, tokens: int) -> "StepOutlook":
+        """The same when so many calls, of so many tokens together, are on their way to it already."""
+        room = self.room.after(tokens, calls) if self.room is not None else None
+        return replace(self, starts=max(self.starts - calls, 0), room=room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,49 @@ class LaneHeads:
     tenant_weight: float = 1.0
     barred: str | None = None
     most: int = UNLIMITED  # no more of them may be staged now
+
+
+def over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlook:
+    """A step is cooled while all of its credentials are, and starts the sum of the rest."""
+    usable = [each for each in seen if each[1].cooled_for_s is None]
+    candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
+    refusing = [each.refusing_for_s for _, each in seen if each.refusing_for_s is not None]
+    rooms = [each.room for _, each in usable if each.room is not None]
+    until = None if first.hold in (None, Hold.IN_FLIGHT, Hold.STARTING) else first.first_at
+    return StepOutlook(
+        starts=min(sum(each.starts for _, each in usable), UNLIMITED),
+        cooled_for_s=None if usable else min(each.cooled_for_s or 0.0 for _, each in seen),
+        refusing_for_s=min(refusing) if len(refusing) == len(seen) else None,
+        hold=first.hold,
+        until=until,
+        account=candidate.deployment.account,
+        room=reduce(add, rooms) if rooms and len(rooms) == len(usable) else None,
+    )
+
+
+def for_small_calls(outlook: Mapping[str, StepOutlook]) -> dict[str, StepOutlook]:
+    """The outlook with a few more starts where a limit of tokens may let calls start that are smaller than others."""
+    return {
+        step: replace(at, starts=max(min(at.starts + SPARE, at.room.calls), at.starts))
+        if at.room is not None and at.room.fits(0)
+        else at
+        for step, at in outlook.items()
+    }
+
+
+def overfull(
+    chosen: Iterable[tuple[Head, Lane]],
+    views: Mapping[Lane, LaneHeads],
+    outlook: Mapping[str, StepOutlook],
+    tokens_of: Callable[[LaneHeads, Head], int],
+) -> dict[str, int]:
+    """Steps whose limit of tokens cannot start all that was chosen for them, with how many of it they can."""
+    rooms = {step: at.room for step, at in outlook.items() if at.room is not None}
+    if not rooms:
+        return {}
+    first = {lane: next(iter(steps_of(view, outlook)), NOWHERE) for lane, view in views.items()}
+    full = too_many(((first[lane], tokens_of(views[lane], head)) for head, lane in chosen), rooms)
+    return {step: count for step, count in full.items() if count < outlook[step].starts}
 
 
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:

@@ -23,9 +23,18 @@ from worker.canary import Canary, shares_of
 from worker.choice import Choice
 from worker.estimates import Estimates
 from worker.fleet import Fleet
-from worker.limits import Candidate, Hold, Limiter, Outlook
+from worker.limits import Limiter
 from worker.places import Places
-from worker.plan import UNLIMITED, LaneHeads, StepOutlook, open_steps, plan
+from worker.plan import (
+    UNLIMITED,
+    LaneHeads,
+    StepOutlook,
+    for_small_calls,
+    open_steps,
+    over_all_credentials,
+    overfull,
+    plan,
+)
 from worker.purses import Purses
 from worker.till import NO_BUDGETS, Till
 from worker.turns import Turns
@@ -111,7 +120,11 @@ class Planner:
         now = self._monotonic()
         if lanes or waiting:
             self._busy_at = now
-        self._tickets.update((head.id, _Ticket(lane, now, till.drawn.get(head.id, {}))) for head, lane in chosen)
+        size = {view.lane: view for view in views}
+        self._tickets.update(
+            (head.id, _Ticket(lane, now, till.drawn.get(head.id, {}), self._tokens(size[lane], head)))
+            for head, lane in chosen
+        )
         self._left = len(waiting) + len(chosen)
         moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
         await self._tell(views, outlook, till, moving, now)
@@ -161,10 +174,13 @@ class Planner:
         """What to stage, and the lanes with the jobs that were read: only when it is a lane's turn."""
         seen = {view.lane: view for view in views}
         tickets = Counter(ticket.lane for ticket in self._tickets.values())
-        may_read = LANES_PER_PASS
+        may_read, outlook = LANES_PER_PASS, for_small_calls(outlook)
         while True:
             made = plan(till.payable(list(seen.values()), outlook), outlook, depth, self._turns)
             if not made.unread or not may_read:
+                if full := overfull(made.chosen, seen, outlook, self._tokens):
+                    outlook = {name: replace(at, starts=full.get(name, at.starts)) for name, at in outlook.items()}
+                    continue
                 break
             for lane, count in islice(made.unread.items(), may_read):
                 may_read -= 1
@@ -173,6 +189,12 @@ class Planner:
         self._turns = made.turns
         self._learn_tokens(seen.values())
         return made.chosen, list(seen.values())
+
+    def _tokens(self, view: LaneHeads, head: Head) -> int:
+        """What a call of this job reserves at the lead of its chain."""
+        model = (view.chain.steps[0].provider, view.chain.steps[0].model)
+        output = self._estimates.output_tokens(model, view.lane.batch_id, head.max_output_tokens)
+        return self._estimates.input_tokens(model, head.tokens) + output
 
     async def _read(self, view: LaneHeads, limit: int, waiting: set[str]) -> LaneHeads:
         heads = await self._store.heads(view.lane, limit)
@@ -229,25 +251,19 @@ class Planner:
         flat = [candidate for each in candidates.values() for candidate in each]
         seen = iter(await self._limiter.outlook(flat, STARTS_WITHIN_S, self._typical_tokens) if flat else [])
         outlook = {
-            name: _over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True)))
+            name: over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True)))
             if each
             else self._without_credentials(steps[name])
             for name, each in candidates.items()
         }
-        for step, count in (await self._on_their_way(waiting, outlook)).items():
+        for step, tickets in (await self._on_their_way(waiting, outlook)).items():
             if step in outlook:
-                outlook[step] = replace(outlook[step], starts=max(outlook[step].starts - count, 0))
+                outlook[step] = outlook[step].without(len(tickets), sum(tickets))
         return outlook
 
     def _learn_tokens(self, views: Iterable[LaneHeads]) -> None:
         """What a call of the jobs that were read reserves on average, at the leads of their chains."""
-        costs = [
-            self._estimates.input_tokens(model, head.tokens) + output
-            for view in views
-            for model in [(view.chain.steps[0].provider, view.chain.steps[0].model)]
-            for output in [self._estimates.output_tokens(model, view.lane.batch_id)]
-            for head in view.heads
-        ]
+        costs = [self._tokens(view, head) for view in views for head in view.heads]
         if costs:
             self._typical_tokens = sum(costs) // len(costs)
 
@@ -255,39 +271,26 @@ class Planner:
         mendable = self._fleet.why_none(step).mendable
         return StepOutlook(starts=0, blocked=mendable, missing=not mendable)
 
-    async def _on_their_way(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> Counter[str]:
-        """How many jobs with tickets, or that had one a moment ago, will reserve a call of each step."""
+    async def _on_their_way(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> dict[str, list[int]]:
+        """The tokens of jobs with tickets, or that had one a moment ago, that will reserve a call of each step."""
         lately = self._monotonic() - BOOKED_BY_NOW_S
-        tickets = self._tickets.items()
-        lanes = Counter(each.lane for job_id, each in tickets if job_id in waiting or each.seen_at > lately)
-        counts: Counter[str] = Counter()
-        for lane, count in lanes.items():
+        lanes: dict[Lane, list[int]] = {}
+        for job_id, ticket in self._tickets.items():
+            if job_id in waiting or ticket.seen_at > lately:
+                lanes.setdefault(ticket.lane, []).append(ticket.tokens)
+        found: dict[str, list[int]] = {}
+        for lane, tokens in lanes.items():
             chain, _ = await self._as_asked_now(lane)
-            steps = open_steps(chain, lane.priority, outlook)
-            counts.update(dict.fromkeys(steps[:1], count))
-        return counts
+            for step in open_steps(chain, lane.priority, outlook)[:1]:
+                found.setdefault(step, []).extend(tokens)
+        return found
 
 
 @dataclass(slots=True)
 class _Ticket:
-    """A ticket that this planner wrote, when it last saw it waiting (monotonic seconds), and its money."""
+    """A ticket that this planner wrote, when it last saw it waiting (monotonic seconds), its money and tokens."""
 
     lane: Lane
     seen_at: float
     draws: Mapping[Subject, float]
-
-
-def _over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlook:
-    """A step is cooled while all of its credentials are, and starts the sum of the rest."""
-    usable = [each for each in seen if each[1].cooled_for_s is None]
-    candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
-    refusing = [each.refusing_for_s for _, each in seen if each.refusing_for_s is not None]
-    until = None if first.hold in (None, Hold.IN_FLIGHT, Hold.STARTING) else first.first_at
-    return StepOutlook(
-        starts=min(sum(each.starts for _, each in usable), UNLIMITED),
-        cooled_for_s=None if usable else min(each.cooled_for_s or 0.0 for _, each in seen),
-        refusing_for_s=min(refusing) if len(refusing) == len(seen) else None,
-        hold=first.hold,
-        until=until,
-        account=candidate.deployment.account,
-    )
+    tokens: int

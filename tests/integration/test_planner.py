@@ -50,11 +50,12 @@ class Desk:
     worker: str
     ahead: Ahead
 
-    async def batch(self, of: Chain, count: int, **fields: Any) -> list[str]:
+    async def batch(self, of: Chain, count: int, most: int = 0, **fields: Any) -> list[str]:
         batch_id = new_id("batch")
         expires_at = time.time() + HOUR_S
         await self.store.create_batch(NewBatch(batch_id, **{"expires_at": expires_at, **fields}))
-        jobs = await new_jobs(self.store, count, of, priority=fields.get("priority", Priority.BULK))
+        priority = fields.get("priority", Priority.BULK)
+        jobs = await new_jobs(self.store, count, of, priority=priority, max_output_tokens=most)
         await self.store.add_jobs(batch_id, jobs)
         await self.store.open_batch(batch_id, count)
         return [batch_id, *(each.id for each in jobs)]
@@ -129,6 +130,25 @@ async def test_no_more_than_a_limit_lets_start_soon(redis_url: str, tmp_path: Pa
         staged = await here.staged()
         assert belonging(staged, free) == 60
         assert 10 <= belonging(staged, slow) <= 20
+
+
+async def test_small_jobs_are_staged_where_one_of_the_usual_size_could_not_start(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with desk(redis_url, tmp_path, tokens_per_minute=60_000) as here:
+        tools = here.scene.tools
+        assert isinstance(await tools.limiter.reserve(tools.fleet.usable(ALPHA.steps[0]), 1_400), Grant)
+        _, *small = await here.batch(ALPHA, 30, most=3)
+        await here.planner.pass_once()
+        assert 5 <= belonging(await here.staged(), small) <= 18
+
+
+async def test_large_jobs_wait_in_the_ledger_where_smaller_ones_could_start(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url, tmp_path, tokens_per_minute=60_000) as here:
+        tools = here.scene.tools
+        assert isinstance(await tools.limiter.reserve(tools.fleet.usable(ALPHA.steps[0]), 1_400), Grant)
+        await here.batch(ALPHA, 30)
+        assert await here.planner.pass_once() == 0
 
 
 async def test_no_more_is_staged_than_the_day_has_left_and_then_nothing_until_midnight(
