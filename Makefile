@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DIR ?=
+TESTS_AT_ONCE ?= 4
 CODE := models producer worker tests examples benchmarks
 
 .DEFAULT_GOAL := help
@@ -18,11 +19,11 @@ demo: $(VENV)/.installed ## Run 2,000 prompts through three fake providers that 
 	@$(BIN)/python -P examples/demo/demo.py
 
 test: $(VENV)/.installed-dev ## Run the tests that need no server
-	$(BIN)/pytest -q -n auto --dist worksteal -m "not servers and not soak"
+	$(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not servers and not soak"
 
 test-servers: $(VENV)/.installed-dev ## Run all tests; needs REDIS_URL and DATABASE_URL
 	@test -n "$(REDIS_URL)" -a -n "$(DATABASE_URL)" || { echo "set REDIS_URL and DATABASE_URL"; exit 2; }
-	$(BIN)/pytest -q -n auto --dist worksteal -m "servers and not soak"
+	$(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "servers and not soak"
 
 lint: $(VENV)/.installed-dev ## Check style
 	$(BIN)/ruff check $(CODE)
