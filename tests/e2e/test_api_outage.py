@@ -43,7 +43,7 @@ class RedisAlone:
 
     def wipe(self) -> None:
         with Redis.from_url(self.url) as redis:
-            redis.flushall()
+            redis.flushdb()
 
     def _answers(self) -> bool:
         try:

@@ -211,7 +211,7 @@ async def test_a_wiped_redis_knows_the_budgets_again_before_anything_is_staged(r
         batch_id = await here.batch(ALPHA, 20, budget_usd=0.05)
         await here.pass_later()
         await here.work_off(0.01)
-        await here.scene.redis.flushall()
+        await here.scene.redis.flushdb()
         assert await here.pass_later(LATER_S) == 0
         subject: Subject = of_batch(batch_id)
         assert (await here.budgets.look([subject]))[subject][0] == Purse(0.05, pytest.approx(0.05), 0.0)

@@ -216,7 +216,7 @@ async def test_tickets_can_be_staged_again_after_redis_was_wiped(redis: Redis, b
     await bridge.beat()
     await stage(redis, bulk("b1", "b2"))
     assert await bridge.claim(1) == ["b1"]
-    await redis.flushall()
+    await redis.flushdb()
     await stage(redis, bulk("b2"))
     assert await bridge.claim(10) == ["b2"]
     await bridge.finish(["b1", "b2"])

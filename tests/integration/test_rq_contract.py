@@ -131,7 +131,7 @@ def test_our_worker_leaves_the_keys_that_a_stock_worker_leaves(
     stage_now(redis_url, TICKETS)
     run_worker("rq.SimpleWorker", redis_url, stand_in_for_the_job_function)
     stock = what_is_kept(connection)
-    connection.flushall()
+    connection.flushdb()
     stage_now(redis_url, TICKETS)
     run_worker("claim_and_finish.ClaimAndFinish", redis_url, STANDINS)
     ours = what_is_kept(connection)

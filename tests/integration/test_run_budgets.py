@@ -173,7 +173,7 @@ async def test_a_beat_renews_what_is_held_and_restores_it_after_a_wipe(fleet: Fl
     one = fleet.worker("w1")
     await one.hold([BATCH], 0.9)
     one.now_ms = LEASE_S * 900
-    await fleet.redis.flushall()
+    await fleet.redis.flushdb()
     await one.beat()
     other = fleet.worker("w2", now_ms=LEASE_S * 1500)
     refused = await other.hold([BATCH], 0.3)
