@@ -11,9 +11,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import redis
@@ -28,6 +30,12 @@ WORKERS = 3
 SLICE = 2_000
 FIRST_CALL_S = 120.0
 BODY = json.dumps({"messages": [{"role": "user", "content": "word " * 8}], "max_tokens": 20})
+PROMPTS, MOST_TOKENS, TOKENS_A_CALL = (25, 100, 400, 4_000), 2_000, 1_000
+"""With limits of tokens: the prompts' tokens, `max_tokens`, and about what a call takes."""
+
+Request = tuple[str, int]
+"""A body, and the tokens of its prompt."""
+
 CALL = tuple[float, str, str, str]
 """Seconds since the first call, provider, key, what came of it."""
 
@@ -67,9 +75,27 @@ def provider(script: str, *arguments: object) -> Iterator[int]:
         yield int(process.stdout.readline())
 
 
+def one_size() -> Iterator[Request]:
+    return repeat((BODY, 10))
+
+
+def all_sizes() -> Iterator[Request]:
+    """Prompts of very different sizes, in an order by chance, and answers that may be long."""
+    rng = Random(7)
+    while True:
+        tokens = rng.choice(PROMPTS)
+        body = {"messages": [{"role": "user", "content": "word" * tokens}], "max_tokens": MOST_TOKENS}
+        yield json.dumps(body), tokens
+
+
 @contextmanager
 def fleet(
-    redis_url: str, config: str, batches: Sequence[tuple[Chain, int]], slots: int = 100, **environment: str
+    redis_url: str,
+    config: str,
+    batches: Sequence[tuple[Chain, int]],
+    slots: int = 100,
+    requests: Callable[[], Iterator[Request]] = one_size,
+    **environment: str,
 ) -> Iterator[Path]:
     """Three workers with a batch of so many jobs for each chain. Gives their data folder."""
     with tempfile.TemporaryDirectory(prefix="us-") as folder, redis.Redis.from_url(redis_url) as connection:
@@ -77,7 +103,7 @@ def fleet(
         data.mkdir()
         path.write_text(config)
         connection.flushdb()
-        asyncio.run(_accept(data, batches))
+        asyncio.run(_accept(data, batches, requests))
         command = [sys.executable, "-P", "-m", "worker.main", "--data", data, "--config", path, "--grace", "1"]
         command += ["--max-concurrency", slots]
         environment = {"REDIS_URL": redis_url, "DATABASE_URL": "", **environment}
@@ -88,17 +114,17 @@ def fleet(
                 sys.exit(f"a worker ended by itself ({dead}); it said:\n{(Path(folder) / 'said').read_text()}")
 
 
-async def _accept(data: Path, batches: Sequence[tuple[Chain, int]]) -> None:
+async def _accept(data: Path, batches: Sequence[tuple[Chain, int]], requests: Callable[[], Iterator[Request]]) -> None:
     deadline = time.time() + 86_400
     async with open_store(None, data, migrate=True) as store:
         for chain, count in batches:
-            batch_id = new_id("batch")
+            batch_id, asked = new_id("batch"), requests()
             await store.create_batch(NewBatch(batch_id, expires_at=deadline))
             for first in range(0, count, SLICE):
                 lines = range(first, min(first + SLICE, count))
                 rows = [
-                    NewJob(new_id("job"), BODY, chain, f"line-{line}", line, tokens=10, expires_at=deadline)
-                    for line in lines
+                    NewJob(new_id("job"), body, chain, f"line-{line}", line, tokens=tokens, expires_at=deadline)
+                    for line, (body, tokens) in zip(lines, asked, strict=False)
                 ]
                 await store.add_jobs(batch_id, rows)
             await store.open_batch(batch_id, count)
@@ -125,3 +151,15 @@ def calls_after(port: int, seconds: float) -> list[CALL]:
         time.sleep(0.05)
     time.sleep(seconds)
     return [(each[0], each[1], each[2], each[3]) for each in ask(port, "/calls")]
+
+
+def counts_after(port: int, seconds: float) -> dict[str, float]:
+    """Of a strict provider, `seconds` after its first call."""
+    deadline = time.monotonic() + FIRST_CALL_S
+    while not ask(port, "/count")["seconds"]:
+        if time.monotonic() > deadline:
+            sys.exit("no call came")
+        time.sleep(0.05)
+    time.sleep(seconds)
+    counts: dict[str, float] = ask(port, "/count")
+    return counts

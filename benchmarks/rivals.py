@@ -3,11 +3,13 @@
     python -m venv .rivals && .rivals/bin/pip install litellm redis
     python benchmarks/rivals.py limits|lead|key|chains --redis-url URL [--litellm .rivals/bin/python] [--seconds N]
         [--rivals litellm,litellm-redis,loop] [--limits 600,6000] [--known configured,headers,neither]
+        [--servers bucket,fixed,sliding] [--tokens]
 
 Three processes each, against the same providers, with work without end: what they take is theirs. `limits` as
 `benchmarks/limits.py`, `lead` as `failing_lead.py`, `key` as `retry_after.py`, `chains` as `two_chains.py`. Slots in
 each process: twice what the rate needs where the user knows it (`configured`), 20 where not. Neither of them learns a
 limit from headers or refusals: `headers` is the same setting as `neither` against a provider that tells Retry-After.
+With --tokens the limit counts tokens (the limit × 1,000), with the prompts of `limits.py --tokens`.
 With litellm-redis the processes share the named Redis database, which is FLUSHED.
 """
 
@@ -16,26 +18,43 @@ import json
 import math
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 import failing_lead
 import redis
 import retry_after
-from fleet_run import BODY, FIRST_CALL_S, HERE, WORKERS, ask, calls_after, processes, provider
+from fleet_run import (
+    BODY,
+    HERE,
+    TOKENS_A_CALL,
+    WORKERS,
+    all_sizes,
+    calls_after,
+    counts_after,
+    one_size,
+    processes,
+    provider,
+)
 
 LATENCY_S = 0.3
 UNKNOWN_SLOTS = 20
+BODIES = 1_000
+"""Of different sizes; a process goes round."""
+
+ONE_BODY: Mapping[str, Any] = json.loads(BODY)
 PROGRAMS = {"litellm": "litellm_router.py", "litellm-redis": "litellm_router.py", "loop": "retry_loop.py"}
 STARTING_S = 120.0
 """More than the processes need to start; they are stopped when the time that is measured is over."""
 
 
-def step(port: int, path: str = "", keys: tuple[str, ...] = ("one",), rpm: int | None = None) -> dict[str, Any]:
-    return {"base_url": f"http://127.0.0.1:{port}{path}/v1", "keys": keys, "rpm": rpm}
+def step(
+    port: int, path: str = "", keys: tuple[str, ...] = ("one",), rpm: int | None = None, tpm: int | None = None
+) -> dict[str, Any]:
+    return {"base_url": f"http://127.0.0.1:{port}{path}/v1", "keys": keys, "rpm": rpm, "tpm": tpm}
 
 
 def slots(per_minute: float) -> int:
@@ -45,7 +64,12 @@ def slots(per_minute: float) -> int:
 
 @contextmanager
 def rival(
-    arguments: argparse.Namespace, name: str, groups: list[dict[str, Any]], in_flight: int, timeout_s: float = 60.0
+    arguments: argparse.Namespace,
+    name: str,
+    groups: list[dict[str, Any]],
+    in_flight: int,
+    timeout_s: float = 60.0,
+    bodies: Sequence[Mapping[str, Any]] = (ONE_BODY,),
 ) -> Iterator[None]:
     """Three processes of it. A group has a name and the steps of its chain; jobs are of each group in turn."""
     parts = redis.connection.parse_url(arguments.redis_url)
@@ -56,7 +80,7 @@ def rival(
         "groups": groups,
         "timeout_s": timeout_s,
         "redis": shared if name == "litellm-redis" else None,
-        "body": {"model": "m", **json.loads(BODY)},
+        "bodies": [{"model": "m", **body} for body in bodies],
     }
     python = sys.executable if name == "loop" else arguments.litellm
     with tempfile.TemporaryDirectory(prefix="us-") as folder, redis.Redis.from_url(arguments.redis_url) as connection:
@@ -69,33 +93,30 @@ def rival(
                 sys.exit(f"{name} ended by itself; it said:\n{(Path(folder) / 'said').read_text()}")
 
 
-def counts_after(port: int, seconds: float) -> dict[str, float]:
-    """Of a strict provider, `seconds` after its first call."""
-    deadline = time.monotonic() + FIRST_CALL_S
-    while not ask(port, "/count")["seconds"]:
-        if time.monotonic() > deadline:
-            sys.exit("no call came")
-        time.sleep(0.05)
-    time.sleep(seconds)
-    counts: dict[str, float] = ask(port, "/count")
-    return counts
-
-
 def limits(arguments: argparse.Namespace, name: str) -> None:
-    for limit in (int(each) for each in arguments.limits.split(",")):
-        for known in arguments.known.split(","):
-            configured = known == "configured"
-            with provider("strict_provider.py", arguments.server, limit, 0, 0 if known == "neither" else 1) as port:
-                group = {"name": "strict", "steps": [step(port, rpm=limit if configured else None)]}
-                with rival(arguments, name, [group], slots(limit) if configured else UNKNOWN_SLOTS):
-                    counts = counts_after(port, arguments.seconds)
-            calls = counts["accepted"] + counts["refused"]
-            used = counts["accepted"] / (limit / 60 * (counts["seconds"] + 1))
-            print(
-                f"{name}: {arguments.server} {limit:,} requests/min, {known:<10} {counts['seconds']:.0f} s:"
-                f" {used:6.1%} used, {counts['refused'] / max(calls, 1):5.1%} of {calls:,.0f} calls refused",
-                flush=True,
-            )
+    for server, limit, known in product(
+        arguments.servers.split(","), map(int, arguments.limits.split(",")), arguments.known.split(",")
+    ):
+        report_limit(arguments, name, server, limit, known)
+
+
+def report_limit(arguments: argparse.Namespace, name: str, server: str, limit: int, known: str) -> None:
+    configured, tokens = known == "configured", arguments.tokens
+    allowed = limit * TOKENS_A_CALL if tokens else limit
+    limited = {"tpm" if tokens else "rpm": allowed} if configured else {}
+    numbers = (0, allowed) if tokens else (allowed, 0)
+    bodies = [json.loads(body) for body, _ in islice(all_sizes() if tokens else one_size(), BODIES)]
+    with provider("strict_provider.py", server, *numbers, 0 if known == "neither" else 1) as port:
+        group = {"name": "strict", "steps": [step(port, **limited)]}
+        with rival(arguments, name, [group], slots(limit) if configured else UNKNOWN_SLOTS, bodies=bodies):
+            counts = counts_after(port, arguments.seconds)
+    calls = counts["accepted"] + counts["refused"]
+    used = counts["tokens" if tokens else "accepted"] / (allowed / 60 * (counts["seconds"] + 1))
+    print(
+        f"{name}: {server} {allowed:,} {'tokens' if tokens else 'requests'}/min, {known:<10} {counts['seconds']:.0f} s:"
+        f" {used:6.1%} used, {counts['refused'] / max(calls, 1):5.1%} of {calls:,.0f} calls refused",
+        flush=True,
+    )
 
 
 def lead(arguments: argparse.Namespace, name: str) -> None:
@@ -147,7 +168,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--limits", default="600,6000")
     parser.add_argument("--known", default="configured,headers,neither")
-    parser.add_argument("--server", choices=("bucket", "fixed", "sliding"), default="bucket")
+    parser.add_argument("--servers", default="bucket")
+    parser.add_argument("--tokens", action="store_true")
     arguments = parser.parse_args()
     for name in arguments.rivals.split(","):
         LOADS[arguments.load](arguments, name)

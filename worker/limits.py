@@ -246,7 +246,7 @@ class Limiter:
             *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
             *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed), *configured),
         ]
-        names = [_cool_key(deployment, scope), *([_keys(deployment)[0]] if too_fast else [])]
+        names = [_cool_key(deployment, scope), *(_keys(deployment)[:2] if too_fast else [])]
         return float(await self._ask(scripts.COOL, names, args)) / 1000
 
     async def told(self, deployment: Deployment, signals: LimitSignals) -> None:

@@ -179,11 +179,13 @@ end
 
 COOL = Script.of(
     NOW,
+    FLIGHT,
     SCHEDULES,
     ACCEPTED,
     LIFETIME,
+    SLOW_START,
     """
--- KEYS: cooldown, and the rate that was too high, if that is why.
+-- KEYS: cooldown, and the rate that was too high with the calls in flight, if that is why.
 -- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason, when the call began ("" when that
 -- does not matter), 1 for a breaker, 1 when only probes may follow, requests/min and tokens/min that are configured (0:
 -- no limit).
@@ -232,7 +234,11 @@ if KEYS[2] then
       learned = math.max(learned, 1)
       requests_free = math.max(requests_free, free - 1 + math.max(1000 - 60000 / learned, 0))
       redis.call('HSET', KEYS[2], 'learned', learned, 'learned_at', free, 'requests', requests_free)
-      redis.call('HDEL', KEYS[2], 'window')
+      if firm_rpm == 0 and not hint then
+        if anew then set_window(KEYS[2], FIRST, in_flight(KEYS[3])) end
+      else
+        redis.call('HDEL', KEYS[2], 'window')
+      end
     end
   end
   keep(KEYS[2], math.max(free, requests_free, tokens_free))
@@ -273,8 +279,7 @@ for i, what in ipairs({'requests', 'tokens'}) do
   elseif limit > 0 then
     local per_minute = limit * 60000 / period
     if redis.call('HSET', rate, 'told_' .. what, per_minute) == 1 then
-      local free = tonumber(redis.call('HGET', rate, what)) or 0
-      redis.call('HSET', rate, what, math.max(free, now + 1000))
+      redis.call('HSETNX', rate, what, now + 1000)
       redis.call('HDEL', rate, 'window')
     end
     if what == 'requests' and remaining >= 0 and reset > 1500 and remaining + own(period) < 0.9 * limit then

@@ -3,8 +3,8 @@
     python benchmarks/rivals/litellm_router.py SPEC.json     (what a SPEC is: `benchmarks/rivals.py`)
 
 A step is a model group, its keys are the group's deployments, the next step is its fallback. Three retries, the
-default routing strategy and cooldowns. Where a limit is given, `rpm` and `enforce_model_rate_limits` hold it; with
-`redis` the processes share usage and cooldowns. A job that the router gives up is asked again after a second.
+default routing strategy and cooldowns. Where a limit is given, `rpm` or `tpm` and `enforce_model_rate_limits` hold
+it; with `redis` the processes share usage and cooldowns. A job that the router gives up is asked again after a second.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ def router(spec: dict[str, Any]) -> Router:
     for group in spec["groups"]:
         names = [f"{group['name']}-{number}" for number in range(len(group["steps"]))]
         for name, step in zip(names, group["steps"], strict=True):
-            limited = limited or bool(step["rpm"])
+            held = {name: step[name] for name in ("rpm", "tpm") if step[name]}
+            limited = limited or bool(held)
             for key in step["keys"]:
-                params = {"model": "openai/m", "api_base": step["base_url"], "api_key": key}
-                params |= {"rpm": step["rpm"]} if step["rpm"] else {}
+                params = {"model": "openai/m", "api_base": step["base_url"], "api_key": key, **held}
                 models.append({"model_name": name, "litellm_params": params})
         if names[1:]:
             fallbacks.append({names[0]: names[1:]})
@@ -54,15 +54,14 @@ def router(spec: dict[str, Any]) -> Router:
 async def main(spec: dict[str, Any]) -> None:
     litellm.suppress_debug_info = True
     logging.disable(logging.CRITICAL)
-    routes, groups = router(spec), cycle(spec["groups"])
+    routes, groups, bodies = router(spec), cycle(spec["groups"]), cycle(spec["bodies"])
     ends_at = time.monotonic() + spec["seconds"]
-    body = {name: value for name, value in spec["body"].items() if name != "model"}
 
     async def slot() -> None:
         while time.monotonic() < ends_at:
-            group = next(groups)
+            group, body = next(groups), next(bodies)
             try:
-                await routes.acompletion(model=f"{group['name']}-0", **body)
+                await routes.acompletion(**{**body, "model": f"{group['name']}-0"})
             except Exception:
                 await asyncio.sleep(GIVEN_UP_S)
 

@@ -50,13 +50,14 @@ def pause_s(reply: httpx.Response | None, tries: int) -> float:
 
 
 async def main(spec: dict[str, Any]) -> None:
-    ends_at, groups = time.monotonic() + spec["seconds"], cycle(spec["groups"])
+    ends_at = time.monotonic() + spec["seconds"]
+    groups, bodies = cycle(spec["groups"]), cycle(spec["bodies"])
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=spec["timeout_s"], limits=limits) as client:
 
         async def slot() -> None:
             while time.monotonic() < ends_at:
-                await job(client, next(groups), spec["body"], ends_at)
+                await job(client, next(groups), next(bodies), ends_at)
 
         slots = [asyncio.create_task(slot()) for _ in range(spec["in_flight"])]
         await asyncio.sleep(spec["seconds"])

@@ -248,6 +248,14 @@ async def test_a_configured_limit_wins_over_the_headers(limiter: Limiter) -> Non
     assert await granted_within_a_second(limiter, LIMITED) == LIMITED.max_in_flight
 
 
+async def test_headers_take_no_burst_from_a_configured_limit(limiter: Limiter) -> None:
+    limiter.now_ms = BEGIN_MS
+    configured = Candidate(DEPLOYMENT, requests_per_minute=600)
+    assert isinstance(await limiter.reserve([configured], 100), Grant)
+    await limiter.told(DEPLOYMENT, WINDOW)
+    assert await granted_within_a_second(limiter, configured) == 19
+
+
 async def test_what_others_use_of_an_account_slows_us_down_until_the_reset(limiter: Limiter) -> None:
     limiter.now_ms = BEGIN_MS
     await limiter.told(DEPLOYMENT, replace(WINDOW, requests_remaining=60.0))

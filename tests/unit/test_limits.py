@@ -590,6 +590,26 @@ class TestLearning:
         fleet.after_s(0.05)
         assert await fleet.grants_now(candidate()) <= 6
 
+    @pytest.mark.parametrize(("hint_s", "at_first"), [(None, 2), (2.0, 30)])
+    async def test_where_nobody_says_how_long_few_try_again_at_first(
+        self, fleet: Fleet, hint_s: float | None, at_first: int
+    ) -> None:
+        grants = await self.call_each(fleet, 10, 2000)
+        await self.refuse(fleet, grants[-1], hint_s=hint_s)
+        fleet.after_s(2)
+        again = [await fleet.one.reserve([candidate()], 10) for _ in range(30)]
+        assert sum(isinstance(each, Grant) for each in again) == at_first
+
+    async def test_more_try_again_when_nothing_was_refused_for_a_moment(self, fleet: Fleet) -> None:
+        grants = await self.call_each(fleet, 10, 2000)
+        await self.refuse(fleet, grants[-1])
+        fleet.after_s(2)
+        for _ in range(20):
+            await fleet.one.reserve([candidate()], 10)
+            fleet.after_s(0.1)
+        again = [await fleet.one.reserve([candidate()], 10) for _ in range(30)]
+        assert 10 <= sum(isinstance(each, Grant) for each in again)
+
     async def test_what_was_learned_outlives_a_long_cooldown(self, fleet: Fleet) -> None:
         grants = await self.call_each(fleet, 1000, 30)
         await self.refuse(fleet, grants[-1], hint_s=600.0)
