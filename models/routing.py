@@ -107,7 +107,7 @@ class Router:
         rules += [said_rules(options.require, options.forbid), said_rules(words["require"], words["forbid"])]
         policy = self._policy(lead.policy, words, self._rules.merged(*rules))
         check_share(policy)
-        self._refuse_unless_allowed(policy, entries)
+        _refuse_unless_allowed(self._suitability, policy, entries)
         return _Route(entries, policy)
 
     def _policy(self, policy: Chain, words: dict[str, Any], rules: Rules) -> Chain:
@@ -127,22 +127,6 @@ class Router:
                 "require": rules.require,
                 "forbid": rules.forbid,
             }
-        )
-
-    def _refuse_unless_allowed(self, policy: Chain, entries: list[Entry]) -> None:
-        """A chain whose every step breaks a rule would wait for ever. Of weighted steps each side must do."""
-        broken = []
-        for entry in entries:
-            why = [self._suitability.broken_rule(policy, step) for step in steps_of(entry)]
-            if None in why and (isinstance(entry, Step) or not any(why)):
-                return
-            broken += [each for each in why if each is not None]
-        more = f"; and {len(broken) - REASONS_SHOWN} more" if len(broken) > REASONS_SHOWN else ""
-        raise RequestError(
-            f"no step may be asked under the data rules: {'; '.join(broken[:REASONS_SHOWN])}{more}; set 'tags' of "
-            "providers, or name other steps or rules",
-            "require" if policy.require else "forbid",
-            "no_step_allowed",
         )
 
     def _lead(self, words: dict[str, Any]) -> "_Lead":
@@ -258,6 +242,31 @@ def resolve(
     For many requests keep a Router.
     """
     return Router(settings, options, endpoint=endpoint).resolve(body)
+
+
+def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
+    """An accepted chain under further data rules. Raises RequestError when they leave none of its steps."""
+    merged = rules_of(chain).merged(rules)
+    ruled = chain.model_copy(update={"require": merged.require, "forbid": merged.forbid})
+    _refuse_unless_allowed(Suitability(settings), ruled, ruled.steps)
+    return ruled
+
+
+def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Iterable[Entry]) -> None:
+    """A chain whose every step breaks a rule would wait for ever. Of weighted steps each side must do."""
+    broken = []
+    for entry in entries:
+        why = [suitability.broken_rule(policy, step) for step in steps_of(entry)]
+        if None in why and (isinstance(entry, Step) or not any(why)):
+            return
+        broken += [each for each in why if each is not None]
+    more = f"; and {len(broken) - REASONS_SHOWN} more" if len(broken) > REASONS_SHOWN else ""
+    raise RequestError(
+        f"no step may be asked under the data rules: {'; '.join(broken[:REASONS_SHOWN])}{more}; set 'tags' of "
+        "providers, or name other steps or rules",
+        "require" if policy.require else "forbid",
+        "no_step_allowed",
+    )
 
 
 def configured_chain(settings: Settings, name: str) -> Chain:

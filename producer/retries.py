@@ -1,22 +1,24 @@
 """What is run again, as a new batch that points at the old one; the newest answer of a line counts."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
 from models.budgets import of_batch
-from models.chain import CHAT, Endpoint
+from models.chain import Chain
 from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
 from models.records import NewBatch, NewJob
-from models.routing import RouteOptions, Router
+from models.routing import RouteOptions, Router, under_rules
+from models.rules import Rules, rules_of
 from models.settings import Settings
 from models.state import BatchState
 from models.store import Store
 
 SLICE = 2_000
+KNOWN_CHAINS = 1_000
 
 ANSWERED_BY = "answered_by"
 """In the options of a retry: the providers whose answers it asks for again."""
@@ -50,25 +52,40 @@ async def retry_answered(
 ) -> str | None:
     """Submit the lines again that one of these providers answered, as a new batch; `retry_failed` says how.
 
-    They keep their chains, unless `route` names a model or a chain. None when there are none. Raises RequestError.
+    They keep their chains, unless `route` names a model or a chain; their data rules hold for that, too. None when
+    there are none. Raises RequestError.
     """
     line = await line_of(store, batch_id)
     answered = (store.answered_jobs(each, providers) for each in reversed(line))
     jobs = _newest(store, line, ([each] for each in answered))
     if route.model is not None or route.chain is not None:
-        view = await store.batch_view(batch_id)
-        endpoint = cast(Endpoint, view.endpoint) if view else CHAT
-        jobs = _along(Router(settings, route, endpoint=endpoint), jobs)
+        jobs = _along(settings, route, jobs)
     options = {ANSWERED_BY: list(providers), "model": route.model, "chain": route.chain}
     return await _submit_again(
         store, settings, line, jobs, {word: said for word, said in options.items() if said is not None}
     )
 
 
-async def _along(router: Router, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
-    """The jobs with another chain."""
+async def _along(settings: Settings, route: RouteOptions, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
+    """The jobs with another chain, under the data rules that they were accepted with."""
+    routers: dict[str, Router] = {}
     async for job in jobs:
-        job.chain, _ = router.resolve(orjson.loads(job.body))
+        rules = rules_of(job.chain)
+        if (name := repr((job.chain.endpoint, rules))) not in routers:
+            routers[name] = Router(settings, route, endpoint=job.chain.endpoint, rules=rules)
+        job.chain, _ = routers[name].resolve(orjson.loads(job.body), job.custom_id)
+        yield job
+
+
+async def _under_rules(settings: Settings, rules: Rules, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
+    """The jobs with chains that keep these rules, too."""
+    known: dict[int, tuple[Chain, Chain]] = {}  # holds each chain, so that no other one gets its identity
+    async for job in jobs:
+        if id(job.chain) not in known:
+            if len(known) >= KNOWN_CHAINS:
+                known.clear()
+            known[id(job.chain)] = job.chain, under_rules(settings, job.chain, rules)
+        _, job.chain = known[id(job.chain)]
         yield job
 
 
@@ -79,7 +96,11 @@ async def _submit_again(
     jobs: AsyncIterator[NewJob],
     options: dict[str, Any] | None = None,
 ) -> str | None:
-    """A new batch of these jobs that points at the newest one of the line; None when there are none."""
+    """A new batch of these jobs that points at the newest one of the line; None when there are none.
+
+    It is accepted anew, so the data rules that its tenant has by now hold for it, too. Raises RequestError when they
+    leave a job without a step.
+    """
     newest = await store.batch_view(line[-1]) if line else None
     if newest is None:
         return None
@@ -98,6 +119,8 @@ async def _submit_again(
     budget = (await store.budgets([of_batch(newest.id)]))[of_batch(newest.id)]
     retry.budget_usd = budget.base_usd
     forecast, total = Forecast(settings), 0
+    if rules := await store.tenant_rules(newest.tenant):
+        jobs = _under_rules(settings, rules, jobs)
     try:
         async for slice_ in _in_slices(jobs):
             if not total:

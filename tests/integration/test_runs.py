@@ -11,10 +11,12 @@ from ledger_help import new_worker, outputs_of, run_all, succeeded
 from models.failure import FailureClass
 from models.ids import new_id
 from models.records import NewBatch, NewJob
-from models.routing import RouteOptions
+from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import BatchState, JobState
 from models.store import Store, open_store
+from models.tenants import TenantLimits
+from models.wire import RequestError
 from producer.intake import InputError, Shape
 from producer.output import newest_rows
 from producer.retries import line_of, retry_answered, retry_failed
@@ -41,9 +43,11 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-async def start(store: Store, source: Path, shape: Shape | None = None, **flags: Any) -> Run:
+async def start(
+    store: Store, source: Path, shape: Shape | None = None, settings: Settings = SETTINGS, **flags: Any
+) -> Run:
     options = {"skip_bad": False, "fresh": False, **flags}
-    return await begin(store, SETTINGS, source, source.with_name("out.jsonl"), shape or Shape(), **options)
+    return await begin(store, settings, source, source.with_name("out.jsonl"), shape or Shape(), **options)
 
 
 async def ids_of(store: Store, batch_id: str) -> list[str]:
@@ -243,6 +247,63 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     third = await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())
     assert third is not None
     assert [job.custom_id async for job in sqlite.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]
+
+
+ELSEWHERE = Settings.model_validate(
+    {
+        "providers": {
+            "lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "tags": {"region": "eu", "zdr": True}},
+            "far": {"kind": "openai", "base_url": "http://127.0.0.1:2/v1", "tags": {"region": "us", "zdr": True}},
+        },
+        "chains": {
+            "default": {"steps": ["lead/large"]},
+            "both": {"steps": ["far/large", "lead/other"]},
+            "halves": {"steps": [["lead/a", "lead/b"]]},
+        },
+    }
+)
+
+
+async def answered_run(store: Store, source: Path, **route: Any) -> str:
+    run = await start(store, source, Shape(route=RouteOptions(**route)), ELSEWHERE)
+    worker = await new_worker(store)
+    await run_all(store, worker, await ids_of(store, run.batches[0]))
+    await store.close_batches()
+    return run.batches[0]
+
+
+async def test_a_retry_along_another_chain_keeps_the_data_rules_of_its_lines(sqlite: Store, source: Path) -> None:
+    first = await answered_run(sqlite, source, require={"region": "eu"})
+    with pytest.raises(RequestError, match="no step may be asked under the data rules: 'far/large' breaks the rule"):
+        await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(model="far/large"))
+    assert await line_of(sqlite, first) == [first]
+    again = await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="both"))
+    assert again is not None
+    assert {str(job.chain.require) async for job in sqlite.unfinished(again)} == {"{'region': ('eu',)}"}
+
+
+async def test_a_retry_is_accepted_under_the_rules_that_its_tenant_has_by_now(sqlite: Store, source: Path) -> None:
+    first = await answered_run(sqlite, source)
+    await sqlite.set_tenant(TenantLimits("default", require={"zdr": ("true",)}), actor="a test")
+    again = await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions())
+    assert again is not None
+    assert {str(job.chain.require) async for job in sqlite.unfinished(again)} == {"{'zdr': ('true',)}"}
+    worker = await new_worker(sqlite)
+    await fail(sqlite, worker, await ids_of(sqlite, again))
+    await sqlite.close_batches()
+    await sqlite.set_tenant(TenantLimits("default", require={"region": ("us",)}), actor="a test")
+    with pytest.raises(RequestError, match="'lead/large' breaks the rule require region = us"):
+        await retry_failed(sqlite, ELSEWHERE, first)
+
+
+async def test_a_retry_along_weighted_steps_has_the_side_of_each_lines_name(sqlite: Store, source: Path) -> None:
+    first = await answered_run(sqlite, source)
+    again = await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="halves"))
+    assert again is not None
+    sides = {job.custom_id: str(job.chain.steps[0]) async for job in sqlite.unfinished(again)}
+    router = Router(ELSEWHERE, RouteOptions(chain="halves"))
+    assert sides == {name: str(router.resolve({}, name)[0].steps[0]) for name in sides}
+    assert set(sides.values()) == {"lead/a", "lead/b"}
 
 
 async def test_the_budget_of_a_run_is_for_its_retries_too(sqlite: Store, source: Path) -> None:
