@@ -1,14 +1,46 @@
 """The words about routing in a request, each read as what it means. All raise RequestError."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from models.chain import ACCEPTANCE, NO_FIRST_STEP, Acceptance, Chain, Order, When
 from models.rules import Rules, parse_tags
-from models.wire import RequestError
+from models.wire import ROUTE_WORDS, RequestError
+
+OUR_WORDS = frozenset(ROUTE_WORDS)
+
+SHORTEST_WORD = 6
+"""Shorter words are too much like parameters of providers, such as `models` and `model`."""
+
+ALIKE = 0.85
+
+
+def refuse_misspelt(document: Iterable[str], ours: frozenset[str] = OUR_WORDS) -> None:
+    """Fields that nobody knows go to the provider, but one of ours that is misspelt must not vanish without a word:
+    a data rule would not be kept.
+    """
+    for field in document:
+        meant = None if field in ours else _meant(field[:80], ours)
+        if meant is not None:
+            raise RequestError(f"unknown field '{field[:80]}'; did you mean '{meant}'?", field[:80])
+
+
+@lru_cache(maxsize=10_000)
+def _meant(field: str, ours: frozenset[str]) -> str | None:
+    """Asked for each field of a million lines, which have few names."""
+    near = get_close_matches(field, [word for word in ours if len(word) >= SHORTEST_WORD], n=1, cutoff=ALIKE)
+    return near[0] if near else None
+
+
+def refuse_misplaced(line: Mapping[str, Any]) -> None:
+    """Beside the `body` of a line nobody would look for them."""
+    for word in sorted(OUR_WORDS & line.keys()):
+        raise RequestError(f"'{word}' belongs into 'body'", word)
 
 
 def flag_of(words: Mapping[str, Any], word: str, option: bool | None, default: bool) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from models.chain import Endpoint
 from models.endpoints import ENDPOINTS
 from models.records import NewJob
+from models.route_words import refuse_misplaced
 from models.routing import RouteOptions
 from models.rules import NO_RULES, Rules
 from models.settings import Settings
@@ -151,6 +152,7 @@ def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
         raise RequestError(f"'url' must be the batch's endpoint, {endpoint}", "url", "invalid_url")
     if not isinstance(body, dict):
         raise RequestError("'body' must be an object", "body", "invalid_type")
+    refuse_misplaced(document)
     if (needed := ENDPOINTS[endpoint].needs) not in body:
         raise RequestError(f"'{needed}' is missing", f"body.{needed}", "missing_required_parameter")
     return Row(body, checked_id(custom_id))

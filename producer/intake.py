@@ -26,6 +26,7 @@ from models.endpoints import ENDPOINTS
 from models.ids import new_id
 from models.needs import is_plain, needs_of
 from models.records import NewJob
+from models.route_words import refuse_misplaced, refuse_misspelt
 from models.routing import RouteOptions, Router
 from models.rules import NO_RULES, Rules
 from models.settings import Settings
@@ -203,6 +204,7 @@ class JobReader:
 
     def _request(self, row: Row, custom_id: str) -> tuple[Chain, dict[str, Any]]:
         endpoint = self._endpoint_of(row)
+        refuse_misspelt(row.body)
         body = self._as_chat(row.body) if endpoint == CHAT else row.body
         ENDPOINTS[endpoint].check(body)
         if self._shape.system is not None:
@@ -305,6 +307,7 @@ def row_of(document: dict[str, Any]) -> Row:
         return Row({key: value for key, value in document.items() if key not in own}, custom_id)
     if not isinstance(document["body"], dict):
         raise RequestError("body must be an object", "body")
+    refuse_misplaced(document)
     return Row(document["body"], custom_id, endpoint=_endpoint(document))
 
 

@@ -17,6 +17,7 @@ from models.chain import CHAT, Endpoint
 from models.endpoints import ENDPOINTS
 from models.ids import new_id
 from models.records import NewJob
+from models.route_words import refuse_misspelt
 from models.state import Priority
 from models.store.filling import NamedRequest, OtherRequest
 from models.store.jobs import Made
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id")
 """The words of a body that are about the job. Those about routing are `models.wire.ROUTE_WORDS`."""
 
+OUR_WORDS = frozenset({*JOB_WORDS, *ROUTE_WORDS})
+
 LONGEST_DEADLINE_S = 7 * 86_400
 MOST_NAME_CHARS = 255
 
@@ -43,7 +46,7 @@ async def job_of(
 ) -> NewJob:
     """The job that a body asks for; `priority` is for one that names none. Raises RequestError, StoreError."""
     request = dict(document)
-    words.refuse_misspelt(request, {*JOB_WORDS, *ROUTE_WORDS})
+    refuse_misspelt(request, OUR_WORDS)
     said = {word: request.pop(word, None) for word in JOB_WORDS}
     ENDPOINTS[endpoint].check(request)
     job_id = new_id("job")

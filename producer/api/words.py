@@ -1,8 +1,5 @@
 """The words about a job or a batch that mean the same wherever they stand in a request."""
 
-from collections.abc import Collection, Iterable
-from difflib import get_close_matches
-
 from models.receivers import RefusedReceiver, check_receiver
 from models.settings import Settings
 from models.state import Priority
@@ -11,24 +8,6 @@ from models.wire import RequestError
 MOST_PAIRS = 16
 MOST_KEY_CHARS = 64
 MOST_VALUE_CHARS = 512
-
-
-SHORTEST_WORD = 6
-"""Shorter words are too much like parameters of providers, such as `models` and `model`."""
-
-ALIKE = 0.85
-
-
-def refuse_misspelt(document: Iterable[str], ours: Collection[str]) -> None:
-    """Fields that nobody knows go to the provider, but one of ours that is misspelt must not vanish without a word.
-
-    Raises RequestError.
-    """
-    long_ones = [word for word in ours if len(word) >= SHORTEST_WORD]
-    for field in document:
-        near = get_close_matches(field[:80], long_ones, n=1, cutoff=ALIKE)
-        if near and field not in ours:
-            raise RequestError(f"unknown field '{field[:80]}'; did you mean '{near[0]}'?", field[:80])
 
 
 def metadata(value: object) -> dict[str, str] | None:

@@ -82,6 +82,8 @@ def test_lines_are_found_whatever_the_chunks_ends_blanks_and_byte_order_mark(
         (line(body={**BODY, "model": "nobody/large"}), "invalid_request", "body.model"),
         (line(body={**BODY, "messages": []}), "invalid_request", "body.messages"),
         (line(body={**BODY, "stream": True}), "invalid_request", "body.stream"),
+        (line(body={**BODY, "forbids": {"region": "us"}}), "invalid_request", "body.forbids"),
+        (line(forbid={"region": "us"}), "invalid_request", "forbid"),
         (line(body={"model": "lead/large", "prompt": "of ours"}), "missing_required_parameter", "body.messages"),
     ],
 )
