@@ -16,6 +16,7 @@ from models.settings import Settings, load_settings
 from models.state import JobState
 from models.store import StoreBusy, StoreUnavailable
 from models.tickets import staged_ids
+from worker.canary import Canary
 from worker.hedge import run_of
 from worker.limits import LimitsUnavailable
 from worker.planner import Planner
@@ -42,7 +43,7 @@ async def run_ticket(job_id: str) -> None:
         beating = asyncio.create_task(_beat(box, worker_id, settings))
         try:
             await _run_to_the_end(box, worker_id, job_id)
-            await _stage_the_next(box)
+            await stage_the_next(box)
         finally:
             beating.cancel()
             await box.store.remove_worker(worker_id)
@@ -63,7 +64,7 @@ async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
         await asyncio.sleep(max(settled.not_before - await box.store.now(), 0.0))
 
 
-async def _stage_the_next(box: Toolbox) -> None:
+async def stage_the_next(box: Toolbox) -> None:
     """Nobody else may be there to do it later: wait for as long as nothing that is left can start."""
     planner = Planner(
         box.redis,
@@ -73,6 +74,7 @@ async def _stage_the_next(box: Toolbox) -> None:
         box.tools.choice,
         box.purses,
         estimates=box.tools.estimates,
+        canary=Canary(box.store, box.settings.batches),
     )
     while not await planner.pass_once() and not await _tickets_wait(box) and await _jobs_wait(box):
         await asyncio.sleep(LOOK_EVERY_S)

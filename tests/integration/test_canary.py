@@ -15,12 +15,14 @@ from models.failure import FailureClass
 from models.ids import new_id
 from models.pausing import is_by_failures
 from models.records import NewBatch, Settled, StartedJob
-from models.settings import BatchSettings
+from models.settings import BatchSettings, Settings
 from models.state import BatchState, Priority
 from models.store import Store, open_store
 from models.tickets import queue_key, staged_ids
 from worker.canary import PATIENCE_S, Canary
 from worker.planner import Planner
+from worker.ticket import stage_the_next
+from worker.toolbox import Toolbox
 
 LINES = 5
 SETTINGS = BatchSettings(canary_lines=LINES, bad_requests_in_a_row=8)
@@ -297,3 +299,14 @@ async def test_other_batches_are_planned_as_ever_meanwhile(redis_url: str, tmp_p
         await here.store.settle(here.worker, [succeeded(job) for job in await here.store.start(here.worker, other[:1])])
         staged = set(await here.plan())
         assert len(staged & set(ids)) == LINES and len(staged & set(other)) == len(other) - 1
+
+
+async def test_a_stock_worker_that_helps_out_lets_no_more_of_a_watched_batch_go(redis_url: str, tmp_path: Path) -> None:
+    async with office(redis_url, tmp_path) as here:
+        _, ids = await batch_of(here.store, ALPHA)
+        box = Toolbox(
+            *(Settings(batches=SETTINGS), here.scene.redis, here.store, here.scene.tools),
+            *(None, None, purses_of(here.scene, here.store)),  # type: ignore[arg-type]
+        )
+        await stage_the_next(box)
+        assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(ids[:LINES])
