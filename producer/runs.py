@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from models.budgets import amount
 from models.ids import new_id
 from models.pausing import is_by_failures
 from models.records import BatchView, NewBatch, NewJob
@@ -160,9 +161,17 @@ async def _resume(store: Store, settings: Settings, batch_id: str) -> Run | None
 
 
 async def _set_budget(store: Store, run: Run, budget_usd: float) -> None:
-    """The newest batch of the run may spend what the others left, and goes on if it had spent its budget."""
+    """The newest batch of the run may spend what the others left, and goes on if it had spent its budget.
+
+    Raises InputError when they left nothing.
+    """
     *others, newest = await views_of(store, run.batches)
-    if await store.grant_batch(newest.id, budget_usd - sum(each.cost_usd for each in others)) is not None:
+    spent_usd = sum(each.cost_usd for each in others)
+    if spent_usd >= budget_usd and newest.state in OPEN_BATCH_STATES:
+        raise InputError(
+            f"this run has cost {amount(spent_usd)} USD before; name a --budget-usd that is larger than that"
+        )
+    if await store.grant_batch(newest.id, budget_usd - spent_usd) is not None:
         if spent_its_budget(newest):
             await store.resume_batch(newest.id)
 
