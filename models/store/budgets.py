@@ -111,10 +111,17 @@ PAUSE_SPENT = (
 )
 """Hold a batch that has spent its budget, when nothing of it runs and nobody has granted more meanwhile."""
 
-PAUSED_FOR_BUDGET = select(batch.c.budget_usd).where(
-    batch.c.id == bindparam("batch_id"), batch.c.paused.startswith(BATCH_PAUSED, autoescape=True)
+RESUME_SPENT = (
+    update(batch)
+    .where(
+        batch.c.id == bindparam("batch_id"),
+        batch.c.state == str(BatchState.IN_PROGRESS),
+        batch.c.paused.startswith(BATCH_PAUSED, autoescape=True),
+    )
+    .values(paused=None)
+    .returning(batch.c.budget_usd)
 )
-"""The first budget of a batch that is held because that is spent."""
+"""Let a batch go on that is held because it spent its budget; whoever gets its first budget back grants more."""
 
 SET_BUDGET = (
     update(batch)
@@ -166,7 +173,8 @@ class Budgets(Ledger):
             await ADD_GRANT.run(connection, [row])
 
     async def grant_batch(self, batch_id: str, total_usd: float | None = None) -> float | None:
-        """Its budget once more for a batch that is held because that is spent, or a new one of `total_usd` in all.
+        """Its budget once more for a batch that is held because that is spent, which goes on then; or a new one of
+        `total_usd` in all.
 
         Returns how much it may spend now; None when nothing was granted.
         """
@@ -177,7 +185,7 @@ class Budgets(Ledger):
                     return None
                 await connection.execute(TAKE_GRANTS_BACK, {"who": of_batch(batch_id).who})
                 return total_usd
-            first = (await connection.execute(PAUSED_FOR_BUDGET, {"batch_id": batch_id})).scalar()
+            first = (await connection.execute(RESUME_SPENT, {"batch_id": batch_id})).scalar()
             if first is None:
                 return None
             row = {"subject": of_batch(batch_id).who, "period": FOR_LIFE, "usd": first}

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BindParameter, bindparam, delete, select, update
+from sqlalchemy import BindParameter, Text, bindparam, delete, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.budgets import BATCH
 from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.errors import StoreConflict
 from models.store.ledger import Ledger
-from models.store.sql import NOW, attempt, batch, file, job, job_input, lane, result, tally
+from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, lane, result, tally
 
 SLICE = 2_000
 
@@ -52,6 +53,7 @@ DELETE_BATCH = (
     delete(tally).where(tally.c.batch_id == bindparam("batch_id")),
     delete(lane).where(lane.c.batch_id == bindparam("batch_id")),
     delete(file).where(file.c.batch_id == bindparam("batch_id")),
+    delete(budget_grant).where(budget_grant.c.subject == literal(f"{BATCH}:", Text) + bindparam("batch_id")),
     delete(batch).where(batch.c.id == bindparam("batch_id")),
 )
 """What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""

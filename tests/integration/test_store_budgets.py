@@ -1,5 +1,6 @@
 """Budgets in the ledger: what was spent, what was granted, and when a batch is held."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -85,6 +86,24 @@ async def test_resuming_a_batch_that_spent_its_budget_grants_the_first_amount_ag
         assert view is not None and view.budget_usd == total
     assert await store.grant_batch(batch_id, 9.0) == 9.0
     assert (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)] == InLedger(9.0, 0.0, 0.0)
+
+
+async def test_two_who_resume_a_batch_at_once_grant_its_budget_once(store: Store) -> None:
+    batch_id, _ = await open_batch(store, 1, budget_usd=1.5)
+    assert await store.pause_spent(batch_id, 1.5, "its budget of 1.50 USD is reached")
+    granted = await asyncio.gather(store.grant_batch(batch_id), store.grant_batch(batch_id))
+    assert sorted(granted, key=str) == [3.0, None]
+
+
+async def test_what_was_granted_to_a_batch_goes_with_it(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 1, budget_usd=1.5)
+    await store.grant(of_batch(batch_id), 2.0)
+    await store.grant(of_batch("batch_other"), 2.0)
+    await run_all(store, await new_worker(store), ids)
+    await store.close_batches()
+    await store.discard_batch(batch_id)
+    known = await store.budgets([of_batch(batch_id), of_batch("batch_other")])
+    assert [known[of_batch(name)].granted_usd for name in (batch_id, "batch_other")] == [0.0, 2.0]
 
 
 async def test_a_batch_that_its_owner_held_is_granted_nothing(store: Store) -> None:
