@@ -14,7 +14,8 @@ class Gate:
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
-        await self._open.wait()
+        while not self._open.is_set():  # it may have been closed again before this task woke up
+            await self._open.wait()
         self._inside += 1
         self._empty.clear()
         try:
