@@ -1,5 +1,6 @@
 """Budgets on the command line: what is held of them, and what `resume` grants."""
 
+import asyncio
 from collections.abc import Mapping
 
 from redis.asyncio import Redis
@@ -22,6 +23,7 @@ from models.records import BatchView
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES
 from models.store import Store
+from producer.waiting import ASK_REDIS_S
 
 WITH_PERIOD = (TENANT, PROVIDER)
 
@@ -78,6 +80,7 @@ async def held_of(queue: Redis | None, view: BatchView) -> float | None:
     if view.budget_usd is None or queue is None:
         return None
     try:
-        return await held_usd(queue, of_batch(view.id))
-    except (RedisError, OSError):
+        async with asyncio.timeout(ASK_REDIS_S):
+            return await held_usd(queue, of_batch(view.id))
+    except (RedisError, OSError, TimeoutError):
         return None

@@ -1,5 +1,6 @@
 """Batches as OpenAI's Batch API has them; beside it the results so far, and holding a batch."""
 
+import asyncio
 import hashlib
 from typing import Annotated, Any, Final
 
@@ -70,11 +71,10 @@ async def create(
 @router.get("", summary="List batches", response_model=BatchList, responses=refusals(400, 401, 403, 503))
 async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
     views = await api.store.list_batches(caller.tenant, limit + 1, after)
-    waiting = await waiting_of(api.store, api.redis, views[:limit])
-    data = [
-        batch_object(view, why, await held_of(api.redis, view))
-        for view, why in zip(views[:limit], waiting, strict=True)
-    ]
+    shown = views[:limit]
+    waiting = await waiting_of(api.store, api.redis, shown)
+    held = await asyncio.gather(*(held_of(api.redis, view) for view in shown))
+    data = [batch_object(view, why, usd) for view, why, usd in zip(shown, waiting, held, strict=True)]
     return _answer(
         {
             "object": "list",

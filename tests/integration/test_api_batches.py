@@ -438,6 +438,21 @@ async def test_a_batch_that_spent_its_budget_is_granted_it_again_by_resume(api: 
     assert (await api.post(f"/v1/batches/{batch_id}/resume?budget_usd=0")).status_code == 400
 
 
+async def test_a_redis_that_hangs_holds_no_list_of_batches_up(api: Api) -> None:
+    async def hear_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1_000):
+            continue
+        writer.close()
+
+    made = [await api.created(line(1), budget_usd=0.5, metadata={"number": str(number)}) for number in range(12)]
+    silent = await asyncio.start_server(hear_out, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    async with silent, Redis(port=port, socket_timeout=2.0) as hanging, asyncio.timeout(6):
+        api.context.redis = hanging
+        listed = (await api.http.get("/v1/batches")).json()["data"]
+    assert [each["understudy"]["held_usd"] for each in listed] == [None] * len(made)
+
+
 @pytest.mark.parametrize("path", ["", "/cancel", "/pause", "/resume", "/results"])
 async def test_another_tenants_batch_is_as_if_it_did_not_exist(api: Api, path: str) -> None:
     foreign = new_id("batch")
