@@ -19,7 +19,7 @@ from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, batch_named
 from producer.money import held_of
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
-from producer.pauses import how_to_go_on
+from producer.pauses import held_one, how_to_go_on
 from producer.progress import Display, split_table
 from producer.retries import line_of
 from producer.runs import summary, views_of
@@ -153,7 +153,7 @@ async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list
 
 async def _why_now(settings: Settings, store: Store, views: list[BatchView]) -> tuple[Waiting | None, str]:
     """What is waited for, and the sentence that says so."""
-    if held := next((view for view in views if view.paused), None):
+    if held := held_one(views):
         paused = held.paused or ""
         return Waiting(paused, "paused"), f"it is paused: {paused}; {how_to_go_on(held.id, paused)}"
     why, waiting = await _why(settings, store, views)

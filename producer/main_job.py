@@ -23,7 +23,7 @@ from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import InputError, Shape
 from producer.money import spent_its_budget
 from producer.output import write_output
-from producer.pauses import how_to_go_on
+from producer.pauses import held_one, how_to_go_on
 from producer.progress import Display, merged, split_table
 from producer.runs import Run, Summary, begin, summary, views_of
 from producer.stack import Workers, open_stack
@@ -121,7 +121,7 @@ async def _watch(
                 return None
             if spent := next((view.paused for view in views if spent_its_budget(view)), None):
                 return spent
-            held = next((view for view in views if view.paused and view.state in OPEN_BATCH_STATES), None)
+            held = held_one(views)
             if held is not None and is_by_failures(held.paused or "") and not _moves(views):
                 return held.paused
             if held is not None and held.paused != told:

@@ -1,6 +1,15 @@
-"""What a person does about a batch that is held."""
+"""Which batch is held, and what a person does about it."""
+
+from collections.abc import Iterable
 
 from models.pausing import is_by_failures
+from models.records import BatchView
+from models.state import OPEN_BATCH_STATES
+
+
+def held_one(views: Iterable[BatchView]) -> BatchView | None:
+    """The first of these batches that is held. One that was cancelled while it was held is not any more."""
+    return next((view for view in views if view.paused and view.state in OPEN_BATCH_STATES), None)
 
 
 def how_to_go_on(batch_id: str, paused: str) -> str:

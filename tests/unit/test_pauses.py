@@ -1,0 +1,23 @@
+"""Which of several batches is held, for who watches them."""
+
+from typing import Any
+
+from models.records import BatchView
+from models.state import BatchState, Priority
+from producer.pauses import held_one
+
+
+def view(state: BatchState, paused: str | None) -> BatchView:
+    fields: dict[str, Any] = {
+        **{"id": f"batch_{state}", "state": state, "tenant": "default", "priority": Priority.BULK, "source": "a"},
+        **{"total": 1, "created_at": 0.0, "expires_at": 1e10, "ended_at": None, "paused": paused, "retry_of": None},
+        **{"counts": {}, "cost_usd": 0.0, "fallbacks": 0, "by_deployment": [], "recent_per_s": 0.0, "waits": []},
+    }
+    return BatchView(**fields)
+
+
+def test_a_batch_that_was_cancelled_while_it_was_held_is_not_held_any_more() -> None:
+    cancelled, moving = view(BatchState.CANCELLED, "paused by hand"), view(BatchState.IN_PROGRESS, None)
+    assert held_one([cancelled, moving]) is None
+    held = view(BatchState.IN_PROGRESS, "paused by hand")
+    assert held_one([cancelled, moving, held]) is held
