@@ -1,7 +1,7 @@
 """What people and callers read: batches with their sums, jobs, outputs page by page."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -194,18 +194,7 @@ def _batch_view(
     waits: Sequence[Any],
     files: Mapping[str, str],
 ) -> BatchView:
-    counts = dict.fromkeys(JobState, 0)
-    deployments: dict[tuple[str, str], DeploymentTally] = {}
-    for each in sums:
-        if each.kind == OF_JOBS:
-            counts[JobState(each.outcome)] += int(each.sum_count)
-        if each.provider:
-            key = (each.provider, each.model)
-            _add(deployments.setdefault(key, DeploymentTally(*key)), each)
-    counts[JobState.RUNNING] = running
-    open_rows = row.total - sum(counts[state] for state in TERMINAL_STATES)
-    counts[JobState.QUEUED] = max(0, open_rows - running)
-    by_deployment = list(deployments.values())
+    counts, by_deployment = _counts(row, sums, running), _by_deployment(sums)
     return BatchView(
         id=row.id,
         state=BatchState(row.state),
@@ -243,6 +232,25 @@ def _batch_view(
     )
 
 
+def _counts(row: Row[Any], sums: Sequence[Row[Any]], running: int) -> dict[JobState, int]:
+    """Jobs by state. Those that are queued are what is left: they are not counted, there may be a million."""
+    counts = dict.fromkeys(JobState, 0)
+    for each in sums:
+        if each.kind == OF_JOBS:
+            counts[JobState(each.outcome)] += int(each.sum_count)
+    open_rows = row.total - sum(counts[state] for state in TERMINAL_STATES)
+    return {**counts, JobState.RUNNING: running, JobState.QUEUED: max(0, open_rows - running)}
+
+
+def _by_deployment(sums: Iterable[Row[Any]]) -> list[DeploymentTally]:
+    deployments: dict[tuple[str, str], DeploymentTally] = {}
+    for each in sums:
+        if each.provider:
+            key = (each.provider, each.model)
+            _add(deployments.setdefault(key, DeploymentTally(*key)), each)
+    return list(deployments.values())
+
+
 def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]) -> Waiting | None:
     """What the planner said last, unless it said so too long ago to be true of this moment; it says nothing of a batch
     whose jobs were all put back, which waits for the first of them."""
@@ -251,7 +259,7 @@ def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]
     if row.waiting is not None and row.now - row.waiting_at <= WAITING_HOLDS_S:
         return Waiting(**orjson.loads(row.waiting))
     first = min(waits, key=lambda each: each.not_before, default=None)
-    others = counts[JobState.RUNNING] or counts[JobState.QUEUED] > len(waits)
+    others = counts[JobState.RUNNING] or len(waits) < min(counts[JobState.QUEUED], WAITS_SAMPLE)
     if first is None or others or first.not_before <= row.now or not first.wait_reason:
         return None
     return waiting_until(first.wait_reason, first.not_before)

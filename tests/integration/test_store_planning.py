@@ -1,5 +1,6 @@
 """What the planner sees: lanes, heads in their order; and what it says of batches that wait."""
 
+import pytest
 from ledger_help import CHAIN, filled_batch, new_jobs, new_worker, open_batch, put_back, run_all, singles
 from sqlalchemy import update
 
@@ -7,7 +8,7 @@ from models.chain import Chain, Step
 from models.ids import new_id
 from models.records import SINGLE, Lane, NewBatch, OpenLane, Waiting
 from models.state import Priority
-from models.store import Store
+from models.store import Store, views
 from models.store.sql import batch
 from models.tenants import TenantLimits
 
@@ -106,6 +107,20 @@ async def test_what_batches_wait_for_is_seen_while_it_is_fresh(store: Store) -> 
     async with store._db.write() as connection:
         await connection.execute(update(batch).values(waiting_at=batch.c.waiting_at - 11))
     assert await waiting_of(store, one) is None
+
+
+async def test_a_batch_of_which_more_jobs_were_put_back_than_are_looked_at_says_why(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "WAITS_OF_BATCH", views.WAITS_OF_BATCH.limit(3))
+    monkeypatch.setattr(views, "WAITS_SAMPLE", 3)
+    batch_id, ids = await open_batch(store, 5)
+    worker, later = await new_worker(store), await store.now() + 100
+    put = [put_back(job, later, "the provider rests") for job in await store.start(worker, ids[:2])]
+    await store.settle(worker, put)
+    assert await waiting_of(store, batch_id) is None, "three others may start"
+    await store.settle(worker, [put_back(job, later, "the provider rests") for job in await store.start(worker, ids)])
+    assert await waiting_of(store, batch_id) == Waiting("the provider rests", "put_back", until=later)
 
 
 async def waiting_of(store: Store, batch_id: str) -> Waiting | None:
