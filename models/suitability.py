@@ -59,15 +59,6 @@ class Suitability:
         broken = rules_of(chain).broken_by(step.provider, provider.tags if provider else None)
         return None if broken is None else f"'{step}' breaks the rule {broken}"
 
-    def misfit(self, step: Step, needs: Needs) -> str | None:
-        """Why this request is none for the step."""
-        why_not = self._misfit(step, needs)
-        return None if why_not is None else why_not.text
-
-    def allowed(self, chain: Chain) -> tuple[int, ...]:
-        """The steps of a chain that break none of its rules, by index."""
-        return tuple(index for index, step in enumerate(chain.steps) if self.broken_rule(chain, step) is None)
-
     def _misfit(self, step: Step, needs: Needs) -> WhyNot | None:
         outside = _outside(step.when, needs) if step.when is not None else None
         found = (CONDITION, outside) if outside else self._too_much(step, needs.with_params(step.params))
