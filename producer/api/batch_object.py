@@ -75,8 +75,8 @@ class WaitingObject(Documented):
     reason: str
     """A sentence."""
     hold: str
-    """A limit (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), `credential`, `budget`, `turn`;
-    `put_back`: every line waits for its time; `worker`, `planner`, `queue`: nobody works."""
+    """A limit (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), `credential`, `rules`, `budget`,
+    `turn`; `put_back`: every line waits for its time; `worker`, `planner`, `queue`: nobody works."""
     provider: str | None
     model: str | None
     account: str | None
