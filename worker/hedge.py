@@ -11,7 +11,7 @@ from models.chain import Chain
 from models.failure import Failure, FailureClass
 from models.records import SINGLE, StartedJob
 from models.state import Priority
-from worker.decide import Verdict, later_steps
+from worker.decide import MoveOn, Verdict, after_misfit, later_steps
 from worker.limits import Grant, LimitsUnavailable
 from worker.outcome import Answered, brief
 from worker.run import STOPPED_IN_FLIGHT, JobRun, Tools, if_redis_listens
@@ -79,7 +79,7 @@ class HedgedRun(JobRun):
             if other is not None and other.done():
                 self._take_over()
             await asyncio.wait([lead])
-            return lead.result()
+            return self._unless_tried_beside(lead.result())
         except asyncio.CancelledError:
             answer = await self._in_hand(other)
             if answer is None:
@@ -87,6 +87,13 @@ class HedgedRun(JobRun):
             return await self._adopt(lead, answer)
         finally:
             await self._end(lead, other)
+
+    def _unless_tried_beside(self, result: Answered | Verdict) -> Answered | Verdict:
+        """The lead's verdict may be to go on at the step that has failed for good beside it meanwhile."""
+        why = self.progress.ruled_out.get(self.progress.step)
+        if why is None or not isinstance(result, MoveOn):
+            return result
+        return self._follow(after_misfit(self.situation(), self.progress, why))
 
     async def _is_slow(self, lead: Race) -> bool:
         """Wait until another may be asked beside the call. False: it is done before."""

@@ -104,6 +104,14 @@ async def test_a_slow_one_that_fails_leaves_the_hedge_running(redis_url: str) ->
     assert settled.state is JobState.SUCCEEDED
 
 
+async def test_a_step_that_failed_for_good_beside_the_slow_one_is_not_asked_again(redis_url: str) -> None:
+    rules = [{"provider": name, "fail": "region", "latency_s": s} for name, s in (("alpha", 0.5), ("beta", 1.2))]
+    async with racing(redis_url, *rules) as scene:
+        settled = await hedged(scene).run()
+    assert tried(settled) == ["alpha region", "beta region"]
+    assert settled.state is JobState.FAILED
+
+
 async def test_an_answer_that_does_not_count_wins_nothing(redis_url: str) -> None:
     of = chain("alpha/m", "beta/m", hedge_after_s=SOON, accept=["not_truncated"])
     rules = {"provider": "alpha", "latency_s": 1.0}, {"provider": "beta", "answer": {"finish": "length"}}
