@@ -8,6 +8,7 @@ from itertools import groupby, islice, takewhile
 from models.budgets import BATCH, PROVIDER, TENANT, Purse, Subject, covers, in_use, reached
 from models.chain import Step
 from models.records import SINGLE, Head, Lane
+from models.state import Priority
 from worker.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
 
 Cost = Callable[[LaneHeads, Step, Head], float]
@@ -51,7 +52,8 @@ class Till:
     def payable(self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook]) -> Sequence[LaneHeads]:
         """The lanes, without the jobs that there is no money for. Those that share a purse take turns at it.
 
-        A job that may start at one of several steps takes what it would cost at the dearest that can be paid.
+        A job that may start at one of several steps takes what it would cost at the dearest that can be paid. One that
+        somebody waits for does not wait for money that is spent: its worker ends it.
         """
         if not self.purses:
             return views
@@ -61,7 +63,8 @@ class Till:
         steps = {view.lane: steps_of(view, outlook) for view in covered}
         paid: dict[Lane, list[Head]] = {view.lane: [] for view in covered}
         for view, head in _in_turns(covered):
-            draws = self._draws(view, self._affordable(view, steps[view.lane], head), head)
+            affordable = self._affordable(view, steps[view.lane], head)
+            draws = self._draws(view, affordable, head) if affordable or not _fails_without_money(view.lane) else {}
             if draws is not None and all(covers(usd, free[subject]) for subject, usd in draws.items()):
                 paid[view.lane].append(head)
                 self.drawn[head.id] = draws
@@ -157,6 +160,10 @@ class Till:
 
     def _usd(self, view: LaneHeads, step: str, head: Head) -> float:
         return self._cost(view, next(each for each in view.chain.steps if str(each) == step), head)
+
+
+def _fails_without_money(lane: Lane) -> bool:
+    return lane.batch_id == SINGLE and lane.priority is Priority.INTERACTIVE
 
 
 def _in_turns(views: Iterable[LaneHeads]) -> Iterator[tuple[LaneHeads, Head]]:

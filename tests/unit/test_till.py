@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.budgets import Purse, Subject, amount, of_batch, of_provider, of_tenant, reached
 from models.chain import Chain, Step
-from models.records import Head, Lane
+from models.records import SINGLE, Head, Lane
 from models.settings import Settings
 from models.state import Priority
 from worker.plan import LaneHeads, StepOutlook, open_steps, plan
@@ -102,6 +102,23 @@ def test_what_a_job_would_cost_is_asked_at_the_step_that_it_would_use() -> None:
     assert list(money.spent_batches(lanes, {"alpha/m": StepOutlook(blocked=True)})) == [
         (of_batch("b"), pytest.approx(0.1))
     ]
+
+
+@pytest.mark.parametrize(
+    "batch, priority, purse, count",
+    [
+        (SINGLE, Priority.INTERACTIVE, Purse(1.0, 1.0), 2),
+        (SINGLE, Priority.INTERACTIVE, Purse(1.0, 0.5, 0.5), 0),  # what calls under way hold may come back
+        (SINGLE, Priority.NORMAL, Purse(1.0, 1.0), 0),
+        ("b", Priority.INTERACTIVE, Purse(1.0, 1.0), 0),
+    ],
+)
+def test_a_single_job_that_somebody_waits_for_is_staged_without_money_so_that_its_worker_ends_it(
+    batch: str, priority: Priority, purse: Purse, count: int
+) -> None:
+    view = lane(batch, [1, 1])
+    view = replace(view, lane=replace(view.lane, priority=priority))
+    assert staged([view], till({ACME: purse})).total() == count
 
 
 def test_why_a_lane_waits_for_money_is_said() -> None:
