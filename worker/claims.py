@@ -17,9 +17,9 @@ from models.state import JobState, Priority
 from models.store import Store, StoreBusy, StoreUnavailable
 from worker import outcome
 from worker.coalesce import Coalescer
-from worker.decide import Progress
 from worker.hedge import run_of
 from worker.limits import LimitsUnavailable
+from worker.progress import Progress
 from worker.racing import first_of, unless
 from worker.rq_bridge import Bridge
 from worker.run import JobRun, Tools

@@ -8,14 +8,11 @@
     after_unfit     the step may not be asked: a data rule, or what the request is
     without_a_place only the first step may answer any more
 
-A round is one pass over the chain. When every step of a round was passed over and at least one of them for a
-reason that time heals, the job goes back to the ledger and a new round begins, until its deadline.
-
-The steps of a round are asked as they stand in the chain, or in the order that `begin_round` was given for this round.
+Rounds, and how a job goes through the steps of one, are told in `progress`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -26,9 +23,16 @@ from models.state import Priority
 from models.suitability import WhyNot
 from worker.budgets import Short, Why
 from worker.limits import Hold, Refusal
-
-RETRIES_PER_ROUND = 3
-"""Over the whole chain: three retries on three steps must not become twelve calls."""
+from worker.progress import (
+    Passed,
+    Progress,
+    at_the_best_step,
+    later_steps,
+    moved_to,
+    new_round,
+    passed_over,
+    worth_waiting_for,
+)
 
 RETRIES: Mapping[FailureClass, int] = {
     FailureClass.CONNECT: 2,
@@ -65,59 +69,6 @@ REFUSED_LIKE: Mapping[Hold, FailureClass] = {
 }
 """The failure that a refusal stands for. The other holds are our own pacing, which is not a failure of the step: they
 end in a moment, while a day that is used up may last longer than patience."""
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """Why a step was passed over in this round, and when it may be usable again (unix seconds).
-
-    None: when a person has mended it. `called`: this job's own call failed there, it was not merely held back.
-    `rule`: a data rule forbids it.
-    """
-
-    reason: str
-    until: float | None
-    called: bool = False
-    rule: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a job stands in its chain. Kept in its row when it is put back.
-
-    `order` is that of this round, by index; empty: as in the chain. `refused_since` is when the step now tried began to
-    answer nothing but refusals. `errors` holds the last error of each step, because the job's error is that of the
-    first step that has one.
-    """
-
-    step: int = 0
-    order: tuple[int, ...] = ()
-    round: int = 1
-    retries_left: int = RETRIES_PER_ROUND
-    tries: int = 0
-    refused_since: float | None = None
-    passed: Mapping[int, Passed] = field(default_factory=dict)
-    ruled_out: Mapping[int, str] = field(default_factory=dict)
-    errors: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    attempts: tuple[Mapping[str, Any], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        document = asdict(self)
-        for name in ("passed", "ruled_out", "errors"):
-            document[name] = {str(step): value for step, value in document[name].items()}
-        return document
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any] | None) -> "Progress":
-        if not document:
-            return cls()
-        values = dict(document)
-        values["passed"] = {int(step): Passed(**value) for step, value in values["passed"].items()}
-        values["ruled_out"] = {int(step): reason for step, reason in values["ruled_out"].items()}
-        values["errors"] = {int(step): error for step, error in values["errors"].items()}
-        values["attempts"] = tuple(values["attempts"])
-        values["order"] = tuple(values.get("order", ()))
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,26 +113,6 @@ class Situation:
         return self.priority.patience_s if self.chain.patience_s is None else self.chain.patience_s
 
 
-def first_error(progress: Progress) -> Mapping[str, Any] | None:
-    """The job's error as its caller would have seen it: that of the earliest step that has one."""
-    if not progress.errors:
-        return None
-    earliest = next((step for step in progress.order if step in progress.errors), min(progress.errors))
-    return progress.errors[earliest]
-
-
-def skipped(progress: Progress) -> Mapping[int, str]:
-    """Why steps were left out for good, or because of a data rule, by index."""
-    by_rule = {step: passed.reason for step, passed in progress.passed.items() if passed.rule}
-    return {**by_rule, **progress.ruled_out}
-
-
-def begin_round(progress: Progress, order: tuple[int, ...]) -> Progress:
-    """Ask the steps in this order until the round ends. `order` has every step of the chain."""
-    first = next(step for step in order if step not in progress.ruled_out)
-    return replace(progress, order=order, step=first)
-
-
 def after_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
     error = {"class": failure.cls, "message": failure.message, "status": failure.status, "body": failure.body}
     progress = replace(progress, errors={**progress.errors, progress.step: error})
@@ -207,9 +138,9 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
     cls = REFUSED_LIKE.get(refusal.hold)
     passed = Passed(refusal.reason, refusal.until)
     if cls is None:
-        if at.chain.spill and refusal.hold is not Hold.STARTING and _next_step(at.chain, progress) is not None:
-            return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
-        return PutBack(refusal.until, refusal.reason), _at_the_best_step(at.chain, progress, refusal.until)
+        if at.chain.spill and refusal.hold is not Hold.STARTING and later_steps(at.chain, progress):
+            return _advance(at, passed_over(progress, passed))
+        return PutBack(refusal.until, refusal.reason), at_the_best_step(at.chain, progress, refusal.until)
     too_far = refusal.until - at.now > at.patience_s
     refusing_s = -1.0 if refusal.since is None else at.now - refusal.since
     if too_far or max(_refused_for(at, progress), refusing_s) >= at.patience_s:
@@ -233,7 +164,7 @@ def after_short(at: Situation, progress: Progress, short: Short, *, alone: bool)
         return Fail(), refused
     times = [each.until for each in progress.passed.values() if each.until is not None]
     until = max(min(times, default=at.now + BLOCKED_RECHECK_S), at.now + SHORTEST_ROUND_S)
-    return PutBack(until, short.reason), _new_round(at.chain, progress)
+    return PutBack(until, short.reason), new_round(at.chain, progress)
 
 
 def _no_money(message: str) -> dict[str, Any]:
@@ -257,14 +188,14 @@ def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict
     if not why.rule:
         return _rule_out(at, progress, why.text)
     passed = Passed(why.text, until=None, rule=True)
-    return _advance(at, replace(progress, passed={**progress.passed, progress.step: passed}))
+    return _advance(at, passed_over(progress, passed))
 
 
 def without_a_place(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
     """The batch has used up its share of fallbacks: the job does as if its chain had no step but the first."""
     lead_alone = replace(at, chain=at.chain.lead_alone())
     passed = {step: why for step, why in progress.passed.items() if step == 0}
-    progress = replace(progress, step=0, tries=0, refused_since=None, passed=passed)
+    progress = replace(moved_to(progress, 0), passed=passed)
     if 0 in progress.ruled_out:
         return Fail(), progress
     if not passed:
@@ -307,7 +238,7 @@ def _with_error(progress: Progress, cls: FailureClass, message: str) -> Progress
 
 def _pass_over(at: Situation, progress: Progress, cls: FailureClass, passed: Passed) -> tuple[Verdict, Progress]:
     """A chain that does not fall back on this class waits for its step instead."""
-    progress = replace(progress, passed={**progress.passed, progress.step: passed})
+    progress = passed_over(progress, passed)
     return _advance(at, progress) if at.chain.falls_back_on(cls) else _end_of_round(at, progress)
 
 
@@ -316,40 +247,10 @@ def _rule_out(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, 
 
 
 def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
-    step = _next_step(at.chain, progress)
-    if step is None:
+    later = later_steps(at.chain, progress)
+    if not later:
         return _end_of_round(at, progress)
-    return MoveOn(), replace(progress, step=step, tries=0, refused_since=None)
-
-
-def later_steps(chain: Chain, progress: Progress) -> list[int]:
-    """The steps after the one that is tried now, in the order in which they would be."""
-    steps = in_order(chain, progress)
-    return [step for step in steps[steps.index(progress.step) + 1 :] if step not in progress.ruled_out]
-
-
-def _next_step(chain: Chain, progress: Progress) -> int | None:
-    return next(iter(later_steps(chain, progress)), None)
-
-
-def in_order(chain: Chain, progress: Progress) -> Sequence[int]:
-    """The steps of this round by index, in the order in which they are asked."""
-    return progress.order or range(len(chain.steps))
-
-
-def _at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress:
-    """A job that waits for our own pacing goes on at the first step that may be usable by then, not where it waited.
-
-    Steps where its own call failed are left for the next round, so that a job which hurts a provider does not return.
-    """
-    steps = in_order(chain, progress)
-    waits = (each for each in steps[: steps.index(progress.step)] if each not in progress.ruled_out)
-    for step in waits:
-        passed = progress.passed.get(step)
-        if passed is not None and not passed.called and passed.until is not None and passed.until <= then:
-            others = {each: why for each, why in progress.passed.items() if each != step}
-            return replace(progress, step=step, tries=0, refused_since=None, passed=others)
-    return progress
+    return MoveOn(), moved_to(progress, later[0])
 
 
 def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClass) -> Progress:
@@ -369,11 +270,11 @@ def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClas
 
 
 def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
-    passed = _worth_waiting_for(at.chain, progress)
+    passed = worth_waiting_for(at.chain, progress)
     waits = [(each.until, each.reason) for each in passed if each.until is not None]
     if at.priority is Priority.INTERACTIVE or not passed:
         return Fail(), progress
-    following = _new_round(at.chain, progress)
+    following = new_round(at.chain, progress)
     if not waits:
         return PutBack(at.now + BLOCKED_RECHECK_S, passed[0].reason), replace(following, round=progress.round)
     earliest, reason = min(waits)
@@ -381,28 +282,6 @@ def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]
     if len(waits) < len(passed):  # a person may mend the others at any moment
         until = min(until, at.now + _backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng))
     return PutBack(until, reason), following
-
-
-def _worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:
-    """Steps that break a data rule are waited for only when all do: then the configuration has changed since submit."""
-    passed = [each for step, each in progress.passed.items() if step not in progress.ruled_out]
-    if len(passed) == len(chain.steps) and all(each.rule for each in passed):
-        return passed
-    return [each for each in passed if not each.rule]
-
-
-def _new_round(chain: Chain, progress: Progress) -> Progress:
-    first = next(step for step in range(len(chain.steps)) if step not in progress.ruled_out)
-    return replace(
-        progress,
-        step=first,
-        order=(),
-        round=progress.round + 1,
-        retries_left=RETRIES_PER_ROUND,
-        tries=0,
-        refused_since=None,
-        passed={},
-    )
 
 
 def _backoff(bounds_s: tuple[float, float], exponent: int, rng: Random) -> float:

@@ -11,9 +11,10 @@ from models.chain import Chain
 from models.failure import Failure, FailureClass
 from models.records import SINGLE, StartedJob
 from models.state import Priority
-from worker.decide import MoveOn, Verdict, after_misfit, later_steps
+from worker.decide import MoveOn, Verdict, after_misfit
 from worker.limits import Grant, LimitsUnavailable
 from worker.outcome import Answered, brief
+from worker.progress import later_steps, moved_to
 from worker.run import STOPPED_IN_FLIGHT, JobRun, Tools, if_redis_listens
 
 LOOK_AGAIN_S = 1.0
@@ -38,7 +39,7 @@ class Beside(JobRun):
     def __init__(self, of: JobRun, step: int) -> None:
         super().__init__(of.job, of.chain, of.tools)
         self.asked = step
-        self.progress = replace(of.progress, step=step, tries=0, refused_since=None)
+        self.progress = moved_to(of.progress, step)
 
     async def ask(self) -> Answered | None:
         try:

@@ -10,8 +10,8 @@ from models.chain import Chain
 from models.failure import FailureClass
 from models.records import AttemptRecord, ResultRecord, Settled, StartedJob
 from models.state import JobState
-from worker.decide import Progress, first_error, in_order, skipped
 from worker.limits import Deployment
+from worker.progress import Progress, first_error, in_order, skipped
 from worker.providers.base import Answer
 
 NOTHING_TRIED: Mapping[str, Any] = {

@@ -28,13 +28,14 @@ from worker.acceptance import unacceptable
 from worker.budgets import Budgets, Short
 from worker.choice import Choice
 from worker.costs import Costs
-from worker.decide import IN_SLOT_S, Fail, Progress, PutBack, Situation, TryAgain, Verdict
+from worker.decide import IN_SLOT_S, Fail, PutBack, Situation, TryAgain, Verdict
 from worker.estimates import Estimates, keeps_max_tokens
 from worker.exchange import NOTHING_USED, Exchange, Stopwatch, exchange
 from worker.fleet import Fleet, Target
 from worker.limits import BULK, URGENT, Deployment, Grant, Limiter, LimitsUnavailable, Refusal
 from worker.outcome import Answered
 from worker.places import NotYet, Places
+from worker.progress import Progress, begin_round, in_order
 from worker.providers.base import Answer, Call, CannotExpress, Usage, WireRequest
 from worker.providers.client import ProviderClient
 from worker.tails import Tails
@@ -100,7 +101,7 @@ class JobRun:
         """The first of this round, by index, that may serve this job: to be answered by a later one is a fallback."""
         may_serve = (
             step
-            for step in decide.in_order(self.chain, self.progress)
+            for step in in_order(self.chain, self.progress)
             if self.tools.choice.why_not(self.chain, self.chain.steps[step], self.needs) is None
         )
         return next(may_serve, self.progress.step)
@@ -174,7 +175,7 @@ class JobRun:
     async def _try_step(self) -> Answered | Verdict:
         """One call, if it may be made; what budgets cover is held before it and settled after it."""
         if self.chain.order != "chain" and not self.progress.order:
-            self.progress = decide.begin_round(self.progress, self.tools.choice.order(self.chain, self.needs))
+            self.progress = begin_round(self.progress, self.tools.choice.order(self.chain, self.needs))
         unfit = self.tools.choice.why_not(self.chain, self.step, self.needs)
         if unfit is not None:
             return self._follow(decide.after_unfit(self.situation(), self.progress, unfit))

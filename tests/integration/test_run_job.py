@@ -10,9 +10,9 @@ from run_help import Stage, answered, chain, stage, started, tried
 
 from models import keys
 from models.state import JobState, Priority
-from worker.decide import Progress
 from worker.limits import Grant
 from worker.mock import Fail, running_mock
+from worker.progress import Progress
 from worker.run import JobRun
 
 pytestmark = pytest.mark.timeout(30)

@@ -14,8 +14,6 @@ from worker.decide import (
     ROUND_BACKOFF_S,
     Fail,
     MoveOn,
-    Passed,
-    Progress,
     PutBack,
     Situation,
     TryAgain,
@@ -24,12 +22,10 @@ from worker.decide import (
     after_misfit,
     after_refusal,
     after_unfit,
-    begin_round,
-    first_error,
-    skipped,
     without_a_place,
 )
 from worker.limits import Deployment, Hold, Refusal
+from worker.progress import Passed, Progress, begin_round, first_error, skipped
 
 NOW = 1_000_000.0
 

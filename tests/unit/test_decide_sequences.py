@@ -12,10 +12,8 @@ from models.state import Priority
 from models.suitability import WhyNot
 from worker.decide import (
     RETRIES,
-    RETRIES_PER_ROUND,
     Fail,
     MoveOn,
-    Progress,
     PutBack,
     Situation,
     TryAgain,
@@ -25,11 +23,9 @@ from worker.decide import (
     after_misfit,
     after_refusal,
     after_unfit,
-    begin_round,
-    first_error,
-    skipped,
 )
 from worker.limits import Deployment, Hold, Refusal
+from worker.progress import RETRIES_PER_ROUND, Progress, begin_round, first_error, skipped
 
 NOW = 1_000_000.0
 DEPLOYMENT = Deployment("a", "m", "k", "a:k")
