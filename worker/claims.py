@@ -22,8 +22,9 @@ from worker.limits import LimitsUnavailable
 from worker.progress import Progress
 from worker.racing import first_of, unless
 from worker.rq_bridge import Bridge
-from worker.run import JobRun, Tools
+from worker.run import JobRun
 from worker.settle import GATHER_S, OUTAGE_PAUSE_S, Settler
+from worker.tools import Tools
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,12 @@ from models.failure import Failure, FailureClass
 from models.records import SINGLE, StartedJob
 from models.state import Priority
 from worker.decide import MoveOn, Verdict, after_misfit
-from worker.limits import Grant, LimitsUnavailable
-from worker.outcome import Answered, brief
+from worker.limits import LimitsUnavailable
+from worker.one_call import OneCall
+from worker.outcome import Answered
 from worker.progress import later_steps, moved_to
-from worker.run import STOPPED_IN_FLIGHT, JobRun, Tools, if_redis_listens
+from worker.run import JobRun
+from worker.tools import Tools
 
 LOOK_AGAIN_S = 1.0
 """How often a slow call looks whether it may be hedged: its batch may be nearly done by now, or a limit free."""
@@ -36,6 +38,8 @@ def run_of(job: StartedJob, chain: Chain, tools: Tools) -> JobRun:
 class Beside(JobRun):
     """One call of a later step, for a job that waits for another. It starts at once or not at all."""
 
+    may_wait = False
+
     def __init__(self, of: JobRun, step: int) -> None:
         super().__init__(of.job, of.chain, of.tools)
         self.asked = step
@@ -48,12 +52,6 @@ class Beside(JobRun):
             return None
         return result if isinstance(result, Answered) else None
 
-    async def _may_start(self, grant: Grant) -> bool:
-        if grant.wait_s:
-            await if_redis_listens(self.tools.limiter.cancel(grant))
-            return False
-        return await super()._may_start(grant)
-
 
 class HedgedRun(JobRun):
     def __init__(self, job: StartedJob, chain: Chain, tools: Tools, after_s: float) -> None:
@@ -65,7 +63,6 @@ class HedgedRun(JobRun):
         return super().calls_in_flight() + (self._beside.calls_in_flight() if self._beside else [])
 
     async def _try_step(self) -> Answered | Verdict:
-        self.in_hand, self.cut_as = False, STOPPED_IN_FLIGHT
         lead: Race = asyncio.create_task(super()._try_step())
         other: Other | None = None
         try:
@@ -99,7 +96,7 @@ class HedgedRun(JobRun):
     async def _is_slow(self, lead: Race) -> bool:
         """Wait until another may be asked beside the call. False: it is done before."""
         while not lead.done():
-            missing_s = self._after_s - (self.watch.elapsed_s() if self.watch else 0.0)
+            missing_s = self._after_s - (self.call.elapsed_s() if self.call else 0.0)
             if missing_s <= 0 and await self._may_hedge():
                 return not lead.done()
             await asyncio.wait([lead], timeout=max(missing_s, SHORTEST_LOOK_S) if missing_s > 0 else LOOK_AGAIN_S)
@@ -126,15 +123,15 @@ class HedgedRun(JobRun):
         """Wait for an answer; for both, if the first to come back has none."""
         await asyncio.wait([lead, other], return_when=asyncio.FIRST_COMPLETED)
         if lead.done() and not _has_answered(lead) and self._stop_as is None:
-            self._task = asyncio.current_task()  # the job can be stopped again: what is in hand is no answer
+            self.call = None  # the job can be stopped again: what is in hand is no answer
             await asyncio.wait([other])
 
     async def _adopt(self, lead: Race, answer: Answered) -> Answered:
         """The other step's answer is the job's."""
-        self._task = None
+        self._task = None  # the job cannot be stopped any more
         beside = self._beside
         assert beside is not None
-        await self._cut_short(lead, self, beside)
+        await _cut_short(lead, self.call, beside.call)
         self._take_over()
         self.progress = replace(self.progress, step=beside.asked)
         return answer
@@ -151,20 +148,10 @@ class HedgedRun(JobRun):
 
     async def _end(self, lead: Race, other: Other | None) -> None:
         """Nothing of this try goes on."""
-        await self._cut_short(lead, self, None)
+        await _cut_short(lead, self.call, None)
         if other is not None and self._beside is not None:
-            await self._cut_short(other, self._beside, self if _has_answered(lead) else None)
+            await _cut_short(other, self._beside.call, self.call if _has_answered(lead) else None)
         self._take_over()
-
-    async def _cut_short(self, task: Race | Other, run: JobRun, winner: JobRun | None) -> None:
-        """End a call, unless it has just come back. `winner` None: because the job was stopped."""
-        if task.done():
-            return
-        if winner is not None:
-            run.cut_as = _beaten_by(winner, run)
-        if not run.in_hand:
-            task.cancel()
-        await asyncio.wait([task])
 
     def _take_over(self) -> None:
         """What was tried beside is part of what was tried."""
@@ -172,9 +159,7 @@ class HedgedRun(JobRun):
         if beside is None:
             return
         for attempt in beside.attempts:
-            attempt.no = self.job.attempts + len(self.attempts) + 1
-            self.attempts.append(attempt)
-            self.progress = replace(self.progress, attempts=(*self.progress.attempts, brief(attempt)))
+            self._keep(attempt)
         errors = {step: why for step, why in beside.progress.errors.items() if step == beside.asked}
         ruled_out = {step: why for step, why in beside.progress.ruled_out.items() if step == beside.asked}
         self.progress = replace(
@@ -196,7 +181,18 @@ def _is_whole(task: Race | Other) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 
-def _beaten_by(winner: JobRun, loser: JobRun) -> Failure:
+async def _cut_short(task: Race | Other, call: OneCall | None, winner: OneCall | None) -> None:
+    """End a try with its call, unless that has just come back. `winner` None: because the job was stopped."""
+    if task.done():
+        return
+    if call is not None and winner is not None:
+        call.cut_as = _beaten_by(winner, call)
+    if call is None or not call.in_hand:
+        task.cancel()
+    await asyncio.wait([task])
+
+
+def _beaten_by(winner: OneCall, loser: OneCall) -> Failure:
     """What a call costs that nobody waits for is an estimate at best."""
     usd = loser.expected_usd()
     cost = f"about ${usd:.6f} may be billed" if usd else "it may be billed, and its price is not known"

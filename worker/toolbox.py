@@ -26,8 +26,8 @@ from worker.limits import Limiter
 from worker.places import Places
 from worker.providers.client import ProviderClient
 from worker.purses import Purses
-from worker.run import Tools
 from worker.tails import Tails
+from worker.tools import Tools
 from worker.webhook_sender import Sender
 from worker.webhooks import IN_FLIGHT, Deliverer
 

@@ -32,8 +32,9 @@ from worker.mock.server import MockServer
 from worker.places import Places
 from worker.providers.client import ProviderClient
 from worker.purses import Purses
-from worker.run import JobRun, Tools
+from worker.run import JobRun
 from worker.tails import Tails
+from worker.tools import Tools
 
 PROMPT = "How many legs has a spider?"
 

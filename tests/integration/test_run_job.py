@@ -206,7 +206,7 @@ async def in_flight(scene: Stage) -> int:
 
 
 async def until_called(scene: Stage, run: JobRun) -> None:
-    while run.calling is None or not scene.mock.stats()["in_flight"]:
+    while not run.calls_in_flight() or not scene.mock.stats()["in_flight"]:
         await asyncio.sleep(0.005)
 
 
@@ -222,7 +222,7 @@ async def test_a_stopped_call_is_recorded_as_perhaps_paid_and_leaks_nothing(redi
         assert (settled.state, tried(settled)) == (state, ["alpha cancelled"])
         assert settled.attempts[0].possibly_billed
         assert await in_flight(scene) == 0
-        assert run.calling is None
+        assert run.calls_in_flight() == []
 
 
 async def test_an_answer_in_hand_is_kept_whoever_stops_the_job_and_however_long_redis_takes(

@@ -1,0 +1,34 @@
+"""What running a job needs of the world."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from models.pricing import Pricing
+from worker.budgets import Budgets
+from worker.choice import Choice
+from worker.costs import Costs
+from worker.estimates import Estimates
+from worker.fleet import Fleet
+from worker.limits import Limiter
+from worker.places import Places
+from worker.providers.client import ProviderClient
+from worker.tails import Tails
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Built once per worker."""
+
+    fleet: Fleet
+    limiter: Limiter
+    client: ProviderClient
+    pricing: Pricing
+    costs: Costs
+    budgets: Budgets
+    choice: Choice
+    places: Places
+    tails: Tails
+    clock: Callable[[], float]
+    rng: Random
+    estimates: Estimates = field(default_factory=Estimates)
