@@ -69,7 +69,7 @@ class HedgedRun(JobRun):
             while await self._is_slow(lead):
                 other = asyncio.create_task(self._ask_beside())
                 await self._first(lead, other)
-                if not _has_answered(lead) and (answer := _answer_of(other)) is not None:
+                if _answer_of(lead) is None and (answer := _answer_of(other)) is not None:
                     return await self._adopt(lead, answer)
                 if lead.done() or self._has_asked():
                     break
@@ -79,8 +79,9 @@ class HedgedRun(JobRun):
             await asyncio.wait([lead])
             return self._unless_tried_beside(lead.result())
         except asyncio.CancelledError:
-            answer = await self._in_hand(other)
-            if answer is None:
+            if (answer := await self._kept(lead, self)) is not None:
+                return answer
+            if (answer := await self._kept(other, self._beside)) is None:
                 raise
             return await self._adopt(lead, answer)
         finally:
@@ -122,7 +123,7 @@ class HedgedRun(JobRun):
     async def _first(self, lead: Race, other: Other) -> None:
         """Wait for an answer; for both, if the first to come back has none."""
         await asyncio.wait([lead, other], return_when=asyncio.FIRST_COMPLETED)
-        if lead.done() and not _has_answered(lead) and self._stop_as is None:
+        if lead.done() and _answer_of(lead) is None and self._stop_as is None:
             self.call = None  # the job can be stopped again: what is in hand is no answer
             await asyncio.wait([other])
 
@@ -136,21 +137,24 @@ class HedgedRun(JobRun):
         self.progress = replace(self.progress, step=beside.asked)
         return answer
 
-    async def _in_hand(self, other: Other | None) -> Answered | None:
-        """Stopped: the answer that the other step has given already, if there is one to keep."""
-        if other is None or self._beside is None or self._stop_as is None:
+    async def _kept(self, task: Race | Other | None, run: JobRun | None) -> Answered | None:
+        """Stopped: the answer that a step has given already, if there is one to keep."""
+        if task is None or run is None or self._stop_as is None:
             return None
-        if not other.done() and self._beside.in_hand:
-            await asyncio.wait([other])
-        if (answer := _answer_of(other)) is not None and (task := asyncio.current_task()) is not None:
-            task.uncancel()
+        if not task.done() and run.in_hand:
+            await asyncio.wait([task])
+        answer = _answer_of(task)
+        if answer is not None and (current := asyncio.current_task()) is not None:
+            current.uncancel()
+        elif task.done():
+            run.call = None  # what was in hand is no answer
         return answer
 
     async def _end(self, lead: Race, other: Other | None) -> None:
         """Nothing of this try goes on."""
         await _cut_short(lead, self.call, None)
         if other is not None and self._beside is not None:
-            await _cut_short(other, self._beside.call, self.call if _has_answered(lead) else None)
+            await _cut_short(other, self._beside.call, self.call if _answer_of(lead) else None)
         self._take_over()
 
     def _take_over(self) -> None:
@@ -169,16 +173,12 @@ class HedgedRun(JobRun):
         )
 
 
-def _has_answered(race: Race) -> bool:
-    return _is_whole(race) and isinstance(race.result(), Answered)
-
-
-def _answer_of(other: Other) -> Answered | None:
-    return other.result() if _is_whole(other) else None
-
-
-def _is_whole(task: Race | Other) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
+def _answer_of(task: Race | Other) -> Answered | None:
+    """None: it goes on, it ended without one, or it was cut short."""
+    if not task.done() or task.cancelled() or task.exception() is not None:
+        return None
+    result = task.result()
+    return result if isinstance(result, Answered) else None
 
 
 async def _cut_short(task: Race | Other, call: OneCall | None, winner: OneCall | None) -> None:

@@ -138,6 +138,29 @@ async def test_who_stops_a_job_stops_both_calls(redis_url: str, state: JobState)
     assert settled.result is None
 
 
+@pytest.mark.parametrize(
+    ("rules", "state", "calls"),
+    [
+        ([], JobState.SUCCEEDED, ["alpha None"]),
+        ([{"provider": "alpha", "fail": "region"}], JobState.CANCELLED, ["alpha region"]),
+    ],
+)
+async def test_who_stops_a_job_in_the_moment_when_its_call_comes_back_gets_what_came(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, rules: list[dict[str, Any]], state: JobState, calls: list[str]
+) -> None:
+    async with racing(redis_url, *rules) as scene:
+        run, send = hedged(scene, chain("alpha/m", "beta/m", hedge_after_s=LONG)), scene.tools.client.send
+
+        async def sent(*words: Any) -> Any:
+            reply = await send(*words)
+            run.stop(JobState.CANCELLED)
+            return reply
+
+        monkeypatch.setattr(scene.tools.client, "send", sent)
+        settled = await run.run()
+    assert (settled.state, tried(settled)) == (state, calls)
+
+
 async def test_a_job_can_be_stopped_when_only_its_hedge_is_left(redis_url: str) -> None:
     async with racing(redis_url, {"provider": "alpha", "fail": "region", "latency_s": 0.5}, slow("beta")) as scene:
         run = hedged(scene)
