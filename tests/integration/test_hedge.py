@@ -17,6 +17,7 @@ from models.records import Settled
 from models.state import JobState, Priority
 from models.store import Store
 from worker.hedge import HedgedRun, run_of
+from worker.limits import Candidate, Grant
 from worker.run import JobRun
 
 pytestmark = pytest.mark.timeout(30)
@@ -45,6 +46,13 @@ async def until(happens: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not happens():
             await asyncio.sleep(0.01)
+
+
+async def ended(running: asyncio.Task[Settled]) -> Settled:
+    """Soon, and by itself: a run that is cancelled ends, too."""
+    await asyncio.wait([running], timeout=5)
+    assert running.done()
+    return running.result()
 
 
 async def in_flight(scene: Stage, provider: str) -> int:
@@ -128,7 +136,7 @@ async def test_who_stops_a_job_stops_both_calls(redis_url: str, state: JobState)
         await until(lambda: scene.mock.stats()["in_flight"] == 2)
         assert sorted(run.calls_in_flight()) == [("alpha:main", "m"), ("beta:main", "m")]
         run.stop(state)
-        settled = await asyncio.wait_for(running, 5)
+        settled = await ended(running)
         assert run.calls_in_flight() == []
         assert await in_flight(scene, "alpha") == await in_flight(scene, "beta") == 0
         await until(lambda: scene.mock.stats()["in_flight"] == 0)
@@ -161,6 +169,24 @@ async def test_who_stops_a_job_in_the_moment_when_its_call_comes_back_gets_what_
     assert (settled.state, tried(settled)) == (state, calls)
 
 
+async def test_who_stops_a_job_while_the_slow_call_is_cut_short_gets_the_answer_and_leaks_nothing(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with racing(redis_url, slow()) as scene:
+        run, release = hedged(scene), scene.tools.limiter.release
+
+        async def released(grant: Grant, *words: Any, **more: Any) -> None:
+            if grant.candidate.deployment.provider == "alpha":
+                run.stop(JobState.CANCELLED)
+                await asyncio.sleep(SOON)
+            await release(grant, *words, **more)
+
+        monkeypatch.setattr(scene.tools.limiter, "release", released)
+        settled = await run.run()
+        assert await in_flight(scene, "alpha") == 0
+    assert (settled.state, tried(settled)) == (JobState.SUCCEEDED, ["alpha cancelled", "beta None"])
+
+
 async def test_a_job_can_be_stopped_when_only_its_hedge_is_left(redis_url: str) -> None:
     async with racing(redis_url, {"provider": "alpha", "fail": "region", "latency_s": 0.5}, slow("beta")) as scene:
         run = hedged(scene)
@@ -168,7 +194,7 @@ async def test_a_job_can_be_stopped_when_only_its_hedge_is_left(redis_url: str) 
         await until(lambda: [call.provider for call in run.attempts] == ["alpha"])
         await until(lambda: run.calls_in_flight() == [("beta:main", "m")])
         run.stop(JobState.CANCELLED)
-        settled = await asyncio.wait_for(running, 5)
+        settled = await ended(running)
     assert (settled.state, tried(settled)) == (JobState.CANCELLED, ["alpha region", "beta cancelled"])
 
 
@@ -178,6 +204,22 @@ async def test_a_step_that_may_not_start_at_once_is_not_asked_beside(redis_url: 
         await scene.tools.limiter.cool(beta.deployment, Scope.PROVIDER, 30, "a test")
         settled = await hedged(scene).run()
         assert scene.calls("beta") == 0
+    assert tried(settled) == ["alpha None"]
+
+
+async def test_a_step_whose_start_is_a_moment_ahead_is_not_asked_beside(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with racing(redis_url, {"provider": "alpha", "latency_s": 0.6}) as scene:
+        reserve = scene.tools.limiter.reserve
+
+        async def a_moment_ahead(candidates: list[Candidate], *words: Any) -> Any:
+            granted = await reserve(candidates, *words)
+            return replace(granted, wait_s=SOON) if candidates[0].deployment.provider == "beta" else granted
+
+        monkeypatch.setattr(scene.tools.limiter, "reserve", a_moment_ahead)
+        settled = await hedged(scene).run()
+        assert scene.calls("beta") == await in_flight(scene, "beta") == 0
     assert tried(settled) == ["alpha None"]
 
 
@@ -191,7 +233,7 @@ async def test_batches_are_hedged_when_they_are_nearly_done(redis_url: str, stor
         await asyncio.sleep(3 * SOON)
         assert scene.calls("beta") == 0 and len(run.calls_in_flight()) == 1
         await run_all(store, await new_worker(store), ids[:3])
-        settled: Settled = await asyncio.wait_for(running, 10)
+        settled = await ended(running)
     assert tried(settled) == ["alpha cancelled", "beta None"]
 
 
