@@ -1,4 +1,4 @@
-"""Ledgers for the tests: SQLite in a folder of its own, PostgreSQL in a database of its own."""
+"""Ledgers for the tests: SQLite in a folder of its own, PostgreSQL in a database of its own. And a limiter."""
 
 import asyncio
 import os
@@ -9,10 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis.asyncio
 from sqlalchemy import make_url
 from sqlmodel import SQLModel
 
 from models.store import LEDGER_FILE, Store, open_store
+from worker.limits import Limiter
 
 EMPTY = "; ".join(f'DELETE FROM "{name}"' for name in sorted(SQLModel.metadata.tables))
 """Much faster than TRUNCATE, which makes new files for all of them."""
@@ -70,3 +72,14 @@ async def store(ledger_url: str | None, tmp_path: Path, empty_ledger: Path) -> A
             with psycopg.connect(ledger_url, autocommit=True) as connection:
                 connection.execute(EMPTY)
         yield opened
+
+
+@pytest.fixture
+async def connection(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def limiter(connection: redis.asyncio.Redis) -> Limiter:
+    return Limiter(connection, "w1")

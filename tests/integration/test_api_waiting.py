@@ -106,7 +106,7 @@ async def test_a_batch_whose_jobs_were_all_put_back_waits_for_the_first_of_them(
     said = await waiting(api, f"/v1/batches/{batch_id}")
     assert said is not None
     assert (said["reason"], said["provider"], said["model"], said["account"]) == (COOLING.reason, *PLACE)
-    assert (said["hold"], said["until"]) == ("put_back", pytest.approx(soon))
+    assert (said["hold"], said["until"]) == ("put_back", pytest.approx(soon, abs=0.001))
 
 
 async def test_one_job_that_may_start_is_enough_to_wait_for_no_time(store: Store, api: Served) -> None:
@@ -127,7 +127,7 @@ async def test_a_single_job_says_what_it_was_put_back_for(store: Store, api: Ser
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None
     assert (said["provider"], said["model"], said["account"]) == PLACE
-    assert said["until"] == pytest.approx(until)
+    assert said["until"] == pytest.approx(until, abs=0.001)
 
 
 async def test_a_single_job_that_nobody_takes_says_so_after_a_while(
@@ -155,7 +155,7 @@ async def test_a_single_job_that_waits_in_the_ledger_says_for_which_step(
     said = await waiting(api, f"/v1/jobs/{job.id}")
     assert said is not None
     assert (said["provider"], said["model"], said["account"], said["hold"]) == (*PLACE, "cooldown")
-    assert said["until"] == pytest.approx(until)
+    assert said["until"] == pytest.approx(until, abs=0.001)
 
 
 async def test_a_job_of_a_batch_waits_for_what_its_batch_waits_for(

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from fakeredis import FakeAsyncRedis, FakeServer
+from limiter_fleet import BEGIN_MS, Fleet
 
 from models import keys
 from models.day_use import DAY_S, DayUse, end_of_day
 from models.failure import Scope
 from models.limit_state import read_limits
 from models.settings import Limits
-from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+from worker.limits import Candidate, Deployment, Grant, Hold, Refusal
 
-BEGIN = 1_800_000_000.0
+BEGIN = BEGIN_MS / 1000
 MIDNIGHT = end_of_day(BEGIN)
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
 DAY_KEY = keys.day("alpha:main", "large")
@@ -26,34 +26,20 @@ def of_day(requests: int | None = None, tokens: int | None = None, **more: float
     return Candidate(DEPLOYMENT, **fields, requests_per_day=requests, tokens_per_day=tokens)  # type: ignore[arg-type]
 
 
-class Fleet:
-    """Workers that share a Redis and a clock."""
+class DayFleet(Fleet):
+    """Three workers, with a clock that shows unix seconds."""
 
-    def __init__(self, workers: int = 3) -> None:
-        self.redis = FakeAsyncRedis(server=FakeServer())
-        self.workers = [Limiter(self.redis, f"w{number}") for number in range(workers)]
-        self.at(BEGIN)
-
-    def at(self, now: float) -> None:
-        self.now = now
-        for worker in self.workers:
-            worker.now_ms = now * 1000
+    def __init__(self) -> None:
+        super().__init__(workers=3)
 
     @property
-    def one(self) -> Limiter:
-        return self.workers[0]
+    def now(self) -> float:
+        return BEGIN + self.ms / 1000
 
-    async def grant(self, candidate: Candidate, tokens: int = 10) -> Grant:
-        reply = await self.one.reserve([candidate], tokens)
-        assert isinstance(reply, Grant), reply
-        return reply
+    def at(self, now: float) -> None:
+        self.at_ms((now - BEGIN) * 1000)
 
-    async def refusal(self, *candidates: Candidate, tokens: int = 10) -> Refusal:
-        reply = await self.one.reserve(candidates, tokens)
-        assert isinstance(reply, Refusal), reply
-        return reply
-
-    async def grants(self, candidate: Candidate, tokens: int = 10) -> list[Grant]:
+    async def grants(self, candidate: Candidate, *, tokens: int = 10) -> list[Grant]:
         """As many as there are."""
         found: list[Grant] = []
         while isinstance(reply := await self.one.reserve([candidate], tokens), Grant):
@@ -71,13 +57,13 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet() -> AsyncIterator[Fleet]:
-    made = Fleet()
+async def fleet() -> AsyncIterator[DayFleet]:
+    made = DayFleet()
     yield made
     await made.redis.aclose()
 
 
-async def test_a_crowd_of_workers_starts_as_many_calls_as_a_day_allows(fleet: Fleet) -> None:
+async def test_a_crowd_of_workers_starts_as_many_calls_as_a_day_allows(fleet: DayFleet) -> None:
     limited = of_day(25)
     replies = await asyncio.gather(*(fleet.workers[n % 3].reserve([limited], 10) for n in range(200)))
     assert sum(isinstance(reply, Grant) for reply in replies) == 25
@@ -86,7 +72,7 @@ async def test_a_crowd_of_workers_starts_as_many_calls_as_a_day_allows(fleet: Fl
     assert refused[0].reason == "the limit of the day is used up at alpha/large (account alpha:main)"
 
 
-async def test_at_midnight_the_day_begins_anew(fleet: Fleet) -> None:
+async def test_at_midnight_the_day_begins_anew(fleet: DayFleet) -> None:
     limited = of_day(2)
     assert len(await fleet.grants(limited)) == 2
     fleet.at(MIDNIGHT - 0.001)
@@ -96,7 +82,7 @@ async def test_at_midnight_the_day_begins_anew(fleet: Fleet) -> None:
     assert (await fleet.refusal(limited)).until == MIDNIGHT + DAY_S
 
 
-async def test_no_day_of_many_starts_more_than_its_calls(fleet: Fleet) -> None:
+async def test_no_day_of_many_starts_more_than_its_calls(fleet: DayFleet) -> None:
     """Also where starts are booked over midnight, and where calls of yesterday end today."""
     limited, starts, late = of_day(40, requests_per_minute=60.0), list[float](), list[Grant]()
     for day in range(3):
@@ -112,7 +98,7 @@ async def test_no_day_of_many_starts_more_than_its_calls(fleet: Fleet) -> None:
     assert max(counts) == 40 and len(counts) == 4
 
 
-async def test_a_call_that_starts_after_midnight_counts_for_its_own_day(fleet: Fleet) -> None:
+async def test_a_call_that_starts_after_midnight_counts_for_its_own_day(fleet: DayFleet) -> None:
     slow = of_day(2, requests_per_minute=60.0)
     fleet.at(MIDNIGHT - 0.5)
     assert [(await fleet.grant(slow)).start_ms // 1000 >= MIDNIGHT for _ in range(2)] == [False, True]
@@ -120,7 +106,7 @@ async def test_a_call_that_starts_after_midnight_counts_for_its_own_day(fleet: F
     assert (await fleet.used()).requests == 1
 
 
-async def test_what_is_booked_over_midnight_is_held_to_the_day_in_which_it_starts(fleet: Fleet) -> None:
+async def test_what_is_booked_over_midnight_is_held_to_the_day_in_which_it_starts(fleet: DayFleet) -> None:
     """The schedule is full of other calls, so that the next starts are tomorrow's."""
     limited = of_day(3, requests_per_minute=600.0)
     fleet.at(MIDNIGHT - 10)
@@ -133,45 +119,45 @@ async def test_what_is_booked_over_midnight_is_held_to_the_day_in_which_it_start
     assert (await fleet.refusal(limited)).until == MIDNIGHT + DAY_S
 
 
-async def test_a_call_that_is_never_made_is_given_back(fleet: Fleet) -> None:
+async def test_a_call_that_is_never_made_is_given_back(fleet: DayFleet) -> None:
     limited = of_day(3, 1_000)
     for _ in range(10):
-        await fleet.one.cancel(await fleet.grant(limited, 300))
-    assert len(await fleet.grants(limited, 300)) == 3
+        await fleet.one.cancel(await fleet.grant(limited, tokens=300))
+    assert len(await fleet.grants(limited, tokens=300)) == 3
 
 
-async def test_a_call_that_the_provider_refused_is_given_back_and_one_that_failed_is_not(fleet: Fleet) -> None:
+async def test_a_call_that_the_provider_refused_is_given_back_and_one_that_failed_is_not(fleet: DayFleet) -> None:
     limited = of_day(3, 1_000)
-    await fleet.one.release(await fleet.grant(limited, 400), None, refused=True)
+    await fleet.one.release(await fleet.grant(limited, tokens=400), None, refused=True)
     assert await fleet.used() == DayUse(0, 0)
-    await fleet.one.release(await fleet.grant(limited, 400), None)
+    await fleet.one.release(await fleet.grant(limited, tokens=400), None)
     assert await fleet.used() == DayUse(1, 400)
 
 
-async def test_what_a_call_of_yesterday_gives_back_is_not_taken_from_today(fleet: Fleet) -> None:
+async def test_what_a_call_of_yesterday_gives_back_is_not_taken_from_today(fleet: DayFleet) -> None:
     limited = of_day(2, 1_000)
-    yesterday = await fleet.grants(limited, 500)
+    yesterday = await fleet.grants(limited, tokens=500)
     fleet.at(MIDNIGHT + 60)
-    await fleet.grants(limited, 500)
+    await fleet.grants(limited, tokens=500)
     for grant in yesterday:
         await fleet.one.release(grant, None, refused=True)
     assert await fleet.used() == DayUse(2, 1_000)
     assert (await fleet.refusal(limited, tokens=1)).hold is Hold.DAY
 
 
-async def test_tokens_are_settled_with_what_was_used(fleet: Fleet) -> None:
+async def test_tokens_are_settled_with_what_was_used(fleet: DayFleet) -> None:
     limited = of_day(tokens=1_000)
-    await fleet.one.release(await fleet.grant(limited, 900), 100)
+    await fleet.one.release(await fleet.grant(limited, tokens=900), 100)
     assert await fleet.used() == DayUse(1, 100)
-    await fleet.one.release(await fleet.grant(limited, 100), 890)
+    await fleet.one.release(await fleet.grant(limited, tokens=100), 890)
     assert (await fleet.used()).tokens == 990
     assert (await fleet.refusal(limited, tokens=20)).until == MIDNIGHT
-    await fleet.grant(limited, 10)
+    await fleet.grant(limited, tokens=10)
 
 
-async def test_what_calls_under_way_may_give_back_is_waited_for_no_longer_than_they_run(fleet: Fleet) -> None:
+async def test_what_calls_under_way_may_give_back_is_waited_for_no_longer_than_they_run(fleet: DayFleet) -> None:
     limited = of_day(tokens=1_000)
-    grant = await fleet.grant(limited, 900)
+    grant = await fleet.grant(limited, tokens=900)
     refused = await fleet.refusal(limited, tokens=500)
     assert (refused.hold, refused.until) == (Hold.DAY, fleet.now + 1)
     (seen,) = await fleet.one.outlook([limited], 0.6, 500)
@@ -180,7 +166,7 @@ async def test_what_calls_under_way_may_give_back_is_waited_for_no_longer_than_t
     assert (await fleet.refusal(limited, tokens=500)).until == MIDNIGHT
 
 
-async def test_what_a_killed_worker_held_is_waited_for_until_its_lease_ends(fleet: Fleet) -> None:
+async def test_what_a_killed_worker_held_is_waited_for_until_its_lease_ends(fleet: DayFleet) -> None:
     limited = of_day(tokens=1_000)
     await fleet.workers[1].reserve([limited], 900)
     assert (await fleet.refusal(limited, tokens=500)).until == fleet.now + 1
@@ -188,13 +174,13 @@ async def test_what_a_killed_worker_held_is_waited_for_until_its_lease_ends(flee
     assert (await fleet.refusal(limited, tokens=500)).until == MIDNIGHT
 
 
-async def test_a_call_that_is_larger_than_a_whole_day_is_the_only_one_of_its_day(fleet: Fleet) -> None:
+async def test_a_call_that_is_larger_than_a_whole_day_is_the_only_one_of_its_day(fleet: DayFleet) -> None:
     limited = of_day(tokens=1_000)
-    assert len(await fleet.grants(limited, 5_000)) == 1
+    assert len(await fleet.grants(limited, tokens=5_000)) == 1
     assert (await fleet.refusal(limited, tokens=1)).hold is Hold.DAY
 
 
-async def test_a_longer_cooldown_is_what_holds_and_a_shorter_one_is_not(fleet: Fleet) -> None:
+async def test_a_longer_cooldown_is_what_holds_and_a_shorter_one_is_not(fleet: DayFleet) -> None:
     limited = of_day(1)
     await fleet.grant(limited)
     await fleet.one.cool(DEPLOYMENT, Scope.MODEL, 60.0, "429")
@@ -204,7 +190,7 @@ async def test_a_longer_cooldown_is_what_holds_and_a_shorter_one_is_not(fleet: F
     assert (refused.hold, refused.until) == (Hold.COOLDOWN, until)
 
 
-async def test_another_account_takes_over(fleet: Fleet) -> None:
+async def test_another_account_takes_over(fleet: DayFleet) -> None:
     limited = of_day(1)
     spare = Candidate(Deployment("alpha", "large", "spare", "alpha:spare"), FAST, requests_per_day=1)
     names = []
@@ -213,20 +199,20 @@ async def test_another_account_takes_over(fleet: Fleet) -> None:
     assert names == ["main", "spare"]
 
 
-async def test_the_outlook_promises_what_is_left_of_the_day_and_then_nothing_until_midnight(fleet: Fleet) -> None:
+async def test_the_outlook_promises_what_is_left_of_the_day_and_then_nothing_until_midnight(fleet: DayFleet) -> None:
     limited = of_day(5, 1_000)
     (seen,) = await fleet.one.outlook([limited], 0.6, 100)
     assert (seen.starts, seen.hold, seen.cooled_for_s) == (5, Hold.DAY, None)
-    await fleet.grants(limited, 300)
+    await fleet.grants(limited, tokens=300)
     (seen,) = await fleet.one.outlook([limited], 0.6, 50)
     assert (seen.starts, seen.cooled_for_s) == (2, None)
-    await fleet.grants(limited, 1)
+    await fleet.grants(limited, tokens=1)
     (seen,) = await fleet.one.outlook([limited], 0.6, 50)
     assert (seen.starts, seen.hold, seen.cooled_for_s) == (0, Hold.DAY, MIDNIGHT - fleet.now)
     assert seen.first_at == MIDNIGHT
 
 
-async def test_the_count_outlives_its_day_and_no_more_than_two_days_are_kept(fleet: Fleet) -> None:
+async def test_the_count_outlives_its_day_and_no_more_than_two_days_are_kept(fleet: DayFleet) -> None:
     for day in range(5):
         fleet.at(BEGIN + day * DAY_S)
         await fleet.grant(of_day(100))
@@ -236,7 +222,7 @@ async def test_the_count_outlives_its_day_and_no_more_than_two_days_are_kept(fle
     assert len({name.split(b"|")[0] for name in await fleet.redis.hkeys(DAY_KEY)}) == 2
 
 
-async def test_without_a_limit_of_the_day_nothing_is_counted(fleet: Fleet) -> None:
+async def test_without_a_limit_of_the_day_nothing_is_counted(fleet: DayFleet) -> None:
     await fleet.one.release(await fleet.grant(of_day()), 10)
     assert not await fleet.redis.exists(DAY_KEY)
 

@@ -1,0 +1,13 @@
+"""What the tests of the limiter share."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from limiter_fleet import Fleet
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Fleet]:
+    made = Fleet()
+    yield made
+    await made.redis.aclose()

@@ -1,0 +1,102 @@
+"""Workers of one fleet over a fake Redis, with the limiter's own scripts, and the time in our hands."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
+from hypothesis import settings
+
+from models import keys
+from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+
+BEGIN_MS = 1_800_000_000_000.0
+EXAMPLES = settings(max_examples=30)
+T = TypeVar("T")
+
+
+def moment(after_s: float) -> Any:
+    """So long after the beginning, to two milliseconds: without a bound of its own `approx` lets half an hour pass."""
+    return pytest.approx(BEGIN_MS / 1000 + after_s, abs=0.002)
+
+
+def candidate(
+    key: str = "main", model: str = "large", *, rpm: int | None = None, tpm: int | None = None, most: int | None = None
+) -> Candidate:
+    return Candidate(Deployment("alpha", model, key, f"alpha:{key}"), rpm, tpm, most)
+
+
+class Fleet:
+    """Workers that share a Redis and a clock."""
+
+    def __init__(self, workers: int = 1, lease_s: float = 15.0) -> None:
+        self.redis = FakeAsyncRedis(server=FakeServer())
+        self.workers = [Limiter(self.redis, f"w{number}", lease_s=lease_s) for number in range(workers)]
+        self.at_ms(0.0)
+
+    def at_ms(self, ms: float) -> None:
+        self.ms = ms
+        for worker in self.workers:
+            worker.now_ms = BEGIN_MS + ms
+
+    def after_s(self, seconds: float) -> None:
+        self.at_ms(self.ms + seconds * 1000)
+
+    async def has_proven_itself(self) -> None:
+        """Slow start is over at the deployment that tests use unless they say otherwise."""
+        await self.redis.hset(keys.rate("alpha:main", "large"), "window", 1000)
+
+    @property
+    def one(self) -> Limiter:
+        return self.workers[0]
+
+    async def grant(self, *candidates: Candidate, tokens: int = 10) -> Grant:
+        reply = await self.one.reserve(candidates, tokens)
+        assert isinstance(reply, Grant), reply
+        return reply
+
+    async def refusal(self, *candidates: Candidate, tokens: int = 10) -> Refusal:
+        reply = await self.one.reserve(candidates, tokens)
+        assert isinstance(reply, Refusal), reply
+        return reply
+
+    async def grants_now(self, *candidates: Candidate, tokens: int = 10) -> int:
+        """How many calls can start at this moment, without a wait."""
+        for number in range(1000):
+            reply = await self.one.reserve(candidates, tokens)
+            if isinstance(reply, Refusal):
+                return number
+            if reply.wait_s:
+                await self.one.cancel(reply)
+                return number
+        raise AssertionError("no limit holds")
+
+    async def cools_for_s(self, *candidates: Candidate) -> float:
+        refused = await self.refusal(*candidates)
+        assert refused.hold in (Hold.COOLDOWN, Hold.BREAKER)
+        return round(refused.until - (BEGIN_MS + self.ms) / 1000, 3)
+
+
+def simulated(story: Callable[[Fleet], Awaitable[T]], workers: int = 1) -> T:
+    """Run one example of a property on a fleet of its own."""
+
+    async def tell() -> T:
+        fleet = Fleet(workers)
+        try:
+            return await story(fleet)
+        finally:
+            await fleet.redis.aclose()
+
+    return asyncio.run(tell())
+
+
+def worst_excess(starts: Sequence[tuple[float, float]], per_ms: float) -> float:
+    """By how much the costs that start within any window exceed what the rate gives for its length."""
+    starts, worst = sorted(starts), 0.0
+    for first in range(len(starts)):
+        spent = 0.0
+        for at, cost in starts[first:]:
+            spent += cost
+            worst = max(worst, spent - per_ms * (at - starts[first][0]))
+    return worst

@@ -1,0 +1,84 @@
+"""Calls in flight over a fake Redis: counted for each worker, and ended with its lease."""
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+from limiter_fleet import EXAMPLES, Fleet, candidate, simulated
+
+from models import keys
+from worker.limits import Grant, Hold, Refusal
+
+
+@EXAMPLES
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["reserve", "release", "cancel", "beat"])), max_size=60))
+def test_the_fleet_never_has_more_in_flight_than_the_limit(acts: list[tuple[int, str]]) -> None:
+    async def story(fleet: Fleet) -> None:
+        held: list[list[Grant]] = [[], [], []]
+        limited = candidate(rpm=6000, most=4)
+        for number, act in acts:
+            worker, own = fleet.workers[number], held[number]
+            if act == "beat":
+                await worker.beat({("alpha:main", "large"): len(own)})
+            elif act != "reserve" and own:
+                await (worker.release(own.pop(), 10) if act == "release" else worker.cancel(own.pop()))
+            elif act == "reserve":
+                reply = await worker.reserve([limited], 10)
+                full = sum(map(len, held)) == 4
+                assert isinstance(reply, Refusal) == full
+                if isinstance(reply, Grant):
+                    own.append(reply)
+                fleet.at_ms(fleet.ms + 10)
+
+    simulated(story, workers=3)
+
+
+async def test_calls_of_a_dead_worker_end_with_its_lease() -> None:
+    fleet, limited = Fleet(2), candidate(most=1)
+    await fleet.workers[1].reserve([limited], 10)
+    fleet.after_s(14)
+    assert (await fleet.refusal(limited)).hold is Hold.IN_FLIGHT
+    fleet.after_s(2)
+    await fleet.grant(limited)
+    await fleet.redis.aclose()
+
+
+async def test_a_beat_renews_the_lease() -> None:
+    fleet, limited = Fleet(2), candidate(most=1)
+    await fleet.workers[1].reserve([limited], 10)
+    fleet.after_s(10)
+    await fleet.workers[1].beat({("alpha:main", "large"): 1})
+    fleet.after_s(10)
+    assert (await fleet.refusal(limited)).hold is Hold.IN_FLIGHT
+    await fleet.redis.aclose()
+
+
+async def test_a_beat_mends_a_count_whose_release_was_lost(fleet: Fleet) -> None:
+    limited = candidate(most=1)
+    await fleet.grant(limited)
+    await fleet.one.beat({})
+    await fleet.grant(limited)
+
+
+async def test_a_beat_counts_the_reservations_that_it_met_under_way(fleet: Fleet) -> None:
+    limited = candidate(most=1)
+    reserving = asyncio.create_task(fleet.one.reserve([limited], 10))
+    await asyncio.sleep(0)
+    await fleet.one.beat({("alpha:main", "large"): 0})
+    assert isinstance(await reserving, Grant)
+    assert (await fleet.refusal(limited)).hold is Hold.IN_FLIGHT
+
+
+async def test_a_full_deployment_stays_full_while_its_pacing_waits_longer(fleet: Fleet) -> None:
+    limited = candidate(rpm=75, most=1)
+    await fleet.grant(limited)
+    await fleet.refusal(limited)
+
+
+async def test_fields_of_workers_long_dead_are_forgotten() -> None:
+    fleet, flight = Fleet(2), keys.flight("alpha:main", "large")
+    await fleet.workers[1].reserve([candidate()], 10)
+    fleet.after_s(400)
+    await fleet.one.beat({("alpha:main", "large"): 1})
+    assert await fleet.redis.hkeys(flight) == [b"w0"]
+    await fleet.redis.aclose()
