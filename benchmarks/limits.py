@@ -12,6 +12,7 @@ Time runs from the first call. Trust the ratios: a busy machine starts its worke
 import argparse
 
 from fleet_run import TOKENS_A_CALL, all_sizes, chain, counts_after, fleet, one_size, provider
+from limit_cases import cases, command_line
 
 
 def config_text(port: int, limit: int, known: str, tokens: bool) -> str:
@@ -41,18 +42,9 @@ def measure(arguments: argparse.Namespace, kind: str, limit: int, known: str) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--redis-url", required=True)
-    parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--limits", default="60,600,6000")
-    parser.add_argument("--known", default="configured,headers,neither")
-    parser.add_argument("--servers", default="bucket")
-    parser.add_argument("--tokens", action="store_true")
-    arguments = parser.parse_args()
-    for kind in arguments.servers.split(","):
-        for limit in arguments.limits.split(","):
-            for known in arguments.known.split(","):
-                measure(arguments, kind, int(limit), known)
+    arguments = command_line(__doc__).parse_args()
+    for kind, limit, known in cases(arguments):
+        measure(arguments, kind, limit, known)
 
 
 if __name__ == "__main__":

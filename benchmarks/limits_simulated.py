@@ -19,6 +19,8 @@ from itertools import count
 from random import Random
 
 import redis.asyncio
+from fleet_run import MOST_TOKENS, PROMPTS, TOKENS_A_CALL
+from limit_cases import cases, command_line
 from strict_provider import KINDS, Meter
 
 from models.failure import Scope
@@ -32,10 +34,7 @@ from worker.limits_scripts import STILL_HOLDS
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = 300.0
-TOKENS_A_CALL = 1_000
-PROMPTS = (25, 100, 400, 4_000)
 ANSWER = 40
-MOST = 2_000
 MODEL = ("strict", "m")
 DEPLOYMENT = Deployment("strict", "m", "main", "strict:main")
 
@@ -101,7 +100,7 @@ class Simulation:
         return self._rng.expovariate(1 / (self.late_ms * share))
 
     async def _ask(self, now: float, job: Job) -> None:
-        tokens = job.estimates.tokens_to_reserve(MODEL, "strict", "batch", job.prompt, MOST)
+        tokens = job.estimates.tokens_to_reserve(MODEL, "strict", "batch", job.prompt, MOST_TOKENS)
         reply = await self.limiter.reserve([self.candidate], tokens, BULK)
         if isinstance(reply, Grant):
             late = self._late(0.65) if reply.wait_s else 0.0
@@ -115,7 +114,7 @@ class Simulation:
         """What `Limiter.still_holds` does, without its sleep."""
         more_ms = 0
         if call.grant.wait_s:
-            rate, _, *cooldowns = limits._keys(DEPLOYMENT)
+            rate, _, *cooldowns, _ = limits._keys(DEPLOYMENT)
             more_ms = int(await self.limiter._ask(STILL_HOLDS, [*cooldowns, rate], [call.grant.cost_ms]))
         if more_ms < 0:
             await self.limiter.cancel(call.grant)
@@ -182,20 +181,12 @@ async def measure(
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--redis-url", required=True)
-    parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--limits", default="60,600,6000")
-    parser.add_argument("--known", default="configured,headers,neither")
-    parser.add_argument("--servers", default="bucket,fixed,sliding")
+    parser = command_line(__doc__, servers="bucket,fixed,sliding")
     parser.add_argument("--late-ms", type=float, default=3.0)
-    parser.add_argument("--tokens", action="store_true")
     arguments = parser.parse_args()
     async with redis.asyncio.Redis.from_url(arguments.redis_url) as connection:
-        for kind in arguments.servers.split(","):
-            for limit in arguments.limits.split(","):
-                for how in arguments.known.split(","):
-                    await measure(connection, arguments, kind, int(limit), how)
+        for kind, limit, how in cases(arguments):
+            await measure(connection, arguments, kind, limit, how)
 
 
 if __name__ == "__main__":

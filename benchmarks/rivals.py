@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from fleet_run import (
     processes,
     provider,
 )
+from limit_cases import cases, command_line
 
 LATENCY_S = 0.3
 UNKNOWN_SLOTS = 20
@@ -94,9 +95,7 @@ def rival(
 
 
 def limits(arguments: argparse.Namespace, name: str) -> None:
-    for server, limit, known in product(
-        arguments.servers.split(","), map(int, arguments.limits.split(",")), arguments.known.split(",")
-    ):
+    for server, limit, known in cases(arguments):
         report_limit(arguments, name, server, limit, known)
 
 
@@ -160,16 +159,10 @@ LOADS = {"limits": limits, "lead": lead, "key": key, "chains": chains}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, seconds=60.0, limits="600,6000")
     parser.add_argument("load", choices=LOADS)
-    parser.add_argument("--redis-url", required=True)
     parser.add_argument("--litellm", default=".rivals/bin/python", help="the Python that has litellm")
     parser.add_argument("--rivals", default=",".join(PROGRAMS))
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--limits", default="600,6000")
-    parser.add_argument("--known", default="configured,headers,neither")
-    parser.add_argument("--servers", default="bucket")
-    parser.add_argument("--tokens", action="store_true")
     arguments = parser.parse_args()
     for name in arguments.rivals.split(","):
         LOADS[arguments.load](arguments, name)

@@ -19,7 +19,6 @@ from models.tickets import staged_ids
 from worker.canary import Canary
 from worker.hedge import run_of
 from worker.limits import LimitsUnavailable
-from worker.planner import Planner
 from worker.settle import Settler
 from worker.toolbox import Toolbox, open_toolbox, worker_row
 
@@ -66,16 +65,7 @@ async def _run_to_the_end(box: Toolbox, worker_id: str, job_id: str) -> None:
 
 async def stage_the_next(box: Toolbox) -> None:
     """Nobody else may be there to do it later: wait for as long as nothing that is left can start."""
-    planner = Planner(
-        box.redis,
-        box.store,
-        box.tools.fleet,
-        box.tools.limiter,
-        box.tools.choice,
-        box.purses,
-        estimates=box.tools.estimates,
-        canary=Canary(box.store, box.settings.batches),
-    )
+    planner = box.planner(Canary(box.store, box.settings.batches))
     while not await planner.pass_once() and not await _tickets_wait(box) and await _jobs_wait(box):
         await asyncio.sleep(LOOK_EVERY_S)
 

@@ -17,6 +17,7 @@ from models.store import Store, open_store
 from models.tables import Worker
 from worker.announce import Announcer
 from worker.budgets import Budgets
+from worker.canary import Canary
 from worker.choice import Choice
 from worker.costs import Costs
 from worker.estimates import Estimates
@@ -24,6 +25,7 @@ from worker.fleet import Fleet
 from worker.latency import Latencies
 from worker.limits import Limiter
 from worker.places import Places
+from worker.planner import Planner
 from worker.providers.client import ProviderClient
 from worker.purses import Purses
 from worker.tails import Tails
@@ -41,6 +43,15 @@ class Toolbox:
     deliverer: Deliverer
     announcer: Announcer
     purses: Purses
+
+    def planner(self, canary: Canary) -> Planner:
+        """One that plans with these tools."""
+        of = self.tools
+        return Planner(
+            *(self.redis, self.store, of.fleet, of.limiter, of.choice, self.purses),
+            estimates=of.estimates,
+            canary=canary,
+        )
 
 
 def worker_row(worker_id: str, concurrency: int) -> Worker:

@@ -31,7 +31,6 @@ from models.tenants import CONTENT_KEPT_S
 from worker.canary import Canary
 from worker.claims import OUTAGES, ClaimLoop
 from worker.lead import Lead
-from worker.planner import Planner
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
 
@@ -70,16 +69,7 @@ class Upkeep:
         self._bridge = bridge
         self._claims = claims
         self._canary = Canary(box.store, box.settings.batches)
-        self.planner = Planner(
-            box.redis,
-            box.store,
-            box.tools.fleet,
-            box.tools.limiter,
-            box.tools.choice,
-            box.purses,
-            estimates=box.tools.estimates,
-            canary=self._canary,
-        )
+        self.planner = box.planner(self._canary)
         self._ledger_seen_since = time.monotonic()
 
     def loops(self) -> list[Loop]:

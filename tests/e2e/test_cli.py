@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,9 @@ def folder(empty: Folder) -> Iterator[Folder]:
         mock.communicate()
 
 
-@pytest.fixture
-def worked(folder: Folder) -> Iterator[Folder]:
-    """With a worker on its data folder."""
+@contextmanager
+def worker_on(folder: Folder) -> Iterator[None]:
+    """A worker on its data folder, for so long."""
     worker = subprocess.Popen(
         [UNDERSTUDY, "worker"],
         cwd=folder.path,
@@ -115,10 +116,17 @@ def worked(folder: Folder) -> Iterator[Folder]:
         start_new_session=True,
     )
     try:
-        yield folder
+        yield
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def worked(folder: Folder) -> Iterator[Folder]:
+    """With a worker all the time."""
+    with worker_on(folder):
+        yield folder
 
 
 def test_the_version_and_the_help_of_every_command_are_printed(empty: Folder) -> None:
@@ -209,21 +217,11 @@ def test_the_providers_are_shown_with_their_limits_and_with_what_runs_only_while
     done = folder.type("providers")
     assert "lead/large" in done.stdout and "60,000 configured" in done.stdout
     assert "no `understudy up`, `run` or `worker` is running in .understudy" in done.stderr
-    worker = subprocess.Popen(
-        [UNDERSTUDY, "worker"],
-        cwd=folder.path,
-        env=folder.environment,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
+    with worker_on(folder):
         folder.succeed("submit", "--prompt", "hi", "--wait")
         done = folder.type("providers", "--json")
         (row,) = map(json.loads, done.stdout.splitlines())
         assert (row["live"], row["state"], row["last_minute"]["answered"], done.stderr) == (True, "ready", 1, "")
-    finally:
-        worker.kill()
-        worker.wait(timeout=DEADLINE_S)
     folder.environment["REDIS_URL"] = "redis://127.0.0.1:1/0"
     done = folder.type("providers")
     assert "Redis at redis://127.0.0.1:1/0 cannot be reached" in done.stderr and done.returncode == 0
