@@ -164,7 +164,9 @@ async def test_data_rules_of_the_call_and_of_the_tenant_are_kept_with_the_job(cl
     chain = await client.store.get_chain(view["chain_id"])
     assert (chain.require, chain.order) == ({"region": ("ch", "eu"), "zdr": ("true",)}, "cheapest")
     batch_id = await client.enqueue_many(["a", "b"], forbid={"region": "us"})
-    for job in await open_jobs(client.store, batch_id):
+    jobs = await open_jobs(client.store, batch_id)
+    assert len(jobs) == 2
+    for job in jobs:
         view = await client.store.job_view(job)
         assert view is not None
         assert (await client.store.get_chain(view["chain_id"])).forbid == {"region": ("us",)}

@@ -114,10 +114,13 @@ async def test_no_table_holds_a_word_of_what_was_delivered(store: Store) -> None
 async def test_what_is_another_tenants_stays_and_what_was_not_delivered(store: Store) -> None:
     await store.set_tenant(TenantLimits("other", store_content="always"), actor="a test")
     theirs = [await ended_batch(store, "other"), await ended_batch(store)]
-    mine, _ = await ended_batch(store)
+    mine, my_ids = await ended_batch(store)
     await store.acknowledge("batch", "other", theirs[0][0])
     await store.acknowledge("batch", "default", mine)
     await forget(store)
+    for each in my_ids:
+        view = await store.job_view(each)
+        assert view is not None and view["request"] is None
     for _, ids in theirs:
         for each in ids:
             view = await store.job_view(each)

