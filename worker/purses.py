@@ -45,7 +45,10 @@ class Purses:
 
     async def till(self, lanes: Collection[Lane], staged: Mapping[Subject, float]) -> Till:
         """What is left now. `staged` is what the jobs that have tickets are expected to take."""
-        if self._monotonic() >= self._compare_at or not {(each.batch_id, each.tenant) for each in lanes} <= self._known:
+        is_new = not {(each.batch_id, each.tenant) for each in lanes} <= self._known
+        if is_new:  # its jobs may cost less than those that were read before
+            self._cheapest = {}
+        if is_new or self._monotonic() >= self._compare_at:
             await self._compare(lanes)
         seen = await self._budgets.look(self._subjects)
         if len(seen) < len(self._subjects):  # Redis was wiped

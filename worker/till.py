@@ -108,7 +108,7 @@ class Till:
         for view in views:
             for step in view.chain.steps:
                 if view.heads and (PROVIDER, step.provider) in self._of:
-                    usd = self._cost(view, step, view.heads[0])
+                    usd = min(self._cost(view, step, head) for head in view.heads[:HEADS_LOOKED_AT])
                     seen[str(step)] = min(usd, seen.get(str(step), usd))
         self.cheapest |= seen
 

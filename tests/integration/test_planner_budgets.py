@@ -42,11 +42,12 @@ class Office:
     def monotonic(self) -> float:
         return time.monotonic() + self.ahead_s
 
-    async def batch(self, of: Chain, count: int, **fields: Any) -> str:
+    async def batch(self, of: Chain, count: int, max_output_tokens: int = 0, **fields: Any) -> str:
         batch_id, expires_at = new_id("batch"), time.time() + HOUR_S
         await self.store.create_batch(NewBatch(batch_id, expires_at=expires_at, **fields))
         jobs = await new_jobs(self.store, count, of)
-        await self.store.add_jobs(batch_id, [replace(job, tenant=fields.get("tenant", "default")) for job in jobs])
+        words = {"tenant": fields.get("tenant", "default"), "max_output_tokens": max_output_tokens}
+        await self.store.add_jobs(batch_id, [replace(job, **words) for job in jobs])
         await self.store.open_batch(batch_id, count)
         return batch_id
 
@@ -204,6 +205,19 @@ async def test_a_provider_that_spent_its_day_gets_no_more_jobs_until_it_is_grant
         await here.store.grant(today, 0.02)
         await here.pass_later(LATER_S)
         assert here.planner._tickets
+
+
+async def test_a_cheap_batch_that_comes_later_gets_what_a_dear_one_left_of_a_providers_day(
+    redis_url: str, store: Store
+) -> None:
+    async with office(redis_url, store, budget_usd_per_day=0.005) as here:
+        await here.batch(ALPHA, 3)
+        for _ in range(3):
+            assert await here.pass_later(LATER_S) == 0
+        cheap = await here.batch(ALPHA, 3, max_output_tokens=10)
+        await here.pass_later(LATER_S)
+        await here.pass_later(LATER_S)
+        assert {here.planner._tickets[job_id].lane.batch_id for job_id in await here.tickets()} == {cheap}
 
 
 async def test_a_wiped_redis_knows_the_budgets_again_before_anything_is_staged(redis_url: str, store: Store) -> None:

@@ -67,6 +67,13 @@ def test_a_provider_that_spent_its_day_is_passed_over_for_the_next_step() -> Non
     assert staged(lanes, money, outlook) == {"b": 5}
 
 
+def test_a_dear_job_at_the_head_does_not_keep_others_from_what_a_provider_has_left() -> None:
+    lanes, outlook = [lane("b", [60, 1, 1, 1])], {"alpha/m": StepOutlook()}
+    money = till({ALPHA_TODAY: Purse(1.0, 0.5)})
+    assert staged(lanes, money, outlook) == {"b": 3}
+    assert staged(lanes, next_pass(money), outlook) == {"b": 3}
+
+
 def test_a_provider_whose_calls_under_way_hold_the_rest_is_waited_for() -> None:
     lanes, outlook = [lane("b", [1] * 5, "alpha", "beta")], {"alpha/m": StepOutlook(), "beta/m": StepOutlook()}
     money = till({ALPHA_TODAY: Purse(1.0, 0.5, 0.5)})
