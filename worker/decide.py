@@ -6,7 +6,7 @@
     after_block     no credential of the step can be used until a person mends it
     after_misfit    the step cannot serve this request at all
     after_unfit     the step may not be asked: a data rule, or what the request is
-    without_a_place only the first step may answer any more
+    without_a_place only the first step that may serve this job may answer any more
 
 Rounds, and how a job goes through the steps of one, are told in `progress`.
 """
@@ -191,16 +191,15 @@ def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict
     return _advance(at, passed_over(progress, passed))
 
 
-def without_a_place(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
-    """The batch has used up its share of fallbacks: the job does as if its chain had no step but the first."""
-    lead_alone = replace(at, chain=at.chain.lead_alone())
-    passed = {step: why for step, why in progress.passed.items() if step == 0}
-    progress = replace(moved_to(progress, 0), passed=passed)
-    if 0 in progress.ruled_out:
+def without_a_place(at: Situation, progress: Progress, lead: int) -> tuple[Verdict, Progress]:
+    """The batch has used up its share of fallbacks: the job does as if its chain had no step but `lead`, by index."""
+    passed = {step: why for step, why in progress.passed.items() if step == lead}
+    progress = replace(moved_to(progress, lead), passed=passed)
+    if lead in progress.ruled_out:
         return Fail(), progress
     if not passed:
         return MoveOn(), progress
-    verdict, progress = _end_of_round(lead_alone, progress)
+    verdict, progress = _end_of_round(at, progress)
     if isinstance(verdict, PutBack):
         verdict = replace(verdict, reason=f"{verdict.reason}; {SHARE_USED_UP}")
     return verdict, progress

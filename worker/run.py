@@ -195,7 +195,7 @@ class JobRun:
                 return None
         except NotYet as not_yet:
             return PutBack(self.tools.clock() + not_yet.in_s, not_yet.reason)
-        return self._follow(decide.without_a_place(self.situation(), self.progress))
+        return self._follow(decide.without_a_place(self.situation(), self.progress, self.first_step))
 
     def _judged(self, came: Failure | Refusal | Absence | None) -> tuple[Verdict, Progress]:
         """What follows from a call that did not answer, or was not made."""

@@ -12,7 +12,7 @@ from ledger_help import HOUR_S, new_worker, put_back
 from redis.asyncio import Redis
 from run_help import Stage, chain, purses_of, stage
 
-from models.chain import Chain
+from models.chain import Chain, Step, When
 from models.failure import Scope
 from models.ids import new_id
 from models.records import NewBatch, NewJob, Settled, StartedJob
@@ -91,6 +91,17 @@ async def may_take(places: Places, job: StartedJob) -> bool:
 
 def who(outcomes: list[Settled]) -> Counter[str]:
     return Counter(each.result.provider or "nobody" if each.result else str(each.state) for each in outcomes)
+
+
+async def test_a_job_whose_lead_is_not_the_first_step_waits_for_its_lead(redis_url: str, store: Store) -> None:
+    for_images = Step(provider="alpha", model="x", when=When(modality="image"))
+    of = shared(0.0).model_copy(update={"steps": (for_images, *shared(0.0).steps)})
+    async with desk(redis_url, store, LEAD_IS_DOWN) as here:
+        _, ids = await here.batch(of, 1)
+        [settled] = await here.run(ids)
+        assert here.scene.calls("beta") == 0
+    assert settled.state is JobState.QUEUED
+    assert "max_fallback_share" in str(settled.wait_reason)
 
 
 async def test_two_workers_together_use_all_of_the_share_and_no_more(redis_url: str, store: Store) -> None:

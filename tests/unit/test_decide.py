@@ -402,7 +402,7 @@ def test_progress_that_was_written_before_there_were_orders_and_rules_is_read() 
 def test_without_a_place_a_job_waits_for_its_lead_until_the_lead_may_be_usable() -> None:
     _, progress = after_refusal(situation(), Progress(), refusal(Hold.COOLDOWN, 90))
     assert progress.step == 1
-    verdict, progress = without_a_place(situation(), progress)
+    verdict, progress = without_a_place(situation(), progress, lead=0)
     assert isinstance(verdict, PutBack) and verdict.until == NOW + 90
     assert "max_fallback_share is used up" in verdict.reason
     assert (progress.step, progress.passed) == (0, {})
@@ -410,14 +410,29 @@ def test_without_a_place_a_job_waits_for_its_lead_until_the_lead_may_be_usable()
 
 def test_without_a_place_a_job_fails_with_what_its_lead_cannot_do() -> None:
     _, progress = after_misfit(situation(), Progress(), "alpha cannot")
-    verdict, progress = without_a_place(situation(), progress)
+    verdict, progress = without_a_place(situation(), progress, lead=0)
     assert isinstance(verdict, Fail)
     error = first_error(progress)
     assert error is not None and error["message"] == "alpha cannot"
 
 
 def test_without_a_place_a_job_that_came_back_at_a_later_step_asks_its_lead() -> None:
-    assert without_a_place(situation(), Progress(step=1)) == (MoveOn(), Progress())
+    assert without_a_place(situation(), Progress(step=1), lead=0) == (MoveOn(), Progress())
+
+
+def test_without_a_place_a_job_waits_for_the_first_step_that_may_serve_it() -> None:
+    resting = Passed("overloaded at beta/m", NOW + 5, called=True)
+    progress = Progress(step=2, ruled_out={0: "alpha/m is for images"}, passed={1: resting})
+    verdict, progress = without_a_place(situation(chain("alpha/m", "beta/m", "gamma/m")), progress, lead=1)
+    assert isinstance(verdict, PutBack) and verdict.until == NOW + 5
+    assert progress.step == 1
+
+
+def test_without_a_place_a_job_fails_though_a_rule_forbids_the_step_before_its_lead() -> None:
+    broken = Passed("alpha/m breaks a rule", None, rule=True)
+    progress = Progress(step=2, passed={0: broken}, ruled_out={1: "bad_request: no"})
+    verdict, _ = without_a_place(situation(chain("alpha/m", "beta/m", "gamma/m")), progress, lead=1)
+    assert isinstance(verdict, Fail)
 
 
 def test_an_answer_that_would_be_the_same_again_is_not_asked_for_twice() -> None:
