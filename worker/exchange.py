@@ -1,7 +1,7 @@
 """One HTTP exchange with a provider, read as an answer or as a classified failure."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from models.failure import Failure
@@ -11,6 +11,7 @@ from worker.providers.base import Answer, BadAnswer, Call, Usage, WireRequest
 from worker.providers.client import ProviderClient
 
 NOTHING_USED = Usage()
+SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,10 @@ async def exchange(
     try:
         status, headers, content = await client.send(request, target.endpoint, target.timeout_s)
         told = read_limits(target.dialect, protocol, headers, clock())
-        content = _without_secret(content, target)  # some tell their errors with 200
         if not 200 <= status < 300:
-            return Exchange(classify(target.dialect, protocol, status, headers, content, clock()), told=told)
-        answer = target.adapter.answer(call, status, headers, content)
+            error = _without_secret(content, target)
+            return Exchange(classify(target.dialect, protocol, status, headers, error, clock()), told=told)
+        answer = _answer(call, target, status, headers, content)
         return Exchange(answer, answer.usage, told)
     except BadAnswer as bad:
         failure = Failure(bad.cls, str(bad), status=200, body=bad.body, possibly_billed=True)
@@ -46,10 +47,21 @@ async def exchange(
         return Exchange(classify_exception(error), told=told)
 
 
+def _answer(call: Call, target: Target, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
+    """Raises BadAnswer. An answer is left as it is; some tell their errors with 200, and may repeat the key in them."""
+    try:
+        return target.adapter.answer(call, status, headers, content)
+    except BadAnswer:
+        return target.adapter.answer(call, status, headers, _without_secret(content, target))
+
+
 def _without_secret(content: bytes, target: Target) -> bytes:
-    """Providers like to repeat the key they refuse; what they say is stored and shown."""
-    secret = target.endpoint.secret
-    return content.replace(secret.encode(), b"***") if secret else content
+    """Providers like to repeat the key they refuse; what they say is stored and shown.
+
+    A word such as `none` or `ollama`, which local servers are given for a key, is no secret.
+    """
+    secret = target.endpoint.secret or ""
+    return content.replace(secret.encode(), b"***") if len(secret) >= SHORTEST_SECRET else content
 
 
 class Stopwatch:

@@ -225,19 +225,38 @@ async def test_no_canary_sings_in_logs_redis_or_attempts(
     assert "canary.key" not in shown + json.dumps(settled.progress) + repr(settled.result)
 
 
+@pytest.mark.parametrize("status", [401, 200])
 async def test_a_provider_that_repeats_the_key_it_refuses_does_not_get_it_stored(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     async with stage(redis_url) as scene:
         scene.environ["ALPHA_MAIN"] = "plain.words.as.a.key"
 
         async def refuse(*_: object) -> tuple[int, dict[str, str], bytes]:
-            return 401, {}, b'{"error":{"message":"plain.words.as.a.key is no key, said CANARY-PROMPT"}}'
+            return status, {}, b'{"error":{"message":"plain.words.as.a.key is no key, said CANARY-PROMPT"}}'
 
         monkeypatch.setattr(scene.tools.client, "send", refuse)
         settled = await scene.run(ALPHA)
+    assert settled.attempts
     assert "plain.words" not in repr(settled) + caplog.text
     assert "CANARY" not in caplog.text
+
+
+@pytest.mark.parametrize("word", ["a", "none", "assistant"])
+async def test_a_key_that_is_a_plain_word_changes_no_answer(redis_url: str, word: str) -> None:
+    async with stage(redis_url) as scene:
+        scene.environ["ALPHA_MAIN"] = word
+        settled = await scene.run(ALPHA)
+    assert settled.state is JobState.SUCCEEDED
+    assert "***" not in repr(settled.result)
+
+
+async def test_a_key_that_is_a_plain_word_hides_no_reason(redis_url: str) -> None:
+    async with stage(redis_url, {"fail": "bad_request"}) as scene:
+        scene.environ["ALPHA_MAIN"] = "e"
+        settled = await scene.run(ALPHA)
+    assert [attempt.cls for attempt in settled.attempts] == [FailureClass.BAD_REQUEST]
+    assert "***" not in repr(settled.result)
 
 
 async def test_a_defect_of_ours_is_told_without_quoting(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
