@@ -91,9 +91,9 @@ def fallback_share(view: BatchView) -> float | None:
 
 
 def eta_s(view: BatchView) -> float | None:
-    """Seconds until the end at the present rate; None when there is no rate or no end to wait for."""
+    """Seconds until the end at the present rate; None when there is no rate, no end to wait for, or it is held."""
     left = sum(count for state, count in view.counts.items() if state not in TERMINAL_STATES)
-    if view.state not in OPEN_BATCH_STATES or not view.recent_per_s or not left:
+    if view.state not in OPEN_BATCH_STATES or view.paused or not view.recent_per_s or not left:
         return None
     return round(left / view.recent_per_s, 1)
 

@@ -1,10 +1,12 @@
 """Which of several batches is held, for who watches them."""
 
+from dataclasses import replace
 from typing import Any
 
 from models.records import BatchView
-from models.state import BatchState, Priority
+from models.state import BatchState, JobState, Priority
 from producer.pauses import held_one
+from producer.show import eta_s
 
 
 def view(state: BatchState, paused: str | None) -> BatchView:
@@ -21,3 +23,9 @@ def test_a_batch_that_was_cancelled_while_it_was_held_is_not_held_any_more() -> 
     assert held_one([cancelled, moving]) is None
     held = view(BatchState.IN_PROGRESS, "paused by hand")
     assert held_one([cancelled, moving, held]) is held
+
+
+def test_no_end_is_foretold_for_a_batch_that_is_held() -> None:
+    moving = replace(view(BatchState.IN_PROGRESS, None), counts={JobState.QUEUED: 30}, recent_per_s=2.0)
+    assert eta_s(moving) == 15.0
+    assert eta_s(replace(moving, paused="paused by hand")) is None
