@@ -22,6 +22,7 @@ from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError
 from producer.api.holding import (
     REFUSALS,
+    accept_held,
     accepted,
     answer_when_ended,
     cancel_soon,
@@ -66,9 +67,10 @@ async def complete(request: Request, api: Api, caller: Submitter) -> Response:
     stream, background = _flag(document, "stream"), _flag(document, "background")
     include_usage = _includes_usage(document)
     job = await job_of(api, caller, document, priority=Priority.NORMAL if background else Priority.INTERACTIVE)
-    await accept(api, caller, [job])
     if background:
+        await accept(api, caller, [job])
         return await accepted(request, api, caller, job.id)
+    await accept_held(api, caller, job)
     if stream:
         events = _events(request, api, caller, job.id, include_usage)
         return StreamingResponse(events, headers={**job_header(job.id), "Cache-Control": "no-cache"}, media_type=EVENTS)

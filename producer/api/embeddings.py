@@ -8,12 +8,12 @@ from pydantic.config import JsonDict
 
 from models.chain import EMBEDDINGS
 from models.state import Priority
-from producer.api.accepting import accept, job_of
+from producer.api.accepting import job_of
 from producer.api.auth import Submitter
 from producer.api.bodies import documented, read_json
 from producer.api.context import Api
 from producer.api.errors import JSON
-from producer.api.holding import REFUSALS, answer_when_ended
+from producer.api.holding import REFUSALS, accept_held, answer_when_ended
 from producer.api.job_requests import JobWords
 
 router = APIRouter(prefix="/v1", tags=["embeddings"])
@@ -45,5 +45,5 @@ async def embed(request: Request, api: Api, caller: Submitter) -> Response:
     """Held until the job has ended. When the caller goes away, the job is cancelled."""
     document, _ = await read_json(request, api.settings.api.max_body_bytes)
     job = await job_of(api, caller, document, priority=Priority.INTERACTIVE, endpoint=EMBEDDINGS)
-    await accept(api, caller, [job])
+    await accept_held(api, caller, job)
     return await answer_when_ended(request, api, caller, job.id)

@@ -10,8 +10,10 @@ import orjson
 from fastapi import Request, Response
 
 from models.job_objects import job_object, retry_after_s
+from models.records import NewJob
 from models.store import StoreError
 from models.wire import ErrorBody
+from producer.api.accepting import accept
 from producer.api.auth import Caller
 from producer.api.cancelling import cancel_job
 from producer.api.context import Context
@@ -32,6 +34,15 @@ _cancelling: set[asyncio.Task[None]] = set()
 
 def job_header(job_id: str) -> dict[str, str]:
     return {"X-Understudy-Job": job_id}
+
+
+async def accept_held(api: Context, caller: Caller, job: NewJob) -> None:
+    """Accept a job whose caller is held. Who is cut off midway gets nothing: its job, if there is one, is cancelled."""
+    try:
+        await accept(api, caller, [job])
+    except asyncio.CancelledError:
+        cancel_soon(api, job.id)
+        raise
 
 
 async def answer_when_ended(request: Request, api: Context, caller: Caller, job_id: str) -> Response:

@@ -17,6 +17,7 @@ from models.settings import Settings
 from models.state import JobState
 from models.store import Store
 from models.store.jobs import JobFilter
+from producer.api import accepting
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 SAY: Any = {"model": "lead/large", "messages": [{"role": "user", "content": "Say hello."}]}
@@ -126,6 +127,21 @@ async def test_who_is_held_too_long_is_told_and_the_job_cancelled(store: Store) 
 
 
 async def test_the_job_of_a_caller_that_goes_away_is_cancelled(store: Store, api: Served) -> None:
+    async with api.client() as http:
+        asked = asyncio.create_task(http.post("/v1/chat/completions", json=SAY))
+        await only_job(store)
+        asked.cancel()
+        await asyncio.wait([asked])
+        await until_cancelled(store)
+
+
+async def test_a_caller_that_goes_away_while_its_job_is_being_accepted_leaves_none(
+    store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(accepting, "stage", never)
     async with api.client() as http:
         asked = asyncio.create_task(http.post("/v1/chat/completions", json=SAY))
         await only_job(store)
