@@ -127,12 +127,8 @@ async def test_who_is_held_too_long_is_told_and_the_job_cancelled(store: Store) 
 
 
 async def test_the_job_of_a_caller_that_goes_away_is_cancelled(store: Store, api: Served) -> None:
-    async with api.client() as http:
-        asked = asyncio.create_task(http.post("/v1/chat/completions", json=SAY))
-        await only_job(store)
-        asked.cancel()
-        await asyncio.wait([asked])
-        await until_cancelled(store)
+    await caller_leaves(store, api)
+    await until_cancelled(store)
 
 
 async def test_a_caller_that_goes_away_while_its_job_is_being_accepted_leaves_none(
@@ -142,12 +138,17 @@ async def test_a_caller_that_goes_away_while_its_job_is_being_accepted_leaves_no
         await asyncio.Event().wait()
 
     monkeypatch.setattr(accepting, "stage", never)
+    await caller_leaves(store, api)
+    await until_cancelled(store)
+
+
+async def caller_leaves(store: Store, api: Served) -> None:
+    """As soon as its job is in the ledger."""
     async with api.client() as http:
         asked = asyncio.create_task(http.post("/v1/chat/completions", json=SAY))
         await only_job(store)
         asked.cancel()
         await asyncio.wait([asked])
-        await until_cancelled(store)
 
 
 async def until_cancelled(store: Store) -> None:
