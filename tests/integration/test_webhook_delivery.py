@@ -291,7 +291,7 @@ async def test_a_slow_receiver_delays_no_other_and_gets_four_at_once(store: Stor
         await asyncio.sleep(60)
 
     async with (
-        Sender(LOOPBACK, 4, deadline_s=2) as impatient,
+        Sender(LOOPBACK, 4, deadline_s=6) as impatient,
         receiver(behaviour=never) as slow,
         receiver() as fast,
     ):
@@ -302,7 +302,7 @@ async def test_a_slow_receiver_delays_no_other_and_gets_four_at_once(store: Stor
         sends = deliverer(store, impatient)
         began = time.monotonic()
         while len(fast.got) < 30:
-            assert time.monotonic() - began < 1.9, "the fast receiver waited for the slow one"
+            assert time.monotonic() - began < 5.7, "the fast receiver waited for the slow one"
             await sends.pass_once()
         await sends.idle()
         assert slow.most_at_once == 4
