@@ -142,6 +142,23 @@ def ask(port: int, path: str) -> Any:
         return json.load(reply)
 
 
+def until_called(*ports: int) -> None:
+    """Wait for the first call at each of these strict providers."""
+    deadline = time.monotonic() + FIRST_CALL_S
+    while not all(ask(port, "/count")["seconds"] for port in ports):
+        if time.monotonic() > deadline:
+            sys.exit("no call came")
+        time.sleep(0.05)
+
+
+def counts_after(port: int, seconds: float) -> dict[str, float]:
+    """Of a strict provider, `seconds` after its first call."""
+    until_called(port)
+    time.sleep(seconds)
+    counts: dict[str, float] = ask(port, "/count")
+    return counts
+
+
 def calls_after(port: int, seconds: float) -> list[CALL]:
     """All calls of a scripted provider, `seconds` after the first."""
     deadline = time.monotonic() + FIRST_CALL_S
@@ -151,15 +168,3 @@ def calls_after(port: int, seconds: float) -> list[CALL]:
         time.sleep(0.05)
     time.sleep(seconds)
     return [(each[0], each[1], each[2], each[3]) for each in ask(port, "/calls")]
-
-
-def counts_after(port: int, seconds: float) -> dict[str, float]:
-    """Of a strict provider, `seconds` after its first call."""
-    deadline = time.monotonic() + FIRST_CALL_S
-    while not ask(port, "/count")["seconds"]:
-        if time.monotonic() > deadline:
-            sys.exit("no call came")
-        time.sleep(0.05)
-    time.sleep(seconds)
-    counts: dict[str, float] = ask(port, "/count")
-    return counts

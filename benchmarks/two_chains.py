@@ -11,13 +11,12 @@ it makes (1.00: nothing in vain), and commands of Redis a second.
 
 import argparse
 import sqlite3
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from fleet_run import FIRST_CALL_S, ask, chain, fleet, provider
+from fleet_run import ask, chain, fleet, provider, until_called
 
 from models.store import LEDGER_FILE
 
@@ -58,20 +57,12 @@ def run(arguments: argparse.Namespace, slow_jobs: int, other_jobs: int) -> Seen:
             [(of, jobs) for of, jobs in ((SLOW, slow_jobs), (OTHER, other_jobs)) if jobs],
         ) as data,
     ):
-        until_called([port for port, jobs in ((slow, slow_jobs), (other, other_jobs)) if jobs])
+        until_called(*(port for port, jobs in ((slow, slow_jobs), (other, other_jobs)) if jobs))
         time.sleep(SETTLES_S)
         before, began = counts((slow, other), connection, data), time.monotonic()
         time.sleep(arguments.seconds - SETTLES_S)
         after, elapsed_s = counts((slow, other), connection, data), time.monotonic() - began
     return Seen(*((b - a) / elapsed_s for a, b in zip(before, after, strict=True)))
-
-
-def until_called(ports: list[int]) -> None:
-    deadline = time.monotonic() + FIRST_CALL_S
-    while not all(ask(port, "/count")["seconds"] for port in ports):
-        if time.monotonic() > deadline:
-            sys.exit("no call came")
-        time.sleep(0.05)
 
 
 def counts(ports: tuple[int, int], connection: redis.Redis, data: Path) -> list[float]:
