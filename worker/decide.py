@@ -5,6 +5,7 @@
     after_short     a budget did not let the call start
     after_block     no credential of the step can be used until a person mends it
     after_misfit    the step cannot serve this request at all
+    after_every_key_refused  every credential of the step refused this job, though they serve others
     after_unfit     the step may not be asked: a data rule, or what the request is
     without_a_place only the first step that may serve this job may answer any more
 
@@ -113,25 +114,24 @@ class Situation:
         return self.priority.patience_s if self.chain.patience_s is None else self.chain.patience_s
 
 
-def after_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
+def after_failure(at: Situation, progress: Progress, failure: Failure, key: str = "") -> tuple[Verdict, Progress]:
+    """`key` is the name of the credential that was used."""
     error = {"class": failure.cls, "message": failure.message, "status": failure.status, "body": failure.body}
     progress = replace(progress, errors={**progress.errors, progress.step: error})
     cls = failure.cls
     if cls in ASK_ANOTHER_CREDENTIAL:
-        return _after_refused_call(at, progress, failure)
+        return _after_refused_call(at, progress, failure, key)
     pause = _backoff(RETRY_BACKOFF_S, progress.tries, at.rng) if failure.hint_s is None else failure.hint_s
     worth_waiting = pause <= max(at.patience_s, IN_SLOT_S)
     retries = RETRIES.get(cls, 0) if failure.repeatable else 0
     if worth_waiting and progress.tries < retries and progress.retries_left > 0:
         retried = replace(progress, tries=progress.tries + 1, retries_left=progress.retries_left - 1)
         return TryAgain(pause), retried
-    if cls in PASSING:
+    if cls in PASSING or progress.tries < retries:  # the retry that it deserves may be left in the next round
         return _pass_over_failure(at, progress, failure)
-    if not at.chain.falls_back_on(cls):
-        return Fail(), progress
     if cls in (FailureClass.CONTEXT_LENGTH, FailureClass.TOO_LARGE):
         progress = _rule_out_smaller_windows(at.chain, progress, cls)
-    return _rule_out(at, progress, f"{cls}: {failure.message}")
+    return _after_verdict(at, progress, cls, failure.message)
 
 
 def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[Verdict, Progress]:
@@ -183,6 +183,16 @@ def after_misfit(
     return _rule_out(at, _with_error(progress, cls, reason), reason)
 
 
+def after_every_key_refused(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
+    """Each credential of the step refused this job, and is not set aside, because it serves others: the refusal is
+    about this job. It is asked once more, because one odd answer proves nothing."""
+    error = progress.errors[progress.step]
+    if not progress.tries and progress.retries_left:
+        pause_s = _backoff(RETRY_BACKOFF_S, 0, at.rng)
+        return TryAgain(pause_s), replace(progress, tries=1, retries_left=progress.retries_left - 1, refused_by=())
+    return _after_verdict(at, progress, FailureClass(error["class"]), error["message"])
+
+
 def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict, Progress]:
     """The step is skipped, whatever the chain falls back on; its job's error is that of a step that was asked."""
     if not why.rule:
@@ -205,13 +215,13 @@ def without_a_place(at: Situation, progress: Progress, lead: int) -> tuple[Verdi
     return verdict, progress
 
 
-def _after_refused_call(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
+def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key: str) -> tuple[Verdict, Progress]:
     """A call that the provider turned away without doing it: the limiter knows what else may start.
 
     Cooldowns may end sooner than other credentials refuse, so that without an end there might always be one to ask.
     """
     if failure.cls not in PASSING:
-        return TryAgain(), progress
+        return TryAgain(), replace(progress, refused_by=(*progress.refused_by, key))
     if _refused_for(at, progress) >= max(at.patience_s, IN_SLOT_S):
         return _pass_over_failure(at, progress, failure)
     return TryAgain(), replace(progress, refused_since=progress.refused_since or at.now)
@@ -245,6 +255,19 @@ def _rule_out(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, 
     return _advance(at, replace(progress, ruled_out={**progress.ruled_out, progress.step: reason}))
 
 
+def _after_verdict(at: Situation, progress: Progress, cls: FailureClass, message: str) -> tuple[Verdict, Progress]:
+    """What the step says of this request rules it out, and nothing else: steps that were passed over are waited for.
+
+    Where the chain does not fall back on the class, no later step is asked in any round.
+    """
+    progress = replace(progress, ruled_out={**progress.ruled_out, progress.step: f"{cls}: {message}"})
+    if at.chain.falls_back_on(cls):
+        return _advance(at, progress)
+    why = f"not asked, because this chain does not fall back on {cls}, the answer of {at.chain.steps[progress.step]}"
+    not_asked = dict.fromkeys(later_steps(at.chain, progress), why)
+    return _end_of_round(at, replace(progress, ruled_out={**progress.ruled_out, **not_asked}))
+
+
 def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
     later = later_steps(at.chain, progress)
     if not later:
@@ -253,17 +276,19 @@ def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
 
 
 def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClass) -> Progress:
-    """A prompt that is too long for one model is not sent to another that cannot take more.
+    """A prompt that is too long for one model is not sent on to another that cannot take more. An earlier step that is
+    waited for says so itself.
 
     What was merely too large may fit the same model elsewhere: that limit is an account's or a gateway's.
     """
     ours = chain.steps[progress.step].model
     size = window(ours)
     too_small = {}
-    for index, step in enumerate(chain.steps):
-        same = step.model == ours and cls is FailureClass.CONTEXT_LENGTH
-        smaller = step.model != ours and size is not None and (window(step.model) or size + 1) <= size
-        if index != progress.step and (same or smaller):
+    for index in later_steps(chain, progress):
+        model = chain.steps[index].model
+        same = model == ours and cls is FailureClass.CONTEXT_LENGTH
+        smaller = model != ours and size is not None and (window(model) or size + 1) <= size
+        if same or smaller:
             too_small[index] = f"{cls} at {chain.steps[progress.step]}"
     return replace(progress, ruled_out={**progress.ruled_out, **too_small})
 

@@ -7,7 +7,7 @@ It is made for a job, but does not know where the job stands: what follows from 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,10 @@ class _Back:
     came: Exchange
 
 
+class TurnedAway:
+    """No credential is left to ask: each that the step has now refused this job, and serves others."""
+
+
 class OneCall:
     """Make it, decide what follows, tell what came. To cut it short, cancel the task that makes it.
 
@@ -51,9 +55,18 @@ class OneCall:
     """
 
     def __init__(
-        self, job: StartedJob, chain: Chain, index: int, body: Mapping[str, Any], tools: Tools, *, may_wait: bool
+        self,
+        job: StartedJob,
+        chain: Chain,
+        index: int,
+        body: Mapping[str, Any],
+        tools: Tools,
+        *,
+        may_wait: bool,
+        refused_by: Collection[str] = (),
     ) -> None:
-        """`index` is the step's in the chain. `may_wait`: its start may be some moments ahead."""
+        """`index` is the step's in the chain. `may_wait`: its start may be some moments ahead. `refused_by` names the
+        credentials that are not asked."""
         self.step = chain.steps[index]
         self.cut_as = STOPPED_IN_FLIGHT
         self.record: AttemptRecord | None = None
@@ -64,6 +77,7 @@ class OneCall:
         self._body = body
         self._tools = tools
         self._may_wait = may_wait
+        self._refused_by = refused_by
         self._watch: Stopwatch | None = None  # while it is in flight, once it was sent
         self._back: _Back | None = None
 
@@ -84,7 +98,7 @@ class OneCall:
         """What it is expected to cost; 0 where no price is known."""
         return self._tools.costs.of_call(self._chain, self.step, self._batch, self._job.tokens, self._body)
 
-    async def make(self) -> Answered | Failure | Refusal | Absence | None:
+    async def make(self) -> Answered | Failure | Refusal | Absence | TurnedAway | None:
         """None: it did not start, because it may not wait, or because the deployment must rest meanwhile.
 
         Raises CannotExpress, and LimitsUnavailable when nothing could be reserved.
@@ -92,6 +106,9 @@ class OneCall:
         ways = await self._tools.fleet.ways(self.step)
         if not ways:
             return self._tools.fleet.why_none(self.step)
+        ways = {each: target for each, target in ways.items() if each.deployment.key not in self._refused_by}
+        if not ways:
+            return TurnedAway()
         first, target = next(iter(ways.items()))
         call = Call(target.dialect, self.step.model, {**self._body, **self.step.params}, self._chain.endpoint)
         request = target.adapter.request(call, target.endpoint)

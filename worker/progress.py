@@ -35,8 +35,8 @@ class Progress:
     """Where a job stands in its chain. Kept in its row when it is put back.
 
     `order` is that of this round, by index; empty: as in the chain. `refused_since` is when the step now tried began to
-    answer nothing but refusals. `errors` holds the last error of each step, because the job's error is that of the
-    first step that has one.
+    answer nothing but refusals, `refused_by` the names of its credentials that turned this job away. `errors` holds the
+    last error of each step, because the job's error is that of the first step that has one.
     """
 
     step: int = 0
@@ -45,6 +45,7 @@ class Progress:
     retries_left: int = RETRIES_PER_ROUND
     tries: int = 0
     refused_since: float | None = None
+    refused_by: tuple[str, ...] = ()
     passed: Mapping[int, Passed] = field(default_factory=dict)
     ruled_out: Mapping[int, str] = field(default_factory=dict)
     errors: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Progress:
         values["errors"] = {int(step): error for step, error in values["errors"].items()}
         values["attempts"] = tuple(values["attempts"])
         values["order"] = tuple(values.get("order", ()))
+        values["refused_by"] = tuple(values.get("refused_by", ()))
         return cls(**values)
 
 
@@ -104,7 +106,7 @@ def worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:
 
 def moved_to(progress: Progress, step: int) -> Progress:
     """Another step is tried from now on."""
-    return replace(progress, step=step, tries=0, refused_since=None)
+    return replace(progress, step=step, tries=0, refused_since=None, refused_by=())
 
 
 def passed_over(progress: Progress, why: Passed) -> Progress:

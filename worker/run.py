@@ -24,7 +24,7 @@ from worker.budgets import Short
 from worker.decide import IN_SLOT_S, Fail, PutBack, Situation, TryAgain, Verdict
 from worker.fleet import Absence
 from worker.limits import LimitsUnavailable, Refusal
-from worker.one_call import OneCall, if_redis_listens
+from worker.one_call import OneCall, TurnedAway, if_redis_listens
 from worker.outcome import Answered
 from worker.places import NotYet
 from worker.progress import Progress, begin_round, in_order
@@ -155,7 +155,9 @@ class JobRun:
         if unfit is not None:
             return self._follow(decide.after_unfit(self.situation(), self.progress, unfit))
         call = self.call = OneCall(
-            self.job, self.chain, self.progress.step, self.body, self.tools, may_wait=self.may_wait
+            *(self.job, self.chain, self.progress.step, self.body, self.tools),
+            may_wait=self.may_wait,
+            refused_by=self.progress.refused_by,
         )
         budgets = self.tools.budgets
         subjects = budgets.covering(self.job, self.step.provider)
@@ -181,7 +183,7 @@ class JobRun:
         finally:
             if call.record is not None:
                 self._keep(call.record)
-        result: Answered | Verdict = came if isinstance(came, Answered) else self._follow(self._judged(came))
+        result: Answered | Verdict = came if isinstance(came, Answered) else self._follow(self._judged(call, came))
         await call.tell()
         return result
 
@@ -197,12 +199,14 @@ class JobRun:
             return PutBack(self.tools.clock() + not_yet.in_s, not_yet.reason)
         return self._follow(decide.without_a_place(self.situation(), self.progress, self.first_step))
 
-    def _judged(self, came: Failure | Refusal | Absence | None) -> tuple[Verdict, Progress]:
+    def _judged(self, call: OneCall, came: Failure | Refusal | Absence | TurnedAway | None) -> tuple[Verdict, Progress]:
         """What follows from a call that did not answer, or was not made."""
         at, progress = self.situation(), self.progress
         match came:
             case Failure():
-                return decide.after_failure(at, progress, came)
+                return decide.after_failure(at, progress, came, call.record.key if call.record else "")
+            case TurnedAway():
+                return decide.after_every_key_refused(at, progress)
             case Refusal():
                 return decide.after_refusal(at, progress, came)
             case Absence() if came.mendable:

@@ -18,6 +18,7 @@ from worker.decide import (
     Situation,
     TryAgain,
     after_block,
+    after_every_key_refused,
     after_failure,
     after_misfit,
     after_refusal,
@@ -95,6 +96,98 @@ def test_what_is_wrong_for_everybody_fails_the_job_at_once(cls: FailureClass) ->
     verdict, progress = after_failure(situation(), Progress(), failure(cls))
     assert verdict == Fail()
     assert first_error(progress) is not None
+
+
+THREE = chain("a/m", "b/m", "c/m", patience_s=0)
+
+
+def lead_passed_over(of: Chain = THREE) -> Progress:
+    """At the second step, because the lead cools for a minute."""
+    verdict, progress = after_refusal(situation(of), Progress(), refusal(Hold.COOLDOWN, 60))
+    assert (verdict, progress.step) == (MoveOn(), 1)
+    return progress
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        FailureClass.BAD_REQUEST,
+        FailureClass.CONTENT_FILTER,
+        FailureClass.CONTEXT_LENGTH,
+        FailureClass.TOO_LARGE,
+        FailureClass.REGION,
+    ],
+)
+def test_what_a_later_step_says_of_a_request_never_ends_a_job_that_its_lead_may_serve(cls: FailureClass) -> None:
+    two = chain("a/gpt-4o", "b/gpt-4o-mini", patience_s=0)
+    verdict, progress = after_failure(situation(two), lead_passed_over(two), failure(cls))
+    assert isinstance(verdict, PutBack)
+    assert (verdict.until, verdict.reason) == (NOW + 60, "cooldown")
+    assert (progress.step, progress.round, set(progress.ruled_out)) == (0, 2, {1})
+
+
+def test_a_lead_whose_own_call_failed_for_a_passing_reason_is_waited_for_too() -> None:
+    verdict, progress = None, Progress()
+    while verdict != MoveOn():
+        verdict, progress = after_failure(situation(THREE), progress, failure(FailureClass.SERVER))
+    verdict, progress = after_failure(situation(THREE), progress, failure(FailureClass.BAD_REQUEST))
+    assert isinstance(verdict, PutBack) and progress.step == 0
+
+
+def test_no_round_goes_forward_from_a_step_that_the_chain_does_not_fall_back_from() -> None:
+    _, progress = after_failure(situation(THREE), lead_passed_over(), failure(FailureClass.BAD_REQUEST))
+    assert set(progress.ruled_out) == {1, 2}
+    assert "does not fall back on bad_request" in skipped(progress)[2]
+    verdict, progress = after_refusal(situation(THREE), progress, refusal(Hold.COOLDOWN, 60))
+    assert isinstance(verdict, PutBack) and progress.step == 0
+
+
+def test_a_chain_that_falls_back_on_wrong_requests_asks_the_steps_after_it() -> None:
+    brave = chain("a/m", "b/m", "c/m", patience_s=0, fallback_on=["rate_limit", "bad_request"])
+    verdict, progress = after_failure(situation(brave), lead_passed_over(brave), failure(FailureClass.BAD_REQUEST))
+    assert (verdict, progress.step) == (MoveOn(), 2)
+    verdict, progress = after_failure(situation(brave), progress, failure(FailureClass.BAD_REQUEST))
+    assert isinstance(verdict, PutBack) and progress.step == 0
+
+
+def test_a_job_fails_for_good_when_the_lead_that_it_waited_for_has_its_verdict_too() -> None:
+    _, progress = after_failure(situation(THREE), lead_passed_over(), failure(FailureClass.CONTEXT_LENGTH))
+    verdict, progress = after_failure(situation(THREE), progress, failure(FailureClass.BAD_REQUEST))
+    assert verdict == Fail()
+    error = first_error(progress)
+    assert error is not None and error["class"] == FailureClass.BAD_REQUEST
+
+
+def test_a_held_request_gets_the_verdict_at_once_although_its_lead_is_only_cooling() -> None:
+    held = situation(THREE, Priority.INTERACTIVE)
+    assert after_failure(held, lead_passed_over(), failure(FailureClass.BAD_REQUEST))[0] == Fail()
+
+
+def test_a_bad_answer_is_no_verdict_before_the_step_was_asked_again() -> None:
+    spent = replace(lead_passed_over(), retries_left=0)
+    verdict, progress = after_failure(situation(THREE), spent, failure(FailureClass.BAD_RESPONSE))
+    assert (verdict, progress.step, set(progress.ruled_out)) == (MoveOn(), 2, set())
+
+
+def test_a_job_that_every_key_turns_away_asks_once_more_and_then_the_next_step() -> None:
+    at, progress = situation(), Progress()
+    verdict, progress = after_failure(at, progress, failure(FailureClass.CREDENTIAL), "main")
+    assert (verdict, progress.refused_by) == (TryAgain(0.0), ("main",))
+    verdict, progress = after_every_key_refused(at, progress)
+    assert isinstance(verdict, TryAgain) and verdict.after_s > 0 and progress.refused_by == ()
+    _, progress = after_failure(at, progress, failure(FailureClass.CREDENTIAL), "main")
+    verdict, progress = after_every_key_refused(at, progress)
+    assert (verdict, progress.step, progress.refused_by) == (MoveOn(), 1, ())
+    assert skipped(progress) == {0: "credential: a credential"}
+
+
+def test_a_job_that_every_key_of_its_only_step_turns_away_fails_with_what_they_said() -> None:
+    alone, verdict, progress = situation(chain("a/m")), None, Progress()
+    while verdict != Fail():
+        _, progress = after_failure(alone, progress, failure(FailureClass.MODEL_MISSING), "main")
+        verdict, progress = after_every_key_refused(alone, progress)
+    error = first_error(progress)
+    assert error is not None and (error["class"], error["status"]) == (FailureClass.MODEL_MISSING, 500)
 
 
 def test_a_chain_may_say_that_a_content_filter_moves_on() -> None:

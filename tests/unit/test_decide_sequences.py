@@ -19,19 +19,21 @@ from worker.decide import (
     TryAgain,
     Verdict,
     after_block,
+    after_every_key_refused,
     after_failure,
     after_misfit,
     after_refusal,
     after_unfit,
 )
 from worker.limits import Deployment, Hold, Refusal
-from worker.progress import RETRIES_PER_ROUND, Progress, begin_round, first_error, skipped
+from worker.progress import RETRIES_PER_ROUND, Progress, begin_round, first_error, skipped, worth_waiting_for
 
 NOW = 1_000_000.0
 DEPLOYMENT = Deployment("a", "m", "k", "a:k")
 MODELS = ["gpt-4", "gpt-4o", "unheard-of"]
 IN_CALLS = [cls for cls in FailureClass if cls not in (FailureClass.CANCELLED, FailureClass.CRASHED)]
-CALLED_AGAIN = [cls for cls in IN_CALLS if cls not in BLOCKING | {FailureClass.MODEL_MISSING}]
+TURNS_AWAY = BLOCKING | {FailureClass.MODEL_MISSING}
+CALLED_AGAIN = [cls for cls in IN_CALLS if cls not in TURNS_AWAY]
 """The others set the credential aside, so that their number is an end."""
 
 chains = st.builds(
@@ -63,7 +65,9 @@ events: st.SearchStrategy[Event] = st.one_of(
 def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Progress]:
     match event:
         case Failure():
-            return after_failure(at, progress, event)
+            if event.cls in TURNS_AWAY and "k" in progress.refused_by:  # no other key is left to ask
+                return after_every_key_refused(at, progress)
+            return after_failure(at, progress, event, "k")
         case (hold, in_s):
             return after_refusal(at, progress, Refusal(at.now + in_s, hold, DEPLOYMENT, "held"))
         case FailureClass():
@@ -110,6 +114,7 @@ def test_any_sequence_of_events_keeps_to_the_rules(
                 assert priority is not Priority.INTERACTIVE or progress.round == before.round
             case Fail():
                 assert first_error(progress) is not None or skipped(progress)
+                assert priority is Priority.INTERACTIVE or not worth_waiting_for(chain, progress)
                 return
 
 
