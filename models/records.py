@@ -215,7 +215,7 @@ class BatchView:
     cost_usd: float
     fallbacks: int
     by_deployment: list["DeploymentTally"]
-    recent_per_s: float  # jobs that ended in the last minute, per second
+    recent_per_s: float  # jobs that end per second, as `models.pace` has it
     waits: list[tuple[str, int]]  # why queued jobs wait, and how many (a sample)
     endpoint: str = "/v1/chat/completions"
     completion_window: str = "24h"

@@ -29,7 +29,7 @@ from producer.addresses import AddressUnusable
 from producer.durations import seconds_of
 from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
 from producer.intake import InputError, Shape
-from producer.ledger import NoLedger, UnknownId, open_ledger
+from producer.ledger import NoLedger, OtherTenant, UnknownId, open_ledger
 from producer.locks import DataFolderBusy, DataFolderUnusable
 from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
@@ -53,7 +53,7 @@ class Refused(Exception):
 
 WRONG_USES = (
     *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy, DataFolderUnusable),
-    *(NoLedger, UnknownId, UnknownProvider, Refused, AddressUnusable),
+    *(NoLedger, OtherTenant, UnknownId, UnknownProvider, Refused, AddressUnusable),
 )
 OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed)
 
@@ -61,6 +61,7 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; default: understudy.toml here, if there is one.")
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for the queue and the ledger; default .understudy.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Only what belongs to this tenant; default: all of them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 

@@ -2,6 +2,7 @@
 
 NoLedger    there is none, or nothing in it; one sentence
 UnknownId   nothing is known by this id; one sentence
+OtherTenant the newest batch is another tenant's; one sentence
 """
 
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from models.settings import Settings
 from models.store import LEDGER_FILE, Store, open_store
+from models.tenants import DEFAULT_TENANT
 
 NEWEST = frozenset({"latest", "-"})
 """What a person may write in place of the id of the newest batch."""
@@ -25,6 +27,10 @@ class UnknownId(LookupError):
         super().__init__(f"there is no {kind} {given}; `understudy status` lists the latest batches")
 
 
+class OtherTenant(LookupError):
+    """`latest` would change a batch of another tenant."""
+
+
 @asynccontextmanager
 async def open_ledger(settings: Settings, *, create: bool = False) -> AsyncIterator[Store]:
     """The ledger of these settings. Without `create`, looking for one leaves no folder behind.
@@ -37,13 +43,30 @@ async def open_ledger(settings: Settings, *, create: bool = False) -> AsyncItera
         yield store
 
 
-async def batch_named(store: Store, given: str) -> str:
-    """The id of an existing batch: as given, or the newest one's. Raises UnknownId, NoLedger."""
+async def shown_batch(store: Store, given: str, tenant: str | None = None) -> str:
+    """The id of an existing batch, for who looks at it: as given, or the newest one's, of a tenant or of all.
+
+    Raises UnknownId, NoLedger.
+    """
     if given in NEWEST:
-        newest = await store.latest_batch()
+        newest = await store.latest_batch(tenant)
         if newest is None:
-            raise NoLedger("no batch was submitted yet")
+            raise NoLedger("no batch was submitted yet" + (f" by tenant {tenant}" if tenant else ""))
         return newest
-    if await store.batch_view(given) is None:
+    view = await store.batch_view(given)
+    if view is None or tenant not in (None, view.tenant):
         raise UnknownId(given, "batch")
     return given
+
+
+async def batch_named(store: Store, given: str) -> str:
+    """As `shown_batch`, for who changes it: the newest one of another tenant must be named by its id.
+
+    Raises UnknownId, NoLedger, OtherTenant.
+    """
+    batch_id = await shown_batch(store, given)
+    if given in NEWEST:
+        view = await store.batch_view(batch_id)
+        if view is not None and view.tenant != DEFAULT_TENANT:
+            raise OtherTenant(f"the newest batch, {batch_id}, belongs to tenant {view.tenant}; name it by its id")
+    return batch_id

@@ -16,7 +16,7 @@ from producer import cli, show
 from producer.client import Client, JobResult
 from producer.exits import ALL_SUCCEEDED, SOME_FAILED
 from producer.job_waiting import waiting_of_job
-from producer.ledger import NEWEST, UnknownId, batch_named
+from producer.ledger import NEWEST, UnknownId, shown_batch
 from producer.money import held_of
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
 from producer.pauses import held_one, how_to_go_on
@@ -39,6 +39,7 @@ MaybeId = Annotated[
 def status(
     given: MaybeId = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many batches the list has.")] = 20,
+    tenant: cli.Tenant = None,
     config: cli.Config = None,
     data: cli.Data = None,
     as_json: cli.AsJson = False,
@@ -50,31 +51,32 @@ def status(
 
     async def work(settings: Settings, store: Store) -> None:
         if given is None:
-            await _print_batches(store, limit, as_json)
+            await _print_batches(store, tenant, limit, as_json)
             return
-        job = await job_named(store, given)
+        job = await job_named(store, given, tenant)
         if job is not None:
             await _print_job(settings, store, job, as_json)
             return
-        await print_batch(settings, store, await batch_named(store, given), as_json)
+        await print_batch(settings, store, await shown_batch(store, given, tenant), as_json)
 
     cli.on_ledger(config, data, work)
 
 
-async def _print_batches(store: Store, limit: int, as_json: bool) -> None:
-    views = await store.list_batches(limit=limit)
+async def _print_batches(store: Store, tenant: str | None, limit: int, as_json: bool) -> None:
+    views = await store.list_batches(tenant, limit)
     if as_json:
         for view in views:
             show.print_json(show.batch_document(view))
     elif views:
         show.page().print(show.batches_table(views))
     else:
-        cli.say("no batch was submitted yet")
+        cli.say("no batch was submitted yet" + (f" by tenant {tenant}" if tenant else ""))
 
 
-async def job_named(store: Store, given: str) -> dict[str, Any] | None:
-    """What the ledger shows of a job; None when the id is none of a job."""
-    return None if given in NEWEST else await store.job_view(given)
+async def job_named(store: Store, given: str, tenant: str | None = None) -> dict[str, Any] | None:
+    """What the ledger shows of a job, of one tenant if that is given; None when the id is none of such a job."""
+    job = None if given in NEWEST else await store.job_view(given)
+    return job if job is not None and tenant in (None, job["tenant"]) else None
 
 
 async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: bool) -> None:
@@ -114,16 +116,22 @@ async def _why(settings: Settings, store: Store, views: list[BatchView]) -> tupl
 
 
 @app.command()
-def watch(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+def watch(
+    given: cli.AnyId,
+    config: cli.Config = None,
+    data: cli.Data = None,
+    as_json: cli.AsJson = False,
+    tenant: cli.Tenant = None,
+) -> None:
     """Show the progress of a batch or a job until it has ended. Exit code 0 if all of it succeeded, else 1.
 
     Retries of a batch that exist by now are part of it. Ctrl-C stops watching, not the work.
     """
 
     async def work(settings: Settings, store: Store) -> int:
-        if await job_named(store, given) is not None:
+        if await job_named(store, given, tenant) is not None:
             return await print_answer(Client(settings, store, None), given, as_json)
-        batch_id = await batch_named(store, given)
+        batch_id = await shown_batch(store, given, tenant)
         line = await line_of(store, batch_id) or [batch_id]
         views = await _watch_line(settings, store, line)
         sums = summary(views)
@@ -180,6 +188,7 @@ async def print_answer(client: Client, job_id: str, as_json: bool) -> int:
 def results(
     given: cli.AnyId,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of JSON lines.")] = False,
+    tenant: cli.Tenant = None,
     config: cli.Config = None,
     data: cli.Data = None,
 ) -> None:
@@ -190,14 +199,14 @@ def results(
     """
 
     async def work(_: Settings, store: Store) -> None:
-        job = await job_named(store, given)
+        job = await job_named(store, given, tenant)
         if job is not None:
             row = row_of_job(job)
             if row.state not in TERMINAL_STATES:
                 raise cli.Refused(f"{given} has not ended yet: it is {row.state}")
             show.print_json(output_line(row))
             return
-        batch_id = await batch_named(store, given)
+        batch_id = await shown_batch(store, given, tenant)
         rows = newest_rows(store, await line_of(store, batch_id))
         await (write_csv if as_csv else write_jsonl)(rows, sys.stdout)
 
@@ -213,7 +222,8 @@ def attempts(
     since: Annotated[
         float | None, typer.Option("--since", parser=cli.duration_s, metavar="TIME", help="Only the last 15m, 24h, ...")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=ATTEMPTS_MAX, help="The latest so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=ATTEMPTS_MAX, help="Show the latest N calls.")] = 50,
+    tenant: cli.Tenant = None,
     config: cli.Config = None,
     data: cli.Data = None,
     as_json: cli.AsJson = False,
@@ -221,9 +231,10 @@ def attempts(
     """The log of provider calls: of a batch, a job, or all; the latest ones, oldest first. With --json, JSON lines."""
 
     async def work(_: Settings, store: Store) -> None:
-        job = await job_named(store, given) if given else None
+        job = await job_named(store, given, tenant) if given else None
         rows = await store.attempts(
-            batch_id=await batch_named(store, given) if given and not job else None,
+            tenant=tenant,
+            batch_id=await shown_batch(store, given, tenant) if given and not job else None,
             job_id=given if job else None,
             provider=provider,
             failure=failure,

@@ -1,7 +1,5 @@
 """What a person sees while a run is under way, and the table at its end. On standard error only."""
 
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -13,10 +11,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from models.records import BatchView, DeploymentTally
+from models.state import OPEN_BATCH_STATES
 from producer.durations import duration
 from producer.runs import Summary
-
-PACE_OVER_S = 10.0
 
 
 class _Pace(ProgressColumn):
@@ -45,7 +42,6 @@ class Display:
         )
         self._task = self._progress.add_task("starting", total=1, note="", per_s=0.0)
         self._last_share = -1
-        self._seen: deque[tuple[float, int]] = deque()
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -63,21 +59,12 @@ class Display:
         note = f"${summary.cost_usd:,.4f}  {_mix(views)}"
         if summary.failed:
             note += f"  [red]{summary.failed:,} failed[/red]"
-        per_s = self._pace(summary.done)
+        per_s = sum(view.recent_per_s for view in views if view.state in OPEN_BATCH_STATES)
         if not self._console.is_terminal:
             self._now_and_then(summary, per_s, note)
         self._progress.update(
             self._task, description=word, completed=summary.done, total=summary.total, note=note, per_s=per_s
         )
-
-    def _pace(self, done: int) -> float:
-        """Jobs per second over the last seconds that were watched."""
-        now = time.monotonic()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > PACE_OVER_S:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        return (done - before) / (now - since) if now > since else 0.0
 
     def _now_and_then(self, summary: Summary, per_s: float, note: str) -> None:
         share = summary.done * 10 // max(summary.total, 1)

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from models.budgets import amount
 from models.job_objects import attempt_as_shown
+from models.pace import eta_s
 from models.records import BatchView, Waiting
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
+from models.tenants import DEFAULT_TENANT
 from models.wait_words import waiting_object
 from producer.durations import ago, duration
 from producer.estimates import dollars
@@ -57,6 +59,7 @@ def batch_document(
         "id": view.id,
         "object": "batch",
         "state": view.state,
+        "tenant": view.tenant,
         "source": view.source,
         "priority": view.priority.queue,
         "weight": view.weight,
@@ -90,14 +93,6 @@ def fallback_share(view: BatchView) -> float | None:
     return round(view.fallbacks / answered, 4) if answered else None
 
 
-def eta_s(view: BatchView) -> float | None:
-    """Seconds until the end at the present rate; None when there is no rate, no end to wait for, or it is held."""
-    left = sum(count for state, count in view.counts.items() if state not in TERMINAL_STATES)
-    if view.state not in OPEN_BATCH_STATES or view.paused or not view.recent_per_s or not left:
-        return None
-    return round(left / view.recent_per_s, 1)
-
-
 def print_batch(
     view: BatchView,
     retries: Sequence[str],
@@ -107,6 +102,7 @@ def print_batch(
 ) -> None:
     out, now, counts = page(), time.time(), view.counts
     of = f", retry of {view.retry_of}" if view.retry_of else ""
+    of += f", tenant {escape(view.tenant)}" if view.tenant != DEFAULT_TENANT else ""
     out.print(f"[bold]{view.id}[/bold]  {_state(view)}  {escape(view.source)} ({view.priority.queue}{of})")
     said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     out.print(f"{view.total:,} jobs: {said or 'none'}")
@@ -159,11 +155,14 @@ BATCH_ID_CHARS = 32
 
 
 def batches_table(views: Sequence[BatchView]) -> Table:
-    """On a narrow page some columns are left out."""
+    """On a narrow page some columns are left out. Tenants are named where there are several."""
     wide = page().width >= WIDE_CHARS
+    tenants = {view.tenant for view in views} != {DEFAULT_TENANT}
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("batch", no_wrap=True, min_width=BATCH_ID_CHARS)  # whole, because people copy it
     table.add_column("state", overflow="fold", min_width=len(BatchState.IN_PROGRESS))
+    if tenants:
+        table.add_column("tenant", overflow="fold")
     if wide:
         table.add_column("source", overflow="ellipsis", no_wrap=True)
     for name in ("done", "total", "failed", *(("rate", "cost", "submitted") if wide else ())):
@@ -174,7 +173,9 @@ def batches_table(views: Sequence[BatchView]) -> Table:
         rate = f"{view.recent_per_s:.1f}/s" if view.state in OPEN_BATCH_STATES else ""
         more = (rate, f"${view.cost_usd:,.4f}", ago(view.created_at, now)) if wide else ()
         counts = (f"{sums.done:,}", f"{view.total:,}", f"{sums.failed:,}")
-        table.add_row(view.id, _state(view), *((escape(view.source),) if wide else ()), *counts, *more)
+        whose = (escape(view.tenant),) if tenants else ()
+        source = (escape(view.source),) if wide else ()
+        table.add_row(view.id, _state(view), *whose, *source, *counts, *more)
     return table
 
 

@@ -66,13 +66,8 @@ BATCHES_BY_IDENTITY_PREFIX = select(batch.c.id, batch.c.identity).where(
 RETRY_OF = select(batch.c.id).where(batch.c.retry_of == bindparam("batch_id")).order_by(batch.c.created_at, batch.c.id)
 """The batches that try a batch's failed jobs again."""
 
-LATEST_BATCH = (
-    select(batch.c.id)
-    .where(batch.c.tenant == bindparam("tenant"))
-    .order_by(batch.c.created_at.desc(), batch.c.id.desc())
-    .limit(1)
-)
-"""The batch that a tenant submitted last."""
+LATEST_BATCH = select(batch.c.id).order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(1)
+"""The batch that was submitted last."""
 
 
 class Intake(Ledger):
@@ -127,9 +122,11 @@ class Intake(Ledger):
                 waiting += retries
         return found
 
-    async def latest_batch(self, tenant: str = "default") -> str | None:
+    async def latest_batch(self, tenant: str | None = None) -> str | None:
+        """The batch that a tenant submitted last; None: that anybody submitted."""
+        latest = LATEST_BATCH if tenant is None else LATEST_BATCH.where(batch.c.tenant == tenant)
         async with self._db.read() as connection:
-            return (await connection.execute(LATEST_BATCH, {"tenant": tenant})).scalar()
+            return (await connection.execute(latest)).scalar()
 
     async def _insert(
         self, connection: AsyncConnection, batch_id: str, jobs: Sequence[NewJob], expires_at: float

@@ -6,12 +6,15 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Row, Select, bindparam, func, literal_column, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.ids import id_at
+from models.pace import NEW_START_S, jobs_per_s
 from models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
 from models.store.budgets import granted_to_batch
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, RUNNING, batch, file, job, job_input, result, tally
+from models.store.sql import NOW, QUEUED, RUNNING, attempt, batch, file, job, job_input, result, tally
 from models.store.tallies import ANSWERED, OF_JOBS, SUMS
 from models.wait_words import waiting_until
 
@@ -28,11 +31,11 @@ BATCH = select(batch, granted_to_batch.label("granted_usd"), NOW.label("now")).w
 
 BATCHES = (
     select(batch.c.id)
-    .where(batch.c.tenant == bindparam("tenant"), or_(bindparam("before") == "", batch.c.id < bindparam("before")))
+    .where(or_(bindparam("before") == "", batch.c.id < bindparam("before")))
     .order_by(batch.c.id.desc())
     .limit(bindparam("most"))
 )
-"""A tenant's batches, newest first."""
+"""Batches, newest first."""
 
 TALLIES_OF_BATCH = (
     select(
@@ -72,6 +75,14 @@ ENDED_SINCE = (
     .group_by(tally.c.minute)
 )
 """How many jobs of a batch ended in the latest minutes."""
+
+FIRST_CALL_SINCE = (
+    select(attempt.c.started_at)
+    .where(attempt.c.batch_id == bindparam("batch_id"), attempt.c.id >= bindparam("after"))
+    .order_by(attempt.c.id)
+    .limit(1)
+)
+"""When the first call of a batch began of those that were made after a time."""
 
 RUNNING_OF_BATCH = select(func.count()).select_from(job).where(RUNNING, job.c.batch_id == bindparam("batch_id"))
 """How many jobs of a batch are claimed: never more than the fleet has slots."""
@@ -114,11 +125,11 @@ OUTPUTS_PAGE: Select[Any] = (
 
 
 class Views(Ledger):
-    async def list_batches(self, tenant: str = "default", limit: int = 20, before: str = "") -> list[BatchView]:
-        """A tenant's batches, newest first; `before` is the id of the last one already seen."""
-        asked = {"tenant": tenant, "before": before, "most": limit}
+    async def list_batches(self, tenant: str | None = None, limit: int = 20, before: str = "") -> list[BatchView]:
+        """A tenant's batches, newest first, or those of all; `before` is the id of the last one already seen."""
+        page = BATCHES if tenant is None else BATCHES.where(batch.c.tenant == tenant)
         async with self._db.read() as connection:
-            ids = (await connection.execute(BATCHES, asked)).scalars().all()
+            ids = (await connection.execute(page, {"before": before, "most": limit})).scalars().all()
         views = [await self.batch_view(each) for each in ids]
         return [view for view in views if view is not None]
 
@@ -143,10 +154,10 @@ class Views(Ledger):
                 return None
             sums = (await connection.execute(TALLIES_OF_BATCH, key)).all()
             running = (await connection.execute(RUNNING_OF_BATCH, key)).scalar_one()
-            minutes = (await connection.execute(ENDED_SINCE, {**key, "since": int(row.now // 60) - 1})).all()
+            per_s = await _jobs_per_s(connection, batch_id, row.now)
             waits = (await connection.execute(WAITS_OF_BATCH, key)).all()
             files = {each.part: each.id for each in await connection.execute(FILES_OF_BATCH, key)}
-        return _batch_view(row, sums, running, {each.minute: int(each.ended) for each in minutes}, waits, files)
+        return _batch_view(row, sums, running, per_s, waits, files)
 
     async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
         """The jobs of a batch that have ended, with their results; also while others still run."""
@@ -173,6 +184,15 @@ class Views(Ledger):
             after = rows[-1].job_id
 
 
+async def _jobs_per_s(connection: AsyncConnection, batch_id: str, now: float) -> float:
+    asked = {"batch_id": batch_id, "since": int(now // 60) - 1}
+    ended = {row.minute: int(row.ended) for row in await connection.execute(ENDED_SINCE, asked)}
+    if not ended:
+        return 0.0
+    first = {"batch_id": batch_id, "after": id_at("att", now - NEW_START_S)}
+    return jobs_per_s(ended, now, (await connection.execute(FIRST_CALL_SINCE, first)).scalar())
+
+
 def _output_row(row: Row[Any]) -> OutputRow:
     columns = dict(row._mapping)
     error = columns.pop("error")
@@ -190,7 +210,7 @@ def _batch_view(
     row: Row[Any],
     sums: Sequence[Row[Any]],
     running: int,
-    minutes: Mapping[int, int],
+    per_s: float,
     waits: Sequence[Any],
     files: Mapping[str, str],
 ) -> BatchView:
@@ -211,7 +231,7 @@ def _batch_view(
         cost_usd=sum(each.cost_usd for each in by_deployment),
         fallbacks=sum(each.fallbacks for each in by_deployment),
         by_deployment=by_deployment,
-        recent_per_s=_recent_per_s(minutes, row.now),
+        recent_per_s=per_s,
         waits=Counter(each.wait_reason for each in waits if each.wait_reason).most_common(),
         endpoint=row.endpoint,
         completion_window=row.completion_window,
@@ -279,10 +299,3 @@ def _add(to: DeploymentTally, sums: Row[Any]) -> None:
     to.cached_tokens += int(sums.sum_cached_tokens)
     to.reasoning_tokens += int(sums.sum_reasoning_tokens)
     to.cost_usd += float(sums.sum_cost_usd)
-
-
-def _recent_per_s(minutes: Mapping[int, int], now: float) -> float:
-    """The running minute, and of the one before it the share that is still within the last 60 seconds."""
-    minute = int(now // 60)
-    part_s = now - minute * 60
-    return (minutes.get(minute, 0) + minutes.get(minute - 1, 0) * (1 - part_s / 60)) / 60

@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from models.pace import eta_s
 from models.records import BatchView, DeploymentTally, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState
 from models.wait_words import waiting_object
 from models.wire import LineError
-from producer.show import eta_s, fallback_share
+from producer.show import fallback_share
 
 STATUS = {BatchState.EXPIRING: "finalizing"}
 """OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
@@ -99,7 +100,7 @@ class Ours(Documented):
     """Of the budget, by calls under way; null without a budget."""
     by_provider: list[DeploymentShare]
     rate: float
-    """Lines per second, over the last minute."""
+    """Lines that end per second, over the last minute, or since the first call if that is more recent."""
     eta: float | None
     """Seconds until the end at that rate."""
     waiting: WaitingObject | None

@@ -9,6 +9,7 @@ from models.ids import new_id
 from models.records import NewBatch
 from models.state import BatchState, JobState
 from models.store import Store, StoreConflict, StoreError
+from producer.ledger import NoLedger, OtherTenant, UnknownId, batch_named, shown_batch
 
 
 async def test_a_batch_is_accepted_in_one_step(store: Store) -> None:
@@ -50,12 +51,28 @@ async def test_a_batch_is_found_by_its_identity_which_is_unique(store: Store) ->
         await filled_batch(store, 0, identity="abc")
 
 
-async def test_the_latest_batch_is_the_tenants_own(store: Store) -> None:
+async def test_the_latest_batch_is_a_tenants_own_or_that_of_all(store: Store) -> None:
     assert await store.latest_batch() is None
     await open_batch(store, 1)
     last, _ = await open_batch(store, 1)
-    await filled_batch(store, 0, tenant="acme")
-    assert await store.latest_batch() == last
+    acmes, _ = await filled_batch(store, 0, tenant="acme")
+    assert await store.latest_batch("default") == last
+    assert await store.latest_batch("acme") == await store.latest_batch() == acmes
+
+
+async def test_who_looks_sees_all_tenants_and_who_changes_names_another_tenants_batch(store: Store) -> None:
+    mine, _ = await open_batch(store, 1)
+    assert await batch_named(store, "latest") == mine
+    acmes, _ = await open_batch(store, 1, tenant="acme")
+    assert await shown_batch(store, "latest") == acmes
+    assert await shown_batch(store, "latest", "default") == mine
+    assert await batch_named(store, acmes) == acmes
+    with pytest.raises(OtherTenant, match=f"{acmes}, belongs to tenant acme"):
+        await batch_named(store, "latest")
+    with pytest.raises(UnknownId):
+        await shown_batch(store, acmes, "default")
+    with pytest.raises(NoLedger, match="by tenant beta"):
+        await shown_batch(store, "latest", "beta")
 
 
 async def test_a_discarded_batch_leaves_nothing_behind(store: Store) -> None:

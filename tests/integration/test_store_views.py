@@ -40,10 +40,11 @@ async def test_an_unknown_batch_is_none(store: Store) -> None:
 
 async def test_batches_are_listed_newest_first_page_by_page(store: Store) -> None:
     made = [(await open_batch(store, 1))[0] for _ in range(3)]
-    await open_batch(store, 1, tenant="acme")
-    first = await store.list_batches(limit=2)
+    acmes, _ = await open_batch(store, 1, tenant="acme")
+    first = await store.list_batches("default", limit=2)
     assert [view.id for view in first] == [made[2], made[1]]
-    assert [view.id for view in await store.list_batches(before=first[-1].id)] == [made[0]]
+    assert [view.id for view in await store.list_batches("default", before=first[-1].id)] == [made[0]]
+    assert [view.id for view in await store.list_batches()] == [acmes, *reversed(made)]
 
 
 async def test_outputs_come_in_order_over_many_pages_also_while_others_run(store: Store) -> None:
@@ -113,3 +114,15 @@ async def test_failed_jobs_can_be_taken_up_again_by_failure_class(store: Store) 
     chosen = store.failed_jobs(batch_id, {FailureClass.OVERLOADED})
     assert [each.custom_id async for each in chosen] == ["line-2"]
     assert [each.id async for each in store.unfinished(batch_id)] == [ids[3]]
+
+
+async def test_the_rate_is_that_of_the_time_since_the_first_call(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 100)
+    worker = await new_worker(store)
+    now = await store.now()
+    outcomes = [succeeded(job) for job in await store.start(worker, ids[:40])]
+    for outcome in outcomes:
+        outcome.attempts[0].started_at = now - 4.0
+    await store.settle(worker, outcomes)
+    view = await store.batch_view(batch_id)
+    assert view is not None and 5.0 < view.recent_per_s <= 10.0

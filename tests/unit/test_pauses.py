@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from models.pace import eta_s
 from models.records import BatchView
 from models.state import BatchState, JobState, Priority
 from producer.pauses import held_one
-from producer.show import eta_s
 
 
 def view(state: BatchState, paused: str | None) -> BatchView:

@@ -1,5 +1,6 @@
 """Who answered which share of a batch, on wide and on narrow pages and over HTTP."""
 
+import re
 from typing import Any
 
 import pytest
@@ -18,8 +19,14 @@ def batch(*deployments: DeploymentTally, **fields: Any) -> BatchView:
     counts = dict.fromkeys(JobState, 0) | {JobState.SUCCEEDED: sum(each.answered for each in deployments)}
     return BatchView(
         **{
-            **{"id": "batch_01m8axfjc90003v8es3n7k3aq9", "state": BatchState.IN_PROGRESS, "tenant": "default"},
-            **{"priority": Priority.BULK, "source": "in.jsonl", "total": 1_000_000, "created_at": 0.0},
+            **{"id": "batch_01m8axfjc90003v8es3n7k3aq9", "state": BatchState.IN_PROGRESS},
+            **{
+                "tenant": "default",
+                "priority": Priority.BULK,
+                "source": "in.jsonl",
+                "total": 1_000_000,
+                "created_at": 0.0,
+            },
             **{"expires_at": 1e10, "ended_at": None, "paused": None, "retry_of": None, "counts": counts},
             **{"cost_usd": 0.0, "fallbacks": sum(each.fallbacks for each in deployments)},
             **{"by_deployment": list(deployments), "recent_per_s": 0.0, "waits": []},
@@ -97,3 +104,9 @@ def test_providers_fit_a_narrow_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "requests/min 586 of 600, learned\n" in said[80] and "last minute 580, 3 refused\n" in said[80]
     assert "today 41,500 of 90,000 tokens\n" in said[80]
     assert "586 of 600, learned" in said[120] and "580, 3 refused" in said[120]
+
+
+def test_tenants_are_named_in_a_list_where_there_are_several() -> None:
+    assert "tenant" not in printed(show.batches_table([MIXED]), 200)
+    both = printed(show.batches_table([MIXED, batch(tenant="acme")]), 200)
+    assert re.search(r"tenant.*\n.*\n.*default.*\n.*acme", both), both
