@@ -160,9 +160,9 @@ class LimitState:
 async def read_limits(
     redis: redis.asyncio.Redis, named: Iterable[tuple[str, str]] = (), *, others: bool = True
 ) -> LimitState:
-    """The state of these (account, model), and of `others` that a bounded look finds. Raises RedisError, OSError."""
+    """The state of these (account, model), and of `others` that `limiter_keys` finds. Raises RedisError, OSError."""
     names = dict.fromkeys(name for account, model in named for name in _keys_of(account, model))
-    names |= dict.fromkeys(sorted(await _found(redis))) if others else {}
+    names |= dict.fromkeys(sorted(await limiter_keys(redis))) if others else {}
     wanted = list(names)[:NAMES_MAX]
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.time()
@@ -191,7 +191,8 @@ def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
     return LimitState(now, accounts, tuple(each for each in cooldowns if each is not None))
 
 
-async def _found(redis: redis.asyncio.Redis) -> set[str]:
+async def limiter_keys(redis: redis.asyncio.Redis) -> set[str]:
+    """The keys of the limiter that a bounded look finds. Raises RedisError, OSError."""
     cursor, found = 0, set[str]()
     for _ in range(SCAN_ROUNDS):
         cursor, names = await redis.scan(cursor, match=keys.LIMITS, count=SCAN_COUNT)

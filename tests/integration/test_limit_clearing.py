@@ -1,0 +1,54 @@
+"""Whoever enables a provider again finds it free: nothing that the limiter learned against it holds its next call."""
+
+import pytest
+import redis.asyncio
+
+from models.failure import Scope
+from models.limit_clearing import clear_limits
+from models.limit_state import read_limits
+from worker.failures import LimitSignals
+from worker.limits import Candidate, Deployment, Grant, Limiter, Refusal
+
+MAIN = Candidate(Deployment("alpha", "vendor/large:free", "main", "alpha:main"))
+MAINTENANCE = Candidate(Deployment("alpha", "vendor/large:free", "maintenance", "alpha:maintenance"))
+OTHER = Candidate(Deployment("alphabet", "vendor/large:free", "main", "alphabet:main"))
+
+
+async def starts(limiter: Limiter, candidate: Candidate) -> bool:
+    return isinstance(await limiter.reserve([candidate], 10), Grant)
+
+
+@pytest.mark.parametrize("scope", [Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER])
+async def test_a_cooldown_of_any_scope_is_forgotten(
+    limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope
+) -> None:
+    for each in (MAIN, OTHER):
+        await limiter.cool(each.deployment, scope, 3_600.0, "as told")
+    assert await clear_limits(connection, "alpha", "alpha:main") == 1
+    assert await starts(limiter, MAIN)
+    assert isinstance(await limiter.reserve([OTHER], 10), Refusal)
+
+
+async def test_what_was_learned_and_told_is_forgotten_and_calls_in_flight_are_not(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    assert await starts(limiter, MAIN)
+    await limiter.told(MAIN.deployment, LimitSignals(requests_limit=60.0))
+    await limiter.cool(MAIN.deployment, Scope.MODEL, 3_600.0, "as told", too_fast=True)
+    assert await clear_limits(connection, "alpha") == 2
+    seen = (await read_limits(connection)).of("alpha:main", "vendor/large:free")
+    assert (seen.requests.learned, seen.requests.told, seen.in_flight) == (None, None, 1)
+
+
+async def test_one_key_is_let_go_without_the_others_of_its_provider(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    for each in (MAIN, MAINTENANCE):
+        await limiter.cool(each.deployment, Scope.MODEL, 3_600.0, "as told", too_fast=True)
+    await clear_limits(connection, "alpha", "alpha:main")
+    assert await starts(limiter, MAIN)
+    assert isinstance(await limiter.reserve([MAINTENANCE], 10), Refusal)
+
+
+async def test_where_nothing_holds_there_is_nothing_to_forget(connection: redis.asyncio.Redis) -> None:
+    assert await clear_limits(connection, "alpha") == 0
