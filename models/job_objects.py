@@ -7,10 +7,10 @@ from typing import Any, Final
 import orjson
 
 from models.chain import Chain
+from models.job_errors import error_object
 from models.records import Waiting
 from models.state import TERMINAL_STATES, JobState, Priority
 from models.wait_words import waiting_object, waiting_until
-from models.wire import ERROR_TYPES
 
 SCHEDULED: Final = "scheduled"
 LONGEST_RETRY_S = 60
@@ -24,10 +24,6 @@ WITHOUT_RESULT = {
     JobState.CANCELLED: ("job_cancelled", "the job was cancelled before it ended"),
     JobState.EXPIRED: ("job_expired", "the job could not be done before its deadline"),
 }
-UNEXPLAINED = "the job failed, and no record of why was kept"
-
-MOST_MESSAGE_CHARS = 4_000
-
 View = Mapping[str, Any]
 """A job as `Store.seen_job` or `Store.list_jobs` gives it."""
 
@@ -99,18 +95,16 @@ def error_of(view: View) -> tuple[int, dict[str, Any]]:
     state = JobState(view["state"])
     if state in WITHOUT_RESULT:
         code, message = WITHOUT_RESULT[state]
-        return NO_RESULT_STATUS, _error(NO_RESULT_STATUS, message, code=code)
+        return NO_RESULT_STATUS, error_object(NO_RESULT_STATUS, None, message, code)
     status = view["status_code"]
     if status is None or not 400 <= status <= 599:
-        own = _object(orjson.loads(view["error"]) if view["error"] else {})
-        return 502, _error(502, own.get("message"), code=own.get("code"))
-    given = _provider_error(view["error_body"])
-    return status, _error(status, given.get("message"), given.get("type"), given.get("param"), given.get("code"))
+        return 502, error_object(502, orjson.loads(view["error"]) if view["error"] else None)
+    return status, error_object(status, _parsed(view["error_body"]))
 
 
 def extra_fields_of(view: View) -> dict[str, Any] | None:
     """Who was tried before a job failed, if the record says so."""
-    body = _parsed(view["error_body"])
+    body = _parsed(view["error_body"] or view["error"])
     fields = body.get("extra_fields") if isinstance(body, dict) else None
     return fields if isinstance(fields, dict) else None
 
@@ -124,45 +118,12 @@ def attempt_as_shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "status": row["status"],
         "latency": row["latency_ms"],
         "possibly_billed": row["possibly_billed"],
+        "message": row["message"],
     }
 
 
 def _seconds(time: float | None) -> int | None:
     return None if time is None else int(time)
-
-
-def _error(
-    status: int, message: object, kind: object = None, param: object = None, code: object = None
-) -> dict[str, Any]:
-    usual = ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {
-        "message": _words(message) or UNEXPLAINED,
-        "type": _words(kind) or usual,
-        "param": _words(param),
-        "code": _words(code),
-    }
-
-
-def _words(value: object) -> str | None:
-    """What a provider put there, as text."""
-    if value is None or isinstance(value, str):
-        return value and value[:MOST_MESSAGE_CHARS]
-    if isinstance(value, bool | int | float):
-        return str(value)
-    return orjson.dumps(value).decode()[:MOST_MESSAGE_CHARS]
-
-
-def _provider_error(text: str | None) -> dict[str, Any]:
-    """The error in a provider's body, whatever its shape."""
-    body = _parsed(text)
-    if isinstance(body, list) and body:
-        body = body[0]
-    if not isinstance(body, dict):
-        return {"message": body}
-    error = body.get("error")
-    if isinstance(error, dict):
-        return error
-    return {"message": error, "code": body.get("code")} if error else body
 
 
 def _parsed(text: str | None) -> Any:
@@ -172,7 +133,3 @@ def _parsed(text: str | None) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {"message": value}

@@ -138,15 +138,14 @@ class AttemptRecord:
     reasoning_tokens: int = 0  # of the output
     cost_usd: float = 0.0
     possibly_billed: bool = False
-    body: object = None  # the provider's error body, for the error line; not stored in the attempt row
 
 
 @dataclass(slots=True)
 class ResultRecord:
     """The one terminal record of a job that succeeded or failed.
 
-    `body` is the chat completion with `extra_fields`, or the provider's own error body; `error` is set when no
-    HTTP answer exists to show.
+    `body` is the chat completion, or an HTTP answer's error in OpenAI's form, with `extra_fields`; `error` is set when
+    no HTTP answer exists to show.
     """
 
     status_code: int | None

@@ -233,7 +233,7 @@ class ChainConfig(Section):
     spill: bool = False
     """Also pass over a step that is merely at its configured or learned limit, instead of waiting for it."""
     fallback_on: frozenset[FailureClass] | None = None
-    """The failure classes (see below) that move a job to its next step; others end it, or wait if time heals them.
+    """The failure classes (see below) that move a job to its next step; after others no later step is asked.
     Absent: all but `bad_request` and `content_filter`."""
     accept: tuple[Acceptance, ...] = ()
     """What an answer must be to count as one: `not_empty`, `not_truncated` (by the limit of output tokens),

@@ -240,9 +240,13 @@ def _refused_for(at: Situation, progress: Progress) -> float:
 
 
 def _with_error(progress: Progress, cls: FailureClass, message: str) -> Progress:
-    """A step that was not even called has an error, too; one that a provider told is worth more."""
+    """A step that was not even called has an error, too. What a provider told is worth more, unless it was a passing
+    reason and this is none."""
+    told = progress.errors.get(progress.step)
+    if told is not None and (told["class"] not in PASSING or cls in PASSING):
+        return progress
     error = {"class": cls, "message": message, "status": None, "body": None}
-    return replace(progress, errors={progress.step: error, **progress.errors})
+    return replace(progress, errors={**progress.errors, progress.step: error})
 
 
 def _pass_over(at: Situation, progress: Progress, cls: FailureClass, passed: Passed) -> tuple[Verdict, Progress]:

@@ -1,17 +1,18 @@
 """Builds what is written about a job when its run ends: the result, or its return to the ledger."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from models.chain import Chain
 from models.failure import FailureClass
+from models.job_errors import error_object
 from models.records import AttemptRecord, ResultRecord, Settled, StartedJob
 from models.state import JobState
 from worker.limits import Deployment
-from worker.progress import Progress, first_error, in_order, skipped
+from worker.progress import Progress, first_error, in_order, left_out, skipped, steps_with_errors
 from worker.providers.base import Answer
 
 NOTHING_TRIED: Mapping[str, Any] = {
@@ -39,7 +40,7 @@ class Answered:
 
 
 def brief(attempt: AttemptRecord) -> dict[str, Any]:
-    """An attempt as results list it."""
+    """An attempt as results list it; `message` is what the provider said, None when it answered."""
     return {
         "provider": attempt.provider,
         "model": attempt.model,
@@ -47,6 +48,7 @@ def brief(attempt: AttemptRecord) -> dict[str, Any]:
         "status": attempt.status,
         "latency": attempt.latency_ms,
         "possibly_billed": attempt.possibly_billed,
+        "message": attempt.message,
     }
 
 
@@ -71,8 +73,8 @@ def succeeded(
     }
     if answered.dropped:
         extra["dropped_params"] = answered.dropped
-    if left_out := skipped(progress):
-        extra["skipped_steps"] = {str(chain.steps[step]): reason for step, reason in left_out.items()}
+    if without := skipped(progress):
+        extra["skipped_steps"] = {str(chain.steps[step]): reason for step, reason in without.items()}
     result = ResultRecord(
         status_code=200,
         body=_json({**answer.completion, "extra_fields": extra}),
@@ -88,20 +90,29 @@ def succeeded(
     return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result, tenant=job.tenant)
 
 
-def failed(job: StartedJob, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
-    """The first step's error is the job's. An HTTP answer is shown as it came, with the attempts beside it."""
-    error = first_error(progress) or _nothing_tried(progress)
-    status = error["status"]
+def failed(job: StartedJob, chain: Chain, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
+    """The first step's error is the job's, in OpenAI's form whoever failed; its message has the words of each step."""
+    step, error = first_error(progress) or (None, _nothing_tried(progress))
+    reasons = {str(chain.steps[index]): reason for index, reason in left_out(progress).items()}
     extra = {
         "failure": error["class"],
+        "step": None if step is None else str(chain.steps[step]),
         "attempts": progress.attempts,
-        "skipped_steps": list(skipped(progress).values()),
+        "skipped_steps": reasons,
     }
+    message, status = _words_of_each_step(chain, progress) or error["message"], error["status"]
     if status is None or status < 400:  # nothing was answered, or a 200 that was no answer and must not look like one
-        result = ResultRecord(None, None, {"code": error["class"], "message": error["message"], "extra_fields": extra})
+        result = ResultRecord(None, None, {"code": error["class"], "message": message, "extra_fields": extra})
     else:
-        result = ResultRecord(status, _json({**_error_body(error), "extra_fields": extra}))
+        shown = {"error": error_object(status, error["body"], message, error["class"]), "extra_fields": extra}
+        result = ResultRecord(status, _json(shown))
     return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
+
+
+def _words_of_each_step(chain: Chain, progress: Progress) -> str:
+    """What each step said, the first one's first; where there is only one, without its name."""
+    said = {str(chain.steps[step]): progress.errors[step]["message"] for step in steps_with_errors(progress)}
+    return "; ".join(said.values() if len(chain.steps) == 1 else (f"{step}: {words}" for step, words in said.items()))
 
 
 def put_back(
@@ -135,8 +146,9 @@ def expired(job: StartedJob, attempts: list[AttemptRecord]) -> Settled:
 def defect(job: StartedJob, progress: Progress, attempts: list[AttemptRecord], name: str) -> Settled:
     """A mistake of ours stopped it: trying again would only repeat it."""
     message = f"internal error: {name}; the worker's log says where"
-    error = {"class": FailureClass.UNKNOWN, "message": message, "status": None, "body": None}
-    return failed(job, replace(progress, errors={0: error}), attempts)
+    error = {"code": FailureClass.UNKNOWN, "message": message, "extra_fields": {"attempts": progress.attempts}}
+    result = ResultRecord(None, None, error)
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
 
 
 def unwritable(settled: Settled) -> Settled:
@@ -153,13 +165,6 @@ def _nothing_tried(progress: Progress) -> Mapping[str, Any]:
     cls = FailureClass.REGION if by_rule else FailureClass.BAD_REQUEST
     message = f"no step of the chain can serve this request: {'; '.join(reasons.values())}"
     return {**NOTHING_TRIED, "class": cls, "message": message}
-
-
-def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:
-    body = error["body"]
-    if isinstance(body, dict):
-        return body
-    return {"error": {"message": error["message"], "type": error["class"], "param": None, "code": error["class"]}}
 
 
 def _json(document: Mapping[str, Any]) -> str:

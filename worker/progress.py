@@ -16,6 +16,11 @@ RETRIES_PER_ROUND = 3
 """Over the whole chain: three retries on three steps must not become twelve calls."""
 
 
+MOST_ATTEMPTS = 50
+"""The latest that a job's row and its result list. A job that waits out an outage makes hundreds: the ledger's table of
+attempts has them all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passed:
     """Why a step was passed over in this round, and when it may be usable again (unix seconds).
@@ -71,18 +76,27 @@ class Progress:
         return cls(**values)
 
 
-def first_error(progress: Progress) -> Mapping[str, Any] | None:
-    """The job's error as its caller would have seen it: that of the earliest step that has one."""
-    if not progress.errors:
-        return None
-    earliest = next((step for step in progress.order if step in progress.errors), min(progress.errors))
-    return progress.errors[earliest]
+def steps_with_errors(progress: Progress) -> Sequence[int]:
+    """By index, in the order in which they were asked."""
+    ordered = [step for step in progress.order if step in progress.errors]
+    return ordered or sorted(progress.errors)
+
+
+def first_error(progress: Progress) -> tuple[int, Mapping[str, Any]] | None:
+    """The job's error as its caller would have seen it, with its step: that of the earliest step that has one."""
+    steps = steps_with_errors(progress)
+    return (steps[0], progress.errors[steps[0]]) if steps else None
 
 
 def skipped(progress: Progress) -> Mapping[int, str]:
     """Why steps were left out for good, or because of a data rule, by index."""
     by_rule = {step: passed.reason for step, passed in progress.passed.items() if passed.rule}
     return {**by_rule, **progress.ruled_out}
+
+
+def left_out(progress: Progress) -> Mapping[int, str]:
+    """Why each step did not serve the job, by index: also those that were passed over for a time."""
+    return {**{step: passed.reason for step, passed in progress.passed.items()}, **progress.ruled_out}
 
 
 def in_order(chain: Chain, progress: Progress) -> Sequence[int]:
@@ -102,6 +116,11 @@ def worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:
     if len(passed) == len(chain.steps) and all(each.rule for each in passed):
         return passed
     return [each for each in passed if not each.rule]
+
+
+def with_attempt(progress: Progress, brief: Mapping[str, Any]) -> Progress:
+    """One more provider call, as results list it."""
+    return replace(progress, attempts=(*progress.attempts, brief)[-MOST_ATTEMPTS:])
 
 
 def moved_to(progress: Progress, step: int) -> Progress:

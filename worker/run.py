@@ -7,7 +7,6 @@ Nothing here raises for a provider's sake, waits longer than a second, or knows 
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ from worker.limits import LimitsUnavailable, Refusal
 from worker.one_call import OneCall, TurnedAway, if_redis_listens
 from worker.outcome import Answered
 from worker.places import NotYet
-from worker.progress import Progress, begin_round, in_order
+from worker.progress import Progress, begin_round, in_order, with_attempt
 from worker.providers.base import CannotExpress
 from worker.tools import Tools
 
@@ -118,7 +117,7 @@ class JobRun:
                         self.job, self.chain, self.progress, self.first_step, self.attempts, result
                     )
                 case Fail():
-                    return outcome.failed(self.job, self.progress, self.attempts)
+                    return outcome.failed(self.job, self.chain, self.progress, self.attempts)
                 case PutBack(until, reason):
                     pause_s = max(until - self.tools.clock(), SHORTEST_PAUSE_S)
                 case TryAgain(after_s):
@@ -220,7 +219,7 @@ class JobRun:
         """Number what was tried, in the order in which it came back."""
         attempt.no = self.job.attempts + len(self.attempts) + 1
         self.attempts.append(attempt)
-        self.progress = replace(self.progress, attempts=(*self.progress.attempts, outcome.brief(attempt)))
+        self.progress = with_attempt(self.progress, outcome.brief(attempt))
 
     def _follow(self, decided: tuple[Verdict, Progress]) -> Verdict:
         verdict, self.progress = decided

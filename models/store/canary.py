@@ -92,7 +92,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class SameFailure:
-    """How some jobs or calls of a batch all failed. `step`: where most of them did; None when no call was made."""
+    """How some jobs or calls of a batch all failed. `step`: where most of them did; None when it is not known."""
 
     cls: FailureClass
     step: str | None
@@ -120,7 +120,7 @@ class Canary(Ledger):
         if len(classes) > 1:
             return None
         cls = classes.pop()
-        steps = Counter(step for row in rows if (step := _step_of(row, cls)) is not None)
+        steps = Counter(step for row in rows if (step := _step_of(row)) is not None)
         return SameFailure(cls, steps.most_common(1)[0][0] if steps else None)
 
     async def newest_calls(self) -> dict[str, tuple[str, str | None]]:
@@ -147,8 +147,8 @@ class Canary(Ledger):
             return held.first() is not None
 
 
-def _step_of(row: Row[Any], cls: FailureClass) -> str | None:
-    """The provider and model of the call that failed so."""
+def _step_of(row: Row[Any]) -> str | None:
+    """The step whose error is the job's."""
     document = orjson.loads((row.answer if row.error is None else row.error) or "{}")
-    calls = document.get("extra_fields", {}).get("attempts", ())
-    return next((f"{call['provider']}/{call['model']}" for call in calls if call["failure"] == cls), None)
+    step: str | None = document.get("extra_fields", {}).get("step")
+    return step

@@ -30,7 +30,6 @@ def attempt_object(row: View) -> dict[str, Any]:
         "key": row["key"],
         "started_at": row["started_at"],
         **attempt_as_shown(row),
-        "message": row["message"],
         "input_tokens": row["input_tokens"],
         "output_tokens": row["output_tokens"],
         "cost_usd": row["cost_usd"],

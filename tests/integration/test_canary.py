@@ -47,8 +47,7 @@ def failed_at(job: StartedJob, cls: FailureClass = BAD, message: str = "no") -> 
     """As a worker writes it: with its calls, and with what the provider said."""
     outcome = failed(job, cls)
     assert outcome.result is not None
-    calls = [{"provider": "lead", "model": "large", "failure": cls}]
-    outcome.result.error = {"code": str(cls), "message": message, "extra_fields": {"attempts": calls}}
+    outcome.result.error = {"code": str(cls), "message": message, "extra_fields": {"step": "lead/large"}}
     outcome.attempts = [call(job, cls, message=message)]
     return outcome
 

@@ -48,7 +48,7 @@ async def test_an_answer_says_who_gave_it_and_what_it_cost(redis_url: str) -> No
     assert extra["fallback_index"] == 0
     assert isinstance(extra["latency"], int)
     assert [set(attempt) for attempt in extra["attempts"]] == [
-        {"provider", "model", "failure", "status", "latency", "possibly_billed"}
+        {"provider", "model", "failure", "status", "latency", "possibly_billed", "message"}
     ]
     assert settled.attempts[0].cost_usd == pytest.approx(cost)
 

@@ -154,13 +154,20 @@ def test_a_job_fails_for_good_when_the_lead_that_it_waited_for_has_its_verdict_t
     _, progress = after_failure(situation(THREE), lead_passed_over(), failure(FailureClass.CONTEXT_LENGTH))
     verdict, progress = after_failure(situation(THREE), progress, failure(FailureClass.BAD_REQUEST))
     assert verdict == Fail()
-    error = first_error(progress)
-    assert error is not None and error["class"] == FailureClass.BAD_REQUEST
+    _, error = first_error(progress) or (0, {})
+    assert error["class"] == FailureClass.BAD_REQUEST
 
 
 def test_a_held_request_gets_the_verdict_at_once_although_its_lead_is_only_cooling() -> None:
     held = situation(THREE, Priority.INTERACTIVE)
     assert after_failure(held, lead_passed_over(), failure(FailureClass.BAD_REQUEST))[0] == Fail()
+
+
+def test_what_rules_a_step_out_replaces_the_passing_error_that_it_had_before() -> None:
+    _, progress = after_failure(situation(), Progress(), failure(FailureClass.RATE_LIMIT, hint_s=60))
+    verdict, progress = after_misfit(situation(), progress, "no credential has it", FailureClass.MODEL_MISSING)
+    assert verdict == MoveOn()
+    assert (first_error(progress) or (0, {}))[1]["class"] is FailureClass.MODEL_MISSING
 
 
 def test_a_bad_answer_is_no_verdict_before_the_step_was_asked_again() -> None:
@@ -186,8 +193,8 @@ def test_a_job_that_every_key_of_its_only_step_turns_away_fails_with_what_they_s
     while verdict != Fail():
         _, progress = after_failure(alone, progress, failure(FailureClass.MODEL_MISSING), "main")
         verdict, progress = after_every_key_refused(alone, progress)
-    error = first_error(progress)
-    assert error is not None and (error["class"], error["status"]) == (FailureClass.MODEL_MISSING, 500)
+    _, error = first_error(progress) or (0, {})
+    assert (error["class"], error["status"]) == (FailureClass.MODEL_MISSING, 500)
 
 
 def test_a_chain_may_say_that_a_content_filter_moves_on() -> None:
@@ -364,16 +371,16 @@ def test_a_step_that_cannot_serve_the_request_is_skipped_and_the_last_one_fails_
     assert verdict == MoveOn()
     verdict, progress = after_misfit(at, progress, "beta/m: n > 1")
     assert verdict == Fail()
-    error = first_error(progress)
-    assert error is not None and error["message"] == "alpha/m: n > 1"
+    _, error = first_error(progress) or (0, {})
+    assert error["message"] == "alpha/m: n > 1"
 
 
 def test_the_job_carries_the_first_steps_error() -> None:
     at, progress = situation(), Progress()
     _, progress = after_failure(at, progress, failure(FailureClass.REGION))
     verdict, progress = after_failure(at, progress, failure(FailureClass.BAD_REQUEST))
-    error = first_error(progress)
-    assert verdict == Fail() and error is not None
+    _, error = first_error(progress) or (0, {})
+    assert verdict == Fail()
     assert error["class"] is FailureClass.REGION
 
 
@@ -473,7 +480,8 @@ def test_the_error_of_a_job_is_that_of_the_step_which_was_asked_first() -> None:
     at, progress = situation(THREE), begin_round(Progress(), (2, 0, 1))
     _, progress = after_misfit(at, progress, "of gamma")
     _, progress = after_misfit(at, progress, "of alpha")
-    assert (first_error(progress) or {})["message"] == "of gamma"
+    step, error = first_error(progress) or (0, {})
+    assert (step, error["message"]) == (2, "of gamma")
 
 
 def test_a_job_that_waited_for_our_pacing_goes_back_to_the_first_step_in_the_order_of_its_round() -> None:
@@ -505,8 +513,8 @@ def test_without_a_place_a_job_fails_with_what_its_lead_cannot_do() -> None:
     _, progress = after_misfit(situation(), Progress(), "alpha cannot")
     verdict, progress = without_a_place(situation(), progress, lead=0)
     assert isinstance(verdict, Fail)
-    error = first_error(progress)
-    assert error is not None and error["message"] == "alpha cannot"
+    _, error = first_error(progress) or (0, {})
+    assert error["message"] == "alpha cannot"
 
 
 def test_without_a_place_a_job_that_came_back_at_a_later_step_asks_its_lead() -> None:
