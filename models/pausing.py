@@ -1,10 +1,14 @@
-"""What a batch says that was paused because its jobs fail: no prompt, no answer and none of the provider's words."""
+"""What a batch says that does not go on: its jobs fail, or its run was stopped. No prompt, no answer and none of the
+provider's words."""
 
 import re
 
 from models.failure import FailureClass
 
 _BY_FAILURES = re.compile(r"the (first|last) [\d,]+ (jobs|calls) all failed: ")
+
+RUN_STOPPED = "its run was stopped"
+"""What holds the batch of a `run` whose process has ended or died."""
 
 
 def first_jobs_failed(count: int, cls: FailureClass, step: str | None) -> str:

@@ -35,6 +35,7 @@ class NewBatch:
     request_hash: str | None = None  # of the whole create request
     weight: float = 1.0  # its share when batches of one tenant and priority take turns
     budget_usd: float | None = None
+    runs_until: float | None = None  # of a `run`: 0.0, until its process says that it lives
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ TERMINAL_STATES = frozenset(JobState) - OPEN_STATES
 
 class BatchState(StrEnum):
     VALIDATING = "validating"  # rows are being written; none of them may start
-    IN_PROGRESS = "in_progress"  # accepted; its rows may start unless the batch is paused
+    IN_PROGRESS = "in_progress"  # accepted; its rows may start unless it is paused or its run stopped
     CANCELLING = "cancelling"  # no row may start; those in flight are being stopped
     EXPIRING = "expiring"  # the deadline passed; rows are being closed
     COMPLETED = "completed"  # every row is terminal

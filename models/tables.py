@@ -31,6 +31,7 @@ class Batch(SQLModel, table=True):
     note: str = Field(default="{}", sa_column=Column(Text, nullable=False))  # the caller's metadata
     total: int = 0  # rows, known when validating ends
     paused: str | None = None  # why it is held; None when it is not
+    runs_until: float | None = None  # of a `run`: until when its process lives; its jobs start no later
     created_at: float
     expires_at: float
     started_at: float | None = None  # when it became in_progress

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from models.pausing import is_by_failures
 from models.records import BatchView
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
-from models.store import Store
+from models.store import Store, StoreError
 from models.weights import USUAL_WEIGHT
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import InputError, Shape
@@ -32,6 +33,11 @@ from producer.waiting import blocked_by
 POLL_S = 0.25
 BLOCKED_LOOKS = 4
 """A run stops for blocked credentials when so many looks in a row find nothing else to wait for."""
+
+LEASE_S = 30.0
+RENEW_S = 5.0
+"""A run whose process was killed stays stopped: its batches go on for this long at most, and only where other workers
+are at work on the same ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,35 @@ class _Interrupts:
             self.workers.drain()
 
 
+class _Lease:
+    """Lets a run's batches go on while this process lives and nobody has asked it to stop."""
+
+    def __init__(self, store: Store, batches: Sequence[str]) -> None:
+        self._store = store
+        self._batches = batches
+        self._renewed_at: float | None = None
+        self._stopped = False
+
+    async def __aenter__(self) -> "_Lease":
+        await self.renew()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(StoreError):
+            await self.stop()
+
+    async def renew(self) -> None:
+        now = time.monotonic()
+        if not self._stopped and (self._renewed_at is None or now - self._renewed_at >= RENEW_S):
+            await self._store.keep_run(self._batches, LEASE_S)
+            self._renewed_at = now
+
+    async def stop(self) -> None:
+        if not self._stopped:
+            await self._store.stop_run(self._batches)
+            self._stopped = True
+
+
 async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
     _check_output(options.output, options.source)
@@ -86,9 +121,9 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         _say_what_begins(display, options, job)
         workers = Workers(stack, options.workers, options.config, display.say)
         with display.shown():
-            async with workers:
+            async with _Lease(stack.store, job.batches) as lease, workers:
                 interrupts.workers = workers
-                blocked = await _watch(stack.store, settings, job, display, workers, interrupts)
+                blocked = await _watch(stack.store, settings, job, display, workers, interrupts, lease)
         views = await views_of(stack.store, job.batches)
         total = summary(views)
         if total.open:
@@ -104,7 +139,13 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
 
 
 async def _watch(
-    store: Store, settings: Settings, job: Run, display: Display, workers: Workers, interrupts: _Interrupts
+    store: Store,
+    settings: Settings,
+    job: Run,
+    display: Display,
+    workers: Workers,
+    interrupts: _Interrupts,
+    lease: _Lease,
 ) -> str | None:
     """Show progress until the run has ended, is interrupted, or waits for nothing but a person (then: for what)."""
     blocked_looks, told = 0, None
@@ -119,6 +160,11 @@ async def _watch(
             if ended.done():
                 ended.result()
                 return None
+            if interrupts.count:
+                await lease.stop()
+                await _next_look(ended)
+                continue
+            await lease.renew()
             if spent := next((view.paused for view in views if spent_its_budget(view)), None):
                 return spent
             held = held_one(views)
@@ -131,11 +177,15 @@ async def _watch(
             blocked_looks = blocked_looks + 1 if reason else 0
             if reason and blocked_looks >= BLOCKED_LOOKS:
                 return reason
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(ended), POLL_S)
+            await _next_look(ended)
     finally:
         ended.cancel()
         await asyncio.gather(ended, return_exceptions=True)
+
+
+async def _next_look(ended: asyncio.Task[None]) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(ended), POLL_S)
 
 
 def _moves(views: Sequence[BatchView]) -> bool:
@@ -174,15 +224,23 @@ def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
 
 
 def _stopped_early(console: Console, options: RunOptions, total: Summary, blocked: str | None) -> int:
-    console.print(f"{total.done:,} of {total.total:,} done; the rest is kept.", highlight=False)
+    console.print(_kept(options, total), highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if blocked:
         failing = is_by_failures(blocked)
         look = " `understudy attempts latest` shows what was answered." if failing else ""
         words = f"Stopped: {blocked}.{look} Mend that and run the same command again."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         return UNREACHABLE
-    console.print("Run the same command again to go on.", highlight=False)
+    console.print("Run the same command again to go on; until then nothing else of it is sent.", highlight=False)
     return INTERRUPTED
+
+
+def _kept(options: RunOptions, total: Summary) -> str:
+    failed = f", {total.failed:,} failed" if total.failed else ""
+    if not total.done:
+        return f"0 of {total.total:,} answered."
+    look = f"understudy results latest{' --csv' if options.output.suffix.lower() == '.csv' else ''}"
+    return f"{total.succeeded:,} of {total.total:,} answered{failed}; all of it is saved, `{look}` shows what is there."
 
 
 def _last_words(options: RunOptions, total: Summary, lines: int, job: Run) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from models.pausing import is_by_failures
+from models.pausing import RUN_STOPPED, is_by_failures
 from models.records import BatchView
 from models.state import OPEN_BATCH_STATES
 
@@ -13,6 +13,8 @@ def held_one(views: Iterable[BatchView]) -> BatchView | None:
 
 
 def how_to_go_on(batch_id: str, paused: str) -> str:
+    if paused == RUN_STOPPED:
+        return f"stopped; the same run or `understudy resume {batch_id}` continues it"
     goes_on = f"`understudy resume {batch_id}` lets it go on"
     if not is_by_failures(paused):
         return goes_on

@@ -87,7 +87,7 @@ async def begin(
                 "choose another output, or pass --fresh to forget that run and its results"
             )
     batch_id = new_id("batch")
-    new = NewBatch(batch_id, identity=identity, weight=weight, budget_usd=budget_usd)
+    new = NewBatch(batch_id, identity=identity, weight=weight, budget_usd=budget_usd, runs_until=0.0)
     preflight = Preflight(settings)
     skipped = await accept(store, settings, source, shape, new, skip_bad=skip_bad, preflight=preflight)
     return Run([batch_id], skipped, preflight=preflight)

@@ -14,6 +14,7 @@ from rich.table import Table
 from models.budgets import amount
 from models.job_objects import attempt_as_shown
 from models.pace import eta_s
+from models.pausing import RUN_STOPPED
 from models.records import BatchView, Waiting
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.tenants import DEFAULT_TENANT
@@ -146,6 +147,8 @@ def _cost(view: BatchView) -> str:
 
 
 def _state(view: BatchView) -> str:
+    if view.paused == RUN_STOPPED:
+        return "stopped"
     if view.paused and view.state in OPEN_BATCH_STATES:
         return f"{view.state}, paused ({escape(view.paused)})"
     return str(view.state)

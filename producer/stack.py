@@ -58,6 +58,7 @@ async def open_stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
         if alone and settings.database_url is None:
             await store.rescue_all(clean=True)
+            await store.stop_runs()
         yield Stack(settings, url, store)
 
 

@@ -7,6 +7,7 @@
 | planning | what the planner reads |
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
+| runs | whether the process of a `run` lives |
 | upkeep | ends that no worker brings about, holds, credentials |
 | canary | whether a batch is worth going on |
 | pruning, retention | deletion in slices; what is too old to be kept |
@@ -44,6 +45,7 @@ from models.store.planning import Planning
 from models.store.pruning import Pruning
 from models.store.rescue import Rescue
 from models.store.retention import Retention
+from models.store.runs import Runs
 from models.store.upkeep import Upkeep
 from models.store.usage import Usage
 from models.store.waiting import Waiting
@@ -62,6 +64,7 @@ class Store(
     Claims,
     Rescue,
     Upkeep,
+    Runs,
     Canary,
     Pruning,
     Retention,

@@ -21,6 +21,7 @@ from models.budgets import (
 from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.ledger import Ledger
 from models.store.sql import (
+    GOES_ON,
     RUNNING,
     BulkInsert,
     batch,
@@ -37,9 +38,7 @@ from models.store.tallies import OF_ATTEMPTS, SPENT
 
 _names: BindParameter[Any] = bindparam("names", expanding=True)
 
-WITH_OPEN_BUDGET = select(batch.c.id).where(
-    batch.c.state == str(BatchState.IN_PROGRESS), batch.c.paused.is_(None), batch.c.budget_usd.is_not(None)
-)
+WITH_OPEN_BUDGET = select(batch.c.id).where(GOES_ON, batch.c.budget_usd.is_not(None))
 """The batches that run on a budget."""
 
 TENANTS_WITH_BUDGET = select(tenant.c.name).where(

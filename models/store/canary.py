@@ -9,13 +9,11 @@ import orjson
 from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, Update, bindparam, func, select, update
 
 from models.failure import FailureClass
-from models.state import BatchState, JobState
+from models.state import JobState
 from models.store.history import failure_of
 from models.store.ledger import Ledger
-from models.store.sql import RUNNING, attempt, batch, job, result, tally
+from models.store.sql import GOES_ON, RUNNING, attempt, batch, job, result, tally
 from models.store.tallies import OF_JOBS
-
-_goes_on = (batch.c.state == str(BatchState.IN_PROGRESS)) & batch.c.paused.is_(None)
 
 
 def _ended(state: JobState) -> ScalarSelect[Any]:
@@ -33,7 +31,7 @@ WATCHED = select(
     _running.label("running"),
     _ended(JobState.SUCCEEDED).label("succeeded"),
     _ended(JobState.FAILED).label("failed"),
-).where(_goes_on, ~batch.c.canary_passed)
+).where(GOES_ON, ~batch.c.canary_passed)
 """The batches that go on and of which nobody knows yet whether their jobs can succeed, with how far they are."""
 
 PASS_CANARIES = update(batch).where(batch.c.id.in_(bindparam("ids", expanding=True))).values(canary_passed=True)
@@ -55,7 +53,7 @@ NEWEST_CALLS = select(
     batch.c.id,
     func.coalesce(_newest.scalar_subquery(), "").label("call_id"),
     _newest_failure.scalar_subquery().label("failure"),
-).where(_goes_on)
+).where(GOES_ON)
 """The batches that go on, each with its newest call."""
 
 LATEST_FAILURES = (
@@ -68,7 +66,7 @@ LATEST_FAILURES = (
 
 
 def _hold(*conditions: ColumnElement[bool]) -> Update:
-    mine = update(batch).where(batch.c.id == bindparam("batch_id"), _goes_on, *conditions)
+    mine = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON, *conditions)
     return mine.values(paused=bindparam("reason")).returning(batch.c.id)
 
 

@@ -26,10 +26,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob
-from models.state import BatchState, JobState, Priority
+from models.state import JobState, Priority
 from models.store.announcing import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
 from models.store.ledger import Ledger
 from models.store.sql import (
+    GOES_ON,
     NOW,
     RUNNING,
     BulkInsert,
@@ -91,9 +92,7 @@ _lease = (
 )
 _may_run = or_(
     job.c.batch_id == SINGLE,
-    exists().where(
-        batch.c.id == job.c.batch_id, batch.c.state == str(BatchState.IN_PROGRESS), batch.c.paused.is_(None)
-    ),
+    exists().where(batch.c.id == job.c.batch_id, GOES_ON),
 )
 _startable = (
     select(job.c.id)

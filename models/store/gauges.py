@@ -9,9 +9,9 @@ from sqlalchemy import Select, and_, bindparam, func, literal_column, or_, selec
 from models.failure import FailureClass
 from models.ids import id_at
 from models.records import SINGLE
-from models.state import BatchState, Priority
+from models.state import Priority
 from models.store.ledger import CLOCK, Ledger
-from models.store.sql import NOW, QUEUED, attempt, batch, job, lane, tally, webhook_delivery
+from models.store.sql import GOES_ON, NOW, QUEUED, attempt, batch, job, lane, tally, webhook_delivery
 from models.store.tallies import SUMS
 
 CLOCKS_APART_S = 120.0
@@ -19,7 +19,7 @@ CLOCKS_APART_S = 120.0
 _same_lane = and_(*(job.c[each.name] == lane.c[each.name] for each in lane.columns))
 _open_lane = or_(
     lane.c.batch_id == SINGLE,
-    and_(batch.c.state == str(BatchState.IN_PROGRESS), batch.c.paused.is_(None)),
+    GOES_ON,
 )
 
 

@@ -165,6 +165,7 @@ def batch_row(new: NewBatch) -> dict[str, Any]:
         "request_hash": new.request_hash,
         "weight": new.weight,
         "budget_usd": new.budget_usd,
+        "runs_until": new.runs_until,
         "unpriced_lines": 0,
         "canary_passed": False,
         "waiting_at": 0.0,

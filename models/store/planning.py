@@ -9,13 +9,13 @@ import orjson
 from sqlalchemy import Row, Text, Update, bindparam, func, literal_column, or_, select, update
 
 from models.records import SINGLE, Head, Lane, OpenLane, Waiting
-from models.state import BatchState, Priority
+from models.state import Priority
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, Given, batch, in_lane, job, lane, tenant
+from models.store.sql import GOES_ON, NOW, QUEUED, Given, batch, in_lane, job, lane, tenant
 
 _may_start = or_(
     lane.c.batch_id == SINGLE,
-    (batch.c.state == str(BatchState.IN_PROGRESS)) & batch.c.paused.is_(None),
+    GOES_ON,
 )
 
 OPEN_LANES = select(lane).outerjoin(batch, batch.c.id == lane.c.batch_id).where(_may_start).order_by(*lane.columns)

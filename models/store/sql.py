@@ -22,6 +22,7 @@ from sqlalchemy import (
     column,
     func,
     literal_column,
+    or_,
     select,
     true,
 )
@@ -33,7 +34,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from models.ids import id_at
-from models.state import JobState
+from models.state import BatchState, JobState
 from models.tables import Job
 
 _tables = Job.metadata.tables
@@ -70,6 +71,13 @@ NOW = select(ledger_now()).scalar_subquery()
 # Written out, not bound: an index that holds only some states is used only when the state is in the text.
 QUEUED = job.c.state == literal_column("'queued'")
 RUNNING = job.c.state == literal_column("'running'")
+
+GOES_ON = and_(
+    batch.c.state == str(BatchState.IN_PROGRESS),
+    batch.c.paused.is_(None),
+    or_(batch.c.runs_until.is_(None), batch.c.runs_until > NOW),
+)
+"""The jobs of a batch may start: it is accepted, nobody holds it, and if it is a `run`'s, that runs."""
 
 
 def hidden(state: JobState) -> ColumnElement[bool]:

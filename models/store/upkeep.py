@@ -157,8 +157,8 @@ HOLD_BATCH = (
 )
 """Hold a batch."""
 
-RESUME_BATCH = HOLD_BATCH.values(paused=None, canary_passed=True)
-"""Let a held batch go on: its owner knows how its first jobs ended."""
+RESUME_BATCH = HOLD_BATCH.values(paused=None, canary_passed=True, runs_until=None)
+"""Let a held batch go on, without its `run` if it is one's: its owner knows how its first jobs ended."""
 
 CANCELLED_RUNNING = (
     select(job.c.id)

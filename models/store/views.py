@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.ids import id_at
 from models.pace import NEW_START_S, jobs_per_s
+from models.pausing import RUN_STOPPED
 from models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
 from models.store.budgets import granted_to_batch
@@ -225,7 +226,7 @@ def _batch_view(
         created_at=row.created_at,
         expires_at=row.expires_at,
         ended_at=row.ended_at,
-        paused=row.paused,
+        paused=_paused(row),
         retry_of=row.retry_of,
         counts=counts,
         cost_usd=sum(each.cost_usd for each in by_deployment),
@@ -252,6 +253,13 @@ def _batch_view(
     )
 
 
+def _paused(row: Row[Any]) -> str | None:
+    if row.paused is None and row.runs_until is not None and row.runs_until <= row.now:
+        return RUN_STOPPED if row.state == str(BatchState.IN_PROGRESS) else None
+    paused: str | None = row.paused
+    return paused
+
+
 def _counts(row: Row[Any], sums: Sequence[Row[Any]], running: int) -> dict[JobState, int]:
     """Jobs by state. Those that are queued are what is left: they are not counted, there may be a million."""
     counts = dict.fromkeys(JobState, 0)
@@ -274,7 +282,7 @@ def _by_deployment(sums: Iterable[Row[Any]]) -> list[DeploymentTally]:
 def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]) -> Waiting | None:
     """What the planner said last, unless it said so too long ago to be true of this moment; it says nothing of a batch
     whose jobs were all put back, which waits for the first of them."""
-    if row.state != str(BatchState.IN_PROGRESS) or row.paused is not None:
+    if row.state != str(BatchState.IN_PROGRESS) or _paused(row) is not None:
         return None
     if row.waiting is not None and row.now - row.waiting_at <= WAITING_HOLDS_S:
         return Waiting(**orjson.loads(row.waiting))

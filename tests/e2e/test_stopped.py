@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from stage_hands import Mock, Scene, alone_and_on_servers, digest, queue_and_servers, until
+from stage_hands import BIN, Mock, Scene, alone_and_on_servers, digest, queue_and_servers, until
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
@@ -125,6 +125,7 @@ def test_ctrl_c_once_drains_and_the_same_command_goes_on(scene: Scene, providers
     run.send(signal.SIGINT)
     assert run.exit_code(15.0) == 130, run.said
     assert "Run the same command again" in run.said
+    assert "`understudy results latest` shows what is there" in run.said
     states = scene.ledger.states()
     assert states.keys() == {"succeeded", "queued"}
     assert not scene.output.exists()
@@ -134,6 +135,37 @@ def test_ctrl_c_once_drains_and_the_same_command_goes_on(scene: Scene, providers
     assert f"resuming: {states['succeeded']} prompts are done" in again.said
     assert len(scene.lines()) == 300
     assert mock.times_answered() == {digest(f"prompt {number}"): 1 for number in range(300)}
+
+
+def test_a_stopped_run_is_not_worked_off_by_the_next_one(scene: Scene, providers: Callable[[str], Mock]) -> None:
+    """Stopped with Ctrl-C, and killed with all its processes."""
+    mock = providers(SLOW)
+    scene.configure(mock, concurrency=30)
+    stopped = scene.write_prompts(200, name="early.jsonl", label="early ")
+    killed = scene.write_prompts(200, name="killed.jsonl", label="killed ")
+    other = scene.write_prompts(10, name="other.jsonl", label="other ")
+    run = scene.run(stopped)
+    run.until(lambda: mock.answered() >= 30, "some prompts are answered")
+    run.send(signal.SIGINT)
+    assert run.exit_code(15.0) == 130, run.said
+    run = scene.start(BIN / "understudy", "run", killed, "-o", scene.folder / "killed.out.jsonl")
+    run.until(lambda: mock.answered() >= 90, "some prompts of the next one are answered")
+    run.kill_all()
+    until(lambda: not mock.in_flight(), "what was in flight is over")
+    before = mock.times_answered()
+
+    next_one = scene.start(BIN / "understudy", "run", other, "-o", scene.folder / "other.out.jsonl")
+    assert next_one.exit_code() == 0, next_one.said
+
+    assert (mock.times_answered() - before).total() == 10, "an earlier run went on, and was paid for"
+    status = scene.start(BIN / "understudy", "status")
+    assert status.exit_code() == 0
+    assert status.said.count("stopped") == 2
+
+    assert scene.run(stopped).exit_code() == 0
+    assert len(scene.lines()) == 200
+    answered = mock.times_answered()
+    assert {answered[digest(f"early prompt {number}")] for number in range(200)} == {1}
 
 
 @alone_and_on_servers

@@ -47,7 +47,9 @@ async def start(
     store: Store, source: Path, shape: Shape | None = None, settings: Settings = SETTINGS, **flags: Any
 ) -> Run:
     options = {"skip_bad": False, "fresh": False, **flags}
-    return await begin(store, settings, source, source.with_name("out.jsonl"), shape or Shape(), **options)
+    run = await begin(store, settings, source, source.with_name("out.jsonl"), shape or Shape(), **options)
+    await store.keep_run(run.batches, 3600.0)
+    return run
 
 
 async def ids_of(store: Store, batch_id: str) -> list[str]:
