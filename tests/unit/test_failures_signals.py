@@ -11,7 +11,7 @@ from models.failure import FailureClass
 from worker.failures import LimitSignals, classify_exception, read_limits
 
 F = FailureClass
-MINUTE_S, DAY_S = 60.0, 86_400.0
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0
 
 
 def openai_headers(*values: str) -> dict[str, str]:
@@ -74,6 +74,43 @@ def test_limits_are_learned_from_the_headers(
     provider: str, protocol: str, headers: dict[str, str], expected: LimitSignals
 ) -> None:
     assert read_limits(provider, protocol, headers, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "reset", "period_s"),
+    [
+        ("10000", "9999", "8.64s", DAY_S),  # a day that refills steadily: each used one takes its share of it
+        ("10000", "9993", "1m0.48s", DAY_S),
+        ("10000", "5000", "12h0m0s", DAY_S),
+        ("200", "199", "7m12s", DAY_S),
+        ("2000", "1997", "130", DAY_S),
+        ("100", "99", "36s", HOUR_S),
+        ("1000", "400", "36m0s", HOUR_S),
+        ("10000", "9000", "7h", DAY_S),  # a day that ends at once: its reset is too far away for anything shorter
+        ("10000", "100", "11m", HOUR_S),
+        ("10000", "0", "2h", DAY_S),
+        ("500", "499", "120ms", MINUTE_S),
+        ("500", "100", "48s", MINUTE_S),
+        ("500", "0", "59s", MINUTE_S),  # a minute that ends at once
+        ("3600", "3599", "1s", MINUTE_S),  # rounded up from a sixtieth of it
+        ("600", "600", "0s", MINUTE_S),
+        ("600", "590", "", MINUTE_S),
+    ],
+)
+def test_a_limit_of_requests_without_a_named_period_has_the_one_that_its_numbers_tell(
+    limit: str, remaining: str, reset: str, period_s: float
+) -> None:
+    headers = openai_headers(limit, remaining, reset, "200000", "199000", "300ms")
+    for provider in ("openai", "mine"):
+        signals = read_limits(provider, "openai", headers, NOW)
+        assert signals is not None
+        assert (signals.requests_period_s, signals.tokens_period_s) == (period_s, MINUTE_S)
+
+
+def test_a_limit_of_tokens_that_refills_over_a_day_is_a_days() -> None:
+    signals = read_limits("mine", "openai", openai_headers("60", "59", "1s", "1000000", "990000", "14m24s"), NOW)
+    assert signals is not None
+    assert (signals.requests_period_s, signals.tokens_period_s) == (MINUTE_S, DAY_S)
 
 
 def test_anthropics_resets_are_moments_and_count_as_zero_when_past() -> None:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from worker.failures.hints import MAX_HINT_S, seconds_or_until, sender_now
 
 MINUTE_S = 60.0
+HOUR_S = 3_600.0
 DAY_S = 86_400.0
+
+CLOSE = 0.1
+"""As a share, so far from a period may be what the numbers say of it."""
+
+COARSE_S = 10.0
+"""Resets are rounded to a second by some: fewer whole seconds than these say too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,10 @@ def read_limits(provider: str, protocol: str, headers: Mapping[str, str], now: f
         tokens = next((found for each in names.tokens if (found := _read(headers, each, now)) != _NOTHING), _NOTHING)
         count = (requests != _NOTHING) + (tokens != _NOTHING)
         if count > most:
-            best = LimitSignals(*requests, names.requests_period_s, *tokens, names.tokens_period_s)
+            best = LimitSignals(
+                *(*requests, max(_period_s(requests, names.requests_period_s), _reset_within_s(requests))),
+                *(*tokens, _period_s(tokens, names.tokens_period_s)),
+            )
             most = count
     return best
 
@@ -79,6 +89,29 @@ def _read(headers: Mapping[str, str], name: str, now: float) -> _Standing:
     reset = headers.get(field) or headers.get(field.replace("x-ratelimit", "x-rate-limit"))  # Azure's hyphen
     reset_s = seconds_or_until(reset, sender_now(headers, now)) if reset else None
     return limit, remaining, None if reset_s is None else min(max(reset_s, 0.0), MAX_HINT_S)
+
+
+def _period_s(standing: _Standing, named_s: float) -> float:
+    """The period that the numbers tell where its name does not, in seconds.
+
+    What refills steadily is whole again after the used share of its period: limit × reset ÷ used. OpenAI's lowest tier
+    tells 10,000 requests and 8.64 s for each used one, which is a day.
+    """
+    limit, remaining, reset_s = standing
+    if limit is None or remaining is None or reset_s is None or remaining >= limit:
+        return named_s
+    if reset_s < COARSE_S and reset_s.is_integer():
+        return named_s
+    told_s = limit * reset_s / (limit - remaining)
+    return next((long_s for long_s in (HOUR_S, DAY_S) if abs(told_s / long_s - 1) <= CLOSE), named_s)
+
+
+def _reset_within_s(standing: _Standing) -> float:
+    """What the period is at least, because none is reset after its end: 0 where that says nothing."""
+    reset_s = standing[2] or 0.0
+    if reset_s <= MINUTE_S * (1 + CLOSE):
+        return 0.0
+    return HOUR_S if reset_s <= HOUR_S * (1 + CLOSE) else DAY_S
 
 
 def _count(text: str | None) -> float | None:
