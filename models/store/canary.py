@@ -57,12 +57,13 @@ NEWEST_CALLS = select(
 """The batches that go on, each with its newest call."""
 
 LATEST_FAILURES = (
-    select(attempt.c.failure, attempt.c.provider, attempt.c.model)
+    select(attempt.c.failure, attempt.c.provider, attempt.c.model, job.c.state)
+    .join(job, job.c.id == attempt.c.job_id)
     .where(attempt.c.batch_id == bindparam("batch_id"), attempt.c.id > bindparam("after"))
     .order_by(attempt.c.id.desc())
     .limit(bindparam("most"))
 )
-"""What came of the latest calls of a batch."""
+"""What came of the latest calls of a batch, and of their jobs."""
 
 
 def _hold(*conditions: ColumnElement[bool]) -> Update:
@@ -127,12 +128,14 @@ class Canary(Ledger):
             return {row.id: (row.call_id, row.failure) for row in await connection.execute(NEWEST_CALLS)}
 
     async def last_failure(self, batch_id: str, count: int, after: str) -> SameFailure | None:
-        """How the last `count` calls of a batch, those behind an id, all failed. None: fewer, or not in one way."""
+        """How the last `count` calls of a batch, those behind an id, all failed, and their jobs with them. None: fewer,
+        or not in one way, or some of the jobs go on: another step may still serve them."""
         asked = {"batch_id": batch_id, "most": count, "after": after}
         async with self._db.read() as connection:
             rows = (await connection.execute(LATEST_FAILURES, asked)).all()
         classes = {row.failure for row in rows}
-        if len(rows) < count or len(classes) > 1 or None in classes:
+        jobs_go_on = any(row.state != JobState.FAILED for row in rows)
+        if len(rows) < count or len(classes) > 1 or None in classes or jobs_go_on:
             return None
         steps = Counter(f"{row.provider}/{row.model}" for row in rows)
         return SameFailure(FailureClass(classes.pop()), steps.most_common(1)[0][0])

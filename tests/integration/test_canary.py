@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +174,23 @@ async def test_later_only_an_unbroken_row_of_bad_requests_pauses_a_batch(store: 
     assert await store.resume_batch(batch_id)
     await canary.look_back()
     assert await paused(store, batch_id) is None
+
+
+async def test_calls_that_failed_no_job_do_not_pause_a_batch(store: Store) -> None:
+    """Their jobs wait for another step: a lead that cools, while a later one refuses its requests."""
+    batch_id, ids = await open_batch(store, 40)
+    worker, canary = await new_worker(store), Canary(store, SETTINGS)
+    await run_all(store, worker, ids[:1])
+    await canary.look_back()
+    waits = [
+        replace(put_back(job, until=2e9), attempts=[call(job, BAD)]) for job in await store.start(worker, ids[1:20])
+    ]
+    await store.settle(worker, waits)
+    await canary.look_back()
+    assert await paused(store, batch_id) is None
+    await fail(store, worker, ids[20:28], BAD)
+    await canary.look_back()
+    assert await paused(store, batch_id) == "the last 8 calls all failed: bad_request at lead/large"
 
 
 async def test_who_lets_it_go_on_is_not_overruled(store: Store) -> None:
