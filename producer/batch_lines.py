@@ -17,7 +17,8 @@ from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
 from models.wire import LineError, RequestError, parse_line
-from producer.intake import LINE_MAX_BYTES, NOT_UTF8, BadLine, JobReader, Row, Shape, checked_id
+from producer.decoding import LINE_MAX_BYTES, NOT_UTF8
+from producer.intake import BadLine, JobReader, Row, Shape, checked_id
 from producer.preflight import Preflight
 
 MAX_ERRORS = 100

@@ -26,13 +26,16 @@ from models.store import Store, StoreError, open_store
 from models.weights import USUAL_WEIGHT, weight_of
 from models.wire import RequestError
 from producer.addresses import AddressUnusable
+from producer.decoding import InputError
 from producer.durations import seconds_of
+from producer.estimates import counted
 from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
-from producer.intake import InputError, Shape
+from producer.intake import Shape
 from producer.ledger import NoLedger, OtherTenant, UnknownId, open_ledger
 from producer.locks import DataFolderBusy, DataFolderUnusable
 from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
+from producer.output import check_suffix
 from producer.runs import BadInput, OtherRun
 from producer.stack import Workers, WorkersFailed, open_stack
 
@@ -123,13 +126,15 @@ def _complain_about_lines(error: BadInput) -> None:
     if len(reasons) == 1 and not error.good:
         sys.stderr.write(f"understudy: {reasons.pop()} (every line); nothing was sent\n")
         return
-    sys.stderr.write(f"understudy: {len(error.bad):,} bad lines, nothing was sent:\n")
+    sys.stderr.write(f"understudy: {counted(len(error.bad), 'bad line')}; nothing was sent:\n")
     for bad in error.bad[:BAD_LINES_SHOWN]:
         sys.stderr.write(f"  line {bad.line}: {bad.reason}\n")
     if len(error.bad) > BAD_LINES_SHOWN:
         sys.stderr.write(f"  and {len(error.bad) - BAD_LINES_SHOWN:,} more\n")
     if error.good:
-        sys.stderr.write(f"Mend them, or go on with the other {error.good:,} lines: --skip-bad\n")
+        fine = f"{counted(error.good, 'line')} {'is' if error.good == 1 else 'are'} fine"
+        them = "it" if len(error.bad) == 1 else "them"
+        sys.stderr.write(f"Fix {them}, or skip {them} with --skip-bad ({fine})\n")
 
 
 @contextmanager
@@ -140,7 +145,7 @@ def as_file(source: Path) -> Iterator[Path]:
             yield source
         return
     with tempfile.TemporaryDirectory(prefix="understudy-") as folder:
-        copy = Path(folder) / "standard-input.jsonl"
+        copy = Path(folder) / "standard-input"  # the options say what it holds
         with copy.open("wb") as stream:
             shutil.copyfileobj(sys.stdin.buffer, stream)
         yield copy
@@ -156,8 +161,11 @@ def dollars(text: str) -> float:
 
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch; latest or - for the newest one.")]
 AnyId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch or a job; latest or - for the newest batch.")]
-Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL or CSV file; - for JSONL on standard input.")]
-Prompt = Annotated[str | None, typer.Option("--prompt", help="CSV: template of the prompt, columns in braces.")]
+Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
+Prompt = Annotated[
+    str | None,
+    typer.Option("--prompt", help="CSV: template of the prompt, columns in braces."),
+]
 System = Annotated[str | None, typer.Option("--system", help="System prompt put before every request.")]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Model or chain for lines that name none, e.g. openai/gpt-4o-mini.")
@@ -279,7 +287,7 @@ def common(
 @app.command()
 def run(
     source: Source,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File for the results: .jsonl or .csv.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the results: .jsonl, .csv or .tsv.")],
     prompt: Prompt = None,
     system: System = None,
     model: Model = None,
@@ -312,6 +320,7 @@ def run(
     shape = shape_of(prompt, system, id_column, limit, route)
     with plain_errors():
         settings = with_concurrency(settings_from(config, data), max_concurrency)
+        check_suffix(output)
         if dry:
             from producer.dry_run import dry_run  # it stands on this module
 

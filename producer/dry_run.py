@@ -29,7 +29,16 @@ def dry_run(settings: Settings, source: Path, shape: Shape, skip_bad: bool, as_j
         rules = asyncio.run(_rules(settings))
         bad: list[BadLine] = []
         preflight = Preflight(settings, every_step=True)
-        lines = read_jobs(path, shape, settings, priority=Priority.BULK, expires_at=0.0, tenant=TENANT, rules=rules)
+        lines = read_jobs(
+            path,
+            shape,
+            settings,
+            priority=Priority.BULK,
+            expires_at=0.0,
+            tenant=TENANT,
+            rules=rules,
+            notes=preflight.notes,
+        )
         for good in slices(lines, bad):
             preflight.add_all(good)
         refuse_bad(source, bad, preflight.forecast.lines, skip_bad=skip_bad)

@@ -1,4 +1,4 @@
-"""Inputs become validated jobs, one line at a time: JSONL in three shapes, and CSV with a template.
+"""Inputs become validated jobs, one line at a time: JSON lines in three shapes, and CSV with a template.
 
     {"custom_id": …, "body": {…}}     OpenAI batch lines
     {"messages": […], …}              bare chat-completion bodies
@@ -9,15 +9,13 @@ Memory stays flat: a line is read, checked and handed on. A bad line is a value 
 because all of them are reported at once.
 """
 
-import csv
+import codecs
 import hashlib
-import io
-import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -33,11 +31,24 @@ from models.settings import Settings
 from models.state import Priority
 from models.tokens import most_output_tokens
 from models.wire import RequestError, parse_line
+from producer.decoding import (
+    LINE_MAX_BYTES,
+    NOT_UTF8,
+    UTF8_MARKED,
+    Encoding,
+    InputError,
+    inner_suffix,
+    marked_encoding,
+    open_input,
+    open_text,
+)
 from producer.first_lines import FirstLines
+from producer.output import CSV, SEPARATORS, CsvForm
+from producer.sheets import SHEETS, Rows, Sheet, Template, cells_by_column, sheet_of
 
-LINE_MAX_BYTES = 16 * 1024 * 1024
 CUSTOM_ID_MAX = 512
-NOT_UTF8 = "not UTF-8 text; convert the file first, e.g. with iconv"
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,40 +83,6 @@ class Shape:
         return hashlib.sha256(_as_json(document).encode()).hexdigest()
 
 
-class InputError(Exception):
-    """The input as a whole cannot be used. One sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """`--prompt` of a CSV input, taken apart: text and the column that follows it, if one does."""
-
-    pieces: tuple[tuple[str, str | None], ...]
-
-    @classmethod
-    def parse(cls, text: str) -> "Template":
-        """Raises InputError. Whatever stands between two braces is a column's name, colons and dots included."""
-        try:
-            return cls(tuple((before, _column(*rest)) for before, *rest in string.Formatter().parse(text)))
-        except ValueError as error:
-            raise InputError(
-                f"--prompt is no valid template ({error}); write a literal brace as {{{{ or }}}}"
-            ) from None
-
-    @property
-    def columns(self) -> list[str]:
-        return [column for _, column in self.pieces if column is not None]
-
-    def fill(self, row: Mapping[str, str]) -> str:
-        return "".join(before + (row[column] if column is not None else "") for before, column in self.pieces)
-
-
-def _column(name: str | None, spec: str | None, conversion: str | None) -> str | None:
-    if name is None:
-        return None
-    return name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-
-
 def identity_of(path: Path, shape: Shape) -> str:
     """Names a run: the same bytes with the same shaping options are the same run."""
     digest = hashlib.sha256(shape.digest().encode())
@@ -124,14 +101,23 @@ def read_jobs(
     expires_at: float,
     tenant: str = "default",
     rules: Rules = NO_RULES,
+    notes: list[str] | None = None,
 ) -> Iterator[NewJob | BadLine]:
-    """Every line of the input as a job or as what is wrong with it. `rules` are the tenant's. Raises InputError."""
+    """Every line of the input as a job or as what is wrong with it. `rules` are the tenant's. Raises InputError.
+
+    `notes` gets sentences for people about how the input was read, as far as it was read.
+    """
     reader = JobReader(shape, settings, priority, expires_at, tenant, endpoint=None, rules=rules)
-    is_csv = path.suffix.lower() == ".csv"
-    with path.open(encoding="utf-8-sig", newline="") if is_csv else path.open("rb") as stream:
-        rows = _csv_rows(stream, shape) if isinstance(stream, io.TextIOBase) else _json_rows(stream, shape)
-        for line, row in islice(rows, shape.limit):
-            yield reader.job(line, row)
+    notes = notes if notes is not None else []
+    rows = _sheet_rows(path, shape, notes) if is_sheet(path, shape) else _json_rows(path, shape)
+    for line, row in islice(rows, shape.limit):
+        yield reader.job(line, row)
+
+
+def is_sheet(path: Path, shape: Shape) -> bool:
+    """Whether an input is read as CSV: by its name, or where that says nothing because only CSV needs a template."""
+    suffix = inner_suffix(path)
+    return suffix in SHEETS or (suffix not in JSON_SUFFIXES and shape.prompt is not None)
 
 
 @dataclass(slots=True)
@@ -183,7 +169,7 @@ class JobReader:
             return BadLine(line, str(error), error.code, error.param)
         earlier = self._custom_ids.first(custom_id, line)
         if earlier != line:
-            reason = f"custom_id {custom_id!r} was used already, on line {earlier}"
+            reason = f"{self._shape.id_column or 'custom_id'} {custom_id!r} was used already, on line {earlier}"
             return BadLine(line, reason, "duplicate_custom_id", "custom_id")
         tokens, most = ENDPOINTS[chain.endpoint].estimate_tokens(body), most_output_tokens(body)
         plain = chain.endpoint == CHAT and is_plain(body)
@@ -248,28 +234,42 @@ def _from_prompt(body: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in body.items() if key not in ("prompt", "system")}, "messages": messages}
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | str]]:
+def _lines(readline: Callable[[int], bytes]) -> Iterator[tuple[int, bytes | str]]:
     """Lines without their ends, numbered from 1; a too long one is skipped over and comes as a reason."""
     number = 0
-    while raw := stream.readline(LINE_MAX_BYTES + 1):
+    while raw := readline(LINE_MAX_BYTES + 1):
         number += 1
         if len(raw) > LINE_MAX_BYTES and not raw.endswith(b"\n"):
             while raw and not raw.endswith(b"\n"):
-                raw = stream.readline(LINE_MAX_BYTES)
+                raw = readline(LINE_MAX_BYTES)
             yield number, f"longer than {LINE_MAX_BYTES // 1024 // 1024} MiB"
             continue
         if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            raw = raw.removeprefix(BYTE_ORDER_MARK)
         raw = raw.strip()
         if raw:
             yield number, raw
 
 
-def _json_rows(stream: BinaryIO, shape: Shape) -> Iterator[tuple[int, Row | str]]:
+def _json_rows(path: Path, shape: Shape) -> Iterator[tuple[int, Row | str]]:
     for option, value in (("--prompt", shape.prompt), ("--id-column", shape.id_column)):
         if value is not None:
             raise InputError(f"{option} is for CSV inputs, whose names end in .csv; this one is read as JSON lines")
-    for number, raw in _lines(stream):
+    marked = marked_encoding(path)
+    with open_input(path) as stream:
+        start = stream.readline(LINE_MAX_BYTES).removeprefix(BYTE_ORDER_MARK).strip()
+    if start in (b"[", b"{") or start.startswith(b"[{"):
+        raise InputError(f"{path.name} {_as_lines(start)}")
+    if marked is None or marked == UTF8_MARKED:
+        with open_input(path) as stream:
+            yield from _rows_of_lines(_lines(stream.readline))
+        return
+    with open_text(path, Encoding(marked)) as text:
+        yield from _rows_of_lines(_lines(lambda size: text.readline(size).encode()))
+
+
+def _rows_of_lines(lines: Iterator[tuple[int, bytes | str]]) -> Iterator[tuple[int, Row | str]]:
+    for number, raw in lines:
         if isinstance(raw, str):
             yield number, raw
             continue
@@ -277,6 +277,13 @@ def _json_rows(stream: BinaryIO, shape: Shape) -> Iterator[tuple[int, Row | str]
             yield number, row_of(parse_line(raw))
         except RequestError as error:
             yield number, str(error) if _is_utf8(raw) else NOT_UTF8
+
+
+def _as_lines(start: bytes) -> str:
+    """The end of a sentence about JSON that is not in lines, by how it begins."""
+    if start == b"{":
+        return "is JSON over several lines; write each object on one line, e.g. with jq -c ."
+    return "is a JSON array; write each of its objects on one line, e.g. with jq -c '.[]'"
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -287,15 +294,15 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-def checked_id(value: object) -> str | None:
-    """A caller's name for a request: text, or a whole number as text. Raises RequestError."""
+def checked_id(value: object, what: str = "custom_id") -> str | None:
+    """A caller's name for a request: text, or a whole number as text. Raises RequestError, which says `what` it is."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RequestError("custom_id must be a string", "custom_id")
+        raise RequestError(f"{what} must be a string", "custom_id")
     text = str(value)
     if not 1 <= len(text) <= CUSTOM_ID_MAX or "\0" in text:
-        raise RequestError(f"custom_id must have 1 to {CUSTOM_ID_MAX} characters, none of them NUL", "custom_id")
+        raise RequestError(f"{what} must have 1 to {CUSTOM_ID_MAX} characters, none of them NUL", "custom_id")
     return text
 
 
@@ -319,48 +326,44 @@ def _endpoint(document: dict[str, Any]) -> Endpoint | None:
     return served
 
 
-def _csv_rows(text: io.TextIOBase, shape: Shape) -> Iterator[tuple[int, Row | str]]:
+def csv_form(source: Path, shape: Shape, output: Path) -> CsvForm:
+    """How a CSV output is to be written: as the spreadsheet that wrote the input will read it. Raises InputError."""
+    separator = SEPARATORS.get(output.suffix.lower())
+    if separator is None or not is_sheet(source, shape):
+        return CsvForm(separator or CSV.separator)
+    _, sheet = _read_form(source, shape)
+    is_tab = inner_suffix(source) != ".csv" and sheet.separator == SEPARATORS[".tsv"]
+    if output.suffix.lower() == ".csv" and not is_tab:
+        separator = sheet.separator
+    return CsvForm(separator, marked=not sheet.encoding.is_plain)
+
+
+def _read_form(path: Path, shape: Shape) -> tuple[Template, Sheet]:
     if shape.prompt is None:
         raise InputError("a CSV input needs --prompt with the columns in braces, e.g. --prompt 'Describe {name}'")
     template = Template.parse(shape.prompt)
-    csv.field_size_limit(LINE_MAX_BYTES)  # the default of 128 KiB is less than a document to be summarised
-    reader = csv.DictReader(text, strict=True)
-    columns: list[str] | None = None
-    while True:
-        line = reader.line_num + 1
-        try:
-            if columns is None:
-                columns = list(reader.fieldnames or [])
-                _check_columns(template, shape.id_column, columns)
-                continue
-            row = next(reader, None)
-        except (UnicodeDecodeError, csv.Error) as error:
-            # Where the next record begins is unknown now: going on would drop or mix lines without a word.
-            raise InputError(f"line {line} and what follows cannot be read: {_csv_reason(error)}") from None
-        if row is None:
-            return
-        yield line, _row_of_csv(row, template, shape.id_column, len(columns))
+    return template, sheet_of(path, [*template.columns, *([shape.id_column] if shape.id_column is not None else [])])
 
 
-def _row_of_csv(row: dict[str, str], template: Template, id_column: str | None, columns: int) -> Row | str:
-    if None in row or None in row.values():
-        return f"has not the {columns} columns of the header"
+def _sheet_rows(path: Path, shape: Shape, notes: list[str]) -> Iterator[tuple[int, Row | str]]:
+    template, sheet = _read_form(path, shape)
+    if sheet.encoding.wrong_line is not None:
+        notes.append(f"{path.name} is not UTF-8 (line {sheet.encoding.wrong_line:,}); it is read as Windows-1252")
+    rows = Rows(path, sheet)
+    for line, cells in rows:
+        yield line, _row_of_sheet(cells, sheet, template, shape.id_column)
+    if rows.empty:
+        were = "row was" if rows.empty == 1 else "rows were"
+        notes.append(f"{rows.empty:,} empty {were} skipped")
+
+
+def _row_of_sheet(cells: list[str], sheet: Sheet, template: Template, id_column: str | None) -> Row | str:
+    if len(cells) != len(sheet.columns):
+        columns = "1 column" if len(cells) == 1 else f"{len(cells):,} columns"
+        return f"has {columns}, the header has {len(sheet.columns):,}"
+    row = {name: cells[place] for name, place in sheet.places.items()}
     try:
-        custom_id = checked_id(row[id_column]) if id_column else None
+        custom_id = checked_id(row[id_column], repr(id_column)) if id_column is not None else None
     except RequestError as error:
         return str(error)
-    return Row({"prompt": template.fill(row)}, custom_id, orjson.dumps(row).decode())
-
-
-def _check_columns(template: Template, id_column: str | None, columns: list[str]) -> None:
-    if not columns:
-        raise InputError("the CSV is empty; its first line must name the columns")
-    if len(set(columns)) != len(columns):
-        raise InputError("line 1: the CSV header names a column twice")
-    for name in [*template.columns, *([id_column] if id_column else [])]:
-        if name not in columns:
-            raise InputError(f"the CSV has no column {name!r}; it has {', '.join(columns)}")
-
-
-def _csv_reason(error: Exception) -> str:
-    return NOT_UTF8 if isinstance(error, UnicodeDecodeError) else f"no valid CSV: {error}"
+    return Row({"prompt": template.fill(row)}, custom_id, orjson.dumps(cells_by_column(sheet, cells)).decode())

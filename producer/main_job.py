@@ -20,10 +20,11 @@ from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store, StoreError
 from models.weights import USUAL_WEIGHT
+from producer.decoding import InputError
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
-from producer.intake import InputError, Shape
+from producer.intake import Shape, csv_form
 from producer.money import spent_its_budget
-from producer.output import write_output
+from producer.output import check_suffix, write_output
 from producer.pauses import held_one, how_to_go_on
 from producer.progress import Display, merged, split_table
 from producer.runs import Run, Summary, begin, summary, views_of
@@ -103,6 +104,7 @@ class _Lease:
 async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
     _check_output(options.output, options.source)
+    form = csv_form(options.source, options.shape, options.output)
     display = Display(console)
     async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()
@@ -128,14 +130,14 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         total = summary(views)
         if total.open:
             return _stopped_early(console, options, total, blocked)
-        lines = await write_output(stack.store, job.batches, options.output)
+        lines = await write_output(stack.store, job.batches, options.output, form)
         latency = await stack.store.latency_percentiles(job.batches[0])
         if options.as_json:
             _print_json(options, job, total, views)
         console.print()
         console.print(split_table(views, latency))
         console.print(_last_words(options, total, lines, job), highlight=False, soft_wrap=not console.is_terminal)
-        return ALL_SUCCEEDED if not total.failed and not job.skipped else SOME_FAILED
+        return SOME_FAILED if total.failed else ALL_SUCCEEDED
 
 
 async def _watch(
@@ -201,6 +203,8 @@ async def _try_set_aside_again(store: Store) -> None:
 
 
 def _check_output(output: Path, source: Path) -> None:
+    """Raises InputError for a place or a name that results cannot be written to."""
+    check_suffix(output)
     if output.exists() and output.samefile(source):
         raise InputError(f"{output} is the input; name another file for the results")
     if output.is_dir():

@@ -16,6 +16,11 @@ import orjson
 from models.records import OutputRow
 from models.state import JobState
 from models.store import Store
+from producer.decoding import InputError
+
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""By the end of an output's name; a CSV gets its input's."""
 
 WITHOUT_ANSWER = {
     JobState.CANCELLED: {"code": "batch_cancelled", "message": "This request was cancelled before it ended."},
@@ -23,6 +28,32 @@ WITHOUT_ANSWER = {
 }
 
 UNEXPLAINED = {"code": "unknown", "message": "This request failed, and no record of why was kept."}
+
+
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    """How CSV is written. `marked`: with a byte order mark, without which Excel takes UTF-8 for something else."""
+
+    separator: str = ","
+    marked: bool = False
+
+    @property
+    def encoding(self) -> str:
+        return "utf-8-sig" if self.marked else "utf-8"
+
+
+CSV = CsvForm()
+
+
+def is_csv(output: Path) -> bool:
+    return output.suffix.lower() in SEPARATORS
+
+
+def check_suffix(output: Path) -> None:
+    """Raises InputError for a name that promises a format that is not written."""
+    if not is_csv(output) and output.suffix.lower() not in JSON_LINES:
+        excel = "; Excel opens .csv" if output.suffix.lower().startswith(".xls") else ""
+        raise InputError(f"{output}: results are written as .jsonl, .ndjson, .csv or .tsv; name it so{excel}")
 
 
 def output_line(row: OutputRow) -> dict[str, Any]:
@@ -76,6 +107,11 @@ def completion_text(body: Any) -> str:
     return str(message.get("refusal") or "")
 
 
+def finish_reason(body: Any) -> str:
+    """Why the first choice ended: `length` is an answer that was cut. Embeddings have none."""
+    return str((body["choices"][0].get("finish_reason") if body.get("choices") else None) or "")
+
+
 def error_text(line: dict[str, Any]) -> str:
     """Why a line has no answer: our own words, or the provider's."""
     if line["error"] is not None:
@@ -88,12 +124,14 @@ def error_text(line: dict[str, Any]) -> str:
 
 
 def csv_row(row: OutputRow) -> dict[str, Any]:
-    """The input's columns, then the answer's: completion, provider, model, cost_usd, error."""
+    """The input's columns, then the answer's: completion, finish_reason, provider, model, cost_usd, error."""
     line = output_line(row)
     succeeded = row.state is JobState.SUCCEEDED
     columns = orjson.loads(row.extra) if row.extra else {"custom_id": row.custom_id}
+    body = line["response"]["body"] if succeeded and line["response"] else None
     answer = {
-        "completion": completion_text(line["response"]["body"]) if succeeded and line["response"] else "",
+        "completion": completion_text(body) if body else "",
+        "finish_reason": finish_reason(body) if body else "",
         "provider": row.provider or "",
         "model": row.model or "",
         "cost_usd": f"{row.cost_usd:.8f}".rstrip("0").rstrip("."),
@@ -142,12 +180,12 @@ class _Lines:
         return oldest and name not in self.unanswered
 
 
-async def write_output(store: Store, batches: Sequence[str], path: Path) -> int:
+async def write_output(store: Store, batches: Sequence[str], path: Path, form: CsvForm = CSV) -> int:
     """Write all terminal lines to `path`, whole or not at all. Returns how many."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as stream:
+    with part.open("w", encoding=form.encoding if is_csv(path) else "utf-8", newline="") as stream:
         rows = newest_rows(store, batches)
-        count = await (write_csv if path.suffix.lower() == ".csv" else write_jsonl)(rows, stream)
+        count = await (write_csv(rows, stream, form) if is_csv(path) else write_jsonl(rows, stream))
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
@@ -163,15 +201,16 @@ async def write_jsonl(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
     return count
 
 
-async def write_csv(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+async def write_csv(rows: AsyncIterator[OutputRow], stream: TextIO, form: CsvForm = CSV) -> int:
     """A header with the first row's columns, then the rows. Returns how many."""
     writer: csv.DictWriter[str] | None = None
     count = 0
     async for row in rows:
         columns = csv_row(row)
         if writer is None:
-            writer = csv.DictWriter(stream, list(columns), restval="", extrasaction="ignore")
-            writer.writeheader()
+            names = list(columns)
+            writer = csv.DictWriter(stream, names, restval="", extrasaction="ignore", delimiter=form.separator)
+            writer.writerow({name: name if name.strip() else "" for name in names})
         writer.writerow(columns)
         count += 1
     return count

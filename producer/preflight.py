@@ -36,13 +36,14 @@ class _Fit:
 
 
 class Preflight:
-    """`forecast` has the tokens and the money."""
+    """`forecast` has the tokens and the money; `notes` say how the input was read."""
 
     def __init__(self, settings: Settings, *, every_step: bool = False) -> None:
         self.forecast = Forecast(settings, every_step=every_step)
         self._suitability = Suitability(settings)
         self._fits: dict[int, _Fit] = {}
         self._skips: dict[tuple[int, Needs], Skips] = {}
+        self.notes: list[str] = []
         self.skips: Counter[tuple[str, str]] = Counter()  # lines by step and topic
         self.unfit = 0  # lines that fit no step
         self.unfit_lines: list[int] = []  # the first of them
@@ -73,8 +74,8 @@ class Preflight:
 
     @property
     def findings(self) -> list[str]:
-        """Sentences for people, the gravest first; none when every line fits every step of its chain."""
-        found = [self._unfit_words()] if self.unfit else []
+        """Sentences for people: how the input was read, and which lines do not fit which steps, the gravest first."""
+        found = [*self.notes, *([self._unfit_words()] if self.unfit else [])]
         for (step, topic), count in self.skips.most_common(SKIPS_NAMED):
             found.append(f"{counted(count, 'line')} will skip {step} ({topic})")
         if len(self.skips) > SKIPS_NAMED:

@@ -19,7 +19,8 @@ from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.store import Store
 from models.weights import USUAL_WEIGHT
-from producer.intake import BadLine, InputError, Shape, identity_of, read_jobs
+from producer.decoding import InputError
+from producer.intake import BadLine, Shape, identity_of, read_jobs
 from producer.money import spent_its_budget
 from producer.preflight import Preflight
 from producer.retries import ANSWERED_BY, line_of, retry_failed
@@ -115,7 +116,15 @@ async def accept(
     preflight, total, endpoint = preflight or Preflight(settings), 0, None
     try:
         rules = await store.tenant_rules(batch.tenant)
-        lines = read_jobs(source, shape, settings, priority=batch.priority, expires_at=batch.expires_at, rules=rules)
+        lines = read_jobs(
+            source,
+            shape,
+            settings,
+            priority=batch.priority,
+            expires_at=batch.expires_at,
+            rules=rules,
+            notes=preflight.notes,
+        )
         for good in slices(lines, bad):
             total, endpoint = total + len(good), good[0].chain.endpoint
             preflight.add_all(good)

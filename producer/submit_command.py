@@ -15,9 +15,10 @@ from models.state import Priority
 from models.weights import USUAL_WEIGHT
 from producer import cli, show
 from producer.client import Request, open_client
+from producer.decoding import InputError
 from producer.dry_run import dry_run
 from producer.exits import ALL_SUCCEEDED
-from producer.intake import BadLine, InputError, Shape
+from producer.intake import BadLine, Shape
 from producer.ledger import open_ledger
 from producer.look_commands import print_answer, watch
 from producer.preflight import Preflight
@@ -36,7 +37,8 @@ class PriorityName(StrEnum):
 @app.command()
 def submit(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[INPUT]", help="JSONL or CSV file; - for JSONL on standard input.")
+        Path | None,
+        typer.Argument(metavar="[INPUT]", help="JSONL, CSV or TSV file; - for standard input."),
     ] = None,
     prompt: Annotated[
         str | None,

@@ -1,6 +1,8 @@
 """Inputs of every shape become jobs; everything that cannot is named by its line and a reason."""
 
+import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from models.settings import Settings
 from models.state import Priority
 from models.wire import RequestError
 from producer import intake
-from producer.intake import BadLine, InputError, Shape, Template, identity_of, read_jobs
+from producer.decoding import InputError
+from producer.intake import BadLine, Shape, identity_of, read_jobs
+from producer.sheets import Template
 
 SETTINGS = Settings.model_validate(
     {
@@ -123,9 +127,57 @@ def test_the_system_option_hides_no_bad_messages(tmp_path: Path, wrong: str) -> 
     assert "'messages' must be a list" in refused(tmp_path, wrong, Shape(system="be kind"))
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_another_encoding_is_called_by_its_name(tmp_path: Path, encoding: str) -> None:
-    assert refused(tmp_path, '{"prompt":"é"}'.encode(encoding)).startswith("not UTF-8 text")
+def test_a_json_line_that_is_not_utf8_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    first, second, third = read(
+        tmp_path, '{"prompt":"é"}\n'.encode() + '{"prompt":"é"}\n{"prompt":"a"}'.encode("latin-1")
+    )
+    assert second == BadLine(2, "not UTF-8 text; convert the file first, e.g. with iconv")
+    assert [messages(job) for job in (first, third)] == [[("user", "é")], [("user", "a")]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_json_lines_are_read_in_any_encoding_that_a_byte_order_mark_names(tmp_path: Path, encoding: str) -> None:
+    jobs = read(tmp_path, '\ufeff{"prompt":"é\u2028😀"}\r\n\r\n{"prompt":"b"}\r\n'.encode(encoding))
+    assert [(job.line, messages(job)) for job in jobs] == [(1, [("user", "é\u2028😀")]), (3, [("user", "b")])]
+
+
+def test_a_line_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    lines = "\ufeff" + '{"prompt":"a"}\n' * 5_000
+    with pytest.raises(InputError, match="line 5001 cannot be read as UTF-16"):
+        read(tmp_path, lines.encode("utf-16-le") + b"\x00\xdc" + '\n{"prompt":"b"}'.encode("utf-16-le"))
+
+
+def test_what_was_compressed_with_gzip_is_read(tmp_path: Path) -> None:
+    packed = gzip.compress(b'{"prompt":"a"}\n{"prompt":"b"}\n' * 100)
+    assert len(read(tmp_path, packed, name="in.jsonl.gz")) == 200
+    job = only(tmp_path, gzip.compress(b"name\npan\n"), Shape(prompt="{name}"), "in.csv.gz")
+    assert messages(job) == [("user", "pan")]
+    with pytest.raises(InputError, match="compressed with gzip, but damaged or cut off"):
+        read(tmp_path, packed[:-20], name="in.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    ("start", "name", "said"),
+    [
+        (
+            b"PK\x03\x04\x14\0",
+            "in.xlsx",
+            "is a spreadsheet, not a text file; open it in Excel and save it as 'CSV UTF-8'",
+        ),
+        (b"PK\x03\x04\x14\0", "in.csv", "is a zip archive; unpack it"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "in.csv", "an Excel workbook of the old kind"),
+        (b"PAR1\x15\x04", "in.parquet", "is a Parquet file; write it as JSON lines or CSV"),
+        (b"BZh91AY&SY", "in.jsonl.bz2", "is compressed with bzip2; unpack it"),
+        ('{"prompt":"a"}'.encode("utf-16-le"), "in.jsonl", "holds NUL characters; if it is UTF-16, save it as UTF-8"),
+        (b'[{"prompt":"a"},', "in.json", "is a JSON array; write each of its objects on one line"),
+        (b'[\n  {"prompt":"a"}\n]', "in.jsonl", "is a JSON array"),
+        (b'{\n  "prompt": "a"\n}', "in.jsonl", "is JSON over several lines; write each object on one line"),
+    ],
+)
+def test_what_is_not_lines_of_text_is_called_by_its_name(tmp_path: Path, start: bytes, name: str, said: str) -> None:
+    shape = Shape(prompt="{a}") if name.endswith("csv") else Shape()
+    with pytest.raises(InputError, match=re.escape(said)):
+        read(tmp_path, start, shape, name)
 
 
 def test_a_custom_id_used_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
@@ -160,8 +212,11 @@ def test_long_csv_cells_are_read(tmp_path: Path) -> None:
 def test_csv_rows_with_other_columns_or_without_an_id_are_bad_lines(tmp_path: Path) -> None:
     shape = Shape(prompt="{name}", id_column="id")
     short, long, nameless, good = read(tmp_path, "id,name\n1\n1,2,3\n,b\n4,d\n", shape, "in.csv")
-    assert (short, long) == (BadLine(2, "has not the 2 columns of the header"), BadLine(3, short.reason))
-    assert "1 to 512 characters" in nameless.reason
+    assert (short, long) == (
+        BadLine(2, "has 1 column, the header has 2"),
+        BadLine(3, "has 3 columns, the header has 2"),
+    )
+    assert nameless.reason == "'id' must have 1 to 512 characters, none of them NUL"
     assert good.custom_id == "4"
 
 
@@ -175,7 +230,12 @@ def test_csv_rows_with_other_columns_or_without_an_id_are_bad_lines(tmp_path: Pa
         ("a,b\n1,2\n", Shape(prompt="{a}", id_column="c"), "no column 'c'"),
         ("a,b\n1,2\n", Shape(prompt="{a"), "--prompt is no valid template"),
         ("a,a\n1,2\n", Shape(prompt="{a}"), "names a column twice"),
-        ("a,b\n1,2\né,3\n".encode("latin-1"), Shape(prompt="{a}"), "not UTF-8 text"),
+        ("a,b\né,2\n".encode() + "é,3\n".encode("latin-1"), Shape(prompt="{a}"), "line 3 is not UTF-8 text"),
+        (b"a,b\n1,2\n\x81,3\n", Shape(prompt="{a}"), "line 3 is not UTF-8 text"),
+        (b"\xef\xbb\xbfa,b\n1,2\n\xe9,3\n", Shape(prompt="{a}"), "line 3 is not UTF-8 text"),
+        ('a,b\n1,2\n"3,4\n5,6\n', Shape(prompt="{a}"), "a quote that is opened on line 3 or below is never closed"),
+        ("Name,b\n1,2\n", Shape(prompt="{nmae}"), "it has Name, b; did you mean 'Name'?"),
+        ("a,b\n1,2\n", Shape(prompt='{"text": {a}}'), "write a literal brace twice"),
         ('a,b\n1,2\n"x"y,3\n4,5\n', Shape(prompt="{a}"), "line 3 and what follows cannot be read: no valid CSV"),
     ],
 )

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,7 +12,17 @@ import pytest
 
 from models.records import OutputRow
 from models.state import JobState
-from producer.output import completion_text, csv_row, error_text, output_line, rendered_line, write_csv, write_jsonl
+from producer.decoding import InputError
+from producer.output import (
+    check_suffix,
+    completion_text,
+    csv_row,
+    error_text,
+    output_line,
+    rendered_line,
+    write_csv,
+    write_jsonl,
+)
 
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "yes, sir"}}]}
 
@@ -83,9 +94,11 @@ def test_the_text_of_an_answer_is_its_content_its_tool_calls_or_its_refusal() ->
 
 
 def test_a_csv_row_has_the_columns_of_the_input_and_of_the_answer() -> None:
-    assert csv_row(row(extra='{"sku":"A7"}')) == {
+    cut = {"choices": [{**ANSWER["choices"][0], "finish_reason": "length"}]}
+    assert csv_row(row(extra='{"sku":"A7"}', body=json.dumps(cut))) == {
         "sku": "A7",
         "completion": "yes, sir",
+        "finish_reason": "length",
         "provider": "lead",
         "model": "large",
         "cost_usd": "0.0000125",
@@ -97,6 +110,17 @@ def test_a_column_of_the_input_is_not_overwritten_by_one_of_ours() -> None:
     columns = csv_row(row(extra='{"model":"T-34","error":"none"}'))
     assert (columns["model"], columns["answer_model"]) == ("T-34", "large")
     assert (columns["error"], columns["answer_error"]) == ("none", "")
+
+
+@pytest.mark.parametrize("name", ["out.xlsx", "out.parquet", "out.json", "out.csv.gz", "out", ".csv"])
+def test_a_name_that_promises_another_format_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"results are written as \.jsonl, \.ndjson, \.csv or \.tsv"):
+        check_suffix(Path(name))
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.ndjson", "out.CSV", "out.tsv"])
+def test_a_name_of_a_format_that_is_written_is_taken(name: str) -> None:
+    check_suffix(Path(name))
 
 
 async def test_csv_has_a_header_quotes_and_an_error_column() -> None:

@@ -1,0 +1,166 @@
+"""What spreadsheets write is read as it was meant, and comes back as it was."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.records import NewJob, OutputRow
+from models.settings import Settings
+from models.state import JobState, Priority
+from producer.decoding import InputError
+from producer.intake import Shape, csv_form, read_jobs
+from producer.output import write_csv
+
+SETTINGS = Settings.model_validate(
+    {
+        "providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}},
+        "chains": {"default": {"steps": ["lead/large"]}},
+    }
+)
+GERMAN = 'Artikel;"Name, lang";Preis\r\nA1;Möbel "Süd";1.234,50\r\nA2;Stühle, weiß;7,5\r\n'
+SHAPE = Shape(prompt="Beschreibe {Name, lang} für {Preis} €", id_column="Artikel")
+
+
+def read(path: Path, shape: Shape, notes: list[str] | None = None) -> list[Any]:
+    return list(read_jobs(path, shape, SETTINGS, priority=Priority.BULK, expires_at=9.0, notes=notes))
+
+
+def prompts(jobs: Sequence[Any]) -> list[str]:
+    return [json.loads(job.body)["messages"][-1]["content"] for job in jobs]
+
+
+async def written(jobs: Sequence[NewJob], path: Path, shape: Shape, output: str) -> bytes:
+    """The CSV that a run of these jobs writes when each is answered."""
+    form = csv_form(path, shape, Path(output))
+
+    async def rows() -> AsyncIterator[OutputRow]:
+        for job in jobs:
+            body = '{"choices":[{"message":{"content":"yes"},"finish_reason":"stop"}]}'
+            yield OutputRow(
+                job.id, job.custom_id, job.line, JobState.SUCCEEDED, 200, body, None, "lead", "large", 0.5, job.extra
+            )
+
+    stream = io.StringIO(newline="")
+    await write_csv(rows(), stream, form)
+    return stream.getvalue().encode(form.encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("name", ["preise.csv", "preise.CSV", "preise.txt", "standard-input"])
+async def test_a_german_spreadsheet_is_read_and_answered_in_kind(tmp_path: Path, encoding: str, name: str) -> None:
+    path, notes = tmp_path / name, list[str]()
+    path.write_bytes(GERMAN.encode(encoding))
+    jobs = read(path, SHAPE, notes)
+    assert prompts(jobs) == ['Beschreibe Möbel "Süd" für 1.234,50 €', "Beschreibe Stühle, weiß für 7,5 €"]
+    assert [(job.custom_id, job.line) for job in jobs] == [("A1", 2), ("A2", 3)]
+    assert notes == ([f"{name} is not UTF-8 (line 2); it is read as Windows-1252"] if encoding == "cp1252" else [])
+    output = await written(jobs, path, SHAPE, "out.csv")
+    assert output.startswith(b"\xef\xbb\xbf") == (encoding != "utf-8")
+    first, second, _ = output.decode("utf-8-sig").split("\r\n", 2)
+    assert first == "Artikel;Name, lang;Preis;completion;finish_reason;provider;model;cost_usd;error"
+    assert second == 'A1;"Möbel ""Süd""";1.234,50;yes;stop;lead;large;0.5;'
+
+
+def test_the_line_is_named_that_shows_another_encoding_however_late_it_comes(tmp_path: Path) -> None:
+    path, notes = tmp_path / "in.csv", list[str]()
+    path.write_bytes(b"sku,name\n" + b"A,table\n" * 3_000 + "B,Stühle\n".encode("cp1252") + b"A,desk\n" * 9)
+    assert prompts(read(path, Shape(prompt="{name}"), notes))[3_000] == "Stühle"
+    assert notes == ["in.csv is not UTF-8 (line 3,002); it is read as Windows-1252"]
+
+
+def test_a_utf8_file_with_a_few_wrong_bytes_is_refused_and_not_garbled(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes("name\nMöbel\nStühle\nBänke\n".encode() + "Küche\n".encode("cp1252") + "Löffel\n".encode())
+    with pytest.raises(InputError, match="line 5 is not UTF-8 text"):
+        read(path, Shape(prompt="{name}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("sku\tname\nA1\tpan, big; blue\n", "in.tsv"),
+        ("sku\tname\nA1\tpan, big; blue\n", "in.csv"),
+        ('sep=;\r\nsku;name\r\nA1;"pan, big; blue"\r\n', "in.csv"),
+        ('"sep=|"\nsku|name\nA1|pan, big; blue\n', "in.csv"),
+        ('sku , name\nA1,"pan, big; blue"\n', "in.csv"),
+        ('\n;;\n"sku";"name";\n"A1";"pan, big; blue";\n', "in.csv"),
+        ('name;sku,old;sku\n"pan, big; blue";x;A1\n', "in.csv"),
+    ],
+)
+def test_the_separator_is_the_one_that_gives_the_columns_that_were_named(
+    tmp_path: Path, content: str, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, newline="")
+    (job,) = read(path, Shape(prompt="Describe {name}", id_column="sku"))
+    assert (prompts([job]), job.custom_id) == (["Describe pan, big; blue"], "A1")
+
+
+def test_the_separator_of_columns_that_are_not_there_is_guessed_for_the_message(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("sku;full name;colour\n")
+    with pytest.raises(
+        InputError, match=r"no column 'fullname'; it has sku, full name, colour; did you mean 'full name'"
+    ):
+        read(path, Shape(prompt="{fullname}"))
+
+
+def test_empty_rows_are_skipped_and_counted(tmp_path: Path) -> None:
+    path, notes = tmp_path / "in.csv", list[str]()
+    path.write_text("sku,name\nA1,pan\n,\n\n , \nA2,pot\n,,,\n")
+    jobs = read(path, Shape(prompt="{name}", id_column="sku"), notes)
+    assert [(job.custom_id, job.line) for job in jobs] == [("A1", 2), ("A2", 6)]
+    assert notes == ["3 empty rows were skipped"]
+
+
+def test_an_id_that_stands_twice_is_called_by_the_name_of_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("sku,name\nA1,pan\nA1,pot\n")
+    _, bad = read(path, Shape(prompt="{name}", id_column="sku"))
+    assert (bad.line, bad.reason) == (3, "sku 'A1' was used already, on line 2")
+
+
+async def test_tabs_go_into_a_tsv_and_commas_into_a_csv_that_was_made_of_one(tmp_path: Path) -> None:
+    path, shape = tmp_path / "in.tsv", Shape(prompt="{name}")
+    path.write_text("name\tsku\npan\tA1\n")
+    assert csv_form(path, shape, Path("out.csv")).separator == ","
+    assert (await written(read(path, shape), path, shape, "out.tsv")).startswith(b"name\tsku\tcompletion\t")
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+names = st.lists(cells.filter(lambda name: name.strip() not in ("", "Name")), min_size=1, max_size=5, unique_by=str.strip)
+columns = names.flatmap(lambda known: st.permutations([*known, "Name", "", ""]))
+
+
+@given(
+    header=columns,
+    data=st.data(),
+    separator=st.sampled_from([",", ";", "\t"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_every_cell_comes_back_in_its_place(
+    tmp_path: Path, header: list[str], data: st.DataObject, separator: str, encoding: str, quoting: Any
+) -> None:
+    body = data.draw(st.lists(st.lists(cells, min_size=len(header), max_size=len(header)), min_size=1, max_size=4))
+    sheet = io.StringIO(newline="")
+    csv.writer(sheet, delimiter=separator, quoting=quoting).writerows([header, *body])
+    path, shape = tmp_path / ("in.tsv" if separator == "\t" else "in.csv"), Shape(prompt="Describe {Name}")
+    path.write_bytes(sheet.getvalue().encode(encoding))
+    form = csv_form(path, shape, Path(f"out{path.suffix}"))
+    assert form.separator == separator
+    jobs = [job for job in read(path, shape) if isinstance(job, NewJob)]
+    output = await written(jobs, path, shape, f"out{path.suffix}")
+    back = list(csv.reader(io.StringIO(output.decode(form.encoding), newline=""), delimiter=separator, strict=True))
+    said = [row for row in body if any(cell.strip() for cell in row)]
+    width = len(header)
+    assert prompts(jobs) == [f"Describe {row[header.index('Name')]}" for row in said]
+    assert [row[:width] for row in back] == ([header, *said] if said else [])
