@@ -1,4 +1,6 @@
-"""How long the ledger takes per job, at growing size: `python benchmarks/store.py [ROWS]`.
+"""How long the ledger takes per job, at growing size: `python benchmarks/store.py [ROWS [LANES]]`.
+
+LANES single jobs of as many tenants wait beside the batch.
 
 SQLite in a temporary folder, and PostgreSQL in a database of its own when DATABASE_URL names a server.
 Prints microseconds per job (a group's time, divided), and milliseconds for what is read.
@@ -43,7 +45,7 @@ async def timed(act: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - start
 
 
-async def measure(store: Store, rows: int) -> None:
+async def measure(store: Store, rows: int, lanes: int) -> None:
     batch_id, worker_id = new_id("batch"), new_id("worker")
     deadline = time.time() + 86_400
     await store.create_batch(NewBatch(batch_id, expires_at=deadline))
@@ -52,6 +54,8 @@ async def measure(store: Store, rows: int) -> None:
         jobs = [NewJob(new_id("job"), PROMPT, CHAIN, f"line-{first + n}", first + n) for n in range(ADD_GROUP)]
         spent["add_jobs"] += await timed(lambda jobs=jobs: store.add_jobs(batch_id, jobs))
     await store.open_batch(batch_id, rows)
+    singles = [NewJob(new_id("job"), PROMPT, CHAIN, "", tenant=f"t{n}", expires_at=deadline) for n in range(lanes)]
+    await store.add_single(singles)
     await store.register_worker(
         Worker(id=worker_id, host="here", pid=1, concurrency=GROUP, started_at=0, lease_until=0), 3_600
     )
@@ -69,9 +73,8 @@ async def measure(store: Store, rows: int) -> None:
     report(store.dialect, "start", spent["start"] / settled)
     report(store.dialect, "settle", spent["settle"] / settled)
     reads: dict[str, Callable[[], Awaitable[object]]] = {
-        "lanes": store.lanes,
         "heads (200)": lambda: store.heads(lane, 200),
-        "ready_lanes": lambda: store.ready_lanes(50),
+        f"ready_lanes ({lanes + 1:,})": lambda: store.ready_lanes(50),
         "batch_view": lambda: store.batch_view(batch_id),
         "latency_percentiles": lambda: store.latency_percentiles(batch_id),
         "close_batches": store.close_batches,
@@ -102,18 +105,18 @@ def own_database(address: str) -> Iterator[str]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-async def run(url: str | None, rows: int) -> None:
+async def run(url: str | None, rows: int, lanes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with open_store(url, Path(folder), migrate=True) as store:
-            await measure(store, rows)
+            await measure(store, rows, lanes)
 
 
 def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    asyncio.run(run(None, rows))
+    rows, lanes = (int(word) for word in [*sys.argv[1:], *("20000", "100")[len(sys.argv) - 1 :]])
+    asyncio.run(run(None, rows, lanes))
     if address := os.environ.get("DATABASE_URL"):
         with own_database(address) as url:
-            asyncio.run(run(url, rows))
+            asyncio.run(run(url, rows, lanes))
 
 
 main()

@@ -224,7 +224,7 @@ class Tally(SQLModel, table=True):
 
 
 class Lane(SQLModel, table=True):
-    """Which chains a batch (or a tenant's single jobs, batch "") has queued jobs for: what the planner visits."""
+    """Written by earlier versions only. The lanes of jobs are read off the jobs; migrations take nothing away."""
 
     batch_id: str = Field(primary_key=True)
     tenant: str = Field(primary_key=True)

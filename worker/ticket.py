@@ -75,7 +75,7 @@ async def _tickets_wait(box: Toolbox) -> bool:
 
 
 async def _jobs_wait(box: Toolbox) -> bool:
-    return any([await box.store.queued_count(lane, 1) for lane in await box.store.lanes()])
+    return bool(await box.store.lanes())
 
 
 async def _start_when_due(box: Toolbox, worker_id: str, job_id: str) -> StartedJob | None:

@@ -133,7 +133,6 @@ class Upkeep:
         for worker_id, jobs in await self._store.rescue():
             log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
             await forget_worker(self._redis, worker_id)
-        await self._store.drop_idle_lanes()
 
     async def _stop_cancelled(self) -> None:
         if self._claims.runs:

@@ -4,7 +4,7 @@
 |---|---|
 | intake | accepting batches and single jobs |
 | filling | batches that are accepted first and filled from a file afterwards |
-| planning | what the planner reads |
+| lanes, planning | what the planner reads |
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
 | runs | whether the process of a `run` lives |

@@ -19,6 +19,7 @@ from models.budgets import (
     of_tenant,
 )
 from models.state import OPEN_BATCH_STATES, BatchState
+from models.store.lanes import LANES
 from models.store.ledger import Ledger
 from models.store.sql import (
     GOES_ON,
@@ -28,7 +29,6 @@ from models.store.sql import (
     budget_grant,
     clean,
     job,
-    lane,
     provider_tally,
     tally,
     tenant,
@@ -42,7 +42,7 @@ WITH_OPEN_BUDGET = select(batch.c.id).where(GOES_ON, batch.c.budget_usd.is_not(N
 """The batches that run on a budget."""
 
 TENANTS_WITH_BUDGET = select(tenant.c.name).where(
-    tenant.c.usd_per_month.is_not(None), exists(select(lane.c.tenant).where(lane.c.tenant == tenant.c.name))
+    tenant.c.usd_per_month.is_not(None), tenant.c.name.in_(select(LANES.c.tenant))
 )
 """The tenants with a monthly budget and work that is queued."""
 

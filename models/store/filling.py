@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, and_, bindparam, delete, exists, func, literal_column, select, update
+from sqlalchemy import Row, and_, bindparam, exists, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +19,7 @@ from models.store.announcing import ENDED_BATCH, announce_batches
 from models.store.errors import StoreConflict
 from models.store.intake import INSERT_BATCH, Intake, batch_row, estimated
 from models.store.pruning import Pruning
-from models.store.sql import NOW, QUEUED, batch, file, idempotency, job, lane
+from models.store.sql import NOW, QUEUED, batch, file, idempotency, job
 
 VALIDATING = batch.c.state == str(BatchState.VALIDATING)
 HAS_FILE = batch.c.input_file_id.is_not(None)
@@ -124,9 +124,6 @@ NEVER_OPENED = (
     .limit(1)
 )
 """A batch that ended while it was being filled and still has rows."""
-
-DELETE_LANES_OF_BATCH = delete(lane).where(lane.c.batch_id == bindparam("batch_id"))
-"""The planner need not visit a batch."""
 
 INPUT_LINES = select(file.c.lines).where(file.c.id == bindparam("file_id"), file.c.tenant == bindparam("tenant"))
 """How many lines an uploaded file has."""
@@ -249,8 +246,6 @@ class Filling(Intake, Pruning):
         if found is not None:
             while await self._delete_some(found):
                 continue
-            async with self._db.write() as connection:
-                await connection.execute(DELETE_LANES_OF_BATCH, {"batch_id": found})
         return found
 
     async def _named_before(self, connection: AsyncConnection, tenant: str, named: NamedRequest) -> str | None:

@@ -4,43 +4,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, func, literal_column, or_, select
+from sqlalchemy import Select, bindparam, func, literal_column, select
 
 from models.failure import FailureClass
 from models.ids import id_at
-from models.records import SINGLE
 from models.state import Priority
+from models.store.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
 from models.store.ledger import CLOCK, Ledger
-from models.store.sql import GOES_ON, NOW, QUEUED, attempt, batch, job, lane, tally, webhook_delivery
+from models.store.sql import NOW, QUEUED, attempt, job, tally, webhook_delivery
 from models.store.tallies import SUMS
 
 CLOCKS_APART_S = 120.0
 
-_same_lane = and_(*(job.c[each.name] == lane.c[each.name] for each in lane.columns))
-_open_lane = or_(
-    lane.c.batch_id == SINGLE,
-    GOES_ON,
-)
-
 
 def _first(column: Any, *conditions: Any) -> Any:
-    return select(column).where(QUEUED, _same_lane, *conditions).order_by(job.c.not_before, job.c.id).limit(1)
+    return select(column).where(QUEUED, SAME_LANE, *conditions).order_by(job.c.not_before, job.c.id).limit(1)
 
 
 READY = (
     select(
-        lane.c.priority,
+        LANES.c.priority,
         _first(job.c.created_at, job.c.not_before == 0).scalar_subquery().label("new_since"),
         _first(job.c.not_before, job.c.not_before > 0, job.c.not_before <= NOW).scalar_subquery().label("due_since"),
         select(func.count())
         .select_from(job)
-        .where(QUEUED, _same_lane, job.c.not_before <= NOW)
+        .where(QUEUED, SAME_LANE, job.c.not_before <= NOW)
         .scalar_subquery()
         .label("ready"),
     )
-    .select_from(lane)
-    .outerjoin(batch, batch.c.id == lane.c.batch_id)
-    .where(_open_lane)
+    .select_from(LANES_WITH_BATCHES)
+    .where(MAY_START)
 )
 """Of each open lane: how many jobs could start now, and since when the first of them could."""
 

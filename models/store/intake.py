@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Text, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Text, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.chain import Endpoint
@@ -12,7 +12,7 @@ from models.records import SINGLE, Estimate, NewBatch, NewJob
 from models.state import BatchState, JobState
 from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
-from models.store.sql import NOW, BulkInsert, batch, chain, clean, job, job_input, lane
+from models.store.sql import NOW, BulkInsert, batch, chain, clean, job, job_input
 
 INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0, fill_until=0)
 """A batch whose rows are about to be written; none of them may start."""
@@ -26,16 +26,6 @@ BATCH_BEING_FILLED = (
 
 INSERT_CHAINS = BulkInsert(chain, conflict="ignored")
 """Chains, each once."""
-
-INSERT_LANES = BulkInsert(lane, conflict="ignored")
-"""Lanes, each once."""
-
-PIN_LANES = (
-    select(lane.c.chain_id)
-    .where(tuple_(*lane.columns).in_(bindparam("lanes", expanding=True)))
-    .with_for_update(read=True, key_share=True)
-)
-"""Hold lanes that exist until we commit, so that upkeep does not remove one as empty meanwhile."""
 
 INSERT_JOBS = BulkInsert(job)
 """Jobs, queued."""
@@ -133,8 +123,6 @@ class Intake(Ledger):
     ) -> None:
         now = (await connection.execute(CLOCK)).scalar_one()
         chain_ids = await _insert_chains(connection, jobs, now)
-        lanes = {(batch_id, each.tenant, chain_ids[id(each.chain)], int(each.priority)) for each in jobs}
-        await _insert_lanes(connection, sorted(lanes))
         rows = [_job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) for each in jobs]
         await INSERT_JOBS.run(connection, rows)
         inputs = [{"job_id": each.id, "body": each.body, "extra": each.extra} for each in jobs]
@@ -180,14 +168,6 @@ async def _insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], no
     rows = [{"id": id_, "document": document, "created_at": now} for id_, document in sorted(documents.items())]
     await INSERT_CHAINS.run(connection, rows)
     return chain_ids
-
-
-async def _insert_lanes(connection: AsyncConnection, lanes: Sequence[tuple[str, str, str, int]]) -> None:
-    names = list(lane.columns.keys())
-    while True:
-        await INSERT_LANES.run(connection, [dict(zip(names, each, strict=True)) for each in lanes])
-        if len((await connection.execute(PIN_LANES, {"lanes": lanes})).all()) == len(lanes):
-            return
 
 
 def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: float) -> dict[str, Any]:

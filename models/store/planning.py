@@ -6,49 +6,40 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, Text, Update, bindparam, func, literal_column, or_, select, update
+from sqlalchemy import Row, Text, Update, bindparam, func, literal_column, select, update
 
-from models.records import SINGLE, Head, Lane, OpenLane, Waiting
+from models.records import Head, Lane, OpenLane, Waiting
 from models.state import Priority
+from models.store.lanes import IN_LANE, LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
 from models.store.ledger import Ledger
-from models.store.sql import GOES_ON, NOW, QUEUED, Given, batch, in_lane, job, lane, tenant
+from models.store.sql import NOW, QUEUED, Given, batch, job, tenant
 
-_may_start = or_(
-    lane.c.batch_id == SINGLE,
-    GOES_ON,
-)
-
-OPEN_LANES = select(lane).outerjoin(batch, batch.c.id == lane.c.batch_id).where(_may_start).order_by(*lane.columns)
+OPEN_LANES = select(LANES).select_from(LANES_WITH_BATCHES).where(MAY_START).order_by(*LANES.columns)
 """The lanes whose rows may start: of batches in progress that nobody holds, and of single jobs."""
 
 _ready = (
     select(literal_column("1"))
-    .where(
-        QUEUED,
-        *(job.c[each.name] == lane.c[each.name] for each in lane.columns),
-        job.c.not_before <= NOW,
-    )
+    .where(QUEUED, SAME_LANE, job.c.not_before <= NOW)
     .limit(bindparam("most"))
-    .correlate(lane)
+    .correlate(LANES)
     .subquery()
 )
 READY_LANES = (
     select(
-        lane,
+        LANES,
         batch.c.weight.label("batch_weight"),
         tenant.c.weight.label("tenant_weight"),
         select(func.count()).select_from(_ready).scalar_subquery().label("ready"),
     )
-    .outerjoin(batch, batch.c.id == lane.c.batch_id)
-    .outerjoin(tenant, tenant.c.name == lane.c.tenant)
-    .where(_may_start)
-    .order_by(*lane.columns)
+    .select_from(LANES_WITH_BATCHES.outerjoin(tenant, tenant.c.name == LANES.c.tenant))
+    .where(MAY_START)
+    .order_by(*LANES.columns)
 )
 """Of each lane whose rows may start: how many are due, by an index alone, and the weights of its batch and tenant."""
 
 DUE_HEADS = (
     select(job.c.id, job.c.tokens, job.c.max_output_tokens)
-    .where(QUEUED, in_lane(), job.c.not_before > 0, job.c.not_before <= NOW, job.c.expires_at > NOW)
+    .where(QUEUED, IN_LANE, job.c.not_before > 0, job.c.not_before <= NOW, job.c.expires_at > NOW)
     .order_by(job.c.not_before, job.c.id)
     .limit(bindparam("most"))
 )
@@ -56,16 +47,11 @@ DUE_HEADS = (
 
 NEW_HEADS = (
     select(job.c.id, job.c.tokens, job.c.max_output_tokens)
-    .where(QUEUED, in_lane(), job.c.not_before == 0, job.c.expires_at > NOW)
+    .where(QUEUED, IN_LANE, job.c.not_before == 0, job.c.expires_at > NOW)
     .order_by(job.c.id)
     .limit(bindparam("most"))
 )
 """The jobs of a lane that wait for no time, oldest first."""
-
-QUEUED_UP_TO = select(func.count()).select_from(
-    select(job.c.id).where(QUEUED, in_lane()).limit(bindparam("most")).subquery()
-)
-"""How many jobs of a lane are queued, counted no further than asked."""
 
 
 @cache
@@ -78,7 +64,7 @@ def say_waiting(dialect: str) -> tuple[Update, Given]:
 
 class Planning(Ledger):
     async def lanes(self) -> list[Lane]:
-        """The lanes whose jobs may start. Some may have nothing queued."""
+        """The lanes with queued jobs, due or not, that their batch allows to start."""
         async with self._db.read() as connection:
             return [_lane(row) for row in await connection.execute(OPEN_LANES)]
 
@@ -100,11 +86,6 @@ class Planning(Ledger):
                 rows = await connection.execute(statement, {**_columns(lane), "most": limit - len(found)})
                 found += [Head(row.id, row.tokens, row.max_output_tokens) for row in rows]
         return found
-
-    async def queued_count(self, lane: Lane, cap: int) -> int:
-        """How many jobs of the lane are queued, whether due or not, but at most `cap`."""
-        async with self._db.read() as connection:
-            return (await connection.execute(QUEUED_UP_TO, {**_columns(lane), "most": cap})).scalar_one()
 
     async def say_waiting(self, batches: Mapping[str, Waiting | None]) -> None:
         """Say what batches wait for, now; None for one that moves again."""

@@ -10,7 +10,7 @@ from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.errors import StoreConflict
 from models.store.ledger import Ledger
-from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, lane, result, tally
+from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, result, tally
 
 SLICE = 2_000
 
@@ -51,7 +51,6 @@ DELETE_JOBS = (
 DELETE_BATCH = (
     delete(attempt).where(attempt.c.batch_id == bindparam("batch_id")),
     delete(tally).where(tally.c.batch_id == bindparam("batch_id")),
-    delete(lane).where(lane.c.batch_id == bindparam("batch_id")),
     delete(file).where(file.c.batch_id == bindparam("batch_id")),
     delete(budget_grant).where(budget_grant.c.subject == literal(f"{BATCH}:", Text) + bindparam("batch_id")),
     delete(batch).where(batch.c.id == bindparam("batch_id")),

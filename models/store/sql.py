@@ -39,7 +39,7 @@ from models.tables import Job
 
 _tables = Job.metadata.tables
 chain, batch, job, job_input = (_tables[name] for name in ("chain", "batch", "job", "job_input"))
-result, attempt, tally, lane = (_tables[name] for name in ("result", "attempt", "tally", "lane"))
+result, attempt, tally = (_tables[name] for name in ("result", "attempt", "tally"))
 worker, credential = _tables["worker"], _tables["credential"]
 file, idempotency, audit = _tables["file"], _tables["idempotency"], _tables["audit"]
 provider_tally, budget_grant = _tables["provider_tally"], _tables["budget_grant"]
@@ -164,11 +164,6 @@ def plain_type(of: Column[Any]) -> TypeEngine[Any]:
     kinds: dict[type, TypeEngine[Any]] = {str: Text(), int: BigInteger(), float: Double(), bool: Boolean()}
     plain = of.type.impl_instance if isinstance(of.type, TypeDecorator) else of.type
     return kinds[plain.python_type]
-
-
-def in_lane() -> Any:
-    """The job belongs to the lane whose columns are bound."""
-    return and_(*(job.c[each.name] == bindparam(each.name) for each in lane.columns))
 
 
 LARGEST_INT = 2**31 - 1

@@ -9,14 +9,12 @@ from sqlalchemy import (
     Row,
     Select,
     Update,
-    and_,
     bindparam,
     case,
     delete,
     exists,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -27,13 +25,12 @@ from models.setaside import ALL_MODELS, SetAside
 from models.state import OPEN_BATCH_STATES, BatchState, JobState
 from models.store.announcing import ENDED_BATCH, ENDED_JOB, announce_batches, announce_jobs
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, RUNNING, BulkInsert, batch, clean, credential, file, job, lane, tally
+from models.store.sql import NOW, QUEUED, RUNNING, BulkInsert, batch, clean, credential, file, job, tally
 from models.store.tallies import OF_JOBS, Tallies
 from models.store.views import ERRORS, OUTPUT
 
 SLICE = 2_000
 WRITER = "upkeep"
-SINGLE_LANES_AT_ONCE = 200
 
 ENDS = {
     BatchState.IN_PROGRESS: BatchState.COMPLETED,
@@ -66,23 +63,6 @@ OUTCOMES_OF_BATCHES = (
 
 INSERT_FILES = BulkInsert(file, conflict="ignored")
 """The output and error files of batches that have ended."""
-
-DELETE_LANES = delete(lane).where(lane.c.batch_id.in_(bindparam("ids", expanding=True)))
-"""The planner need not visit batches that have ended."""
-
-_same_lane = and_(*(job.c[each.name] == lane.c[each.name] for each in lane.columns))
-_idle = ~exists(select(job.c.id).where(QUEUED, _same_lane))
-
-IDLE_SINGLE_LANES = (
-    select(*lane.columns)
-    .where(lane.c.batch_id == "", _idle)
-    .limit(SINGLE_LANES_AT_ONCE)
-    .with_for_update(skip_locked=True, of=lane)
-)
-"""Lanes of single jobs with nothing queued, and to which nobody is adding just now."""
-
-DELETE_IDLE_LANES = delete(lane).where(tuple_(*lane.columns).in_(bindparam("lanes", expanding=True)), _idle)
-"""Remove lanes, looked at once more now that nobody can add to them."""
 
 
 def _end_slice(chosen: Select[tuple[str]], state: JobState) -> Update:
@@ -200,18 +180,9 @@ class Upkeep(Ledger):
             closed = (await connection.execute(CLOSE_BATCHES)).all()
             ids = [each.id for each in closed]
             if ids:
-                await connection.execute(DELETE_LANES, {"ids": ids})
                 await self._add_files(connection, closed)
                 await announce_batches(connection, closed)
         return ids
-
-    async def drop_idle_lanes(self) -> int:
-        """Forget lanes of single jobs with nothing queued; returns how many."""
-        async with self._db.write() as connection:
-            idle = [tuple(row) for row in await connection.execute(IDLE_SINGLE_LANES)]
-            if not idle:
-                return 0
-            return (await connection.execute(DELETE_IDLE_LANES, {"lanes": idle})).rowcount
 
     async def cancel_slice(self, limit: int = SLICE) -> int:
         """Cancel up to `limit` queued jobs of batches that are being cancelled; 0 when none is left."""

@@ -1,7 +1,9 @@
 """What the planner sees: lanes, heads in their order; and what it says of batches that wait."""
 
+from itertools import product
+
 import pytest
-from ledger_help import CHAIN, filled_batch, new_jobs, new_worker, open_batch, put_back, run_all, singles
+from ledger_help import CHAIN, filled_batch, new_jobs, new_worker, open_batch, put_back, singles
 from sqlalchemy import update
 
 from models.chain import Chain, Step
@@ -40,14 +42,32 @@ async def test_each_chain_of_a_batch_has_a_lane(store: Store) -> None:
     assert await store.get_chain(OTHER.id) == OTHER
 
 
-async def test_lanes_of_ended_batches_and_idle_lanes_of_single_jobs_are_forgotten(store: Store) -> None:
-    batch_id, ids = await open_batch(store, 1)
+async def test_a_lane_is_there_while_it_has_queued_jobs(store: Store) -> None:
+    _, ids = await open_batch(store, 1)
     ids += await singles(store, 1)
     await singles(store, 1, tenant="busy")
-    await run_all(store, await new_worker(store), ids)
-    assert await store.close_batches() == [batch_id]
-    assert await store.drop_idle_lanes() == 1
+    worker = await new_worker(store)
+    jobs = await store.start(worker, ids)
     assert [each.tenant for each in await store.lanes()] == ["busy"]
+    await store.settle(worker, [put_back(job, 0.0) for job in jobs])
+    assert len(await store.lanes()) == 3
+
+
+async def test_the_lanes_between_many_jobs_are_all_found(store: Store) -> None:
+    """Those that differ in one column only, whichever it is, and with others' jobs in between."""
+    expected: set[Lane] = set()
+    for tenant, priority, chain in product(("a", "b"), Priority, (CHAIN, OTHER)):
+        await store.add_single(await new_jobs(store, 3, tenant=tenant, priority=priority, chain=chain))
+        expected.add(Lane(SINGLE, tenant, chain.id, priority))
+    for number in range(3):
+        batch_id, _ = await open_batch(store, 2)
+        if number == 1:
+            await store.pause_batch(batch_id, "wait")
+        else:
+            expected.add(lane_of(batch_id))
+    found = await store.lanes()
+    assert len(found) == len(expected)
+    assert set(found) == expected
 
 
 async def test_those_put_back_and_due_come_first_then_the_others_by_age(store: Store) -> None:
@@ -63,8 +83,6 @@ async def test_those_put_back_and_due_come_first_then_the_others_by_age(store: S
     assert [head.id for head in heads] == [ids[1], ids[0], ids[3], ids[4], ids[5]]
     assert heads[0].tokens == 7
     assert [head.id for head in await store.heads(lane_of(batch_id), 3)] == [ids[1], ids[0], ids[3]]
-    assert await store.queued_count(lane_of(batch_id), 100) == 6
-    assert await store.queued_count(lane_of(batch_id), 4) == 4
 
 
 async def test_jobs_past_their_deadline_are_no_heads(store: Store) -> None:
