@@ -58,7 +58,7 @@ class Failure:
     `hint_s` is how many seconds the provider asked us to wait, clamped to a sane range, or None.
     `per_day` marks a daily limit. `body` is the provider's own error body (parsed JSON, or a cut text),
     kept because the caller's error line shows it; it must not be logged. `repeatable` False: the same step would fail
-    in the same way.
+    in the same way. `sure`: said in words or by a status that can mean nothing else.
     """
 
     cls: FailureClass
@@ -71,3 +71,4 @@ class Failure:
     possibly_billed: bool = False
     body: object = None
     repeatable: bool = True
+    sure: bool = False

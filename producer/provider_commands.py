@@ -10,7 +10,7 @@ from models.deployments import NO_KEY
 from models.failure import FailureClass
 from models.redis_check import QueueUnavailable
 from models.secrets import SecretMissing, Secrets, fingerprint
-from models.setaside import ALL_MODELS
+from models.setaside import ALL_MODELS, BY_HAND
 from models.settings import Settings
 from models.store import LEDGER_FILE, Store
 from producer import cli, show
@@ -89,7 +89,7 @@ def enable(
 
     async def work(settings: Settings, store: Store) -> None:
         _check_key(resolve_provider(settings, name), key)
-        count = await store.enable(name, key)
+        count = len(await store.enable(name, key))
         cli.say(f"{count} records of {name} are lifted" if count else f"nothing of {name} was set aside")
 
     cli.on_ledger(config, data, work)
@@ -109,7 +109,7 @@ def disable(
         provider = resolve_provider(settings, name)
         _check_key(provider, key)
         seen = await _fingerprint(provider, key)
-        await store.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"by hand: {reason}", seen)
+        await store.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"{BY_HAND}{reason}", seen)
         cli.say(f"key '{key}' of {name} is set aside; `understudy providers enable {name} --key {key}` lifts that")
 
     cli.on_ledger(config, data, work)

@@ -116,6 +116,10 @@ class WaitNews:
         return True
 
 
+BELIEVED_AFTER_S = 20.0
+"""What set a credential aside may have been an accident until so many seconds of probes have said the same."""
+
+
 async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -> str | None:
     """What a person must mend before any of these batches goes on; None while something runs or may run."""
     views = [view for batch_id in batches if (view := await store.batch_view(batch_id)) is not None]
@@ -124,7 +128,8 @@ async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -
     waits = [view.waiting for view in views if _stands_still(view)]
     if waits and all(waiting is not None and waiting.hold == RULES for waiting in waits):
         return waits[0].reason if waits[0] else None
-    aside = await store.set_aside_list()
+    now = await store.now()
+    aside = [row for row in await store.set_aside_list() if not row.is_weak or now - row.since > BELIEVED_AFTER_S]
     if not aside:
         return None
     lanes = [lane for lane in await store.lanes() if lane.batch_id in batches]

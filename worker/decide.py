@@ -172,9 +172,12 @@ def _no_money(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "insufficient_quota", "param": None, "code": "budget_reached"}}
 
 
-def after_block(at: Situation, progress: Progress, cls: FailureClass, reason: str) -> tuple[Verdict, Progress]:
-    """`cls` is what every usable credential of the step was refused for: `quota` or `credential`."""
-    return _pass_over(at, _with_error(progress, cls, reason), cls, Passed(reason, until=None))
+def after_block(
+    at: Situation, progress: Progress, cls: FailureClass, reason: str, until: float | None = None
+) -> tuple[Verdict, Progress]:
+    """`cls` is what every usable credential of the step was refused for: `quota` or `credential`, until a person acts;
+    or `model_missing`, where that is only supposed, `until` it is tried again."""
+    return _pass_over(at, _with_error(progress, cls, reason), cls, Passed(reason, until))
 
 
 def after_misfit(
@@ -183,13 +186,18 @@ def after_misfit(
     return _rule_out(at, _with_error(progress, cls, reason), reason)
 
 
-def after_every_key_refused(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
-    """Each credential of the step refused this job, and is not set aside, because it serves others: the refusal is
-    about this job. It is asked once more, because one odd answer proves nothing."""
+def after_every_key_refused(
+    at: Situation, progress: Progress, failure: Failure | None = None
+) -> tuple[Verdict, Progress]:
+    """Each credential of the step refused this job, `failure` was the last refusal, and nothing is proved against them:
+    it may be about this job. It is asked once more, because one odd answer proves nothing. What can only be about a
+    credential is waited out: others will confirm it, or the next call is answered."""
     error = progress.errors[progress.step]
     if not progress.tries and progress.retries_left:
         pause_s = _backoff(RETRY_BACKOFF_S, 0, at.rng)
         return TryAgain(pause_s), replace(progress, tries=1, retries_left=progress.retries_left - 1, refused_by=())
+    if failure is not None and failure.sure and failure.cls in BLOCKING:
+        return _pass_over_failure(at, progress, failure)
     return _after_verdict(at, progress, FailureClass(error["class"]), error["message"])
 
 
@@ -241,11 +249,12 @@ def _refused_for(at: Situation, progress: Progress) -> float:
 
 def _with_error(progress: Progress, cls: FailureClass, message: str) -> Progress:
     """A step that was not even called has an error, too. What a provider told is worth more, unless it was a passing
-    reason and this is none."""
+    reason and this is none. Who asks for a model that is known to be missing gets the status of that."""
     told = progress.errors.get(progress.step)
     if told is not None and (told["class"] not in PASSING or cls in PASSING):
         return progress
-    error = {"class": cls, "message": message, "status": None, "body": None}
+    status = 404 if cls is FailureClass.MODEL_MISSING else None
+    error = {"class": cls, "message": message, "status": status, "body": None}
     return replace(progress, errors={**progress.errors, progress.step: error})
 
 

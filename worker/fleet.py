@@ -1,13 +1,13 @@
 """The deployments of this installation: which credentials a step may use now, and how each is reached.
 
-A credential that only a person can mend is set aside for everybody; what this worker finds out goes to the ledger
-with the next `share`, and what others found out comes back with it.
+A credential that only a person can mend is set aside for everybody (`asides`), when there is evidence enough against it
+(`standing`).
 """
 
 import logging
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
@@ -20,6 +20,7 @@ from models.secrets import SecretMissing, Secrets, fingerprint
 from models.setaside import ALL_MODELS, SetAside
 from models.settings import ApiKey, Settings
 from models.store import Store
+from worker.asides import Asides
 from worker.failing import Failing
 from worker.limits import Candidate, Deployment, Grant, Limiter
 from worker.providers.base import Adapter, Endpoint
@@ -27,11 +28,8 @@ from worker.providers.registry import adapter_for
 
 log = logging.getLogger(__name__)
 
-PROBE_EVERY_S = 900.0
-"""How often one real job tries a credential that ran out of money, or one that seemed not to have a model."""
-
-PROBED = frozenset({FailureClass.QUOTA, FailureClass.MODEL_MISSING})
-"""What may mend without a word to us: money comes in, and a gateway that restarts answers 404 for a while."""
+TURNS_AWAY = BLOCKING | {FailureClass.MODEL_MISSING}
+"""What speaks of a credential: it is set aside, or the job that it refused asks another."""
 
 HARD_FAILURES = frozenset({FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.SERVER})
 
@@ -44,6 +42,7 @@ class Target:
     """How a deployment is called. `dialect` is its preset's name, `timeout_s` the total for one call.
 
     `on_probation`: the ledger says that this credential is set aside, and this call may prove that it works again.
+    `asked_at`: when the call was prepared.
     """
 
     adapter: Adapter
@@ -51,14 +50,19 @@ class Target:
     dialect: str
     timeout_s: float
     on_probation: bool = False
+    asked_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Why a step has no credential now: `quota` or `credential`, which a person can mend, or `model_missing`."""
+    """Why a step has no credential now: `quota` or `credential`, which a person can mend, or `model_missing`.
+
+    `until`: when one of them is tried again, where the evidence is weak that the model is missing.
+    """
 
     cls: FailureClass
     text: str
+    until: float | None = None
 
     @property
     def mendable(self) -> bool:
@@ -71,46 +75,44 @@ class Fleet:
         self._secrets = secrets
         self._clock = clock
         self._rng = rng
-        self._aside: dict[tuple[str, str, str], SetAside] = {}
-        self._rotated: set[tuple[str, str]] = set()
-        self._untold: deque[SetAside | tuple[str, str]] = deque()  # set aside, or (provider, key) that is back
+        self._asides = Asides(clock)
         self._failing: defaultdict[tuple[str, str], Failing] = defaultdict(Failing)  # by provider and model
         self._candidate = lru_cache(maxsize=10_000)(self._build_candidate)
         self._provider = lru_cache(maxsize=1_000)(self._find_provider)
 
-    def usable(self, step: Step) -> list[Candidate]:
-        """The step's credentials that are not set aside, in the order of the configuration."""
+    def usable(self, step: Step, *, even_missing: bool = False) -> list[Candidate]:
+        """The step's credentials that are not set aside, in the order of the configuration. `even_missing`: also those
+        that are because they do not have the model."""
         provider = self._provider(step.provider)
-        if provider is None:
-            return []
-        return [
-            self._candidate(step.provider, step.model, key)
-            for key in keys_of(provider)
-            if not self._set_aside(step, key)
-        ]
+        candidates = [self._candidate(step.provider, step.model, key) for key in keys_of(provider)] if provider else []
+        return [each for each in candidates if not self._asides.forbid(each.deployment, even_missing=even_missing)]
 
-    async def ways(self, step: Step) -> dict[Candidate, Target]:
+    def is_probed(self, step: Step) -> bool:
+        """Whether the step has usable credentials only because their probe is due."""
+        usable = self.usable(step)
+        return bool(usable) and all(self._asides.of(each.deployment) for each in usable)
+
+    async def ways(self, step: Step, *, even_missing: bool = False) -> dict[Candidate, Target]:
         """The usable credentials in the order in which to ask, by chance and weight, and how each is reached.
 
         A key whose reference leads nowhere is set aside until it leads somewhere.
         """
-        usable = self.usable(step)
         provider = self._provider(step.provider)
+        usable = self.usable(step, even_missing=even_missing)
         if provider is None or not usable:
             return {}
         weights = {key.name: key.weight for key in provider.api_keys}
         if len(usable) > 1:
             usable.sort(key=lambda each: self._rng.random() ** (1.0 / weights[each.deployment.key]), reverse=True)
-        probe = self._probe(usable)
-        usable.sort(key=lambda each: each is not probe)
+        probe = self._asides.probe(each.deployment for each in usable)
+        usable.sort(key=lambda each: each.deployment != probe)
         ways = {}
         for candidate in usable:
             try:
                 ways[candidate] = await self._target(provider, candidate.deployment)
             except SecretMissing as missing:
-                self._set_credential_aside(
-                    candidate.deployment, ALL_MODELS, Failure(FailureClass.CREDENTIAL, str(missing)), seen=NO_SECRET
-                )
+                failure = Failure(FailureClass.CREDENTIAL, str(missing))
+                self._asides.put(candidate.deployment, ALL_MODELS, failure, seen=NO_SECRET)
         return ways
 
     def why_none(self, step: Step) -> Absence:
@@ -119,33 +121,42 @@ class Fleet:
         if provider is None:
             return Absence(FailureClass.CREDENTIAL, f"{step}: the provider is no longer configured")
         keys = [key.name for key in provider.api_keys or (NO_KEY,)]
-        rows = [self._aside[name] for key in keys if (name := (step.provider, key, ALL_MODELS)) in self._aside]
+        rows = self._asides.find(step.provider, keys, ALL_MODELS)
         if rows:
             text = f"{rows[0].failure} at {step.provider} (key {rows[0].key}): {rows[0].reason}"
             return Absence(rows[0].failure, text)
-        rows = [self._aside[name] for key in keys if (name := (step.provider, key, step.model)) in self._aside]
+        rows = self._asides.find(step.provider, keys, step.model)
         if rows:
-            return Absence(FailureClass.MODEL_MISSING, f"no credential of {step.provider} has {step.model}")
+            until = min((row.probe_at for row in rows if row.is_weak and row.probe_at is not None), default=None)
+            return Absence(FailureClass.MODEL_MISSING, f"no credential of {step.provider} has {step.model}", until)
         return Absence(FailureClass.CREDENTIAL, f"{step.provider} has no credential; give it one in the configuration")
 
     async def _target(self, provider: ResolvedProvider, deployment: Deployment) -> Target:
         key = next((key for key in provider.api_keys if key.name == deployment.key), None)
         secret = await self._secrets.resolve(provider.name, key) if key else None
         endpoint = Endpoint(provider.base_url, secret, provider.settings.headers, provider.settings.options)
-        name = (deployment.provider, deployment.key)
         return Target(
             adapter_for(provider.kind),
             endpoint,
             provider.preset,
             provider.settings.timeout_s,
-            on_probation=bool(self._rows(deployment)) or name in self._rotated,
+            on_probation=self._asides.is_on_probation(deployment),
+            asked_at=self._clock(),
         )
 
-    async def learn(self, grant: Grant, target: Target, failure: Failure, limiter: Limiter, number: int) -> None:
-        """Draw a failure's consequences for everybody: cool what it speaks of, or set a credential aside.
+    def weigh(self, deployment: Deployment, target: Target, failure: Failure, job_id: str, *, answers: bool) -> None:
+        """Set the credential aside that refused this job, if there is evidence enough against it.
 
-        `number` is what `begun` said of the call.
+        `answers`: the step answered somebody of the fleet a moment ago. Of several keys that may have been another.
         """
+        if failure.cls in TURNS_AWAY:
+            provider = self._provider(deployment.provider)
+            alone = provider is not None and len(keys_of(provider)) == 1
+            seen = fingerprint(target.endpoint.secret or "")
+            self._asides.refused(deployment, failure, seen, job_id, answers=answers and alone)
+
+    async def learn(self, grant: Grant, failure: Failure, limiter: Limiter, number: int) -> None:
+        """Draw a failure's consequences for the limits: cool what it speaks of. `number` is what `begun` said of it."""
         deployment, began_ms = grant.candidate.deployment, grant.start_ms
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
@@ -153,11 +164,6 @@ class Fleet:
             await limiter.cool(deployment, scope, failure.hint_s, reason, too_fast=not failure.per_day)
         elif failure.cls is FailureClass.OVERLOADED:
             await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms)
-        elif failure.cls in BLOCKING:
-            self._set_credential_aside(deployment, ALL_MODELS, failure, fingerprint(target.endpoint.secret or ""))
-        elif failure.cls is FailureClass.MODEL_MISSING:
-            seen = fingerprint(target.endpoint.secret or "")
-            self._set_credential_aside(deployment, deployment.model, failure, seen)
         elif failure.cls in HARD_FAILURES:
             if self._failing[deployment.provider, deployment.model].saw_failure(number):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms, probed=True)
@@ -169,39 +175,13 @@ class Fleet:
         return self._failing[deployment.provider, deployment.model].begin()
 
     def answered(self, deployment: Deployment, target: Target, number: int) -> None:
-        """A call was answered: the deployment works, and a credential that was on probation is back.
-
-        Others may still answer what they were asked before the credential was set aside; that proves nothing.
-        """
+        """A call was answered: the deployment works, and so does its credential."""
         self._failing[deployment.provider, deployment.model].saw_answer(number)
-        if target.on_probation:
-            name = (deployment.provider, deployment.key)
-            rows = self._rows(deployment)
-            for row in rows:
-                del self._aside[row.provider, row.key, row.model]
-            if rows:
-                log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
-            self._untold.append(name)
+        self._asides.answered(deployment, target.asked_at, on_probation=target.on_probation)
 
     async def share(self, store: Store) -> None:
-        """Tell the ledger what this worker found out, and read what all found out."""
-        while self._untold:
-            news = self._untold[0]
-            if isinstance(news, SetAside):
-                await store.set_aside(
-                    news.provider, news.key, news.model, news.failure, news.reason, news.fingerprint, news.probe_at
-                )
-            else:
-                await store.enable(*news)
-            self._untold.popleft()
-        aside, rotated = {}, set()
-        for row in await store.set_aside_list():
-            if await self._was_rotated(row):
-                rotated.add((row.provider, row.key))
-            else:
-                aside[row.provider, row.key, row.model] = row
-        if not self._untold:
-            self._aside, self._rotated = aside, rotated
+        """Tell the ledger what this worker found out about credentials, and read what all found out."""
+        await self._asides.share(store, self._was_rotated)
 
     async def _was_rotated(self, row: SetAside) -> bool:
         """Whether the credential has another secret now than the one that was refused."""
@@ -220,51 +200,6 @@ class Fleet:
             return resolve_provider(self._settings, name)
         except UnknownProvider:
             return None
-
-    def _set_credential_aside(self, deployment: Deployment, model: str, failure: Failure, seen: str) -> None:
-        """`seen` is the fingerprint of the secret that was refused: with another one the credential is tried again."""
-        now = self._clock()
-        row = SetAside(
-            provider=deployment.provider,
-            key=deployment.key,
-            model=model,
-            failure=failure.cls,
-            reason=failure.message,
-            fingerprint=seen,
-            since=now,
-            probe_at=now + PROBE_EVERY_S if failure.cls in PROBED else None,
-        )
-        name = (row.provider, row.key, row.model)
-        if name not in self._aside:
-            # The provider's own words stay in the ledger: they may quote what it was sent.
-            what = f"for {model}" if model else "for all models"
-            log.warning("Key %s of %s is set aside %s: %s", row.key, row.provider, what, row.failure)
-        self._aside[name] = row
-        self._untold.append(row)
-
-    def _set_aside(self, step: Step, key: ApiKey) -> bool:
-        rows = self._rows(self._candidate(step.provider, step.model, key).deployment)
-        return any(row.forbids(step.model, self._clock()) for row in rows)
-
-    def _rows(self, deployment: Deployment) -> list[SetAside]:
-        """Why this deployment's credential is set aside: for all models, for this one, or not at all."""
-        names = [(deployment.provider, deployment.key, model) for model in (ALL_MODELS, deployment.model)]
-        return [self._aside[name] for name in names if name in self._aside]
-
-    def _probe(self, usable: Iterable[Candidate]) -> Candidate | None:
-        """The credential that is usable though it is set aside: its probe is due, and this job is the probe.
-
-        Nobody else probes it until the next one is due.
-        """
-        for candidate in usable:
-            rows = self._rows(candidate.deployment)
-            for row in rows:
-                later = replace(row, probe_at=self._clock() + PROBE_EVERY_S)
-                self._aside[row.provider, row.key, row.model] = later
-                self._untold.append(later)
-            if rows:
-                return candidate
-        return None
 
     def _build_candidate(self, provider_name: str, model: str, key: ApiKey) -> Candidate:
         account = account_of(provider_name, key)

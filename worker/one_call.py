@@ -44,7 +44,7 @@ class _Back:
 
 
 class TurnedAway:
-    """No credential is left to ask: each that the step has now refused this job, and serves others."""
+    """No credential is left to ask: each that the step has refused this job, and nothing is proved against it."""
 
 
 class OneCall:
@@ -64,9 +64,10 @@ class OneCall:
         *,
         may_wait: bool,
         refused_by: Collection[str] = (),
+        insist: bool = False,
     ) -> None:
         """`index` is the step's in the chain. `may_wait`: its start may be some moments ahead. `refused_by` names the
-        credentials that are not asked."""
+        credentials that are not asked. `insist`: ask also where the model is known to be missing, once."""
         self.step = chain.steps[index]
         self.cut_as = STOPPED_IN_FLIGHT
         self.record: AttemptRecord | None = None
@@ -78,6 +79,7 @@ class OneCall:
         self._tools = tools
         self._may_wait = may_wait
         self._refused_by = refused_by
+        self._insist = insist and not refused_by
         self._watch: Stopwatch | None = None  # while it is in flight, once it was sent
         self._back: _Back | None = None
 
@@ -103,9 +105,13 @@ class OneCall:
 
         Raises CannotExpress, and LimitsUnavailable when nothing could be reserved.
         """
-        ways = await self._tools.fleet.ways(self.step)
+        fleet = self._tools.fleet
+        ways = await fleet.ways(self.step)
+        if not ways and self._insist:
+            ways = await fleet.ways(self.step, even_missing=True)
         if not ways:
-            return self._tools.fleet.why_none(self.step)
+            absence = fleet.why_none(self.step)
+            return TurnedAway() if self._refused_by and absence.until is not None else absence
         ways = {each: target for each, target in ways.items() if each.deployment.key not in self._refused_by}
         if not ways:
             return TurnedAway()
@@ -151,6 +157,8 @@ class OneCall:
         reply = await self._unless_unacceptable(call, came.reply)
         cost_usd = self._cost_usd(target, deployment, came.usage)
         if isinstance(reply, Failure):
+            answers = self._tools.choice.latencies.of(str(self.step)) is not None
+            self._tools.fleet.weigh(deployment, target, reply, self._job.id, answers=answers)
             self._record(deployment, watch, reply, came.usage, cost_usd or 0.0)
             return reply
         record = self._record(deployment, watch, None, came.usage, cost_usd or 0.0)
@@ -185,7 +193,7 @@ class OneCall:
         await self._tell_of_limits(back)
         refused = failure.cls is FailureClass.RATE_LIMIT
         await if_redis_listens(limiter.release(back.grant, back.came.tokens, refused=refused))
-        await if_redis_listens(self._tools.fleet.learn(back.grant, back.target, failure, limiter, back.number))
+        await if_redis_listens(self._tools.fleet.learn(back.grant, failure, limiter, back.number))
 
     async def _tell_of_answer(self, back: _Back) -> None:
         """Also of one that the chain does not accept: the provider did what it was asked."""

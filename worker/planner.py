@@ -251,7 +251,7 @@ class Planner:
         flat = [candidate for each in candidates.values() for candidate in each]
         seen = iter(await self._limiter.outlook(flat, STARTS_WITHIN_S, self._typical_tokens) if flat else [])
         outlook = {
-            name: over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True)))
+            name: self._probed(steps[name], over_all_credentials(list(zip(each, islice(seen, len(each)), strict=True))))
             if each
             else self._without_credentials(steps[name])
             for name, each in candidates.items()
@@ -266,6 +266,10 @@ class Planner:
         costs = [self._tokens(view, head) for view in views for head in view.heads]
         if costs:
             self._typical_tokens = sum(costs) // len(costs)
+
+    def _probed(self, step: Step, outlook: StepOutlook) -> StepOutlook:
+        """One job finds out whether a credential that is set aside works again; the others would be put back."""
+        return replace(outlook, starts=min(outlook.starts, 1)) if self._fleet.is_probed(step) else outlook
 
     def _without_credentials(self, step: Step) -> StepOutlook:
         mendable = self._fleet.why_none(step).mendable

@@ -110,6 +110,11 @@ def later_steps(chain: Chain, progress: Progress) -> list[int]:
     return [step for step in steps[steps.index(progress.step) + 1 :] if step not in progress.ruled_out]
 
 
+def is_last_resort(chain: Chain, progress: Progress) -> bool:
+    """Whether no other step of the chain could serve the job, not even later."""
+    return all(step in progress.ruled_out for step in range(len(chain.steps)) if step != progress.step)
+
+
 def worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:
     """Steps that break a data rule are waited for only when all do: then the configuration has changed since submit."""
     passed = [each for step, each in progress.passed.items() if step not in progress.ruled_out]

@@ -26,7 +26,7 @@ from worker.limits import LimitsUnavailable, Refusal
 from worker.one_call import OneCall, TurnedAway, if_redis_listens
 from worker.outcome import Answered
 from worker.places import NotYet
-from worker.progress import Progress, begin_round, in_order, with_attempt
+from worker.progress import Progress, begin_round, in_order, is_last_resort, with_attempt
 from worker.providers.base import CannotExpress
 from worker.tools import Tools
 
@@ -53,6 +53,7 @@ class JobRun:
         self.progress = Progress.from_dict(job.progress)
         self.attempts: list[AttemptRecord] = []
         self.call: OneCall | None = None  # of the step that is being tried
+        self._refusal: Failure | None = None  # the last failure of a call
         self._stop_as: JobState | None = None
         self._task: asyncio.Task[Any] | None = None  # what `stop` may cancel
 
@@ -157,6 +158,7 @@ class JobRun:
             *(self.job, self.chain, self.progress.step, self.body, self.tools),
             may_wait=self.may_wait,
             refused_by=self.progress.refused_by,
+            insist=is_last_resort(self.chain, self.progress),
         )
         budgets = self.tools.budgets
         subjects = budgets.covering(self.job, self.step.provider)
@@ -203,13 +205,16 @@ class JobRun:
         at, progress = self.situation(), self.progress
         match came:
             case Failure():
+                self._refusal = came
                 return decide.after_failure(at, progress, came, call.record.key if call.record else "")
             case TurnedAway():
-                return decide.after_every_key_refused(at, progress)
+                return decide.after_every_key_refused(at, progress, self._refusal)
             case Refusal():
                 return decide.after_refusal(at, progress, came)
             case Absence() if came.mendable:
                 return decide.after_block(at, progress, came.cls, came.text)
+            case Absence() if came.until is not None:
+                return decide.after_block(at, progress, came.cls, came.text, came.until)
             case Absence():
                 return decide.after_misfit(at, progress, came.text, came.cls)
             case None:

@@ -167,10 +167,11 @@ ENABLE = (
     .where(
         credential.c.provider == bindparam("provider"),
         or_(credential.c.key == bindparam("name"), bindparam("all_keys", type_=Boolean)),
+        or_(credential.c.model == bindparam("model"), bindparam("all_records", type_=Boolean)),
     )
     .returning(credential.c.key)
 )
-"""A provider's credential, or all of them, may be used again."""
+"""A provider's credential, or all of them, may be used again, as far as all records say or one."""
 
 
 class Upkeep(Ledger):
@@ -245,10 +246,11 @@ class Upkeep(Ledger):
         reason: str,
         fingerprint: str = "",
         probe_at: float | None = None,
+        since: float | None = None,
     ) -> None:
-        """Record that a credential is not to be used (for one model, or ALL_MODELS) and why, in place of what was
-        recorded before."""
-        now = await self.now()
+        """Record that a credential is not to be used (for one model, or ALL_MODELS), why and since when (now), in place
+        of what was recorded before."""
+        now = await self.now() if since is None else since
         words = {"failure": str(failure), "reason": clean(reason), "fingerprint": fingerprint, "probe_at": probe_at}
         row = {"provider": provider, "key": key, "model": model or ALL_MODELS, "since": now, **words}
         async with self._db.write() as connection:
@@ -259,11 +261,15 @@ class Upkeep(Ledger):
             rows = (await connection.execute(CREDENTIALS)).mappings()
             return [SetAside(**row | {"failure": FailureClass(row["failure"])}) for row in map(dict, rows)]
 
-    async def enable(self, provider: str, key: str | None = None) -> int:
-        """Use a credential again, or all of a provider; returns how many records were removed."""
+    async def enable(self, provider: str, key: str | None = None, model: str | None = None) -> list[str]:
+        """Use a credential again, or all of a provider; returns the keys of the records that were removed.
+
+        `model`: remove only the record for this model, or that for ALL_MODELS.
+        """
         asked = {"provider": provider, "name": key or "", "all_keys": key is None}
+        asked |= {"model": model or ALL_MODELS, "all_records": model is None}
         async with self._db.write() as connection:
-            return len((await connection.execute(ENABLE, asked)).all())
+            return list((await connection.execute(ENABLE, asked)).scalars())
 
     async def _add_files(self, connection: AsyncConnection, closed: Sequence[Row[Any]]) -> None:
         """What came of a batch can be listed and deleted like other files, but its lines are read from the results."""

@@ -66,8 +66,9 @@ def chain(*steps: str, **policy: Any) -> Chain:
 
 def started(of: Chain, **fields: Any) -> StartedJob:
     body = {"messages": [{"role": "user", "content": fields.pop("prompt", PROMPT)}], **fields.pop("body", {})}
+    job_id = fields.pop("job_id", "job_1")
     words = {"priority": Priority.BULK, "tokens": 9, "expires_at": time.time() + 3600, **fields}
-    return StartedJob("job_1", "batch_1", "default", 1, of.id, body=json.dumps(body), **words)
+    return StartedJob(job_id, "batch_1", "default", 1, of.id, body=json.dumps(body), **words)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ ALPHA = chain("alpha/m")
 
 
 def failure(cls: FailureClass, **more: Any) -> Failure:
-    return Failure(cls, "no", status=500, **more)
+    return Failure(cls, "no", status=500, sure=True, **more)
 
 
 async def learn(scene: Stage, what: Failure, model: str = "m") -> None:
@@ -28,7 +28,8 @@ async def learn(scene: Stage, what: Failure, model: str = "m") -> None:
     candidate, target = next(iter((await fleet.ways(Step(provider="alpha", model=model))).items()))
     number = fleet.begun(candidate.deployment)
     grant = Grant(candidate, 0.0, 1, 0, time.time() * 1000, 0.0)
-    await fleet.learn(grant, target, what, scene.tools.limiter, number)
+    fleet.weigh(candidate.deployment, target, what, "job_1", answers=False)
+    await fleet.learn(grant, what, scene.tools.limiter, number)
 
 
 async def held_by(scene: Stage, model: str = "m") -> Hold | None:

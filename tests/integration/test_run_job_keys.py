@@ -13,12 +13,12 @@ import pytest
 from redis.asyncio import Redis
 from run_help import answered, chain, stage, tried
 
+from models import setaside
 from models.failure import FailureClass
 from models.records import Settled
 from models.secrets import fingerprint
 from models.state import JobState
 from models.store import Store, open_store
-from worker import fleet
 from worker.mock import Fail
 
 pytestmark = pytest.mark.timeout(30)
@@ -73,12 +73,21 @@ async def test_all_keys_blocked_keeps_the_job_queued_until_a_person_enables_them
     assert (again.state, tried(again)) == (JobState.SUCCEEDED, ["alpha None"])
 
 
-async def test_a_model_that_no_key_has_fails_the_next_job_without_a_call(redis_url: str) -> None:
+async def test_a_model_that_no_key_has_is_asked_for_once_by_each_job_that_has_nothing_else(redis_url: str) -> None:
     async with stage(redis_url, {"fail": "model_missing"}, keys=["one", "two"]) as scene:
         first, second = await scene.run(ALPHA), await scene.run(ALPHA)
     assert (first.state, len(first.attempts)) == (JobState.FAILED, 2)
-    assert (second.state, len(second.attempts)) == (JobState.FAILED, 0)
-    assert second.result and second.result.error and second.result.error["code"] == "model_missing"
+    assert (second.state, len(second.attempts)) == (JobState.FAILED, 1)
+    assert first.result and second.result
+    assert first.result.status_code == second.result.status_code == 404
+    assert json.loads(second.result.body or "")["error"] == json.loads(first.result.body or "")["error"]
+
+
+async def test_a_model_that_no_key_has_is_skipped_where_another_step_may_answer(redis_url: str) -> None:
+    async with stage(redis_url, {"provider": "alpha", "fail": "model_missing"}) as scene:
+        first, second = await scene.run(WITH_UNDERSTUDY), await scene.run(WITH_UNDERSTUDY)
+    assert tried(first) == ["alpha model_missing", "beta None"]
+    assert tried(second) == ["beta None"]
 
 
 async def test_a_missing_secret_heals_by_itself(redis_url: str, tmp_path: Path) -> None:
@@ -174,7 +183,7 @@ async def test_a_key_without_money_is_probed_by_one_job_whose_turn_it_is_and_by_
 async def test_an_answered_probe_brings_the_key_back(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Fail
 ) -> None:
-    monkeypatch.setattr(fleet, "PROBE_EVERY_S", 0.2)
+    monkeypatch.setattr(setaside, "PROBE_EVERY_S", 0.2)
     async with stage(redis_url, only("main", fail, first=1)) as scene, ledger(tmp_path) as store:
         await scene.run(ALPHA)
         await scene.tools.fleet.share(store)

@@ -99,7 +99,7 @@ async def test_a_credential_is_set_aside_once_and_enabled_again(store: Store) ->
     )
     assert (second.key, second.model, second.probe_at) == ("spare", "large", None)
 
-    assert await store.enable("lead", "main") == 1
+    assert await store.enable("lead", "main") == ["main"]
     assert [each.key for each in await store.set_aside_list()] == ["spare"]
-    assert await store.enable("lead") == 1
+    assert await store.enable("lead") == ["spare"]
     assert await store.set_aside_list() == []

@@ -197,6 +197,14 @@ def test_a_job_that_every_key_of_its_only_step_turns_away_fails_with_what_they_s
     assert (error["class"], error["status"]) == (FailureClass.MODEL_MISSING, 500)
 
 
+def test_a_refusal_that_can_only_be_about_the_key_is_waited_out_where_nothing_is_proved_against_it() -> None:
+    alone, wrong_key = situation(chain("a/m")), Failure(FailureClass.CREDENTIAL, "Incorrect API key.", 401, sure=True)
+    _, progress = after_failure(alone, Progress(tries=1), wrong_key, "main")
+    verdict, progress = after_every_key_refused(alone, progress, wrong_key)
+    assert isinstance(verdict, PutBack) and NOW < verdict.until < NOW + 60
+    assert (progress.round, progress.ruled_out) == (2, {})
+
+
 def test_a_chain_may_say_that_a_content_filter_moves_on() -> None:
     brave = chain("a/m", "b/m", fallback_on=["content_filter"])
     verdict, progress = after_failure(situation(brave), Progress(), failure(FailureClass.CONTENT_FILTER))

@@ -66,6 +66,7 @@ QUOTA = (
         " exceeded_current_quota_error invalid_payment_instrument personal-team-blocked:spending-limit"
         " insufficient_user_quota insufficient_quota_error quota_not_enough",
         statuses=(CLIENT_ERRORS - {404, 408, 413, 422}) | {500},
+        sure=True,
     ),
     row(
         FailureClass.RATE_LIMIT,
@@ -76,13 +77,13 @@ QUOTA = (
         statuses={429, 403, 400},
     ),
     row(FailureClass.RATE_LIMIT, r"exceeded your current quota", statuses={429}, speakers="gemini vertex"),
-    row(FailureClass.QUOTA, r"exceeded your current quota", codes="insufficient_quota"),
-    row(FailureClass.QUOTA, statuses={402}),
+    row(FailureClass.QUOTA, r"exceeded your current quota", codes="insufficient_quota", sure=True),
+    row(FailureClass.QUOTA, statuses={402}, sure=True),
     row(FailureClass.QUOTA, statuses={412}, speakers="fireworks"),
 )
 
 CREDENTIAL = (
-    row(FailureClass.CREDENTIAL, statuses={401}),
+    row(FailureClass.CREDENTIAL, statuses={401}, sure=True),
     row(
         FailureClass.CREDENTIAL,
         r"api[ _-]?key.{0,40}\b(?:not valid|invalid|is (?:in)?valid|expired|not found|leaked|disabled|revoked|blocked"
@@ -90,26 +91,32 @@ CREDENTIAL = (
         r"(?:incorrect|invalid|missing|no|wrong|expired|unknown|provide a valid) (?:x-)?api[ _-]?key",
         r"(?:access|bearer|auth\w*|security|id) token.{0,40}(?:invalid|expired|missing|revoked|malformed)",
         r"(?:invalid|expired|missing) (?:access |bearer |auth\w* |security )?token\b",
-        r"invalid (?:authentication|credential|authorization)",
-        r"(?:authentication|authorization) (?:error|failed|failure|required)",
-        r"(?:could not|unable to|failed to) authenticate",
         r"(?:account|organization|team|consumer '[^']*')(?: \S+)? (?:has been|is|was) (?:\w+ )?"
         r"(?:disabled|deactivated|suspended|restricted|banned|blocked|terminated)",
-        r"disabled in this account",
-        r"not authorized to (?:perform|access|invoke|use)",
-        r"is not authorized|unauthorized|login fail",
         r"request signature we calculated|signature (?:expired|not yet current|does not match)",
-        r"^operation not allowed",
-        r"caller does not have permission",
-        codes="invalid_api_key api_key_invalid incorrect_api_key authentication_error unauthenticated unauthorized"
-        " permission_error permission_denied account_deactivated account_suspended organization_disabled"
-        " organization_restricted"
+        codes="invalid_api_key api_key_invalid incorrect_api_key unauthenticated account_deactivated account_suspended"
+        " organization_disabled organization_restricted"
         " consumer_suspended api_key_service_blocked api_key_http_referrer_blocked api_key_ip_address_blocked"
-        " api_key_expired service_disabled access_token_expired credentials_missing auth_error invalid_token"
+        " api_key_expired service_disabled access_token_expired credentials_missing"
         " unrecognizedclientexception expiredtokenexception expiredtoken invalidsignatureexception"
         " incompletesignature incompletesignatureexception missingauthenticationtoken"
         " missingauthenticationtokenexception invalidclienttokenid optinrequired ip_not_authorized"
         " access_terminated_error invalid_authentication_error invalid_authentication",
+        statuses={400, 403, 404},
+        sure=True,
+    ),
+    # What may just as well be about an image, a file or a tool of this one request.
+    row(
+        FailureClass.CREDENTIAL,
+        r"invalid (?:authentication|credential|authorization)",
+        r"(?:authentication|authorization) (?:error|failed|failure|required)",
+        r"(?:could not|unable to|failed to) authenticate",
+        r"disabled in this account",
+        r"not authorized to (?:perform|access|invoke|use)",
+        r"is not authorized|unauthorized|login fail",
+        r"^operation not allowed",
+        r"caller does not have permission",
+        codes="authentication_error unauthorized permission_error permission_denied auth_error invalid_token",
         statuses={400, 403, 404},
     ),
     row(FailureClass.CREDENTIAL, statuses={403}),
@@ -148,6 +155,7 @@ MODEL_MISSING = (
         " modelnotfounderror resourcenotfoundexception operationnotsupported model_not_allowed model_access_denied"
         " model_unavailable invalidendpointormodel.notfound key_model_access_denied team_model_access_denied 1500",
         statuses=REFUSALS | {412, 424, 500},
+        sure=True,
     ),
 )
 

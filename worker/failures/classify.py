@@ -42,7 +42,10 @@ def classify(
         complaint.is_page,
         hint_s is not None,
     )
-    cls = _class_of_success(complaint) if 200 <= status < 300 else _class(signs)
+    evidence = next((each for each in EVIDENCE if each.fits(signs)), None)
+    cls = evidence.cls if evidence else FailureClass.UNKNOWN
+    if 200 <= status < 300:
+        cls = _class_of_success(complaint)
     per_day = cls is FailureClass.RATE_LIMIT and _is_per_day(signs, complaint)
     if per_day and complaint.quota_ids:
         hint_s = _until_googles_next_day(now)
@@ -56,11 +59,8 @@ def classify(
         scope=_scope(cls, signs, complaint),
         possibly_billed=cls in (FailureClass.TIMEOUT, FailureClass.SERVER) or 200 <= status < 300,
         body=complaint.body,
+        sure=evidence is not None and evidence.sure,
     )
-
-
-def _class(signs: Signs) -> FailureClass:
-    return next((evidence.cls for evidence in EVIDENCE if evidence.fits(signs)), FailureClass.UNKNOWN)
 
 
 def _class_of_success(complaint: Complaint) -> FailureClass:

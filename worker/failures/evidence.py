@@ -22,7 +22,10 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Fits when every limitation holds and, where codes or phrases are given, one of them is there."""
+    """Fits when every limitation holds and, where codes or phrases are given, one of them is there.
+
+    `sure`: it can mean nothing else, so that one such answer may be enough to act on for everybody.
+    """
 
     cls: FailureClass
     codes: frozenset[str] = frozenset()
@@ -31,6 +34,7 @@ class Evidence:
     speakers: frozenset[str] | None = None  # providers or protocols
     page: bool = False
     waits: bool = False
+    sure: bool = False
 
     def fits(self, signs: Signs) -> bool:
         if self.statuses is not None and signs.status not in self.statuses:
@@ -52,6 +56,7 @@ def row(
     speakers: str = "",
     page: bool = False,
     waits: bool = False,
+    sure: bool = False,
 ) -> Evidence:
     """`codes` and `speakers` are separated by blanks; codes that contain blanks are given as phrases."""
     return Evidence(
@@ -62,4 +67,5 @@ def row(
         frozenset(speakers.split()) if speakers else None,
         page,
         waits,
+        sure,
     )

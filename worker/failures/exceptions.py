@@ -51,5 +51,10 @@ def classify_exception(error: BaseException) -> Failure:
         if isinstance(error, kinds):
             said = masked(str(error))[:MAX_MESSAGE_CHARS] if isinstance(error, _TELLING) else ""
             scope = Scope.ACCOUNT if cls is FailureClass.CREDENTIAL else Scope.REQUEST
-            return Failure(cls, said or meaning, scope=scope, possibly_billed=cls in _MAYBE_BILLED)
+            return Failure(
+                *(cls, said or meaning),
+                scope=scope,
+                possibly_billed=cls in _MAYBE_BILLED,
+                sure=cls is FailureClass.CREDENTIAL,
+            )
     return Failure(FailureClass.UNKNOWN, f"the call failed unexpectedly ({type(error).__name__})", possibly_billed=True)
