@@ -95,6 +95,8 @@ def error_of(view: View) -> tuple[int, dict[str, Any]]:
     state = JobState(view["state"])
     if state in WITHOUT_RESULT:
         code, message = WITHOUT_RESULT[state]
+        if state is JobState.EXPIRED and view["wait_reason"]:
+            message += f": {view['wait_reason']}"
         return NO_RESULT_STATUS, error_object(NO_RESULT_STATUS, None, message, code)
     status = view["status_code"]
     if status is None or not 400 <= status <= 599:

@@ -233,6 +233,7 @@ class BatchView:
     estimated_usd: float | None = None  # what it was expected to cost when it was accepted
     waiting: Waiting | None = None  # None: it moves, it is held or has ended, or nobody plans
     unpriced_lines: int = 0  # those that the estimate leaves out
+    blocked: str | None = None  # what a person must fix before it goes on, though it is not held
 
     @property
     def estimate(self) -> Estimate:
@@ -269,6 +270,7 @@ class OutputRow:
     model: str | None
     cost_usd: float
     extra: str | None
+    waited_for: str | None = None  # of one that expired: what kept it or its batch from going on
 
 
 @dataclass(frozen=True, slots=True)

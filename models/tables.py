@@ -32,6 +32,7 @@ class Batch(SQLModel, table=True):
     total: int = 0  # rows, known when validating ends
     paused: str | None = None  # why it is held; None when it is not
     runs_until: float | None = None  # of a `run`: until when its process lives; its jobs start no later
+    blocked: str | None = Field(default=None, sa_column=Column(Text))  # what a person must fix before it goes on
     created_at: float
     expires_at: float
     started_at: float | None = None  # when it became in_progress
@@ -379,7 +380,7 @@ class WebhookEndpoint(SQLModel, table=True):
 
 
 class WebhookDelivery(SQLModel, table=True):
-    """One event for one receiver. The body is made from the ledger when it is sent: what ended does not change."""
+    """One event for one receiver. The body is made from the ledger when it is sent, for what ended does not change."""
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
@@ -412,6 +413,7 @@ class WebhookDelivery(SQLModel, table=True):
     receiver: str  # whose deliveries take turns: the endpoint, or a tenant's callback URLs of one server
     event: str  # such as "job.succeeded"
     object_id: str = Field(index=True)  # the job or batch
+    data: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what it says; None: made when it is sent
     state: str = "pending"  # "pending", "delivered", "dead"
     tries: int = 0
     next_at: float  # when the next try is due; while one runs, when it may be taken to have died

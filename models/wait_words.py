@@ -6,6 +6,7 @@ requests per minute are used up at openai/gpt-4o-mini (account openai:main)
 import re
 from typing import Any
 
+from models.failure import FailureClass
 from models.records import Waiting
 
 HOLD_WORDS = {
@@ -21,6 +22,25 @@ HOLD_WORDS = {
 
 PUT_BACK = "put_back"
 """The `hold` of what waits for a time that a worker has set."""
+
+CREDENTIAL, TURN, RULES, BUDGET, PAUSED = "credential", "turn", "rules", "budget", "paused"
+"""Holds beside the limiter's: a person must fix a credential; others are staged first; data rules allow no step; the
+money of a tenant or provider is spent; the batch is held."""
+
+OPERATOR, OWNER = "operator", "owner"
+
+WHO_CAN_HELP = {CREDENTIAL: OPERATOR, RULES: OPERATOR, BUDGET: OPERATOR, PAUSED: OWNER}
+"""Whose act ends a wait that time does not end: of who runs Understudy, or of who submitted the work."""
+
+
+def no_credential(provider: str, cls: FailureClass | None) -> str:
+    """Why a provider cannot be asked at all: what its keys were refused for."""
+    if cls is FailureClass.QUOTA:
+        return f"no key of {provider} has money left; it goes on when one has"
+    if cls is FailureClass.CREDENTIAL:
+        return f"no key of {provider} is accepted; it goes on when one is fixed"
+    return f"no key of {provider} can be used until someone fixes it"
+
 
 SENTENCE = re.compile(
     r"(?P<reason>[^:]+?) at (?P<provider>[^/\s:]+)/(?P<model>\S+?)(?: \(account (?P<account>\S+)\))?", re.DOTALL
@@ -51,4 +71,5 @@ def waiting_object(waiting: Waiting | None) -> dict[str, Any] | None:
         "model": waiting.model,
         "account": waiting.account,
         "until": waiting.until,
+        "who_can_help": WHO_CAN_HELP.get(waiting.hold),
     }

@@ -19,7 +19,10 @@ JOB_EVENTS = tuple(f"job.{state}" for state in sorted(TERMINAL_STATES))
 BATCH_EVENTS = tuple(
     f"batch.{state}" for state in (BatchState.CANCELLED, BatchState.COMPLETED, BatchState.EXPIRED, BatchState.FAILED)
 )
-EVENTS = (*JOB_EVENTS, *BATCH_EVENTS)
+BATCH_PAUSED, BATCH_RESUMED = "batch.paused", "batch.resumed"
+"""A batch waits for a person, and goes on."""
+
+EVENTS = (*JOB_EVENTS, *BATCH_EVENTS, BATCH_PAUSED, BATCH_RESUMED)
 PATTERNS = ("*", "job.*", "batch.*")
 
 SECRET_PREFIX = "whsec_"
@@ -38,6 +41,11 @@ def wants(patterns: Iterable[str], event: str) -> bool:
     """Whether a list of events and patterns names this event."""
     kind = event.partition(".")[0]
     return not {event, f"{kind}.*", "*"}.isdisjoint(patterns)
+
+
+def tells_of_an_end(event: str) -> bool:
+    """Whether a job or batch has ended with it."""
+    return event not in (BATCH_PAUSED, BATCH_RESUMED)
 
 
 def has_all(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
@@ -84,6 +92,7 @@ class Delivery:
     tries: int  # that ended before this one
     log: str
     created_at: float
+    data: str | None = None  # JSON: what it says; None: made from the ledger when it is sent
 
     @property
     def owner(self) -> str:

@@ -1,7 +1,7 @@
 """Why a job that is queued does not start: what holds it, its batch, or the steps of its chain."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -18,7 +18,7 @@ from models.setaside import SetAside
 from models.settings import Limits, Settings
 from models.state import JobState, Priority
 from models.store import Store
-from models.wait_words import HOLD_WORDS
+from models.wait_words import CREDENTIAL, HOLD_WORDS, PAUSED, no_credential
 from producer.waiting import ASK_REDIS_S, NO_QUEUE, nobody_works
 
 
@@ -42,7 +42,7 @@ async def _of_batch(store: Store, batch_id: str) -> Waiting | None:
     view = await store.batch_view(batch_id) if batch_id else None
     if view is None:
         return None
-    return Waiting(f"its batch is held: {view.paused}", "paused") if view.paused else view.waiting
+    return Waiting(f"its batch is held: {view.paused}", PAUSED) if view.paused else view.waiting
 
 
 async def _at_its_steps(
@@ -86,12 +86,12 @@ def held_at(
     return min(held, key=lambda each: each.until or float("inf"), default=None)
 
 
-def _held(settings: Settings, step: Step, live: LimitState, aside: Iterable[SetAside]) -> Waiting | None:
+def _held(settings: Settings, step: Step, live: LimitState, aside: Sequence[SetAside]) -> Waiting | None:
     """What the credential of a step waits for that may start first; None when one may start now."""
     try:
         provider = resolve_provider(settings, step.provider)
     except UnknownProvider:
-        return Waiting(f"the provider of {step} is no longer configured", "credential", step.provider, step.model)
+        return Waiting(f"the provider of {step} is no longer configured", CREDENTIAL, step.provider, step.model)
     refused = {row.key for row in aside if row.provider == step.provider and row.forbids(step.model, live.now)}
     held: list[Waiting] = []
     for key in keys_of(provider):
@@ -104,8 +104,8 @@ def _held(settings: Settings, step: Step, live: LimitState, aside: Iterable[SetA
             return None
         reason = f"{HOLD_WORDS[hold]} at {step}"
         held.append(Waiting(reason, hold, step.provider, step.model, account, until))
-    nobody = f"no credential of {step.provider} can be used until somebody mends it"
-    gone = Waiting(nobody, "credential", step.provider, step.model)
+    cls = next((row.failure for row in aside if row.provider == step.provider and row.key in refused), None)
+    gone = Waiting(no_credential(step.provider, cls), CREDENTIAL, step.provider, step.model)
     return min(held, key=lambda each: each.until or 0.0, default=gone)
 
 

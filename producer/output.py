@@ -73,8 +73,15 @@ def _line(row: OutputRow, body: Any) -> dict[str, Any]:
     response = None
     if row.status_code is not None:
         response = {"status_code": row.status_code, "request_id": row.job_id, "body": body}
-    error = WITHOUT_ANSWER.get(row.state, row.error or UNEXPLAINED) if response is None else None
+    error = (_without_answer(row) or row.error or UNEXPLAINED) if response is None else None
     return {"id": f"batch_req_{row.job_id}", "custom_id": row.custom_id, "response": response, "error": error}
+
+
+def _without_answer(row: OutputRow) -> dict[str, str] | None:
+    error = WITHOUT_ANSWER.get(row.state)
+    if error is None or row.waited_for is None:
+        return error
+    return {**error, "message": f"{error['message'].removesuffix('.')}: {row.waited_for}"}
 
 
 def row_of_job(view: Mapping[str, Any]) -> OutputRow:
@@ -92,6 +99,7 @@ def row_of_job(view: Mapping[str, Any]) -> OutputRow:
         model=result.get("model"),
         cost_usd=result.get("cost_usd", 0.0),
         extra=view["extra"],
+        waited_for=view["wait_reason"] if view["state"] == JobState.EXPIRED else None,
     )
 
 

@@ -15,6 +15,7 @@ from models.setaside import SetAside
 from models.settings import Settings
 from models.state import BatchState, JobState
 from models.store import Store
+from models.wait_words import RULES
 from producer.durations import until as until_words
 from producer.embedded import running_redis
 
@@ -27,9 +28,6 @@ ASK_REDIS_S = 1.0
 """Who only wants to know why a batch waits is not kept by a Redis that hangs."""
 
 NOBODY = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
-
-RULES = "rules"
-"""The hold of batches whose every step breaks a data rule."""
 
 TOLD_AGAIN_S = 10.0
 

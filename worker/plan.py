@@ -44,8 +44,9 @@ class StepOutlook:
     `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `refusing_for_s` how long it has
     answered nothing but refusals and failures (None: it is not cooled, nor merely probed); `blocked` that a person must
     mend it first; `missing` that no credential has the model. `hold` is what lets no more of them start, `until` when
-    the first could (unix seconds; None: nobody can tell), `account` whose limits these are. `why` says what blocks it
-    when it is not the want of a credential. `room` is what a limit of tokens leaves for them.
+    the first could (unix seconds; None: nobody can tell), `account` whose limits these are. `blocked_by` is what the
+    credentials were refused for, `why` says what blocks it when it is not the want of one. `room` is what a limit of
+    tokens leaves for them.
     """
 
     starts: int = UNLIMITED
@@ -57,6 +58,7 @@ class StepOutlook:
     until: float | None = None
     account: str | None = None
     why: str | None = None
+    blocked_by: FailureClass | None = None
     room: TokenRoom | None = None
 
     def without(self, calls: int, tokens: int) -> "StepOutlook":

@@ -38,7 +38,7 @@ from worker.plan import (
 from worker.purses import Purses
 from worker.till import NO_BUDGETS, Till
 from worker.turns import Turns
-from worker.waits import BUDGET, Waits, waits_for, waits_for_rule
+from worker.waits import Blocked, Waits, waits_for, waits_for_rule
 
 PASS_EVERY_S, IDLE_PASS_EVERY_S, IDLE_AFTER_S = 0.1, 0.3, 5.0
 """A batch that is opened after a while of nothing to do waits a moment longer; a single job never waits for a pass."""
@@ -99,6 +99,7 @@ class Planner:
         self._turns = Turns()
         self._typical_tokens = TYPICAL_OUTPUT_TOKENS
         self._waits = Waits()
+        self._blocked = Blocked()
 
     async def pass_once(self) -> int:
         """Stage what can start soon. Returns how many tickets were written."""
@@ -130,6 +131,14 @@ class Planner:
         await self._tell(views, outlook, till, moving, now)
         await self._purses.pause_spent(till, views, outlook, moving)
         return len(chosen)
+
+    async def tell_blocked(self) -> None:
+        """Tell the ledger which batches only a person can let go on, and which are no longer of that kind."""
+        blocked, free = self._blocked.news(await self._store.blocked_batches(), self._monotonic())
+        if blocked:
+            await self._store.block_batches(blocked)
+        if free:
+            await self._store.unblock_batches(free)
 
     def rest_s(self) -> float:
         """How long to rest before the next pass."""
@@ -217,7 +226,8 @@ class Planner:
                 money = till.reason(view, outlook)
                 rule = waits_for_rule(view.barred)
                 waits = rule or waits_for(view.chain, view.lane.priority, outlook)
-                held[batch_id] = Waiting(money, BUDGET) if money and not rule else waits
+                held[batch_id] = money if money and not rule else waits
+        self._blocked.see(held, now)
         if news := self._waits.news(held, now):
             await self._store.say_waiting(news)
 
@@ -272,8 +282,8 @@ class Planner:
         return replace(outlook, starts=min(outlook.starts, 1)) if self._fleet.is_probed(step) else outlook
 
     def _without_credentials(self, step: Step) -> StepOutlook:
-        mendable = self._fleet.why_none(step).mendable
-        return StepOutlook(starts=0, blocked=mendable, missing=not mendable)
+        why = self._fleet.why_none(step)
+        return StepOutlook(starts=0, blocked=why.mendable, missing=not why.mendable, blocked_by=why.cls)
 
     async def _on_their_way(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> dict[str, list[int]]:
         """The tokens of jobs with tickets, or that had one a moment ago, that will reserve a call of each step."""

@@ -7,8 +7,9 @@ from itertools import groupby, islice, takewhile
 
 from models.budgets import BATCH, PROVIDER, TENANT, Purse, Subject, covers, in_use, reached
 from models.chain import Step
-from models.records import SINGLE, Head, Lane
+from models.records import SINGLE, Head, Lane, Waiting
 from models.state import Priority
+from models.wait_words import BUDGET, TURN
 from worker.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
 
 Cost = Callable[[LaneHeads, Step, Head], float]
@@ -112,7 +113,7 @@ class Till:
                     seen[str(step)] = min(usd, seen.get(str(step), usd))
         self.cheapest |= seen
 
-    def reason(self, view: LaneHeads, outlook: Mapping[str, StepOutlook]) -> str | None:
+    def reason(self, view: LaneHeads, outlook: Mapping[str, StepOutlook]) -> Waiting | None:
         """Why the job at the head of a lane waits for money; None when it does not, or was not read."""
         if not view.heads or not self.purses:
             return None
@@ -120,9 +121,9 @@ class Till:
             subjects = self._covering(view.lane, step)
             usd = self._usd(view, step, view.heads[0]) if subjects else 0.0
             if spent := self._spent(subjects, usd):
-                return reached(spent, self.purses[spent], usd)
+                return Waiting(reached(spent, self.purses[spent], usd), BUDGET)
             short = next((each for each in subjects if not covers(usd, self.purses[each].free_usd)), None)
-            return None if short is None else in_use(short, self.purses[short])
+            return None if short is None else Waiting(in_use(short, self.purses[short]), TURN)
         return None
 
     def spent_batches(

@@ -5,6 +5,7 @@
 | plan | 0.1 s, 0.3 s with nothing to do | one worker at a time | tickets for what can start soon |
 | close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
 | look back | 2 s | one worker at a time | pause batches whose latest calls were all bad requests |
+| blocked | 2 s | one worker at a time | tell of batches that only a person can let go on |
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
 | forget | 10 s | one worker at a time | remove the content of what was delivered, in slices |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
@@ -77,6 +78,7 @@ class Upkeep:
             Loop("plan", self.planner.rest_s, self.planner.pass_once, leader_only=True),
             Loop("close", 0.5, self._close, leader_only=True),
             Loop("look back", 2.0, self._canary.look_back, leader_only=True),
+            Loop("blocked", 2.0, self.planner.tell_blocked, leader_only=True),
             Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
             Loop("forget", 10.0, self._forget, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from models.chain import Chain, Step
 from models.records import Waiting
 from models.state import Priority
-from models.wait_words import HOLD_WORDS
+from models.wait_words import BUDGET, CREDENTIAL, HOLD_WORDS, RULES, TURN, WHO_CAN_HELP, no_credential
 from worker.plan import StepOutlook, reachable
 
 WORTH_TELLING_S = 1.0
@@ -23,10 +23,6 @@ AGAIN_AFTER_S = 2.0
 
 TELL_AT_MOST = 500
 
-CREDENTIAL, TURN, RULES, BUDGET = "credential", "turn", "rules", "budget"
-"""Holds beside the limiter's: a person must mend a credential; others are staged first; data rules allow no step;
-money is spent."""
-
 
 def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> Waiting:
     """Why no job of this chain is staged. The step that can start first is named."""
@@ -39,8 +35,7 @@ def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
         step, at = blocked[0]
         if at.why is not None:
             return Waiting(at.why, BUDGET, step.provider, step.model)
-        reason = f"no credential of {step.provider} can be used until somebody mends it"
-        return Waiting(reason, CREDENTIAL, step.provider, step.model)
+        return Waiting(no_credential(step.provider, at.blocked_by), CREDENTIAL, step.provider, step.model)
     return Waiting("other jobs are staged first", TURN)
 
 
@@ -54,6 +49,42 @@ def _held(step: Step, at: StepOutlook) -> Waiting:
         return Waiting(f"other jobs go first at {step}", TURN, step.provider, step.model, at.account)
     reason = f"{HOLD_WORDS[at.hold]} at {step}"
     return Waiting(reason, str(at.hold), step.provider, step.model, at.account, at.until)
+
+
+TOLD_AFTER_S = 10.0
+"""What a person must fix is told of when it has lasted so long: a key that is exchanged just now is no news."""
+
+GONE_AFTER_S = 30.0
+"""A batch goes on when nothing has blocked it for so long: a single job that probes a credential is no sign of it."""
+
+
+class Blocked:
+    """Which batches only a person can let go on. Times are monotonic seconds.
+
+    The ledger knows what was told; this is the memory of the worker that plans.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._seen_at: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+
+    def see(self, waiting: Mapping[str, Waiting], now: float) -> None:
+        """What each batch that waits at this moment waits for, as `Waits.news` is told it."""
+        self._reasons = {batch_id: what.reason for batch_id, what in waiting.items() if what.hold in WHO_CAN_HELP}
+        self._since = {batch_id: self._since.get(batch_id, now) for batch_id in self._reasons}
+        self._seen_at |= dict.fromkeys(self._reasons, now)
+
+    def news(self, told: Mapping[str, str], now: float) -> tuple[dict[str, str], list[str]]:
+        """The batches that are to be told of as blocked, with the reason, and those that go on. `told` are those that
+        the ledger has as blocked."""
+        self._seen_at = {batch_id: self._seen_at.get(batch_id, now) for batch_id in {*told, *self._reasons}}
+        blocked = {
+            batch_id: reason
+            for batch_id, reason in self._reasons.items()
+            if told.get(batch_id) != reason and (batch_id in told or now - self._since[batch_id] >= TOLD_AFTER_S)
+        }
+        return blocked, [each for each in told if now - self._seen_at[each] >= GONE_AFTER_S]
 
 
 class Waits:

@@ -4,7 +4,7 @@
      "timestamp": "2026-11-22T20:00:00Z", "data": {…}}
 
 A job's `data` is the job as the HTTP API shows it, with its whole `result`; one of more than 256 kB is left to
-`result_url`. A batch's `data` is its id, as OpenAI sends it.
+`result_url`. A batch's `data` is its id, as OpenAI sends it; of one that waits for a person also the `reason`.
 """
 
 from datetime import UTC, datetime

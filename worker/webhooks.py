@@ -12,6 +12,8 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any
 
+import orjson
+
 from models.ending import end
 from models.settings import Settings
 from models.store import Store, StoreBusy, StoreUnavailable
@@ -120,6 +122,8 @@ class Deliverer:
         return await self._sender.post(delivery.url, signed_headers(signing.secrets, delivery.id, int(now), body), body)
 
     async def _data(self, delivery: Delivery) -> dict[str, Any] | None:
+        if delivery.data is not None:
+            return dict(orjson.loads(delivery.data))
         if delivery.event.startswith("batch."):
             return {"id": delivery.object_id}
         view = await self._store.seen_job(delivery.tenant, delivery.object_id)

@@ -8,7 +8,8 @@
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
 | runs | whether the process of a `run` lives |
-| upkeep | ends that no worker brings about, holds, credentials |
+| upkeep | ends that no worker brings about, credentials |
+| holds | batches that wait for a person, and go on again |
 | canary | whether a batch is worth going on |
 | pruning, retention | deletion in slices; what is too old to be kept |
 | forgetting | what was delivered, and the removal of its content |
@@ -39,6 +40,7 @@ from models.store.filling import Filling
 from models.store.forgetting import Forgetting
 from models.store.gauges import Gauges
 from models.store.history import History
+from models.store.holds import Holds
 from models.store.intake import Intake
 from models.store.jobs import Jobs
 from models.store.planning import Planning
@@ -65,6 +67,7 @@ class Store(
     Rescue,
     Upkeep,
     Runs,
+    Holds,
     Canary,
     Pruning,
     Retention,

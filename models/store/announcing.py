@@ -1,10 +1,12 @@
-"""Telling of what ended: the rows of webhooks, written in the transaction that ends a job or a batch.
+"""Telling of what happened: the rows of webhooks, written in the transaction that ends a job or a batch, or holds one.
 
 Every statement that ends jobs returns `ENDED_JOB` and hands its rows to `announce_jobs`; one that ends batches returns
-`ENDED_BATCH` and hands them to `announce_batches`. Jobs of a batch are not told of one by one, and cost nothing here.
+`ENDED_BATCH` and hands them to `announce_batches`; one that holds a batch or lets it go on returns `HELD_BATCH`. Jobs
+of a batch are not told of one by one, and cost nothing here.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,13 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.ids import new_id
 from models.records import SINGLE
 from models.store.sql import NOW, BulkInsert, batch, job, webhook_delivery, webhook_endpoint
-from models.webhooks import PENDING, has_all, wants
+from models.webhooks import BATCH_PAUSED, BATCH_RESUMED, PENDING, has_all, wants
 
 ENDED_JOB = (job.c.id, job.c.batch_id, job.c.state, job.c.ended_at, job.c.tenant, job.c.callback_url, job.c.note)
 """What is to be known of a job that ended just now."""
 
 ENDED_BATCH = (batch.c.id, batch.c.state, batch.c.ended_at, batch.c.tenant, batch.c.callback_url, batch.c.note)
 """What is to be known of a batch that ended just now."""
+
+HELD_BATCH = (batch.c.id, batch.c.tenant, batch.c.callback_url, batch.c.note, NOW.label("now"))
+"""What is to be known of a batch that is held, or goes on, since just now; of one that is held also its `reason`."""
 
 ENDPOINTS_IN_USE: Select[Any] = select(
     webhook_endpoint.c.id,
@@ -43,29 +48,50 @@ RELEASE_DELIVERIES = (
 """What a worker was delivering when it died or stopped is due at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """`data`: what the webhook says, where that is not read from the ledger when it is sent."""
+
+    name: str
+    at: float
+    of: Row[Any]
+    data: dict[str, Any] | None = None
+
+
 async def announce_jobs(connection: AsyncConnection, ended: Iterable[Row[Any]]) -> None:
     """Of rows of `ENDED_JOB`: those that were submitted alone are told of."""
-    await _announce(connection, "job", [row for row in ended if row.batch_id == SINGLE])
+    singles = (row for row in ended if row.batch_id == SINGLE)
+    await _announce(connection, [_Event(f"job.{row.state}", row.ended_at, row) for row in singles])
 
 
 async def announce_batches(connection: AsyncConnection, ended: Iterable[Row[Any]]) -> None:
     """Of rows of `ENDED_BATCH`."""
-    await _announce(connection, "batch", list(ended))
+    await _announce(connection, [_Event(f"batch.{row.state}", row.ended_at, row) for row in ended])
 
 
-async def _announce(connection: AsyncConnection, kind: str, ended: Sequence[Row[Any]]) -> None:
-    if not ended:
+async def announce_held(connection: AsyncConnection, held: Iterable[Row[Any]]) -> None:
+    """Of rows of `HELD_BATCH` with a `reason`. It is told as it was, whatever becomes of the batch meanwhile."""
+    events = [_Event(BATCH_PAUSED, row.now, row, {"id": row.id, "reason": row.reason}) for row in held]
+    await _announce(connection, events)
+
+
+async def announce_resumed(connection: AsyncConnection, resumed: Iterable[Row[Any]]) -> None:
+    """Of rows of `HELD_BATCH`."""
+    await _announce(connection, [_Event(BATCH_RESUMED, row.now, row) for row in resumed])
+
+
+async def _announce(connection: AsyncConnection, events: Sequence[_Event]) -> None:
+    if not events:
         return
-    tenants = {row.tenant for row in ended}
+    tenants = {event.of.tenant for event in events}
     endpoints: Sequence[Row[Any]] = (await connection.execute(ENDPOINTS_IN_USE, {"tenants": sorted(tenants)})).all()
     deliveries = []
-    for row in ended:
-        event = f"{kind}.{row.state}"
-        if row.callback_url:
-            deliveries.append(_delivery(row, event, row.callback_url, None))
+    for event in events:
+        if event.of.callback_url:
+            deliveries.append(_delivery(event, event.of.callback_url, None))
         for endpoint in endpoints:
-            if endpoint.tenant == row.tenant and _is_told(endpoint, event, row.note):
-                deliveries.append(_delivery(row, event, endpoint.url, endpoint.id))
+            if endpoint.tenant == event.of.tenant and _is_told(endpoint, event.name, event.of.note):
+                deliveries.append(_delivery(event, endpoint.url, endpoint.id))
     await INSERT_DELIVERIES.run(connection, deliveries)
 
 
@@ -75,23 +101,24 @@ def _is_told(endpoint: Row[Any], event: str, note: str | None) -> bool:
     return endpoint.match is None or has_all(orjson.loads(note or "{}"), orjson.loads(endpoint.match))
 
 
-def _delivery(ended: Row[Any], event: str, url: str, endpoint_id: str | None) -> dict[str, Any]:
+def _delivery(event: _Event, url: str, endpoint_id: str | None) -> dict[str, Any]:
     return {
         "id": new_id("evt"),
-        "tenant": ended.tenant,
+        "tenant": event.of.tenant,
         "endpoint_id": endpoint_id,
         "url": url,
-        "receiver": endpoint_id or callback_receiver(ended.tenant, url),
-        "event": event,
-        "object_id": ended.id,
+        "receiver": endpoint_id or callback_receiver(event.of.tenant, url),
+        "event": event.name,
+        "object_id": event.of.id,
+        "data": None if event.data is None else orjson.dumps(event.data).decode(),
         "state": PENDING,
         "tries": 0,
-        "next_at": ended.ended_at,
+        "next_at": event.at,
         "claimed_by": None,
         "last_status": None,
         "last_error": None,
         "log": "[]",
-        "created_at": ended.ended_at,
+        "created_at": event.at,
         "ended_at": None,
     }
 

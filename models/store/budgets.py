@@ -19,6 +19,7 @@ from models.budgets import (
     of_tenant,
 )
 from models.state import OPEN_BATCH_STATES, BatchState
+from models.store.announcing import HELD_BATCH, announce_held, announce_resumed
 from models.store.lanes import LANES
 from models.store.ledger import Ledger
 from models.store.sql import (
@@ -106,7 +107,7 @@ PAUSE_SPENT = (
         ~exists(select(job.c.id).where(RUNNING, job.c.batch_id == batch.c.id)),
     )
     .values(paused=bindparam("reason"))
-    .returning(batch.c.id)
+    .returning(*HELD_BATCH, batch.c.paused.label("reason"))
 )
 """Hold a batch that has spent its budget, when nothing of it runs and nobody has granted more meanwhile."""
 
@@ -118,7 +119,7 @@ RESUME_SPENT = (
         batch.c.paused.startswith(BATCH_PAUSED, autoescape=True),
     )
     .values(paused=None)
-    .returning(batch.c.budget_usd)
+    .returning(*HELD_BATCH, batch.c.budget_usd)
 )
 """Let a batch go on that is held because it spent its budget; whoever gets its first budget back grants more."""
 
@@ -184,10 +185,11 @@ class Budgets(Ledger):
                     return None
                 await connection.execute(TAKE_GRANTS_BACK, {"who": of_batch(batch_id).who})
                 return total_usd
-            first = (await connection.execute(RESUME_SPENT, {"batch_id": batch_id})).scalar()
-            if first is None:
+            resumed = (await connection.execute(RESUME_SPENT, {"batch_id": batch_id})).all()
+            if not resumed:
                 return None
-            row = {"subject": of_batch(batch_id).who, "period": FOR_LIFE, "usd": first}
+            await announce_resumed(connection, resumed)
+            row = {"subject": of_batch(batch_id).who, "period": FOR_LIFE, "usd": resumed[0].budget_usd}
             await ADD_GRANT.run(connection, [row])
         known = (await self.budgets([of_batch(batch_id)]))[of_batch(batch_id)]
         return known.purse.limit_usd if known.purse else None
@@ -197,7 +199,9 @@ class Budgets(Ledger):
         budget has grown or it is held already."""
         words = {"batch_id": batch_id, "limit_usd": limit_usd, "reason": clean(reason)}
         async with self._db.write() as connection:
-            return (await connection.execute(PAUSE_SPENT, words)).first() is not None
+            held = (await connection.execute(PAUSE_SPENT, words)).all()
+            await announce_held(connection, held)
+        return bool(held)
 
 
 async def _read_group(

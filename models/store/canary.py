@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, Update, bindpar
 
 from models.failure import FailureClass
 from models.state import JobState
+from models.store.announcing import HELD_BATCH, announce_held
 from models.store.history import failure_of
 from models.store.ledger import Ledger
 from models.store.sql import GOES_ON, RUNNING, attempt, batch, job, result, tally
@@ -68,7 +69,7 @@ LATEST_FAILURES = (
 
 def _hold(*conditions: ColumnElement[bool]) -> Update:
     mine = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON, *conditions)
-    return mine.values(paused=bindparam("reason")).returning(batch.c.id)
+    return mine.values(paused=bindparam("reason")).returning(*HELD_BATCH, batch.c.paused.label("reason"))
 
 
 HOLD_CANARY = _hold(~batch.c.canary_passed)
@@ -144,8 +145,9 @@ class Canary(Ledger):
         """Pause a batch whose jobs fail; `canary`: only while it is watched. False: somebody was faster."""
         statement = HOLD_CANARY if canary else HOLD_FAILING
         async with self._db.write() as connection:
-            held = await connection.execute(statement, {"batch_id": batch_id, "reason": reason})
-            return held.first() is not None
+            held = (await connection.execute(statement, {"batch_id": batch_id, "reason": reason})).all()
+            await announce_held(connection, held)
+        return bool(held)
 
 
 def _step_of(row: Row[Any]) -> str | None:

@@ -17,7 +17,7 @@ from models.state import TERMINAL_STATES, BatchState, JobState
 from models.store.errors import StoreConflict
 from models.store.ledger import Ledger
 from models.store.sql import NOW, batch, clean, file, job, job_input, result
-from models.store.views import ERRORS, OUTPUT
+from models.store.views import ERRORS, OUTPUT, WAITED_FOR, waited_for
 
 SLICE = 2_000
 PAGE = 500
@@ -97,8 +97,10 @@ PART_PAGE: Select[Any] = (
         result.c.status_code,
         result.c.body,
         result.c.error,
+        *WAITED_FOR,
     )
     .outerjoin(result, result.c.job_id == job.c.id)
+    .outerjoin(batch, batch.c.id == job.c.batch_id)
     .where(*_of_part)
     .order_by(job.c.id)
     .limit(PAGE)
@@ -257,4 +259,5 @@ def _output_row(row: Row[Any]) -> OutputRow:
         model=None,
         cost_usd=0.0,
         extra=None,
+        waited_for=waited_for(row),
     )

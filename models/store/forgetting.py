@@ -15,7 +15,7 @@ from models.store.files import FORGET
 from models.store.ledger import Ledger
 from models.store.sql import NOW, attempt, batch, file, job, job_input, tenant, webhook_delivery
 from models.tenants import StoreContent
-from models.webhooks import DELIVERED, Tried
+from models.webhooks import DELIVERED, Tried, tells_of_an_end
 
 SLICE = 2_000
 BATCHES_AT_ONCE = 20
@@ -151,7 +151,7 @@ class Forgetting(Ledger):
 
 async def mark_delivered(connection: AsyncConnection, tried: Iterable[Tried]) -> None:
     """In the transaction that writes how tries of webhooks ended: what a receiver took is delivered."""
-    taken = [each.delivery for each in tried if each.state == DELIVERED]
+    taken = [each.delivery for each in tried if each.state == DELIVERED and tells_of_an_end(each.delivery.event)]
     for kind, statement in (("job.", MARK_JOBS), ("batch.", MARK_BATCHES)):
         await _run(connection, statement, sorted({each.object_id for each in taken if each.event.startswith(kind)}))
 

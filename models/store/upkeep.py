@@ -1,4 +1,4 @@
-"""Ends that no worker brings about: cancelled, expired and finished batches, in slices; holds; credentials."""
+"""Ends that no worker brings about: cancelled, expired and finished batches, in slices; credentials."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.failure import FailureClass
 from models.setaside import ALL_MODELS, SetAside
-from models.state import OPEN_BATCH_STATES, BatchState, JobState
+from models.state import BatchState, JobState
 from models.store.announcing import ENDED_BATCH, ENDED_JOB, announce_batches, announce_jobs
 from models.store.ledger import Ledger
 from models.store.sql import NOW, QUEUED, RUNNING, BulkInsert, batch, clean, credential, file, job, tally
@@ -129,17 +129,6 @@ HOLDER = select(job.c.worker_id).where(RUNNING, job.c.id == bindparam("job_id"))
 JOB_STATE = select(job.c.state).where(job.c.id == bindparam("job_id"))
 """The state of a job."""
 
-HOLD_BATCH = (
-    update(batch)
-    .where(batch.c.id == bindparam("batch_id"), batch.c.state.in_([str(state) for state in OPEN_BATCH_STATES]))
-    .values(paused=bindparam("reason"))
-    .returning(batch.c.id)
-)
-"""Hold a batch."""
-
-RESUME_BATCH = HOLD_BATCH.values(paused=None, canary_passed=True, runs_until=None)
-"""Let a held batch go on, without its `run` if it is one's: its owner knows how its first jobs ended."""
-
 CANCELLED_RUNNING = (
     select(job.c.id)
     .outerjoin(batch, batch.c.id == job.c.batch_id)
@@ -220,17 +209,6 @@ class Upkeep(Ledger):
         async with self._db.read() as connection:
             holder: str | None = (await connection.execute(HOLDER, {"job_id": job_id})).scalar()
         return holder
-
-    async def pause_batch(self, batch_id: str, reason: str) -> bool:
-        """Hold a batch: none of its jobs starts, those that run go on. False when it has ended or does not exist."""
-        asked = {"batch_id": batch_id, "reason": clean(reason)}
-        async with self._db.write() as connection:
-            return (await connection.execute(HOLD_BATCH, asked)).first() is not None
-
-    async def resume_batch(self, batch_id: str) -> bool:
-        """Let a held batch go on. False when it has ended or does not exist."""
-        async with self._db.write() as connection:
-            return (await connection.execute(RESUME_BATCH, {"batch_id": batch_id})).first() is not None
 
     async def cancelled_running(self) -> list[str]:
         """The running jobs that their owner has cancelled: their workers should stop them."""

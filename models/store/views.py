@@ -102,6 +102,11 @@ FILES_OF_BATCH = select(file.c.part, file.c.id).where(
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 
+WAITED_FOR = (batch.c.paused, batch.c.blocked, job.c.wait_reason)
+"""What kept a job from starting, the first of them that there is."""
+
+WAITED_FOR_NAMES = frozenset(each.name for each in WAITED_FOR)
+
 OUTPUTS_PAGE: Select[Any] = (
     select(
         job.c.id.label("job_id"),
@@ -115,8 +120,10 @@ OUTPUTS_PAGE: Select[Any] = (
         result.c.model,
         result.c.cost_usd,
         job_input.c.extra,
+        *WAITED_FOR,
     )
     .outerjoin(result, result.c.job_id == job.c.id)
+    .outerjoin(batch, batch.c.id == job.c.batch_id)
     .outerjoin(job_input, job_input.c.job_id == job.c.id)
     .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
     .order_by(job.c.id)
@@ -195,7 +202,7 @@ async def _jobs_per_s(connection: AsyncConnection, batch_id: str, now: float) ->
 
 
 def _output_row(row: Row[Any]) -> OutputRow:
-    columns = dict(row._mapping)
+    columns = {name: value for name, value in row._mapping.items() if name not in WAITED_FOR_NAMES}
     error = columns.pop("error")
     return OutputRow(
         **columns
@@ -203,8 +210,16 @@ def _output_row(row: Row[Any]) -> OutputRow:
             "state": JobState(row.state),
             "error": None if error is None else orjson.loads(error),
             "cost_usd": row.cost_usd or 0.0,
+            "waited_for": waited_for(row),
         }
     )
+
+
+def waited_for(row: Row[Any]) -> str | None:
+    """Of a row with `WAITED_FOR`: why a job that expired was not done in time, as far as that is known."""
+    if row.state != str(JobState.EXPIRED):
+        return None
+    return f"its batch was paused: {row.paused}" if row.paused else row.blocked or row.wait_reason
 
 
 def _batch_view(
@@ -250,6 +265,7 @@ def _batch_view(
         estimated_usd=row.estimated_usd,
         waiting=_waiting(row, counts, waits),
         unpriced_lines=row.unpriced_lines,
+        blocked=row.blocked,
     )
 
 

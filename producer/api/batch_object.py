@@ -6,13 +6,17 @@ from pydantic import BaseModel, ConfigDict
 
 from models.pace import eta_s
 from models.records import BatchView, DeploymentTally, Waiting
-from models.state import TERMINAL_STATES, BatchState, JobState
-from models.wait_words import waiting_object
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
+from models.wait_words import OPERATOR, OWNER, WHO_CAN_HELP, waiting_object
 from models.wire import LineError
 from producer.show import fallback_share
 
 STATUS = {BatchState.EXPIRING: "finalizing"}
 """OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
+
+
+PAUSED_CODE = "batch_paused"
+"""In the `errors` of a batch that waits for a person, whatever its status."""
 
 
 class Documented(BaseModel):
@@ -83,6 +87,8 @@ class WaitingObject(Documented):
     account: str | None
     until: float | None
     """Unix seconds; null when nobody can tell."""
+    who_can_help: Literal["operator", "owner"] | None
+    """Whose act ends the wait: of who runs Understudy, or of who submitted the work. Null: time does."""
 
 
 class Ours(Documented):
@@ -105,6 +111,8 @@ class Ours(Documented):
     """Seconds until the end at that rate."""
     waiting: WaitingObject | None
     """What it waits for at this moment; null while it moves, is held or has ended."""
+    who_can_help: Literal["operator", "owner"] | None
+    """Who must act before it goes on, and has not done so yet: who runs Understudy, or who submitted it."""
     waits: list[Wait]
     """Why single lines were put back, of a sample."""
     counts: dict[str, int]
@@ -167,7 +175,7 @@ def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | Non
         "object": "batch",
         "endpoint": view.endpoint,
         "model": _model(view),
-        "errors": None if view.errors is None else {"object": "list", "data": view.errors},
+        "errors": _errors(view),
         "input_file_id": view.input_file_id,
         "completion_window": view.completion_window,
         "status": STATUS.get(view.state, str(view.state)),
@@ -179,6 +187,21 @@ def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | Non
         "metadata": view.metadata or None,
         "understudy": _ours(view, waiting, held_usd),
     }
+
+
+def _errors(view: BatchView) -> dict[str, Any] | None:
+    """Why it failed; or why it waits, or has waited until its deadline, for a person: whoever polls sees it there."""
+    if view.errors is not None:
+        return {"object": "list", "data": view.errors}
+    if view.state not in OPEN_BATCH_STATES | {BatchState.EXPIRED}:
+        return None
+    if view.paused:
+        message = f"the batch is paused: {view.paused}; POST /v1/batches/{view.id}/resume lets it go on"
+    elif view.blocked:
+        message = f"the batch waits for the operator: {view.blocked}"
+    else:
+        return None
+    return {"object": "list", "data": [LineError(code=PAUSED_CODE, message=message).model_dump()]}
 
 
 def _times(view: BatchView) -> dict[str, int | None]:
@@ -250,6 +273,7 @@ def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> d
         "rate": round(view.recent_per_s, 3),
         "eta": eta_s(view),
         "waiting": waiting_object(waiting),
+        "who_can_help": _who_can_help(view, waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "counts": {str(state): count for state, count in view.counts.items()},
         "fallbacks": view.fallbacks,
@@ -260,6 +284,16 @@ def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> d
         "retry_of": view.retry_of,
         "webhook_url": view.callback_url,
     }
+
+
+def _who_can_help(view: BatchView, waiting: Waiting | None) -> str | None:
+    if view.state not in OPEN_BATCH_STATES:
+        return None
+    if view.paused:
+        return OWNER
+    if view.blocked:
+        return OPERATOR
+    return None if waiting is None else WHO_CAN_HELP.get(waiting.hold)
 
 
 def _deployment(tally: DeploymentTally, answers: int) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import pytest
 import redis.asyncio
 from api_help import Served, served
 from ledger_help import new_jobs, new_worker, open_batch, put_back, singles
+from openai.types import Batch
 
 from models import keys
 from models.chain import Chain, Step
-from models.failure import Scope
+from models.failure import FailureClass, Scope
 from models.records import Waiting
 from models.settings import Settings
 from models.store import Store
@@ -80,6 +81,7 @@ async def test_what_the_planner_says_is_shown_while_the_batch_stands_still(store
         "model": "large",
         "account": "lead:main",
         "until": 1e10,
+        "who_can_help": None,
     }
     await store.start(worker, ids[:1])
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
@@ -170,3 +172,53 @@ async def test_a_job_of_a_batch_waits_for_what_its_batch_waits_for(
     await store.pause_batch(batch_id, "by hand")
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None and said["reason"] == "its batch is held: by hand"
+
+
+async def batch_object(api: Served, batch_id: str) -> dict[str, Any]:
+    async with api.client() as http:
+        document: dict[str, Any] = (await http.get(f"/v1/batches/{batch_id}")).json()
+    return document
+
+
+async def test_who_polls_a_paused_batch_sees_why_where_openais_object_has_errors(store: Store, api: Served) -> None:
+    batch_id, _ = await open_batch(store, 1, input_file_id="file_1")
+    assert (await batch_object(api, batch_id))["errors"] is None
+    await store.pause_batch(batch_id, "the first 10 jobs all failed: bad_request at lead/large")
+    seen = await batch_object(api, batch_id)
+    batch = Batch.model_validate(seen)
+    assert batch.status == "in_progress" and batch.errors is not None and batch.errors.data is not None
+    (error,) = batch.errors.data
+    assert error.code == "batch_paused" and error.message is not None
+    assert "bad_request at lead/large" in error.message and f"/v1/batches/{batch_id}/resume" in error.message
+    assert seen["understudy"]["who_can_help"] == "owner"
+    await store.resume_batch(batch_id)
+    seen = await batch_object(api, batch_id)
+    assert seen["errors"] is None
+
+
+async def test_a_batch_that_waits_for_the_operator_says_so_to_who_polls(store: Store, api: Served) -> None:
+    batch_id, _ = await open_batch(store, 1)
+    await store.block_batches({batch_id: "no key of lead is accepted"})
+    seen = await batch_object(api, batch_id)
+    assert seen["errors"]["data"] == [
+        {
+            "code": "batch_paused",
+            "message": "the batch waits for the operator: no key of lead is accepted",
+            "param": None,
+            "line": None,
+        }
+    ]
+    assert seen["understudy"]["who_can_help"] == "operator" and seen["understudy"]["paused"] is None
+
+
+async def test_a_job_whose_key_is_refused_says_who_can_help(
+    store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    await new_worker(store)
+    (job_id,) = await singles(store, 1)
+    await store.set_aside("lead", "main", "", FailureClass.CREDENTIAL, "Incorrect API key provided")
+    said = await waiting(api, f"/v1/jobs/{job_id}")
+    assert said is not None
+    assert (said["hold"], said["who_can_help"], said["provider"]) == ("credential", "operator", "lead")
+    assert said["reason"].startswith("no key of lead is accepted") and said["until"] is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.budgets import Purse, Subject, amount, of_batch, of_provider, of_tenant, reached
 from models.chain import Chain, Step
-from models.records import SINGLE, Head, Lane
+from models.records import SINGLE, Head, Lane, Waiting
 from models.settings import Settings
 from models.state import Priority
 from worker.plan import LaneHeads, StepOutlook, open_steps, plan
@@ -131,12 +131,13 @@ def test_a_single_job_that_somebody_waits_for_is_staged_without_money_so_that_it
 
 def test_why_a_lane_waits_for_money_is_said() -> None:
     spent = till({ACME: Purse(10.0, 9.999)}).reason(lane("b", [1]), {})
-    assert spent == (
+    assert spent == Waiting(
         "tenant acme has spent 10.00 of 10.00 USD this month; "
-        "resumes 1 December (UTC) or with `understudy resume tenant:acme`"
+        "resumes 1 December (UTC) or with `understudy resume tenant:acme`",
+        "budget",
     )
     held = till({ACME: Purse(10.0, 9.0, 1.0)}).reason(lane("b", [1]), {})
-    assert held == "calls under way hold the rest of the budget of tenant:acme, 10.00 USD"
+    assert held == Waiting("calls under way hold the rest of the budget of tenant:acme, 10.00 USD", "turn")
     assert till({ACME: Purse(10.0, 9.0)}).reason(lane("b", [1]), {}) is None
 
 

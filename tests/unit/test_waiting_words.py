@@ -97,4 +97,17 @@ def test_as_json_all_of_it_is_named() -> None:
         "model": PLACE[1],
         "account": PLACE[2],
         "until": NOW,
+        "who_can_help": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("hold", "who"),
+    [
+        *[("credential", "operator"), ("rules", "operator"), ("budget", "operator"), ("paused", "owner")],
+        *[("cooldown", None), ("turn", None), ("put_back", None), ("day", None)],
+    ],
+)
+def test_who_can_end_a_wait_that_time_does_not_end_is_named(hold: str, who: str | None) -> None:
+    shown = waiting_object(Waiting("so it is", hold))
+    assert shown is not None and shown["who_can_help"] == who

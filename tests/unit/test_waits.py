@@ -3,11 +3,22 @@
 from dataclasses import replace
 
 from models.chain import Chain, Step
+from models.failure import FailureClass
 from models.records import Waiting
 from models.state import Priority
 from worker.limits import Hold
 from worker.plan import StepOutlook
-from worker.waits import AGAIN_AFTER_S, TELL_AT_MOST, TELL_EVERY_S, WORTH_TELLING_S, Waits, waits_for
+from worker.waits import (
+    AGAIN_AFTER_S,
+    GONE_AFTER_S,
+    TELL_AT_MOST,
+    TELL_EVERY_S,
+    TOLD_AFTER_S,
+    WORTH_TELLING_S,
+    Blocked,
+    Waits,
+    waits_for,
+)
 
 ALPHA, BETA = Step(provider="alpha", model="m"), Step(provider="beta", model="m")
 FULL = Waiting("requests per minute are used up at alpha/m", "requests", "alpha", "m", "alpha:main", 100.0)
@@ -74,3 +85,57 @@ def test_however_many_wait_the_ledger_is_told_once_a_second() -> None:
     assert 3 <= len(told) <= 10
     assert max(map(len, told)) <= TELL_AT_MOST
     assert set().union(*told[:3]) == everybody.keys()
+
+
+def test_a_refused_key_is_told_apart_from_one_without_money() -> None:
+    def said(cls: FailureClass) -> str:
+        at = StepOutlook(starts=0, blocked=True, blocked_by=cls)
+        return waits_for(Chain(steps=(ALPHA,)), Priority.BULK, {"alpha/m": at}).reason
+
+    assert "no key of alpha is accepted" in said(FailureClass.CREDENTIAL)
+    assert "no key of alpha has money left" in said(FailureClass.QUOTA)
+
+
+KEY = Waiting("no key of alpha is accepted", "credential", "alpha", "m")
+
+
+def test_what_a_person_must_fix_is_told_once_it_has_lasted() -> None:
+    blocked = Blocked()
+    blocked.see({"a": KEY, "b": FULL}, 100.0)
+    assert blocked.news({}, 100.0 + TOLD_AFTER_S - 0.1) == ({}, [])
+    assert blocked.news({}, 100.0 + TOLD_AFTER_S) == ({"a": KEY.reason}, [])
+    assert blocked.news({"a": KEY.reason}, 100.0 + TOLD_AFTER_S + 2) == ({}, [])
+
+
+def test_a_wait_that_ended_meanwhile_is_counted_from_its_new_beginning() -> None:
+    blocked = Blocked()
+    blocked.see({"a": KEY}, 100.0)
+    blocked.see({}, 105.0)
+    blocked.see({"a": KEY}, 106.0)
+    assert blocked.news({}, 100.0 + TOLD_AFTER_S) == ({}, [])
+    assert blocked.news({}, 106.0 + TOLD_AFTER_S) == ({"a": KEY.reason}, [])
+
+
+def test_one_probe_of_a_credential_does_not_make_its_batch_go_on() -> None:
+    blocked, told = Blocked(), {"a": KEY.reason}
+    for at in (100.0, 103.0):
+        blocked.see({"a": KEY}, at)
+    blocked.see({}, 104.0)
+    assert blocked.news(told, 104.0) == ({}, [])
+    blocked.see({"a": KEY}, 106.0)
+    blocked.see({}, 107.0)
+    assert blocked.news(told, 106.0 + GONE_AFTER_S - 0.1) == ({}, [])
+    assert blocked.news(told, 106.0 + GONE_AFTER_S) == ({}, ["a"])
+
+
+def test_another_leader_gives_what_was_told_before_it_the_same_time() -> None:
+    blocked = Blocked()
+    blocked.see({}, 500.0)
+    assert blocked.news({"a": KEY.reason}, 500.0) == ({}, [])
+    assert blocked.news({"a": KEY.reason}, 500.0 + GONE_AFTER_S) == ({}, ["a"])
+
+
+def test_another_reason_is_written_down_at_once() -> None:
+    blocked, spent = Blocked(), Waiting("tenant acme has spent its money", "budget")
+    blocked.see({"a": spent}, 100.0)
+    assert blocked.news({"a": KEY.reason}, 100.0) == ({"a": spent.reason}, [])

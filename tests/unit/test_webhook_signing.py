@@ -20,10 +20,11 @@ NOW = 1_800_000_000.0
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 
 
-def test_the_events_are_the_ends_of_jobs_and_batches() -> None:
+def test_the_events_are_the_ends_of_jobs_and_batches_and_what_a_person_must_see() -> None:
     assert EVENTS == (
         *("job.cancelled", "job.expired", "job.failed", "job.succeeded"),
         *("batch.cancelled", "batch.completed", "batch.expired", "batch.failed"),
+        *("batch.paused", "batch.resumed"),
     )
 
 
