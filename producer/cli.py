@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -395,7 +396,9 @@ def with_address(settings: Settings, host: str | None, port: int | None) -> Sett
     return settings.model_copy(update={"api": settings.api.model_copy(update=changed)})
 
 
-def main() -> None:
+@cache
+def whole_app() -> typer.Typer:
+    """The application with the commands of every module."""
     # they stand on this module
     from producer import (
         batch_commands,
@@ -421,4 +424,8 @@ def main() -> None:
         webhook_commands,
     ):
         app.add_typer(more.app)
-    app()
+    return app
+
+
+def main() -> None:
+    whole_app()()

@@ -66,7 +66,7 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def providers(tmp_path: Path) -> Iterator[Callable[[str], Mock]]:
+def providers() -> Iterator[Callable[[str], Mock]]:
     """Starts fake providers with a script in TOML."""
     with ExitStack() as stack:
-        yield lambda script="": stack.enter_context(fake_providers(tmp_path, script))
+        yield lambda script="": stack.enter_context(fake_providers(script))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from anyio.from_thread import start_blocking_portal
+from commands import Done, type_command
 from sqlalchemy import create_engine, make_url, text
 
 from models.ids import new_id
@@ -27,6 +30,7 @@ from models.settings import load_settings
 from models.store import open_store
 from producer.intake import Shape
 from producer.runs import accept
+from worker.mock import running_mock
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 60.0
@@ -112,9 +116,9 @@ class Process:
             return []
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(http: httpx.Client) -> bool:
     try:
-        return httpx.get(f"{url}/readyz").status_code == 200
+        return http.get("/readyz").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -144,13 +148,14 @@ def _clean_environment() -> dict[str, str]:
 
 
 class Mock:
-    """Fake providers in a process of their own."""
+    """Fake providers that listen."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, http: httpx.Client) -> None:
         self.url = url
+        self._http = http
 
     def stats(self) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.url}/stats", params={"prompts": "1"}).raise_for_status().json())
+        return dict(self._http.get(f"{self.url}/stats", params={"prompts": "1"}).raise_for_status().json())
 
     def answered(self) -> int:
         return int(self.stats()["answered"])
@@ -164,16 +169,14 @@ class Mock:
 
 
 @contextmanager
-def fake_providers(folder: Path, script: str) -> Iterator[Mock]:
-    ready, config = folder / "mock-url", folder / "mock.toml"
-    config.write_text(script)
-    command = [sys.executable, "-P", "-m", "worker.mock", "--config", config, "--port", "0", "--ready-file", ready]
-    process = Process([*command, "--exit-with-parent"], folder, {})
-    try:
-        until(lambda: ready.exists() or not process.running, "the fake providers listen")
-        yield Mock(ready.read_text())
-    finally:
-        process.end()
+def fake_providers(script: str) -> Iterator[Mock]:
+    """In a thread of this process, with a script in TOML."""
+    with (
+        start_blocking_portal(backend_options={"use_uvloop": True}) as portal,
+        portal.wrap_async_context_manager(running_mock(tomllib.loads(script))) as mock,
+        httpx.Client() as http,
+    ):
+        yield Mock(mock.url, http)
 
 
 def digest(prompt: str) -> str:
@@ -290,6 +293,10 @@ class Scene:
         self._processes.append(process)
         return process
 
+    def type(self, *words: str | Path) -> Done:
+        """A command of this scene that ends by itself, typed in this process."""
+        return type_command(*words, folder=self.folder, environment=self.full_environment)
+
     def run(self, source: Path, *options: str) -> Process:
         return self.start(BIN / "understudy", "run", source, "-o", self.output, *options)
 
@@ -300,7 +307,8 @@ class Scene:
         """`understudy up` (or `api`) on a free port, once it is ready; returns the process and its base URL."""
         process = self.start(BIN / "understudy", command, "--port", "0", *options)
         url = process.until(lambda: re.search(r"http://\S+:\d+", process.said), "the server says where it is")[0]
-        process.until(lambda: _is_ready(url), "the server is ready")
+        with httpx.Client(base_url=url) as http:
+            process.until(lambda: _is_ready(http), "the server is ready")
         return process, url
 
     def submit(self, source: Path) -> str:

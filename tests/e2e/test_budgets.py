@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from stage_hands import BIN, Mock, Process, Scene, kill, queue_and_servers
+from stage_hands import Mock, Process, Scene, kill, queue_and_servers
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
@@ -47,9 +47,9 @@ def write_lines(folder: Path, count: int, model: str = "alpha/m") -> Path:
 
 
 def understudy(scene: Scene, *words: str | Path) -> str:
-    process = scene.start(BIN / "understudy", *words)
-    assert process.exit_code() == 0, process.said
-    return process.said
+    done = scene.type(*words)
+    assert done.returncode == 0, done.said
+    return done.said
 
 
 def submit(scene: Scene, source: Path, *options: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from stage_hands import BIN, Mock, Scene, alone_and_on_servers
+from stage_hands import Mock, Scene, alone_and_on_servers
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
@@ -18,9 +18,9 @@ def calls(mock: Mock) -> int:
 
 
 def said(scene: Scene, *words: str) -> str:
-    process = scene.start(BIN / "understudy", *words)
-    assert process.exit_code() == 0, process.said
-    return process.said
+    done = scene.type(*words)
+    assert done.returncode == 0, done.said
+    return done.said
 
 
 @alone_and_on_servers

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import Done, type_command
+from stage_hands import fake_providers
 
 UNDERSTUDY = Path(sys.executable).with_name("understudy")
 DEADLINE_S = 60.0
@@ -45,16 +46,8 @@ class Folder:
         named = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_API_KEY"))}
         self.environment = {**named, "LEAD_KEY": SECRET, "COLUMNS": "200"}
 
-    def type(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [UNDERSTUDY, *words],
-            cwd=self.path,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-        )
+    def type(self, *words: str, stdin: str = "") -> Done:
+        return type_command(*words, folder=self.path, environment=self.environment, stdin=stdin)
 
     def succeed(self, *words: str, stdin: str = "") -> str:
         """Its standard output."""
@@ -77,13 +70,6 @@ class Folder:
         self.write("in.jsonl", "".join(json.dumps({"custom_id": p, "prompt": p}) + "\n" for p in prompts))
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def empty(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
@@ -92,17 +78,9 @@ def empty(tmp_path: Path) -> Folder:
 @pytest.fixture
 def folder(empty: Folder) -> Iterator[Folder]:
     """With a configured provider that listens."""
-    empty.write("mock.toml", SCRIPT)
-    command = [sys.executable, "-P", "-m", "worker.mock", "--config", "mock.toml", "--port", "0"]
-    command += ["--ready-file", "ready", "--exit-with-parent"]
-    mock = subprocess.Popen(command, cwd=empty.path, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        until((empty.path / "ready").exists, "the fake providers listen")
-        empty.write("understudy.toml", CONFIG.replace("MOCK", (empty.path / "ready").read_text()))
+    with fake_providers(SCRIPT) as mock:
+        empty.write("understudy.toml", CONFIG.replace("MOCK", mock.url))
         yield empty
-    finally:
-        mock.kill()
-        mock.communicate()
 
 
 @contextmanager
@@ -127,6 +105,12 @@ def worked(folder: Folder) -> Iterator[Folder]:
     """With a worker all the time."""
     with worker_on(folder):
         yield folder
+
+
+def test_the_installed_command_does_the_same_in_a_process_of_its_own(empty: Folder) -> None:
+    command = [UNDERSTUDY, "status"]
+    done = subprocess.run(command, cwd=empty.path, env=empty.environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", empty.refused("status"))
 
 
 def test_the_version_and_the_help_of_every_command_are_printed(empty: Folder) -> None:

@@ -3,16 +3,10 @@
 import json
 from collections.abc import Callable
 
-from stage_hands import BIN, Mock, Process, Scene, alone_and_on_servers
+from stage_hands import Mock, Scene, alone_and_on_servers
 
 TABLES = ("batch", "job", "job_input", "chain", "lane", "tally")
 PRICES = "\n[providers.alpha.prices]\nm = { input = 1_000, output = 2_000 }\n"
-
-
-def typed(scene: Scene, *words: str) -> Process:
-    process = scene.start(BIN / "understudy", *words)
-    process.exit_code()
-    return process
 
 
 @alone_and_on_servers
@@ -25,9 +19,9 @@ def test_a_dry_run_writes_nothing_calls_nobody_and_says_what_it_would_cost(
     scene.submit(source)
     before = {table: scene.ledger.count(table) for table in TABLES}
     for command in (["submit"], ["run", "-o", str(scene.output)]):
-        process = typed(scene, *command, str(source), "--dry-run", "--json")
-        assert process.exit_code() == 0, process.said
-        told = json.loads(process.said)
+        done = scene.type(*command, source, "--dry-run", "--json")
+        assert done.returncode == 0, done.said
+        told = json.loads(done.said)
         assert (told["dry_run"], told["lines"], told["unpriced_lines"]) == (True, 40, 0)
         assert told["estimated_cost_usd"] > 40 * 500 * 2_000 / 1e6
         (chain,) = told["chains"]
@@ -40,19 +34,18 @@ def test_a_dry_run_in_a_fresh_folder_leaves_no_data_folder(scene: Scene, provide
     scene.configure(providers(""), more=PRICES)
     source = scene.write_prompts(3)
     there = sorted(path.name for path in scene.folder.iterdir())
-    process = typed(scene, "submit", str(source), "--dry-run")
-    assert process.exit_code() == 0, process.said
-    assert "3 lines, about $" in process.said and "Nothing was sent and nothing is kept" in process.said
-    now = sorted(path.name for path in scene.folder.iterdir() if not path.name.startswith("said-"))
-    assert now == [name for name in there if not name.startswith("said-")]
+    done = scene.type("submit", source, "--dry-run")
+    assert done.returncode == 0, done.said
+    assert "3 lines, about $" in done.said and "Nothing was sent and nothing is kept" in done.said
+    assert sorted(path.name for path in scene.folder.iterdir()) == there
 
 
 def test_a_dry_run_names_every_bad_line_as_a_submit_does(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""), more=PRICES)
     source = scene.folder / "bad.jsonl"
     source.write_text('{"prompt": "a", "model": "alpha/m"}\n{oops\n{"prompt": "b", "model": "nowhere/m"}\n')
-    dry, real = typed(scene, "submit", str(source), "--dry-run"), typed(scene, "submit", str(source))
-    assert dry.exit_code() == real.exit_code() == 2
+    dry, real = scene.type("submit", source, "--dry-run"), scene.type("submit", source)
+    assert dry.returncode == real.returncode == 2
     assert dry.said == real.said and "line 2: " in dry.said and "line 3: " in dry.said
-    skipping = typed(scene, "submit", str(source), "--dry-run", "--skip-bad")
-    assert skipping.exit_code() == 0 and "line 2 would be skipped" in skipping.said
+    skipping = scene.type("submit", source, "--dry-run", "--skip-bad")
+    assert skipping.returncode == 0 and "line 2 would be skipped" in skipping.said

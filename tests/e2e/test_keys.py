@@ -1,19 +1,12 @@
 """Keys from the command line, and the server that asks for them."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
+from commands import Done, type_command
 from stage_hands import BIN, Scene, until
-
-
-def command(scene: Scene, *words: str) -> subprocess.CompletedProcess[str]:
-    data = ("--data", str(scene.folder / ".understudy"))
-    environment = {"PATH": str(BIN), **scene.environment}
-    line = [str(BIN / "understudy"), *words, *data]
-    return subprocess.run(line, cwd=scene.folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)
@@ -24,7 +17,7 @@ def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene
     assert httpx.get(f"{url}/v1/keys", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 401
     assert httpx.post(f"{url}/v1/keys", headers={"Origin": "https://evil.example"}).status_code == 401
 
-    made = command(scene, "keys", "create", "--name", "pipeline", "--scope", "admin")
+    made = scene.type("keys", "create", "--name", "pipeline", "--scope", "admin")
     assert (made.returncode, made.stdout.count("\n")) == (0, 1)
     key = made.stdout.strip()
     assert key not in made.stderr
@@ -32,15 +25,15 @@ def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene
     headers = {"Authorization": f"Bearer {key}"}
     assert [each["name"] for each in httpx.get(f"{url}/v1/keys", headers=headers).json()["data"]] == ["pipeline"]
 
-    spare = json.loads(command(scene, "keys", "create", "--name", "spare", "--json").stdout)
+    spare = json.loads(scene.type("keys", "create", "--name", "spare", "--json").stdout)
     assert spare["scopes"] == ["submit"]
     assert httpx.get(f"{url}/v1/keys", headers={"Authorization": f"Bearer {spare['key']}"}).status_code == 403
 
-    assert command(scene, "keys", "revoke", spare["id"]).returncode == 0
-    assert command(scene, "keys", "revoke", "nobody").returncode == 2
+    assert scene.type("keys", "revoke", spare["id"]).returncode == 0
+    assert scene.type("keys", "revoke", "nobody").returncode == 2
     bare = {"Authorization": f"Bearer {spare['key']}"}
     until(lambda: httpx.get(f"{url}/v1/keys", headers=bare).status_code == 401, "the key is refused", 10)
-    listed = [json.loads(line) for line in command(scene, "keys", "list", "--json").stdout.splitlines()]
+    listed = [json.loads(line) for line in scene.type("keys", "list", "--json").stdout.splitlines()]
     assert {each["name"]: each["state"] for each in listed} == {"pipeline": "active", "spare": "revoked"}
     secrets = [each.rpartition("_")[2].encode() for each in (key, spare["key"])]
     kept = [path for path in scene.folder.rglob("*") if path.is_file() and not path.is_socket()]
@@ -54,9 +47,8 @@ def test_a_server_on_all_addresses_warns_while_no_key_exists(scene: Scene) -> No
 
 
 def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
-    def understudy(*words: str) -> subprocess.CompletedProcess[str]:
-        line = [str(BIN / "understudy"), "tenants", *words, "--data", str(tmp_path)]
-        return subprocess.run(line, cwd=tmp_path, env={"PATH": str(BIN)}, capture_output=True, text=True, timeout=60)
+    def understudy(*words: str) -> Done:
+        return type_command("tenants", *words, "--data", tmp_path, folder=tmp_path, environment={})
 
     assert understudy("set", "acme", "--queued-jobs", "10", "--usd-per-month", "2.5").returncode == 0
     assert understudy("set", "acme", "--queued-jobs", "none", "--jobs-per-minute", "7").returncode == 0

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from stage_hands import BIN, Mock, Scene, alone_and_on_servers, until
+from commands import Done
+from stage_hands import Mock, Scene, alone_and_on_servers, until
 
 from models.chain import Chain, Step
 from models.ids import new_id
@@ -23,10 +23,8 @@ LINE = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "bo
 GONE = {"batches": 1, "jobs": 1, "files": 1, "deliveries": 0, "names": 2, "tallies": 0}
 
 
-def prune(scene: Scene, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BIN / "understudy"), "prune", *words]
-    environment = scene.full_environment
-    return subprocess.run(command, cwd=scene.folder, env=environment, capture_output=True, text=True, timeout=60)
+def prune(scene: Scene, *words: str) -> Done:
+    return scene.type("prune", *words)
 
 
 def stored(scene: Scene) -> list[Path]:
@@ -71,9 +69,7 @@ def prune_counts(scene: Scene, *words: str) -> dict[str, int]:
 def test_a_batch_that_is_still_being_filled_is_cancelled_from_the_command_line(scene: Scene) -> None:
     """None of its lines counts then: it was never accepted whole."""
     batch_id = asyncio.run(half_filled(scene))
-    cancelled = subprocess.run(
-        [str(BIN / "understudy"), "cancel", batch_id], cwd=scene.folder, env=scene.full_environment, timeout=60
-    )
+    cancelled = scene.type("cancel", batch_id)
     assert cancelled.returncode == 0
     (batch,) = scene.ledger.rows("SELECT state, total FROM batch")
     assert (batch.state, batch.total) == ("cancelled", 0)

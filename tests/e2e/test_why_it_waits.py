@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
-from stage_hands import BIN, Mock, Scene, until
+from stage_hands import Mock, Scene, until
 
 RETRY_AFTER_S = 120
 """Longer than this test takes on a busy machine."""
@@ -22,9 +21,7 @@ retry_after_s = {RETRY_AFTER_S}
 
 
 def typed(scene: Scene, *words: str) -> str:
-    done = subprocess.run(
-        [BIN / "understudy", *words], cwd=scene.folder, env=scene.full_environment, capture_output=True, text=True
-    )
+    done = scene.type(*words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
