@@ -25,6 +25,7 @@ from models.chain import Acceptance, Order, Tags, When
 from models.failure import FailureClass
 from models.presets import AZURE_ENDPOINT, PRESETS
 from models.rules import parse_tags
+from models.service_urls import CANONICAL, BadAddress
 from models.settings_errors import SettingsError, explain, problem
 from models.tenants import StoreContent
 
@@ -352,6 +353,7 @@ def load_settings(config: Path | None, environ: Mapping[str, str], data: Path | 
     path = config or Path(CONFIG_NAME)
     text = _read(path, required=config is not None)
     document = _parse(path, text)
+    _take_addresses(document, environ, path, text)
     _add_environment(document, environ)
     if data is not None:
         document["data"] = data
@@ -385,11 +387,23 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise SettingsError(f"{path}: is not valid TOML: {error}") from None
 
 
+def _take_addresses(document: dict[str, Any], environ: Mapping[str, str], path: Path, text: str) -> None:
+    """The stores, from their variables or else from the file, as their libraries take them. Raises SettingsError."""
+    for field, canonical in CANONICAL.items():
+        variable = field.upper()
+        given = environ.get(variable) or document.get(field)
+        if not isinstance(given, str):
+            continue  # the model says what is wrong with it
+        try:
+            document[field] = canonical(given)
+        except BadAddress as error:
+            if environ.get(variable):
+                raise SettingsError(f"{variable} {error}") from None
+            raise SettingsError.at(path, text, (field,), str(error)) from None
+
+
 def _add_environment(document: dict[str, Any], environ: Mapping[str, str]) -> None:
-    """Stores from their variables; providers, keys, regions where the file says nothing of its own."""
-    for field, variable in (("redis_url", "REDIS_URL"), ("database_url", "DATABASE_URL")):
-        if environ.get(variable):
-            document[field] = environ[variable]
+    """Providers, keys and regions where the file says nothing of its own."""
     providers = document.setdefault("providers", {})
     if not isinstance(providers, dict):
         return  # the model says what is wrong with it

@@ -16,7 +16,7 @@ from models.day_use import end_of_day
 from models.deployments import account_of, keys_of, limits_of, named_deployments
 from models.failure import FailureClass, Scope
 from models.limit_state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
-from models.redis_check import CONNECT_TIMEOUT_S, QueueUnavailable, shown_url
+from models.redis_check import CONNECT_TIMEOUT_S, unavailable
 from models.setaside import SetAside
 from models.settings import ApiKey, Limits, Settings
 from models.store import Store
@@ -68,8 +68,8 @@ async def read_live(url: str, settings: Settings, ledger: LedgerPart) -> LimitSt
             url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
         ) as connection:
             return await read_limits(connection, _names(places(settings, ledger, None)))
-    except (RedisError, OSError, ValueError):
-        raise QueueUnavailable(f"Redis at {shown_url(url)} cannot be reached") from None
+    except (RedisError, OSError, ValueError) as error:
+        raise unavailable(url, error) from None
 
 
 async def live_of(connection: redis.asyncio.Redis, settings: Settings, ledger: LedgerPart) -> LimitState | None:

@@ -12,7 +12,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from models.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
 from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.refusals import why_refused
 from models.store.turns import Turns
 
 SQLITE_TIMEOUT_S = 5.0
@@ -24,8 +26,15 @@ POSTGRESQL_LOCK_S = 5
 
 SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 SQLITE_FULL = sqlite3.SQLITE_FULL
-SQLITE_UNREACHABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
+SQLITE_UNUSABLE = {
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and its permissions",
+    sqlite3.SQLITE_READONLY: "cannot be written to; check its permissions and those of its folder",
+    sqlite3.SQLITE_NOTADB: "is not an SQLite database; move it away, or name another folder with --data",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a copy, or name another folder with --data",
+}
 POSTGRESQL_BUSY = frozenset({"40001", "40P01", "55P03", "57014"})  # serialization, deadlock, lock, statement timeout
+POSTGRESQL_READ_ONLY = "25006"
+POSTGRESQL_FORBIDDEN = "42501"
 POSTGRESQL_FULL = frozenset({"53100", "53200"})  # disk, memory
 POSTGRESQL_UNREACHABLE = ("08", "28", "3D", "53300", "57P")  # connection, login, no such database, slots, shutdown
 
@@ -36,8 +45,9 @@ class Database:
     def __init__(
         self, dialect: str, place: str, readers: AsyncEngine, writers: AsyncEngine, turns: Turns | None = None
     ) -> None:
+        """`place` is for people and holds no password."""
         self.dialect = dialect
-        self.place = place  # for people; holds no password
+        self.place = place
         self._readers = readers
         self._writers = writers
         self._turns = turns
@@ -70,7 +80,7 @@ class Database:
         except IntegrityError as error:
             raise StoreConflict(f"the ledger at {self.place} has such a row already") from error
         except DBAPIError as error:
-            translated = _in_plain_words(error, self.place)
+            translated = _in_plain_words(error, self.place, self._readers.url.password)
             if translated is None:
                 raise
             raise translated from None
@@ -78,7 +88,7 @@ class Database:
             raise StoreUnavailable(f"the database at {self.place} cannot be reached: {error.strerror}") from None
 
 
-def _in_plain_words(error: DBAPIError, place: str) -> StoreError | None:
+def _in_plain_words(error: DBAPIError, place: str, password: str | None) -> StoreError | None:
     code: int | None = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
         return _sqlite_error(code & 0xFF, place)
@@ -87,10 +97,23 @@ def _in_plain_words(error: DBAPIError, place: str) -> StoreError | None:
         return StoreBusy(f"the database at {place} is busy with a conflicting change; try again")
     if sqlstate in POSTGRESQL_FULL:
         return StoreBusy(f"the database at {place} has no room left; free some disk space and try again")
+    if sqlstate == POSTGRESQL_READ_ONLY:
+        return StoreBusy(
+            f"the database at {place} can only be read now: it is a replica, or a failover is under way; "
+            "name the primary in DATABASE_URL"
+        )
+    if sqlstate == POSTGRESQL_FORBIDDEN:
+        return StoreUnavailable(f"the database at {place} does not let its user do this: {_primary(error)}; grant it")
     lost = isinstance(error, OperationalError) and sqlstate is None
     if lost or error.connection_invalidated or (sqlstate or "").startswith(POSTGRESQL_UNREACHABLE):
-        return _unreachable(place)
+        return StoreUnavailable(f"the database at {place} {why_refused(str(error.orig), password)}")
     return None
+
+
+def _primary(error: DBAPIError) -> str:
+    """What the server says was forbidden; it names tables and schemas, never values."""
+    diagnosis = getattr(error.orig, "diag", None)
+    return str(getattr(diagnosis, "message_primary", None) or "permission denied")
 
 
 def _sqlite_error(code: int, place: str) -> StoreError | None:
@@ -98,15 +121,8 @@ def _sqlite_error(code: int, place: str) -> StoreError | None:
         return StoreBusy(f"the database {place} is locked by another program; close it or try again")
     if code == SQLITE_FULL:
         return StoreBusy(f"the disk with {place} is full; free some space and try again")
-    if code in SQLITE_UNREACHABLE:
-        return StoreUnavailable(f"the database {place} cannot be opened; check the path and its permissions")
-    return None
-
-
-def _unreachable(place: str) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"the database at {place} cannot be reached; check DATABASE_URL and that PostgreSQL is running there"
-    )
+    reason = SQLITE_UNUSABLE.get(code)
+    return StoreUnavailable(f"the database {place} {reason}") if reason else None
 
 
 def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
@@ -157,7 +173,13 @@ def open_postgresql(address: str) -> Database:
         connect_args={"prepare_threshold": None, "connect_timeout": POSTGRESQL_TIMEOUT_S},
     )
     _prepare_postgresql(engine)
-    return Database("postgresql", f"{url.host or 'localhost'}:{url.port or 5432}/{url.database}", engine, engine)
+    return Database("postgresql", _place(url), engine, engine)
+
+
+def _place(url: URL) -> str:
+    host = url.host or url.query.get("host") or "localhost"
+    port = url.port or url.query.get("port") or 5432
+    return f"{host}:{port}" + (f"/{url.database}" if url.database else "")
 
 
 def _prepare_postgresql(engine: AsyncEngine) -> None:
@@ -175,9 +197,8 @@ def _prepare_postgresql(engine: AsyncEngine) -> None:
 
 def _postgresql_url(address: str) -> URL:
     try:
-        url = make_url(address)
+        return make_url(postgresql_url(address)).set(drivername="postgresql+psycopg")
+    except BadAddress as error:
+        raise StoreUnavailable(f"DATABASE_URL {error}") from None
     except (ArgumentError, ValueError):
-        raise StoreUnavailable("DATABASE_URL cannot be read; write postgresql://user:password@host/database") from None
-    if url.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
-        raise StoreUnavailable(f"DATABASE_URL begins with {url.drivername}://; only postgresql:// is supported")
-    return url.set(drivername="postgresql+psycopg")
+        raise StoreUnavailable(f"DATABASE_URL cannot be read; {POSTGRESQL_FORM}") from None

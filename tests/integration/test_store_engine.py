@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -9,13 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from ledger_help import filled_batch, new_jobs, new_worker, open_batch, singles, succeeded
 from sqlalchemy import Connection, create_engine, make_url, text
 
-from models.store import Store, StoreBusy, StoreUnavailable, engine, open_store
+from models.store import LEDGER_FILE, Store, StoreBusy, StoreError, StoreUnavailable, engine, open_store
 from models.tables import Job
 
 WRITER = Path(__file__).parent.parent / "standins" / "write_to_ledger.py"
@@ -172,6 +174,50 @@ async def test_a_database_that_is_away_is_one_clear_sentence_without_the_passwor
         async with open_store(url, tmp_path):
             pass
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.servers
+async def test_what_postgresql_refuses_is_said_with_its_cause(postgresql_url: str, tmp_path: Path) -> None:
+    here = make_url(postgresql_url)
+    for url, words in (
+        (here.set(database="no_such_ledger"), "does not exist; create it"),
+        (here.set(username="no_such_user"), "has no such user"),
+        (here.update_query_dict({"sslmode": "require"}), "offers no TLS"),
+        (here.set(host="no.such.host.invalid"), "its host name is not known"),
+        (here.update_query_dict({"options": "-cdefault_transaction_read_only=on"}), "can only be read now"),
+        (here.update_query_dict({"schema": "public", "pgbouncer": "true"}), None),
+    ):
+        opening = open_store(url.render_as_string(hide_password=False), tmp_path, migrate=True)
+        if words is None:
+            async with opening:
+                continue
+        with pytest.raises(StoreError, match=words) as raised:
+            async with opening as store:
+                await store.pause_batch("batch_1", "by hand")
+        assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.servers
+async def test_a_user_who_may_not_write_is_told_what_is_forbidden(postgresql_url: str, tmp_path: Path) -> None:
+    name = f"understudy_reader_{secrets.token_hex(4)}"
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'x'")
+        try:
+            url = make_url(postgresql_url).set(username=name, password="x")
+            with pytest.raises(
+                StoreUnavailable, match="does not let its user do this: permission denied for"
+            ):
+                async with open_store(url.render_as_string(hide_password=False), tmp_path, migrate=True):
+                    pass
+        finally:
+            connection.execute(f'DROP ROLE "{name}"')
+
+
+async def test_a_ledger_that_is_not_a_database_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / LEDGER_FILE).write_text("a letter to somebody\n" * 100)
+    with pytest.raises(StoreUnavailable, match="is not an SQLite database; move it away"):
+        async with open_store(None, tmp_path):
+            pass
 
 
 async def test_a_data_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:
