@@ -27,9 +27,12 @@ CREDENTIAL, TURN, RULES, BUDGET, PAUSED = "credential", "turn", "rules", "budget
 """Holds beside the limiter's: a person must fix a credential; others are staged first; data rules allow no step; the
 money of a tenant or provider is spent; the batch is held."""
 
+WORKER = "worker"
+"""The hold of everything while no worker runs."""
+
 OPERATOR, OWNER = "operator", "owner"
 
-WHO_CAN_HELP = {CREDENTIAL: OPERATOR, RULES: OPERATOR, BUDGET: OPERATOR, PAUSED: OWNER}
+WHO_CAN_HELP = {CREDENTIAL: OPERATOR, RULES: OPERATOR, BUDGET: OPERATOR, WORKER: OPERATOR, PAUSED: OWNER}
 """Whose act ends a wait that time does not end: of who runs Understudy, or of who submitted the work."""
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from models.failure import FailureClass
-from models.records import BatchView, Waiting
+from models.records import BatchView
 from models.settings import Settings
-from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, JobState
+from models.state import TERMINAL_STATES, JobState
 from models.store import Store
 from producer import cli, show
 from producer.client import Client, JobResult
@@ -19,11 +19,11 @@ from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, shown_batch
 from producer.money import held_of
 from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
-from producer.pauses import held_one, how_to_go_on
 from producer.progress import Display, split_table
 from producer.retries import line_of
 from producer.runs import summary, views_of
-from producer.waiting import WaitNews, blocked_by, explained, lack_of_workers, queue_of, waiting_of
+from producer.standstill import Standstill, awaited
+from producer.waiting import explained, queue_of
 
 app = typer.Typer()
 
@@ -85,13 +85,12 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
     if view is None:
         raise UnknownId(batch_id, "batch")
     retries = (await line_of(store, batch_id))[1:]
-    why, waiting = await _why(settings, store, [view])
+    waiting, said = (None, "") if view.paused else await awaited(settings, store, [view])
     async with queue_of(settings) as queue:
         held_usd = await held_of(queue, view)
     if as_json:
-        show.print_json(show.batch_document(view, retries, why, waiting, held_usd))
+        show.print_json(show.batch_document(view, retries, waiting, said, held_usd))
     else:
-        said = why or explained(waiting, await store.now())
         show.print_batch(view, retries, said, await store.latency_percentiles(batch_id), held_usd)
 
 
@@ -103,16 +102,6 @@ async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_j
         show.print_json(show.job_document(job, now, waiting))
     else:
         show.print_job(job, explained(waiting, now), now)
-
-
-async def _why(settings: Settings, store: Store, views: list[BatchView]) -> tuple[str | None, Waiting | None]:
-    """What a person must do before any of these batches moves, and what the first that waits does wait for."""
-    open_ones = [view.id for view in views if view.state in OPEN_BATCH_STATES and not view.paused]
-    if not open_ones:
-        return None, None
-    async with queue_of(settings) as queue:
-        waiting = next((each for each in await waiting_of(store, queue, views) if each), None)
-    return await lack_of_workers(store) or await blocked_by(store, settings, open_ones), waiting
 
 
 @app.command()
@@ -146,28 +135,15 @@ def watch(
 
 async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list[BatchView]:
     display = Display(cli.console())
-    news = WaitNews()
+    still = Standstill(settings, store, display.say, after_s=0.0)
     with display.shown():
         while True:
             views = await views_of(store, line)
             display.update(summary(views), views, str(views[-1].state))
             if not summary(views).open:
                 return views
-            waiting, sentence = await _why_now(settings, store, views)
-            if news.is_news(waiting, await store.now()):
-                display.say(sentence)
+            await still.look(views, summary(views).done)
             await asyncio.sleep(WATCH_S)
-
-
-async def _why_now(settings: Settings, store: Store, views: list[BatchView]) -> tuple[Waiting | None, str]:
-    """What is waited for, and the sentence that says so."""
-    if held := held_one(views):
-        paused = held.paused or ""
-        return Waiting(paused, "paused"), f"it is paused: {paused}; {how_to_go_on(held.id, paused)}"
-    why, waiting = await _why(settings, store, views)
-    if why:
-        return Waiting(why, "person"), f"it waits: {why}"
-    return waiting, explained(waiting, await store.now()) or ""
 
 
 async def print_answer(client: Client, job_id: str, as_json: bool) -> int:

@@ -25,10 +25,11 @@ from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import Shape, csv_form
 from producer.money import spent_its_budget
 from producer.output import check_suffix, write_output
-from producer.pauses import held_one, how_to_go_on
+from producer.pauses import held_one
 from producer.progress import Display, merged, split_table
 from producer.runs import Run, Summary, begin, summary, views_of
 from producer.stack import Workers, open_stack
+from producer.standstill import STILL_AFTER_S, Standstill
 from producer.waiting import blocked_by
 
 POLL_S = 0.25
@@ -53,6 +54,7 @@ class RunOptions:
     as_json: bool = False
     budget_usd: float | None = None  # of the run and all its retries
     weight: float = USUAL_WEIGHT
+    still_after_s: float = STILL_AFTER_S  # after so long without an answer it says what it waits for
 
 
 class _Interrupts:
@@ -122,10 +124,11 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         )
         _say_what_begins(display, options, job)
         workers = Workers(stack, options.workers, options.config, display.say)
+        still = Standstill(settings, stack.store, display.say, options.still_after_s)
         with display.shown():
             async with _Lease(stack.store, job.batches) as lease, workers:
                 interrupts.workers = workers
-                blocked = await _watch(stack.store, settings, job, display, workers, interrupts, lease)
+                blocked = await _watch(stack.store, settings, job, display, workers, interrupts, lease, still)
         views = await views_of(stack.store, job.batches)
         total = summary(views)
         if total.open:
@@ -148,9 +151,10 @@ async def _watch(
     workers: Workers,
     interrupts: _Interrupts,
     lease: _Lease,
+    still: Standstill,
 ) -> str | None:
     """Show progress until the run has ended, is interrupted, or waits for nothing but a person (then: for what)."""
-    blocked_looks, told = 0, None
+    blocked_looks = 0
     ended = asyncio.create_task(workers.ended())
     try:
         while True:
@@ -172,9 +176,7 @@ async def _watch(
             held = held_one(views)
             if held is not None and is_by_failures(held.paused or "") and not _moves(views):
                 return held.paused
-            if held is not None and held.paused != told:
-                told = held.paused
-                display.say(f"it is paused: {told}; {how_to_go_on(held.id, told or '')}")
+            await still.look(views, now.done)
             reason = await blocked_by(store, settings, job.batches)
             blocked_looks = blocked_looks + 1 if reason else 0
             if reason and blocked_looks >= BLOCKED_LOOKS:

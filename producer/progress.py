@@ -1,7 +1,9 @@
 """What a person sees while a run is under way, and the table at its end. On standard error only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -26,11 +28,24 @@ class _Pace(ProgressColumn):
         return Text(f"{per_s:6.1f}/s  ETA {eta}", style="cyan")
 
 
+HEARTBEAT_S = 60.0
+"""A log gets a line for each tenth that is done, and one after so long without one."""
+
+
 class Display:
     """A progress bar on a terminal; on anything else, a line now and then."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(
+        self,
+        console: Console,
+        heartbeat_s: float = HEARTBEAT_S,
+        monotonic: Callable[[], float] = time.monotonic,
+        local_time: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self._console = console
+        self._heartbeat_s = heartbeat_s
+        self._monotonic = monotonic
+        self._local_time = local_time
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -42,6 +57,7 @@ class Display:
         )
         self._task = self._progress.add_task("starting", total=1, note="", per_s=0.0)
         self._last_share = -1
+        self._told_at = float("-inf")
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -67,10 +83,14 @@ class Display:
         )
 
     def _now_and_then(self, summary: Summary, per_s: float, note: str) -> None:
-        share = summary.done * 10 // max(summary.total, 1)
-        if share != self._last_share:
-            self._last_share = share
-            self._console.print(f"{summary.done:,}/{summary.total:,}  {per_s:.1f}/s  {note}", highlight=False)
+        share, now = summary.done * 10 // max(summary.total, 1), self._monotonic()
+        if share == self._last_share and now - self._told_at < self._heartbeat_s:
+            return
+        self._last_share, self._told_at = share, now
+        left = summary.total - summary.done
+        eta = f"ETA {duration(left / per_s)}  " if per_s and left else ""
+        line = f"{self._local_time():%H:%M:%S}  {summary.done:,}/{summary.total:,}  {per_s:.1f}/s  {eta}{note}"
+        self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
 
 def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:

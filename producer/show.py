@@ -51,11 +51,11 @@ def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None
 def batch_document(
     view: BatchView,
     retries: Sequence[str] = (),
-    why: str | None = None,
     waiting: Waiting | None = None,
+    why: str = "",
     held_usd: float | None = None,
 ) -> dict[str, Any]:
-    """`why`: what a person must do before it goes on; `waiting`: what it waits for; `held_usd`: of its budget."""
+    """`waiting`: what it waits for; `why`: the same as a sentence; `held_usd`: of its budget."""
     return {
         "id": view.id,
         "object": "batch",
@@ -78,7 +78,7 @@ def batch_document(
         "by_deployment": view.by_deployment,
         "waiting": waiting_object(waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
-        "why": why,
+        "why": why or None,
         "paused": view.paused,
         "retry_of": view.retry_of,
         "retries": list(retries),
@@ -97,7 +97,7 @@ def fallback_share(view: BatchView) -> float | None:
 def print_batch(
     view: BatchView,
     retries: Sequence[str],
-    why: str | None,
+    why: str,
     latency: Mapping[tuple[str, str], tuple[float, float]],
     held_usd: float | None = None,
 ) -> None:

@@ -15,11 +15,11 @@ from models.setaside import SetAside
 from models.settings import Settings
 from models.state import BatchState, JobState
 from models.store import Store
-from models.wait_words import RULES
+from models.wait_words import RULES, WORKER
 from producer.durations import until as until_words
 from producer.embedded import running_redis
 
-NO_WORKER = Waiting("no worker is running; start one with `understudy worker`", "worker")
+NO_WORKER = Waiting("no worker is running; start one with `understudy worker`", WORKER)
 NO_QUEUE = Waiting("Redis cannot be reached, so no new call starts", "queue")
 NO_PLANNER = Waiting("no worker plans just now; look at the workers' log if this lasts", "planner")
 """A worker that dies while it plans is followed by another within seconds."""

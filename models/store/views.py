@@ -297,14 +297,14 @@ def _by_deployment(sums: Iterable[Row[Any]]) -> list[DeploymentTally]:
 
 def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]) -> Waiting | None:
     """What the planner said last, unless it said so too long ago to be true of this moment; it says nothing of a batch
-    whose jobs were all put back, which waits for the first of them."""
+    whose jobs were all put back, or of which only the first few may start and those were: it waits for the first."""
     if row.state != str(BatchState.IN_PROGRESS) or _paused(row) is not None:
         return None
     if row.waiting is not None and row.now - row.waiting_at <= WAITING_HOLDS_S:
         return Waiting(**orjson.loads(row.waiting))
     first = min(waits, key=lambda each: each.not_before, default=None)
-    others = counts[JobState.RUNNING] or len(waits) < min(counts[JobState.QUEUED], WAITS_SAMPLE)
-    if first is None or others or first.not_before <= row.now or not first.wait_reason:
+    others = row.canary_passed and len(waits) < min(counts[JobState.QUEUED], WAITS_SAMPLE)
+    if first is None or counts[JobState.RUNNING] or others or first.not_before <= row.now or not first.wait_reason:
         return None
     return waiting_until(first.wait_reason, first.not_before)
 

@@ -1,13 +1,22 @@
 """A lead that is rate-limited: people read in `status`, `providers` and over HTTP why nothing moves, and until when."""
 
+import asyncio
+import io
 import json
+import os
 import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
-from stage_hands import Mock, Scene, until
+import pytest
+from rich.console import Console
+from stage_hands import DEADLINE_S, Mock, Scene, until
+
+from models.settings import load_settings
+from producer.intake import Shape
+from producer.main_job import RunOptions, run
 
 RETRY_AFTER_S = 120
 """Longer than this test takes on a busy machine."""
@@ -53,3 +62,28 @@ def test_who_waits_for_a_refusing_lead_is_told_for_whom_and_until_when(
     assert abs(cooldown["until"] - waiting["until"]) < 1.0
     (shown,) = httpx.get(f"{url}/v1/providers").json()["data"][:1]
     assert (shown["state"], shown["cooldowns"][0]["until"]) == ("cooling", cooldown["until"])
+
+
+async def test_a_run_at_a_provider_that_is_not_there_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the log of a job in CI there is no second shell to ask `status` in."""
+    config = scene.folder / "nobody.toml"
+    config.write_text('[providers.nobody]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n')
+    for name in ("REDIS_URL", "DATABASE_URL"):  # its workers are told by the environment
+        if name in scene.full_environment:
+            monkeypatch.setenv(name, scene.full_environment[name])
+        else:
+            monkeypatch.delenv(name, raising=False)
+    settings = load_settings(config, os.environ, scene.folder / "data")
+    source = scene.write_prompts(50, model="nobody/m")
+    options = RunOptions(source, scene.folder / "out.jsonl", Shape(), config, still_after_s=0.5)
+    log = io.StringIO()
+    under_way = asyncio.create_task(run(settings, options, Console(file=log, width=80)))
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while "waits for nobody/m" not in log.getvalue() and not under_way.done():
+                await asyncio.sleep(0.05)
+    finally:
+        under_way.cancel()
+        await asyncio.gather(under_way, return_exceptions=True)
+    (line, *_) = [line for line in log.getvalue().splitlines() if line.startswith("waits for nobody/m")]
+    assert "connection refused (http://127.0.0.1:1/v1)" in line

@@ -112,10 +112,14 @@ async def test_a_batch_whose_jobs_were_all_put_back_waits_for_the_first_of_them(
 
 
 async def test_one_job_that_may_start_is_enough_to_wait_for_no_time(store: Store, api: Served) -> None:
+    """Once its first jobs have shown that it is worth going on: until then the others follow none that waits."""
     worker = await new_worker(store)
     batch_id, ids = await open_batch(store, 2)
     (started,) = await store.start(worker, ids[:1])
     await store.settle(worker, [put_back(started, await store.now() + 100, SENTENCE)])
+    said = await waiting(api, f"/v1/batches/{batch_id}")
+    assert said is not None and said["hold"] == "put_back"
+    await store.pass_canaries([batch_id])
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
 
 

@@ -204,9 +204,7 @@ async def test_a_user_who_may_not_write_is_told_what_is_forbidden(postgresql_url
         connection.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'x'")
         try:
             url = make_url(postgresql_url).set(username=name, password="x")
-            with pytest.raises(
-                StoreUnavailable, match="does not let its user do this: permission denied for"
-            ):
+            with pytest.raises(StoreUnavailable, match="does not let its user do this: permission denied for"):
                 async with open_store(url.render_as_string(hide_password=False), tmp_path, migrate=True):
                     pass
         finally:

@@ -15,6 +15,7 @@ What `send` raises; the texts name a host at most, never a URL, a header or a bo
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache
@@ -176,7 +177,8 @@ def _explained(error: Exception, host: str) -> httpx.TransportError:
         case aiohttp.ClientSSLError():
             return httpx.ConnectError(f"no trusted TLS connection to {host} could be made")
         case aiohttp.ClientConnectorError():
-            return httpx.ConnectError(f"no connection to {host}: {cause.os_error.strerror or 'refused'}")
+            code = cause.os_error.errno
+            return httpx.ConnectError(f"no connection to {host}: {os.strerror(code).lower() if code else 'refused'}")
         case aiohttp.ClientResponseError():
             return httpx.RemoteProtocolError(f"{host} answered something that is not HTTP")
         case _:

@@ -1,0 +1,82 @@
+"""The sentence that `run`, `watch` and `status` say of work that stands still."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+from ledger_help import call, new_worker, open_batch, put_back
+
+from models import keys
+from models.failure import FailureClass
+from models.records import Settled, StartedJob, Waiting
+from models.settings import Settings
+from models.store import Store
+from models.wait_words import reason_at
+from producer.standstill import awaited
+
+PLACE = ("lead", "large", "lead:main")
+LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [{"name": "main", "value": "env.A"}]}
+
+
+@pytest.fixture
+async def settings(redis_url: str) -> AsyncIterator[Settings]:
+    async with redis.asyncio.Redis.from_url(redis_url) as queue:
+        await queue.set(keys.PLANNER, "w1")
+        yield Settings.model_validate({"redis_url": redis_url, "providers": {"lead": LEAD}})
+
+
+def refused(job: StartedJob, cls: FailureClass, message: str, status: int | None, until: float) -> Settled:
+    outcome = put_back(job, until, reason_at("resting after failures", *PLACE))
+    made = call(job, cls, message=message)
+    made.status = status
+    outcome.attempts = [made]
+    return outcome
+
+
+async def said(store: Store, settings: Settings, batch_id: str) -> str:
+    view = await store.batch_view(batch_id)
+    assert view is not None
+    return (await awaited(settings, store, [view]))[1]
+
+
+async def test_the_first_jobs_of_a_batch_that_all_wait_say_what_the_whole_batch_waits_for(
+    store: Store, settings: Settings
+) -> None:
+    """The rest may not start before one of them has succeeded, so the planner has nothing to say of it."""
+    batch_id, ids = await open_batch(store, 20)
+    worker, until = await new_worker(store), await store.now() + 100
+    (job,) = await store.start(worker, ids[:1])
+    words = "no connection to 127.0.0.1: connection refused"
+    await store.settle(worker, [refused(job, FailureClass.CONNECT, words, None, until)])
+    sentence = await said(store, settings, batch_id)
+    assert sentence.startswith("waits for lead/large (account lead:main): resting after failures until ")
+    assert sentence.endswith(f"; the last call: {words} (http://127.0.0.1:1/v1)")
+
+
+async def test_what_the_provider_said_last_is_cut_and_in_one_line(store: Store, settings: Settings) -> None:
+    batch_id, ids = await open_batch(store, 1)
+    worker, until = await new_worker(store), await store.now() + 100
+    (job,) = await store.start(worker, ids)
+    await store.settle(worker, [refused(job, FailureClass.SERVER, "down\nfor  repairs " * 100, 503, until)])
+    sentence = await said(store, settings, batch_id)
+    assert "; the last call: server 503: down for repairs down" in sentence
+    assert "\n" not in sentence and sentence.endswith("…") and len(sentence) < 400
+
+
+async def test_a_pause_comes_first_and_a_lack_of_workers_before_what_the_planner_said(
+    store: Store, settings: Settings
+) -> None:
+    batch_id, _ = await open_batch(store, 1)
+    await store.say_waiting({batch_id: Waiting("resting after failures at lead/large", "breaker", *PLACE)})
+    assert (await said(store, settings, batch_id)).startswith("it waits: no worker is running")
+    await store.pause_batch(batch_id, "by hand")
+    assert (await said(store, settings, batch_id)).startswith("it is paused: by hand; `understudy resume")
+
+
+async def test_of_what_has_ended_there_is_nothing_to_say(store: Store, settings: Settings) -> None:
+    batch_id, _ = await open_batch(store, 1)
+    await store.cancel_batch(batch_id)
+    while await store.cancel_slice():
+        pass
+    await store.close_batches()
+    assert await said(store, settings, batch_id) == ""

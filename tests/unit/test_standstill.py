@@ -1,0 +1,92 @@
+"""When work stands still, what it waits for is said: once, in one sentence, and again when that is another thing."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from test_progress import Time, view
+
+from models.records import Waiting
+from models.settings import Settings
+from models.state import JobState
+from models.store import Store
+from producer import standstill
+from producer.standstill import Standstill
+
+Said = tuple[Waiting | None, str]
+NOTHING: Said = (None, "")
+REFUSED = Waiting("resting after failures at a/m", "breaker", "a", "m")
+WAITS: Said = (REFUSED, "waits for a/m: resting after failures")
+OTHER: Said = (Waiting("the limit of the day is used up at a/m", "day", "a", "m"), "waits for a/m: the day")
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.clock = Time()
+        self.heard: list[str] = []
+        self.awaited: Said = NOTHING
+        store = cast(Store, self)
+        self._still = Standstill(Settings(), store, self.heard.append, 10.0, self.clock)
+
+    async def now(self) -> float:
+        return self.clock.now
+
+    async def after(self, seconds: float, done: int = 0, **fields: Any) -> list[str]:
+        self.clock.now += seconds
+        self.heard.clear()
+        await self._still.look([view(done, **fields)], done)
+        return list(self.heard)
+
+
+@pytest.fixture
+def watcher(monkeypatch: pytest.MonkeyPatch) -> Watcher:
+    made = Watcher()
+
+    async def awaited(*_: object) -> Said:
+        return made.awaited
+
+    monkeypatch.setattr(standstill, "awaited", cast(Callable[..., Any], awaited))
+    return made
+
+
+async def test_what_is_waited_for_is_said_once_nothing_has_ended_for_a_while(watcher: Watcher) -> None:
+    watcher.awaited = WAITS
+    assert await watcher.after(0) == [] and await watcher.after(9) == []
+    assert await watcher.after(1) == [WAITS[1]]
+    assert await watcher.after(100) == []
+
+
+async def test_it_is_said_also_when_at_this_very_moment_a_few_calls_try_again(watcher: Watcher) -> None:
+    watcher.awaited = WAITS
+    await watcher.after(0)
+    await watcher.after(5)
+    watcher.awaited = NOTHING
+    assert await watcher.after(5, counts={JobState.RUNNING: 3}) == [WAITS[1]]
+
+
+async def test_another_reason_is_said_at_once(watcher: Watcher) -> None:
+    watcher.awaited = WAITS
+    await watcher.after(0)
+    await watcher.after(10)
+    watcher.awaited = OTHER
+    assert await watcher.after(1) == [OTHER[1]]
+
+
+async def test_work_that_moves_is_silent(watcher: Watcher) -> None:
+    watcher.awaited = WAITS
+    for done in range(1, 10):
+        assert await watcher.after(9, done) == []
+
+
+async def test_a_reason_from_before_an_answer_came_is_not_repeated_as_that_of_now(watcher: Watcher) -> None:
+    watcher.awaited = WAITS
+    await watcher.after(0)
+    watcher.awaited = NOTHING
+    await watcher.after(9, 1)
+    said = await watcher.after(10, 1, counts={JobState.RUNNING: 1})
+    assert said == ["waits for answers: 1 call under way"]
+
+
+async def test_without_any_reason_nothing_is_made_up(watcher: Watcher) -> None:
+    await watcher.after(0)
+    assert await watcher.after(60, counts={}) == []
