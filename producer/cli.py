@@ -38,7 +38,8 @@ from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
 from producer.output import check_suffix
 from producer.runs import BadInput, OtherRun
-from producer.stack import Workers, WorkersFailed, open_stack
+from producer.restarts import WorkersFailed
+from producer.stack import Workers, open_stack
 
 app = typer.Typer(
     name="understudy",

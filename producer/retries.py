@@ -23,8 +23,8 @@ KNOWN_CHAINS = 1_000
 ANSWERED_BY = "answered_by"
 """In the options of a retry: the providers whose answers it asks for again."""
 
-WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER}
-"""What a rerun tries again; of the others, the same request would be refused again."""
+WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER, FailureClass.CRASHED}
+"""What a rerun tries again; of the others, the same request would be refused again, or would kill workers again."""
 
 EVERYTHING = frozenset(FailureClass)
 

@@ -11,26 +11,19 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.ids import new_id
 from models.redis_check import check_redis
 from models.settings import Settings
-from models.store import Store, open_store
+from models.store import Store, StoreError, open_store
 from producer.embedded import embedded_redis
 from producer.locks import data_lock
-
-TOO_SOON_S = 5.0
-TOO_OFTEN = 3
-"""A worker that ends by itself so soon after its start, so often in a row, is not started again."""
+from producer.restarts import Restarts, how_it_ended
 
 Say = Callable[[str], None]
-
-
-class WorkersFailed(Exception):
-    """Workers end right after they start. One sentence; what they wrote was shown before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +50,7 @@ async def open_stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
             say(warning)
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
         if alone and settings.database_url is None:
-            await store.rescue_all(clean=True)
+            await store.rescue_all()
             await store.stop_runs()
         yield Stack(settings, url, store)
 
@@ -72,7 +65,11 @@ class Workers:
         self._say = say
         self._processes: set[Process] = set()
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stop = asyncio.Event()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop.is_set()
 
     async def __aenter__(self) -> "Workers":
         self._keepers = [asyncio.create_task(self._keep_one()) for _ in range(self._count)]
@@ -84,7 +81,7 @@ class Workers:
 
     def drain(self) -> None:
         """Ask all workers to finish what runs and to end; asked again, they give it back at once."""
-        self._stopping = True
+        self._stop.set()
         for process in self._processes:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
@@ -99,21 +96,30 @@ class Workers:
             keeper.result()
 
     async def _keep_one(self) -> None:
-        failures = 0
+        restarts = Restarts()
         while not self._stopping:
-            began = time.monotonic()
-            code = await self._run_one()
+            name, began = new_id("wrk"), time.monotonic()
+            code = await self._run_one(name)
+            lived_s = time.monotonic() - began
+            held = await self._take_back(name)
             if self._stopping:
                 return
-            failures = failures + 1 if time.monotonic() - began < TOO_SOON_S else 0
-            if failures >= TOO_OFTEN:
-                raise WorkersFailed(f"workers end right after their start (exit code {code})")
-            self._say(f"a worker ended with exit code {code}; starting another")
+            pause_s = restarts.pause_s(code, lived_s, held)
+            self._say(f"a worker ended {how_it_ended(code)}; {_what_follows(held, pause_s)}")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause_s)
 
-    async def _run_one(self) -> int:
+    async def _take_back(self, name: str) -> int:
+        """How many jobs the worker that ended still held; they are due at once."""
+        try:
+            return await self._stack.store.rescue_worker(name)
+        except StoreError:
+            return 0  # then its lease ends by itself
+
+    async def _run_one(self, name: str) -> int:
         settings = self._stack.settings
         command = [sys.executable, "-P", "-m", "worker.main", "--data", str(settings.data), "--exit-with-parent"]
-        command += ["--name", new_id("wrk")]
+        command += ["--name", name]
         command += ["--max-concurrency", str(settings.worker.max_concurrency), "--grace", str(settings.worker.grace_s)]
         if self._config is not None:
             command += ["--config", str(self._config)]
@@ -134,3 +140,8 @@ class Workers:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _what_follows(held: int, pause_s: float) -> str:
+    jobs = {0: "", 1: "its job runs again; "}.get(held, f"its {held:,} jobs run again; ")
+    return f"{jobs}another is started{f' in {pause_s:g} s' if pause_s else ''}"

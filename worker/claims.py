@@ -15,6 +15,7 @@ import redis.exceptions
 from models.records import Settled, StartedJob
 from models.state import JobState, Priority
 from models.store import Store, StoreBusy, StoreUnavailable
+from models.suspicion import ALONE_AT, admit
 from worker import outcome
 from worker.coalesce import Coalescer
 from worker.hedge import run_of
@@ -43,10 +44,7 @@ FINISH_CLAIM_S = 1.0
 GIVE_BACK_S = 2.0
 """Kept of the grace period for stopping calls and committing what is given back."""
 
-SUSPECT_CRASHES = 2
-"""A job that was aboard this many crashes runs alone among its kind, so that a crash then counts only for it."""
-
-WAITS_ITS_TURN = "one after the other: its workers died"
+WAITS_ITS_TURN = "few at a time: workers died that ran it"
 
 
 class ClaimLoop:
@@ -75,9 +73,9 @@ class ClaimLoop:
         self.done = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
-        self._suspects: dict[str, None] = {}
-        self._suspect_aboard = False
-        self._aboard: set[str] = set()
+        self._runs_alone = False  # a job that must share this worker with nothing runs, or waits for the others to end
+        self._aboard: dict[str, int] = {}  # the crashes of each job that is held
+        self._leaving = False
         self._doubtful: set[str] = set()
         self._settler = Settler(worker_id, store, tell)
         self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
@@ -87,7 +85,7 @@ class ClaimLoop:
         stop = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
-                if len(self._tasks) >= self.concurrency:
+                if len(self._tasks) >= self.concurrency or self._runs_alone:
                     self._slot_free.clear()
                     await unless(stop, self._slot_free.wait())
                 elif not await unless(stop, self._claim(), then_s=FINISH_CLAIM_S) and not stopping.is_set():
@@ -107,7 +105,7 @@ class ClaimLoop:
         with suppress(TimeoutError):
             await unless(hurried, asyncio.wait_for(self._all_done(), max(grace_s - GIVE_BACK_S, 0.0)))
         hurried.cancel()
-        self._suspects.clear()
+        self._leaving = True
         self.stop_all()
         try:
             async with asyncio.timeout(GIVE_BACK_S):
@@ -176,9 +174,9 @@ class ClaimLoop:
         if not claimed:
             return False
         started = await self._start(claimed)
-        aboard = await self._with_one_suspect(started)
+        aboard = await self._without_too_many_suspects(started)
         for job in aboard:
-            task = self._spawn(self._work(job) if job.crashes < SUSPECT_CRASHES else self._work_suspects(job))
+            task = self._spawn(self._work(job) if job.crashes < ALONE_AT else self._work_alone(job))
             if job.priority is Priority.BULK:
                 self._bulk.add(task)
         for job_id in set(claimed) - {job.id for job in aboard}:
@@ -209,32 +207,27 @@ class ClaimLoop:
     async def _give_doubtful_back(self) -> None:
         """A claim may have been committed although its answer was lost: then nobody runs what this worker holds."""
         if self._doubtful:
-            await self.store.give_back(self.worker_id, sorted(self._doubtful - self._aboard))
+            await self.store.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
             self._doubtful.clear()
 
-    async def _with_one_suspect(self, started: list[StartedJob]) -> list[StartedJob]:
-        """Leave out all suspects but one: a crash is charged to every suspect that a dead worker held.
-
-        The others go back to the ledger, before the one may do harm, and wait here for their turn to be claimed.
-        """
-        suspects = [job for job in started if job.crashes >= SUSPECT_CRASHES]
-        spare = suspects if self._suspect_aboard else suspects[1:]
-        self._suspect_aboard = self._suspect_aboard or bool(suspects)
-        self._suspects.update((job.id, None) for job in spare)
+    async def _without_too_many_suspects(self, started: list[StartedJob]) -> list[StartedJob]:
+        """Give the ledger back, before any of them may do harm, what would be too many suspects in one worker."""
+        admitted = admit([job.crashes for job in started], self._aboard.values(), self.concurrency)
+        spare = [job for job, fits in zip(started, admitted, strict=True) if not fits]
         await asyncio.gather(*(self._settler.add(_put_back(job, WAITS_ITS_TURN)) for job in spare))
-        return [job for job in started if job not in spare]
+        aboard = [job for job, fits in zip(started, admitted, strict=True) if fits]
+        self._aboard.update((job.id, job.crashes) for job in aboard)
+        self._runs_alone = any(job.crashes >= ALONE_AT for job in aboard)
+        return aboard
 
-    async def _work_suspects(self, job: StartedJob) -> None:
-        """This one, then those that wait, each claimed only when its turn comes."""
+    async def _work_alone(self, job: StartedJob) -> None:
+        """Run it when all others have ended; none is claimed meanwhile."""
         try:
+            while others := self._tasks - {asyncio.current_task()}:
+                await asyncio.wait(others)
             await self._work(job)
-            while self._suspects:
-                job_id = next(iter(self._suspects))
-                del self._suspects[job_id]
-                for started in await self._start([job_id]):
-                    await self._work(started)
         finally:
-            self._suspect_aboard = False
+            self._runs_alone = False
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(coroutine)
@@ -250,12 +243,11 @@ class ClaimLoop:
             log.error("A job's task failed: %s", _shape(task.exception()))
 
     async def _work(self, job: StartedJob) -> None:
-        self._aboard.add(job.id)
         try:
             await self._settler.add(await self._outcome_of(job))
             await self.tools.places.give_back(job)
         finally:
-            self._aboard.discard(job.id)
+            self._aboard.pop(job.id, None)
         self.done += 1
         await self._finish_ticket(job.id)
 
@@ -263,6 +255,8 @@ class ClaimLoop:
         run = None
         try:
             chain = await self.store.get_chain(job.chain_id)
+            if self._leaving:
+                return _put_back(job, outcome.GIVEN_BACK)
             run = self.runs[job.id] = run_of(job, chain, self.tools)
             return await run.run()
         except (StoreBusy, StoreUnavailable):

@@ -22,6 +22,7 @@ NOTHING_TRIED: Mapping[str, Any] = {
     "body": None,
 }
 
+GIVEN_BACK = "given back by a worker that stopped"
 
 UNWRITABLE = ResultRecord(
     None, None, {"code": FailureClass.UNKNOWN, "message": "internal error: the ledger cannot hold what came of it"}
@@ -134,7 +135,7 @@ def put_back(
 def stopped(job: StartedJob, attempts: list[AttemptRecord], progress: Progress, state: JobState) -> Settled:
     """Cancelled by its owner, or given back by a worker that drains: due at once, nothing spent."""
     if state is JobState.QUEUED:
-        return put_back(job, attempts, progress, 0.0, "given back by a worker that stopped")
+        return put_back(job, attempts, progress, 0.0, GIVEN_BACK)
     return Settled(job.id, job.batch_id, job.claim_no, state, attempts, tenant=job.tenant)
 
 

@@ -47,6 +47,7 @@ from models.store.sql import (
     worker,
 )
 from models.store.tallies import Tallies
+from models.suspicion import ALONE_AT
 from models.tables import Worker
 
 INSERT_WORKER = insert(worker).values(started_at=NOW, lease_until=NOW + bindparam("lease_s"))
@@ -94,6 +95,17 @@ _may_run = or_(
     job.c.batch_id == SINGLE,
     exists().where(batch.c.id == job.c.batch_id, GOES_ON),
 )
+_running = job.alias("running")
+_may_share = or_(
+    job.c.crashes < ALONE_AT,
+    ~exists(
+        select(_running.c.id).where(
+            _running.c.state == literal_column(f"'{JobState.RUNNING}'"), _running.c.crashes >= ALONE_AT
+        )
+    ),
+)
+"""If this job kills every worker there is, no other suspect must have been alone at the same time."""
+
 _startable = (
     select(job.c.id)
     .where(
@@ -102,6 +114,7 @@ _startable = (
         job.c.not_before <= NOW,
         job.c.expires_at > NOW,
         _may_run,
+        _may_share,
         exists(select(_lease.c.id)),
     )
     .order_by(job.c.id)
@@ -128,7 +141,8 @@ START = (
         ),
     )
 )
-"""Claim those of some jobs that are queued, due, in time and of a batch that runs, for a worker whose lease runs."""
+"""Claim those of some jobs that are queued, due, in time and of a batch that runs, for a worker whose lease runs; of
+the jobs that must run alone only while none such runs."""
 
 
 @cache

@@ -1,12 +1,11 @@
 """Taking back the jobs of workers that died, and finding the job that kills its workers.
 
-A crash with no suspect aboard counts for every job that was aboard; at two crashes a job is a suspect, a crash
-then counts only for suspects, and at five a job is failed for good.
+A crash counts for every job that was aboard; `models.suspicion` says what follows.
 """
 
 from collections.abc import Sequence
 
-from sqlalchemy import BindParameter, Boolean, bindparam, case, exists, or_, select, union, update
+from sqlalchemy import Boolean, bindparam, case, exists, func, or_, select, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.failure import FailureClass
@@ -17,9 +16,8 @@ from models.store.claims import DELETE_WORKER, INSERT_RESULTS, result_row
 from models.store.ledger import Ledger
 from models.store.sql import NOW, RUNNING, job, worker
 from models.store.tallies import Tallies
+from models.suspicion import DEAD_AT
 
-SUSPECT_AT = 2
-DEAD_AT = 5
 WRITER = "rescue"
 
 _orphans = (
@@ -44,14 +42,11 @@ LOCK_DEAD_WORKER = (
 WORKER_EXISTS = select(worker.c.id).where(worker.c.id == bindparam("holder"))
 """Whether a worker has a row."""
 
-SUSPECT_ABOARD = select(
-    exists(select(job.c.id).where(RUNNING, job.c.worker_id == bindparam("holder"), job.c.crashes >= SUSPECT_AT))
-)
-"""Whether a worker holds a job that was aboard of two crashes before."""
+HOW_MANY_ABOARD = select(func.count()).where(RUNNING, job.c.worker_id == bindparam("holder"))
+"""How many jobs a worker holds."""
 
-_counted: BindParameter[int] = bindparam("counts_from")  # only jobs with so many crashes are charged with this one
-_crashes = job.c.crashes + case((job.c.crashes >= _counted, 1), else_=0)
-_dead = (job.c.crashes >= _counted) & (job.c.crashes + 1 >= DEAD_AT)
+_crashes = job.c.crashes + 1
+_dead = (_crashes >= DEAD_AT) & bindparam("was_alone", type_=Boolean)
 
 TAKE_BACK = (
     update(job)
@@ -70,10 +65,8 @@ TAKE_BACK = (
     )
     .returning(*ENDED_JOB)
 )
-"""A dead worker's jobs are due at once; a job that has crashed too many workers fails, a cancelled one ends."""
-
-NOBODY = 1_000_000_000
-"""More crashes than any job has: the crash is charged to none."""
+"""A dead worker's jobs are due at once; one that was alone and has crashed too many workers fails, a cancelled one
+ends."""
 
 
 class Rescue(Ledger):
@@ -81,21 +74,26 @@ class Rescue(Ledger):
         """Take back the jobs of workers whose lease has ended: their ids, and how many jobs each held."""
         async with self._db.read() as connection:
             holders = (await connection.execute(DEAD_HOLDERS)).scalars().all()
-        return await self._rescue_each(holders, counts=True, even_alive=False)
+        return await self._rescue_each(holders, even_alive=False)
 
-    async def rescue_all(self, clean: bool) -> list[tuple[str, int]]:
+    async def rescue_all(self) -> list[tuple[str, int]]:
         """Take back everything that is running, for a start that knows no worker can be alive (it holds the data
-        folder's lock). `clean`: the last run ended in good order, so no crash is counted."""
+        folder's lock). What is running then was aboard when all processes died."""
         async with self._db.read() as connection:
             holders = (await connection.execute(ALL_HOLDERS)).scalars().all()
-        return await self._rescue_each(holders, counts=not clean, even_alive=True)
+        return await self._rescue_each(holders, even_alive=True)
 
-    async def _rescue_each(self, holders: Sequence[str], counts: bool, even_alive: bool) -> list[tuple[str, int]]:
+    async def rescue_worker(self, worker_id: str) -> int:
+        """Take back the jobs of a worker whose process was seen to end, without waiting for its lease; returns how
+        many it held: none if it signed off."""
+        return sum(jobs for _, jobs in await self._rescue_each([worker_id], even_alive=True))
+
+    async def _rescue_each(self, holders: Sequence[str], even_alive: bool) -> list[tuple[str, int]]:
         rescued = []
         for holder in holders:
             async with self._db.write() as connection:
                 if await _is_ours_to_rescue(connection, holder, even_alive):
-                    rescued.append((holder, await _take_back(connection, holder, counts)))
+                    rescued.append((holder, await _take_back(connection, holder)))
         return rescued
 
 
@@ -106,10 +104,9 @@ async def _is_ours_to_rescue(connection: AsyncConnection, holder: str, even_aliv
     return (await connection.execute(WORKER_EXISTS, {"holder": holder})).first() is None
 
 
-async def _take_back(connection: AsyncConnection, holder: str, counts: bool) -> int:
-    suspect = (await connection.execute(SUSPECT_ABOARD, {"holder": holder})).scalar_one()
-    charged = (SUSPECT_AT if suspect else 0) if counts else NOBODY
-    rows = (await connection.execute(TAKE_BACK, {"holder": holder, "counts_from": charged})).all()
+async def _take_back(connection: AsyncConnection, holder: str) -> int:
+    aboard = (await connection.execute(HOW_MANY_ABOARD, {"holder": holder})).scalar_one()
+    rows = (await connection.execute(TAKE_BACK, {"holder": holder, "was_alone": aboard == 1})).all()
     tallies = Tallies(WRITER)
     ended = [row for row in rows if row.ended_at is not None]
     tallies.jobs_ended(ended)
@@ -127,7 +124,8 @@ CRASHED = ResultRecord(
     body=None,
     error={
         "code": str(FailureClass.CRASHED),
-        "message": f"{DEAD_AT} workers died while they ran this job; it is not tried again",
+        "message": f"{DEAD_AT} workers died while they ran this job, the last of them with nothing else to run; "
+        "it is not tried again",
     },
 )
 """The result of a job that kills its workers."""

@@ -19,6 +19,7 @@ from models.chain import Chain
 from models.records import NewJob, Settled, StartedJob
 from models.state import JobState, Priority
 from models.store import Store, StoreUnavailable, open_store
+from models.suspicion import ALONE_AT, company
 from worker.claims import ClaimLoop, kept_free
 from worker.planner import Planner
 from worker.rq_bridge import Bridge
@@ -27,7 +28,6 @@ from worker.settle import Settler
 pytestmark = pytest.mark.timeout(40)
 
 ALPHA = chain("alpha/m")
-SUSPECT = 2
 
 
 async def jobs_for(store: Store, count: int) -> list[NewJob]:
@@ -335,31 +335,86 @@ async def test_a_claim_that_hangs_does_not_hold_up_the_end(
             await running
 
 
-async def test_suspects_run_one_at_a_time_and_only_one_is_held(
+async def with_crashes(store: Store, ids: Sequence[str], crashes: int) -> None:
+    for _ in range(crashes):
+        for job_id in ids:
+            worker_id = await new_worker(store)
+            assert await store.start(worker_id, [job_id])
+            await store.rescue_worker(worker_id)
+
+
+@asynccontextmanager
+async def watched(here: Floor, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[set[str]]]:
+    """The jobs that ran in the worker, at each call."""
+    seen: list[set[str]] = []
+    client = here.scene.tools.client
+    send = client.send
+
+    async def noted(*words: Any) -> Any:
+        seen.append(set(here.loop.runs))
+        return await send(*words)
+
+    monkeypatch.setattr(client, "send", noted)
+    yield seen
+
+
+async def until_all_succeeded(here: Floor, jobs: Sequence[NewJob]) -> None:
+    """In place of the planner: jobs that were put back get a ticket again."""
+
+    async def holds() -> bool:
+        states = await here.states([each.id for each in jobs])
+        await here.stage([job for job, state in zip(jobs, states, strict=True) if state is JobState.QUEUED])
+        return set(states) == {JobState.SUCCEEDED}
+
+    await here.until(holds)
+
+
+async def test_suspects_run_few_at_a_time_beside_others(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[int] = []
-    async with floor(redis_url, tmp_path, {"latency_s": 0.05}) as here:
-        start = here.store.start
-
-        async def suspicious(worker_id: str, ids: Sequence[str]) -> list[StartedJob]:
-            return [replace(job, crashes=SUSPECT) for job in await start(worker_id, ids)]
-
-        monkeypatch.setattr(here.store, "start", suspicious)
-        client = here.scene.tools.client
-        send = client.send
-
-        async def counted(*words: Any) -> Any:
-            held.append((await here.states(ids)).count(JobState.RUNNING))
-            return await send(*words)
-
-        monkeypatch.setattr(client, "send", counted)
-        jobs = await jobs_for(here.store, 6)
-        ids = [each.id for each in jobs]
+    async with floor(redis_url, tmp_path, {"latency_s": 0.1}, concurrency=16) as here:
+        jobs = await jobs_for(here.store, 12)
+        suspects = {each.id for each in jobs[:6]}
         await here.store.add_single(jobs)
-        await here.stage(jobs)
-        await here.until_all(ids, JobState.SUCCEEDED)
-    assert held == [1] * 6
+        await with_crashes(here.store, sorted(suspects), 2)
+        async with watched(here, monkeypatch) as seen:
+            await here.stage(jobs)
+            await until_all_succeeded(here, jobs)
+    assert max(len(running & suspects) for running in seen) == company(2, 16) == 2
+    assert max(len(running - suspects) for running in seen) > 2
+
+
+async def test_a_job_with_many_crashes_waits_until_the_others_have_ended_and_runs_alone(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 0.3}) as here:
+        jobs = await jobs_for(here.store, 6)
+        one, other, *innocent = (each.id for each in jobs)
+        await here.store.add_single(jobs)
+        await with_crashes(here.store, [one, other], ALONE_AT)
+        async with watched(here, monkeypatch) as seen:
+            await here.stage(jobs[2:])
+            await here.until_all(innocent, JobState.RUNNING)
+            await until_all_succeeded(here, jobs)
+    assert [running for running in seen if running & {one, other}] in ([{one}, {other}], [{other}, {one}])
+
+
+async def test_a_job_that_waits_to_run_alone_is_given_back_by_a_worker_that_stops(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with floor(redis_url, tmp_path, {"latency_s": 30}, timeout_s=60) as here:
+        slow, deadly = await jobs_for(here.store, 2)
+        await here.store.add_single([slow, deadly])
+        await with_crashes(here.store, [deadly.id], ALONE_AT)
+        await here.stage([slow])
+        await here.until_in_flight(1)
+        await here.stage([deadly])
+        await here.until_all([slow.id, deadly.id], JobState.RUNNING)
+        here.stopping.set()
+        await here.loop.drain(0.0, here.hurry)
+        assert await here.states([slow.id, deadly.id]) == [JobState.QUEUED] * 2
+        view = await here.store.job_view(deadly.id)
+        assert view is not None and view["crashes"] == ALONE_AT
 
 
 async def test_a_job_that_this_worker_runs_twice_after_a_lost_lease_is_settled_once(

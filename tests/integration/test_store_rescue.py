@@ -4,6 +4,7 @@ from ledger_help import new_worker, open_batch, outputs_of, put_back, singles, s
 
 from models.state import JobState
 from models.store import Store
+from models.suspicion import ALONE_AT, DEAD_AT
 
 
 async def crash(store: Store, ids: list[str]) -> None:
@@ -45,29 +46,60 @@ async def test_a_living_worker_is_left_alone(store: Store) -> None:
     assert await state_of(store, ids[0]) is JobState.RUNNING
 
 
-async def test_a_crash_with_a_suspect_aboard_counts_only_for_the_suspect(store: Store) -> None:
+async def test_a_crash_counts_for_every_job_that_was_aboard(store: Store) -> None:
     suspect, *innocent = await singles(store, 3)
     await crash(store, [suspect])
     await crash(store, [suspect])
 
     await crash(store, [suspect, *innocent])
 
-    assert await crashes(store, suspect) == 3
-    assert [await crashes(store, each) for each in innocent] == [0, 0]
+    assert [await crashes(store, each) for each in (suspect, *innocent)] == [3, 1, 1]
 
 
-async def test_a_job_that_crashed_five_workers_is_failed_with_a_result_that_says_so(store: Store) -> None:
+async def test_a_job_that_crashed_its_workers_alone_is_failed_with_a_result_that_says_so(store: Store) -> None:
     batch_id, ids = await open_batch(store, 2)
     poison, innocent = ids
-    for _ in range(4):
+    for _ in range(DEAD_AT - 1):
         await crash(store, [poison])
     await crash(store, [poison, innocent])
+    assert await outputs_of(store, batch_id) == []
+    assert await state_of(store, poison) is JobState.QUEUED, "the other one may have caused it"
+
+    await crash(store, [poison])
 
     (row,) = await outputs_of(store, batch_id)
     assert (row.job_id, row.state, row.error and row.error["code"]) == (poison, JobState.FAILED, "crashed")
     assert await state_of(store, innocent) is JobState.QUEUED
     view = await store.batch_view(batch_id)
     assert view is not None and view.counts[JobState.FAILED] == 1
+
+
+async def test_jobs_that_must_run_alone_run_one_at_a_time_in_the_whole_fleet(store: Store) -> None:
+    one, other, innocent = await singles(store, 3)
+    for _ in range(ALONE_AT):
+        await crash(store, [one])
+        await crash(store, [other])
+    here, there = await new_worker(store), await new_worker(store)
+    [started] = await store.start(here, [one])
+
+    assert [job.id for job in await store.start(there, [other, innocent])] == [innocent]
+
+    await store.settle(here, [succeeded(started)])
+    assert [job.id for job in await store.start(there, [other])] == [other]
+
+
+async def test_a_worker_that_was_seen_to_end_is_not_waited_for(store: Store) -> None:
+    ids = await singles(store, 2)
+    dead, alive = await new_worker(store), await new_worker(store)
+    await store.start(dead, ids)
+
+    assert await store.rescue_worker(dead) == 2
+    assert await store.rescue_worker(dead) == 0
+
+    assert [job.crashes for job in await store.start(alive, ids)] == [1, 1]
+    await store.remove_worker(alive)
+    assert await store.rescue_worker(alive) == 0
+    assert [await crashes(store, each) for each in ids] == [1, 1]
 
 
 async def test_a_job_that_was_cancelled_while_its_worker_died_ends(store: Store) -> None:
@@ -86,11 +118,7 @@ async def test_a_start_that_owns_the_data_folder_takes_everything_back(store: St
     await store.start(one, ids[:2])
     await store.start(two, ids[2:])
 
-    assert sorted(await store.rescue_all(clean=False)) == sorted([(one, 2), (two, 2)])
+    assert sorted(await store.rescue_all()) == sorted([(one, 2), (two, 2)])
 
-    assert [await crashes(store, each) for each in ids] == [1, 1, 1, 1]
-    three = await new_worker(store)
-    await store.start(three, ids)
-    await store.rescue_all(clean=True)
     assert [await crashes(store, each) for each in ids] == [1, 1, 1, 1]
     assert await store.live_workers() == []

@@ -1,0 +1,52 @@
+"""When the next worker process is started, by how the last one ended."""
+
+import signal
+
+from producer.exits import UNREACHABLE, WRONG_USE
+
+STARTED_S = 5.0
+"""A worker that lived for so long, or had jobs, had started: what ended it says nothing of the next one."""
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+TRIES = 6
+"""So many workers in a row that end before they started mean that none will start. It takes half a minute."""
+
+
+class WorkersFailed(Exception):
+    """Workers cannot start. One sentence; what they wrote was shown before."""
+
+
+class Restarts:
+    """One worker process after another, in one place of the command that keeps them."""
+
+    def __init__(self) -> None:
+        self._in_vain = 0
+        self._pause_s = 0.0
+
+    def pause_s(self, code: int, lived_s: float, held: int) -> float:
+        """How long to wait before another worker, when one ended with this exit code (negative: a signal), `lived_s`
+        after its start, while it held so many jobs.
+
+        Raises WorkersFailed when workers end by themselves before they start. Killed ones are started again for as
+        long as it takes, and so are those that do not reach the queue or the ledger, which come back.
+        """
+        if held or lived_s >= STARTED_S:
+            self._in_vain, self._pause_s = 0, 0.0
+            return 0.0
+        self._in_vain += 1
+        if code == WRONG_USE or (code >= 0 and code != UNREACHABLE and self._in_vain >= TRIES):
+            raise WorkersFailed(f"workers end right after their start, {how_it_ended(code)}; what they said is above")
+        self._pause_s = min(2 * self._pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        return self._pause_s
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"with exit code {code}"
+    try:
+        return f"by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"

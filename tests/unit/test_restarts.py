@@ -1,0 +1,43 @@
+"""When the next worker process is started after one has ended."""
+
+import pytest
+
+from producer.restarts import LONGEST_PAUSE_S, TRIES, Restarts, WorkersFailed, how_it_ended
+
+KILLED, BROKEN, MISCONFIGURED, CUT_OFF = -9, 1, 2, 3
+
+
+def test_who_died_with_jobs_aboard_or_after_a_while_is_replaced_at_once() -> None:
+    restarts = Restarts()
+    assert [restarts.pause_s(KILLED, 0.5, held=3) for _ in range(50)] == [0.0] * 50
+    assert [restarts.pause_s(BROKEN, 60.0, held=0) for _ in range(50)] == [0.0] * 50
+
+
+def test_who_was_killed_before_it_did_anything_is_replaced_after_a_pause_that_grows() -> None:
+    restarts = Restarts()
+    assert [restarts.pause_s(KILLED, 0.5, 0) for _ in range(5)] == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert [restarts.pause_s(KILLED, 0.5, 0) for _ in range(2_000)][-1] == LONGEST_PAUSE_S
+    assert restarts.pause_s(KILLED, 60.0, 0) == 0.0
+    assert restarts.pause_s(KILLED, 0.5, 0) == 0.5
+
+
+def test_who_cannot_reach_a_store_is_started_until_it_does() -> None:
+    restarts = Restarts()
+    assert [restarts.pause_s(CUT_OFF, 0.5, 0) for _ in range(100)][-1] == LONGEST_PAUSE_S
+
+
+def test_workers_that_end_by_themselves_right_after_their_start_are_given_up() -> None:
+    restarts = Restarts()
+    for _ in range(TRIES - 1):
+        restarts.pause_s(BROKEN, 0.5, 0)
+    with pytest.raises(WorkersFailed, match="exit code 1; what they said is above"):
+        restarts.pause_s(BROKEN, 0.5, 0)
+
+
+def test_a_worker_that_refuses_its_configuration_is_not_tried_again() -> None:
+    with pytest.raises(WorkersFailed, match="exit code 2"):
+        Restarts().pause_s(MISCONFIGURED, 0.5, 0)
+
+
+def test_a_signal_is_named() -> None:
+    assert [how_it_ended(code) for code in (-9, -64, 3)] == ["by SIGKILL", "by SIGRTMAX", "with exit code 3"]
