@@ -64,7 +64,8 @@ def retry(
     model: Annotated[str | None, typer.Option("--model", "-m", help="With --answered-by: ask this model.")] = None,
     chain: Annotated[str | None, typer.Option("--chain", help="With --answered-by: use this chain.")] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also bad requests and refused content, whose cause you have mended.")
+        bool,
+        typer.Option("--all", help="Also bad requests, refused content and what killed workers: you mended the cause."),
     ] = False,
     config: cli.Config = None,
     data: cli.Data = None,
@@ -72,7 +73,8 @@ def retry(
 ) -> None:
     """Run again what ended without an answer, as a new batch that points at the old one; print its id.
 
-    That is what failed, expired or was cancelled, except bad requests and refused content, which would fail again.
+    That is what failed, expired or was cancelled, except bad requests, refused content and what killed workers, which
+    would fail again.
     When the batch paused because its first jobs all failed, those run again whatever their failure was. Nothing that
     was answered, or that another retry has taken up, is paid for again. With --answered-by, the lines that a provider
     answered are asked and paid for again, along the chain that they had unless --model or --chain says otherwise.

@@ -37,8 +37,8 @@ from producer.locks import DataFolderBusy, DataFolderUnusable
 from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
 from producer.output import check_suffix
-from producer.runs import BadInput, OtherRun
 from producer.restarts import WorkersFailed
+from producer.runs import BadInput, OtherRun
 from producer.stack import Workers, open_stack
 
 app = typer.Typer(

@@ -16,7 +16,7 @@ from run_help import PROMPT, Stage, chain, purses_of, stage, without_slow_start
 
 from models import tickets
 from models.chain import Chain
-from models.records import NewJob, Settled, StartedJob
+from models.records import NewJob, Settled
 from models.state import JobState, Priority
 from models.store import Store, StoreUnavailable, open_store
 from models.suspicion import ALONE_AT, company
