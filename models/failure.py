@@ -59,6 +59,7 @@ class Failure:
     `per_day` marks a daily limit. `body` is the provider's own error body (parsed JSON, or a cut text),
     kept because the caller's error line shows it; it must not be logged. `repeatable` False: the same step would fail
     in the same way. `sure`: said in words or by a status that can mean nothing else.
+    `for_others` is the message without what it repeats of the request, for those whom it concerns as well.
     """
 
     cls: FailureClass
@@ -72,3 +73,4 @@ class Failure:
     body: object = None
     repeatable: bool = True
     sure: bool = False
+    for_others: str = ""

@@ -93,7 +93,7 @@ class Asides:
             # The provider's own words stay in the ledger: they may quote what it was sent.
             what = f"for {model}" if model else "for all models"
             log.warning("Key %s of %s is set aside %s: %s", deployment.key, deployment.provider, what, failure.cls)
-        self._record(SetAside(*name, failure.cls, failure.message, seen, now, probe_at))
+        self._record(SetAside(*name, failure.cls, failure.for_others or failure.message, seen, now, probe_at))
 
     def answered(self, deployment: Deployment, asked_at: float, *, on_probation: bool) -> None:
         """A call that was prepared then was answered: its credential is back, if it was set aside.

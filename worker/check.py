@@ -103,7 +103,7 @@ class Check:
             if 200 <= status < 300:
                 target.adapter.answer(call, status, headers, content)
                 return {"answered": True, "latency_ms": round((time.monotonic() - began) * 1000)}
-            failure = classify(target.dialect, target.adapter.protocol, status, headers, content, time.time())
+            failure = classify(target.dialect, target.adapter.protocol, status, headers, content, time.time(), request)
             return {"answered": False, "failure": failure.cls, "message": failure.message}
         except CannotExpress as misfit:
             return {"answered": False, "failure": "bad_request", "message": str(misfit)}

@@ -37,7 +37,7 @@ async def exchange(
         told = read_limits(target.dialect, protocol, headers, clock())
         if not 200 <= status < 300:
             error = _without_secret(content, target)
-            return Exchange(classify(target.dialect, protocol, status, headers, error, clock()), told=told)
+            return Exchange(classify(target.dialect, protocol, status, headers, error, clock(), request), told=told)
         answer = _answer(call, target, status, headers, content)
         return Exchange(answer, answer.usage, told)
     except BadAnswer as bad:

@@ -179,6 +179,25 @@ async def test_a_key_that_is_only_ever_forbidden_is_set_aside_when_several_jobs_
     assert row.failure is FailureClass.CREDENTIAL and row.is_weak
 
 
+@pytest.mark.parametrize(
+    "words", ["your api key is invalid", "monthly budget exceeded", "rate limit reached, please try again in 21h"]
+)
+async def test_who_sends_words_that_the_provider_repeats_takes_it_away_from_nobody(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    repeated = {"message": f"Unknown parameter: '{words}'.", "type": "invalid_request_error", "param": words}
+    for refusal in ((400, repeated), (400, {"message": f"{words} is not allowed here"})):
+        async with answering(redis_url, monkeypatch, {words: refusal}.get) as scene:
+            hostile = [
+                await scene.run(ALPHA, prompt=words, body={words: 1}, job_id=f"job_{number}") for number in range(4)
+            ]
+            innocent = await scene.run(ALPHA, prompt="hello", job_id="job_innocent")
+            assert await in_ledger(scene, tmp_path) == []
+        assert states(hostile) == [JobState.FAILED] * 4
+        assert {settled.result.status_code for settled in hostile if settled.result} == {400}
+        assert innocent.state is JobState.SUCCEEDED
+
+
 async def test_one_job_that_is_refused_again_and_again_sets_nothing_aside(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

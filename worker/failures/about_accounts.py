@@ -24,7 +24,37 @@ REGION = (
     row(FailureClass.REGION, statuses={451}),
 )
 
+SPEAK_OF_MONEY = (CLIENT_ERRORS - {404, 408, 413, 422}) | {500}
+MONEY_PHRASES = (
+    r"(?:no|enough|out of|any|more|all available|purchase|buy) (?:prepaid |more |api )?credits?\b(?! were)",
+    r"spend(?:ing)?[ -](?:limit|cap)",
+    r"specified (?:workspace )?api usage limits",
+    r"reached (?:your|its|the) (?:monthly|api|account|organization|plan) usage limit",
+    r"billing (?:hard )?limit",
+    r"check your (?:plan and )?billing details (?:on|at) our|check your billing",
+    r"(?:requires?|enable|enabling) billing",
+    r"billing (?:account|to be enabled|is (?:not|disabled))",
+    r"payment required",
+    r"(?:invalid|no valid|missing).{0,3}payment[ _](?:instrument|method)",
+    r"past due|unpaid|overdue|failure to pay|arrears?\b|arrearage|dunning",
+    r"key limit exceeded",
+    r"inactive subscription",
+    r"monthly (?:included )?(?:credit|budget|spend|quota|token quota|allowance)",
+    r"budget (?:has been |is )?exceeded|exceeded (?:your |the |its )?budget",
+    r"limited to \d+ api calls / month",
+)
+
 QUOTA = (
+    # Calls the request invalid, and means the account.
+    row(
+        FailureClass.QUOTA,
+        r"^your credit balance is too low",
+        r"^you have reached your specified (?:workspace )?api usage limits",
+        statuses={400},
+        speakers="anthropic",
+        sure=True,
+        always=True,
+    ),
     row(FailureClass.RATE_LIMIT, statuses={402}, waits=True),
     # The words of OpenRouter, Together and Google that speak of money and mean a rate.
     row(
@@ -41,23 +71,6 @@ QUOTA = (
         r"insufficient (?:account )?(?:balance|credit|fund|quota)",
         r"(?:balance|credits?|funds) (?:is|are) (?:too low|insufficient|depleted|exhausted|negative|used up)",
         r"credits? (?:balance )?(?:has |have )?(?:been )?(?:exhausted|depleted|expired)",
-        r"(?:no|enough|out of|any|more|all available|purchase|buy) (?:prepaid |more |api )?credits?\b(?! were)",
-        r"spend(?:ing)?[ -](?:limit|cap)",
-        r"specified (?:workspace )?api usage limits",
-        r"reached (?:your|its|the) (?:monthly|api|account|organization|plan) usage limit",
-        r"billing (?:hard )?limit",
-        r"check your (?:plan and )?billing details (?:on|at) our|check your billing",
-        r"(?:requires?|enable|enabling) billing",
-        r"billing (?:account|to be enabled|is (?:not|disabled))",
-        r"payment required",
-        r"(?:invalid|no valid|missing).{0,3}payment[ _](?:instrument|method)",
-        r"past due|unpaid|overdue|failure to pay|arrears?\b|arrearage|dunning",
-        r"can only afford",
-        r"key limit exceeded",
-        r"inactive subscription",
-        r"monthly (?:included )?(?:credit|budget|spend|quota|token quota|allowance)",
-        r"budget (?:has been |is )?exceeded|exceeded (?:your |the |its )?budget",
-        r"limited to \d+ api calls / month",
         r"余额不足|欠费|充值",
         codes="credit_balance_exhausted organization_spend_limit_exceeded project_spend_limit_exceeded"
         " organization_usage_limit_exceeded enforced_spend_limit_reached contract_spend_limit_reached"
@@ -65,9 +78,12 @@ QUOTA = (
         " insufficient_balance insufficient_credits insufficient_funds arrearage budget_exceeded"
         " exceeded_current_quota_error invalid_payment_instrument personal-team-blocked:spending-limit"
         " insufficient_user_quota insufficient_quota_error quota_not_enough",
-        statuses=(CLIENT_ERRORS - {404, 408, 413, 422}) | {500},
+        statuses=SPEAK_OF_MONEY,
         sure=True,
     ),
+    row(FailureClass.QUOTA, r"can only afford", statuses=SPEAK_OF_MONEY),  # a smaller request may be paid for
+    row(FailureClass.QUOTA, *MONEY_PHRASES, statuses={402, 403, 412, 429}, sure=True),
+    row(FailureClass.QUOTA, *MONEY_PHRASES, statuses=SPEAK_OF_MONEY),
     row(
         FailureClass.RATE_LIMIT,
         r"ai\.google\.dev/gemini-api/docs/rate-limits",
@@ -83,6 +99,14 @@ QUOTA = (
 )
 
 CREDENTIAL = (
+    row(
+        FailureClass.CREDENTIAL,
+        r"^this organization has been disabled",
+        statuses={400},
+        speakers="anthropic",
+        sure=True,
+        always=True,
+    ),
     row(FailureClass.CREDENTIAL, statuses={401}, sure=True),
     row(
         FailureClass.CREDENTIAL,
@@ -122,34 +146,37 @@ CREDENTIAL = (
     row(FailureClass.CREDENTIAL, statuses={403}),
 )
 
+MISSING_PHRASES = (
+    r"no endpoints (?:found|available)",
+    r"no (?:allowed )?providers? (?:are |is )?available",
+    r"is not a valid model",
+    r"\bmodels?\b(?! returned).{0,160}(?<!may )\bnot exist|\bmodels?\b.{0,160}doesn't exist",
+    r"\bmodels?\b(?! returned).{0,160}\bnot (?:be |been )?(?:found|available|deployed|loaded)\b",
+    r"\bmodels?\b.{0,160}(?:decommissioned|deprecated|retired|discontinued|sunset|shut ?down|unavailable"
+    r"|end of (?:its )?life|no longer (?:available|supported|accessible)|marked by provider as legacy)",
+    r"(?:unknown|invalid|unsupported|no such|unrecognized) (?:foundation )?model\b(?! (?:output|response|param))",
+    r"(?:no|multiple) models? (?:are |is )?(?:currently )?loaded",
+    r"failed to load model|model (?:is |was )?unloaded|model loading failed",
+    r"(?:don't|do not|does not|doesn't|not|without|denied|no) (?:have |allowed )?(?:access|permission) (?:to|for) "
+    r"(?:the |this |that |requested )?model",
+    r"model access is denied|access to (?:the |this )?model.{0,80}(?:denied|not (?:allowed|available))",
+    r"(?:must be|not) verified to use",
+    r"not allowed to (?:sample|generate|use)\b.{0,40}\bmodel|not allowed to sample from",
+    r"model requires a (?:\w+ )?(?:subscription|plan|licen[cs]e)",
+    r"model use case details",
+    r"on-demand throughput",
+    r"model (?:identifier|id) is (?:invalid|not)",
+    r"could not resolve the foundation model",
+    r"non-serverless model",
+    r"does not work with the specified model",
+    r"not a chat model|is not supported for (?:generatecontent|chat)|does not support (?:chat|the chat|converse)",
+    r"deployment.{0,60}(?:does not|doesn't) exist|no deployment",
+    r"模型不存在",
+)
+
 MODEL_MISSING = (
     row(
         FailureClass.MODEL_MISSING,
-        r"no endpoints (?:found|available)",
-        r"no (?:allowed )?providers? (?:are |is )?available",
-        r"is not a valid model",
-        r"\bmodels?\b(?! returned).{0,160}(?<!may )\bnot exist|\bmodels?\b.{0,160}doesn't exist",
-        r"\bmodels?\b(?! returned).{0,160}\bnot (?:be |been )?(?:found|available|deployed|loaded)\b",
-        r"\bmodels?\b.{0,160}(?:decommissioned|deprecated|retired|discontinued|sunset|shut ?down|unavailable"
-        r"|end of (?:its )?life|no longer (?:available|supported|accessible)|marked by provider as legacy)",
-        r"(?:unknown|invalid|unsupported|no such|unrecognized) (?:foundation )?model\b(?! (?:output|response|param))",
-        r"(?:no|multiple) models? (?:are |is )?(?:currently )?loaded",
-        r"failed to load model|model (?:is |was )?unloaded|model loading failed",
-        r"(?:don't|do not|does not|doesn't|not|without|denied|no) (?:have |allowed )?(?:access|permission) (?:to|for) "
-        r"(?:the |this |that |requested )?model",
-        r"model access is denied|access to (?:the |this )?model.{0,80}(?:denied|not (?:allowed|available))",
-        r"(?:must be|not) verified to use",
-        r"not allowed to (?:sample|generate|use)\b.{0,40}\bmodel|not allowed to sample from",
-        r"model requires a (?:\w+ )?(?:subscription|plan|licen[cs]e)",
-        r"model use case details",
-        r"on-demand throughput",
-        r"model (?:identifier|id) is (?:invalid|not)",
-        r"could not resolve the foundation model",
-        r"non-serverless model",
-        r"does not work with the specified model",
-        r"not a chat model|is not supported for (?:generatecontent|chat)|does not support (?:chat|the chat|converse)",
-        r"deployment.{0,60}(?:does not|doesn't) exist|no deployment",
-        r"模型不存在",
         codes="model_not_found deploymentnotfound model_decommissioned invalid_model model_not_available"
         " model_deprecated modeldeprecated model_not_supported unknown_model unavailable_model modelnotfound"
         " modelnotfounderror resourcenotfoundexception operationnotsupported model_not_allowed model_access_denied"
@@ -157,6 +184,9 @@ MODEL_MISSING = (
         statuses=REFUSALS | {412, 424, 500},
         sure=True,
     ),
+    row(FailureClass.MODEL_MISSING, *MISSING_PHRASES, statuses={404, 410}, sure=True),
+    # Here a model may merely lack what this one request asks for.
+    row(FailureClass.MODEL_MISSING, *MISSING_PHRASES, statuses=REFUSALS | {412, 424, 500}),
 )
 
 NOTHING_HERE = (

@@ -1,12 +1,23 @@
 """From an HTTP response to a failure: read it, find the evidence that fits, add what is known beside the class."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
-from models.failure import PASSING, Failure, FailureClass, Scope
+from models.failure import BLOCKING, PASSING, Failure, FailureClass, Scope
 from worker.failures.complaint import Complaint, blocked_by_gemini, read_complaint
+from worker.failures.echoes import CUT, Echoes, Sent
 from worker.failures.evidence import Signs
 from worker.failures.hints import MAX_HINT_S, read_hint
 from worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE, SCOPE
+
+SPEAKS_FOR_OTHERS = BLOCKING | {FailureClass.MODEL_MISSING}
+
+REFUSALS_OF_REQUESTS = frozenset({400, 404, 405, 409, 410, 415, 422})
+INVALID_REQUEST = "invalid_request_error"
+
+QUOTED = re.compile(r"""(?<!\w)(?:'[^'\n]+'|"[^"\n]+"|`[^`\n]+`|‘[^’\n]+’|“[^”\n]+”)(?!\w)|https?://\S+""")
+"""What a provider quotes when it calls a request wrong is the caller's, even when it was changed on the way."""
 
 WITHHELD = frozenset(
     {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "MODEL_ARMOR", "JAILBREAK"}
@@ -23,25 +34,26 @@ PER_DAY = ("per day", "per-day", "(rpd)", "(tpd)", "daily")
 
 
 def classify(
-    provider: str, protocol: str, status: int, headers: Mapping[str, str], body: bytes | str, now: float
+    provider: str,
+    protocol: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | str,
+    now: float,
+    sent: Sent | None = None,
 ) -> Failure:
     """What a response that is no answer means. Never raises, whatever the body holds.
 
     `provider` is the preset's name or one that the user gave; `status` may be 2xx when the body carries an error.
-    `now` in unix seconds, for hints that name a moment.
+    `now` in unix seconds, for hints that name a moment. What stands in the request that was `sent` is evidence of
+    nothing where the provider repeats it.
     """
     headers = {name.lower(): value for name, value in headers.items()}
     complaint = read_complaint(headers, body)
-    hint_s = read_hint(headers, complaint, now)
-    signs = Signs(
-        provider,
-        protocol,
-        _telling_status(status, complaint),
-        frozenset(word.lower() for word in complaint.words),
-        complaint.text.lower(),
-        complaint.is_page,
-        hint_s is not None,
-    )
+    echoes = Echoes(sent)
+    signs = _signs(provider, protocol, _telling_status(status, complaint), complaint, echoes)
+    hint_s = read_hint(signs.status, headers, complaint, echoes, now)
+    signs = replace(signs, waits=hint_s is not None)
     evidence = next((each for each in EVIDENCE if each.fits(signs)), None)
     cls = evidence.cls if evidence else FailureClass.UNKNOWN
     if 200 <= status < 300:
@@ -49,9 +61,10 @@ def classify(
     per_day = cls is FailureClass.RATE_LIMIT and _is_per_day(signs, complaint)
     if per_day and complaint.quota_ids:
         hint_s = _until_googles_next_day(now)
+    message = complaint.message(status)
     return Failure(
         cls,
-        complaint.message(status),
+        message,
         status=status,
         code=complaint.code,
         hint_s=hint_s if cls in PASSING else None,
@@ -60,6 +73,20 @@ def classify(
         possibly_billed=cls in (FailureClass.TIMEOUT, FailureClass.SERVER) or 200 <= status < 300,
         body=complaint.body,
         sure=evidence is not None and evidence.sure,
+        for_others=echoes.cut(message) if cls in SPEAKS_FOR_OTHERS else "",
+    )
+
+
+def _signs(provider: str, protocol: str, status: int, complaint: Complaint, echoes: Echoes) -> Signs:
+    words, text = frozenset(word.lower() for word in complaint.words), complaint.text.lower()
+    about_request = status in REFUSALS_OF_REQUESTS and (complaint.names_a_parameter or INVALID_REQUEST in words)
+    own_text = echoes.cut(text)
+    return Signs(
+        *(provider, protocol, status, words, text),
+        own_words=frozenset(word for word in words if word.isdigit() or not echoes.has(word)),
+        own_text=QUOTED.sub(CUT, own_text) if about_request else own_text,
+        about_request=about_request,
+        is_page=complaint.is_page,
     )
 
 
@@ -91,7 +118,7 @@ def _is_per_day(signs: Signs, complaint: Complaint) -> bool:
     """A quota id wins over the delay of seconds that comes with it: the limit is whole again on the next day."""
     if complaint.quota_ids:
         return any("PerDay" in quota for quota in complaint.quota_ids)
-    return any(phrase in signs.text for phrase in PER_DAY)
+    return any(phrase in signs.own_text for phrase in PER_DAY)
 
 
 def _until_googles_next_day(now: float) -> float:

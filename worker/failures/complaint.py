@@ -54,6 +54,7 @@ class Complaint:
     retry_delays: list[Any] = field(default_factory=list)
     quota_ids: list[str] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    names_a_parameter: bool = False
     is_page: bool = False
     document: Any = None
     body: object = None
@@ -161,6 +162,7 @@ def _read_object(complaint: Complaint, value: dict[str, Any], depth: int) -> Non
     for name in _CODE_FIELDS:
         if isinstance(value.get(name), str | int):
             _add_word(complaint, str(value[name]))
+    complaint.names_a_parameter |= bool(value.get("param")) or isinstance(value.get("loc"), list)
     complaint.retry_delays += [value[name] for name in _DELAY_FIELDS if value.get(name) is not None]
     if isinstance(value.get("quotaId"), str):
         complaint.quota_ids.append(value["quotaId"])

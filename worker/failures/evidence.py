@@ -6,16 +6,34 @@ from dataclasses import dataclass
 
 from models.failure import FailureClass
 
+OF_THE_REQUEST = frozenset(
+    {
+        FailureClass.CONTEXT_LENGTH,
+        FailureClass.TOO_LARGE,
+        FailureClass.CONTENT_FILTER,
+        FailureClass.BAD_REQUEST,
+        FailureClass.BAD_RESPONSE,
+    }
+)
+"""What such a class says, it says of the job that was refused: the words may be the caller's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What one response shows. `words` and `text` are lower case; `waits`: it names a time to come back."""
+    """What one response shows. `words` and texts are lower case; `waits`: it names a time to come back.
+
+    `own_words` and `own_text` are without what the provider repeats of the request. `about_request`: the provider says
+    itself that the request is wrong, so that no sentence of it speaks of the account.
+    """
 
     provider: str
     protocol: str
     status: int
     words: frozenset[str]
     text: str
+    own_words: frozenset[str]
+    own_text: str
+    about_request: bool = False
     is_page: bool = False
     waits: bool = False
 
@@ -24,7 +42,8 @@ class Signs:
 class Evidence:
     """Fits when every limitation holds and, where codes or phrases are given, one of them is there.
 
-    `sure`: it can mean nothing else, so that one such answer may be enough to act on for everybody.
+    `sure`: it can mean nothing else, so that one such answer may be enough to act on for everybody. `always`: its
+    sentences speak of the account though the provider calls the request wrong.
     """
 
     cls: FailureClass
@@ -35,6 +54,7 @@ class Evidence:
     page: bool = False
     waits: bool = False
     sure: bool = False
+    always: bool = False
 
     def fits(self, signs: Signs) -> bool:
         if self.statuses is not None and signs.status not in self.statuses:
@@ -45,7 +65,13 @@ class Evidence:
             return False
         if not self.codes and self.says is None:
             return True
-        return not self.codes.isdisjoint(signs.words) or (self.says is not None and bool(self.says.search(signs.text)))
+        if self.cls in OF_THE_REQUEST:
+            return self._is_said(signs.words, signs.text)
+        silent = signs.about_request and not self.always and self.cls is not FailureClass.MODEL_MISSING
+        return self._is_said(signs.own_words, "" if silent else signs.own_text)
+
+    def _is_said(self, words: frozenset[str], text: str) -> bool:
+        return not self.codes.isdisjoint(words) or (self.says is not None and bool(self.says.search(text)))
 
 
 def row(
@@ -57,6 +83,7 @@ def row(
     page: bool = False,
     waits: bool = False,
     sure: bool = False,
+    always: bool = False,
 ) -> Evidence:
     """`codes` and `speakers` are separated by blanks; codes that contain blanks are given as phrases."""
     return Evidence(
@@ -68,4 +95,5 @@ def row(
         page,
         waits,
         sure,
+        always,
     )

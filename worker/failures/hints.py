@@ -7,9 +7,16 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 
 from worker.failures.complaint import Complaint
+from worker.failures.echoes import Echoes
 
 MAX_HINT_S = 86_400.0
 """Longer hints are cut to a day: by then a probe costs nothing, and a wrong clock must not stop a fleet for good."""
+
+MAX_SAID_S = 3_600.0
+"""A sentence alone is believed for an hour where the status does not speak of the account or of load: there it is the
+request that is talked about, and its words may be repeated."""
+
+SPEAKS_OF_LOAD = frozenset({402, 403, 429, 498, 503, 529})
 
 _UNIT_S = {"ms": 0.001, "milli": 0.001, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _AMOUNT = r"\d+(?:\.\d+)?\s*(?:milliseconds?|ms|days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)(?![a-z])[\s,]*"
@@ -64,26 +71,29 @@ def sender_now(headers: Mapping[str, str], now: float) -> float:
     return now + (until(headers.get("date", ""), now) or 0.0)
 
 
-def read_hint(headers: Mapping[str, str], complaint: Complaint, now: float) -> float | None:
+def read_hint(
+    status: int, headers: Mapping[str, str], complaint: Complaint, echoes: Echoes, now: float
+) -> float | None:
     """The first wait in the future that the response names, from the most exact place to the least."""
     headers = {**complaint.headers, **headers}
     now = sender_now(headers, now)
-    for candidate in _candidates(headers, complaint, now):
-        if candidate is not None and candidate > 0:
-            return min(candidate, MAX_HINT_S)
-    return None
-
-
-def _candidates(headers: Mapping[str, str], complaint: Complaint, now: float) -> list[float | None]:
     milliseconds = [_number(headers.get(name, "")) for name in ("retry-after-ms", "x-ms-retry-after-ms")]
-    sentence = _SENTENCE.search(complaint.text)
-    return [
+    candidates = [
         *(None if value is None else value / 1000 for value in milliseconds),
         seconds_or_until(headers.get("retry-after", ""), now),
         *(seconds(str(delay)) for delay in complaint.retry_delays),
-        seconds(sentence["duration"]) if sentence else None,
+        _said(status, complaint.text, echoes),
         _exhausted_until(headers, now),
     ]
+    return next((min(each, MAX_HINT_S) for each in candidates if each is not None and each > 0), None)
+
+
+def _said(status: int, text: str, echoes: Echoes) -> float | None:
+    """What a sentence says, unless the request says the same."""
+    speaks_of_load = status in SPEAKS_OF_LOAD
+    sentence = _SENTENCE.search(text if speaks_of_load else echoes.cut(text))
+    said_s = seconds(sentence["duration"]) if sentence and not echoes.has(sentence.group()) else None
+    return said_s if said_s is None or speaks_of_load else min(said_s, MAX_SAID_S)
 
 
 def _exhausted_until(headers: Mapping[str, str], now: float) -> float | None:
