@@ -18,6 +18,7 @@ from pathlib import Path
 from models.ids import new_id
 from models.redis_check import check_redis
 from models.settings import Settings
+from models.spool import replay
 from models.store import Store, StoreError, open_store
 from producer.embedded import embedded_redis
 from producer.locks import data_lock
@@ -49,6 +50,7 @@ async def open_stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         for warning in await check_redis(url):
             say(warning)
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
+        await replay(settings.data, store)
         if alone and settings.database_url is None:
             await store.rescue_all()
             await store.stop_runs()
@@ -110,10 +112,11 @@ class Workers:
                 await asyncio.wait_for(self._stop.wait(), pause_s)
 
     async def _take_back(self, name: str) -> int:
-        """How many jobs the worker that ended still held; they are due at once."""
+        """How many jobs the worker that ended still held; they are due at once. What it kept is written first."""
         try:
+            await replay(self._stack.settings.data, self._stack.store)
             return await self._stack.store.rescue_worker(name)
-        except StoreError:
+        except (StoreError, OSError):
             return 0  # then its lease ends by itself
 
     async def _run_one(self, name: str) -> int:

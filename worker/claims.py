@@ -14,7 +14,7 @@ import redis.exceptions
 
 from models.records import Settled, StartedJob
 from models.state import JobState, Priority
-from models.store import Store, StoreBusy, StoreUnavailable
+from models.store import Store, StoreOutage
 from models.suspicion import ALONE_AT, admit
 from worker import outcome
 from worker.coalesce import Coalescer
@@ -29,8 +29,8 @@ from worker.tools import Tools
 
 log = logging.getLogger(__name__)
 
-OUTAGES = (redis.exceptions.RedisError, StoreBusy, StoreUnavailable, LimitsUnavailable)
-"""What every part of a worker survives."""
+OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, ConnectionError, TimeoutError)
+"""What every part of a worker survives and no job ends of: a server of ours is away or slow, and that may pass."""
 
 BULK = Priority.BULK.queue
 CLAIM_AT_MOST = 100
@@ -45,6 +45,7 @@ GIVE_BACK_S = 2.0
 """Kept of the grace period for stopping calls and committing what is given back."""
 
 WAITS_ITS_TURN = "few at a time: workers died that ran it"
+OUTAGE = "the ledger or the queue was away"
 
 
 class ClaimLoop:
@@ -77,7 +78,7 @@ class ClaimLoop:
         self._aboard: dict[str, int] = {}  # the crashes of each job that is held
         self._leaving = False
         self._doubtful: set[str] = set()
-        self._settler = Settler(worker_id, store, tell)
+        self.settler = Settler(worker_id, store, tell)
         self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
 
     async def run(self, stopping: asyncio.Event, refill: Callable[[], Awaitable[int]] | None = None) -> None:
@@ -85,7 +86,9 @@ class ClaimLoop:
         stop = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
-                if len(self._tasks) >= self.concurrency or self._runs_alone:
+                if self.settler.holds:
+                    await unless(stop, self.settler.until_nothing_is_held())
+                elif len(self._tasks) >= self.concurrency or self._runs_alone:
                     self._slot_free.clear()
                     await unless(stop, self._slot_free.wait())
                 elif not await unless(stop, self._claim(), then_s=FINISH_CLAIM_S) and not stopping.is_set():
@@ -95,11 +98,11 @@ class ClaimLoop:
         finally:
             stop.cancel()
 
-    async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
+    async def drain(self, grace_s: float, hurry: asyncio.Event) -> list[Settled]:
         """Let what runs finish for `grace_s` seconds (or until `hurry`), give the rest back, and commit it all.
 
-        Takes no longer than `grace_s`, or `GIVE_BACK_S` if that is more. What a ledger that is away did not take by
-        then is lost with this process, and runs again.
+        Takes no longer than `grace_s`, or `GIVE_BACK_S` if that is more. Returns what a ledger that is away did not
+        take by then.
         """
         hurried = asyncio.create_task(hurry.wait())
         with suppress(TimeoutError):
@@ -110,10 +113,11 @@ class ClaimLoop:
         try:
             async with asyncio.timeout(GIVE_BACK_S):
                 await self._all_done()
-                await self._settler.close()
+                await self.settler.close()
                 await self._finisher.close()
         except TimeoutError:
-            log.warning("Stopped with %d jobs whose outcome was not committed; they run again", len(self._aboard))
+            log.warning("Stopped with %d jobs whose outcome was not committed", len(self._aboard))
+        return self.settler.uncommitted()
 
     async def _all_done(self) -> None:
         while self._tasks:
@@ -198,7 +202,7 @@ class ClaimLoop:
     async def _start(self, claimed: list[str]) -> list[StartedJob]:
         try:
             return await self.store.start(self.worker_id, claimed)
-        except (StoreBusy, StoreUnavailable) as error:
+        except StoreOutage as error:
             log.warning("The ledger did not take the claim of %d jobs: %s", len(claimed), error)
             self._doubtful.update(claimed)
             await asyncio.sleep(OUTAGE_PAUSE_S)
@@ -214,7 +218,7 @@ class ClaimLoop:
         """Give the ledger back, before any of them may do harm, what would be too many suspects in one worker."""
         admitted = admit([job.crashes for job in started], self._aboard.values(), self.concurrency)
         spare = [job for job, fits in zip(started, admitted, strict=True) if not fits]
-        await asyncio.gather(*(self._settler.add(_put_back(job, WAITS_ITS_TURN)) for job in spare))
+        await asyncio.gather(*(self.settler.add(_put_back(job, WAITS_ITS_TURN)) for job in spare))
         aboard = [job for job, fits in zip(started, admitted, strict=True) if fits]
         self._aboard.update((job.id, job.crashes) for job in aboard)
         self._runs_alone = any(job.crashes >= ALONE_AT for job in aboard)
@@ -244,7 +248,7 @@ class ClaimLoop:
 
     async def _work(self, job: StartedJob) -> None:
         try:
-            await self._settler.add(await self._outcome_of(job))
+            await self.settler.add(await self._outcome_of(job))
             await self.tools.places.give_back(job)
         finally:
             self._aboard.pop(job.id, None)
@@ -259,8 +263,12 @@ class ClaimLoop:
                 return _put_back(job, outcome.GIVEN_BACK)
             run = self.runs[job.id] = run_of(job, chain, self.tools)
             return await run.run()
-        except (StoreBusy, StoreUnavailable):
-            return _put_back(job, "the ledger was away")
+        except OUTAGES as outage:
+            log.warning("Job %s is put back, a store is away: %s", job.id, type(outage).__name__)
+            if run is None:
+                return _put_back(job, OUTAGE)
+            until = self.tools.clock() + OUTAGE_PAUSE_S
+            return outcome.put_back(job, run.attempts, run.progress, until, OUTAGE)
         except Exception as error:
             log.error("Job %s met a defect of ours: %s", job.id, _shape(error))
             progress, attempts = (run.progress, run.attempts) if run else (Progress(), [])
@@ -286,6 +294,7 @@ def kept_free(concurrency: int) -> int:
 
 
 def _put_back(job: StartedJob, reason: str) -> Settled:
+    """As it was claimed, due at once."""
     return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, progress=job.progress, wait_reason=reason)
 
 

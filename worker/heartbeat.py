@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from models.store import StoreBusy, StoreUnavailable
+from models.store import StoreOutage
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,14 @@ class Heartbeat:
     """Calls `beat` three times within each lease in a thread, until stopped. `open_beat` opens its own connections."""
 
     def __init__(
-        self, open_beat: Callable[[AsyncExitStack], Awaitable[Callable[[], Awaitable[None]]]], lease_s: float
+        self,
+        open_beat: Callable[[AsyncExitStack], Awaitable[Callable[[], Awaitable[None]]]],
+        lease_s: float,
+        missed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`missed` is called in the thread when a beat does not get through."""
         self._open_beat = open_beat
+        self._missed = missed
         self._every_s = lease_s / BEATS_PER_LEASE
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="heartbeat", daemon=True)
@@ -57,6 +62,7 @@ class Heartbeat:
                     while not self._stopping.is_set():
                         await beat()
                         await asyncio.to_thread(self._stopping.wait, self._every_s)
-            except (StoreBusy, StoreUnavailable) as outage:
+            except StoreOutage as outage:
+                self._missed()
                 log.warning("A heartbeat did not get through: %s", type(outage).__name__)
                 await asyncio.to_thread(self._stopping.wait, self._every_s / BEATS_PER_LEASE)

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from redis.retry import Retry
 from models.ending import end
 from models.ids import new_id
 from models.keys import QUEUES
+from models.records import Settled
 from models.settings import Settings, SettingsError, load_settings
-from models.store import Store, StoreBusy, StoreUnavailable, open_store
+from models.spool import keep, replay
+from models.store import Store, StoreOutage, open_store
 from worker.claims import ClaimLoop
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
@@ -71,7 +73,9 @@ class Shift:
     async def work(self, *, burst: bool) -> int:
         """Returns how many jobs were settled. Raises what killed a background loop, after draining."""
         self._listen_to_signals()
-        heartbeat = Heartbeat(self._open_beat, self._lease_s)
+        heartbeat = Heartbeat(self._open_beat, self._lease_s, self._upkeep.lost_the_ledger)
+        kept = False
+        await replay(self._box.settings.data, self._box.store)
         await self._register(self._box.store)
         heartbeat.start()
         side_tasks: list[asyncio.Task[None]] = [
@@ -83,17 +87,32 @@ class Shift:
             try:
                 await self._claims.run(self._stopping, refill=self._upkeep.planner.pass_once if burst else None)
             finally:
-                await self._claims.drain(self._grace_s, self._hurry)
+                kept = await self._keep(await self._claims.drain(self._grace_s, self._hurry))
             await self._upkeep.resign()
         finally:
             await end(side_tasks)
             await self._box.deliverer.close()
             await asyncio.to_thread(heartbeat.stop)
-            await self._sign_off()
+            if not kept:  # else what is kept would be given back before it is replayed, and run again
+                await self._sign_off()
         for task in side_tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         return self._claims.done
+
+    async def _keep(self, outcomes: Sequence[Settled]) -> bool:
+        """Keep in the data folder what the ledger did not take. False: there is nothing to keep, or no way to."""
+        if not outcomes:
+            return False
+        settings, store = self._box.settings, self._box.store
+        try:
+            await asyncio.to_thread(keep, settings.data, store.place, self._worker_id, outcomes)
+        except OSError as error:
+            why = error.strerror
+            log.error("%d jobs run again, their outcomes cannot be kept in %s: %s", len(outcomes), settings.data, why)
+            return False
+        log.warning("%d outcomes are kept in %s until the next start there", len(outcomes), settings.data)
+        return True
 
     def _side_tasks(self, heartbeat: Heartbeat) -> list[tuple[str, Coroutine[None, None, None]]]:
         tasks: list[tuple[str, Coroutine[None, None, None]]] = [
@@ -132,7 +151,7 @@ class Shift:
     async def _cancel(self, job_id: str) -> None:
         try:
             await self._box.store.cancel_job(job_id)
-        except (StoreBusy, StoreUnavailable) as outage:
+        except StoreOutage as outage:
             log.warning("Job %s was not cancelled, the ledger is away (%s); ask again", job_id, type(outage).__name__)
         else:
             self._claims.cancel(job_id)
@@ -155,7 +174,7 @@ class Shift:
         try:
             async with asyncio.timeout(SIGN_OFF_S):
                 await self._box.store.remove_worker(self._worker_id)
-        except (StoreBusy, StoreUnavailable, TimeoutError) as outage:
+        except (StoreOutage, TimeoutError) as outage:
             log.warning("This worker could not sign off in the ledger: %s", type(outage).__name__)
 
     async def _open_beat(self, stack: AsyncExitStack) -> Callable[[], Awaitable[None]]:
@@ -196,7 +215,7 @@ def main() -> None:
     try:
         worker = AsyncWorker(list(QUEUES), name=arguments.name or new_id("wrk"), connection=connection)
         worker.work(burst=arguments.burst, logging_level="WARNING")
-    except StoreUnavailable as error:
+    except StoreOutage as error:
         sys.exit(_complain(error, EXIT_UNREACHABLE))
     except redis.exceptions.ConnectionError:
         sys.exit(_complain("Redis cannot be reached; check REDIS_URL and that it is running", EXIT_UNREACHABLE))

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from models.ending import is_being_ended
-from models.store import StoreUnavailable
+from models.store import StoreOutage
 from models.tenants import CONTENT_KEPT_S
 from worker.canary import Canary
 from worker.claims import OUTAGES, ClaimLoop
@@ -102,13 +102,17 @@ class Upkeep:
                     await loop.step()
                 suffering = False
             except OUTAGES as outage:
-                if isinstance(outage, StoreUnavailable):
-                    self._ledger_seen_since = time.monotonic()
+                if isinstance(outage, StoreOutage):
+                    self.lost_the_ledger()
                 if not suffering:
                     log.warning("Upkeep loop %s waits for a store to come back: %s", loop.name, type(outage).__name__)
                 suffering = True
             if not is_being_ended():
                 await asyncio.sleep(loop.every_s() if callable(loop.every_s) else loop.every_s)
+
+    def lost_the_ledger(self) -> None:
+        """It did not take a write: by now leases may have ended whose workers live."""
+        self._ledger_seen_since = time.monotonic()
 
     async def resign(self) -> None:
         """Give up the lead at once, so that another worker need not wait for the lock to run out."""

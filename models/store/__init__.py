@@ -34,7 +34,15 @@ from models.store.budgets import Budgets
 from models.store.canary import Canary
 from models.store.claims import Claims
 from models.store.engine import Database, open_postgresql, open_sqlite
-from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
+from models.store.errors import (
+    StoreBusy,
+    StoreConflict,
+    StoreDefect,
+    StoreError,
+    StoreOutage,
+    StoreRefused,
+    StoreUnavailable,
+)
 from models.store.files import Files
 from models.store.filling import Filling
 from models.store.forgetting import Forgetting
@@ -53,7 +61,17 @@ from models.store.usage import Usage
 from models.store.waiting import Waiting
 from models.store.webhooks import Webhooks
 
-__all__ = ["Store", "StoreBusy", "StoreConflict", "StoreError", "StoreUnavailable", "open_store"]
+__all__ = [
+    "Store",
+    "StoreBusy",
+    "StoreConflict",
+    "StoreDefect",
+    "StoreError",
+    "StoreOutage",
+    "StoreRefused",
+    "StoreUnavailable",
+    "open_store",
+]
 
 LEDGER_FILE = "ledger.db"
 
@@ -82,6 +100,11 @@ class Store(
     Waiting,
 ):
     """The ledger as its users see it."""
+
+    @property
+    def place(self) -> str:
+        """Where the ledger is, for people; holds no password."""
+        return self._db.place
 
     @property
     def dialect(self) -> str:

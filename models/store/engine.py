@@ -1,6 +1,5 @@
 """Connections to the ledger: SQLite or PostgreSQL, for reading or for writing, and their errors in plain words."""
 
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from models.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
-from models.store.errors import StoreBusy, StoreConflict, StoreError, StoreUnavailable
-from models.store.refusals import why_refused
+from models.store.errors import StoreBusy, StoreConflict, StoreUnavailable
+from models.store.faults import meaning_of
 from models.store.turns import Turns
 
 SQLITE_TIMEOUT_S = 5.0
@@ -24,19 +23,8 @@ POSTGRESQL_TIMEOUT_S = 10
 POSTGRESQL_IDLE_S = 10
 POSTGRESQL_LOCK_S = 5
 
-SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-SQLITE_FULL = sqlite3.SQLITE_FULL
-SQLITE_UNUSABLE = {
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and its permissions",
-    sqlite3.SQLITE_READONLY: "cannot be written to; check its permissions and those of its folder",
-    sqlite3.SQLITE_NOTADB: "is not an SQLite database; move it away, or name another folder with --data",
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a copy, or name another folder with --data",
-}
-POSTGRESQL_BUSY = frozenset({"40001", "40P01", "55P03", "57014"})  # serialization, deadlock, lock, statement timeout
-POSTGRESQL_READ_ONLY = "25006"
-POSTGRESQL_FORBIDDEN = "42501"
-POSTGRESQL_FULL = frozenset({"53100", "53200"})  # disk, memory
-POSTGRESQL_UNREACHABLE = ("08", "28", "3D", "53300", "57P")  # connection, login, no such database, slots, shutdown
+TCP_DEAD_AFTER_S = 20
+"""A peer that acknowledges nothing for so long is gone: the system alone would wait for a quarter of an hour."""
 
 
 class Database:
@@ -80,49 +68,9 @@ class Database:
         except IntegrityError as error:
             raise StoreConflict(f"the ledger at {self.place} has such a row already") from error
         except DBAPIError as error:
-            translated = _in_plain_words(error, self.place, self._readers.url.password)
-            if translated is None:
-                raise
-            raise translated from None
+            raise meaning_of(error, self.place, self._readers.url.password) from None
         except OSError as error:
             raise StoreUnavailable(f"the database at {self.place} cannot be reached: {error.strerror}") from None
-
-
-def _in_plain_words(error: DBAPIError, place: str, password: str | None) -> StoreError | None:
-    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None:
-        return _sqlite_error(code & 0xFF, place)
-    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
-    if sqlstate in POSTGRESQL_BUSY:
-        return StoreBusy(f"the database at {place} is busy with a conflicting change; try again")
-    if sqlstate in POSTGRESQL_FULL:
-        return StoreBusy(f"the database at {place} has no room left; free some disk space and try again")
-    if sqlstate == POSTGRESQL_READ_ONLY:
-        return StoreBusy(
-            f"the database at {place} can only be read now: it is a replica, or a failover is under way; "
-            "name the primary in DATABASE_URL"
-        )
-    if sqlstate == POSTGRESQL_FORBIDDEN:
-        return StoreUnavailable(f"the database at {place} does not let its user do this: {_primary(error)}; grant it")
-    lost = isinstance(error, OperationalError) and sqlstate is None
-    if lost or error.connection_invalidated or (sqlstate or "").startswith(POSTGRESQL_UNREACHABLE):
-        return StoreUnavailable(f"the database at {place} {why_refused(str(error.orig), password)}")
-    return None
-
-
-def _primary(error: DBAPIError) -> str:
-    """What the server says was forbidden; it names tables and schemas, never values."""
-    diagnosis = getattr(error.orig, "diag", None)
-    return str(getattr(diagnosis, "message_primary", None) or "permission denied")
-
-
-def _sqlite_error(code: int, place: str) -> StoreError | None:
-    if code in SQLITE_BUSY:
-        return StoreBusy(f"the database {place} is locked by another program; close it or try again")
-    if code == SQLITE_FULL:
-        return StoreBusy(f"the disk with {place} is full; free some space and try again")
-    reason = SQLITE_UNUSABLE.get(code)
-    return StoreUnavailable(f"the database {place} {reason}") if reason else None
 
 
 def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
@@ -170,7 +118,12 @@ def open_postgresql(address: str) -> Database:
         max_overflow=POSTGRESQL_CONNECTIONS,
         pool_timeout=POSTGRESQL_TIMEOUT_S,
         pool_pre_ping=True,
-        connect_args={"prepare_threshold": None, "connect_timeout": POSTGRESQL_TIMEOUT_S},
+        connect_args={
+            "prepare_threshold": None,
+            "connect_timeout": POSTGRESQL_TIMEOUT_S,
+            "tcp_user_timeout": TCP_DEAD_AFTER_S * 1000,
+            **{"keepalives_idle": TCP_DEAD_AFTER_S // 2, "keepalives_interval": 5, "keepalives_count": 2},
+        },
     )
     _prepare_postgresql(engine)
     return Database("postgresql", _place(url), engine, engine)

@@ -1,9 +1,12 @@
 """What the store raises when the ledger cannot do what was asked. None of the texts holds a password or a prompt.
 
 StoreError
-├── StoreUnavailable   no connection to the database
-├── StoreBusy          the database cannot write now: locked, deadlocked, or its disk is full; try again later
-└── StoreConflict      the row is there already, or is not in a state that allows the change
+├── StoreOutage            it may pass, whatever was asked; the same call may succeed later
+│   ├── StoreUnavailable   no connection to the database, or it may not be used
+│   └── StoreBusy          the database cannot write now: locked, deadlocked, read-only, or its disk is full
+├── StoreConflict          the row is there already, or is not in a state that allows the change
+├── StoreRefused           the database cannot hold what it was given
+└── StoreDefect            a statement that the database does not understand: a mistake of ours, or a changed schema
 """
 
 
@@ -11,13 +14,25 @@ class StoreError(Exception):
     """The ledger could not do what was asked."""
 
 
-class StoreUnavailable(StoreError):
-    """No connection to the database."""
+class StoreOutage(StoreError):
+    """It may pass, and says nothing about what was asked: the same call may succeed later."""
 
 
-class StoreBusy(StoreError):
-    """The database cannot write now; nothing was changed, and the same call may succeed later."""
+class StoreUnavailable(StoreOutage):
+    """No connection to the database, or it may not be used."""
+
+
+class StoreBusy(StoreOutage):
+    """The database cannot write now; nothing was changed."""
 
 
 class StoreConflict(StoreError):
     """The row is there already, or is not in a state that allows the change."""
+
+
+class StoreRefused(StoreError):
+    """The database cannot hold what it was given: the same call fails again, whenever it is made."""
+
+
+class StoreDefect(StoreError):
+    """A statement that the database does not understand: a mistake of ours, or a schema that somebody changed."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,15 +16,15 @@ from ledger_help import new_jobs, new_worker, state_of, succeeded
 from run_help import PROMPT, Stage, chain, purses_of, stage, without_slow_start
 
 from models import tickets
-from models.chain import Chain
+from models.chain import Chain, Step
 from models.records import NewJob, Settled
-from models.state import JobState, Priority
-from models.store import Store, StoreUnavailable, open_store
+from models.state import TERMINAL_STATES, JobState, Priority
+from models.store import Store, StoreBusy, StoreDefect, StoreUnavailable, open_store
 from models.suspicion import ALONE_AT, company
 from worker.claims import ClaimLoop, kept_free
 from worker.planner import Planner
 from worker.rq_bridge import Bridge
-from worker.settle import Settler
+from worker.settle import DOUBTED_TRIES, Settler
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -195,7 +196,7 @@ async def test_an_outage_between_claim_and_chain_puts_the_job_back(
 
         async def was_put_back() -> bool:
             view = await here.store.job_view(jobs[0].id)
-            return view is not None and view["wait_reason"] == "the ledger was away"
+            return view is not None and view["wait_reason"] == "the ledger or the queue was away"
 
         await here.until(was_put_back)
         await here.stage(jobs)
@@ -221,6 +222,86 @@ async def test_an_outcome_that_cannot_be_written_takes_no_neighbour_along(
         await here.until_all(others, JobState.SUCCEEDED)
         await here.until_all([jobs[3].id], JobState.FAILED)
     assert "CANARY" not in caplog.text
+
+
+async def test_nothing_new_is_claimed_while_outcomes_are_held(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with floor(redis_url, tmp_path, concurrency=4) as here:
+        outage = Outage(here.store.settle, times=10**6)
+        monkeypatch.setattr(here.store, "settle", outage)
+        first = await here.submit(2)
+        await here.until_in_flight(0)
+
+        async def both_are_held() -> bool:
+            return len(here.loop.settler.uncommitted()) == 2 and here.loop.settler.holds
+
+        await here.until(both_are_held)
+        more = await here.submit(2)
+        await asyncio.sleep(0.3)  # nothing happens, which no condition can tell
+        assert await here.states(more) == [JobState.QUEUED] * 2
+        assert here.scene.calls("alpha") == 2
+        outage.times = 0
+        await here.until_all(first + more, JobState.SUCCEEDED)
+        assert here.scene.calls("alpha") == 4
+        assert here.loop.settler.uncommitted() == []
+
+
+async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever kind of outage: none is a defect of the job's."""
+    refused = {"provider": "alpha", "fail": "content_filter"}
+    outages = [StoreBusy("read-only"), StoreUnavailable("gone"), TimeoutError(), ConnectionResetError()]
+    async with floor(redis_url, tmp_path, refused) as here:
+        ways = here.scene.tools.fleet.ways
+
+        async def away_at_beta(step: Step) -> Any:
+            if step.provider == "beta" and outages:
+                raise outages.pop()
+            return await ways(step)
+
+        monkeypatch.setattr(here.scene.tools.fleet, "ways", away_at_beta)
+        onward = chain("alpha/m", "beta/m", fallback_on=["content_filter"])
+        (job,) = [replace(each, chain=onward) for each in await jobs_for(here.store, 1)]
+        await here.store.add_single([job])
+
+        async def has_ended() -> bool:
+            if await state_of(here.store, job.id) is JobState.QUEUED:
+                await here.stage([job])
+            return await state_of(here.store, job.id) in TERMINAL_STATES
+
+        await here.until(has_ended)
+        assert await state_of(here.store, job.id) is JobState.SUCCEEDED
+        assert not outages
+        assert here.scene.calls("alpha") == 1, "where it stood in its chain is kept"
+        calls = await here.store.attempts(job_id=job.id)
+        assert [(call["no"], call["provider"]) for call in calls] == [(1, "alpha"), (2, "beta")]
+
+
+async def test_an_outcome_that_the_ledger_does_not_understand_is_held_for_long_and_then_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.settle.OUTAGE_PAUSE_S", 0.001)
+    async with open_store(None, tmp_path) as store:
+        worker_id = await new_worker(store)
+        jobs = await jobs_for(store, 3)
+        await store.add_single(jobs)
+        outcomes = [succeeded(job) for job in await store.start(worker_id, [each.id for each in jobs])]
+        settle, tries = store.settle, Counter[str]()
+
+        async def puzzled(holder: str, given: Sequence[Settled]) -> set[str]:
+            tries.update(each.job_id for each in given)
+            broken = jobs[0].id if tries[jobs[0].id] < 5 else ""
+            if any(each.attempts and each.job_id in (broken, jobs[1].id) for each in given):
+                raise StoreDefect("no such column")
+            return await settle(holder, given)
+
+        monkeypatch.setattr(store, "settle", puzzled)
+        await asyncio.gather(*map(Settler(worker_id, store).add, outcomes))
+        states = [await state_of(store, each.id) for each in jobs]
+        assert states == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
+        assert tries[jobs[1].id] >= DOUBTED_TRIES
 
 
 async def test_outcomes_that_are_committed_together_with_a_bad_one_are_committed(
@@ -312,8 +393,9 @@ async def test_a_ledger_that_stays_away_does_not_keep_a_worker_from_ending(
         await here.until(both_answered)
         here.stopping.set()
         began = time.monotonic()
-        await here.loop.drain(3.0, here.hurry)
+        left = await here.loop.drain(3.0, here.hurry)
         assert time.monotonic() - began < 3.5
+        assert [each.state for each in left] == [JobState.SUCCEEDED] * 2
     assert "2 jobs whose outcome was not committed" in caplog.text
 
 

@@ -17,7 +17,19 @@ from alembic.runtime.migration import MigrationContext
 from ledger_help import filled_batch, new_jobs, new_worker, open_batch, singles, succeeded
 from sqlalchemy import Connection, create_engine, make_url, text
 
-from models.store import LEDGER_FILE, Store, StoreBusy, StoreError, StoreUnavailable, engine, open_store
+from models.store import (
+    LEDGER_FILE,
+    Store,
+    StoreBusy,
+    StoreConflict,
+    StoreDefect,
+    StoreError,
+    StoreOutage,
+    StoreRefused,
+    StoreUnavailable,
+    engine,
+    open_store,
+)
 from models.tables import Job
 
 WRITER = Path(__file__).parent.parent / "standins" / "write_to_ledger.py"
@@ -230,6 +242,47 @@ async def test_a_postgresql_without_our_tables_says_what_to_run(postgresql_url: 
     with pytest.raises(StoreUnavailable, match="run understudy migrate"):
         async with open_store(f"{postgresql_url}?options=-csearch_path%3Dnowhere", tmp_path):
             pass
+
+
+ABOUT_THE_LOGIN = ("08", "28", "3D", "42501", "53300", "57P")
+RAISES = "DO $$ BEGIN RAISE EXCEPTION 'CANARY' USING ERRCODE = '%s'; END $$"
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [
+        ("25006 25P02 25P03 40001 40P01 55P03 57014 53100 53200", StoreBusy),
+        ("57P01 57P02 57P03 08006 53300 58030 XX000 28000 3D000 42501", StoreUnavailable),
+        ("22021 22P02 22003 54000", StoreRefused),
+        ("42P01 42703 P0001", StoreDefect),
+        ("23505 23502", StoreConflict),
+    ],
+)
+async def test_what_postgresql_says_is_an_outage_unless_it_speaks_of_what_was_written(
+    postgresql_url: str, tmp_path: Path, codes: str, kind: type[StoreError]
+) -> None:
+    async with open_store(postgresql_url, tmp_path, migrate=True) as store:
+        for code in codes.split():
+            with pytest.raises(StoreError) as raised:
+                async with store._db.write() as connection:
+                    await connection.execute(text(RAISES % code))
+            assert type(raised.value) is kind, code
+            if not code.startswith(ABOUT_THE_LOGIN):
+                assert "CANARY" not in str(raised.value), "the server may quote what was to be written"
+            assert isinstance(raised.value, StoreOutage) == (kind in (StoreBusy, StoreUnavailable))
+
+
+async def test_what_a_driver_cannot_write_is_refused(store: Store) -> None:
+    with pytest.raises(StoreRefused):
+        async with store._db.write() as connection:
+            await connection.execute(text("SELECT :what"), {"what": object()})
+
+
+async def test_a_statement_that_the_database_does_not_know_is_a_defect(store: Store) -> None:
+    with pytest.raises(StoreDefect):
+        async with store._db.write() as connection:
+            await connection.execute(text("SELECT * FROM no_such_table"))
 
 
 @pytest.mark.servers

@@ -1,0 +1,113 @@
+"""Outcomes that the ledger did not take before their worker had to end: in the data folder, until its next start.
+
+Each file begins with a line that names the worker and the ledger; an outcome is a line. To write them a second time
+changes nothing: the ledger knows each claim and each call.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from models.failure import FailureClass
+from models.ids import new_id
+from models.records import AttemptRecord, ResultRecord, Settled
+from models.state import JobState
+from models.store import Store, StoreError, StoreOutage
+
+log = logging.getLogger(__name__)
+
+FOLDER = "spool"
+TOGETHER = 200
+
+
+def keep(data: Path, place: str, worker_id: str, outcomes: Iterable[Settled]) -> None:
+    """Write outcomes of a worker to the disk, for the ledger at `place`. Returns when they are safe there.
+
+    Raises OSError.
+    """
+    folder = data / FOLDER
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = folder / f"{new_id('spool')}.jsonl"
+    part = file.with_suffix(".part")
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(orjson.dumps({"worker": worker_id, "ledger": place}) + b"\n")
+        for each in outcomes:
+            stream.write(_line(each))
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.rename(file)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def replay(data: Path, store: Store) -> int:
+    """Write to the ledger what was kept for it; to be called before anybody's jobs are taken back.
+
+    Returns how many jobs it was in time for: others run again, and of those it tells the calls only. What is kept for
+    another ledger stays. Raises StoreOutage, OSError.
+    """
+    in_time = 0
+    for file in sorted((data / FOLDER).glob("*.jsonl")):
+        try:
+            worker_id, place, outcomes = _read(file)
+        except (ValueError, KeyError, TypeError):
+            log.error("%s was changed by somebody and cannot be read; it is left alone", file)
+            continue
+        if place != store.place:
+            log.warning("%s holds answers for the ledger at %s and is left alone", file, place)
+            continue
+        for start in range(0, len(outcomes), TOGETHER):
+            in_time += await _settle(store, worker_id, outcomes[start : start + TOGETHER])
+        file.unlink(missing_ok=True)
+    return in_time
+
+
+def _read(file: Path) -> tuple[str, str, list[Settled]]:
+    first, *lines = file.read_bytes().splitlines()
+    about = orjson.loads(first)
+    return about["worker"], about["ledger"], [_outcome(line) for line in lines]
+
+
+async def _settle(store: Store, worker_id: str, outcomes: Sequence[Settled]) -> int:
+    try:
+        return len(await store.settle(worker_id, outcomes))
+    except StoreOutage:
+        raise
+    except StoreError as refusal:
+        if len(outcomes) > 1:
+            return sum([await _settle(store, worker_id, [each]) for each in outcomes])
+        log.error("The ledger cannot hold the outcome of job %s, which runs again: %s", outcomes[0].job_id, refusal)
+        return 0
+
+
+def _line(settled: Settled) -> bytes:
+    try:
+        return orjson.dumps(settled) + b"\n"
+    except orjson.JSONEncodeError:  # nor could the ledger have held it
+        log.error("The outcome of job %s cannot be kept; it runs again", settled.job_id)
+        return b""
+
+
+def _outcome(line: bytes) -> Settled:
+    words = _known(Settled, orjson.loads(line))
+    attempts = [_known(AttemptRecord, each) for each in words.pop("attempts")]
+    result = words.pop("result")
+    return Settled(
+        **words | {"state": JobState(words["state"])},
+        attempts=[AttemptRecord(**each | {"cls": each["cls"] and FailureClass(each["cls"])}) for each in attempts],
+        result=None if result is None else ResultRecord(**_known(ResultRecord, result)),
+    )
+
+
+def _known(record: type, words: dict[str, Any]) -> dict[str, Any]:
+    """Without what another version knew of."""
+    names = {each.name for each in fields(record)}
+    return {name: value for name, value in words.items() if name in names}

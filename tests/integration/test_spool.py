@@ -1,0 +1,109 @@
+"""What a stopped worker could not commit is kept on the disk, and written by the next start in its folder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ledger_help import failed, new_worker, open_batch, put_back, run_all, singles, state_of, succeeded
+from sqlalchemy import update
+
+from models import spool
+from models.failure import FailureClass
+from models.records import Settled, StartedJob
+from models.state import JobState
+from models.store import Store
+from models.store.sql import worker
+
+
+async def started(store: Store, count: int) -> tuple[str, list[StartedJob]]:
+    worker_id = await new_worker(store)
+    _, ids = await open_batch(store, count)
+    return worker_id, await store.start(worker_id, ids)
+
+
+async def states(store: Store, jobs: list[StartedJob]) -> list[JobState]:
+    return [await state_of(store, job.id) for job in jobs]
+
+
+def kept_files(data: Path) -> list[Path]:
+    return list((data / spool.FOLDER).iterdir())
+
+
+async def test_every_outcome_is_written_as_it_was_kept(store: Store, tmp_path: Path) -> None:
+    worker_id, jobs = await started(store, 3)
+    attempts = [replace(call, cls=FailureClass.TIMEOUT, no=1) for call in succeeded(jobs[2]).attempts]
+    waits = replace(put_back(jobs[2], until=17.5, reason="too fast", step=1), attempts=attempts)
+    spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0], "paid"), failed(jobs[1]), waits])
+    assert [file.stat().st_mode & 0o077 for file in kept_files(tmp_path)] == [0], "others could read the answers"
+
+    assert await spool.replay(tmp_path, store) == 3
+
+    assert await states(store, jobs) == [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED]
+    view = await store.job_view(jobs[0].id)
+    assert view is not None and view["result"]["body"] == '{"answer":"paid"}'
+    (again,) = await store.start(worker_id, [jobs[2].id])
+    assert again.progress == {"step": 1}
+    calls = await store.attempts(batch_id=jobs[0].batch_id)
+    assert sorted(call["failure"] or "" for call in calls) == ["", "bad_request", "timeout"]
+    assert kept_files(tmp_path) == []
+
+
+async def test_what_the_ledger_has_already_is_not_changed(store: Store, tmp_path: Path) -> None:
+    worker_id, jobs = await started(store, 2)
+    outcomes = [succeeded(job) for job in jobs]
+    await store.settle(worker_id, outcomes)
+    spool.keep(tmp_path, store.place, worker_id, outcomes)
+    assert await spool.replay(tmp_path, store) == 0
+    assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 2
+
+
+async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs_again(
+    store: Store, tmp_path: Path
+) -> None:
+    worker_id, jobs = await started(store, 1)
+    async with store._db.write() as connection:
+        await connection.execute(update(worker).values(lease_until=0.0))
+    await store.rescue()
+    spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
+    assert await spool.replay(tmp_path, store) == 0
+    assert await states(store, jobs) == [JobState.QUEUED]
+    assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 1
+
+
+async def test_what_is_kept_for_another_ledger_or_was_changed_is_left_alone(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker_id, jobs = await started(store, 1)
+    spool.keep(tmp_path, "elsewhere:5432/other", worker_id, [succeeded(jobs[0], "CANARY")])
+    (tmp_path / spool.FOLDER / "mine.jsonl").write_text('{"worker": "w"\nCANARY\n')
+    assert await spool.replay(tmp_path, store) == 0
+    assert len(kept_files(tmp_path)) == 2
+    assert await states(store, jobs) == [JobState.RUNNING]
+    assert "elsewhere:5432/other" in caplog.text
+    assert "mine.jsonl" in caplog.text
+    assert "CANARY" not in caplog.text
+
+
+async def test_an_outcome_that_cannot_be_kept_or_written_takes_no_neighbour_along(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_id, jobs = await started(store, 3)
+    lost, refused, fine = (succeeded(job) for job in jobs)
+    assert lost.result is not None
+    lost.result.body = "\ud800"
+    spool.keep(tmp_path, store.place, worker_id, [lost, refused, fine])
+    settle = store.settle
+
+    async def picky(holder: str, outcomes: list[Settled]) -> set[str]:
+        if any(each.job_id == refused.job_id for each in outcomes):
+            raise spool.StoreError("no")
+        return await settle(holder, outcomes)
+
+    monkeypatch.setattr(store, "settle", picky)
+    assert await spool.replay(tmp_path, store) == 1
+    assert await states(store, jobs) == [JobState.RUNNING, JobState.RUNNING, JobState.SUCCEEDED]
+
+
+async def test_without_anything_kept_there_is_nothing_to_do(store: Store, tmp_path: Path) -> None:
+    await run_all(store, await new_worker(store), await singles(store, 1))
+    assert await spool.replay(tmp_path / "never made", store) == 0
