@@ -22,6 +22,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 
 from models.redis_check import QueueUnavailable
 from producer import embedded_guard
+from producer.restarts import GrowingPause
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,10 @@ MAX_SOCKET_BYTES = 103
 START_S = 20.0
 LOADING_S = 300.0
 STOP_S = 12.0
-RESTARTS = 5
-RESTARTS_WITHIN_S = 60.0
+LONGEST_PAUSE_S = 10.0
+CALM_S = 30.0
+"""A server that lived for so long is started again at once when it dies."""
+
 ANSWER_S = 2.0
 POLL_S = 0.01
 KEEP_POLL_S = 0.1
@@ -115,22 +118,20 @@ class _Server:
                 raise QueueUnavailable(str(error)) from None
 
     async def keep_running(self) -> None:
-        """Start the server again when it dies; give up loudly when it keeps dying."""
-        deaths: list[float] = []
+        """Start the server again whenever it dies, or does not start, after a pause that grows while it happens."""
+        pause, started_at = GrowingPause(LONGEST_PAUSE_S), self._clock()
         while self._guard is not None:
             code = await _exit_code(self._guard, KEEP_POLL_S)
-            deaths = [*(death for death in deaths if self._clock() - death < RESTARTS_WITHIN_S), self._clock()]
-            if len(deaths) > RESTARTS:
-                logger.error(
-                    "the embedded Redis died %d times in a minute and stays down; see %s", len(deaths), self._log
-                )
-                return
-            logger.warning("the embedded Redis died (exit code %d) and is started again", code)
+            if self._clock() - started_at >= CALM_S:
+                pause.reset()
+            pause_s = pause.next_s()
+            logger.warning("the embedded Redis died (exit code %d) and is started again in %g s", code, pause_s)
+            await asyncio.sleep(pause_s)
+            started_at = self._clock()
             try:
                 await self.start()
-            except QueueUnavailable as error:
-                logger.error("the embedded Redis does not start again: %s", error)
-                return
+            except (QueueUnavailable, OSError) as error:
+                logger.error("the embedded Redis does not start: %s", error)
 
     async def stop(self) -> None:
         """Close the pipe, which tells the guard to end the server; wait until both are gone."""

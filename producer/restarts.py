@@ -1,4 +1,4 @@
-"""When the next worker process is started, by how the last one ended."""
+"""When a process that ended is started again."""
 
 import signal
 
@@ -14,6 +14,21 @@ TRIES = 6
 """So many workers in a row that end before they started mean that none will start. It takes half a minute."""
 
 
+class GrowingPause:
+    """Between one start and the next: twice as long each time, up to a longest one (seconds)."""
+
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self._last_s = 0.0
+
+    def next_s(self) -> float:
+        self._last_s = min(2 * self._last_s or FIRST_PAUSE_S, self._longest_s)
+        return self._last_s
+
+    def reset(self) -> None:
+        self._last_s = 0.0
+
+
 class WorkersFailed(Exception):
     """Workers cannot start. One sentence; what they wrote was shown before."""
 
@@ -23,7 +38,7 @@ class Restarts:
 
     def __init__(self) -> None:
         self._in_vain = 0
-        self._pause_s = 0.0
+        self._pause = GrowingPause(LONGEST_PAUSE_S)
 
     def pause_s(self, code: int, lived_s: float, held: int) -> float:
         """How long to wait before another worker, when one ended with this exit code (negative: a signal), `lived_s`
@@ -33,13 +48,13 @@ class Restarts:
         long as it takes, and so are those that do not reach the queue or the ledger, which come back.
         """
         if held or lived_s >= STARTED_S:
-            self._in_vain, self._pause_s = 0, 0.0
+            self._in_vain = 0
+            self._pause.reset()
             return 0.0
         self._in_vain += 1
         if code == WRONG_USE or (code >= 0 and code != UNREACHABLE and self._in_vain >= TRIES):
             raise WorkersFailed(f"workers end right after their start, {how_it_ended(code)}; what they said is above")
-        self._pause_s = min(2 * self._pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        return self._pause_s
+        return self._pause.next_s()
 
 
 def how_it_ended(code: int) -> str:

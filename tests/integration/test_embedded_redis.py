@@ -173,6 +173,41 @@ async def test_a_server_that_dies_is_started_again_at_the_same_address(tmp_path:
         assert await eventually_get(url, "kept") == b"yes"
 
 
+async def test_a_server_that_is_killed_again_and_again_is_always_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "LONGEST_PAUSE_S", 0.01)
+    async with embedded_redis(tmp_path) as url:
+        for _ in range(9):
+            pid = server_pid(tmp_path)
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda pid=pid: is_gone(pid) and server_pid(tmp_path) not in (0, pid))
+        async with Redis.from_url(url) as redis:
+            await redis.set("kept", "yes")
+        assert await eventually_get(url, "kept") == b"yes"
+
+
+async def test_a_server_that_does_not_start_for_a_while_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(embedded, "LONGEST_PAUSE_S", 0.01)
+    async with embedded_redis(tmp_path) as url:
+        really_start = embedded._Server.start
+        failures = iter([QueueUnavailable("its log says why"), OSError("Too many open files")])
+
+        async def start(server: embedded._Server) -> None:
+            for failure in failures:
+                raise failure
+            await really_start(server)
+
+        monkeypatch.setattr(embedded._Server, "start", start)
+        first = server_pid(tmp_path)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: is_gone(first) and server_pid(tmp_path) not in (0, first))
+        assert await eventually_get(url, "kept") is None
+    assert "its log says why" in caplog.text and "Too many open files" in caplog.text
+
+
 async def eventually_get(url: str, key: str) -> object:
     deadline = time.monotonic() + DEADLINE_S
     while True:
