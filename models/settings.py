@@ -159,7 +159,8 @@ class Provider(Limits):
     api_keys: tuple[Annotated[ApiKey, BeforeValidator(_named_key, json_schema_input_type=str | ApiKey)], ...] = ()
     """The credentials. Absent: the variable of the preset, if it is set."""
     timeout_s: float = Field(default=600.0, gt=0)
-    """Seconds that one call may take in total, from sending to the last byte."""
+    """Seconds that one call may take in total, from sending to the last byte. An answer that has begun is given up as
+    a timeout before that, when it brings less than 3,000 bytes in 30 seconds and does not end."""
     headers: dict[str, str] = {}
     """HTTP headers sent with every call. Not a place for secrets, which belong into `api_keys`."""
     options: dict[str, str] = {}

@@ -148,6 +148,52 @@ async def test_the_timeout_is_a_total_even_when_bytes_keep_dripping(handler: Han
         await asyncio.wait_for(provider.left.wait(), 5)
 
 
+def in_pieces(*pieces: bytes, every_s: float = 0.1) -> Handler:
+    """An answer that comes piece by piece."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(every_s)
+        await response.write_eof()
+        return response
+
+    return answer
+
+
+@pytest.fixture
+def half_a_second_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PACE_S", 0.5)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [in_pieces(*[b"{"] * 300), in_pieces(b'{"half of it', b"...", every_s=60), in_pieces(b"x" * 9_000, *[b"x"] * 300)],
+    ids=["drips", "stops", "drips later"],
+)
+async def test_an_answer_that_has_begun_and_comes_too_slowly_is_given_up_long_before_the_timeout(
+    handler: Handler, half_a_second_of_patience: None
+) -> None:
+    async with a_provider(handler) as provider, ProviderClient(1) as client:
+        with pytest.raises(httpx.ReadTimeout, match=r"sent less than 3,000 bytes in 0\.5 s"):
+            await asyncio.wait_for(client.send(REQUEST, provider.endpoint, 600), 10)
+        await asyncio.wait_for(provider.left.wait(), 5)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"\n"] * 10 + [b"{}"], [b"x" * 3_000] * 10, [b"{}"]],
+    ids=["blank lines while it waits", "slow and steady", "at once"],
+)
+async def test_an_answer_that_goes_on_is_waited_for(pieces: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PACE_S", 1.5)
+    async with a_provider(in_pieces(*pieces, every_s=0.2)) as provider, ProviderClient(1) as client:
+        _, _, body = await client.send(REQUEST, provider.endpoint, 600)
+    assert body == b"".join(pieces)
+
+
 @pytest.mark.parametrize("handler", [drip, hang])
 async def test_a_cancelled_call_closes_its_connection(handler: Handler) -> None:
     async with a_provider(handler) as provider, ProviderClient(1) as client:

@@ -7,7 +7,7 @@ auth), and it is half of what a request costs.
 What `send` raises; the texts name a host at most, never a URL, a header or a body:
     httpx.UnsupportedProtocol, LocalProtocolError     the address or a header is wrong; nothing was sent
     httpx.ConnectError, ConnectTimeout, ProxyError    nothing was sent
-    httpx.ReadTimeout                                 no complete answer in time
+    httpx.ReadTimeout                                 no complete answer in time, or one that came too slowly
     httpx.ReadError, RemoteProtocolError              the connection was lost, or it spoke no HTTP, after sending
     httpx.DecodingError                               the answer's compression is broken
     BadAnswer                                         the answer is larger than we take
@@ -31,6 +31,10 @@ from worker.providers.proxies import Proxies, proxy_at
 
 CONNECT_TIMEOUT_S = 10.0
 """For name, TCP and TLS together. Providers answer a connect in well under a second or not at all."""
+
+PACE_BYTES, PACE_S = 3_000, 30.0
+"""An answer that has begun must go on at this pace, or end: it is complete when it is sent, unlike the thinking before it.
+Blanks before it are not counted; some providers send them while a request waits."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -82,8 +86,9 @@ class ProviderClient:
     ) -> tuple[int, Mapping[str, str], bytes]:
         """One POST: status, headers (names in lower case) and the whole decoded body.
 
-        `timeout_s` is the total from now to the last byte, so that a provider which drips bytes times out, too.
-        Being cancelled closes the connection.
+        `timeout_s` is the total from now to the last byte. Once the body has begun, it must also keep a pace
+        (`PACE_S`), so that a provider which drips bytes does not hold a slot all that time. Being cancelled closes the
+        connection.
         """
         url, transport, headers = self._route(endpoint.base_url, request.path)
         try:
@@ -94,6 +99,9 @@ class ProviderClient:
                     content = await _read(response)
                 finally:
                     await response.aclose()
+        except _TooSlow:
+            words = f"{url.host} sent less than {PACE_BYTES:,} bytes in {PACE_S:g} s of an answer that had begun"
+            raise httpx.ReadTimeout(words) from None
         except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
             if deadline.expired():
                 raise httpx.ReadTimeout(f"{url.host} did not finish its answer within {timeout_s:g} s") from None
@@ -144,21 +152,37 @@ def _plain_headers(response: httpx.Response) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
 
+class _TooSlow(Exception):
+    """The body does not keep the pace."""
+
+
 async def _read(response: httpx.Response) -> bytes:
-    """The body, decoded. What is too large is refused as soon as that is known."""
+    """The body, decoded. What is too large, or too slow, is given up as soon as that is known."""
     declared = response.headers.get("content-length", "")
-    size = int(declared) if declared.isdigit() else 0
+    if declared.isdigit() and int(declared) > MAX_ANSWER_BYTES:
+        raise _too_large()
     chunks: list[bytes] = []
-    if size <= MAX_ANSWER_BYTES:
-        size = 0
-        async for chunk in response.aiter_bytes():
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                break
-            chunks.append(chunk)
-    if size > MAX_ANSWER_BYTES:
-        raise BadAnswer(f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MB")
+    try:
+        async with asyncio.timeout(None) as pace:
+            size, checked = 0, 0
+            async for chunk in response.aiter_bytes():
+                size += len(chunk)
+                if size > MAX_ANSWER_BYTES:
+                    raise _too_large()
+                chunks.append(chunk)
+                begins = pace.when() is None and not chunk.isspace()
+                if begins or (pace.when() is not None and size - checked >= PACE_BYTES):
+                    pace.reschedule(asyncio.get_running_loop().time() + PACE_S)
+                    checked = size
+    except TimeoutError:
+        if pace.expired():
+            raise _TooSlow from None
+        raise
     return b"".join(chunks)
+
+
+def _too_large() -> BadAnswer:
+    return BadAnswer(f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MB")
 
 
 def _explained(error: Exception, host: str) -> httpx.TransportError:
