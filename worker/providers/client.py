@@ -33,7 +33,7 @@ CONNECT_TIMEOUT_S = 10.0
 """For name, TCP and TLS together. Providers answer a connect in well under a second or not at all."""
 
 PACE_BYTES, PACE_S = 3_000, 30.0
-"""An answer that has begun must go on at this pace, or end: it is complete when it is sent, unlike the thinking before it.
+"""An answer that has begun must go on at this pace, or end: it is sent when it is complete, however long that took.
 Blanks before it are not counted; some providers send them while a request waits."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
