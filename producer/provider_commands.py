@@ -15,6 +15,7 @@ from models.settings import Settings
 from models.store import LEDGER_FILE, Store
 from producer import cli, show
 from producer.embedded import running_redis
+from producer.enabling import enable_provider
 from producer.ledger import open_ledger
 from producer.provider_state import LedgerPart, provider_documents, read_ledger, read_live
 from producer.show_providers import print_providers
@@ -85,12 +86,13 @@ def enable(
     config: cli.Config = None,
     data: cli.Data = None,
 ) -> None:
-    """Let a provider's key (or all of them) be used again. Workers notice within seconds."""
+    """Let a provider's key (or all of them) be used again: whatever holds it is removed, a key or model that is set
+    aside, cooldowns, the breaker, and the rates that were learned. Workers notice within seconds."""
 
     async def work(settings: Settings, store: Store) -> None:
-        _check_key(resolve_provider(settings, name), key)
-        count = len(await store.enable(name, key))
-        cli.say(f"{count} records of {name} are lifted" if count else f"nothing of {name} was set aside")
+        provider = resolve_provider(settings, name)
+        _check_key(provider, key)
+        cli.say(await enable_provider(settings, store, provider, key))
 
     cli.on_ledger(config, data, work)
 

@@ -135,6 +135,8 @@ class Asides:
             else:
                 rows[row.provider, row.key, row.model] = row
         if not self._untold:
+            for name in self._rows.keys() - rows.keys():  # enabled by hand, or answered: nothing speaks against it now
+                self._standings[name].refused.clear()
             self._rows, self._rotated = rows, rotated
 
     def _record(self, row: SetAside) -> None:

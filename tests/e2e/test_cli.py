@@ -190,7 +190,8 @@ def test_a_key_is_set_aside_and_let_back_by_hand(folder: Folder) -> None:
     folder.succeed("providers", "disable", "lead", "--key", "main", "--reason", "too dear")
     (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
     assert row["set_aside"][0]["reason"] == "by hand: too dear"
-    folder.succeed("providers", "enable", "lead")
+    assert folder.type("providers", "enable", "lead").stderr.startswith("Re-enabled 1 key of lead; nothing runs in")
+    assert folder.type("providers", "enable", "lead").stderr.startswith("No key of lead was set aside; nothing runs in")
     (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
     assert row["set_aside"] == []
     assert "it has main" in folder.refused("providers", "enable", "lead", "--key", "mian")

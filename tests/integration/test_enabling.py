@@ -1,0 +1,51 @@
+"""`understudy providers enable` lets go of everything that holds a provider, and says what that was."""
+
+import pytest
+from redis.asyncio import Redis
+
+from models.catalog import resolve_provider
+from models.failure import FailureClass, Scope
+from models.settings import Settings
+from models.store import Store
+from producer.enabling import enable_provider
+from worker.limits import Candidate, Deployment, Grant, Limiter
+
+KEYS = [{"name": "main", "value": "env.X"}, {"name": "spare", "value": "env.Y"}]
+MAIN = Deployment("slow", "m", "main", "slow:main")
+
+
+async def enabled(store: Store, url: str, key: str | None = None) -> str:
+    section = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": KEYS}
+    settings = Settings.model_validate({"redis_url": url, "providers": {"slow": section}})
+    return await enable_provider(settings, store, resolve_provider(settings, "slow"), key)
+
+
+async def test_keys_cooldowns_breakers_and_learned_rates_are_all_let_go(store: Store, redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as connection:
+        limiter = Limiter(connection, "w1")
+        for key, model in (("main", ""), ("main", "m"), ("spare", "")):
+            await store.set_aside("slow", key, model, FailureClass.CREDENTIAL, "401")
+        await limiter.cool(MAIN, Scope.MODEL, 3_600.0, "rate_limit", too_fast=True)
+        await limiter.cool(MAIN, Scope.PROVIDER, 3_600.0, "overloaded")
+        said = await enabled(store, redis_url)
+        assert said == "Re-enabled 2 keys of slow; forgot 3 records of its cooldowns and learned limits."
+        assert await store.set_aside_list() == []
+        assert isinstance(await limiter.reserve([Candidate(MAIN)], 1), Grant)
+
+
+async def test_one_key_is_let_go_alone(store: Store, redis_url: str) -> None:
+    for key in ("main", "spare"):
+        await store.set_aside("slow", key, "", FailureClass.CREDENTIAL, "401")
+    said = await enabled(store, redis_url, "main")
+    assert said == "Re-enabled 1 key of slow; no cooldown and no learned limit held it."
+    assert [row.key for row in await store.set_aside_list()] == ["spare"]
+
+
+@pytest.mark.parametrize("aside", [True, False])
+async def test_a_redis_that_cannot_be_reached_keeps_nobody_from_the_keys(store: Store, aside: bool) -> None:
+    if aside:
+        await store.set_aside("slow", "main", "", FailureClass.CREDENTIAL, "401")
+    said = await enabled(store, "redis://127.0.0.1:1/0")
+    assert said.startswith("Re-enabled 1 key of slow; its" if aside else "No key of slow was set aside; its")
+    assert "127.0.0.1:1" in said
+    assert await store.set_aside_list() == []
