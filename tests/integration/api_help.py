@@ -1,13 +1,13 @@
 """The HTTP application in this process, on a real ledger, with whatever client address a test needs."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from fakeredis import FakeAsyncRedis
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 
 from models.api_keys import Scope, new_key
 from models.settings import Settings
@@ -55,6 +55,44 @@ class Served:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app, client=(address, 5000)), base_url=url)
 
 
+class _Current(AbstractAsyncContextManager[Context]):
+    """What an application is started with this time."""
+
+    def __init__(self, context: AbstractAsyncContextManager[Context]) -> None:
+        self.context = context
+
+    async def __aenter__(self) -> Context:
+        return await self.context.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self.context.__aexit__(*error)
+
+
+_spare: list[tuple[FastAPI, _Current]] = []
+
+
+@contextmanager
+def application(context: AbstractAsyncContextManager[Context]) -> Iterator[FastAPI]:
+    """The application with this context, as `create_app` makes it, to be started and stopped once.
+
+    Its routes take most of a test's time to make, and keep nothing, so tests use it one after the other.
+    """
+    app, current = _spare.pop() if _spare else _new_application(context)
+    current.context = context
+    try:
+        yield app
+    finally:
+        app.dependency_overrides = {}
+        _spare.append((app, current))
+
+
+def _new_application(context: AbstractAsyncContextManager[Context]) -> tuple[FastAPI, _Current]:
+    current = _Current(context)
+    app = create_app(current)
+    app.include_router(ROOM)
+    return app, current
+
+
 @asynccontextmanager
 async def served(
     store: Store,
@@ -66,15 +104,9 @@ async def served(
     context = Context(settings or Settings(), store, FakeAsyncRedis(), clock)
     if monotonic is not None:
         context.keyring, context.rooms = Keyring(monotonic), Rooms(monotonic)
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Context]:
-        yield context
-
-    app = create_app(opened())
-    app.include_router(ROOM)
-    async with app.router.lifespan_context(app):
-        yield Served(app, context)
+    with application(nullcontext(context)) as app:
+        async with app.router.lifespan_context(app):
+            yield Served(app, context)
 
 
 async def key_for(store: Store, *scopes: Scope, tenant: str = "default", **fields: Any) -> str:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
 import openai
 import orjson
 import pytest
+from api_help import application
 from fakeredis import FakeAsyncRedis
 from fastapi import FastAPI
 from ledger_help import failed, new_worker, open_batch, succeeded
@@ -20,7 +21,6 @@ from models.settings import ApiSettings, Settings
 from models.store import Store
 from models.store.sql import file, job_input, result
 from producer.api import auth
-from producer.api.app import create_app
 from producer.api.auth import Caller, Scope
 from producer.api.blobs import Blobs, StorageDown, open_blobs
 from producer.api.context import Context
@@ -45,19 +45,15 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def http(context: Context) -> AsyncIterator[httpx.AsyncClient]:
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Context]:
-        yield context
-
-    app = create_app(opened())
-    app.dependency_overrides = dict.fromkeys((auth.reader, auth.submitter), _caller)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://127.0.0.1"
-        ) as client,
-    ):
-        yield client
+    with application(nullcontext(context)) as app:
+        app.dependency_overrides = dict.fromkeys((auth.reader, auth.submitter), _caller)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://127.0.0.1"
+            ) as client,
+        ):
+            yield client
 
 
 async def _caller(tenant: str = "default") -> Caller:

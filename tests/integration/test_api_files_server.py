@@ -9,11 +9,11 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from api_help import application
 from fakeredis import FakeAsyncRedis
 
 from models.settings import ApiSettings, Settings
 from models.store import open_store
-from producer.api.app import create_app
 from producer.api.blobs import open_blobs
 from producer.api.context import Context
 from producer.api.sweeping import sweeping
@@ -37,14 +37,15 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
             async with sweeping(context):
                 yield context
 
-    server = uvicorn.Server(uvicorn.Config(create_app(opened()), port=0, log_level="warning"))
-    serving = asyncio.create_task(server._serve())
-    async with asyncio.timeout(20):
-        while not server.started:
-            await asyncio.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await serving
+    with application(opened()) as app:
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        serving = asyncio.create_task(server._serve())
+        async with asyncio.timeout(20):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+        server.should_exit = True
+        await serving
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from api_help import Served, served
+from api_help import Served, application, served
 from fakeredis import FakeAsyncRedis
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
@@ -19,7 +19,6 @@ from models.routing import CACHED_KEY_BYTES, Router
 from models.settings import Settings
 from models.store import Store, open_store
 from producer.api import bodies, draining
-from producer.api.app import create_app
 from producer.api.context import Context
 from producer.api.errors import add_error_handlers
 from producer.api.failures import LoggedFailures
@@ -161,8 +160,9 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
         async with open_store(None, tmp_path) as store:
             yield Context(SETTINGS, store, FakeAsyncRedis(), time.time)
 
-    async with serving(create_app(opened())) as number:
-        yield number
+    with application(opened()) as app:
+        async with serving(app) as number:
+            yield number
 
 
 @asynccontextmanager

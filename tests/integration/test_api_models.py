@@ -1,16 +1,16 @@
 """The list of models, read with OpenAI's own client."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 
 import httpx
 import openai
 import pytest
+from api_help import application
 from fakeredis import FakeAsyncRedis
 
 from models.settings import Settings
 from models.store import Store
-from producer.api.app import create_app
 from producer.api.context import Context
 
 SETTINGS = Settings.model_validate(
@@ -39,16 +39,12 @@ EXPECTED = {
 
 @pytest.fixture
 async def sdk(store: Store) -> AsyncIterator[openai.AsyncOpenAI]:
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Context]:
-        yield Context(SETTINGS, store, FakeAsyncRedis(), lambda: 0.0)
-
-    app = create_app(opened())
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http,
-    ):
-        yield openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0)
+    with application(nullcontext(Context(SETTINGS, store, FakeAsyncRedis(), lambda: 0.0))) as app:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http,
+        ):
+            yield openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0)
 
 
 async def test_chains_and_models_are_listed_each_once_with_whose_they_are(sdk: openai.AsyncOpenAI) -> None:

@@ -1,19 +1,19 @@
 """Endpoints, secrets and deliveries over HTTP and by the command line's statements, each tenant its own."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from api_help import application
 from fakeredis import FakeAsyncRedis
 from ledger_help import new_worker, run_all, singles
 
 from models.api_keys import Scope, new_key
 from models.settings import Settings
 from models.store import Store
-from producer.api.app import create_app
 from producer.api.blobs import open_blobs
 from producer.api.context import Context
 
@@ -24,17 +24,12 @@ URL = "https://hooks.example.com/x"
 async def app_client(store: Store, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     settings = Settings(data=tmp_path)
     context = Context(settings, store, FakeAsyncRedis(), lambda: 1_800_000_000.0, open_blobs(settings))
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Context]:
-        yield context
-
-    app = create_app(opened())
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1/v1/webhooks") as client,
-    ):
-        yield client
+    with application(nullcontext(context)) as app:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1/v1/webhooks") as client,
+        ):
+            yield client
 
 
 async def key_of(store: Store, tenant: str, *scopes: Scope) -> dict[str, str]:
