@@ -1,7 +1,7 @@
 """Jobs as callers see them, over HTTP and in webhooks, and what a job's end answers with."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -80,7 +80,7 @@ def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
         "waiting": waiting_object(waiting_of(view, view["now"])),
         "provider": view["provider"],
         "model": view["model"],
-        "cost_usd": view["spent_usd"],
+        "cost_usd": None if view["unpriced"] else view["spent_usd"],
         "attempt_count": view["attempts"],
         "error": error_of(view)[1] if view["state"] in TERMINAL_STATES - {JobState.SUCCEEDED} else None,
         "links": {"self": f"{root}/v1/jobs/{view['id']}", "result": f"{root}/v1/jobs/{view['id']}/result"},
@@ -109,6 +109,12 @@ def extra_fields_of(view: View) -> dict[str, Any] | None:
     body = _parsed(view["error_body"] or view["error"])
     fields = body.get("extra_fields") if isinstance(body, dict) else None
     return fields if isinstance(fields, dict) else None
+
+
+def cost_of(calls: Sequence[View]) -> float | None:
+    """What the calls of a job cost together, in US dollars; None when that of one of them is not known."""
+    costs = [call["cost_usd"] for call in calls]
+    return None if None in costs else sum(costs)
 
 
 def attempt_as_shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class AttemptRecord:
     cached_tokens: int = 0  # of the input, read from the provider's cache
     reasoning_tokens: int = 0  # of the output
     cost_usd: float = 0.0
+    unpriced: bool = False  # its cost is not known: of the tokens that it used no price is
     possibly_billed: bool = False
 
 
@@ -159,6 +160,7 @@ class ResultRecord:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: bool = False  # no price of its answer is known
     latency_ms: int = 0
 
 
@@ -240,6 +242,16 @@ class BatchView:
         """What it was expected to cost when it was accepted."""
         return Estimate(self.estimated_usd, self.unpriced_lines)
 
+    @property
+    def known_cost_usd(self) -> float | None:
+        """What it cost so far; None when of all that was used no price is known."""
+        return self.cost_usd if self.cost_usd or not self.unpriced_calls else None
+
+    @property
+    def unpriced_calls(self) -> int:
+        """Its calls that `cost_usd` leaves out, because no price is known."""
+        return sum(each.unpriced_calls for each in self.by_deployment)
+
 
 @dataclass(slots=True)
 class DeploymentTally:
@@ -253,6 +265,12 @@ class DeploymentTally:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced_calls: int = 0  # which the cost leaves out, because no price is known
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """What it cost so far; None when of all that was used no price is known."""
+        return self.cost_usd if self.cost_usd or not self.unpriced_calls else None
 
 
 @dataclass(slots=True)
@@ -268,7 +286,7 @@ class OutputRow:
     error: dict[str, Any] | None
     provider: str | None
     model: str | None
-    cost_usd: float
+    cost_usd: float | None  # None: no price is known
     extra: str | None
     waited_for: str | None = None  # of one that expired: what kept it or its batch from going on
 

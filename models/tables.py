@@ -166,6 +166,7 @@ class Result(SQLModel, table=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: bool = False  # no price of its answer is known, so that its cost is not
     latency_ms: int = 0
     created_at: float
 
@@ -197,6 +198,7 @@ class Attempt(SQLModel, table=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: bool = False  # it used tokens whose price is not known
     possibly_billed: bool = False
 
 
@@ -222,6 +224,7 @@ class Tally(SQLModel, table=True):
     cached_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the input
     reasoning_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the output
     cost_usd: float = 0.0
+    unpriced: int = 0  # calls whose price is not known, and which the cost leaves out
 
 
 class Lane(SQLModel, table=True):

@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from models import tickets
 from models.ids import new_id
-from models.job_objects import attempt_as_shown
+from models.job_objects import attempt_as_shown, cost_of
 from models.records import BatchView, NewBatch, NewJob
 from models.routing import RouteOptions
 from models.settings import Settings, load_settings
@@ -69,7 +69,7 @@ class JobResult:
     text: str | None
     error: str | None
     attempts: list[dict[str, Any]]
-    cost_usd: float
+    cost_usd: float | None
 
     @property
     def ended(self) -> bool:
@@ -300,5 +300,5 @@ def job_result(view: Mapping[str, Any]) -> JobResult:
         text=completion_text(completion) if succeeded else None,
         error=error_text(line) if line and not succeeded else None,
         attempts=[attempt_as_shown(each) for each in view["attempts"]],
-        cost_usd=sum(each["cost_usd"] for each in view["attempts"]),
+        cost_usd=cost_of(view["attempts"]),
     )

@@ -1,4 +1,4 @@
-"""What a batch is expected to cost, in words."""
+"""What a batch is expected to cost and what it has cost, in words."""
 
 from models.records import Estimate
 
@@ -18,6 +18,21 @@ def expected_cost(estimate: Estimate, lines: int) -> str:
 def counted(count: int, word: str) -> str:
     """2,000 lines, 1 line."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def spent(usd: float, unpriced_calls: int) -> str:
+    """What calls cost, with those whose cost is not known: `$0.0123`, `$0.0123 + 40 calls of unknown cost`."""
+    if not unpriced_calls:
+        return f"${usd:,.4f}"
+    unknown = f"{counted(unpriced_calls, 'call')} of unknown cost"
+    return f"${usd:,.4f} + {unknown}" if usd else unknown
+
+
+def spent_briefly(usd: float, unpriced_calls: int) -> str:
+    """As `spent`, for a column: `$0.0123`, `$0.0123 + ?`, `unknown`."""
+    if not unpriced_calls:
+        return f"${usd:,.4f}"
+    return f"${usd:,.4f} + ?" if usd else "unknown"
 
 
 def dollars(usd: float) -> str:

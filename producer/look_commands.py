@@ -14,6 +14,7 @@ from models.state import TERMINAL_STATES, JobState
 from models.store import Store
 from producer import cli, show
 from producer.client import Client, JobResult
+from producer.estimates import spent
 from producer.exits import ALL_SUCCEEDED, SOME_FAILED
 from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, shown_batch
@@ -127,7 +128,8 @@ def watch(
         if as_json:
             await print_batch(settings, store, batch_id, as_json=True)
         cli.console().print(split_table(views, await store.latency_percentiles(batch_id)))
-        cli.say(f"{views[-1].state}: {sums.succeeded:,} of {sums.total:,} succeeded, ${sums.cost_usd:,.4f}")
+        cost = spent(sums.cost_usd, sums.unpriced_calls)
+        cli.say(f"{views[-1].state}: {sums.succeeded:,} of {sums.total:,} succeeded, {cost}")
         return ALL_SUCCEEDED if sums.succeeded == sums.total else SOME_FAILED
 
     raise typer.Exit(cli.on_ledger(config, data, work))

@@ -21,6 +21,7 @@ from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store, StoreError
 from models.weights import USUAL_WEIGHT
 from producer.decoding import InputError
+from producer.estimates import spent
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.intake import Shape, csv_form
 from producer.money import spent_its_budget
@@ -28,6 +29,7 @@ from producer.output import check_suffix, write_output
 from producer.pauses import held_one
 from producer.progress import Display, merged, split_table
 from producer.runs import Run, Summary, begin, summary, views_of
+from producer.show import deployment_document
 from producer.stack import Workers, open_stack
 from producer.standstill import STILL_AFTER_S, Standstill
 from producer.waiting import blocked_by
@@ -252,9 +254,10 @@ def _kept(options: RunOptions, total: Summary) -> str:
 def _last_words(options: RunOptions, total: Summary, lines: int, job: Run) -> str:
     failed = f", [red]{total.failed:,} failed[/red]" if total.failed else ""
     skipped = f", {len(job.skipped):,} bad lines skipped" if job.skipped else ""
+    cost = spent(total.cost_usd, total.unpriced_calls)
     return (
         f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} through a fallback, "
-        f"${total.cost_usd:,.4f}. {lines:,} results are in [bold]{escape(str(options.output))}[/bold]"
+        f"{cost}. {lines:,} results are in [bold]{escape(str(options.output))}[/bold]"
     )
 
 
@@ -267,7 +270,8 @@ def _print_json(options: RunOptions, job: Run, total: Summary, views: Sequence[B
         "failed": total.failed,
         "skipped_lines": [bad.line for bad in job.skipped],
         "fallbacks": total.fallbacks,
-        "cost_usd": total.cost_usd,
-        "by_deployment": merged(views),
+        "cost_usd": total.cost_usd if total.cost_usd or not total.unpriced_calls else None,
+        "unpriced_calls": total.unpriced_calls,
+        "by_deployment": [deployment_document(each) for each in merged(views)],
     }
     sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")

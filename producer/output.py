@@ -97,7 +97,7 @@ def row_of_job(view: Mapping[str, Any]) -> OutputRow:
         error=orjson.loads(result["error"]) if result.get("error") else None,
         provider=result.get("provider"),
         model=result.get("model"),
-        cost_usd=result.get("cost_usd", 0.0),
+        cost_usd=result.get("cost_usd"),
         extra=view["extra"],
         waited_for=view["wait_reason"] if view["state"] == JobState.EXPIRED else None,
     )
@@ -142,7 +142,7 @@ def csv_row(row: OutputRow) -> dict[str, Any]:
         "finish_reason": finish_reason(body) if body else "",
         "provider": row.provider or "",
         "model": row.model or "",
-        "cost_usd": f"{row.cost_usd:.8f}".rstrip("0").rstrip("."),
+        "cost_usd": "" if row.cost_usd is None else f"{row.cost_usd:.8f}".rstrip("0").rstrip("."),
         "error": "" if succeeded else error_text(line),
     }
     # a column of the input that has the name of one of ours keeps its place and its value

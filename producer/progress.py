@@ -15,6 +15,7 @@ from rich.text import Text
 from models.records import BatchView, DeploymentTally
 from models.state import OPEN_BATCH_STATES
 from producer.durations import duration
+from producer.estimates import spent, spent_briefly
 from producer.runs import Summary
 
 
@@ -72,7 +73,7 @@ class Display:
         self._console.print(escape(line), style="yellow", highlight=False, soft_wrap=not self._console.is_terminal)
 
     def update(self, summary: Summary, views: Sequence[BatchView], word: str = "running") -> None:
-        note = f"${summary.cost_usd:,.4f}  {_mix(views)}"
+        note = f"{spent(summary.cost_usd, summary.unpriced_calls)}  {_mix(views)}"
         if summary.failed:
             note += f"  [red]{summary.failed:,} failed[/red]"
         per_s = sum(view.recent_per_s for view in views if view.state in OPEN_BATCH_STATES)
@@ -103,6 +104,7 @@ def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
         row.input_tokens += tally.input_tokens
         row.output_tokens += tally.output_tokens
         row.cost_usd += tally.cost_usd
+        row.unpriced_calls += tally.unpriced_calls
         for failure, count in tally.failures.items():
             row.failures[failure] = row.failures.get(failure, 0) + count
     return sorted(sums.values(), key=lambda row: -row.answered)
@@ -128,7 +130,7 @@ def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tu
             f"{row.fallbacks:,}",
             _seconds(p50),
             _seconds(p95),
-            f"${row.cost_usd:,.4f}",
+            spent_briefly(row.cost_usd, row.unpriced_calls),
         )
     failed = [_failed_calls(row) for row in rows if row.failures]
     return Group(table, Text("failed calls: " + "; ".join(failed) + "\n")) if failed else table

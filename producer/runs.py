@@ -213,6 +213,7 @@ class Summary:
     open: bool
     cost_usd: float
     fallbacks: int
+    unpriced_calls: int = 0  # which the cost leaves out
 
     @property
     def done(self) -> int:
@@ -233,4 +234,5 @@ def summary(views: list[BatchView]) -> Summary:
         open=any(view.state in OPEN_BATCH_STATES for view in views),
         cost_usd=sum(view.cost_usd for view in views),
         fallbacks=sum(view.fallbacks for view in views),
+        unpriced_calls=sum(view.unpriced_calls for view in views),
     )

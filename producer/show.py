@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -12,15 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.budgets import amount
-from models.job_objects import attempt_as_shown
+from models.job_objects import attempt_as_shown, cost_of
 from models.pace import eta_s
 from models.pausing import RUN_STOPPED
-from models.records import BatchView, Waiting
+from models.records import BatchView, DeploymentTally, Waiting
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.tenants import DEFAULT_TENANT
 from models.wait_words import waiting_object
 from producer.durations import ago, duration
-from producer.estimates import dollars
+from producer.estimates import dollars, spent, spent_briefly
 from producer.output import error_text, output_line, row_of_job
 from producer.pauses import how_to_go_on
 from producer.progress import percent, split_table
@@ -68,14 +69,15 @@ def batch_document(
         "counts": {str(state): count for state, count in view.counts.items()},
         "per_s": round(view.recent_per_s, 3),
         "eta_s": eta_s(view),
-        "cost_usd": view.cost_usd,
+        "cost_usd": view.known_cost_usd,
+        "unpriced_calls": view.unpriced_calls,
         "estimated_cost_usd": view.estimated_usd,
         "unpriced_lines": view.unpriced_lines,
         "budget_usd": view.budget_usd,
         "held_usd": held_usd,
         "fallbacks": view.fallbacks,
         "fallback_share": fallback_share(view),
-        "by_deployment": view.by_deployment,
+        "by_deployment": [deployment_document(each) for each in view.by_deployment],
         "waiting": waiting_object(waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "why": why or None,
@@ -86,6 +88,10 @@ def batch_document(
         "expires_at": view.expires_at,
         "ended_at": view.ended_at,
     }
+
+
+def deployment_document(tally: DeploymentTally) -> dict[str, Any]:
+    return {**asdict(tally), "cost_usd": tally.known_cost_usd}
 
 
 def fallback_share(view: BatchView) -> float | None:
@@ -139,11 +145,11 @@ def _fallbacks(view: BatchView) -> list[str]:
 
 def _cost(view: BatchView) -> str:
     """Spent, of what was expected."""
-    spent = f"${view.cost_usd:,.4f}"
+    cost = spent(view.cost_usd, view.unpriced_calls)
     if view.estimated_usd is None:
-        return spent
+        return cost
     unpriced = f" without {view.unpriced_lines:,} lines of unknown price" if view.unpriced_lines else ""
-    return f"{spent} of about {dollars(view.estimated_usd)} expected{unpriced}"
+    return f"{cost} of about {dollars(view.estimated_usd)} expected{unpriced}"
 
 
 def _state(view: BatchView) -> str:
@@ -174,7 +180,7 @@ def batches_table(views: Sequence[BatchView]) -> Table:
     for view in views:
         sums = summary([view])
         rate = f"{view.recent_per_s:.1f}/s" if view.state in OPEN_BATCH_STATES else ""
-        more = (rate, f"${view.cost_usd:,.4f}", ago(view.created_at, now)) if wide else ()
+        more = (rate, spent_briefly(view.cost_usd, view.unpriced_calls), ago(view.created_at, now)) if wide else ()
         counts = (f"{sums.done:,}", f"{view.total:,}", f"{sums.failed:,}")
         whose = (escape(view.tenant),) if tenants else ()
         source = (escape(view.source),) if wide else ()
@@ -198,7 +204,7 @@ def job_document(view: Mapping[str, Any], now: float, waiting: Waiting | None = 
         "created_at": view["created_at"],
         "expires_at": view["expires_at"],
         "ended_at": view["ended_at"],
-        "cost_usd": sum(each["cost_usd"] for each in view["attempts"]),
+        "cost_usd": cost_of(view["attempts"]),
         "attempts": [attempt_as_shown(each) for each in view["attempts"]],
         "response": line and line["response"],
         "error": line and line["error"],
@@ -240,7 +246,7 @@ def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             row["failure"] or "answered",
             str(row["status"] or ""),
             f"{row['latency_ms'] / 1000:.2f} s",
-            f"${row['cost_usd']:.6f}",
+            "unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.6f}",
             escape(row["message"] or ""),
         )
     return table

@@ -159,9 +159,9 @@ class OneCall:
         if isinstance(reply, Failure):
             answers = self._tools.choice.latencies.of(str(self.step)) is not None
             self._tools.fleet.weigh(deployment, target, reply, self._job.id, answers=answers)
-            self._record(deployment, watch, reply, came.usage, cost_usd or 0.0)
+            self._record(deployment, watch, reply, came.usage, cost_usd)
             return reply
-        record = self._record(deployment, watch, None, came.usage, cost_usd or 0.0)
+        record = self._record(deployment, watch, None, came.usage, cost_usd)
         return Answered(reply, deployment, request.dropped, record.latency_ms, cost_usd)
 
     async def _may_start(self, grant: Grant) -> bool:
@@ -224,7 +224,7 @@ class OneCall:
         watch: Stopwatch,
         failure: Failure | None,
         usage: Usage = NOTHING_USED,
-        cost_usd: float = 0.0,
+        cost_usd: float | None = None,
     ) -> AttemptRecord:
         self.record = AttemptRecord(
             id=new_id("att"),
@@ -242,7 +242,8 @@ class OneCall:
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
             reasoning_tokens=usage.reasoning_tokens,
-            cost_usd=cost_usd,
+            cost_usd=cost_usd or 0.0,
+            unpriced=cost_usd is None and (failure is None or usage != NOTHING_USED),
             possibly_billed=failure is not None and failure.possibly_billed,
         )
         return self.record

@@ -86,6 +86,7 @@ def succeeded(
         input_tokens=answer.usage.input_tokens,
         output_tokens=answer.usage.output_tokens,
         cost_usd=answered.cost_usd or 0.0,
+        unpriced=answered.cost_usd is None,
         latency_ms=answered.latency_ms,
     )
     return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result, tenant=job.tenant)

@@ -316,6 +316,7 @@ def result_row(ended: Row[Any], record: ResultRecord) -> dict[str, Any]:
         "input_tokens": whole(record.input_tokens),
         "output_tokens": whole(record.output_tokens),
         "cost_usd": record.cost_usd,
+        "unpriced": record.unpriced,
         "latency_ms": whole(record.latency_ms),
         "created_at": ended.ended_at,
     }
@@ -341,5 +342,6 @@ def _attempt_row(of: Settled, call: AttemptRecord) -> dict[str, Any]:
         "input_tokens": whole(call.input_tokens),
         "output_tokens": whole(call.output_tokens),
         "cost_usd": call.cost_usd,
+        "unpriced": call.unpriced,
         "possibly_billed": call.possibly_billed,
     }

@@ -1,7 +1,7 @@
 """Single jobs and provider calls as people read them, and the jobs that a retry runs again."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
@@ -87,7 +87,7 @@ class History(Views):
                 return None
             record = (await connection.execute(RESULT_OF_JOB, key)).mappings().first()
             calls = (await connection.execute(ATTEMPTS_OF_JOB, key)).mappings().all()
-        return {**row, "result": record and dict(record), "attempts": [dict(call) for call in calls]}
+        return {**row, "result": record and priced(record), "attempts": [priced(call) for call in calls]}
 
     async def attempts(
         self,
@@ -121,7 +121,7 @@ class History(Views):
             matching += [attempt.c.started_at < until, made_until(attempt.c.id, "att", until)]
         page = attempts_page(matching, latest).limit(limit)
         async with self._db.read() as connection:
-            rows = [dict(row) for row in (await connection.execute(page, {"after": after})).mappings()]
+            rows = [priced(row) for row in (await connection.execute(page, {"after": after})).mappings()]
         return rows[::-1] if latest else rows
 
     async def latency_percentiles(self, batch_id: str) -> dict[tuple[str, str], tuple[int, int]]:
@@ -180,6 +180,12 @@ class History(Views):
             tenant=row.tenant,
             extra=row.extra,
         )
+
+
+def priced(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A call or a result with its cost; None where no price is known."""
+    shown = dict(row)
+    return {**shown, "cost_usd": None} if shown.pop("unpriced") else shown
 
 
 def failure_of(row: Row[Any]) -> FailureClass:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, fun
 from models.records import SINGLE, NewJob
 from models.state import JobState
 from models.store.filling import NAME_REQUEST, NamedRequest, OtherRequest
-from models.store.history import ATTEMPTS_OF_JOB
+from models.store.history import ATTEMPTS_OF_JOB, priced
 from models.store.intake import Intake
 from models.store.sql import NOW, QUEUED, RUNNING, attempt, idempotency, job, job_input, made_since, made_until, result
 
@@ -34,6 +34,7 @@ _seen = select(
     result.c.provider,
     result.c.model,
     _spent.label("spent_usd"),
+    exists(select(attempt.c.id).where(attempt.c.job_id == job.c.id, attempt.c.unpriced)).label("unpriced"),
 )
 _joined = _seen.outerjoin(job_input, job_input.c.job_id == job.c.id).outerjoin(result, result.c.job_id == job.c.id)
 
@@ -133,7 +134,7 @@ class Jobs(Intake):
             if row is None:
                 return None
             calls = (await connection.execute(ATTEMPTS_OF_JOB, {"job_id": job_id})).mappings().all()
-        return {**row, "calls": [dict(call) for call in calls]}
+        return {**row, "calls": [priced(call) for call in calls]}
 
     async def answer(self, job_id: str) -> str | None:
         """The answer to a job as JSON. None: it has none, or it was pruned."""

@@ -12,7 +12,8 @@ from models.store.sql import BulkInsert, provider_tally, tally, tenant_tally, wh
 ANSWERED = "answered"
 OF_ATTEMPTS = "attempt"
 OF_JOBS = "job"
-SUMS = ("count", "fallbacks", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd")
+TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+SUMS = ("count", "fallbacks", *TOKENS, "cost_usd", "unpriced")
 
 ADD_TALLIES = BulkInsert(tally, conflict="added", adds=SUMS)
 """Add to the counts of this writer and minute."""
@@ -56,6 +57,7 @@ class Tallies:
         row["cached_tokens"] += whole(attempt.cached_tokens)
         row["reasoning_tokens"] += whole(attempt.reasoning_tokens)
         row["cost_usd"] += attempt.cost_usd
+        row["unpriced"] += attempt.unpriced
         if attempt.cost_usd:
             self._add_tenant(tenant, SPENT, int(at // SPENT_PERIOD_S), 1, attempt.cost_usd)
             self._add_provider(attempt.provider, int(at // SPENT_PERIOD_S), attempt.cost_usd)

@@ -105,7 +105,7 @@ _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 WAITED_FOR = (batch.c.paused, batch.c.blocked, job.c.wait_reason)
 """What kept a job from starting, the first of them that there is."""
 
-WAITED_FOR_NAMES = frozenset(each.name for each in WAITED_FOR)
+NOT_SHOWN = frozenset({"unpriced", *(each.name for each in WAITED_FOR)})
 
 OUTPUTS_PAGE: Select[Any] = (
     select(
@@ -119,6 +119,7 @@ OUTPUTS_PAGE: Select[Any] = (
         result.c.provider,
         result.c.model,
         result.c.cost_usd,
+        result.c.unpriced,
         job_input.c.extra,
         *WAITED_FOR,
     )
@@ -202,14 +203,14 @@ async def _jobs_per_s(connection: AsyncConnection, batch_id: str, now: float) ->
 
 
 def _output_row(row: Row[Any]) -> OutputRow:
-    columns = {name: value for name, value in row._mapping.items() if name not in WAITED_FOR_NAMES}
+    columns = {name: value for name, value in row._mapping.items() if name not in NOT_SHOWN}
     error = columns.pop("error")
     return OutputRow(
         **columns
         | {
             "state": JobState(row.state),
             "error": None if error is None else orjson.loads(error),
-            "cost_usd": row.cost_usd or 0.0,
+            "cost_usd": None if row.unpriced else row.cost_usd or 0.0,
             "waited_for": waited_for(row),
         }
     )
@@ -323,3 +324,4 @@ def _add(to: DeploymentTally, sums: Row[Any]) -> None:
     to.cached_tokens += int(sums.sum_cached_tokens)
     to.reasoning_tokens += int(sums.sum_reasoning_tokens)
     to.cost_usd += float(sums.sum_cost_usd)
+    to.unpriced_calls += int(sums.sum_unpriced)

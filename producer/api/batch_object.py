@@ -68,7 +68,8 @@ class DeploymentShare(Documented):
     """Calls by failure class."""
     input_tokens: int
     output_tokens: int
-    cost_usd: float
+    cost_usd: float | None
+    unpriced_calls: int
 
 
 class Wait(Documented):
@@ -94,8 +95,10 @@ class WaitingObject(Documented):
 class Ours(Documented):
     """What OpenAI's object has no word for."""
 
-    cost_usd: float
-    """So far."""
+    cost_usd: float | None
+    """So far; null when no price is known of anything that was used."""
+    unpriced_calls: int
+    """Calls that the cost leaves out, because no price is known."""
     estimated_cost_usd: float | None
     """What it was expected to cost when its lines were read; None when no price is known."""
     unpriced_lines: int
@@ -264,8 +267,9 @@ def _model(view: BatchView) -> str | None:
 def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> dict[str, Any]:
     answers = sum(each.answered for each in view.by_deployment)
     return {
-        "cost_usd": round(view.cost_usd, 8),
-        "estimated_cost_usd": None if view.estimated_usd is None else round(view.estimated_usd, 8),
+        "cost_usd": _rounded(view.known_cost_usd),
+        "unpriced_calls": view.unpriced_calls,
+        "estimated_cost_usd": _rounded(view.estimated_usd),
         "unpriced_lines": view.unpriced_lines,
         "budget_usd": view.budget_usd,
         "held_usd": held_usd,
@@ -306,5 +310,10 @@ def _deployment(tally: DeploymentTally, answers: int) -> dict[str, Any]:
         "failures": tally.failures,
         "input_tokens": tally.input_tokens,
         "output_tokens": tally.output_tokens,
-        "cost_usd": round(tally.cost_usd, 8),
+        "cost_usd": _rounded(tally.known_cost_usd),
+        "unpriced_calls": tally.unpriced_calls,
     }
+
+
+def _rounded(usd: float | None) -> float | None:
+    return None if usd is None else round(usd, 8)

@@ -259,6 +259,20 @@ async def test_a_job_from_queued_to_answered(http: httpx.AsyncClient, store: Sto
     assert "location" not in result.headers and "retry-after" not in result.headers
 
 
+async def test_a_job_whose_cost_is_not_known_says_null_and_so_does_its_call(
+    http: httpx.AsyncClient, store: Store
+) -> None:
+    job_id = await submitted(http)
+    worker = await new_worker(store)
+    (job,) = await store.start(worker, [job_id])
+    outcome = succeeded(job, unpriced=True)
+    outcome.attempts[0].cost_usd, outcome.attempts[0].unpriced = 0.0, True
+    await store.settle(worker, [outcome])
+    assert (await http.get(f"/v1/jobs/{job_id}")).json()["cost_usd"] is None
+    (made,) = (await http.get("/v1/attempts")).json()["data"]
+    assert made["cost_usd"] is None and "unpriced" not in made
+
+
 async def test_a_job_whose_time_has_not_come_is_scheduled(http: httpx.AsyncClient, store: Store) -> None:
     job_id = await submitted(http)
     worker = await new_worker(store)

@@ -9,6 +9,7 @@ import pytest
 from run_help import Stage, answered, chain, stage, started, tried
 
 from models import keys
+from models.failure import FailureClass
 from models.state import JobState, Priority
 from worker.limits import Grant
 from worker.mock import Fail, running_mock
@@ -51,6 +52,17 @@ async def test_an_answer_says_who_gave_it_and_what_it_cost(redis_url: str) -> No
         {"provider", "model", "failure", "status", "latency", "possibly_billed", "message"}
     ]
     assert settled.attempts[0].cost_usd == pytest.approx(cost)
+
+
+async def test_an_answer_of_a_model_without_a_price_has_no_cost(redis_url: str) -> None:
+    async with stage(redis_url, {"fail": Fail.SERVER, "first": 1}, prices={}) as scene:
+        settled = await scene.run(chain("alpha/m"))
+    assert answered(settled)["extra_fields"]["cost_usd"] is None
+    assert settled.result is not None and settled.result.unpriced
+    assert [(call.cls, call.cost_usd, call.unpriced) for call in settled.attempts] == [
+        (FailureClass.SERVER, 0.0, False),
+        (None, 0.0, True),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ async def test_a_batch_of_which_more_jobs_were_put_back_than_are_looked_at_says_
     monkeypatch.setattr(views, "WAITS_OF_BATCH", views.WAITS_OF_BATCH.limit(3))
     monkeypatch.setattr(views, "WAITS_SAMPLE", 3)
     batch_id, ids = await open_batch(store, 5)
+    await store.pass_canaries([batch_id])
     worker, later = await new_worker(store), await store.now() + 100
     put = [put_back(job, later, "the provider rests") for job in await store.start(worker, ids[:2])]
     await store.settle(worker, put)

@@ -3,6 +3,7 @@
 from ledger_help import CHAIN, call, failed, new_worker, open_batch, outputs_of, put_back, run_all, singles, succeeded
 
 from models.failure import FailureClass
+from models.job_objects import cost_of
 from models.records import ResultRecord
 from models.state import JobState
 from models.store import Store
@@ -126,3 +127,20 @@ async def test_the_rate_is_that_of_the_time_since_the_first_call(store: Store) -
     await store.settle(worker, outcomes)
     view = await store.batch_view(batch_id)
     assert view is not None and 5.0 < view.recent_per_s <= 10.0
+
+
+async def test_costs_that_are_not_known_are_counted_beside_the_sum(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 3)
+    worker = await new_worker(store)
+    known, *others = [succeeded(job) for job in await store.start(worker, ids)]
+    for outcome in others:
+        assert outcome.result is not None
+        outcome.result.unpriced = outcome.attempts[0].unpriced = True
+        outcome.attempts[0].cost_usd = 0.0
+    await store.settle(worker, [known, *others])
+    view = await store.batch_view(batch_id)
+    assert view is not None and (view.cost_usd, view.known_cost_usd, view.unpriced_calls) == (0.25, 0.25, 2)
+    assert [row.cost_usd for row in await outputs_of(store, batch_id)] == [0.0, None, None]
+    assert [each["cost_usd"] for each in await store.attempts(batch_id=batch_id)] == [0.25, None, None]
+    job = await store.job_view(ids[1])
+    assert job is not None and cost_of(job["attempts"]) is None and job["result"]["cost_usd"] is None

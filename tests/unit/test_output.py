@@ -106,6 +106,10 @@ def test_a_csv_row_has_the_columns_of_the_input_and_of_the_answer() -> None:
     }
 
 
+def test_a_cost_that_is_not_known_is_left_empty() -> None:
+    assert csv_row(row(cost_usd=None))["cost_usd"] == "" and csv_row(row(cost_usd=0.0))["cost_usd"] == "0"
+
+
 def test_a_column_of_the_input_is_not_overwritten_by_one_of_ours() -> None:
     columns = csv_row(row(extra='{"model":"T-34","error":"none"}'))
     assert (columns["model"], columns["answer_model"]) == ("T-34", "large")

@@ -10,6 +10,7 @@ from models.records import BatchView, DeploymentTally
 from models.state import BatchState, JobState, Priority
 from producer import show, show_providers
 from producer.api.batch_object import batch_object
+from producer.estimates import spent, spent_briefly
 from producer.progress import percent, split_table
 
 LONG_MODEL = "meta-llama/llama-3.3-70b-instruct"
@@ -110,3 +111,28 @@ def test_tenants_are_named_in_a_list_where_there_are_several() -> None:
     assert "tenant" not in printed(show.batches_table([MIXED]), 200)
     both = printed(show.batches_table([MIXED, batch(tenant="acme")]), 200)
     assert re.search(r"tenant.*\n.*\n.*default.*\n.*acme", both), both
+
+
+@pytest.mark.parametrize(
+    ("usd", "unpriced", "long", "short"),
+    [
+        (0.0, 0, "$0.0000", "$0.0000"),
+        (0.0123, 0, "$0.0123", "$0.0123"),
+        (0.0123, 40, "$0.0123 + 40 calls of unknown cost", "$0.0123 + ?"),
+        (0.0, 1, "1 call of unknown cost", "unknown"),
+    ],
+)
+def test_a_cost_that_is_not_known_is_not_shown_as_nothing(usd: float, unpriced: int, long: str, short: str) -> None:
+    assert (spent(usd, unpriced), spent_briefly(usd, unpriced)) == (long, short)
+
+
+def test_the_table_and_both_documents_tell_unknown_costs_from_none() -> None:
+    free, dear = DeploymentTally("local", "m", answered=3, unpriced_calls=3), DeploymentTally("a", "m", answered=1)
+    dear.cost_usd = 0.25
+    rows = printed(split_table([batch(free, dear)], {}), 80).splitlines()
+    assert [row.split()[-1] for row in rows if "local" in row or row.strip().startswith("a ")] == ["unknown", "$0.2500"]
+    for seen in (show.batch_document(batch(free)), batch_object(batch(free), None)["understudy"]):
+        assert (seen["cost_usd"], seen["unpriced_calls"]) == (None, 3)
+    seen = batch_object(batch(free, dear, cost_usd=0.25), None)["understudy"]
+    assert (seen["cost_usd"], seen["unpriced_calls"]) == (0.25, 3)
+    assert [each["cost_usd"] for each in seen["by_provider"]] == [None, 0.25]
