@@ -8,6 +8,7 @@ from typing import Any
 from models.catalog import kind_of
 from models.chain import CHAT, EMBEDDINGS, Endpoint, Step
 from models.settings import Settings
+from models.spellings import canonical_chat
 from models.tokens import estimate_chat_tokens, estimate_embeddings_tokens
 from models.wire import RequestError, check_body, check_embeddings_body
 
@@ -23,11 +24,13 @@ refuse a chain wrongly costs a line of configuration, to mix vectors wrongly spo
 class Rules:
     """Of one endpoint. `check` and `check_steps` raise RequestError; `estimate_tokens` wants a body that was checked.
 
-    `needs` is the field without which a body is none of this endpoint's. `check_steps` gets the steps of a chain, and
-    whether its configuration wants models of one family (None: it does not say).
+    `canonical` brings a body that was not checked yet to OpenAI's form. `needs` is the field without which a body is
+    none of this endpoint's. `check_steps` gets the steps of a chain, and whether its configuration wants models of one
+    family (None: it does not say).
     """
 
     needs: str
+    canonical: Callable[[dict[str, Any]], dict[str, Any]]
     check: Callable[[Mapping[str, Any]], None]
     estimate_tokens: Callable[[Mapping[str, Any]], int]
     check_steps: Callable[[Settings, tuple[Step, ...], bool | None], None]
@@ -70,6 +73,16 @@ def _check_family(steps: tuple[Step, ...], consequence: str) -> None:
 
 
 ENDPOINTS: Mapping[Endpoint, Rules] = {
-    CHAT: Rules("messages", check_body, estimate_chat_tokens, _check_chat_steps),
-    EMBEDDINGS: Rules("input", check_embeddings_body, estimate_embeddings_tokens, _check_embedding_steps),
+    CHAT: Rules("messages", canonical_chat, check_body, estimate_chat_tokens, _check_chat_steps),
+    EMBEDDINGS: Rules(
+        "input", lambda body: body, check_embeddings_body, estimate_embeddings_tokens, _check_embedding_steps
+    ),
 }
+
+
+def endpoint_named(url: object) -> Endpoint | None:
+    """The endpoint that is meant by the `url` of a line or the `endpoint` of a batch. Azure leaves out `/v1`."""
+    if not isinstance(url, str):
+        return None
+    path = url.rstrip("/")
+    return next((known for known in ENDPOINTS if known in (path, f"/v1{path}")), None)

@@ -7,6 +7,8 @@ from models.settings import Settings
 from models.wire import RequestError
 
 MAX_MODEL_CHARS = 256
+NOT_FOUND = "model_not_found"
+"""OpenAI's code for a model that does not exist; over HTTP with its status, 404."""
 
 
 def resolve_model(settings: Settings, name: str, where: str) -> Step:
@@ -29,22 +31,27 @@ def _by_family(settings: Settings, name: str, where: str) -> Step:
     if len(owners) == 1:
         return Step(provider=owners[0], model=name)
     if family and not owners:
-        raise RequestError(
+        raise _unknown(
             f"{where} names {quoted(name)}, but provider '{family}' is not configured; {_how(family)}"
             f"{_configured(settings)}",
             where,
         )
     provider, slash, model = name.partition("/")
     if slash:
-        raise RequestError(_unknown_provider(settings, provider, model, where), where)
+        raise _unknown(_unknown_provider(settings, provider, model, where), where)
     if not settings.providers:
         raise RequestError(nothing_configured(), where)
     example = f"{min(owners or settings.providers)}/{name}"
-    raise RequestError(
+    raise _unknown(
         f"{where} names {quoted(name)}, which is neither a chain nor a model of one known provider; "
         f"write it as 'provider/model', such as '{example}'",
         where,
     )
+
+
+def _unknown(message: str, where: str) -> RequestError:
+    """Only of a request's own `model`: other names that are wrong are wrong fields like all others."""
+    return RequestError(message, where, NOT_FOUND) if where == "model" else RequestError(message, where)
 
 
 def _unknown_provider(settings: Settings, provider: str, model: str, where: str) -> str:

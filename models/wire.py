@@ -5,6 +5,7 @@
 No message of this file repeats what a caller wrote in a prompt.
 """
 
+import codecs
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A line longer than this is refused. Images as data URLs make megabytes, nothing sensible makes more."""
+
+BYTE_ORDER_MARK = codecs.BOM_UTF8
 
 ROUTE_WORDS = (
     *("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill", "accept"),
@@ -100,10 +103,25 @@ def parse_line(raw: bytes, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
 def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
     if not raw.strip():
         return "is empty"
-    if raw.startswith(b"\xef\xbb\xbf"):
+    if raw.startswith(BYTE_ORDER_MARK):
         return "begins with a byte order mark; save the file as UTF-8 without it"
+    if not is_utf8(raw):
+        return f"is not valid JSON: it is not UTF-8 text (byte {_first_wrong(raw) + 1:,})"
     reason = error.msg.split(": line ")[0]
     return f"is not valid JSON: {reason} (column {error.colno})"
+
+
+def is_utf8(raw: bytes) -> bool:
+    return _first_wrong(raw) < 0
+
+
+def _first_wrong(raw: bytes) -> int:
+    """Where the first byte stands that is not UTF-8, from 0; -1: there is none."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return -1
 
 
 def check_body(body: Mapping[str, Any]) -> None:

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.chain import Endpoint
-from models.endpoints import ENDPOINTS
+from models.endpoints import ENDPOINTS, endpoint_named
+from models.model_names import NOT_FOUND
 from models.records import NewJob
 from models.route_words import refuse_misplaced
 from models.routing import RouteOptions
 from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
-from models.wire import LineError, RequestError, parse_line
+from models.wire import BYTE_ORDER_MARK, LineError, RequestError, is_utf8, parse_line
 from producer.decoding import LINE_MAX_BYTES, NOT_UTF8
 from producer.intake import BadLine, JobReader, Row, Shape, checked_id
 from producer.preflight import Preflight
@@ -24,9 +25,16 @@ from producer.preflight import Preflight
 MAX_ERRORS = 100
 """After so many a file is read no further."""
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 REQUIRED = ("custom_id", "method", "url", "body")
 METHOD = "POST"
+IN_BODY = ("invalid_request", NOT_FOUND)
+"""What may be wrong with a field of the `body`: one code for all of it, the field says the rest."""
+
+BARE = ("prompt", "messages")
+NO_LINE = (
+    'is a request without its frame; a line of a batch is {"custom_id": "…", "method": "POST", "url": '
+    '"/v1/chat/completions", "body": {"messages": […]}}, and `understudy run` and `submit` take it as it is'
+)
 EMPTY_FILE = LineError(code="empty_file", message="The input file has no lines; nothing was accepted.")
 
 
@@ -130,17 +138,19 @@ class BatchReader:
         try:
             row = batch_row(parse_line(raw), self._endpoint)
         except RequestError as error:
-            if error.code == "invalid_json" and not _is_utf8(raw):
+            if error.code == "invalid_json" and not is_utf8(raw):
                 return BadLine(number, NOT_UTF8, error.code)
             return BadLine(number, str(error), error.code, error.param)
         made = self._jobs.job(number, row)
-        if isinstance(made, BadLine) and made.code == "invalid_request" and made.param is not None:
-            return BadLine(number, made.reason, made.code, f"body.{made.param}")
+        if isinstance(made, BadLine) and made.code in IN_BODY and made.param is not None:
+            return BadLine(number, made.reason, IN_BODY[0], f"body.{made.param}")
         return made
 
 
 def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
-    """A line as OpenAI defines it. Raises RequestError."""
+    """A line as OpenAI and Azure define it. Raises RequestError."""
+    if "body" not in document and not document.keys().isdisjoint(BARE):
+        raise RequestError(NO_LINE, "body", "missing_required_parameter")
     for word in REQUIRED:
         if document.get(word) is None:
             raise RequestError(f"'{word}' is missing", word, "missing_required_parameter")
@@ -149,7 +159,7 @@ def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
         raise RequestError("'custom_id' must be a string", "custom_id", "invalid_type")
     if document["method"] != METHOD:
         raise RequestError(f"'method' must be {METHOD}", "method", "invalid_method")
-    if document["url"] != endpoint:
+    if endpoint_named(document["url"]) != endpoint:
         raise RequestError(f"'url' must be the batch's endpoint, {endpoint}", "url", "invalid_url")
     if not isinstance(body, dict):
         raise RequestError("'body' must be an object", "body", "invalid_type")
@@ -162,11 +172,3 @@ def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
 def _line_error(bad: BadLine) -> LineError:
     code = "invalid_json_line" if bad.code == "invalid_json" else bad.code
     return LineError(code=code, message=f"Line {bad.line}: {bad.reason}.", param=bad.param, line=bad.line)
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

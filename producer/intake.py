@@ -9,7 +9,6 @@ Memory stays flat: a line is read, checked and handed on. A bad line is a value 
 because all of them are reported at once.
 """
 
-import codecs
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any
 import orjson
 
 from models.chain import CHAT, Chain, Endpoint
-from models.endpoints import ENDPOINTS
+from models.endpoints import ENDPOINTS, endpoint_named
 from models.ids import new_id
 from models.needs import is_plain, needs_of
 from models.records import NewJob
@@ -30,7 +29,7 @@ from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
 from models.tokens import most_output_tokens
-from models.wire import RequestError, parse_line
+from models.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
 from producer.decoding import (
     LINE_MAX_BYTES,
     NOT_UTF8,
@@ -47,7 +46,6 @@ from producer.output import CSV, SEPARATORS, CsvForm
 from producer.sheets import SHEETS, Rows, Sheet, Template, cells_by_column, sheet_of
 
 CUSTOM_ID_MAX = 512
-BYTE_ORDER_MARK = codecs.BOM_UTF8
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 
 
@@ -192,6 +190,7 @@ class JobReader:
         endpoint = self._endpoint_of(row)
         refuse_misspelt(row.body)
         body = self._as_chat(row.body) if endpoint == CHAT else row.body
+        body = ENDPOINTS[endpoint].canonical(body)
         ENDPOINTS[endpoint].check(body)
         if self._shape.system is not None:
             if endpoint != CHAT:
@@ -276,7 +275,7 @@ def _rows_of_lines(lines: Iterator[tuple[int, bytes | str]]) -> Iterator[tuple[i
         try:
             yield number, row_of(parse_line(raw))
         except RequestError as error:
-            yield number, str(error) if _is_utf8(raw) else NOT_UTF8
+            yield number, str(error) if is_utf8(raw) else NOT_UTF8
 
 
 def _as_lines(start: bytes) -> str:
@@ -284,14 +283,6 @@ def _as_lines(start: bytes) -> str:
     if start == b"{":
         return "is JSON over several lines; write each object on one line, e.g. with jq -c ."
     return "is a JSON array; write each of its objects on one line, e.g. with jq -c '.[]'"
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def checked_id(value: object, what: str = "custom_id") -> str | None:
@@ -320,7 +311,7 @@ def row_of(document: dict[str, Any]) -> Row:
 
 def _endpoint(document: dict[str, Any]) -> Endpoint | None:
     url = document.get("url")
-    served = next((known for known in ENDPOINTS if known == url), None)
+    served = endpoint_named(url)
     if (url is not None and served is None) or document.get("method", "POST") != "POST":
         raise RequestError(f"only POST {' and '.join(ENDPOINTS)} are served", "url")
     return served

@@ -48,6 +48,7 @@ async def job_of(
     request = dict(document)
     refuse_misspelt(request, OUR_WORDS)
     said = {word: request.pop(word, None) for word in JOB_WORDS}
+    request = ENDPOINTS[endpoint].canonical(request)
     ENDPOINTS[endpoint].check(request)
     job_id = new_id("job")
     custom_id = checked_id(said["custom_id"]) or job_id
@@ -109,8 +110,11 @@ def _other_request(error: OtherRequest) -> ApiError:
     return ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused")
 
 
-def named_by(key: str | None, path: str, raw: bytes) -> NamedRequest | None:
-    """The header Idempotency-Key with what it names: the bytes of a body, sent to a path. Raises RequestError."""
+def named_by(key: str | None, path: str, document: Mapping[str, Any]) -> NamedRequest | None:
+    """The header Idempotency-Key with what it names: a body, however it is spelled, sent to a path.
+
+    Raises RequestError.
+    """
     if key is None:
         return None
     if not 1 <= len(key) <= MOST_NAME_CHARS or not (key.isascii() and key.isprintable()):
@@ -118,7 +122,7 @@ def named_by(key: str | None, path: str, raw: bytes) -> NamedRequest | None:
             f"the header Idempotency-Key must have 1 to {MOST_NAME_CHARS} printable ASCII characters",
             "Idempotency-Key",
         )
-    return NamedRequest(key, hashlib.sha256(path.encode() + b"\n" + raw).hexdigest())
+    return NamedRequest(key, hashlib.sha256(path.encode() + b"\n" + _sorted_json(document)).hexdigest())
 
 
 async def stage(api: Context, jobs: Sequence[NewJob]) -> None:
@@ -142,6 +146,14 @@ def _lifetime(value: object, default_s: float) -> float:
             "expires_in_s",
         )
     return float(value)
+
+
+def _sorted_json(document: Mapping[str, Any]) -> bytes:
+    """The same bytes for bodies that say the same: callers that retry may write their JSON once more."""
+    try:
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:  # nested too deep
+        raise RequestError(f"the body cannot be written as JSON again: {error}", code="invalid_json") from None
 
 
 def _as_json(body: Mapping[str, Any]) -> str:

@@ -83,7 +83,7 @@ class ActList(BaseModel):
     summary="Make a key for your tenant; it is shown this once",
 )
 async def create_key(request: Request, api: Api, caller: Administrator) -> Response:
-    document, _ = await read_json(request, MAX_BODY_BYTES)
+    document = await read_json(request, MAX_BODY_BYTES)
     asked = checked(KeyRequest, document)
     expires_at = None if asked.expires_in_s is None else api.clock() + asked.expires_in_s
     made = new_key()

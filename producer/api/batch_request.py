@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.catalog import suggestion
 from models.chain import Acceptance, Endpoint, Order
-from models.endpoints import ENDPOINTS
+from models.endpoints import ENDPOINTS, endpoint_named
+from models.model_names import NOT_FOUND
 from models.route_words import said_rules
 from models.routing import Router
 from models.rules import NO_RULES, Rules
@@ -103,12 +104,14 @@ def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = N
             near = suggestion(word, BatchRequest.model_fields)
             raise RequestError(f"unknown field '{word[:80]}'{near}", word[:80], "unknown_parameter")
     request = checked(BatchRequest, document)
-    if request.endpoint not in ENDPOINTS:
+    endpoint = endpoint_named(request.endpoint)
+    if endpoint is None:
         raise RequestError(
             f"batches for '{request.endpoint[:80]}' are not served; served are {' and '.join(ENDPOINTS)}",
             "endpoint",
             "unsupported_endpoint",
         )
+    request = request.model_copy(update={"endpoint": endpoint})
     window_s(request.completion_window)
     words.metadata(request.metadata)
     words.priority(request.priority, Priority.BULK)
@@ -150,4 +153,9 @@ def _check_route(request: BatchRequest, settings: Settings, rules: Rules) -> Non
         body = {"model": f"{min(settings.providers)}/of-a-line"}
         said_rules(request.require, request.forbid)
         route, rules = {**route, "require": None, "forbid": None}, NO_RULES  # whether they hold depends on the lines
-    Router(settings, route_options(route), endpoint=cast(Endpoint, request.endpoint), rules=rules).resolve(body)
+    try:
+        Router(settings, route_options(route), endpoint=cast(Endpoint, request.endpoint), rules=rules).resolve(body)
+    except RequestError as error:
+        if error.code != NOT_FOUND:
+            raise
+        raise RequestError(error.message, error.param) from None  # 404 is for an object that the batch is about

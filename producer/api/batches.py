@@ -54,7 +54,7 @@ async def create(
 
     Sent again with the same `Idempotency-Key`, or by the OpenAI SDK when it lost the answer, it makes nothing new.
     """
-    document, _ = await read_json(request, api.settings.api.max_body_bytes)
+    document = await read_json(request, api.settings.api.max_body_bytes)
     digest = hashlib.sha256(canonical(document)).hexdigest()
     named = NamedRequest(idempotency_key, digest) if idempotency_key else None
     repeated = (x_stainless_retry_count or "0").strip("0") != ""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from models.wire import RequestError, parse_line
+from models.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
 from producer.api.errors import ApiError
 
 JSON_TYPES = ("application/json",)
@@ -19,21 +19,25 @@ MOST_NAME_CHARS = 80
 DEFINITIONS: dict[str, Any] = {}
 """The schemas that documented bodies refer to, for the components of the OpenAPI document."""
 
+SEND_UTF8 = "; send UTF-8: in PowerShell 5.1 give -ContentType 'application/json; charset=utf-8'"
+"""PowerShell 5.1 sends a text as Latin-1 unless it is told otherwise."""
+
 T = TypeVar("T", bound=BaseModel)
 
 
-async def read_json(request: Request, max_bytes: int) -> tuple[dict[str, Any], bytes]:
-    """The body as an object, and as the bytes that arrived. Raises ApiError and RequestError."""
+async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The body as an object. Raises ApiError and RequestError."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in JSON_TYPES:
         raise ApiError(415, f"the body must be application/json, not {kind[:80] or 'of no type'}", code="content_type")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "compressed bodies are not read; send it as it is", code="content_encoding")
-    raw = await read_bytes(request, max_bytes)
+    raw = (await read_bytes(request, max_bytes)).removeprefix(BYTE_ORDER_MARK)
     try:
-        return parse_line(raw, max_bytes), raw
+        return parse_line(raw, max_bytes)
     except RequestError as error:
-        raise RequestError(f"the body {error.message}", error.param, error.code) from None
+        remedy = "" if is_utf8(raw) else SEND_UTF8
+        raise RequestError(f"the body {error.message}{remedy}", error.param, error.code) from None
 
 
 async def read_bytes(request: Request, max_bytes: int) -> bytes:

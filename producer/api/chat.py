@@ -63,7 +63,7 @@ class ChatRequest(JobRequest):
 )
 async def complete(request: Request, api: Api, caller: Submitter) -> Response:
     """Held until the job has ended. When the caller goes away, the job is cancelled."""
-    document, _ = await read_json(request, api.settings.api.max_body_bytes)
+    document = await read_json(request, api.settings.api.max_body_bytes)
     stream, background = _flag(document, "stream"), _flag(document, "background")
     include_usage = _includes_usage(document)
     job = await job_of(api, caller, document, priority=Priority.NORMAL if background else Priority.INTERACTIVE)

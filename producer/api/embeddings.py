@@ -43,7 +43,7 @@ class EmbeddingsRequest(JobWords):
 )
 async def embed(request: Request, api: Api, caller: Submitter) -> Response:
     """Held until the job has ended. When the caller goes away, the job is cancelled."""
-    document, _ = await read_json(request, api.settings.api.max_body_bytes)
+    document = await read_json(request, api.settings.api.max_body_bytes)
     job = await job_of(api, caller, document, priority=Priority.INTERACTIVE, endpoint=EMBEDDINGS)
     await accept_held(api, caller, job)
     return await answer_when_ended(request, api, caller, job.id)

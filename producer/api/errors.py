@@ -1,7 +1,7 @@
 """Every error that a caller gets is OpenAI's error object: message, type, param, code.
 
 ApiError        a refusal with a status of its own
-RequestError    the request is wrong (400)
+RequestError    the request is wrong (400), or names a model that nobody has (404)
 UnknownId       there is no such object, or it is another tenant's (404)
 StoreError      the ledger is away or busy (503, with Retry-After)
 BlobError       a file is too long (413), empty (400), gone (404), or its storage is away or full (503)
@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from models.model_names import NOT_FOUND
 from models.store import StoreConflict, StoreError
 from models.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
 from producer.api.blobs import BlobError, Empty, NoBlob, TooLarge
@@ -93,7 +94,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def wrong(_: Request, error: RequestError) -> Response:
-        return error_response(ApiError(400, error.message, param=error.param, code=error.code))
+        status = 404 if error.code == NOT_FOUND else 400
+        return error_response(ApiError(status, error.message, param=error.param, code=error.code))
 
     @app.exception_handler(UnknownId)
     async def unknown(_: Request, error: UnknownId) -> Response:

@@ -24,7 +24,7 @@ from producer.api.outcomes import FINAL, outcome_of
 log = logging.getLogger(__name__)
 
 REFUSALS = {
-    **refusals(400, 401, 403, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
+    **refusals(400, 401, 403, 404, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
     "4XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
     "5XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
 }

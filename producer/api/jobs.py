@@ -65,15 +65,15 @@ NO_SUCCESS: dict[int | str, dict[str, Any]] = {
     responses={
         **ACCEPTED,
         200: {"description": "Ended while the answer was held: the job"},
-        **refusals(400, 401, 403, 410, 413, 415, 422, 429, 503),
+        **refusals(400, 401, 403, 404, 410, 413, 415, 422, 429, 503),
     },
 )
 async def submit(
     request: Request, api: Api, caller: Submitter, idempotency_key: Key = None, wait: Wait = 0, prefer: Prefer = None
 ) -> Response:
     """Accepted for good once it is answered with 202. `Location` is where the result will be."""
-    document, raw = await read_json(request, api.settings.api.max_body_bytes)
-    named = named_by(idempotency_key, "/v1/jobs", raw)
+    document = await read_json(request, api.settings.api.max_body_bytes)
+    named = named_by(idempotency_key, "/v1/jobs", document)
     made = await made_before(api, caller, named)
     if made is None:
         job = await job_of(api, caller, document, priority=Priority.NORMAL)
@@ -94,8 +94,8 @@ async def submit(
 )
 async def submit_many(request: Request, api: Api, caller: Submitter, idempotency_key: Key = None) -> Response:
     """Each is accepted or refused on its own: `data` has one entry for each, in order, with `id` or `error`."""
-    document, raw = await read_json(request, api.settings.api.max_body_bytes)
-    named = named_by(idempotency_key, "/v1/jobs:batch", raw)
+    document = await read_json(request, api.settings.api.max_body_bytes)
+    named = named_by(idempotency_key, "/v1/jobs:batch", document)
     made = await made_before(api, caller, named)
     if made is None:
         entries, jobs = await _judged(api, caller, document)

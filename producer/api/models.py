@@ -7,6 +7,7 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from models.model_names import NOT_FOUND
 from models.routing import configured_chain
 from models.settings import Settings
 from models.wire import RequestError
@@ -48,7 +49,7 @@ async def retrieve_model(model: str, api: Api, _: Reader) -> Response:
     if model not in known:
         shown = model if len(model) <= 80 else model[:77] + "..."
         reason = f"no model '{shown}' is configured here; GET /v1/models lists those that are"
-        raise ApiError(404, reason, param="model", code="model_not_found")
+        raise ApiError(404, reason, param="model", code=NOT_FOUND)
     return Response(orjson.dumps(_model(model, known[model])), media_type=JSON)
 
 

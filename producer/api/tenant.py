@@ -51,7 +51,7 @@ async def retrieve(api: Api, caller: Administrator) -> Response:
     summary="Change for how long your tenant's prompts and answers are kept",
 )
 async def change(request: Request, api: Api, caller: Administrator) -> Response:
-    document, _ = await read_json(request, MAX_BODY_BYTES)
+    document = await read_json(request, MAX_BODY_BYTES)
     asked = checked(TenantChange, document)
     await api.store.set_store_content(caller.tenant, asked.store_content, actor=caller.actor)
     return await _answer(api, caller.tenant)

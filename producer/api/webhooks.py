@@ -78,7 +78,7 @@ class DeliveryList(BaseModel):
     summary="Be told of what ends; the secret is shown this once",
 )
 async def create_endpoint(request: Request, api: Api, caller: Administrator) -> Response:
-    document, _ = await read_json(request, MAX_BODY_BYTES)
+    document = await read_json(request, MAX_BODY_BYTES)
     asked = checked(EndpointRequest, document)
     check_endpoint(api, asked.url, asked.events)
     if len(await api.store.endpoints(caller.tenant)) >= MOST_ENDPOINTS:

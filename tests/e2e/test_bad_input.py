@@ -1,7 +1,6 @@
 """Whatever is sent, the answer is OpenAI's error object with a reason, and the server's memory stays flat."""
 
 import gzip
-import json
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,7 +38,6 @@ CASES: dict[str, tuple[bytes | Callable[[], Iterator[bytes]], dict[str, str], in
     "not JSON": (b"{'model': 1}", {}, 400, "not valid JSON"),
     "nothing": (b"", {}, 400, "empty"),
     "a list": (b"[]", {}, 400, "JSON object"),
-    "a byte order mark": (b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), {}, 400, "byte order mark"),
     "NaN": (b'{"temperature":NaN}', {}, 400, "not valid JSON"),
     "a lone surrogate": (with_prompt('"\\ud800"'), {}, 400, "not valid JSON"),
     "no UTF-8": (with_prompt('"x"').replace(b"x", b"\xff"), {}, 400, "not valid JSON"),
@@ -56,7 +54,7 @@ CASES: dict[str, tuple[bytes | Callable[[], Iterator[bytes]], dict[str, str], in
     "a form": (b"model=alpha", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "application/json"),
     "no type": (b"{}", {"Content-Type": ""}, 415, "application/json"),
     "no messages": (b'{"model":"alpha/m"}', {}, 400, "messages"),
-    "an unknown model": (with_prompt('"x"').replace(b"alpha/m", b"nobody/m"), {}, 400, "nobody"),
+    "an unknown model": (with_prompt('"x"').replace(b"alpha/m", b"nobody/m"), {}, 404, "nobody"),
     "NUL in the caller's name": (b'{"custom_id":"a\\u0000b",' + with_prompt('"x"')[1:], {}, 400, "custom_id"),
 }
 
@@ -92,10 +90,10 @@ def test_a_request_that_is_never_finished_holds_nobody_else_up(server: tuple[Pro
         assert httpx.post(f"{url}/v1/jobs", json=GOOD).status_code == 202
 
 
-def test_line_ends_of_windows_and_odd_but_valid_text_are_taken(server: tuple[Process, str]) -> None:
+def test_line_ends_and_marks_of_windows_and_odd_but_valid_text_are_taken(server: tuple[Process, str]) -> None:
     _, url = server
     prompt = '"' + "x\\u0000\\r\\n\\ud83d\\ude00" + "́" * 50 + '"'
-    body = with_prompt(prompt).replace(b",", b",\r\n")
+    body = b"\xef\xbb\xbf" + with_prompt(prompt).replace(b",", b",\r\n")
     answer = httpx.post(f"{url}/v1/jobs", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert answer.status_code == 202, answer.text
     job = answer.headers["Location"].removesuffix("/result")

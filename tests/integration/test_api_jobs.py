@@ -1,6 +1,7 @@
 """Single jobs over HTTP: in process, on real ledgers."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -91,7 +92,6 @@ async def test_a_job_is_accepted_and_says_where_its_result_will_be(http: httpx.A
     [
         ({"messages": []}, "messages"),
         ({"stream": True}, "stream"),
-        ({"model": "nobody/large"}, "model"),
         ({"chain": "none"}, "chain"),
         ({"chain": {"a": 1}}, "chain"),
         ({"fallbacks": "lead/x"}, "fallbacks"),
@@ -185,7 +185,35 @@ async def test_the_same_request_makes_one_job_however_often_it_is_sent(http: htt
     other = await http.post("/v1/jobs", json={**JOB, "n": 1}, headers={"Idempotency-Key": "one"})
     assert other.status_code == 422 and other.json()["error"]["param"] == "Idempotency-Key"
     where = await http.post("/v1/jobs:batch", json=JOB, headers={"Idempotency-Key": "one"})
-    assert where.status_code == 422, "the same bytes for another route are another request"
+    assert where.status_code == 422, "the same body for another route is another request"
+
+
+async def test_a_request_that_is_written_once_more_in_other_words_is_the_same(http: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": "one", "Content-Type": "application/json"}
+    turned = {key: JOB[key] for key in reversed(JOB)}
+    bodies = (json.dumps(JOB), json.dumps(turned, indent=2, ensure_ascii=False), "\ufeff" + json.dumps(turned))
+    answers = [await http.post("/v1/jobs", content=body.encode(), headers=headers) for body in bodies]
+    assert [answer.status_code for answer in answers] == [202] * 3
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/chat/completions"])
+@pytest.mark.parametrize("model", ["nobody/large", "unheard-of"])
+async def test_a_model_that_nobody_has_is_not_found_as_at_openai(
+    http: httpx.AsyncClient, path: str, model: str
+) -> None:
+    response = await http.post(path, json={**JOB, "model": model})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert error["type"] == "invalid_request_error"
+
+
+async def test_a_body_in_latin_1_is_told_what_to_do(http: httpx.AsyncClient) -> None:
+    raw = json.dumps({**JOB, "messages": [{"role": "user", "content": "Möbel"}]}, ensure_ascii=False).encode("latin-1")
+    response = await http.post("/v1/jobs", content=raw, headers={"Content-Type": "application/json"})
+    message = response.json()["error"]["message"]
+    assert response.status_code == 400
+    assert "it is not UTF-8 text" in message and "-ContentType 'application/json; charset=utf-8'" in message
 
 
 async def test_what_was_accepted_before_is_not_judged_again(http: httpx.AsyncClient, api: Served) -> None:

@@ -77,6 +77,8 @@ def test_lines_are_found_whatever_the_chunks_ends_blanks_and_byte_order_mark(
         (line(custom_id="x" * 513), "invalid_request", "custom_id"),
         (line(method="GET"), "invalid_method", "method"),
         (line(url="/v1/embeddings"), "invalid_url", "url"),
+        (b'{"prompt": "hello"}', "missing_required_parameter", "body"),
+        (b'{"custom_id": "r1", "messages": []}', "missing_required_parameter", "body"),
         (line(body="{}"), "invalid_type", "body"),
         (line(body={"model": "lead/large"}), "missing_required_parameter", "body.messages"),
         (line(body={**BODY, "model": "nobody/large"}), "invalid_request", "body.model"),
@@ -89,6 +91,16 @@ def test_lines_are_found_whatever_the_chunks_ends_blanks_and_byte_order_mark(
 )
 def test_a_bad_line_is_named_with_code_and_field(bad: bytes, code: str, param: str | None) -> None:
     assert errors_of(line(custom_id="good") + b"\n" + bad + b"\n") == [(code, param, 2)]
+
+
+def test_a_prompt_without_a_frame_is_told_at_once_what_a_line_looks_like() -> None:
+    _, reader = read(b'{"prompt": "hello"}')
+    assert '{"custom_id": "…", "method": "POST", "url": "/v1/chat/completions", "body":' in reader.errors[0].message
+
+
+def test_a_file_that_was_written_for_azure_is_read() -> None:
+    jobs, reader = read(line(url="/chat/completions"))
+    assert (len(jobs), reader.errors) == (1, [])
 
 
 def test_a_repeated_id_names_the_earlier_line() -> None:
