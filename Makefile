@@ -5,10 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DIR ?=
 TESTS_AT_ONCE ?= 4
+SEED ?= 1
+MINUTES ?= 10
 CODE := models producer worker tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-servers lint types imports format check corpus docs bench soak clean
+.PHONY: help install demo test test-servers lint types imports format check corpus docs bench chaos soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -50,6 +52,9 @@ docs: $(VENV)/.installed ## Write docs/configuration.md from the settings
 
 bench: $(VENV)/.installed-dev ## Measure the queue against RQ's own workers, the store, and the limiter
 	$(BIN)/python benchmarks/noop_jobs.py
+
+chaos: $(VENV)/.installed-dev ## Kill, cut and wipe for MINUTES= under load, on both ledgers, and count: make chaos SEED=7
+	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/e2e/test_chaos.py
 
 soak: $(VENV)/.installed-dev ## The long fault tests
 	$(BIN)/pytest -q -m soak --timeout 1800
