@@ -133,7 +133,7 @@ async def _submit_again(
             total += len(slice_)
             forecast.add_all(slice_)
     except BaseException:
-        await store.discard_batch(retry.id)
+        await store.discard_refused(retry.id)
         raise
     if not total:
         return None

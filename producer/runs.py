@@ -132,7 +132,7 @@ async def accept(
                 await store.add_jobs(batch.id, good)
         refuse_bad(source, bad, total, skip_bad=skip_bad)
     except BaseException:
-        await store.discard_batch(batch.id)
+        await store.discard_refused(batch.id)
         raise
     await store.open_batch(batch.id, total, endpoint, preflight.forecast.estimate)
     return bad

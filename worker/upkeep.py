@@ -7,7 +7,7 @@
 | look back | 2 s | one worker at a time | pause batches whose latest calls were all bad requests |
 | blocked | 2 s | one worker at a time | tell of batches that only a person can let go on |
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
-| forget | 10 s | one worker at a time | remove the content of what was delivered, in slices |
+| forget | 10 s | one worker at a time | remove the content of what was delivered, and what was refused, in slices |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
 | budgets | 1 s | every worker | renew what its calls hold of budgets |
@@ -130,6 +130,8 @@ class Upkeep:
 
     async def _forget(self) -> None:
         while await self._store.forget_delivered(self._store_content, CONTENT_KEPT_S) and not is_being_ended():
+            await asyncio.sleep(0)
+        while await self._store.clear_never_opened() and not is_being_ended():
             await asyncio.sleep(0)
 
     async def _rescue(self) -> None:

@@ -84,7 +84,8 @@ def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
     readers = create_async_engine(url, hide_parameters=True, pool_size=SQLITE_READERS, max_overflow=0)
     writers = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
     _prepare_sqlite(readers, clock, begin="BEGIN DEFERRED", settings=["query_only = ON"])
-    _prepare_sqlite(writers, clock, begin="BEGIN IMMEDIATE", settings=["journal_mode = WAL", "synchronous = FULL"])
+    durable = ["auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"]  # the first, of a new file only
+    _prepare_sqlite(writers, clock, begin="BEGIN IMMEDIATE", settings=durable)
     return Database("sqlite", str(file), readers, writers, turns)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, and_, bindparam, exists, func, literal_column, select, update
+from sqlalchemy import Row, and_, bindparam, exists, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,10 +19,14 @@ from models.store.announcing import ENDED_BATCH, announce_batches
 from models.store.errors import StoreConflict
 from models.store.intake import INSERT_BATCH, Intake, batch_row, estimated
 from models.store.pruning import Pruning
+from models.store.room import give_room_back
 from models.store.sql import NOW, QUEUED, batch, file, idempotency, job
 
 VALIDATING = batch.c.state == str(BatchState.VALIDATING)
 HAS_FILE = batch.c.input_file_id.is_not(None)
+
+ABANDONED_AFTER_S = 3600.0
+"""A submission that writes no row for so long is dead. One that was only held up is told that its batch is gone."""
 
 REPEATED_WITHIN_S = 3600.0
 """An HTTP client that tries again does so within this time; later, an equal request is a new one."""
@@ -114,16 +118,31 @@ CANCEL_FILLING = (
 )
 """A batch that is still being filled is cancelled at once: none of its lines was accepted."""
 
+_written_at = select(job.c.created_at).where(job.c.batch_id == batch.c.id).order_by(job.c.id.desc()).limit(1)
+ABANDON = (
+    update(batch)
+    .where(
+        VALIDATING,
+        ~HAS_FILE,
+        func.coalesce(_written_at.scalar_subquery(), batch.c.created_at) < NOW - ABANDONED_AFTER_S,
+    )
+    .values(state=str(BatchState.FAILED), ended_at=NOW)
+)
+"""End the batches whose submission was killed: nothing was written of them for a long time."""
+
 NEVER_OPENED = (
-    select(batch.c.id)
+    select(batch.c.id, batch.c.state, batch.c.input_file_id)
     .where(
         batch.c.state.in_([str(BatchState.FAILED), str(BatchState.CANCELLED)]),
         batch.c.total == 0,
-        exists(select(job.c.id).where(QUEUED, job.c.batch_id == batch.c.id)),
+        or_(
+            and_(~HAS_FILE, batch.c.state == str(BatchState.FAILED)),
+            exists(select(job.c.id).where(QUEUED, job.c.batch_id == batch.c.id)),
+        ),
     )
     .limit(1)
 )
-"""A batch that ended while it was being filled and still has rows."""
+"""A batch that ended while it was being filled and still has rows, or that nobody else knows of."""
 
 INPUT_LINES = select(file.c.lines).where(file.c.id == bindparam("file_id"), file.c.tenant == bindparam("tenant"))
 """How many lines an uploaded file has."""
@@ -240,13 +259,22 @@ class Filling(Intake, Pruning):
         return bool(ended)
 
     async def clear_never_opened(self) -> str | None:
-        """Delete the rows of one batch that ended while it was being filled, in slices; returns its id."""
+        """Delete the rows of one batch that ended while it was being filled, in slices; returns its id.
+
+        Of one that was refused, and whose input is not here, nothing is kept: its submitter was told.
+        """
+        async with self._db.write() as connection:
+            await connection.execute(ABANDON)
         async with self._db.read() as connection:
-            found: str | None = (await connection.execute(NEVER_OPENED)).scalar()
-        if found is not None:
-            while await self._delete_some(found):
-                continue
-        return found
+            found = (await connection.execute(NEVER_OPENED)).first()
+        if found is None:
+            return None
+        if found.input_file_id is None and found.state == BatchState.FAILED:
+            await self.discard_batch(found.id)
+        else:
+            await self._delete_jobs_of(found.id)
+            await give_room_back(self._db)
+        return str(found.id)
 
     async def _named_before(self, connection: AsyncConnection, tenant: str, named: NamedRequest) -> str | None:
         row = (await connection.execute(NAMED_REQUEST, {"tenant": tenant, "key": named.key})).first()

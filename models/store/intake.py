@@ -12,6 +12,7 @@ from models.records import SINGLE, Estimate, NewBatch, NewJob
 from models.state import BatchState, JobState
 from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
+from models.store.room import check_room
 from models.store.sql import NOW, BulkInsert, batch, chain, clean, job, job_input
 
 INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0, fill_until=0)
@@ -121,6 +122,8 @@ class Intake(Ledger):
     async def _insert(
         self, connection: AsyncConnection, batch_id: str, jobs: Sequence[NewJob], expires_at: float
     ) -> None:
+        prompts_bytes = sum(len(each.body) + len(each.extra or "") for each in jobs)
+        await check_room(self._db, connection, prompts_bytes, len(jobs))
         now = (await connection.execute(CLOCK)).scalar_one()
         chain_ids = await _insert_chains(connection, jobs, now)
         rows = [_job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) for each in jobs]

@@ -1,18 +1,22 @@
 """Deleting what is no longer wanted, in slices that hold no lock for long."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from sqlalchemy import BindParameter, Text, bindparam, delete, literal, select, update
+from sqlalchemy import BindParameter, Integer, Text, bindparam, delete, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.budgets import BATCH
 from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
-from models.store.errors import StoreConflict
+from models.store.errors import StoreBusy, StoreConflict, StoreError
 from models.store.ledger import Ledger
+from models.store.room import give_room_back
 from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, result, tally
 
 SLICE = 2_000
+SMALLER = 10
+"""A slice is made so many times smaller where a disk that is nearly full does not take it."""
 
 REFUSE_ROWS = (
     update(batch)
@@ -24,7 +28,12 @@ REFUSE_ROWS = (
 BATCH_STATE = select(batch.c.state).where(batch.c.id == bindparam("batch_id"))
 """The state of a batch."""
 
-SOME_JOBS = select(job.c.id).where(job.c.batch_id == bindparam("batch_id")).order_by(job.c.id).limit(SLICE)
+SOME_JOBS = (
+    select(job.c.id)
+    .where(job.c.batch_id == bindparam("batch_id"))
+    .order_by(job.c.id)
+    .limit(bindparam("at_most", type_=Integer))
+)
 """A slice of a batch's jobs, in order."""
 
 ENDED_BATCHES = select(batch.c.id).where(batch.c.ended_at < bindparam("before")).order_by(batch.c.id)
@@ -69,11 +78,16 @@ class Pruning(Ledger):
             state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
         if state is not None and BatchState(state) in OPEN_BATCH_STATES:
             raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
-        while await self._delete_some(batch_id):
-            continue
+        await self._delete_jobs_of(batch_id)
         async with self._db.write() as connection:
             for statement in DELETE_BATCH:
                 await connection.execute(statement, {"batch_id": batch_id})
+        await give_room_back(self._db)
+
+    async def discard_refused(self, batch_id: str) -> None:
+        """Discard a batch that is not accepted. What cannot be deleted now, upkeep deletes."""
+        with suppress(StoreError):
+            await self.discard_batch(batch_id)
 
     async def prune(self, before: float) -> tuple[int, int]:
         """Delete the batches and the single jobs that ended before a time; returns how many of each."""
@@ -94,11 +108,20 @@ class Pruning(Ledger):
                 return deleted
             deleted, after = deleted + len(ids), ids[-1]
 
-    async def _delete_some(self, batch_id: str) -> bool:
-        async with self._db.write() as connection:
-            ids = (await connection.execute(SOME_JOBS, {"batch_id": batch_id})).scalars().all()
-            await _delete_jobs(connection, ids)
-            return bool(ids)
+    async def _delete_jobs_of(self, batch_id: str) -> None:
+        slice_ = SLICE
+        while True:
+            try:
+                async with self._db.write() as connection:
+                    asked = {"batch_id": batch_id, "at_most": slice_}
+                    ids = (await connection.execute(SOME_JOBS, asked)).scalars().all()
+                    await _delete_jobs(connection, ids)
+                if not ids:
+                    return
+            except StoreBusy:
+                slice_ //= SMALLER
+                if not slice_:
+                    raise
 
 
 async def _delete_jobs(connection: AsyncConnection, ids: Sequence[str]) -> None:
