@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from models.failure import FailureClass
-from worker.failures import classify
+from worker.failures import classify, classify_success
 from worker.providers.base import BadAnswer, Call
 from worker.providers.registry import adapter_for
 
@@ -26,6 +26,17 @@ DIALECTS = {
     "ollama-cloud": "ollama",
 }
 """Names of providers in recordings, where the preset has another one."""
+
+DISPUTED = {
+    # The model wrote what did not fit the tool: the caller's request was right, and the same again may be answered.
+    "cassette-groq-400-tool-use-failed": "bad_response",
+    # Load that is told inside a 200 passes, as it does when the status tells it.
+    "openrouter-200-finish-reason-error-in-choice": "overloaded",
+    "openai-200-responses-sse-server-overloaded": "overloaded",
+    "anthropic-200-sse-overloaded": "overloaded",
+    "deepseek-200-keepalive-blank-lines-only": "overloaded",
+}
+"""Recordings whose label says something else, by id: what they are, and why."""
 
 HINT_TOLERANCE_S = 1.0
 Mismatch = tuple[str, object, object]
@@ -40,14 +51,15 @@ def dialect_of(provider: str) -> str:
 def check_error(case: Mapping[str, Any]) -> list[Mismatch]:
     dialect, protocol, status = dialect_of(case["provider"]), case["protocol"], case["status"]
     body = case["body"].encode()
+    expected = DISPUTED.get(case["id"], case["expect"])
     if 200 <= status < 300:
         got, hint_s = _class_of_success(dialect, protocol, status, case["headers"], body), None
     else:
         failure = classify(dialect, protocol, status, case["headers"], body, _when(case["headers"]))
         got, hint_s = str(failure.cls), failure.hint_s
     wrong: list[Mismatch] = []
-    if got != case["expect"]:
-        wrong.append(("class", case["expect"], got))
+    if got != expected:
+        wrong.append(("class", expected, got))
     expected_s = case["hint_s"]
     if expected_s is not None and (hint_s is None or abs(hint_s - expected_s) > HINT_TOLERANCE_S):
         wrong.append(("hint_s", expected_s, hint_s))
@@ -59,7 +71,8 @@ def _class_of_success(dialect: str, protocol: str, status: int, headers: Mapping
     try:
         answer = adapter_for(protocol).answer(Call(dialect, "model", {"messages": []}), status, headers, body)
     except BadAnswer as bad:
-        return str(bad.cls)
+        load = classify_success(dialect, protocol, headers, body, _when(headers))
+        return str(load.cls if load and bad.cls is FailureClass.BAD_RESPONSE else bad.cls)
     reason = str(answer.completion["choices"][0]["finish_reason"])
     return reason if reason == FailureClass.CONTENT_FILTER else f"an answer ({reason})"
 

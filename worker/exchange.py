@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from models.failure import Failure
-from worker.failures import LimitSignals, classify, classify_exception, read_limits
+from models.failure import Failure, FailureClass
+from worker.failures import LimitSignals, classify, classify_exception, classify_success, read_limits
 from worker.fleet import Target
 from worker.providers.base import Answer, BadAnswer, Call, Usage, WireRequest
 from worker.providers.client import ProviderClient
@@ -31,7 +31,8 @@ async def exchange(
     client: ProviderClient, target: Target, call: Call, request: WireRequest, clock: Callable[[], float]
 ) -> Exchange:
     """Ask once. Raises nothing for a provider's sake."""
-    protocol, told = target.adapter.protocol, None
+    protocol, told, content = target.adapter.protocol, None, b""
+    headers: Mapping[str, str] = {}
     try:
         status, headers, content = await client.send(request, target.endpoint, target.timeout_s)
         told = read_limits(target.dialect, protocol, headers, clock())
@@ -42,6 +43,9 @@ async def exchange(
         return Exchange(answer, answer.usage, told)
     except BadAnswer as bad:
         failure = Failure(bad.cls, str(bad), status=200, body=bad.body, possibly_billed=True)
+        if bad.cls is FailureClass.BAD_RESPONSE:
+            error = _without_secret(content, target)
+            failure = classify_success(target.dialect, protocol, headers, error, clock(), request) or failure
         return Exchange(failure, bad.answer.usage if bad.answer else NOTHING_USED, told)
     except Exception as error:
         return Exchange(classify_exception(error), told=told)

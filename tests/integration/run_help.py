@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, cast
 
+import pytest
 from redis.asyncio import Redis
 
 from models import keys as redis_keys
@@ -109,6 +110,30 @@ async def stage(
             fleet, limiter, client, pricing, costs, budgets, choice, places, tails, time.time, Random(7), estimates
         )
         yield Stage(mock, redis, settings, environ, tools, known)
+
+
+@asynccontextmanager
+async def answering(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[str], tuple[int, Any] | None], **more: Any
+) -> AsyncIterator[Stage]:
+    """A stage whose provider alpha refuses prompts as told, with a status and an error, and answers where that is None.
+
+    Without an error the body is empty; bytes are the whole body.
+    """
+    async with stage(redis_url, **more) as scene:
+        send = scene.tools.client.send
+
+        async def refuse_or_send(request: Any, endpoint: Any, timeout_s: float) -> Any:
+            if "/alpha" in endpoint.base_url:
+                refusal = refuses(json.loads(request.content)["messages"][0]["content"])
+                if refusal is not None:
+                    status, error = refusal
+                    body = error if isinstance(error, bytes) else json.dumps({"error": error}).encode()
+                    return status, {}, b"" if error is None else body
+            return await send(request, endpoint, timeout_s)
+
+        monkeypatch.setattr(scene.tools.client, "send", refuse_or_send)
+        yield scene
 
 
 async def _read(

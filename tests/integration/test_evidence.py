@@ -1,14 +1,11 @@
 """What one odd answer does to the other jobs (nothing), and that what is really wrong is still set aside and told."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_help import Stage, chain, stage, tried
+from run_help import Stage, answering, chain, tried
 
 from models.failure import FailureClass
 from models.records import Settled
@@ -38,25 +35,6 @@ ODD = {
     "no money, without a word": (402, None),
 }
 """Status and error object of one answer among good ones."""
-
-
-@asynccontextmanager
-async def answering(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[str], tuple[int, Any] | None], **more: Any
-) -> AsyncIterator[Stage]:
-    """A stage whose provider alpha refuses prompts as told, and answers where that is None."""
-    async with stage(redis_url, **more) as scene:
-        send = scene.tools.client.send
-
-        async def refuse_or_send(request: Any, endpoint: Any, timeout_s: float) -> Any:
-            if "/alpha" in endpoint.base_url:
-                refusal = refuses(json.loads(request.content)["messages"][0]["content"])
-                if refusal is not None:
-                    return refusal[0], {}, b"" if refusal[1] is None else json.dumps({"error": refusal[1]}).encode()
-            return await send(request, endpoint, timeout_s)
-
-        monkeypatch.setattr(scene.tools.client, "send", refuse_or_send)
-        yield scene
 
 
 async def run_all(scene: Stage, prompts: list[str], of: Any = ALPHA) -> list[Settled]:

@@ -85,9 +85,17 @@ def test_an_error_is_checked_for_its_class_and_its_hint() -> None:
 
 
 def test_a_success_that_is_an_error_is_read_by_the_adapter() -> None:
-    case = ERROR | {"status": 200, "hint_s": None, "expect": "bad_response"}
+    case = ERROR | {"status": 200, "hint_s": None, "expect": "rate_limit"}
     assert corpus.check_error(case) == []
+    assert corpus.check_error(case | {"body": '{"error":{"message":"no"}}', "expect": "bad_response"}) == []
     assert corpus.check_error(case | {"body": orjson.dumps(ANSWER["response"]).decode()})
+
+
+def test_a_label_that_we_dispute_is_replaced_by_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(corpus.DISPUTED, ERROR["id"], "rate_limit")
+    assert corpus.check_error(ERROR | {"expect": "quota"}) == []
+    monkeypatch.setitem(corpus.DISPUTED, ERROR["id"], "quota")
+    assert corpus.check_error(ERROR) == [("class", "quota", "rate_limit")]
 
 
 def test_the_tool_prints_what_agrees_and_fails_when_anything_does_not(

@@ -112,7 +112,8 @@ def test_what_echoes_the_request_is_neither_evidence_nor_message() -> None:
     body = {"detail": [{"type": "extra_forbidden", "loc": ["body", "x"], "msg": "Not permitted", "input": "quota"}]}
     echo = error("Failed to call a function.", code="tool_use_failed", failed_generation="rate limit exceeded")
     assert openai(422, body).message == "body.x: Not permitted"
-    assert openai(400, echo).cls is FailureClass.BAD_REQUEST
+    assert openai(400, echo).cls is FailureClass.BAD_RESPONSE
+    assert openai(429, {**body, "input": "insufficient_quota"}).cls is FailureClass.RATE_LIMIT
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,25 @@ PAGES = (
     row(FailureClass.BAD_RESPONSE, page=True, statuses=CLIENT_ERRORS - {401, 407, 408, 413, 414, 429, 431, 451, 499}),
 )
 
+MODEL_SLIP = (
+    # The model wrote what it should not have, and the provider says so with the status of a wrong request.
+    row(
+        FailureClass.BAD_RESPONSE,
+        r"failed to generate (?:valid )?json",
+        r"failed to call a function",
+        r"tool call validation failed",
+        r"tool choice is \w+, but (?:the )?model (?:did not|didn't|called)",
+        r"\b(?:model|llm)(?:'s)? (?:has )?(?:generated|produced|returned|wrote|gave|output)"
+        r" (?:an? )?(?:invalid|malformed|incomplete|unparsable|output that)",
+        r"\b(?:model|llm)(?:'s)? (?:output|response|answer|generation|tool call)s? (?:is|was|could|did|does)"
+        r" (?:not|invalid|malformed)",
+        r"error parsing tool call",
+        codes="json_validate_failed tool_use_failed output_parse_failed failed_generation malformed_function_call"
+        " invalid_model_output invalid_tool_call_generated",
+        statuses={400, 422, 424, 500},
+    ),
+)
+
 CONTEXT_LENGTH = (
     row(
         FailureClass.CONTEXT_LENGTH,

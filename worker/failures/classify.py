@@ -7,7 +7,7 @@ from dataclasses import replace
 from models.failure import BLOCKING, PASSING, Failure, FailureClass, Scope
 from worker.failures.complaint import Complaint, blocked_by_gemini, read_complaint
 from worker.failures.echoes import CUT, Echoes, Sent
-from worker.failures.evidence import Signs
+from worker.failures.evidence import Evidence, Signs
 from worker.failures.hints import MAX_HINT_S, read_hint
 from worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE, SCOPE
 
@@ -48,6 +48,19 @@ def classify(
     `now` in unix seconds, for hints that name a moment. What stands in the request that was `sent` is evidence of
     nothing where the provider repeats it.
     """
+    return judge(provider, protocol, status, headers, body, now, sent)[0]
+
+
+def judge(
+    provider: str,
+    protocol: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | str,
+    now: float,
+    sent: Sent | None = None,
+) -> tuple[Failure, Evidence | None]:
+    """The same, with the row of evidence that decided; None: no row did."""
     headers = {name.lower(): value for name, value in headers.items()}
     complaint = read_complaint(headers, body)
     echoes = Echoes(sent)
@@ -62,7 +75,7 @@ def classify(
     if per_day and complaint.quota_ids:
         hint_s = _until_googles_next_day(now)
     message = complaint.message(status)
-    return Failure(
+    failure = Failure(
         cls,
         message,
         status=status,
@@ -70,11 +83,18 @@ def classify(
         hint_s=hint_s if cls in PASSING else None,
         per_day=per_day,
         scope=_scope(cls, signs, complaint),
-        possibly_billed=cls in (FailureClass.TIMEOUT, FailureClass.SERVER) or 200 <= status < 300,
+        possibly_billed=_is_possibly_billed(cls, status, complaint),
         body=complaint.body,
         sure=evidence is not None and evidence.sure,
         for_others=echoes.cut(message) if cls in SPEAKS_FOR_OTHERS else "",
     )
+    return failure, evidence
+
+
+def _is_possibly_billed(cls: FailureClass, status: int, complaint: Complaint) -> bool:
+    """A model that wrote something wrong has written something; a page comes from a proxy."""
+    written = cls is FailureClass.BAD_RESPONSE and not complaint.is_page
+    return written or cls in (FailureClass.TIMEOUT, FailureClass.SERVER) or 200 <= status < 300
 
 
 def _signs(provider: str, protocol: str, status: int, complaint: Complaint, echoes: Echoes) -> Signs:

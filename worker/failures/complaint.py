@@ -162,6 +162,8 @@ def _read_object(complaint: Complaint, value: dict[str, Any], depth: int) -> Non
     for name in _CODE_FIELDS:
         if isinstance(value.get(name), str | int):
             _add_word(complaint, str(value[name]))
+    if value.get("failed_generation") is not None:  # what the model wrote; only that there is any is looked at
+        _add_word(complaint, "failed_generation")
     complaint.names_a_parameter |= bool(value.get("param")) or isinstance(value.get("loc"), list)
     complaint.retry_delays += [value[name] for name in _DELAY_FIELDS if value.get(name) is not None]
     if isinstance(value.get("quotaId"), str):

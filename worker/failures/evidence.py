@@ -56,6 +56,11 @@ class Evidence:
     sure: bool = False
     always: bool = False
 
+    @property
+    def is_in_words(self) -> bool:
+        """Whether it needs a code or a phrase, and no status alone is enough."""
+        return bool(self.codes) or self.says is not None
+
     def fits(self, signs: Signs) -> bool:
         if self.statuses is not None and signs.status not in self.statuses:
             return False
@@ -63,7 +68,7 @@ class Evidence:
             return False
         if (self.page and not signs.is_page) or (self.waits and not signs.waits):
             return False
-        if not self.codes and self.says is None:
+        if not self.is_in_words:
             return True
         if self.cls in OF_THE_REQUEST:
             return self._is_said(signs.words, signs.text)

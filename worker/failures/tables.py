@@ -9,11 +9,12 @@ because gateways and compatible servers repeat each other's words.
 from models.failure import FailureClass, Scope
 from worker.failures.about_accounts import CREDENTIAL, MODEL_MISSING, NOTHING_HERE, QUOTA, REGION
 from worker.failures.about_load import CODES_OF_SERVERS, OVERLOADED, RATE_LIMIT, STATUSES
-from worker.failures.about_requests import CONTENT_FILTER, CONTEXT_LENGTH, PAGES, TOO_LARGE
+from worker.failures.about_requests import CONTENT_FILTER, CONTEXT_LENGTH, MODEL_SLIP, PAGES, TOO_LARGE
 from worker.failures.evidence import row
 
 EVIDENCE = (
     *PAGES,
+    *MODEL_SLIP,
     *REGION,
     *CONTEXT_LENGTH,
     *TOO_LARGE,

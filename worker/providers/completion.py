@@ -5,6 +5,7 @@ what is missing but needed is a BadAnswer.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from models.failure import FailureClass
 from worker.providers.base import Answer, BadAnswer, Usage
 from worker.providers.reading import read_object
 
@@ -85,6 +87,23 @@ def make_answer(
         },
     }
     return Answer(completion, usage, model, raw_usage, choices[0].raw_finish or None)
+
+
+_LOAD = (
+    (FailureClass.RATE_LIMIT, re.compile(r"rate_?limit|too_?many_?requests|throttl", re.IGNORECASE)),
+    (
+        FailureClass.OVERLOADED,
+        re.compile(
+            r"insufficient_?system_?resource|overload|(?:no|at|over|insufficient)_?capacity|unavailable|busy|queue_?full",
+            re.IGNORECASE,
+        ),
+    ),
+)
+
+
+def class_of_finish(reason: str) -> FailureClass:
+    """The failure that an answer is which ended for a reason that is no answer: load, where the reason says so."""
+    return next((cls for cls, words in _LOAD if words.search(reason)), FailureClass.BAD_RESPONSE)
 
 
 def parse_object(content: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.providers.base import Answer, BadAnswer, Call
-from worker.providers.completion import Choice, arguments_json, count, created_at, made_id, sequence
+from worker.providers.completion import Choice, arguments_json, class_of_finish, count, created_at, made_id, sequence
 from worker.providers.openai_usage import read_usage, usage_object
 from worker.providers.reading import read_object
 from worker.providers.structured import Format, format_of, keep_to_format
@@ -128,7 +128,8 @@ class _Choice:
             return None
         known = FINISH_REASONS.get(str(raw).lower())
         if known is None:
-            raise BadAnswer(_with_code("the answer ended for a reason that is no answer", raw), body=None)
+            cls = class_of_finish(f"{raw} {self.raw.get('native_finish_reason')}")
+            raise BadAnswer(_with_code("the answer ended for a reason that is no answer", raw), cls, body=None)
         return known
 
     def _final_reason(self, reason: str | None, message: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import orjson
 
 from models.json_schema import NAMED_SCHEMAS, PLAIN_VALUES, Fault, TooCostly, Uncheckable, checker_for, is_schema
 from worker.providers.base import Answer, BadAnswer, CannotExpress
-from worker.providers.completion import Choice
+from worker.providers.completion import Choice, class_of_finish
 from worker.providers.parameters import Tool, ToolChoice
 
 ANSWER_TOOL = "give_final_answer"
@@ -168,7 +168,8 @@ def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], 
         for choice in choices:
             if choice.finish_reason is None:
                 word = choice.raw_finish if _WORD.fullmatch(choice.raw_finish) else "which it does not name"
-                raise BadAnswer(f"The answer ended for a reason that is no answer ({word}).")
+                cls = class_of_finish(choice.raw_finish)
+                raise BadAnswer(f"The answer ended for a reason that is no answer ({word}).", cls)
             if choice.finish_reason == "tool_calls" and not choice.tool_calls:
                 raise BadAnswer("The answer ended for tool calls, but has none.")
             keep_to_format(wanted, choice)
