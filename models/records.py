@@ -23,7 +23,7 @@ class NewBatch:
     tenant: str = "default"
     endpoint: str = "/v1/chat/completions"
     expires_at: float = 0.0
-    identity: str | None = None  # hash of the input and options of a `run`
+    identity: str | None = None  # of a `run`'s batch: the run's id, a hyphen, and something of its own
     retry_of: str | None = None
     source: str = ""  # name of the input, for people
     metadata: dict[str, str] = field(default_factory=dict)
@@ -64,6 +64,57 @@ class NewJob:
     callback_url: str | None = None
     metadata: dict[str, str] | None = None  # of a job that is submitted alone
     needs: Needs | None = None  # while its input is read; None: text alone, or not known
+    named: bool = False  # `custom_id` is the caller's own, not made of the line's number
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A line of a run's input as it is today. `job_id` None: it is to be compared with what was asked before."""
+
+    position: int  # among the lines, from 1
+    line: int
+    name: str
+    named: bool
+    request: str  # hash of what the model is asked
+    chain_id: str
+    extra: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedLine:
+    """A line of a run's input beside what was asked for it before; without a `state` nothing was."""
+
+    position: int
+    line: int
+    name: str
+    named: bool
+    chain_id: str
+    was: int | None  # its position in the version before
+    state: JobState | None
+    batch_id: str | None
+    batch_state: BatchState | None
+    job_chain: str | None
+    again_id: str | None
+    failure: FailureClass | None  # of a failed one
+
+
+@dataclass(frozen=True, slots=True)
+class Displaced:
+    """What stood in the place of a line whose request is another one now."""
+
+    answered: bool
+    cost_usd: float | None  # None: unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of a run's lines: how many there are, and how they stand. The rest is open."""
+
+    total: int
+    succeeded: int
+    failed: int  # ended without an answer
+    fallbacks: int  # answered by another step than the first
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Batch(SQLModel, table=True):
     priority: int
     endpoint: str
     source: str = ""  # name of the input, for people
-    identity: str | None = Field(default=None, unique=True)  # hash of a run's input and options
+    identity: str | None = Field(default=None, unique=True)  # of a run's batch: the run's id first
     retry_of: str | None = Field(default=None, index=True)
     note: str = Field(default="{}", sa_column=Column(Text, nullable=False))  # the caller's metadata
     total: int = 0  # rows, known when validating ends
@@ -137,6 +137,40 @@ class Job(SQLModel, table=True):
     created_at: float
     started_at: float | None = None  # latest claim
     ended_at: float | None = None
+
+
+class Run(SQLModel, table=True):
+    """An output file of `understudy run`, and which version of its input it is to hold."""
+
+    id: str = Field(primary_key=True)  # hash of the file's place
+    version: int
+
+
+class RunLine(SQLModel, table=True):
+    """A line of a run's input in one version of it, and the job that answers it.
+
+    A line of an older version is kept while its job has an answer that could serve again.
+    """
+
+    __tablename__ = "run_line"
+    __table_args__ = (
+        Index("ix_run_line_request", "run_id", "request", "name"),
+        Index("ix_run_line_name", "run_id", "version", "name"),
+        Index("ix_run_line_job", "job_id"),
+    )
+
+    run_id: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    position: int = Field(primary_key=True)  # among the lines, from 1
+    line: int  # of the file, from 1
+    name: str  # its custom_id
+    named: bool  # the caller gave it that name
+    request: str  # hash of what the model is asked
+    chain_id: str  # along which it would be asked today
+    extra: str | None = Field(default=None, sa_column=Column(Text))  # as in `job_input`; None: as there
+    job_id: str | None = None  # None while it is compared and has none
+    again_id: str | None = None  # asked by a retry; counts once it is answered, or if `job_id` is not
+    ask: str | None = None  # while it is compared: why it is to be asked
 
 
 class JobInput(SQLModel, table=True):

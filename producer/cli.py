@@ -38,7 +38,7 @@ from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
 from producer.output import check_suffix
 from producer.restarts import WorkersFailed
-from producer.runs import BadInput, OtherRun
+from producer.runs import BadInput, OtherRun, RunRequest
 from producer.stack import Workers, open_stack
 
 app = typer.Typer(
@@ -302,8 +302,12 @@ def run(
     limit: Limit = None,
     skip_bad: SkipBad = False,
     budget_usd: BudgetUsd = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Ask lines again that have changed since they were answered.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also try again bad requests and refused content.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget an earlier run into this output and begin anew.")
+        bool, typer.Option("--fresh", help="Forget every answer in this output and ask all lines.")
     ] = False,
     weight: Weight = USUAL_WEIGHT,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
@@ -315,8 +319,9 @@ def run(
 ) -> None:
     """Run every prompt of INPUT through its chain of providers and write the results to a file.
 
-    Ctrl-C once finishes what is in flight and stops, twice stops at once. The same command again goes on where it
-    stopped: nothing that was answered is paid for again.
+    Ctrl-C once finishes what is in flight and stops, twice stops at once. Run again into the same OUTPUT, it goes on: a
+    line that was answered keeps its answer and is not paid for again, also when lines were added, moved or removed, or
+    the chain is another one. A line that has changed since it was answered needs --update.
     """
     route = route_of(model, chain, fallback, order, require, forbid)
     shape = shape_of(prompt, system, id_column, limit, route)
@@ -329,8 +334,8 @@ def run(
             dry_run(settings, source, shape, skip_bad, as_json)
             return
         with as_file(source) as path:
-            options = RunOptions(path, output, shape, config, workers, skip_bad, fresh, as_json, budget_usd, weight)
-            code = asyncio.run(run_main_job(settings, options, console()))
+            asked = RunRequest(path, output, shape, skip_bad, fresh, update, everything, budget_usd, weight)
+            code = asyncio.run(run_main_job(settings, RunOptions(asked, config, workers, as_json), console()))
     raise typer.Exit(code)
 
 

@@ -39,9 +39,9 @@ from models.weights import USUAL_WEIGHT
 from models.wire import RequestError
 from producer.intake import JobReader, Row, Shape, checked_id, row_of
 from producer.ledger import UnknownId, open_ledger
-from producer.output import completion_text, error_text, newest_rows, output_line, row_of_job
+from producer.newest import rows_of
+from producer.output import completion_text, error_text, output_line, row_of_job
 from producer.preflight import Preflight
-from producer.retries import line_of
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ class Client:
         The order is free. What a retry of the batch has answered meanwhile stands in place of the failure.
         """
         await self.fetch_batch(batch_id)
-        async for row in newest_rows(self.store, await line_of(self.store, batch_id)):
+        async for row in rows_of(self.store, batch_id):
             yield output_line(row)
 
     async def wait(self, id_: str, timeout_s: float | None = None) -> JobResult | BatchView:

@@ -61,33 +61,13 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The options that shape requests; part of a run's identity."""
+    """The options that shape requests."""
 
     prompt: str | None = None
     system: str | None = None
     id_column: str | None = None
     route: RouteOptions = field(default_factory=RouteOptions)
     limit: int | None = None
-
-    def digest(self) -> str:
-        """Raises RequestError when an option is no text."""
-        document = {
-            "prompt": self.prompt,
-            "system": self.system,
-            "id_column": self.id_column,
-            "route": repr(self.route),
-            "limit": self.limit,
-        }
-        return hashlib.sha256(_as_json(document).encode()).hexdigest()
-
-
-def identity_of(path: Path, shape: Shape) -> str:
-    """Names a run: the same bytes with the same shaping options are the same run."""
-    digest = hashlib.sha256(shape.digest().encode())
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_jobs(
@@ -184,6 +164,7 @@ class JobReader:
             tenant=self._tenant,
             expires_at=self._expires_at,
             extra=row.extra,
+            named=row.custom_id is not None,
         )
 
     def _request(self, row: Row, custom_id: str) -> tuple[Chain, dict[str, Any]]:
@@ -214,6 +195,12 @@ class JobReader:
         if "messages" not in body:
             raise RequestError("has neither 'prompt' nor 'messages'", "messages")
         return body
+
+
+def request_of(job: NewJob) -> str:
+    """Names what the model is asked: messages and parameters in any order, without who is asked."""
+    asked = orjson.dumps(orjson.loads(job.body), option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(asked, digest_size=16, key=job.chain.endpoint.encode()).hexdigest()
 
 
 def _as_json(document: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ from producer.exits import ALL_SUCCEEDED, SOME_FAILED
 from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, shown_batch
 from producer.money import held_of
-from producer.output import newest_rows, output_line, row_of_job, write_csv, write_jsonl
+from producer.newest import rows_of
+from producer.output import output_line, row_of_job, write_csv, write_jsonl
 from producer.progress import Display, split_table
 from producer.retries import line_of
 from producer.runs import summary, views_of
@@ -185,7 +186,7 @@ def results(
             show.print_json(output_line(row))
             return
         batch_id = await shown_batch(store, given, tenant)
-        rows = newest_rows(store, await line_of(store, batch_id))
+        rows = rows_of(store, batch_id)
         await (write_csv if as_csv else write_jsonl)(rows, sys.stdout)
 
     cli.on_ledger(config, data, work)

@@ -19,16 +19,17 @@ from models.records import BatchView
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store, StoreError
-from models.weights import USUAL_WEIGHT
+from producer.comparison import Comparison
 from producer.decoding import InputError
-from producer.estimates import spent
+from producer.estimates import counted, spent
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
-from producer.intake import Shape, csv_form
+from producer.intake import csv_form
 from producer.money import spent_its_budget
-from producer.output import check_suffix, write_output
+from producer.output import check_suffix, is_csv, write_output
 from producer.pauses import held_one
 from producer.progress import Display, merged, split_table
-from producer.runs import Run, Summary, begin, summary, views_of
+from producer.resuming import begin
+from producer.runs import Run, RunRequest, Summary, final_summary, views_of
 from producer.show import deployment_document
 from producer.stack import Workers, open_stack
 from producer.standstill import STILL_AFTER_S, Standstill
@@ -46,16 +47,10 @@ are at work on the same ledger."""
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    source: Path
-    output: Path
-    shape: Shape
+    asked: RunRequest
     config: Path | None
     workers: int = 1
-    skip_bad: bool = False
-    fresh: bool = False
     as_json: bool = False
-    budget_usd: float | None = None  # of the run and all its retries
-    weight: float = USUAL_WEIGHT
     still_after_s: float = STILL_AFTER_S  # after so long without an answer it says what it waits for
 
 
@@ -107,41 +102,34 @@ class _Lease:
 
 async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
-    _check_output(options.output, options.source)
-    form = csv_form(options.source, options.shape, options.output)
+    asked = options.asked
+    _check_output(asked.output, asked.source)
+    form = csv_form(asked.source, asked.shape, asked.output)
     display = Display(console)
     async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()
         await _try_set_aside_again(stack.store)
-        job = await begin(
-            stack.store,
-            settings,
-            options.source,
-            options.output,
-            options.shape,
-            skip_bad=options.skip_bad,
-            fresh=options.fresh,
-            budget_usd=options.budget_usd,
-            weight=options.weight,
-        )
-        _say_what_begins(display, options, job)
-        workers = Workers(stack, options.workers, options.config, display.say)
-        still = Standstill(settings, stack.store, display.say, options.still_after_s)
-        with display.shown():
-            async with _Lease(stack.store, job.batches) as lease, workers:
-                interrupts.workers = workers
-                blocked = await _watch(stack.store, settings, job, display, workers, interrupts, lease, still)
+        job = await begin(stack.store, settings, asked)
+        _say_what_begins(display, asked, job)
+        blocked = None
+        if job.is_open:
+            workers = Workers(stack, options.workers, options.config, display.say)
+            still = Standstill(settings, stack.store, display.say, options.still_after_s)
+            with display.shown():
+                async with _Lease(stack.store, job.batches) as lease, workers:
+                    interrupts.workers = workers
+                    blocked = await _watch(stack.store, settings, job, display, workers, interrupts, lease, still)
         views = await views_of(stack.store, job.batches)
-        total = summary(views)
+        total = await final_summary(stack.store, job, views)
         if total.open:
-            return _stopped_early(console, options, total, blocked)
-        lines = await write_output(stack.store, job.batches, options.output, form)
-        latency = await stack.store.latency_percentiles(job.batches[0])
+            return _stopped_early(console, asked, total, blocked)
+        lines = await write_output(stack.store.run_outputs(job.id), asked.output, form)
+        latency = await stack.store.latency_percentiles(job.batches[-1])
         if options.as_json:
-            _print_json(options, job, total, views)
+            _print_json(asked, job, total, views)
         console.print()
         console.print(split_table(views, latency))
-        console.print(_last_words(options, total, lines, job), highlight=False, soft_wrap=not console.is_terminal)
+        console.print(_last_words(asked, total, lines, job), highlight=False, soft_wrap=not console.is_terminal)
         return SOME_FAILED if total.failed else ALL_SUCCEEDED
 
 
@@ -161,7 +149,7 @@ async def _watch(
     try:
         while True:
             views = await views_of(store, job.batches)
-            now = summary(views)
+            now = job.summary(views)
             display.update(now, views, "draining" if interrupts.count else "running")
             if not now.open:
                 return None
@@ -219,20 +207,42 @@ def _check_output(output: Path, source: Path) -> None:
         raise InputError(f"the folder of the output, {output.parent}, cannot be written to")
 
 
-def _say_what_begins(display: Display, options: RunOptions, job: Run) -> None:
+def _say_what_begins(display: Display, asked: RunRequest, job: Run) -> None:
     if job.skipped:
-        display.say(f"{len(job.skipped):,} bad lines of {options.source} are skipped:")
+        display.say(f"{len(job.skipped):,} bad lines of {asked.source} are skipped:")
         for bad in job.skipped:
             display.say(f"  line {bad.line}: {bad.reason}")
+    if job.forgotten is not None:
+        what = counted(job.forgotten.succeeded, "answer")
+        cost = spent(job.forgotten.cost_usd, job.forgotten.unpriced_calls)
+        display.say(f"--fresh: forgot {what} in {asked.output}, which cost {cost}")
+    if job.compared is not None:
+        _say_what_is_resumed(display, job.compared)
     if job.preflight is not None:
         for said in (job.preflight.expected, *job.preflight.findings):
             display.say(said)
-    if job.resumed:
-        display.say(f"resuming: {job.resumed:,} prompts are done and are not paid for again")
 
 
-def _stopped_early(console: Console, options: RunOptions, total: Summary, blocked: str | None) -> int:
-    console.print(_kept(options, total), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+def _say_what_is_resumed(display: Display, compared: Comparison) -> None:
+    """What is answered and not paid for again, what is asked now, and what is not."""
+    done = "" if compared.to_ask or compared.left else "; nothing is left to ask"
+    display.say(f"resuming: {compared.words}{done}")
+    if compared.refused:
+        are, them = ("is", "it") if compared.refused == 1 else ("are", "they")
+        display.say(
+            f"{counted(compared.refused, 'line')} failed as a bad request, with refused content or as crashed; "
+            f"{them} {are} not tried again, unless you add --all"
+        )
+    if compared.elsewhere:
+        display.say(
+            f"{counted(compared.elsewhere, 'answer')} came along another chain than today's and "
+            f"{'is' if compared.elsewhere == 1 else 'are'} kept; --fresh asks every line again, and "
+            "`understudy retry latest --answered-by PROVIDER` the lines that one provider answered"
+        )
+
+
+def _stopped_early(console: Console, asked: RunRequest, total: Summary, blocked: str | None) -> int:
+    console.print(_kept(asked, total), highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if blocked:
         failing = is_by_failures(blocked)
         look = " `understudy attempts latest` shows what was answered." if failing else ""
@@ -243,28 +253,28 @@ def _stopped_early(console: Console, options: RunOptions, total: Summary, blocke
     return INTERRUPTED
 
 
-def _kept(options: RunOptions, total: Summary) -> str:
+def _kept(asked: RunRequest, total: Summary) -> str:
     failed = f", {total.failed:,} failed" if total.failed else ""
     if not total.done:
         return f"0 of {total.total:,} answered."
-    look = f"understudy results latest{' --csv' if options.output.suffix.lower() == '.csv' else ''}"
+    look = f"understudy results latest{' --csv' if is_csv(asked.output) else ''}"
     return f"{total.succeeded:,} of {total.total:,} answered{failed}; all of it is saved, `{look}` shows what is there."
 
 
-def _last_words(options: RunOptions, total: Summary, lines: int, job: Run) -> str:
+def _last_words(asked: RunRequest, total: Summary, lines: int, job: Run) -> str:
     failed = f", [red]{total.failed:,} failed[/red]" if total.failed else ""
     skipped = f", {len(job.skipped):,} bad lines skipped" if job.skipped else ""
     cost = spent(total.cost_usd, total.unpriced_calls)
     return (
         f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} through a fallback, "
-        f"{cost}. {lines:,} results are in [bold]{escape(str(options.output))}[/bold]"
+        f"{cost}. {lines:,} results are in [bold]{escape(str(asked.output))}[/bold]"
     )
 
 
-def _print_json(options: RunOptions, job: Run, total: Summary, views: Sequence[BatchView]) -> None:
+def _print_json(asked: RunRequest, job: Run, total: Summary, views: Sequence[BatchView]) -> None:
     document = {
         "batches": job.batches,
-        "output": str(options.output),
+        "output": str(asked.output),
         "total": total.total,
         "succeeded": total.succeeded,
         "failed": total.failed,

@@ -6,8 +6,8 @@ whole or not there.
 
 import csv
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +15,6 @@ import orjson
 
 from models.records import OutputRow
 from models.state import JobState
-from models.store import Store
 from producer.decoding import InputError
 
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
@@ -149,50 +148,10 @@ def csv_row(row: OutputRow) -> dict[str, Any]:
     return {**columns, **{f"answer_{name}" if name in columns else name: text for name, text in answer.items()}}
 
 
-async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[OutputRow]:
-    """Every line of a run once: `batches` are a batch and its retries, oldest first, and the newest answer counts.
-
-    Of a line that was never answered the newest record counts. Those that were asked for again come last.
-    """
-    lines = _Lines()
-    for batch_id in reversed(batches):
-        async for row in store.outputs(batch_id):
-            if lines.shows(row, oldest=batch_id == batches[0]):
-                yield row
-    for batch_id in reversed(batches[1:] if lines.unanswered else ()):
-        async for row in store.outputs(batch_id):
-            if row.custom_id in lines.unanswered:
-                lines.unanswered.remove(row.custom_id)
-                yield row
-
-
-@dataclass(slots=True)
-class _Lines:
-    """The lines of retries by their names: answered there, and not answered in any batch that was read."""
-
-    answered: set[str] = field(default_factory=set)
-    unanswered: set[str] = field(default_factory=set)
-
-    def shows(self, row: OutputRow, *, oldest: bool) -> bool:
-        """Whether a row is what counts of its line; batches are read newest first."""
-        name = row.custom_id
-        if name in self.answered:
-            return False
-        if row.state is JobState.SUCCEEDED:
-            self.unanswered.discard(name)
-            if not oldest:
-                self.answered.add(name)
-            return True
-        if not oldest:
-            self.unanswered.add(name)
-        return oldest and name not in self.unanswered
-
-
-async def write_output(store: Store, batches: Sequence[str], path: Path, form: CsvForm = CSV) -> int:
-    """Write all terminal lines to `path`, whole or not at all. Returns how many."""
+async def write_output(rows: AsyncIterator[OutputRow], path: Path, form: CsvForm = CSV) -> int:
+    """Write lines to `path`, whole or not at all. Returns how many."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding=form.encoding if is_csv(path) else "utf-8", newline="") as stream:
-        rows = newest_rows(store, batches)
         count = await (write_csv(rows, stream, form) if is_csv(path) else write_jsonl(rows, stream))
         stream.flush()
         os.fsync(stream.fileno())

@@ -1,7 +1,7 @@
 """What is run again, as a new batch that points at the old one; the newest answer of a line counts."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -18,6 +18,7 @@ from models.state import BatchState
 from models.store import Store
 
 SLICE = 2_000
+T = TypeVar("T")
 KNOWN_CHAINS = 1_000
 
 ANSWERED_BY = "answered_by"
@@ -43,7 +44,7 @@ async def retry_failed(
     not of the batch.
     """
     line = await line_of(store, batch_id)
-    of_each = {each: await _worth(store, settings, each, worth) for each in line}
+    of_each = {each: await worth_of(store, settings, each, worth) for each in line}
     return await _submit_again(store, settings, line, _unanswered(store, of_each))
 
 
@@ -116,17 +117,16 @@ async def _submit_again(
         options=orjson.dumps(options).decode() if options else None,
         weight=newest.weight,
     )
-    budget = (await store.budgets([of_batch(newest.id)]))[of_batch(newest.id)]
-    retry.budget_usd = budget.base_usd
+    retry.budget_usd, granted_usd = await inherited_budget(store, newest.id)
     forecast, total = Forecast(settings), 0
     if rules := await store.tenant_rules(newest.tenant):
         jobs = _under_rules(settings, rules, jobs)
     try:
-        async for slice_ in _in_slices(jobs):
+        async for slice_ in in_slices(jobs):
             if not total:
                 await store.create_batch(retry)
-                if budget.purse is not None:  # it may spend what is left, and `resume` grants the first amount
-                    await store.grant(of_batch(retry.id), budget.purse.left_usd - (budget.base_usd or 0.0))
+                if granted_usd:
+                    await store.grant(of_batch(retry.id), granted_usd)
             for job in slice_:
                 job.id, job.expires_at = new_id("job"), retry.expires_at
             await store.add_jobs(retry.id, slice_)
@@ -139,6 +139,14 @@ async def _submit_again(
         return None
     await store.open_batch(retry.id, total, estimate=forecast.estimate)
     return retry.id
+
+
+async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, float]:
+    """The budget of a batch that follows another one, and what is to be granted beyond it (less than nothing, most of
+    the time): it may spend what the other one left, and `resume` grants the first amount once more."""
+    budget = (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)]
+    granted_usd = 0.0 if budget.purse is None else budget.purse.left_usd - (budget.base_usd or 0.0)
+    return budget.base_usd, granted_usd
 
 
 async def line_of(store: Store, batch_id: str) -> list[str]:
@@ -159,10 +167,11 @@ def _unanswered(store: Store, worth: Mapping[str, frozenset[FailureClass]]) -> A
     return _newest(store, batches, ended_badly)
 
 
-async def _worth(
-    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass]
+async def worth_of(
+    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass] = WORTH_A_RETRY
 ) -> frozenset[FailureClass]:
-    """With what made the first jobs of the batch fail."""
+    """Which failures of a batch are worth a retry: these, and what made its first jobs fail, because it paused so that
+    somebody corrects that."""
     first = settings.batches.canary_lines
     died = await store.first_failure(batch_id, first) if first else None
     return worth if died is None else worth | {died.cls}
@@ -182,8 +191,8 @@ async def _newest(
             newer.update([each async for each in store.custom_ids(batch_id)])
 
 
-async def _in_slices(jobs: AsyncIterator[NewJob]) -> AsyncIterator[list[NewJob]]:
-    chunk: list[NewJob] = []
+async def in_slices(jobs: AsyncIterator[T]) -> AsyncIterator[list[T]]:
+    chunk: list[T] = []
     async for job in jobs:
         chunk.append(job)
         if len(chunk) == SLICE:

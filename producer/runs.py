@@ -1,36 +1,35 @@
-"""A run: one input, one output file, and the batches that fill it. Resumed, not repeated.
+"""A run: an output file, the lines of its input, and the batches that answer them. Resumed, not repeated.
 
-A run is named by its output's place and by the hash of the input's bytes and of the options that shape the
-requests. Run again, it goes on with what is unfinished and tries again what failed and could succeed; a retry is a
-new batch that points at the old one, and the newest answer of a line counts.
+A run is named by its output's place, and resumed by its lines: a line whose request was answered before for this output
+keeps that answer. What is new, changed or without an answer is asked, in a new batch, unless the batch before has
+nothing else left to do.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from models.budgets import amount
 from models.ids import new_id
-from models.pausing import is_by_failures
-from models.records import BatchView, NewBatch, NewJob
+from models.records import BatchView, NewBatch, NewJob, Standing
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from models.store import Store
 from models.weights import USUAL_WEIGHT
+from producer.comparison import Comparison, lines_of
 from producer.decoding import InputError
-from producer.intake import BadLine, Shape, identity_of, read_jobs
-from producer.money import spent_its_budget
+from producer.intake import BadLine, Shape, read_jobs
 from producer.preflight import Preflight
-from producer.retries import ANSWERED_BY, line_of, retry_failed
+from producer.retries import ANSWERED_BY
 
 SLICE = 2_000
+FIRST_VERSION = 1
 ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
 
 
 class OtherRun(Exception):
-    """The output belongs to a run of another input or other options. One sentence."""
+    """The output holds answers that would be lost. One sentence."""
 
 
 class BadInput(Exception):
@@ -42,56 +41,108 @@ class BadInput(Exception):
         self.good = good
 
 
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What `understudy run` was asked to do.
+
+    `update`: ask lines again whose request has changed since they were answered. `everything`: also try again what was
+    refused. `budget_usd` is for all batches of the run together; None leaves a run that is found its budget.
+    """
+
+    source: Path
+    output: Path
+    shape: Shape
+    skip_bad: bool = False
+    fresh: bool = False
+    update: bool = False
+    everything: bool = False
+    budget_usd: float | None = None
+    weight: float = USUAL_WEIGHT
+
+    @property
+    def run_id(self) -> str:
+        return hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:16]
+
+
 @dataclass(slots=True)
 class Run:
-    """`batches` are the batch and its retries, oldest first. `resumed`: lines that were done before."""
+    """A run as it begins. `batches` are all that were ever accepted for it, oldest first.
 
-    batches: list[str]
-    skipped: list[BadLine] = field(default_factory=list)
-    resumed: int = 0
-    preflight: Preflight | None = None  # of a run that begins
-
-
-async def begin(
-    store: Store,
-    settings: Settings,
-    source: Path,
-    output: Path,
-    shape: Shape,
-    *,
-    skip_bad: bool,
-    fresh: bool,
-    budget_usd: float | None = None,
-    weight: float = USUAL_WEIGHT,
-) -> Run:
-    """Find this run in the ledger, or accept its input. Raises OtherRun, BadInput, InputError.
-
-    `budget_usd` is for the run and its retries together; None leaves a run that is found its budget.
+    `compared` and `preflight` are of a run that was found, and of what is accepted now.
     """
-    place = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
-    identity = f"{place}-{identity_of(source, shape)}"
-    known = await store.find_runs(place)
-    if fresh:
-        for batch_id, _ in known:
-            await _forget(store, batch_id)
-        known = []
-    for batch_id, other in known:
-        if other == identity:
-            run = await _resume(store, settings, batch_id)
-            if run is not None:
-                if budget_usd is not None:
-                    await _set_budget(store, run, budget_usd)
-                return run
-        elif (await store.batch_view(batch_id)) is not None:
-            raise OtherRun(
-                f"{output} belongs to a run of another input or other options; "
-                "choose another output, or pass --fresh to forget that run and its results"
-            )
-    batch_id = new_id("batch")
-    new = NewBatch(batch_id, identity=identity, weight=weight, budget_usd=budget_usd, runs_until=0.0)
+
+    id: str
+    batches: list[str]
+    standing: Standing
+    views: Mapping[str, BatchView]  # of its batches, when `standing` was read
+    skipped: list[BadLine] = field(default_factory=list)
+    compared: Comparison | None = None
+    preflight: Preflight | None = None
+    forgotten: "Summary | None" = None  # with --fresh: what was there
+
+    @property
+    def is_open(self) -> bool:
+        return any(view.state in OPEN_BATCH_STATES for view in self.views.values())
+
+    def summary(self, views: Sequence[BatchView]) -> "Summary":
+        """Where it stands, by how its batches have moved since it began: to count its lines would take too long."""
+
+        def moved(view: BatchView, states: Iterable[JobState]) -> int:
+            before = self.views[view.id].counts if view.id in self.views else {}
+            return sum(view.counts.get(state, 0) - before.get(state, 0) for state in states)
+
+        def fallbacks(view: BatchView) -> int:
+            return view.fallbacks - (self.views[view.id].fallbacks if view.id in self.views else 0)
+
+        return Summary(
+            total=self.standing.total,
+            succeeded=self.standing.succeeded + sum(moved(view, [JobState.SUCCEEDED]) for view in views),
+            failed=self.standing.failed + sum(moved(view, ENDED_BADLY) for view in views),
+            open=any(view.state in OPEN_BATCH_STATES for view in views),
+            cost_usd=sum(view.cost_usd for view in views),
+            fallbacks=self.standing.fallbacks + sum(fallbacks(view) for view in views),
+            unpriced_calls=sum(view.unpriced_calls for view in views),
+        )
+
+
+async def run_as_it_stands(store: Store, run_id: str) -> Run:
+    """A run with its batches that were accepted. Batches that are being closed move its standing no more."""
+    views = await views_of(store, await store.batches_of_run(run_id))
+    accepted = {view.id: view for view in views if view.state is not BatchState.VALIDATING}
+    return Run(run_id, list(accepted), await store.run_standing(run_id), accepted)
+
+
+async def final_summary(store: Store, run: Run, views: Sequence[BatchView]) -> "Summary":
+    """Where a run stands, counted line by line."""
+    run.standing, run.views = await store.run_standing(run.id), {view.id: view for view in views}
+    return run.summary(views)
+
+
+async def accept_run(store: Store, settings: Settings, asked: RunRequest) -> Run:
+    """Accept a run whose output was never written before. Raises BadInput, InputError."""
+    new = NewBatch(
+        new_id("batch"), weight=asked.weight, budget_usd=asked.budget_usd, runs_until=0.0, source=asked.source.name
+    )
+    new.identity = f"{asked.run_id}-{new.id}"
     preflight = Preflight(settings)
-    skipped = await accept(store, settings, source, shape, new, skip_bad=skip_bad, preflight=preflight)
-    return Run([batch_id], skipped, preflight=preflight)
+    await store.forget_run(asked.run_id)
+    try:
+        skipped = await accept(
+            store,
+            settings,
+            asked.source,
+            asked.shape,
+            new,
+            skip_bad=asked.skip_bad,
+            preflight=preflight,
+            run_id=asked.run_id,
+        )
+    except BaseException:
+        await store.forget_run(asked.run_id)
+        raise
+    run = await run_as_it_stands(store, asked.run_id)
+    run.skipped, run.preflight = skipped, preflight
+    return run
 
 
 async def accept(
@@ -103,11 +154,12 @@ async def accept(
     *,
     skip_bad: bool,
     preflight: Preflight | None = None,
+    run_id: str | None = None,
 ) -> list[BadLine]:
     """Write an input as one batch, all or nothing. Returns the bad lines that were skipped.
 
-    `preflight` is told of each good line. Raises BadInput when there are bad lines that may not be skipped, or no good
-    one at all; InputError.
+    `preflight` is told of each good line; `run_id`: they become the lines of this run. Raises BadInput when there are
+    bad lines that may not be skipped, or no good one at all; InputError.
     """
     batch.source = batch.source or source.name
     batch.expires_at = batch.expires_at or await store.now() + settings.deadline_s
@@ -130,10 +182,15 @@ async def accept(
             preflight.add_all(good)
             if not bad or skip_bad:
                 await store.add_jobs(batch.id, good)
+                if run_id is not None:
+                    lines_now = lines_of(good, total - len(good) + 1, with_jobs=True)
+                    await store.add_lines(run_id, FIRST_VERSION, lines_now)
         refuse_bad(source, bad, total, skip_bad=skip_bad)
     except BaseException:
         await store.discard_refused(batch.id)
         raise
+    if run_id is not None:
+        await store.put_version(run_id, FIRST_VERSION)
     await store.open_batch(batch.id, total, endpoint, preflight.forecast.estimate)
     return bad
 
@@ -155,52 +212,10 @@ def slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[li
             yield good
 
 
-async def _resume(store: Store, settings: Settings, batch_id: str) -> Run | None:
-    """The run as it stands, with a retry of what has no answer and may get one. None: it was never accepted."""
-    if not await line_of(store, batch_id):
-        await store.discard_batch(batch_id)
-        return None
-    await retry_failed(store, settings, batch_id)
-    run = Run(await line_of(store, batch_id))
-    for view in await views_of(store, run.batches):
-        if view.paused and is_by_failures(view.paused):
-            await store.resume_batch(view.id)
-    run.resumed = summary(await views_of(store, run.batches)).succeeded
-    return run
-
-
-async def _set_budget(store: Store, run: Run, budget_usd: float) -> None:
-    """The newest batch of the run may spend what the others left, and goes on if it had spent its budget.
-
-    Raises InputError when they left nothing.
-    """
-    *others, newest = await views_of(store, run.batches)
-    spent_usd = sum(each.cost_usd for each in others)
-    if spent_usd >= budget_usd and newest.state in OPEN_BATCH_STATES:
-        raise InputError(
-            f"this run has cost {amount(spent_usd)} USD before; name a --budget-usd that is larger than that"
-        )
-    if await store.grant_batch(newest.id, budget_usd - spent_usd) is not None:
-        if spent_its_budget(newest):
-            await store.resume_batch(newest.id)
-
-
 async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
     """Those of the batches that exist, in the given order."""
     views = [await store.batch_view(batch_id) for batch_id in batches]
     return [view for view in views if view is not None]
-
-
-async def _forget(store: Store, batch_id: str) -> None:
-    """Delete a run with its retries; nothing else runs on this data folder now, so closing it is ours to do."""
-    for each in reversed([batch_id, *await store.retries_of(batch_id)]):
-        view = await store.batch_view(each)
-        if view is not None and view.state in OPEN_BATCH_STATES - {BatchState.VALIDATING}:
-            await store.cancel_batch(each)
-            while await store.cancel_slice():
-                continue
-            await store.close_batches()
-        await store.discard_batch(each)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@
 | lanes, planning | what the planner reads |
 | claims | leases, the guarded start, the fenced settle |
 | rescue | the jobs of workers that died |
-| runs | whether the process of a `run` lives |
+| runs | runs: whether the process of one lives, its lines and what came of them |
+| comparing | the lines of a run beside what was asked for it before |
+| rerunning | the jobs that stand for them, for a retry |
 | upkeep | ends that no worker brings about, credentials |
 | holds | batches that wait for a person, and go on again |
 | canary | whether a batch is worth going on |
@@ -53,9 +55,9 @@ from models.store.intake import Intake
 from models.store.jobs import Jobs
 from models.store.planning import Planning
 from models.store.pruning import Pruning
+from models.store.rerunning import Rerunning
 from models.store.rescue import Rescue
 from models.store.retention import Retention
-from models.store.runs import Runs
 from models.store.upkeep import Upkeep
 from models.store.usage import Usage
 from models.store.waiting import Waiting
@@ -84,7 +86,7 @@ class Store(
     Claims,
     Rescue,
     Upkeep,
-    Runs,
+    Rerunning,
     Holds,
     Canary,
     Pruning,

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.records import SINGLE
 from models.store.files import FORGET
 from models.store.ledger import Ledger
-from models.store.sql import NOW, attempt, batch, file, job, job_input, tenant, webhook_delivery
+from models.store.sql import NOW, attempt, batch, file, job, job_input, run_line, tenant, webhook_delivery
 from models.tenants import StoreContent
 from models.webhooks import DELIVERED, Tried, tells_of_an_end
 
@@ -72,6 +72,7 @@ UNMARK_BATCHES = update(batch).where(batch.c.id.in_(_ids)).values(delivered_at=N
 FORGET_WORDS = (
     *FORGET,
     update(attempt).where(attempt.c.job_id.in_(_ids)).values(message=None),
+    update(run_line).where(run_line.c.job_id.in_(_ids)).values(extra=None),
     update(job).where(job.c.id.in_(_ids)).values(progress=None, wait_reason=None),
 )
 """Every word of what some jobs asked and were answered, providers' words about failures included."""

@@ -168,6 +168,7 @@ class History(Views):
             yield await self._as_new(row)
 
     async def _as_new(self, row: Row[Any]) -> NewJob:
+        """A job that asks what another one asked, with its id."""
         return NewJob(
             id=row.id,
             body=row.request,

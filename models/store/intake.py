@@ -49,11 +49,6 @@ OPEN_BATCH = (
 )
 """Accept a whole batch: from now on its rows may start."""
 
-BATCHES_BY_IDENTITY_PREFIX = select(batch.c.id, batch.c.identity).where(
-    batch.c.identity.startswith(bindparam("prefix"), autoescape=False)
-)
-"""The batches whose identity begins so: the runs into one output."""
-
 RETRY_OF = select(batch.c.id).where(batch.c.retry_of == bindparam("batch_id")).order_by(batch.c.created_at, batch.c.id)
 """The batches that try a batch's failed jobs again."""
 
@@ -95,12 +90,6 @@ class Intake(Ledger):
             done = await connection.execute(OPEN_BATCH, {**words, **estimated(estimate)})
             if done.first() is None:
                 raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
-
-    async def find_runs(self, prefix: str) -> list[tuple[str, str]]:
-        """Id and identity of the batches whose identity begins with `prefix` (letters and digits only)."""
-        async with self._db.read() as connection:
-            rows = await connection.execute(BATCHES_BY_IDENTITY_PREFIX, {"prefix": prefix})
-            return [(row.id, row.identity) for row in rows]
 
     async def retries_of(self, batch_id: str) -> list[str]:
         """The retries of a batch, the retries of those, and so on, in this order."""

@@ -12,7 +12,7 @@ from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.errors import StoreBusy, StoreConflict, StoreError
 from models.store.ledger import Ledger
 from models.store.room import give_room_back
-from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, result, tally
+from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, result, run_line, tally
 
 SLICE = 2_000
 SMALLER = 10
@@ -53,6 +53,7 @@ DELETE_JOBS = (
     delete(job_input).where(job_input.c.job_id.in_(_ids)),
     delete(result).where(result.c.job_id.in_(_ids)),
     delete(attempt).where(attempt.c.job_id.in_(_ids)),
+    delete(run_line).where(run_line.c.job_id.in_(_ids)),
     delete(job).where(job.c.id.in_(_ids)),
 )
 """Everything that is kept about some jobs."""

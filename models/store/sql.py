@@ -46,6 +46,7 @@ provider_tally, budget_grant = _tables["provider_tally"], _tables["budget_grant"
 tenant, tenant_tally, api_key = _tables["tenant"], _tables["tenant_tally"], _tables["api_key"]
 webhook_secret, webhook_endpoint = _tables["webhook_secret"], _tables["webhook_endpoint"]
 webhook_delivery = _tables["webhook_delivery"]
+run, run_line = _tables["run"], _tables["run_line"]
 
 
 class ledger_now(FunctionElement[float]):

@@ -105,32 +105,47 @@ _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 WAITED_FOR = (batch.c.paused, batch.c.blocked, job.c.wait_reason)
 """What kept a job from starting, the first of them that there is."""
 
-NOT_SHOWN = frozenset({"unpriced", *(each.name for each in WAITED_FOR)})
+NOT_SHOWN = frozenset({"position", "unpriced", *(each.name for each in WAITED_FOR)})
 
-OUTPUTS_PAGE: Select[Any] = (
-    select(
-        job.c.id.label("job_id"),
-        job.c.custom_id,
-        job.c.line,
-        job.c.state,
-        result.c.status_code,
-        result.c.body,
-        result.c.error,
-        result.c.provider,
-        result.c.model,
-        result.c.cost_usd,
-        result.c.unpriced,
-        job_input.c.extra,
-        *WAITED_FOR,
-    )
+OUTCOME = (
+    job.c.id.label("job_id"),
+    job.c.state,
+    result.c.status_code,
+    result.c.body,
+    result.c.error,
+    result.c.provider,
+    result.c.model,
+    result.c.cost_usd,
+    result.c.unpriced,
+    *WAITED_FOR,
+)
+"""What is shown of a job that has ended, beside its name, its line and its columns."""
+
+_outputs: Select[Any] = (
+    select(*OUTCOME, job.c.custom_id, job.c.line, job_input.c.extra)
     .outerjoin(result, result.c.job_id == job.c.id)
     .outerjoin(batch, batch.c.id == job.c.batch_id)
     .outerjoin(job_input, job_input.c.job_id == job.c.id)
-    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
+    .where(job.c.state.in_(_ended))
+)
+
+OUTPUTS_PAGE = (
+    _outputs.where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
     .order_by(job.c.id)
     .limit(PAGE)
 )
 """A page of the ended jobs of a batch with their results, in the order of their ids."""
+
+OUTPUTS_OF_JOBS = _outputs.where(job.c.id.in_(bindparam("ids", expanding=True)))
+"""Those of some jobs that have ended, with their results."""
+
+ENDED_NAMES_PAGE: Select[Any] = (
+    select(job.c.id.label("job_id"), job.c.custom_id, job.c.state)
+    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
+    .order_by(job.c.id)
+    .limit(PAGE)
+)
+"""A page of the ended jobs of a batch: their names and how they ended."""
 
 
 class Views(Ledger):
@@ -171,14 +186,25 @@ class Views(Ledger):
     async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
         """The jobs of a batch that have ended, with their results; also while others still run."""
         async for row in self._pages(OUTPUTS_PAGE, {"batch_id": batch_id}):
-            yield _output_row(row)
+            yield output_row(row)
+
+    async def output_rows(self, ids: Sequence[str]) -> dict[str, OutputRow]:
+        """Of up to 1,000 jobs those that have ended, by their ids, with their results."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(OUTPUTS_OF_JOBS, {"ids": list(ids)})).all() if ids else []
+        return {row.job_id: output_row(row) for row in rows}
+
+    async def ended_names(self, batch_id: str) -> AsyncIterator[tuple[str, str, JobState]]:
+        """Of the jobs of a batch that have ended: name, id and state."""
+        async for row in self._pages(ENDED_NAMES_PAGE, {"batch_id": batch_id}):
+            yield row.custom_id, row.job_id, JobState(row.state)
 
     async def outputs_after(self, batch_id: str, after: str, limit: int) -> list[OutputRow]:
         """Some of what `outputs` gives, beginning behind a job's id."""
         async with self._db.read() as connection:
             page = await connection.execute(OUTPUTS_PAGE.limit(limit), {"batch_id": batch_id, "after": after})
             rows: Sequence[Row[Any]] = page.all()
-        return [_output_row(row) for row in rows]
+        return [output_row(row) for row in rows]
 
     async def _pages(self, statement: Select[Any], parameters: Mapping[str, Any]) -> AsyncIterator[Row[Any]]:
         """Page after page of a statement ordered by `job_id`; no transaction stays open between two pages."""
@@ -202,7 +228,8 @@ async def _jobs_per_s(connection: AsyncConnection, batch_id: str, now: float) ->
     return jobs_per_s(ended, now, (await connection.execute(FIRST_CALL_SINCE, first)).scalar())
 
 
-def _output_row(row: Row[Any]) -> OutputRow:
+def output_row(row: Row[Any]) -> OutputRow:
+    """Of a row of `OUTPUTS_PAGE`, or of one with its columns."""
     columns = {name: value for name, value in row._mapping.items() if name not in NOT_SHOWN}
     error = columns.pop("error")
     return OutputRow(

@@ -3,7 +3,7 @@
 from ledger_help import failed, new_worker, open_batch, succeeded
 
 from models.store import Store
-from producer.output import newest_rows
+from producer.newest import newest_rows
 
 
 async def answer(store: Store, batch_id: str, ids: list[str], words: list[str | None]) -> str:
@@ -23,13 +23,11 @@ async def test_the_newest_answer_counts_and_a_later_failure_does_not_hide_it(sto
 
     shown = [(row.custom_id, row.job_id, row.body) async for row in newest_rows(store, [first, second, third])]
 
-    answers = {name: body for name, _, body in shown}
-    assert answers == {
-        "line-1": '{"answer":"a3"}',
-        "line-2": '{"answer":"b1"}',
-        "line-3": None,
-        "line-4": '{"answer":"d3"}',
-    }
-    assert len(shown) == 4
+    assert [(name, body) for name, _, body in shown] == [
+        ("line-1", '{"answer":"a3"}'),
+        ("line-2", '{"answer":"b1"}'),
+        ("line-3", None),
+        ("line-4", '{"answer":"d3"}'),
+    ], "in the order of the input"
     newest_failure = [row.job_id async for row in store.outputs(third) if row.custom_id == "line-3"]
     assert [job_id for name, job_id, _ in shown if name == "line-3"] == newest_failure

@@ -10,7 +10,7 @@ from ledger_help import new_worker, outputs_of, run_all, succeeded
 
 from models.failure import FailureClass
 from models.ids import new_id
-from models.records import NewBatch, NewJob
+from models.records import NewBatch, NewJob, RunLine
 from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import BatchState, JobState
@@ -18,9 +18,9 @@ from models.store import Store, open_store
 from models.tenants import TenantLimits
 from models.wire import RequestError
 from producer.intake import InputError, Shape
-from producer.output import newest_rows
+from producer.resuming import begin
 from producer.retries import line_of, retry_answered, retry_failed
-from producer.runs import BadInput, OtherRun, Run, begin, summary, views_of
+from producer.runs import BadInput, Run, RunRequest, summary, views_of
 
 SETTINGS = Settings.model_validate(
     {
@@ -46,8 +46,7 @@ def source(tmp_path: Path) -> Path:
 async def start(
     store: Store, source: Path, shape: Shape | None = None, settings: Settings = SETTINGS, **flags: Any
 ) -> Run:
-    options = {"skip_bad": False, "fresh": False, **flags}
-    run = await begin(store, settings, source, source.with_name("out.jsonl"), shape or Shape(), **options)
+    run = await begin(store, settings, RunRequest(source, source.with_name("out.jsonl"), shape or Shape(), **flags))
     await store.keep_run(run.batches, 3600.0)
     return run
 
@@ -61,7 +60,7 @@ async def fail(store: Store, worker: str, ids: list[str], cls: FailureClass = Fa
 
 
 async def states(store: Store, run: Run) -> dict[str, JobState]:
-    return {row.custom_id: row.state async for row in newest_rows(store, run.batches)}
+    return {row.custom_id: row.state async for row in store.run_outputs(run.id)}
 
 
 async def test_an_input_is_accepted_once_and_found_again(sqlite: Store, source: Path) -> None:
@@ -77,7 +76,9 @@ async def test_what_was_answered_is_not_tried_again(sqlite: Store, source: Path)
     worker = await new_worker(sqlite)
     await run_all(sqlite, worker, (await ids_of(sqlite, run.batches[0]))[:3])
     again = await start(sqlite, source)
-    assert (again.batches, again.resumed) == (run.batches, 3)
+    assert again.batches == run.batches
+    assert again.compared is not None
+    assert again.compared.words == "3 answered, 2 not asked yet"
 
 
 async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sqlite: Store, source: Path) -> None:
@@ -96,10 +97,12 @@ async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sql
     retried = [job async for job in sqlite.unfinished(again.batches[1])]
     assert [(job.custom_id, job.line) for job in retried] == [("r3", 3), ("r4", 4)]
     assert not {job.id for job in retried} & set(ids)
-    sums = summary(await views_of(sqlite, again.batches))
+    sums = again.summary(await views_of(sqlite, again.batches))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 1, 2, True)
     await run_all(sqlite, worker, [job.id for job in retried])
     await sqlite.close_batches()
+    sums = again.summary(await views_of(sqlite, again.batches))
+    assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 2, False)
     assert await states(sqlite, again) == {
         **dict.fromkeys(("r1", "r2"), JobState.FAILED),
         **dict.fromkeys(("r3", "r4", "r5"), JobState.SUCCEEDED),
@@ -107,23 +110,18 @@ async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sql
     assert (await start(sqlite, source)).batches == again.batches
 
 
-async def test_a_line_is_retried_once_however_often_an_open_run_is_taken_up(sqlite: Store, source: Path) -> None:
-    """The first batch still runs when it is resumed; what fails in it later is tried again by a later rerun."""
+async def test_a_failed_line_of_an_open_run_is_tried_again_together_with_what_is_left(
+    sqlite: Store, source: Path
+) -> None:
     run = await start(sqlite, source)
     worker = await new_worker(sqlite)
-    ids = await ids_of(sqlite, run.batches[0])
-    await fail(sqlite, worker, ids[:1])
+    await fail(sqlite, worker, (await ids_of(sqlite, run.batches[0]))[:1])
     second = await start(sqlite, source)
-    assert len(second.batches) == 2
-    assert (await start(sqlite, source)).batches == second.batches
-
-    await fail(sqlite, worker, ids[1:2])
-    third = await start(sqlite, source)
-
-    assert len(third.batches) == 3
-    assert [job.custom_id async for job in sqlite.unfinished(third.batches[2])] == ["r2"]
-    newest = await sqlite.batch_view(third.batches[2])
-    assert newest is not None and newest.retry_of == second.batches[1]
+    first, newest = await views_of(sqlite, second.batches)
+    assert (first.state, newest.state, newest.total) == (BatchState.CANCELLED, BatchState.IN_PROGRESS, 5)
+    assert second.compared is not None
+    assert second.compared.words == "1 to try again, 4 not asked yet"
+    assert (await start(sqlite, source)).batches == second.batches, "nothing has failed since"
 
 
 async def test_cancelled_lines_are_taken_up_by_a_rerun(sqlite: Store, source: Path) -> None:
@@ -135,15 +133,6 @@ async def test_cancelled_lines_are_taken_up_by_a_rerun(sqlite: Store, source: Pa
     await sqlite.close_batches()
     again = await start(sqlite, source)
     assert [job.custom_id async for job in sqlite.unfinished(again.batches[1])] == ["r3", "r4", "r5"]
-
-
-async def test_the_same_output_with_another_input_is_refused_until_it_is_fresh(sqlite: Store, source: Path) -> None:
-    first = await start(sqlite, source)
-    with pytest.raises(OtherRun, match="--fresh"):
-        await start(sqlite, source, Shape(system="be kind"))
-    fresh = await start(sqlite, source, Shape(system="be kind"), fresh=True)
-    assert fresh.batches != first.batches
-    assert await sqlite.batch_view(first.batches[0]) is None
 
 
 async def test_bad_lines_are_all_reported_and_nothing_is_accepted(sqlite: Store, source: Path) -> None:
@@ -175,19 +164,22 @@ async def test_an_empty_input_is_refused(sqlite: Store, source: Path) -> None:
 
 
 async def test_an_acceptance_that_was_broken_off_begins_anew(sqlite: Store, source: Path) -> None:
-    """As after a kill: the batch is there with its identity, but it was never opened."""
-    run = await start(sqlite, source)
-    place = (await sqlite.find_runs(""))[0][1]
+    """As after a kill: some lines and their batch are there, but it was never opened."""
+    run = await start(sqlite, source, fresh=True)
+    run_id = run.id
     await start(sqlite, source, fresh=True)
-    (known,) = await sqlite.find_runs("")
-    await sqlite.cancel_batch(known[0])
+    await sqlite.forget_run(run_id)
+    [known] = await sqlite.batches_of_run(run_id)
+    await sqlite.cancel_batch(known)
     while await sqlite.cancel_slice():
         continue
     await sqlite.close_batches()
-    await sqlite.discard_batch(known[0])
-    await sqlite.create_batch(NewBatch("batch_broken_off", identity=place, expires_at=await sqlite.now() + 60))
+    await sqlite.discard_batch(known)
+    broken = NewBatch("batch_broken_off", identity=f"{run_id}-broken", expires_at=await sqlite.now() + 60)
+    await sqlite.create_batch(broken)
+    await sqlite.add_lines(run_id, 1, [RunLine(1, 1, "r1", True, "0" * 32, "chain", None, "job_gone")])
     again = await start(sqlite, source)
-    assert again.batches not in (run.batches, ["batch_broken_off"])
+    assert "batch_broken_off" not in again.batches
     assert len(await ids_of(sqlite, again.batches[0])) == 5
 
 

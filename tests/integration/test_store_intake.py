@@ -44,9 +44,8 @@ async def test_jobs_take_the_deadline_of_their_batch(store: Store) -> None:
     assert view is not None and view["expires_at"] == 123.0
 
 
-async def test_a_batch_is_found_by_its_identity_which_is_unique(store: Store) -> None:
-    batch_id, _ = await filled_batch(store, 0, identity="abc")
-    assert await store.find_runs("abc") == [(batch_id, "abc")]
+async def test_the_identity_of_a_batch_is_unique(store: Store) -> None:
+    await filled_batch(store, 0, identity="abc")
     with pytest.raises(StoreConflict):
         await filled_batch(store, 0, identity="abc")
 
@@ -126,12 +125,12 @@ async def test_pruning_deletes_what_ended_before_a_time_and_nothing_else(store: 
 
 
 async def test_retries_and_runs_are_found_in_order(store: Store) -> None:
-    first, _ = await filled_batch(store, 0, identity="aa1")
+    first, _ = await filled_batch(store, 0, identity="aa-1")
     second, _ = await filled_batch(store, 0, retry_of=first)
-    third, _ = await filled_batch(store, 0, retry_of=second, identity="bb1")
+    third, _ = await filled_batch(store, 0, retry_of=second, identity="bb-1")
     assert await store.retries_of(first) == [second, third]
-    assert await store.find_runs("aa") == [(first, "aa1")]
-    assert await store.find_runs("a1") == []
+    assert await store.batches_of_run("aa") == [first]
+    assert await store.batches_of_run("a") == []
     assert third not in await store.retries_of(third)
 
 

@@ -12,10 +12,9 @@ from models.records import NewJob
 from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import Priority
-from models.wire import RequestError
 from producer import intake
 from producer.decoding import InputError
-from producer.intake import BadLine, Shape, identity_of, read_jobs
+from producer.intake import BadLine, Shape, read_jobs, request_of
 from producer.sheets import Template
 
 SETTINGS = Settings.model_validate(
@@ -256,17 +255,21 @@ def test_a_template_names_its_columns_as_they_are_written() -> None:
     assert Template.parse("{a.b} and {c[0]!r:>3}").columns == ["a.b", "c[0]!r:>3"]
 
 
-def test_a_run_is_named_by_its_bytes_and_its_options(tmp_path: Path) -> None:
-    path = tmp_path / "in.jsonl"
-    path.write_text("a")
-    name = identity_of(path, Shape())
-    assert identity_of(path, Shape()) == name
-    assert identity_of(path, Shape(system="x")) != name
-    assert identity_of(path, Shape(route=RouteOptions(model="lead/large"))) != name
-    path.write_text("b")
-    assert identity_of(path, Shape()) != name
+def test_what_a_model_is_asked_has_a_name_that_says_nothing_of_who_is_asked(tmp_path: Path) -> None:
+    def name(line: str, shape: Shape | None = None) -> str:
+        [job] = read(tmp_path, line, shape or Shape(route=RouteOptions(model="lead/large")))
+        assert isinstance(job, NewJob)
+        return request_of(job)
+
+    asked = name('{"messages":[{"role":"user","content":"a"}],"temperature":0}')
+    assert name('{"id":"x","temperature":0,"prompt":"a"}') == asked
+    assert name('{"prompt":"a","temperature":0,"model":"lead/other"}') == asked
+    assert name('{"prompt":"a","temperature":1}') != asked
+    assert name('{"prompt":"b","temperature":0}') != asked
+    assert name('{"prompt":"a","temperature":0}', Shape(system="x", route=RouteOptions(model="lead/large"))) != asked
 
 
 def test_options_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="cannot be written as JSON"):
-        Shape(system="\udce9").digest()
+    [bad] = read(tmp_path, '{"prompt":"a","model":"lead/large"}', Shape(system="\udce9"))
+    assert isinstance(bad, BadLine)
+    assert "cannot be written as JSON" in bad.reason

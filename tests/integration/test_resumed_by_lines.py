@@ -1,0 +1,350 @@
+"""A run is resumed by its lines: what was answered for an output is not paid for again, however its input changes."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from ledger_help import failed, new_worker, succeeded
+
+from models.failure import FailureClass
+from models.records import StartedJob
+from models.routing import RouteOptions
+from models.settings import Settings
+from models.store import Store
+from producer.intake import Shape
+from producer.resuming import begin
+from producer.runs import OtherRun, Run, RunRequest, final_summary, views_of
+
+
+def settings_of(*steps: str) -> Settings:
+    provider = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
+    return Settings.model_validate({"providers": {"lead": provider}, "chains": {"default": {"steps": list(steps)}}})
+
+
+SETTINGS = settings_of("lead/large")
+
+
+class Pipeline:
+    """One input and one output, worked on again and again; and who answers, by repeating the prompt."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        self.source = folder / "in.jsonl"
+        self.settings = SETTINGS
+        self.shape = Shape()
+        self.paid: list[str] = []  # prompts that were answered, in order
+
+    def write(self, prompts: Iterable[str], *, ids: Sequence[str] = (), name: str = "in.jsonl") -> None:
+        self.source = self.source.with_name(name)
+        rows = [{"prompt": prompt} for prompt in prompts]
+        for row, given in zip(rows, ids, strict=False):
+            row["custom_id"] = given
+        self.source.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+    async def begin(self, **flags: Any) -> Run:
+        output = self.source.with_name("out.jsonl")
+        run = await begin(self.store, self.settings, RunRequest(self.source, output, self.shape, **flags))
+        await self.store.keep_run(run.batches, 3600.0)
+        return run
+
+    async def work(self, run: Run, most: int = 1_000, fail: Callable[[str], FailureClass | None] | None = None) -> None:
+        """Answer, or fail, up to so many of the jobs that the planner sees."""
+        worker = await new_worker(self.store)
+        heads = [head for lane in await self.store.lanes() for head in await self.store.heads(lane, most)]
+        jobs = await self.store.start(worker, sorted(head.id for head in heads)[:most])
+        await self.store.settle(worker, [self._outcome(job, fail) for job in jobs])
+        await self.store.remove_worker(worker)
+        await self.store.close_batches()
+
+    async def run(self, most: int = 1_000, **flags: Any) -> Run:
+        """Begin, and work off up to so many jobs."""
+        run = await self.begin(**flags)
+        await self.work(run, most)
+        return run
+
+    def _outcome(self, job: StartedJob, fail: Callable[[str], FailureClass | None] | None) -> Any:
+        prompt = orjson.loads(job.body)["messages"][-1]["content"]
+        if fail is not None and (cls := fail(prompt)):
+            return failed(job, cls)
+        self.paid.append(prompt)
+        return succeeded(job, prompt, cost_usd=0.25)
+
+    async def output(self, run: Run) -> list[tuple[str, str | None]]:
+        """Name and answer of each line that has ended, in their order."""
+        rows = [row async for row in self.store.run_outputs(run.id)]
+        return [(row.custom_id, orjson.loads(row.body)["answer"] if row.body else None) for row in rows]
+
+    async def answers(self, run: Run) -> list[str | None]:
+        return [answer for _, answer in await self.output(run)]
+
+
+@pytest.fixture
+def pipeline(store: Store, tmp_path: Path) -> Pipeline:
+    return Pipeline(store, tmp_path)
+
+
+def words(run: Run) -> str:
+    assert run.compared is not None
+    return run.compared.words
+
+
+async def test_first_ten_and_then_all(pipeline: Pipeline) -> None:
+    prompts = [f"p{number}" for number in range(25)]
+    pipeline.write(prompts)
+    pipeline.shape = Shape(limit=10)
+    first = await pipeline.run()
+    assert await pipeline.answers(first) == prompts[:10]
+    pipeline.shape = Shape()
+    run = await pipeline.run()
+    assert words(run) == "10 answered, 15 new"
+    assert await pipeline.answers(run) == prompts
+    assert sorted(pipeline.paid) == sorted(prompts)
+    pipeline.shape = Shape(limit=3)
+    assert await pipeline.answers(await pipeline.run()) == prompts[:3], "the output has today's lines and no other"
+    pipeline.shape = Shape()
+    run = await pipeline.run()
+    assert (words(run), len(pipeline.paid)) == ("25 answered", 25), "what was left out comes back with its answer"
+    assert await pipeline.answers(run) == prompts
+
+
+async def test_only_the_rows_that_were_appended_or_put_between_are_paid_for(pipeline: Pipeline) -> None:
+    pipeline.write(["a", "b", "c", "d"])
+    await pipeline.run()
+    pipeline.write(["a", "b", "x", "c", "d", "e"])
+    run = await pipeline.run()
+    assert words(run) == "4 answered, 2 new"
+    assert await pipeline.output(run) == [("1", "a"), ("2", "b"), ("3", "x"), ("4", "c"), ("5", "d"), ("6", "e")]
+    assert pipeline.paid == ["a", "b", "c", "d", "x", "e"]
+
+
+async def test_a_window_that_moves_on_replaces_nothing(pipeline: Pipeline) -> None:
+    pipeline.write("abcdef")
+    await pipeline.run()
+    pipeline.write("defghi")
+    run = await pipeline.run()
+    assert words(run) == "3 answered, 3 new"
+    assert await pipeline.answers(run) == list("defghi")
+
+
+async def test_lines_in_another_order_are_answered_already(pipeline: Pipeline) -> None:
+    pipeline.write("abcdef")
+    await pipeline.run()
+    pipeline.write("fbdaec")
+    run = await pipeline.run()
+    assert (words(run), len(pipeline.paid)) == ("6 answered", 6)
+    assert await pipeline.output(run) == [(str(number), answer) for number, answer in enumerate("fbdaec", 1)]
+
+
+async def test_a_changed_line_needs_to_be_asked_for_and_is_the_only_one_that_is_paid(pipeline: Pipeline) -> None:
+    pipeline.write(["a", "b", "c", "d"])
+    await pipeline.run()
+    before = await pipeline.begin()
+    pipeline.write(["new", "a", "b", "c!", "d", "e"])
+    with pytest.raises(OtherRun) as refused:
+        await pipeline.begin()
+    said = str(refused.value)
+    assert said.startswith("3 answered, 2 new, 1 changed; nothing was sent. 1 line (4) has changed")
+    assert "that answer cost $0.2500. --update asks it again, " in said
+    assert "--fresh asks all 6 lines again" in said
+    assert await pipeline.answers(before) == ["a", "b", "c", "d"], "nothing has changed for who was refused"
+    run = await pipeline.run(update=True)
+    assert words(run) == "3 answered, 2 new, 1 changed"
+    assert await pipeline.answers(run) == ["new", "a", "b", "c!", "d", "e"]
+    assert sorted(pipeline.paid) == sorted(["a", "b", "c", "d", "new", "c!", "e"])
+    pipeline.write(["a", "b", "c", "d"])
+    run = await pipeline.run()
+    assert (words(run), len(pipeline.paid)) == ("4 answered", 7), "the old prompt has its old answer"
+    assert await pipeline.answers(run) == ["a", "b", "c", "d"]
+
+
+async def test_another_template_changes_every_line(pipeline: Pipeline) -> None:
+    pipeline.write(["a", "b", "c"])
+    await pipeline.run()
+    pipeline.shape = Shape(system="Be kind.")
+    with pytest.raises(OtherRun, match=re.escape("3 changed; nothing was sent. 3 lines (1, 2, 3) have changed")):
+        await pipeline.begin()
+    await pipeline.run(update=True)
+    assert pipeline.paid == ["a", "b", "c", "a", "b", "c"]
+
+
+async def test_a_prompt_that_stands_twice_is_asked_twice_and_each_answer_serves_once(pipeline: Pipeline) -> None:
+    pipeline.write(["same", "same", "other"])
+    await pipeline.run()
+    assert len(pipeline.paid) == 3
+    pipeline.write(["other", "same", "same", "same"])
+    run = await pipeline.run()
+    assert words(run) == "3 answered, 1 new"
+    jobs = [row.job_id async for row in pipeline.store.run_outputs(run.id)]
+    assert len(set(jobs)) == 4
+    pipeline.write(["same"])
+    assert words(await pipeline.run()) == "1 answered"
+
+
+async def test_lines_with_ids_are_known_by_their_ids_and_then_by_what_they_ask(pipeline: Pipeline) -> None:
+    pipeline.write(["a", "b", "c", "d"], ids=["w", "x", "y", "z"])
+    await pipeline.run()
+    pipeline.write(["d", "b", "a", "c"], ids=["z", "x", "renamed", "y"])
+    run = await pipeline.run()
+    assert (words(run), len(pipeline.paid)) == ("4 answered", 4)
+    assert await pipeline.output(run) == [("z", "d"), ("x", "b"), ("renamed", "a"), ("y", "c")]
+    pipeline.write(["b", "d", "a", "c"], ids=["z", "x", "renamed", "y"])
+    run = await pipeline.run()
+    assert words(run) == "4 answered", "two lines have changed their names"
+    assert await pipeline.answers(run) == ["b", "d", "a", "c"]
+    pipeline.write(["b", "other", "a", "c"], ids=["z", "x", "renamed", "y"])
+    with pytest.raises(OtherRun, match=re.escape("3 answered, 1 changed; nothing was sent. 1 line (2) has changed")):
+        await pipeline.begin()
+
+
+async def test_the_output_repeats_todays_columns(pipeline: Pipeline) -> None:
+    pipeline.shape = Shape(prompt="Describe {name}", id_column="sku")
+    pipeline.source = pipeline.source.with_name("in.csv")
+    pipeline.source.write_text("sku,name,shelf\n1,desk,A\n2,lamp,B\n")
+    await pipeline.run()
+    pipeline.source.write_text("sku,name,shelf\n2,lamp,C\n1,desk,A\n3,rug,D\n")
+    run = await pipeline.run()
+    assert words(run) == "2 answered, 1 new"
+    columns = [orjson.loads(row.extra or "") async for row in pipeline.store.run_outputs(run.id)]
+    assert [(each["sku"], each["shelf"]) for each in columns] == [("2", "C"), ("1", "A"), ("3", "D")]
+    assert len(pipeline.paid) == 3
+
+
+async def test_what_was_left_is_asked_with_what_is_new_and_nothing_else_is(pipeline: Pipeline) -> None:
+    pipeline.write("abcdef")
+    await pipeline.run(most=2)
+    pipeline.write("abcxe")  # d and f are gone, x is in the place of d
+    run = await pipeline.run()
+    assert words(run) == "2 answered, 1 to try again, 2 not asked yet"
+    assert pipeline.paid == ["a", "b", "c", "x", "e"]
+    assert await pipeline.answers(run) == list("abcxe")
+    pipeline.write("abcxefgh")
+    await pipeline.run(most=1)
+    pipeline.write("abcxef")
+    await pipeline.run()
+    assert pipeline.paid == ["a", "b", "c", "x", "e", "f"], "lines that were taken out are never asked"
+
+
+async def test_a_run_whose_input_is_the_same_goes_on_with_its_batch(pipeline: Pipeline) -> None:
+    pipeline.write("abcdef")
+    first = await pipeline.run(most=2)
+    second = await pipeline.begin()
+    assert second.batches == first.batches
+    assert words(second) == "2 answered, 4 not asked yet"
+    await pipeline.work(second)
+    summary = second.summary(await views_of(pipeline.store, second.batches))
+    assert (summary.total, summary.succeeded, summary.failed, summary.open) == (6, 6, 0, False)
+
+
+async def test_lines_without_an_answer_take_todays_chain_and_the_others_stay(pipeline: Pipeline) -> None:
+    def refuse_c_and_lose_d(prompt: str) -> FailureClass | None:
+        return {"c": FailureClass.BAD_REQUEST, "d": FailureClass.MODEL_MISSING}.get(prompt)
+
+    pipeline.write("abcdef")
+    run = await pipeline.begin()
+    await pipeline.work(run, 4, fail=refuse_c_and_lose_d)
+    pipeline.settings = settings_of("lead/right")
+    run = await pipeline.begin()
+    assert words(run) == "2 answered, 4 to try again", "what was refused of the old chain may not be of the new one"
+    assert run.compared is not None
+    assert run.compared.elsewhere == 2
+    jobs = [job async for job in pipeline.store.unfinished(run.batches[-1])]
+    assert {str(job.chain.steps[0]) for job in jobs} == {"lead/right"}
+    await pipeline.work(run)
+    assert await pipeline.answers(run) == list("abcdef")
+    assert sorted(pipeline.paid) == list("abcdef")
+    summary = await final_summary(pipeline.store, run, await views_of(pipeline.store, run.batches))
+    assert (summary.succeeded, summary.failed, summary.cost_usd) == (6, 0, 6 * 0.25)
+
+
+async def test_a_model_of_the_command_line_that_was_wrong_is_corrected_there(pipeline: Pipeline) -> None:
+    pipeline.write("ab")
+    pipeline.shape = Shape(route=RouteOptions(model="lead/lrage"))
+    await pipeline.work(await pipeline.begin(), fail=lambda _: FailureClass.MODEL_MISSING)
+    pipeline.shape = Shape(route=RouteOptions(model="lead/large"))
+    run = await pipeline.run()
+    assert words(run) == "2 to try again"
+    assert await pipeline.answers(run) == ["a", "b"]
+
+
+async def test_what_was_refused_is_counted_and_tried_again_only_when_that_is_asked_for(pipeline: Pipeline) -> None:
+    def refuse(prompt: str) -> FailureClass | None:
+        return FailureClass.CONTENT_FILTER if prompt == "b" else None
+
+    pipeline.write("abc")
+    await pipeline.work(await pipeline.begin(), fail=refuse)
+    run = await pipeline.begin()
+    assert words(run) == "2 answered, 1 failed and not tried again"
+    assert not run.is_open
+    run = await pipeline.run(everything=True)
+    assert words(run) == "2 answered, 1 to try again"
+    assert await pipeline.answers(run) == list("abc")
+
+
+async def test_what_made_the_first_jobs_fail_is_worth_another_try(pipeline: Pipeline) -> None:
+    prompts = [f"p{number}" for number in range(20)]
+    pipeline.write(prompts)
+    run = await pipeline.begin()
+    await pipeline.work(run, 10, fail=lambda _: FailureClass.BAD_REQUEST)
+    run = await pipeline.run()
+    assert words(run) == "10 to try again, 10 not asked yet"
+    assert await pipeline.answers(run) == prompts
+
+
+async def test_a_run_that_is_killed_while_it_is_taken_up_loses_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each write of it in turn."""
+    pipeline.write("abcd")
+    await pipeline.run(most=3)
+
+    class Killed(BaseException):
+        pass
+
+    for step in ("add_lines", "match_lines", "note_lines", "create_batch", "give_jobs", "put_version", "open_batch"):
+        with monkeypatch.context() as patch:
+
+            async def die(*_: object, **__: object) -> None:
+                raise Killed
+
+            pipeline.write([*"abcd", f"new after {step}"])
+            patch.setattr(pipeline.store, step, die)
+            for tidying in ("forget_stale_lines", "discard_batch"):
+                if step != "put_version":
+                    patch.setattr(pipeline.store, tidying, _nothing)
+            with pytest.raises(Killed):
+                await pipeline.begin()
+        run = await pipeline.begin()
+        assert (run.compared and run.compared.answered) == 3
+        assert run.standing.total == 5
+    await pipeline.work(run)
+    assert await pipeline.answers(run) == [*"abcd", "new after open_batch"]
+    assert pipeline.paid == [*"abc", "d", "new after open_batch"]
+
+
+async def _nothing(*_: object) -> None:
+    """Who was killed does not tidy up."""
+
+
+async def test_fresh_forgets_every_answer_and_says_what_they_cost(pipeline: Pipeline) -> None:
+    pipeline.write("abc")
+    await pipeline.run()
+    run = await pipeline.run(fresh=True)
+    assert run.forgotten is not None
+    assert (run.forgotten.succeeded, run.forgotten.cost_usd) == (3, 0.75)
+    assert len(run.batches) == 1
+    assert pipeline.paid == list("abcabc")
+
+
+async def test_many_lines_are_compared_in_parts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.store.comparing.LINES_AT_ONCE", 7)
+    monkeypatch.setattr("models.store.runs.SLICE", 5)
+    prompts = [f"p{number}" for number in range(40)]
+    pipeline.write(prompts)
+    await pipeline.run()
+    pipeline.write([*prompts[20:], "x", *reversed(prompts[:20])])
+    run = await pipeline.run()
+    assert words(run) == "40 answered, 1 new"
+    assert await pipeline.answers(run) == [*prompts[20:], "x", *reversed(prompts[:20])]
