@@ -18,7 +18,7 @@ from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
 from models.wire import BYTE_ORDER_MARK, LineError, RequestError, is_utf8, parse_line
-from producer.decoding import LINE_MAX_BYTES, NOT_UTF8
+from producer.decoding import GZIP, LINE_MAX_BYTES, MARKS, NOT_UTF8, UTF8_MARKED, kind_of
 from producer.intake import BadLine, JobReader, Row, Shape, checked_id
 from producer.preflight import Preflight
 
@@ -139,7 +139,7 @@ class BatchReader:
             row = batch_row(parse_line(raw), self._endpoint)
         except RequestError as error:
             if error.code == "invalid_json" and not is_utf8(raw):
-                return BadLine(number, NOT_UTF8, error.code)
+                return BadLine(number, _why_not_utf8(raw) if number == 1 else NOT_UTF8, error.code)
             return BadLine(number, str(error), error.code, error.param)
         made = self._jobs.job(number, row)
         if isinstance(made, BadLine) and made.code in IN_BODY and made.param is not None:
@@ -167,6 +167,16 @@ def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
     if (needed := ENDPOINTS[endpoint].needs) not in body:
         raise RequestError(f"'{needed}' is missing", f"body.{needed}", "missing_required_parameter")
     return Row(body, checked_id(custom_id))
+
+
+def _why_not_utf8(start: bytes) -> str:
+    """Of a file that begins so; it is read as it was uploaded, so that its bytes stay the caller's."""
+    if start.startswith(GZIP):
+        return "the file is compressed with gzip; upload it unpacked"
+    if any(start.startswith(mark) for mark, encoding in MARKS if encoding != UTF8_MARKED):
+        return "the file is UTF-16 or UTF-32 text; save it as UTF-8"
+    what, remedy = kind_of(start) or ("", "")
+    return f"the file is {what}; {remedy}" if what else NOT_UTF8
 
 
 def _line_error(bad: BadLine) -> LineError:

@@ -174,11 +174,16 @@ def _decodes(line: bytes, encoding: str) -> bool:
 
 
 def _refuse_no_text(path: Path, head: bytes) -> None:
-    for start, what, remedy in NO_TEXT:
-        if head.startswith(start):
-            if remedy == UNPACK and path.suffix.lower() in WORKBOOKS:
-                what, remedy = "a spreadsheet, not a text file", SAVE_AS_CSV
-            raise InputError(f"{path.name} is {what}; {remedy}")
+    if (found := kind_of(head)) is not None:
+        what, remedy = found
+        if remedy == UNPACK and path.suffix.lower() in WORKBOOKS:
+            what, remedy = "a spreadsheet, not a text file", SAVE_AS_CSV
+        raise InputError(f"{path.name} is {what}; {remedy}")
+
+
+def kind_of(head: bytes) -> tuple[str, str] | None:
+    """What a file that begins so is, if it is no text, and what to do."""
+    return next(((what, remedy) for start, what, remedy in NO_TEXT if head.startswith(start)), None)
 
 
 def _undecodable_line(path: Path, encoding: Encoding) -> int:

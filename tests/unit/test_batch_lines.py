@@ -1,5 +1,6 @@
 """Lines of an OpenAI batch file: strict, counted, and never more memory than one line."""
 
+import gzip
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -96,6 +97,23 @@ def test_a_bad_line_is_named_with_code_and_field(bad: bytes, code: str, param: s
 def test_a_prompt_without_a_frame_is_told_at_once_what_a_line_looks_like() -> None:
     _, reader = read(b'{"prompt": "hello"}')
     assert '{"custom_id": "…", "method": "POST", "url": "/v1/chat/completions", "body":' in reader.errors[0].message
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(line()), "is compressed with gzip; upload it unpacked"),
+        (b"PK\x03\x04\xff" + line(), "is a zip archive; unpack it first"),
+        (
+            "\ufeff".encode("utf-16-le") + line().decode().encode("utf-16-le"),
+            "is UTF-16 or UTF-32 text; save it as UTF-8",
+        ),
+        (line().replace(b"hello", b"\xff"), "not UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_not_utf8_text_is_called_by_its_name(content: bytes, said: str) -> None:
+    _, reader = read(content)
+    assert said in reader.errors[0].message
 
 
 def test_a_file_that_was_written_for_azure_is_read() -> None:
