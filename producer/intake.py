@@ -42,6 +42,7 @@ from producer.decoding import (
     open_text,
 )
 from producer.first_lines import FirstLines
+from producer.noted import Noted
 from producer.output import CSV, SEPARATORS, CsvForm
 from producer.sheets import SHEETS, Rows, Sheet, Template, cells_by_column, sheet_of
 
@@ -86,10 +87,12 @@ def read_jobs(
     `notes` gets sentences for people about how the input was read, as far as it was read.
     """
     reader = JobReader(shape, settings, priority, expires_at, tenant, endpoint=None, rules=rules)
-    notes = notes if notes is not None else []
-    rows = _sheet_rows(path, shape, notes) if is_sheet(path, shape) else _json_rows(path, shape)
+    noted = Noted(path.name)
+    rows = _sheet_rows(path, shape, noted) if is_sheet(path, shape) else _json_rows(path, shape, noted)
     for line, row in islice(rows, shape.limit):
         yield reader.job(line, row)
+    if notes is not None:
+        notes += noted.sentences
 
 
 def is_sheet(path: Path, shape: Shape) -> bool:
@@ -237,7 +240,7 @@ def _lines(readline: Callable[[int], bytes]) -> Iterator[tuple[int, bytes | str]
             yield number, raw
 
 
-def _json_rows(path: Path, shape: Shape) -> Iterator[tuple[int, Row | str]]:
+def _json_rows(path: Path, shape: Shape, noted: Noted) -> Iterator[tuple[int, Row | str]]:
     for option, value in (("--prompt", shape.prompt), ("--id-column", shape.id_column)):
         if value is not None:
             raise InputError(f"{option} is for CSV inputs, whose names end in .csv; this one is read as JSON lines")
@@ -248,21 +251,25 @@ def _json_rows(path: Path, shape: Shape) -> Iterator[tuple[int, Row | str]]:
         raise InputError(f"{path.name} {_as_lines(start)}")
     if marked is None or marked == UTF8_MARKED:
         with open_input(path) as stream:
-            yield from _rows_of_lines(_lines(stream.readline))
+            yield from _rows_of_lines(_lines(stream.readline), noted)
         return
     with open_text(path, Encoding(marked)) as text:
-        yield from _rows_of_lines(_lines(lambda size: text.readline(size).encode()))
+        yield from _rows_of_lines(_lines(lambda size: text.readline(size).encode()), noted)
 
 
-def _rows_of_lines(lines: Iterator[tuple[int, bytes | str]]) -> Iterator[tuple[int, Row | str]]:
+def _rows_of_lines(lines: Iterator[tuple[int, bytes | str]], noted: Noted) -> Iterator[tuple[int, Row | str]]:
     for number, raw in lines:
         if isinstance(raw, str):
             yield number, raw
             continue
         try:
-            yield number, row_of(parse_line(raw))
+            row = row_of(parse_line(raw))
         except RequestError as error:
             yield number, str(error) if is_utf8(raw) else NOT_UTF8
+            continue
+        if "prompt" in row.body:
+            noted.beside_prompt(row.body)
+        yield number, row
 
 
 def _as_lines(start: bytes) -> str:
@@ -323,16 +330,17 @@ def _read_form(path: Path, shape: Shape) -> tuple[Template, Sheet]:
     return template, sheet_of(path, [*template.columns, *([shape.id_column] if shape.id_column is not None else [])])
 
 
-def _sheet_rows(path: Path, shape: Shape, notes: list[str]) -> Iterator[tuple[int, Row | str]]:
+def _sheet_rows(path: Path, shape: Shape, noted: Noted) -> Iterator[tuple[int, Row | str]]:
     template, sheet = _read_form(path, shape)
-    if sheet.encoding.wrong_line is not None:
-        notes.append(f"{path.name} is not UTF-8 (line {sheet.encoding.wrong_line:,}); it is read as Windows-1252")
+    noted.wrong_line = sheet.encoding.wrong_line
+    in_prompt = [sheet.places[name] for name in template.columns]
     rows = Rows(path, sheet)
     for line, cells in rows:
+        noted.empty_rows = rows.empty
+        if len(cells) == len(sheet.columns) and not all(cells[place].strip() for place in in_prompt):
+            noted.blank_row(line)
         yield line, _row_of_sheet(cells, sheet, template, shape.id_column)
-    if rows.empty:
-        were = "row was" if rows.empty == 1 else "rows were"
-        notes.append(f"{rows.empty:,} empty {were} skipped")
+    noted.empty_rows = rows.empty
 
 
 def _row_of_sheet(cells: list[str], sheet: Sheet, template: Template, id_column: str | None) -> Row | str:

@@ -71,6 +71,20 @@ def test_a_prompt_becomes_messages_and_keeps_its_parameters(tmp_path: Path) -> N
     assert json.loads(job.body)["max_tokens"] == 5
 
 
+def test_fields_beside_a_prompt_that_are_no_parameter_are_told_before_they_are_sent(tmp_path: Path) -> None:
+    path, notes = tmp_path / "in.jsonl", list[str]()
+    path.write_text(
+        '{"id":1,"prompt":"a","system":"b","max_tokens":5,"chain":"cheap","sku":"A1","top_k":3}\n'
+        '{"prompt":"b","sku":"A2","shelf":7}\n'
+    )
+    jobs = list(read_jobs(path, Shape(), SETTINGS, priority=Priority.BULK, expires_at=9.0, notes=notes))
+    assert json.loads(jobs[0].body)["sku"] == "A1"
+    assert notes == [
+        "2 lines have a field 'sku', which is sent as a parameter: providers refuse what they do not know",
+        "1 line has a field 'shelf', which is sent as a parameter: providers refuse what they do not know",
+    ]
+
+
 def test_the_system_option_stands_before_every_request(tmp_path: Path) -> None:
     job = only(tmp_path, json.dumps(BODY), Shape(system="be kind"))
     assert messages(job) == [("system", "be kind"), ("user", "hi")]

@@ -120,6 +120,13 @@ def test_empty_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     assert notes == ["3 empty rows were skipped"]
 
 
+def test_rows_that_leave_a_gap_in_the_prompt_are_counted(tmp_path: Path) -> None:
+    path, notes = tmp_path / "in.csv", list[str]()
+    path.write_text("name,colour,note\npan,red,\npot,,x\nlid, ,\n,,\n")
+    assert len(read(path, Shape(prompt="{name} in {colour}", limit=3), notes)) == 3
+    assert notes == ["2 rows have an empty cell in a column of the prompt, the first on line 3"]
+
+
 def test_an_id_that_stands_twice_is_called_by_the_name_of_its_column(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("sku,name\nA1,pan\nA1,pot\n")
