@@ -102,6 +102,15 @@ LOOKALIKES = [
     at("openai", "long name", 400, error("string too long. Expected maximum length 64", INVALID), F.BAD_REQUEST),
     at("anthropic", "image", 400, error("image exceeds 5 MB maximum", INVALID), F.TOO_LARGE),
     at("openrouter", "delay as a field", 429, wrapped(429, "slow", retry_after_seconds=12), F.RATE_LIMIT, 12.0),
+    at(
+        "azure",
+        "a deployment",
+        404,
+        error("The API deployment does not exist.", code="DeploymentNotFound"),
+        F.MODEL_MISSING,
+    ),
+    at("openai", "a rate that never comes", 429, error("Request too large for gpt-4o.", "tokens"), F.TOO_LARGE),
+    at("anthropic", "no model of that name", 404, error("model: claude-x"), F.MODEL_MISSING),
 ]
 
 PROXIES = [

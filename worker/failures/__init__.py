@@ -9,6 +9,7 @@ tables      all evidence in order: which codes, phrases and statuses mean which 
 evidence    what one row is, and what it is held against
 echoes      what a provider repeats of the request, which is evidence of nothing
 complaint   reads codes, types and sentences out of any provider's error body
+numbers     what can never start: more than the limit itself, a limit of zero
 hints       how long a response asks us to wait
 masking     keeps keys out of everything that is stored
 """

@@ -9,6 +9,7 @@ from worker.failures.complaint import Complaint, blocked_by_gemini, read_complai
 from worker.failures.echoes import CUT, Echoes, Sent
 from worker.failures.evidence import Evidence, Signs
 from worker.failures.hints import MAX_HINT_S, read_hint
+from worker.failures.numbers import REFUSE_RATES, what_never_starts
 from worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE, SCOPE
 
 SPEAKS_FOR_OTHERS = BLOCKING | {FailureClass.MODEL_MISSING}
@@ -71,6 +72,8 @@ def judge(
     cls = evidence.cls if evidence else FailureClass.UNKNOWN
     if 200 <= status < 300:
         cls = _class_of_success(complaint)
+    never = what_never_starts(signs.own_text) if signs.status in REFUSE_RATES else None
+    cls = never or cls
     per_day = cls is FailureClass.RATE_LIMIT and _is_per_day(signs, complaint)
     if per_day and complaint.quota_ids:
         hint_s = _until_googles_next_day(now)
@@ -85,7 +88,7 @@ def judge(
         scope=_scope(cls, signs, complaint),
         possibly_billed=_is_possibly_billed(cls, status, complaint),
         body=complaint.body,
-        sure=evidence is not None and evidence.sure,
+        sure=never is not None or (evidence is not None and evidence.sure),
         for_others=echoes.cut(message) if cls in SPEAKS_FOR_OTHERS else "",
     )
     return failure, evidence
