@@ -41,6 +41,8 @@ IDLE_WAIT_S = 5.0
 FINISH_CLAIM_S = 1.0
 """A claim that was under way when the order to stop came is completed, unless Redis or the ledger hang."""
 
+LEASE_LOOK_S = 0.2
+
 GIVE_BACK_S = 2.0
 """Kept of the grace period for stopping calls and committing what is given back."""
 
@@ -60,12 +62,16 @@ class ClaimLoop:
         concurrency: int,
         tell: Callable[[Sequence[str]], None] = lambda _ids: None,
         urgent_slots: int | None = None,
+        lease_runs: Callable[[], bool] = lambda: True,
     ) -> None:
+        """While its lease does not run (`lease_runs`) it claims nothing: the ledger would start no job for it, and the
+        tickets would be gone."""
         self.worker_id = worker_id
         self.bridge = bridge
         self.store = store
         self.tools = tools
         self.concurrency = concurrency
+        self._lease_runs = lease_runs
         self._for_bulk = concurrency - min(
             kept_free(concurrency) if urgent_slots is None else urgent_slots, concurrency
         )
@@ -88,6 +94,8 @@ class ClaimLoop:
             while not stopping.is_set():
                 if self.settler.holds:
                     await unless(stop, self.settler.until_nothing_is_held())
+                elif not self._lease_runs():
+                    await unless(stop, asyncio.sleep(LEASE_LOOK_S))
                 elif len(self._tasks) >= self.concurrency or self._runs_alone:
                     self._slot_free.clear()
                     await unless(stop, self._slot_free.wait())

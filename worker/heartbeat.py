@@ -7,8 +7,9 @@ out here that its jobs were taken back.
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from models.store import StoreOutage
 
@@ -34,16 +35,28 @@ class Heartbeat:
         """`missed` is called in the thread when a beat does not get through."""
         self._open_beat = open_beat
         self._missed = missed
+        self._lease_s = lease_s
         self._every_s = lease_s / BEATS_PER_LEASE
-        self._stopping = threading.Event()
+        self._leased_until = float("-inf")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="heartbeat", daemon=True)
 
     def start(self) -> None:
+        """The lease has just begun."""
+        self._leased_until = time.monotonic() + self._lease_s
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
+        assert self._loop is not None
+        with suppress(RuntimeError):  # it has died, and its loop is closed
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(timeout=LONGEST_STOP_S)
+
+    def lease_runs(self) -> bool:
+        """Whether this worker's lease can still run, by the latest beat that got through."""
+        return time.monotonic() < self._leased_until
 
     async def watch(self) -> None:
         """Return never; raise when the thread has died, because without it this worker's jobs are taken away."""
@@ -52,7 +65,10 @@ class Heartbeat:
         raise RuntimeError("the heartbeat has died")
 
     def _main(self) -> None:
-        asyncio.run(self._beat_until_stopped())
+        loop = self._loop
+        assert loop is not None
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._beat_until_stopped())
 
     async def _beat_until_stopped(self) -> None:
         while not self._stopping.is_set():
@@ -60,9 +76,16 @@ class Heartbeat:
                 async with AsyncExitStack() as stack:
                     beat = await self._open_beat(stack)
                     while not self._stopping.is_set():
+                        began = time.monotonic()
                         await beat()
-                        await asyncio.to_thread(self._stopping.wait, self._every_s)
+                        self._leased_until = began + self._lease_s
+                        await self._rest(self._every_s)
             except StoreOutage as outage:
                 self._missed()
                 log.warning("A heartbeat did not get through: %s", type(outage).__name__)
-                await asyncio.to_thread(self._stopping.wait, self._every_s / BEATS_PER_LEASE)
+                await self._rest(self._every_s / BEATS_PER_LEASE)
+
+    async def _rest(self, for_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(for_s):
+                await self._stopping.wait()

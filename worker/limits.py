@@ -11,12 +11,13 @@ have three scopes: (account, model), account, and (provider, model), which is th
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from models import keys
 from models.failure import Scope
@@ -95,7 +96,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Nothing was reserved. `until` is when to ask again, in unix seconds of Redis' clock.
+    """Nothing was reserved. `until` is when to ask again, in unix seconds.
 
     `since` is when what cools began to answer nothing but refusals.
     """
@@ -111,8 +112,8 @@ class Refusal:
 class Outlook:
     """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be picked now.
 
-    `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds of Redis'
-    clock; what is full of calls in flight has no such time, and says now). `refusing_for_s` is how long it has answered
+    `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds; what
+    is full of calls in flight has no such time, and says now). `refusing_for_s` is how long it has answered
     nothing but refusals and failures (None: it is not cooled, and not only probed). `room` is what a limit of tokens
     leaves for them (None: no limit).
     """
@@ -143,6 +144,9 @@ URGENT = Ahead(1.0, calls=4.0, slow_s=6.0)
 
 NO_LIMIT = 1_000_000_000
 
+CLOCKS_AGREE_S = 1.0
+"""Less than this is not told from the time that it takes to compare them, and harms nobody."""
+
 
 class Limiter:
     """One worker's view of the fleet's limits. Questions of one moment share a round trip."""
@@ -161,6 +165,7 @@ class Limiter:
         self._worker_id = worker_id
         self._ahead = Ahead(max_wait_s)
         self._lease_ms = round(lease_s * 1000)
+        self._ahead_s = 0.0  # Redis' clock, of the one that is compared with it
         self.now_ms = now_ms  # set by tests; None is Redis' own clock
         self._flights: set[tuple[str, str]] = set()
         self._configured: dict[tuple[str, str], tuple[float, float]] = {}  # requests, tokens a minute; 0: none
@@ -196,9 +201,7 @@ class Limiter:
         hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
         reason = reason_at(HOLD_WORDS[hold], deployment.provider, deployment.model, deployment.account)
         cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
-        return Refusal(
-            float(reply[1]) / 1000, hold, deployment, reason, since=float(reply[4]) / 1000 if cooled else None
-        )
+        return Refusal(self._at(reply[1]), hold, deployment, reason, since=self._at(reply[4]) if cooled else None)
 
     async def still_holds(self, grant: Grant) -> bool:
         """False when what it is for was cooled while the caller waited for the start: cancel it and ask again.
@@ -247,7 +250,7 @@ class Limiter:
             *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed), *configured),
         ]
         names = [_cool_key(deployment, scope), *(_keys(deployment)[:2] if too_fast else [])]
-        return float(await self._ask(scripts.COOL, names, args)) / 1000
+        return self._at(await self._ask(scripts.COOL, names, args))
 
     async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
         """A response's headers speak of the limits: the fleet keeps to them, and brakes when others use them up.
@@ -279,7 +282,7 @@ class Limiter:
                 NO_LIMIT if starts < 0 else starts,
                 cooled_ms / 1000 if cooled_ms > 0 else None,
                 Hold(hold.decode()) if hold else None,
-                float(first_ms) / 1000,
+                self._at(first_ms),
                 refusing_ms / 1000 if refusing_ms > 0 else None,
                 TokenRoom(left, burst, NO_LIMIT if others < 0 else others) if burst else None,
             )
@@ -302,6 +305,21 @@ class Limiter:
                 names = [keys.flight(*flight) for flight in counts]
                 await self._ask(scripts.BEAT, names, [self._worker_id, self._lease_ms, *counts.values()])
                 self._flights = {flight for flight, count in counts.items() if count}
+
+    async def compare_clocks(self, clock: Callable[[], float]) -> None:
+        """What is said of times is said by `clock` from now on, however far Redis' own is from it."""
+        began = clock()
+        try:
+            seconds, microseconds = await self._redis.time()
+        except RedisError as error:
+            raise LimitsUnavailable(f"Redis does not tell the time: {type(error).__name__}") from error
+        ended = clock()
+        ahead_s = seconds + microseconds / 1e6 - (began + ended) / 2
+        self._ahead_s = ahead_s if abs(ahead_s) > CLOCKS_AGREE_S + (ended - began) / 2 else 0.0
+
+    def _at(self, redis_ms: Any) -> float:
+        """Unix seconds, of Redis' milliseconds."""
+        return float(redis_ms) / 1000 - self._ahead_s
 
     async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
         candidate = grant.candidate

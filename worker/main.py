@@ -67,19 +67,20 @@ class Shift:
         self._claims = ClaimLoop(
             *(worker_id, bridge, box.store, box.tools, self._concurrency, box.announcer.tell),
             urgent_slots=worker.urgent_slots,
+            lease_runs=self._lease_runs,
         )
         self._upkeep = Upkeep(worker_id, box, bridge, self._claims)
+        self._heartbeat = Heartbeat(self._open_beat, self._lease_s, self._upkeep.lost_the_ledger)
 
     async def work(self, *, burst: bool) -> int:
         """Returns how many jobs were settled. Raises what killed a background loop, after draining."""
         self._listen_to_signals()
-        heartbeat = Heartbeat(self._open_beat, self._lease_s, self._upkeep.lost_the_ledger)
         kept = False
         await replay(self._box.settings.data, self._box.store)
         await self._register(self._box.store)
-        heartbeat.start()
+        self._heartbeat.start()
         side_tasks: list[asyncio.Task[None]] = [
-            asyncio.create_task(task, name=name) for name, task in self._side_tasks(heartbeat)
+            asyncio.create_task(task, name=name) for name, task in self._side_tasks()
         ]
         for task in side_tasks:
             task.add_done_callback(self._side_task_ended)
@@ -92,13 +93,16 @@ class Shift:
         finally:
             await end(side_tasks)
             await self._box.deliverer.close()
-            await asyncio.to_thread(heartbeat.stop)
+            await asyncio.to_thread(self._heartbeat.stop)
             if not kept:  # else what is kept would be given back before it is replayed, and run again
                 await self._sign_off()
         for task in side_tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         return self._claims.done
+
+    def _lease_runs(self) -> bool:
+        return self._heartbeat.lease_runs()
 
     async def _keep(self, outcomes: Sequence[Settled]) -> bool:
         """Keep in the data folder what the ledger did not take. False: there is nothing to keep, or no way to."""
@@ -114,11 +118,11 @@ class Shift:
         log.warning("%d outcomes are kept in %s until the next start there", len(outcomes), settings.data)
         return True
 
-    def _side_tasks(self, heartbeat: Heartbeat) -> list[tuple[str, Coroutine[None, None, None]]]:
+    def _side_tasks(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         tasks: list[tuple[str, Coroutine[None, None, None]]] = [
             ("upkeep", self._upkeep.run()),
             ("commands", self._obey()),
-            ("heartbeat", heartbeat.watch()),
+            ("heartbeat", self._heartbeat.watch()),
         ]
         if self._with_parent:
             tasks.append(("parent", self._leave_with_parent()))

@@ -2,9 +2,8 @@
 
 import os
 import socket
-import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -23,7 +22,8 @@ from worker.costs import Costs
 from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.latency import Latencies
-from worker.limits import Limiter
+from worker.ledger_clock import LedgerClock
+from worker.limits import Limiter, LimitsUnavailable
 from worker.places import Places
 from worker.planner import Planner
 from worker.providers.client import ProviderClient
@@ -43,6 +43,12 @@ class Toolbox:
     deliverer: Deliverer
     announcer: Announcer
     purses: Purses
+    clock: LedgerClock
+
+    async def compare_clocks(self) -> None:
+        """Raises StoreOutage, LimitsUnavailable."""
+        await self.clock.read()
+        await self.tools.limiter.compare_clocks(self.clock)
 
     def planner(self, canary: Canary) -> Planner:
         """One that plans with these tools."""
@@ -77,15 +83,13 @@ async def open_toolbox(
         ProviderClient(max_connections=concurrency) as client,
         Sender(settings.webhooks, IN_FLIGHT) as sender,
     ):
-        ahead_s = await store.now() - time.time()
-
-        def clock() -> float:
-            """The ledger's: put-back times and deadlines are compared with it, and machines disagree."""
-            return time.time() + ahead_s
-
+        clock = LedgerClock(store.now)
+        await clock.read()
         fleet = Fleet(settings, Secrets(), clock, rng)
         await fleet.share(store)
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
+        with suppress(LimitsUnavailable):  # then the clocks are compared when Redis is back
+            await limiter.compare_clocks(clock)
         budgets = Budgets(settings, redis, worker_id, store.budgets, clock, lease_s=settings.worker.lease_s)
         pricing = Pricing(settings)
         estimates, places = Estimates(), Places(redis, store)
@@ -96,6 +100,7 @@ async def open_toolbox(
         deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
         announcer = Announcer(redis)
         try:
-            yield Toolbox(settings, redis, store, tools, deliverer, announcer, Purses(store, budgets, tools.costs))
+            purses = Purses(store, budgets, tools.costs)
+            yield Toolbox(settings, redis, store, tools, deliverer, announcer, purses, clock)
         finally:
             await announcer.close()

@@ -11,6 +11,7 @@
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are set aside |
 | budgets | 1 s | every worker | renew what its calls hold of budgets |
+| clocks | 5 s | every worker | read the ledger's clock and Redis' |
 | deliver | 0.3 s | every worker | send the webhooks that are due |
 | beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here, the fleet how fast it was |
 
@@ -32,6 +33,7 @@ from models.tenants import CONTENT_KEPT_S
 from worker.canary import Canary
 from worker.claims import OUTAGES, ClaimLoop
 from worker.lead import Lead
+from worker.ledger_clock import READ_EVERY_S
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
 
@@ -71,6 +73,7 @@ class Upkeep:
         self._claims = claims
         self._canary = Canary(box.store, box.settings.batches)
         self.planner = box.planner(self._canary)
+        self._compare_clocks = box.compare_clocks
         self._ledger_seen_since = time.monotonic()
 
     def loops(self) -> list[Loop]:
@@ -84,6 +87,7 @@ class Upkeep:
             Loop("cancelled", 1.0, self._stop_cancelled),
             Loop("credentials", 2.0, self._share_credentials),
             Loop("budgets", 1.0, self._budgets.beat),
+            Loop("clocks", READ_EVERY_S, self._compare_clocks),
             Loop("deliver", 0.3, self._deliverer.pass_once),
             Loop("beat", min(self._lease_s / 3, LONGEST_BEAT_S), self._beat),
         ]

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob
 from models.state import JobState, Priority
 from models.store.announcing import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
-from models.store.ledger import Ledger
+from models.store.ledger import CLOCK, Ledger
 from models.store.sql import (
     GOES_ON,
     NOW,
@@ -290,9 +290,12 @@ class Claims(Ledger):
     ) -> None:
         calls = {call.id: (each, call) for each in outcomes for call in each.attempts}
         rows = [_attempt_row(each, call) for each, call in calls.values()]
+        if not rows:
+            return
+        now = (await connection.execute(CLOCK)).scalar_one()
         for row in await INSERT_ATTEMPTS.run(connection, rows):
             each, call = calls[row.id]
-            tallies.attempted(each.batch_id, each.tenant, call, self._clock())
+            tallies.attempted(each.batch_id, each.tenant, call, now)
 
 
 def _started(row: dict[str, Any]) -> StartedJob:

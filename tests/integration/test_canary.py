@@ -322,7 +322,7 @@ async def test_a_stock_worker_that_helps_out_lets_no_more_of_a_watched_batch_go(
         _, ids = await batch_of(here.store, ALPHA)
         box = Toolbox(
             *(Settings(batches=SETTINGS), here.scene.redis, here.store, here.scene.tools),
-            *(None, None, purses_of(here.scene, here.store)),  # type: ignore[arg-type]
+            *(None, None, purses_of(here.scene, here.store), None),  # type: ignore[arg-type]
         )
         await stage_the_next(box)
         assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(ids[:LINES])

@@ -247,6 +247,21 @@ async def test_nothing_new_is_claimed_while_outcomes_are_held(
         assert here.loop.settler.uncommitted() == []
 
 
+async def test_a_worker_whose_lease_may_have_ended_leaves_the_tickets_to_others(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger would start no job for it, and the tickets would be gone."""
+    async with floor(redis_url, tmp_path) as here:
+        monkeypatch.setattr(here.loop, "_lease_runs", lambda: False)
+        await here.submit(1)  # ends the wait for tickets that was under way
+        await asyncio.sleep(0.3)  # nothing happens, which no condition can tell
+        ids = await here.submit(3)
+        await asyncio.sleep(0.3)
+        assert set(ids) <= set((await tickets.staged_ids(here.scene.redis))[Priority.BULK.queue])
+        monkeypatch.setattr(here.loop, "_lease_runs", lambda: True)
+        await here.until_all(ids, JobState.SUCCEEDED)
+
+
 async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

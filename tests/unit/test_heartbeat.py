@@ -1,0 +1,78 @@
+"""The heartbeat beats in a thread of its own, and says whether the lease can still run."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from models.store import StoreBusy
+from worker.heartbeat import Heartbeat
+
+pytestmark = pytest.mark.timeout(30)
+
+LEASE_S = 0.6
+
+
+class Ledger:
+    """Takes beats, or does not."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.beats = self.missed = 0
+
+    async def open_beat(self, stack: AsyncExitStack) -> Callable[[], Awaitable[None]]:
+        return self.beat
+
+    async def beat(self) -> None:
+        if self.away:
+            raise StoreBusy("the database can only be read now")
+        self.beats += 1
+
+    def was_missed(self) -> None:
+        self.missed += 1
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_lease_runs_while_beats_get_through_and_ends_with_them() -> None:
+    ledger = Ledger()
+    heartbeat = Heartbeat(ledger.open_beat, LEASE_S, ledger.was_missed)
+    heartbeat.start()
+    await until(lambda: ledger.beats >= 5)
+    assert heartbeat.lease_runs()
+    ledger.away = True
+    await until(lambda: ledger.missed > 0 and not heartbeat.lease_runs())
+    ledger.away = False
+    await until(heartbeat.lease_runs)
+    heartbeat.stop()
+    beats = ledger.beats
+    await until(lambda: not heartbeat.lease_runs())
+    assert ledger.beats == beats
+
+
+async def test_it_stops_at_once_however_far_the_next_beat_is() -> None:
+    ledger = Ledger()
+    heartbeat = Heartbeat(ledger.open_beat, lease_s=3600.0)
+    heartbeat.start()
+    await until(lambda: ledger.beats == 1)
+    began = time.monotonic()
+    heartbeat.stop()
+    assert time.monotonic() - began < 1.0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_one_that_died_is_noticed_and_can_be_stopped() -> None:
+    async def broken(stack: AsyncExitStack) -> Callable[[], Awaitable[None]]:
+        raise TypeError("a mistake of ours")
+
+    heartbeat = Heartbeat(broken, LEASE_S)
+    heartbeat.start()
+    with pytest.raises(RuntimeError, match="heartbeat has died"):
+        await heartbeat.watch()
+    heartbeat.stop()
