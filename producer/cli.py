@@ -7,13 +7,14 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import orjson
 import typer
 from rich.console import Console
 
@@ -25,7 +26,7 @@ from models.rules import parse_pairs
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreError, open_store
 from models.weights import USUAL_WEIGHT, weight_of
-from models.wire import RequestError
+from models.wire import NO_OVERRIDES, RequestError
 from producer.addresses import AddressUnusable
 from producer.decoding import InputError
 from producer.durations import seconds_of
@@ -193,6 +194,16 @@ OrderName = Annotated[
 ]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column that names a line.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N lines.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Most tokens of each answer.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="For lines that name none.")]
+Param = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUE",
+        help="Another parameter for lines that do not set it, as JSON or text, or @FILE: response_format=@schema.json.",
+    ),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are wrong, and list them.")]
 BudgetUsd = Annotated[
     float | None,
@@ -267,8 +278,31 @@ def shape_of(
     id_column: str | None,
     limit: int | None,
     route: RouteOptions,
+    params: Mapping[str, Any],
 ) -> Shape:
-    return Shape(prompt=prompt, system=system, id_column=id_column, limit=limit, route=route)
+    return Shape(prompt=prompt, system=system, id_column=id_column, limit=limit, route=route, params=params)
+
+
+def params_of(max_tokens: int | None, temperature: float | None, pairs: list[str] | None) -> dict[str, Any]:
+    """Parameters for requests that do not have them themselves."""
+    named = dict(map(_param, pairs or ()))
+    said = {"max_tokens": max_tokens, "temperature": temperature}
+    return named | {name: value for name, value in said.items() if value is not None}
+
+
+def _param(pair: str) -> tuple[str, Any]:
+    """NAME=VALUE; the value as JSON if it is some, else as text; @FILE is the JSON in a file."""
+    name, equals, text = pair.partition("=")
+    if not name or not equals:
+        raise typer.BadParameter(f"--param {pair!r} must be NAME=VALUE, e.g. seed=7")
+    if name in NO_OVERRIDES or name == "model":
+        raise typer.BadParameter(f"--param cannot set '{name}': it is not a parameter of a request")
+    try:
+        return name, orjson.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
+    except orjson.JSONDecodeError as error:
+        if text.startswith("@"):
+            raise typer.BadParameter(f"--param {name}: {text[1:]} is not valid JSON: {error.msg}") from None
+        return name, text
 
 
 def _print_version(wanted: bool) -> None:
@@ -299,6 +333,9 @@ def run(
     require: Require = None,
     forbid: Forbid = None,
     id_column: IdColumn = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    param: Param = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
     budget_usd: BudgetUsd = None,
@@ -324,8 +361,8 @@ def run(
     the chain is another one. A line that has changed since it was answered needs --update.
     """
     route = route_of(model, chain, fallback, order, require, forbid)
-    shape = shape_of(prompt, system, id_column, limit, route)
     with plain_errors():
+        shape = shape_of(prompt, system, id_column, limit, route, params_of(max_tokens, temperature, param))
         settings = with_concurrency(settings_from(config, data), max_concurrency)
         check_suffix(output)
         if dry:

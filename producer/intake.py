@@ -10,7 +10,7 @@ because all of them are reported at once.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ import orjson
 from models.chain import CHAT, Chain, Endpoint
 from models.endpoints import ENDPOINTS, endpoint_named
 from models.ids import new_id
-from models.needs import is_plain, needs_of
+from models.needs import OUTPUT_WORDS, is_plain, needs_of
 from models.records import NewJob
 from models.route_words import refuse_misplaced, refuse_misspelt
 from models.routing import RouteOptions, Router
@@ -69,6 +69,7 @@ class Shape:
     id_column: str | None = None
     route: RouteOptions = field(default_factory=RouteOptions)
     limit: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)  # for requests that do not have them
 
 
 def read_jobs(
@@ -173,7 +174,7 @@ class JobReader:
     def _request(self, row: Row, custom_id: str) -> tuple[Chain, dict[str, Any]]:
         endpoint = self._endpoint_of(row)
         refuse_misspelt(row.body)
-        body = self._as_chat(row.body) if endpoint == CHAT else row.body
+        body = self._with_params(self._as_chat(row.body) if endpoint == CHAT else row.body)
         body = ENDPOINTS[endpoint].canonical(body)
         ENDPOINTS[endpoint].check(body)
         if self._shape.system is not None:
@@ -183,6 +184,13 @@ class JobReader:
         if self._router is None:
             self._router = Router(self._settings, self._shape.route, endpoint=endpoint, rules=self._rules)
         return self._router.resolve(body, custom_id)
+
+    def _with_params(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What a line says of its own counts, and the most tokens of an answer have two names."""
+        if not self._shape.params:
+            return body
+        said = {*body, *(OUTPUT_WORDS if not body.keys().isdisjoint(OUTPUT_WORDS) else ())}
+        return {**{name: value for name, value in self._shape.params.items() if name not in said}, **body}
 
     def _endpoint_of(self, row: Row) -> Endpoint:
         """All rows of one input have the same."""

@@ -209,7 +209,8 @@ def _check_output(output: Path, source: Path) -> None:
 
 def _say_what_begins(display: Display, asked: RunRequest, job: Run) -> None:
     if job.skipped:
-        display.say(f"{len(job.skipped):,} bad lines of {asked.source} are skipped:")
+        are = "is" if len(job.skipped) == 1 else "are"
+        display.say(f"{counted(len(job.skipped), 'bad line')} of {asked.source.name} {are} skipped:")
         for bad in job.skipped:
             display.say(f"  line {bad.line}: {bad.reason}")
     if job.forgotten is not None:
@@ -263,11 +264,12 @@ def _kept(asked: RunRequest, total: Summary) -> str:
 
 def _last_words(asked: RunRequest, total: Summary, lines: int, job: Run) -> str:
     failed = f", [red]{total.failed:,} failed[/red]" if total.failed else ""
-    skipped = f", {len(job.skipped):,} bad lines skipped" if job.skipped else ""
+    skipped = f", {counted(len(job.skipped), 'bad line')} skipped" if job.skipped else ""
     cost = spent(total.cost_usd, total.unpriced_calls)
+    results = f"{counted(lines, 'result')} {'is' if lines == 1 else 'are'}"
     return (
         f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} through a fallback, "
-        f"{cost}. {lines:,} results are in [bold]{escape(str(asked.output))}[/bold]"
+        f"{cost}. {results} in [bold]{escape(str(asked.output))}[/bold]"
     )
 
 

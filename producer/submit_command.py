@@ -52,6 +52,9 @@ def submit(
     require: cli.Require = None,
     forbid: cli.Forbid = None,
     id_column: cli.IdColumn = None,
+    max_tokens: cli.MaxTokens = None,
+    temperature: cli.Temperature = None,
+    param: cli.Param = None,
     limit: cli.Limit = None,
     skip_bad: cli.SkipBad = False,
     priority: Annotated[
@@ -78,22 +81,22 @@ def submit(
     """
     route = cli.route_of(model, chain, fallback, order, require, forbid)
     with cli.plain_errors():
-        settings = cli.settings_from(config, data)
+        settings, params = cli.settings_from(config, data), cli.params_of(max_tokens, temperature, param)
+        shape = cli.shape_of(prompt, system, id_column, limit, route, params)
         if dry:
             if source is None:
                 raise InputError("--dry-run is for an INPUT; a single prompt has none")
-            dry_run(settings, source, cli.shape_of(prompt, system, id_column, limit, route), skip_bad, as_json)
+            dry_run(settings, source, shape, skip_bad, as_json)
             return
         if source is not None:
             new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK), weight=weight, budget_usd=budget_usd)
-            shape = cli.shape_of(prompt, system, id_column, limit, route)
             skipped = asyncio.run(_submit_file(settings, source, shape, new, expires_in, skip_bad))
             if not wait:
                 show.print_id(new.id, as_json, [bad.line for bad in skipped])
         elif prompt is not None:
             if budget_usd is not None:
                 raise InputError("--budget-usd is for a batch; a single prompt has none")
-            ask = _prompt_request(prompt, system)
+            ask = {**params, **_prompt_request(prompt, system)}
             code = asyncio.run(
                 _submit_prompt(settings, ask, route, _priority(priority, Priority.NORMAL), expires_in, wait, as_json)
             )
@@ -108,7 +111,7 @@ def _priority(given: PriorityName | None, default: Priority) -> Priority:
     return Priority[given.name] if given else default
 
 
-def _prompt_request(prompt: str, system: str | None) -> Request:
+def _prompt_request(prompt: str, system: str | None) -> dict[str, str]:
     return {"prompt": prompt} if system is None else {"prompt": prompt, "system": system}
 
 

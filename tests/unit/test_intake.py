@@ -71,6 +71,27 @@ def test_a_prompt_becomes_messages_and_keeps_its_parameters(tmp_path: Path) -> N
     assert json.loads(job.body)["max_tokens"] == 5
 
 
+def test_parameters_of_the_command_are_for_lines_that_do_not_say_them_themselves(tmp_path: Path) -> None:
+    shape = Shape(params={"max_tokens": 80, "temperature": 0, "seed": 7})
+    plain, own, renamed = read(
+        tmp_path,
+        '{"prompt":"a"}\n{"prompt":"a","temperature":1}\n{"prompt":"a","max_completion_tokens":9}\n',
+        shape,
+    )
+    bodies = [{**json.loads(job.body), "messages": None} for job in (plain, own, renamed)]
+    assert bodies == [
+        {"messages": None, "max_tokens": 80, "temperature": 0, "seed": 7},
+        {"messages": None, "max_tokens": 80, "temperature": 1, "seed": 7},
+        {"messages": None, "max_completion_tokens": 9, "temperature": 0, "seed": 7},
+    ]
+    assert [job.max_output_tokens for job in (plain, renamed)] == [80, 9]
+
+
+def test_a_parameter_of_the_command_is_checked_like_one_of_a_line(tmp_path: Path) -> None:
+    (bad,) = read(tmp_path, '{"prompt":"a"}', Shape(params={"top_p": "much"}))
+    assert bad.reason == "'top_p' must be a number"
+
+
 def test_fields_beside_a_prompt_that_are_no_parameter_are_told_before_they_are_sent(tmp_path: Path) -> None:
     path, notes = tmp_path / "in.jsonl", list[str]()
     path.write_text(
