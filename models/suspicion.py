@@ -8,7 +8,7 @@ jobs that were aboard of every crash become fewer with each one, until the job t
 from collections.abc import Iterable, Sequence
 
 ALONE_AT = 4
-"""A job with so many crashes shares its worker with nothing, and runs when no other such job runs anywhere."""
+"""A job with so many crashes shares its worker with nothing, and the fleet with no other job that has crashes."""
 
 DEAD_AT = 7
 """A job with so many crashes fails, if it was alone in its worker at the last one."""

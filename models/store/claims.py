@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Double,
     Integer,
     Row,
@@ -96,15 +97,19 @@ _may_run = or_(
     exists().where(batch.c.id == job.c.batch_id, GOES_ON),
 )
 _running = job.alias("running")
-_may_share = or_(
-    job.c.crashes < ALONE_AT,
-    ~exists(
-        select(_running.c.id).where(
-            _running.c.state == literal_column(f"'{JobState.RUNNING}'"), _running.c.crashes >= ALONE_AT
-        )
-    ),
+
+
+def _runs_with(crashes: int) -> ColumnElement[bool]:
+    state = _running.c.state == literal_column(f"'{JobState.RUNNING}'")
+    return exists(select(_running.c.id).where(state, _running.c.crashes >= crashes))
+
+
+_nobody_else_is_suspected = or_(
+    job.c.crashes == 0,
+    and_(job.c.crashes < ALONE_AT, ~_runs_with(ALONE_AT)),
+    and_(job.c.crashes >= ALONE_AT, ~_runs_with(1)),
 )
-"""If this job kills every worker there is, no other suspect must have been alone at the same time."""
+"""Beside a job that runs alone none runs in other workers that was aboard of a crash: one of them may kill them all."""
 
 _startable = (
     select(job.c.id)
@@ -114,7 +119,7 @@ _startable = (
         job.c.not_before <= NOW,
         job.c.expires_at > NOW,
         _may_run,
-        _may_share,
+        _nobody_else_is_suspected,
         exists(select(_lease.c.id)),
     )
     .order_by(job.c.id)
@@ -141,8 +146,8 @@ START = (
         ),
     )
 )
-"""Claim those of some jobs that are queued, due, in time and of a batch that runs, for a worker whose lease runs; of
-the jobs that must run alone only while none such runs."""
+"""Claim those of some jobs that are queued, due, in time and of a batch that runs, for a worker whose lease runs;
+one that must run alone only while no other suspect runs, and others that are suspects not while it does."""
 
 
 @cache

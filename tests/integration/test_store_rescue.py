@@ -74,18 +74,22 @@ async def test_a_job_that_crashed_its_workers_alone_is_failed_with_a_result_that
     assert view is not None and view.counts[JobState.FAILED] == 1
 
 
-async def test_jobs_that_must_run_alone_run_one_at_a_time_in_the_whole_fleet(store: Store) -> None:
-    one, other, innocent = await singles(store, 3)
+async def test_while_a_job_must_run_alone_no_other_suspect_runs_in_the_whole_fleet(store: Store) -> None:
+    one, other, suspect, innocent = await singles(store, 4)
     for _ in range(ALONE_AT):
         await crash(store, [one])
         await crash(store, [other])
+    await crash(store, [suspect])
     here, there = await new_worker(store), await new_worker(store)
     [started] = await store.start(here, [one])
 
-    assert [job.id for job in await store.start(there, [other, innocent])] == [innocent]
+    assert [job.id for job in await store.start(there, [other, suspect, innocent])] == [innocent]
 
     await store.settle(here, [succeeded(started)])
-    assert [job.id for job in await store.start(there, [other])] == [other]
+    [started] = await store.start(there, [suspect])
+    assert await store.start(here, [other]) == []
+    await store.settle(there, [succeeded(started)])
+    assert [job.id for job in await store.start(here, [other])] == [other]
 
 
 async def test_a_worker_that_was_seen_to_end_is_not_waited_for(store: Store) -> None:
