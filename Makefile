@@ -10,7 +10,7 @@ MINUTES ?= 10
 CODE := models producer worker tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-servers lint types imports format check corpus docs bench chaos soak clean
+.PHONY: help install demo test test-all test-servers lint types imports format check corpus docs bench chaos soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -20,12 +20,15 @@ install: $(VENV)/.installed ## Prepare .venv with the command in it
 demo: $(VENV)/.installed ## Run 2,000 prompts through three fake providers that stumble
 	@$(BIN)/python -P examples/demo/demo.py
 
-test: $(VENV)/.installed-dev ## Run the tests that need no server
-	$(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not servers and not soak"
+test: $(VENV)/.installed-dev ## Run the quick tests that need no server
+	$(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not servers and not soak and not slow"
 
-test-servers: $(VENV)/.installed-dev ## Run all tests; needs REDIS_URL and DATABASE_URL
+test-all: $(VENV)/.installed-dev ## Run all tests that need no server: also kills, outages, more examples
+	EXAMPLES=all $(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not servers and not soak"
+
+test-servers: $(VENV)/.installed-dev ## Run the tests that need REDIS_URL and DATABASE_URL
 	@test -n "$(REDIS_URL)" -a -n "$(DATABASE_URL)" || { echo "set REDIS_URL and DATABASE_URL"; exit 2; }
-	$(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "servers and not soak"
+	EXAMPLES=all $(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "servers and not soak"
 
 lint: $(VENV)/.installed-dev ## Check style
 	$(BIN)/ruff check $(CODE)

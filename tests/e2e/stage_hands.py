@@ -143,7 +143,7 @@ def _command_of(process: psutil.Process) -> list[str]:
 
 def _clean_environment() -> dict[str, str]:
     """Nobody's keys and servers but the test's own."""
-    kept = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH", "COVERAGE_PROCESS_START"}
+    kept = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH", "COVERAGE_PROCESS_START", "SSL_CERT_DIR"}
     return {name: value for name, value in os.environ.items() if name in kept}
 
 

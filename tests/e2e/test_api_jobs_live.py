@@ -74,6 +74,7 @@ def test_the_call_of_a_cancelled_job_is_stopped_at_once(scene: Scene, providers:
 
 
 @alone_and_on_servers
+@pytest.mark.slow
 def test_what_was_accepted_is_answered_after_a_kill(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(QUICK))
     server, url = scene.serve()

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from stage_hands import Mock, Process, Scene, alone_and_on_servers, until
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 
 SEED = 3
 KILLS = 4

@@ -97,6 +97,7 @@ def test_a_budget_of_a_cent_lets_five_calls_start_and_resume_five_more(
 
 
 @pytest.mark.parametrize("scene", ["queue"], indirect=True)
+@pytest.mark.slow
 def test_a_killed_worker_leaks_no_money_and_the_budget_holds(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(ANSWERS.format(latency_s=1.5))
     scene.configure(mock, lease_s=2.0, more=PRICES.format(mock=mock.url))
@@ -114,6 +115,7 @@ def test_a_killed_worker_leaks_no_money_and_the_budget_holds(scene: Scene, provi
 
 
 @pytest.mark.parametrize("scene", ["queue"], indirect=True)
+@pytest.mark.slow
 def test_a_wiped_redis_forgets_no_budget(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(ANSWERS.format(latency_s=0.3))
     scene.configure(mock, concurrency=4, more=PRICES.format(mock=mock.url))

@@ -24,6 +24,7 @@ def said(scene: Scene, *words: str) -> str:
 
 
 @alone_and_on_servers
+@pytest.mark.slow
 def test_a_run_whose_first_jobs_all_fail_stops_and_goes_on_when_it_is_run_again(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 from stage_hands import Mock, Scene, queue_and_servers
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 
 
 def assert_redis_stays_small(scene: Scene, mock: Mock, backlog: int) -> None:

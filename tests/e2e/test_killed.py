@@ -22,6 +22,7 @@ def assert_each_line_once(scene: Scene, count: int) -> None:
 
 
 @alone_and_on_servers
+@pytest.mark.slow
 def test_jobs_of_a_killed_worker_run_again_and_each_ends_once(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(SLOW)
     scene.configure(mock, concurrency=40)
@@ -66,6 +67,7 @@ def test_when_everything_is_killed_the_next_run_goes_on_and_pays_for_no_settled_
     assert twice <= 40 + 5, "only what was in flight when everything died may be paid for twice"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_everything_still_ends_once(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(SLOW)
     scene.configure(mock, concurrency=40)

@@ -151,6 +151,7 @@ def test_expired_half_way_every_line_is_in_one_of_the_files(scene: Scene, provid
 
 
 @alone_and_on_servers
+@pytest.mark.slow
 def test_a_server_killed_while_it_fills_is_followed_by_another(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""))
     server, url = scene.serve("up")

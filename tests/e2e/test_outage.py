@@ -7,7 +7,7 @@ import httpx
 import pytest
 from stage_hands import Mock, Scene, digest
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 
 OUTAGE_S = 12.0
 DOWN = ["unavailable", "server", "drop"]

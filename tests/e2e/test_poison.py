@@ -11,7 +11,7 @@ from stage_hands import Mock, Process, Scene, alone_and_on_servers, kill
 
 from models.suspicion import DEAD_AT
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 
 CONCURRENCY = 25
 DEADLINE_S = 200.0

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from stage_hands import Mock, Process, Scene, queue_and_servers, until
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 
 SLOW = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.4, sigma = 0.4 }\n"
 

@@ -31,6 +31,7 @@ first_per_prompt = 1
 
 
 @queue_and_servers
+@pytest.mark.slow
 def test_a_stock_rq_worker_drains_the_queue_and_jobs_that_are_put_back(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:

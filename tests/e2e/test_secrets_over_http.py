@@ -25,7 +25,7 @@ from models.api_keys import Scope, new_key
 from models.settings import load_settings
 from models.store import open_store
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 
 PROMPT = "canaryprompt7f3a"
 ANSWER = "canaryanswer91bc"

@@ -40,6 +40,7 @@ def _can_lock(scene: Scene) -> bool:
 
 
 @queue_and_servers
+@pytest.mark.slow
 def test_a_worker_frozen_beyond_its_lease_spoils_no_result_and_its_late_calls_are_kept(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_worker_frozen_beyond_its_lease_spoils_no_result_and_its_late_calls_ar
 
 
 @queue_and_servers
+@pytest.mark.slow
 def test_sigterm_gives_calls_that_outlast_the_grace_back_without_spending_anything(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
@@ -137,6 +139,7 @@ def test_ctrl_c_once_drains_and_the_same_command_goes_on(scene: Scene, providers
     assert mock.times_answered() == {digest(f"prompt {number}"): 1 for number in range(300)}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_not_worked_off_by_the_next_one(scene: Scene, providers: Callable[[str], Mock]) -> None:
     """Stopped with Ctrl-C, and killed with all its processes."""
     mock = providers(SLOW)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from stage_hands import Mock, Scene, queue_and_servers, until
 
-pytestmark = pytest.mark.timeout(200)  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]  # tests on the named servers wait for their turn
 
 SLOW_AND_QUICK = """
 [[rules]]

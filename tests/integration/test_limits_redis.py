@@ -178,6 +178,7 @@ async def test_beats_amid_calls_never_lose_one(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("per_minute", [600, 6_000])
+@pytest.mark.slow
 async def test_a_limit_that_nobody_told_is_found_and_used(
     limiter: Limiter, connection: redis.asyncio.Redis, per_minute: int
 ) -> None:
@@ -186,6 +187,7 @@ async def test_a_limit_that_nobody_told_is_found_and_used(
     assert use.refused <= 0.05
 
 
+@pytest.mark.slow
 async def test_a_slow_limit_is_used_too(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
     simulation = Simulation(limiter, StrictServer(60), slots=40)
     await simulation.run_until(60)
@@ -194,6 +196,7 @@ async def test_a_slow_limit_is_used_too(limiter: Limiter, connection: redis.asyn
     assert use.refused <= 0.08
 
 
+@pytest.mark.slow
 async def test_a_limit_that_rises_or_falls_tenfold_is_found_again(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:

@@ -15,6 +15,7 @@ from ledger_help import HOUR_S, new_jobs, new_worker, put_back, succeeded
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 from sqlalchemy import delete, or_, select, update
 
+from examples import examples
 from models.ids import new_id
 from models.keys import QUEUES
 from models.records import SINGLE, NewBatch, StartedJob
@@ -26,7 +27,7 @@ from models.tickets import queue_key, staged_ids
 from worker.planner import CLAIMED_BY_NOW_S, Planner
 
 FAST_TO_FAIL = (Phase.explicit, Phase.reuse, Phase.generate)  # to shrink what took databases to find takes minutes
-EXAMPLES = settings(max_examples=10, stateful_step_count=25, phases=FAST_TO_FAIL)
+EXAMPLES = settings(examples(10), stateful_step_count=25, phases=FAST_TO_FAIL)
 CHAINS = [chain("alpha/m"), chain("beta/m", "alpha/m")]
 LATER_S = 1_000.0
 

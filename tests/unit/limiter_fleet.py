@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
-from hypothesis import settings
 
+from examples import examples
 from models import keys
 from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, Refusal
 
 BEGIN_MS = 1_800_000_000_000.0
-EXAMPLES = settings(max_examples=30)
+EXAMPLES = examples(30)
 T = TypeVar("T")
 
 

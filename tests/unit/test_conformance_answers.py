@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from models.failure import FailureClass
 from worker.providers.base import Answer, BadAnswer, Call, Usage
 from worker.providers.registry import ADAPTERS, adapter_for
@@ -296,7 +297,7 @@ json_values = st.recursive(
 
 
 @every_translation
-@settings(max_examples=200, derandomize=True)
+@settings(examples(200), derandomize=True)
 @given(data=st.data())
 def test_whatever_a_field_holds_it_is_an_answer_or_a_bad_answer(protocol: str, data: st.DataObject) -> None:
     said = Said(text="x", thought="y", calls=(("c1", "weather", {"city": "Rom"}),), ending="tool_calls")

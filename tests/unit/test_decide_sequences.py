@@ -3,9 +3,10 @@
 from random import Random
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from models.chain import Chain, Step
 from models.failure import BLOCKING, PASSING, Failure, FailureClass
 from models.state import Priority
@@ -78,7 +79,7 @@ def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Pr
             return after_misfit(at, progress, "cannot be said")
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(
     chain=chains,
     priority=st.sampled_from(Priority),
@@ -118,7 +119,7 @@ def test_any_sequence_of_events_keeps_to_the_rules(
                 return
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(chain=chains, told=st.lists(st.sampled_from(sorted(PASSING)), min_size=60, max_size=60))
 def test_what_time_heals_never_fails_a_job_of_a_batch(chain: Chain, told: list[FailureClass]) -> None:
     now, progress = NOW, Progress()
@@ -129,7 +130,7 @@ def test_what_time_heals_never_fails_a_job_of_a_batch(chain: Chain, told: list[F
         assert not isinstance(verdict, Fail)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     chain=chains,
     priority=st.sampled_from(Priority),

@@ -26,7 +26,7 @@ async def refuse(fleet: Fleet, grant: Grant, hint_s: float | None = None) -> Non
     await fleet.one.cool(candidate().deployment, Scope.MODEL, hint_s, "429", too_fast=True)
 
 
-@pytest.mark.parametrize("every_ms", [10.0, 100.0, 1000.0, 5000.0])
+@pytest.mark.parametrize("every_ms", [pytest.param(10.0, marks=pytest.mark.slow), 100.0, 1000.0, 5000.0])
 async def test_a_refusal_paces_at_a_little_less_than_was_accepted(fleet: Fleet, every_ms: float) -> None:
     *_, last = await call_each(fleet, every_ms, max(round(20_000 / every_ms), 30))
     await refuse(fleet, last)
@@ -76,6 +76,7 @@ async def test_without_any_evidence_the_rate_is_a_call_a_second(fleet: Fleet) ->
     assert await learned(fleet) == pytest.approx(30)
 
 
+@pytest.mark.slow
 async def test_a_configured_limit_below_the_learned_one_stays(fleet: Fleet) -> None:
     grants = await call_each(fleet, 10, 2000)
     await refuse(fleet, grants[-1], hint_s=0.05)
@@ -83,6 +84,7 @@ async def test_a_configured_limit_below_the_learned_one_stays(fleet: Fleet) -> N
     assert (await fleet.grant(candidate(rpm=120))).cost_ms == 500
 
 
+@pytest.mark.slow
 async def test_no_herd_after_a_short_cooldown(fleet: Fleet) -> None:
     grants = await call_each(fleet, 10, 2000)
     await refuse(fleet, grants[-1], hint_s=0.05)
@@ -91,6 +93,7 @@ async def test_no_herd_after_a_short_cooldown(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(("hint_s", "at_first"), [(None, 2), (2.0, 30)])
+@pytest.mark.slow
 async def test_where_nobody_says_how_long_few_try_again_at_first(
     fleet: Fleet, hint_s: float | None, at_first: int
 ) -> None:
@@ -101,6 +104,7 @@ async def test_where_nobody_says_how_long_few_try_again_at_first(
     assert sum(isinstance(each, Grant) for each in again) == at_first
 
 
+@pytest.mark.slow
 async def test_more_try_again_when_nothing_was_refused_for_a_moment(fleet: Fleet) -> None:
     grants = await call_each(fleet, 10, 2000)
     await refuse(fleet, grants[-1])

@@ -1,10 +1,11 @@
 """The schedule of tokens over a fake Redis: what a call takes of it, and what it gives back."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from limiter_fleet import EXAMPLES, Fleet, candidate, moment, simulated, worst_excess
 
+from examples import examples
 from models import keys
 from worker.limits import BULK, Grant, Hold
 
@@ -38,7 +39,7 @@ def test_no_window_starts_more_tokens_than_its_share_and_one_second_of_burst(cal
 
 
 @given(token_stories)
-@settings(max_examples=60)
+@examples(60)
 def test_whatever_is_given_back_no_start_is_more_than_a_bucket_of_one_second_has(moves: list[Move]) -> None:
     async def story(fleet: Fleet) -> list[tuple[float, float]]:
         begun: list[tuple[float, Grant]] = []

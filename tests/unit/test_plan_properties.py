@@ -5,17 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, count, islice
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from models.chain import Chain, Step
 from models.records import Head, Lane
 from models.state import Priority
 from worker.plan import UNLIMITED, LaneHeads, StepOutlook, plan
 from worker.turns import Turns
 
-ONE_PLAN = settings(max_examples=60)
-MANY_PASSES = settings(max_examples=15)
+ONE_PLAN = examples(60)
+MANY_PASSES = examples(15)
 
 STEPS = ("alpha/m", "beta/m", "gamma/m")
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from models.failure import FailureClass
 from worker.providers import claude
 from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage
@@ -474,7 +475,7 @@ VALUES = (
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-5", "gemini-3-pro", "gemini-2.0-flash", NOVA])
-@settings(max_examples=300, derandomize=True)
+@settings(examples(300), derandomize=True)
 @given(data=st.data())
 def test_whatever_a_caller_writes_it_is_sent_or_refused_by_name(model: str, data: st.DataObject) -> None:
     body = orjson.loads(orjson.dumps(RICH_BODY))

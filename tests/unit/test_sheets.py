@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from models.records import NewJob, OutputRow
 from models.settings import Settings
 from models.state import JobState, Priority
@@ -154,7 +155,7 @@ columns = names.flatmap(lambda known: st.permutations([*known, "Name", "", ""]))
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_every_cell_comes_back_in_its_place(
     tmp_path: Path, header: list[str], data: st.DataObject, separator: str, encoding: str, quoting: Any
 ) -> None:
