@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from typer.main import get_command
 
@@ -38,11 +37,7 @@ def ours() -> dict[str, dict[str, Any]]:
 @cache
 def command_line() -> Any:
     """All of `understudy`, with commands that do nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.Typer, "__call__", lambda _: None)
-        patch.setattr(cli.app, "registered_groups", [*cli.app.registered_groups])
-        cli.main()
-        whole = get_command(cli.app)
+    whole = get_command(cli.whole_app())
     _silence(whole)
     return whole
 
