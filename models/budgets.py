@@ -146,8 +146,15 @@ def reached(subject: Subject, purse: Purse, job_usd: float) -> str:
         return f"{BATCH_PAUSED}{limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
     resets = subject.resets
     when = "today" if subject.is_day else "this month"
+    if not covers(job_usd, purse.limit_usd):
+        less = f"less than the {amount(job_usd)} that its next job would cost"
+        return (
+            f"{subject.kind} {subject.name} may spend {limit} USD {when}, {less}; "
+            f"raise the budget, or grant it once more with `understudy resume {subject.who}`"
+        )
+    following = f", and the next job would cost about {amount(job_usd)}" if job_usd else ""
     return (
-        f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}; "
+        f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}{following}; "
         f"resumes {resets.day} {resets:%B} (UTC) or with `understudy resume {subject.who}`"
     )
 

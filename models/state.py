@@ -42,6 +42,16 @@ class Priority(IntEnum):
     NORMAL = 1  # single jobs
     BULK = 2  # batches
 
+    @classmethod
+    def named(cls, word: "Priority | str") -> "Priority":
+        """A priority by the name of its queue. Raises ValueError, one sentence."""
+        if isinstance(word, Priority):
+            return word
+        try:
+            return cls[word.upper()]
+        except (KeyError, AttributeError):
+            raise ValueError(f"priority must be interactive, normal or bulk, not {word!r}") from None
+
     @property
     def queue(self) -> str:
         return self.name.lower()

@@ -1,6 +1,7 @@
 """`understudy check`: is the configuration right, and does everything answer?"""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from models.redis_check import check_redis, shown_url
 from models.settings import Settings
+from models.store.engine import place_of
 from producer import cli, show
 from producer.exits import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
 from producer.ledger import open_ledger
@@ -80,7 +82,8 @@ async def _check_stores(settings: Settings) -> None:
         cli.say(f"ledger: SQLite, in {settings.data}")
         return
     async with open_ledger(settings):
-        cli.say("ledger: the database that DATABASE_URL names, and its schema is up to date")
+        named_by = "DATABASE_URL" if os.environ.get("DATABASE_URL") else "database_url in the configuration"
+        cli.say(f"ledger: {place_of(settings.database_url)} (named by {named_by}), and its schema is up to date")
 
 
 async def _asked_of_worker(config: Path | None, live: bool) -> AsyncIterator[dict[str, Any]]:

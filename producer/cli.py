@@ -40,6 +40,7 @@ from producer.main_job import run as run_main_job
 from producer.output import check_suffix
 from producer.restarts import WorkersFailed
 from producer.runs import BadInput, OtherRun, RunRequest
+from producer.show import PIPED_WIDTH
 from producer.stack import Workers, open_stack
 
 app = typer.Typer(
@@ -72,8 +73,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard out
 
 
 def console() -> Console:
-    """For people; data goes to standard output."""
-    return Console(stderr=True)
+    """For people; data goes to standard output. In a log lines are long, because nothing there wraps them better."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 
 def say(line: str) -> None:
@@ -397,9 +398,8 @@ def worker(
 
 
 async def _work(settings: Settings, count: int, config: Path | None) -> None:
-    say = console().print
     async with open_stack(settings, say) as stack:
-        workers = Workers(stack, count, config, lambda line: say(line, markup=False, highlight=False))
+        workers = Workers(stack, count, config, say)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, workers.drain)
         async with workers:

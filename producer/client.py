@@ -116,13 +116,15 @@ class Client:
         order: str | None = None,
         require: Mapping[str, Any] | None = None,
         forbid: Mapping[str, Any] | None = None,
-        priority: Priority = Priority.NORMAL,
+        priority: Priority | str = Priority.NORMAL,
         expires_in_s: float | None = None,
         custom_id: str | None = None,
     ) -> str:
         """Accept one job; returns its id. Words about routing in the request itself win over the arguments, but for
         the data rules `require` and `forbid`, which all hold: tags such as `{"region": ["eu", "ch"], "zdr": True}`.
+        `priority` may be written as a word: "interactive", "normal" or "bulk".
         """
+        priority = _priority(priority)
         expires_at = await self._deadline(expires_in_s)
         route = RouteOptions(model, chain, tuple(fallbacks), order=order, require=require, forbid=forbid)
         reader = await self._reader(route, priority, expires_at)
@@ -145,7 +147,7 @@ class Client:
         order: str | None = None,
         require: Mapping[str, Any] | None = None,
         forbid: Mapping[str, Any] | None = None,
-        priority: Priority = Priority.BULK,
+        priority: Priority | str = Priority.BULK,
         expires_in_s: float | None = None,
         source: str = "",
         weight: float = USUAL_WEIGHT,
@@ -156,6 +158,7 @@ class Client:
         carry a `custom_id` that results repeat; without one its number is taken. `weight` is how many turns the batch
         has for one of another of its tenant and priority.
         """
+        priority = _priority(priority)
         expires_at = await self._deadline(expires_in_s)
         batch = NewBatch(new_id("batch"), priority, expires_at=expires_at, source=source, weight=weight)
         route = RouteOptions(model, chain, tuple(fallbacks), order=order, require=require, forbid=forbid)
@@ -254,6 +257,13 @@ def as_row(request: Request) -> Row:
     if isinstance(request, Sequence):
         return Row({"messages": list(request)})
     raise RequestError("a request must be a prompt, a list of messages or an object")
+
+
+def _priority(given: Priority | str) -> Priority:
+    try:
+        return Priority.named(given)
+    except ValueError as error:
+        raise RequestError(str(error), "priority") from None
 
 
 async def _slices(

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from models.api_keys import KeyRecord, Scope, new_key
+from models.budgets import amount
 from models.chain import Tags
 from models.rules import shown
 from models.settings import Settings
@@ -270,6 +271,7 @@ def show_tenant(
             **asdict(use.limits),
             "queued_now": queued,
             "usd_this_month": use.usd_this_month,
+            "usd_granted": use.usd_granted,
             "jobs_this_minute": use.accepted_this_minute,
         }
 
@@ -279,7 +281,9 @@ def show_tenant(
         return
     table = show.new_table("", "now", "limit")
     table.add_row("queued jobs", f"{seen['queued_now']:,}", _shown(seen["queued_jobs"]))
-    table.add_row("USD this month", f"{seen['usd_this_month']:,.4f}", _shown(seen["usd_per_month"]))
+    granted = f" + {amount(seen['usd_granted'])} granted" if seen["usd_granted"] else ""
+    most = NO_LIMIT if seen["usd_per_month"] is None else f"{amount(seen['usd_per_month'])}{granted}"
+    table.add_row("USD this month", amount(seen["usd_this_month"]), most)
     table.add_row("jobs per minute", f"{seen['jobs_this_minute']:,}", _shown(seen["jobs_per_minute"]))
     table.add_row("weight", f"{seen['weight']:g}", "")
     for word in ("require", "forbid"):

@@ -16,6 +16,7 @@ from producer import cli, show
 from producer.client import Client, JobResult
 from producer.estimates import spent
 from producer.exits import ALL_SUCCEEDED, SOME_FAILED
+from producer.failed_calls import failure_examples
 from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, shown_batch
 from producer.money import held_of
@@ -129,6 +130,8 @@ def watch(
         if as_json:
             await print_batch(settings, store, batch_id, as_json=True)
         cli.console().print(split_table(views, await store.latency_percentiles(batch_id)))
+        for said in await failure_examples(store, views):
+            cli.say(said)
         cost = spent(sums.cost_usd, sums.unpriced_calls)
         cli.say(f"{views[-1].state}: {sums.succeeded:,} of {sums.total:,} succeeded, {cost}")
         return ALL_SUCCEEDED if sums.succeeded == sums.total else SOME_FAILED
@@ -226,6 +229,6 @@ def attempts(
             for row in rows:
                 show.print_json(row)
         else:
-            show.page().print(show.attempts_table(rows))
+            show.print_attempts(rows)
 
     cli.on_ledger(config, data, work)

@@ -23,6 +23,7 @@ from producer.comparison import Comparison
 from producer.decoding import InputError
 from producer.estimates import counted, spent
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
+from producer.failed_calls import failure_examples
 from producer.intake import csv_form
 from producer.money import spent_its_budget
 from producer.output import check_suffix, is_csv, write_output
@@ -129,6 +130,8 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             _print_json(asked, job, total, views)
         console.print()
         console.print(split_table(views, latency))
+        for line in await failure_examples(stack.store, views):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         console.print(_last_words(asked, total, lines, job), highlight=False, soft_wrap=not console.is_terminal)
         return SOME_FAILED if total.failed else ALL_SUCCEEDED
 

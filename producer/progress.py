@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column, Table
@@ -28,6 +28,9 @@ class _Pace(ProgressColumn):
         eta = duration(left / per_s) if per_s and left else "–"
         return Text(f"{per_s:6.1f}/s  ETA {eta}", style="cyan")
 
+
+MEASURED_ON = 10_000
+"""A page on which everything fits."""
 
 HEARTBEAT_S = 60.0
 """A log gets a line for each tenth that is done, and one after so long without one."""
@@ -110,30 +113,56 @@ def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
     return sorted(sums.values(), key=lambda row: -row.answered)
 
 
+COLUMNS = ("answers", "share", "fallbacks", "p50", "p95", "cost")
+GIVE_WAY = ("p95", "p50", "fallbacks", "share")
+"""On a narrow page these columns are left out, the first one first, before a name is broken."""
+
+
 def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> RenderableType:
     """Per provider and model: answers and their share of all, how many of them as a fallback, latency, cost; below it,
     the failed calls by class."""
     rows = merged(views)
-    answers = sum(row.answered for row in rows)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("provider", "model"):
-        table.add_column(name, overflow="fold")  # these give way on a narrow page, figures do not
-    for name in ("answers", "share", "fallbacks", "p50", "p95", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        p50, p95 = latency.get((row.provider, row.model), (None, None))
-        table.add_row(
-            escape(row.provider),
-            escape(row.model),
-            f"{row.answered:,}",
-            percent(row.answered, answers),
-            f"{row.fallbacks:,}",
-            _seconds(p50),
-            _seconds(p95),
-            spent_briefly(row.cost_usd, row.unpriced_calls),
-        )
     failed = [_failed_calls(row) for row in rows if row.failures]
+    table = _Split(rows, latency)
     return Group(table, Text("failed calls: " + "; ".join(failed) + "\n")) if failed else table
+
+
+class _Split:
+    """A table that fits the page."""
+
+    def __init__(self, rows: Sequence[DeploymentTally], latency: Mapping[tuple[str, str], tuple[float, float]]) -> None:
+        self._rows = rows
+        self._latency = latency
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        left_out = 0
+        while True:
+            table = self._table([name for name in COLUMNS if name not in GIVE_WAY[:left_out]])
+            width = console.measure(table, options=options.update(max_width=MEASURED_ON)).maximum
+            if width <= options.max_width or left_out == len(GIVE_WAY):
+                yield table
+                return
+            left_out += 1
+
+    def _table(self, columns: Sequence[str]) -> Table:
+        answers = sum(row.answered for row in self._rows)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name in ("provider", "model"):
+            table.add_column(name, overflow="fold")
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in self._rows:
+            p50, p95 = self._latency.get((row.provider, row.model), (None, None))
+            cells = {
+                "answers": f"{row.answered:,}",
+                "share": percent(row.answered, answers),
+                "fallbacks": f"{row.fallbacks:,}",
+                "p50": _seconds(p50),
+                "p95": _seconds(p95),
+                "cost": spent_briefly(row.cost_usd, row.unpriced_calls),
+            }
+            table.add_row(escape(row.provider), escape(row.model), *(cells[name] for name in columns))
+        return table
 
 
 def percent(part: int, whole: int) -> str:

@@ -58,6 +58,9 @@ def api(host: Host = None, port: Port = None, config: Config = None, data: Data 
 
 
 async def _up(settings: Settings, count: int, config: Path | None) -> None:
+    queue, ledger = _where(settings.redis_url, settings), _where(settings.database_url, settings)
+    processes = "1 worker process" if count == 1 else f"{count} worker processes"
+    say(f"Starting: the queue ({queue}), the ledger ({ledger}), the HTTP API, {processes}")
     from producer.serving import HttpServer, all_of
 
     async with open_stack(settings, say) as stack:
@@ -70,7 +73,7 @@ async def _up(settings: Settings, count: int, config: Path | None) -> None:
                 workers.drain()
 
             _on_signals(stop)
-            await _announce(server, stack, "with 1 worker process" if count == 1 else f"with {count} worker processes")
+            await _announce(server, stack, f"with {processes}")
             serving = asyncio.create_task(server.serve())
             working = asyncio.create_task(workers.ended())
             try:
@@ -80,7 +83,12 @@ async def _up(settings: Settings, count: int, config: Path | None) -> None:
                 await serving
 
 
+def _where(url: str | None, settings: Settings) -> str:
+    return f"embedded, in {settings.data}" if url is None else "a server"
+
+
 async def _api(settings: Settings) -> None:
+    say("Starting the HTTP API")
     from producer.serving import HttpServer
 
     async with open_stack(settings, say) as stack:

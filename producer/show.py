@@ -31,6 +31,9 @@ PIPED_WIDTH = 200
 WIDE_CHARS = 110
 """What needs more room than a terminal of 80 columns has is shown from this width on."""
 
+VERY_WIDE_CHARS = 160
+"""A table of provider calls has ten columns."""
+
 
 def page() -> Console:
     """Standard output for people. In a pipe lines are long, because nothing there wraps them better than we would."""
@@ -228,14 +231,39 @@ def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
     if row.state in TERMINAL_STATES - {JobState.SUCCEEDED}:
         out.print(f"[red]{escape(error_text(output_line(row)))}[/red]")
     if view["attempts"]:
-        out.print(attempts_table(view["attempts"]))
+        print_attempts(view["attempts"])
+
+
+def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table on a wide page; on any other two lines for each call, so that ids can be copied."""
+    out = page()
+    if out.width >= VERY_WIDE_CHARS:
+        out.print(attempts_table(rows))
+        return
+    for row in rows:
+        for line in _attempt_lines(row):
+            out.print(line, markup=False, soft_wrap=True)
+
+
+def _attempt_lines(row: Mapping[str, Any]) -> tuple[str, str]:
+    status = f" {row['status']}" if row["status"] else ""
+    outcome = f"{row['failure'] or 'answered'}{status}"
+    facts = (outcome, f"{row['latency_ms'] / 1000:.2f} s", _call_cost(row), f"key {row['key']}")
+    made_at = datetime.fromtimestamp(row["started_at"]).strftime("%m-%d %H:%M:%S")
+    message = " ".join((row["message"] or "").split())
+    return f"{made_at} {row['provider']}/{row['model']}: {', '.join(facts)}", f"  {row['job_id']} {message}".rstrip()
+
+
+def _call_cost(row: Mapping[str, Any]) -> str:
+    return "cost unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.6f}"
 
 
 def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = new_table("time", "job", "provider", "model", "key", "outcome")
+    table.columns[1].no_wrap = True  # whole, because people copy it
     for name in ("status", "took", "cost"):
-        table.add_column(name, justify="right")
-    table.add_column("message", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("message", overflow="fold", ratio=1)
     for row in rows:
         table.add_row(
             datetime.fromtimestamp(row["started_at"]).strftime("%Y-%m-%d %H:%M:%S"),
@@ -246,7 +274,7 @@ def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             row["failure"] or "answered",
             str(row["status"] or ""),
             f"{row['latency_ms'] / 1000:.2f} s",
-            "unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.6f}",
+            _call_cost(row),
             escape(row["message"] or ""),
         )
     return table

@@ -10,8 +10,9 @@ from models.records import BatchView, Waiting
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store
-from models.wait_words import CREDENTIAL, PAUSED
+from models.wait_words import CREDENTIAL, PAUSED, WHO_CAN_HELP
 from producer.estimates import counted
+from producer.failed_calls import in_a_line, said
 from producer.pauses import held_one, how_to_go_on
 from producer.waiting import NOBODY, WaitNews, blocked_by, explained, lack_of_workers, queue_of, waiting_of
 
@@ -20,11 +21,11 @@ STILL_AFTER_S = 10.0
 
 LOOK_EVERY_S = 1.0
 
+SAY_EVERY_S = 60.0
+"""At a provider that fails, cooldowns and rests take turns every few seconds: one line in a minute is enough."""
+
 CALLS = "calls"
 """The hold of what is said here only: calls are under way, and none of them has ended."""
-
-MOST_WORDS = 200
-"""So much is repeated of what a provider said."""
 
 
 async def awaited(settings: Settings, store: Store, views: Sequence[BatchView]) -> tuple[Waiting | None, str]:
@@ -59,13 +60,10 @@ async def _last_failure(settings: Settings, store: Store, view: BatchView, waiti
     if not calls or calls[0]["failure"] is None:
         return None
     call = calls[0]
-    words = " ".join((call["message"] or "").split())
-    words = words if len(words) <= MOST_WORDS else f"{words[: MOST_WORDS - 1]}…"
     if call["failure"] == FailureClass.CONNECT:
         with suppress(UnknownProvider):
-            return f"{words} ({resolve_provider(settings, waiting.provider).base_url})"
-    status = f" {call['status']}" if call["status"] else ""
-    return f"{call['failure']}{status}{f': {words}' if words else ''}"
+            return f"{in_a_line(call['message'])} ({resolve_provider(settings, waiting.provider).base_url})"
+    return said(call)
 
 
 class Standstill:
@@ -88,6 +86,8 @@ class Standstill:
         self._done = -1
         self._since = self._looked_at = float("-inf")
         self._seen: tuple[Waiting, str] | None = None
+        self._said_of: tuple[str | None, str | None, str | None] | None = None
+        self._said_at = float("-inf")
 
     async def look(self, views: Sequence[BatchView], done: int) -> None:
         """`done` is how many jobs have ended. Raises StoreError."""
@@ -103,7 +103,13 @@ class Standstill:
         if now - self._since < self._after_s:
             return
         waiting, sentence = self._seen or _under_way(views)
+        if waiting is None:
+            return
+        whom = (waiting.provider, waiting.model, WHO_CAN_HELP.get(waiting.hold))
+        if whom == self._said_of and now - self._said_at < SAY_EVERY_S:
+            return
         if self._news.is_news(waiting, await self._store.now()):
+            self._said_of, self._said_at = whom, now
             self._say(sentence)
 
 

@@ -130,6 +130,11 @@ def open_postgresql(address: str) -> Database:
     return Database("postgresql", _place(url), engine, engine)
 
 
+def place_of(address: str) -> str:
+    """Where a PostgreSQL address points to, without user, password and options. Raises what opening it raises."""
+    return _place(_postgresql_url(address))
+
+
 def _place(url: URL) -> str:
     host = url.host or url.query.get("host") or "localhost"
     port = url.port or url.query.get("port") or 5432

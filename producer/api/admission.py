@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 
+from models.budgets import amount
 from models.tenants import MINUTE_S, TenantLimits
 from models.wire import RequestError
 from producer.api.auth import Caller
@@ -94,7 +95,7 @@ async def _spent(api: Context, tenant: str, limits: TenantLimits, jobs: int) -> 
         use = await used.freshen(api.store, api.writer, at)
         spent, most = use.usd_this_month, limits.usd_per_month + use.usd_granted
         if spent >= most:
-            said = f"tenant '{tenant}' spent ${spent:,.2f} this month, and may spend ${most:,.2f}"
+            said = f"tenant '{tenant}' spent {amount(spent)} USD this month, and may spend {amount(most)}"
             return Full("insufficient_quota", said, LONGEST_S)
     return None
 

@@ -14,6 +14,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from models.model_names import NOT_FOUND
 from models.store import StoreConflict, StoreError
@@ -85,6 +86,15 @@ def _way_out(app: FastAPI, path: str) -> str:
     return ""
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """What a path may be asked, by all of its routes: a single route knows its own methods only."""
+    found: set[str] = set()
+    for template, operations in app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            found |= {method.upper() for method in operations}
+    return sorted(found)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     _add_outages(app)
 
@@ -105,7 +115,8 @@ def add_error_handlers(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        reason = first["msg"].removeprefix("Input ").partition(",")[0]
+        allowed = first.get("ctx", {}).get("expected")
+        reason = f"should be {allowed}" if allowed else first["msg"].removeprefix("Input ").partition(",")[0]
         return error_response(ApiError(400, f"'{where}' {reason}", param=where, code="invalid_request"))
 
     @app.exception_handler(HTTPException)
@@ -115,7 +126,11 @@ def add_error_handlers(app: FastAPI) -> None:
         message = f"{request.method} {shown}: {str(error.detail).lower()}"
         if error.status_code == 404:
             message += _way_out(request.app, path)
-        return error_response(ApiError(error.status_code, message, headers=error.headers))
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (methods := _methods(request.app, path)):
+            headers["Allow"] = ", ".join(methods)
+            message += f"; it takes {headers['Allow']}"
+        return error_response(ApiError(error.status_code, message, headers=headers))
 
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:

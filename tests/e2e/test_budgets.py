@@ -165,7 +165,7 @@ def test_a_provider_that_spent_its_day_leaves_the_rest_to_the_next(
     assert paused(scene, batch) is None
     only = submit(scene, write_lines(scene.folder, 3, "gamma/m"))
     workers.until(lambda: "gamma has spent 0.01 of 0.01 USD today" in waits_for(scene, only), "it waits")
-    assert "provider gamma has spent 0.01 of 0.01 USD today; resumes " in understudy(scene, "status", only)
+    assert "provider gamma has spent 0.01 of 0.01 USD today, and the next " in understudy(scene, "status", only)
     assert "provider gamma is granted 0.01 USD more today" in understudy(scene, "resume", "provider:gamma")
     workers.until(lambda: scene.ledger.ended() == 63, "it goes on")
 

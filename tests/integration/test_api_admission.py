@@ -171,7 +171,7 @@ async def test_a_spent_budget_holds_until_the_month_ends(store: Store) -> None:
         clock.now += 2
         answer = await submit(http, 1, headers)
         assert refused(answer, "insufficient_quota")
-        assert "spent $0.75 this month" in answer.json()["error"]["message"]
+        assert "spent 0.75 USD this month, and may spend 0.50" in answer.json()["error"]["message"]
         clock.now += 31 * 86_400
         assert (await submit(http, 1, headers)).status_code == 200
 

@@ -287,6 +287,30 @@ async def test_a_job_from_queued_to_answered(http: httpx.AsyncClient, store: Sto
     assert "location" not in result.headers and "retry-after" not in result.headers
 
 
+async def test_a_word_that_is_none_is_answered_with_all_that_there_are(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/v1/jobs", params={"state": "bogus"})
+    assert answer.status_code == 400
+    said = answer.json()["error"]["message"]
+    assert said.startswith("'state' should be 'queued', 'scheduled', 'running'") and said.endswith("or 'expired'")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/jobs", {"GET", "POST"}),
+        ("PATCH", "/v1/files/file_1", {"DELETE", "GET"}),
+        ("DELETE", "/v1/chat/completions", {"POST"}),
+    ],
+)
+async def test_a_method_that_a_path_does_not_take_is_answered_with_all_that_it_takes(
+    http: httpx.AsyncClient, method: str, path: str, allowed: set[str]
+) -> None:
+    answer = await http.request(method, path)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == allowed
+    assert answer.headers["allow"] in answer.json()["error"]["message"]
+
+
 async def test_a_job_whose_cost_is_not_known_says_null_and_so_does_its_call(
     http: httpx.AsyncClient, store: Store
 ) -> None:

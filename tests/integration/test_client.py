@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_help import failed, new_worker, run_all
@@ -70,6 +71,20 @@ async def test_a_job_is_fetched_with_its_answer_its_attempts_and_its_cost(client
         0.25,
     )
     assert [(each["provider"], each["failure"], each["latency"]) for each in done.attempts] == [("lead", None, 120)]
+
+
+@pytest.mark.parametrize(("word", "priority"), [("interactive", 0), ("NORMAL", 1), (Priority.BULK, 2)])
+async def test_a_priority_may_be_a_word(client: Client, word: Priority | str, priority: int) -> None:
+    job = await client.store.job_view(await client.enqueue("hi", priority=word))
+    assert job is not None and job["priority"] == priority
+
+
+@pytest.mark.parametrize("wrong", ["urgent", "", 7])
+async def test_another_priority_is_refused_with_those_that_there_are(client: Client, wrong: Any) -> None:
+    with pytest.raises(RequestError, match="priority must be interactive, normal or bulk"):
+        await client.enqueue("hi", priority=wrong)
+    with pytest.raises(RequestError, match="priority must be"):
+        await client.enqueue_many(["hi"], priority=wrong)
 
 
 async def test_a_failed_job_says_why(client: Client) -> None:

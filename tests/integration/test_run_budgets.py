@@ -81,7 +81,7 @@ async def test_who_waits_for_the_answer_is_told_at_once_that_there_is_no_money(
                 "insufficient_quota",
                 "budget_reached",
             )
-            assert error["message"].startswith("tenant default has spent 10.00 of 10.00 USD this month; resumes 1 ")
+            assert error["message"].startswith("tenant default has spent 10.00 of 10.00 USD this month, and the next ")
 
 
 async def test_a_provider_that_spent_its_day_is_passed_over(redis_url: str) -> None:
@@ -96,8 +96,8 @@ async def test_a_job_whose_only_provider_spent_its_day_waits(redis_url: str) -> 
         settled = await scene.run(ALPHA)
         assert (settled.state, settled.attempts) == (JobState.QUEUED, [])
         assert settled.wait_reason is not None
-        assert settled.wait_reason.startswith("provider alpha has spent 0.00 of 0.30 USD today; resumes ")
-        assert settled.wait_reason.endswith("or with `understudy resume provider:alpha`")
+        assert settled.wait_reason.startswith("provider alpha may spend 0.30 USD today, less than the ")
+        assert settled.wait_reason.endswith("or grant it once more with `understudy resume provider:alpha`")
 
 
 async def test_a_batch_that_cannot_pay_its_understudy_begins_again_at_the_lead(redis_url: str) -> None:

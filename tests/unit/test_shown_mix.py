@@ -57,13 +57,48 @@ def test_a_share_never_rounds_something_to_nothing_or_to_all(part: int, whole: i
     assert percent(part, whole) == words
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_figures_are_whole_also_on_a_narrow_page(width: int) -> None:
-    lines = printed(split_table([MIXED], {}), width).splitlines()
-    assert all(len(line) <= width for line in lines)
+def test_a_wide_page_has_all_columns() -> None:
+    lines = printed(split_table([MIXED], {}), 120).splitlines()
     first, second = (line.split() for line in lines if "$0.0000" in line)
     assert (first[0], first[2:5]) == ("openai", ["750", "75%", "0"])
-    assert second[-6:-2] == ["250", "25%", "240", "–"]
+    assert second == ["openrouter", LONG_MODEL, "250", "25%", "240", "–", "–", "$0.0000"]
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(100, set()), (94, {"p95"}), (80, {"p95", "p50", "fallbacks"})])
+def test_on_a_narrow_page_columns_give_way_before_a_name_is_broken(width: int, left_out: set[str]) -> None:
+    lines = printed(split_table([MIXED], {}), width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    (heading,) = (line.split() for line in lines if "provider" in line)
+    assert {"p95", "p50", "fallbacks", "share"} - set(heading) == left_out
+    (row,) = (line.split() for line in lines if "openrouter" in line)
+    assert (row[:3], row[-1]) == (["openrouter", LONG_MODEL, "250"], "$0.0000")
+
+
+def test_on_a_very_narrow_page_names_are_broken_and_figures_are_whole() -> None:
+    lines = printed(split_table([MIXED], {}), 40).splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    assert [line.split()[-2:] for line in lines if "$0.0000" in line] == [["750", "$0.0000"], ["250", "$0.0000"]]
+
+
+CALL = {
+    **{"job_id": "job_01m8nhjmgy002wg1c9d7v4arh7", "provider": "openai", "model": "gpt-4o-mini", "key": "main"},
+    **{"started_at": 1_796_019_426.9, "failure": "bad_request", "status": 400, "latency_ms": 1234, "cost_usd": None},
+    "message": "Unsupported parameter:\n'temperature' does not support 0",
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_id_of_a_call_can_be_copied_on_every_page(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(show, "page", lambda: Console(width=width, highlight=False))
+    show.print_attempts([CALL, {**CALL, "failure": None, "status": None, "message": None, "cost_usd": 0.00123}])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.count(CALL["job_id"]) for line in lines) == 2
+    said = " ".join(lines)
+    assert "cost unknown" in said and "$0.001230" in said and "answered" in said and "1.23 s" in said
+    if width < show.VERY_WIDE_CHARS:
+        assert len(lines) == 4 and lines[1].endswith("Unsupported parameter: 'temperature' does not support 0")
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -17,7 +17,7 @@ Said = tuple[Waiting | None, str]
 NOTHING: Said = (None, "")
 REFUSED = Waiting("resting after failures at a/m", "breaker", "a", "m")
 WAITS: Said = (REFUSED, "waits for a/m: resting after failures")
-OTHER: Said = (Waiting("the limit of the day is used up at a/m", "day", "a", "m"), "waits for a/m: the day")
+OTHER: Said = (Waiting("the limit of the day is used up at b/m", "day", "b", "m"), "waits for b/m: the day")
 
 
 class Watcher:
@@ -64,7 +64,25 @@ async def test_it_is_said_also_when_at_this_very_moment_a_few_calls_try_again(wa
     assert await watcher.after(5, counts={JobState.RUNNING: 3}) == [WAITS[1]]
 
 
-async def test_another_reason_is_said_at_once(watcher: Watcher) -> None:
+async def test_at_one_provider_reasons_that_take_turns_fill_no_log(watcher: Watcher) -> None:
+    cools: Said = (Waiting("cooling after a refusal at a/m", "cooldown", "a", "m", until=1e9), "waits for a/m: cooling")
+    said = 0
+    for second in range(120):
+        watcher.awaited = cools if second % 2 else WAITS
+        said += len(await watcher.after(1))
+    assert 2 <= said <= 3
+
+
+async def test_that_a_person_must_act_now_is_said_at_once(watcher: Watcher) -> None:
+    watcher.awaited = WAITS
+    await watcher.after(0)
+    await watcher.after(10)
+    refused = Waiting("no key of a is accepted", "credential", "a", "m")
+    watcher.awaited = (refused, "it waits: no key of a is accepted")
+    assert await watcher.after(1) == [watcher.awaited[1]]
+
+
+async def test_another_provider_is_said_at_once(watcher: Watcher) -> None:
     watcher.awaited = WAITS
     await watcher.after(0)
     await watcher.after(10)

@@ -132,8 +132,14 @@ def test_a_single_job_that_somebody_waits_for_is_staged_without_money_so_that_it
 def test_why_a_lane_waits_for_money_is_said() -> None:
     spent = till({ACME: Purse(10.0, 9.999)}).reason(lane("b", [1]), {})
     assert spent == Waiting(
-        "tenant acme has spent 10.00 of 10.00 USD this month; "
+        "tenant acme has spent 10.00 of 10.00 USD this month, and the next job would cost about 0.01; "
         "resumes 1 December (UTC) or with `understudy resume tenant:acme`",
+        "budget",
+    )
+    small = till({ACME: Purse(0.000004, 0.0)}).reason(lane("b", [1]), {})
+    assert small == Waiting(
+        "tenant acme may spend 0.000004 USD this month, less than the 0.01 that its next job would cost; "
+        "raise the budget, or grant it once more with `understudy resume tenant:acme`",
         "budget",
     )
     held = till({ACME: Purse(10.0, 9.0, 1.0)}).reason(lane("b", [1]), {})
@@ -203,6 +209,8 @@ def test_a_day_and_a_month_of_a_provider_are_told_apart() -> None:
         "2026-11",
         (20758, 20788),
     )
-    assert "today; resumes 26 November (UTC)" in reached(day, Purse(1.0, 1.0), 0.1)
-    assert "this month; resumes 1 December (UTC)" in reached(month, Purse(1.0, 1.0), 0.1)
+    assert "today, and the next job would cost about 0.10; resumes 26 November (UTC)" in reached(
+        day, Purse(1.0, 1.0), 0.1
+    )
+    assert "this month; resumes 1 December (UTC)" in reached(month, Purse(1.0, 1.0), 0.0)
     assert of_provider(settings, "beta", NOVEMBER_26) == {}
