@@ -17,6 +17,7 @@ from stage_hands import DEADLINE_S, Mock, Scene, until
 from models.settings import load_settings
 from producer.intake import Shape
 from producer.main_job import RunOptions, run
+from producer.runs import RunRequest
 
 RETRY_AFTER_S = 120
 """Longer than this test takes on a busy machine."""
@@ -75,7 +76,7 @@ async def test_a_run_at_a_provider_that_is_not_there_says_so(scene: Scene, monke
             monkeypatch.delenv(name, raising=False)
     settings = load_settings(config, os.environ, scene.folder / "data")
     source = scene.write_prompts(50, model="nobody/m")
-    options = RunOptions(source, scene.folder / "out.jsonl", Shape(), config, still_after_s=0.5)
+    options = RunOptions(RunRequest(source, scene.folder / "out.jsonl", Shape()), config, still_after_s=0.5)
     log = io.StringIO()
     under_way = asyncio.create_task(run(settings, options, Console(file=log, width=80)))
     try:
