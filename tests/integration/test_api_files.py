@@ -352,7 +352,7 @@ async def test_a_row_that_cannot_be_written_leaves_no_bytes(
     finally:
         async with context.store._db.write() as connection:
             await connection.exec_driver_sql("ALTER TABLE away RENAME TO file")
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     assert not list(folder.iterdir())
 
 

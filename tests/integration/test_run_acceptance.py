@@ -52,7 +52,7 @@ async def test_without_the_word_such_an_answer_counts(redis_url: str, answer: di
     assert tried(settled) == ["alpha None"]
 
 
-async def test_when_no_answer_is_acceptable_the_job_fails_with_the_first_steps_reason(redis_url: str) -> None:
+async def test_when_no_answer_is_acceptable_the_job_fails_with_the_reason_of_each_step(redis_url: str) -> None:
     beta = {"provider": "beta", "answer": {"heeds_format": False, "text": ""}}
     async with stage(redis_url, alpha(**WRONG_JSON), beta, preset="openai") as scene:
         settled = await scene.run(chain("alpha/m", "beta/m", accept=["json_schema", "not_empty"]), body=BODY)
@@ -62,7 +62,8 @@ async def test_when_no_answer_is_acceptable_the_job_fails_with_the_first_steps_r
     assert error is not None
     assert (error["code"], error["message"]) == (
         "bad_response",
-        "the answer is not accepted: it breaks its schema at $ (type)",
+        "alpha/m: the answer is not accepted: it breaks its schema at $ (type); "
+        "beta/m: the answer is not accepted: it is empty",
     )
     assert "SECRET" not in repr(settled)
 

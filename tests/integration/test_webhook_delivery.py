@@ -19,6 +19,7 @@ from models.records import ResultRecord, Settled
 from models.settings import ApiSettings, Settings, WebhookSettings
 from models.state import JobState
 from models.store import Store, StoreBusy, StoreUnavailable, open_store
+from models.suspicion import DEAD_AT
 from models.webhooks import DELIVERED, Tried, callback_owner
 from worker.webhook_sender import Sender
 from worker.webhooks import DELAYS_S, Deliverer
@@ -121,7 +122,7 @@ async def test_every_end_of_a_single_job_is_told_of(store: Store) -> None:
 
 async def test_a_dead_letter_is_told_of(store: Store) -> None:
     (job_id,) = await singles(store, 1, callback_url="https://hooks.example.com")
-    for _ in range(5):
+    for _ in range(DEAD_AT):
         worker = await new_worker(store, lease_s=-1)
         await store.beat(worker, 60)
         assert await store.start(worker, [job_id])
