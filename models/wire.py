@@ -29,6 +29,8 @@ NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream", "when", "
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
+ONE_MESSAGE = '; for one prompt write "messages": [{"role": "user", "content": "…"}]'
+
 MOST_INPUTS = 2_048
 """Of one embeddings request; OpenAI's limit."""
 
@@ -133,7 +135,8 @@ def check_body(body: Mapping[str, Any]) -> None:
         raise RequestError("'stream' must be false or absent: results are polled or delivered, not streamed", "stream")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise RequestError("'messages' must be a list with at least one message", "messages")
+        hint = ONE_MESSAGE if isinstance(body.get("prompt", messages), str) else ""
+        raise RequestError(f"'messages' must be a list with at least one message{hint}", "messages")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
     _check_parameters(body, PARAMETERS)

@@ -118,3 +118,10 @@ def test_an_error_has_always_all_four_fields() -> None:
     assert body == {
         "error": {"message": "no", "type": "invalid_request_error", "param": "messages", "code": "invalid_request"}
     }
+
+
+@pytest.mark.parametrize("body", [{"prompt": "hi"}, {"messages": "hi"}])
+def test_a_prompt_alone_is_told_how_to_be_a_message(body: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r'write "messages": \[\{"role": "user", "content": "…"\}\]') as refused:
+        check_body(body)
+    assert "hi" not in str(refused.value)
