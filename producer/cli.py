@@ -24,7 +24,7 @@ from models.redis_check import QueueUnavailable
 from models.routing import RouteOptions
 from models.rules import parse_pairs
 from models.settings import Settings, SettingsError, load_settings
-from models.store import Store, StoreError, open_store
+from models.store import Store, StoreError, StoreMisplaced, open_store
 from models.weights import USUAL_WEIGHT, weight_of
 from models.wire import NO_OVERRIDES, RequestError
 from producer.addresses import AddressUnusable
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 
 WRONG_USES = (
-    *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy, DataFolderUnusable),
+    *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy, DataFolderUnusable, StoreMisplaced),
     *(NoLedger, OtherTenant, UnknownId, UnknownProvider, Refused, AddressUnusable),
 )
 OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed)

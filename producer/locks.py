@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from models.store.errors import folder_reason
+
 LOCK_NAME = "understudy.lock"
 
 
@@ -45,9 +47,8 @@ def _opened(data: Path) -> IO[str]:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         return (data / LOCK_NAME).open("a+", encoding="utf-8")
     except OSError as error:
-        reason = (error.strerror or "it cannot be written to").lower()
         raise DataFolderUnusable(
-            f"the data folder {data} cannot be used ({reason}); name another with --data"
+            f"the data folder {data} cannot be used ({folder_reason(error)}); name another with --data"
         ) from None
 
 

@@ -41,6 +41,7 @@ from models.store.errors import (
     StoreConflict,
     StoreDefect,
     StoreError,
+    StoreMisplaced,
     StoreOutage,
     StoreRefused,
     StoreUnavailable,
@@ -69,6 +70,7 @@ __all__ = [
     "StoreConflict",
     "StoreDefect",
     "StoreError",
+    "StoreMisplaced",
     "StoreOutage",
     "StoreRefused",
     "StoreUnavailable",
@@ -138,7 +140,7 @@ async def open_store(
         if not await store.schema_is_current():
             if url is not None and not migrate:
                 raise StoreUnavailable(
-                    f"the database at {database.place} has not the tables of this version; run understudy migrate"
+                    f"the database at {database.place} does not have this version's tables; run understudy migrate"
                 )
             await store.migrate()
         yield store

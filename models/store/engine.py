@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from models.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
-from models.store.errors import StoreBusy, StoreConflict, StoreUnavailable
+from models.store.errors import StoreBusy, StoreConflict, StoreMisplaced, StoreUnavailable, folder_reason
 from models.store.faults import meaning_of
 from models.store.turns import Turns
 
@@ -25,6 +25,14 @@ POSTGRESQL_LOCK_S = 5
 
 TCP_DEAD_AFTER_S = 20
 """A peer that acknowledges nothing for so long is gone: the system alone would wait for a quarter of an hour."""
+
+CONNECTING = {
+    "prepare_threshold": None,
+    "connect_timeout": POSTGRESQL_TIMEOUT_S,
+    "tcp_user_timeout": TCP_DEAD_AFTER_S * 1000,
+    **{"keepalives_idle": TCP_DEAD_AFTER_S // 2, "keepalives_interval": 5, "keepalives_count": 2},
+}
+"""How connections are made where the address does not say so itself."""
 
 
 class Database:
@@ -79,7 +87,10 @@ def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
         file.parent.mkdir(parents=True, exist_ok=True)
         turns = Turns(file, SQLITE_TIMEOUT_S)
     except OSError as error:
-        raise StoreUnavailable(f"the data folder {file.parent} cannot be used: {error.strerror}") from None
+        reason = folder_reason(error)
+        raise StoreMisplaced(
+            f"the data folder {file.parent} cannot be used ({reason}); name another with --data"
+        ) from None
     url = URL.create("sqlite+aiosqlite", database=str(file))
     readers = create_async_engine(url, hide_parameters=True, pool_size=SQLITE_READERS, max_overflow=0)
     writers = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
@@ -119,12 +130,7 @@ def open_postgresql(address: str) -> Database:
         max_overflow=POSTGRESQL_CONNECTIONS,
         pool_timeout=POSTGRESQL_TIMEOUT_S,
         pool_pre_ping=True,
-        connect_args={
-            "prepare_threshold": None,
-            "connect_timeout": POSTGRESQL_TIMEOUT_S,
-            "tcp_user_timeout": TCP_DEAD_AFTER_S * 1000,
-            **{"keepalives_idle": TCP_DEAD_AFTER_S // 2, "keepalives_interval": 5, "keepalives_count": 2},
-        },
+        connect_args={name: value for name, value in CONNECTING.items() if name not in url.query},
     )
     _prepare_postgresql(engine)
     return Database("postgresql", _place(url), engine, engine)
@@ -158,6 +164,6 @@ def _postgresql_url(address: str) -> URL:
     try:
         return make_url(postgresql_url(address)).set(drivername="postgresql+psycopg")
     except BadAddress as error:
-        raise StoreUnavailable(f"DATABASE_URL {error}") from None
+        raise StoreMisplaced(f"DATABASE_URL {error}") from None
     except (ArgumentError, ValueError):
-        raise StoreUnavailable(f"DATABASE_URL cannot be read; {POSTGRESQL_FORM}") from None
+        raise StoreMisplaced(f"DATABASE_URL cannot be read; {POSTGRESQL_FORM}") from None

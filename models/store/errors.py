@@ -3,6 +3,7 @@
 StoreError
 ├── StoreOutage            it may pass, whatever was asked; the same call may succeed later
 │   ├── StoreUnavailable   no connection to the database, or it may not be used
+│   │   └── StoreMisplaced the data folder cannot be one, or the address cannot be read: a person's mistake
 │   └── StoreBusy          the database cannot write now: locked, deadlocked, read-only, or its disk is full
 ├── StoreConflict          the row is there already, or is not in a state that allows the change
 ├── StoreRefused           the database cannot hold what it was given
@@ -22,6 +23,10 @@ class StoreUnavailable(StoreOutage):
     """No connection to the database, or it may not be used."""
 
 
+class StoreMisplaced(StoreUnavailable):
+    """No ledger can be where it was said to be."""
+
+
 class StoreBusy(StoreOutage):
     """The database cannot write now; nothing was changed."""
 
@@ -36,3 +41,10 @@ class StoreRefused(StoreError):
 
 class StoreDefect(StoreError):
     """A statement that the database does not understand: a mistake of ours, or a schema that somebody changed."""
+
+
+def folder_reason(error: OSError) -> str:
+    """Why a data folder cannot be used, from what was raised when it was made or a file in it was opened."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file is in its place"
+    return (error.strerror or "it cannot be written to").lower()

@@ -149,6 +149,19 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
         assert "there is no batch" in folder.refused(command, "batch_unknown")
 
 
+def test_a_place_that_cannot_hold_a_ledger_is_a_wrong_use_whatever_the_command(folder: Folder) -> None:
+    folder.write("file", "")
+    folder.prompts(1)
+    for words in (["run", "in.jsonl", "-o", "out.jsonl"], ["submit", "in.jsonl"], ["migrate"]):
+        assert "file cannot be used (a file is in its place)" in folder.refused(*words, "--data", "file")
+    for name, address in (("DATABASE_URL", "postgres://us:hush@hush@h/d"), ("REDIS_URL", "redis://:hu/sh@h/0")):
+        folder.environment[name] = address
+        for words in (["run", "in.jsonl", "-o", "out.jsonl"], ["submit", "in.jsonl"], ["status"], ["providers"]):
+            said = folder.refused(*words)
+            assert f"{name} cannot be read: a password" in said and "hu" not in said
+        del folder.environment[name]
+
+
 def test_what_cannot_be_reached_is_exit_code_3(folder: Folder) -> None:
     folder.environment["DATABASE_URL"] = "postgresql://127.0.0.1:1/nothing"
     done = folder.type("status")
