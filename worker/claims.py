@@ -19,18 +19,15 @@ from models.suspicion import ALONE_AT, admit
 from worker import outcome
 from worker.coalesce import Coalescer
 from worker.hedge import run_of
-from worker.limits import LimitsUnavailable
+from worker.outages import OUTAGE, OUTAGE_PAUSE_S, OUTAGES
 from worker.progress import Progress
 from worker.racing import first_of, unless
 from worker.rq_bridge import Bridge
 from worker.run import JobRun
-from worker.settle import GATHER_S, OUTAGE_PAUSE_S, Settler
+from worker.settle import GATHER_S, Settler
 from worker.tools import Tools
 
 log = logging.getLogger(__name__)
-
-OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, ConnectionError, TimeoutError)
-"""What every part of a worker survives and no job ends of: a server of ours is away or slow, and that may pass."""
 
 BULK = Priority.BULK.queue
 CLAIM_AT_MOST = 100
@@ -47,7 +44,6 @@ GIVE_BACK_S = 2.0
 """Kept of the grace period for stopping calls and committing what is given back."""
 
 WAITS_ITS_TURN = "few at a time: workers died that ran it"
-OUTAGE = "the ledger or the queue was away"
 
 
 class ClaimLoop:
@@ -271,12 +267,8 @@ class ClaimLoop:
                 return _put_back(job, outcome.GIVEN_BACK)
             run = self.runs[job.id] = run_of(job, chain, self.tools)
             return await run.run()
-        except OUTAGES as outage:
-            log.warning("Job %s is put back, a store is away: %s", job.id, type(outage).__name__)
-            if run is None:
-                return _put_back(job, OUTAGE)
-            until = self.tools.clock() + OUTAGE_PAUSE_S
-            return outcome.put_back(job, run.attempts, run.progress, until, OUTAGE)
+        except StoreOutage:
+            return _put_back(job, OUTAGE)
         except Exception as error:
             log.error("Job %s met a defect of ours: %s", job.id, _shape(error))
             progress, attempts = (run.progress, run.attempts) if run else (Progress(), [])

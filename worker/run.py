@@ -6,6 +6,7 @@ Nothing here raises for a provider's sake, waits longer than a second, or knows 
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from models.failure import Failure
 from models.needs import Needs, needs_of
 from models.records import SINGLE, AttemptRecord, Settled, StartedJob
 from models.state import JobState
+from models.store import StoreDefect
 from models.tokens import most_output_tokens
 from worker import decide, outcome
 from worker.budgets import Short
@@ -24,11 +26,14 @@ from worker.decide import IN_SLOT_S, Fail, PutBack, Situation, TryAgain, Verdict
 from worker.fleet import Absence
 from worker.limits import LimitsUnavailable, Refusal
 from worker.one_call import OneCall, TurnedAway, if_redis_listens
+from worker.outages import OUTAGE, OUTAGE_PAUSE_S, OUTAGES
 from worker.outcome import Answered
 from worker.places import NotYet
 from worker.progress import Progress, begin_round, in_order, is_last_resort, with_attempt
 from worker.providers.base import CannotExpress
 from worker.tools import Tools
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -99,12 +104,15 @@ class JobRun:
                 self._task.cancel()
 
     async def run(self) -> Settled:
-        """Run to an outcome. Raises only for a defect of ours: providers and Redis may do what they like."""
+        """Run to an outcome. Raises only for a defect of ours: providers and our servers may do what they like."""
         try:
             return await self._to_outcome()
         except LimitsUnavailable:
             until = self.tools.clock() + REDIS_AWAY_S
             return self._put_back(until, "the limits in Redis are unreachable")
+        except (*OUTAGES, StoreDefect) as outage:
+            log.warning("Job %s is put back, a server of ours is away: %s", self.job.id, type(outage).__name__)
+            return self._put_back(self.tools.clock() + OUTAGE_PAUSE_S, OUTAGE)
 
     async def _to_outcome(self) -> Settled:
         waited_s = 0.0

@@ -11,6 +11,7 @@ from models.state import JobState
 from models.store import Store, StoreDefect, StoreError, StoreOutage
 from worker import outcome
 from worker.coalesce import Coalescer
+from worker.outages import OUTAGE_PAUSE_S
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,6 @@ GATHER_S = 0.004
 
 COMMITS_AT_ONCE = 8
 """While so many are under way, or held, the others gather behind them."""
-
-OUTAGE_PAUSE_S = 1.0
 
 DOUBTED_TRIES = 30
 """A ledger that does not understand our statement may have been changed, and be mended: so often an outcome is tried

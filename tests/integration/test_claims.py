@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ledger_help import new_jobs, new_worker, state_of, succeeded
+from redis.exceptions import BusyLoadingError
 from run_help import PROMPT, Stage, chain, purses_of, stage, without_slow_start
 
 from models import tickets
@@ -267,7 +268,7 @@ async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
 ) -> None:
     """Whatever kind of outage: none is a defect of the job's."""
     refused = {"provider": "alpha", "fail": "content_filter"}
-    outages = [StoreBusy("read-only"), StoreUnavailable("gone"), TimeoutError(), ConnectionResetError()]
+    outages = [StoreBusy("read-only"), StoreUnavailable("gone"), StoreDefect("?"), TimeoutError(), BusyLoadingError()]
     async with floor(redis_url, tmp_path, refused) as here:
         ways = here.scene.tools.fleet.ways
 

@@ -1,0 +1,12 @@
+"""What is neither a job's fault nor a defect: a server of ours is away, slow or refuses for now, and that may pass."""
+
+import redis.exceptions
+
+from models.store import StoreOutage
+from worker.limits import LimitsUnavailable
+
+OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, ConnectionError, TimeoutError)
+"""What every part of a worker survives, and no job ends of."""
+
+OUTAGE_PAUSE_S = 1.0
+OUTAGE = "the ledger or the queue was away"
