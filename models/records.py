@@ -287,6 +287,7 @@ class BatchView:
     waiting: Waiting | None = None  # None: it moves, it is held or has ended, or nobody plans
     unpriced_lines: int = 0  # those that the estimate leaves out
     blocked: str | None = None  # what a person must fix before it goes on, though it is not held
+    retries: list[str] = field(default_factory=list)  # the batches that try it again, oldest first
 
     @property
     def estimate(self) -> Estimate:

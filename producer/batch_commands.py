@@ -8,13 +8,14 @@ from models.budgets import amount
 from models.records import SINGLE
 from models.routing import RouteOptions
 from models.settings import Settings
-from models.state import JobState
+from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store
 from producer import cli, show
+from producer.estimates import counted
 from producer.ledger import batch_named
 from producer.look_commands import job_named, print_batch
 from producer.money import NoBudget, grant, is_subject
-from producer.retries import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed
+from producer.retries import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed, take_another_chain
 from producer.waiting import lack_of_workers
 
 app = typer.Typer()
@@ -61,8 +62,8 @@ def retry(
         list[str] | None,
         typer.Option("--answered-by", metavar="PROVIDER", help="Instead: what this provider answered. Repeatable."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="With --answered-by: ask this model.")] = None,
-    chain: Annotated[str | None, typer.Option("--chain", help="With --answered-by: use this chain.")] = None,
+    model: cli.AnotherModel = None,
+    chain: cli.AnotherChain = None,
     everything: Annotated[
         bool,
         typer.Option("--all", help="Also bad requests, refused content and what killed workers: you mended the cause."),
@@ -73,29 +74,29 @@ def retry(
 ) -> None:
     """Run again what ended without an answer, as a new batch that points at the old one; print its id.
 
-    That is what failed, expired or was cancelled, except bad requests, refused content and what killed workers, which
-    would fail again.
-    When the batch paused because its first jobs all failed, those run again whatever their failure was. Nothing that
-    was answered, or that another retry has taken up, is paid for again. With --answered-by, the lines that a provider
-    answered are asked and paid for again, along the chain that they had unless --model or --chain says otherwise.
+    That is what failed, expired or was cancelled, except bad requests, refused content and crashed jobs, which would
+    fail again; with another --model or --chain, bad requests and refused content are tried, too. When the batch paused
+    because its first jobs all failed, those run again whatever their failure was. Nothing that was answered, or that
+    another retry has taken up, is paid for again. With --answered-by, what a provider answered is asked and paid again.
     """
 
     async def work(settings: Settings, store: Store) -> None:
-        if not answered_by and (model or chain):
-            raise cli.Refused("--model and --chain need --answered-by; what failed is run again along its own chain")
         batch_id = await batch_named(store, given)
+        route = RouteOptions(model=model, chain=chain)
         if answered_by:
-            route = RouteOptions(model=model, chain=chain)
             again = await retry_answered(store, settings, batch_id, answered_by, route)
             lack = f"no line whose newest answer is by {' or '.join(answered_by)}, with its prompt still there"
         else:
-            again = await retry_failed(store, settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY)
+            worth = EVERYTHING if everything else WORTH_A_RETRY
+            again = await retry_failed(store, settings, batch_id, worth, route)
             lack = "no job that ended without an answer and could get one"
-        if again is None:
-            raise cli.Refused(f"{batch_id} has {lack}")
+        if again.batch_id is None:
+            raise cli.Refused(f"{batch_id} has {lack}{again.left_out_words and f'; {again.left_out_words}'}")
+        if again.left_out:
+            cli.say(again.left_out_words)
         if missing := await lack_of_workers(store):
             cli.say(missing)
-        show.print_id(again, as_json)
+        show.print_id(again.batch_id, as_json)
 
     cli.on_ledger(config, data, work)
 
@@ -127,12 +128,15 @@ def resume(
         float | None,
         typer.Option("--budget-usd", parser=cli.dollars, metavar="USD", help="A new budget of the batch, in all."),
     ] = None,
+    model: cli.AnotherModel = None,
+    chain: cli.AnotherChain = None,
     config: cli.Config = None,
     data: cli.Data = None,
 ) -> None:
     """Let a held batch go on; a batch, tenant or provider that spent its budget is granted the amount once more.
 
-    What a tenant or provider is granted holds for the rest of its month or day.
+    What a tenant or provider is granted holds for the rest of its month or day. With --model or --chain, what the batch
+    has not asked yet takes that, and what failed runs again along it, as a new batch.
     """
 
     async def work(settings: Settings, store: Store) -> None:
@@ -140,6 +144,8 @@ def resume(
             await _grant(settings, store, given, budget_usd)
             return
         batch_id = await batch_named(store, given)
+        if model or chain:
+            await _take_another_chain(settings, store, batch_id, RouteOptions(model=model, chain=chain))
         total_usd = await store.grant_batch(batch_id, budget_usd)
         if not await store.resume_batch(batch_id):
             raise await _has_ended(store, batch_id)
@@ -170,6 +176,16 @@ def ack(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None) -> N
         cli.say(f"{object_id} is delivered")
 
     cli.on_ledger(config, data, work)
+
+
+async def _take_another_chain(settings: Settings, store: Store, batch_id: str, route: RouteOptions) -> None:
+    view = await store.batch_view(batch_id)
+    if view is None or view.state not in OPEN_BATCH_STATES:
+        raise cli.Refused(f"{batch_id} has ended; `understudy retry {batch_id}` takes --model and --chain, too")
+    waiting, again = await take_another_chain(store, settings, batch_id, route)
+    cli.say(f"{counted(waiting, 'job')} of {batch_id} {'takes' if waiting == 1 else 'take'} that instead")
+    if again.batch_id is not None:
+        cli.say(f"{counted(again.jobs, 'failed job')} {'runs' if again.jobs == 1 else 'run'} again as {again.batch_id}")
 
 
 async def _grant(settings: Settings, store: Store, given: str, budget_usd: float | None) -> None:

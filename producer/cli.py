@@ -39,6 +39,7 @@ from producer.main_job import RunOptions
 from producer.main_job import run as run_main_job
 from producer.output import check_suffix
 from producer.restarts import WorkersFailed
+from producer.retries import RetryUnderWay
 from producer.runs import BadInput, OtherRun, RunRequest
 from producer.show import PIPED_WIDTH
 from producer.stack import Workers, open_stack
@@ -60,7 +61,7 @@ class Refused(Exception):
 
 WRONG_USES = (
     *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy, DataFolderUnusable, StoreMisplaced),
-    *(NoLedger, OtherTenant, UnknownId, UnknownProvider, Refused, AddressUnusable),
+    *(RetryUnderWay, NoLedger, OtherTenant, UnknownId, UnknownProvider, Refused, AddressUnusable),
 )
 OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed)
 
@@ -178,6 +179,8 @@ ChainName = Annotated[str | None, typer.Option("--chain", help="Chain for every 
 Fallback = Annotated[
     list[str] | None, typer.Option("--fallback", help="Model to try next; may be given several times.")
 ]
+AnotherModel = Annotated[str | None, typer.Option("--model", "-m", help="Ask this model instead.")]
+AnotherChain = Annotated[str | None, typer.Option("--chain", help="Use this chain instead.")]
 Require = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,6 +16,7 @@ from models.store.comparing import AGAIN, CHANGED, LEFT, NEW
 from producer.decoding import InputError
 from producer.estimates import counted
 from producer.intake import request_of
+from producer.retries import WORTH_ANOTHER_CHAIN
 
 LINES_NAMED = 5
 
@@ -118,7 +119,8 @@ async def _why_again(found: Comparison, line: ComparedLine, worth: Worth) -> str
     if line.state in OPEN_STATES and line.batch_state is BatchState.IN_PROGRESS and not otherwise:
         found.left += 1
         return None
-    if line.state is JobState.FAILED and not otherwise and line.failure not in await worth(line.batch_id or ""):
+    tried = await worth(line.batch_id or "") | (WORTH_ANOTHER_CHAIN if otherwise else frozenset())
+    if line.state is JobState.FAILED and line.failure not in tried:
         found.refused += 1
         return None
     return AGAIN

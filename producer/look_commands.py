@@ -189,7 +189,7 @@ def results(
             show.print_json(output_line(row))
             return
         batch_id = await shown_batch(store, given, tenant)
-        rows = rows_of(store, batch_id)
+        rows = rows_of(store, await store.root_of(batch_id) if given in NEWEST else batch_id)
         await (write_csv if as_csv else write_jsonl)(rows, sys.stdout)
 
     cli.on_ledger(config, data, work)

@@ -1,6 +1,8 @@
 """What is run again, as a new batch that points at the old one; the newest answer of a line counts."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
@@ -10,16 +12,20 @@ from models.chain import Chain
 from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
-from models.records import NewBatch, NewJob
+from models.records import BatchView, NewBatch, NewJob
 from models.routing import RouteOptions, Router, under_rules
 from models.rules import Rules, rules_of
 from models.settings import Settings
 from models.state import BatchState
-from models.store import Store
+from models.store import Store, StoreConflict
+from models.store.history import EndedJob
 
 SLICE = 2_000
-T = TypeVar("T")
 KNOWN_CHAINS = 1_000
+AS_BEFORE = RouteOptions()
+"""No other chain than the one that a line had."""
+
+T = TypeVar("T")
 
 ANSWERED_BY = "answered_by"
 """In the options of a retry: the providers whose answers it asks for again."""
@@ -27,44 +33,109 @@ ANSWERED_BY = "answered_by"
 WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER, FailureClass.CRASHED}
 """What a rerun tries again; of the others, the same request would be refused again, or would kill workers again."""
 
+WORTH_ANOTHER_CHAIN = frozenset(FailureClass) - {FailureClass.CRASHED}
+"""What is tried again along another chain: what one model refuses another one may take."""
+
 EVERYTHING = frozenset(FailureClass)
 
 NEVER_ACCEPTED = frozenset({BatchState.VALIDATING, BatchState.FAILED})
 """A batch that is being filled, or whose filling was broken off."""
 
+FILLED_WITHIN_S = 600.0
+"""A retry that is being accepted for longer was left behind by a process that was killed."""
+
+
+class RetryUnderWay(Exception):
+    """The same is being tried again just now. One sentence."""
+
+
+@dataclass(slots=True)
+class Retry:
+    """What a retry has taken up. `batch_id` None: there was nothing to try. `left_out`: jobs that failed in a way that
+    would come again, by class."""
+
+    batch_id: str | None = None
+    jobs: int = 0
+    left_out: Counter[FailureClass] = field(default_factory=Counter)
+
+    @property
+    def left_out_words(self) -> str:
+        """One sentence about what is not tried again; empty when there is nothing of it."""
+        if not self.left_out:
+            return ""
+        classes = ", ".join(f"{count:,} {cls}" for cls, count in self.left_out.most_common())
+        return f"not tried again, because it would fail in the same way: {classes}; --all tries that, too"
+
 
 async def retry_failed(
-    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass] = WORTH_A_RETRY
-) -> str | None:
+    store: Store,
+    settings: Settings,
+    batch_id: str,
+    worth: frozenset[FailureClass] = WORTH_A_RETRY,
+    route: RouteOptions = AS_BEFORE,
+) -> Retry:
     """Submit what ended without an answer again, as a new batch that points at the newest one of this batch's line.
 
     That is what failed and may succeed, what expired and what was cancelled; and whatever made the first jobs of a
-    batch fail, because it paused so that somebody mends it. A line counts as its newest retry says, so nothing is tried
-    twice because two retries were asked for. None when there is nothing to try. Memory: the custom ids of the retries,
-    not of the batch.
+    batch fail, because it paused so that somebody corrects that. Of a batch of a run it is what the run's lines of
+    today lack. A line counts as its newest retry says, so nothing is tried twice because two retries were asked for.
+    Jobs keep their chains, unless `route` names a model or a chain; their data rules hold for that, too.
+    Raises RequestError, RetryUnderWay. Memory: the custom ids of the retries, not of the batch.
     """
-    line = await line_of(store, batch_id)
-    of_each = {each: await worth_of(store, settings, each, worth) for each in line}
-    return await _submit_again(store, settings, line, _unanswered(store, of_each))
+    line = await _Line.of(store, batch_id)
+    if _names_a_chain(route):
+        worth |= WORTH_ANOTHER_CHAIN
+    of_each = {each: await worth_of(store, settings, each, worth) for each in line.batches}
+    retry = Retry()
+
+    async def wanted() -> AsyncIterator[NewJob]:
+        async for ended in line.ended_badly():
+            if ended.failure is None or ended.failure in of_each.get(ended.batch_id, worth):
+                yield ended.job
+            else:
+                retry.left_out[ended.failure] += 1
+
+    return await _submit_again(store, settings, line, retry, _routed(settings, route, wanted()))
 
 
 async def retry_answered(
     store: Store, settings: Settings, batch_id: str, providers: Sequence[str], route: RouteOptions
-) -> str | None:
-    """Submit the lines again that one of these providers answered, as a new batch; `retry_failed` says how.
-
-    They keep their chains, unless `route` names a model or a chain; their data rules hold for that, too. None when
-    there are none. Raises RequestError.
-    """
-    line = await line_of(store, batch_id)
-    answered = (store.answered_jobs(each, providers) for each in reversed(line))
-    jobs = _newest(store, line, ([each] for each in answered))
-    if route.model is not None or route.chain is not None:
-        jobs = _along(settings, route, jobs)
+) -> Retry:
+    """Submit the lines again that one of these providers answered, as a new batch; `retry_failed` says how."""
+    line = await _Line.of(store, batch_id)
     options = {ANSWERED_BY: list(providers), "model": route.model, "chain": route.chain}
-    return await _submit_again(
-        store, settings, line, jobs, {word: said for word, said in options.items() if said is not None}
-    )
+    said = {word: value for word, value in options.items() if value is not None}
+
+    async def wanted() -> AsyncIterator[NewJob]:
+        async for ended in line.answered_by(providers):
+            yield ended.job
+
+    return await _submit_again(store, settings, line, Retry(), _routed(settings, route, wanted()), said)
+
+
+async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> int:
+    """Give what a batch has not asked yet another chain; returns how many jobs that are. Raises RequestError."""
+    view = await store.batch_view(batch_id)
+    if view is None:
+        return 0
+    jobs = _routed(settings, route, store.unfinished(batch_id))
+    if rules := await store.tenant_rules(view.tenant):
+        jobs = _under_rules(settings, rules, jobs)
+    return sum([await store.reroute(slice_) async for slice_ in in_slices(jobs)])
+
+
+async def take_another_chain(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> tuple[int, Retry]:
+    """What an open batch has not asked yet takes this model or chain, and what has failed is tried again along it; how
+    many jobs the first are, and the retry. Raises RequestError, RetryUnderWay."""
+    return await reroute(store, settings, batch_id, route), await retry_failed(store, settings, batch_id, route=route)
+
+
+def _names_a_chain(route: RouteOptions) -> bool:
+    return route.model is not None or route.chain is not None
+
+
+def _routed(settings: Settings, route: RouteOptions, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
+    return _along(settings, route, jobs) if _names_a_chain(route) else jobs
 
 
 async def _along(settings: Settings, route: RouteOptions, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
@@ -90,26 +161,95 @@ async def _under_rules(settings: Settings, rules: Rules, jobs: AsyncIterator[New
         yield job
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A batch and its retries that were accepted, or all batches of a run: oldest first."""
+
+    store: Store
+    batches: list[str]
+    run_id: str | None
+
+    @classmethod
+    async def of(cls, store: Store, batch_id: str) -> "_Line":
+        run_id = await store.run_of(batch_id)
+        if run_id is None:
+            return cls(store, await line_of(store, batch_id), None)
+        await store.settle_retries(run_id)
+        return cls(store, await _accepted(store, await store.batches_of_run(run_id)), run_id)
+
+    def ended_badly(self) -> AsyncIterator[EndedJob]:
+        if self.run_id is not None:
+            return self.store.lines_ended_badly(self.run_id)
+        return self._newest(self.store.ended_badly)
+
+    def answered_by(self, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
+        if self.run_id is not None:
+            return self.store.lines_answered_by(self.run_id, providers)
+        return self._newest(lambda batch_id: self.store.answered_jobs(batch_id, providers))
+
+    async def _newest(self, chosen: Callable[[str], AsyncIterator[EndedJob]]) -> AsyncIterator[EndedJob]:
+        """Those of the chosen jobs that have no newer record."""
+        newer: set[str] = set()
+        for batch_id in reversed(self.batches):
+            async for ended in chosen(batch_id):
+                if ended.job.custom_id not in newer:
+                    yield ended
+            if batch_id != self.batches[0]:
+                newer.update([each async for each in self.store.custom_ids(batch_id)])
+
+
 async def _submit_again(
     store: Store,
     settings: Settings,
-    line: Sequence[str],
+    line: _Line,
+    retry: Retry,
     jobs: AsyncIterator[NewJob],
     options: dict[str, Any] | None = None,
-) -> str | None:
-    """A new batch of these jobs that points at the newest one of the line; None when there are none.
+) -> Retry:
+    """Accept these jobs as a new batch that points at the newest one of the line, if there are any.
 
-    It is accepted anew, so the data rules that its tenant has by now hold for it, too. Raises RequestError when they
-    leave a job without a step.
+    They are accepted anew, so the data rules that their tenant has by now hold for them, too. Raises RequestError when
+    those leave a job without a step.
     """
-    newest = await store.batch_view(line[-1]) if line else None
+    newest = await store.batch_view(line.batches[-1]) if line.batches else None
     if newest is None:
-        return None
-    retry = NewBatch(
+        return retry
+    new = await _following(store, line, newest, options)
+    new.budget_usd, granted_usd = await inherited_budget(store, newest.id)
+    forecast = Forecast(settings)
+    if rules := await store.tenant_rules(newest.tenant):
+        jobs = _under_rules(settings, rules, jobs)
+    try:
+        async for slice_ in in_slices(jobs):
+            if not retry.jobs:
+                await _create(store, new, newest)
+                if granted_usd:
+                    await store.grant(of_batch(new.id), granted_usd)
+            renamed = {job.id: new_id("job") for job in slice_}
+            for job in slice_:
+                job.id, job.expires_at = renamed[job.id], new.expires_at
+            await store.add_jobs(new.id, slice_)
+            if line.run_id is not None:
+                await store.point_again(line.run_id, renamed)
+            retry.jobs += len(slice_)
+            forecast.add_all(slice_)
+    except BaseException:
+        await store.discard_batch(new.id)
+        raise
+    if retry.jobs:
+        await store.open_batch(new.id, retry.jobs, estimate=forecast.estimate)
+        retry.batch_id = new.id
+    return retry
+
+
+async def _following(store: Store, line: _Line, newest: BatchView, options: dict[str, Any] | None) -> NewBatch:
+    """A retry of the newest batch. By its identity there is one retry of it at a time."""
+    return NewBatch(
         new_id("batch"),
         priority=newest.priority,
         tenant=newest.tenant,
         expires_at=await store.now() + (newest.expires_at - newest.created_at),
+        identity=f"{line.run_id or 'retry'}-of-{newest.id}",
         retry_of=newest.id,
         source=newest.source,
         endpoint=newest.endpoint,
@@ -117,28 +257,20 @@ async def _submit_again(
         options=orjson.dumps(options).decode() if options else None,
         weight=newest.weight,
     )
-    retry.budget_usd, granted_usd = await inherited_budget(store, newest.id)
-    forecast, total = Forecast(settings), 0
-    if rules := await store.tenant_rules(newest.tenant):
-        jobs = _under_rules(settings, rules, jobs)
+
+
+async def _create(store: Store, new: NewBatch, newest: BatchView) -> None:
+    """Raises RetryUnderWay while another retry of the same batch is being accepted."""
     try:
-        async for slice_ in in_slices(jobs):
-            if not total:
-                await store.create_batch(retry)
-                if granted_usd:
-                    await store.grant(of_batch(retry.id), granted_usd)
-            for job in slice_:
-                job.id, job.expires_at = new_id("job"), retry.expires_at
-            await store.add_jobs(retry.id, slice_)
-            total += len(slice_)
-            forecast.add_all(slice_)
-    except BaseException:
-        await store.discard_refused(retry.id)
-        raise
-    if not total:
-        return None
-    await store.open_batch(retry.id, total, estimate=forecast.estimate)
-    return retry.id
+        await store.create_batch(new)
+    except StoreConflict:
+        for each in await store.retries_of(newest.id):
+            view = await store.batch_view(each)
+            if view and view.state in NEVER_ACCEPTED and await store.now() - view.created_at > FILLED_WITHIN_S:
+                await store.discard_batch(each)
+                await store.create_batch(new)
+                return
+        raise RetryUnderWay(f"a retry of {newest.id} is being accepted just now; wait for it") from None
 
 
 async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, float]:
@@ -151,20 +283,13 @@ async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, f
 
 async def line_of(store: Store, batch_id: str) -> list[str]:
     """A batch and its retries that were accepted, oldest first. Empty when the batch was not."""
-    line = []
-    for each in [batch_id, *await store.retries_of(batch_id)]:
-        view = await store.batch_view(each)
-        if view is not None and view.state not in NEVER_ACCEPTED:
-            line.append(each)
+    line = await _accepted(store, [batch_id, *await store.retries_of(batch_id)])
     return line if line[:1] == [batch_id] else []
 
 
-def _unanswered(store: Store, worth: Mapping[str, frozenset[FailureClass]]) -> AsyncIterator[NewJob]:
-    """The jobs of a batch and its retries that have no newer record and that ended without an answer; of those that
-    failed the ones whose failure is `worth` a retry, by batch, oldest first."""
-    batches = list(worth)
-    ended_badly = ((store.failed_jobs(each, worth[each]), store.closed_jobs(each)) for each in reversed(batches))
-    return _newest(store, batches, ended_badly)
+async def _accepted(store: Store, batches: Sequence[str]) -> list[str]:
+    views = [await store.batch_view(each) for each in batches]
+    return [view.id for view in views if view is not None and view.state not in NEVER_ACCEPTED]
 
 
 async def worth_of(
@@ -175,20 +300,6 @@ async def worth_of(
     first = settings.batches.canary_lines
     died = await store.first_failure(batch_id, first) if first else None
     return worth if died is None else worth | {died.cls}
-
-
-async def _newest(
-    store: Store, batches: Sequence[str], newest_first: Iterable[Iterable[AsyncIterator[NewJob]]]
-) -> AsyncIterator[NewJob]:
-    """Those of the jobs of a batch and its retries (oldest first) that have no newer record."""
-    newer: set[str] = set()
-    for batch_id, chosen in zip(reversed(batches), newest_first, strict=True):
-        for jobs in chosen:
-            async for job in jobs:
-                if job.custom_id not in newer:
-                    yield job
-        if batch_id != batches[0]:
-            newer.update([each async for each in store.custom_ids(batch_id)])
 
 
 async def in_slices(jobs: AsyncIterator[T]) -> AsyncIterator[list[T]]:

@@ -1,7 +1,8 @@
 """Single jobs and provider calls as people read them, and the jobs that a retry runs again."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
@@ -9,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, select
 
 from models.failure import FailureClass
 from models.records import NewJob
-from models.state import JobState, Priority
+from models.state import TERMINAL_STATES, JobState, Priority
 from models.store.sql import attempt, job, job_input, made_since, made_until, result
 from models.store.tallies import ANSWERED
 from models.store.views import PAGE, Views
@@ -44,6 +45,8 @@ def attempts_page(matching: Sequence[ColumnElement[bool]], latest: bool = False)
     return select(attempt).where(attempt.c.id > bindparam("after"), *matching).order_by(order)
 
 
+ENDED_BADLY = [str(state) for state in sorted(TERMINAL_STATES - {JobState.SUCCEEDED})]
+
 _to_run_again = (
     select(job, job.c.id.label("job_id"), job_input.c.body.label("request"), job_input.c.extra, result.c.error)
     .join(job_input, job_input.c.job_id == job.c.id)
@@ -54,8 +57,8 @@ _to_run_again = (
     .limit(PAGE)
 )
 
-FAILED_JOBS_PAGE = _to_run_again.where(job.c.state == str(JobState.FAILED))
-"""A page of the failed jobs of a batch with their requests and errors."""
+ENDED_BADLY_PAGE = _to_run_again.where(job.c.state.in_(ENDED_BADLY))
+"""A page of the jobs of a batch that ended without an answer, with their requests and errors."""
 
 UNFINISHED_PAGE = _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)]))
 """A page of the jobs of a batch that have no result, whether still open or closed without one."""
@@ -65,9 +68,6 @@ ANSWERED_BY_PAGE = _to_run_again.where(
 )
 """A page of the jobs of a batch that some providers answered, with their requests."""
 
-CLOSED_JOBS_PAGE = _to_run_again.where(job.c.state.in_([str(JobState.CANCELLED), str(JobState.EXPIRED)]))
-"""A page of the jobs of a batch that were closed before they had a result."""
-
 CUSTOM_IDS_PAGE = (
     select(job.c.id.label("job_id"), job.c.custom_id)
     .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
@@ -75,6 +75,16 @@ CUSTOM_IDS_PAGE = (
     .limit(PAGE)
 )
 """A page of the names that the caller gave to the jobs of a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job that has ended, as a new one that asks the same, with its old id."""
+
+    job: NewJob
+    batch_id: str
+    state: JobState
+    failure: FailureClass | None  # of a failed one
 
 
 class History(Views):
@@ -133,29 +143,15 @@ class History(Views):
             by_deployment[row.provider, row.model].append(row.latency_ms)
         return {key: (_percentile(times, 50), _percentile(times, 95)) for key, times in by_deployment.items()}
 
-    async def failed_jobs(
-        self, batch_id: str, classes: Collection[FailureClass] | None = None
-    ) -> AsyncIterator[NewJob]:
-        """The failed jobs of a batch as new ones, with their old ids; only those of the failure classes, if given.
+    async def ended_badly(self, batch_id: str) -> AsyncIterator[EndedJob]:
+        """The jobs of a batch that ended without an answer; those whose request was pruned are left out."""
+        async for row in self._pages(ENDED_BADLY_PAGE, {"batch_id": batch_id}):
+            yield await self._ended(row)
 
-        A job whose request was pruned is left out.
-        """
-        async for row in self._pages(FAILED_JOBS_PAGE, {"batch_id": batch_id}):
-            if classes is None or failure_of(row) in classes:
-                yield await self._as_new(row)
-
-    async def answered_jobs(self, batch_id: str, providers: Sequence[str]) -> AsyncIterator[NewJob]:
-        """The jobs of a batch that one of these providers answered, as new ones, with their old ids.
-
-        A job whose request was pruned is left out.
-        """
+    async def answered_jobs(self, batch_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
+        """The jobs of a batch that one of these providers answered; those whose request was pruned are left out."""
         async for row in self._pages(ANSWERED_BY_PAGE, {"batch_id": batch_id, "providers": list(providers)}):
-            yield await self._as_new(row)
-
-    async def closed_jobs(self, batch_id: str) -> AsyncIterator[NewJob]:
-        """The jobs of a batch that were cancelled or expired, as new ones, with their old ids."""
-        async for row in self._pages(CLOSED_JOBS_PAGE, {"batch_id": batch_id}):
-            yield await self._as_new(row)
+            yield await self._ended(row)
 
     async def custom_ids(self, batch_id: str) -> AsyncIterator[str]:
         """The caller's names of all jobs of a batch, open or not."""
@@ -166,6 +162,11 @@ class History(Views):
         """The jobs of a batch that have no result: open, cancelled or expired. With their old ids."""
         async for row in self._pages(UNFINISHED_PAGE, {"batch_id": batch_id}):
             yield await self._as_new(row)
+
+    async def _ended(self, row: Row[Any]) -> EndedJob:
+        state = JobState(row.state)
+        failure = failure_of(row) if state is JobState.FAILED else None
+        return EndedJob(await self._as_new(row), row.batch_id, state, failure)
 
     async def _as_new(self, row: Row[Any]) -> NewJob:
         """A job that asks what another one asked, with its id."""

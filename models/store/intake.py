@@ -14,6 +14,7 @@ from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
 from models.store.room import check_room
 from models.store.sql import NOW, BulkInsert, batch, chain, clean, job, job_input
+from models.store.views import RETRY_OF
 
 INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0, fill_until=0)
 """A batch whose rows are about to be written; none of them may start."""
@@ -48,9 +49,6 @@ OPEN_BATCH = (
     .returning(batch.c.id)
 )
 """Accept a whole batch: from now on its rows may start."""
-
-RETRY_OF = select(batch.c.id).where(batch.c.retry_of == bindparam("batch_id")).order_by(batch.c.created_at, batch.c.id)
-"""The batches that try a batch's failed jobs again."""
 
 LATEST_BATCH = select(batch.c.id).order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(1)
 """The batch that was submitted last."""
@@ -114,7 +112,7 @@ class Intake(Ledger):
         prompts_bytes = sum(len(each.body) + len(each.extra or "") for each in jobs)
         await check_room(self._db, connection, prompts_bytes, len(jobs))
         now = (await connection.execute(CLOCK)).scalar_one()
-        chain_ids = await _insert_chains(connection, jobs, now)
+        chain_ids = await insert_chains(connection, jobs, now)
         rows = [_job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) for each in jobs]
         await INSERT_JOBS.run(connection, rows)
         inputs = [{"job_id": each.id, "body": each.body, "extra": each.extra} for each in jobs]
@@ -152,7 +150,7 @@ def batch_row(new: NewBatch) -> dict[str, Any]:
     }
 
 
-async def _insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], now: float) -> dict[int, str]:
+async def insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], now: float) -> dict[int, str]:
     """The chain ids by chain object: most jobs share one, and hashing it for each would be slow."""
     distinct = {id(each.chain): each.chain for each in jobs}
     chain_ids = {key: each.id for key, each in distinct.items()}

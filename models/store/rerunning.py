@@ -1,20 +1,23 @@
-"""The jobs that stand for the lines of a run, for a retry of them."""
+"""The jobs that stand for the lines of a run, for a retry of them; and another chain for what a batch has not asked."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, case, func, select
+from sqlalchemy import BindParameter, Select, Text, Update, bindparam, case, func, select, update
 
-from models.failure import FailureClass
 from models.records import NewJob
-from models.state import OPEN_STATES, JobState
+from models.state import JobState
 from models.store.comparing import Comparing
-from models.store.history import failure_of
+from models.store.history import ENDED_BADLY, EndedJob
+from models.store.intake import insert_chains
+from models.store.ledger import CLOCK
 from models.store.runs import current_line
-from models.store.sql import job, job_input, result, run_line
+from models.store.sql import QUEUED, Given, job, job_input, result, run_line
 from models.store.views import PAGE
 
-ENDED_LINES = (
+_after: BindParameter[int] = bindparam("after")
+
+_lines: Select[Any] = (
     select(
         run_line.c.position,
         job.c.id,
@@ -29,7 +32,6 @@ ENDED_LINES = (
         run_line.c.line,
         job_input.c.body.label("request"),
         func.coalesce(run_line.c.extra, job_input.c.extra).label("extra"),
-        result.c.provider,
         result.c.error,
         case((job.c.state == str(JobState.FAILED), result.c.body)).label("answer"),
     )
@@ -37,33 +39,44 @@ ENDED_LINES = (
     .join(job, job.c.id == run_line.c.job_id)
     .join(job_input, job_input.c.job_id == job.c.id)
     .outerjoin(result, result.c.job_id == job.c.id)
-    .where(
-        current_line,
-        run_line.c.again_id.is_(None),
-        run_line.c.position > bindparam("after"),
-        job.c.state.not_in([str(state) for state in sorted(OPEN_STATES)]),
-    )
+    .where(current_line, run_line.c.again_id.is_(None), run_line.c.position > _after)
     .order_by(run_line.c.position)
     .limit(PAGE)
 )
-"""A page of the lines of a run that have ended and are not asked again, with their requests."""
+
+LINES_ENDED_BADLY = _lines.where(job.c.state.in_(ENDED_BADLY))
+"""A page of the lines of a run that have no answer and are not asked, with their requests and errors."""
+
+LINES_ANSWERED_BY = _lines.where(
+    job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))
+)
+"""A page of the lines of a run that some providers answered and that are not asked again, with their requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndedLine:
-    """A line of a run that has ended. `job` has today's name and columns of the line, and the id of who ended it."""
-
-    job: NewJob
-    batch_id: str
-    state: JobState
-    failure: FailureClass | None
-    provider: str | None
+def reroute(dialect: str) -> tuple[Update, Given]:
+    """Some jobs that wait are asked along another chain, from its first step on, as soon as they may be."""
+    given = Given(dialect, {"job_id": Text(), "chain_id": Text()})
+    new = given.source.c
+    values = {"chain_id": new.chain_id, "progress": None, "not_before": 0.0, "wait_reason": None}
+    return update(job).where(job.c.id == new.job_id, QUEUED).values(values), given
 
 
 class Rerunning(Comparing):
-    async def ended_lines(self, run_id: str) -> AsyncIterator[EndedLine]:
-        """The lines of a run that have ended, in their order; those whose request was pruned are left out."""
-        async for row in self._run_pages(ENDED_LINES, {"run_id": run_id}):
-            state = JobState(row.state)
-            failure = failure_of(row) if state is JobState.FAILED else None
-            yield EndedLine(await self._as_new(row), row.batch_id, state, failure, row.provider)
+    async def lines_ended_badly(self, run_id: str) -> AsyncIterator[EndedJob]:
+        """The lines of a run that ended without an answer, with today's names and columns and the ids of their jobs;
+        those whose request was pruned are left out."""
+        async for row in self._run_pages(LINES_ENDED_BADLY, {"of_run": run_id}):
+            yield await self._ended(row)
+
+    async def lines_answered_by(self, run_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
+        """The same of lines that one of these providers answered."""
+        async for row in self._run_pages(LINES_ANSWERED_BY, {"of_run": run_id, "providers": list(providers)}):
+            yield await self._ended(row)
+
+    async def reroute(self, jobs: Sequence[NewJob]) -> int:
+        """Ask those of up to 2,000 jobs that wait along the chains that they have here; returns how many."""
+        statement, given = reroute(self._db.dialect)
+        async with self._db.write() as connection:
+            chain_ids = await insert_chains(connection, jobs, (await connection.execute(CLOCK)).scalar_one())
+            rows = [{"job_id": each.id, "chain_id": chain_ids[id(each.chain)]} for each in jobs]
+            return (await connection.execute(statement, given.bind(rows))).rowcount

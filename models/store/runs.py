@@ -72,8 +72,8 @@ INSERT_LINES = BulkInsert(run_line)
 """Lines of a run."""
 
 current_line = and_(
-    run_line.c.run_id == bindparam("run_id"),
-    run_line.c.version == select(run.c.version).where(run.c.id == bindparam("run_id")).scalar_subquery(),
+    run_line.c.run_id == bindparam("of_run"),
+    run_line.c.version == select(run.c.version).where(run.c.id == bindparam("of_run")).scalar_subquery(),
 )
 _first, _again = job.alias("first_job"), job.alias("again_job")
 _open = [str(state) for state in sorted(OPEN_STATES)]
@@ -217,7 +217,7 @@ class Runs(Views):
     async def run_standing(self, run_id: str) -> Standing:
         """How the lines of a run stand."""
         async with self._db.read() as connection:
-            rows = (await connection.execute(STANDING, {"run_id": run_id})).all()
+            rows = (await connection.execute(STANDING, {"of_run": run_id})).all()
         lines = {row.stands: int(row.lines) for row in rows}
         ended = sum(count for state, count in lines.items() if state in _ended)
         succeeded = lines.get(JobState.SUCCEEDED, 0)
@@ -226,7 +226,7 @@ class Runs(Views):
 
     async def run_outputs(self, run_id: str) -> AsyncIterator[OutputRow]:
         """The lines of a run that have ended, in their order, with their results; also while others are open."""
-        async for row in self._run_pages(RUN_OUTPUTS_PAGE, {"run_id": run_id}):
+        async for row in self._run_pages(RUN_OUTPUTS_PAGE, {"of_run": run_id}):
             yield output_row(row)
 
     async def settle_retries(self, run_id: str) -> None:
@@ -239,7 +239,7 @@ class Runs(Views):
         statement, given = point_again(self._db.dialect)
         rows = [{"old_id": old, "new_id": new} for old, new in jobs.items()]
         async with self._db.write() as connection:
-            await connection.execute(statement, {"run_id": run_id, **given.bind(rows)})
+            await connection.execute(statement, {"of_run": run_id, **given.bind(rows)})
 
     async def forget_run(self, run_id: str) -> None:
         """Forget the lines of a run, in slices; its batches are deleted by who asks for this."""

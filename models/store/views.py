@@ -38,6 +38,14 @@ BATCHES = (
 )
 """Batches, newest first."""
 
+RETRY_OF = select(batch.c.id).where(batch.c.retry_of == bindparam("batch_id")).order_by(batch.c.created_at, batch.c.id)
+"""The batches that try a batch's failed jobs again."""
+
+RETRIED = select(batch.c.id).where(
+    batch.c.id == select(batch.c.retry_of).where(batch.c.id == bindparam("batch_id")).scalar_subquery()
+)
+"""The batch that a retry tries again, if it is still there."""
+
 TALLIES_OF_BATCH = (
     select(
         tally.c.kind,
@@ -181,7 +189,15 @@ class Views(Ledger):
             per_s = await _jobs_per_s(connection, batch_id, row.now)
             waits = (await connection.execute(WAITS_OF_BATCH, key)).all()
             files = {each.part: each.id for each in await connection.execute(FILES_OF_BATCH, key)}
-        return _batch_view(row, sums, running, per_s, waits, files)
+            retries = list((await connection.execute(RETRY_OF, key)).scalars())
+        return _batch_view(row, sums, running, per_s, waits, files, retries)
+
+    async def root_of(self, batch_id: str) -> str:
+        """The batch of whose lines a retry is one, over the retries between them; of any other batch itself."""
+        async with self._db.read() as connection:
+            while earlier := (await connection.execute(RETRIED, {"batch_id": batch_id})).scalar():
+                batch_id = earlier
+        return batch_id
 
     async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
         """The jobs of a batch that have ended, with their results; also while others still run."""
@@ -257,6 +273,7 @@ def _batch_view(
     per_s: float,
     waits: Sequence[Any],
     files: Mapping[str, str],
+    retries: list[str],
 ) -> BatchView:
     counts, by_deployment = _counts(row, sums, running), _by_deployment(sums)
     return BatchView(
@@ -271,6 +288,7 @@ def _batch_view(
         ended_at=row.ended_at,
         paused=_paused(row),
         retry_of=row.retry_of,
+        retries=retries,
         counts=counts,
         cost_usd=sum(each.cost_usd for each in by_deployment),
         fallbacks=sum(each.fallbacks for each in by_deployment),

@@ -22,6 +22,7 @@ from producer.api import (
     jobs,
     models,
     providers,
+    retrying,
     tenant,
     webhooks,
 )
@@ -38,6 +39,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     files.router,
     batches.router,
+    retrying.router,
     admin.router,
     tenant.router,
     models.router,

@@ -129,6 +129,8 @@ class Ours(Documented):
     """Its turns for one of another batch of the same tenant and priority."""
     paused: str | None
     retry_of: str | None
+    retries: list[str]
+    """The batches that try its lines again."""
     webhook_url: str | None
 
 
@@ -286,6 +288,7 @@ def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> d
         "weight": view.weight,
         "paused": view.paused,
         "retry_of": view.retry_of,
+        "retries": view.retries,
         "webhook_url": view.callback_url,
     }
 

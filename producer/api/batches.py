@@ -65,7 +65,7 @@ async def create(
             batch_id = await _accept(api, caller, asked, digest, named, repeated)
     except OtherRequest as error:
         raise ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused") from None
-    return await _shown(api, await _own(api, caller, batch_id))
+    return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
 @router.get("", summary="List batches", response_model=BatchList, responses=refusals(400, 401, 403, 503))
@@ -88,7 +88,7 @@ async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = ""
 
 @router.get("/{batch_id}", summary="A batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503))
 async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
-    return await _shown(api, await _own(api, caller, batch_id))
+    return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
 @router.post(
@@ -99,14 +99,14 @@ async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
 )
 async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Finished lines are kept; calls under way are stopped. Cancelled again, it is answered as it stands."""
-    await _own(api, caller, batch_id)
+    await own_batch(api, caller, batch_id)
     if not await api.store.cancel_filling(batch_id):
         await api.store.cancel_batch(batch_id)
-    view = await _own(api, caller, batch_id)
+    view = await own_batch(api, caller, batch_id)
     if view.state not in CANCELLED:
-        raise _ended(view, "cancelled")
+        raise has_ended(view, "cancelled")
     api.fill_soon()
-    return await _shown(api, view)
+    return await shown_batch(api, view)
 
 
 @router.post(
@@ -114,32 +114,10 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
 )
 async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     """No other line of it starts; calls under way go on."""
-    view = await _own(api, caller, batch_id)
+    view = await own_batch(api, caller, batch_id)
     if not await api.store.pause_batch(batch_id, "paused by its owner"):
-        raise _ended(view, "held")
-    return await _shown(api, await _own(api, caller, batch_id))
-
-
-@router.post(
-    "/{batch_id}/resume",
-    summary="Let a held batch go on",
-    response_model=BatchObject,
-    responses=refusals(400, 401, 403, 404, 503),
-)
-async def resume(
-    api: Api,
-    caller: Submitter,
-    batch_id: str,
-    budget_usd: Annotated[
-        float | None, Query(gt=0, allow_inf_nan=False, description="A new budget in all, in US dollars.")
-    ] = None,
-) -> Response:
-    """A batch that spent its budget is granted the first amount once more, or a new one."""
-    view = await _own(api, caller, batch_id)
-    await api.store.grant_batch(batch_id, budget_usd)
-    if not await api.store.resume_batch(batch_id):
-        raise _ended(view, "resumed")
-    return await _shown(api, await _own(api, caller, batch_id))
+        raise has_ended(view, "held")
+    return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
 @router.post(
@@ -150,10 +128,10 @@ async def resume(
 )
 async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Where only undelivered content is kept, its prompts, answers and files are removed an hour later."""
-    view = await _own(api, caller, batch_id)
+    view = await own_batch(api, caller, batch_id)
     if not await api.store.acknowledge("batch", caller.tenant, batch_id):
         raise ApiError(409, f"batch {batch_id} is {view.state}; it has not ended yet", code="not_ended")
-    return await _shown(api, view)
+    return await shown_batch(api, view)
 
 
 @router.get(
@@ -174,7 +152,7 @@ async def results(
     Lines end in any order: one that ends later may belong before `after`. While the batch runs, begin at the start
     again to see all of them. The header `Understudy-Next-After` is there while there may be more behind this page.
     """
-    await _own(api, caller, batch_id)
+    await own_batch(api, caller, batch_id)
     rows = await api.store.outputs_after(batch_id, after.removeprefix(LINE_PREFIX), limit)
     content = b"".join(orjson.dumps(output_line(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
     headers = {NEXT_AFTER: LINE_PREFIX + rows[-1].job_id} if len(rows) == limit else {}
@@ -234,18 +212,18 @@ async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: 
     )
 
 
-async def _own(api: Context, caller: Caller, batch_id: str) -> BatchView:
+async def own_batch(api: Context, caller: Caller, batch_id: str) -> BatchView:
     view = await api.store.batch_view(batch_id) if batch_id.isprintable() else None
     if view is None or view.tenant != caller.tenant:
         raise ApiError(404, f"there is no batch {batch_id[:80]}", param="batch_id", code="not_found")
     return view
 
 
-def _ended(view: BatchView, what: str) -> ApiError:
+def has_ended(view: BatchView, what: str) -> ApiError:
     return ApiError(400, f"batch {view.id} is {view.state}; it cannot be {what} any more", code="batch_ended")
 
 
-async def _shown(api: Context, view: BatchView) -> Response:
+async def shown_batch(api: Context, view: BatchView) -> Response:
     (waiting,) = await waiting_of(api.store, api.redis, [view])
     return _answer(batch_object(view, waiting, await held_of(api.redis, view)))
 

@@ -101,6 +101,6 @@ async def test_a_retry_is_estimated_by_the_lines_that_it_runs_again(store: Store
     worker = await new_worker(store)
     ids = [job.id async for job in store.unfinished(view.id)][:2]
     await store.settle(worker, [failed(job, FailureClass.SERVER) for job in await store.start(worker, ids)])
-    again = await retry_failed(store, SETTINGS, view.id)
+    again = (await retry_failed(store, SETTINGS, view.id)).batch_id
     assert again is not None
     assert (await seen(store, again)).estimated_usd == pytest.approx(2 * LINE_USD)

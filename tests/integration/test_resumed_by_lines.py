@@ -15,7 +15,9 @@ from models.routing import RouteOptions
 from models.settings import Settings
 from models.store import Store
 from producer.intake import Shape
+from producer.newest import rows_of
 from producer.resuming import begin
+from producer.retries import EVERYTHING, retry_answered, retry_failed
 from producer.runs import OtherRun, Run, RunRequest, final_summary, views_of
 
 
@@ -326,6 +328,44 @@ async def test_a_run_that_is_killed_while_it_is_taken_up_loses_nothing(
 
 async def _nothing(*_: object) -> None:
     """Who was killed does not tidy up."""
+
+
+async def test_a_retry_by_hand_counts_for_the_lines_of_its_run(pipeline: Pipeline) -> None:
+    store = pipeline.store
+    pipeline.write("abcd")
+    run = await pipeline.begin()
+    await pipeline.work(run, fail=lambda prompt: {"b": FailureClass.BAD_REQUEST}.get(prompt))
+    pipeline.write("xabcd")
+    run = await pipeline.run()
+    retry = await retry_failed(store, SETTINGS, run.batches[0], EVERYTHING)
+    assert retry.batch_id is not None
+    assert [job.custom_id async for job in store.unfinished(retry.batch_id)] == ["3"], "by its name of today"
+    assert (await retry_failed(store, SETTINGS, run.batches[0], EVERYTHING)).batch_id is None
+    run = await pipeline.begin()
+    assert words(run) == "4 answered, 1 not asked yet"
+    await pipeline.work(run)
+    assert [row.custom_id async for row in rows_of(store, retry.batch_id)] == ["1", "2", "3", "4", "5"]
+    assert await pipeline.answers(run) == list("xabcd")
+    assert words(await pipeline.run()) == "5 answered"
+    assert sorted(pipeline.paid) == list("abcdx")
+
+
+async def test_an_answer_that_is_asked_again_stays_until_there_is_another(pipeline: Pipeline) -> None:
+    store = pipeline.store
+    pipeline.write("abc")
+    run = await pipeline.run()
+    await retry_answered(store, SETTINGS, run.batches[0], ["lead"], RouteOptions())
+    pipeline.write("abc")
+    run = await pipeline.begin()
+    assert words(run) == "3 answered"
+    assert run.standing.succeeded == 0, "they are open"
+    before = [row.job_id async for row in store.run_outputs(run.id)]
+    assert len(before) == 3
+    await pipeline.work(run, fail=lambda prompt: FailureClass.SERVER if prompt == "b" else None)
+    after = [row.job_id async for row in store.run_outputs(run.id)]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True, False]
+    summary = await final_summary(store, run, await views_of(store, run.batches))
+    assert (summary.succeeded, summary.failed, summary.open) == (3, 0, False)
 
 
 async def test_fresh_forgets_every_answer_and_says_what_they_cost(pipeline: Pipeline) -> None:

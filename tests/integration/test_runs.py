@@ -19,7 +19,7 @@ from models.tenants import TenantLimits
 from models.wire import RequestError
 from producer.intake import InputError, Shape
 from producer.resuming import begin
-from producer.retries import line_of, retry_answered, retry_failed
+from producer.retries import Retry, line_of, retry_answered, retry_failed
 from producer.runs import BadInput, Run, RunRequest, summary, views_of
 
 SETTINGS = Settings.model_validate(
@@ -189,15 +189,15 @@ async def test_a_retry_that_was_broken_off_counts_for_nothing(sqlite: Store, sou
     broken = NewBatch(new_id("batch"), retry_of=run.batches[0], expires_at=await sqlite.now() + 60)
     await sqlite.create_batch(broken)
     await sqlite.add_jobs(broken.id, [job async for job in _renamed(sqlite, run.batches[0])])
-    retry = await retry_failed(sqlite, SETTINGS, run.batches[0])
+    retry = (await retry_failed(sqlite, SETTINGS, run.batches[0])).batch_id
     assert retry is not None
     assert await line_of(sqlite, run.batches[0]) == [run.batches[0], retry]
 
 
 async def _renamed(store: Store, batch_id: str) -> AsyncIterator[NewJob]:
-    async for job in store.failed_jobs(batch_id):
-        job.id = new_id("job")
-        yield job
+    async for ended in store.ended_badly(batch_id):
+        ended.job.id = new_id("job")
+        yield ended.job
 
 
 async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store, source: Path) -> None:
@@ -206,8 +206,8 @@ async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store
     jobs = await sqlite.start(worker, await ids_of(sqlite, run.batches[0]))
     await sqlite.settle(worker, [succeeded(job) for job in jobs])
     await sqlite.close_batches()
-    assert await retry_failed(sqlite, SETTINGS, run.batches[0]) is None
-    assert await retry_failed(sqlite, SETTINGS, "batch_unknown") is None
+    assert await retry_failed(sqlite, SETTINGS, run.batches[0]) == Retry()
+    assert await retry_failed(sqlite, SETTINGS, "batch_unknown") == Retry()
     assert len(await outputs_of(sqlite, run.batches[0])) == 5
 
 
@@ -223,8 +223,10 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     await run_all(sqlite, worker, ids[2:])
     await sqlite.close_batches()
     first = run.batches[0]
-    assert await retry_answered(sqlite, SETTINGS, first, ["nobody"], RouteOptions()) is None
-    again = await retry_answered(sqlite, SETTINGS, first, ["nobody", "understudy"], RouteOptions(model="lead/other"))
+    assert await retry_answered(sqlite, SETTINGS, first, ["nobody"], RouteOptions()) == Retry()
+    again = (
+        await retry_answered(sqlite, SETTINGS, first, ["nobody", "understudy"], RouteOptions(model="lead/other"))
+    ).batch_id
     assert again is not None
     jobs = [job async for job in sqlite.unfinished(again)]
     assert [(job.custom_id, str(job.chain.steps[0])) for job in jobs] == [
@@ -233,12 +235,12 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     ]
     sums = summary(await views_of(sqlite, [first, again]))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 0, True)
-    assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) is None  # taken up already
+    assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) == Retry()  # taken up already
     await run_all(sqlite, worker, [job.id for job in jobs])
     await sqlite.close_batches()
     sums = summary(await views_of(sqlite, [first, again]))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 5, 0, False)
-    third = await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())
+    third = (await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())).batch_id
     assert third is not None
     assert [job.custom_id async for job in sqlite.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]
 
@@ -271,18 +273,19 @@ async def test_a_retry_along_another_chain_keeps_the_data_rules_of_its_lines(sql
     with pytest.raises(RequestError, match="no step may be asked under the data rules: 'far/large' breaks the rule"):
         await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(model="far/large"))
     assert await line_of(sqlite, first) == [first]
-    again = await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="both"))
+    again = (await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="both"))).batch_id
     assert again is not None
     assert {str(job.chain.require) async for job in sqlite.unfinished(again)} == {"{'region': ('eu',)}"}
 
 
 async def test_a_retry_is_accepted_under_the_rules_that_its_tenant_has_by_now(sqlite: Store, source: Path) -> None:
-    first = await answered_run(sqlite, source)
+    first = (await start(sqlite, source, settings=ELSEWHERE)).batches[0]
+    worker = await new_worker(sqlite)
+    await fail(sqlite, worker, await ids_of(sqlite, first))
     await sqlite.set_tenant(TenantLimits("default", require={"zdr": ("true",)}), actor="a test")
-    again = await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions())
+    again = (await retry_failed(sqlite, ELSEWHERE, first)).batch_id
     assert again is not None
     assert {str(job.chain.require) async for job in sqlite.unfinished(again)} == {"{'zdr': ('true',)}"}
-    worker = await new_worker(sqlite)
     await fail(sqlite, worker, await ids_of(sqlite, again))
     await sqlite.close_batches()
     await sqlite.set_tenant(TenantLimits("default", require={"region": ("us",)}), actor="a test")
@@ -292,7 +295,7 @@ async def test_a_retry_is_accepted_under_the_rules_that_its_tenant_has_by_now(sq
 
 async def test_a_retry_along_weighted_steps_has_the_side_of_each_lines_name(sqlite: Store, source: Path) -> None:
     first = await answered_run(sqlite, source)
-    again = await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="halves"))
+    again = (await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="halves"))).batch_id
     assert again is not None
     sides = {job.custom_id: str(job.chain.steps[0]) async for job in sqlite.unfinished(again)}
     router = Router(ELSEWHERE, RouteOptions(chain="halves"))

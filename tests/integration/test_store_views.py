@@ -99,7 +99,7 @@ async def test_latencies_are_summed_up_by_deployment(store: Store) -> None:
     assert await store.latency_percentiles(batch_id) == {("lead", "large"): (51, 96)}
 
 
-async def test_failed_jobs_can_be_taken_up_again_by_failure_class(store: Store) -> None:
+async def test_jobs_without_an_answer_can_be_taken_up_again_and_say_how_they_failed(store: Store) -> None:
     batch_id, ids = await open_batch(store, 4)
     worker = await new_worker(store)
     refused, overloaded, fine = await store.start(worker, ids[:3])
@@ -107,13 +107,11 @@ async def test_failed_jobs_can_be_taken_up_again_by_failure_class(store: Store) 
     shown.result = ResultRecord(503, '{"error":{},"extra_fields":{"failure":"overloaded"}}')
     await store.settle(worker, [failed(refused), shown, succeeded(fine)])
 
-    again = [each async for each in store.failed_jobs(batch_id)]
-    assert [(each.id, each.line, each.body, each.chain) for each in again] == [
-        (ids[0], 1, '{"messages":[]}', CHAIN),
-        (ids[1], 2, '{"messages":[]}', CHAIN),
+    again = [each async for each in store.ended_badly(batch_id)]
+    assert [(each.job.id, each.job.line, each.job.body, each.job.chain, each.failure) for each in again] == [
+        (ids[0], 1, '{"messages":[]}', CHAIN, FailureClass.BAD_REQUEST),
+        (ids[1], 2, '{"messages":[]}', CHAIN, FailureClass.OVERLOADED),
     ]
-    chosen = store.failed_jobs(batch_id, {FailureClass.OVERLOADED})
-    assert [each.custom_id async for each in chosen] == ["line-2"]
     assert [each.id async for each in store.unfinished(batch_id)] == [ids[3]]
 
 
