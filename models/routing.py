@@ -9,7 +9,6 @@ import orjson
 from models.catalog import suggestion
 from models.chain import CHAT, Acceptance, Chain, Endpoint, Step
 from models.endpoints import ENDPOINTS
-from models.json_schema import Uncheckable, checker_for
 from models.model_names import checked_name, nothing_configured, quoted, resolve_model
 from models.route_words import acceptance, check_share, flag_of, order_of, patience_of, said_rules, share_of, when_of
 from models.rules import NO_RULES, Rules, rules_of
@@ -335,6 +334,8 @@ def _without_repeats(entries: Iterable[AnEntry]) -> Iterable[AnEntry]:
 
 def _check_schemas(chain: Chain, body: Mapping[str, Any]) -> None:
     """Refuse a schema that answers could not be checked against, before they are paid for."""
+    from models.json_schema import Uncheckable, checker_for  # few chains need it, and every command would load it
+
     for response_format in (body.get("response_format"), *(step.params.get("response_format") for step in chain.steps)):
         wanted = response_format.get("json_schema") if isinstance(response_format, dict) else None
         schema = wanted.get("schema") if isinstance(wanted, dict) else None

