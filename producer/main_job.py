@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 from rich.console import Console
@@ -18,7 +19,7 @@ from models.pausing import is_by_failures
 from models.records import BatchView
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
-from models.store import Store, StoreError
+from models.store import Store, StoreBusy, StoreError, StoreUnavailable
 from producer.comparison import Comparison
 from producer.decoding import InputError
 from producer.estimates import counted, spent
@@ -119,7 +120,8 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             with display.shown():
                 async with _Lease(stack.store, job.batches) as lease, workers:
                     interrupts.workers = workers
-                    blocked = await _watch(stack.store, settings, job, display, workers, interrupts, lease, still)
+                    watch = _Watch(stack.store, settings, job, display, workers, interrupts, lease, still)
+                    blocked = await watch.until_over()
         views = await views_of(stack.store, job.batches)
         total = await final_summary(stack.store, job, views)
         if total.open:
@@ -136,53 +138,75 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         return SOME_FAILED if total.failed else ALL_SUCCEEDED
 
 
-async def _watch(
-    store: Store,
-    settings: Settings,
-    job: Run,
-    display: Display,
-    workers: Workers,
-    interrupts: _Interrupts,
-    lease: _Lease,
-    still: Standstill,
-) -> str | None:
-    """Show progress until the run has ended, is interrupted, or waits for nothing but a person (then: for what)."""
-    blocked_looks = 0
-    ended = asyncio.create_task(workers.ended())
-    try:
-        while True:
-            views = await views_of(store, job.batches)
-            now = job.summary(views)
-            display.update(now, views, "draining" if interrupts.count else "running")
-            if not now.open:
-                return None
+class _Over(NamedTuple):
+    """A run is not watched any longer. `blocked`: what it waits for, when only a person can help."""
+
+    blocked: str | None = None
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Shows progress until the run has ended, is interrupted, or waits for nothing but a person."""
+
+    store: Store
+    settings: Settings
+    job: Run
+    display: Display
+    workers: Workers
+    interrupts: _Interrupts
+    lease: _Lease
+    still: Standstill
+    blocked_looks: int = 0
+    away: bool = False  # the ledger, at the last look
+
+    async def until_over(self) -> str | None:
+        """What it waits for, if that is why."""
+        ended = asyncio.create_task(self.workers.ended())
+        try:
+            while (over := await self._look_through_outages(ended)) is None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(ended), POLL_S)
+            return over.blocked
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+
+    async def _look_through_outages(self, ended: asyncio.Task[None]) -> _Over | None:
+        """The workers hold what was answered while the ledger is away; as long as they live, so does the run."""
+        try:
+            over = await self._look(ended)
+            self.away = False
+        except (StoreBusy, StoreUnavailable) as outage:
             if ended.done():
-                ended.result()
-                return None
-            if interrupts.count:
-                await lease.stop()
-                await _next_look(ended)
-                continue
-            await lease.renew()
-            if spent := next((view.paused for view in views if spent_its_budget(view)), None):
-                return spent
-            held = held_one(views)
-            if held is not None and is_by_failures(held.paused or "") and not _moves(views):
-                return held.paused
-            await still.look(views, now.done)
-            reason = await blocked_by(store, settings, job.batches)
-            blocked_looks = blocked_looks + 1 if reason else 0
-            if reason and blocked_looks >= BLOCKED_LOOKS:
-                return reason
-            await _next_look(ended)
-    finally:
-        ended.cancel()
-        await asyncio.gather(ended, return_exceptions=True)
+                raise
+            if not self.away:
+                self.display.say(f"the ledger is away, and what is answered meanwhile is held: {outage}")
+            self.away, over = True, None
+        return over
 
-
-async def _next_look(ended: asyncio.Task[None]) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(ended), POLL_S)
+    async def _look(self, ended: asyncio.Task[None]) -> _Over | None:
+        """None: go on."""
+        views = await views_of(self.store, self.job.batches)
+        now = self.job.summary(views)
+        self.display.update(now, views, "draining" if self.interrupts.count else "running")
+        if not now.open:
+            return _Over()
+        if ended.done():
+            ended.result()
+            return _Over()
+        if self.interrupts.count:
+            await self.lease.stop()
+            return None
+        await self.lease.renew()
+        if spent := next((view.paused for view in views if spent_its_budget(view)), None):
+            return _Over(spent)
+        held = held_one(views)
+        if held is not None and is_by_failures(held.paused or "") and not _moves(views):
+            return _Over(held.paused)
+        await self.still.look(views, now.done)
+        reason = await blocked_by(self.store, self.settings, self.job.batches)
+        self.blocked_looks = self.blocked_looks + 1 if reason else 0
+        return _Over(reason) if reason and self.blocked_looks >= BLOCKED_LOOKS else None
 
 
 def _moves(views: Sequence[BatchView]) -> bool:

@@ -39,6 +39,21 @@ def _can_lock(scene: Scene) -> bool:
     return True
 
 
+def test_a_run_outlives_a_process_that_hangs_while_it_writes_to_the_ledger(
+    scene: Scene, providers: Callable[[str], Mock]
+) -> None:
+    mock = providers("[answers]\nlatency_s = 0.1\n")
+    scene.configure(mock, concurrency=10)
+    run = scene.run(scene.write_prompts(100))
+    run.until(lambda: mock.answered() >= 20, "some prompts are answered")
+    with (scene.folder / ".understudy" / "ledger.db.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        run.until(lambda: "the ledger is away" in run.said, "it says what it waits for")
+    assert run.exit_code() == 0, run.said
+    assert scene.ledger.states() == {"succeeded": 100}
+    assert max(mock.times_answered().values()) == 1
+
+
 @queue_and_servers
 @pytest.mark.slow
 def test_a_worker_frozen_beyond_its_lease_spoils_no_result_and_its_late_calls_are_kept(
