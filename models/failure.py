@@ -42,6 +42,17 @@ BLOCKING = frozenset({FailureClass.QUOTA, FailureClass.CREDENTIAL})
 """Reasons that a person must mend: the credential is set aside, its jobs stay queued."""
 
 
+OF_THE_REQUEST = frozenset(
+    {
+        FailureClass.BAD_REQUEST,
+        FailureClass.CONTENT_FILTER,
+        FailureClass.CONTEXT_LENGTH,
+        FailureClass.TOO_LARGE,
+    }
+)
+"""A provider that says so has read the request: it is neither down nor refusing calls."""
+
+
 class Scope(StrEnum):
     """What a failure says something about, and therefore what is cooled or disabled."""
 

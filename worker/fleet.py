@@ -14,7 +14,7 @@ from random import Random
 from models.catalog import ResolvedProvider, UnknownProvider, resolve_provider
 from models.chain import Step
 from models.deployments import NO_KEY, account_of, keys_of, limits_of
-from models.failure import BLOCKING, Failure, FailureClass, Scope
+from models.failure import BLOCKING, OF_THE_REQUEST, Failure, FailureClass, Scope
 from models.limit_state import KEPT
 from models.secrets import SecretMissing, Secrets, fingerprint
 from models.setaside import ALL_MODELS, SetAside
@@ -167,6 +167,8 @@ class Fleet:
         elif failure.cls in HARD_FAILURES:
             if self._failing[deployment.provider, deployment.model].saw_failure(number):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms, probed=True)
+        elif failure.cls in OF_THE_REQUEST:
+            await limiter.answered(grant)
         elif failure.cls is FailureClass.UNKNOWN:
             log.warning("%s, HTTP status %s: `understudy attempts` shows what it said", reason, failure.status)
 

@@ -4,12 +4,14 @@ import asyncio
 import time
 
 import pytest
-from run_help import chain, stage, tried
+from run_help import Stage, chain, stage, tried
 
 from models.day_use import end_of_day
 from models.failure import Scope
 from models.state import JobState
-from worker.limits import Deployment
+from worker.failing import BREAK_AFTER
+from worker.limits import Candidate, Deployment
+from worker.mock.config import MockConfig
 
 ALPHA = Deployment("alpha", "m", "main", "alpha:main")
 HASTY = chain("alpha/m", "beta/m", patience_s=0)
@@ -41,3 +43,23 @@ async def test_a_day_that_is_used_up_goes_on_at_the_next_step_and_keeps_those_wi
         assert held.not_before == pytest.approx(midnight, abs=5.0)
         assert held.wait_reason == "the limit of the day is used up at alpha/m (account alpha:main)"
         assert scene.calls("alpha") == 1
+
+
+async def test_a_deployment_that_was_down_is_back_when_it_says_what_is_wrong_with_a_request(redis_url: str) -> None:
+    rules = {"provider": "alpha", "message": "wrong", "fail": "bad_request"}, {"provider": "alpha", "fail": "drop"}
+    async with stage(redis_url, *rules) as scene:
+        alone = chain("alpha/m")
+        for number in range(BREAK_AFTER):
+            await scene.run(alone, job_id=f"job_{number}")
+        scene.mock.configure(MockConfig.model_validate({"rules": rules[:1]}))
+        await _until_it_may_be_probed(scene)
+        assert (await scene.tools.limiter.outlook([Candidate(ALPHA)], 1.0))[0].refusing_for_s is not None
+        assert tried(await scene.run(alone, prompt="wrong")) == ["alpha bad_request"]
+        seen = await scene.tools.limiter.outlook([Candidate(ALPHA)], 1.0)
+        assert seen[0].refusing_for_s is None, "not only probes may start any more"
+
+
+async def _until_it_may_be_probed(scene: Stage) -> None:
+    async with asyncio.timeout(20):
+        while (await scene.tools.limiter.outlook([Candidate(ALPHA)], 0.0))[0].cooled_for_s is not None:
+            await asyncio.sleep(0.05)
