@@ -19,12 +19,18 @@ def canonical_chat(body: dict[str, Any]) -> dict[str, Any]:
     messages = body.get("messages")
     if not isinstance(messages, list):
         return body
+    if not any(isinstance(_content(each), list) for each in messages):
+        return body
     respelt = [_message(each) for each in messages]
     return body if _same(messages, respelt) else {**body, "messages": respelt}
 
 
+def _content(message: Any) -> Any:
+    return message.get("content") if isinstance(message, dict) else None
+
+
 def _message(message: Any) -> Any:
-    content = message.get("content") if isinstance(message, dict) else None
+    content = _content(message)
     if not isinstance(content, list):
         return message
     parts = [_part(each) for each in content]

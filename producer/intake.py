@@ -44,7 +44,7 @@ from producer.decoding import (
 from producer.first_lines import FirstLines
 from producer.noted import Noted
 from producer.output import CSV, SEPARATORS, CsvForm
-from producer.sheets import SHEETS, Rows, Sheet, Template, cells_by_column, sheet_of
+from producer.sheets import SHEETS, Rows, Sheet, Template, sheet_of
 
 CUSTOM_ID_MAX = 512
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
@@ -276,7 +276,7 @@ def _rows_of_lines(lines: Iterator[tuple[int, bytes | str]], noted: Noted) -> It
             yield number, str(error) if is_utf8(raw) else NOT_UTF8
             continue
         if "prompt" in row.body:
-            noted.beside_prompt(row.body)
+            noted.beside_prompt(row.body.keys())
         yield number, row
 
 
@@ -360,4 +360,6 @@ def _row_of_sheet(cells: list[str], sheet: Sheet, template: Template, id_column:
         custom_id = checked_id(row[id_column], repr(id_column)) if id_column is not None else None
     except RequestError as error:
         return str(error)
-    return Row({"prompt": template.fill(row)}, custom_id, orjson.dumps(cells_by_column(sheet, cells)).decode())
+    return Row(
+        {"prompt": template.fill(row)}, custom_id, orjson.dumps(dict(zip(sheet.names, cells, strict=True))).decode()
+    )

@@ -1,7 +1,7 @@
 """What a person should know of how an input was read, gathered while it is."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from models.wire import ROUTE_WORDS
@@ -23,6 +23,8 @@ PARAMETERS = frozenset(
 )
 """What may stand beside a prompt: OpenAI's parameters, and those that other providers of its protocol document."""
 
+KNOWN = PARAMETERS.union(ROUTE_WORDS)
+
 
 @dataclass(slots=True)
 class Noted:
@@ -40,10 +42,11 @@ class Noted:
         self.blank_rows += 1
         self.first_blank = self.first_blank or line
 
-    def beside_prompt(self, names: Iterable[str]) -> None:
+    def beside_prompt(self, names: Set[str]) -> None:
         """The fields of a line that has a prompt."""
-        if len(self.beside) < MOST_FIELDS:
-            self.beside.update(name[:80] for name in names if name not in PARAMETERS and name not in ROUTE_WORDS)
+        unknown = names - KNOWN
+        if unknown and len(self.beside) < MOST_FIELDS:
+            self.beside.update(name[:80] for name in sorted(unknown))
 
     @property
     def sentences(self) -> list[str]:

@@ -10,7 +10,8 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import islice
+from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -58,7 +59,7 @@ def _column(name: str | None, spec: str | None, conversion: str | None) -> str |
     return name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sheet:
     """How a CSV file is written: `columns` as they stand in its header, which ends on the line `header_end`, from 1.
 
@@ -70,6 +71,12 @@ class Sheet:
     columns: tuple[str, ...]
     header_end: int
     places: Mapping[str, int]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """By which the output repeats cells. Columns without a name get blanks, each so many that they differ."""
+        blanks = (" " * number for number in count())
+        return [column if column.strip() else next(blanks) for column in self.columns]
 
     @property
     def named(self) -> list[str]:
@@ -192,14 +199,3 @@ def _unreadable(line: int, error: csv.Error, separator: str) -> str:
         mark = {"\t": "a tab"}.get(separator, repr(separator))
         reason = f'after a closing quote must come {mark}; a quote inside of quotes is written twice ("")'
     return f"line {line} and what follows cannot be read: no valid CSV: {reason}"
-
-
-def cells_by_column(sheet: Sheet, cells: Sequence[str]) -> Mapping[str, str]:
-    """What the output repeats. Columns without a name get blanks as theirs, each so many that they differ."""
-    blanks = 0
-    named = {}
-    for column, cell in zip(sheet.columns, cells, strict=True):
-        if not column.strip():
-            column, blanks = " " * blanks, blanks + 1
-        named[column] = cell
-    return named
