@@ -9,6 +9,7 @@ from random import Random
 
 import redis.asyncio
 
+from models.ledger_clock import LedgerClock
 from models.pricing import Pricing
 from models.secrets import Secrets
 from models.settings import Settings
@@ -22,7 +23,6 @@ from worker.costs import Costs
 from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.latency import Latencies
-from worker.ledger_clock import LedgerClock
 from worker.limits import Limiter, LimitsUnavailable
 from worker.places import Places
 from worker.planner import Planner

@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from models.ending import is_being_ended
+from models.ledger_clock import READ_EVERY_S
 from models.store import StoreOutage
 from models.tenants import CONTENT_KEPT_S
 from worker.canary import Canary
 from worker.claims import ClaimLoop
 from worker.lead import Lead
-from worker.ledger_clock import READ_EVERY_S
 from worker.outages import OUTAGES
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox

@@ -1,6 +1,5 @@
 """The application: its routers in one list, and what they share for as long as the server runs."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -9,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
 
+from models.ledger_clock import ledger_clock
 from models.settings import Settings
 from models.store import Store
 from producer.api import (
@@ -61,10 +61,11 @@ def open_context(settings: Settings, store: Store, redis_url: str) -> AbstractAs
 
 @asynccontextmanager
 async def _opened(settings: Settings, store: Store, redis_url: str, blobs: Blobs) -> AsyncIterator[Context]:
-    async with Redis.from_url(
-        redis_url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S
-    ) as redis:
-        context = Context(settings, store, redis, time.time, blobs)
+    async with (
+        Redis.from_url(redis_url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S) as redis,
+        ledger_clock(store) as clock,
+    ):
+        context = Context(settings, store, redis, clock, blobs)
         async with (
             filling(settings, store, blobs.read, context.writer) as context.fill_soon,
             sweeping(context),

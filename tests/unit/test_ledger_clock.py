@@ -1,6 +1,6 @@
 """The ledger's time is read now and then, and counted on by a clock that nobody sets."""
 
-from worker.ledger_clock import LedgerClock
+from models.ledger_clock import LedgerClock
 
 
 class World:

@@ -4,10 +4,34 @@ What waits until a time, and deadlines, are compared with the ledger's clock, an
 readings this machine's monotonic clock counts on: what it believes the time to be matters to nobody.
 """
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from models.store import Store, StoreError
 
 READ_EVERY_S = 5.0
+
+
+@asynccontextmanager
+async def ledger_clock(store: Store) -> AsyncIterator["LedgerClock"]:
+    """A clock that is compared with the ledger's for as long as the block runs. Raises StoreError."""
+    clock = LedgerClock(store.now)
+    await clock.read()
+    reading = asyncio.create_task(_keep_reading(clock), name="ledger clock")
+    try:
+        yield clock
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+
+
+async def _keep_reading(clock: "LedgerClock") -> None:
+    while True:
+        await asyncio.sleep(READ_EVERY_S)
+        with suppress(StoreError):  # until it is back, the monotonic clock is good enough
+            await clock.read()
 
 
 class LedgerClock:
