@@ -47,6 +47,8 @@ from producer.output import CSV, SEPARATORS, CsvForm
 from producer.sheets import SHEETS, Rows, Sheet, Template, sheet_of
 
 CUSTOM_ID_MAX = 512
+TEXTS = frozenset({".txt", ".text", ".md", ".dat"})
+TEXT_REMEDY = 'each line must be an object such as {"prompt": "…"}; a table with a header line is read with --prompt'
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 
 
@@ -257,6 +259,8 @@ def _json_rows(path: Path, shape: Shape, noted: Noted) -> Iterator[tuple[int, Ro
         start = stream.readline(LINE_MAX_BYTES).removeprefix(BYTE_ORDER_MARK).strip()
     if start in (b"[", b"{") or start.startswith(b"[{"):
         raise InputError(f"{path.name} {_as_lines(start)}")
+    if start and not start.startswith((b"{", b"[")) and marked is None and inner_suffix(path) in TEXTS:
+        raise InputError(f"{path.name} is not JSON lines; {TEXT_REMEDY}")
     if marked is None or marked == UTF8_MARKED:
         with open_input(path) as stream:
             yield from _rows_of_lines(_lines(stream.readline), noted)
@@ -360,6 +364,5 @@ def _row_of_sheet(cells: list[str], sheet: Sheet, template: Template, id_column:
         custom_id = checked_id(row[id_column], repr(id_column)) if id_column is not None else None
     except RequestError as error:
         return str(error)
-    return Row(
-        {"prompt": template.fill(row)}, custom_id, orjson.dumps(dict(zip(sheet.names, cells, strict=True))).decode()
-    )
+    named = dict(zip(sheet.names, cells, strict=True))
+    return Row({"prompt": template.fill(row)}, custom_id, orjson.dumps(named).decode())

@@ -203,6 +203,7 @@ def test_what_was_compressed_with_gzip_is_read(tmp_path: Path) -> None:
         (b"PAR1\x15\x04", "in.parquet", "is a Parquet file; write it as JSON lines or CSV"),
         (b"BZh91AY&SY", "in.jsonl.bz2", "is compressed with bzip2; unpack it"),
         ('{"prompt":"a"}'.encode("utf-16-le"), "in.jsonl", "holds NUL characters; if it is UTF-16, save it as UTF-8"),
+        (b"Write a poem.\nWrite a song.\n", "in.txt", 'each line must be an object such as {"prompt": "…"}; a table'),
         (b'[{"prompt":"a"},', "in.json", "is a JSON array; write each of its objects on one line"),
         (b'[\n  {"prompt":"a"}\n]', "in.jsonl", "is a JSON array"),
         (b'{\n  "prompt": "a"\n}', "in.jsonl", "is JSON over several lines; write each object on one line"),
