@@ -82,11 +82,15 @@ class Workers:
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def drain(self) -> None:
-        """Ask all workers to finish what runs and to end; asked again, they give it back at once."""
+        """Ask all workers to finish what runs and to end; asked again, they give it back at once.
+
+        They are asked again by another signal: two of one kind that a busy worker has not looked at yet become one.
+        """
+        number = signal.SIGINT if self._stopping else signal.SIGTERM
         self._stop.set()
         for process in self._processes:
             if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(number)
 
     async def ended(self) -> None:
         """Return when all workers have ended. Raises WorkersFailed when they cannot be kept alive.
