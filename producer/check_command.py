@@ -60,8 +60,8 @@ async def _check(settings: Settings, config: Path | None, live: bool, as_json: b
         cli.say(line)
     unpriced = [(row["provider"], row["model"]) for row in rows if row["model"] and row["input_usd"] is None]
     for provider, model in dict.fromkeys(unpriced):
-        section = f"[providers.{provider}.prices]"
-        cli.say(f"no price of {provider}/{model} is known: costs and budgets count it as $0; write it in {section}")
+        known = f"no price of {provider}/{model} is known: its costs are shown as unknown, and budgets count them as $0"
+        cli.say(f"{known}; write it in [providers.{provider}.prices]")
     problems = dict.fromkeys([*(row["problem"] for row in rows if "problem" in row), *chain_problems(settings)])
     for problem in problems:
         cli.say(problem)

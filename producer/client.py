@@ -59,7 +59,8 @@ class JobResult:
     """A job as it stands. Of one that has not ended, `completion`, `text` and `error` are None.
 
     `completion` is the OpenAI chat completion with `extra_fields`; `text` is its first choice. `error` is one
-    sentence. `attempts`: each has provider, model, failure, status, latency (ms) and possibly_billed.
+    sentence. `attempts`: each has provider, model, failure, status, latency (ms) and possibly_billed. `cost_usd` is
+    None where the cost of a call is not known.
     """
 
     job_id: str

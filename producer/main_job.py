@@ -133,7 +133,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         console.print()
         console.print(split_table(views, latency))
         for line in await failure_examples(stack.store, views):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         console.print(_last_words(asked, total, lines, job), highlight=False, soft_wrap=not console.is_terminal)
         return SOME_FAILED if total.failed else ALL_SUCCEEDED
 

@@ -29,6 +29,20 @@ class _Pace(ProgressColumn):
         return Text(f"{per_s:6.1f}/s  ETA {eta}", style="cyan")
 
 
+class _Note(ProgressColumn):
+    """Costs, failures and who answers; cut where the page ends."""
+
+    def render(self, task: Task) -> Text:
+        note = Text.from_markup(task.fields["note"], overflow="ellipsis")
+        note.no_wrap = True
+        return note
+
+
+FIGURES_CHARS = 75
+"""What a page must have room for beside the bar: counts, rate, time left, cost and failures."""
+
+SHORTEST_BAR, LONGEST_BAR = 5, 30
+
 MEASURED_ON = 10_000
 """A page on which everything fits."""
 
@@ -50,12 +64,13 @@ class Display:
         self._heartbeat_s = heartbeat_s
         self._monotonic = monotonic
         self._local_time = local_time
+        bar = min(console.width - FIGURES_CHARS, LONGEST_BAR)
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            *([BarColumn(bar, table_column=Column(no_wrap=True))] if bar >= SHORTEST_BAR else []),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=Column(no_wrap=True)),
             _Pace(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[note]}"),
+            _Note(),
             console=console,
             refresh_per_second=8,
         )
@@ -76,12 +91,12 @@ class Display:
         self._console.print(escape(line), style="yellow", highlight=False, soft_wrap=not self._console.is_terminal)
 
     def update(self, summary: Summary, views: Sequence[BatchView], word: str = "running") -> None:
-        note = f"{spent(summary.cost_usd, summary.unpriced_calls)}  {_mix(views)}"
-        if summary.failed:
-            note += f"  [red]{summary.failed:,} failed[/red]"
+        failed = f"  [red]{summary.failed:,} failed[/red]" if summary.failed else ""
+        mix = f"{failed}  {_mix(views)}"
+        note = f"{spent_briefly(summary.cost_usd, summary.unpriced_calls)}{mix}"
         per_s = sum(view.recent_per_s for view in views if view.state in OPEN_BATCH_STATES)
         if not self._console.is_terminal:
-            self._now_and_then(summary, per_s, note)
+            self._now_and_then(summary, per_s, f"{spent(summary.cost_usd, summary.unpriced_calls)}{mix}")
         self._progress.update(
             self._task, description=word, completed=summary.done, total=summary.total, note=note, per_s=per_s
         )

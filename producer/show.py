@@ -85,6 +85,7 @@ def batch_document(
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "why": why or None,
         "paused": view.paused,
+        "blocked": view.blocked,
         "retry_of": view.retry_of,
         "retries": list(retries),
         "created_at": view.created_at,
@@ -160,6 +161,8 @@ def _state(view: BatchView) -> str:
         return "stopped"
     if view.paused and view.state in OPEN_BATCH_STATES:
         return f"{view.state}, paused ({escape(view.paused)})"
+    if view.blocked and view.state in OPEN_BATCH_STATES:
+        return f"{view.state}, waits for a person ({escape(view.blocked)})"
     return str(view.state)
 
 
@@ -242,7 +245,7 @@ def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
         return
     for row in rows:
         for line in _attempt_lines(row):
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(line, markup=False)
 
 
 def _attempt_lines(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from models.job_objects import has_ended, job_object, retry_after_s
+from models.job_objects import LONGEST_RETRY_S, has_ended, job_object, retry_after_s
 from models.records import SINGLE
 from models.state import JobState, Priority
 from models.store.jobs import JobFilter
@@ -249,6 +249,11 @@ def _wait_s(wait: int, prefer: str | None) -> int | None:
     return min(int(preferred[1]), LONGEST_WAIT_S) if preferred else None
 
 
+def _retry_after_s(view: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> int:
+    """What waits for a person is not asked for every other second."""
+    return LONGEST_RETRY_S if waiting is not None and waiting["who_can_help"] else retry_after_s(view)
+
+
 async def _job_answer(
     request: Request, api: Context, view: dict[str, Any], applied: Mapping[str, str], status: int
 ) -> Response:
@@ -258,7 +263,7 @@ async def _job_answer(
         shown["waiting"] = waiting_object(waiting)
     headers = dict(applied)
     if status == 202:
-        headers |= {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}
-    elif not has_ended(view):
-        headers |= {"Retry-After": str(retry_after_s(view))}
+        headers["Location"] = shown["links"]["result"]
+    if status == 202 or not has_ended(view):
+        headers["Retry-After"] = str(_retry_after_s(view, shown["waiting"]))
     return Response(orjson.dumps(shown), status, headers, media_type=JSON)

