@@ -73,7 +73,17 @@ def postgresql_url(address: str) -> str:
     if kind not in ("postgres", "postgresql"):
         raise BadAddress(f"begins with {_shown(scheme, 'a word')}://; only postgresql:// is supported")
     place, options = _taken_apart(rest, LIBPQ_OPTIONS)
-    return _put_together("postgresql", place, _libpq_options(options))
+    place, hosts = _without_hosts(place)
+    return _put_together("postgresql", place, [*(("host", each) for each in hosts), *_libpq_options(options)])
+
+
+def _without_hosts(place: str) -> tuple[str, list[str]]:
+    """Where there are several hosts, they become options, as SQLAlchemy takes them: the first that answers is used."""
+    authority, slash, database = place.partition("/")
+    secret, at, hosts = authority.rpartition("@")
+    if "," not in hosts:
+        return place, []
+    return secret + at + slash + database, hosts.split(",")
 
 
 SQLITE = "names SQLite, which needs no address: unset it, and the ledger is in the data folder (--data)"

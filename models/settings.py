@@ -388,11 +388,15 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise SettingsError(f"{path}: is not valid TOML: {error}") from None
 
 
+AROUND = " \t\r\n\"'"
+"""What files of variables leave around a value."""
+
+
 def _take_addresses(document: dict[str, Any], environ: Mapping[str, str], path: Path, text: str) -> None:
     """The stores, from their variables or else from the file, as their libraries take them. Raises SettingsError."""
     for field, canonical in CANONICAL.items():
         variable = field.upper()
-        given = environ.get(variable) or document.get(field)
+        given = environ.get(variable, "").strip(AROUND) or document.get(field)
         if not isinstance(given, str):
             continue  # the model says what is wrong with it
         try:

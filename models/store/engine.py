@@ -123,15 +123,18 @@ def _prepare_sqlite(engine: AsyncEngine, clock: Callable[[], float], begin: str,
 def open_postgresql(address: str) -> Database:
     """Prepared statements are off: they would break behind pgbouncer in transaction mode."""
     url = _postgresql_url(address)
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        pool_size=POSTGRESQL_CONNECTIONS,
-        max_overflow=POSTGRESQL_CONNECTIONS,
-        pool_timeout=POSTGRESQL_TIMEOUT_S,
-        pool_pre_ping=True,
-        connect_args={name: value for name, value in CONNECTING.items() if name not in url.query},
-    )
+    try:
+        engine = create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_size=POSTGRESQL_CONNECTIONS,
+            max_overflow=POSTGRESQL_CONNECTIONS,
+            pool_timeout=POSTGRESQL_TIMEOUT_S,
+            pool_pre_ping=True,
+            connect_args={name: value for name, value in CONNECTING.items() if name not in url.query},
+        )
+    except ArgumentError:  # hosts and ports that do not go together
+        raise StoreMisplaced(f"DATABASE_URL cannot be read; {POSTGRESQL_FORM}") from None
     _prepare_postgresql(engine)
     return Database("postgresql", _place(url), engine, engine)
 
@@ -142,9 +145,11 @@ def place_of(address: str) -> str:
 
 
 def _place(url: URL) -> str:
-    host = url.host or url.query.get("host") or "localhost"
-    port = url.port or url.query.get("port") or 5432
-    return f"{host}:{port}" + (f"/{url.database}" if url.database else "")
+    database = f"/{url.database}" if url.database else ""
+    hosts = url.query.get("host")
+    if isinstance(hosts, tuple):
+        return ",".join(hosts) + database
+    return f"{url.host or hosts or 'localhost'}:{url.port or url.query.get('port') or 5432}{database}"
 
 
 def _prepare_postgresql(engine: AsyncEngine) -> None:

@@ -210,6 +210,21 @@ async def test_what_postgresql_refuses_is_said_with_its_cause(postgresql_url: st
 
 
 @pytest.mark.servers
+async def test_of_several_hosts_the_one_that_answers_is_used(postgresql_url: str, tmp_path: Path) -> None:
+    here = make_url(postgresql_url)
+    secret, _, rest = postgresql_url.rpartition("@")
+    several = f"{secret}@127.0.0.1:1,{here.host}:{here.port or 5432}/{rest.partition('/')[2]}"
+    async with open_store(several, tmp_path, migrate=True):
+        pass
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2/d cannot be reached: nothing listens"):
+        async with open_store("postgresql://us:hush@127.0.0.1:1,127.0.0.1:2/d", tmp_path):
+            pass
+    with pytest.raises(StoreUnavailable, match="DATABASE_URL cannot be read"):
+        async with open_store("postgresql://us:hush@/d?host=a:1&host=b:2&port=3", tmp_path):
+            pass
+
+
+@pytest.mark.servers
 async def test_a_user_who_may_not_write_is_told_what_is_forbidden(postgresql_url: str, tmp_path: Path) -> None:
     name = f"understudy_reader_{secrets.token_hex(4)}"
     with psycopg.connect(postgresql_url, autocommit=True) as connection:

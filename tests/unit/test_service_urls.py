@@ -29,6 +29,7 @@ PLACE = "postgresql://us:secret@h:5432/d"
         ("postgresql:///d?host=/run/pg&user=me%40corp", "postgresql:///d?host=%2Frun%2Fpg&user=me%40corp"),
         ("postgresql://h/d?password=a@b", "postgresql://h/d?password=a%40b"),
         ("postgresql://[::1]:5432/d", "postgresql://[::1]:5432/d"),
+        ("postgresql://us:x@a:1,b:2/d?sslmode=require", "postgresql://us:x@/d?host=a%3A1&host=b%3A2&sslmode=require"),
     ],
 )
 def test_an_address_of_postgresql_is_taken_as_other_programs_write_it(given: str, taken: str) -> None:
@@ -125,6 +126,8 @@ def test_a_wrong_address_is_named_by_where_it_was_written(tmp_path: Path) -> Non
         load_settings(file, {})
     with pytest.raises(SettingsError, match=r"^REDIS_URL is not a Redis URL"):
         load_settings(file, {"REDIS_URL": "h:6379", "DATABASE_URL": PLACE})
+    quoted = load_settings(file, {"REDIS_URL": " redis://h/0\n", "DATABASE_URL": '"postgres://h/d"'})
+    assert (quoted.redis_url, quoted.database_url) == ("redis://h/0", "postgresql://h/d")
     settings = load_settings(
         file, {"REDIS_URL": "rediss://h?ssl_cert_reqs=CERT_NONE", "DATABASE_URL": "postgres://h/d"}
     )
