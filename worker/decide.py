@@ -51,6 +51,9 @@ ASK_ANOTHER_CREDENTIAL = frozenset(
 
 ROUND_BACKOFF_S = (5.0, 600.0)
 SHORTEST_ROUND_S = 1.0
+UNCONFIRMED_ROUNDS = 4
+"""After so many rounds of about half a minute together, what nobody else met is about the job."""
+
 RETRY_BACKOFF_S = (0.25, 8.0)
 IN_SLOT_S = 1.0
 """A pause up to this long is waited out in the slot; a longer one goes back to the ledger."""
@@ -191,12 +194,12 @@ def after_every_key_refused(
 ) -> tuple[Verdict, Progress]:
     """Each credential of the step refused this job, `failure` was the last refusal, and nothing is proved against them:
     it may be about this job. It is asked once more, because one odd answer proves nothing. What can only be about a
-    credential is waited out: others will confirm it, or the next call is answered."""
+    credential is waited out for some rounds: others will confirm it, or a later call is answered."""
     error = progress.errors[progress.step]
     if not progress.tries and progress.retries_left:
         pause_s = _backoff(RETRY_BACKOFF_S, 0, at.rng)
         return TryAgain(pause_s), replace(progress, tries=1, retries_left=progress.retries_left - 1, refused_by=())
-    if failure is not None and failure.sure and failure.cls in BLOCKING:
+    if failure is not None and failure.sure and failure.cls in BLOCKING and progress.round < UNCONFIRMED_ROUNDS:
         return _pass_over_failure(at, progress, failure)
     return _after_verdict(at, progress, FailureClass(error["class"]), error["message"])
 

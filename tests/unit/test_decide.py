@@ -203,6 +203,10 @@ def test_a_refusal_that_can_only_be_about_the_key_is_waited_out_where_nothing_is
     verdict, progress = after_every_key_refused(alone, progress, wrong_key)
     assert isinstance(verdict, PutBack) and NOW < verdict.until < NOW + 60
     assert (progress.round, progress.ruled_out) == (2, {})
+    while verdict != Fail():
+        _, progress = after_failure(alone, replace(progress, tries=1), wrong_key, "main")
+        verdict, progress = after_every_key_refused(alone, progress, wrong_key)
+    assert progress.round == 4
 
 
 def test_a_chain_may_say_that_a_content_filter_moves_on() -> None:

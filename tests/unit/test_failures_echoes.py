@@ -168,11 +168,17 @@ def test_what_a_provider_says_in_its_own_words_is_believed(
     assert failure.cls is cls
 
 
-def test_a_code_that_the_caller_wrote_is_no_code_of_the_provider() -> None:
-    request = asking(user="invalid_api_key")
-    body = error("That user is not known.", "invalid_request_error", "invalid_api_key")
-    assert classify("openai", "openai", 400, {}, json.dumps(body), NOW, sent(request)).cls is F.BAD_REQUEST
-    assert classify("openai", "openai", 400, {}, json.dumps(body), NOW, sent(asking())).cls is F.CREDENTIAL
+def test_a_code_that_the_caller_wrote_into_a_sentence_is_no_code_of_the_provider() -> None:
+    written = json.dumps({"code": "invalid_api_key"})
+    body = json.dumps({"error": {"message": written, "code": "unknown_user"}})
+    assert classify("gw", "openai", 400, {}, body, NOW, sent(asking(user=written))).cls is F.BAD_REQUEST
+    assert classify("gw", "openai", 400, {}, body, NOW, sent(asking())).cls is F.CREDENTIAL
+
+
+def test_a_code_in_its_own_field_is_the_providers_whatever_the_prompt_talks_about() -> None:
+    body = json.dumps(error("You are out of money.", "insufficient_quota", "insufficient_quota"))
+    request = sent(asking(prompt="What does the code insufficient_quota mean?"))
+    assert classify("openai", "openai", 429, {}, body, NOW, request).cls is F.QUOTA
 
 
 def test_the_status_counts_whatever_was_repeated() -> None:
@@ -188,6 +194,10 @@ def test_others_who_are_told_why_a_key_is_refused_do_not_read_the_request() -> N
         "No access for 'Mr Canary' with this key.",
         f"No access for '{CUT}' with this key.",
     )
+    whole = classify(
+        "openai", "openai", 401, {}, body, NOW, sent(asking(user="No access for 'Mr Canary' with this key."))
+    )
+    assert whole.for_others == "HTTP 401; what was said repeats a request"
 
 
 def test_the_job_itself_is_shown_what_the_provider_said() -> None:

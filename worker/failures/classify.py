@@ -89,9 +89,13 @@ def judge(
         possibly_billed=_is_possibly_billed(cls, status, complaint),
         body=complaint.body,
         sure=never is not None or (evidence is not None and evidence.sure),
-        for_others=echoes.cut(message) if cls in SPEAKS_FOR_OTHERS else "",
+        for_others=_for_others(echoes.cut(message), status) if cls in SPEAKS_FOR_OTHERS else "",
     )
     return failure, evidence
+
+
+def _for_others(message: str, status: int) -> str:
+    return message if any(map(str.isalnum, message)) else f"HTTP {status}; what was said repeats a request"
 
 
 def _is_possibly_billed(cls: FailureClass, status: int, complaint: Complaint) -> bool:
@@ -102,11 +106,12 @@ def _is_possibly_billed(cls: FailureClass, status: int, complaint: Complaint) ->
 
 def _signs(provider: str, protocol: str, status: int, complaint: Complaint, echoes: Echoes) -> Signs:
     words, text = frozenset(word.lower() for word in complaint.words), complaint.text.lower()
+    echoed = frozenset(word.lower() for word in complaint.words_in_text if echoes.has(word))
     about_request = status in REFUSALS_OF_REQUESTS and (complaint.names_a_parameter or INVALID_REQUEST in words)
     own_text = echoes.cut(text)
     return Signs(
         *(provider, protocol, status, words, text),
-        own_words=frozenset(word for word in words if word.isdigit() or not echoes.has(word)),
+        own_words=words - echoed,
         own_text=QUOTED.sub(CUT, own_text) if about_request else own_text,
         about_request=about_request,
         is_page=complaint.is_page,

@@ -45,6 +45,7 @@ _EVENT_STREAM = ("data:", "event:", ":")
 class Complaint:
     """`words` are codes, types and reasons; `sentences` what is written for people, outermost first.
 
+    `words_in_text` are those of an error that is written into a sentence, as routers do, and callers can.
     `headers` are those that the body itself reports (OpenRouter). `document` is the whole body when it is JSON,
     `body` what may be kept of it.
     """
@@ -55,6 +56,7 @@ class Complaint:
     quota_ids: list[str] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     names_a_parameter: bool = False
+    words_in_text: set[str] = field(default_factory=set)
     is_page: bool = False
     document: Any = None
     body: object = None
@@ -150,7 +152,9 @@ def _read(complaint: Complaint, value: Any, depth: int) -> None:
         if inner is None:
             complaint.sentences.append(_ECHO.sub("", value[:MAX_TEXT_CHARS]))
         else:
+            known = len(complaint.words)
             _read(complaint, inner, depth + 1)
+            complaint.words_in_text |= set(complaint.words[known:])
     elif isinstance(value, list):
         for item in value[:MAX_ITEMS]:
             _read(complaint, item, depth + 1)
