@@ -12,7 +12,7 @@ from models.failure import FailureClass
 from models.records import ComparedLine, Displaced, NewJob, RunLine
 from models.state import OPEN_STATES, BatchState, JobState
 from models.store import Store
-from models.store.comparing import AGAIN, CHANGED, LEFT, NEW
+from models.store.comparing import AGAIN, CHANGED, LEFT, NEW, REWORDED
 from producer.decoding import InputError
 from producer.estimates import counted
 from producer.intake import request_of
@@ -49,7 +49,7 @@ class Comparison:
         counts = (
             (self.answered, "answered"),
             (self.asked[NEW], "new"),
-            (self.asked[CHANGED], "changed"),
+            (self.asked[CHANGED] + self.asked[REWORDED], "changed"),
             (self.asked[AGAIN], "to try again"),
             (self.left + self.asked[LEFT], "not asked yet"),
             (self.refused, "failed and not tried again"),
@@ -150,7 +150,7 @@ async def _why_new(
 def _ask_of(before: Displaced | None) -> str:
     if before is None:
         return NEW
-    return CHANGED if before.answered else AGAIN
+    return CHANGED if before.answered else REWORDED
 
 
 async def jobs_to_ask(

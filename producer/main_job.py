@@ -114,12 +114,12 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         job = await begin(stack.store, settings, asked)
         _say_what_begins(display, asked, job)
         blocked = None
-        if job.is_open:
+        if job.is_open and not interrupts.count:
             workers = Workers(stack, options.workers, options.config, display.say)
             still = Standstill(settings, stack.store, display.say, options.still_after_s)
+            interrupts.workers = workers
             with display.shown():
                 async with _Lease(stack.store, job.batches) as lease, workers:
-                    interrupts.workers = workers
                     watch = _Watch(stack.store, settings, job, display, workers, interrupts, lease, still)
                     blocked = await watch.until_over()
         views = await views_of(stack.store, job.batches)
@@ -274,7 +274,7 @@ def _stopped_early(console: Console, asked: RunRequest, total: Summary, blocked:
     if blocked:
         failing = is_by_failures(blocked)
         look = " `understudy attempts latest` shows what was answered." if failing else ""
-        words = f"Stopped: {blocked}.{look} Mend that and run the same command again."
+        words = f"Stopped: {blocked}.{look} Correct that and run it again: what was answered is kept."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         return UNREACHABLE
     console.print("Run the same command again to go on; until then nothing else of it is sent.", highlight=False)

@@ -159,9 +159,9 @@ class _Resuming:
         async for good in self._jobs():
             every.add_all(good)
         count, lines = compared.asked[CHANGED], compared.lines
-        it, that = ("it", "that answer") if count == 1 else ("them", "those answers")
+        it, since, that = ("it", "it was", "that answer") if count == 1 else ("them", "they were", "those answers")
         return OtherRun(
-            f"{compared.words}; nothing was sent. {compared.changed_words} since answered; {that} cost "
+            f"{compared.words}; nothing was sent. {compared.changed_words} since {since} answered; {that} cost "
             f"{spent(compared.changed_cost_usd, compared.changed_unpriced)}. "
             f"--update asks {it} again, {expected_cost(changed.estimate, count)}; "
             f"--fresh asks all {counted(lines, 'line')} again, {expected_cost(every.estimate, lines)}; "

@@ -34,9 +34,9 @@ from models.store.history import History, failure_of
 from models.store.runs import LINES_AT_ONCE, SLICE, Runs
 from models.store.sql import Given, batch, job, result, run_line
 
-NEW, CHANGED, AGAIN, LEFT = "new", "changed", "again", "left"
-"""Why a line is asked: nobody was asked that before; its request is another one than the one that was answered; it has
-no answer yet, or none that may stay; it was accepted before and not asked yet."""
+NEW, REWORDED, CHANGED, AGAIN, LEFT = "new", "reworded", "changed", "again", "left"
+"""Why a line is asked: nobody was asked that before; its request is another one than before, and that had no answer, or
+had one; its request has no answer that may stay; it was accepted before and not asked yet."""
 
 _new, _old = run_line.alias("new_line"), run_line.alias("old_line")
 _run: BindParameter[str] = bindparam("of_run")

@@ -219,7 +219,7 @@ async def test_what_was_left_is_asked_with_what_is_new_and_nothing_else_is(pipel
     await pipeline.run(most=2)
     pipeline.write("abcxe")  # d and f are gone, x is in the place of d
     run = await pipeline.run()
-    assert words(run) == "2 answered, 1 to try again, 2 not asked yet"
+    assert words(run) == "2 answered, 1 changed, 2 not asked yet"
     assert pipeline.paid == ["a", "b", "c", "x", "e"]
     assert await pipeline.answers(run) == list("abcxe")
     pipeline.write("abcxefgh")
@@ -348,6 +348,17 @@ async def test_a_retry_by_hand_counts_for_the_lines_of_its_run(pipeline: Pipelin
     assert await pipeline.answers(run) == list("xabcd")
     assert words(await pipeline.run()) == "5 answered"
     assert sorted(pipeline.paid) == list("abcdx")
+
+
+async def test_a_run_works_off_a_retry_that_was_asked_for_by_hand(pipeline: Pipeline) -> None:
+    pipeline.write("abc")
+    run = await pipeline.begin()
+    await pipeline.work(run, fail=lambda prompt: FailureClass.SERVER if prompt == "b" else None)
+    await retry_failed(pipeline.store, SETTINGS, run.batches[0])
+    run = await pipeline.run()
+    assert words(run) == "2 answered, 1 not asked yet", "not to be tried once more"
+    assert len(run.batches) == 2
+    assert sorted(pipeline.paid) == list("abc")
 
 
 async def test_an_answer_that_is_asked_again_stays_until_there_is_another(pipeline: Pipeline) -> None:
