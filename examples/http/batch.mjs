@@ -13,6 +13,7 @@ let batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1
 while (!["completed", "failed", "expired", "cancelled"].includes(batch.status)) {
   await pause(1000);
   batch = await client.batches.retrieve(batch.id);
+  if (batch.errors && batch.status === "in_progress") throw new Error(batch.errors.data[0].message); // it waits for you
 }
 console.error(batch.id, batch.status, batch.request_counts);
 for (const id of [batch.output_file_id, batch.error_file_id].filter(Boolean)) {

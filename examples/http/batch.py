@@ -36,6 +36,9 @@ def main(source: str, model: str) -> None:
     while batch.status not in DONE:
         time.sleep(1)
         batch = client.batches.retrieve(batch.id)
+        if batch.errors is not None and batch.errors.data and batch.status == "in_progress":
+            # Its lines all fail alike, a key is refused, a budget is spent: nothing goes on until somebody acts.
+            sys.exit(f"{batch.id} waits: {batch.errors.data[0].message}")
     print(batch.id, batch.status, batch.request_counts, batch.errors or "", file=sys.stderr)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         sys.stdout.write(client.files.content(file_id).text)

@@ -23,6 +23,7 @@ from models.tickets import queue_key, staged_ids
 from worker.budgets import Budgets, Held, Short
 from worker.planner import CLAIMED_BY_NOW_S, Planner
 from worker.purses import STANDSTILL_S
+from worker.waits import GONE_AFTER_S, TOLD_AFTER_S
 
 ALPHA = chain("alpha/m")
 PRICES = {"m": {"input": 0.0, "output": 20.0}}  # a job is expected to cost a cent
@@ -185,6 +186,35 @@ async def test_a_tenant_whose_month_is_spent_has_to_wait_and_says_so(redis_url: 
         assert done is not None and done.counts[JobState.SUCCEEDED] == 3
         await here.store.grant(of_tenant("acme", time.time()), 0.03)
         assert await here.pass_later(LATER_S) == 3
+
+
+async def test_a_batch_that_its_tenants_budget_stops_is_told_of_until_more_is_granted(
+    redis_url: str, store: Store
+) -> None:
+    async with office(redis_url, store) as here:
+        await here.store.set_tenant(TenantLimits("acme", usd_per_month=0.02), actor="a test")
+        batch_id = await here.batch(ALPHA, 20, tenant="acme", callback_url="https://hooks.example.com")
+        assert await here.pass_later() == 2
+        await here.planner.tell_blocked()
+        await here.work_off(0.01)
+        for seconds in (LATER_S, TOLD_AFTER_S / 2):
+            assert await here.pass_later(seconds) == 0
+            await here.planner.tell_blocked()
+            assert await here.store.blocked_batches() == {}, "it may be over in a moment"
+        for _ in range(2):
+            assert await here.pass_later(TOLD_AFTER_S) == 0
+            await here.planner.tell_blocked()
+        (reason,) = (await here.store.blocked_batches()).values()
+        assert reason.startswith("tenant acme has spent 0.02 of 0.02 USD this month")
+        await here.store.grant(of_tenant("acme", time.time()), 0.03)
+        assert await here.pass_later(LATER_S) == 3
+        await here.planner.tell_blocked()
+        assert set(await here.store.blocked_batches()) == {batch_id}, "one call is no sign that it goes on"
+        await here.pass_later(GONE_AFTER_S)
+        await here.planner.tell_blocked()
+        assert await here.store.blocked_batches() == {}
+        told = sorted((row["id"], row["event"]) for row in await here.store.deliveries("acme"))
+        assert [event for _, event in told] == ["batch.paused", "batch.resumed"]
 
 
 async def test_a_provider_that_spent_its_day_gets_no_more_jobs_until_it_is_granted_more(
