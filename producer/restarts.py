@@ -14,6 +14,10 @@ TRIES = 6
 """So many workers in a row that end before they started mean that none will start. It takes half a minute."""
 
 
+HOPELESS = 15
+"""So many deaths in each place, with jobs aboard and before a single job has ended, are not the fault of a few jobs."""
+
+
 class GrowingPause:
     """Between one start and the next: twice as long each time, up to a longest one (seconds)."""
 
@@ -30,7 +34,7 @@ class GrowingPause:
 
 
 class WorkersFailed(Exception):
-    """Workers cannot start. One sentence; what they wrote was shown before."""
+    """Workers cannot start, or cannot work here. One sentence; what they wrote was shown before."""
 
 
 class Restarts:
@@ -55,6 +59,23 @@ class Restarts:
         if code == WRONG_USE or (code >= 0 and code != UNREACHABLE and self._in_vain >= TRIES):
             raise WorkersFailed(f"workers end right after their start, {how_it_ended(code)}; what they said is above")
         return self._pause.next_s()
+
+
+class Losses:
+    """Workers of one command, in so many places, that died with jobs aboard."""
+
+    def __init__(self, places: int) -> None:
+        self._bearable = HOPELESS * places
+        self._deaths = 0
+
+    def add(self, code: int, held: int, anything_ended: bool) -> None:
+        """Raises WorkersFailed when not a job, but this machine must be what kills workers."""
+        self._deaths += bool(held)
+        if self._deaths >= self._bearable and not anything_ended:
+            raise WorkersFailed(
+                f"{self._deaths} workers died with jobs aboard and not a single job has ended, the last one "
+                f"{how_it_ended(code)}; look for what kills them here (too little memory? then lower --max-concurrency)"
+            )
 
 
 def how_it_ended(code: int) -> str:

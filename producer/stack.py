@@ -22,7 +22,10 @@ from models.spool import replay
 from models.store import Store, StoreError, open_store
 from producer.embedded import embedded_redis
 from producer.locks import data_lock
-from producer.restarts import Restarts, how_it_ended
+from producer.restarts import Losses, Restarts, how_it_ended
+
+LONGEST_LINE = 1024 * 1024
+"""Of what a worker says, in bytes."""
 
 Say = Callable[[str], None]
 
@@ -68,6 +71,8 @@ class Workers:
         self._processes: set[Process] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
+        self._losses = Losses(count)
+        self._began = time.monotonic()
 
     @property
     def _stopping(self) -> bool:
@@ -107,21 +112,25 @@ class Workers:
             name, began = new_id("wrk"), time.monotonic()
             code = await self._run_one(name)
             lived_s = time.monotonic() - began
-            held = await self._take_back(name)
+            held, anything_ended = await self._take_back(name)
             if self._stopping:
                 return
+            self._losses.add(code, held, anything_ended)
             pause_s = restarts.pause_s(code, lived_s, held)
             self._say(f"a worker ended {how_it_ended(code)}; {_what_follows(held, pause_s)}")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause_s)
 
-    async def _take_back(self, name: str) -> int:
-        """How many jobs the worker that ended still held; they are due at once. What it kept is written first."""
+    async def _take_back(self, name: str) -> tuple[int, bool]:
+        """How many jobs the worker that ended still held, and whether any worker has ended a job since we began. They
+        are due at once; what it kept is written first."""
+        store = self._stack.store
         try:
-            await replay(self._stack.settings.data, self._stack.store)
-            return await self._stack.store.rescue_worker(name)
+            await replay(self._stack.settings.data, store)
+            held = await store.rescue_worker(name)
+            return held, await store.has_ended_jobs(time.monotonic() - self._began)
         except (StoreError, OSError):
-            return 0  # then its lease ends by itself
+            return 0, False  # then its lease ends by itself
 
     async def _run_one(self, name: str) -> int:
         settings = self._stack.settings
@@ -132,7 +141,7 @@ class Workers:
             command += ["--config", str(self._config)]
         environment = {**os.environ, "REDIS_URL": self._stack.redis_url}
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stderr=PIPE, env=environment, start_new_session=True
+            *command, stdin=PIPE, stderr=PIPE, limit=LONGEST_LINE, env=environment, start_new_session=True
         )
         self._processes.add(process)
         try:

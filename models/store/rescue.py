@@ -14,8 +14,8 @@ from models.state import JobState
 from models.store.announcing import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
 from models.store.claims import DELETE_WORKER, INSERT_RESULTS, result_row
 from models.store.ledger import Ledger
-from models.store.sql import NOW, RUNNING, job, worker
-from models.store.tallies import Tallies
+from models.store.sql import NOW, RUNNING, job, tally, worker
+from models.store.tallies import OF_JOBS, Tallies
 from models.suspicion import DEAD_AT
 
 WRITER = "rescue"
@@ -44,6 +44,11 @@ WORKER_EXISTS = select(worker.c.id).where(worker.c.id == bindparam("holder"))
 
 HOW_MANY_ABOARD = select(func.count()).where(RUNNING, job.c.worker_id == bindparam("holder"))
 """How many jobs a worker holds."""
+
+HAS_ENDED_JOBS = select(
+    exists().where(tally.c.minute >= bindparam("since_minute"), tally.c.kind == OF_JOBS, tally.c.worker_id != WRITER)
+)
+"""Whether a job ended in a worker, or was ended by hand."""
 
 _crashes = job.c.crashes + 1
 _dead = (_crashes >= DEAD_AT) & bindparam("was_alone", type_=Boolean)
@@ -87,6 +92,12 @@ class Rescue(Ledger):
         """Take back the jobs of a worker whose process was seen to end, without waiting for its lease; returns how
         many it held: none if it signed off."""
         return sum(jobs for _, jobs in await self._rescue_each([worker_id], even_alive=True))
+
+    async def has_ended_jobs(self, lately_s: float) -> bool:
+        """Whether a job has ended in the last so many seconds, or in the minute before, other than by crashes."""
+        asked = {"since_minute": int((await self.now() - lately_s) // 60)}
+        async with self._db.read() as connection:
+            return bool((await connection.execute(HAS_ENDED_JOBS, asked)).scalar_one())
 
     async def _rescue_each(self, holders: Sequence[str], even_alive: bool) -> list[tuple[str, int]]:
         rescued = []

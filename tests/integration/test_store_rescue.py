@@ -126,3 +126,15 @@ async def test_a_start_that_owns_the_data_folder_takes_everything_back(store: St
 
     assert [await crashes(store, each) for each in ids] == [1, 1, 1, 1]
     assert await store.live_workers() == []
+
+
+async def test_whether_any_job_ended_is_known_and_dead_lettered_ones_do_not_count(store: Store) -> None:
+    poison, innocent = await singles(store, 2)
+    for _ in range(DEAD_AT):
+        await crash(store, [poison])
+    assert await state_of(store, poison) is JobState.FAILED
+    assert not await store.has_ended_jobs(60.0)
+    worker = await new_worker(store)
+    [started] = await store.start(worker, [innocent])
+    await store.settle(worker, [succeeded(started)])
+    assert await store.has_ended_jobs(60.0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from producer.restarts import LONGEST_PAUSE_S, TRIES, Restarts, WorkersFailed, how_it_ended
+from producer.restarts import HOPELESS, LONGEST_PAUSE_S, TRIES, Losses, Restarts, WorkersFailed, how_it_ended
 
 KILLED, BROKEN, MISCONFIGURED, CUT_OFF = -9, 1, 2, 3
 
@@ -37,6 +37,26 @@ def test_workers_that_end_by_themselves_right_after_their_start_are_given_up() -
 def test_a_worker_that_refuses_its_configuration_is_not_tried_again() -> None:
     with pytest.raises(WorkersFailed, match="exit code 2"):
         Restarts().pause_s(MISCONFIGURED, 0.5, 0)
+
+
+def test_workers_that_all_die_before_a_single_job_has_ended_are_given_up_with_advice() -> None:
+    losses = Losses(places=2)
+    for _ in range(2 * HOPELESS - 1):
+        losses.add(KILLED, 5, anything_ended=False)
+    with pytest.raises(WorkersFailed, match=r"died with jobs aboard .* by SIGKILL; .*memory"):
+        losses.add(KILLED, 1, anything_ended=False)
+
+
+def test_where_jobs_end_any_number_of_deaths_is_the_fault_of_others() -> None:
+    losses = Losses(places=1)
+    for _ in range(3 * HOPELESS):
+        losses.add(KILLED, 1, anything_ended=True)
+
+
+def test_deaths_without_jobs_say_nothing_about_work() -> None:
+    losses = Losses(places=1)
+    for _ in range(3 * HOPELESS):
+        losses.add(KILLED, 0, anything_ended=False)
 
 
 def test_a_signal_is_named() -> None:
