@@ -154,6 +154,8 @@ def _meant(name: str, columns: list[str]) -> str:
 
 
 def _shown(name: str) -> str:
+    """Short, and without what would move the cursor of a terminal."""
+    name = "".join(character if character.isprintable() else "�" for character in name[: COLUMN_SHOWN_CHARS + 1])
     return name if len(name) <= COLUMN_SHOWN_CHARS else name[: COLUMN_SHOWN_CHARS - 1] + "…"
 
 

@@ -1,6 +1,7 @@
 """What spreadsheets write is read as it was meant, and comes back as it was."""
 
 import csv
+import gzip
 import io
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +17,7 @@ from models.records import NewJob, OutputRow
 from models.settings import Settings
 from models.state import JobState, Priority
 from producer.decoding import InputError
-from producer.intake import Shape, csv_form, read_jobs
+from producer.intake import BadLine, Shape, csv_form, read_jobs
 from producer.output import write_csv
 
 SETTINGS = Settings.model_validate(
@@ -173,3 +174,52 @@ async def test_every_cell_comes_back_in_its_place(
     width = len(header)
     assert prompts(jobs) == [f"Describe {row[header.index('Name')]}" for row in said]
     assert [row[:width] for row in back] == ([header, *said] if said else [])
+
+
+starts = st.sampled_from(
+    [b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff\xfe\0\0", b"\x1f\x8b", b"sep=;\n", b"[{"]
+)
+tokens = [b"a", b"{a}", b",", b";", b"\t", b'"', b"\r", b"\n", b"\r\n", b"\0", b" ", b"\xfc", b"\xc3\xbc", b"\x81"]
+pieces = st.lists(st.sampled_from(tokens) | st.binary(max_size=3), max_size=30)
+names_of_files = st.sampled_from(["in.csv", "in.tsv", "in.txt", "in.jsonl"])
+
+
+@given(starts, pieces, names_of_files, st.booleans())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_bytes_are_an_input_is_read_or_refused_in_words(
+    tmp_path: Path, start: bytes, content: list[bytes], name: str, packed: bool
+) -> None:
+    path = tmp_path / name
+    raw = start + b"".join(content)
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    shape = Shape() if name == "in.jsonl" else Shape(prompt="Describe {a}")
+    try:
+        for job in read(path, shape):
+            assert isinstance(job, NewJob | BadLine)
+    except InputError as refused:
+        assert len(str(refused).splitlines()) == 1
+
+
+windows_text = st.text(st.characters(codec="cp1252", exclude_characters='",\r\n\0'), min_size=1, max_size=40)
+
+
+@given(windows_text)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_windows_1252_is_read_as_it_was_written_unless_it_is_valid_utf8(tmp_path: Path, text: str) -> None:
+    path, raw = tmp_path / "in.csv", f"x{text}x".encode("cp1252")
+    path.write_bytes(b"a\n" + raw + b"\n")
+    try:
+        (prompt,) = prompts(read(path, Shape(prompt="{a}")))
+    except InputError as refused:
+        assert "not UTF-8 text" in str(refused)
+    else:
+        assert prompt in (f"x{text}x", raw.decode("utf-8", "replace"))
+
+
+@given(windows_text)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_utf8_with_a_wrong_byte_is_never_taken_for_windows_1252(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(f"a\nMöbel {text}\n".encode() + b"x\xfcx\n")
+    with pytest.raises(InputError, match="line 3 is not UTF-8 text"):
+        read(path, Shape(prompt="{a}"))
