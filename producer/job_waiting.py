@@ -105,7 +105,9 @@ def _held(settings: Settings, step: Step, live: LimitState, aside: Sequence[SetA
         reason = f"{HOLD_WORDS[hold]} at {step}"
         held.append(Waiting(reason, hold, step.provider, step.model, account, until))
     cls = next((row.failure for row in aside if row.provider == step.provider and row.key in refused), None)
-    gone = Waiting(no_credential(step.provider, cls), CREDENTIAL, step.provider, step.model)
+    probes = [row.probe_at for row in aside if row.provider == step.provider and row.key in refused]
+    tried_at = min((each for each in probes if each is not None), default=None)
+    gone = Waiting(no_credential(step.provider, cls), CREDENTIAL, step.provider, step.model, until=tried_at)
     return min(held, key=lambda each: each.until or 0.0, default=gone)
 
 

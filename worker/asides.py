@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 PROBED = frozenset({FailureClass.QUOTA, FailureClass.MODEL_MISSING})
 """What may mend without a word to us: money comes in, and a gateway that restarts answers 404 for a while."""
 
+MOST_MISSING = 500
+"""Callers name models as they like: of more that are missing none is remembered, each job is told by the provider."""
+
+FORGOTTEN_AFTER_S = 86_400.0
+"""A missing model that nobody has asked for since its probe was due is forgotten after so long."""
+
+MOST_STANDINGS = 5_000
+
 Name = tuple[str, str, str]
 """(provider, key, model or ALL_MODELS)"""
 
@@ -75,7 +83,7 @@ class Asides:
         """Set the credential aside, if what it refused by now is evidence enough. `seen` is the fingerprint of the
         secret, `answers`: another worker was answered with it a moment ago."""
         model = deployment.model if failure.cls is FailureClass.MODEL_MISSING else ALL_MODELS
-        standing = self._standings[deployment.provider, deployment.key, model]
+        standing = self._standing((deployment.provider, deployment.key, model))
         proof = standing.saw_refusal(failure, job_id, self._clock(), answers_others=answers)
         if proof is not None:
             self.put(deployment, model, failure, seen, proof)
@@ -85,6 +93,8 @@ class Asides:
         now, name = self._clock(), (deployment.provider, deployment.key, model)
         old = self._rows.get(name)
         if old is not None and old.fingerprint == seen and (proof is Proof.WEAK or not old.is_weak):
+            return
+        if model != ALL_MODELS and old is None and sum(bool(each) for *_, each in self._rows) >= MOST_MISSING:
             return
         probe_at = now + setaside.PROBE_EVERY_S if failure.cls in PROBED else None
         if proof is Proof.WEAK:
@@ -102,7 +112,7 @@ class Asides:
         """
         name = (deployment.provider, deployment.key)
         for model in (ALL_MODELS, deployment.model):
-            self._standings[*name, model].saw_answer(self._clock())
+            self._standing((*name, model)).saw_answer(self._clock())
         refuted = [
             row
             for row in self.of(deployment)
@@ -134,10 +144,21 @@ class Asides:
                 rotated.add((row.provider, row.key))
             else:
                 rows[row.provider, row.key, row.model] = row
+                self._forget_if_old(row)
         if not self._untold:
             for name in self._rows.keys() - rows.keys():  # enabled by hand, or answered: nothing speaks against it now
-                self._standings[name].refused.clear()
+                self._standing(name).refused.clear()
             self._rows, self._rotated = rows, rotated
+
+    def _standing(self, name: Name) -> Standing:
+        while len(self._standings) > MOST_STANDINGS:
+            del self._standings[next(iter(self._standings))]
+        return self._standings[name]
+
+    def _forget_if_old(self, row: SetAside) -> None:
+        due_at = row.probe_at if row.model != ALL_MODELS else None
+        if due_at is not None and self._clock() - due_at > FORGOTTEN_AFTER_S:
+            self._untold.append(_Back(row.provider, row.key, row.model))
 
     def _record(self, row: SetAside) -> None:
         self._rows[row.provider, row.key, row.model] = row

@@ -12,6 +12,7 @@ from models.records import Settled
 from models.setaside import SetAside
 from models.state import JobState
 from models.store import open_store
+from worker import asides
 from worker.latency import FORGET_S
 
 pytestmark = pytest.mark.timeout(60)
@@ -246,3 +247,27 @@ async def test_an_answer_of_long_ago_does_not_speak_for_a_key(
         await scene.run(ALPHA, prompt="2", job_id="job_2")
         (row,) = await in_ledger(scene, tmp_path)
     assert not row.is_weak
+
+
+async def test_models_that_callers_invent_are_remembered_up_to_a_bound(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asides, "MOST_MISSING", 2)
+    monkeypatch.setattr(asides, "MOST_STANDINGS", 3)
+    async with answering(redis_url, monkeypatch, lambda _: ODD["missing, in a code"]) as scene:
+        for number in range(5):
+            settled = await scene.run(chain(f"alpha/invented-{number}"), job_id=f"job_{number}")
+            assert settled.result is not None and settled.result.status_code == 404
+        assert [row.model for row in await in_ledger(scene, tmp_path)] == ["invented-0", "invented-1"]
+        assert len(scene.tools.fleet._asides._standings) <= 4
+
+
+async def test_a_missing_model_that_nobody_asks_for_any_more_is_forgotten(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with answering(redis_url, monkeypatch, lambda _: ODD["missing, in a code"]) as scene:
+        await scene.run(ALPHA, job_id="job_1")
+        assert len(await in_ledger(scene, tmp_path)) == 1
+        monkeypatch.setattr(asides, "FORGOTTEN_AFTER_S", -10_000.0)
+        await in_ledger(scene, tmp_path)
+        assert await in_ledger(scene, tmp_path) == []
