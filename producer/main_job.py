@@ -31,7 +31,7 @@ from producer.output import check_suffix, is_csv, write_output
 from producer.pauses import held_one
 from producer.progress import Display, merged, split_table
 from producer.resuming import begin
-from producer.runs import Run, RunRequest, Summary, final_summary, views_of
+from producer.runs import Run, RunRequest, Summary, final_summary, refuse_bad_start, views_of
 from producer.show import deployment_document
 from producer.stack import Workers, open_stack
 from producer.standstill import STILL_AFTER_S, Standstill
@@ -107,6 +107,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     asked = options.asked
     _check_output(asked.output, asked.source)
     form = csv_form(asked.source, asked.shape, asked.output)
+    refuse_bad_start(settings, asked.source, asked.shape, skip_bad=asked.skip_bad)
     display = Display(console)
     async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()

@@ -6,7 +6,7 @@ nothing else left to do.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from models.ids import new_id
 from models.records import BatchView, NewBatch, NewJob, Standing
 from models.settings import Settings
-from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState, Priority
 from models.store import Store
 from models.weights import USUAL_WEIGHT
 from producer.comparison import Comparison, lines_of
@@ -193,6 +193,22 @@ async def accept(
         await store.put_version(run_id, FIRST_VERSION)
     await store.open_batch(batch.id, total, endpoint, preflight.forecast.estimate)
     return bad
+
+
+def refuse_bad_start(settings: Settings, source: Path, shape: Shape, *, skip_bad: bool) -> None:
+    """What is wrong from the first line on is told before there is a data folder. Raises BadInput, InputError.
+
+    Whoever begins makes such mistakes: no key, a misspelt model, another format.
+    """
+
+    def lines() -> Iterator[NewJob | BadLine]:
+        return read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0)
+
+    if isinstance(next(lines(), None), NewJob) or skip_bad:
+        return
+    bad: list[BadLine] = []
+    good = sum(map(len, slices(lines(), bad)))
+    refuse_bad(source, bad, good, skip_bad=False)
 
 
 def refuse_bad(source: Path, bad: list[BadLine], good: int, *, skip_bad: bool) -> None:

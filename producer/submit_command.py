@@ -22,7 +22,7 @@ from producer.intake import BadLine, Shape
 from producer.ledger import open_ledger
 from producer.look_commands import print_answer, watch
 from producer.preflight import Preflight
-from producer.runs import accept
+from producer.runs import accept, refuse_bad_start
 from producer.waiting import lack_of_workers
 
 app = typer.Typer()
@@ -119,6 +119,7 @@ async def _submit_file(
     settings: Settings, source: Path, shape: Shape, new: NewBatch, expires_in_s: float | None, skip_bad: bool
 ) -> list[BadLine]:
     with cli.as_file(source) as path:
+        refuse_bad_start(settings, path, shape, skip_bad=skip_bad)
         async with open_ledger(settings, create=True) as store:
             new.source = "standard input" if str(source) == "-" else source.name
             new.expires_at = await store.now() + (expires_in_s or settings.deadline_s)

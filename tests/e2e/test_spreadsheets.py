@@ -48,3 +48,12 @@ def test_an_output_that_promises_another_format_is_refused_before_anything_is_se
     for name in ("out.xlsx", "out.tsv.gz", "out"):
         assert "results are written as .jsonl" in folder.refused("run", "in.jsonl", "-o", name)
     assert not (folder.path / ".understudy").exists()
+
+
+def test_a_mistake_in_the_first_line_leaves_no_data_folder(empty: Folder) -> None:
+    empty.prompts(2)
+    empty.write("empty.jsonl", "")
+    for words in (["run", "in.jsonl", "-o", "out.jsonl"], ["submit", "in.jsonl"]):
+        assert "no provider is configured" in empty.refused(*words)
+    assert "has no lines" in empty.refused("run", "empty.jsonl", "-o", "out.jsonl")
+    assert sorted(path.name for path in empty.path.iterdir()) == ["empty.jsonl", "in.jsonl"]
