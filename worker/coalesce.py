@@ -50,6 +50,14 @@ class Coalescer(Generic[Item, Answer]):
             self._send()
             await asyncio.gather(*self._under_way, return_exceptions=True)
 
+    def abandon(self) -> None:
+        """Break off what is under way, and handle nothing more: its waiters are cancelled."""
+        for _, waiter in self._waiting:
+            waiter.cancel()
+        self._waiting.clear()
+        for task in self._under_way:
+            task.cancel()
+
     def _send(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -116,6 +116,7 @@ class Shift:
             log.error("%d jobs run again, their outcomes cannot be kept in %s: %s", len(outcomes), settings.data, why)
             return False
         log.warning("%d outcomes are kept in %s until the next start there", len(outcomes), settings.data)
+        self._claims.settler.abandon()
         return True
 
     def _side_tasks(self) -> list[tuple[str, Coroutine[None, None, None]]]:

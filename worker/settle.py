@@ -52,6 +52,10 @@ class Settler:
         """Return when everything that was added is committed."""
         await self._gathered.close()
 
+    def abandon(self) -> None:
+        """Try no more to commit what is held."""
+        self._gathered.abandon()
+
     def uncommitted(self) -> list[Settled]:
         """What the ledger is not known to have."""
         return list(self._uncommitted.values())

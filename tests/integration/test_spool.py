@@ -10,9 +10,11 @@ from sqlalchemy import update
 from models import spool
 from models.failure import FailureClass
 from models.records import Settled, StartedJob
+from models.settings import Settings
 from models.state import JobState
-from models.store import Store
+from models.store import Store, open_store
 from models.store.sql import worker
+from producer.stack import open_stack
 
 
 async def started(store: Store, count: int) -> tuple[str, list[StartedJob]]:
@@ -68,6 +70,15 @@ async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs
     assert await spool.replay(tmp_path, store) == 0
     assert await states(store, jobs) == [JobState.QUEUED]
     assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 1
+
+
+async def test_a_start_writes_what_was_kept_before_it_takes_anybodys_jobs_back(tmp_path: Path) -> None:
+    async with open_store(None, tmp_path) as store:
+        worker_id, jobs = await started(store, 2)
+        spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
+    async with open_stack(Settings(data=tmp_path), say=lambda _: None) as stack:
+        assert await states(stack.store, jobs) == [JobState.SUCCEEDED, JobState.QUEUED]
+    assert kept_files(tmp_path) == []
 
 
 async def test_what_is_kept_for_another_ledger_or_was_changed_is_left_alone(

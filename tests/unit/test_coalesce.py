@@ -89,3 +89,23 @@ async def test_no_more_than_so_many_are_under_way_and_what_waits_grows_into_whol
     assert most == 2
     assert max(sizes) == 10
     assert sum(sizes) == 60
+
+
+async def test_what_is_abandoned_is_not_handled_and_nobody_waits_for_it() -> None:
+    begun: list[int] = []
+
+    async def never(items: Sequence[int]) -> list[int]:
+        begun.extend(items)
+        await asyncio.Event().wait()
+        return list(items)
+
+    coalescer = Coalescer(never, max_items=1, max_delay_s=0.0, at_once=1)
+    waiters = [asyncio.create_task(coalescer.add(number)) for number in (1, 2)]
+    async with asyncio.timeout(5):
+        while not begun:
+            await asyncio.sleep(0)
+        coalescer.abandon()
+        await asyncio.wait(waiters)
+        await coalescer.close()
+    assert all(waiter.cancelled() for waiter in waiters)
+    assert begun == [1]
