@@ -79,6 +79,7 @@ class ClaimLoop:
         self._runs_alone = False  # a job that must share this worker with nothing runs, or waits for the others to end
         self._aboard: dict[str, int] = {}  # the crashes of each job that is held
         self._leaving = False
+        self._away = False  # a store, at the last look
         self._doubtful: set[str] = set()
         self.settler = Settler(worker_id, store, tell)
         self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
@@ -177,8 +178,11 @@ class ClaimLoop:
             await self._give_doubtful_back()
             claimed = await self._tickets(min(self.concurrency - len(self._tasks), START_AT_MOST))
         except OUTAGES as outage:
-            log.warning("Nothing new is claimed, a store is away: %s", type(outage).__name__)
+            if not self._away:
+                log.warning("Nothing new is claimed until a store is back: %s", type(outage).__name__)
+            self._away = True
             return False
+        self._away = False
         if not claimed:
             return False
         started = await self._start(claimed)

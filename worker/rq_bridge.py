@@ -231,16 +231,20 @@ class Bridge:
 
     async def commands(self) -> AsyncIterator[Command]:
         """What `rq.command` sends to this worker, for ever; survives the loss of the connection."""
+        cut_off = False
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(PUBSUB_CHANNEL_TEMPLATE % self.worker_name)
+                    cut_off = False
                     while True:
                         message = await pubsub.get_message(timeout=COMMANDS_POLL_S)
                         if message and (command := self._understand(message["data"])):
                             yield command
             except (RedisConnectionError, RedisTimeoutError):
-                log.warning("RQ commands cannot reach this worker: no connection to Redis. Trying again.")
+                if not cut_off:
+                    log.warning("RQ commands do not reach this worker until Redis is back")
+                cut_off = True
                 await asyncio.sleep(RECONNECT_S)
 
     def _understand(self, payload: bytes) -> Command | None:
