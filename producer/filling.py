@@ -16,7 +16,7 @@ from models.chain import Endpoint
 from models.records import NewJob
 from models.routing import RouteOptions
 from models.settings import Settings
-from models.store import Store, StoreError
+from models.store import Store, StoreError, StoreFull
 from models.store.filling import ToFill
 from models.wire import LineError
 from producer.api.blobs import BlobError, NoBlob
@@ -35,6 +35,11 @@ AT_ONCE = 3
 READING_FAILED = "input_file_unreadable"
 
 TOO_LATE = LineError(code="batch_expired", message="The input file could not be read before the batch's deadline.")
+
+NO_ROOM = LineError(
+    code="no_room",
+    message="The server's disk has no room for the lines of this batch; try it again later, or in parts.",
+)
 
 Read = Callable[[str], AsyncIterator[bytes]]
 
@@ -108,6 +113,8 @@ class Filler:
                 return
         except NoBlob:
             reader.errors.insert(0, LineError(code=READING_FAILED, message="The input file is not there any more."))
+        except StoreFull:  # its rows would keep everybody else's out
+            reader.errors.insert(0, NO_ROOM)
         if reader.errors:
             await self._store.fail_filling(batch.id, self._name, [error.model_dump() for error in reader.errors])
         else:

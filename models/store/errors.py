@@ -5,6 +5,7 @@ StoreError
 │   ├── StoreUnavailable   no connection to the database, or it may not be used
 │   │   └── StoreMisplaced the data folder cannot be one, or the address cannot be read: a person's mistake
 │   └── StoreBusy          the database cannot write now: locked, deadlocked, read-only, or its disk is full
+│       └── StoreFull      the disk of an SQLite ledger has no room for it
 ├── StoreConflict          the row is there already, or is not in a state that allows the change
 ├── StoreRefused           the database cannot hold what it was given
 └── StoreDefect            a statement that the database does not understand: a mistake of ours, or a changed schema
@@ -29,6 +30,10 @@ class StoreMisplaced(StoreUnavailable):
 
 class StoreBusy(StoreOutage):
     """The database cannot write now; nothing was changed."""
+
+
+class StoreFull(StoreBusy):
+    """The disk of an SQLite ledger has no room for what was given; nothing was changed."""
 
 
 class StoreConflict(StoreError):

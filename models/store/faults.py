@@ -4,7 +4,7 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
-from models.store.errors import StoreBusy, StoreDefect, StoreError, StoreRefused, StoreUnavailable
+from models.store.errors import StoreBusy, StoreDefect, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from models.store.refusals import why_refused
 
 SQLITE_BUSY = frozenset([sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT])
@@ -75,7 +75,7 @@ def _of_sqlite(code: int, place: str) -> StoreError:
     if code in SQLITE_BUSY:
         return StoreBusy(f"the database {place} is locked by another program; close it or try again")
     if code == SQLITE_FULL:
-        return StoreBusy(f"the disk with {place} is full; free some space and try again")
+        return StoreFull(f"the disk with {place} is full; free some space and try again")
     if code in SQLITE_REFUSED:
         return StoreRefused(f"the database {place} cannot hold what it was given (SQLite code {code})")
     if code == SQLITE_DEFECT:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.store.engine import Database
-from models.store.errors import StoreBusy
+from models.store.errors import StoreFull
 
 KEPT_BYTES = 8 * 1024 * 1024
 """For answers that are under way, and for deleting what is refused: SQLite cannot delete on a disk that is full."""
@@ -18,7 +18,7 @@ PAGES_AT_ONCE = 2_000
 
 
 async def check_room(database: Database, connection: AsyncConnection, prompts_bytes: int, rows: int) -> None:
-    """Raises StoreBusy when so much cannot be written and `KEPT_BYTES` be left. A server minds its own disk."""
+    """Raises StoreFull when so much cannot be written and `KEPT_BYTES` be left. A server minds its own disk."""
     if database.dialect != "sqlite":
         return
     needed = prompts_bytes + rows * ROW_BYTES
@@ -28,7 +28,7 @@ async def check_room(database: Database, connection: AsyncConnection, prompts_by
     reusable = await _pragma(connection, "freelist_count") * await _pragma(connection, "page_size")
     wanted = KEPT_BYTES + needed + max(needed - reusable, 0)  # in the journal and in the file
     if free < wanted:
-        raise StoreBusy(
+        raise StoreFull(
             f"the disk with {database.place} is full: {free / 1e6:,.0f} MB are left and {wanted / 1e6:,.0f} MB are "
             "needed; free some space and try again"
         )

@@ -16,7 +16,7 @@ from models.records import NewBatch
 from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import JobState
-from models.store import Store
+from models.store import Store, StoreFull
 from producer.api.app import create_app
 from producer.api.batch_object import BatchObject
 from producer.api.batches import NEXT_AFTER
@@ -219,6 +219,29 @@ async def test_a_bad_file_fails_the_batch_with_errors_by_line_and_leaves_no_rows
     assert await api.jobs(batch_id) == []
     assert (batch["output_file_id"], batch["error_file_id"]) == (None, None)
     assert not await api.filler.step()
+
+
+async def test_a_file_that_does_not_fit_on_the_disk_fails_the_batch_and_leaves_no_rows(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_fill, calls = api.store.fill, 0
+
+    async def until_it_is_full(*words: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise StoreFull("the disk is full")
+        return await really_fill(*words)
+
+    monkeypatch.setattr(api.store, "fill", until_it_is_full)
+    batch_id = await api.created(lines(range(2 * SLICE)))
+    assert await api.filler.step()
+    assert await api.jobs(batch_id)
+    await api.fill()
+    batch = await api.batch(batch_id)
+    assert batch["status"] == "failed"
+    assert [error["code"] for error in batch["errors"]["data"]] == ["no_room"]
+    assert await api.jobs(batch_id) == []
 
 
 async def test_a_batch_that_fails_is_told_to_its_webhook(api: Api) -> None:
