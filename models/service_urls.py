@@ -122,7 +122,7 @@ def redis_url(address: str) -> str:
     if scheme not in REDIS_SCHEMES or not rest:
         raise BadAddress(f"is not a Redis URL; {REDIS_FORM}")
     known = REDIS_OPTIONS | REDIS_TLS_OPTIONS
-    place, options = _taken_apart(_with_escaped_at(rest), known)
+    place, options = _taken_apart(_with_escaped_secret(rest), known)
     if not re.fullmatch(r"[^/]*(/\d*)?", place):
         raise BadAddress("does not end in the number of a database; write redis://host:6379/0")
     return _put_together(REDIS_SCHEMES[scheme], place, _redis_options(options, tls=REDIS_SCHEMES[scheme] == "rediss"))
@@ -163,11 +163,13 @@ def _taken_apart(rest: str, known: frozenset[str]) -> tuple[str, list[tuple[str,
     return place, options
 
 
-def _with_escaped_at(rest: str) -> str:
-    """Redis clients take everything before the last @ of host and port for user and password."""
+def _with_escaped_secret(rest: str) -> str:
+    """Redis clients take everything before the last @ of host and port for user and password, and may have brackets
+    there for those of an IPv6 address."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     secret, at, host = authority.rpartition("@")
-    return secret.replace("@", "%40") + at + host + rest[len(authority) :]
+    secret = secret.replace("@", "%40").replace("[", "%5B").replace("]", "%5D")
+    return secret + at + host + rest[len(authority) :]
 
 
 UNESCAPED = (

@@ -206,7 +206,7 @@ def _check_parts(parts: list[Any], where: str) -> None:
         _refuse(where, "must have at least one part")
     for index, part in enumerate(parts):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            _refuse(f"{where}[{index}]", "must be an object with a 'type'")
+            _refuse(f"{where}[{index}]", """must be an object with a 'type', such as {"type": "text", "text": "…"}""")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             _refuse(f"{where}[{index}].text", "must be a string")
         if part["type"] == "image_url" and not _is_image(part.get("image_url")):

@@ -68,6 +68,7 @@ def test_what_cannot_be_an_address_of_postgresql_is_one_sentence(given: str, sai
             "rediss://h/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fca.pem",
         ),
         ("redis://:a@b@h/1", "redis://:a%40b@h/1"),
+        ("redis://:a[b]@[::1]:1/1", "redis://:a%5Bb%5D@[::1]:1/1"),
         ("redis+socket:///run/redis.sock", "unix:///run/redis.sock"),
         ("unix:///a b/#x@y/redis.sock?db=0", "unix:///a b/#x@y/redis.sock?db=0"),
     ],
