@@ -161,7 +161,10 @@ def _shown(name: str) -> str:
 
 @dataclass(slots=True)
 class Rows:
-    """The records of a CSV file below its header. `empty` counts those that hold separators and nothing else."""
+    """The records of a CSV file below its header, without empty cells beyond its columns.
+
+    `empty` counts those that hold separators and nothing else; they are passed over.
+    """
 
     path: Path
     sheet: Sheet
@@ -174,7 +177,7 @@ class Rows:
             yield from self._records(text)
 
     def _records(self, text: TextIO) -> Iterator[Row]:
-        skipped = self.sheet.header_end
+        skipped, columns = self.sheet.header_end, len(self.sheet.columns)
         reader = csv.reader(islice(text, skipped, None), delimiter=self.sheet.separator, strict=True)
         while True:
             line = skipped + reader.line_num + 1
@@ -185,7 +188,7 @@ class Rows:
             if cells is None:
                 return
             if any(cell.strip() for cell in cells):
-                yield Row(line, cells)
+                yield Row(line, cells if any(cells[columns:]) else cells[:columns])
             elif cells:
                 self.empty += 1
 

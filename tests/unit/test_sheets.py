@@ -116,7 +116,7 @@ def test_the_separator_of_columns_that_are_not_there_is_guessed_for_the_message(
 
 def test_empty_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     path, notes = tmp_path / "in.csv", list[str]()
-    path.write_text("sku,name\nA1,pan\n,\n\n , \nA2,pot\n,,,\n")
+    path.write_text("sku,name\nA1,pan\n,\n\n , \nA2,pot,,\n,,,\n")
     jobs = read(path, Shape(prompt="{name}", id_column="sku"), notes)
     assert [(job.custom_id, job.line) for job in jobs] == [("A1", 2), ("A2", 6)]
     assert notes == ["3 empty rows were skipped"]
