@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from stage_hands import Mock, Scene, alone_and_on_servers, until
+from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, until
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
@@ -30,7 +30,7 @@ def polled(http: httpx.Client, answer: httpx.Response) -> httpx.Response:
 def test_a_job_is_polled_until_it_is_answered(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(QUICK))
     _, url = scene.serve()
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         answer = polled(http, http.post("/v1/jobs", json=JOB))
         assert answer.status_code == 200, answer.text
         assert answer.json()["choices"][0]["message"]["content"]
@@ -46,7 +46,7 @@ def test_a_job_is_cancelled_while_its_call_is_in_flight(scene: Scene, providers:
     mock = providers(HANGS)
     scene.configure(mock)
     _, url = scene.serve()
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         job = http.post("/v1/jobs", json=JOB).json()
         until(lambda: mock.in_flight() == 1, "the call is in flight")
         assert http.delete(f"/v1/jobs/{job['id']}").json()["cancel_requested"]
@@ -61,7 +61,7 @@ def test_the_call_of_a_cancelled_job_is_stopped_at_once(scene: Scene, providers:
     scene.configure(mock)
     _, url = scene.serve()
     took = []
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         for _ in range(5):
             job = http.post("/v1/jobs", json=JOB).json()
             until(lambda: mock.in_flight() == 1, "the call is in flight")
@@ -79,13 +79,13 @@ def test_what_was_accepted_is_answered_after_a_kill(scene: Scene, providers: Cal
     scene.configure(providers(QUICK))
     server, url = scene.serve()
     accepted = []
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         for number in range(30):
             answer = http.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": f"job {number}"})
             accepted.append((f"job {number}", answer.json()["id"]))
     server.kill_all()
     _, url = scene.serve()
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         for key, job_id in accepted:
             again = http.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": key})
             assert (again.status_code, again.json()["id"]) == (202, job_id)

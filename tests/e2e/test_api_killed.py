@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from stage_hands import Mock, Process, Scene, alone_and_on_servers, until
+from stage_hands import DEADLINE_S, Mock, Process, Scene, alone_and_on_servers, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 
@@ -163,7 +163,7 @@ def killed_at_random(producers: Producers, serve: Callable[[], tuple[Process, st
 
 
 def assert_batches_are_whole(scene: Scene, url: str, ids: set[str]) -> None:
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         for batch_id in ids:
             batch = http.get(f"/v1/batches/{batch_id}").json()
             assert batch["status"] == "completed", batch

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from commands import Done
-from stage_hands import Mock, Scene, alone_and_on_servers, until
+from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, until
 
 from models.chain import Chain, Step
 from models.ids import new_id
@@ -35,7 +35,7 @@ def stored(scene: Scene) -> list[Path]:
 def test_what_ended_is_deleted_with_its_bytes_and_counted(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""))
     server, url = scene.serve()
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         content = json.dumps(LINE).encode()
         file = http.post("/v1/files", files={"file": ("in.jsonl", content)}, data={"purpose": "batch"}).json()
         asked = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}

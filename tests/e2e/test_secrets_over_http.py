@@ -195,7 +195,7 @@ def test_no_secret_is_where_it_does_not_belong(scene: Scene, providers: Callable
         scene.configure(mock, more=MORE.format(echo=echo))
         keys = [asyncio.run(key_for(scene, tenant)) for tenant in ("a", "b")]
         process, url = scene.serve()
-        a, b = [httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) for key in keys]
+        a, b = [httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) for key in keys]
         with a, b:
             hook = a.post("/v1/webhooks/endpoints", json={"url": "http://127.0.0.1:9/all"}).json()["secret"]
             secrets = [hook, a.get("/v1/webhooks/secret").json()["secret"]]

@@ -43,7 +43,7 @@ def test_a_run_outlives_a_process_that_hangs_while_it_writes_to_the_ledger(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
     mock = providers("[answers]\nlatency_s = 0.1\n")
-    scene.configure(mock, concurrency=10)
+    scene.configure(mock, concurrency=10, lease_s=60.0)
     run = scene.run(scene.write_prompts(100))
     run.until(lambda: mock.answered() >= 20, "some prompts are answered")
     with (scene.folder / ".understudy" / "ledger.db.lock").open("a") as file:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import psutil
-from stage_hands import Mock, Scene, alone_and_on_servers, until
+from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, until
 
 SLOW = "[answers]\nlatency_s = 2.0\n"
 GRACE_S = 30.0
@@ -57,7 +57,7 @@ def test_told_twice_it_gives_back_what_is_in_flight(scene: Scene, providers: Cal
 def test_who_is_lost_is_told_the_way(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""))
     _, url = scene.serve()
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as http:
         ways = {
             "/v1/completions": "use /v1/chat/completions",
             "/chat/completions": "the base URL ends in /v1",

@@ -138,15 +138,17 @@ async def test_a_short_cooldown_is_waited_out_in_the_slot(redis_url: str) -> Non
     async with stage(redis_url, alpha(Fail.RATE_LIMIT, first=1, retry_after_s=0.4)) as scene:
         began = time.monotonic()
         settled = await scene.run(chain("alpha/m", "beta/m", patience_s=10))
+        took_s = time.monotonic() - began
     assert tried(settled) == ["alpha rate_limit", "alpha None"]
-    assert 0.3 < time.monotonic() - began < 2.0
+    assert 0.3 < took_s < 2.0
 
 
 async def test_a_longer_cooldown_frees_the_slot_and_costs_nothing(redis_url: str) -> None:
     async with stage(redis_url, alpha(Fail.RATE_LIMIT, first=1, retry_after_s=5)) as scene:
         began = time.monotonic()
         settled = await scene.run(chain("alpha/m", "beta/m", patience_s=10))
-    assert time.monotonic() - began < 1.0
+        took_s = time.monotonic() - began
+    assert took_s < 1.0
     assert settled.state is JobState.QUEUED
     assert settled.not_before == pytest.approx(time.time() + 5, abs=1.0)
     assert settled.wait_reason and "alpha/m" in settled.wait_reason
