@@ -129,6 +129,7 @@ class _Server:
             await asyncio.sleep(pause_s)
             started_at = self._clock()
             try:
+                await stop_orphan(self._home)  # if only its guard died, it may still be writing its file
                 await self.start()
             except (QueueUnavailable, OSError) as error:
                 logger.error("the embedded Redis does not start: %s", error)

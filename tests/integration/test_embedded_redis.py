@@ -47,8 +47,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def server_pid(data: Path) -> int:
-    """0 in the moment in which a new server writes its file."""
-    return int((data / "redis" / PID_NAME).read_text() or 0)
+    """0 in the moment in which a new server writes its file, or after an old one has removed it."""
+    try:
+        return int((data / "redis" / PID_NAME).read_text() or 0)
+    except FileNotFoundError:
+        return 0
 
 
 def is_gone(pid: int) -> bool:
@@ -185,6 +188,20 @@ async def test_a_server_that_is_killed_again_and_again_is_always_started_again(
         async with Redis.from_url(url) as redis:
             await redis.set("kept", "yes")
         assert await eventually_get(url, "kept") == b"yes"
+
+
+async def test_a_guard_that_is_killed_is_replaced_with_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "LONGEST_PAUSE_S", 0.01)
+    async with embedded_redis(tmp_path) as url:
+        async with Redis.from_url(url) as redis:
+            await redis.set("kept", "yes")
+        for _ in range(3):
+            pid = server_pid(tmp_path)
+            guard_of(pid).kill()
+            await until(lambda pid=pid: is_gone(pid) and server_pid(tmp_path) not in (0, pid))
+            assert await eventually_get(url, "kept") == b"yes"
 
 
 async def test_a_server_that_does_not_start_for_a_while_is_tried_again(
