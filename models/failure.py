@@ -21,7 +21,7 @@ class FailureClass(StrEnum):
     TOO_LARGE = "too_large"  # the request is larger than the provider or the limit ever takes
     CONTENT_FILTER = "content_filter"  # the provider refuses this content
     BAD_REQUEST = "bad_request"  # the request is wrong for everybody
-    BAD_RESPONSE = "bad_response"  # an answer that is none
+    BAD_RESPONSE = "bad_response"  # an answer that is none, or a refusal of what the model itself wrote
     CANCELLED = "cancelled"  # the owner cancelled while the call was in flight
     CRASHED = "crashed"  # the job took its worker down, several times
     UNKNOWN = "unknown"  # not in the tables yet
