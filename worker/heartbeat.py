@@ -1,11 +1,14 @@
 """The heartbeat: a thread with its own event loop, connections and nothing else to do.
 
 A worker whose main loop is busy for seconds keeps its lease; a worker whose process is stopped loses it, and finds
-out here that its jobs were taken back.
+out here that its jobs were taken back. A main loop that stands still for a minute does not come back: the worker ends,
+so that others take its jobs and find the one that did it.
 """
 
 import asyncio
+import faulthandler
 import logging
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +26,16 @@ LONGEST_STOP_S = 2.0
 """A beat that hangs must not keep the process from ending; the thread dies with it."""
 
 
+STUCK_S = 60.0
+EXIT_STUCK = 70
+
+
+def end_stuck_process() -> None:
+    """Nothing of this process can be asked to end any more. What it did is written for the log: places, no values."""
+    faulthandler.dump_traceback(all_threads=True)
+    os._exit(EXIT_STUCK)
+
+
 class Heartbeat:
     """Calls `beat` three times within each lease in a thread, until stopped. `open_beat` opens its own connections."""
 
@@ -31,10 +44,14 @@ class Heartbeat:
         open_beat: Callable[[AsyncExitStack], Awaitable[Callable[[], Awaitable[None]]]],
         lease_s: float,
         missed: Callable[[], None] = lambda: None,
+        stuck: Callable[[], None] = end_stuck_process,
     ) -> None:
-        """`missed` is called in the thread when a beat does not get through."""
+        """Called in the thread: `missed` when a beat does not get through, `stuck` when the main loop stands still."""
         self._open_beat = open_beat
         self._missed = missed
+        self._stuck = stuck
+        self._turns = self._turns_seen = 0  # of the main loop
+        self._still_s = 0.0
         self._lease_s = lease_s
         self._every_s = lease_s / BEATS_PER_LEASE
         self._leased_until = float("-inf")
@@ -61,6 +78,7 @@ class Heartbeat:
     async def watch(self) -> None:
         """Return never; raise when the thread has died, because without it this worker's jobs are taken away."""
         while self._thread.is_alive():
+            self._turns += 1
             await asyncio.sleep(WATCH_EVERY_S)
         raise RuntimeError("the heartbeat has died")
 
@@ -89,3 +107,12 @@ class Heartbeat:
         with suppress(TimeoutError):
             async with asyncio.timeout(for_s):
                 await self._stopping.wait()
+        self._mind_the_main_loop(for_s)
+
+    def _mind_the_main_loop(self, rested_s: float) -> None:
+        """Counted in rests of this thread, not by the clock: in a process that was stopped both stood still."""
+        self._still_s = self._still_s + rested_s if self._turns == self._turns_seen else 0.0
+        self._turns_seen = self._turns
+        if self._still_s >= STUCK_S and not self._stopping.is_set():
+            log.critical("The main loop has stood still for %.0f s; this worker ends, others run its jobs", STUCK_S)
+            self._stuck()

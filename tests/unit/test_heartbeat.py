@@ -1,6 +1,7 @@
 """The heartbeat beats in a thread of its own, and says whether the lease can still run."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from models.store import StoreBusy
+from worker import heartbeat as heartbeat_module
 from worker.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.timeout(30)
@@ -75,4 +77,18 @@ async def test_one_that_died_is_noticed_and_can_be_stopped() -> None:
     heartbeat.start()
     with pytest.raises(RuntimeError, match="heartbeat has died"):
         await heartbeat.watch()
+    heartbeat.stop()
+
+
+async def test_a_main_loop_that_stands_still_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat_module, "STUCK_S", 1.0)
+    monkeypatch.setattr(heartbeat_module, "WATCH_EVERY_S", 0.05)
+    ledger, ended = Ledger(), threading.Event()
+    heartbeat = Heartbeat(ledger.open_beat, LEASE_S, stuck=ended.set)
+    heartbeat.start()
+    watching = asyncio.create_task(heartbeat.watch())
+    await until(lambda: ledger.beats >= 10)
+    assert not ended.is_set(), "it turns"
+    assert ended.wait(timeout=15), "this waits in the main loop, which does not turn meanwhile"
+    watching.cancel()
     heartbeat.stop()
