@@ -31,7 +31,7 @@ from producer.output import check_suffix, is_csv, write_output
 from producer.pauses import held_one
 from producer.progress import Display, merged, split_table
 from producer.resuming import begin
-from producer.runs import Run, RunRequest, Summary, final_summary, refuse_bad_start, views_of
+from producer.runs import OtherRun, Run, RunRequest, Summary, final_summary, refuse_bad_start, views_of
 from producer.show import deployment_document
 from producer.stack import Workers, open_stack
 from producer.standstill import STILL_AFTER_S, Standstill
@@ -41,10 +41,10 @@ POLL_S = 0.25
 BLOCKED_LOOKS = 4
 """A run stops for blocked credentials when so many looks in a row find nothing else to wait for."""
 
-LEASE_S = 30.0
-RENEW_S = 5.0
+LEASE_S = 15.0
+RENEW_S = 3.0
 """A run whose process was killed stays stopped: its batches go on for this long at most, and only where other workers
-are at work on the same ledger."""
+are at work on the same ledger. Nobody else takes it up for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()
         await _try_set_aside_again(stack.store)
+        await _wait_for_another(stack.store, asked, display)
         job = await begin(stack.store, settings, asked)
         _say_what_begins(display, asked, job)
         blocked = None
@@ -216,6 +217,21 @@ def _moves(views: Sequence[BatchView]) -> bool:
     return any(not view.paused or view.counts[JobState.RUNNING] for view in open_ones)
 
 
+async def _wait_for_another(store: Store, asked: RunRequest, display: Display) -> None:
+    """On a ledger that several machines share: until nobody else is at work on this output.
+
+    Raises OtherRun when somebody is: two at once would ask, and pay for, the same lines.
+    """
+    left_s = await store.lease_left_s(asked.run_id)
+    if left_s > 0:
+        display.say(f"waiting for up to {left_s:.0f} s: another run into {asked.output} was at work a moment ago")
+    while left_s > 0:
+        await asyncio.sleep(min(1.0, left_s))
+        before_s, left_s = left_s, await store.lease_left_s(asked.run_id)
+        if left_s > before_s:
+            raise OtherRun(f"another `understudy run` is at work on {asked.output}; wait for it, or stop it")
+
+
 async def _try_set_aside_again(store: Store) -> None:
     """Whoever runs again has mended what was wrong, or wants to see that it is still wrong."""
     for row in await store.set_aside_list():
@@ -246,13 +262,13 @@ def _say_what_begins(display: Display, asked: RunRequest, job: Run) -> None:
         cost = spent(job.forgotten.cost_usd, job.forgotten.unpriced_calls)
         display.say(f"--fresh: forgot {what} in {asked.output}, which cost {cost}")
     if job.compared is not None:
-        _say_what_is_resumed(display, job.compared)
+        _say_what_is_resumed(display, job.compared, job.batches[-1])
     if job.preflight is not None:
         for said in (job.preflight.expected, *job.preflight.findings):
             display.say(said)
 
 
-def _say_what_is_resumed(display: Display, compared: Comparison) -> None:
+def _say_what_is_resumed(display: Display, compared: Comparison, batch_id: str) -> None:
     """What is answered and not paid for again, what is asked now, and what is not."""
     done = "" if compared.to_ask or compared.left else "; nothing is left to ask"
     display.say(f"resuming: {compared.words}{done}")
@@ -266,7 +282,7 @@ def _say_what_is_resumed(display: Display, compared: Comparison) -> None:
         display.say(
             f"{counted(compared.elsewhere, 'answer')} came along another chain than today's and "
             f"{'is' if compared.elsewhere == 1 else 'are'} kept; --fresh asks every line again, and "
-            "`understudy retry latest --answered-by PROVIDER` the lines that one provider answered"
+            f"`understudy retry {batch_id} --answered-by PROVIDER` the lines that one provider answered"
         )
 
 

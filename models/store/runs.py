@@ -54,6 +54,11 @@ BATCHES_BY_IDENTITY_PREFIX = (
 )
 """The batches whose identity begins so, oldest first: those of one run."""
 
+LEASE = select(func.max(batch.c.runs_until), NOW).where(
+    batch.c.identity.startswith(bindparam("prefix"), autoescape=False), batch.c.ended_at.is_(None)
+)
+"""Until when the process of a run may be taken to be alive, and the time."""
+
 IDENTITY_OF = select(batch.c.identity).where(batch.c.id == bindparam("batch_id"))
 """Which run a batch belongs to."""
 
@@ -183,6 +188,12 @@ class Runs(Views):
         """Stop every run, for a start that knows that none can be alive (it holds the data folder's lock)."""
         async with self._db.write() as connection:
             await connection.execute(STOP_RUNS)
+
+    async def lease_left_s(self, run_id: str) -> float:
+        """For how many seconds from now a process may still be at work on a run; 0.0 or less: none is."""
+        async with self._db.read() as connection:
+            until, now = (await connection.execute(LEASE, {"prefix": f"{run_id}-"})).one()
+        return float((until or 0.0) - now)
 
     async def batches_of_run(self, run_id: str) -> list[str]:
         """Every batch of a run, oldest first; `run_id` has letters and digits only."""

@@ -35,6 +35,16 @@ async def test_jobs_of_a_run_start_only_while_its_process_lives(store: Store) ->
     assert not await starts(store, ids)
 
 
+async def test_a_run_tells_for_how_long_its_process_may_be_at_work(store: Store) -> None:
+    batch_id, _ = await open_batch(store, 1, runs_until=0.0, identity="aa-1")
+    assert await store.lease_left_s("aa") < 0
+    await store.keep_run([batch_id], 60.0)
+    assert 50 < await store.lease_left_s("aa") <= 60
+    assert await store.lease_left_s("a") < 0
+    await store.stop_run([batch_id])
+    assert await store.lease_left_s("aa") < 0
+
+
 async def test_a_run_that_stops_stays_stopped_until_somebody_resumes_it(store: Store) -> None:
     batch_id, ids = await open_batch(store, 2, runs_until=0.0)
     await store.keep_run([batch_id], 60.0)
