@@ -44,17 +44,21 @@ class Comparison:
         return self.asked.total()
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How the lines stand, for programs."""
+        return {
+            "answered": self.answered,
+            "new": self.asked[NEW],
+            "changed": self.asked[CHANGED] + self.asked[REWORDED],
+            "to_try_again": self.asked[AGAIN],
+            "not_asked_yet": self.left + self.asked[LEFT],
+            "failed_and_not_tried_again": self.refused,
+        }
+
+    @property
     def words(self) -> str:
         """How the lines stand, such as "100 answered, 12 new, 3 changed"."""
-        counts = (
-            (self.answered, "answered"),
-            (self.asked[NEW], "new"),
-            (self.asked[CHANGED] + self.asked[REWORDED], "changed"),
-            (self.asked[AGAIN], "to try again"),
-            (self.left + self.asked[LEFT], "not asked yet"),
-            (self.refused, "failed and not tried again"),
-        )
-        return ", ".join(f"{count:,} {word}" for count, word in counts if count)
+        return ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in self.counts.items() if count)
 
     @property
     def changed_words(self) -> str:

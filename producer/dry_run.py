@@ -16,39 +16,65 @@ from producer import cli, show
 from producer.estimates import counted, dollars
 from producer.intake import BadLine, Shape, read_jobs
 from producer.ledger import NoLedger, open_ledger
+from producer.locks import DataFolderBusy, data_lock
 from producer.preflight import Preflight
-from producer.runs import refuse_bad, slices
+from producer.resuming import Preview, preview_of
+from producer.runs import RunRequest, refuse_bad, slices
 
 CHAINS_SHOWN = 5
 TENANT = "default"
 
 
-def dry_run(settings: Settings, source: Path, shape: Shape, skip_bad: bool, as_json: bool) -> None:
-    """Print what would become of an input. Raises BadInput, InputError."""
+def dry_run(
+    settings: Settings, source: Path, shape: Shape, skip_bad: bool, as_json: bool, output: Path | None = None
+) -> None:
+    """Print what would become of an input: of all its lines, or of a run into an `output` that was written before, of
+    those that have no answer. Raises BadInput, InputError."""
     with cli.as_file(source) as path:
-        rules = asyncio.run(_rules(settings))
-        bad: list[BadLine] = []
-        preflight = Preflight(settings, every_step=True)
-        lines = read_jobs(
-            path,
-            shape,
-            settings,
-            priority=Priority.BULK,
-            expires_at=0.0,
-            tenant=TENANT,
-            rules=rules,
-            notes=preflight.notes,
-        )
-        for good in slices(lines, bad):
-            preflight.add_all(good)
-        refuse_bad(source, bad, preflight.forecast.lines, skip_bad=skip_bad)
-    for each in bad:
+        asked = None if output is None else RunRequest(path, output, shape, skip_bad)
+        found = asyncio.run(_resumed(settings, asked)) if asked and settings.redis_url is None else None
+        preview = found or _all_lines(settings, source, path, shape, skip_bad)
+    for each in preview.bad:
         cli.say(f"line {each.line} would be skipped: {each.reason}")
     name = "standard input" if str(source) == "-" else source.name
     if as_json:
-        show.print_json(_document(name, preflight, bad))
+        show.print_json(_document(name, preview))
     else:
-        _print(name, preflight)
+        _print(name, preview)
+
+
+def _all_lines(settings: Settings, source: Path, path: Path, shape: Shape, skip_bad: bool) -> Preview:
+    rules = asyncio.run(_rules(settings))
+    bad: list[BadLine] = []
+    preflight = Preflight(settings, every_step=True)
+    lines = read_jobs(
+        path,
+        shape,
+        settings,
+        priority=Priority.BULK,
+        expires_at=0.0,
+        tenant=TENANT,
+        rules=rules,
+        notes=preflight.notes,
+    )
+    for good in slices(lines, bad):
+        preflight.add_all(good)
+    refuse_bad(source, bad, preflight.forecast.lines, skip_bad=skip_bad)
+    return Preview(preflight, bad)
+
+
+async def _resumed(settings: Settings, asked: RunRequest) -> Preview | None:
+    """What a run into the output would ask. None: it was never written, or a command is at work in the data folder,
+    which may be this run. (With a Redis of many machines nobody could tell, so all lines are counted there.)"""
+    try:
+        async with open_ledger(settings) as store:
+            with data_lock(settings.data):
+                return await preview_of(store, settings, asked)
+    except NoLedger:
+        return None
+    except DataFolderBusy as busy:
+        cli.say(f"all lines are counted, those with an answer too: {busy}")
+        return None
 
 
 async def _rules(settings: Settings) -> Rules:
@@ -60,8 +86,11 @@ async def _rules(settings: Settings) -> Rules:
         return NO_RULES
 
 
-def _print(name: str, preflight: Preflight) -> None:
+def _print(name: str, preview: Preview) -> None:
+    preflight = preview.preflight
     out, forecast = show.page(), preflight.forecast
+    if preview.compared is not None:
+        out.print(f"resuming: {escape(preview.compared.words)}")
     out.print(f"[bold]{escape(name)}[/bold]: {escape(preflight.expected)}")
     out.print(
         f"about {forecast.input_tokens:,} tokens of input and {forecast.output_tokens:,} of output, "
@@ -92,13 +121,15 @@ def _cost_of_all(step: StepForecast, chain: ChainForecast) -> str:
     return "price unknown" if step.unpriced_lines == chain.lines else dollars(step.cost_usd)
 
 
-def _document(name: str, preflight: Preflight, bad: list[BadLine]) -> dict[str, Any]:
+def _document(name: str, preview: Preview) -> dict[str, Any]:
+    preflight = preview.preflight
     forecast = preflight.forecast
     return {
         "dry_run": True,
         "source": name,
         "lines": forecast.lines,
-        "skipped_lines": [each.line for each in bad],
+        "skipped_lines": [each.line for each in preview.bad],
+        "resumed": None if preview.compared is None else preview.compared.counts,
         "input_tokens": forecast.input_tokens,
         "output_tokens": forecast.output_tokens,
         "estimated_cost_usd": forecast.estimate.usd,

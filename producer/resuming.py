@@ -1,6 +1,7 @@
 """Taking up a run: its input of today is compared with what was asked before, and the rest is accepted."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from models.budgets import amount, of_batch
 from models.failure import FailureClass
@@ -57,6 +58,22 @@ async def _refuse_unknown(store: Store, asked: RunRequest) -> None:
         await store.discard_batch(view.id)
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be asked, and the bad lines that would be skipped. `compared`: of a run that was found."""
+
+    preflight: Preflight
+    bad: list[BadLine]
+    compared: Comparison | None = None
+
+
+async def preview_of(store: Store, settings: Settings, asked: RunRequest) -> Preview | None:
+    """What taking up this run would ask; nothing of it is kept. None: it was never accepted. Raises BadInput."""
+    if not await store.run_version(asked.run_id):
+        return None
+    return await _Resuming(store, settings, asked).preview()
+
+
 class _Resuming:
     def __init__(self, store: Store, settings: Settings, asked: RunRequest) -> None:
         self._store = store
@@ -74,15 +91,33 @@ class _Resuming:
         finally:
             await self._store.forget_stale_lines(self._id)
 
-    async def _run(self) -> Run:
-        store = self._store
+    async def preview(self) -> Preview:
+        try:
+            compared = await self._compare()
+            await self._ask_left(compared)
+            preflight = Preflight(self._settings, every_step=True)
+            async for _, job, _ in self._to_ask():
+                preflight.add(job)
+            preflight.notes += self._notes
+            return Preview(preflight, self._bad, compared)
+        finally:
+            await self._store.forget_stale_lines(self._id)
+
+    async def _compare(self) -> Comparison:
         await self._clear_up()
-        self._version = await store.run_version(self._id) + 1
-        compared = await compare(store, self._id, self._version, await self._write_lines(), self._worth_of)
+        self._version = await self._store.run_version(self._id) + 1
+        return await compare(self._store, self._id, self._version, await self._write_lines(), self._worth_of)
+
+    async def _ask_left(self, compared: Comparison) -> None:
+        """What was accepted before and not asked yet is asked with the rest."""
+        await self._store.ask_left(self._id, self._version, compared.lines)
+        compared.asked[LEFT], compared.left = compared.left, 0
+
+    async def _run(self) -> Run:
+        store, compared = self._store, await self._compare()
         goes_on = await self._can_go_on(compared)
         if not goes_on and compared.left:
-            await store.ask_left(self._id, self._version, compared.lines)
-            compared.asked[LEFT], compared.left = compared.left, 0
+            await self._ask_left(compared)
         if compared.asked[CHANGED] and not self._asked.update:
             raise await self._would_replace(compared)
         before = await store.batches_of_run(self._id)

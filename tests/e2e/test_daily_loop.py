@@ -36,6 +36,10 @@ def test_each_line_of_a_pipeline_is_paid_for_once(scene: Scene, providers: Calla
     assert "1 line (4) has changed since it was answered" in refused.said
     assert mock.answered() == stopped_at
 
+    dry = scene.type("run", source, "-o", str(scene.output), "--dry-run", "--json")
+    resumed = json.loads(dry.said)["resumed"]
+    assert (resumed["changed"], resumed["answered"] + resumed["not_asked_yet"]) == (1, 99)
+    assert resumed["new"] == 5
     updated = scene.run(source, "--update")
     assert updated.exit_code() == 0, updated.said
     assert [line["custom_id"] for line in scene.lines()] == [row["custom_id"] for row in rows]

@@ -16,7 +16,7 @@ from models.settings import Settings
 from models.store import Store
 from producer.intake import Shape
 from producer.newest import rows_of
-from producer.resuming import begin
+from producer.resuming import begin, preview_of
 from producer.retries import EVERYTHING, retry_answered, retry_failed
 from producer.runs import OtherRun, Run, RunRequest, final_summary, views_of
 
@@ -160,6 +160,22 @@ async def test_a_changed_line_needs_to_be_asked_for_and_is_the_only_one_that_is_
     run = await pipeline.run()
     assert (words(run), len(pipeline.paid)) == ("4 answered", 7), "the old prompt has its old answer"
     assert await pipeline.answers(run) == ["a", "b", "c", "d"]
+
+
+async def test_what_would_be_asked_is_told_and_nothing_of_it_is_kept(pipeline: Pipeline) -> None:
+    request = RunRequest(pipeline.source, pipeline.source.with_name("out.jsonl"), pipeline.shape)
+    pipeline.write("abcd")
+    assert await preview_of(pipeline.store, SETTINGS, request) is None
+    await pipeline.run(most=2)
+    pipeline.write("axcde")
+    preview = await preview_of(pipeline.store, SETTINGS, request)
+    assert preview is not None
+    assert preview.compared is not None
+    assert preview.compared.words == "1 answered, 1 new, 1 changed, 2 not asked yet"
+    assert preview.preflight.forecast.lines == 4
+    pipeline.write("abcd")
+    assert words(await pipeline.run()) == "2 answered, 2 not asked yet"
+    assert pipeline.paid == list("abcd")
 
 
 async def test_another_template_changes_every_line(pipeline: Pipeline) -> None:
