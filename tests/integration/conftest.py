@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis.asyncio
+from ledger_help import keep_empty_ledger
 from sqlalchemy import make_url
 from sqlmodel import SQLModel
 
@@ -49,7 +50,7 @@ def ledger_url(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite ledger with its tables: to copy it takes a tenth of the time that migrating takes."""
 
@@ -59,6 +60,7 @@ def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("empty")
     asyncio.run(make(folder))
+    keep_empty_ledger(folder / LEDGER_FILE)
     return folder / LEDGER_FILE
 
 

@@ -7,7 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from ledger_help import HOUR_S, call, failed, new_jobs, new_worker, open_batch, put_back, run_all, succeeded
+from ledger_help import (
+    HOUR_S,
+    call,
+    failed,
+    new_jobs,
+    new_worker,
+    open_batch,
+    put_back,
+    run_all,
+    sqlite_ledger,
+    succeeded,
+)
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 
 from models.chain import Chain
@@ -17,7 +28,7 @@ from models.pausing import is_by_failures
 from models.records import NewBatch, Settled, StartedJob
 from models.settings import BatchSettings, Settings
 from models.state import BatchState, Priority
-from models.store import Store, open_store
+from models.store import Store
 from models.tickets import queue_key, staged_ids
 from worker.canary import PATIENCE_S, Canary
 from worker.planner import Planner
@@ -258,7 +269,7 @@ class Office:
 
 @asynccontextmanager
 async def office(redis_url: str, folder: Path) -> AsyncIterator[Office]:
-    async with stage(redis_url) as scene, open_store(None, folder) as store:
+    async with stage(redis_url) as scene, sqlite_ledger(folder) as store:
         await without_slow_start(scene.redis, "alpha", "beta")
         time, tools = Time(), scene.tools
         canary = Canary(store, SETTINGS, time)

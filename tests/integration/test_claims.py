@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_help import new_jobs, new_worker, state_of, succeeded
+from ledger_help import new_jobs, new_worker, sqlite_ledger, state_of, succeeded
 from redis.exceptions import BusyLoadingError
 from run_help import PROMPT, Stage, chain, purses_of, stage, without_slow_start
 
@@ -20,7 +20,7 @@ from models import tickets
 from models.chain import Chain, Step
 from models.records import NewJob, Settled
 from models.state import TERMINAL_STATES, JobState, Priority
-from models.store import Store, StoreBusy, StoreDefect, StoreUnavailable, open_store
+from models.store import Store, StoreBusy, StoreDefect, StoreUnavailable
 from models.suspicion import ALONE_AT, company
 from worker.claims import ClaimLoop, kept_free
 from worker.planner import Planner
@@ -82,7 +82,7 @@ class Floor:
 async def floor(
     redis_url: str, folder: Path, *rules: dict[str, Any], concurrency: int = 10, **more: Any
 ) -> AsyncIterator[Floor]:
-    async with stage(redis_url, *rules, **more) as scene, open_store(None, folder) as store:
+    async with stage(redis_url, *rules, **more) as scene, sqlite_ledger(folder) as store:
         worker_id = await new_worker(store)
         async with Bridge(scene.redis, worker_id, time.time) as bridge:
             loop = ClaimLoop(worker_id, bridge, store, scene.tools, concurrency)
@@ -299,7 +299,7 @@ async def test_an_outcome_that_the_ledger_does_not_understand_is_held_for_long_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.settle.OUTAGE_PAUSE_S", 0.001)
-    async with open_store(None, tmp_path) as store:
+    async with sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         jobs = await jobs_for(store, 3)
         await store.add_single(jobs)
@@ -323,7 +323,7 @@ async def test_an_outcome_that_the_ledger_does_not_understand_is_held_for_long_a
 async def test_outcomes_that_are_committed_together_with_a_bad_one_are_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_store(None, tmp_path) as store:
+    async with sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         jobs = await jobs_for(store, 5)
         await store.add_single(jobs)
@@ -534,7 +534,7 @@ async def test_a_job_that_this_worker_runs_twice_after_a_lost_lease_is_settled_o
 
 
 async def test_a_burst_ends_when_nothing_is_left(redis_url: str, tmp_path: Path) -> None:
-    async with stage(redis_url) as scene, open_store(None, tmp_path) as store:
+    async with stage(redis_url) as scene, sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         async with Bridge(scene.redis, worker_id, time.time) as bridge:
             loop = ClaimLoop(worker_id, bridge, store, scene.tools, 10)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_help import sqlite_ledger
 from run_help import Stage, answering, chain, tried
 
 from models.failure import FailureClass
 from models.records import Settled
 from models.setaside import SetAside
 from models.state import JobState
-from models.store import open_store
 from worker import asides
 from worker.latency import FORGET_S
 
@@ -43,7 +43,7 @@ async def run_all(scene: Stage, prompts: list[str], of: Any = ALPHA) -> list[Set
 
 
 async def in_ledger(scene: Stage, folder: Path) -> list[SetAside]:
-    async with open_store(None, folder / "ledger") as store:
+    async with sqlite_ledger(folder / "ledger") as store:
         await scene.tools.fleet.share(store)
         return await store.set_aside_list()
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_help import sqlite_ledger
 from run_help import Stage, chain, stage
 
 from models.chain import Step
 from models.failure import Failure, FailureClass, Scope
-from models.store import Store, StoreUnavailable, open_store
+from models.store import Store, StoreUnavailable
 from worker.failing import BREAK_AFTER
 from worker.fleet import Fleet
 from worker.limits import Grant, Hold, Refusal
@@ -76,7 +77,7 @@ async def test_keys_are_asked_in_proportion_to_their_weights(redis_url: str) -> 
 
 
 async def test_what_one_worker_finds_out_another_knows(redis_url: str, tmp_path: Path) -> None:
-    async with stage(redis_url) as scene, open_store(None, tmp_path) as store:
+    async with stage(redis_url) as scene, sqlite_ledger(tmp_path) as store:
         fleet = scene.tools.fleet
         other = Fleet(scene.settings, fleet._secrets, time.time, scene.tools.rng)
         await learn(scene, failure(FailureClass.CREDENTIAL))
@@ -89,7 +90,7 @@ async def test_what_one_worker_finds_out_another_knows(redis_url: str, tmp_path:
 async def test_news_is_kept_for_as_long_as_the_ledger_is_away(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with stage(redis_url) as scene, open_store(None, tmp_path) as store:
+    async with stage(redis_url) as scene, sqlite_ledger(tmp_path) as store:
         fleet = scene.tools.fleet
         await learn(scene, failure(FailureClass.QUOTA))
 
@@ -107,7 +108,7 @@ async def test_news_is_kept_for_as_long_as_the_ledger_is_away(
 async def test_news_that_comes_while_the_ledger_is_told_is_told_next(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with stage(redis_url, keys=["one", "two"]) as scene, open_store(None, tmp_path) as store:
+    async with stage(redis_url, keys=["one", "two"]) as scene, sqlite_ledger(tmp_path) as store:
         fleet, set_aside = scene.tools.fleet, store.set_aside
         await learn(scene, failure(FailureClass.CREDENTIAL))
 
@@ -125,7 +126,7 @@ async def test_news_that_comes_while_the_ledger_is_told_is_told_next(
 async def test_news_that_comes_while_the_ledger_is_read_is_not_forgotten(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with stage(redis_url) as scene, open_store(None, tmp_path) as store:
+    async with stage(redis_url) as scene, sqlite_ledger(tmp_path) as store:
         fleet, read = scene.tools.fleet, store.set_aside_list
 
         async def meanwhile() -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back
+from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back, sqlite_ledger
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 
 from models.chain import Chain
@@ -20,7 +20,7 @@ from models.records import Head, Lane, NewBatch, Waiting
 from models.secrets import fingerprint
 from models.setaside import ALL_MODELS
 from models.state import Priority
-from models.store import Store, open_store
+from models.store import Store
 from models.tickets import queue_key, staged_ids
 from worker.limits import Deployment, Grant
 from worker.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
@@ -74,7 +74,7 @@ class Desk:
 
 @asynccontextmanager
 async def desk(redis_url: str, folder: Path, **alpha: Any) -> AsyncIterator[Desk]:
-    async with stage(redis_url, **alpha) as scene, open_store(None, folder) as store:
+    async with stage(redis_url, **alpha) as scene, sqlite_ledger(folder) as store:
         ahead = Ahead()
         purses = purses_of(scene, store)
         planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, purses, ahead)

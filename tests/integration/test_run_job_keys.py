@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_help import sqlite_ledger
 from redis.asyncio import Redis
 from run_help import answered, chain, stage, tried
 
@@ -18,7 +19,7 @@ from models.failure import FailureClass
 from models.records import Settled
 from models.secrets import fingerprint
 from models.state import JobState
-from models.store import Store, open_store
+from models.store import Store
 from worker.mock import Fail
 
 pytestmark = pytest.mark.timeout(30)
@@ -29,7 +30,7 @@ WITH_UNDERSTUDY = chain("alpha/m", "beta/m", patience_s=0)
 
 
 def ledger(folder: Path) -> AbstractAsyncContextManager[Store]:
-    return open_store(None, folder / "ledger")
+    return sqlite_ledger(folder / "ledger")
 
 
 def only(key: str, fail: Fail, **more: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ledger_help import failed as failed_outcome
-from ledger_help import new_worker, outputs_of, run_all, succeeded
+from ledger_help import new_worker, outputs_of, run_all, sqlite_ledger, succeeded
 
 from models.failure import FailureClass
 from models.ids import new_id
@@ -14,7 +14,7 @@ from models.records import NewBatch, NewJob, RunLine
 from models.routing import RouteOptions, Router
 from models.settings import Settings
 from models.state import BatchState, JobState
-from models.store import Store, open_store
+from models.store import Store
 from models.tenants import TenantLimits
 from models.wire import RequestError
 from producer.intake import InputError, Shape
@@ -32,7 +32,7 @@ SETTINGS = Settings.model_validate(
 
 @pytest.fixture
 async def sqlite(tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(None, tmp_path / "data") as store:
+    async with sqlite_ledger(tmp_path / "data") as store:
         yield store
 
 
