@@ -47,6 +47,8 @@ from producer.output import CSV, SEPARATORS, CsvForm
 from producer.sheets import SHEETS, Rows, Sheet, Template, sheet_of
 
 CUSTOM_ID_MAX = 512
+NAMES_SHOWN = 5
+NAME_SHOWN_CHARS = 40
 TEXTS = frozenset({".txt", ".text", ".md", ".dat"})
 TEXT_REMEDY = 'each line must be an object such as {"prompt": "…"}; a table with a header line is read with --prompt'
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
@@ -206,7 +208,7 @@ class JobReader:
         if "messages" not in body and "prompt" in body:
             return _from_prompt(body)
         if "messages" not in body:
-            raise RequestError("has neither 'prompt' nor 'messages'", "messages")
+            raise RequestError(f"has neither 'prompt' nor 'messages'{_fields_of(body)}", "messages")
         return body
 
 
@@ -214,6 +216,14 @@ def request_of(job: NewJob) -> str:
     """Names what the model is asked: messages and parameters in any order, without who is asked."""
     asked = orjson.dumps(orjson.loads(job.body), option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(asked, digest_size=16, key=job.chain.endpoint.encode()).hexdigest()
+
+
+def _fields_of(body: Mapping[str, Any]) -> str:
+    """The end of a sentence about a line without a prompt: what stands there in its place."""
+    if "params" in body:
+        return "; what Anthropic's batches call 'params' is the 'body' here"
+    names = [f"'{name}'" for name in body if name.isidentifier() and len(name) <= NAME_SHOWN_CHARS]
+    return f"; it has {', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''}" if names else ""
 
 
 def _as_json(document: dict[str, Any]) -> str:

@@ -129,7 +129,9 @@ def test_only_the_first_lines_are_taken(tmp_path: Path) -> None:
     [
         ("{oops", "is not valid JSON"),
         ("[1]", "must be a JSON object, not an array"),
-        ('{"promt": "a"}', "has neither 'prompt' nor 'messages'"),
+        ('{"promt": "a"}', "has neither 'prompt' nor 'messages'; it has 'promt'"),
+        ('{"custom_id": "a", "params": {}}', "what Anthropic's batches call 'params' is the 'body' here"),
+        ('{"id": 1, "question": "a", "answer": "b", "a b": 1}', "nor 'messages'; it has 'question', 'answer'"),
         ('{"messages": []}', "'messages' must be a list with at least one message"),
         ('{"messages": 5}', "'messages' must be a list"),
         ('{"prompt": 5}', "must be strings"),
