@@ -129,11 +129,19 @@ def test_a_callers_words_say_nothing_about_the_account(form: str) -> None:
 @pytest.mark.parametrize(
     "form", ["Invalid value: '{}'.", "{} is not permitted here", "No file https://a.example/{} found"]
 )
-@pytest.mark.parametrize("more", [{"kind": "invalid_request_error"}, {"code": "bad_param"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"kind": "invalid_request_error"},
+        {"code": "bad_param"},
+        {"kind": "BadRequestError"},
+        {"status": "INVALID_ARGUMENT"},
+    ],
+)
 def test_who_calls_a_request_wrong_does_not_speak_of_the_account(form: str, more: dict[str, str]) -> None:
     for words, status in product(WORDS, (400, 404, 422)):
         body = error(form.format(words), **more)
-        body["error"]["param"] = "x"
+        body["error"]["param"] = "x" if more.get("code") else None
         failure = classify("openai", "openai", status, {}, json.dumps(body), NOW)
         assert failure.cls not in BLOCKING | {F.REGION, F.RATE_LIMIT, F.OVERLOADED}, (words, status)
         assert (failure.scope is Scope.MODEL) == (failure.cls is F.MODEL_MISSING), (words, status)

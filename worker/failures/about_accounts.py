@@ -107,6 +107,14 @@ CREDENTIAL = (
         sure=True,
         always=True,
     ),
+    row(
+        FailureClass.CREDENTIAL,
+        r"^api key (?:not valid|not found|expired|is invalid)",
+        statuses={400},
+        speakers="gemini vertex",
+        sure=True,
+        always=True,
+    ),
     row(FailureClass.CREDENTIAL, statuses={401}, sure=True),
     row(
         FailureClass.CREDENTIAL,

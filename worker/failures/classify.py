@@ -15,7 +15,11 @@ from worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE, SCOPE
 SPEAKS_FOR_OTHERS = BLOCKING | {FailureClass.MODEL_MISSING}
 
 REFUSALS_OF_REQUESTS = frozenset({400, 404, 405, 409, 410, 415, 422})
-INVALID_REQUEST = "invalid_request_error"
+INVALID_REQUEST = frozenset(
+    {"invalid_request_error", "invalid_argument", "invalid_request", "badrequesterror", "bad_request_error"}
+    | {"validationexception", "validation_error", "invalid_parameter", "unknown_parameter", "unsupported_parameter"}
+)
+"""How providers call a request wrong."""
 
 QUOTED = re.compile(r"""(?<!\w)(?:'[^'\n]+'|"[^"\n]+"|`[^`\n]+`|‘[^’\n]+’|“[^”\n]+”)(?!\w)|https?://\S+""")
 """What a provider quotes when it calls a request wrong is the caller's, even when it was changed on the way."""
@@ -107,7 +111,9 @@ def _is_possibly_billed(cls: FailureClass, status: int, complaint: Complaint) ->
 def _signs(provider: str, protocol: str, status: int, complaint: Complaint, echoes: Echoes) -> Signs:
     words, text = frozenset(word.lower() for word in complaint.words), complaint.text.lower()
     echoed = frozenset(word.lower() for word in complaint.words_in_text if echoes.has(word))
-    about_request = status in REFUSALS_OF_REQUESTS and (complaint.names_a_parameter or INVALID_REQUEST in words)
+    about_request = status in REFUSALS_OF_REQUESTS and (
+        complaint.names_a_parameter or not INVALID_REQUEST.isdisjoint(words)
+    )
     own_text = echoes.cut(text)
     return Signs(
         *(provider, protocol, status, words, text),
