@@ -39,6 +39,7 @@ def _can_lock(scene: Scene) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_run_outlives_a_process_that_hangs_while_it_writes_to_the_ledger(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
