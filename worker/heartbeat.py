@@ -46,7 +46,8 @@ class Heartbeat:
         missed: Callable[[], None] = lambda: None,
         stuck: Callable[[], None] = end_stuck_process,
     ) -> None:
-        """Called in the thread: `missed` when a beat does not get through, `stuck` when the main loop stands still."""
+        """Called in the thread: `missed` when a beat did not get through, or not in time, `stuck` when the main loop
+        stands still."""
         self._open_beat = open_beat
         self._missed = missed
         self._stuck = stuck
@@ -54,14 +55,15 @@ class Heartbeat:
         self._still_s = 0.0
         self._lease_s = lease_s
         self._every_s = lease_s / BEATS_PER_LEASE
-        self._leased_until = float("-inf")
+        self._leased_until = self._got_through_at = float("-inf")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """The lease has just begun."""
-        self._leased_until = time.monotonic() + self._lease_s
+        self._got_through_at = time.monotonic()
+        self._leased_until = self._got_through_at + self._lease_s
         self._loop = asyncio.new_event_loop()
         self._thread.start()
 
@@ -74,6 +76,10 @@ class Heartbeat:
     def lease_runs(self) -> bool:
         """Whether this worker's lease can still run, by the latest beat that got through."""
         return time.monotonic() < self._leased_until
+
+    def in_touch(self) -> bool:
+        """Whether the latest beat got through when it was due: else the ledger may hang just now."""
+        return time.monotonic() - self._got_through_at < 2 * self._every_s
 
     async def watch(self) -> None:
         """Return never; raise when the thread has died, because without it this worker's jobs are taken away."""
@@ -97,6 +103,9 @@ class Heartbeat:
                         began = time.monotonic()
                         await beat()
                         self._leased_until = began + self._lease_s
+                        if not self.in_touch():  # the ledger hung, and others' beats with it
+                            self._missed()
+                        self._got_through_at = time.monotonic()
                         await self._rest(self._every_s)
             except StoreOutage as outage:
                 self._missed()

@@ -64,13 +64,13 @@ class Shift:
         self._hurry = asyncio.Event()
         worker = box.settings.worker
         self._grace_s, self._lease_s, self._concurrency = worker.grace_s, worker.lease_s, worker.max_concurrency
+        self._heartbeat = Heartbeat(self._open_beat, self._lease_s, self._missed_beat)
         self._claims = ClaimLoop(
             *(worker_id, bridge, box.store, box.tools, self._concurrency, box.announcer.tell),
             urgent_slots=worker.urgent_slots,
-            lease_runs=self._lease_runs,
+            lease_runs=self._heartbeat.lease_runs,
         )
-        self._upkeep = Upkeep(worker_id, box, bridge, self._claims)
-        self._heartbeat = Heartbeat(self._open_beat, self._lease_s, self._upkeep.lost_the_ledger)
+        self._upkeep = Upkeep(worker_id, box, bridge, self._claims, self._heartbeat.in_touch)
 
     async def work(self, *, burst: bool) -> int:
         """Returns how many jobs were settled. Raises what killed a background loop, after draining."""
@@ -101,8 +101,8 @@ class Shift:
                 raise error
         return self._claims.done
 
-    def _lease_runs(self) -> bool:
-        return self._heartbeat.lease_runs()
+    def _missed_beat(self) -> None:
+        self._upkeep.lost_the_ledger()
 
     async def _keep(self, outcomes: Sequence[Settled]) -> bool:
         """Keep in the data folder what the ledger did not take. False: there is nothing to keep, or no way to."""

@@ -56,7 +56,10 @@ class Loop:
 class Upkeep:
     """What the loops share."""
 
-    def __init__(self, worker_id: str, box: Toolbox, bridge: Bridge, claims: ClaimLoop) -> None:
+    def __init__(
+        self, worker_id: str, box: Toolbox, bridge: Bridge, claims: ClaimLoop, in_touch: Callable[[], bool]
+    ) -> None:
+        """`in_touch`: this worker's own lease was prolonged when that was due."""
         self._worker_id = worker_id
         self._redis = box.redis
         self._lead = Lead(box.redis, worker_id)
@@ -75,6 +78,7 @@ class Upkeep:
         self._canary = Canary(box.store, box.settings.batches)
         self.planner = box.planner(self._canary)
         self._compare_clocks = box.compare_clocks
+        self._in_touch = in_touch
         self._ledger_seen_since = time.monotonic()
 
     def loops(self) -> list[Loop]:
@@ -141,11 +145,14 @@ class Upkeep:
 
     async def _rescue(self) -> None:
         """Not before one whole lease of unbroken contact: after an outage everybody's lease looks old."""
-        if time.monotonic() - self._ledger_seen_since < self._lease_s:
+        if not self._may_rescue():
             return
-        for worker_id, jobs in await self._store.rescue():
+        for worker_id, jobs in await self._store.rescue(self._may_rescue):
             log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
             await forget_worker(self._redis, worker_id)
+
+    def _may_rescue(self) -> bool:
+        return self._in_touch() and time.monotonic() - self._ledger_seen_since >= self._lease_s
 
     async def _stop_cancelled(self) -> None:
         if self._claims.runs:

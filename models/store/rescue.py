@@ -3,7 +3,7 @@
 A crash counts for every job that was aboard; `models.suspicion` says what follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Boolean, bindparam, case, exists, func, or_, select, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -75,11 +75,14 @@ ends."""
 
 
 class Rescue(Ledger):
-    async def rescue(self) -> list[tuple[str, int]]:
-        """Take back the jobs of workers whose lease has ended: their ids, and how many jobs each held."""
+    async def rescue(self, sure: Callable[[], bool] = lambda: True) -> list[tuple[str, int]]:
+        """Take back the jobs of workers whose lease has ended: their ids, and how many jobs each held.
+
+        `sure` is asked when the ledger has told who they are: while it hung, nobody could prolong a lease.
+        """
         async with self._db.read() as connection:
             holders = (await connection.execute(DEAD_HOLDERS)).scalars().all()
-        return await self._rescue_each(holders, even_alive=False)
+        return await self._rescue_each(holders if sure() else [], even_alive=False)
 
     async def rescue_all(self) -> list[tuple[str, int]]:
         """Take back everything that is running, for a start that knows no worker can be alive (it holds the data

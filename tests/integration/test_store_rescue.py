@@ -38,6 +38,16 @@ async def test_the_jobs_of_a_dead_worker_are_due_at_once_with_their_progress(sto
     assert not await store.beat(dead, 60)
 
 
+async def test_who_is_not_sure_takes_nothing_back(store: Store) -> None:
+    ids = await singles(store, 1)
+    dead = await new_worker(store)
+    await store.start(dead, ids)
+    await store.beat(dead, -1)
+    assert await store.rescue(lambda: False) == []
+    assert await state_of(store, ids[0]) is JobState.RUNNING
+    assert await store.rescue(lambda: True) == [(dead, 1)]
+
+
 async def test_a_living_worker_is_left_alone(store: Store) -> None:
     ids = await singles(store, 1)
     worker = await new_worker(store)

@@ -22,12 +22,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self.away = False
+        self.hangs_s = 0.0
         self.beats = self.missed = 0
 
     async def open_beat(self, stack: AsyncExitStack) -> Callable[[], Awaitable[None]]:
         return self.beat
 
     async def beat(self) -> None:
+        await asyncio.sleep(self.hangs_s)
         if self.away:
             raise StoreBusy("the database can only be read now")
         self.beats += 1
@@ -46,8 +48,7 @@ async def test_a_lease_runs_while_beats_get_through_and_ends_with_them() -> None
     ledger = Ledger()
     heartbeat = Heartbeat(ledger.open_beat, LEASE_S, ledger.was_missed)
     heartbeat.start()
-    await until(lambda: ledger.beats >= 5)
-    assert heartbeat.lease_runs()
+    await until(lambda: ledger.beats >= 5 and heartbeat.lease_runs())
     ledger.away = True
     await until(lambda: ledger.missed > 0 and not heartbeat.lease_runs())
     ledger.away = False
@@ -56,6 +57,21 @@ async def test_a_lease_runs_while_beats_get_through_and_ends_with_them() -> None
     beats = ledger.beats
     await until(lambda: not heartbeat.lease_runs())
     assert ledger.beats == beats
+
+
+async def test_a_beat_that_hung_is_told_before_the_next_one_is_taken_for_granted() -> None:
+    """Else a rescue right after a ledger that hung would take everybody for dead."""
+    ledger = Ledger()
+    heartbeat = Heartbeat(ledger.open_beat, LEASE_S, ledger.was_missed)
+    heartbeat.start()
+    await until(lambda: ledger.beats >= 3 and heartbeat.in_touch())
+    ledger.hangs_s = 2 * LEASE_S
+    await until(lambda: not heartbeat.in_touch())
+    missed = ledger.missed
+    ledger.hangs_s = 0.0
+    await until(heartbeat.in_touch)
+    assert ledger.missed > missed
+    heartbeat.stop()
 
 
 async def test_it_stops_at_once_however_far_the_next_beat_is() -> None:
