@@ -33,7 +33,7 @@ from producer.progress import Display, merged, split_table
 from producer.resuming import begin
 from producer.runs import OtherRun, Run, RunRequest, Summary, final_summary, refuse_bad_start, views_of
 from producer.show import deployment_document
-from producer.stack import Workers, open_stack
+from producer.stack import Say, Workers, open_stack
 from producer.standstill import STILL_AFTER_S, Standstill
 from producer.waiting import blocked_by
 
@@ -112,7 +112,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     async with open_stack(settings, display.say) as stack:
         interrupts = _Interrupts()
         await _try_set_aside_again(stack.store)
-        await _wait_for_another(stack.store, asked, display)
+        await wait_for_another(stack.store, asked, display.say)
         job = await begin(stack.store, settings, asked)
         _say_what_begins(display, asked, job)
         blocked = None
@@ -217,14 +217,14 @@ def _moves(views: Sequence[BatchView]) -> bool:
     return any(not view.paused or view.counts[JobState.RUNNING] for view in open_ones)
 
 
-async def _wait_for_another(store: Store, asked: RunRequest, display: Display) -> None:
+async def wait_for_another(store: Store, asked: RunRequest, say: Say) -> None:
     """On a ledger that several machines share: until nobody else is at work on this output.
 
     Raises OtherRun when somebody is: two at once would ask, and pay for, the same lines.
     """
     left_s = await store.lease_left_s(asked.run_id)
     if left_s > 0:
-        display.say(f"waiting for up to {left_s:.0f} s: another run into {asked.output} was at work a moment ago")
+        say(f"waiting for up to {left_s:.0f} s: another run into {asked.output} was at work a moment ago")
     while left_s > 0:
         await asyncio.sleep(min(1.0, left_s))
         before_s, left_s = left_s, await store.lease_left_s(asked.run_id)
