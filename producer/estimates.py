@@ -23,19 +23,23 @@ def counted(count: int, word: str) -> str:
 def spent(usd: float, unpriced_calls: int) -> str:
     """What calls cost, with those whose cost is not known: `$0.0123`, `$0.0123 + 40 calls of unknown cost`."""
     if not unpriced_calls:
-        return f"${usd:,.4f}"
+        return _exactly(usd)
     unknown = f"{counted(unpriced_calls, 'call')} of unknown cost"
-    return f"${usd:,.4f} + {unknown}" if usd else unknown
+    return f"{_exactly(usd)} + {unknown}" if usd else unknown
 
 
 def spent_briefly(usd: float, unpriced_calls: int) -> str:
     """As `spent`, for a column: `$0.0123`, `$0.0123 + ?`, `unknown`."""
     if not unpriced_calls:
-        return f"${usd:,.4f}"
-    return f"${usd:,.4f} + ?" if usd else "unknown"
+        return _exactly(usd)
+    return f"{_exactly(usd)} + ?" if usd else "unknown"
 
 
 def dollars(usd: float) -> str:
-    if 0 < usd < SMALLEST_SHOWN_USD:
-        return f"under ${SMALLEST_SHOWN_USD:.4f}"
-    return f"${usd:,.4f}" if usd < 1_000 else f"${usd:,.0f}"
+    """What is only expected: `$0.0123`, `$12,345`."""
+    return _exactly(usd) if usd < 1_000 else f"${usd:,.0f}"
+
+
+def _exactly(usd: float) -> str:
+    """What is not free is not shown as nothing."""
+    return f"under ${SMALLEST_SHOWN_USD:.4f}" if 0 < usd < SMALLEST_SHOWN_USD else f"${usd:,.4f}"

@@ -152,6 +152,7 @@ def test_tenants_are_named_in_a_list_where_there_are_several() -> None:
     ("usd", "unpriced", "long", "short"),
     [
         (0.0, 0, "$0.0000", "$0.0000"),
+        (0.00003, 0, "under $0.0001", "under $0.0001"),
         (0.0123, 0, "$0.0123", "$0.0123"),
         (0.0123, 40, "$0.0123 + 40 calls of unknown cost", "$0.0123 + ?"),
         (0.0, 1, "1 call of unknown cost", "unknown"),
