@@ -113,19 +113,22 @@ async def test_the_event_says_why_even_when_the_batch_goes_on_before_it_is_sent(
         assert str(event.type) == name and event.data.id == batch_id  # type: ignore[union-attr]
 
 
-async def test_who_was_told_that_a_batch_is_paused_does_not_have_its_results(store: Store, sender: Sender) -> None:
+async def test_who_was_told_that_a_batch_was_paused_does_not_have_its_results(store: Store, sender: Sender) -> None:
+    """Not even when that arrives after its end."""
     async with receiver() as there:
-        batch_id, ids = await open_batch(store, 2, callback_url=there.url)
-        await run_all(store, await new_worker(store), ids[:1])
+        await store.add_endpoint("default", there.url, ["batch.paused"], actor="test")
+        batch_id, ids = await open_batch(store, 2)
         await store.pause_batch(batch_id, WHY)
+        await store.resume_batch(batch_id)
+        await run_all(store, await new_worker(store), ids)
+        assert await store.close_batches() == [batch_id]
         each = Deliverer("worker_1", store, Settings(webhooks=LOOPBACK), sender, time.time, Random(1))
         await each.pass_once()
         await each.idle()
         assert len(there.got) == 1
     assert [row["state"] for row in await store.deliveries("default")] == ["delivered"]
     await store.forget_delivered("until_delivered", -1.0)
-    rows = await outputs_of(store, batch_id)
-    assert [row.body for row in rows] == ['{"answer":"yes"}']
+    assert [row.body for row in await outputs_of(store, batch_id)] == ['{"answer":"yes"}'] * 2
 
 
 @pytest.mark.parametrize("kind", ["paused", "blocked", "put back", "unknown"])
