@@ -12,6 +12,7 @@ pytestmark = pytest.mark.timeout(400)
 SLOW = "[answers]\nlatency_s = 0.3\n"
 
 
+@pytest.mark.slow
 def test_each_line_of_a_pipeline_is_paid_for_once(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(SLOW)
     scene.configure(mock, concurrency=10)
