@@ -26,7 +26,7 @@ class _Pace(ProgressColumn):
         per_s = task.fields.get("per_s") or 0.0
         left = task.remaining or 0
         eta = duration(left / per_s) if per_s and left else "–"
-        return Text(f"{per_s:6.1f}/s  ETA {eta}", style="cyan")
+        return Text(f"{per_s:6.1f}/s  ETA {eta}" if left else "", style="cyan")
 
 
 class _Note(ProgressColumn):
@@ -108,7 +108,8 @@ class Display:
         self._last_share, self._told_at = share, now
         left = summary.total - summary.done
         eta = f"ETA {duration(left / per_s)}  " if per_s and left else ""
-        line = f"{self._local_time():%H:%M:%S}  {summary.done:,}/{summary.total:,}  {per_s:.1f}/s  {eta}{note}"
+        pace = f"{per_s:.1f}/s  {eta}" if left else ""
+        line = f"{self._local_time():%H:%M:%S}  {summary.done:,}/{summary.total:,}  {pace}{note}"
         self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
 

@@ -65,6 +65,11 @@ def test_nothing_is_said_of_the_time_left_when_nothing_moves() -> None:
     assert "ETA" not in line and "0.0/s" in line
 
 
+def test_what_is_done_has_no_rate_any_more() -> None:
+    (line,) = Log().after(0, view(100, recent_per_s=0.0))
+    assert "100/100" in line and "/s" not in line
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_line_of_a_log_is_one_line_however_long_it_is(width: int) -> None:
     log = Log(width)
