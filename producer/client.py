@@ -196,7 +196,7 @@ class Client:
     async def results(self, batch_id: str) -> AsyncIterator[dict[str, Any]]:
         """Lines as in OpenAI's batch output (`custom_id`, `response`, `error`) of all jobs that have ended so far.
 
-        The order is free. What a retry of the batch has answered meanwhile stands in place of the failure.
+        In the order of the input. What a retry of the batch has answered meanwhile stands in place of the failure.
         """
         await self.fetch_batch(batch_id)
         async for row in rows_of(self.store, batch_id):
