@@ -58,6 +58,8 @@ async def replay(data: Path, store: Store) -> int:
     for file in sorted((data / FOLDER).glob("*.jsonl")):
         try:
             worker_id, place, outcomes = _read(file)
+        except FileNotFoundError:  # another process starts in this folder, too, and was faster
+            continue
         except (ValueError, KeyError, TypeError):
             log.error("%s was changed by somebody and cannot be read; it is left alone", file)
             continue

@@ -144,8 +144,15 @@ def csv_row(row: OutputRow) -> dict[str, Any]:
         "cost_usd": "" if row.cost_usd is None else f"{row.cost_usd:.8f}".rstrip("0").rstrip("."),
         "error": "" if succeeded else error_text(line),
     }
-    # a column of the input that has the name of one of ours keeps its place and its value
-    return {**columns, **{f"answer_{name}" if name in columns else name: text for name, text in answer.items()}}
+    return {**columns, **{_free_name(name, columns): text for name, text in answer.items()}}
+
+
+def _free_name(name: str, columns: Mapping[str, Any]) -> str:
+    """A column of the input that has the name of one of ours keeps its place and its value; the input may be such an
+    output itself."""
+    while name in columns:
+        name = f"answer_{name}"
+    return name
 
 
 async def write_output(rows: AsyncIterator[OutputRow], path: Path, form: CsvForm = CSV) -> int:

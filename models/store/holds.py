@@ -31,8 +31,8 @@ RESUME_BATCH = (
 )
 """Let a batch go on, without its `run` if it is one's: its owner knows how its first jobs ended."""
 
-RESUME_HELD = RESUME_BATCH.where(batch.c.paused.is_not(None)).returning(*HELD_BATCH)
-"""Let a batch go on that is held."""
+RESUME_HELD = RESUME_BATCH.where(batch.c.paused.is_not(None)).values(blocked=None).returning(*HELD_BATCH)
+"""Let a batch go on that is held. If it is still blocked, too, that is news to who was told that it goes on."""
 
 BLOCK_BATCH = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON).values(blocked=bindparam("reason"))
 """Say that only a person can let a batch go on, and why."""

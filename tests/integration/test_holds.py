@@ -95,6 +95,17 @@ async def test_a_batch_that_is_held_is_not_said_to_go_on_because_a_key_was_fixed
     assert await told(store) == ["batch.paused", "batch.paused"]
 
 
+async def test_who_lets_a_batch_go_on_is_told_if_it_still_waits_for_the_operator(store: Store) -> None:
+    batch_id = await waiting_batch(store)
+    await store.block_batches({batch_id: "no key of lead is accepted"})
+    await store.pause_batch(batch_id, "by hand")
+    await store.resume_batch(batch_id)
+    await store.block_batches({batch_id: "no key of lead is accepted"})
+    assert await told(store) == ["batch.paused", "batch.paused", "batch.resumed", "batch.paused"]
+    await store.unblock_batches([batch_id])
+    assert (await told(store))[4:] == ["batch.resumed"]
+
+
 async def test_the_event_says_why_even_when_the_batch_goes_on_before_it_is_sent(store: Store, sender: Sender) -> None:
     async with receiver() as there:
         batch_id, _ = await open_batch(store, 2, callback_url=there.url)

@@ -1,5 +1,7 @@
 """What a stopped worker could not commit is kept on the disk, and written by the next start in its folder."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +72,29 @@ async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs
     assert await spool.replay(tmp_path, store) == 0
     assert await states(store, jobs) == [JobState.QUEUED]
     assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 1
+
+
+async def test_of_several_that_start_in_one_folder_at_once_the_faster_one_disturbs_nobody(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_id, jobs = await started(store, 3)
+    for job in jobs:
+        spool.keep(tmp_path, store.place, worker_id, [succeeded(job)])
+    settle, entered, overtaken = store.settle, asyncio.Event(), asyncio.Event()
+
+    async def settle_slowly(worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
+        if not entered.is_set():
+            entered.set()
+            await overtaken.wait()
+        return await settle(worker_id, outcomes)
+
+    monkeypatch.setattr(store, "settle", settle_slowly)
+    slow = asyncio.create_task(spool.replay(tmp_path, store))
+    await entered.wait()
+    assert await spool.replay(tmp_path, store) == 3
+    overtaken.set()
+    assert await slow == 0 and kept_files(tmp_path) == []
+    assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 3
 
 
 async def test_a_start_writes_what_was_kept_before_it_takes_anybodys_jobs_back(tmp_path: Path) -> None:

@@ -116,6 +116,15 @@ def test_a_column_of_the_input_is_not_overwritten_by_one_of_ours() -> None:
     assert (columns["error"], columns["answer_error"]) == ("none", "")
 
 
+def test_an_output_that_becomes_an_input_again_and_again_keeps_every_column() -> None:
+    columns: dict[str, Any] = {"sku": "A7"}
+    for text in ("first", "second", "third"):
+        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
+        columns = csv_row(row(extra=json.dumps(columns), body=body))
+    texts = [value for name, value in columns.items() if name.endswith("completion")]
+    assert texts == ["first", "second", "third"]
+
+
 @pytest.mark.parametrize("name", ["out.xlsx", "out.parquet", "out.json", "out.csv.gz", "out", ".csv"])
 def test_a_name_that_promises_another_format_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"results are written as \.jsonl, \.ndjson, \.csv or \.tsv"):
