@@ -143,7 +143,8 @@ class Run(SQLModel, table=True):
     """An output file of `understudy run`, and which version of its input it is to hold."""
 
     id: str = Field(primary_key=True)  # hash of the file's place
-    version: int
+    version: int  # 0: it has no lines
+    taken_until: float = 0.0  # until when the process that is at work on it may be taken to be alive
 
 
 class RunLine(SQLModel, table=True):

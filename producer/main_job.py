@@ -31,20 +31,16 @@ from producer.output import check_suffix, is_csv, write_output
 from producer.pauses import held_one
 from producer.progress import Display, merged, split_table
 from producer.resuming import begin
-from producer.runs import OtherRun, Run, RunRequest, Summary, final_summary, refuse_bad_start, views_of
+from producer.runs import Run, RunRequest, Summary, final_summary, refuse_bad_start, views_of
 from producer.show import deployment_document
-from producer.stack import Say, Workers, open_stack
+from producer.sole_run import LEASE_S, RENEW_S, alone_at_work
+from producer.stack import Workers, open_stack
 from producer.standstill import STILL_AFTER_S, Standstill
 from producer.waiting import blocked_by
 
 POLL_S = 0.25
 BLOCKED_LOOKS = 4
 """A run stops for blocked credentials when so many looks in a row find nothing else to wait for."""
-
-LEASE_S = 15.0
-RENEW_S = 3.0
-"""A run whose process was killed stays stopped: its batches go on for this long at most, and only where other workers
-are at work on the same ledger. Nobody else takes it up for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +105,9 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     form = csv_form(asked.source, asked.shape, asked.output)
     refuse_bad_start(settings, asked.source, asked.shape, skip_bad=asked.skip_bad)
     display = Display(console)
-    async with open_stack(settings, display.say) as stack:
+    async with open_stack(settings, display.say) as stack, alone_at_work(stack.store, asked, display.say):
         interrupts = _Interrupts()
         await _try_set_aside_again(stack.store)
-        await wait_for_another(stack.store, asked, display.say)
         job = await begin(stack.store, settings, asked)
         _say_what_begins(display, asked, job)
         blocked = None
@@ -215,21 +210,6 @@ def _moves(views: Sequence[BatchView]) -> bool:
     """Whether any of these batches has calls in flight, or may start some."""
     open_ones = [view for view in views if view.state in OPEN_BATCH_STATES]
     return any(not view.paused or view.counts[JobState.RUNNING] for view in open_ones)
-
-
-async def wait_for_another(store: Store, asked: RunRequest, say: Say) -> None:
-    """On a ledger that several machines share: until nobody else is at work on this output.
-
-    Raises OtherRun when somebody is: two at once would ask, and pay for, the same lines.
-    """
-    left_s = await store.lease_left_s(asked.run_id)
-    if left_s > 0:
-        say(f"waiting for up to {left_s:.0f} s: another run into {asked.output} was at work a moment ago")
-    while left_s > 0:
-        await asyncio.sleep(min(1.0, left_s))
-        before_s, left_s = left_s, await store.lease_left_s(asked.run_id)
-        if left_s > before_s:
-            raise OtherRun(f"another `understudy run` is at work on {asked.output}; wait for it, or stop it")
 
 
 async def _try_set_aside_again(store: Store) -> None:

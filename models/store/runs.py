@@ -54,10 +54,14 @@ BATCHES_BY_IDENTITY_PREFIX = (
 )
 """The batches whose identity begins so, oldest first: those of one run."""
 
-LEASE = select(func.max(batch.c.runs_until), NOW).where(
-    batch.c.identity.startswith(bindparam("prefix"), autoescape=False), batch.c.ended_at.is_(None)
-)
-"""Until when the process of a run may be taken to be alive, and the time."""
+TAKEN = update(run).where(run.c.id == bindparam("of_run")).values(taken_until=NOW + bindparam("lease_s"))
+"""The process that is at work on a run lives, or lets it go."""
+
+LET_GO_OF_RUNS = update(run).values(taken_until=0.0)
+"""No process is at work on any run."""
+
+TAKEN_FOR = select(run.c.taken_until - NOW).where(run.c.id == bindparam("of_run"))
+"""For how long the process that is at work on a run may be taken to be alive."""
 
 IDENTITY_OF = select(batch.c.identity).where(batch.c.id == bindparam("batch_id"))
 """Which run a batch belongs to."""
@@ -69,6 +73,17 @@ VERSION = select(run.c.version).where(run.c.id == bindparam("run_id"))
 def _putting(insert: postgresql.Insert | sqlite.Insert) -> Insert:
     return insert.on_conflict_do_update(index_elements=[run.c.id], set_={"version": insert.excluded.version})
 
+
+def _taking(insert: postgresql.Insert | sqlite.Insert) -> Insert:
+    free = insert.values(id=bindparam("of_run"), version=0, taken_until=NOW + bindparam("lease_s"))
+    taken = {"taken_until": NOW + bindparam("lease_s")}
+    return free.on_conflict_do_update(index_elements=[run.c.id], set_=taken, where=run.c.taken_until <= NOW).returning(
+        run.c.id
+    )
+
+
+TAKE_RUN = {"postgresql": _taking(postgresql.insert(run)), "sqlite": _taking(sqlite.insert(run))}
+"""Be at work on a run on which no process is that lives."""
 
 PUT_VERSION = {"postgresql": _putting(postgresql.insert(run)), "sqlite": _putting(sqlite.insert(run))}
 """A run has these lines from now on."""
@@ -162,7 +177,7 @@ FORGET_LINES = delete(run_line).where(
 VERSIONS = select(run_line.c.version, func.max(run_line.c.position).label("most")).where(_whole_run).group_by("version")
 """The versions of a run's lines that are kept, and how far each goes."""
 
-FORGET_RUN = delete(run).where(run.c.id == bindparam("run_id"))
+FORGET_RUN = update(run).where(run.c.id == bindparam("of_run")).values(version=0)
 """Nothing was ever asked for this output."""
 
 
@@ -188,12 +203,23 @@ class Runs(Views):
         """Stop every run, for a start that knows that none can be alive (it holds the data folder's lock)."""
         async with self._db.write() as connection:
             await connection.execute(STOP_RUNS)
+            await connection.execute(LET_GO_OF_RUNS)
 
-    async def lease_left_s(self, run_id: str) -> float:
+    async def take_run(self, run_id: str, lease_s: float) -> bool:
+        """Be at work on a run for the next `lease_s` seconds. False: another process is."""
+        async with self._db.write() as connection:
+            taken = await connection.execute(TAKE_RUN[self._db.dialect], {"of_run": run_id, "lease_s": lease_s})
+            return taken.first() is not None
+
+    async def keep_taken(self, run_id: str, lease_s: float) -> None:
+        """Whoever took a run is at work on it for `lease_s` more seconds; 0: not any longer."""
+        async with self._db.write() as connection:
+            await connection.execute(TAKEN, {"of_run": run_id, "lease_s": lease_s})
+
+    async def taken_for_s(self, run_id: str) -> float:
         """For how many seconds from now a process may still be at work on a run; 0.0 or less: none is."""
         async with self._db.read() as connection:
-            until, now = (await connection.execute(LEASE, {"prefix": f"{run_id}-"})).one()
-        return float((until or 0.0) - now)
+            return float((await connection.execute(TAKEN_FOR, {"of_run": run_id})).scalar() or 0.0)
 
     async def batches_of_run(self, run_id: str) -> list[str]:
         """Every batch of a run, oldest first; `run_id` has letters and digits only."""
@@ -255,7 +281,7 @@ class Runs(Views):
     async def forget_run(self, run_id: str) -> None:
         """Forget the lines of a run, in slices; its batches are deleted by who asks for this."""
         async with self._db.write() as connection:
-            await connection.execute(FORGET_RUN, {"run_id": run_id})
+            await connection.execute(FORGET_RUN, {"of_run": run_id})
         for version, most in (await self._versions(run_id)).items():
             await self._forget_version(run_id, version, most)
 

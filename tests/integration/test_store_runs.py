@@ -1,5 +1,7 @@
 """The batches of a `run` go on while its process says that it lives."""
 
+import asyncio
+
 from ledger_help import new_worker, open_batch
 
 from models.pausing import RUN_STOPPED
@@ -35,14 +37,26 @@ async def test_jobs_of_a_run_start_only_while_its_process_lives(store: Store) ->
     assert not await starts(store, ids)
 
 
-async def test_a_run_tells_for_how_long_its_process_may_be_at_work(store: Store) -> None:
-    batch_id, _ = await open_batch(store, 1, runs_until=0.0, identity="aa-1")
-    assert await store.lease_left_s("aa") < 0
-    await store.keep_run([batch_id], 60.0)
-    assert 50 < await store.lease_left_s("aa") <= 60
-    assert await store.lease_left_s("a") < 0
-    await store.stop_run([batch_id])
-    assert await store.lease_left_s("aa") < 0
+async def test_one_process_at_a_time_is_at_work_on_a_run(store: Store) -> None:
+    assert await store.taken_for_s("aa") <= 0
+    taken = await asyncio.gather(*(store.take_run("aa", 60.0) for _ in range(5)))
+    assert sorted(taken) == [False] * 4 + [True]
+    assert 50 < await store.taken_for_s("aa") <= 60
+    assert await store.taken_for_s("a") <= 0 and await store.take_run("a", 60.0)
+    await store.keep_taken("aa", 120.0)
+    assert await store.taken_for_s("aa") > 100
+    await store.keep_taken("aa", 0.0)
+    assert await store.take_run("aa", 60.0)
+    await store.stop_runs()
+    assert await store.take_run("aa", 60.0), "a start that found the data folder free knows that nobody is"
+
+
+async def test_who_is_at_work_on_a_run_stays_so_when_its_lines_are_put_or_forgotten(store: Store) -> None:
+    assert await store.take_run("aa", 60.0) and await store.run_version("aa") == 0
+    await store.put_version("aa", 1)
+    assert await store.run_version("aa") == 1 and not await store.take_run("aa", 60.0)
+    await store.forget_run("aa")
+    assert await store.run_version("aa") == 0 and not await store.take_run("aa", 60.0)
 
 
 async def test_a_run_that_stops_stays_stopped_until_somebody_resumes_it(store: Store) -> None:
