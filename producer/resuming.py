@@ -19,7 +19,7 @@ from producer.estimates import counted, expected_cost, spent
 from producer.intake import BadLine, read_jobs
 from producer.money import spent_its_budget
 from producer.preflight import Preflight
-from producer.retries import EVERYTHING, in_slices, inherited_budget, worth_of
+from producer.retries import ANSWERED_BY, EVERYTHING, in_slices, inherited_budget, worth_of
 from producer.runs import (
     OtherRun,
     Run,
@@ -126,8 +126,11 @@ class _Resuming:
         if goes_on:
             await self._let_go_on()
         else:
-            for each in before:
-                await _close(store, each)
+            for view in await views_of(store, before):
+                if (
+                    ANSWERED_BY not in view.options
+                ):  # asked for by hand, and of lines that have an answer: not asked here
+                    await _close(store, view.id)
         run = await run_as_it_stands(store, self._id)
         run.skipped, run.compared, run.preflight = self._bad, compared, preflight
         return run

@@ -395,6 +395,21 @@ async def test_an_answer_that_is_asked_again_stays_until_there_is_another(pipeli
     assert (summary.succeeded, summary.failed, summary.open) == (3, 0, False)
 
 
+async def test_answers_that_are_asked_again_by_hand_are_so_also_when_a_line_is_added(pipeline: Pipeline) -> None:
+    pipeline.write("abc")
+    run = await pipeline.run()
+    retry = await retry_answered(pipeline.store, SETTINGS, run.batches[0], ["lead"], RouteOptions())
+    pipeline.write("abcd")
+    run = await pipeline.run()
+    assert words(run) == "3 answered, 1 new"
+    assert sorted(pipeline.paid) == list("aabbccd")
+    rows = [row.job_id async for row in pipeline.store.run_outputs(run.id)]
+    assert retry.batch_id is not None
+    assert rows[:3] == [row.job_id async for row in pipeline.store.outputs(retry.batch_id)]
+    summary = await final_summary(pipeline.store, run, await views_of(pipeline.store, run.batches))
+    assert (summary.total, summary.succeeded, summary.open) == (4, 4, False)
+
+
 async def test_fresh_forgets_every_answer_and_says_what_they_cost(pipeline: Pipeline) -> None:
     pipeline.write("abc")
     await pipeline.run()
