@@ -26,6 +26,7 @@ from producer.runs import (
     RunRequest,
     accept_run,
     refuse_bad,
+    refuse_bad_input,
     run_as_it_stands,
     slices,
     views_of,
@@ -38,7 +39,11 @@ async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
 
     Raises OtherRun, BadInput, InputError.
     """
-    forgotten = await _forget(store, asked.run_id) if asked.fresh else None
+    forgotten = None
+    if asked.fresh:
+        rules = await store.tenant_rules("default")
+        refuse_bad_input(settings, asked.source, asked.shape, skip_bad=asked.skip_bad, rules=rules)
+        forgotten = await _forget(store, asked.run_id)
     if await store.run_version(asked.run_id):
         return await _Resuming(store, settings, asked).run()
     await _refuse_unknown(store, asked)

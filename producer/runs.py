@@ -6,13 +6,14 @@ nothing else left to do.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from models.ids import new_id
 from models.records import BatchView, NewBatch, NewJob, Standing
+from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState, Priority
 from models.store import Store
@@ -200,15 +201,18 @@ def refuse_bad_start(settings: Settings, source: Path, shape: Shape, *, skip_bad
 
     Whoever begins makes such mistakes: no key, a misspelt model, another format.
     """
+    lines = read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0)
+    if not skip_bad and not isinstance(next(lines, None), NewJob):
+        refuse_bad_input(settings, source, shape, skip_bad=False)
 
-    def lines() -> Iterator[NewJob | BadLine]:
-        return read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0)
 
-    if isinstance(next(lines(), None), NewJob) or skip_bad:
-        return
+def refuse_bad_input(
+    settings: Settings, source: Path, shape: Shape, *, skip_bad: bool, rules: Rules = NO_RULES
+) -> None:
+    """Read the whole input before anything is given up for it. Raises BadInput, InputError."""
     bad: list[BadLine] = []
-    good = sum(map(len, slices(lines(), bad)))
-    refuse_bad(source, bad, good, skip_bad=False)
+    lines = read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0, rules=rules)
+    refuse_bad(source, bad, sum(map(len, slices(lines, bad))), skip_bad=skip_bad)
 
 
 def refuse_bad(source: Path, bad: list[BadLine], good: int, *, skip_bad: bool) -> None:

@@ -47,14 +47,20 @@ _part: tuple[BindParameter[int], ...] = (bindparam("after_position"), bindparam(
 _mine = and_(run_line.c.run_id == _run, run_line.c.version == _version)
 _of_slice = and_(_mine, run_line.c.position > _part[0], run_line.c.position <= _part[1])
 _asks_the_same = and_(_old.c.run_id == _run, _old.c.version < _version, _old.c.request == run_line.c.request)
-_exists = exists(select(job.c.id).where(job.c.id == _old.c.job_id))
+_words_are_kept = or_(job.c.state != str(JobState.SUCCEEDED), result.c.body.is_not(None))
+_serves = exists(
+    select(job.c.id)
+    .outerjoin_from(job, result, result.c.job_id == job.c.id)
+    .where(job.c.id == _old.c.job_id, _words_are_kept)
+)
+"""It has not been pruned, and if it has an answer, that was not forgotten after its delivery."""
 
 TAKE_BY_NAME = (
     update(run_line)
     .where(_of_slice, run_line.c.named, run_line.c.job_id.is_(None))
     .values(
         job_id=select(_old.c.job_id)
-        .where(_asks_the_same, _old.c.named, _old.c.name == run_line.c.name, _exists)
+        .where(_asks_the_same, _old.c.named, _old.c.name == run_line.c.name, _serves)
         .order_by(_old.c.version.desc())
         .limit(1)
         .correlate(run_line)
@@ -73,7 +79,7 @@ TAKE_BY_PLACE = (
             ~_old.c.named,
             _old.c.version == _before,
             _old.c.position == run_line.c.position,
-            _exists,
+            _serves,
         )
         .correlate(run_line)
         .scalar_subquery()
@@ -97,9 +103,11 @@ def _nth(of: Any, *order: Any) -> Any:
 _free_jobs = (
     select(_old.c.job_id, _old.c.request, _nth(_old, _answered, _old.c.version.desc(), _old.c.position))
     .join(job, job.c.id == _old.c.job_id)
+    .outerjoin(result, result.c.job_id == job.c.id)
     .where(
         _old.c.run_id == _run,
         _old.c.version < _version,
+        _words_are_kept,
         _old.c.request >= bindparam("low"),
         _old.c.request < bindparam("high"),
         _is_free,

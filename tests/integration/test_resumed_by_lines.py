@@ -14,11 +14,12 @@ from models.records import StartedJob
 from models.routing import RouteOptions
 from models.settings import Settings
 from models.store import Store
+from producer.decoding import InputError
 from producer.intake import Shape
 from producer.newest import rows_of
 from producer.resuming import begin, preview_of
 from producer.retries import EVERYTHING, retry_answered, retry_failed
-from producer.runs import OtherRun, Run, RunRequest, final_summary, views_of
+from producer.runs import BadInput, OtherRun, Run, RunRequest, final_summary, views_of
 
 
 def settings_of(*steps: str) -> Settings:
@@ -418,6 +419,37 @@ async def test_fresh_forgets_every_answer_and_says_what_they_cost(pipeline: Pipe
     assert (run.forgotten.succeeded, run.forgotten.cost_usd) == (3, 0.75)
     assert len(run.batches) == 1
     assert pipeline.paid == list("abcabc")
+
+
+async def test_an_input_that_is_refused_forgets_no_answer(pipeline: Pipeline) -> None:
+    pipeline.write("abc")
+    await pipeline.run()
+    with pipeline.source.open("ab") as source:
+        source.write(b"not a request\n")
+    with pytest.raises(BadInput):
+        await pipeline.begin(fresh=True)
+    run = await pipeline.begin(skip_bad=True)
+    assert words(run) == "3 answered"
+    pipeline.write([])
+    with pytest.raises(InputError, match="no lines"):
+        await pipeline.begin(fresh=True)
+    pipeline.write("abc")
+    assert words(await pipeline.begin()) == "3 answered"
+
+
+async def test_answers_whose_words_are_gone_are_not_put_in_place_of_those_in_the_output(pipeline: Pipeline) -> None:
+    """`store_content = "until_delivered"`: the output may be the only place that still has them."""
+    pipeline.write("aab", ids=["1", "2"])
+    run = await pipeline.run()
+    assert await pipeline.store.acknowledge("batch", "default", run.batches[0])
+    while await pipeline.store.forget_delivered("until_delivered", -1.0):
+        pass
+    pipeline.write("aabc", ids=["1", "2"])
+    with pytest.raises(OtherRun, match=r"1 new, 3 changed; nothing was sent"):
+        await pipeline.begin()
+    run = await pipeline.run(update=True)
+    assert await pipeline.answers(run) == list("aabc")
+    assert sorted(pipeline.paid) == list("aaaabbc")
 
 
 async def test_many_lines_are_compared_in_parts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
