@@ -2,20 +2,24 @@
 delays by chance. Beside `benchmarks/limits.py`, whose figures depend on how busy the machine really is.
 
     python benchmarks/limits_simulated.py --redis-url URL [--seconds 120] [--limits 60,600,6000]
-        [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--late-ms 3] [--tokens]
+        [--known configured,headers,hints,neither] [--servers bucket,fixed,sliding] [--late-ms 3] [--tokens]
+    python benchmarks/limits_simulated.py --redis-url URL --servers random [--seconds 120] [--rate 6000]
+        [--shares 0.01,0.03,0.1,0.2,0.4,0.6] [--hints 0,2] [--seed 1]
 
 The named Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls that
 were answered 429. Answers take 0.3 s. A call starts late and arrives late, by `--late-ms` on average together; a job
 that must ask again does so a few milliseconds late, or up to 0.25 s when it went back to the ledger. With --tokens the
 limit counts tokens (the limit × 1,000), with prompts of 25 to 4,000 tokens, answers of 40 and max_tokens 2,000; three
-workers learn how long answers are, each for itself; that use is of tokens.
+workers learn how long answers are, each for itself; that use is of tokens. `hints`: only refusals tell how long to
+wait. `random` refuses a share of the calls whatever the rate, with a hint or without (0); printed is what was accepted,
+of what as many slots would get if every refused call was made again at once.
 """
 
 import argparse
 import asyncio
 import heapq
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 
 import redis.asyncio
@@ -34,6 +38,7 @@ from worker.limits_scripts import STILL_HOLDS
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = 300.0
+REFUSED_AFTER_MS = 10.0
 ANSWER = 40
 MODEL = ("strict", "m")
 DEPLOYMENT = Deployment("strict", "m", "main", "strict:main")
@@ -70,6 +75,10 @@ class Simulation:
     used: int = 0
     refused: int = 0
     first_ms: float = 0.0
+    share: float | None = None
+    hints_only: bool = False
+    hint_s: float | None = None
+    _chance: Random = field(default_factory=lambda: Random(2))
     _rng: Random = field(default_factory=lambda: Random(1))
     _order: "count[int]" = field(default_factory=count)
     _events: list[tuple[float, int, str, Job | Call]] = field(default_factory=list)
@@ -127,6 +136,15 @@ class Simulation:
     def _arrive(self, now: float, call: Call) -> None:
         self.first_ms = self.first_ms or now
         second = now / 1000
+        if self.share is not None:
+            admitted = self._chance.random() >= self.share
+            self.accepted += admitted
+            self.refused += not admitted
+            for_s = None if admitted else self.hint_s
+            self.at(
+                now + (LATENCY_MS if admitted else REFUSED_AFTER_MS), "end", Call(call.job, call.grant, admitted, for_s)
+            )
+            return
         cost = call.job.prompt + ANSWER if self.tokens else 1
         wait_s = self.meter.wait_s(cost, second)
         admitted = wait_s <= 1e-6
@@ -137,9 +155,13 @@ class Simulation:
         else:
             self.refused += 1
         left, reset_s = max(self.meter.room(second), 0.0), self.meter.reset_s(second)
-        told = self._told(left, reset_s) if self.headers else None
+        told = self._told(left, reset_s) if self.headers and not self.hints_only else None
         hint_s = wait_s if self.headers and not admitted else None
-        self.at(now + (LATENCY_MS if admitted else 10.0), "end", Call(call.job, call.grant, admitted, hint_s, told))
+        self.at(
+            now + (LATENCY_MS if admitted else REFUSED_AFTER_MS),
+            "end",
+            Call(call.job, call.grant, admitted, hint_s, told),
+        )
 
     def _told(self, left: float, reset_s: float) -> LimitSignals:
         if self.tokens:
@@ -156,7 +178,7 @@ class Simulation:
             call.job.estimates.learn(MODEL, "batch", prompt, Usage(input_tokens=prompt, output_tokens=ANSWER))
             await self.limiter.answered(call.grant)
         else:
-            await self.limiter.cool(DEPLOYMENT, Scope.MODEL, call.hint_s, "refused", too_fast=True)
+            await self.limiter.refused(call.grant, Scope.MODEL, call.hint_s, "refused")
         self.at(now + self._rng.uniform(5, 40), "ask", self._job() if call.admitted else call.job)
 
 
@@ -169,6 +191,8 @@ async def measure(
     candidate = Candidate(DEPLOYMENT, None, configured) if tokens else Candidate(DEPLOYMENT, configured)
     meter, headers = KINDS[kind](float(allowed)), how != "neither"
     simulation = Simulation(Limiter(connection, "w1"), meter, candidate, headers, arguments.late_ms, tokens)
+    simulation.hints_only = how == "hints"
+    simulation._rng = Random(arguments.seed)
     await simulation.run(min(60 if limit <= 600 else 300, 300), arguments.seconds)
     elapsed_s = arguments.seconds - (simulation.first_ms - BEGIN_MS) / 1000
     calls = simulation.accepted + simulation.refused
@@ -180,10 +204,47 @@ async def measure(
     )
 
 
+async def measure_random(
+    connection: redis.asyncio.Redis, arguments: argparse.Namespace, share: float, hint_s: float | None
+) -> None:
+    """As many slots as would make `--rate` calls a minute if nothing was refused."""
+    await connection.flushdb()
+    slots = round(arguments.rate * LATENCY_MS / 60_000)
+    simulation = Simulation(
+        Limiter(connection, "w1"), KINDS["bucket"](1.0), Candidate(DEPLOYMENT), False, arguments.late_ms, False
+    )
+    simulation.share, simulation.hint_s, simulation._chance = share, hint_s, Random(arguments.seed + 1)
+    marks = [0]
+    for seconds in range(10, int(arguments.seconds) + 1, 10):
+        await simulation.run(slots if seconds == 10 else 0, seconds)
+        marks.append(simulation.accepted)
+    pause_ms = 22.5  # between the end of a call and the next, on average
+    each_ms = LATENCY_MS + pause_ms + share / (1 - share) * (REFUSED_AFTER_MS + pause_ms)
+    possible = slots / each_ms * 1000
+    every_ten = ", ".join(f"{(b - a) / 10 / possible:.0%}" for a, b in pairwise(marks))
+    calls = simulation.refused + simulation.accepted
+    print(
+        f"  random {share:6.1%}, {'no hint' if hint_s is None else f'hint {hint_s:g} s'}: of the {possible:.0f}/s that"
+        f" acceptance allows {marks[-1] / possible / (len(marks) * 10 - 10):6.1%} ({every_ten} in each ten seconds),"
+        f" {simulation.refused / max(calls, 1):5.1%} of {calls:,} calls refused",
+        flush=True,
+    )
+
+
 async def main() -> None:
     parser = command_line(__doc__, servers="bucket,fixed,sliding")
     parser.add_argument("--late-ms", type=float, default=3.0)
+    parser.add_argument("--shares", default="0.01,0.03,0.1,0.2,0.4,0.6")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--hints", default="0,2")
+    parser.add_argument("--rate", type=float, default=6_000)
     arguments = parser.parse_args()
+    if arguments.servers == "random":
+        async with redis.asyncio.Redis.from_url(arguments.redis_url) as connection:
+            for hint in map(float, arguments.hints.split(",")):
+                for share in map(float, arguments.shares.split(",")):
+                    await measure_random(connection, arguments, share, hint or None)
+        return
     async with redis.asyncio.Redis.from_url(arguments.redis_url) as connection:
         for kind, limit, how in cases(arguments):
             await measure(connection, arguments, kind, limit, how)

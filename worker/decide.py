@@ -72,7 +72,8 @@ REFUSED_LIKE: Mapping[Hold, FailureClass] = {
     Hold.BREAKER: FailureClass.OVERLOADED,
 }
 """The failure that a refusal stands for. The other holds are our own pacing, which is not a failure of the step: they
-end in a moment, while a day that is used up may last longer than patience."""
+end in a moment, while a day that is used up may last longer than patience. A pace that refusals taught tells `since`
+when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
     cls = REFUSED_LIKE.get(refusal.hold)
     passed = Passed(refusal.reason, refusal.until)
     if cls is None:
-        if at.chain.spill and refusal.hold is not Hold.STARTING and later_steps(at.chain, progress):
+        spills = at.chain.spill and refusal.hold is not Hold.STARTING
+        if (spills or _is_out_of_patience(at, refusal)) and later_steps(at.chain, progress):
             return _advance(at, passed_over(progress, passed))
         return PutBack(refusal.until, refusal.reason), at_the_best_step(at.chain, progress, refusal.until)
     too_far = refusal.until - at.now > at.patience_s
@@ -196,6 +198,8 @@ def after_every_key_refused(
     it may be about this job. It is asked once more, because one odd answer proves nothing. What can only be about a
     credential is waited out for some rounds: others will confirm it, or a later call is answered."""
     error = progress.errors[progress.step]
+    if error["class"] in PASSING:
+        return _pass_over_failure(at, progress, failure or Failure(FailureClass(error["class"]), error["message"]))
     if not progress.tries and progress.retries_left:
         pause_s = _backoff(RETRY_BACKOFF_S, 0, at.rng)
         return TryAgain(pause_s), replace(progress, tries=1, retries_left=progress.retries_left - 1, refused_by=())
@@ -230,12 +234,16 @@ def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key
     """A call that the provider turned away without doing it: the limiter knows what else may start.
 
     Cooldowns may end sooner than other credentials refuse, so that without an end there might always be one to ask.
+    Without patience the step's other credentials are asked once each, unless it is overloaded, and then the next step.
     """
+    at_once = at.patience_s == 0 and at.chain.falls_back_on(failure.cls) and bool(later_steps(at.chain, progress))
     if failure.cls not in PASSING:
         return TryAgain(), replace(progress, refused_by=(*progress.refused_by, key))
-    if _refused_for(at, progress) >= max(at.patience_s, IN_SLOT_S):
+    overloaded = failure.cls is FailureClass.OVERLOADED
+    if (at_once and overloaded) or _refused_for(at, progress) >= max(at.patience_s, IN_SLOT_S):
         return _pass_over_failure(at, progress, failure)
-    return TryAgain(), replace(progress, refused_since=progress.refused_since or at.now)
+    refused_by = (*progress.refused_by, key) if at_once else progress.refused_by
+    return TryAgain(), replace(progress, refused_by=refused_by, refused_since=progress.refused_since or at.now)
 
 
 def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
@@ -243,6 +251,12 @@ def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> t
     pause_s = max(_backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng), failure.hint_s or 0.0)
     passed = Passed(f"{failure.cls} at {at.chain.steps[progress.step]}", at.now + pause_s, called=True)
     return _pass_over(at, progress, failure.cls, passed)
+
+
+def _is_out_of_patience(at: Situation, refusal: Refusal) -> bool:
+    """With a pace that the step's refusals taught: that is the provider refusing, not a limit of ours."""
+    learned = refusal.since is not None and at.chain.falls_back_on(FailureClass.RATE_LIMIT)
+    return learned and at.now - (refusal.since or at.now) >= at.patience_s
 
 
 def _refused_for(at: Situation, progress: Progress) -> float:

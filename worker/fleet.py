@@ -161,9 +161,12 @@ class Fleet:
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
             scope = failure.scope if failure.scope in (Scope.ACCOUNT, Scope.PROVIDER) else Scope.MODEL
-            await limiter.cool(deployment, scope, failure.hint_s, reason, too_fast=not failure.per_day)
+            if failure.per_day:
+                await limiter.cool(deployment, scope, failure.hint_s, reason)
+            else:
+                await limiter.refused(grant, scope, failure.hint_s, reason)
         elif failure.cls is FailureClass.OVERLOADED:
-            await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms)
+            await limiter.refused(grant, Scope.PROVIDER, failure.hint_s, reason)
         elif failure.cls in HARD_FAILURES:
             if self._failing[deployment.provider, deployment.model].saw_failure(number):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms, probed=True)

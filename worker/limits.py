@@ -23,6 +23,7 @@ from models import keys
 from models.failure import Scope
 from models.wait_words import HOLD_WORDS, reason_at
 from worker import limits_scripts as scripts
+from worker import refusal_scripts
 from worker.failures import LimitSignals
 from worker.gate import Gate
 from worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
@@ -84,6 +85,7 @@ class Grant:
     """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns that no answer has ended yet.
 
     `start_ms` and `cost_ms` say what it took of the schedule of requests, to be given back if the call is never made.
+    `number`: calls of this account and model are numbered in the order in which they begin.
     """
 
     candidate: Candidate
@@ -92,13 +94,14 @@ class Grant:
     streak: int
     start_ms: float
     cost_ms: float
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Nothing was reserved. `until` is when to ask again, in unix seconds.
 
-    `since` is when what cools began to answer nothing but refusals.
+    `since` is when what cools began to answer nothing but refusals, or when they taught the rate that paces it.
     """
 
     until: float
@@ -114,8 +117,9 @@ class Outlook:
 
     `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds; what
     is full of calls in flight has no such time, and says now). `refusing_for_s` is how long it has answered
-    nothing but refusals and failures (None: it is not cooled, and not only probed). `room` is what a limit of tokens
-    leaves for them (None: no limit).
+    nothing but refusals and failures (None: it is not cooled, and not only probed), `paced_for_s` how long a rate that
+    was learned from refusals paces it (None: it does not). `room` is what a limit of tokens leaves for them (None: no
+    limit).
     """
 
     starts: int
@@ -123,6 +127,7 @@ class Outlook:
     hold: Hold | None = None
     first_at: float = field(default=0.0, compare=False)
     refusing_for_s: float | None = field(default=None, compare=False)
+    paced_for_s: float | None = field(default=None, compare=False)
     room: TokenRoom | None = field(default=None, compare=False)
 
 
@@ -197,11 +202,14 @@ class Limiter:
                 self._flights.add(flight)
                 self._configured[flight] = (candidate.requests_per_minute or 0, candidate.tokens_per_minute or 0)
                 self._granted_meanwhile[flight] += 1
-                return Grant(candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]))
+                return Grant(
+                    candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]), reply[5]
+                )
         hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
         reason = reason_at(HOLD_WORDS[hold], deployment.provider, deployment.model, deployment.account)
         cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
-        return Refusal(self._at(reply[1]), hold, deployment, reason, since=self._at(reply[4]) if cooled else None)
+        since = self._at(reply[4]) if cooled or reply[5] else None
+        return Refusal(self._at(reply[1]), hold, deployment, reason, since=since)
 
     async def still_holds(self, grant: Grant) -> bool:
         """False when what it is for was cooled while the caller waited for the start: cancel it and ask again.
@@ -242,15 +250,38 @@ class Limiter:
         doubling. A call that began (`began_ms`: its grant's start) before the breaker was closed says nothing any more.
         `probed`: afterwards only probes start until one is answered.
         """
+        names = [_cool_key(deployment, scope), *(_keys(deployment)[:2] if too_fast else [])]
+        args = self._rest(deployment, scope, for_s, reason, began_ms, probed=probed)
+        return self._at(await self._ask(refusal_scripts.COOL, names, args))
+
+    async def refused(self, grant: Grant, scope: Scope, hint_s: float | None, reason: str) -> float | None:
+        """A call was turned away without being done, by a rate limit or an overload. Draws from it what it proves.
+
+        Returns the end of the scope's rest in unix seconds, None where that is not what it proves.
+        """
+        deployment = grant.candidate.deployment
+        names = [_cool_key(deployment, scope), *_keys(deployment)[:2]]
+        args = self._rest(deployment, scope, hint_s, reason, grant.start_ms, probed=False)
+        end = await self._ask(refusal_scripts.REFUSED, names, [*args, grant.number])
+        return self._at(end) if end else None
+
+    def _rest(
+        self,
+        deployment: Deployment,
+        scope: Scope,
+        for_s: float | None,
+        reason: str,
+        began_ms: float | None,
+        *,
+        probed: bool,
+    ) -> list[Any]:
         low, high = COOLDOWN_BOUNDS_S
         length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
         configured = self._configured.get((deployment.account, deployment.model), (0, 0))
-        args = [
+        return [
             *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
             *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed), *configured),
         ]
-        names = [_cool_key(deployment, scope), *(_keys(deployment)[:2] if too_fast else [])]
-        return self._at(await self._ask(scripts.COOL, names, args))
 
     async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
         """A response's headers speak of the limits: the fleet keeps to them, and brakes when others use them up.
@@ -268,7 +299,7 @@ class Limiter:
     async def answered(self, grant: Grant) -> None:
         """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
         if grant.streak:
-            await self._ask(scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
+            await self._ask(refusal_scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
 
     async def outlook(self, candidates: Sequence[Candidate], horizon_s: float, tokens: int = 0) -> list[Outlook]:
         """How many calls of `tokens` tokens each candidate could start within the horizon."""
@@ -284,10 +315,11 @@ class Limiter:
                 Hold(hold.decode()) if hold else None,
                 self._at(first_ms),
                 refusing_ms / 1000 if refusing_ms > 0 else None,
+                paced_ms / 1000 if paced_ms > 0 else None,
                 TokenRoom(left, burst, NO_LIMIT if others < 0 else others) if burst else None,
             )
-            for starts, cooled_ms, hold, first_ms, refusing_ms, left, burst, others in zip(
-                *(reply[i::8] for i in range(8)), strict=True
+            for starts, cooled_ms, hold, first_ms, refusing_ms, left, burst, others, paced_ms in zip(
+                *(reply[i::9] for i in range(9)), strict=True
             )
         ]
 

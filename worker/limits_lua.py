@@ -37,21 +37,23 @@ local function grown(learned, learned_at)
   if rate < 1000000 then return rate end
 end
 -- What is known of a rate: when its schedules are next free, requests and tokens per minute, whether any limit is known
--- at all, and those that were configured or told. A configured limit wins over one that headers told; a rate learned
--- from refusals, and a brake because others use the account, too, win over both when they are lower.
+-- at all, those that were configured or told, and since when a learned rate is the lowest (nil: it is not).
+-- A configured limit wins over one that headers told; a learned rate, and a brake because others use the account, too,
+-- win over both when they are lower.
 local function schedules(key, rpm, tpm)
   local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at', 'told_requests', 'told_tokens',
-    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until')
-  for i = 1, 10 do known[i] = tonumber(known[i]) end
+    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until', 'learned_since')
+  for i = 1, 11 do known[i] = tonumber(known[i]) end
   local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
   if rpm == 0 then rpm = (known[5] or 0) * KEPT end
   if tpm == 0 then tpm = (known[6] or 0) * KEPT end
   local firm_rpm, firm_tpm = rpm, tpm
   local some = rpm > 0 or tpm > 0 or known[3] ~= nil
   if known[3] then rpm = lower(rpm, grown(known[3], known[4])) end
+  local since = known[3] and rpm > 0 and (firm_rpm == 0 or rpm < firm_rpm) and known[11] or nil
   if known[8] and known[8] > now then rpm = lower(rpm, known[7]) end
   if known[10] and known[10] > now then tpm = lower(tpm, known[9]) end
-  return known[1] or 0, known[2] or 0, rpm, tpm, some, firm_rpm, firm_tpm
+  return known[1] or 0, known[2] or 0, rpm, tpm, some, firm_rpm, firm_tpm, since
 end
 """
 SCHEDULES = f"\nlocal KEPT = {KEPT}\n" + _SCHEDULES

@@ -23,21 +23,23 @@ RESERVE = Script.of(
 --       these ms, lease ms, tokens; then per candidate requests/min, tokens/min, most in flight, requests/day,
 --       tokens/day (0: no limit).
 -- Reserves for the candidate that can start first, when our own pacing lets it start within the longest wait.
--- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took}; or {-1, when to ask again,
--- what holds, candidate, since when it is cooled without an answer}: again before the start that is free, so that
+-- Returns {candidate, wait ms, streak, start ms, ms of the schedule that a request took, number}; or {-1, when to ask
+-- again,
+-- what holds, candidate, since when it is cooled without an answer or paced by what refusals taught, 1 if the latter}:
+-- again before the start that is free, so that
 -- another is booked when its turn comes, unless the rate was only learned and would just be found too high sooner.
 local worker, longest, calls, longest_slow = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, tokens = tonumber(ARGV[6]), tonumber(ARGV[7])
-local best, best_takes, best_start, best_hold, best_streak, best_since, best_longest
+local best, best_takes, best_start, best_hold, best_streak, best_since, best_longest, best_learned
 for c = 0, #KEYS / 6 - 1 do
   local rate, flight = KEYS[c * 6 + 1], KEYS[c * 6 + 2]
   local rpm, tpm, most = tonumber(ARGV[c * 5 + 8]), tonumber(ARGV[c * 5 + 9]), tonumber(ARGV[c * 5 + 10])
   local start, hold, streaks = now, '', 0
   local function later(at, why) if at > start then start, hold = at, why end end
-  local paced, known, longest_here, firm_rpm, firm_tpm = true, nil, longest
+  local paced, known, longest_here, firm_rpm, firm_tpm, learned_since = true, nil, longest
   do
     local requests_free, tokens_free
-    requests_free, tokens_free, rpm, tpm, known, firm_rpm, firm_tpm = schedules(rate, rpm, tpm)
+    requests_free, tokens_free, rpm, tpm, known, firm_rpm, firm_tpm, learned_since = schedules(rate, rpm, tpm)
     if rpm > 0 then
       later(earliest(requests_free, 60000 / rpm), 'requests')
       if 60000 / rpm >= 1000 then
@@ -77,12 +79,14 @@ for c = 0, #KEYS / 6 - 1 do
   local takes = paced and start - now <= longest_here
   if not best or (takes and not best_takes) or (takes == best_takes and start < best_start) then
     best, best_takes, best_start, best_hold, best_streak, best_since = c, takes, start, hold, streaks, since
+    best_learned = (hold == 'requests' or hold == 'starting') and learned_since or nil
     best_longest = paced and firm_rpm + firm_tpm > 0 and longest_here or 0
   end
 end
 if not best_takes then
   local again = best_start - best_longest / 2
-  return {-1, string.format('%.3f', again), best_hold, best, string.format('%.3f', best_since)}
+  return {-1, string.format('%.3f', again), best_hold, best, string.format('%.3f', best_learned or best_since),
+    best_learned and 1 or 0}
 end
 local rpm, tpm = tonumber(ARGV[best * 5 + 8]), tonumber(ARGV[best * 5 + 9])
 local rate = KEYS[best * 6 + 1]
@@ -111,7 +115,7 @@ if best_streak > 0 then
   end
 end
 return {best, string.format('%.3f', best_start - now), best_streak, string.format('%.3f', best_start),
-  string.format('%.6f', cost)}
+  string.format('%.6f', cost), redis.call('HINCRBY', rate, 'number', 1)}
 """,
 )
 
@@ -177,76 +181,6 @@ end
 """,
 )
 
-COOL = Script.of(
-    NOW,
-    FLIGHT,
-    SCHEDULES,
-    ACCEPTED,
-    LIFETIME,
-    SLOW_START,
-    """
--- KEYS: cooldown, and the rate that was too high with the calls in flight, if that is why.
--- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason, when the call began ("" when that
--- does not matter), 1 for a breaker, 1 when only probes may follow, requests/min and tokens/min that are configured (0:
--- no limit).
--- Refusals of calls that were under way when the cooldown began do not count as a new one; calls that began before the
--- breaker was closed, or before its latest probe, prove nothing. A breaker rests a third of the time for which it is
--- open. Returns its end.
-local cool = redis.call('HMGET', KEYS[1], 'until', 'streak', 'since', 'closed', 'probe')
-local old, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
-local since = streak > 0 and tonumber(cool[3]) or now
-local newer = math.max(tonumber(cool[4]) or 0, ARGV[7] == '1' and streak >= 2 and tonumber(cool[5]) or 0)
-if (tonumber(ARGV[6]) or now) < newer - 1 then return string.format('%.0f', old) end
-local hint, free, anew = tonumber(ARGV[2]), old, old <= now
-if anew then
-  local first, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
-  local rest = ARGV[7] == '1' and math.max((now - since) / 3, first) or first * 2 ^ streak
-  free = now + (hint or math.min(rest, longest))
-  streak = math.max(streak + 1, ARGV[8] == '1' and 2 or 1)
-elseif hint then
-  free = math.max(old, now + hint)
-end
-if free > old then
-  redis.call('HSET', KEYS[1], 'until', string.format('%.0f', free), 'streak', streak, 'hinted', hint and 1 or 0,
-    'reason', ARGV[5], 'since', string.format('%.0f', since))
-  redis.call('PEXPIRE', KEYS[1], math.ceil(free - now + 120000))
-end
--- The rate that was too high. Where a limit is known that was nearly kept, a call came a little too soon: a fiftieth
--- less. Else it is what was accepted; where too few were to tell, half of what it was, or a call a second. The provider
--- has nothing left at this moment, so it begins without a burst when the cooldown ends, and grows from there.
-if KEYS[2] then
-  local requests_free, tokens_free, rpm, tpm, _, firm_rpm, firm_tpm =
-    schedules(KEYS[2], tonumber(ARGV[9]), tonumber(ARGV[10]))
-  local seen = accepted_per_minute(KEYS[2])
-  if firm_tpm > 0 and firm_rpm == 0 then
-    if anew then
-      redis.call('HSET', KEYS[2], 'brake_tokens', 0.98 * tpm, 'brake_tokens_until', free + 5000,
-        'tokens', math.max(tokens_free, free + 1000))
-    end
-  else
-    local learned
-    if firm_rpm > 0 and (not seen or seen >= 0.8 * rpm) then
-      learned = anew and 0.98 * rpm
-    else
-      learned = seen and 0.98 * seen or anew and (rpm > 0 and rpm / 2 or 60)
-    end
-    if learned then
-      learned = math.max(learned, 1)
-      requests_free = math.max(requests_free, free - 1 + math.max(1000 - 60000 / learned, 0))
-      redis.call('HSET', KEYS[2], 'learned', learned, 'learned_at', free, 'requests', requests_free)
-      if firm_rpm == 0 and not hint then
-        if anew then set_window(KEYS[2], FIRST, in_flight(KEYS[3])) end
-      else
-        redis.call('HDEL', KEYS[2], 'window')
-      end
-    end
-  end
-  keep(KEYS[2], math.max(free, requests_free, tokens_free))
-end
-return string.format('%.0f', free)
-""",
-)
-
 TOLD = Script.of(
     NOW,
     ACCEPTED,
@@ -292,24 +226,6 @@ keep(rate, last)
 """,
 )
 
-ANSWERED = Script.of(
-    NOW,
-    """
--- KEYS: cooldowns of (account, model), account, (provider, model). ARGV: time. A call was answered: what cooled before
--- and has ended is over. Of a breaker on which only probes were let through it is kept when that was.
-for k, key in ipairs(KEYS) do
-  local cool = redis.call('HMGET', key, 'until', 'streak')
-  if (tonumber(cool[1]) or 0) <= now and cool[2] then
-    redis.call('DEL', key)
-    if k == 3 and tonumber(cool[2]) >= 2 then
-      redis.call('HSET', key, 'closed', string.format('%.3f', now))
-      redis.call('PEXPIRE', key, 600000)
-    end
-  end
-end
-""",
-)
-
 OUTLOOK = Script.of(
     NOW,
     FLIGHT,
@@ -324,13 +240,15 @@ OUTLOOK = Script.of(
 -- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not), what
 -- holds further calls ('': nothing), the earliest start, ms for which it has only refused (0: it does not), the tokens
 -- that the schedule has until the horizon, those of a second (0: no limit), which may be taken ahead of it, and the
--- calls that the other limits let start (-1: none of them holds any).
+-- calls that the other limits let start (-1: none of them holds any), and ms for which a learned rate paces it (0: it
+-- does not).
 local horizon, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
 for c = 0, #KEYS / 6 - 1 do
   local rpm, tpm, most = tonumber(ARGV[c * 5 + 4]), tonumber(ARGV[c * 5 + 5]), tonumber(ARGV[c * 5 + 6])
   local starts, requests_free, tokens_free, known = -1
-  requests_free, tokens_free, rpm, tpm, known = schedules(KEYS[c * 6 + 1], rpm, tpm)
+  local _, learned_since
+  requests_free, tokens_free, rpm, tpm, known, _, _, learned_since = schedules(KEYS[c * 6 + 1], rpm, tpm)
   local hold, first, others = '', now, -1
   local function at_most(n, why)
     if starts < 0 or n < starts then starts, hold = n, why end
@@ -373,6 +291,7 @@ for c = 0, #KEYS / 6 - 1 do
   seen[#seen + 1] = tpm > 0 and math.floor((now + horizon - math.max(tokens_free, now)) * tpm / 60000) or 0
   seen[#seen + 1] = math.ceil(tpm / 60)
   seen[#seen + 1] = others
+  seen[#seen + 1] = learned_since and math.max(math.ceil(now - learned_since), 1) or 0
 end
 return seen
 """,

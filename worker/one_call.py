@@ -191,7 +191,7 @@ class OneCall:
     async def _tell_of_failure(self, back: _Back, failure: Failure) -> None:
         limiter = self._tools.limiter
         await self._tell_of_limits(back)
-        refused = failure.cls is FailureClass.RATE_LIMIT
+        refused = failure.cls in (FailureClass.RATE_LIMIT, FailureClass.OVERLOADED)
         await if_redis_listens(limiter.release(back.grant, back.came.tokens, refused=refused))
         await if_redis_listens(self._tools.fleet.learn(back.grant, failure, limiter, back.number))
 

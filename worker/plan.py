@@ -42,7 +42,8 @@ class StepOutlook:
     """How many calls a step could start in the next moments, over all its credentials.
 
     `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `refusing_for_s` how long it has
-    answered nothing but refusals and failures (None: it is not cooled, nor merely probed); `blocked` that a person must
+    answered nothing but refusals and failures (None: it is not cooled, nor merely probed); `paced_for_s` how long it is
+    paced by what refusals taught (None: it is not); `blocked` that a person must
     mend it first; `missing` that no credential has the model. `hold` is what lets no more of them start, `until` when
     the first could (unix seconds; None: nobody can tell), `account` whose limits these are. `blocked_by` is what the
     credentials were refused for, `why` says what blocks it when it is not the want of one. `room` is what a limit of
@@ -52,6 +53,7 @@ class StepOutlook:
     starts: int = UNLIMITED
     cooled_for_s: float | None = None
     refusing_for_s: float | None = None
+    paced_for_s: float | None = None
     blocked: bool = False
     missing: bool = False
     hold: Hold | None = None
@@ -90,12 +92,14 @@ def over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlo
     usable = [each for each in seen if each[1].cooled_for_s is None]
     candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
     refusing = [each.refusing_for_s for _, each in seen if each.refusing_for_s is not None]
+    paced = [each.paced_for_s for _, each in seen if each.paced_for_s is not None]
     rooms = [each.room for _, each in usable if each.room is not None]
     until = None if first.hold in (None, Hold.IN_FLIGHT, Hold.STARTING) else first.first_at
     return StepOutlook(
         starts=min(sum(each.starts for _, each in usable), UNLIMITED),
         cooled_for_s=None if usable else min(each.cooled_for_s or 0.0 for _, each in seen),
         refusing_for_s=min(refusing) if len(refusing) == len(seen) else None,
+        paced_for_s=min(paced) if len(paced) == len(seen) else None,
         hold=first.hold,
         until=until,
         account=candidate.deployment.account,
@@ -131,10 +135,10 @@ def overfull(
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
     """The steps (`provider/model`) that a job of this chain would use now.
 
-    The lead, and what comes after it while each is passed over: missing, blocked, cooled or refusing for longer than
-    patience (one that refuses may be usable for a probe), or merely at its limit in a chain that spills. A cooled lead
-    within patience is waited for. NOWHERE when the job would fail: no step has its model, or nobody waits for an
-    interactive job's steps to come back.
+    The lead, and what comes after it while each is passed over: missing, blocked, cooled, refusing or paced by what its
+    refusals taught for longer than patience (one that refuses may be usable for a probe, one that is paced takes what
+    it can), or merely at its limit in a chain that spills. A cooled lead within patience is waited for. NOWHERE when
+    the job would fail: no step has its model, or nobody waits for an interactive job's steps to come back.
     """
     seen = reachable(chain, priority, outlook)
     usable = [str(step) for step, at in seen if not (at.missing or at.blocked or at.cooled_for_s is not None)]
@@ -150,7 +154,7 @@ def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
     for step in chain.steps:
         at = outlook.get(str(step), StepOutlook())
         seen.append((step, at))
-        refuses = at.refusing_for_s is not None and at.refusing_for_s >= patience_s
+        refuses = any(for_s is not None and for_s >= patience_s for for_s in (at.refusing_for_s, at.paced_for_s))
         passed_over = at.missing or at.blocked or (at.cooled_for_s or 0.0) > patience_s or refuses
         if not (passed_over or chain.spill) or not _falls_back(chain, at):
             break
@@ -158,7 +162,7 @@ def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
 
 
 def _falls_back(chain: Chain, at: StepOutlook) -> bool:
-    refused = at.cooled_for_s is not None or at.refusing_for_s is not None
+    refused = any(each is not None for each in (at.cooled_for_s, at.refusing_for_s, at.paced_for_s))
     causes = BLOCKING if at.blocked else COOLED_FOR if refused else ()
     return not causes or any(chain.falls_back_on(cls) for cls in causes)
 

@@ -7,8 +7,9 @@ import asyncio
 import heapq
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
+from random import Random
 
 import redis.asyncio
 
@@ -32,6 +33,7 @@ class StrictServer:
     at_ms: float = BEGIN_MS
     answered: int = 0
     refused: int = 0
+    hint_s: float | None = None
 
     def __post_init__(self) -> None:
         self.level = self.size
@@ -51,6 +53,24 @@ class StrictServer:
         return True
 
 
+@dataclass
+class RandomServer:
+    """Refuses a share of the calls, whatever the rate. `per_minute`: what it would answer of calls without a pause."""
+
+    share: float
+    per_minute: float
+    hint_s: float | None = None
+    answered: int = 0
+    refused: int = 0
+    chance: Random = field(default_factory=lambda: Random(1))
+
+    def admits(self, now_ms: float) -> bool:
+        admitted = self.chance.random() >= self.share
+        self.answered += admitted
+        self.refused += not admitted
+        return admitted
+
+
 @dataclass(frozen=True)
 class Use:
     """Shares of what the server would have given, and of the calls that it refused."""
@@ -62,7 +82,9 @@ class Use:
 class Simulation:
     """`slots` jobs at a time ask again as soon as they may, for ever."""
 
-    def __init__(self, limiter: Limiter, server: StrictServer, slots: int, candidate: Candidate = UNTOLD) -> None:
+    def __init__(
+        self, limiter: Limiter, server: StrictServer | RandomServer, slots: int, candidate: Candidate = UNTOLD
+    ) -> None:
         self._limiter = limiter
         self._server = server
         self._candidate = candidate
@@ -103,7 +125,7 @@ class Simulation:
         if admitted:
             await self._limiter.answered(grant)
         else:
-            await self._limiter.cool(self._candidate.deployment, Scope.MODEL, None, "refused", too_fast=True)
+            await self._limiter.refused(grant, Scope.MODEL, self._server.hint_s, "refused")
         self._at(now_ms, "ask")
 
 

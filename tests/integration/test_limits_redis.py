@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import redis.asyncio
-from limiter_simulation import BEGIN_MS, Simulation, StrictServer
+from limiter_simulation import BEGIN_MS, RandomServer, Simulation, StrictServer
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -182,9 +182,72 @@ async def test_beats_amid_calls_never_lose_one(redis_url: str) -> None:
 async def test_a_limit_that_nobody_told_is_found_and_used(
     limiter: Limiter, connection: redis.asyncio.Redis, per_minute: int
 ) -> None:
-    use = await Simulation(limiter, StrictServer(per_minute), slots=40).run_until(120)
-    assert use.used >= 0.85
+    use = await Simulation(limiter, StrictServer(per_minute), slots=40).run_until(300)
+    assert use.used >= 0.95
     assert use.refused <= 0.05
+
+
+async def used_of_what_chance_accepts(limiter: Limiter, share: float, hint_s: float | None, seconds: float) -> float:
+    """After ten seconds. Answers and refusals take 0.3 s, and 20 slots ask again at once."""
+    accepted = 20 / 0.3 * 60 * (1 - share)
+    simulation = Simulation(limiter, RandomServer(share, accepted, hint_s), slots=20)
+    await simulation.run_until(10)
+    return (await simulation.run_until(10 + seconds)).used
+
+
+@pytest.mark.parametrize("hint_s", [None, 2.0])
+@pytest.mark.parametrize(("share", "least"), [(0.03, 0.9), (0.4, 0.5)])
+async def test_refusals_by_chance_slow_nobody_down(
+    limiter: Limiter, connection: redis.asyncio.Redis, share: float, least: float, hint_s: float | None
+) -> None:
+    assert await used_of_what_chance_accepts(limiter, share, hint_s, 15) >= least
+
+
+@pytest.mark.parametrize("hint_s", [None, 2.0])
+@pytest.mark.parametrize(("share", "least"), [(0.01, 0.9), (0.1, 0.9), (0.2, 0.5), (0.6, 0.5)])
+@pytest.mark.slow
+async def test_refusals_by_chance_slow_nobody_down_however_many(
+    limiter: Limiter, connection: redis.asyncio.Redis, share: float, least: float, hint_s: float | None
+) -> None:
+    assert await used_of_what_chance_accepts(limiter, share, hint_s, 50) >= least
+
+
+@pytest.mark.parametrize("scope", [Scope.MODEL, Scope.PROVIDER])
+async def test_one_refusal_among_calls_that_are_answered_holds_nobody(
+    limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope
+) -> None:
+    limiter.now_ms = BEGIN_MS
+    await connection.hset(keys.rate("alpha:main", "large"), "window", 1000)
+    grants = [await limiter.reserve([UNKNOWN], 100) for _ in range(40)]
+    refused = grants[20]
+    assert isinstance(refused, Grant)
+    assert await limiter.refused(refused, scope, None, "refused") is None
+
+
+async def test_a_run_of_refusals_with_no_answer_between_is_a_rest_for_everybody(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    limiter.now_ms = BEGIN_MS
+    await connection.hset(keys.rate("alpha:main", "large"), "window", 1000)
+    grants = [await limiter.reserve([UNKNOWN], 100) for _ in range(20)]
+    ends = [await limiter.refused(grant, Scope.PROVIDER, None, "no") for grant in grants if isinstance(grant, Grant)]
+    assert ends[-1] == pytest.approx(BEGIN_MS / 1000 + 2, abs=0.002)
+    assert isinstance(await limiter.reserve([UNKNOWN], 100), Refusal)
+
+
+async def test_a_hint_is_followed_where_nothing_speaks_against_it(
+    limiter: Limiter, connection: redis.asyncio.Redis
+) -> None:
+    for call in range(100):
+        limiter.now_ms = BEGIN_MS + call * 30
+        grant = await limiter.reserve([FREE], 100)
+        assert isinstance(grant, Grant)
+        await limiter.release(grant, 100)
+    grant = await limiter.reserve([FREE], 100)
+    assert isinstance(grant, Grant)
+    await limiter.release(grant, None, refused=True)
+    end = await limiter.refused(grant, Scope.MODEL, 30.0, "429")
+    assert end == pytest.approx(limiter.now_ms / 1000 + 30, abs=0.002)
 
 
 @pytest.mark.slow
