@@ -104,9 +104,7 @@ def sheet_of(path: Path, wanted: Sequence[str]) -> Sheet:
     else:
         separators = SEPARATORS
     sheets = [_with_header(encoding, separator, head, 1 if said else 0, wanted) for separator in separators]
-    chosen = next((sheet for sheet in sheets if wanted and len(sheet.places) == len(set(wanted))), None)
-    if chosen is None:
-        chosen = max(sheets, key=lambda sheet: len(sheet.columns))
+    chosen = max(sheets, key=lambda sheet: (len(sheet.places), len(sheet.columns)))
     _check(chosen, wanted)
     return chosen
 

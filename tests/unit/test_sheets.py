@@ -105,6 +105,14 @@ def test_the_separator_is_the_one_that_gives_the_columns_that_were_named(
     assert (prompts([job]), job.custom_id) == (["Describe pan, big; blue"], "A1")
 
 
+def test_columns_without_a_name_at_the_end_hide_no_separator(tmp_path: Path) -> None:
+    """As of a spreadsheet whose last columns were used and emptied."""
+    for name, separator in (("in.csv", "\t"), ("in.txt", "\t"), ("in.csv", ";"), ("in.csv", ",")):
+        rows = [["prompt", "", ""], ["a", "", ""], ["b", "x", ""]]
+        (tmp_path / name).write_text("\r\n".join(map(separator.join, rows)))
+        assert prompts(read(tmp_path / name, Shape(prompt="{prompt}"))) == ["a", "b"]
+
+
 def test_the_separator_of_columns_that_are_not_there_is_guessed_for_the_message(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("sku;full name;colour\n")
