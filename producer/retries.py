@@ -16,7 +16,7 @@ from models.records import BatchView, NewBatch, NewJob
 from models.routing import RouteOptions, Router, under_rules
 from models.rules import Rules, rules_of
 from models.settings import Settings
-from models.state import BatchState
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState
 from models.store import Store, StoreConflict
 from models.store.history import EndedJob
 
@@ -237,9 +237,24 @@ async def _submit_again(
         await store.discard_batch(new.id)
         raise
     if retry.jobs:
+        await _share_budget(store, newest, new.id, retry.jobs)
         await store.open_batch(new.id, retry.jobs, estimate=forecast.estimate)
         retry.batch_id = new.id
     return retry
+
+
+async def _share_budget(store: Store, newest: BatchView, retry_id: str, jobs: int) -> None:
+    """While the batch that is tried again goes on, each of the two may spend a part of what is left, by their jobs."""
+    open_jobs = newest.total - sum(newest.counts.get(state, 0) for state in TERMINAL_STATES)
+    if newest.state not in OPEN_BATCH_STATES or not open_jobs:
+        return
+    old, new = of_batch(newest.id), of_batch(retry_id)
+    budgets = await store.budgets([old, new])
+    of_old, of_new = budgets[old].purse, budgets[new].purse
+    if of_old is not None and of_new is not None and of_old.left_usd > 0:
+        part = of_old.left_usd * jobs / (open_jobs + jobs)
+        await store.grant(new, part - of_new.left_usd)
+        await store.grant(old, -part)
 
 
 async def _following(store: Store, line: _Line, newest: BatchView, options: dict[str, Any] | None) -> NewBatch:

@@ -3,6 +3,7 @@
 import pytest
 from ledger_help import CHAIN, failed, new_jobs, new_worker, open_batch, outputs_of, run_all, succeeded
 
+from models.budgets import of_batch
 from models.failure import FailureClass
 from models.ids import new_id
 from models.records import BatchView, NewBatch
@@ -144,3 +145,15 @@ async def test_answers_of_a_provider_are_asked_again_and_stay_until_they_are_rep
         ("line-2", JobState.SUCCEEDED, True),
         ("line-3", JobState.FAILED, True),
     ]
+
+
+async def test_a_batch_that_goes_on_and_its_retry_share_what_is_left_of_the_budget(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 4, budget_usd=10.0)
+    worker = await new_worker(store)
+    await run_all(store, worker, ids[:1])  # 0.25
+    await end(store, ids[1:], FailureClass.SERVER)
+    retry = await retry_failed(store, SETTINGS, batch_id)
+    assert retry.batch_id is not None
+    budgets = await store.budgets([of_batch(batch_id), of_batch(retry.batch_id)])
+    left = [each.purse.left_usd for each in budgets.values() if each.purse is not None]
+    assert left == [pytest.approx(6.5), pytest.approx(3.25)], "two jobs wait, one is tried again"
