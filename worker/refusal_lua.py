@@ -186,8 +186,8 @@ local function judged(rate, number, hint)
   share = math.min(share, 0.95)
   redis.call('HSET', rate, 'chance', share, 'trial', now, 'trial_first', latest, 'trial_refused', 0, 'run_counted', 0,
     'chance_until', now + math.max(BELIEVED_MS, BELIEVED * (now - known.trial_began)))
-  if known.trial_rate > 0 then
-    redis.call('HSET', rate, 'learned', known.trial_rate / (1 - share), 'learned_at', now)
+  if known.trial_rate > 0 then -- nothing speaks against a higher one any more: it grows as after half a minute of peace
+    redis.call('HSET', rate, 'learned', known.trial_rate / (1 - share), 'learned_at', now - 30000)
   else
     redis.call('HDEL', rate, 'learned', 'learned_at', 'learned_since')
   end

@@ -64,8 +64,8 @@ if anew then
         math.max(tonumber(known[2]) or 0, free - 1 + math.max(1000 - 60000 / tonumber(known[1]), 0)))
     end
   end
-  set_trial_until(KEYS[2], free)
 end
+set_trial_until(KEYS[2], free)
 return string.format('%.0f', tonumber(redis.call('HGET', KEYS[1], 'until')))
 """,
 )
