@@ -349,7 +349,13 @@ def _read_form(path: Path, shape: Shape) -> tuple[Template, Sheet]:
     if shape.prompt is None:
         raise InputError("a CSV input needs --prompt with the columns in braces, e.g. --prompt 'Describe {name}'")
     template = Template.parse(shape.prompt)
-    return template, sheet_of(path, [*template.columns, *([shape.id_column] if shape.id_column is not None else [])])
+    sheet = sheet_of(path, [*template.columns, *([shape.id_column] if shape.id_column is not None else [])])
+    if not template.columns:
+        raise InputError(
+            "--prompt names no column, so every row would be asked the same; write columns in braces, "
+            f"e.g. --prompt 'Describe {{{sheet.named[0]}}}'"
+        )
+    return template, sheet
 
 
 def _sheet_rows(path: Path, shape: Shape, noted: Noted) -> Iterator[tuple[int, Row | str]]:

@@ -55,7 +55,7 @@ async def shown_batch(store: Store, given: str, tenant: str | None = None) -> st
         return newest
     view = await store.batch_view(given)
     if view is None or tenant not in (None, view.tenant):
-        raise UnknownId(given, "batch")
+        raise UnknownId(given, "job" if given.startswith("job_") else "batch")
     return given
 
 

@@ -15,6 +15,7 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 
+from models.budgets import BATCH_PAUSED
 from models.pausing import is_by_failures
 from models.records import BatchView
 from models.settings import Settings
@@ -271,7 +272,12 @@ def _stopped_early(console: Console, asked: RunRequest, total: Summary, blocked:
     if blocked:
         failing = is_by_failures(blocked)
         look = " `understudy attempts latest` shows what was answered." if failing else ""
-        words = f"Stopped: {blocked}.{look} Correct that and run it again: what was answered is kept."
+        act = (
+            "Run it again with a larger --budget-usd"
+            if blocked.startswith(BATCH_PAUSED)
+            else "Correct that and run it again"
+        )
+        words = f"Stopped: {blocked}.{look} {act}: what was answered is kept."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         return UNREACHABLE
     console.print("Run the same command again to go on; until then nothing else of it is sent.", highlight=False)

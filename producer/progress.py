@@ -204,4 +204,4 @@ def _mix(views: Sequence[BatchView]) -> str:
     for row in merged(views):
         answered[row.provider] += row.answered
     whole = sum(answered.values())
-    return "  ".join(f"{escape(name)} {count * 100 // whole}%" for name, count in answered.items() if count)
+    return "  ".join(f"{escape(name)} {percent(count, whole)}" for name, count in answered.items() if count)

@@ -42,7 +42,7 @@ class Template:
             return cls(tuple((before, _column(*rest)) for before, *rest in string.Formatter().parse(text)))
         except ValueError as error:
             raise InputError(
-                f"--prompt is no valid template ({error}); write a literal brace as {{{{ or }}}}"
+                f"--prompt is not a valid template ({error}); write a literal brace as {{{{ or }}}}"
             ) from None
 
     @property

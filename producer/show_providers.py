@@ -128,7 +128,7 @@ def _set_aside(row: Row, aside: Mapping[str, Any], now: float) -> str:
     tries = f"; one job tries it at {clock_time(aside['probe_at'], now)}" if aside["probe_at"] else ""
     return (
         f"{escape(row['provider'])}, key {escape(row['key'])}: set aside{model} {ago(aside['since'], now)}: "
-        f"{escape(aside['reason'])}{tries}"
+        f"{escape(aside['reason'].rstrip('.'))}{tries}"
     )
 
 

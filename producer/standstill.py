@@ -102,7 +102,9 @@ class Standstill:
             self._seen = waiting, sentence
         if now - self._since < self._after_s:
             return
-        waiting, sentence = self._seen or _under_way(views)
+        waiting, sentence = self._seen or (None, "")
+        if waiting is None and now - self._since >= STILL_AFTER_S:  # earlier an answer is merely on its way
+            waiting, sentence = _under_way(views)
         if waiting is None:
             return
         whom = (waiting.provider, waiting.model, WHO_CAN_HELP.get(waiting.hold))

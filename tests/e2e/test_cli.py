@@ -147,6 +147,7 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
     folder.succeed("submit", "--prompt", "hi")
     for command in ("status", "watch", "results", "cancel", "retry", "pause", "resume", "attempts"):
         assert "there is no batch" in folder.refused(command, "batch_unknown")
+    assert "there is no job job_unknown" in folder.refused("status", "job_unknown")
 
 
 def test_a_place_that_cannot_hold_a_ledger_is_a_wrong_use_whatever_the_command(folder: Folder) -> None:

@@ -40,7 +40,7 @@ def cooled(scope: Scope, until: float = NOW + 20, in_a_row: int = 1, probing: bo
 
 
 def aside(model: str = "", **fields: Any) -> SetAside:
-    return SetAside("lead", "main", model, FailureClass.QUOTA, "no money left", "", NOW - 300, **fields)
+    return SetAside("lead", "main", model, FailureClass.QUOTA, "no money left.", "", NOW - 300, **fields)
 
 
 def documents(ledger: LedgerPart = LedgerPart(), state: LimitState | None = None) -> dict[tuple[Any, Any], Any]:  # noqa: B008

@@ -21,12 +21,12 @@ OTHER: Said = (Waiting("the limit of the day is used up at b/m", "day", "b", "m"
 
 
 class Watcher:
-    def __init__(self) -> None:
+    def __init__(self, after_s: float = 10.0) -> None:
         self.clock = Time()
         self.heard: list[str] = []
         self.awaited: Said = NOTHING
         store = cast(Store, self)
-        self._still = Standstill(Settings(), store, self.heard.append, 10.0, self.clock)
+        self._still = Standstill(Settings(), store, self.heard.append, after_s, self.clock)
 
     async def now(self) -> float:
         return self.clock.now
@@ -103,6 +103,13 @@ async def test_a_reason_from_before_an_answer_came_is_not_repeated_as_that_of_no
     await watcher.after(9, 1)
     said = await watcher.after(10, 1, counts={JobState.RUNNING: 1})
     assert said == ["waits for answers: 1 call under way"]
+
+
+async def test_who_watches_is_not_told_of_calls_that_have_only_begun(watcher: Watcher) -> None:
+    watching = Watcher(after_s=0.0)
+    for seconds in (0, 9):
+        assert await watching.after(seconds, counts={JobState.RUNNING: 3}) == []
+    assert await watching.after(1, counts={JobState.RUNNING: 3}) == ["waits for answers: 3 calls under way"]
 
 
 async def test_without_any_reason_nothing_is_made_up(watcher: Watcher) -> None:
