@@ -1,8 +1,9 @@
 """The lines of a run as they are today, compared with what was asked for its output before.
 
-Today's lines are written as a new version, with no job. Each then takes the job of the line before that has the same
-name and asks the same; what is left takes any job that asks the same and has no line today, so a line that moved, came
-back or has another name is not paid for again. A job answers one line: a prompt that stands twice is asked twice.
+Today's lines are written as a new version, with no job. Each then takes the answer of the line before that has the same
+name and asks the same; what is left takes any job that asks the same and has no line today, answered ones first, so a
+line that moved, came back or has another name is not paid for again. A job answers one line: a prompt that stands twice
+is asked twice.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -47,13 +48,14 @@ _part: tuple[BindParameter[int], ...] = (bindparam("after_position"), bindparam(
 _mine = and_(run_line.c.run_id == _run, run_line.c.version == _version)
 _of_slice = and_(_mine, run_line.c.position > _part[0], run_line.c.position <= _part[1])
 _asks_the_same = and_(_old.c.run_id == _run, _old.c.version < _version, _old.c.request == run_line.c.request)
-_words_are_kept = or_(job.c.state != str(JobState.SUCCEEDED), result.c.body.is_not(None))
+_is_answered = job.c.state == str(JobState.SUCCEEDED)
+_words_are_kept = or_(~_is_answered, result.c.body.is_not(None))
 _serves = exists(
     select(job.c.id)
-    .outerjoin_from(job, result, result.c.job_id == job.c.id)
-    .where(job.c.id == _old.c.job_id, _words_are_kept)
+    .join_from(job, result, result.c.job_id == job.c.id)
+    .where(job.c.id == _old.c.job_id, _is_answered, _words_are_kept)
 )
-"""It has not been pruned, and if it has an answer, that was not forgotten after its delivery."""
+"""It has an answer, which was neither pruned nor forgotten after its delivery."""
 
 TAKE_BY_NAME = (
     update(run_line)
@@ -67,7 +69,7 @@ TAKE_BY_NAME = (
         .scalar_subquery()
     )
 )
-"""Lines that the caller names take the job of the line of that name, if it asks the same."""
+"""Lines that the caller names take the answer of the line of that name, if it asks the same."""
 
 TAKE_BY_PLACE = (
     update(run_line)
@@ -85,7 +87,7 @@ TAKE_BY_PLACE = (
         .scalar_subquery()
     )
 )
-"""Lines without a name take the job of the line in their place, if it asks the same."""
+"""Lines without a name take the answer of the line in their place, if it asks the same."""
 
 _other = run_line.alias("other_line")
 _is_free = ~exists(
@@ -93,7 +95,7 @@ _is_free = ~exists(
         _other.c.job_id == _old.c.job_id, _other.c.run_id == _run, _other.c.version == _version
     )
 )
-_answered = case((job.c.state == str(JobState.SUCCEEDED), 0), else_=1)
+_answered = case((_is_answered, 0), else_=1)
 
 
 def _nth(of: Any, *order: Any) -> Any:

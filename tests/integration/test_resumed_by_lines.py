@@ -452,6 +452,17 @@ async def test_answers_whose_words_are_gone_are_not_put_in_place_of_those_in_the
     assert sorted(pipeline.paid) == list("aaaabbc")
 
 
+async def test_an_answer_that_lost_its_line_serves_a_line_that_asks_the_same_and_failed(pipeline: Pipeline) -> None:
+    pipeline.write(["same", "same"], ids=["first", "second"])
+    run = await pipeline.begin()
+    await pipeline.work(run, 1)
+    await pipeline.work(run, fail=lambda _: FailureClass.SERVER)
+    pipeline.write(["same"], ids=["second"])
+    run = await pipeline.run()
+    assert (words(run), pipeline.paid) == ("1 answered", ["same"])
+    assert await pipeline.output(run) == [("second", "same")]
+
+
 async def test_many_lines_are_compared_in_parts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.store.comparing.LINES_AT_ONCE", 7)
     monkeypatch.setattr("models.store.runs.SLICE", 5)
