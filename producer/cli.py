@@ -372,7 +372,7 @@ def run(
         if dry:
             from producer.dry_run import dry_run  # it stands on this module
 
-            dry_run(settings, source, shape, skip_bad, as_json, output)
+            dry_run(settings, source, shape, skip_bad, as_json, None if fresh else output, everything)
             return
         with as_file(source) as path:
             asked = RunRequest(path, output, shape, skip_bad, fresh, update, everything, budget_usd, weight)

@@ -26,12 +26,18 @@ TENANT = "default"
 
 
 def dry_run(
-    settings: Settings, source: Path, shape: Shape, skip_bad: bool, as_json: bool, output: Path | None = None
+    settings: Settings,
+    source: Path,
+    shape: Shape,
+    skip_bad: bool,
+    as_json: bool,
+    output: Path | None = None,
+    everything: bool = False,
 ) -> None:
     """Print what would become of an input: of all its lines, or of a run into an `output` that was written before, of
-    those that have no answer. Raises BadInput, InputError."""
+    those that would be asked, `everything` as in RunRequest. Raises BadInput, InputError."""
     with cli.as_file(source) as path:
-        asked = None if output is None else RunRequest(path, output, shape, skip_bad)
+        asked = None if output is None else RunRequest(path, output, shape, skip_bad, everything=everything)
         found = asyncio.run(_resumed(settings, asked)) if asked and settings.redis_url is None else None
         preview = found or _all_lines(settings, source, path, shape, skip_bad)
     for each in preview.bad:
@@ -91,6 +97,9 @@ def _print(name: str, preview: Preview) -> None:
     out, forecast = show.page(), preflight.forecast
     if preview.compared is not None:
         out.print(f"resuming: {escape(preview.compared.words)}")
+    if not forecast.lines:
+        out.print(f"[bold]{escape(name)}[/bold]: nothing is left to ask")
+        return
     out.print(f"[bold]{escape(name)}[/bold]: {escape(preflight.expected)}")
     out.print(
         f"about {forecast.input_tokens:,} tokens of input and {forecast.output_tokens:,} of output, "

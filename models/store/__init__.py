@@ -126,6 +126,11 @@ class Store(
         async with self._db.read() as connection:
             return await connection.run_sync(schema.is_current)
 
+    async def schema_is_newer(self) -> bool:
+        """Whether a newer version of Understudy has migrated it."""
+        async with self._db.read() as connection:
+            return await connection.run_sync(schema.is_newer)
+
 
 @asynccontextmanager
 async def open_store(
@@ -140,6 +145,11 @@ async def open_store(
     try:
         store = Store(database, clock)
         if not await store.schema_is_current():
+            if await store.schema_is_newer():
+                raise StoreUnavailable(
+                    f"the database at {database.place} was written by a newer version of Understudy; "
+                    f"use that version, or name another {'data folder' if url is None else 'database'}"
+                )
             if url is not None and not migrate:
                 raise StoreUnavailable(
                     f"the database at {database.place} does not have this version's tables; run understudy migrate"

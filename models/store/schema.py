@@ -1,5 +1,6 @@
 """Brings the database's schema up to date."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,18 @@ def upgrade(connection: Connection) -> None:
 
 
 def is_current(connection: Connection) -> bool:
+    return _revisions(connection) == [head()]
+
+
+def is_newer(connection: Connection) -> bool:
+    """Whether a newer version of Understudy has migrated the database: this one cannot read it, nor take it back."""
+    return any(revision > head() for revision in _revisions(connection))
+
+
+def _revisions(connection: Connection) -> Sequence[str]:
     if not inspect(connection).has_table("alembic_version"):
-        return False
-    return connection.execute(REVISION).scalars().all() == [head()]
+        return []
+    return connection.execute(REVISION).scalars().all()
 
 
 @cache

@@ -40,6 +40,22 @@ def test_a_dry_run_in_a_fresh_folder_leaves_no_data_folder(scene: Scene, provide
     assert sorted(path.name for path in scene.folder.iterdir()) == there
 
 
+def test_a_dry_run_into_a_written_output_counts_what_would_be_asked(
+    scene: Scene, providers: Callable[[str], Mock]
+) -> None:
+    mock = providers('[[rules]]\nmessage = "refused"\nfail = "content_filter"')
+    scene.configure(mock, more=PRICES)
+    source = scene.folder / "in.jsonl"
+    source.write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "refused"}\n')
+    run = ["run", source, "-o", str(scene.output), "--model", "alpha/m"]
+    scene.type(*run)
+    counted = {
+        option: json.loads(scene.type(*run, "--dry-run", "--json", *option.split()).said)["lines"]
+        for option in ("", "--all", "--fresh")
+    }
+    assert counted == {"": 0, "--all": 1, "--fresh": 3}
+
+
 def test_a_dry_run_names_every_bad_line_as_a_submit_does(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""), more=PRICES)
     source = scene.folder / "bad.jsonl"

@@ -245,6 +245,31 @@ async def test_a_ledger_that_is_not_a_database_is_one_clear_sentence(tmp_path: P
             pass
 
 
+async def test_a_ledger_of_a_newer_version_is_one_clear_sentence_and_stays_as_it_is(
+    store: Store, ledger_url: str | None, tmp_path: Path
+) -> None:
+    bound = create_engine(
+        make_url(ledger_url or f"sqlite:///{tmp_path / LEDGER_FILE}").set(
+            drivername="sqlite" if ledger_url is None else "postgresql+psycopg"
+        )
+    )
+    with bound.begin() as connection:
+        known = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    try:
+        for migrate in (False, True):
+            with pytest.raises(StoreUnavailable, match="was written by a newer version of Understudy"):
+                async with open_store(ledger_url, tmp_path, migrate=migrate):
+                    pass
+    finally:
+        with bound.begin() as connection:
+            changed = connection.execute(
+                text(f"UPDATE alembic_version SET version_num = '{known}' WHERE version_num = '9999'")
+            )
+        bound.dispose()
+    assert changed.rowcount == 1
+
+
 async def test_a_data_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailable, match=r"data folder .* cannot be used"):
