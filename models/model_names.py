@@ -1,5 +1,7 @@
 """The names of models: which provider a request means when it writes one."""
 
+from difflib import get_close_matches
+
 from models.catalog import suggestion
 from models.chain import Step
 from models.presets import PRESETS, family_of
@@ -41,11 +43,12 @@ def _by_family(settings: Settings, name: str, where: str) -> Step:
         raise _unknown(_unknown_provider(settings, provider, model, where), where)
     if not settings.providers:
         raise RequestError(nothing_configured(), where)
-    example = f"{min(owners or settings.providers)}/{name}"
+    if near := get_close_matches(name, settings.chains, n=1):
+        how = f"did you mean the chain '{near[0]}'?"
+    else:
+        how = f"write it as 'provider/model', such as '{min(owners or settings.providers)}/{name}'"
     raise _unknown(
-        f"{where} names {quoted(name)}, which is neither a chain nor a model of one known provider; "
-        f"write it as 'provider/model', such as '{example}'",
-        where,
+        f"{where} names {quoted(name)}, which is neither a chain nor a model of one known provider; {how}", where
     )
 
 

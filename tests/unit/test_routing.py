@@ -168,6 +168,7 @@ def test_a_chain_that_the_batch_names_replaces_the_model_of_its_lines() -> None:
         ({"model": "gemini-2.5-flash"}, "model", "set GEMINI_API_KEY"),
         ({"model": "shared"}, "model", "write 'local/shared' or 'other/shared'"),
         ({"model": "nobody-knows"}, "model", "write it as 'provider/model'"),
+        ({"model": "carful"}, "model", "did you mean the chain 'careful'?"),
         ({"model": "openai/"}, "model", "lacks the model"),
         ({"model": 3}, "model", "must be a model's"),
         ({"model": ""}, "model", "must be a model's"),
