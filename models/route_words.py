@@ -40,7 +40,7 @@ def _meant(field: str, ours: frozenset[str]) -> str | None:
 def refuse_misplaced(line: Mapping[str, Any]) -> None:
     """Beside the `body` of a line nobody would look for them."""
     for word in sorted(OUR_WORDS & line.keys()):
-        raise RequestError(f"'{word}' belongs into 'body'", word)
+        raise RequestError(f"'{word}' belongs in 'body'", word)
 
 
 def flag_of(words: Mapping[str, Any], word: str, option: bool | None, default: bool) -> bool:

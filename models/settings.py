@@ -162,7 +162,7 @@ class Provider(Limits):
     """Seconds that one call may take in total, from sending to the last byte. An answer that has begun is given up as
     a timeout before that, when it brings less than 3,000 bytes in 30 seconds and does not end."""
     headers: dict[str, str] = {}
-    """HTTP headers sent with every call. Not a place for secrets, which belong into `api_keys`."""
+    """HTTP headers sent with every call. Not a place for secrets, which belong in `api_keys`."""
     options: dict[str, str] = {}
     """`region` (Bedrock), `api_version` (Azure with a base URL that does not end in /v1), `organization` and `project`
     (OpenAI)."""

@@ -161,7 +161,7 @@ def dollars(text: str) -> float:
     with suppress(ValueError):
         if 0 < (usd := float(text.strip().removeprefix("$"))) < math.inf:
             return usd
-    raise typer.BadParameter(f"{text!r} is no amount of US dollars; write 5 or 0.01")
+    raise typer.BadParameter(f"{text!r} is not an amount of US dollars; write 5 or 0.01")
 
 
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch; latest or - for the newest one.")]
@@ -227,7 +227,7 @@ def duration_s(text: str) -> float:
     """90, 90s, 15m, 24h or 7d, in seconds."""
     seconds = seconds_of(text.strip())
     if seconds is None:
-        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
+        raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 15m, 24h or 7d")
     return seconds
 
 

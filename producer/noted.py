@@ -38,7 +38,7 @@ class Noted:
     beside: Counter[str] = field(default_factory=Counter)
 
     def blank_row(self, line: int) -> None:
-        """A cell of it that belongs into the prompt is empty."""
+        """A cell of it that belongs in the prompt is empty."""
         self.blank_rows += 1
         self.first_blank = self.first_blank or line
 

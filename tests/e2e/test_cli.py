@@ -140,7 +140,7 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
     assert "a.csv cannot be used" in folder.refused("run", "in.jsonl", "-o", "out.jsonl", "--data", "a.csv")
     assert "in.jsonl is the input" in folder.refused("run", "in.jsonl", "-o", "./in.jsonl")
     assert "unknown chain 'x'" in folder.refused("submit", "--prompt", "hi", "--chain", "x")
-    assert "is no duration" in folder.refused("attempts", "--since", "soon")
+    assert "is not a duration" in folder.refused("attempts", "--since", "soon")
     assert "base_url" in folder.refused("check", "--config", "wrong.toml")
     complaint = folder.refused("submit", "bad.jsonl")
     assert "2 bad lines" in complaint and "line 2: " in complaint and "line 3: " in complaint

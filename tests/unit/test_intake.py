@@ -143,7 +143,7 @@ def test_only_the_first_lines_are_taken(tmp_path: Path) -> None:
         ('{"prompt": "a", "chain": "cheep"}', "unknown chain 'cheep'; did you mean 'cheap'?"),
         ('{"prompt": "a", "model": "leed/large"}', "did you mean 'lead'?"),
         ('{"prompt": "a", "requires": {"region": "eu"}}', "unknown field 'requires'; did you mean 'require'?"),
-        ('{"body": {"prompt": "a"}, "require": {"region": "eu"}}', "'require' belongs into 'body'"),
+        ('{"body": {"prompt": "a"}, "require": {"region": "eu"}}', "'require' belongs in 'body'"),
         ('{"prompt": "a", "fallbacks": "lead/large"}', "'fallbacks' must be a list"),
         ('{"prompt": "a", "stream": true}', "'stream' must be false"),
         ('{"prompt": "a", "custom_id": ""}', "1 to 512 characters"),
