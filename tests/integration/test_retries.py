@@ -154,6 +154,7 @@ async def test_a_batch_that_goes_on_and_its_retry_share_what_is_left_of_the_budg
     await end(store, ids[1:], FailureClass.SERVER)
     retry = await retry_failed(store, SETTINGS, batch_id)
     assert retry.batch_id is not None
-    budgets = await store.budgets([of_batch(batch_id), of_batch(retry.batch_id)])
-    left = [each.purse.left_usd for each in budgets.values() if each.purse is not None]
+    subjects = [of_batch(batch_id), of_batch(retry.batch_id)]
+    budgets = await store.budgets(subjects)
+    left = [purse.left_usd for each in subjects if (purse := budgets[each].purse) is not None]
     assert left == [pytest.approx(6.5), pytest.approx(3.25)], "two jobs wait, one is tried again"
