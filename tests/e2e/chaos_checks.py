@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 from chaos_load import REFUSED, Accepted, mark_of
 from chaos_world import World
-from stage_hands import digest
 
 PRICES_USD = {"alpha": (1000e-6, 2000e-6), "beta": (3000e-6, 4000e-6)}
 
@@ -88,7 +87,3 @@ def _assert_calls_are_accounted_for(world: World) -> dict[str, int]:
     tallied = ledger.rows("SELECT coalesce(sum(cost_usd), 0) usd FROM tally WHERE kind = 'attempt'")[0].usd
     assert abs(spent - tallied) < 1e-3, "the sums by minute are the sums of the attempts"
     return {"calls": stats["requests"], "twice": twice, "unrecorded": unrecorded, "at kills": world.in_flight_at_kills}
-
-
-def was_served(world: World, prompt: str) -> bool:
-    return digest(prompt) in world.mock.times_answered()

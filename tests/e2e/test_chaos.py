@@ -74,6 +74,7 @@ def go_through(world: World, faults: tuple[Fault, ...]) -> None:
     wait_until_ready(world)
     load.finish()
     assert not load.wrong
+    assert load.accepted.jobs > 100, "the faults must hit work"
     world.note(f"{load.accepted.jobs} jobs accepted")
     until(lambda: world.ledger.count("batch WHERE ended_at IS NULL") == 0, "all batches end", CALM_DEADLINE_S)
     until(lambda: world.open_jobs() == 0, "all jobs end", CALM_DEADLINE_S)
