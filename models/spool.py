@@ -15,6 +15,7 @@ import orjson
 
 from models.failure import FailureClass
 from models.ids import new_id
+from models.private import make_private, make_private_within
 from models.records import AttemptRecord, ResultRecord, Settled
 from models.state import JobState
 from models.store import Store, StoreError, StoreOutage
@@ -31,7 +32,8 @@ def keep(data: Path, place: str, worker_id: str, outcomes: Iterable[Settled]) ->
     Raises OSError.
     """
     folder = data / FOLDER
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(data)
+    make_private_within(folder)
     file = folder / f"{new_id('spool')}.jsonl"
     part = file.with_suffix(".part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:

@@ -5,11 +5,13 @@ import gc
 
 def main() -> None:
     gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time until a command begins
+    from models.private import without_core_dumps
     from producer.cli import whole_app
 
     app = whole_app()
     gc.freeze()
     gc.enable()
+    without_core_dumps()
     app()
 
 

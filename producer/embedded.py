@@ -20,6 +20,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 
+from models.private import make_private, make_private_within, touch_private
 from models.redis_check import QueueUnavailable
 from producer import embedded_guard
 from producer.restarts import GrowingPause
@@ -51,6 +52,9 @@ UNREADABLE = ("append only file", "AOF manifest", "RDB", "crashed by signal")
 NOT_THE_DATA = ("No space left", "Permission denied")
 """Words that mean the contrary, whatever else it says."""
 
+NEEDED, NEEDED_BEGIN = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG"}), ("LC_", "LD_", "DYLD_", "MALLOC_")
+"""Variables that the server is given."""
+
 
 @asynccontextmanager
 async def embedded_redis(data: Path) -> AsyncIterator[str]:
@@ -59,11 +63,14 @@ async def embedded_redis(data: Path) -> AsyncIterator[str]:
     Started again when it dies. Ends with this process, however this process ends. Raises QueueUnavailable.
     """
     home = data.absolute() / "redis"
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(data)
+    make_private_within(home)
     await stop_orphan(home)
     _remove_left_runtime(home)
     with _runtime_folder() as runtime:
-        home.with_name(RUNTIME_NAME).write_text(str(runtime))
+        note = home.with_name(RUNTIME_NAME)
+        touch_private(note)
+        note.write_text(str(runtime))
         server = _Server(_binary(), home, runtime / SOCKET_NAME)
         await server.start()
         keeper = asyncio.create_task(server.keep_running(), name="embedded redis")
@@ -161,6 +168,7 @@ class _Server:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            env=_environment(),
             start_new_session=True,  # Ctrl-C is for us: jobs in flight still need the queue to finish
         )
         try:
@@ -226,6 +234,11 @@ def _arguments(home: Path, socket: Path, log: Path) -> list[str]:
         "stream-node-max-bytes": "256",  # finished tickets are one-entry streams, 4 kB each otherwise
     }
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
+
+
+def _environment() -> dict[str, str]:
+    """What a server may need of ours: not the keys of providers."""
+    return {name: value for name, value in os.environ.items() if name in NEEDED or name.startswith(NEEDED_BEGIN)}
 
 
 def _binary() -> Path:

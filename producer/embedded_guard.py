@@ -24,6 +24,7 @@ def _die_with_parent() -> None:
 
 def main() -> None:
     runtime, *command = sys.argv[1:]
+    os.umask(0o077)  # the server makes its files as it is told by it
     parent_gone = threading.Event()
     # the only thread so far: a function between fork and exec is safe, and the kernel binds the signal to this thread
     tie = _die_with_parent if sys.platform == "linux" else None

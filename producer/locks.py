@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from models.private import make_private, touch_private
 from models.store.errors import folder_reason
 
 LOCK_NAME = "understudy.lock"
@@ -44,7 +45,8 @@ def data_lock(data: Path, command: Sequence[str] | None = None) -> Iterator[None
 
 def _opened(data: Path) -> IO[str]:
     try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(data)
+        touch_private(data / LOCK_NAME)
         return (data / LOCK_NAME).open("a+", encoding="utf-8")
     except OSError as error:
         raise DataFolderUnusable(

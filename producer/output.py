@@ -6,6 +6,7 @@ whole or not there.
 
 import csv
 import os
+import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 
 import orjson
 
+from models.private import new_file
 from models.records import OutputRow
 from models.state import JobState
 from producer.decoding import InputError
@@ -156,9 +158,10 @@ def _free_name(name: str, columns: Mapping[str, Any]) -> str:
 
 
 async def write_output(rows: AsyncIterator[OutputRow], path: Path, form: CsvForm = CSV) -> int:
-    """Write lines to `path`, whole or not at all. Returns how many."""
+    """Write lines to `path`, whole or not at all. Returns how many. Who may read it stays as it was."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding=form.encoding if is_csv(path) else "utf-8", newline="") as stream:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
+    with open(new_file(part, mode), "w", encoding=form.encoding if is_csv(path) else "utf-8", newline="") as stream:
         count = await (write_csv(rows, stream, form) if is_csv(path) else write_jsonl(rows, stream))
         stream.flush()
         os.fsync(stream.fileno())

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from models.private import make_private, touch_private
 from models.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
 from models.store.errors import StoreBusy, StoreConflict, StoreMisplaced, StoreUnavailable, folder_reason
 from models.store.faults import meaning_of
@@ -84,7 +85,8 @@ class Database:
 def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
     """Readers never wait for the writer (WAL); one connection writes, in turns with other processes."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_private(file.parent)
+        touch_private(file)  # SQLite gives the files beside it the same permissions
         turns = Turns(file, SQLITE_TIMEOUT_S)
     except OSError as error:
         reason = folder_reason(error)

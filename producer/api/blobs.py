@@ -21,6 +21,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
+from models.private import FILE_MODE, make_private, make_private_within
 from models.settings import Settings, SettingsError
 
 FOLDER = "files"
@@ -81,11 +82,15 @@ def _holds_something(line: bytes) -> bool:
 class Blobs:
     """Bytes by the id of their file."""
 
-    def __init__(self, store: ObjectStore | None = None, place: str = "memory", max_bytes: int = 2**31) -> None:
-        """Without a store they are kept in memory: for tests. `place` is for people."""
+    def __init__(
+        self, store: ObjectStore | None = None, place: str = "memory", max_bytes: int = 2**31, mode: int | None = None
+    ) -> None:
+        """Without a store they are kept in memory: for tests. `place` is for people. `mode`: who may read the files,
+        where it is not left to the umask."""
         self._store = store or MemoryStore()
         self._place = place
         self._max_bytes = max_bytes
+        self._mode = mode
 
     async def put(self, file_id: str, chunks: AsyncIterator[bytes]) -> tuple[int, int]:
         """Keep what arrives; returns how many bytes and how many lines that are not blank.
@@ -131,6 +136,8 @@ class Blobs:
     async def _sync(self, file_id: str) -> None:
         """The library leaves it to the system when a file of the data folder reaches the disk; a batch relies on it."""
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:
+            if self._mode is not None:
+                await asyncio.to_thread(os.chmod, self._store.prefix / file_id, self._mode)
             for path in (self._store.prefix / file_id, self._store.prefix):
                 await asyncio.to_thread(_sync, path)
 
@@ -170,9 +177,10 @@ def open_blobs(settings: Settings) -> Blobs:
 
 def _in_folder(folder: Path, max_bytes: int) -> Blobs:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder.parent)
+        make_private_within(folder)
         _remove_leftovers(folder)
-        return Blobs(LocalStore(folder.absolute()), f"the folder {folder}", max_bytes)
+        return Blobs(LocalStore(folder.absolute()), f"the folder {folder}", max_bytes, FILE_MODE)
     except (BaseError, OSError):
         raise SettingsError(f"the folder {folder} cannot be used for files; check its permissions") from None
 

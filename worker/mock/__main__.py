@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from models.private import new_file
 from worker.mock.config import ConfigError, MockConfig, load_config
 from worker.mock.server import running_mock
 
@@ -72,7 +73,8 @@ def _announce(path: Path, url: str) -> None:
     """Whoever waits for the file never reads half of it."""
     partial = path.with_name(path.name + ".part")
     try:
-        partial.write_text(url, encoding="utf-8")
+        with open(new_file(partial, 0o666), "w", encoding="utf-8") as stream:
+            stream.write(url)
         partial.replace(path)
     except OSError as error:
         raise ConfigError(f"The ready file {path} cannot be written: {error.strerror}.") from None
