@@ -13,6 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from models import keys
+from models.odd_values import number
 from models.settings import Settings
 
 TOLERANCE_USD = 1e-9
@@ -120,8 +121,8 @@ async def held_usd(redis: Redis, subject: Subject) -> float:
     seconds, microseconds = await redis.time()
     now_ms = seconds * 1000 + microseconds / 1000
     fields: dict[Any, Any] = await redis.hgetall(keys.purse(subject.key))
-    held = [value.split(b"|") for name, value in fields.items() if name.startswith(HELD_BY.encode())]
-    return sum(float(usd) for usd, lease_ms in held if float(lease_ms) > now_ms)
+    held = [value.partition(b"|") for name, value in fields.items() if name.startswith(HELD_BY.encode())]
+    return sum(number(usd) or 0.0 for usd, _, lease_ms in held if (number(lease_ms) or 0.0) > now_ms)
 
 
 def covers(usd: float, room_usd: float) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models.odd_values import number
 from models.settings import Limits
 
 DAY_S = 86_400.0
@@ -24,7 +25,7 @@ class DayUse:
 def day_use(fields: Mapping[str, str], now: float) -> DayUse:
     """Of the day that it is now: the hash has those of the day before, too, and of the next one around midnight."""
     day = int(now // DAY_S)
-    requests, tokens = (int(fields.get(f"{day}|{what}", 0)) for what in ("requests", "tokens"))
+    requests, tokens = (int(number(fields.get(f"{day}|{what}")) or 0) for what in ("requests", "tokens"))
     return DayUse(requests, tokens)
 
 

@@ -7,12 +7,15 @@ of Redis' clock, rates are per minute.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import redis.asyncio
+from redis.exceptions import ResponseError
 
 from models import keys
 from models.day_use import DayUse, day_use
 from models.failure import Scope
+from models.odd_values import number, text
 
 NAMES_MAX = 2_000
 """Of so many keys at most the state is read."""
@@ -168,7 +171,7 @@ async def read_limits(
         pipeline.time()
         for name in wanted:
             pipeline.hgetall(name)
-        (seconds, micros), *hashes = await pipeline.execute()
+        (seconds, micros), *hashes = [_unless_odd(reply) for reply in await pipeline.execute(raise_on_error=False)]
     now = int(seconds) + int(micros) / 1_000_000
     return state_of({name: _text(fields) for name, fields in zip(wanted, hashes, strict=True) if fields}, now)
 
@@ -179,7 +182,7 @@ def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
     rates, flights, days = (_by_account(hashes, kind) for kind in ("rate", "flight", "day"))
     for name in {**rates, **flights, **days}:
         rate = rates.get(name, {})
-        in_flight, window = _in_flight(flights.get(name, {}), now), _number(rate.get("window"))
+        in_flight, window = _in_flight(flights.get(name, {}), now), number(rate.get("window"))
         accounts[name] = AccountState(
             _schedule(rate, "requests", now),
             _schedule(rate, "tokens", now),
@@ -196,7 +199,7 @@ async def limiter_keys(redis: redis.asyncio.Redis) -> set[str]:
     cursor, found = 0, set[str]()
     for _ in range(SCAN_ROUNDS):
         cursor, names = await redis.scan(cursor, match=keys.LIMITS, count=SCAN_COUNT)
-        found.update(name.decode() if isinstance(name, bytes) else name for name in names)
+        found.update(map(text, names))
         if not cursor:
             break
     return {name for name in found if name.count(":") > 1 and name.split(":")[1] in KINDS}
@@ -214,11 +217,16 @@ def _keys_of(account: str, model: str) -> list[str]:
 
 
 def _text(fields: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
-    return {_str(name): _str(value) for name, value in fields.items()}
+    return {text(name): text(value) for name, value in fields.items()}
 
 
-def _str(value: bytes | str) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+def _unless_odd(reply: Any) -> Any:
+    """A reply of Redis; nothing of a key that holds no hash."""
+    if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+        return {}
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def _by_account(hashes: Mapping[str, Mapping[str, str]], kind: str) -> dict[tuple[str, str], Mapping[str, str]]:
@@ -233,12 +241,12 @@ def _by_account(hashes: Mapping[str, Mapping[str, str]], kind: str) -> dict[tupl
 
 def _schedule(rate: Mapping[str, str], what: str, now: float) -> Schedule:
     braked_until = _s(rate.get(f"brake_{what}_until"))
-    learned = _number(rate.get("learned")) if what == "requests" else None
+    learned = _rate(rate.get("learned")) if what == "requests" else None
     return Schedule(
         free_at=_s(rate.get(what)),
-        told=_number(rate.get(f"told_{what}")),
+        told=_rate(rate.get(f"told_{what}")),
         learned=None if learned is None else _grown(learned, now - _s(rate.get("learned_at"))),
-        braked=_number(rate.get(f"brake_{what}")) if braked_until > now else None,
+        braked=_rate(rate.get(f"brake_{what}")) if braked_until > now else None,
         braked_until=braked_until,
         brake_source=Source.TOLD if what == "requests" or rate.get("brake_tokens") == "1" else Source.LEARNED,
     )
@@ -253,13 +261,13 @@ def _grown(learned: float, age_s: float) -> float | None:
 def _in_flight(flight: Mapping[str, str], now: float) -> int:
     """Over the fleet: a field per worker, `count|end of its lease`. The counts of workers that died do not count."""
     counts = (value.partition("|") for value in flight.values())
-    return sum(int(_number(count) or 0) for count, _, lease in counts if _s(lease) > now)
+    return sum(int(number(count) or 0) for count, _, lease in counts if _s(lease) > now)
 
 
 def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | None:
     """None when it has ended and nothing of it is left to tell."""
     kind, _, rest = key.removeprefix(keys.cool("")).partition(":")
-    until, in_a_row = _s(fields.get("until")), int(_number(fields.get("streak")) or 0)
+    until, in_a_row = _s(fields.get("until")), int(number(fields.get("streak")) or 0)
     probing = in_a_row >= PROBE_AFTER and (kind == Scope.PROVIDER or fields.get("hinted") == "0")
     if kind not in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER) or (until <= now and not probing):
         return None
@@ -280,12 +288,10 @@ def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | Non
     return Cooldown(scope, provider, account, model, until, in_a_row, since, probing, next_start, reason)
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
+def _rate(value: str | None) -> float | None:
+    rate = number(value)
+    return rate if rate is not None and rate > 0 else None
 
 
 def _s(milliseconds: str | None) -> float:
-    return (_number(milliseconds) or 0.0) / 1000
+    return (number(milliseconds) or 0.0) / 1000

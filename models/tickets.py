@@ -17,6 +17,7 @@ from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.defaults import RQ_KEY_PREFIX
 
 from models.keys import JOB_FUNCTION, QUEUES
+from models.odd_values import text
 from models.state import Priority
 
 RESULT_TTL_S = 20
@@ -77,11 +78,11 @@ def is_ticket(job_id: str, data: bytes) -> bool:
     if data == ticket_data(job_id).encode():
         return True  # as `stage` wrote it; RQ's own tools compress
     try:
-        text = zlib.decompressobj().decompress(data, TICKET_DATA_MAX)
+        call = zlib.decompressobj().decompress(data, TICKET_DATA_MAX)
     except zlib.error:
-        text = data[:TICKET_DATA_MAX]
+        call = data[:TICKET_DATA_MAX]
     try:
-        return bool(json.loads(text) == [JOB_FUNCTION, None, [job_id], {}])
+        return bool(json.loads(call) == [JOB_FUNCTION, None, [job_id], {}])
     except (ValueError, RecursionError):
         return False
 
@@ -107,11 +108,7 @@ async def staged_ids(redis: Redis) -> dict[str, list[str]]:
         for queue in QUEUES:
             pipeline.lrange(queue_key(queue), 0, -1)
         waiting = await pipeline.execute()
-    return {queue: [_text(job_id) for job_id in ids] for queue, ids in zip(QUEUES, waiting, strict=True)}
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return {queue: [text(job_id) for job_id in ids] for queue, ids in zip(QUEUES, waiting, strict=True)}
 
 
 async def ask_to_stop(redis: Redis, worker_name: str, job_id: str) -> None:

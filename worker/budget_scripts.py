@@ -103,7 +103,8 @@ for _, key in ipairs(KEYS) do
   seen[#seen + 1] = limit and amount(limit) or ''
   seen[#seen + 1] = amount(spent)
   seen[#seen + 1] = amount(held)
-  seen[#seen + 1] = redis.call('HGET', key, 'short') or ''
+  local short = redis.call('HGET', key, 'short')
+  seen[#seen + 1] = short and amount(tonumber(short)) or ''
 end
 return seen
 """,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import redis.asyncio
 
 from models import keys
+from models.odd_values import number, text
 from worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
 
 log = logging.getLogger(__name__)
@@ -101,4 +102,5 @@ class Latencies:
             for step, latencies in telling.items():
                 self._news.setdefault(step, []).extend(latencies)
             return
-        self._known = {step.decode(): float(ms) for step, ms in zip(reply[::2], reply[1::2], strict=True)}
+        read = ((text(step), number(ms)) for step, ms in zip(reply[::2], reply[1::2], strict=True))
+        self._known = {step: ms for step, ms in read if ms is not None}

@@ -38,6 +38,9 @@ TELL_EVERY_S = 0.25
 TOLD_BOUNDS = (1.0, 1_000_000_000.0)
 """What a limit in a header may be; beyond it, it is not believed."""
 
+ASKED_AGAIN_S = 2 * 86_400.0
+"""Whatever Redis says of a time, it is asked again after so long. What a limit of a day says is never further away."""
+
 LONGEST_RESET_S = 3_600.0
 """A reset that is further away is looked at again after an hour."""
 
@@ -170,6 +173,7 @@ class Limiter:
         self._worker_id = worker_id
         self._ahead = Ahead(max_wait_s)
         self._lease_ms = round(lease_s * 1000)
+        self._clock: Callable[[], float] = time.time
         self._ahead_s = 0.0  # Redis' clock, of the one that is compared with it
         self.now_ms = now_ms  # set by tests; None is Redis' own clock
         self._flights: set[tuple[str, str]] = set()
@@ -340,6 +344,7 @@ class Limiter:
 
     async def compare_clocks(self, clock: Callable[[], float]) -> None:
         """What is said of times is said by `clock` from now on, however far Redis' own is from it."""
+        self._clock = clock
         began = clock()
         try:
             seconds, microseconds = await self._redis.time()
@@ -351,7 +356,8 @@ class Limiter:
 
     def _at(self, redis_ms: Any) -> float:
         """Unix seconds, of Redis' milliseconds."""
-        return float(redis_ms) / 1000 - self._ahead_s
+        now = self._clock() if self.now_ms is None else self.now_ms / 1000
+        return min(float(redis_ms) / 1000 - self._ahead_s, now + ASKED_AGAIN_S)
 
     async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
         candidate = grant.candidate

@@ -132,7 +132,7 @@ end
 local rate, cost = KEYS[#KEYS], tonumber(ARGV[2])
 if cost < 1000 or redis.call('EXISTS', rate) == 0 then return 0 end
 local early = (tonumber(redis.call('HGET', rate, 'began')) or 0) + TIGHT * cost - now
-if early > 0 then return math.ceil(early) end
+if early > 0 and early <= cost then return math.ceil(early) end
 redis.call('HSET', rate, 'began', now)
 return 0
 """,

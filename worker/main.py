@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 EXIT_CONFIGURATION = 2
 EXIT_UNREACHABLE = 3
 SIGN_OFF_S = 2.0
+SHOWN = 300
 
 
 class AsyncWorker(RegisteredWorker):
@@ -224,6 +225,8 @@ def main() -> None:
         sys.exit(_complain(error, EXIT_UNREACHABLE))
     except redis.exceptions.ConnectionError:
         sys.exit(_complain("Redis cannot be reached; check REDIS_URL and that it is running", EXIT_UNREACHABLE))
+    except redis.exceptions.ResponseError as error:
+        sys.exit(_complain(f"Redis refuses a worker's commands: {error}"[:SHOWN], EXIT_UNREACHABLE))
 
 
 def _complain(error: object, code: int) -> int:

@@ -51,7 +51,7 @@ TAKE = Script.of(
 -- KEYS: since when places are known, the places of the batch. ARGV: now, who takes, lease in ms, how long a wipe is
 -- waited out in ms. Returns how many places are taken, or 0 and for how many ms nobody takes one.
 local since = tonumber(redis.call('GET', KEYS[1]))
-if not since then
+if not since or since > now then
   since = now
   redis.call('SET', KEYS[1], string.format('%.0f', now))
 end

@@ -1,11 +1,13 @@
 """Atomic scripts in Redis, and how they are sent: those of one moment share a round trip.
 
-Every script begins with ARGV[1]: the time in ms to use instead of Redis' own clock, or "".
+Every script begins with ARGV[1]: the time in ms to use instead of Redis' own clock, or "". What stands in Redis only
+hints: keys in which a script finds what none of ours wrote are deleted, so that the next one finds nothing.
 
     ScriptsUnavailable   Redis cannot be asked, or refused the script
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +16,25 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from worker.coalesce import Coalescer
+from worker.misfits import is_misread
+
+log = logging.getLogger(__name__)
 
 TOGETHER = 100
 AT_ONCE = 20
 """Round trips under way: far fewer than a client's connections (100), whatever the number of jobs."""
 
 
+NO_NUMBERS = frozenset({b"nan", b"-nan", b"inf", b"-inf"})
+"""What Lua makes of a number that none of our scripts wrote."""
+
+
 class ScriptsUnavailable(Exception):
     """Redis cannot be asked. The name of the error that says why."""
+
+
+class NoNumber(Exception):
+    """A script counted with what is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +91,21 @@ class ScriptRunner:
                 again = await self._send([commands[index] for index in lost], whole=True)
                 for index, reply in zip(lost, again, strict=True):
                     replies[index] = reply
+            return await self._without_misread(commands, replies)
         except (RedisError, OSError) as error:
             raise ScriptsUnavailable(type(error).__name__) from error
+
+    async def _without_misread(self, commands: Sequence[_Command], replies: list[Any]) -> list[Any]:
+        """Deletes the keys that a script could make nothing of; its reply is an error."""
+        odd: dict[str, None] = {}
+        for index, (command, reply) in enumerate(zip(commands, replies, strict=True)):
+            if isinstance(reply, list) and any(isinstance(word, bytes) and word in NO_NUMBERS for word in reply):
+                replies[index] = reply = NoNumber()
+            if isinstance(reply, NoNumber) or is_misread(reply):
+                odd |= dict.fromkeys(command.keys)
+        if odd:
+            log.warning("Up to %d keys in Redis held what no worker wrote; they are deleted", len(odd))
+            await self._redis.unlink(*odd)
         return replies
 
     async def _send(self, commands: Sequence[_Command], *, whole: bool = False) -> list[Any]:

@@ -22,9 +22,7 @@ from typing import NamedTuple, Self
 from uuid import uuid4
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT, FieldT
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.defaults import DEFAULT_WORKER_TTL, RQ_KEY_PREFIX
@@ -34,6 +32,7 @@ from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 from models.keys import JOB_FUNCTION, QUEUES
 from models.tickets import FAILURE_TTL_S, RESULT_TTL_S, TICKET_DATA_MAX, is_ticket, queue_key, rq_time
 from worker.doorbell import Doorbell
+from worker.misfits import mend
 from worker.rq_scripts import BEAT, CLAIM, CLOSE, FORGET
 
 log = logging.getLogger(__name__)
@@ -207,6 +206,10 @@ class Bridge:
             return
         await self._doorbell.wait(timeout_s, [queue_key(queue) for queue in self.queues if queue not in without])
 
+    async def mend(self, error: BaseException) -> None:
+        """After an error of `claim`, `wait` or `beat`: see that what stands in Redis does not raise it again."""
+        await mend(self._redis, error)
+
     async def beat(self) -> None:
         """Tell RQ that this worker and its executions are alive. Every 5 to 10 seconds, at least once in 90."""
         now = self._clock()
@@ -241,7 +244,7 @@ class Bridge:
                         message = await pubsub.get_message(timeout=COMMANDS_POLL_S)
                         if message and (command := self._understand(message["data"])):
                             yield command
-            except (RedisConnectionError, RedisTimeoutError):
+            except RedisError:
                 if not cut_off:
                     log.warning("RQ commands do not reach this worker until Redis is back")
                 cut_off = True

@@ -63,7 +63,8 @@ for i = 9, #ARGV, 2 do
   for _, id in ipairs(ids) do
     local job = prefix .. ':job:' .. id
     -- An id outside RQ's alphabet would make its other keys ambiguous; a ticket without a hash has expired.
-    if string.match(id, '^[%w_-]+$') and redis.call('TYPE', job).ok == 'hash' then start(id, queue, job) end
+    local named = #id <= 255 and string.match(id, '^[%w_-]+$')
+    if named and redis.call('TYPE', job).ok == 'hash' then start(id, queue, job) end
   end
 end
 if #started > 0 then redis.call('EXPIRE', worker_key .. ':executions', ttl + 60) end

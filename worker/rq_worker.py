@@ -13,7 +13,7 @@ from redis import SSLConnection
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 from rq.connections import get_connection_kwargs
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
@@ -21,6 +21,7 @@ from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus
 
 from worker.doorbell import LISTEN_S
+from worker.misfits import drop_misfits, is_misread
 from worker.rq_bridge import Bridge, forget_executions
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 SOCKET_TIMEOUT_S = LISTEN_S + 7
 CONNECT_TIMEOUT_S = 5
 HEALTH_CHECK_S = 15
+
+AGAIN_S = 0.5
+"""Between two tries to register where somebody writes what is not ours into Redis."""
 
 RECONNECT = ConstantBackoff(0.05), 1
 """A connection that was lost is opened once more, at once. redis-py would try for seconds, and slots would wait."""
@@ -81,7 +85,7 @@ class RegisteredWorker(BaseWorker):
         async with async_redis(self.connection) as redis:
             try:
                 async with Bridge(redis, self.name, time.time, self.queue_names(), self.serialize()) as bridge:
-                    await bridge.beat()
+                    await _first_beat(bridge)
                     return await self.main(redis, bridge, burst=burst)
             finally:
                 # Without Redis there is nothing to hand back, and what `main` returned or raised must stay known.
@@ -101,15 +105,40 @@ class RegisteredWorker(BaseWorker):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
-        """As RQ's, but idle from the start."""
-        super().bootstrap(logging_level, date_format, log_format)
-        self.set_state(WorkerStatus.IDLE)
+        """As RQ's, but idle from the start, and whatever stands in the place of its keys."""
+        while True:
+            try:
+                super().bootstrap(logging_level, date_format, log_format)
+                self.set_state(WorkerStatus.IDLE)
+            except ResponseError as error:
+                if not is_misread(error):
+                    raise
+                asyncio.run(self._make_room())
+                time.sleep(AGAIN_S)
+            else:
+                return
+
+    async def _make_room(self) -> None:
+        async with async_redis(self.connection) as redis:
+            await drop_misfits(redis)
+            await redis.delete(self.key)  # half a registration, which RQ would take for another worker's
 
     def subscribe(self) -> None:
         """Nothing: `Bridge.commands` listens, in the event loop rather than in RQ's thread."""
 
     def unsubscribe(self) -> None:
         """Nothing, as `subscribe`."""
+
+
+async def _first_beat(bridge: Bridge) -> None:
+    while True:
+        try:
+            return await bridge.beat()
+        except ResponseError as error:
+            if not is_misread(error):
+                raise
+            await bridge.mend(error)
+            await asyncio.sleep(AGAIN_S)
 
 
 def async_redis(connection: SyncRedis) -> Redis:

@@ -34,6 +34,7 @@ from models.tenants import CONTENT_KEPT_S
 from worker.canary import Canary
 from worker.claims import ClaimLoop
 from worker.lead import Lead
+from worker.misfits import mend
 from worker.outages import OUTAGES
 from worker.rq_bridge import Bridge, forget_worker
 from worker.toolbox import Toolbox
@@ -116,6 +117,7 @@ class Upkeep:
                 if not suffering:
                     log.warning("Upkeep loop %s waits for a store to come back: %s", loop.name, type(outage).__name__)
                 suffering = True
+                await mend(self._redis, outage)
             if not is_being_ended():
                 await asyncio.sleep(loop.every_s() if callable(loop.every_s) else loop.every_s)
 

@@ -110,7 +110,7 @@ class Waiters:
                     while not is_being_ended():
                         message = await pubsub.get_message(timeout=LISTEN_S)
                         if message is not None:
-                            self.tell(message["data"].decode().split())
+                            self.tell(message["data"].decode(errors="replace").split())
             except (RedisError, OSError) as error:
                 if not suffering:
                     log.warning("ends are found by looking, Redis cannot be heard: %s", type(error).__name__)
