@@ -19,6 +19,9 @@ from models.settings import Settings
 TOLERANCE_USD = 1e-9
 """Sums of floats are compared with it."""
 
+UNKNOWN_USD = 1e12
+"""What a call costs whose price nobody knows: more than any budget has, so that no budget is evaded by its model."""
+
 BATCH, TENANT, PROVIDER = "batch", "tenant", "provider"
 FOR_LIFE = ""
 """In place of a period: the budget of a batch has none."""
@@ -142,6 +145,8 @@ def amount(usd: float) -> str:
 def reached(subject: Subject, purse: Purse, job_usd: float) -> str:
     """One sentence: what is spent, what the next job would cost, when and how it goes on."""
     spent, limit = amount(purse.spent_usd), amount(purse.limit_usd)
+    if job_usd >= UNKNOWN_USD:
+        return _unpriced(subject, limit)
     if subject.kind == BATCH:
         said = f"{spent} is spent, and the next job would cost about {amount(job_usd)}"
         return f"{BATCH_PAUSED}{limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
@@ -158,6 +163,16 @@ def reached(subject: Subject, purse: Purse, job_usd: float) -> str:
         f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}{following}; "
         f"resumes {resets.day} {resets:%B} (UTC) or with `understudy resume {subject.who}`"
     )
+
+
+def _unpriced(subject: Subject, limit: str) -> str:
+    """It begins as that of a spent budget does: the same `resume` lets it go on."""
+    remedy = "the operator writes it under [providers.NAME.prices], 0 if it is free, and starts the workers anew"
+    if subject.kind == BATCH:
+        said = f"{BATCH_PAUSED}{limit} USD cannot see what the next job costs: no price of its model is known"
+        return f"{said}; {remedy}, then `understudy resume {subject.name}`"
+    said = f"{subject.kind} {subject.name} may spend {limit} USD, and no price of the next job's model is known"
+    return f"{said}; {remedy}"
 
 
 def in_use(subject: Subject, purse: Purse) -> str:

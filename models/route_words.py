@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from models.chain import ACCEPTANCE, NO_FIRST_STEP, Acceptance, Chain, Order, When
+from models.chain import ACCEPTANCE, NO_FIRST_STEP, Acceptance, Chain, Order, Tags, When
 from models.rules import Rules, parse_tags
 from models.wire import ROUTE_WORDS, RequestError
 
@@ -84,13 +84,13 @@ def order_of(said: object, option: str | None, default: Order) -> Order:
 
 
 def said_rules(require: object, forbid: object) -> Rules:
-    tags = {}
+    tags: dict[str, Tags] = {}
     for word, value in (("require", require), ("forbid", forbid)):
         try:
             tags[word] = {} if value is None else parse_tags(value)
         except ValueError as error:
             raise RequestError(f"'{word}' {error}", word) from None
-    return Rules(**tags)
+    return Rules(tags["require"], tags["forbid"])
 
 
 def when_of(value: object, where: str) -> When | None:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from models.allowing import Allowed, Prices, refuse_choice_of_models
 from models.catalog import suggestion
 from models.chain import CHAT, Acceptance, Chain, Endpoint, Step
 from models.endpoints import ENDPOINTS
@@ -63,6 +64,8 @@ class Router:
         self._options = options or RouteOptions()
         self._endpoint = endpoint
         self._rules = rules
+        self._allowed = Allowed(settings, rules.allow)
+        self._prices = Prices(settings)
         self._routes: dict[Hashable, _Route] = {}
 
     def resolve(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
@@ -72,6 +75,7 @@ class Router:
         """
         rest = dict(body)
         words = tuple(rest.pop(word, None) for word in ROUTE_WORDS)
+        refuse_choice_of_models(self._rules, rest)
         key = _key(words)
         route = self._routes.get(key)
         if route is None:
@@ -103,6 +107,8 @@ class Router:
         if len(steps) > MAX_STEPS:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
         ENDPOINTS[self._endpoint].check_steps(self._settings, steps, lead.same_model_family)
+        refuse_choice_of_models(self._rules, *(step.params for step in steps))
+        self._prices.refuse_unpriced(steps, self._rules.payer)
         rules += [said_rules(options.require, options.forbid), said_rules(words["require"], words["forbid"])]
         policy = self._policy(lead.policy, words, self._rules.merged(*rules))
         check_share(policy)
@@ -135,15 +141,31 @@ class Router:
             if not isinstance(named, str):
                 raise RequestError("'chain' must be a chain's name", "chain")
             if named not in self._settings.chains:
+                if self._rules.allow is not None:
+                    raise self._allowed.refusal(named, "chain")
                 raise RequestError(f"unknown chain {quoted(named)}{suggestion(named, self._settings.chains)}", "chain")
             model = named
         else:
             given = words["model"] if words["model"] is not None else self._options.model
             model = checked_name(given, "model") if given is not None else self._only_choice()
         if named is not None or model in self._settings.chains:
+            if not self._allowed.chain(model):
+                raise self._allowed.refusal(model, "model" if named is None else "chain")
             same = self._settings.chains[model].same_model_family
             return _Lead(configured_entries(self._settings, model), _configured_policy(self._settings, model), same)
-        return _Lead((resolve_model(self._settings, model, "model"),), Chain(steps=()), None)
+        return _Lead((self._model(model, "model"),), Chain(steps=()), None)
+
+    def _model(self, name: str, where: str) -> Step:
+        """A model by its name, if it may be used. Raises RequestError."""
+        if self._rules.allow is None:
+            return resolve_model(self._settings, name, where)
+        try:
+            step = resolve_model(self._settings, name, where)
+        except RequestError:  # whose words would name what others may use
+            raise self._allowed.refusal(name, where) from None
+        if not self._allowed.model(step):
+            raise self._allowed.refusal(name, where)
+        return step
 
     def _only_choice(self) -> str:
         """What a request without a model means: the chain `default`, or the only model that is configured."""
@@ -173,12 +195,14 @@ class Router:
         entries: tuple[Entry, ...]
         rules = NO_RULES
         if name in self._settings.chains:
+            if not self._allowed.chain(name):
+                raise self._allowed.refusal(name, where)
             if when is not None:
                 raise RequestError(f"'{where}.when' is for one model; the chain {quoted(name)} has its own", where)
             entries = configured_entries(self._settings, name)
             rules = rules_of(_configured_policy(self._settings, name))
         else:
-            step = resolve_model(self._settings, name, where)
+            step = self._model(name, where)
             entries = (step if when is None else step.model_copy(update={"when": when}),)
         return [_changed(each, lambda step: _with_params(step, params, where)) for each in entries], rules
 
@@ -244,7 +268,13 @@ def resolve(
 
 
 def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
-    """An accepted chain under further data rules. Raises RequestError when they leave none of its steps."""
+    """An accepted chain under further rules. Raises RequestError when data rules leave none of its steps, when one of
+    its steps may not be used, or when it has no price that a budget could see."""
+    allowed = Allowed(settings, rules.allow)
+    for step in chain.steps:
+        if not allowed.was_accepted(step):
+            raise allowed.refusal(str(step), "model")
+    Prices(settings).refuse_unpriced(chain.steps, rules.payer)
     merged = rules_of(chain).merged(rules)
     ruled = chain.model_copy(update={"require": merged.require, "forbid": merged.forbid})
     _refuse_unless_allowed(Suitability(settings), ruled, ruled.steps)

@@ -1,4 +1,5 @@
-"""Data rules: what providers must be tagged with, and what they must not, to be sent a request.
+"""Rules of a request: what providers must be tagged with, and what they must not, to be sent it; and what its tenant
+may use.
 
 Closed on doubt: a provider that does not carry a tag has not said what a rule about it asks, so it is not asked
 either. One that names several values may use any of them, so each must be allowed.
@@ -6,7 +7,7 @@ either. One that names several values may use any of them, so each must be allow
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.chain import Chain, Tags
 
@@ -18,23 +19,33 @@ YES = "true"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`require`: a provider has the tag, with none but these values. `forbid`: it has the tag, with none of these."""
+    """`require`: a provider has the tag, with none but these values. `forbid`: it has the tag, with none of these.
+
+    `allow`: the names that its tenant may use (`models.allowing`); None: all. `payer`: whose budget must see what its
+    calls cost, as people name it; None: nobody's.
+    """
 
     require: Tags = field(default_factory=dict)
     forbid: Tags = field(default_factory=dict)
+    allow: tuple[str, ...] | None = None
+    payer: str | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.require or self.forbid)
+        return bool(self.require or self.forbid) or self.allow is not None or self.payer is not None
+
+    def with_budget(self, budget_usd: float | None) -> "Rules":
+        """The request belongs to a batch with this budget; None: with none."""
+        return self if budget_usd is None or self.payer is not None else replace(self, payer="the batch")
 
     def merged(self, *others: "Rules") -> "Rules":
-        """All of them hold: what is required by several is what they have in common."""
+        """All data rules hold: what is required by several is what they have in common."""
         require, forbid = dict(self.require), dict(self.forbid)
         for other in others:
             for tag, values in other.require.items():
                 require[tag] = _common(require[tag], values) if tag in require else values
             for tag, values in other.forbid.items():
                 forbid[tag] = _ordered({*forbid.get(tag, ()), *values})
-        return Rules(require, forbid)
+        return replace(self, require=require, forbid=forbid)
 
     def broken_by(self, provider: str, tags: Tags | None) -> str | None:
         """Why a provider with these tags may not be asked, as the end of a sentence. None: it may.

@@ -335,6 +335,7 @@ class Tenant(SQLModel, table=True):
     require: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that its providers must have
     forbid: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that they must not have
     store_content: str | None = None  # "always" or "until_delivered"; None: as the installation does
+    allow: str | None = Field(default=None, sa_column=Column(Text))  # JSON list: the chains and models it may use
     created_at: float
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from models.chain import Tags
+from models.rules import Rules
 
 DEFAULT_TENANT = "default"
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
@@ -30,6 +31,13 @@ class TenantLimits:
     store_content: StoreContent | None = None  # None: as the installation does
     require: Tags = field(default_factory=dict)  # data rules of all its jobs
     forbid: Tags = field(default_factory=dict)
+    allow: tuple[str, ...] | None = None  # the chains and models that it may use (`models.allowing`); None: all
+
+    @property
+    def rules(self) -> Rules:
+        """What holds for every job of it that is accepted."""
+        payer = None if self.usd_per_month is None else f"tenant '{self.name}'"
+        return Rules(self.require, self.forbid, self.allow, payer)
 
 
 @dataclass(frozen=True, slots=True)

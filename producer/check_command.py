@@ -60,7 +60,7 @@ async def _check(settings: Settings, config: Path | None, live: bool, as_json: b
         cli.say(line)
     unpriced = [(row["provider"], row["model"]) for row in rows if row["model"] and row["input_usd"] is None]
     for provider, model in dict.fromkeys(unpriced):
-        known = f"no price of {provider}/{model} is known: its costs are shown as unknown, and budgets count them as $0"
+        known = f"no price of {provider}/{model} is known: its costs are shown as unknown, and no budget pays for it"
         cli.say(f"{known}; write it in [providers.{provider}.prices]")
     problems = dict.fromkeys([*(row["problem"] for row in rows if "problem" in row), *chain_problems(settings)])
     for problem in problems:

@@ -104,7 +104,7 @@ class Filler:
             route_options(batch.options),
             priority=batch.priority,
             tenant=batch.tenant,
-            rules=await self._store.tenant_rules(batch.tenant),
+            rules=(await self._store.tenant_rules(batch.tenant)).with_budget(batch.budget_usd),
             expected_lines=batch.input_lines,
             written_lines=batch.written_lines,
         )

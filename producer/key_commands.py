@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
+from models.allowing import allowed_name
 from models.api_keys import KeyRecord, Scope, new_key
 from models.budgets import amount
 from models.chain import Tags
@@ -60,18 +61,30 @@ def _rules(word: str, pairs: list[str] | None) -> dict[str, Tags]:
     return {word: {} if pairs == [NO_LIMIT] else cli.tags_of(f"--{word}", pairs) or {}}
 
 
+def _allow(settings: Settings, names: list[str] | None) -> dict[str, tuple[str, ...] | None]:
+    """`none` lifts it."""
+    if names is None:
+        return {}
+    if names == [NO_LIMIT]:
+        return {"allow": None}
+    try:
+        return {"allow": tuple(dict.fromkeys(allowed_name(settings, each) for each in names))}
+    except ValueError as error:
+        raise cli.Refused(f"--allow: {error}") from None
+
+
 Tenant = Annotated[str, typer.Option("--tenant", callback=_tenant_name, help="Whose key it is.")]
 TenantName = Annotated[str, typer.Argument(metavar="NAME", callback=_tenant_name, help="Name of a tenant.")]
 ANumber = "; none: no limit."
 NO_RULE = "; may be given several times; none: no rule."
 
 
-def _on_new_ledger(config: Path | None, data: Path | None, work: Callable[[Store], Awaitable[T]]) -> T:
+def _on_new_ledger(config: Path | None, data: Path | None, work: Callable[[Settings, Store], Awaitable[T]]) -> T:
     """As `cli.on_ledger`, and makes the ledger: keys come before the first job."""
 
     async def opened(settings: Settings) -> T:
         async with open_ledger(settings, create=True) as store:
-            return await work(store)
+            return await work(settings, store)
 
     with cli.plain_errors():
         return asyncio.run(opened(cli.settings_from(config, data)))
@@ -97,7 +110,7 @@ def create(
     lifetime_s = None if expires is None else cli.duration_s(expires)
     made = new_key()
 
-    async def work(store: Store) -> KeyRecord:
+    async def work(_: Settings, store: Store) -> KeyRecord:
         expires_at = None if lifetime_s is None else await store.now() + lifetime_s
         scopes = scope or [Scope.SUBMIT]
         return await store.add_api_key(
@@ -120,7 +133,7 @@ def list_keys(
     as_json: cli.AsJson = False,
 ) -> None:
     """Every key without its secret. With --json, one line per key."""
-    records = _on_new_ledger(config, data, lambda store: store.api_keys(tenant))
+    records = _on_new_ledger(config, data, lambda _, store: store.api_keys(tenant))
     if as_json:
         for record in records:
             show.print_json(_key_document(record))
@@ -171,7 +184,7 @@ class ContentWord(StrEnum):
 def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
     """The tenants that have limits or keys, with both. With --json, one line per tenant."""
 
-    async def work(store: Store) -> list[TenantLimits]:
+    async def work(_: Settings, store: Store) -> list[TenantLimits]:
         known = {each.name: each for each in await store.tenants()}
         for record in await store.api_keys():
             known.setdefault(record.tenant, TenantLimits(record.tenant))
@@ -185,11 +198,20 @@ def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.
     if not found:
         cli.say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
         return
-    columns = ("jobs per minute", "queued jobs", "USD per month", "weight", "require", "forbid", "content kept")
+    columns = (
+        "jobs per minute",
+        "queued jobs",
+        "USD per month",
+        "weight",
+        "require",
+        "forbid",
+        "allow",
+        "content kept",
+    )
     table = show.new_table("tenant", *columns)
     for each in found:
         limits = (each.jobs_per_minute, each.queued_jobs, each.usd_per_month)
-        rules = (shown(each.require), shown(each.forbid))
+        rules = (shown(each.require), shown(each.forbid), _names(each.allow))
         kept = each.store_content or ContentWord.DEFAULT
         table.add_row(each.name, *(_shown(value) for value in limits), f"{each.weight:g}", *rules, kept)
     show.page().print(table)
@@ -221,6 +243,15 @@ def set_tenant(
         list[str] | None,
         typer.Option("--forbid", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=us{NO_RULE}"),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="NAME",
+            help="A chain, provider/model or 'provider/*' that it may use, and no other; may be given several times; "
+            "none: all.",
+        ),
+    ] = None,
     store_content: Annotated[
         ContentWord | None,
         typer.Option("--store-content", help="For how long its prompts and answers are kept; default: as configured."),
@@ -230,26 +261,26 @@ def set_tenant(
 ) -> None:
     """Change a tenant's limits, weight and policy; what is not named stays.
 
-    API processes notice within ten seconds. Data rules hold for what is accepted from then on. All of an option's
-    rules are given at once.
+    API processes notice within ten seconds. Data rules and what is allowed hold for what is accepted from then on. All
+    of an option's values are given at once.
     """
 
-    async def work(store: Store) -> None:
+    async def work(settings: Settings, store: Store) -> None:
         given = {
             "jobs_per_minute": (jobs_per_minute, int),
             "queued_jobs": (queued_jobs, int),
             "usd_per_month": (usd_per_month, float),
         }
         changed: dict[str, Any] = {word: _limit(text, kind) for word, (text, kind) in given.items() if text is not None}
-        changed |= _rules("require", require) | _rules("forbid", forbid)
+        changed |= _rules("require", require) | _rules("forbid", forbid) | _allow(settings, allow)
         if weight is not None:
             changed["weight"] = weight
         if store_content is not None:
             changed["store_content"] = None if store_content is ContentWord.DEFAULT else str(store_content)
         if not changed:
             raise cli.Refused(
-                "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --weight, --require, --forbid "
-                "and --store-content"
+                "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --weight, --require, --forbid, "
+                "--allow and --store-content"
             )
         before = (await store.tenant_use(name, time.time())).limits
         await store.set_tenant(replace(before, **changed), actor=ACTOR)
@@ -264,7 +295,7 @@ def show_tenant(
 ) -> None:
     """A tenant's limits, what it spent this month, and how many of its jobs wait."""
 
-    async def work(store: Store) -> dict[str, Any]:
+    async def work(_: Settings, store: Store) -> dict[str, Any]:
         use = await store.tenant_use(name, time.time())
         queued = (await store.queued_by_tenant()).get(name, 0)
         return {
@@ -288,6 +319,7 @@ def show_tenant(
     table.add_row("weight", f"{seen['weight']:g}", "")
     for word in ("require", "forbid"):
         table.add_row(word, "", shown(seen[word]) or NO_LIMIT)
+    table.add_row("allow", "", _names(seen["allow"]) or NO_LIMIT)
     show.page().print(table)
 
 
@@ -299,6 +331,10 @@ def _key_document(record: KeyRecord) -> dict[str, Any]:
 
 def _scopes(record: KeyRecord) -> str:
     return ", ".join(scope for scope in Scope if scope in record.scopes)
+
+
+def _names(allow: Sequence[str] | None) -> str:
+    return "" if allow is None else escape(" ".join(allow))
 
 
 def _shown(limit: float | None) -> str:

@@ -41,7 +41,7 @@ async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
     """
     forgotten = None
     if asked.fresh:
-        rules = await store.tenant_rules("default")
+        rules = (await store.tenant_rules("default")).with_budget(asked.budget_usd)
         refuse_bad_input(settings, asked.source, asked.shape, skip_bad=asked.skip_bad, rules=rules)
         forgotten = await _forget(store, asked.run_id)
     if await store.run_version(asked.run_id):
@@ -153,7 +153,7 @@ class _Resuming:
 
     async def _jobs(self) -> AsyncIterator[list[NewJob]]:
         """The good lines of the input in slices; the others are in `_bad`."""
-        rules = await self._store.tenant_rules("default")
+        rules = (await self._store.tenant_rules("default")).with_budget(self._asked.budget_usd)
         expires_at = await self._store.now() + self._settings.deadline_s
         self._bad, self._notes = [], []
         lines = read_jobs(

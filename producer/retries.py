@@ -95,7 +95,7 @@ async def retry_failed(
             else:
                 retry.left_out[ended.failure] += 1
 
-    return await _submit_again(store, settings, line, retry, _routed(settings, route, wanted()))
+    return await _submit_again(store, settings, line, retry, route, wanted())
 
 
 async def retry_answered(
@@ -110,7 +110,7 @@ async def retry_answered(
         async for ended in line.answered_by(providers):
             yield ended.job
 
-    return await _submit_again(store, settings, line, Retry(), _routed(settings, route, wanted()), said)
+    return await _submit_again(store, settings, line, Retry(), route, wanted(), said)
 
 
 async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> int:
@@ -118,9 +118,7 @@ async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteO
     view = await store.batch_view(batch_id)
     if view is None:
         return 0
-    jobs = _routed(settings, route, store.unfinished(batch_id))
-    if rules := await store.tenant_rules(view.tenant):
-        jobs = _under_rules(settings, rules, jobs)
+    jobs = await _as_allowed(store, settings, route, view.tenant, view.budget_usd, store.unfinished(batch_id))
     return sum([await store.reroute(slice_) async for slice_ in in_slices(jobs)])
 
 
@@ -134,15 +132,31 @@ def _names_a_chain(route: RouteOptions) -> bool:
     return route.model is not None or route.chain is not None
 
 
-def _routed(settings: Settings, route: RouteOptions, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
-    return _along(settings, route, jobs) if _names_a_chain(route) else jobs
+async def _as_allowed(
+    store: Store,
+    settings: Settings,
+    route: RouteOptions,
+    tenant: str,
+    budget_usd: float | None,
+    jobs: AsyncIterator[NewJob],
+) -> AsyncIterator[NewJob]:
+    """The jobs along the route, if that names a chain, and under the rules that their tenant has by now.
+
+    To be asked for a job raises RequestError when the rules leave it without a step.
+    """
+    rules = (await store.tenant_rules(tenant)).with_budget(budget_usd)
+    if _names_a_chain(route):
+        return _along(settings, route, rules, jobs)
+    return _under_rules(settings, rules, jobs) if rules else jobs
 
 
-async def _along(settings: Settings, route: RouteOptions, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
-    """The jobs with another chain, under the data rules that they were accepted with."""
+async def _along(
+    settings: Settings, route: RouteOptions, of_tenant: Rules, jobs: AsyncIterator[NewJob]
+) -> AsyncIterator[NewJob]:
+    """The jobs with another chain, also under the data rules that they were accepted with."""
     routers: dict[str, Router] = {}
     async for job in jobs:
-        rules = rules_of(job.chain)
+        rules = of_tenant.merged(rules_of(job.chain))
         if (name := repr((job.chain.endpoint, rules))) not in routers:
             routers[name] = Router(settings, route, endpoint=job.chain.endpoint, rules=rules)
         job.chain, _ = routers[name].resolve(orjson.loads(job.body), job.custom_id)
@@ -150,7 +164,7 @@ async def _along(settings: Settings, route: RouteOptions, jobs: AsyncIterator[Ne
 
 
 async def _under_rules(settings: Settings, rules: Rules, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
-    """The jobs with chains that keep these rules, too."""
+    """The jobs along their own chains, which keep these rules, too."""
     known: dict[int, tuple[Chain, Chain]] = {}  # holds each chain, so that no other one gets its identity
     async for job in jobs:
         if id(job.chain) not in known:
@@ -203,13 +217,14 @@ async def _submit_again(
     settings: Settings,
     line: _Line,
     retry: Retry,
+    route: RouteOptions,
     jobs: AsyncIterator[NewJob],
     options: dict[str, Any] | None = None,
 ) -> Retry:
     """Accept these jobs as a new batch that points at the newest one of the line, if there are any.
 
-    They are accepted anew, so the data rules that their tenant has by now hold for them, too. Raises RequestError when
-    those leave a job without a step.
+    They are accepted anew, so the rules that their tenant has by now hold for them, too. Raises RequestError when those
+    leave a job without a step.
     """
     newest = await store.batch_view(line.batches[-1]) if line.batches else None
     if newest is None:
@@ -217,8 +232,7 @@ async def _submit_again(
     new = await _following(store, line, newest, options)
     new.budget_usd, granted_usd = await inherited_budget(store, newest.id)
     forecast = Forecast(settings)
-    if rules := await store.tenant_rules(newest.tenant):
-        jobs = _under_rules(settings, rules, jobs)
+    jobs = await _as_allowed(store, settings, route, newest.tenant, new.budget_usd, jobs)
     try:
         async for slice_ in in_slices(jobs):
             if not retry.jobs:

@@ -168,7 +168,7 @@ async def accept(
     bad: list[BadLine] = []
     preflight, total, endpoint = preflight or Preflight(settings), 0, None
     try:
-        rules = await store.tenant_rules(batch.tenant)
+        rules = (await store.tenant_rules(batch.tenant)).with_budget(batch.budget_usd)
         lines = read_jobs(
             source,
             shape,

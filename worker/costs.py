@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from models.budgets import UNKNOWN_USD
 from models.catalog import UnknownProvider, resolve_provider
 from models.chain import EMBEDDINGS, Chain, Step
 from models.pricing import Pricing
@@ -25,14 +26,15 @@ class Costs:
         self._unpriced: set[tuple[str, str]] = set()
 
     def of_job(self, chain: Chain, step: Step, batch: str | None, tokens: int, most_output_tokens: int) -> float:
-        """US dollars for one call of a job at a step of its chain; 0 where no price is known, which is said once."""
+        """US dollars for one call of a job at a step of its chain; UNKNOWN_USD where no price is known."""
         model, most = (step.provider, step.model), tokens_of_answer(step.params) or most_output_tokens
         output = 0 if chain.endpoint == EMBEDDINGS else self._estimates.output_tokens(model, batch, most)
         usage = Usage(input_tokens=self._estimates.input_tokens(model, tokens), output_tokens=output)
         usd = self._pricing.cost_usd(step.provider, self._preset(step.provider), step.model, usage)
         if usd is None:
             self._say_unpriced(step)
-        return usd or 0.0
+            return UNKNOWN_USD
+        return usd
 
     def of_call(self, chain: Chain, step: Step, batch: str | None, tokens: int, body: Mapping[str, Any]) -> float:
         """As `of_job`, from the request itself."""
@@ -42,7 +44,7 @@ class Costs:
         if (step.provider, step.model) not in self._unpriced:
             self._unpriced.add((step.provider, step.model))
             log.warning(
-                "No price is known of %s: budgets do not see what its calls cost; write it under [providers.%s.prices]",
+                "No price is known of %s, so no budget pays for it; write it under [providers.%s.prices]",
                 step,
                 step.provider,
             )

@@ -7,6 +7,7 @@ job's; the other call is cut short, and what it may cost is told. A call that fa
 import asyncio
 from dataclasses import replace
 
+from models.budgets import UNKNOWN_USD
 from models.chain import Chain
 from models.failure import Failure, FailureClass
 from models.records import SINGLE, StartedJob
@@ -195,6 +196,6 @@ async def _cut_short(task: Race | Other, call: OneCall | None, winner: OneCall |
 def _beaten_by(winner: OneCall, loser: OneCall) -> Failure:
     """What a call costs that nobody waits for is an estimate at best."""
     usd = loser.expected_usd()
-    cost = f"about ${usd:.6f} may be billed" if usd else "it may be billed, and its price is not known"
+    cost = f"about ${usd:.6f} may be billed" if usd < UNKNOWN_USD else "it may be billed, and its price is not known"
     text = f"cut short: {winner.step} answered first; {cost}"
     return Failure(FailureClass.CANCELLED, text, possibly_billed=True)

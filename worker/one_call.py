@@ -97,7 +97,7 @@ class OneCall:
         return self._watch.elapsed_s() if self._watch else 0.0
 
     def expected_usd(self) -> float:
-        """What it is expected to cost; 0 where no price is known."""
+        """What it is expected to cost; UNKNOWN_USD where no price is known."""
         return self._tools.costs.of_call(self._chain, self.step, self._batch, self._job.tokens, self._body)
 
     async def make(self) -> Answered | Failure | Refusal | Absence | TurnedAway | None:

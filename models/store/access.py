@@ -62,10 +62,10 @@ TENANTS = select(tenant).order_by(tenant.c.name)
 """The tenants that were written down."""
 
 LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month", "weight", "store_content")
-RULES = ("require", "forbid")
+RULES = ("require", "forbid", "allow")
 
-RULES_OF = select(tenant.c.require, tenant.c.forbid).where(tenant.c.name == bindparam("name"))
-"""The data rules of a tenant."""
+LIMITS_OF = select(tenant).where(tenant.c.name == bindparam("name"))
+"""A tenant's limits and rules."""
 
 
 def _put_tenant(dialect: Any) -> Any:
@@ -156,13 +156,14 @@ class Access(Ledger):
     async def tenant_rules(self, name: str) -> Rules:
         """What holds for every job of a tenant that is accepted from now on."""
         async with self._db.read() as connection:
-            row = (await connection.execute(RULES_OF, {"name": name})).first()
-        return NO_RULES if row is None else Rules(_tags(row.require), _tags(row.forbid))
+            row = (await connection.execute(LIMITS_OF, {"name": name})).first()
+        return NO_RULES if row is None else limits_of(row).rules
 
     async def set_tenant(self, limits: TenantLimits, *, actor: str) -> None:
         """Replace a tenant's limits. API processes notice within seconds."""
         row = {"name": limits.name, **{each: getattr(limits, each) for each in LIMITS}}
         row |= {each: orjson.dumps(tags).decode() if (tags := getattr(limits, each)) else None for each in RULES}
+        row["allow"] = None if limits.allow is None else orjson.dumps(limits.allow).decode()
         async with self._db.write() as connection:
             await connection.execute(PUT_TENANT[connection.dialect.name], row)
             await record_act(connection, actor, limits.name, "tenant.set", limits.name)
@@ -183,7 +184,8 @@ async def record_act(connection: AsyncConnection, actor: str, tenant: str, actio
 
 def limits_of(row: Row[Any]) -> TenantLimits:
     limits: dict[str, Any] = {each: getattr(row, each) for each in LIMITS}
-    return TenantLimits(row.name, **limits, require=_tags(row.require), forbid=_tags(row.forbid))
+    allow = None if row.allow is None else tuple(orjson.loads(row.allow))
+    return TenantLimits(row.name, **limits, require=_tags(row.require), forbid=_tags(row.forbid), allow=allow)
 
 
 def _tags(written: str | None) -> Tags:

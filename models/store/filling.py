@@ -173,6 +173,7 @@ class ToFill:
     input_lines: int  # as counted at upload
     expires_at: float
     written_lines: int  # up to this line its rows are written
+    budget_usd: float | None
 
 
 class Filling(Intake, Pruning):
@@ -294,4 +295,5 @@ def _to_fill(row: Row[Any], lines: int, written: int) -> ToFill:
         input_lines=lines,
         expires_at=row.expires_at,
         written_lines=written,
+        budget_usd=row.budget_usd,
     )

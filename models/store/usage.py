@@ -10,9 +10,9 @@ from sqlalchemy import and_, bindparam, case, delete, func, literal_column, sele
 from models.budgets import of_tenant
 from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
-from models.store.access import limits_of
+from models.store.access import LIMITS_OF, limits_of
 from models.store.ledger import Ledger
-from models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant, tenant_tally
+from models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant_tally
 from models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
 from models.tenants import TenantLimits, TenantUse
 
@@ -61,9 +61,6 @@ def _sum(what: Any, kind: str, *conditions: Any) -> Any:
     found = select(func.coalesce(func.sum(what), 0)).where(_tally_of, tenant_tally.c.kind == kind, *conditions)
     return found.scalar_subquery()
 
-
-LIMITS_OF = select(tenant).where(tenant.c.name == bindparam("name"))
-"""A tenant's limits."""
 
 USE = select(
     _sum(tenant_tally.c.count, ACCEPTED, tenant_tally.c.period == bindparam("minute")).label("this_minute"),

@@ -72,7 +72,7 @@ async def _queue_full(api: Context, tenant: str, limits: TenantLimits, jobs: int
     waiting, room = api.rooms.waiting, api.settings.api.max_queued_jobs
     over = waiting.total() + jobs - room
     if over > 0:
-        said = f"the system is full: {waiting.total():,} jobs wait, and it holds {room:,}"
+        said = "the system is full: as many jobs of all its tenants wait as it holds"
         return Full("system_full", said, await _drained_in_s(api, over))
     if limits.queued_jobs is None:
         return None

@@ -116,7 +116,7 @@ def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = N
     words.metadata(request.metadata)
     words.priority(request.priority, Priority.BULK)
     words.receiver(request.webhook_url, "webhook_url", settings)
-    _check_route(request, settings, rules)
+    _check_route(request, settings, rules.with_budget(request.budget_usd))
     return request
 
 

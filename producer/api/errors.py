@@ -1,7 +1,7 @@
 """Every error that a caller gets is OpenAI's error object: message, type, param, code.
 
 ApiError        a refusal with a status of its own
-RequestError    the request is wrong (400), or names a model that nobody has (404)
+RequestError    the request is wrong (400), or names a model that nobody has (404) or its tenant may not use (403)
 UnknownId       there is no such object, or it is another tenant's (404)
 StoreError      the ledger is away or busy (503, with Retry-After)
 BlobError       a file is too long (413), empty (400), gone (404), or its storage is away or full (503)
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+from models.allowing import NOT_ALLOWED
 from models.model_names import NOT_FOUND
 from models.store import StoreConflict, StoreError
 from models.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
@@ -25,6 +26,9 @@ from producer.ledger import UnknownId
 JSON = "application/json"
 OUTAGE_RETRY_S = 5
 MOST_PATH_CHARS = 200
+
+REQUEST_ERRORS = {NOT_FOUND: 404, NOT_ALLOWED: 403}
+"""The status of a wrong request by its code; all others are 400."""
 
 BLOB_ERRORS = ((TooLarge, 413, "file_too_large"), (Empty, 400, "file_empty"), (NoBlob, 404, "not_found"))
 
@@ -104,7 +108,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def wrong(_: Request, error: RequestError) -> Response:
-        status = 404 if error.code == NOT_FOUND else 400
+        status = REQUEST_ERRORS.get(error.code, 400)
         return error_response(ApiError(status, error.message, param=error.param, code=error.code))
 
     @app.exception_handler(UnknownId)

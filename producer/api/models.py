@@ -7,12 +7,13 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from models.allowing import Allowed
 from models.model_names import NOT_FOUND
 from models.routing import configured_chain
 from models.settings import Settings
 from models.wire import RequestError
-from producer.api.auth import Reader
-from producer.api.context import Api
+from producer.api.auth import Caller, Reader
+from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -37,15 +38,16 @@ class ModelList(BaseModel):
 
 
 @router.get("", summary="List the chains and models", response_model=ModelList, responses=refusals(401, 403, 503))
-async def list_models(api: Api, _: Reader) -> Response:
-    """Nobody is asked: what providers have beside it can be requested as `provider/model`, too."""
-    data = [_model(name, owner) for name, owner in owners(api.settings).items()]
+async def list_models(api: Api, caller: Reader) -> Response:
+    """Those that your tenant may use. Nobody is asked: what providers have beside it can be requested as
+    `provider/model`, too."""
+    data = [_model(name, owner) for name, owner in (await _owners(api, caller)).items()]
     return Response(orjson.dumps({"object": "list", "data": data}), media_type=JSON)
 
 
 @router.get("/{model:path}", summary="One of them", response_model=Model, responses=refusals(400, 401, 403, 404, 503))
-async def retrieve_model(model: str, api: Api, _: Reader) -> Response:
-    known = owners(api.settings)
+async def retrieve_model(model: str, api: Api, caller: Reader) -> Response:
+    known = await _owners(api, caller)
     if model not in known:
         shown = model if len(model) <= 80 else model[:77] + "..."
         reason = f"no model '{shown}' is configured here; GET /v1/models lists those that are"
@@ -53,15 +55,22 @@ async def retrieve_model(model: str, api: Api, _: Reader) -> Response:
     return Response(orjson.dumps(_model(model, known[model])), media_type=JSON)
 
 
-def owners(settings: Settings) -> dict[str, str]:
-    """Whose each model is."""
-    found = dict.fromkeys(settings.chains, OURS)
-    for chain in settings.chains:
+async def _owners(api: Context, caller: Caller) -> dict[str, str]:
+    rules = await api.rules.of(api.store, caller.tenant)
+    return owners(api.settings, Allowed(api.settings, rules.allow))
+
+
+def owners(settings: Settings, allowed: Allowed) -> dict[str, str]:
+    """Whose each model is that may be used."""
+    chains = [name for name in settings.chains if allowed.chain(name)]
+    found = dict.fromkeys(chains, OURS)
+    for chain in chains:
         with suppress(RequestError):  # a chain that cannot be used says so when it is
             found |= {str(step): step.provider for step in configured_chain(settings, chain).steps}
     for name, provider in settings.providers.items():
         found |= {f"{name}/{model}": name for model in provider.models}
-    return found
+    found |= {model: model.partition("/")[0] for model in allowed.models}
+    return {name: owner for name, owner in found.items() if owner == OURS or allowed.model(name)}
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:

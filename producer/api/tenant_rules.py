@@ -1,4 +1,4 @@
-"""The data rules of tenants, as the ledger was read lately, and what resolves requests under them."""
+"""The rules of tenants, as the ledger was read lately, and what resolves requests under them."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -30,7 +30,8 @@ class TenantRules:
 
     def router(self, settings: Settings, rules: Rules, endpoint: Endpoint) -> Router:
         """One for all tenants with these rules."""
-        name = (endpoint, *(tuple(sorted(tags.items())) for tags in (rules.require, rules.forbid)))
+        tags = (tuple(sorted(each.items())) for each in (rules.require, rules.forbid))
+        name = (endpoint, *tags, rules.allow, rules.payer)
         if name not in self._routers:
             if len(self._routers) >= MOST_ROUTERS:
                 del self._routers[next(iter(self._routers))]

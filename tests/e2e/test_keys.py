@@ -62,6 +62,7 @@ def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
         "store_content": None,
         "require": {},
         "forbid": {},
+        "allow": None,
     }
     assert understudy("set", "acme", "--require", "region=EU,ch", "--require", "zdr", "--forbid", "x=y").returncode == 0
     assert understudy("set", "acme", "--forbid", "none", "--weight", "2.5").returncode == 0

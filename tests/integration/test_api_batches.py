@@ -26,9 +26,10 @@ from producer.batch_lines import BatchReader
 from producer.filling import SLICE, Filler
 
 PIECE_BYTES = 50_000
+PRICES = {name: {"input": 1.0, "output": 2.0} for name in ("large", "small", "m")}
 SETTINGS = Settings.model_validate(
     {
-        "providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}},
+        "providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "prices": PRICES}},
         "chains": {"careful": {"steps": ["lead/large", "lead/small"]}},
         "api": {"max_batch_lines": 5_000},
     }

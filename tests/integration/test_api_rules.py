@@ -176,3 +176,77 @@ async def test_jobs_without_a_name_are_spread_over_the_sides_and_named_ones_stay
     assert leads == {"us/a", "eu/b"}
     for name in ("x", "y"):
         assert len({str((await room.accepted(model="ab", custom_id=name)).steps[0]) for _ in range(3)}) == 1
+
+
+def refusal_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+async def test_a_tenant_may_use_what_it_is_allowed_and_nothing_else(room: Room) -> None:
+    await room.set_rules(allow=("ab", "eu/m"))
+    assert [str(step) for step in (await room.accepted(model="eu/m")).steps] == ["eu/m"]
+    await room.accepted(chain="ab")
+    for path, body in (
+        ("/v1/jobs", {"messages": MESSAGES}),  # the chain default
+        ("/v1/jobs", {"messages": MESSAGES, "model": "us/m"}),
+        ("/v1/chat/completions", {"messages": MESSAGES, "model": "eu/m", "fallbacks": ["us/m"]}),
+        ("/v1/embeddings", {"input": "x", "model": "us/m"}),
+    ):
+        assert refusal_of(await room.http.post(path, json=body)) == (403, "model_not_allowed")
+    two = {"jobs": [{"messages": MESSAGES, "model": "us/m"}, {"messages": MESSAGES, "model": "eu/m"}]}
+    refused, accepted = (await room.http.post("/v1/jobs:batch", json=two)).json()["data"]
+    assert (refused["error"]["code"], accepted["error"]) == ("model_not_allowed", None)
+    await room.set_rules()
+    await room.accepted(model="us/m")
+
+
+async def test_each_line_of_a_batch_is_held_against_what_its_tenant_may_use(room: Room) -> None:
+    await room.set_rules(allow=("eu/m",))
+    batch = await room.batch(line("1", model="eu/m") + line("2", model="us/m") + line("3", model="eu/m", models=["x"]))
+    errors = batch["errors"]["data"]
+    assert [(each["code"], each["line"]) for each in errors] == [("model_not_allowed", 2), ("model_not_allowed", 3)]
+    words = {"input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h", "model": "us/m"}
+    assert refusal_of(await room.http.post("/v1/batches", json=words)) == (403, "model_not_allowed")
+
+
+async def test_a_batch_goes_on_and_is_tried_again_only_along_what_its_tenant_may_use(room: Room) -> None:
+    batch = await room.batch(line("1", model="eu/m") + line("2", model="eu/m"))
+    await room.set_rules(allow=("eu/m",))
+    path = f"/v1/batches/{batch['id']}"
+    for way in ("resume?model=us/m", "resume?chain=default"):
+        assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
+    assert (await room.http.post(f"{path}/resume?model=eu/m")).status_code == 200
+    assert (await room.http.post(f"{path}/cancel")).status_code == 200
+    while await room.store.cancel_slice():
+        continue
+    await room.store.close_batches()
+    for way in ("retry?model=us/m", "retry?chain=default"):
+        assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
+    await room.set_rules(allow=("us/m",))
+    assert refusal_of(await room.http.post(f"{path}/retry")) == (403, "model_not_allowed")
+    assert (await room.http.post(f"{path}/retry?model=us/m")).status_code == 200
+
+
+async def test_the_list_of_models_shows_what_the_tenant_may_use(room: Room) -> None:
+    async def listed() -> set[str]:
+        return {each["id"] for each in (await room.http.get("/v1/models")).json()["data"]}
+
+    assert await listed() == {"default", "ab", "us/m", "eu/m", "us/a", "eu/b"}
+    await room.set_rules(allow=("ab", "us/other"))
+    assert await listed() == {"ab", "us/other"}
+    assert (await room.http.get("/v1/models/us/other")).json()["owned_by"] == "us"
+    assert refusal_of(await room.http.get("/v1/models/default")) == (404, "model_not_found")
+
+
+async def test_a_tenant_with_a_budget_names_no_model_whose_price_nobody_knows(room: Room) -> None:
+    await room.set_rules(usd_per_month=5.0)
+    error = await room.refused(model="eu/m-2026-11-30")
+    assert error["code"] == "model_without_price"
+    assert error["message"].startswith(
+        "no price of 'eu/m-2026-11-30' is known, so the budget of tenant 'acme' could not see what it costs"
+    )
+    batch = await room.batch(line("1", model="eu/m"))
+    assert batch["errors"]["data"][0]["code"] == "model_without_price"
+    await room.set_rules()
+    batch = await room.batch(line("1", model="eu/m"), budget_usd=1.0)
+    assert "the budget of the batch" in batch["errors"]["data"][0]["message"]

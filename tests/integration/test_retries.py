@@ -22,7 +22,8 @@ from producer.retries import (
     take_another_chain,
 )
 
-PROVIDER = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
+PRICES = {name: {"input": 1.0, "output": 2.0} for name in ("large", "x", "y")}
+PROVIDER = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "prices": PRICES}
 SETTINGS = Settings.model_validate(
     {
         "providers": {"lead": {**PROVIDER, "tags": {"region": "eu"}}, "far": {**PROVIDER, "tags": {"region": "us"}}},

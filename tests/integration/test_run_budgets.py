@@ -213,3 +213,15 @@ async def test_the_last_of_a_budget_can_be_spent_whatever_its_sums_are(fleet: Fl
         assert isinstance(held, Held)
         await one.settle(held, 0.1)
     assert isinstance(await one.hold([BATCH], 0.1), Short)
+
+
+async def test_a_budget_pays_for_no_model_whose_price_nobody_knows(redis_url: str) -> None:
+    """Also where it was accepted before the budget was there."""
+    async with stage(redis_url, prices=PRICES) as scene:
+        unknown = chain("alpha/unheard-of")
+        assert (await scene.run(unknown)).state is JobState.SUCCEEDED
+        scene.known[BATCH] = InLedger(1_000.0, 0.0, 0.0)
+        settled = await scene.run(unknown, batch_budget=True)
+        assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 1)
+        assert settled.wait_reason is not None
+        assert "no price of its model is known; the operator writes it" in settled.wait_reason

@@ -24,7 +24,13 @@ from producer.runs import BadInput, Run, RunRequest, summary, views_of
 
 SETTINGS = Settings.model_validate(
     {
-        "providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}},
+        "providers": {
+            "lead": {
+                "kind": "openai",
+                "base_url": "http://127.0.0.1:1/v1",
+                "prices": {"large": {"input": 1.0, "output": 2.0}},
+            }
+        },
         "chains": {"default": {"steps": ["lead/large"]}},
     }
 )
