@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,14 +20,15 @@ import orjson
 from models.catalog import ResolvedProvider
 from models.chain import Step
 from models.deployments import NO_KEY, limits_of, named_deployments
+from models.failure import Failure
 from models.pricing import Pricing
 from models.secrets import SecretMissing, Secrets, masked, shown
 from models.settings import Settings, SettingsError, load_settings
 from models.wire import RequestError
-from worker.failures import classify, classify_exception
+from worker.exchange import exchange
 from worker.fleet import Fleet
 from worker.limits import Candidate
-from worker.providers.base import BadAnswer, Call, CannotExpress, Usage
+from worker.providers.base import Call, CannotExpress, Usage
 from worker.providers.client import ProviderClient
 
 TINY = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 16}
@@ -98,20 +100,13 @@ class Check:
         began = time.monotonic()
         try:
             request = target.adapter.request(call, target.endpoint)
-            timeout_s = min(target.timeout_s, LIVE_TIMEOUT_S)
-            status, headers, content = await self._client.send(request, target.endpoint, timeout_s)
-            if 200 <= status < 300:
-                target.adapter.answer(call, status, headers, content)
-                return {"answered": True, "latency_ms": round((time.monotonic() - began) * 1000)}
-            failure = classify(target.dialect, target.adapter.protocol, status, headers, content, time.time(), request)
-            return {"answered": False, "failure": failure.cls, "message": failure.message}
+            target = replace(target, timeout_s=min(target.timeout_s, LIVE_TIMEOUT_S))
+            came = await exchange(self._client, target, call, request, time.time)
         except CannotExpress as misfit:
             return {"answered": False, "failure": "bad_request", "message": str(misfit)}
-        except BadAnswer as bad:
-            return {"answered": False, "failure": bad.cls, "message": str(bad)}
-        except Exception as error:
-            failure = classify_exception(error)
-            return {"answered": False, "failure": failure.cls, "message": failure.message}
+        if isinstance(came.reply, Failure):
+            return {"answered": False, "failure": came.reply.cls, "message": came.reply.message}
+        return {"answered": True, "latency_ms": round((time.monotonic() - began) * 1000)}
 
 
 def _write(row: dict[str, Any]) -> None:

@@ -1,26 +1,38 @@
 """One HTTP exchange with a provider, read as an answer or as a classified failure."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import orjson
 
 from models.failure import Failure, FailureClass
+from worker.believable import is_believable
 from worker.failures import LimitSignals, classify, classify_exception, classify_success, read_limits
+from worker.failures.masking import headers_without_key, without_key
 from worker.fleet import Target
 from worker.providers.base import Answer, BadAnswer, Call, Usage, WireRequest
 from worker.providers.client import ProviderClient
 
+log = logging.getLogger(__name__)
+
 NOTHING_USED = Usage()
-SHORTEST_SECRET = 8
+OUR_WORDS = "extra_fields"
+"""What stands beside an answer is ours to say, also where a provider has a field of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What came back: the tokens that it cost, and what the response's headers tell of limits (None: no response)."""
+    """What came back: the tokens that it cost, and what the response's headers tell of limits (None: no response).
+
+    `written` is the completion of an answer as JSON.
+    """
 
     reply: Answer | Failure
     usage: Usage = NOTHING_USED
     told: LimitSignals | None = None
+    written: bytes = b""
 
     @property
     def tokens(self) -> int | None:
@@ -31,41 +43,65 @@ async def exchange(
     client: ProviderClient, target: Target, call: Call, request: WireRequest, clock: Callable[[], float]
 ) -> Exchange:
     """Ask once. Raises nothing for a provider's sake."""
-    protocol, told, content = target.adapter.protocol, None, b""
-    headers: Mapping[str, str] = {}
+    protocol, secret = target.adapter.protocol, target.endpoint.secret
     try:
         status, headers, content = await client.send(request, target.endpoint, target.timeout_s)
-        told = read_limits(target.dialect, protocol, headers, clock())
-        if not 200 <= status < 300:
-            error = _without_secret(content, target)
-            return Exchange(classify(target.dialect, protocol, status, headers, error, clock(), request), told=told)
-        answer = _answer(call, target, status, headers, content)
-        return Exchange(answer, answer.usage, told)
     except BadAnswer as bad:
-        failure = Failure(bad.cls, str(bad), status=200, body=bad.body, possibly_billed=True)
-        if bad.cls is FailureClass.BAD_RESPONSE:
-            error = _without_secret(content, target)
-            failure = classify_success(target.dialect, protocol, headers, error, clock(), request) or failure
-        return Exchange(failure, bad.answer.usage if bad.answer else NOTHING_USED, told)
+        return Exchange(_no_answer(bad))
     except Exception as error:
-        return Exchange(classify_exception(error), told=told)
-
-
-def _answer(call: Call, target: Target, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
-    """Raises BadAnswer. An answer is left as it is; some tell their errors with 200, and may repeat the key in them."""
+        return Exchange(classify_exception(error))
+    headers = headers_without_key(headers, secret)
+    told = read_limits(target.dialect, protocol, headers, clock())
+    if not 200 <= status < 300:
+        refusal = without_key(content, secret)
+        return Exchange(classify(target.dialect, protocol, status, headers, refusal, clock(), request), told=told)
+    content = without_key(content, secret, answer=True)
     try:
-        return target.adapter.answer(call, status, headers, content)
+        return replace(_read(call, target, request, status, headers, content), told=told)
+    except BadAnswer as bad:
+        failure = _no_answer(bad)
+        if bad.cls is FailureClass.BAD_RESPONSE:  # some tell their errors with 200, and may repeat the key in them
+            inside = without_key(content, secret)
+            failure = classify_success(target.dialect, protocol, headers, inside, clock(), request) or failure
+        usage = bad.answer.usage if bad.answer else NOTHING_USED
+        return Exchange(failure, _believed(usage, call, request, len(content)), told)
+
+
+def _read(
+    call: Call, target: Target, request: WireRequest, status: int, headers: Mapping[str, str], content: bytes
+) -> Exchange:
+    """The answer, and what it is when it is written down. Raises BadAnswer, whatever the matter with it is."""
+    try:
+        answer = target.adapter.answer(call, status, headers, content)
     except BadAnswer:
-        return target.adapter.answer(call, status, headers, _without_secret(content, target))
+        raise
+    except Exception as error:  # nested too deep, a number that is none: nothing that a provider says is our defect
+        log.error("An answer of %s/%s could not be read: %s", target.dialect, call.model, type(error).__name__)
+        words = f"the answer is nested too deep, or is not as its protocol has it ({type(error).__name__})"
+        raise BadAnswer(words) from None
+    usage = _believed(answer.usage, call, request, len(content))
+    try:
+        written = orjson.dumps({name: said for name, said in answer.completion.items() if name != OUR_WORDS})
+        orjson.dumps([answer.model, answer.raw_usage, answer.raw_finish])  # which our own words repeat
+    except TypeError:  # of orjson: more than 254 levels, or more than 64 bits
+        words = "the answer cannot be written down: it is nested too deep, or has a number that is too large"
+        raise BadAnswer(words, answer=replace(answer, usage=usage)) from None
+    return Exchange(replace(answer, usage=usage), usage, written=written)
 
 
-def _without_secret(content: bytes, target: Target) -> bytes:
-    """Providers like to repeat the key they refuse; what they say is stored and shown.
+def _no_answer(bad: BadAnswer) -> Failure:
+    return Failure(bad.cls, str(bad), status=200, possibly_billed=True)
 
-    A word such as `none` or `ollama`, which local servers are given for a key, is no secret.
-    """
-    secret = target.endpoint.secret or ""
-    return content.replace(secret.encode(), b"***") if len(secret) >= SHORTEST_SECRET else content
+
+def _believed(usage: Usage, call: Call, request: WireRequest, answer_bytes: int) -> Usage:
+    """Counts that cannot be true count for nothing."""
+    if is_believable(usage, call, request, answer_bytes):
+        return usage
+    log.warning(
+        "%s/%s reports a usage that cannot be: %d and %d tokens for %d bytes asked and %d answered; it is not counted",
+        *(call.dialect, call.model, usage.input_tokens, usage.output_tokens, len(request.content), answer_bytes),
+    )
+    return NOTHING_USED
 
 
 class Stopwatch:

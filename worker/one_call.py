@@ -162,7 +162,7 @@ class OneCall:
             self._record(deployment, watch, reply, came.usage, cost_usd)
             return reply
         record = self._record(deployment, watch, None, came.usage, cost_usd)
-        return Answered(reply, deployment, request.dropped, record.latency_ms, cost_usd)
+        return Answered(reply, came.written, deployment, request.dropped, record.latency_ms, cost_usd)
 
     async def _may_start(self, grant: Grant) -> bool:
         """Wait for the start, if it may. False also when others found out meanwhile that the deployment must rest."""

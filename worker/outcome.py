@@ -31,9 +31,10 @@ UNWRITABLE = ResultRecord(
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A call that succeeded, and where. `cost_usd` None: no price is known."""
+    """A call that succeeded, and where. `cost_usd` None: no price is known. `written`: the completion as JSON."""
 
     answer: Answer
+    written: bytes
     deployment: Deployment
     dropped: tuple[str, ...]
     latency_ms: int
@@ -78,7 +79,7 @@ def succeeded(
         extra["skipped_steps"] = {str(chain.steps[step]): reason for step, reason in without.items()}
     result = ResultRecord(
         status_code=200,
-        body=_json({**answer.completion, "extra_fields": extra}),
+        body=_with_extra_fields(answered.written, extra),
         provider=deployment.provider,
         model=deployment.model,
         key=deployment.key,
@@ -167,6 +168,11 @@ def _nothing_tried(progress: Progress) -> Mapping[str, Any]:
     cls = FailureClass.REGION if by_rule else FailureClass.BAD_REQUEST
     message = f"no step of the chain can serve this request: {'; '.join(reasons.values())}"
     return {**NOTHING_TRIED, "class": cls, "message": message}
+
+
+def _with_extra_fields(written: bytes, extra: Mapping[str, Any]) -> str:
+    """A completion that is not read again for it: it may be large."""
+    return b"".join((memoryview(written)[:-1], b',"extra_fields":', orjson.dumps(extra), b"}")).decode()
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from producer.api.bodies import documented, read_json
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
 from producer.money import held_of
-from producer.output import output_line
+from producer.output import rendered_line
 from producer.waiting import waiting_of
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -154,7 +154,7 @@ async def results(
     """
     await own_batch(api, caller, batch_id)
     rows = await api.store.outputs_after(batch_id, after.removeprefix(LINE_PREFIX), limit)
-    content = b"".join(orjson.dumps(output_line(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    content = b"".join(map(rendered_line, rows))
     headers = {NEXT_AFTER: LINE_PREFIX + rows[-1].job_id} if len(rows) == limit else {}
     return Response(content, headers=headers, media_type=JSONL)
 

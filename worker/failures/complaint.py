@@ -23,6 +23,9 @@ MAX_MESSAGE_CHARS = 500
 MAX_TEXT_CHARS = 4_000
 """Phrases are looked for in so much of a complaint; no provider's sentence is longer."""
 
+MAX_KEPT_LEVELS = 200
+"""JSON of more levels cannot be written again, and one with fewer brackets has fewer levels: it is kept as a text."""
+
 MAX_DEPTH = 8
 MAX_ITEMS = 10
 
@@ -97,7 +100,7 @@ def read_complaint(headers: Mapping[str, str], body: bytes | str) -> Complaint:
     if isinstance(document, list) and len(document) == 1:  # Vertex AI
         document = document[0]
     complaint.document = document
-    if len(text) <= MAX_BODY_CHARS:
+    if len(text) <= MAX_BODY_CHARS and text.count("[") + text.count("{") <= MAX_KEPT_LEVELS:
         complaint.body = document
     _read(complaint, document, 0)
     return complaint

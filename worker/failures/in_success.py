@@ -25,14 +25,18 @@ def classify_success(
     provider: str, protocol: str, headers: Mapping[str, str], body: bytes, now: float, sent: Sent | None = None
 ) -> Failure | None:
     """What an error inside a 2xx means when it is none of the answer's making; None: it tells of no load."""
-    if body and all(not line or line.startswith(b":") for line in map(bytes.strip, body.splitlines())):
+    begins = body[:MAX_READ_BYTES]
+    if begins and all(not line or line.startswith(b":") for line in map(bytes.strip, begins.splitlines())):
         message = "nothing came but blanks, which keep a connection open while a provider has no capacity"
         return Failure(FailureClass.OVERLOADED, message, status=200)
-    for error in _errors(body[:MAX_READ_BYTES]):
+    for error in _errors(begins):
         inner = _number(error)
         if inner is not None and inner not in INNER_STATUSES:
             return None
-        told = orjson.dumps({"error": error})
+        try:
+            told = orjson.dumps({"error": error})
+        except TypeError:  # nested too deep to be written again, or to be a sentence
+            return None
         failure, evidence = judge(provider, protocol, inner or UNSAID, headers, told, now, sent)
         in_words = evidence is not None and evidence.is_in_words
         if failure.cls not in BELIEVED or not (inner or in_words):

@@ -1,8 +1,20 @@
 """Providers like to repeat the key they refuse. What we store must not contain it."""
 
+import base64
 import re
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import quote
 
 MASK = "***"
+
+SHORTEST_SECRET = 8
+LONGEST_WORD = 12
+SHORTEST_FOR_FORMS = 16
+"""A shorter key has forms that are in many a text by chance."""
+
+_WORDS = re.compile(r"[A-Za-z]+([-_][A-Za-z]+)?")
+_KEY_PREFIX = re.compile(r"(?:sk|pk|rk)[-_]")
 
 _SECRET = re.compile(
     r"""
@@ -27,3 +39,46 @@ _INTRODUCED = re.compile(
 def masked(text: str) -> str:
     """The text without anything that looks like a key. Valid JSON stays valid JSON."""
     return _INTRODUCED.sub(rf"\g<before>{MASK}", _SECRET.sub(MASK, text))
+
+
+def without_key(content: bytes, secret: str | None, *, answer: bool = False) -> bytes:
+    """What a provider said without the key that it was asked with, as it is and in the forms that are easily read.
+
+    `answer`: it is no error, and what a model wrote must not change because local servers are given a word for a key.
+    """
+    for form in _forms(secret or "", answer):
+        content = content.replace(form, MASK.encode())
+    return content
+
+
+def headers_without_key(headers: Mapping[str, str], secret: str | None) -> Mapping[str, str]:
+    forms = [form.decode("latin-1") for form in _forms(secret or "", False)]
+    said = "\n".join(headers.values())
+    if not any(form in said for form in forms):
+        return headers
+    return {name: without_key(value.encode("latin-1"), secret).decode("latin-1") for name, value in headers.items()}
+
+
+@lru_cache(maxsize=1_024)
+def _forms(secret: str, answer: bool) -> tuple[bytes, ...]:
+    """What to look for. A word such as `none` or `ollama`, which local servers are given for a key, is no secret."""
+    key = secret.encode()
+    if len(secret) < SHORTEST_SECRET or (answer and _is_a_word(secret)):
+        return ()
+    if len(secret) < SHORTEST_FOR_FORMS:
+        return (key,)
+    plain = (secret, secret.replace("/", "\\/"), quote(secret, safe=""), quote(secret, safe="").lower())
+    spelled = (secret.upper(), secret.lower(), secret[::-1], " ".join(secret))
+    encoded = (form for shift in range(3) for form in _in_base64(key, shift))
+    return tuple(dict.fromkeys((*(form.encode() for form in (*plain, *spelled)), *encoded)))
+
+
+def _is_a_word(secret: str) -> bool:
+    return len(secret) <= LONGEST_WORD and bool(_WORDS.fullmatch(secret)) and not _KEY_PREFIX.match(secret)
+
+
+def _in_base64(key: bytes, shift: int) -> tuple[bytes, bytes]:
+    """The characters that the key alone decides, where it stands `shift` bytes behind a full group of three."""
+    first, whole = (0, 2, 3)[shift], (shift + len(key)) // 3 * 4
+    written = b"\0" * shift + key
+    return base64.b64encode(written)[first:whole], base64.urlsafe_b64encode(written)[first:whole]

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from worker.providers.base import Answer, BadAnswer, Call, Endpoint, WireRequest
+from worker.providers.completion import count
 from worker.providers.embeddings import make_answer
 from worker.providers.openai import DIALECTS, PLAIN, headers_for, path_for
 from worker.providers.openai_answer import refuse_errors
@@ -48,7 +49,7 @@ class OpenAIEmbeddings:
 def _total(usage: Any) -> int:
     """Some count only a total, which is the input: embeddings have no output tokens."""
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) and total > 0 else 0
+    return count(total)
 
 
 def _in_order(data: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.providers.base import Call, Usage
+from worker.providers.completion import count
 
 PROMPT_DETAILS = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details")
 COMPLETION_DETAILS = ("completion_tokens_details", "completion_token_details", "output_tokens_details")
@@ -16,7 +17,6 @@ CACHED = (
 )
 CACHE_WRITES = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
 REASONING = ("reasoning_tokens", "thinking_tokens")
-NUMBERS = (int, float)
 
 
 def read_usage(raw: Any, call: Call) -> Usage:
@@ -74,7 +74,5 @@ def _anywhere(raw: Mapping[str, Any], details: tuple[str, ...], names: tuple[str
 def _count(place: Mapping[str, Any], *names: str) -> int:
     most = 0
     for name in names:
-        value = place.get(name)
-        if isinstance(value, NUMBERS) and value > most:
-            most = int(value)
+        most = max(most, count(place.get(name)))
     return most
