@@ -11,6 +11,7 @@ from models.catalog import suggestion
 from models.chain import CHAT, Acceptance, Chain, Endpoint, Step
 from models.endpoints import ENDPOINTS
 from models.model_names import checked_name, nothing_configured, quoted, resolve_model
+from models.response_format import schema_of
 from models.route_words import acceptance, check_share, flag_of, order_of, patience_of, said_rules, share_of, when_of
 from models.rules import NO_RULES, Rules, rules_of
 from models.settings import Settings, StepConfig
@@ -71,8 +72,15 @@ class Router:
     def resolve(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
         """The chain of a request, and its body without the words that were ours. Raises RequestError.
 
-        `name` is the job's: its custom_id, or else its id. The same name has the same side of weighted steps.
+        `name` is the job's: its custom_id, or else its id. The same name has the same side of weighted steps. Blocks
+        until the schemas of `schemas_to_check` are checked.
         """
+        chain, rest = self.route(body, name)
+        check_schemas(schemas_to_check(chain, rest))
+        return chain, rest
+
+    def route(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
+        """As `resolve`, but without a look at schemas: that is left to who must not be kept waiting by it."""
         rest = dict(body)
         words = tuple(rest.pop(word, None) for word in ROUTE_WORDS)
         refuse_choice_of_models(self._rules, rest)
@@ -84,10 +92,7 @@ class Router:
                 if len(self._routes) >= CACHE_MAX:
                     self._routes.clear()
                 self._routes[key] = route
-        chain = route.chain_of(name)
-        if "json_schema" in chain.accept:
-            _check_schemas(chain, rest)
-        return chain, rest
+        return route.chain_of(name), rest
 
     def _build(self, words: dict[str, Any]) -> "_Route":
         options = self._options
@@ -362,15 +367,22 @@ def _without_repeats(entries: Iterable[AnEntry]) -> Iterable[AnEntry]:
             yield entry
 
 
-def _check_schemas(chain: Chain, body: Mapping[str, Any]) -> None:
-    """Refuse a schema that answers could not be checked against, before they are paid for."""
+def schemas_to_check(chain: Chain, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The schemas that the chain wants answers to a body to be checked against: its own, and those of steps."""
+    if "json_schema" not in chain.accept:
+        return []
+    formats = body.get("response_format"), *(step.params.get("response_format") for step in chain.steps)
+    return [schema for schema in map(schema_of, formats) if schema is not None]
+
+
+def check_schemas(schemas: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a schema that answers could not be checked against, before they are paid for. Raises RequestError.
+
+    Blocks: `models.json_schema` says for how long.
+    """
     from models.json_schema import Uncheckable, checker_for  # few chains need it, and every command would load it
 
-    for response_format in (body.get("response_format"), *(step.params.get("response_format") for step in chain.steps)):
-        wanted = response_format.get("json_schema") if isinstance(response_format, dict) else None
-        schema = wanted.get("schema") if isinstance(wanted, dict) else None
-        if not isinstance(schema, dict):
-            continue
+    for schema in schemas:
         try:
             checker_for(schema)
         except Uncheckable as why:

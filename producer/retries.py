@@ -1,5 +1,6 @@
 """What is run again, as a new batch that points at the old one; the newest answer of a line counts."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
 from models.records import BatchView, NewBatch, NewJob
-from models.routing import RouteOptions, Router, under_rules
+from models.routing import RouteOptions, Router, check_schemas, schemas_to_check, under_rules
 from models.rules import Rules, rules_of
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState
@@ -159,7 +160,9 @@ async def _along(
         rules = of_tenant.merged(rules_of(job.chain))
         if (name := repr((job.chain.endpoint, rules))) not in routers:
             routers[name] = Router(settings, route, endpoint=job.chain.endpoint, rules=rules)
-        job.chain, _ = routers[name].resolve(orjson.loads(job.body), job.custom_id)
+        job.chain, body = routers[name].route(orjson.loads(job.body), job.custom_id)
+        if schemas := schemas_to_check(job.chain, body):
+            await asyncio.to_thread(check_schemas, schemas)
         yield job
 
 

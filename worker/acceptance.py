@@ -11,10 +11,8 @@ import orjson
 
 from models.chain import CHAT, Acceptance
 from models.failure import Failure, FailureClass
-from models.json_schema import TooCostly, Uncheckable, checker_for
-
-CHECK_S = 1.0
-"""Computing time for one answer; a usual one takes a millisecond."""
+from models.json_schema import CHECK_S, TooCostly, Uncheckable, checker_for
+from models.response_format import schema_of
 
 WITH_CALLS = ("tool_calls", "function_call")
 
@@ -27,7 +25,7 @@ def unacceptable(
 ) -> Failure | None:
     """Why the answer to a request does not count; None when it does. Embeddings always do.
 
-    May take `CHECK_S` of computing when `json_schema` is among what is asked for.
+    Blocks when `json_schema` is among what is asked for: `models.json_schema` says for how long.
     """
     if endpoint != CHAT:
         return None
@@ -86,14 +84,7 @@ def _misshapen(choice: Choice, body: Mapping[str, Any]) -> Reason | None:
         return "it is not JSON, which response_format asked for"
     if kind == "json_object":
         return None if isinstance(value, dict) else "it is no JSON object, which response_format asked for"
-    return _against_schema(schema_of(wanted), value)
-
-
-def schema_of(response_format: Any) -> Mapping[str, Any]:
-    """The schema that a response_format of type json_schema carries; one that takes anything when it carries none."""
-    wanted = response_format.get("json_schema")
-    schema = wanted.get("schema") if isinstance(wanted, dict) else None
-    return schema if isinstance(schema, dict) else {}
+    return _against_schema(schema_of(wanted) or {}, value)
 
 
 def _against_schema(schema: Mapping[str, Any], value: Any) -> Reason | None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import orjson
@@ -40,9 +40,14 @@ class Exchange:
 
 
 async def exchange(
-    client: ProviderClient, target: Target, call: Call, request: WireRequest, clock: Callable[[], float]
+    client: ProviderClient,
+    target: Target,
+    call: Call,
+    request: WireRequest,
+    clock: Callable[[], float],
+    read: Callable[..., Awaitable[Exchange]],
 ) -> Exchange:
-    """Ask once. Raises nothing for a provider's sake."""
+    """Ask once. `read` does, where it keeps nobody waiting, what it is given. Raises nothing for a provider's sake."""
     protocol, secret = target.adapter.protocol, target.endpoint.secret
     try:
         status, headers, content = await client.send(request, target.endpoint, target.timeout_s)
@@ -57,7 +62,7 @@ async def exchange(
         return Exchange(classify(target.dialect, protocol, status, headers, refusal, clock(), request), told=told)
     content = without_key(content, secret, answer=True)
     try:
-        return replace(_read(call, target, request, status, headers, content), told=told)
+        return replace(await read(_read, call, target, request, status, headers, content), told=told)
     except BadAnswer as bad:
         failure = _no_answer(bad)
         if bad.cls is FailureClass.BAD_RESPONSE:  # some tell their errors with 200, and may repeat the key in them

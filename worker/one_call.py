@@ -7,9 +7,10 @@ It is made for a job, but does not know where the job stands: what follows from 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from models.chain import EMBEDDINGS, Chain
 from models.failure import Failure, FailureClass
@@ -27,6 +28,8 @@ from worker.providers.base import Answer, Call, Usage, WireRequest
 from worker.tools import Tools
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STOPPED_IN_FLIGHT = Failure(FailureClass.CANCELLED, "stopped while the call was in flight", possibly_billed=True)
 
@@ -81,12 +84,13 @@ class OneCall:
         self._refused_by = refused_by
         self._insist = insist and not refused_by
         self._watch: Stopwatch | None = None  # while it is in flight, once it was sent
+        self._is_read = False
         self._back: _Back | None = None
 
     @property
     def in_hand(self) -> bool:
         """It has come back: there may be an answer to keep, and it is too late to cut it short."""
-        return self._back is not None
+        return self._is_read or self._back is not None
 
     @property
     def cost_usd(self) -> float:
@@ -117,7 +121,7 @@ class OneCall:
             return TurnedAway()
         first, target = next(iter(ways.items()))
         call = Call(target.dialect, self.step.model, {**self._body, **self.step.params}, self._chain.endpoint)
-        request = target.adapter.request(call, target.endpoint)
+        request = await self._beside(call, target.adapter.request, call, target.endpoint)
         reserved = await self._tools.limiter.reserve(
             list(ways), self._tokens_to_reserve(call), BULK if self._job.priority is Priority.BULK else URGENT
         )
@@ -125,7 +129,7 @@ class OneCall:
             return reserved
         if reserved.candidate != first:
             target = ways[reserved.candidate]
-            request = target.adapter.request(call, target.endpoint)
+            request = await self._beside(call, target.adapter.request, call, target.endpoint)
         return await self._start(target, call, request, reserved)
 
     async def tell(self) -> None:
@@ -146,7 +150,8 @@ class OneCall:
             watch = self._watch = Stopwatch(self._tools.clock)
             number = self._tools.fleet.begun(deployment)
             try:
-                came = await exchange(self._tools.client, target, call, request, self._tools.clock)
+                read = partial(self._read, call)
+                came = await exchange(self._tools.client, target, call, request, self._tools.clock, read)
             except asyncio.CancelledError:
                 self._record(deployment, watch, self.cut_as)
                 await if_redis_listens(self._tools.limiter.release(grant, None))
@@ -184,9 +189,16 @@ class OneCall:
         if isinstance(reply, Failure) or not accept:
             return reply
         asked = accept, call.endpoint, call.body, reply.completion
-        if "json_schema" in accept:  # a large answer against a large schema must not keep other jobs waiting
-            return await asyncio.to_thread(unacceptable, *asked) or reply
-        return unacceptable(*asked) or reply
+        return await self._beside(call, unacceptable, *asked) or reply
+
+    async def _read(self, call: Call, work: Callable[..., T], *arguments: Any) -> T:
+        """The answer has come."""
+        self._is_read = True
+        return await self._beside(call, work, *arguments)
+
+    async def _beside(self, call: Call, work: Callable[..., T], *arguments: Any) -> T:
+        """A caller's schema must not keep the jobs of others waiting."""
+        return await self._tools.schemas.for_request(self._job.tenant, call.body, work, *arguments)
 
     async def _tell_of_failure(self, back: _Back, failure: Failure) -> None:
         limiter = self._tools.limiter

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from models.pricing import Pricing
+from models.schema_turns import SchemaTurns
 from worker.budgets import Budgets
 from worker.choice import Choice
 from worker.costs import Costs
@@ -32,3 +33,4 @@ class Tools:
     clock: Callable[[], float]
     rng: Random
     estimates: Estimates = field(default_factory=Estimates)
+    schemas: SchemaTurns = field(default_factory=SchemaTurns)

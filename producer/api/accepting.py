@@ -18,6 +18,7 @@ from models.endpoints import ENDPOINTS
 from models.ids import new_id
 from models.records import NewJob
 from models.route_words import refuse_misspelt
+from models.routing import check_schemas, schemas_to_check
 from models.state import Priority
 from models.store.filling import NamedRequest, OtherRequest
 from models.store.jobs import Made
@@ -52,7 +53,9 @@ async def job_of(
     ENDPOINTS[endpoint].check(request)
     job_id = new_id("job")
     custom_id = checked_id(said["custom_id"]) or job_id
-    chain, body = (await api.router(caller.tenant, endpoint)).resolve(request, custom_id)
+    chain, body = (await api.router(caller.tenant, endpoint)).route(request, custom_id)
+    if schemas := schemas_to_check(chain, body):
+        await api.schemas.run(caller.tenant, check_schemas, schemas)
     return NewJob(
         id=job_id,
         body=_as_json(body),

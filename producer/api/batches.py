@@ -61,7 +61,8 @@ async def create(
     try:
         batch_id = await api.store.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
         if batch_id is None:
-            asked = parse_request(document, api.settings, await api.rules.of(api.store, caller.tenant))
+            rules = await api.rules.of(api.store, caller.tenant)
+            asked = await api.schemas.run(caller.tenant, parse_request, document, api.settings, rules)
             batch_id = await _accept(api, caller, asked, digest, named, repeated)
     except OtherRequest as error:
         raise ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused") from None

@@ -12,6 +12,7 @@ from models.chain import Endpoint
 from models.endpoints import ENDPOINTS
 from models.ids import new_id
 from models.routing import Router
+from models.schema_turns import SchemaTurns
 from models.settings import Settings
 from models.store import Store
 from producer.api.blobs import Blobs
@@ -39,6 +40,7 @@ class Context:
     fill_soon: Callable[[], None] = lambda: None
     """To be called when a batch was accepted: its lines are read at once, and not at the next look."""
     rules: TenantRules = field(default_factory=TenantRules)
+    schemas: SchemaTurns = field(default_factory=SchemaTurns)
     routers: dict[Endpoint, Router] = field(init=False)
     """By endpoint, for tenants without data rules. They remember the chains that requests name."""
     waiters: Waiters = field(init=False)

@@ -1,11 +1,18 @@
 """Answers checked against a caller's schema: what is found, what is refused, and that every check ends."""
 
+import asyncio
+import resource
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from models.json_schema import MOST_BYTES, TooCostly, Uncheckable, checker_for, is_schema
+from models.schema_process import SchemaProcess, the_judge
+from models.schema_turns import SchemaTurns
 
 ITEM = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
 ORDER = {"type": "object", "properties": {"items": {"type": "array", "items": ITEM}}, "additionalProperties": ITEM}
@@ -59,14 +66,17 @@ def nested(depth: int) -> dict[str, Any]:
         ({"$ref": "http://169.254.169.254/latest"}, "outside the schema"),
         ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "outside the schema"),
         ({"$ref": "#/$defs/nothing"}, "refers to nothing"),
-        ({"patternProperties": {"(a+)+$": {}}}, "'patternProperties' is not checked"),
-        ({"items": {"unevaluatedProperties": False}}, "'unevaluatedProperties' is not checked"),
         ({"pattern": "("}, "no regular expression"),
+        ({"patternProperties": {"(": {}}}, "no regular expression"),
         ({"enum": ["x" * MOST_BYTES]}, "the limit is 100,000"),
         (nested(450), "nested too deep"),
+        (
+            {"items": {"properties": {"SECRET": {"required": True}}}},
+            r"no valid JSON schema at \$.items.properties.\*.required",
+        ),
     ],
 )
-def test_a_schema_that_has_no_bounds_is_refused_with_the_reason(schema: dict[str, Any], why: str) -> None:
+def test_a_schema_that_is_of_no_use_is_refused_with_the_reason(schema: dict[str, Any], why: str) -> None:
     with pytest.raises(Uncheckable, match=why):
         checker_for(schema)
 
@@ -83,15 +93,74 @@ def doubling(levels: int) -> dict[str, Any]:
     return {"$defs": {**definitions, f"d{levels}": {"type": "integer"}}, "$ref": "#/$defs/d0"}
 
 
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [(doubling(40), 1), ({"pattern": "(a|aa)+$"}, "a" * 80 + "b"), ({"$ref": "#"}, 1)],
-)
-def test_a_hostile_schema_costs_no_more_than_its_time(schema: dict[str, Any], value: Any) -> None:
-    began = time.thread_time()
-    with pytest.raises((TooCostly, Uncheckable)):
+def chained(length: int) -> dict[str, Any]:
+    """The stack of the engine does not hold it."""
+    definitions = {f"d{number}": {"allOf": [{"$ref": f"#/$defs/d{number + 1}"}]} for number in range(length)}
+    return {"$defs": {**definitions, f"d{length}": {}}, "$ref": "#/$defs/d0", "unevaluatedProperties": False}
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+ANCHORS = {"$defs": {"a": {"$anchor": "x"}}, "properties": {f"p{number}": {"$ref": "#x"} for number in range(2500)}}
+COUNTS = {"allOf": [{"pattern": f"^.{{1,9999}}{number}$"} for number in range(500)]}
+REPEATS = "((((a{1000}){1000}){1000}){1000}){1000}"
+MANY_A = "a" * 40 + "!"
+
+HOSTILE = {
+    "doubling": (doubling(40), 1),
+    "chained": (chained(1500), {"a": 1}),
+    "its own": ({"$ref": "#"}, 1),
+    "repeats": ({"pattern": REPEATS}, "a"),
+    "repeats in a lookahead": ({"pattern": f"(?!x){REPEATS}"}, "a"),
+    "counts": (COUNTS, "a"),
+    "groups": ({"pattern": "(" * 3000 + "a" + ")" * 3000}, "a"),
+    "alternatives": ({"pattern": "(a|aa)+$"}, "a" * 80 + "b"),
+    "lookaheads": ({"pattern": "(?=a.*b)x"}, "a" * 300_000),
+    "backreferences": ({"pattern": r"^(a*)(a*)(a*)(a*)\1\2\3\4b"}, "a" * 3000),
+    "names": ({"patternProperties": {"^(a+)+$": {}}}, {MANY_A: 1}),
+    "a dialect below the root": ({"properties": {"a": {"$schema": DIALECT, "pattern": "^(a+)+$"}}}, {"a": MANY_A}),
+    "behind examples": ({"$ref": "#/examples/0", "examples": [{"pattern": "^(?:(?!b)a+)+$"}]}, MANY_A),
+    "anchors": (ANCHORS, {}),
+    "types": ({"type": [{"a": number} for number in range(5000)]}, 1),
+    "much memory": ({"uniqueItems": True}, [[number] for number in range(3_000_000)]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_schema_costs_this_process_next_to_nothing_and_the_next_is_checked(name: str) -> None:
+    schema, value = HOSTILE[name]
+    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
+    with suppress(TooCostly, Uncheckable):
         checker_for(schema).fault(value, 0.1)
-    assert time.thread_time() - began < 1.0
+    assert time.thread_time() - began < 0.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 300_000, "kB"
+    assert fault({"type": "integer"}, "a") == "$ (type)"
+
+
+def test_what_never_ends_is_ended_by_its_deadline() -> None:
+    with pytest.raises(TooCostly):
+        checker_for(doubling(40)).fault(1, 0.1)
+    with pytest.raises(Uncheckable, match="takes too long"):
+        checker_for(COUNTS)
+
+
+def test_one_that_dies_of_what_others_left_behind_is_asked_again() -> None:
+    assert fault({"type": "integer"}, 1) is None
+    process = the_judge()._process
+    assert process is not None
+    process.kill()
+    assert fault({"type": "integer"}, "a") == "$ (type)"
+
+
+def test_the_process_that_judges_has_no_secret_and_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    judge = SchemaProcess()
+    judge.ask(b"{}", None, 0.1)
+    process = judge._process
+    assert process is not None
+    watched = psutil.Process(process.pid)
+    assert "OPENAI_API_KEY" not in watched.environ()
+    assert watched.rlimit(psutil.RLIMIT_NOFILE) == (3, 3)
+    judge.close()
 
 
 def test_many_items_are_compared_in_a_moment() -> None:
@@ -101,6 +170,57 @@ def test_many_items_are_compared_in_a_moment() -> None:
 
 
 def test_a_schema_that_is_none_is_known_as_such() -> None:
-    assert is_schema(ORDER) and not is_schema({"type": "no type"})
-    with pytest.raises(Uncheckable):
-        fault({"properties": ["a"]}, {"a": 1})
+    assert is_schema(ORDER) and is_schema({"pattern": "("}) and not is_schema({"type": "no type"})
+
+
+ADDRESS = {"type": "object", "properties": {"zip": {"type": "string", "pattern": r"^\d{5}$"}}, "required": ["zip"]}
+STRICT = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "pattern": r"^(?=.*[A-Z])[\p{L} .'-]{1,40}$", "description": "a name"},
+        "mail": {"type": "string", "format": "email", "maxLength": 20},
+        "kind": {"enum": ["a", "b"]},
+        "address": {"anyOf": [{"$ref": "#/$defs/address"}, {"type": "null"}]},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+    },
+    "required": ["name", "mail", "kind", "address", "tags"],
+    "additionalProperties": False,
+    "$defs": {"address": ADDRESS},
+}
+GOOD = {"name": "Ann", "mail": "a@b.c", "kind": "a", "address": {"zip": "12345"}, "tags": ["x"]}
+LIST = {"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}}
+DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "string"}, {"type": "integer"}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        (STRICT, GOOD, {**GOOD, "name": "ann"}),
+        (STRICT, {**GOOD, "address": None}, {**GOOD, "address": {"zip": "1234"}}),
+        (STRICT, {**GOOD, "name": "Zoë Ä"}, {**GOOD, "tags": ["x", "y", "z"]}),
+        (LIST, {"next": {"next": {}}}, {"next": {"next": 1}}),
+        (DRAFT_7, ["a", 1], [1, "a"]),
+        ({**ADDRESS, "$schema": "https://example.com/my-own"}, {"zip": "12345"}, {"zip": "x"}),
+        ({"patternProperties": {"^n_": {"type": "number"}}}, {"n_a": 1}, {"n_a": "1"}),
+        ({"allOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False}, {"a": 1}, {"b": 1}),
+        ({"type": "string", "nullable": True, "x-order": 1}, "a", None),
+    ],
+)
+def test_the_schemas_of_structured_outputs_are_checked(schema: dict[str, Any], good: Any, bad: Any) -> None:
+    assert (fault(schema, good), fault(schema, bad) is None, is_schema(schema)) == (None, False, True)
+
+
+def test_turns_go_by_tenants_so_that_one_waits_for_none_of_anothers_queue() -> None:
+    asyncio.run(_turns())
+
+
+async def _turns() -> None:
+    turns, gate = SchemaTurns(), threading.Event()
+    queue = [asyncio.create_task(turns.run("rival", gate.wait)) for _ in range(20)]
+    try:
+        async with asyncio.timeout(20):
+            assert await turns.run("acme", fault, {"type": "integer"}, 1) is None
+        assert not any(task.done() for task in queue)
+    finally:
+        gate.set()
+        await asyncio.gather(*queue)

@@ -200,9 +200,9 @@ def test_a_chain_that_the_batch_names_replaces_the_model_of_its_lines() -> None:
         ({"model": "openai/x", "max_fallback_share": True}, "max_fallback_share", "from 0 to 1"),
         ({"chain": "careful", **as_schema({"$ref": "http://h/s"})}, "response_format", "outside the schema"),
         (
-            {"model": "openai/x", "accept": ["json_schema"], **as_schema({"patternProperties": {}})},
+            {"model": "openai/x", "accept": ["json_schema"], **as_schema({"patternProperties": {"(": {}}})},
             "response_format",
-            "is not checked",
+            "no regular expression",
         ),
         ({"model": "openai/x", "allow_fallbacks": "no"}, "allow_fallbacks", "true or false"),
     ],

