@@ -101,7 +101,7 @@ class Check:
         try:
             request = target.adapter.request(call, target.endpoint)
             target = replace(target, timeout_s=min(target.timeout_s, LIVE_TIMEOUT_S))
-            came = await exchange(self._client, target, call, request, time.time)
+            came = await exchange(self._client, target, call, request, time.time, asyncio.to_thread)
         except CannotExpress as misfit:
             return {"answered": False, "failure": "bad_request", "message": str(misfit)}
         if isinstance(came.reply, Failure):
