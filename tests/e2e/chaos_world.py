@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from chaos_servers import OwnPostgres, OwnRedis, free_port
 from sqlalchemy.exc import SQLAlchemyError
-from stage_hands import BIN, Ledger, Mock, Process, Scene, until
+from stage_hands import BIN, Ledger, Mock, Process, Scene, stopped, until
 
 from producer.embedded import running_redis
 
@@ -83,35 +83,28 @@ class World:
         return [pid for process in self.processes.values() if process.running for pid in process.workers()]
 
     def kill_workers(self, pids: Sequence[int]) -> None:
+        """Each is stopped first: what a dead worker held is taken back at once, and could not be counted."""
         for pid in pids:
-            with suppress(ProcessLookupError):
+            with self.suspended(pid), suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for pid in pids:
-            self._count_in_flight(pid)
 
     def kill_all(self) -> None:
-        pids = self.workers()
-        for process in list(self.processes.values()):
-            process.kill_all()
-        for pid in pids:
-            self._count_in_flight(pid)
+        with ExitStack() as stack:
+            for pid in self.workers():
+                stack.enter_context(self.suspended(pid))
+            for process in list(self.processes.values()):
+                process.kill_all()
 
     @contextmanager
     def suspended(self, pid: int) -> Iterator[None]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-        self._count_in_flight(pid)
-        try:
+        with stopped(pid):
+            self._count_in_flight(pid)
             yield
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
     def _count_in_flight(self, pid: int) -> None:
         """Their calls may be paid for again. All places of the worker when the ledger cannot be asked."""
-        aboard = "job j JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' AND w.pid = :pid"
         try:
-            self.in_flight_at_kills += self.ledger.count(aboard, pid=pid)
+            self.in_flight_at_kills += len(self.ledger.aboard(pid))
         except SQLAlchemyError:
             self.in_flight_at_kills += CONCURRENCY
 

@@ -13,7 +13,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,35 @@ def kill(pid: int) -> None:
     _kill(psutil.Process(pid))
 
 
+def kill_with_jobs_aboard(run: Process, ledger: "Ledger") -> list[str]:
+    """SIGKILL for a worker of this run that holds jobs. Returns their ids.
+
+    It is stopped before they are read: the run takes back what a dead worker held, and deletes its row, at once.
+    """
+
+    def strike() -> list[str]:
+        for pid in run.workers():
+            with stopped(pid):
+                if aboard := ledger.aboard(pid):
+                    kill(pid)
+                    return aboard
+        return []
+
+    return list(run.until(strike, "a worker holds jobs"))
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """SIGSTOP, and SIGCONT afterwards. A process that has ended is left alone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def _kill(process: psutil.Process) -> None:
     try:
         process.kill()
@@ -205,6 +234,11 @@ class Ledger:
         return Counter(
             {row.state: row.many for row in self.rows("SELECT state, count(*) many FROM job GROUP BY state")}
         )
+
+    def aboard(self, pid: int) -> list[str]:
+        """The jobs that the worker with this process id holds; none while it is not registered."""
+        held = "SELECT j.id FROM job j JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' AND w.pid = :pid"
+        return [row.id for row in self.rows(held, pid=pid)]
 
     def ended(self) -> int:
         return self.count("job WHERE ended_at IS NOT NULL")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from stage_hands import BIN, Mock, Scene, alone_and_on_servers, digest, queue_and_servers, until
+from stage_hands import BIN, DEADLINE_S, Mock, Scene, alone_and_on_servers, digest, queue_and_servers, until
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 
@@ -15,20 +15,26 @@ SLOW = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.4, sigma = 0.4 }
 VERY_SLOW = "[answers]\nlatency_s = 60\n"
 
 
-def freeze(scene: Scene, pid: int) -> None:
-    """SIGSTOP, but not in the middle of a write: on SQLite that would stop the writes of everybody."""
+def freeze(scene: Scene, pid: int) -> list[str]:
+    """SIGSTOP for a worker with jobs in flight; returns their ids.
+
+    Not in the middle of a write: on SQLite that would stop the writes of everybody.
+    """
+    deadline = time.monotonic() + DEADLINE_S
     while True:
         psutil.Process(pid).suspend()
-        if "DATABASE_URL" in scene.servers or _can_lock(scene):
-            return
+        aboard = scene.ledger.aboard(pid)
+        if aboard and ("DATABASE_URL" in scene.servers or _can_lock(scene)):
+            return aboard
         psutil.Process(pid).resume()
-        time.sleep(0.01)
+        assert time.monotonic() < deadline, "it is never between two writes with jobs in flight"
+        time.sleep(0.2)  # it prolongs its lease
 
 
 def _can_lock(scene: Scene) -> bool:
     for name in ("ledger.db.turn", "ledger.db.lock"):
         with (scene.folder / ".understudy" / name).open("a") as file:
-            for _ in range(50):
+            for _ in range(10):
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
@@ -60,17 +66,15 @@ def test_a_run_outlives_a_process_that_hangs_while_it_writes_to_the_ledger(
 def test_a_worker_frozen_beyond_its_lease_spoils_no_result_and_its_late_calls_are_kept(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
-    mock = providers(SLOW)
+    mock = providers("[answers]\nlatency_s = { kind = 'lognormal', median = 1.0, sigma = 0.4 }\n")
     scene.configure(mock, concurrency=20)
     scene.submit(scene.write_prompts(300))
     frozen, other = scene.worker(), scene.worker()
     frozen.until(lambda: len(scene.ledger.rows("SELECT id FROM worker")) == 2, "both workers register")
     frozen.until(lambda: mock.answered() >= 60, "both work")
     [pid] = frozen.workers()
-    freeze(scene, pid)
     [holder] = scene.ledger.rows("SELECT id FROM worker WHERE pid = :pid", pid=pid)
-    aboard = scene.ledger.rows("SELECT id FROM job WHERE state = 'running' AND worker_id = :id", id=holder.id)
-    assert aboard, "it must be stopped with jobs in flight"
+    aboard = freeze(scene, pid)
     other.until(lambda: not scene.ledger.count("worker WHERE id = :id", id=holder.id), "the frozen worker is rescued")
     other.until(
         lambda: scene.ledger.count("job WHERE claim_no > 1 AND state = 'succeeded'") >= len(aboard),

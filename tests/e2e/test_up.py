@@ -1,13 +1,11 @@
 """`understudy up` as a whole: how it starts, how it stops, what it says to who is lost."""
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import psutil
-from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, until
+from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, stopped, until
 
 SLOW = "[answers]\nlatency_s = 2.0\n"
 GRACE_S = 30.0
@@ -15,14 +13,6 @@ GRACE_S = 30.0
 
 def job(prompt: str = "hello") -> dict[str, Any]:
     return {"model": "alpha/m", "messages": [{"role": "user", "content": prompt}]}
-
-
-@contextmanager
-def too_busy_to_listen(pid: int) -> Iterator[None]:
-    """A process that is given no processor time meanwhile."""
-    psutil.Process(pid).suspend()
-    yield
-    psutil.Process(pid).resume()
 
 
 @alone_and_on_servers
@@ -45,7 +35,7 @@ def test_told_twice_it_gives_back_what_is_in_flight(scene: Scene, providers: Cal
     httpx.post(f"{url}/v1/jobs", json=job()).raise_for_status()
     until(lambda: mock.in_flight() == 1, "the call is in flight")
     (worker,) = process.workers()
-    with too_busy_to_listen(worker):
+    with stopped(worker):
         process.send(signal.SIGTERM)
         process.until(lambda: "Finishing" in process.said, "it says that it stops")
         process.send(signal.SIGTERM)
