@@ -437,6 +437,14 @@ class WebhookDelivery(SQLModel, table=True):
             postgresql_where=text("state = 'pending'"),
         ),
         Index(
+            "ix_delivery_turn",
+            "tenant",
+            "receiver",
+            "next_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
             "ix_delivery_claimed",
             "receiver",
             sqlite_where=text("claimed_by IS NOT NULL"),

@@ -111,9 +111,12 @@ class Tried:
     status: int | None = None
     error: str | None = None
     took_ms: int = 0
+    counted: bool = True  # False: no connection was made, it is due again as if nothing had been tried
 
     @property
     def log(self) -> str:
+        if not self.counted:
+            return self.delivery.log
         entry = {"at": self.at, "status": self.status, "error": self.error, "ms": self.took_ms}
         tries = [*orjson.loads(self.delivery.log), entry]
         return orjson.dumps(tries[-LOG_ENTRIES:]).decode()

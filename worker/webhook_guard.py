@@ -8,6 +8,7 @@ several addresses only those that are allowed are tried. TLS still verifies the 
 import asyncio
 import ipaddress
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,13 +44,70 @@ def _look_up(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str |
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
-class GuardedNetwork(AsyncNetworkBackend):
-    """Connects to allowed addresses only. Raises RefusedReceiver, httpcore.ConnectError, ConnectTimeout."""
+class AddressFull(Exception):
+    """A tenant has as many tries under way at an address as it may."""
 
-    def __init__(self, settings: WebhookSettings, resolve: Resolve) -> None:
+
+class Addresses:
+    """What each tenant has under way at each address, whatever names lead there; who finds no place waits for one."""
+
+    def __init__(self, most: int, wait_s: float) -> None:
+        self._most = most
+        self._wait_s = wait_s
+        self._places: dict[tuple[str, str], asyncio.Semaphore] = {}
+        self._users: Counter[tuple[str, str]] = Counter()
+
+    def is_full(self, tenant: str, address: str) -> bool:
+        places = self._places.get((tenant, address))
+        return places is not None and places.locked()
+
+    async def take(self, tenant: str, address: str) -> Callable[[], None]:
+        """Returns what gives the place back. Raises AddressFull."""
+        where = tenant, address
+        places = self._places.setdefault(where, asyncio.Semaphore(self._most))
+        self._users[where] += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await places.acquire()
+        except BaseException as error:
+            self._gone(where)
+            raise AddressFull from None if isinstance(error, TimeoutError) else error
+
+        def give_back() -> None:
+            places.release()
+            self._gone(where)
+
+        return give_back
+
+    def _gone(self, where: tuple[str, str]) -> None:
+        self._users[where] -= 1
+        if not self._users[where]:
+            del self._users[where], self._places[where]
+
+
+class GuardedNetwork(AsyncNetworkBackend):
+    """The network of one try: connects to allowed addresses only, and holds a place at the one that it calls.
+
+    Raises RefusedReceiver, AddressFull, httpcore.ConnectError, ConnectTimeout. The time for which a place is waited for
+    is not the receiver's: meanwhile `deadline` stands still.
+    """
+
+    def __init__(
+        self, settings: WebhookSettings, resolve: Resolve, addresses: Addresses, tenant: str, deadline: asyncio.Timeout
+    ) -> None:
         self._settings = settings
         self._resolve = resolve
+        self._addresses = addresses
+        self._tenant = tenant
+        self._deadline = deadline
         self._network = httpcore.AnyIOBackend()
+        self._give_back: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """The try has ended: its place is another's."""
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
 
     async def connect_tcp(
         self,
@@ -60,12 +118,24 @@ class GuardedNetwork(AsyncNetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> AsyncNetworkStream:
         failure: Exception | None = None
-        for address in (await self.allowed(host, port))[:ADDRESSES_TRIED]:
+        found = (await self.allowed(host, port))[:ADDRESSES_TRIED]
+        for address in sorted(found, key=lambda each: self._addresses.is_full(self._tenant, each)):
+            await self._take(address)
             try:
                 return await self._network.connect_tcp(address, port, timeout=timeout)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
+                self.close()
         raise failure or httpcore.ConnectError("no address")
+
+    async def _take(self, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = (self._deadline.when() or loop.time()) - loop.time()
+        self._deadline.reschedule(None)
+        try:
+            self._give_back = await self._addresses.take(self._tenant, address)
+        finally:
+            self._deadline.reschedule(loop.time() + left_s)
 
     async def allowed(self, host: str, port: int) -> list[str]:
         """Those addresses of a host that may be called. Raises RefusedReceiver when there is none."""

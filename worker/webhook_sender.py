@@ -6,21 +6,28 @@ one that is called, so there is no proxy (it would look the name up itself), no 
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import httpcore
 import httpx
 
+from models.ending import end
 from models.receivers import RefusedReceiver, receiver_url
 from models.settings import WebhookSettings
-from worker.webhook_guard import GuardedNetwork, Resolve, Resolver
+from worker.webhook_guard import Addresses, AddressFull, GuardedNetwork, Resolve, Resolver
 
 DEADLINE_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
+NAMES_AT_AN_ADDRESS = 2
+"""A tenant has so many times `max_in_flight` under way at one address in one worker, under whatever names: a receiver
+that is slow leaves as much to others at its address, and nobody's address is stormed."""
+
 COMMON_HEADERS = {"content-type": "application/json", "user-agent": "understudy", "accept": "*/*"}
 
 
@@ -32,6 +39,8 @@ class Answer:
     error: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     given_up: bool = False
+    untried: bool = False
+    """No connection was made: its tenant has as much under way at the address as it may."""
 
 
 class Sender:
@@ -47,7 +56,10 @@ class Sender:
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._own_resolver = Resolver(threads) if resolve is None else None
-        self._network = GuardedNetwork(settings, resolve or self._own_resolver or Resolver(threads))
+        self._settings = settings
+        self._resolve: Resolve = resolve or self._own_resolver or Resolver(threads)
+        self._addresses = Addresses(NAMES_AT_AN_ADDRESS * settings.max_in_flight, deadline_s)
+        self._late: dict[asyncio.Task[Sequence[str]], str] = {}
         self._tls = tls or httpx.create_ssl_context()
         self._deadline_s = deadline_s
 
@@ -57,14 +69,27 @@ class Sender:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await end(set(self._late))
         if self._own_resolver is not None:
             self._own_resolver.close()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    @property
+    def late(self) -> Counter[str]:
+        """By tenant: look-ups of names that go on although their tries have ended. No thread of theirs is free."""
+        return Counter(self._late.values())
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, tenant: str = "") -> Answer:
         """Never raises for what a receiver does."""
         try:
-            async with asyncio.timeout(self._deadline_s):
-                return await self._post(receiver_url(url), headers, body)
+            async with asyncio.timeout(self._deadline_s) as deadline:
+                resolve = partial(self._look_up, tenant)
+                network = GuardedNetwork(self._settings, resolve, self._addresses, tenant, deadline)
+                try:
+                    return await self._post(network, receiver_url(url), headers, body)
+                finally:
+                    network.close()
+        except AddressFull:
+            return Answer(error="as many webhooks as may be are under way at its address", untried=True)
         except RefusedReceiver as error:
             return Answer(error=f"the URL {error}")
         except TimeoutError:
@@ -76,7 +101,26 @@ class Sender:
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol):
             return Answer(error="answered something that is not HTTP")
 
-    async def _post(self, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _look_up(self, tenant: str, host: str, port: int) -> Sequence[str]:
+        """A thread that waits for a name server cannot be broken off: it counts until it has its answer."""
+        look = asyncio.create_task(self._lookup(host, port))
+        try:
+            return await asyncio.shield(look)
+        except asyncio.CancelledError:
+            if not look.done():
+                self._late[look] = tenant
+                look.add_done_callback(self._came_late)
+            raise
+
+    async def _lookup(self, host: str, port: int) -> Sequence[str]:
+        return await self._resolve(host, port)
+
+    def _came_late(self, look: "asyncio.Task[Sequence[str]]") -> None:
+        del self._late[look]
+        if not look.cancelled():
+            look.exception()  # nobody waits for it
+
+    async def _post(self, network: GuardedNetwork, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> Answer:
         host = url.raw_host.decode()
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path or b"/")
         sent = {"host": url.netloc.decode(), **COMMON_HEADERS, **headers, "content-length": str(len(body))}
@@ -88,7 +132,7 @@ class Sender:
             extensions={"timeout": {"connect": CONNECT_TIMEOUT_S}, "sni_hostname": host.rstrip(".")},
         )
         async with httpcore.AsyncHTTPConnection(
-            target.origin, ssl_context=self._tls, network_backend=self._network
+            target.origin, ssl_context=self._tls, network_backend=network
         ) as connection:
             response = await connection.handle_async_request(request)
             try:

@@ -1,4 +1,4 @@
-"""The delivery of webhooks: claim what is due in turns of the receivers, sign, send, and try again later.
+"""The delivery of webhooks: claim what is due in turns of tenants and receivers, sign, send, and try again later.
 
 Every worker delivers. A claim is a lease in the ledger, so what a killed worker was sending is sent by another, under
 the same `webhook-id`: a receiver may get an event twice, and never not at all without a dead delivery that shows it.
@@ -6,7 +6,8 @@ the same `webhook-id`: a receiver may get an event twice, and never not at all w
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from random import Random
@@ -17,18 +18,26 @@ import orjson
 from models.ending import end
 from models.settings import Settings
 from models.store import Store, StoreBusy, StoreUnavailable
+from models.store.deliveries import Due, Place
 from models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
 from worker.coalesce import Coalescer
+from worker.turns import Entrant, Path, Turns
 from worker.webhook_body import event_body, job_data
 from worker.webhook_sender import DEADLINE_S, Answer, Sender
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 200
-"""Tries under way in one worker, over all receivers."""
+IN_FLIGHT = 400
+"""Tries under way in one worker, over all receivers. A tenant has no more of them than are free: one alone half of
+them, each of two a third. So there is always room for one that had nothing to send before."""
 
-LEASE_S = 2 * DEADLINE_S
-"""A claim outlives its try, and the writing down of how it ended."""
+LEASE_S = 3 * DEADLINE_S
+"""A claim outlives the wait for a place at an address, its try, and the writing down of how it ended."""
+
+UNTRIED_DELAY_S = 5.0
+"""For so long a try is put off for which there was no place."""
+
+TURNS = "webhooks"
 
 DELAYS_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """After the first try, the second, and so on: over three days. After the last the delivery is dead."""
@@ -60,21 +69,22 @@ class Deliverer:
         self._sender = sender
         self._clock = clock
         self._rng = rng
-        self._after = ""
-        self._tries: set[asyncio.Task[None]] = set()
+        self._place = Place()
+        self._turns = Turns()
+        self._tries: dict[asyncio.Task[None], str] = {}
         self._ended: Coalescer[Tried, None] = Coalescer(self._write, max_items=IN_FLIGHT, max_delay_s=GATHER_S)
 
     async def pass_once(self) -> None:
         """Start tries for as long as something is due that may start. Returns while slow ones are still under way."""
-        while free := IN_FLIGHT - len(self._tries):
-            claimed, self._after = await self._store.claim_deliveries(
-                self._worker_id, free, self._per_receiver, LEASE_S, self._after
+        while (free := self._free()) > 0:
+            claimed, self._place = await self._store.claim_deliveries(
+                self._worker_id, free, self._per_receiver, LEASE_S, self._place, self._choose
             )
             for delivery in claimed:
                 task = asyncio.create_task(self._try(delivery), name=f"webhook {delivery.id}")
-                self._tries.add(task)
-                task.add_done_callback(self._tries.discard)
-            if not claimed and not self._after:
+                self._tries[task] = delivery.tenant
+                task.add_done_callback(self._tries.pop)
+            if not claimed and not self._place.more:
                 done, _ = await self._some_ended()
                 if not done:
                     return
@@ -87,8 +97,26 @@ class Deliverer:
 
     async def close(self) -> None:
         """Break off the tries under way. What was claimed is given back when the worker signs off, or is rescued."""
-        await end(self._tries)
+        await end(set(self._tries))
         await self._ended.close()
+
+    def _free(self) -> int:
+        return IN_FLIGHT - len(self._tries) - self._sender.late.total()
+
+    def _choose(self, due: Sequence[Due]) -> Iterator[Due]:
+        """Tenants take turns, and within a tenant its receivers; nobody takes the last free places from others."""
+        free, under_way = self._free(), Counter(self._tries.values()) + self._sender.late
+        by_path: dict[Path, Due] = {(each.tenant, each.receiver): each for each in due}
+        entrants = [Entrant(path, (1.0, 1.0), each.room) for path, each in by_path.items()]
+        taken: Counter[Path] = Counter()
+        for entrant in self._turns.in_order(TURNS, entrants):
+            tenant = entrant.path[0]
+            if under_way[tenant] < free:
+                free, under_way[tenant] = free - 1, under_way[tenant] + 1
+                taken[entrant.path] += 1
+        self._turns = self._turns.after(TURNS, entrants, taken).of(by_path)
+        for path, tries in taken.items():
+            yield from [by_path[path]] * tries
 
     async def _some_ended(self) -> tuple[set["asyncio.Task[None]"], set["asyncio.Task[None]"]]:
         if not self._tries:
@@ -119,7 +147,8 @@ class Deliverer:
         if data is None:
             return Answer(error="the job was deleted", given_up=True)
         body = event_body(delivery, data)
-        return await self._sender.post(delivery.url, signed_headers(signing.secrets, delivery.id, int(now), body), body)
+        headers = signed_headers(signing.secrets, delivery.id, int(now), body)
+        return await self._sender.post(delivery.url, headers, body, delivery.tenant)
 
     async def _data(self, delivery: Delivery) -> dict[str, Any] | None:
         if delivery.data is not None:
@@ -133,6 +162,9 @@ class Deliverer:
         return job_data(view, chain, await self._store.answer(delivery.object_id), self._public_url)
 
     def _judged(self, delivery: Delivery, answer: Answer, began: float, took_ms: int) -> Tried:
+        if answer.untried:
+            delay_s = UNTRIED_DELAY_S * (1 + JITTER * self._rng.random())
+            return Tried(delivery, PENDING, delay_s, began, None, answer.error, took_ms, counted=False)
         state, delay_s = verdict(delivery.tries, answer, began, self._rng)
         error = None if state == DELIVERED else answer.error or f"answered {answer.status}"
         return Tried(delivery, state, delay_s, began, answer.status, error, took_ms)

@@ -1,6 +1,9 @@
-"""Webhooks under way: claiming what is due in turns of the receivers, and how each try ended."""
+"""Webhooks under way: claiming what is due, in an order that is the claimer's, and how each try ended."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Select, bindparam, case, exists, func, literal_column, or_, select, update
@@ -13,7 +16,10 @@ from models.store.ledger import Ledger
 from models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret
 from models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Signing, Tried, new_secret
 
-RECEIVERS_AT_ONCE = 100
+TENANTS_AT_ONCE = 100
+RECEIVERS_AT_ONCE = 200
+"""Of each tenant: however many it names, looking at them takes little of a claim."""
+
 SLICE = 2_000
 CLAIM_LOCK = 0x57EB_4001
 
@@ -29,17 +35,39 @@ ONE_CLAIMS = select(func.pg_try_advisory_xact_lock(CLAIM_LOCK))
 turns anyway."""
 
 
-def _receivers_due() -> Select[Any]:
-    after = select(func.min(_row.receiver).label("name")).where(_pending, _row.receiver > bindparam("after"))
-    each = after.cte("receivers", recursive=True)
-    following = select(func.min(_row.receiver)).where(_pending, _row.receiver > each.c.name).scalar_subquery()
-    each = each.union_all(select(following).where(each.c.name.is_not(None)))
-    is_due = exists(select(_row.id).where(*_due, _row.receiver == each.c.name))
-    return select(each.c.name).where(each.c.name.is_not(None), is_due).limit(RECEIVERS_AT_ONCE)
+def _names(of: Any, *conditions: Any) -> Any:
+    """The different values of a column among pending rows, in order; found in steps, however many rows have each."""
+    first = select(func.min(of).label("name")).where(_pending, of > bindparam("after"), *conditions)
+    each = first.cte("names", recursive=True)
+    following = select(func.min(of)).where(_pending, of > each.c.name, *conditions).scalar_subquery()
+    return each.union_all(select(following).where(each.c.name.is_not(None)))
 
 
-RECEIVERS_DUE = _receivers_due()
-"""Receivers with something due, in the order of their names; found in steps, however much waits for each."""
+_tenants = _names(_row.tenant)
+
+TENANTS_WAITING: Select[Any] = select(_tenants.c.name).where(_tenants.c.name.is_not(None)).limit(TENANTS_AT_ONCE)
+"""Tenants with pending deliveries, in the order of their names."""
+
+_of_tenant = _row.tenant == bindparam("whose")
+_receivers = _names(_row.receiver, _of_tenant)
+
+_due_of_one = (
+    select(_row.id)
+    .where(*_due, _of_tenant, _row.receiver == _receivers.c.name)
+    .limit(bindparam("enough"))
+    .correlate(_receivers)
+)
+
+RECEIVERS_WAITING: Select[Any] = (
+    select(
+        _receivers.c.name,
+        select(func.count()).select_from(_due_of_one.subquery()).scalar_subquery().label("due"),
+    )
+    .where(_receivers.c.name.is_not(None))
+    .limit(RECEIVERS_AT_ONCE)
+)
+"""A tenant's receivers with pending deliveries, in the order of their names, and how much for each is due, as far as
+that is enough."""
 
 UNDER_WAY = (
     select(_row.receiver, func.count().label("tries"))
@@ -74,7 +102,7 @@ FINISH_DELIVERY = (
     )
     .values(
         state=bindparam("becomes"),
-        tries=bindparam("seen") + 1,
+        tries=bindparam("seen") + bindparam("counted"),
         next_at=NOW + bindparam("delay_s"),
         claimed_by=None,
         last_status=bindparam("status"),
@@ -133,31 +161,65 @@ GIVE_UP_SLICE = (
 """Some of the deliveries that wait for an endpoint are given up."""
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A receiver with something due, and how many tries of it may begin beside those under way."""
+
+    tenant: str
+    receiver: str
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Up to where tenants and their receivers were looked at: the next look goes on there. `more`: there are others
+    behind that were not looked at."""
+
+    tenant: str = ""
+    receivers: Mapping[str, str] = field(default_factory=dict)
+    more: bool = False
+
+
+Choose = Callable[[Sequence[Due]], Iterable[Due]]
+"""The receivers that are tried now, one for each try, in the order in which they are claimed."""
+
+
+def as_they_come(due: Sequence[Due]) -> Iterable[Due]:
+    for each in due:
+        yield from [each] * each.room
+
+
 class Deliveries(Ledger):
     async def claim_deliveries(
-        self, holder: str, most: int, per_receiver: int, lease_s: float, after: str = ""
-    ) -> tuple[list[Delivery], str]:
-        """Up to `most` due deliveries, and the receiver to go on after.
+        self,
+        holder: str,
+        most: int,
+        per_receiver: int,
+        lease_s: float,
+        place: Place = Place(),
+        choose: Choose = as_they_come,
+    ) -> tuple[list[Delivery], Place]:
+        """Up to `most` due deliveries of the chosen receivers, and where to look next.
 
         No receiver has more than `per_receiver` under way in the whole fleet, whatever waits for it. A claim whose
         worker dies is due again when its lease ends.
         """
         async with self._db.read() as connection:
             if not (await connection.execute(ANYTHING_DUE)).scalar_one():
-                return [], ""
+                return [], Place()
+            due, place = await _look(connection, per_receiver, place)
+        chosen = Counter(each.receiver for each in islice(choose(due), most))
         claimed: list[Delivery] = []
+        if not chosen:
+            return claimed, place
         async with self._db.write() as connection:
             if self._db.dialect == "postgresql" and not (await connection.execute(ONE_CLAIMS)).scalar_one():
-                return [], ""
-            names = (await connection.execute(RECEIVERS_DUE, {"after": after})).scalars().all()
-            busy = {row.receiver: row.tries for row in await connection.execute(UNDER_WAY)}
-            for name in names:
-                if len(claimed) >= most:
-                    return claimed, after
-                room = min(per_receiver - busy.get(name, 0), most - len(claimed))
-                claimed += await _claim(connection, name, holder, room, lease_s)
-                after = name
-        return claimed, after if len(names) == RECEIVERS_AT_ONCE else ""
+                return [], Place()
+            busy = await _under_way(connection)
+            for receiver, tries in chosen.items():
+                room = min(tries, per_receiver - busy[receiver])
+                claimed += await _claim(connection, receiver, holder, room, lease_s)
+        return claimed, place
 
     async def finish_deliveries(self, holder: str, ended: Sequence[Tried]) -> set[str]:
         """Write how tries ended where the claim is still this worker's; returns the ids written."""
@@ -225,6 +287,26 @@ class Deliveries(Ledger):
         }
 
 
+async def _look(connection: AsyncConnection, per_receiver: int, place: Place) -> tuple[list[Due], Place]:
+    busy = await _under_way(connection)
+    tenants = (await connection.execute(TENANTS_WAITING, {"after": place.tenant})).scalars().all()
+    due, behind, more = [], {}, len(tenants) == TENANTS_AT_ONCE
+    for tenant in tenants:
+        asked = {"whose": tenant, "after": place.receivers.get(tenant, ""), "enough": per_receiver}
+        found = (await connection.execute(RECEIVERS_WAITING, asked)).all()
+        rooms = [(each.name, min(each.due, per_receiver - busy[each.name])) for each in found]
+        due += [Due(tenant, name, room) for name, room in rooms if room > 0]
+        if len(found) == RECEIVERS_AT_ONCE:
+            behind[tenant], more = found[-1].name, True
+    others = {tenant: name for tenant, name in place.receivers.items() if tenant not in tenants}
+    last = tenants[-1] if len(tenants) == TENANTS_AT_ONCE else ""
+    return due, Place(last, {**(others if last or place.tenant else {}), **behind}, more)
+
+
+async def _under_way(connection: AsyncConnection) -> Counter[str]:
+    return Counter({row.receiver: row.tries for row in await connection.execute(UNDER_WAY)})
+
+
 async def _claim(connection: AsyncConnection, receiver: str, holder: str, room: int, lease_s: float) -> list[Delivery]:
     if room <= 0:
         return []
@@ -242,4 +324,5 @@ def _finish(holder: str, tried: Tried) -> dict[str, Any]:
         "status": tried.status,
         "error": clean(tried.error),
         "tried": tried.log,
+        "counted": int(tried.counted),
     }

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,11 +18,12 @@ from webhook_help import Receiver, receiver
 from models.records import ResultRecord, Settled
 from models.settings import ApiSettings, Settings, WebhookSettings
 from models.state import JobState
-from models.store import Store, StoreBusy, StoreUnavailable, open_store
+from models.store import Store, StoreBusy, StoreUnavailable, deliveries, open_store
+from models.store.deliveries import Due, Place
 from models.suspicion import DEAD_AT
 from models.webhooks import DELIVERED, Tried, callback_owner
-from worker.webhook_sender import Sender
-from worker.webhooks import DELAYS_S, Deliverer
+from worker.webhook_sender import Answer, Sender
+from worker.webhooks import DELAYS_S, IN_FLIGHT, Deliverer
 
 OWNER = callback_owner("default")
 LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
@@ -401,3 +402,83 @@ async def test_while_the_ledger_is_away_what_was_delivered_is_not_sent_again(
         await deliver(deliverer(store, sender))
         assert len(there.got) == 1
     assert (await only_delivery(store))["state"] == "delivered"
+
+
+async def due(store: Store, tenant: str, urls: list[str]) -> None:
+    ids = [(await singles(store, 1, callback_url=url, tenant=tenant))[0] for url in urls]
+    await run_all(store, await new_worker(store), ids)
+
+
+async def test_a_tenant_with_many_slow_receivers_delays_no_other_tenant(store: Store) -> None:
+    """It has a share of the places, however many names it gives its receivers, and however early it was there."""
+
+    async def never(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def anywhere(host: str, port: int) -> list[str]:
+        number = int(host.partition(".")[0]) if host[0].isdigit() else 0
+        return [f"127.0.{number // 200}.{1 + number % 200}"]
+
+    async with (
+        receiver(behaviour=never, host="0.0.0.0") as slow,
+        receiver() as fast,
+        Sender(LOOPBACK, 500, deadline_s=20, resolve=anywhere) as sender,
+    ):
+        await due(store, "rival", [f"http://{number}.example.com:{slow.port}/" for number in range(1, IN_FLIGHT + 9)])
+        sends = deliverer(store, sender)
+        await until(sends, lambda: slow.at_once >= IN_FLIGHT // 2)
+        await due(store, "acme", [f"http://calm.example.com:{fast.port}/"])
+        await until(sends, lambda: len(fast.got) == 1)
+        assert slow.most_at_once == IN_FLIGHT // 2, "alone it has half"
+        await sends.close()
+
+
+async def test_tenants_take_turns_at_the_places_whatever_their_receivers_are(store: Store) -> None:
+    for tenant, receivers in (("many", 30), ("few", 2), ("one", 1)):
+        await due(store, tenant, [f"https://{tenant}-{number}.example.com/" for number in range(receivers)])
+    place, order = Place(), []
+
+    def choose(due: Sequence[Due]) -> Iterator[Due]:
+        return sends._choose(due)
+
+    async with Sender(LOOPBACK, 4) as sender:
+        sends = deliverer(store, sender)
+        for _ in range(3):
+            claimed, place = await store.claim_deliveries("worker_1", 3, 4, 60, place, choose)
+            order.append(sorted(each.tenant for each in claimed))
+    assert order == [["few", "many", "one"], ["few", "many", "many"], ["many"] * 3]
+
+
+async def test_more_receivers_than_are_looked_at_at_once_all_have_their_turn(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "RECEIVERS_WAITING", deliveries.RECEIVERS_WAITING.limit(3))
+    monkeypatch.setattr(deliveries, "TENANTS_WAITING", deliveries.TENANTS_WAITING.limit(2))
+    monkeypatch.setattr(deliveries, "RECEIVERS_AT_ONCE", 3)
+    monkeypatch.setattr(deliveries, "TENANTS_AT_ONCE", 2)
+    for tenant in "abcde":
+        await due(store, tenant, [f"https://{number}.example.com/" for number in range(7)])
+    claimed, place = [], Place()
+    for _ in range(40):
+        some, place = await store.claim_deliveries("worker_1", 4, 4, 60, place)
+        claimed += some
+    assert len({(each.tenant, each.url) for each in claimed}) == 35
+    assert not place.more
+
+
+async def test_a_try_for_which_there_was_no_place_does_not_count(store: Store) -> None:
+    class Full(Sender):
+        async def post(self, *_: Any) -> Answer:
+            return Answer(error="full", untried=True)
+
+    await ended_job(store, "https://hooks.example.com")
+    async with Full(LOOPBACK, 1) as sender:
+        await deliver(deliverer(store, sender))
+    row = await only_delivery(store)
+    assert (row["state"], row["tries"], row["log"], row["claimed_by"]) == ("pending", 0, [], None)
+
+
+async def until(sends: Deliverer, so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(18):
+        while not so():
+            await sends.pass_once()

@@ -5,7 +5,7 @@ import resource
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +160,71 @@ def certificates(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContex
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
     return server, ssl.create_default_context(cafile=str(certificate))
+
+
+def everywhere(address: str) -> Any:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return [address]
+
+    return resolve
+
+
+async def test_many_names_that_lead_to_one_address_share_its_places_by_tenant() -> None:
+    """Any number of names costs a caller nothing, and their address may be somebody else's."""
+    gate = asyncio.Event()
+
+    async def hold(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+        await writer.drain()
+
+    settings = WebhookSettings(allow_networks=("127.0.0.0/8",), max_in_flight=2)
+    async with receiver(behaviour=hold) as there, Sender(settings, 50, resolve=everywhere("127.0.0.1")) as sender:
+
+        def begin(tenant: str, count: int) -> list[asyncio.Task[Answer]]:
+            urls = [f"http://{tenant}-{number}.example.com:{there.port}/" for number in range(count)]
+            return [asyncio.create_task(sender.post(url, {}, b"{}", tenant)) for url in urls]
+
+        rivals = begin("rival", 20)
+        await until(lambda: there.at_once == 4)
+        calm = begin("calm", 1)
+        await until(lambda: there.at_once == 5)
+        gate.set()
+        answers = await asyncio.gather(*rivals, *calm)
+    assert {each.status for each in answers} == {204}
+    assert there.most_at_once == 5, "twice as many as one name may have, and the other tenant's"
+
+
+async def test_who_finds_no_place_at_an_address_was_not_tried_and_had_all_its_time() -> None:
+    async def never(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    settings = WebhookSettings(allow_networks=("127.0.0.0/8",), max_in_flight=1)
+    async with receiver(behaviour=never) as there:
+        resolve = everywhere("127.0.0.1")
+        async with Sender(settings, 9, resolve=resolve, deadline_s=0.5) as sender:
+            url = f"http://x.example.com:{there.port}/"
+            answers = await asyncio.gather(*(sender.post(url, {}, b"{}", "rival") for _ in range(5)))
+            assert [each.untried for each in answers].count(False) >= 2
+            assert all(each.untried or "did not finish" in str(each.error) for each in answers)
+
+
+async def test_a_look_up_that_outlasts_its_try_counts_for_its_tenant_until_it_is_over() -> None:
+    gate = asyncio.Event()
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        await gate.wait()
+        raise OSError
+
+    async with Sender(LOOPBACK, 2, resolve=resolve, deadline_s=0.1) as sender:
+        answer = await sender.post("http://slow.example.com/", {}, b"{}", "rival")
+        assert "did not finish" in str(answer.error)
+        assert sender.late == {"rival": 1}
+        gate.set()
+        await until(lambda: not sender.late)
+
+
+async def until(so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not so():
+            await asyncio.sleep(0.01)
