@@ -13,6 +13,9 @@ ALL_MODELS = ""
 BY_HAND = "by hand: "
 """How the reason begins when a person set the credential aside."""
 
+FORGOTTEN = "what the provider said went with the content of the job that it was said to"
+"""In place of a reason that may quote a prompt which is not kept any more."""
+
 PROBE_EVERY_S = 900.0
 """How often one real job tries a credential that ran out of money, or one that does not have a model."""
 
@@ -23,7 +26,8 @@ WEAK_PROBES_S = (2.0, 60.0)
 @dataclass(frozen=True, slots=True)
 class SetAside:
     """`model` ALL_MODELS, or the one model that this credential does not have. `since`: when it was set aside, whatever
-    probes found afterwards. `probe_at`: when one job may try it; None: not before a person has acted.
+    probes found afterwards. `probe_at`: when one job may try it; None: not before a person has acted. `job_id`: the job
+    whose refusal `reason` repeats; None: `reason` is no provider's.
     """
 
     provider: str
@@ -34,6 +38,7 @@ class SetAside:
     fingerprint: str
     since: float
     probe_at: float | None = None
+    job_id: str | None = None
 
     @property
     def is_weak(self) -> bool:

@@ -109,6 +109,7 @@ class Job(SQLModel, table=True):
             postgresql_where=text("delivered_at IS NOT NULL"),
         ),
         Index("ix_job_batch", "batch_id", "id"),
+        Index("ix_job_chain", "chain_id"),
         Index("ix_job_tenant", "tenant", "id"),
     )
 
@@ -293,6 +294,7 @@ class Credential(SQLModel, table=True):
     fingerprint: str = ""  # short hash of the secret: a rotated key is tried again
     since: float
     probe_at: float | None = None  # when one real job may try it again
+    job_id: str | None = None  # to which the provider said `reason`; its words go with the job's content
 
 
 class File(SQLModel, table=True):
@@ -315,6 +317,15 @@ class File(SQLModel, table=True):
 
 class Idempotency(SQLModel, table=True):
     """A request that its caller named, and what it made: the same request again makes nothing new."""
+
+    __table_args__ = (
+        Index(
+            "ix_idempotency_answered",
+            "object_id",
+            sqlite_where=text("answer IS NOT NULL"),
+            postgresql_where=text("answer IS NOT NULL"),
+        ),
+    )
 
     tenant: str = Field(primary_key=True)
     key: str = Field(primary_key=True)

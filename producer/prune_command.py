@@ -56,6 +56,7 @@ async def _prune(settings: Settings, store: Store, before: float, older_than: st
         names=await store.prune_names(before),
         tallies=await store.prune_use(before),
     )
+    await store.clear_up(pruned=True)
     await store.record_act("command line", DEFAULT_TENANT, "prune", f"older than {older_than}")
     try:
         await remove_expired(store, open_blobs(settings))

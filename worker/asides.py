@@ -86,10 +86,18 @@ class Asides:
         standing = self._standing((deployment.provider, deployment.key, model))
         proof = standing.saw_refusal(failure, job_id, self._clock(), answers_others=answers)
         if proof is not None:
-            self.put(deployment, model, failure, seen, proof)
+            self.put(deployment, model, failure, seen, proof, job_id)
 
-    def put(self, deployment: Deployment, model: str, failure: Failure, seen: str, proof: Proof = Proof.STRONG) -> None:
-        """With another secret than the one that was `seen` the credential is tried again."""
+    def put(
+        self,
+        deployment: Deployment,
+        model: str,
+        failure: Failure,
+        seen: str,
+        proof: Proof = Proof.STRONG,
+        job_id: str | None = None,
+    ) -> None:
+        """With another secret than the one that was `seen` the credential is tried again. `job_id`: who was refused."""
         now, name = self._clock(), (deployment.provider, deployment.key, model)
         old = self._rows.get(name)
         if old is not None and old.fingerprint == seen and (proof is Proof.WEAK or not old.is_weak):
@@ -103,7 +111,8 @@ class Asides:
             # The provider's own words stay in the ledger: they may quote what it was sent.
             what = f"for {model}" if model else "for all models"
             log.warning("Key %s of %s is set aside %s: %s", deployment.key, deployment.provider, what, failure.cls)
-        self._record(SetAside(*name, failure.cls, failure.for_others or failure.message, seen, now, probe_at))
+        reason = failure.for_others or failure.message
+        self._record(SetAside(*name, failure.cls, reason, seen, now, probe_at, job_id))
 
     def answered(self, deployment: Deployment, asked_at: float, *, on_probation: bool) -> None:
         """A call that was prepared then was answered: its credential is back, if it was set aside.
@@ -133,7 +142,7 @@ class Asides:
             if isinstance(news, SetAside):
                 await store.set_aside(
                     *(news.provider, news.key, news.model, news.failure, news.reason, news.fingerprint),
-                    *(news.probe_at, news.since),
+                    *(news.probe_at, news.since, news.job_id),
                 )
             else:
                 await store.enable(news.provider, news.key, news.model)

@@ -18,6 +18,9 @@ from models.store.faults import meaning_of
 from models.store.turns import Turns
 
 SQLITE_TIMEOUT_S = 5.0
+CHECKPOINT_S = 0.5
+"""Who reads for longer keeps the write-ahead log as it is until the next time; writers wait meanwhile."""
+
 SQLITE_READERS = 4
 POSTGRESQL_CONNECTIONS = 10
 POSTGRESQL_TIMEOUT_S = 10
@@ -62,6 +65,22 @@ class Database:
             async with turn, self._writers.begin() as connection:
                 yield connection
 
+    async def empty_journal(self) -> bool:
+        """Of SQLite: what was deleted is deleted from the write-ahead log, too. False: somebody still reads it, so that
+        this is to be asked again. What a server keeps is its own affair."""
+        if self._turns is None:
+            return True
+        with self._plain_errors():
+            async with self._turns.turn(), self._writers.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                await driver.execute(f"PRAGMA busy_timeout = {CHECKPOINT_S * 1000:.0f}")
+                try:
+                    [(busy, *_)] = await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    await driver.execute(f"PRAGMA busy_timeout = {SQLITE_TIMEOUT_S * 1000:.0f}")
+                return not busy
+
     async def close(self) -> None:
         await self._readers.dispose()
         await self._writers.dispose()
@@ -98,6 +117,7 @@ def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
     writers = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
     _prepare_sqlite(readers, clock, begin="BEGIN DEFERRED", settings=["query_only = ON"])
     durable = ["auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"]  # the first, of a new file only
+    durable.append("secure_delete = ON")  # not everybody's SQLite does it by itself
     _prepare_sqlite(writers, clock, begin="BEGIN IMMEDIATE", settings=durable)
     return Database("sqlite", str(file), readers, writers, turns)
 

@@ -1,7 +1,8 @@
 """Who has what: results that reached their owner, and the removal of what was asked and answered after that.
 
 A job or batch is marked when its owner has it: a webhook was taken, the output file was deleted, or the owner said so.
-Some time later the mark is taken away, and with it, where only undelivered content is kept, every prompt and answer.
+Some time later the mark is taken away, and with it, where only undelivered content is kept, every prompt and answer,
+what the caller wrote into the steps of a chain, and every word of a provider.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,9 +12,20 @@ from sqlalchemy import BindParameter, Row, Select, Table, Update, bindparam, exi
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import SINGLE
-from models.store.files import FORGET
-from models.store.ledger import Ledger
-from models.store.sql import NOW, attempt, batch, file, job, job_input, run_line, tenant, webhook_delivery
+from models.store.chains import cut_chains, drop_unused_chains
+from models.store.ledger import CLOCK, Ledger
+from models.store.sql import NOW, batch, file, job, job_input, tenant, webhook_delivery
+from models.store.words import (
+    FORGET_OF_BATCH,
+    FORGET_REASONS,
+    FORGET_SAID,
+    FORGET_WORDS,
+    NAMED,
+    NAMED_IN_VAIN,
+    REASONS,
+    TENANTS_NAMED_IN_VAIN,
+    shorten_answers,
+)
 from models.tenants import StoreContent
 from models.webhooks import DELIVERED, Tried, tells_of_an_end
 
@@ -69,14 +81,6 @@ UNMARK_JOBS = update(job).where(job.c.id.in_(_ids)).values(delivered_at=None)
 UNMARK_BATCHES = update(batch).where(batch.c.id.in_(_ids)).values(delivered_at=None)
 """Nothing is left to be done after a delivery."""
 
-FORGET_WORDS = (
-    *FORGET,
-    update(attempt).where(attempt.c.job_id.in_(_ids)).values(message=None),
-    update(run_line).where(run_line.c.job_id.in_(_ids)).values(extra=None),
-    update(job).where(job.c.id.in_(_ids)).values(progress=None, wait_reason=None),
-)
-"""Every word of what some jobs asked and were answered, providers' words about failures included."""
-
 JOBS_AFTER = (
     select(job.c.id)
     .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
@@ -104,6 +108,8 @@ END_INPUT = (
 
 
 class Forgetting(Ledger):
+    _has_cut_chains = _has_forgotten = True  # by a process before this one, which may have been killed
+
     async def acknowledge(self, kind: str, owner: str, object_id: str) -> bool:
         """The owner has the results of a "batch", or of a "job" that was submitted alone. False: it has not ended."""
         ids = {"ids": [object_id]}
@@ -123,16 +129,43 @@ class Forgetting(Ledger):
             jobs = (await connection.execute(DELIVERED_JOBS, words)).all()
             batches = (await connection.execute(DELIVERED_BATCHES, words)).all()
             said: dict[str, str] = {row.name: row.store_content for row in await connection.execute(CONTENT_OF_TENANTS)}
-        forgetful = [row for row in jobs if said.get(row.tenant, default) == "until_delivered"]
-        async with self._db.write() as connection:
-            await _forget(connection, [row.id for row in forgetful])
-            await _run(connection, UNMARK_JOBS, [row.id for row in jobs])
+            in_vain = (await connection.execute(TENANTS_NAMED_IN_VAIN)).scalars().all()
+
+        def forgets(owner: str) -> bool:
+            return said.get(owner, default) == "until_delivered"
+
+        if jobs:
+            async with self._db.write() as connection:
+                await self._forget(connection, [row.id for row in jobs if forgets(row.tenant)])
+                await _run(connection, UNMARK_JOBS, [row.id for row in jobs])
         for row in batches:
-            if said.get(row.tenant, default) == "until_delivered":
+            if forgets(row.tenant):
                 await self._forget_batch(row)
-        async with self._db.write() as connection:
-            await _run(connection, UNMARK_BATCHES, [row.id for row in batches])
+        if batches:
+            async with self._db.write() as connection:
+                await _run(connection, UNMARK_BATCHES, [row.id for row in batches])
+        if forgetful := [each for each in in_vain if forgets(each)]:
+            await self._forget_answers(NAMED_IN_VAIN, {"tenants": forgetful, "since_s": since_s})
+        if not jobs and not batches:
+            await self.clear_up()
         return len(jobs) + len(batches)
+
+    async def clear_up(self, *, pruned: bool = False) -> None:
+        """After content was removed, or jobs were `pruned`: what only they referred to goes, and what the files of the
+        database still hold of them."""
+        if pruned:
+            self._has_cut_chains = self._has_forgotten = True
+        async with self._db.read() as connection:
+            has_reasons = (await connection.execute(REASONS)).first() is not None
+        if has_reasons:
+            async with self._db.write() as connection:
+                await connection.execute(FORGET_REASONS)
+            self._has_forgotten = True
+        while self._has_cut_chains:
+            async with self._db.write() as connection:
+                self._has_cut_chains = bool(await drop_unused_chains(connection))
+        if self._has_forgotten:
+            self._has_forgotten = not await self._db.empty_journal()
 
     async def _forget_batch(self, row: Row[Any]) -> None:
         after = ""
@@ -140,14 +173,34 @@ class Forgetting(Ledger):
             async with self._db.write() as connection:
                 slice_ = {"batch_id": row.id, "after": after}
                 ids = (await connection.execute(JOBS_AFTER, slice_)).scalars().all()
-                await _forget(connection, ids)
+                await self._forget(connection, ids)
             if not ids:
                 break
             after = ids[-1]
         async with self._db.write() as connection:
+            await _run(connection, FORGET_OF_BATCH, [row.id])
+            await _run(connection, FORGET_SAID, [row.id])
             await connection.execute(END_OUTPUTS, {"of_batch": row.id})
             if row.input_file_id is not None:
                 await connection.execute(END_INPUT, {"input_id": row.input_file_id})
+
+    async def _forget(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
+        if not ids:
+            return
+        for statement in (*FORGET_WORDS, FORGET_SAID):
+            await _run(connection, statement, ids)
+        await shorten_answers(connection, NAMED, {"ids": list(ids)})
+        now = (await connection.execute(CLOCK)).scalar_one()
+        self._has_cut_chains |= await cut_chains(connection, ids, now)
+        self._has_forgotten = True
+
+    async def _forget_answers(self, which: Select[Any], asked: dict[str, Any]) -> None:
+        async with self._db.read() as connection:
+            found = (await connection.execute(which, asked)).first() is not None
+        if found:
+            async with self._db.write() as connection:
+                await shorten_answers(connection, which, asked)
+            self._has_forgotten = True
 
 
 async def mark_delivered(connection: AsyncConnection, tried: Iterable[Tried]) -> None:
@@ -155,11 +208,6 @@ async def mark_delivered(connection: AsyncConnection, tried: Iterable[Tried]) ->
     taken = [each.delivery for each in tried if each.state == DELIVERED and tells_of_an_end(each.delivery.event)]
     for kind, statement in (("job.", MARK_JOBS), ("batch.", MARK_BATCHES)):
         await _run(connection, statement, sorted({each.object_id for each in taken if each.event.startswith(kind)}))
-
-
-async def _forget(connection: AsyncConnection, ids: Sequence[str]) -> None:
-    for statement in FORGET_WORDS:
-        await _run(connection, statement, ids)
 
 
 async def _run(connection: AsyncConnection, statement: Any, ids: Sequence[str]) -> None:

@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.chain import Endpoint
 from models.records import SINGLE, Estimate, NewBatch, NewJob
 from models.state import BatchState, JobState
+from models.store.chains import insert_chains
 from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
 from models.store.room import check_room
-from models.store.sql import NOW, BulkInsert, batch, chain, clean, job, job_input
+from models.store.sql import NOW, BulkInsert, batch, clean, job, job_input
 from models.store.views import RETRY_OF
 
 INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0, fill_until=0)
@@ -25,9 +26,6 @@ BATCH_BEING_FILLED = (
     .with_for_update(read=True)
 )
 """The deadline of a batch that still takes rows, held so that it is not cancelled under our hands."""
-
-INSERT_CHAINS = BulkInsert(chain, conflict="ignored")
-"""Chains, each once."""
 
 INSERT_JOBS = BulkInsert(job)
 """Jobs, queued."""
@@ -148,16 +146,6 @@ def batch_row(new: NewBatch) -> dict[str, Any]:
         "canary_passed": False,
         "waiting_at": 0.0,
     }
-
-
-async def insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], now: float) -> dict[int, str]:
-    """The chain ids by chain object: most jobs share one, and hashing it for each would be slow."""
-    distinct = {id(each.chain): each.chain for each in jobs}
-    chain_ids = {key: each.id for key, each in distinct.items()}
-    documents = {chain_ids[key]: each.model_dump_json() for key, each in distinct.items()}
-    rows = [{"id": id_, "document": document, "created_at": now} for id_, document in sorted(documents.items())]
-    await INSERT_CHAINS.run(connection, rows)
-    return chain_ids
 
 
 def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: float) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from sqlalchemy import BindParameter, Select, Text, Update, bindparam, case, fun
 
 from models.records import NewJob
 from models.state import JobState
+from models.store.chains import insert_chains
 from models.store.comparing import Comparing
 from models.store.history import ENDED_BADLY, EndedJob
-from models.store.intake import insert_chains
 from models.store.ledger import CLOCK
 from models.store.runs import current_line
 from models.store.sql import QUEUED, Given, job, job_input, result, run_line

@@ -225,11 +225,13 @@ class Upkeep(Ledger):
         fingerprint: str = "",
         probe_at: float | None = None,
         since: float | None = None,
+        job_id: str | None = None,
     ) -> None:
         """Record that a credential is not to be used (for one model, or ALL_MODELS), why and since when (now), in place
-        of what was recorded before."""
+        of what was recorded before. `job_id`: the job that was refused with this reason."""
         now = await self.now() if since is None else since
         words = {"failure": str(failure), "reason": clean(reason), "fingerprint": fingerprint, "probe_at": probe_at}
+        words["job_id"] = job_id
         row = {"provider": provider, "key": key, "model": model or ALL_MODELS, "since": now, **words}
         async with self._db.write() as connection:
             await connection.execute(SET_ASIDE[self._db.dialect], row)
