@@ -2,17 +2,25 @@
 
     python benchmarks/limits.py --redis-url URL [--seconds 120] [--limits 60,600,6000]
         [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--tokens]
+    python benchmarks/limits.py --redis-url URL --servers random [--seconds 120] [--rate 6000]
+        [--shares 0.01,0.03,0.1,0.2,0.4,0.6] [--hints 0,2] [--statuses 429,503,529] [--seed 1]
 
 The named Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls that
 were answered 429. The burst is a second's worth for every kind of server. With --tokens the limit counts tokens (the
 limit × 1,000), with prompts of 25 to 4,000 tokens, answers of 40, and max_tokens 2,000; that use is of tokens.
+`random` refuses a share of the calls whatever the rate, with a hint or without (0). Printed is what was accepted, of
+what as many slots would get if every refused call was made again at once; a first run without refusals tells how fast
+these slots are.
 Time runs from the first call. Trust the ratios: a busy machine starts its workers late and slowly.
 """
 
 import argparse
+from contextlib import AbstractContextManager
 
 from fleet_run import TOKENS_A_CALL, all_sizes, chain, counts_after, fleet, one_size, provider
 from limit_cases import cases, command_line
+from random_refusals import measure as measure_random
+from random_refusals import with_options
 
 
 def config_text(port: int, limit: int, known: str, tokens: bool) -> str:
@@ -41,8 +49,21 @@ def measure(arguments: argparse.Namespace, kind: str, limit: int, known: str) ->
     )
 
 
+def by_chance(arguments: argparse.Namespace) -> None:
+    jobs = int(arguments.rate / 60 * (arguments.seconds + 10) * 1.5) + 1_000
+
+    def started(base_url: str, slots: int) -> AbstractContextManager[object]:
+        config = f'[providers.lead]\nkind = "openai"\nbase_url = "{base_url}"\n[worker]\nurgent_slots = 0\n'
+        return fleet(arguments.redis_url, config, [(chain("lead/m"), jobs)], slots)
+
+    measure_random(arguments, started)
+
+
 def main() -> None:
-    arguments = command_line(__doc__).parse_args()
+    arguments = with_options(command_line(__doc__)).parse_args()
+    if arguments.servers == "random":
+        by_chance(arguments)
+        return
     for kind, limit, known in cases(arguments):
         measure(arguments, kind, limit, known)
 

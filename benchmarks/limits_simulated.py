@@ -25,6 +25,17 @@ from random import Random
 import redis.asyncio
 from fleet_run import MOST_TOKENS, PROMPTS, TOKENS_A_CALL
 from limit_cases import cases, command_line
+from random_refusals import (
+    LATENCY_S,
+    REFUSED_AFTER_S,
+    WINDOW_S,
+    Case,
+    allowed,
+    random_cases,
+    report,
+    slots,
+    with_options,
+)
 from strict_provider import KINDS, Meter
 
 from models.failure import Scope
@@ -37,8 +48,11 @@ from worker.limits_lua import KEPT
 from worker.limits_scripts import STILL_HOLDS
 
 BEGIN_MS = 1_800_000_000_000.0
-LATENCY_MS = 300.0
-REFUSED_AFTER_MS = 10.0
+LATENCY_MS = LATENCY_S * 1000
+REFUSED_AFTER_MS = REFUSED_AFTER_S * 1000
+PAUSE_MS = (5, 40)
+"""Between the end of a call and the next one in its slot."""
+
 ANSWER = 40
 MODEL = ("strict", "m")
 DEPLOYMENT = Deployment("strict", "m", "main", "strict:main")
@@ -179,7 +193,7 @@ class Simulation:
             await self.limiter.answered(call.grant)
         else:
             await self.limiter.refused(call.grant, Scope.MODEL, call.hint_s, "refused")
-        self.at(now + self._rng.uniform(5, 40), "ask", self._job() if call.admitted else call.job)
+        self.at(now + self._rng.uniform(*PAUSE_MS), "ask", self._job() if call.admitted else call.job)
 
 
 async def measure(
@@ -204,46 +218,30 @@ async def measure(
     )
 
 
-async def measure_random(
-    connection: redis.asyncio.Redis, arguments: argparse.Namespace, share: float, hint_s: float | None
-) -> None:
+async def measure_random(connection: redis.asyncio.Redis, arguments: argparse.Namespace, case: Case) -> None:
     """As many slots as would make `--rate` calls a minute if nothing was refused."""
     await connection.flushdb()
-    slots = round(arguments.rate * LATENCY_MS / 60_000)
     simulation = Simulation(
         Limiter(connection, "w1"), KINDS["bucket"](1.0), Candidate(DEPLOYMENT), False, arguments.late_ms, False
     )
-    simulation.share, simulation.hint_s, simulation._chance = share, hint_s, Random(arguments.seed + 1)
-    marks = [0]
-    for seconds in range(10, int(arguments.seconds) + 1, 10):
-        await simulation.run(slots if seconds == 10 else 0, seconds)
+    simulation.share, simulation.hint_s, simulation._chance = case.share, case.hint_s, Random(arguments.seed + 1)
+    in_slots, marks = slots(arguments.rate), [0]
+    for seconds in range(WINDOW_S, int(arguments.seconds) + 1, WINDOW_S):
+        await simulation.run(in_slots if seconds == WINDOW_S else 0, seconds)
         marks.append(simulation.accepted)
-    pause_ms = 22.5  # between the end of a call and the next, on average
-    each_ms = LATENCY_MS + pause_ms + share / (1 - share) * (REFUSED_AFTER_MS + pause_ms)
-    possible = slots / each_ms * 1000
-    every_ten = ", ".join(f"{(b - a) / 10 / possible:.0%}" for a, b in pairwise(marks))
+    possible = allowed(in_slots, sum(PAUSE_MS) / 2 / 1000, case.share)
     calls = simulation.refused + simulation.accepted
-    print(
-        f"  random {share:6.1%}, {'no hint' if hint_s is None else f'hint {hint_s:g} s'}: of the {possible:.0f}/s that"
-        f" acceptance allows {marks[-1] / possible / (len(marks) * 10 - 10):6.1%} ({every_ten} in each ten seconds),"
-        f" {simulation.refused / max(calls, 1):5.1%} of {calls:,} calls refused",
-        flush=True,
-    )
+    print(report(case, [b - a for a, b in pairwise(marks)], calls, possible), flush=True)
 
 
 async def main() -> None:
-    parser = command_line(__doc__, servers="bucket,fixed,sliding")
+    parser = with_options(command_line(__doc__, servers="bucket,fixed,sliding"))
     parser.add_argument("--late-ms", type=float, default=3.0)
-    parser.add_argument("--shares", default="0.01,0.03,0.1,0.2,0.4,0.6")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--hints", default="0,2")
-    parser.add_argument("--rate", type=float, default=6_000)
     arguments = parser.parse_args()
     if arguments.servers == "random":
         async with redis.asyncio.Redis.from_url(arguments.redis_url) as connection:
-            for hint in map(float, arguments.hints.split(",")):
-                for share in map(float, arguments.shares.split(",")):
-                    await measure_random(connection, arguments, share, hint or None)
+            for case in random_cases(arguments):
+                await measure_random(connection, arguments, case)
         return
     async with redis.asyncio.Redis.from_url(arguments.redis_url) as connection:
         for kind, limit, how in cases(arguments):

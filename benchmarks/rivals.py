@@ -1,14 +1,16 @@
 """The loads of the other benchmarks, run by others: LiteLLM's Router, and a plain loop with a semaphore and retries.
 
     python -m venv .rivals && .rivals/bin/pip install litellm redis
-    python benchmarks/rivals.py limits|lead|key|chains --redis-url URL [--litellm .rivals/bin/python] [--seconds N]
-        [--rivals litellm,litellm-redis,loop] [--limits 600,6000] [--known configured,headers,neither]
-        [--servers bucket,fixed,sliding] [--tokens]
+    python benchmarks/rivals.py limits|random|lead|key|chains --redis-url URL [--seconds N]
+        [--litellm .rivals/bin/python] [--rivals litellm,litellm-redis,loop] [--limits 600,6000]
+        [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--tokens]
+        [--shares 0.01,0.4] [--hints 0,2] [--statuses 429,503,529]
 
 Three processes each, against the same providers, with work without end: what they take is theirs. `limits` as
-`benchmarks/limits.py`, `lead` as `failing_lead.py`, `key` as `retry_after.py`, `chains` as `two_chains.py`. Slots in
-each process: twice what the rate needs where the user knows it (`configured`), 20 where not. Neither of them learns a
-limit from headers or refusals: `headers` is the same setting as `neither` against a provider that tells Retry-After.
+`benchmarks/limits.py`, `random` as that with `--servers random` and as many slots, `lead` as `failing_lead.py`, `key`
+as `retry_after.py`, `chains` as `two_chains.py`. Slots in each process otherwise: twice what the rate needs where the
+user knows it (`configured`), 20 where not. Neither of them learns a limit from headers or refusals: `headers` is the
+same setting as `neither` against a provider that tells Retry-After.
 With --tokens the limit counts tokens (the limit × 1,000), with the prompts of `limits.py --tokens`.
 With litellm-redis the processes share the named Redis database, which is FLUSHED.
 """
@@ -19,7 +21,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,8 @@ from fleet_run import (
     provider,
 )
 from limit_cases import cases, command_line
+from random_refusals import LATENCY_S, measure, with_options
 
-LATENCY_S = 0.3
 UNKNOWN_SLOTS = 20
 BODIES = 1_000
 """Of different sizes; a process goes round."""
@@ -118,6 +120,14 @@ def report_limit(arguments: argparse.Namespace, name: str, server: str, limit: i
     )
 
 
+def random(arguments: argparse.Namespace, name: str) -> None:
+    def started(base_url: str, slots: int) -> AbstractContextManager[object]:
+        group = {"name": "random", "steps": [{"base_url": base_url, "keys": ("one",), "rpm": None, "tpm": None}]}
+        return rival(arguments, name, [group], slots)
+
+    measure(arguments, started, f"{name}: ")
+
+
 def lead(arguments: argparse.Namespace, name: str) -> None:
     rate = 6_000
     with provider("scripted_provider.py", failing_lead.script("500", "stall")) as port:
@@ -155,11 +165,11 @@ def chains(arguments: argparse.Namespace, name: str) -> None:
     print(f"{name}: the other chain {alone:.1f}/s alone, {beside:.1f}/s beside: {beside / alone:.1%}", flush=True)
 
 
-LOADS = {"limits": limits, "lead": lead, "key": key, "chains": chains}
+LOADS = {"limits": limits, "random": random, "lead": lead, "key": key, "chains": chains}
 
 
 def main() -> None:
-    parser = command_line(__doc__, seconds=60.0, limits="600,6000")
+    parser = with_options(command_line(__doc__, seconds=60.0, limits="600,6000"))
     parser.add_argument("load", choices=LOADS)
     parser.add_argument("--litellm", default=".rivals/bin/python", help="the Python that has litellm")
     parser.add_argument("--rivals", default=",".join(PROGRAMS))

@@ -4,9 +4,10 @@
         "do": "500"}]}'
 
 The provider is the first part of the path: /lead/v1/chat/completions. A fault names what it hits (`provider`, `key`:
-the bearer token), when (`from_s`, `to_s`, counted from the first call), how often at most (`times`), and what happens:
-"500", "429" (with `retry_after_s`), or "stall": no answer for `stall_s`, then the connection is closed.
-It prints its port. /calls lists all calls as [seconds since the first, provider, key, what came of it].
+the bearer token), when (`from_s`, `to_s`, counted from the first call), how often at most (`times`), which `share` of
+these calls, by chance (`seed`), and what happens: a status from 400, e.g. "500" or "429" (with `retry_after_s`, if any,
+after `refused_after_s`), or "stall": no answer for `stall_s`, then the connection is closed. It prints its port.
+/calls lists all calls as [seconds since the first, provider, key, what came of it].
 """
 
 import asyncio
@@ -14,11 +15,13 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from random import Random
 
 import uvloop
 from aiohttp import web
 
 ANSWERED = "answered"
+CODES = {429: "rate_limit_exceeded", 529: "overloaded_error"}
 
 
 @dataclass
@@ -29,23 +32,28 @@ class Fault:
     provider: str | None = None
     key: str | None = None
     times: float = float("inf")
-    retry_after_s: float = 30.0
+    share: float = 1.0
+    retry_after_s: float | None = None
     stall_s: float = 60.0
     hits: int = field(default=0, init=False)
 
-    def strikes(self, provider: str, key: str, at_s: float) -> bool:
+    def strikes(self, provider: str, key: str, at_s: float, chance: Random) -> bool:
         if self.provider not in (None, provider) or self.key not in (None, key):
             return False
         if not self.from_s <= at_s < self.to_s or self.hits >= self.times:
+            return False
+        if chance.random() >= self.share:
             return False
         self.hits += 1
         return True
 
 
 class Providers:
-    def __init__(self, latency_s: float, faults: list[Fault]) -> None:
+    def __init__(self, latency_s: float, refused_after_s: float, faults: list[Fault], seed: int) -> None:
         self._latency_s = latency_s
+        self._refused_after_s = refused_after_s
         self._faults = faults
+        self._chance = Random(seed)
         self._first: float | None = None
         self._calls: list[tuple[float, str, str, str]] = []
 
@@ -55,7 +63,7 @@ class Providers:
         self._first = now if self._first is None else self._first
         provider, at_s = request.match_info["provider"], now - self._first
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
-        fault = next((fault for fault in self._faults if fault.strikes(provider, key, at_s)), None)
+        fault = next((fault for fault in self._faults if fault.strikes(provider, key, at_s, self._chance)), None)
         self._calls.append((round(at_s, 4), provider, key, fault.do if fault else ANSWERED))
         if fault is None:
             await asyncio.sleep(self._latency_s)
@@ -64,10 +72,13 @@ class Providers:
             await asyncio.sleep(fault.stall_s)
             if request.transport is not None:
                 request.transport.close()
-        headers = {"retry-after": f"{fault.retry_after_s:g}"} if fault.do == "429" else {}
-        code = "rate_limit_exceeded" if fault.do == "429" else "server_error"
+        elif self._refused_after_s:
+            await asyncio.sleep(self._refused_after_s)
+        status = 500 if fault.do == "stall" else int(fault.do)
+        headers = {} if fault.retry_after_s is None else {"retry-after": f"{fault.retry_after_s:g}"}
+        code = CODES.get(status, "server_error")
         error = {"error": {"message": "as the script says", "type": code, "code": code}}
-        return web.json_response(error, status=429 if fault.do == "429" else 500, headers=headers)
+        return web.json_response(error, status=status, headers=headers)
 
     async def calls(self, request: web.Request) -> web.Response:
         return web.json_response(self._calls)
@@ -84,7 +95,8 @@ def _answer(model: str) -> dict[str, object]:
 
 async def serve(script: str) -> None:
     words = json.loads(script)
-    providers = Providers(words.get("latency_s", 0.3), [Fault(**fault) for fault in words.get("faults", [])])
+    faults = [Fault(**fault) for fault in words.get("faults", [])]
+    providers = Providers(words.get("latency_s", 0.3), words.get("refused_after_s", 0.0), faults, words.get("seed", 1))
     app = web.Application()
     app.router.add_post("/{provider}/v1/chat/completions", providers.chat)
     app.router.add_get("/calls", providers.calls)
