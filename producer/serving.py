@@ -10,9 +10,17 @@ from models.store import Store
 from producer.addresses import AddressUnusable
 from producer.api.app import create_app, open_context
 from producer.api.failures import LoggedFailures
+from producer.crowd import Crowd, connections_allowed
+from producer.http_protocol import bounded
 
 GRACE_S = 10
 """How long requests under way may take when the server is told to stop."""
+
+BACKLOG = 2048
+"""So many connections may wait for this process to take them."""
+
+TAKEN_AT_ONCE = 16
+"""Connections that are taken before those that were taken are looked at: each costs a descriptor."""
 
 
 class HttpServer:
@@ -23,6 +31,9 @@ class HttpServer:
         self._listener = _listen(settings.api.host, settings.api.port)
         config = uvicorn.Config(
             LoggedFailures(create_app(open_context(settings, store, redis_url))),
+            http=bounded(Crowd(connections_allowed())),
+            ws="none",
+            backlog=TAKEN_AT_ONCE,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,
@@ -57,6 +68,11 @@ class _Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         await self._serve(sockets)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)  # asyncio has told the system its own number
+
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
@@ -68,7 +84,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise AddressUnusable(f"cannot listen on {host}:{port}: {_reason(error)}; try --port") from None

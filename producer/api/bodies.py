@@ -12,6 +12,9 @@ from producer.api.errors import ApiError
 
 JSON_TYPES = ("application/json",)
 STALLED_S = 30.0
+LEAST_BYTES = 3_000
+"""Of a body, in STALLED_S: whoever sends less holds a connection by next to nothing."""
+
 LONGEST_BODY_S = 120.0
 MOST_NAME_CHARS = 80
 """Of a field's name, in an error."""
@@ -53,16 +56,21 @@ async def read_bytes(request: Request, max_bytes: int) -> bytes:
 
 
 async def arriving(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives; refused when it stops, so that nobody holds connections by sending nothing."""
-    parts = request.stream()
+    """The body as it arrives; refused when it stops or drips, so that nobody holds connections by sending nothing."""
+    parts, loop = request.stream(), asyncio.get_running_loop()
+    left_s, arrived = STALLED_S, 0
     while True:
+        asked_at = loop.time()
         try:
-            async with asyncio.timeout(STALLED_S):
+            async with asyncio.timeout(left_s):
                 part = await anext(parts, None)
         except TimeoutError:
-            raise _too_slow(f"stopped arriving for {STALLED_S:g} s") from None
+            raise _too_slow(f"brought less than {LEAST_BYTES:,} bytes within {STALLED_S:g} s") from None
         if part is None:
             return
+        left_s, arrived = left_s - (loop.time() - asked_at), arrived + len(part)
+        if arrived >= LEAST_BYTES:
+            left_s, arrived = STALLED_S, 0
         yield part
 
 

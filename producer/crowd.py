@@ -1,0 +1,122 @@
+"""The connections of one server: how many may be open at a time, and who makes room for a newcomer.
+
+Each connection takes a descriptor, and its request may take another (of the queue, of a file). So that those of the
+stores never run out, the number of connections is bounded by what the system allows this process to open. Nobody can
+take all places without a key: at a full house the connections that have not asked anything go first, then those of
+requests that no key was shown for. Only when the others serve callers that are known is a newcomer answered with 503.
+"""
+
+import logging
+import resource
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS = 10_000
+RESERVED = 128
+"""Descriptors for the ledger, the queue, logs, worker processes and whoever is just being answered with 503."""
+
+BESIDE = 32
+"""So many newcomers at a time may be told that there is no room; they are part of what is reserved."""
+
+FEWEST = 8
+YOUNG_S = 1.0
+"""For a newcomer that has not asked anything yet nobody is sent away who came so lately: a crowd that comes at once has
+its questions on the way."""
+
+HELD_BYTES = 32 * 1024 * 1024
+"""What heads of requests that are not complete yet may take together."""
+
+TELL_EVERY_S = 60.0
+
+
+class Guest(Protocol):
+    """A connection. `since`: when it began to wait, or to ask without a key."""
+
+    since: float
+
+    def send_away(self) -> None:
+        """End it at once."""
+
+
+def connections_allowed() -> int:
+    """How many connections this process may hold. Raises the soft limit of descriptors as far as it is needed and
+    allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS + RESERVED
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        except (ValueError, OSError):  # some systems allow less than they say
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(FEWEST, min(MOST_CONNECTIONS, (soft - RESERVED) // 2))
+
+
+class Crowd:
+    """`held_bytes`: of heads that are not complete."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.held_bytes = 0
+        self._most = most
+        self._all: set[Guest] = set()
+        self._waiting: dict[Guest, None] = {}  # for their next request; the oldest first
+        self._unknown: dict[Guest, None] = {}  # whose request is under way; the oldest first
+        self._told_at = -TELL_EVERY_S
+
+    def enter(self, guest: Guest) -> None:
+        self._all.add(guest)
+        if len(self._all) > self._most and not self._make_room(YOUNG_S, YOUNG_S):
+            if len(self._all) > self._most + BESIDE:
+                self._make_room(0.0, 0.0)
+        self.waits(guest)
+
+    def leave(self, guest: Guest) -> None:
+        self._all.discard(guest)
+        self._waiting.pop(guest, None)
+        self._unknown.pop(guest, None)
+
+    def waits(self, guest: Guest) -> None:
+        """It has no request under way."""
+        guest.since = self.clock()
+        self._unknown.pop(guest, None)
+        self._waiting[guest] = None
+
+    def asks(self, guest: Guest, known: bool) -> bool:
+        """Its request is under way. False: there is no room for it, and it is to be told so."""
+        self._waiting.pop(guest, None)
+        if known:
+            return True
+        room = len(self._all) <= self._most or self._make_room(0.0, YOUNG_S)
+        guest.since = self.clock()
+        self._unknown[guest] = None
+        if not room:
+            self._tell()
+        return room
+
+    def is_known(self, guest: Guest) -> None:
+        """It showed a key."""
+        self._unknown.pop(guest, None)
+
+    def _make_room(self, waited_s: float, asked_s: float) -> bool:
+        for group, age_s in ((self._waiting, waited_s), (self._unknown, asked_s)):
+            oldest = next(iter(group), None)
+            if oldest is not None and self.clock() - oldest.since >= age_s:
+                self.leave(oldest)
+                oldest.send_away()
+                return True
+        return False
+
+    def _tell(self) -> None:
+        if self.clock() - self._told_at >= TELL_EVERY_S:
+            self._told_at = self.clock()
+            log.warning(
+                "%d connections with requests under way are open, as many as the limit of open files allows: more are "
+                "answered with 503; raise it (ulimit -n), or start another API process",
+                self._most,
+            )
