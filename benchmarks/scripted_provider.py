@@ -7,7 +7,7 @@ The provider is the first part of the path: /lead/v1/chat/completions. A fault n
 the bearer token), when (`from_s`, `to_s`, counted from the first call), how often at most (`times`), which `share` of
 these calls, by chance (`seed`), and what happens: a status from 400, e.g. "500" or "429" (with `retry_after_s`, if any,
 after `refused_after_s`), or "stall": no answer for `stall_s`, then the connection is closed. It prints its port.
-/calls lists all calls as [seconds since the first, provider, key, what came of it].
+/calls lists all calls as [seconds since the first, provider, key, what came of it], /count says how many are answered.
 """
 
 import asyncio
@@ -83,6 +83,9 @@ class Providers:
     async def calls(self, request: web.Request) -> web.Response:
         return web.json_response(self._calls)
 
+    async def count(self, request: web.Request) -> web.Response:
+        return web.json_response({"answered": sum(call[3] == ANSWERED for call in self._calls)})
+
 
 def _answer(model: str) -> dict[str, object]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
@@ -100,6 +103,7 @@ async def serve(script: str) -> None:
     app = web.Application()
     app.router.add_post("/{provider}/v1/chat/completions", providers.chat)
     app.router.add_get("/calls", providers.calls)
+    app.router.add_get("/count", providers.count)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

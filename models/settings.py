@@ -230,7 +230,8 @@ class ChainConfig(Section):
     """Tags that a provider must not have: `{ region = "us" }`. A provider without the tag has not said, and is not
     asked either."""
     patience_s: float | None = Field(default=None, ge=0)
-    """Seconds that a refusing step is waited for; one that refuses for longer is passed over, and 0 goes on at once.
+    """Seconds that a step is waited for which refuses, or takes no more than the rate that its refusals taught; after
+    that later steps are asked as well, and 0 goes on at once. Configured and told limits do not count (see `spill`).
     Absent: 0 for interactive jobs, 10 for single ones, 30 for batches."""
     spill: bool = False
     """Also pass over a step that is merely at its configured or learned limit, instead of waiting for it."""

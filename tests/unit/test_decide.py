@@ -272,6 +272,22 @@ def test_a_lead_that_refused_everybody_for_longer_than_patience_is_passed_over_b
     assert isinstance(verdict, MoveOn) == moves
 
 
+@pytest.mark.parametrize(("taught_s", "moves"), [(9.0, False), (10.0, True)])
+@pytest.mark.parametrize("hold", [Hold.REQUESTS, Hold.STARTING])
+def test_a_pace_that_refusals_taught_is_waited_for_as_long_as_patience_says(
+    hold: Hold, taught_s: float, moves: bool
+) -> None:
+    taught = replace(refusal(hold, 0.5), since=NOW - taught_s)
+    patient = chain("a/m", "b/m", patience_s=10)
+    verdict, progress = after_refusal(situation(patient), Progress(), taught)
+    assert (verdict, progress.step) == ((MoveOn(), 1) if moves else (PutBack(NOW + 0.5, str(hold)), 0))
+    verdict, _ = after_refusal(situation(chain("a/m", patience_s=10)), Progress(), taught)
+    assert isinstance(verdict, PutBack), "there is no other step to ask"
+    stays = chain("a/m", "b/m", patience_s=10, fallback_on=["server"])
+    verdict, _ = after_refusal(situation(stays), Progress(), taught)
+    assert isinstance(verdict, PutBack), "the chain does not fall back on rate limits"
+
+
 @pytest.mark.parametrize("hold", [Hold.REQUESTS, Hold.TOKENS, Hold.IN_FLIGHT])
 def test_our_own_pacing_waits_unless_the_chain_spills(hold: Hold) -> None:
     verdict, _ = after_refusal(situation(), Progress(), refusal(hold, 500))

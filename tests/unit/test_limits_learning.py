@@ -1,11 +1,11 @@
 """What a rate limit teaches over a fake Redis: the rate that was accepted, where none or a wrong one is known."""
 
 import pytest
-from limiter_fleet import Fleet, candidate
+from limiter_fleet import Fleet, candidate, moment
 
 from models import keys
 from models.failure import Scope
-from worker.limits import Candidate, Grant
+from worker.limits import Candidate, Grant, Hold
 
 
 async def learned(fleet: Fleet, model: str = "large") -> float:
@@ -177,3 +177,26 @@ async def test_tokens_of_a_refused_call_are_given_back(fleet: Fleet) -> None:
     limited = candidate(tpm=6000)
     await fleet.one.release(await fleet.grant(limited, tokens=1000), None, refused=True)
     assert (await fleet.grant(limited, tokens=100)).wait_s == 0
+
+
+async def test_who_is_held_by_a_learned_rate_is_told_since_when(fleet: Fleet) -> None:
+    grants = await call_each(fleet, 100, 200)
+    taught = fleet.ms / 1000
+    await refuse(fleet, grants[-1], hint_s=1.0)
+    for _ in range(10):
+        fleet.after_s(2)
+        while isinstance(reply := await fleet.one.reserve([candidate()], 10), Grant):
+            await fleet.one.release(reply, 10)
+        assert (reply.hold, reply.since) == (Hold.REQUESTS, moment(taught))
+        (seen,) = await fleet.one.outlook([candidate()], 1.0)
+        assert seen.paced_for_s == pytest.approx(fleet.ms / 1000 - taught, abs=0.002)
+
+
+async def test_who_is_held_by_a_configured_rate_is_not(fleet: Fleet) -> None:
+    await fleet.has_proven_itself()
+    limited = candidate(rpm=120)
+    while isinstance(reply := await fleet.one.reserve([limited], 10), Grant):
+        await fleet.one.release(reply, 10)
+    assert (reply.hold, reply.since) == (Hold.REQUESTS, None)
+    (seen,) = await fleet.one.outlook([limited], 1.0)
+    assert seen.paced_for_s is None

@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.chain import Chain, Step
+from models.failure import FailureClass
 from models.records import Head, Lane
 from models.state import Priority
-from worker.plan import LaneHeads, Plan, StepOutlook, open_steps, plan
+from worker.limits import Candidate, Deployment, Hold, Outlook
+from worker.plan import LaneHeads, Plan, StepOutlook, open_steps, over_all_credentials, plan
 
 
 def chain(*steps: str, patience_s: float | None = None, spill: bool = False) -> Chain:
@@ -107,3 +109,42 @@ def test_a_lead_that_refused_for_longer_than_patience_holds_nobody_up_however_sh
     assert open_steps(chain("alpha/m", "beta/m", patience_s=10), Priority.BULK, outlook) == steps
     assert open_steps(chain("alpha/m", "beta/m", patience_s=15), Priority.BULK, outlook) == steps[:-1]
     assert len(plan([lane("big", 20, chain("alpha/m", "beta/m", patience_s=10))], outlook, 10).chosen) == 10
+
+
+@pytest.mark.parametrize(
+    ("paced_for_s", "priority", "steps"),
+    [
+        (9.0, Priority.NORMAL, ["alpha/m"]),
+        (10.0, Priority.NORMAL, ["alpha/m", "beta/m"]),
+        (10.0, Priority.BULK, ["alpha/m"]),
+        (30.0, Priority.BULK, ["alpha/m", "beta/m"]),
+        (0.0, Priority.INTERACTIVE, ["alpha/m", "beta/m"]),
+        (None, Priority.INTERACTIVE, ["alpha/m"]),
+    ],
+)
+def test_a_lead_that_refusals_slow_down_for_longer_than_patience_is_helped_by_the_next_step(
+    paced_for_s: float | None, priority: Priority, steps: list[str]
+) -> None:
+    outlook = {"alpha/m": StepOutlook(starts=2, paced_for_s=paced_for_s)}
+    assert open_steps(chain("alpha/m", "beta/m"), priority, outlook) == steps
+    lanes = [lane("big", 20, chain("alpha/m", "beta/m"), priority)]
+    assert len(plan(lanes, outlook, 10).chosen) == (10 if len(steps) > 1 else 2)
+
+
+def test_a_lead_that_refusals_slow_down_is_not_helped_where_the_chain_does_not_fall_back_on_them() -> None:
+    stays = Chain(steps=chain("alpha/m", "beta/m").steps, fallback_on=frozenset({FailureClass.SERVER}))
+    outlook = {"alpha/m": StepOutlook(starts=2, paced_for_s=1000.0)}
+    assert open_steps(stays, Priority.BULK, outlook) == ["alpha/m"]
+
+
+def test_a_lead_at_a_limit_that_was_configured_is_waited_for_however_long() -> None:
+    outlook = {"alpha/m": StepOutlook(starts=0, hold=Hold.REQUESTS)}
+    assert open_steps(chain("alpha/m", "beta/m", patience_s=0), Priority.BULK, outlook) == ["alpha/m"]
+
+
+def test_a_step_is_slowed_down_only_while_all_of_its_credentials_are() -> None:
+    paced = (Candidate(Deployment("alpha", "m", "one", "alpha:one")), Outlook(1, None, paced_for_s=40.0))
+    lately = (Candidate(Deployment("alpha", "m", "two", "alpha:two")), Outlook(1, None, paced_for_s=20.0))
+    free = (Candidate(Deployment("alpha", "m", "three", "alpha:three")), Outlook(5, None))
+    assert over_all_credentials([paced, free]).paced_for_s is None
+    assert over_all_credentials([paced, lately]).paced_for_s == 20.0
