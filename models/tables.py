@@ -486,9 +486,15 @@ class WebhookDelivery(SQLModel, table=True):
 class Audit(SQLModel, table=True):
     """An act of administration."""
 
+    __table_args__ = (Index("ix_audit_actor", "action", "actor", "at"), Index("ix_audit_tenant", "tenant", "id"))
+
     id: str = Field(primary_key=True)
     at: float
-    actor: str  # an API key's id, or "command line"
-    tenant: str
+    actor: str  # an API key's id, "loopback", "command line: USER@HOST", or the address of whose key was refused
+    tenant: str  # "": it concerns all, or nobody knows whom
     action: str  # such as "key.create"
     subject: str  # what it was done to
+    old: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what it changed, as that was before
+    new: str | None = Field(default=None, sa_column=Column(Text))  # JSON: and as it is since
+    times: int = 1  # how often it was done within an hour
+    last_at: float | None = None  # when it was done last, if more than once

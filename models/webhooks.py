@@ -53,6 +53,10 @@ def has_all(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(metadata.get(name) == value for name, value in wanted.items())
 
 
+SECRET_READ = "webhook.secret.read"
+"""The act of looking at what signs the webhooks to callback URLs."""
+
+
 def callback_owner(tenant: str) -> str:
     """Whose secrets sign what goes to a tenant's callback URLs."""
     return f"tenant:{tenant}"

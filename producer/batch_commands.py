@@ -10,11 +10,14 @@ from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store
+from models.store.auditing import Values
 from producer import cli, show
+from producer.acting import command_line
 from producer.estimates import counted
 from producer.ledger import batch_named
 from producer.look_commands import job_named, print_batch
 from producer.money import NoBudget, grant, is_subject
+from producer.pauses import resumed
 from producer.retries import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed, take_another_chain
 from producer.waiting import lack_of_workers
 
@@ -28,11 +31,12 @@ def cancel(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, a
     async def work(settings: Settings, store: Store) -> None:
         job = await job_named(store, given)
         if job is not None:
-            await _cancel_job(store, given)
+            await _cancel_job(store, given, job["tenant"])
             return
         batch_id = await batch_named(store, given)
         if not await store.cancel_filling(batch_id) and not await store.cancel_batch(batch_id):
             raise await _has_ended(store, batch_id)
+        await _record(store, "batch.cancel", batch_id)
         while await store.cancel_slice():
             continue
         await store.close_batches()
@@ -43,10 +47,11 @@ def cancel(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, a
     cli.on_ledger(config, data, work)
 
 
-async def _cancel_job(store: Store, job_id: str) -> None:
+async def _cancel_job(store: Store, job_id: str, tenant: str) -> None:
     state = await store.cancel_job(job_id)
     if state not in (JobState.CANCELLED, JobState.RUNNING):
         raise cli.Refused(f"{job_id} has ended already: it is {state}")
+    await store.record_act(command_line(), tenant, "job.cancel", job_id)
     cli.say(f"{job_id} is {'being stopped' if state is JobState.RUNNING else 'cancelled'}")
 
 
@@ -92,6 +97,9 @@ def retry(
             lack = "no job that ended without an answer and could get one"
         if again.batch_id is None:
             raise cli.Refused(f"{batch_id} has {lack}{again.left_out_words and f'; {again.left_out_words}'}")
+        asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
+        said = {word: value for word, value in asked.items() if value is not None}
+        await _record(store, "batch.retry", batch_id, new={"batch": again.batch_id, "jobs": again.jobs, **said})
         if again.left_out:
             cli.say(again.left_out_words)
         if missing := await lack_of_workers(store):
@@ -114,6 +122,7 @@ def pause(
         batch_id = await batch_named(store, given)
         if not await store.pause_batch(batch_id, reason):
             raise await _has_ended(store, batch_id)
+        await _record(store, "batch.pause", batch_id, new={"paused": reason})
         cli.say(f"{batch_id} is held; `understudy resume {batch_id}` lets it go on")
 
     cli.on_ledger(config, data, work)
@@ -144,11 +153,13 @@ def resume(
             await _grant(settings, store, given, budget_usd)
             return
         batch_id = await batch_named(store, given)
+        before = await store.batch_view(batch_id)
         if model or chain:
             await _take_another_chain(settings, store, batch_id, RouteOptions(model=model, chain=chain))
         total_usd = await store.grant_batch(batch_id, budget_usd)
         if not await store.resume_batch(batch_id):
             raise await _has_ended(store, batch_id)
+        await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
         cli.say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
 
     cli.on_ledger(config, data, work)
@@ -173,9 +184,17 @@ def ack(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None) -> N
             kind, object_id, tenant = "job", given, job["tenant"]
         if not await store.acknowledge(kind, tenant, object_id):
             raise cli.Refused(f"{object_id} has not ended yet")
+        await store.record_act(command_line(), tenant, f"{kind}.ack", object_id)
         cli.say(f"{object_id} is delivered")
 
     cli.on_ledger(config, data, work)
+
+
+async def _record(
+    store: Store, action: str, batch_id: str, old: Values | None = None, new: Values | None = None
+) -> None:
+    view = await store.batch_view(batch_id)
+    await store.record_act(command_line(), view.tenant if view else "", action, batch_id, old, new)
 
 
 async def _take_another_chain(settings: Settings, store: Store, batch_id: str, route: RouteOptions) -> None:
@@ -192,7 +211,7 @@ async def _grant(settings: Settings, store: Store, given: str, budget_usd: float
     if budget_usd is not None:
         raise cli.Refused("--budget-usd is for a batch; the budgets of tenants and providers are settings")
     try:
-        for sentence in await grant(store, settings, given):
+        for sentence in await grant(store, settings, given, command_line()):
             cli.say(sentence)
     except NoBudget as error:
         raise cli.Refused(str(error)) from None

@@ -25,8 +25,10 @@ from models.routing import RouteOptions
 from models.rules import parse_pairs
 from models.settings import Settings, SettingsError, load_settings
 from models.store import Store, StoreError, StoreMisplaced, open_store
+from models.store.schema import head
 from models.weights import USUAL_WEIGHT, weight_of
 from models.wire import NO_OVERRIDES, RequestError
+from producer.acting import command_line
 from producer.addresses import AddressUnusable
 from producer.decoding import InputError
 from producer.durations import seconds_of
@@ -426,8 +428,8 @@ def migrate(config: Config = None, data: Data = None) -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    async with open_store(settings.database_url, settings.data, migrate=True):
-        pass
+    async with open_store(settings.database_url, settings.data, migrate=True) as store:
+        await store.record_act(command_line(), "", "migrate", store.place, None, {"schema": head()})
     console().print("The schema is up to date.")
 
 
@@ -447,6 +449,7 @@ def whole_app() -> typer.Typer:
     """The application with the commands of every module."""
     # they stand on this module
     from producer import (
+        audit_command,
         batch_commands,
         check_command,
         key_commands,
@@ -467,6 +470,7 @@ def whole_app() -> typer.Typer:
         prune_command,
         check_command,
         key_commands,
+        audit_command,
         webhook_commands,
     ):
         app.add_typer(more.app)

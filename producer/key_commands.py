@@ -22,6 +22,7 @@ from models.settings import Settings
 from models.store import Store
 from models.tenants import DEFAULT_TENANT, TENANT_NAME, TenantLimits
 from producer import cli, show
+from producer.acting import command_line
 from producer.ledger import open_ledger
 
 app = typer.Typer()
@@ -30,7 +31,6 @@ tenants = typer.Typer(no_args_is_help=True, help="What tenants may use, and what
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
 
-ACTOR = "command line"
 NO_LIMIT = "none"
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def create(
         expires_at = None if lifetime_s is None else await store.now() + lifetime_s
         scopes = scope or [Scope.SUBMIT]
         return await store.add_api_key(
-            made, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=ACTOR
+            made, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=command_line()
         )
 
     record = _on_new_ledger(config, data, work)
@@ -162,7 +162,7 @@ def revoke(
     """End a key. API processes refuse it within three seconds."""
 
     async def work(settings: Settings, store: Store) -> None:
-        if await store.revoke_api_key(key_id, actor=ACTOR):
+        if await store.revoke_api_key(key_id, actor=command_line()):
             cli.say(f"key {key_id} is revoked")
             if not await store.has_api_keys():
                 cli.say("That was the last key: the HTTP API serves callers on its own machine without one again.")
@@ -283,7 +283,7 @@ def set_tenant(
                 "--allow and --store-content"
             )
         before = (await store.tenant_use(name, time.time())).limits
-        await store.set_tenant(replace(before, **changed), actor=ACTOR)
+        await store.set_tenant(replace(before, **changed), actor=command_line())
         cli.say(f"tenant '{name}' is changed")
 
     _on_new_ledger(config, data, work)

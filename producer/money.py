@@ -37,7 +37,7 @@ def is_subject(given: str) -> bool:
     return given.partition(":")[0] in WITH_PERIOD
 
 
-async def grant(store: Store, settings: Settings, given: str) -> list[str]:
+async def grant(store: Store, settings: Settings, given: str, actor: str) -> list[str]:
     """Grant a tenant's or a provider's budget once more, for its period; says what may be spent now.
 
     Raises NoBudget, StoreError.
@@ -56,7 +56,12 @@ async def grant(store: Store, settings: Settings, given: str) -> list[str]:
     if not granted:
         raise NoBudget(lacks)
     for subject in granted:
-        await store.grant(subject, known[subject].base_usd or 0.0)
+        base_usd = known[subject].base_usd or 0.0
+        before_usd = base_usd + known[subject].granted_usd
+        await store.grant(subject, base_usd)
+        whose = subject.name if subject.kind == TENANT else ""
+        old, new = {"may_spend_usd": before_usd}, {"may_spend_usd": before_usd + base_usd}
+        await store.record_act(actor, whose, "budget.grant", subject.key, old, new)
     return [_said(subject, known) for subject in granted]
 
 

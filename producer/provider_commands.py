@@ -14,6 +14,7 @@ from models.setaside import ALL_MODELS, BY_HAND
 from models.settings import Settings
 from models.store import LEDGER_FILE, Store
 from producer import cli, show
+from producer.acting import command_line
 from producer.embedded import running_redis
 from producer.enabling import enable_provider
 from producer.ledger import open_ledger
@@ -92,7 +93,11 @@ def enable(
     async def work(settings: Settings, store: Store) -> None:
         provider = resolve_provider(settings, name)
         _check_key(provider, key)
-        cli.say(await enable_provider(settings, store, provider, key))
+        aside = [each for each in await store.set_aside_list() if each.provider == name and key in (None, each.key)]
+        said = await enable_provider(settings, store, provider, key)
+        old = {"set_aside": [f"{each.key}/{each.model}: {each.failure}" for each in aside]}
+        await store.record_act(command_line(), "", "provider.enable", _subject(name, key), old, {"set_aside": []})
+        cli.say(said)
 
     cli.on_ledger(config, data, work)
 
@@ -112,9 +117,14 @@ def disable(
         _check_key(provider, key)
         seen = await _fingerprint(provider, key)
         await store.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"{BY_HAND}{reason}", seen)
+        await store.record_act(command_line(), "", "provider.disable", _subject(name, key), None, {"reason": reason})
         cli.say(f"key '{key}' of {name} is set aside; `understudy providers enable {name} --key {key}` lifts that")
 
     cli.on_ledger(config, data, work)
+
+
+def _subject(provider: str, key: str | None) -> str:
+    return provider if key is None else f"{provider}:{key}"
 
 
 def _check_key(provider: ResolvedProvider, key: str | None) -> None:

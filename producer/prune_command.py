@@ -10,6 +10,7 @@ from models.store import Store
 from models.store.retention import Prunable
 from models.tenants import DEFAULT_TENANT
 from producer import cli, show
+from producer.acting import command_line
 from producer.api.blobs import BlobError, open_blobs
 
 app = typer.Typer()
@@ -57,7 +58,7 @@ async def _prune(settings: Settings, store: Store, before: float, older_than: st
         tallies=await store.prune_use(before),
     )
     await store.clear_up(pruned=True)
-    await store.record_act("command line", DEFAULT_TENANT, "prune", f"older than {older_than}")
+    await store.record_act(command_line(), DEFAULT_TENANT, "prune", f"older than {older_than}", None, asdict(pruned))
     try:
         await remove_expired(store, open_blobs(settings))
     except BlobError as error:

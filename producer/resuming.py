@@ -13,6 +13,8 @@ from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, BatchState, Priority
 from models.store import Store
 from models.store.comparing import CHANGED, LEFT
+from models.tenants import DEFAULT_TENANT
+from producer.acting import command_line
 from producer.comparison import Comparison, compare, jobs_to_ask, lines_of
 from producer.decoding import InputError
 from producer.estimates import counted, expected_cost, spent
@@ -44,6 +46,8 @@ async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
         rules = (await store.tenant_rules("default")).with_budget(asked.budget_usd)
         refuse_bad_input(settings, asked.source, asked.shape, skip_bad=asked.skip_bad, rules=rules)
         forgotten = await _forget(store, asked.run_id)
+        batches = {"batches": sorted(forgotten.views)} if forgotten else None
+        await store.record_act(command_line(), DEFAULT_TENANT, "run.forget", asked.run_id, batches)
     if await store.run_version(asked.run_id):
         return await _Resuming(store, settings, asked).run()
     await _refuse_unknown(store, asked)

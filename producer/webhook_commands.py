@@ -16,8 +16,9 @@ from models.receivers import RefusedReceiver, check_receiver
 from models.settings import Settings
 from models.store import Store
 from models.tenants import DEFAULT_TENANT
-from models.webhooks import DEAD, DELIVERED, EVENTS, PATTERNS, PENDING, callback_owner
+from models.webhooks import DEAD, DELIVERED, EVENTS, PATTERNS, PENDING, SECRET_READ, callback_owner
 from producer import cli, show
+from producer.acting import command_line
 from producer.ledger import open_ledger
 from producer.webhook_objects import delivery_document, endpoint_document
 
@@ -27,7 +28,6 @@ endpoints = typer.Typer(no_args_is_help=True, help="Where a tenant is told of wh
 app.add_typer(webhooks, name="webhooks")
 webhooks.add_typer(endpoints, name="endpoints")
 
-ACTOR = "command line"
 T = TypeVar("T")
 
 
@@ -94,7 +94,7 @@ def add(
 
     async def work(settings: Settings, store: Store) -> tuple[dict[str, Any], str]:
         _check(settings, url, events)
-        return await store.add_endpoint(tenant, url, events, _pairs(match or []), actor=ACTOR)
+        return await store.add_endpoint(tenant, url, events, _pairs(match or []), actor=command_line())
 
     row, secret = _on_ledger(config, data, work)
     _print_secret(secret, {**endpoint_document(row), "secret": secret}, as_json)
@@ -108,7 +108,7 @@ def remove(
     """Tell an endpoint nothing more, and give up what waits for it."""
 
     async def work(_: Settings, store: Store) -> None:
-        _found(await store.remove_endpoint(tenant, endpoint_id, actor=ACTOR), endpoint_id)
+        _found(await store.remove_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
         cli.say(f"endpoint {endpoint_id} is removed")
 
     _on_ledger(config, data, work)
@@ -121,7 +121,7 @@ def enable(
     """Tell an endpoint again that was disabled; `understudy webhooks replay --dead` sends what it missed."""
 
     async def work(_: Settings, store: Store) -> None:
-        _found(await store.enable_endpoint(tenant, endpoint_id, actor=ACTOR), endpoint_id)
+        _found(await store.enable_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
         cli.say(f"endpoint {endpoint_id} is in use")
 
     _on_ledger(config, data, work)
@@ -139,7 +139,7 @@ def rotate(
 
     async def work(_: Settings, store: Store) -> str:
         _found(await store.endpoint(tenant, endpoint_id) is not None, endpoint_id)
-        return await store.rotate_secret(tenant, endpoint_id, actor=ACTOR)
+        return await store.rotate_secret(tenant, endpoint_id, actor=command_line())
 
     secret = _on_ledger(config, data, work)
     _print_secret(secret, {"id": endpoint_id, "secret": secret}, as_json)
@@ -160,7 +160,8 @@ def secret(
 
     async def work(_: Settings, store: Store) -> str:
         if rotate:
-            return await store.rotate_secret(tenant, owner, actor=ACTOR)
+            return await store.rotate_secret(tenant, owner, actor=command_line())
+        await store.record_repeated(command_line(), tenant, SECRET_READ, owner)
         return (await store.signing_secrets(owner))[0]
 
     found = _on_ledger(config, data, work)
@@ -214,13 +215,13 @@ def replay(
             await _replay_one(store, tenant, delivery_id)
             return
         begin = 0.0 if last_s is None else await store.now() - last_s
-        cli.say(f"{await store.replay_dead(tenant, begin, actor=ACTOR)} deliveries are due now")
+        cli.say(f"{await store.replay_dead(tenant, begin, actor=command_line())} deliveries are due now")
 
     _on_ledger(config, data, work)
 
 
 async def _replay_one(store: Store, tenant: str, delivery_id: str) -> None:
-    if await store.replay(tenant, delivery_id, actor=ACTOR):
+    if await store.replay(tenant, delivery_id, actor=command_line()):
         cli.say(f"{delivery_id} is due now")
         return
     if await store.delivery(tenant, delivery_id) is None:

@@ -20,7 +20,8 @@
 | gauges | what metrics show |
 | announcing, deliveries, webhooks | telling of what ended: the rows, the tries, what administrators see |
 | waiting | which of many have ended |
-| access, usage | keys, tenants and audit; what tenants use |
+| access, usage | keys and tenants; what tenants use |
+| auditing | who did what |
 
 All methods raise the errors of `models.store.errors`.
 """
@@ -32,6 +33,7 @@ from pathlib import Path
 
 from models.store import schema
 from models.store.access import Access
+from models.store.auditing import Auditing
 from models.store.budgets import Budgets
 from models.store.canary import Canary
 from models.store.claims import Claims
@@ -99,6 +101,7 @@ class Store(
     History,
     Gauges,
     Access,
+    Auditing,
     Usage,
     Budgets,
     Webhooks,

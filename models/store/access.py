@@ -1,6 +1,7 @@
-"""Who may do what: API keys, tenants, and the record of acts of administration."""
+"""Who may do what: API keys, and tenants."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -10,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.api_keys import KeyRecord, NewKey, Scope, written
 from models.chain import Tags
-from models.ids import new_id
-from models.rules import NO_RULES, Rules
+from models.rules import Rules
+from models.store.auditing import changes, record_act
 from models.store.ledger import Ledger
-from models.store.sql import NOW, api_key, audit, clean, tenant
+from models.store.sql import NOW, api_key, clean, tenant
 from models.tenants import StoreContent, TenantLimits
 
 INSERT_KEY = insert(api_key).values(created_at=NOW)
@@ -40,23 +41,9 @@ REVOKE_KEY = (
         or_(bindparam("of_tenant") == "", api_key.c.tenant == bindparam("of_tenant")),
     )
     .values(revoked_at=NOW)
-    .returning(api_key.c.tenant)
+    .returning(api_key.c.tenant, api_key.c.name, api_key.c.scopes)
 )
 """End a key, unless it was ended before."""
-
-INSERT_AUDIT = insert(audit).values(at=NOW)
-"""An act of administration."""
-
-AUDIT_PAGE = (
-    select(audit)
-    .where(
-        or_(bindparam("tenant") == "", audit.c.tenant == bindparam("tenant")),
-        or_(bindparam("before") == "", audit.c.id < bindparam("before")),
-    )
-    .order_by(audit.c.id.desc())
-    .limit(bindparam("most"))
-)
-"""The acts that concern a tenant, newest first."""
 
 TENANTS = select(tenant).order_by(tenant.c.name)
 """The tenants that were written down."""
@@ -110,13 +97,20 @@ class Access(Ledger):
         }
         async with self._db.write() as connection:
             await connection.execute(INSERT_KEY, row)
-            await record_act(connection, actor, tenant, "key.create", new.id)
+            made = {"name": name, "scopes": row["scopes"], "expires_at": expires_at}
+            await record_act(connection, actor, tenant, "key.create", new.id, None, made)
             return _key((await connection.execute(KEY, {"key_id": new.id})).one())
 
     async def api_key(self, key_id: str) -> KeyRecord | None:
         async with self._db.read() as connection:
             row = (await connection.execute(KEY, {"key_id": clean(key_id)})).first()
         return None if row is None else _key(row)
+
+    async def owner_of_key(self, key_id: str) -> str | None:
+        """Whose key it is, whatever its state; None: there is none of this id."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(KEY, {"key_id": clean(key_id)})).first()
+        return None if row is None else str(row.tenant)
 
     async def api_keys(self, tenant: str | None = None) -> list[KeyRecord]:
         """The keys of a tenant or, without one, of all; also those that were revoked."""
@@ -132,21 +126,11 @@ class Access(Ledger):
         """False when there is no such key (of this tenant), or when it was revoked before."""
         async with self._db.write() as connection:
             asked = {"key_id": clean(key_id), "of_tenant": tenant or ""}
-            owner = (await connection.execute(REVOKE_KEY, asked)).scalar()
-            if owner is not None:
-                await record_act(connection, actor, owner, "key.revoke", key_id)
-            return owner is not None
-
-    async def audit(self, tenant: str | None = None, limit: int = 100, before: str = "") -> list[dict[str, Any]]:
-        """Acts, newest first; `before` is the id of the last one already seen."""
-        asked = {"tenant": tenant or "", "before": clean(before), "most": limit}
-        async with self._db.read() as connection:
-            return [dict(row) for row in (await connection.execute(AUDIT_PAGE, asked)).mappings()]
-
-    async def record_act(self, actor: str, tenant: str, action: str, subject: str) -> None:
-        """For acts that no other statement of the same transaction records."""
-        async with self._db.write() as connection:
-            await record_act(connection, actor, tenant, action, subject)
+            ended = (await connection.execute(REVOKE_KEY, asked)).first()
+            if ended is not None:
+                was = {"name": ended.name, "scopes": ended.scopes}
+                await record_act(connection, actor, ended.tenant, "key.revoke", key_id, was)
+            return ended is not None
 
     async def tenants(self) -> list[TenantLimits]:
         """The tenants that were given limits."""
@@ -156,8 +140,7 @@ class Access(Ledger):
     async def tenant_rules(self, name: str) -> Rules:
         """What holds for every job of a tenant that is accepted from now on."""
         async with self._db.read() as connection:
-            row = (await connection.execute(LIMITS_OF, {"name": name})).first()
-        return NO_RULES if row is None else limits_of(row).rules
+            return (await _limits(connection, name)).rules
 
     async def set_tenant(self, limits: TenantLimits, *, actor: str) -> None:
         """Replace a tenant's limits. API processes notice within seconds."""
@@ -165,21 +148,24 @@ class Access(Ledger):
         row |= {each: orjson.dumps(tags).decode() if (tags := getattr(limits, each)) else None for each in RULES}
         row["allow"] = None if limits.allow is None else orjson.dumps(limits.allow).decode()
         async with self._db.write() as connection:
+            before = await _limits(connection, limits.name)
             await connection.execute(PUT_TENANT[connection.dialect.name], row)
-            await record_act(connection, actor, limits.name, "tenant.set", limits.name)
+            old, new = changes(asdict(before), asdict(limits))
+            await record_act(connection, actor, limits.name, "tenant.set", limits.name, old, new)
 
     async def set_store_content(self, tenant: str, keep: StoreContent | None, *, actor: str) -> None:
         """For how long a tenant's prompts and answers are kept; None: as the installation does."""
         row = {"name": tenant, "store_content": keep, "weight": TenantLimits(tenant).weight}
         async with self._db.write() as connection:
+            before = await _limits(connection, tenant)
             await connection.execute(PUT_CONTENT[connection.dialect.name], row)
-            await record_act(connection, actor, tenant, "tenant.set", tenant)
+            old, new = {"store_content": before.store_content}, {"store_content": keep}
+            await record_act(connection, actor, tenant, "tenant.set", tenant, old, new)
 
 
-async def record_act(connection: AsyncConnection, actor: str, tenant: str, action: str, subject: str) -> None:
-    """An audit row, in the transaction of the act itself. `actor`: a key's id, "loopback" or "command line"."""
-    row = {"id": new_id("audit"), "actor": actor, "tenant": tenant, "action": action, "subject": clean(subject)}
-    await connection.execute(INSERT_AUDIT, row)
+async def _limits(connection: AsyncConnection, name: str) -> TenantLimits:
+    row = (await connection.execute(LIMITS_OF, {"name": name})).first()
+    return TenantLimits(name) if row is None else limits_of(row)
 
 
 def limits_of(row: Row[Any]) -> TenantLimits:

@@ -10,7 +10,7 @@ from sqlalchemy import Select, bindparam, case, exists, func, literal_column, or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.ids import new_id
-from models.store.access import record_act
+from models.store.auditing import record_act
 from models.store.forgetting import mark_delivered
 from models.store.ledger import Ledger
 from models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret

@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import Select, bindparam, case, delete, insert, literal_column, or_, select, update
 
 from models.ids import new_id
-from models.store.access import record_act
+from models.store.auditing import record_act
 from models.store.deliveries import INSERT_SECRETS, SLICE, Deliveries
 from models.store.sql import NOW, clean, webhook_delivery, webhook_endpoint, webhook_secret
 from models.webhooks import DEAD, PENDING
@@ -36,7 +36,7 @@ ENABLE_ENDPOINT = (
 DELETE_ENDPOINT = (
     delete(webhook_endpoint)
     .where(webhook_endpoint.c.tenant == bindparam("whose"), webhook_endpoint.c.id == bindparam("endpoint_id"))
-    .returning(webhook_endpoint.c.id)
+    .returning(webhook_endpoint.c.url, webhook_endpoint.c.events)
 )
 """An endpoint is gone."""
 
@@ -119,7 +119,8 @@ class Webhooks(Deliveries):
         async with self._db.write() as connection:
             await connection.execute(INSERT_ENDPOINT, row)
             await INSERT_SECRETS.run(connection, [secret])
-            await record_act(connection, actor, tenant, "webhook.create", id_)
+            made = {"url": url, "events": list(events), "match": match}
+            await record_act(connection, actor, tenant, "webhook.create", id_, None, made)
         found = await self.endpoint(tenant, id_)
         assert found is not None
         return found, secret["secret"]
@@ -139,19 +140,24 @@ class Webhooks(Deliveries):
         """Tell an endpoint again of what ends from now on; what was given up is replayed on demand only."""
         async with self._db.write() as connection:
             key = {"whose": tenant, "endpoint_id": endpoint_id}
-            if (await connection.execute(ENABLE_ENDPOINT, key)).first() is None:
+            before = (await connection.execute(ENDPOINT, {**key, "tenant": tenant})).first()
+            if before is None:
                 return False
-            await record_act(connection, actor, tenant, "webhook.enable", endpoint_id)
+            await connection.execute(ENABLE_ENDPOINT, key)
+            old, new = {"disabled": before.disabled}, {"disabled": None}
+            await record_act(connection, actor, tenant, "webhook.enable", endpoint_id, old, new)
         return True
 
     async def remove_endpoint(self, tenant: str, endpoint_id: str, *, actor: str) -> bool:
         """Forget an endpoint with its secrets; what waits for it is given up, its log stays."""
         async with self._db.write() as connection:
             key = {"whose": tenant, "endpoint_id": endpoint_id}
-            if (await connection.execute(DELETE_ENDPOINT, key)).first() is None:
+            gone = (await connection.execute(DELETE_ENDPOINT, key)).first()
+            if gone is None:
                 return False
             await connection.execute(DELETE_SECRETS, {"whose": endpoint_id})
-            await record_act(connection, actor, tenant, "webhook.remove", endpoint_id)
+            was = {"url": gone.url, "events": orjson.loads(gone.events)}
+            await record_act(connection, actor, tenant, "webhook.remove", endpoint_id, was)
         await self._give_up({"to": endpoint_id, "reason": "the endpoint was removed"})
         return True
 

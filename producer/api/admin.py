@@ -59,6 +59,8 @@ class KeyList(BaseModel):
 class Act(BaseModel):
     """An act of administration."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     id: str
     object: str = "audit"
     at: float
@@ -66,6 +68,14 @@ class Act(BaseModel):
     tenant: str
     action: str
     subject: str
+    old: dict[str, Any] | None
+    """What it changed, as that was before."""
+    new: dict[str, Any] | None
+    """And as it is since."""
+    times: int
+    """How often it was done; what may happen often is one row for an hour."""
+    last_at: float | None
+    """When it was done last, if more than once."""
 
 
 class ActList(BaseModel):

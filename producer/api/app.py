@@ -32,6 +32,7 @@ from producer.api.documented import document_errors
 from producer.api.draining import DrainedRequests
 from producer.api.errors import add_error_handlers
 from producer.api.metrics import TimedRequests
+from producer.api.refused_keys import recording
 from producer.api.sweeping import sweeping
 from producer.filling import filling
 
@@ -79,7 +80,7 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with context as shared:
+        async with context as shared, recording(shared.refused_keys, shared.store):
             app.state.context = shared
             yield
 

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from models.api_keys import Scope
+from models.api_keys import Scope, parts_of
 from models.tenants import DEFAULT_TENANT
 from producer.addresses import is_loopback
 from producer.api.context import Api, Context
 from producer.api.errors import ApiError
+from producer.api.refused_keys import UNKNOWN
 
 __all__ = ["DEFAULT_TENANT", "Administrator", "Caller", "MetricsReader", "Reader", "Scope", "Submitter"]
 
@@ -89,7 +90,7 @@ async def _caller(
             _let_in(request)
             return NOBODY_BUT_LOCAL
         raise ApiError(401, f"no API key exists yet, and {why}; {MAKE_A_KEY}", code="no_api_keys", headers=BEARER)
-    caller = await _holder(api, presented)
+    caller = await _holder(request, api, presented)
     _let_in(request)
     if needed not in caller.scopes:
         held = ", ".join(sorted(caller.scopes))
@@ -97,15 +98,19 @@ async def _caller(
     return caller
 
 
-async def _holder(api: Context, presented: HTTPAuthorizationCredentials | None) -> Caller:
+async def _holder(request: Request, api: Context, presented: HTTPAuthorizationCredentials | None) -> Caller:
     """Whoever holds the key that was presented. What was presented is never repeated."""
     if presented is None:
         raise _refused("an API key is needed; send it as 'Authorization: Bearer us_…'")
     record = await api.keyring.find(api.store, presented.credentials)
+    address = request.client.host if request.client else "an unknown address"
     if record is None:
+        claimed = parts_of(presented.credentials)
+        api.refused_keys.note(address, key_id=claimed[0] if claimed else UNKNOWN)
         raise _refused("the API key is not known here; check that it was copied whole")
     state = record.state(api.clock())
     if state != "active":
+        api.refused_keys.note(address, record.tenant, record.id)
         raise _refused(f"API key {record.id} is {state}; ask for a new one")
     return Caller(record.tenant, record.allows(), record.id)
 

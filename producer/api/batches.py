@@ -106,6 +106,7 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     view = await own_batch(api, caller, batch_id)
     if view.state not in CANCELLED:
         raise has_ended(view, "cancelled")
+    await api.store.record_repeated(caller.actor, caller.tenant, "batch.cancel", batch_id)
     api.fill_soon()
     return await shown_batch(api, view)
 
@@ -118,6 +119,7 @@ async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     view = await own_batch(api, caller, batch_id)
     if not await api.store.pause_batch(batch_id, "paused by its owner"):
         raise has_ended(view, "held")
+    await api.store.record_repeated(caller.actor, caller.tenant, "batch.pause", batch_id)
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 

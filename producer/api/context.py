@@ -18,6 +18,7 @@ from models.store import Store
 from producer.api.blobs import Blobs
 from producer.api.keyring import Keyring
 from producer.api.metrics import Metrics
+from producer.api.refused_keys import RefusedKeys
 from producer.api.rooms import Rooms
 from producer.api.tenant_rules import TenantRules
 from producer.api.waiters import Waiters
@@ -34,6 +35,7 @@ class Context:
     """Set when a file was deleted and what it held is still to be removed."""
     metrics: Metrics = field(default_factory=Metrics)
     keyring: Keyring = field(default_factory=Keyring)
+    refused_keys: RefusedKeys = field(default_factory=RefusedKeys)
     rooms: Rooms = field(default_factory=Rooms)
     writer: str = field(default_factory=lambda: new_id("api"))
     """The name under which this process writes counts and fills batches."""

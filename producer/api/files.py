@@ -162,6 +162,7 @@ async def delete(file_id: str, api: Api, caller: Submitter) -> Response:
     """It is gone at once; what it held is removed right after, in slices."""
     if not _may_be_id(file_id) or not await api.store.delete_file(caller.tenant, file_id):
         raise _unknown(file_id)
+    await api.store.record_act(caller.actor, caller.tenant, "file.delete", file_id)
     api.deleted_files.set()
     return _answer({"id": file_id, "object": "file", "deleted": True})
 

@@ -16,6 +16,7 @@ from producer.api.batch_object import BatchObject
 from producer.api.batches import has_ended, own_batch, shown_batch
 from producer.api.context import Api, Context
 from producer.api.errors import ApiError, refusals
+from producer.pauses import resumed
 from producer.retries import (
     EVERYTHING,
     WORTH_A_RETRY,
@@ -60,9 +61,11 @@ async def resume(
         async with _admitted(api, caller, _most(view)) as taken:
             _, again = await _retrying(take_another_chain(api.store, api.settings, batch_id, route))
             taken.jobs = again.jobs
-    await api.store.grant_batch(batch_id, budget_usd)
+    total_usd = await api.store.grant_batch(batch_id, budget_usd)
     if not await api.store.resume_batch(batch_id):
         raise has_ended(view, "resumed")
+    changed = resumed(view, total_usd, model, chain)
+    await api.store.record_act(caller.actor, caller.tenant, "batch.resume", batch_id, *changed)
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
@@ -101,6 +104,10 @@ async def retry(
         taken.jobs = again.jobs
     if again.batch_id is None:
         raise _nothing_to_retry(batch_id, again)
+    asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
+    said = {word: value for word, value in asked.items() if value is not None}
+    made = {"batch": again.batch_id, "jobs": again.jobs, **said}
+    await api.store.record_act(caller.actor, caller.tenant, "batch.retry", batch_id, None, made)
     shown = await shown_batch(api, await own_batch(api, caller, again.batch_id))
     shown.headers[LEFT_OUT] = str(again.left_out.total())
     return shown

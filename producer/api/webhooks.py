@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.receivers import MAX_URL, RefusedReceiver, check_receiver
-from models.webhooks import EVENTS, PATTERNS, callback_owner
+from models.webhooks import EVENTS, PATTERNS, SECRET_READ, callback_owner
 from models.wire import RequestError
 from producer.api.auth import Administrator, Caller
 from producer.api.bodies import checked, documented, read_json
@@ -145,7 +145,9 @@ async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
     "/secret", response_model=Secret, responses=REFUSALS, summary="What signs the webhooks to your callback URLs"
 )
 async def get_secret(api: Api, caller: Administrator) -> Response:
-    secrets = await api.store.signing_secrets(callback_owner(caller.tenant))
+    owner = callback_owner(caller.tenant)
+    await api.store.record_repeated(caller.actor, caller.tenant, SECRET_READ, owner)
+    secrets = await api.store.signing_secrets(owner)
     return _secret({"object": "webhook_secret", "secret": secrets[0]})
 
 

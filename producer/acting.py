@@ -1,0 +1,28 @@
+"""Who acts at a command line, as audit rows name them."""
+
+import os
+import pwd
+import socket
+from functools import cache
+
+from models.store.auditing import COMMAND_LINE
+
+
+@cache
+def command_line() -> str:
+    """`command line: ada@host`: the user whom the system says it is, whatever the environment claims.
+
+    Of somebody who became root the name is told, too, as far as root lets it be known.
+    """
+    uid = os.getuid()
+    name = _name(uid)
+    behind = os.environ.get("SUDO_USER", "") if uid == 0 else ""
+    by = f" (sudo by {behind})" if behind.isprintable() and 0 < len(behind) <= 64 and behind != name else ""
+    return f"{COMMAND_LINE}: {name}@{socket.gethostname()}{by}"
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # in a container nobody may have that number
+        return f"uid {uid}"
