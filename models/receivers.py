@@ -56,6 +56,9 @@ NOT_PUBLIC_6 = tuple(
     )
 )
 
+NAME = re.compile(rb"(?=.{1,253}\.?\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+"""What a name server can be asked for."""
+
 NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 
 
@@ -89,14 +92,17 @@ def receiver_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
         port = port_of(parsed)
+        host = parsed.host  # a name that is no name in the alphabet it claims to be in is noticed here
     except (httpx.InvalidURL, ValueError):
         raise RefusedReceiver("is not a URL") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise RefusedReceiver("must begin with https:// or http:// and name a host")
     if parsed.userinfo:
         raise RefusedReceiver("holds a user or a password; a receiver knows us by the signature")
     if not 0 < port < 65_536:
         raise RefusedReceiver("has a port that does not exist")
+    if literal_address(parsed) is None and not NAME.fullmatch(parsed.raw_host):
+        raise RefusedReceiver("names a host that no name server can know")
     if literal_address(parsed) is None and NUMBER.fullmatch(_last_label(parsed)):
         raise RefusedReceiver("names a host that is a number; write an address as four decimal numbers")
     return parsed

@@ -273,11 +273,12 @@ class ApiSettings(Section):
     """The HTTP API. Options of the command line win."""
 
     host: str = "127.0.0.1"
-    """Where it listens (`--host`). Without an API key it serves callers on this machine only, wherever it listens."""
+    """Where it listens (`--host`). Beyond this machine everybody needs an API key; without any, a first one is made."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """Its port (`--port`)."""
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
-    """How callers reach it, such as `https://llm.example.com`: used in links. Absent: as the request came."""
+    """How callers reach it, such as `https://llm.example.com`: used in links, and everybody needs an API key. Absent:
+    as the request came."""
     max_body_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
     """The longest JSON body, in bytes."""
     max_file_bytes: int = Field(default=2 * 1024 * 1024 * 1024, gt=0)

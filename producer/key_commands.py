@@ -165,7 +165,10 @@ def revoke(
         if await store.revoke_api_key(key_id, actor=command_line()):
             cli.say(f"key {key_id} is revoked")
             if not await store.has_api_keys():
-                cli.say("That was the last key: the HTTP API serves callers on its own machine without one again.")
+                cli.say(
+                    "That was the last key: an HTTP API that listens on its own machine only, and has no public_url, "
+                    "serves callers there without one again."
+                )
         elif await store.api_key(key_id) is None:
             raise cli.Refused(f"there is no key {key_id[:80]}; `understudy keys list` shows them")
         else:

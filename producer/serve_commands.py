@@ -5,13 +5,17 @@ The server is imported when it is started: no other command should wait until Fa
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from models.api_keys import Scope, new_key
 from models.settings import Settings, SettingsError
+from models.tenants import DEFAULT_TENANT
+from producer.acting import command_line
 from producer.addresses import is_loopback
 from producer.cli import Concurrency, Config, Data, plain_errors, say, settings_from, with_address, with_concurrency
 from producer.stack import Stack, Workers, open_stack
@@ -37,7 +41,8 @@ def up(
     """Serve the HTTP API and work off the queue, all in one: http://127.0.0.1:8080.
 
     The queue is a server of its own in the data folder unless REDIS_URL is set, the ledger is SQLite there unless
-    DATABASE_URL is set. Ctrl-C once finishes what is in flight, twice stops at once.
+    DATABASE_URL is set. Ctrl-C once finishes what is in flight, twice stops at once. With a --host beyond this machine,
+    or a public_url, callers need a key: if there is none, a first one is made and printed, this once.
     """
     with plain_errors():
         settings = with_concurrency(settings_from(config, data), max_concurrency)
@@ -48,7 +53,8 @@ def up(
 def api(host: Host = None, port: Port = None, config: Config = None, data: Data = None) -> None:
     """Serve the HTTP API alone; `understudy worker` does the work, on this machine or on others.
 
-    It needs REDIS_URL, so that workers can be told, and for more than one machine DATABASE_URL.
+    It needs REDIS_URL, so that workers can be told, and for more than one machine DATABASE_URL. With a --host beyond
+    this machine, or a public_url, callers need a key: if there is none, a first one is made and printed, this once.
     """
     with plain_errors():
         settings = with_address(settings_from(config, data), host, port)
@@ -102,13 +108,21 @@ async def _announce(server: "HttpServer", stack: Stack, how: str) -> None:
     say(f"The HTTP API is at {server.url} ({how}; its documentation at {server.url}/docs); Ctrl-C stops")
     if await stack.store.has_api_keys():
         return
-    if is_loopback(stack.settings.api.host):
+    api = stack.settings.api
+    if is_loopback(api.host) and api.public_url is None:
         say("No API key exists: callers on this machine need none; `understudy keys create` makes one.")
-    else:
+        return
+    made = new_key()
+    if await stack.store.add_first_api_key(
+        made, tenant=DEFAULT_TENANT, name="first", scopes=[Scope.ADMIN], actor=command_line()
+    ):
+        where = f"is reached as {api.public_url}" if is_loopback(api.host) else f"listens on {api.host}"
         say(
-            f"WARNING: it listens on {stack.settings.api.host}, but no API key exists: callers from other machines are "
-            "REFUSED until `understudy keys create` has made one."
+            f"WARNING: it {where}, but no API key exists: this first one is made for you, may do everything, and is "
+            f"shown only now. Everybody needs a key; `understudy keys` makes, lists and revokes them."
         )
+        sys.stdout.write(f"{made.text}\n")
+        sys.stdout.flush()
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

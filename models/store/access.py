@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, Select, bindparam, insert, literal_column, or_, select, update
+from sqlalchemy import Row, Select, bindparam, func, insert, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,6 +32,10 @@ KEYS = (
 
 ANY_KEY: Select[Any] = select(literal_column("1")).select_from(api_key).where(api_key.c.revoked_at.is_(None)).limit(1)
 """Whether there is a key that was not revoked."""
+
+KEYS_LOCK = 0x75736B6579  # "uskey"
+ONE_MAKES_KEYS = select(func.pg_advisory_xact_lock(KEYS_LOCK))
+"""Of several processes that look whether there is a key, one after the other does."""
 
 REVOKE_KEY = (
     update(api_key)
@@ -87,19 +91,21 @@ class Access(Ledger):
         actor: str,
     ) -> KeyRecord:
         """Keep a key that was just made; its secret is not kept."""
-        row = {
-            "id": new.id,
-            "tenant": tenant,
-            "name": clean(name),
-            "hash": new.hash,
-            "scopes": written(scopes),
-            "expires_at": expires_at,
-        }
         async with self._db.write() as connection:
-            await connection.execute(INSERT_KEY, row)
-            made = {"name": name, "scopes": row["scopes"], "expires_at": expires_at}
-            await record_act(connection, actor, tenant, "key.create", new.id, None, made)
-            return _key((await connection.execute(KEY, {"key_id": new.id})).one())
+            return await _add_key(
+                connection, new, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=actor
+            )
+
+    async def add_first_api_key(
+        self, new: NewKey, *, tenant: str, name: str, scopes: Sequence[Scope], actor: str
+    ) -> KeyRecord | None:
+        """The same, unless there is a key that was not revoked: of processes that start together one makes it."""
+        async with self._db.write() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(ONE_MAKES_KEYS)
+            if (await connection.execute(ANY_KEY)).first() is not None:
+                return None
+            return await _add_key(connection, new, tenant=tenant, name=name, scopes=scopes, actor=actor)
 
     async def api_key(self, key_id: str) -> KeyRecord | None:
         async with self._db.read() as connection:
@@ -166,6 +172,30 @@ class Access(Ledger):
 async def _limits(connection: AsyncConnection, name: str) -> TenantLimits:
     row = (await connection.execute(LIMITS_OF, {"name": name})).first()
     return TenantLimits(name) if row is None else limits_of(row)
+
+
+async def _add_key(
+    connection: AsyncConnection,
+    new: NewKey,
+    *,
+    tenant: str,
+    name: str,
+    scopes: Sequence[Scope],
+    expires_at: float | None = None,
+    actor: str,
+) -> KeyRecord:
+    row = {
+        "id": new.id,
+        "tenant": tenant,
+        "name": clean(name),
+        "hash": new.hash,
+        "scopes": written(scopes),
+        "expires_at": expires_at,
+    }
+    await connection.execute(INSERT_KEY, row)
+    made = {"name": name, "scopes": row["scopes"], "expires_at": expires_at}
+    await record_act(connection, actor, tenant, "key.create", new.id, None, made)
+    return _key((await connection.execute(KEY, {"key_id": new.id})).one())
 
 
 def limits_of(row: Row[Any]) -> TenantLimits:

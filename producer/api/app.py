@@ -33,6 +33,7 @@ from producer.api.draining import DrainedRequests
 from producer.api.errors import add_error_handlers
 from producer.api.metrics import TimedRequests
 from producer.api.refused_keys import recording
+from producer.api.security_headers import SecurityHeaders
 from producer.api.sweeping import sweeping
 from producer.filling import filling
 
@@ -89,6 +90,7 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
     )
     app.add_middleware(TimedRequests)
     app.add_middleware(DrainedRequests)
+    app.add_middleware(SecurityHeaders)
     add_error_handlers(app)
     document_errors(app)
     for router in ROUTERS:

@@ -1,21 +1,22 @@
 """Who asks, and what that caller may do.
 
-Once a key exists, everybody needs one. Until then callers on this machine are served, and nobody else; what could make
-an outsider look local (a proxy, another name for this address, a web page in a browser here) is refused.
+Once a key exists, everybody needs one. Until then callers on this machine are served, and nobody else
+(`producer.api.locality`); and not even those where the server is there for others.
 """
 
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from models.api_keys import Scope, parts_of
+from models.settings import ApiSettings
 from models.tenants import DEFAULT_TENANT
 from producer.addresses import is_loopback
 from producer.api.context import Api, Context
 from producer.api.errors import ApiError
+from producer.api.locality import why_not_local
 from producer.api.refused_keys import UNKNOWN
 
 __all__ = ["DEFAULT_TENANT", "Administrator", "Caller", "MetricsReader", "Reader", "Scope", "Submitter"]
@@ -23,7 +24,6 @@ __all__ = ["DEFAULT_TENANT", "Administrator", "Caller", "MetricsReader", "Reader
 LOOPBACK = "loopback"
 """What audit rows call a caller without a key."""
 
-FORWARDED = ("forwarded", "via", "x-real-ip")
 BEARER = {"WWW-Authenticate": "Bearer"}
 MAKE_A_KEY = "make a key with `understudy keys create` and send it as 'Authorization: Bearer us_…'"
 
@@ -70,7 +70,7 @@ async def administrator(request: Request, api: Api, presented: Presented) -> Cal
 
 async def metrics_reader(request: Request, api: Api, presented: Presented) -> Caller:
     """On this machine nobody needs a key for figures; from elsewhere any key that may read will do."""
-    if presented is None and why_not_local(request, api.settings.api.public_url) is None:
+    if presented is None and api.settings.api.public_url is None and why_not_local(request) is None:
         return NOBODY_BUT_LOCAL
     return await _caller(request, api, presented, Scope.READ)
 
@@ -85,7 +85,7 @@ async def _caller(
     request: Request, api: Context, presented: HTTPAuthorizationCredentials | None, needed: Scope
 ) -> Caller:
     if not await api.keyring.has_keys(api.store):
-        why = why_not_local(request, api.settings.api.public_url)
+        why = _why_for_others(api.settings.api) or why_not_local(request)
         if why is None:
             _let_in(request)
             return NOBODY_BUT_LOCAL
@@ -115,6 +115,15 @@ async def _holder(request: Request, api: Context, presented: HTTPAuthorizationCr
     return Caller(record.tenant, record.allows(), record.id)
 
 
+def _why_for_others(api: ApiSettings) -> str | None:
+    """What says that others than callers on this machine are to be served, and that a key is needed for that."""
+    if api.public_url is not None:
+        return "a server with a public_url serves nobody without one"
+    if not is_loopback(api.host):
+        return "a server that listens on more than its own machine serves nobody without one"
+    return None
+
+
 def _let_in(request: Request) -> None:
     """The caller's connection is one that is known (`producer.crowd`); in tests there is none."""
     be_known = getattr(request.state, "be_known", None)
@@ -124,25 +133,3 @@ def _let_in(request: Request) -> None:
 
 def _refused(why: str) -> ApiError:
     return ApiError(401, why, code="invalid_api_key", headers=BEARER)
-
-
-def why_not_local(request: Request, public_url: str | None = None) -> str | None:
-    """None for a caller on this machine; else what speaks against it."""
-    if any(name in FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
-        return "this request came through a proxy, which could bring it from anywhere"
-    if request.client is None or not is_loopback(request.client.host):
-        return "only callers on the server's own machine are served without one"
-    host = _host_of(f"//{request.headers.get('host', '')}")
-    if not is_loopback(host):
-        return f"only the names localhost, 127.0.0.1 and [::1] are served without one, not '{host[:80]}'"
-    origin = request.headers.get("origin")
-    if origin is not None and origin not in (f"{request.url.scheme}://{request.headers['host']}", public_url):
-        return "this request was made by a web page of another origin"
-    return None
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

@@ -21,6 +21,7 @@ from models.model_names import NOT_FOUND
 from models.store import StoreConflict, StoreError
 from models.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
 from producer.api.blobs import BlobError, Empty, NoBlob, TooLarge
+from producer.api.security_headers import DATA
 from producer.ledger import UnknownId
 
 JSON = "application/json"
@@ -125,7 +126,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        path = request.url.path
+        path = request.scope["path"]  # a URL may not be made of the caller's Host
         shown = path if len(path) <= MOST_PATH_CHARS else path[: MOST_PATH_CHARS - 3] + "..."
         message = f"{request.method} {shown}: {str(error.detail).lower()}"
         if error.status_code == 404:
@@ -139,7 +140,9 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:
         """What it was is logged by `producer.api.failures`, which also sees what breaks an answer off."""
-        return error_response(ApiError(500, "internal error; the server's log says where", code="internal_error"))
+        headers = {name.decode(): value.decode() for name, value in DATA}  # no middleware sees this answer
+        message = "internal error; the server's log says where"
+        return error_response(ApiError(500, message, code="internal_error", headers=headers))
 
 
 def _add_outages(app: FastAPI) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -148,7 +149,9 @@ async def content(file_id: str, api: Api, caller: Reader) -> Response:
     record = await _found(api, caller, file_id)
     chunks = api.blobs.read(file_id) if record.part is None else _lines(api, record)
     first = await anext(chunks, b"")
-    headers = {} if record.bytes is None else {"Content-Length": str(record.bytes)}
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename, safe='')}"}
+    if record.bytes is not None:
+        headers["Content-Length"] = str(record.bytes)
     return StreamingResponse(_resumed(first, chunks), headers=headers, media_type=LINES)
 
 

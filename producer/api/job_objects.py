@@ -6,16 +6,15 @@ from fastapi import Request
 
 from models.job_objects import View, attempt_as_shown
 from models.settings import Settings
+from producer.api.locality import host_of
 
 
 def root_of(request: Request, settings: Settings) -> str:
     """What comes before the path in links: as configured, or as the request came."""
     if settings.api.public_url is not None:
         return settings.api.public_url
-    try:
-        return str(request.base_url).rstrip("/")
-    except ValueError:  # the caller's Host is none; a link without a host is right wherever it is followed
-        return ""
+    host = host_of(request)
+    return "" if host is None else f"{request.scope['scheme']}://{host}"  # without a host a link is right, too
 
 
 def attempt_object(row: View) -> dict[str, Any]:

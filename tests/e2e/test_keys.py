@@ -1,12 +1,13 @@
 """Keys from the command line, and the server that asks for them."""
 
 import json
+import signal
 from pathlib import Path
 
 import httpx
 import pytest
 from commands import Done, type_command
-from stage_hands import BIN, Scene, until
+from stage_hands import Scene, until
 
 
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)
@@ -41,9 +42,19 @@ def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene
 
 
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)
-def test_a_server_on_all_addresses_warns_while_no_key_exists(scene: Scene) -> None:
-    process = scene.start(BIN / "understudy", "up", "--port", "0", "--host", "0.0.0.0")
-    process.until(lambda: "WARNING: it listens on 0.0.0.0, but no API key exists" in process.said, "it warns")
+def test_a_server_on_all_addresses_makes_a_first_key_and_shows_it_once(scene: Scene) -> None:
+    process, url = scene.serve("up", "--host", "0.0.0.0")
+    assert "WARNING: it listens on 0.0.0.0, but no API key exists" in process.said
+    (key,) = [word for word in process.said.split() if word.startswith("us_")]
+    url = url.replace("0.0.0.0", "127.0.0.1")
+    assert httpx.get(f"{url}/v1/keys").status_code == 401
+    listed = httpx.get(f"{url}/v1/keys", headers={"Authorization": f"Bearer {key}"}).json()["data"]
+    assert [(each["name"], each["scopes"]) for each in listed] == [("first", ["admin"])]
+    process.send(signal.SIGTERM)
+    assert process.exit_code() == 0, process.said
+
+    again, _ = scene.serve("up", "--host", "0.0.0.0")
+    assert "us_" not in again.said and "WARNING" not in again.said
 
 
 def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:

@@ -4,15 +4,39 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
 from api_help import Clock, Served, bearer, key_for, served
 
 from models.api_keys import Scope, new_key, parts_of
 from models.rules import NO_RULES, Rules
+from models.settings import ApiSettings, Settings
 from models.store import Store
 from models.tenants import TenantLimits
 from producer.api.keyring import KEPT_KEYS, KEPT_S
+
+OF_PROXIES = """
+X-Real-IP X_Real_IP x-forwarded X-Forwarded-Server X_Forwarded_For CF-Connecting-IP CF-Connecting-IPv6 CF-Ray
+True-Client-IP X-Client-IP Client-IP X-Cluster-Client-IP Fly-Client-IP Fly-Region X-Original-Forwarded-For
+X-Original-Host X-Original-URI X-Envoy-External-Address X-Envoy-Peer-Metadata X-ProxyUser-Ip Tailscale-User-Login
+X-Amzn-Trace-Id X-Amz-Cf-Id CDN-Loop X-Host Proxy-Connection Proxy-Authorization X-Azure-ClientIP X-Azure-SocketIP
+X-ARR-Log-Id Fastly-Client-IP X-Varnish X-Remote-Addr Remote-Addr X-Appengine-User-IP X-Sucuri-ClientIP
+Incap-Client-IP Akamai-Origin-Hop X-Scheme Front-End-HTTPS X-SSL-Client-Cert X-Goog-IAP-JWT-Assertion
+X-Auth-Request-User Remote-User Max-Forwards Surrogate-Capability X-Caddy-Upstream
+""".split()
+"""Headers of which one is enough to tell a proxy by."""
+
+OF_CLIENTS = """
+Accept Accept-Encoding Accept-Language Cache-Control Content-Language Cookie Date DNT Expect-CT From HTTP-Referer
+If-Match Idempotency-Key OpenAI-Beta OpenAI-Organization OpenAI-Project Pragma Prefer Priority Range Referer TE
+Traceparent Tracestate User-Agent Upgrade-Insecure-Requests X-API-Key API-Key X-B3-TraceId X-Client-Request-Id
+X-Correlation-ID X-Goog-Api-Client X-Goog-Api-Key X-Prometheus-Scrape-Timeout-Seconds X-Request-ID X-Requested-With
+X-Skip X-Stainless-Lang X-Stainless-OS X-Title X-Zip anthropic-version baggage helicone-auth sentry-trace
+x-ms-client-request-id
+""".split()
+"""Headers that programs on this machine send, and tools for tracing."""
 
 
 @pytest.fixture
@@ -59,9 +83,25 @@ async def test_without_any_key_nobody_else_is_served(api: Served, address: str) 
         {"Host": "localhost@example.com"},
         {"Host": "[::1"},
         {"Host": ""},
+        {"Host": "evil.example@127.0.0.1"},
+        {"Host": "127.0.0.1@evil.example"},
+        {"Host": "127.0.0.1 evil.example"},
+        {"Host": "127.0.0.1/evil.example"},
+        {"Host": "127.0.0.1?evil.example"},
+        {"Host": "127.0.0.1#evil.example"},
+        {"Host": "127.0.0.1\\evil.example"},
+        {"Host": "[::1%25lo]"},
+        {"Host": "0.0.0.0"},
+        {"Host": "127.1"},
+        {"Host": "2130706433"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://localhost:3000"},
+        {"Origin": ""},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "anything new"},
+        {"Origin": "http://127.0.0.1:8080", "Sec-Fetch-Site": "cross-site"},
     ],
 )
 async def test_without_any_key_an_outsider_cannot_look_local(api: Served, headers: dict[str, str]) -> None:
@@ -71,10 +111,92 @@ async def test_without_any_key_an_outsider_cannot_look_local(api: Served, header
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_api_keys")
 
 
-async def test_the_servers_own_pages_may_call_it(api: Served) -> None:
+async def test_one_header_of_any_proxy_is_enough_to_tell_it_by(api: Served) -> None:
     async with api.client() as http:
-        answer = await http.post("/try/submit", headers={"Origin": "http://127.0.0.1:8080"})
+        for name in OF_PROXIES:
+            answer = await http.get("/try/read", headers={name: "127.0.0.1"})
+            assert answer.status_code == 401 and name.lower() in answer.json()["error"]["message"], name
+            assert (await http.get("/metrics", headers={name: "127.0.0.1"})).status_code == 401
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin", "Sec-Fetch-Site"])
+async def test_what_is_said_twice_is_believed_neither_time(api: Served, name: str) -> None:
+    right = {"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:8080", "Sec-Fetch-Site": "same-origin"}[name]
+    async with api.client() as http:
+        for headers in ([(name, right), (name, "evil.example")], [(name, "evil.example"), (name, right)]):
+            assert (await http.get("/try/read", headers=headers)).status_code == 401
+
+
+async def test_what_speaks_http_1_0_is_taken_for_a_proxy(api: Served) -> None:
+    async def as_nginx(scope: Any, receive: Any, send: Any) -> None:
+        await api.app({**scope, "http_version": "1.0"}, receive, send)
+
+    async with Served(as_nginx, api.context).client() as http:
+        for path in ("/try/read", "/v1/keys", "/metrics"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_api_keys")
+            assert "HTTP/1.0" in answer.json()["error"]["message"]
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_no_header_of_a_program_on_this_machine_is_taken_for_one_of_a_proxy(api: Served) -> None:
+    async with api.client() as http:
+        answer = await http.post("/try/submit", headers=dict.fromkeys(OF_CLIENTS, "x"))
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+async def test_the_servers_own_pages_may_call_it(api: Served, site: str) -> None:
+    async with api.client() as http:
+        answer = await http.post("/try/submit", headers={"Origin": "http://127.0.0.1:8080", "Sec-Fetch-Site": site})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("told", "figures"),
+    [({"public_url": "https://llm.example.com"}, 401), ({"host": "0.0.0.0"}, 200), ({"host": "::"}, 200)],
+)
+async def test_a_server_that_is_there_for_others_serves_nobody_without_a_key(
+    store: Store, told: dict[str, Any], figures: int
+) -> None:
+    async with served(store, time.time, Settings(api=ApiSettings(**told))) as api, api.client() as http:
+        answer = await http.get("/try/read")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_api_keys")
+        assert (await http.get("/metrics")).status_code == figures
+        headers = {"Origin": "https://llm.example.com"}
+        assert (await http.get("/try/read", headers=headers)).status_code == 401
+        key = await key_for(store, Scope.READ)
+        api.context.keyring.forget()
+        assert (await http.get("/try/read", headers=bearer(key))).status_code == 200
+        assert (await http.get("/metrics", headers=bearer(key))).status_code == 200
+
+
+async def test_a_first_key_is_made_once_however_many_start(store: Store) -> None:
+    made = await asyncio.gather(
+        *(
+            store.add_first_api_key(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
+            for _ in range(5)
+        )
+    )
+    (first,) = [each for each in made if each is not None]
+    assert [each.id for each in await store.api_keys()] == [first.id]
+    await store.revoke_api_key(first.id, actor="test")
+    new = await store.add_first_api_key(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
+    assert new is not None and [each["action"] for each in await store.audit()].count("key.create") == 2
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/keys", "/nothing", "/v1/files/file_x/content", "/docs", "/breaks"])
+async def test_every_answer_tells_browsers_to_take_it_for_what_it_is(
+    api: Served, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.context.store, "has_api_keys", None)  # a defect, for whatever asks for keys
+    transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        headers = (await http.get(path)).headers
+    assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert ("script-src" in headers["content-security-policy"]) == (path == "/docs")
+    assert path == "/docs" or headers["cache-control"] == "no-store"
 
 
 async def test_once_a_key_exists_everybody_needs_one(store: Store, api: Served, monotonic: Clock) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from api_help import Served, application, served
+from api_help import Served, application, bearer, key_for, served
 from fakeredis import FakeAsyncRedis
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
+from models.api_keys import Scope
 from models.routing import CACHED_KEY_BYTES, Router
 from models.settings import Settings
 from models.store import Store, open_store
@@ -107,6 +108,10 @@ async def test_an_error_does_not_repeat_a_long_name_whole(api: Served, key: str)
         "http://0x7f.1/",
         "https://user:password@hooks.example.com/",
         "https://hooks.example.com:22/",
+        "http://xn--a/",
+        "http://a..b/",
+        "http://\u3002/",
+        "http://[v1.x]/",
         "file:///etc/passwd",
     ],
 )
@@ -125,6 +130,37 @@ async def test_nobody_can_have_a_server_of_ours_called(api: Served, url: str) ->
             assert answer.status_code == 400, f"{path}: {answer.text}"
             assert answer.json()["error"]["param"] == word, path
             assert "password" not in answer.json()["error"]["message"].replace("a password", "")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "[",
+        "[::1",
+        "]",
+        "xn--a",
+        "a..b",
+        "a:b:c",
+        "localhost:99999999999999999999",
+        "\xff",
+        "a b",
+        "a/b",
+        "a@b",
+        "%00",
+    ],
+)
+async def test_no_host_is_a_server_error_or_gets_into_a_link(api: Served, store: Store, host: str) -> None:
+    headers = {**bearer(await key_for(store, Scope.ADMIN)), "Host": host.encode("latin-1")}
+    job = {"model": "lead/m", "messages": [{"role": "user", "content": "x"}]}
+    async with api.client() as http:
+        taken = await http.post("/v1/jobs", json=job, headers=headers)
+        assert taken.status_code == 202, taken.text
+        place = taken.headers["location"].partition("/v1/")[0]
+        assert place == "" or place == f"http://{host}"
+        assert (place != "") == (host in ("xn--a", "a..b"))
+        for path, status in (("/v1/jobs", 200), ("/nothing", 404), ("/docs", 200), ("/openapi.json", 200)):
+            assert (await http.get(path, headers=headers)).status_code == status, path
 
 
 async def test_a_length_of_thousands_of_digits_is_too_long_and_no_server_error(api: Served) -> None:
