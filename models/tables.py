@@ -135,6 +135,7 @@ class Job(SQLModel, table=True):
     callback_url: str | None = None  # told when it ends; for jobs that were submitted alone
     note: str | None = Field(default=None, sa_column=Column(Text))  # the caller's metadata, JSON
     delivered_at: float | None = None  # of a job that was submitted alone: its owner has its result
+    answer_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))  # of its result; None: not counted
     created_at: float
     started_at: float | None = None  # latest claim
     ended_at: float | None = None

@@ -8,7 +8,7 @@ import csv
 import os
 import stat
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -64,10 +64,18 @@ def output_line(row: OutputRow) -> dict[str, Any]:
 
 def rendered_line(row: OutputRow) -> bytes:
     """`output_line` as JSON with its newline. The stored answer is taken as it is, which is much faster than to read
-    and write it again; only one that would break the line, with a newline of its own, is written anew."""
-    if not row.body or "\n" in row.body or "\r" in row.body:
-        return orjson.dumps(output_line(row), option=orjson.OPT_APPEND_NEWLINE)
-    return orjson.dumps(_line(row, orjson.Fragment(row.body)), option=orjson.OPT_APPEND_NEWLINE)
+    and write it again. What would break the line are blanks of the JSON, and become others."""
+    body = orjson.Fragment(row.body.replace("\n", " ").replace("\r", " ")) if row.body else None
+    return orjson.dumps(_line(row, body), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def rendered_size(row: OutputRow, answer_bytes: int) -> int:
+    """How long the rendered line is of a row whose body and error, which have so many bytes, were left out."""
+    if row.status_code is not None:
+        return len(rendered_line(row)) + (answer_bytes - len("null") if answer_bytes else 0)
+    if answer_bytes and row.state not in WITHOUT_ANSWER:
+        return len(rendered_line(replace(row, error={"": ""}))) + answer_bytes - len('{"":""}')
+    return len(rendered_line(row))
 
 
 def _line(row: OutputRow, body: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from models.store.deliveries import Due, Place
 from models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
 from worker.coalesce import Coalescer
 from worker.turns import Entrant, Path, Turns
-from worker.webhook_body import event_body, job_data
+from worker.webhook_body import MAX_INLINE_BYTES, event_body, job_data
 from worker.webhook_sender import DEADLINE_S, Answer, Sender
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,9 @@ class Deliverer:
         if view is None:
             return None
         chain = await self._store.get_chain(view["chain_id"])
-        return job_data(view, chain, await self._store.answer(delivery.object_id), self._public_url)
+        fits = (view["answer_bytes"] or 0) <= MAX_INLINE_BYTES
+        answer = await self._store.answer(delivery.object_id) if fits else None
+        return job_data(view, chain, answer, self._public_url)
 
     def _judged(self, delivery: Delivery, answer: Answer, began: float, took_ms: int) -> Tried:
         if answer.untried:

@@ -163,6 +163,7 @@ def settle_jobs(dialect: str) -> tuple[Update, Given]:
             "progress": Text(),
             "wait_reason": Text(),
             "calls": BigInteger(),
+            "answer_bytes": BigInteger(),
         },
     )
     new = given.source.c
@@ -184,6 +185,7 @@ def settle_jobs(dialect: str) -> tuple[Update, Given]:
             progress=new.progress,
             wait_reason=new.wait_reason,
             attempts=job.c.attempts + new.calls,
+            answer_bytes=new.answer_bytes,
         )
         .returning(job.c.claim_no, *ENDED_JOB)
     )
@@ -285,6 +287,7 @@ class Claims(Ledger):
                 "progress": None if each.progress is None else orjson.dumps(each.progress).decode(),
                 "wait_reason": clean(each.wait_reason),
                 "calls": len(each.attempts),
+                "answer_bytes": None if each.result is None else _size_of(each.result),
             }
             for each in outcomes
         ]
@@ -308,6 +311,13 @@ def _started(row: dict[str, Any]) -> StartedJob:
     return StartedJob(
         **row | {"priority": Priority(row["priority"])}, progress=None if progress is None else orjson.loads(progress)
     )
+
+
+def _size_of(record: ResultRecord) -> int:
+    """The bytes of its body and its error, as they are stored."""
+    body = record.body or ""
+    size = len(body) if body.isascii() else len(body.encode())
+    return size + (0 if record.error is None else len(orjson.dumps(record.error)))
 
 
 def result_row(ended: Row[Any], record: ResultRecord) -> dict[str, Any]:

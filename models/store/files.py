@@ -16,11 +16,11 @@ from models.records import FileRecord, OutputRow
 from models.state import TERMINAL_STATES, BatchState, JobState
 from models.store.errors import StoreConflict
 from models.store.ledger import Ledger
+from models.store.paging import ANSWER_BYTES, Paged, Span, size_of
 from models.store.sql import NOW, batch, clean, file, job, job_input, result
 from models.store.views import ERRORS, OUTPUT, WAITED_FOR, waited_for
 
 SLICE = 2_000
-PAGE = 500
 EXPIRED_AT_ONCE = 100
 UPLOAD = "batch"
 """The purpose of an uploaded input."""
@@ -82,32 +82,22 @@ DROP_FILE = delete(file).where(file.c.id == bindparam("file_id"))
 SET_BYTES = update(file).where(file.c.id == bindparam("file_id")).values(bytes=bindparam("size"))
 """How long a file is."""
 
-_of_part = (
-    job.c.batch_id == bindparam("batch_id"),
-    job.c.id > bindparam("after"),
-    job.c.state.in_(bindparam("states", expanding=True)),
-)
+_of_part = (job.c.batch_id == bindparam("batch_id"), job.c.state.in_(bindparam("states", expanding=True)))
 
-PART_PAGE: Select[Any] = (
-    select(
-        job.c.id.label("job_id"),
-        job.c.custom_id,
-        job.c.line,
-        job.c.state,
-        result.c.status_code,
-        result.c.body,
-        result.c.error,
-        *WAITED_FOR,
-    )
+_part = (
+    select(job.c.id.label("job_id"), job.c.custom_id, job.c.line, job.c.state, result.c.status_code, *WAITED_FOR)
+    .select_from(job)
     .outerjoin(result, result.c.job_id == job.c.id)
     .outerjoin(batch, batch.c.id == job.c.batch_id)
     .where(*_of_part)
-    .order_by(job.c.id)
-    .limit(PAGE)
 )
+PART_PAGE = Paged(_part.add_columns(result.c.body, result.c.error), job.c.id, ANSWER_BYTES + size_of(job.c.custom_id))
 """A page of the jobs of a batch that ended in some states, with their results."""
 
-PART_IDS = select(job.c.id).where(*_of_part).order_by(job.c.id).limit(SLICE)
+PART_SIZES = Paged(_part.add_columns(ANSWER_BYTES.label("answer_bytes")), job.c.id, size_of(job.c.custom_id))
+"""The same, with what their results weigh in their place."""
+
+PART_IDS = select(job.c.id).where(*_of_part, job.c.id > bindparam("after")).order_by(job.c.id).limit(SLICE)
 """A slice of the jobs of a batch that ended in some states."""
 
 _ids: BindParameter[str] = bindparam("ids", expanding=True)
@@ -115,6 +105,7 @@ _ids: BindParameter[str] = bindparam("ids", expanding=True)
 FORGET = (
     delete(job_input).where(job_input.c.job_id.in_(_ids)),
     update(result).where(result.c.job_id.in_(_ids)).values(body=None, error=None),
+    update(job).where(job.c.id.in_(_ids)).values(answer_bytes=0),
 )
 """Prompts and answers of some jobs; what they cost and how they ended stays."""
 
@@ -201,15 +192,26 @@ class Files(Ledger):
 
     async def part_pages(self, batch_id: str, part: str) -> AsyncIterator[list[OutputRow]]:
         """The rows of a batch's output or error file, page by page; no transaction stays open between two pages."""
-        after = ""
-        while True:
-            asked = {"batch_id": batch_id, "after": after, "states": STATES[part]}
-            async with self._db.read() as connection:
-                rows = (await connection.execute(PART_PAGE, asked)).all()
-            if not rows:
-                return
+        asked = {"batch_id": batch_id, "states": STATES[part]}
+        async for rows in PART_PAGE.pages(self._db, asked, ""):
             yield [_output_row(row) for row in rows]
-            after = rows[-1].job_id
+
+    def part_spans(self, batch_id: str, part: str) -> AsyncIterator[Span]:
+        """The same pages, to be read when there is room for them."""
+        return PART_PAGE.spans(self._db, {"batch_id": batch_id, "states": STATES[part]}, "")
+
+    async def part_rows(self, batch_id: str, part: str, of: Span) -> list[OutputRow]:
+        """One of these pages."""
+        asked = {"batch_id": batch_id, "states": STATES[part]}
+        async with self._db.read() as connection:
+            return [_output_row(row) for row in await PART_PAGE.rows(connection, asked, of)]
+
+    async def part_sizes(self, batch_id: str, part: str) -> AsyncIterator[tuple[OutputRow, int]]:
+        """The same rows without body and error, each with the bytes of what is left out."""
+        asked = {"batch_id": batch_id, "states": STATES[part]}
+        async for rows in PART_SIZES.pages(self._db, asked, ""):
+            for row in rows:
+                yield _output_row(row), row.answer_bytes
 
     async def forget_part(self, batch_id: str, part: str) -> None:
         """Remove prompts and answers behind a batch's output or error file, in slices; counts and costs stay."""
@@ -253,8 +255,8 @@ def _output_row(row: Row[Any]) -> OutputRow:
         line=row.line,
         state=JobState(row.state),
         status_code=row.status_code,
-        body=row.body,
-        error=None if row.error is None else orjson.loads(row.error),
+        body=getattr(row, "body", None),
+        error=orjson.loads(said) if (said := getattr(row, "error", None)) else None,
         provider=None,
         model=None,
         cost_usd=0.0,

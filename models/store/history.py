@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, bindparam, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, case, select
 
 from models.failure import FailureClass
 from models.records import NewJob
 from models.state import TERMINAL_STATES, JobState, Priority
+from models.store.paging import ANSWER_BYTES, Paged, size_of
 from models.store.sql import attempt, job, job_input, made_since, made_until, result
 from models.store.tallies import ANSWERED
-from models.store.views import PAGE, Views
+from models.store.views import Views
 
 LATENCY_SAMPLE = 10_000
 
@@ -49,30 +50,35 @@ ENDED_BADLY = [str(state) for state in sorted(TERMINAL_STATES - {JobState.SUCCEE
 
 _to_run_again = (
     select(job, job.c.id.label("job_id"), job_input.c.body.label("request"), job_input.c.extra, result.c.error)
+    .select_from(job)
     .join(job_input, job_input.c.job_id == job.c.id)
     .outerjoin(result, result.c.job_id == job.c.id)
-    .add_columns(result.c.body.label("answer"))
-    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
-    .order_by(job.c.id)
-    .limit(PAGE)
+    .add_columns(case((job.c.state == str(JobState.FAILED), result.c.body)).label("answer"))
+    .where(job.c.batch_id == bindparam("batch_id"))
 )
+_asked_bytes = size_of(job.c.custom_id, job_input.c.body, job_input.c.extra)
 
-ENDED_BADLY_PAGE = _to_run_again.where(job.c.state.in_(ENDED_BADLY))
+ENDED_BADLY_PAGE = Paged(_to_run_again.where(job.c.state.in_(ENDED_BADLY)), job.c.id, _asked_bytes + ANSWER_BYTES)
 """A page of the jobs of a batch that ended without an answer, with their requests and errors."""
 
-UNFINISHED_PAGE = _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)]))
+UNFINISHED_PAGE = Paged(
+    _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)])), job.c.id, _asked_bytes
+)
 """A page of the jobs of a batch that have no result, whether still open or closed without one."""
 
-ANSWERED_BY_PAGE = _to_run_again.where(
-    job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))
+ANSWERED_BY_PAGE = Paged(
+    _to_run_again.where(
+        job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))
+    ),
+    job.c.id,
+    _asked_bytes,
 )
 """A page of the jobs of a batch that some providers answered, with their requests."""
 
-CUSTOM_IDS_PAGE = (
-    select(job.c.id.label("job_id"), job.c.custom_id)
-    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
-    .order_by(job.c.id)
-    .limit(PAGE)
+CUSTOM_IDS_PAGE = Paged(
+    select(job.c.id.label("job_id"), job.c.custom_id).where(job.c.batch_id == bindparam("batch_id")),
+    job.c.id,
+    size_of(job.c.custom_id),
 )
 """A page of the names that the caller gave to the jobs of a batch."""
 

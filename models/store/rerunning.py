@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Select, Text, Update, bindparam, case, func, select, update
+from sqlalchemy import Select, Text, Update, bindparam, case, func, select, update
 
 from models.records import NewJob
 from models.state import JobState
@@ -11,11 +11,9 @@ from models.store.chains import insert_chains
 from models.store.comparing import Comparing
 from models.store.history import ENDED_BADLY, EndedJob
 from models.store.ledger import CLOCK
+from models.store.paging import ANSWER_BYTES, Paged, size_of
 from models.store.runs import current_line
 from models.store.sql import QUEUED, Given, job, job_input, result, run_line
-from models.store.views import PAGE
-
-_after: BindParameter[int] = bindparam("after")
 
 _lines: Select[Any] = (
     select(
@@ -39,16 +37,17 @@ _lines: Select[Any] = (
     .join(job, job.c.id == run_line.c.job_id)
     .join(job_input, job_input.c.job_id == job.c.id)
     .outerjoin(result, result.c.job_id == job.c.id)
-    .where(current_line, run_line.c.again_id.is_(None), run_line.c.position > _after)
-    .order_by(run_line.c.position)
-    .limit(PAGE)
+    .where(current_line, run_line.c.again_id.is_(None))
 )
+_size = ANSWER_BYTES + size_of(run_line.c.name, run_line.c.extra, job_input.c.body, job_input.c.extra)
 
-LINES_ENDED_BADLY = _lines.where(job.c.state.in_(ENDED_BADLY))
+LINES_ENDED_BADLY = Paged(_lines.where(job.c.state.in_(ENDED_BADLY)), run_line.c.position, _size)
 """A page of the lines of a run that have no answer and are not asked, with their requests and errors."""
 
-LINES_ANSWERED_BY = _lines.where(
-    job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))
+LINES_ANSWERED_BY = Paged(
+    _lines.where(job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))),
+    run_line.c.position,
+    _size,
 )
 """A page of the lines of a run that some providers answered and that are not asked again, with their requests."""
 
@@ -65,12 +64,12 @@ class Rerunning(Comparing):
     async def lines_ended_badly(self, run_id: str) -> AsyncIterator[EndedJob]:
         """The lines of a run that ended without an answer, with today's names and columns and the ids of their jobs;
         those whose request was pruned are left out."""
-        async for row in self._run_pages(LINES_ENDED_BADLY, {"of_run": run_id}):
+        async for row in self._pages(LINES_ENDED_BADLY, {"of_run": run_id}, 0):
             yield await self._ended(row)
 
     async def lines_answered_by(self, run_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
         """The same of lines that one of these providers answered."""
-        async for row in self._run_pages(LINES_ANSWERED_BY, {"of_run": run_id, "providers": list(providers)}):
+        async for row in self._pages(LINES_ANSWERED_BY, {"of_run": run_id, "providers": list(providers)}, 0):
             yield await self._ended(row)
 
     async def reroute(self, jobs: Sequence[NewJob]) -> int:

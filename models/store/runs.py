@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import (
     Column,
     Insert,
-    Row,
     ScalarSelect,
     Text,
     Update,
@@ -23,8 +22,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from models.records import OutputRow, RunLine, Standing
 from models.state import OPEN_STATES, TERMINAL_STATES, JobState
+from models.store.paging import ANSWER_BYTES, Paged, size_of
 from models.store.sql import NOW, BulkInsert, Given, batch, job, job_input, result, run, run_line
-from models.store.views import OUTCOME, PAGE, Views, output_row
+from models.store.views import OUTCOME, Views, output_row
 
 SLICE = 2_000
 """Lines that one transaction writes."""
@@ -125,7 +125,7 @@ STANDING = (
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 
-RUN_OUTPUTS_PAGE = (
+RUN_OUTPUTS_PAGE = Paged(
     select(
         *OUTCOME,
         run_line.c.position,
@@ -139,9 +139,9 @@ RUN_OUTPUTS_PAGE = (
         .outerjoin(batch, batch.c.id == job.c.batch_id)
         .outerjoin(job_input, job_input.c.job_id == job.c.id)
     )
-    .where(current_line, run_line.c.position > bindparam("after"), job.c.state.in_(_ended))
-    .order_by(run_line.c.position)
-    .limit(PAGE)
+    .where(current_line, job.c.state.in_(_ended)),
+    run_line.c.position,
+    ANSWER_BYTES + size_of(run_line.c.name, run_line.c.extra, job_input.c.extra),
 )
 """A page of the lines of a run that have ended, in their order, with their results."""
 
@@ -263,7 +263,7 @@ class Runs(Views):
 
     async def run_outputs(self, run_id: str) -> AsyncIterator[OutputRow]:
         """The lines of a run that have ended, in their order, with their results; also while others are open."""
-        async for row in self._run_pages(RUN_OUTPUTS_PAGE, {"of_run": run_id}):
+        async for row in self._pages(RUN_OUTPUTS_PAGE, {"of_run": run_id}, 0):
             yield output_row(row)
 
     async def settle_retries(self, run_id: str) -> None:
@@ -295,15 +295,3 @@ class Runs(Views):
             part = {"run_id": run_id, "version": version, "after": after, "up_to": after + SLICE}
             async with self._db.write() as connection:
                 await connection.execute(FORGET_LINES, part)
-
-    async def _run_pages(self, statement: Any, parameters: Mapping[str, Any]) -> AsyncIterator[Row[Any]]:
-        """Page after page of a statement ordered by `position`."""
-        after = 0
-        while True:
-            async with self._db.read() as connection:
-                rows = (await connection.execute(statement, {**parameters, "after": after})).all()
-            for row in rows:
-                yield row
-            if not rows:
-                return
-            after = rows[-1].position

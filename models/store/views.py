@@ -15,11 +15,11 @@ from models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from models.state import TERMINAL_STATES, BatchState, JobState, Priority
 from models.store.budgets import granted_to_batch
 from models.store.ledger import Ledger
+from models.store.paging import ANSWER_BYTES, Paged, Span, size_of
 from models.store.sql import NOW, QUEUED, RUNNING, attempt, batch, file, job, job_input, result, tally
 from models.store.tallies import ANSWERED, OF_JOBS, SUMS
 from models.wait_words import waiting_until
 
-PAGE = 1_000
 OUTPUT, ERRORS = "output", "error"
 """The parts of what came of a batch, one file each."""
 WAITS_SAMPLE = 2_000
@@ -131,27 +131,39 @@ OUTCOME = (
 
 _outputs: Select[Any] = (
     select(*OUTCOME, job.c.custom_id, job.c.line, job_input.c.extra)
+    .select_from(job)
     .outerjoin(result, result.c.job_id == job.c.id)
     .outerjoin(batch, batch.c.id == job.c.batch_id)
     .outerjoin(job_input, job_input.c.job_id == job.c.id)
     .where(job.c.state.in_(_ended))
 )
 
-OUTPUTS_PAGE = (
-    _outputs.where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"))
-    .order_by(job.c.id)
-    .limit(PAGE)
+OUTPUTS_PAGE = Paged(
+    _outputs.where(job.c.batch_id == bindparam("batch_id")),
+    job.c.id,
+    ANSWER_BYTES + size_of(job.c.custom_id, job_input.c.extra),
 )
 """A page of the ended jobs of a batch with their results, in the order of their ids."""
+
+OUTPUT_SIZES = (
+    select(job.c.id, (ANSWER_BYTES + size_of(job.c.custom_id)).label("size"))
+    .select_from(job)
+    .outerjoin(result, result.c.job_id == job.c.id)
+    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
+    .order_by(job.c.id)
+    .limit(bindparam("most"))
+)
+"""Ended jobs of a batch and what their results weigh."""
 
 OUTPUTS_OF_JOBS = _outputs.where(job.c.id.in_(bindparam("ids", expanding=True)))
 """Those of some jobs that have ended, with their results."""
 
-ENDED_NAMES_PAGE: Select[Any] = (
-    select(job.c.id.label("job_id"), job.c.custom_id, job.c.state)
-    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
-    .order_by(job.c.id)
-    .limit(PAGE)
+ENDED_NAMES_PAGE = Paged(
+    select(job.c.id.label("job_id"), job.c.custom_id, job.c.state).where(
+        job.c.batch_id == bindparam("batch_id"), job.c.state.in_(_ended)
+    ),
+    job.c.id,
+    size_of(job.c.custom_id),
 )
 """A page of the ended jobs of a batch: their names and how they ended."""
 
@@ -215,24 +227,22 @@ class Views(Ledger):
         async for row in self._pages(ENDED_NAMES_PAGE, {"batch_id": batch_id}):
             yield row.custom_id, row.job_id, JobState(row.state)
 
-    async def outputs_after(self, batch_id: str, after: str, limit: int) -> list[OutputRow]:
-        """Some of what `outputs` gives, beginning behind a job's id."""
+    async def output_sizes(self, batch_id: str, after: str, limit: int) -> list[tuple[str, int]]:
+        """The ids of jobs of a batch that have ended, behind one of them, and what their results weigh in bytes."""
+        asked = {"batch_id": batch_id, "after": after, "most": limit}
         async with self._db.read() as connection:
-            page = await connection.execute(OUTPUTS_PAGE.limit(limit), {"batch_id": batch_id, "after": after})
-            rows: Sequence[Row[Any]] = page.all()
-        return [output_row(row) for row in rows]
+            return [(row.id, row.size) for row in await connection.execute(OUTPUT_SIZES, asked)]
 
-    async def _pages(self, statement: Select[Any], parameters: Mapping[str, Any]) -> AsyncIterator[Row[Any]]:
-        """Page after page of a statement ordered by `job_id`; no transaction stays open between two pages."""
-        after = ""
-        while True:
-            async with self._db.read() as connection:
-                rows = (await connection.execute(statement, {**parameters, "after": after})).all()
+    async def outputs_in(self, batch_id: str, of: Span) -> list[OutputRow]:
+        """The jobs of a batch that have ended between two places, with their results."""
+        async with self._db.read() as connection:
+            return [output_row(row) for row in await OUTPUTS_PAGE.rows(connection, {"batch_id": batch_id}, of)]
+
+    async def _pages(self, paged: Paged, parameters: Mapping[str, Any], first: Any = "") -> AsyncIterator[Row[Any]]:
+        """The rows of all pages; no transaction stays open between two of them."""
+        async for rows in paged.pages(self._db, parameters, first):
             for row in rows:
                 yield row
-            if not rows:
-                return
-            after = rows[-1].job_id
 
 
 async def _jobs_per_s(connection: AsyncConnection, batch_id: str, now: float) -> float:

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any, Final
 
 import orjson
@@ -11,6 +13,7 @@ from models.ids import new_id
 from models.records import BatchView, NewBatch
 from models.state import BatchState
 from models.store.filling import NamedRequest, OtherRequest
+from models.store.paging import Span, spans
 from producer.api.admission import admit, give_back
 from producer.api.auth import Caller, Reader, Submitter
 from producer.api.batch_object import BatchList, BatchObject, batch_object
@@ -18,6 +21,7 @@ from producer.api.batch_request import BatchRequest, canonical, parse_request
 from producer.api.bodies import documented, read_json
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
+from producer.api.spooling import pieces, streamed
 from producer.money import held_of
 from producer.output import rendered_line
 from producer.waiting import waiting_of
@@ -156,10 +160,24 @@ async def results(
     again to see all of them. The header `Understudy-Next-After` is there while there may be more behind this page.
     """
     await own_batch(api, caller, batch_id)
-    rows = await api.store.outputs_after(batch_id, after.removeprefix(LINE_PREFIX), limit)
-    content = b"".join(map(rendered_line, rows))
-    headers = {NEXT_AFTER: LINE_PREFIX + rows[-1].job_id} if len(rows) == limit else {}
-    return Response(content, headers=headers, media_type=JSONL)
+    begins = after.removeprefix(LINE_PREFIX)
+    sizes = await api.store.output_sizes(batch_id, begins, limit)
+    headers = {NEXT_AFTER: LINE_PREFIX + sizes[-1][0]} if len(sizes) == limit else {}
+    return await streamed(_lines(api, batch_id, sizes, begins), headers, JSONL)
+
+
+async def _lines(api: Context, batch_id: str, sizes: Sequence[tuple[str, int]], after: str) -> AsyncIterator[bytes]:
+    """The lines of these jobs, in pieces."""
+    wanted = {job_id for job_id, _ in sizes}
+    for span in spans(sizes, after):
+        page = partial(_page, api, batch_id, span, wanted)
+        async for piece in pieces(api, page, span.size):
+            yield piece
+
+
+async def _page(api: Context, batch_id: str, span: Span, wanted: Collection[str]) -> Iterable[bytes]:
+    """Without what has ended since."""
+    return [rendered_line(row) for row in await api.store.outputs_in(batch_id, span) if row.job_id in wanted]
 
 
 async def _accept(

@@ -4,14 +4,15 @@ A caller that goes away, or that was held for `api.hold_s`, gets nothing any mor
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
-from models.state import Priority
+from models.state import JobState, Priority
 from models.store import StoreError
 from models.wire import RequestError
 from producer.api.accepting import accept, job_of
@@ -29,9 +30,10 @@ from producer.api.holding import (
     held,
     job_header,
     late_body,
-    outcome,
+    view_of,
 )
 from producer.api.job_requests import JobRequest
+from producer.api.outcomes import pieces_of, status_and_body
 
 router = APIRouter(prefix="/v1", tags=["chat"])
 
@@ -94,14 +96,22 @@ async def _events(
         if not ended:
             cancel_soon(api, job_id)
     try:
-        status, body = await outcome(api, caller, job_id) if ended else (504, late_body(job_id))
+        if not ended:
+            yield event(orjson.loads(late_body(job_id)))
+            return
+        view = await view_of(api, caller, job_id)
+        if view["state"] != JobState.SUCCEEDED:
+            _, body = await status_and_body(api, view)
+            yield event(orjson.loads(body))
+            return
+        async for piece in pieces_of(api, view, partial(_chunks, include_usage)):
+            yield piece
     except (ApiError, StoreError) as error:
-        status, body = 503, orjson.dumps({"error": {"message": str(error), "type": "server_error"}})
-    content = orjson.loads(body)
-    if status != 200:
-        yield event(content)
-        return
-    for chunk in chunks(content, include_usage):
+        yield event({"error": {"message": str(error), "type": "server_error"}})
+
+
+def _chunks(include_usage: bool, body: bytes) -> Iterator[bytes]:
+    for chunk in chunks(orjson.loads(body), include_usage):
         yield event(chunk)
     yield DONE
 

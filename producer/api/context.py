@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from models.chain import Endpoint
 from models.endpoints import ENDPOINTS
+from models.headroom import Headroom
 from models.ids import new_id
 from models.routing import Router
 from models.schema_turns import SchemaTurns
@@ -22,6 +23,10 @@ from producer.api.refused_keys import RefusedKeys
 from producer.api.rooms import Rooms
 from producer.api.tenant_rules import TenantRules
 from producer.api.waiters import Waiters
+
+READ_BYTES = 16 * 1024 * 1024
+"""Bytes of answers that are read at the same time for all callers, or one answer if that is more. They take about four
+times the memory."""
 
 
 @dataclass(slots=True)
@@ -37,6 +42,8 @@ class Context:
     keyring: Keyring = field(default_factory=Keyring)
     refused_keys: RefusedKeys = field(default_factory=RefusedKeys)
     rooms: Rooms = field(default_factory=Rooms)
+    headroom: Headroom = field(default_factory=lambda: Headroom(READ_BYTES))
+    """For the pages of answers that are read just now."""
     writer: str = field(default_factory=lambda: new_id("api"))
     """The name under which this process writes counts and fills batches."""
     fill_soon: Callable[[], None] = lambda: None

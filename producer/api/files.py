@@ -1,6 +1,7 @@
 """OpenAI's files: uploads, which batches are made from, and what came of batches."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -11,12 +12,14 @@ from pydantic import BaseModel
 
 from models.ids import new_id
 from models.records import FileRecord
+from models.store.paging import Span
 from models.wire import RequestError
 from producer.api.auth import Caller, Reader, Submitter
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
+from producer.api.spooling import pieces, streamed
 from producer.api.upload import KIND, LONGEST_S, SHORTEST_S, Upload
-from producer.output import rendered_line
+from producer.output import rendered_line, rendered_size
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -148,11 +151,10 @@ async def content(file_id: str, api: Api, caller: Reader) -> Response:
     """The output and the error file of a batch are written while they are sent, in no particular order of lines."""
     record = await _found(api, caller, file_id)
     chunks = api.blobs.read(file_id) if record.part is None else _lines(api, record)
-    first = await anext(chunks, b"")
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename, safe='')}"}
     if record.bytes is not None:
         headers["Content-Length"] = str(record.bytes)
-    return StreamingResponse(_resumed(first, chunks), headers=headers, media_type=LINES)
+    return await streamed(chunks, headers, LINES)
 
 
 @router.delete(
@@ -178,27 +180,32 @@ async def _found(api: Context, caller: Caller, file_id: str) -> FileRecord:
 
 
 async def _lines(api: Context, record: FileRecord) -> AsyncIterator[bytes]:
-    """The lines of an output or error file, a page at a time; its length is known after the first whole reading."""
+    """The lines of an output or error file, in pieces; its length is known after the first whole reading."""
     assert record.batch_id is not None and record.part is not None
     size = 0
-    async for rows in api.store.part_pages(record.batch_id, record.part):
-        page = b"".join(map(rendered_line, rows))
-        size += len(page)
-        yield page
+    async for span in api.store.part_spans(record.batch_id, record.part):
+        page = partial(_page, api, record.batch_id, record.part, span)
+        async for piece in pieces(api, page, span.size):
+            size += len(piece)
+            yield piece
     if record.bytes is None:
         await api.store.set_file_bytes(record.id, size)
 
 
+async def _page(api: Context, batch_id: str, part: str, span: Span) -> Iterable[bytes]:
+    return map(rendered_line, await api.store.part_rows(batch_id, part, span))
+
+
 async def _size(api: Context, record: FileRecord) -> int:
+    """Worked out once, of what is known of each line without reading it."""
     if record.bytes is not None:
         return record.bytes
-    return sum([len(page) async for page in _lines(api, record)])
-
-
-async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
+    assert record.batch_id is not None and record.part is not None
+    size = 0
+    async for row, answer_bytes in api.store.part_sizes(record.batch_id, record.part):
+        size += rendered_size(row, answer_bytes)
+    await api.store.set_file_bytes(record.id, size)
+    return size
 
 
 def _shown(record: FileRecord, size: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A caller that goes away, or that was held for `api.hold_s`, gets nothing any mor
 
 import asyncio
 import logging
+from typing import Any
 
 import orjson
 from fastapi import Request, Response
@@ -50,8 +51,7 @@ async def answer_when_ended(request: Request, api: Context, caller: Caller, job_
     if not await held(request, api, job_id, api.settings.api.hold_s):
         cancel_soon(api, job_id)
         raise late(job_id)
-    status, body = await outcome(api, caller, job_id)
-    return Response(body, status, {**job_header(job_id), **({} if status == 200 else FINAL)}, media_type=JSON)
+    return await outcome_of(api, await view_of(api, caller, job_id), job_header(job_id))
 
 
 async def held(request: Request, api: Context, job_id: str, for_s: float) -> bool:
@@ -95,18 +95,16 @@ async def _cancel(api: Context, job_id: str) -> None:
         log.warning("job %s goes on although its caller went away: %s", job_id, error)
 
 
-async def outcome(api: Context, caller: Caller, job_id: str) -> tuple[int, bytes]:
+async def view_of(api: Context, caller: Caller, job_id: str) -> dict[str, Any]:
+    """A job that was there. Raises ApiError when it was pruned."""
     view = await api.store.seen_job(caller.tenant, job_id)
     if view is None:
         raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
-    status, body, _ = await outcome_of(api, view)
-    return status, body
+    return view
 
 
 async def accepted(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
-    view = await api.store.seen_job(caller.tenant, job_id)
-    if view is None:
-        raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
+    view = await view_of(api, caller, job_id)
     shown = job_object(view, await api.store.get_chain(view["chain_id"]), root_of(request, api.settings))
     headers = {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}
     return Response(orjson.dumps(shown), 202, headers, media_type=JSON)

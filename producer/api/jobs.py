@@ -162,8 +162,7 @@ async def result(
     view, applied = await _held(api, caller, job_id, _wait_s(wait, prefer))
     if not has_ended(view):
         return await _job_answer(request, api, view, applied, 202)
-    status, body, headers = await outcome_of(api, view)
-    return Response(body, status, {**applied, **headers}, media_type=JSON)
+    return await outcome_of(api, view, applied)
 
 
 @router.delete(

@@ -1,0 +1,120 @@
+"""Pages that are bounded in bytes as well as in rows: what rows weigh is asked before they are read.
+
+A page of a thousand answers is a megabyte, or fifty gigabytes.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, ColumnElement, Row, Select, bindparam, func, literal_column
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from models.store.engine import Database
+from models.store.sql import job, result
+
+PAGE = 1_000
+PAGE_BYTES = 4 * 1024 * 1024
+"""So much is read at a time, or one row if that is more. It takes about four times the memory."""
+
+
+class octets(FunctionElement[int]):
+    """How many bytes a text has in UTF-8."""
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(octets, "postgresql")
+def _octets_of_postgresql(element: octets, compiler: SQLCompiler, **options: Any) -> str:
+    return f"octet_length({compiler.process(element.clauses, **options)})"
+
+
+@compiles(octets, "sqlite")
+def _octets_of_sqlite(element: octets, compiler: SQLCompiler, **options: Any) -> str:
+    return f"length(CAST({compiler.process(element.clauses, **options)} AS BLOB))"
+
+
+def size_of(*texts: ColumnElement[Any]) -> ColumnElement[int]:
+    """The bytes of some texts of a row together."""
+    none = literal_column("0", BigInteger())
+    return sum((func.coalesce(octets(text), none) for text in texts), none)
+
+
+ANSWER_BYTES = func.coalesce(job.c.answer_bytes, size_of(result.c.body, result.c.error))
+"""What a job's result weighs: written beside the job, so that it is known without reading the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The rows behind one place and up to another, and how many bytes they have."""
+
+    after: Any
+    up_to: Any
+    size: int
+
+
+class Paged:
+    """A statement whose rows are read a page at a time, in the order of `key`; `size` is what a row weighs."""
+
+    def __init__(self, statement: Select[Any], key: Column[Any], size: ColumnElement[int], most: int = PAGE) -> None:
+        """The statement says what it selects from, and has neither order nor limit. `most` rows are a page."""
+        self._of = statement, key, size
+        later = statement.where(key > bindparam("after", type_=key.type)).order_by(key)
+        places = key.label("place"), size.label("size")
+        self._sizes = later.with_only_columns(*places).limit(most)
+        self._rows = later.where(key <= bindparam("up_to", type_=key.type))
+
+    def limit(self, most: int) -> "Paged":
+        """The same with smaller pages."""
+        return Paged(*self._of, most)
+
+    async def span(self, connection: AsyncConnection, parameters: Mapping[str, Any], after: Any) -> Span | None:
+        """The next page; None: there are no more."""
+        sizes = await connection.execute(self._sizes, {**parameters, "after": after})
+        return next(spans(((row.place, row.size) for row in sizes), after), None)
+
+    async def rows(self, connection: AsyncConnection, parameters: Mapping[str, Any], of: Span) -> Sequence[Row[Any]]:
+        found = await connection.execute(self._rows, {**parameters, "after": of.after, "up_to": of.up_to})
+        rows: Sequence[Row[Any]] = found.all()
+        return rows
+
+    async def spans(self, database: Database, parameters: Mapping[str, Any], first: Any) -> AsyncIterator[Span]:
+        """All pages behind a place. No transaction stays open between two of them."""
+        after = first
+        while True:
+            async with database.read() as connection:
+                found = await self.span(connection, parameters, after)
+            if found is None:
+                return
+            yield found
+            after = found.up_to
+
+    async def pages(
+        self, database: Database, parameters: Mapping[str, Any], first: Any
+    ) -> AsyncIterator[Sequence[Row[Any]]]:
+        """The rows of all pages behind a place. No transaction stays open between two of them."""
+        after = first
+        while True:
+            async with database.read() as connection:
+                found = await self.span(connection, parameters, after)
+                rows = [] if found is None else await self.rows(connection, parameters, found)
+            if found is None:
+                return
+            yield rows
+            after = found.up_to
+
+
+def spans(sizes: Iterable[tuple[Any, int]], after: Any) -> Iterator[Span]:
+    """Places with what stands there weighs, in their order, as pages of no more bytes than a page has, or of one."""
+    begins, last, total = after, None, 0
+    for place, size in sizes:
+        if last is not None and total + size > PAGE_BYTES:
+            yield Span(begins, last, total)
+            begins, total = last, 0
+        last, total = place, total + size
+    if last is not None:
+        yield Span(begins, last, total)
