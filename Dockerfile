@@ -1,5 +1,5 @@
 # Understudy in an image: the same image runs `api`, `worker`, `migrate`, and the commands that submit and look.
-FROM python:3.12-slim AS build
+FROM python:3.12.12-slim-trixie AS build
 WORKDIR /src
 RUN python -m venv /opt/understudy
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -8,7 +8,7 @@ COPY producer producer
 COPY worker worker
 RUN /opt/understudy/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
 
-FROM python:3.12-slim
+FROM python:3.12.12-slim-trixie
 RUN useradd --create-home --uid 10001 understudy \
     && install --directory --owner 10001 --mode 700 /var/lib/understudy
 COPY --from=build /opt/understudy /opt/understudy

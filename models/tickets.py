@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from redis.asyncio import Redis
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.defaults import RQ_KEY_PREFIX
+from rq.suspension import WORKERS_SUSPENDED
 
 from models.keys import JOB_FUNCTION, QUEUES
 from models.odd_values import text
@@ -109,6 +110,23 @@ async def staged_ids(redis: Redis) -> dict[str, list[str]]:
             pipeline.lrange(queue_key(queue), 0, -1)
         waiting = await pipeline.execute()
     return {queue: [text(job_id) for job_id in ids] for queue, ids in zip(QUEUES, waiting, strict=True)}
+
+
+async def tickets_waiting(redis: Redis) -> dict[str, int | None]:
+    """How many tickets wait in each queue; None where Redis holds something else. Raises RedisError."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for queue in QUEUES:
+            pipeline.llen(queue_key(queue))
+        counts = await pipeline.execute(raise_on_error=False)
+    for error in counts:
+        if isinstance(error, Exception) and "WRONGTYPE" not in str(error):
+            raise error
+    return {queue: count if isinstance(count, int) else None for queue, count in zip(QUEUES, counts, strict=True)}
+
+
+async def is_suspended(redis: Redis) -> bool:
+    """Whether `rq suspend` holds claiming up. Raises RedisError."""
+    return bool(await redis.exists(WORKERS_SUSPENDED))
 
 
 async def ask_to_stop(redis: Redis, worker_name: str, job_id: str) -> None:

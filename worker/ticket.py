@@ -1,7 +1,8 @@
 """What a stock RQ worker runs: one ticket, alone, with everything opened and closed around it.
 
-Slow and correct: `rq worker -S json interactive normal bulk` drains the queues with it. There is no upkeep here, so
-a job that must wait is waited for in place, and no ticket ends before the next ones are staged.
+Slow and correct: `rq worker -S json interactive normal bulk` drains the queues with it. Such a worker also runs any
+other function that stands in Redis, so it is for a queue that nobody else can write to. There is no upkeep here, so a
+job that must wait is waited for in place, and no ticket ends before the next ones are staged.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ from models.ids import id_at
 from models.state import Priority
 from models.store.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
 from models.store.ledger import CLOCK, Ledger
-from models.store.sql import NOW, QUEUED, attempt, job, tally, webhook_delivery
+from models.store.sql import NOW, QUEUED, RUNNING, attempt, job, tally, webhook_delivery
 from models.store.tallies import SUMS
 
 CLOCKS_APART_S = 120.0
@@ -64,6 +64,9 @@ DELIVERIES_DUE = select(func.count(), func.min(webhook_delivery.c.created_at)).w
 """How many webhooks are not delivered yet, and since when the oldest of them waits."""
 
 
+RUNNING_BY_WORKER = select(job.c.worker_id, func.count().label("jobs")).where(RUNNING).group_by(job.c.worker_id)
+"""How many jobs each worker has."""
+
 CALLS_SINCE = (
     select(attempt.c.provider, attempt.c.model, attempt.c.key, attempt.c.failure, func.count().label("calls"))
     .where(attempt.c.id >= bindparam("first"), attempt.c.started_at >= bindparam("since"))
@@ -101,6 +104,11 @@ class Gauges(Ledger):
             ready = (await connection.execute(READY)).all()
             waiting = {row.priority: row.jobs for row in await connection.execute(WAITING_JOBS)}
         return {each: _backlog(each, ready, waiting.get(int(each), 0), now) for each in Priority}
+
+    async def running_by_worker(self) -> dict[str, int]:
+        """How many jobs each worker has that has any, by its id."""
+        async with self._db.read() as connection:
+            return {row.worker_id: row.jobs for row in await connection.execute(RUNNING_BY_WORKER)}
 
     async def tallies_since(self, minute: int) -> Sequence[Any]:
         """What was counted in this minute (unix seconds // 60) and later, by minute."""

@@ -99,8 +99,37 @@ def test_variables_that_compose_leaves_empty_configure_no_provider(tmp_path: Pat
     empty = {name: re.sub(r"\$\{\w+:-(\w*)\}", r"\1", value) for name, value in ours()["worker"]["environment"].items()}
     settings = load_settings(None, empty)
     assert not settings.providers
-    assert settings.redis_url == "redis://queue:6379/0"
+    assert settings.redis_url == "redis://:understudy@queue:6379/0"
     assert settings.database_url == "postgresql://understudy:understudy@ledger:5432/understudy"
+
+
+def test_the_queue_wants_the_password_that_everybody_has() -> None:
+    queue = compose()["services"]["queue"]
+    password = queue["command"][queue["command"].index("--requirepass") + 1]
+    assert password == queue["environment"]["REDIS_PASSWORD"]
+    assert "$$REDIS_PASSWORD" in queue["healthcheck"]["test"][1]
+    assert {each["environment"]["REDIS_URL"] for each in ours().values()} == {f"redis://:{password}@queue:6379/0"}
+
+
+@pytest.mark.parametrize("name", sorted(compose()["services"]))
+def test_a_container_writes_to_its_volumes_only_and_has_no_privileges(name: str) -> None:
+    service = compose()["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"] and "cap_add" not in service and "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in service["tmpfs"]
+    assert "build" in service or service["user"] not in ("root", "0"), "it would need privileges to become another user"
+
+
+IMAGES = [
+    *(each["image"] for each in compose()["services"].values() if "build" not in each),
+    *re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE),
+]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_named_by_its_exact_version_or_digest(image: str) -> None:
+    assert re.search(r":\d+\.\d+\.\d+\b|:\d{2}\.\d+-|@sha256:[0-9a-f]{64}$", image), image
 
 
 def test_workers_start_after_the_schema_and_are_killed_after_their_grace() -> None:
