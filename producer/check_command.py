@@ -40,7 +40,7 @@ def check(
     one line per deployment; prices are US dollars per million tokens.
     """
     with cli.plain_errors():
-        settings = cli.settings_from(config, data)
+        settings = cli.settings_for_calls(config, data)
         code = asyncio.run(_check(settings, config, live, as_json))
     raise typer.Exit(code)
 

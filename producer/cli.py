@@ -34,6 +34,7 @@ from producer.decoding import InputError
 from producer.durations import seconds_of
 from producer.estimates import counted
 from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
+from producer.found_config import told_of
 from producer.intake import Shape
 from producer.ledger import NoLedger, OtherTenant, UnknownId, open_ledger
 from producer.locks import DataFolderBusy, DataFolderUnusable
@@ -87,6 +88,14 @@ def say(line: str) -> None:
 
 def settings_from(config: Path | None, data: Path | None) -> Settings:
     return load_settings(config, os.environ, data)
+
+
+def settings_for_calls(config: Path | None, data: Path | None) -> Settings:
+    """For a command that calls providers: a file that was merely found here is told about first."""
+    settings = settings_from(config, data)
+    for sentence in told_of(settings, config, os.environ):
+        say(sentence)
+    return settings
 
 
 @contextmanager
@@ -369,7 +378,7 @@ def run(
     route = route_of(model, chain, fallback, order, require, forbid)
     with plain_errors():
         shape = shape_of(prompt, system, id_column, limit, route, params_of(max_tokens, temperature, param))
-        settings = with_concurrency(settings_from(config, data), max_concurrency)
+        settings = with_concurrency((settings_from if dry else settings_for_calls)(config, data), max_concurrency)
         check_suffix(output)
         if dry:
             from producer.dry_run import dry_run  # it stands on this module
@@ -398,7 +407,7 @@ def worker(
     flight within the grace period and gives the rest back; twice gives it back at once.
     """
     with plain_errors():
-        settings = with_concurrency(settings_from(config, data), max_concurrency, grace)
+        settings = with_concurrency(settings_for_calls(config, data), max_concurrency, grace)
         asyncio.run(_work(settings, workers, config))
 
 

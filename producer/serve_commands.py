@@ -17,7 +17,17 @@ from models.settings import Settings, SettingsError
 from models.tenants import DEFAULT_TENANT
 from producer.acting import command_line
 from producer.addresses import is_loopback
-from producer.cli import Concurrency, Config, Data, plain_errors, say, settings_from, with_address, with_concurrency
+from producer.cli import (
+    Concurrency,
+    Config,
+    Data,
+    plain_errors,
+    say,
+    settings_for_calls,
+    settings_from,
+    with_address,
+    with_concurrency,
+)
 from producer.stack import Stack, Workers, open_stack
 
 if TYPE_CHECKING:
@@ -45,7 +55,7 @@ def up(
     or a public_url, callers need a key: if there is none, a first one is made and printed, this once.
     """
     with plain_errors():
-        settings = with_concurrency(settings_from(config, data), max_concurrency)
+        settings = with_concurrency(settings_for_calls(config, data), max_concurrency)
         asyncio.run(_up(with_address(settings, host, port), workers, config))
 
 
