@@ -290,6 +290,17 @@ class ApiSettings(Section):
     cancelled."""
     max_queued_jobs: int = Field(default=5_000_000, gt=0)
     """When so many jobs wait, over all tenants, more are refused with 429 until there is room."""
+    tenant_stored_bytes: int | None = Field(default=None, gt=0)
+    """The most bytes that are stored for a tenant: uploads, prompts, answers and rows. One may have its own
+    (`understudy tenants set NAME --stored-bytes 50GB`). Absent: while no API key exists any, then a quarter of the disk
+    with the data folder, or 1 TB where ledger and files are elsewhere."""
+    tenant_open_batches: int | None = Field(default=None, gt=0)
+    """The most batches of a tenant that have not ended. Absent: while no API key exists any, then 1,000."""
+    unused_uploads_kept_s: float = Field(default=2_592_000.0, gt=0)
+    """Seconds for which an upload is kept from which no batch was made, and that has no `expires_after`: 30 days."""
+    min_free_bytes: int | None = Field(default=None, ge=0)
+    """When less of the disk with the data folder is free, uploads and batches are refused with 429, so that what was
+    accepted can end. Absent: a twentieth of the disk, at most 1 GB."""
 
 
 class BatchSettings(Section):

@@ -18,6 +18,8 @@ from models.failure import FailureClass
 from models.presets import PRESETS
 from models.settings import (
     ApiKey,
+    ApiSettings,
+    BatchSettings,
     ChainConfig,
     LimitOverride,
     ModelFeatures,
@@ -26,6 +28,7 @@ from models.settings import (
     Section,
     Settings,
     StepConfig,
+    WebhookSettings,
     WorkerSettings,
 )
 
@@ -44,6 +47,9 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`steps` of a chain", StepConfig),
     ("`when` of a step", When),
     ("`[worker]`", WorkerSettings),
+    ("`[api]`", ApiSettings),
+    ("`[batches]`", BatchSettings),
+    ("`[webhooks]`", WebhookSettings),
 )
 
 HEAD = """# Configuration

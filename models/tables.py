@@ -39,7 +39,7 @@ class Batch(SQLModel, table=True):
     cancelling_at: float | None = None
     ended_at: float | None = None
     error: str | None = Field(default=None, sa_column=Column(Text))  # JSON list of line errors of a failed one
-    input_file_id: str | None = None
+    input_file_id: str | None = Field(default=None, index=True)
     completion_window: str = "24h"  # as the caller wrote it
     options: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what shapes its lines, while validating
     callback_url: str | None = None  # told when it ends
@@ -55,6 +55,8 @@ class Batch(SQLModel, table=True):
     waiting: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what the planner says it waits for
     waiting_at: float = 0.0  # when the planner said so
     delivered_at: float | None = None  # its owner has its results: their content may go
+    stored_bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    """Of its rows and prompts, less all that is gone, answers included; `tally` has the bytes of the answers."""
 
 
 class Job(SQLModel, table=True):
@@ -111,6 +113,14 @@ class Job(SQLModel, table=True):
         Index("ix_job_batch", "batch_id", "id"),
         Index("ix_job_chain", "chain_id"),
         Index("ix_job_tenant", "tenant", "id"),
+        Index(
+            "ix_job_stored",
+            "tenant",
+            "bytes",
+            "answer_bytes",
+            sqlite_where=text("batch_id = ''"),
+            postgresql_where=text("batch_id = ''"),
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -125,6 +135,7 @@ class Job(SQLModel, table=True):
     expires_at: float
     tokens: int = 0  # estimated input tokens
     max_output_tokens: int = 0  # the most that its answer may have; 0: the request does not say
+    bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of its row and its prompt
     worker_id: str | None = None  # who holds the claim while running
     claim_no: int = 0  # grows with every claim
     cancel_requested: bool = False  # its owner cancelled while it was running
@@ -262,6 +273,7 @@ class Tally(SQLModel, table=True):
     reasoning_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the output
     cost_usd: float = 0.0
     unpriced: int = 0  # calls whose price is not known, and which the cost leaves out
+    bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the answers
 
 
 class Lane(SQLModel, table=True):
@@ -348,6 +360,8 @@ class Tenant(SQLModel, table=True):
     forbid: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that they must not have
     store_content: str | None = None  # "always" or "until_delivered"; None: as the installation does
     allow: str | None = Field(default=None, sa_column=Column(Text))  # JSON list: the chains and models it may use
+    stored_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))  # None: as the installation allows
+    open_batches: int | None = Field(default=None, sa_column=Column(BigInteger))  # the same
     created_at: float
 
 

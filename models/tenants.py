@@ -15,6 +15,9 @@ MINUTE_S = 60
 StoreContent = Literal["always", "until_delivered"]
 """For how long prompts and answers are kept: until they are pruned, or until their owner has the answers."""
 
+NO_LIMIT = 2**63 - 1
+"""Of what has a limit unless an operator lifts it."""
+
 CONTENT_KEPT_S = 3_600.0
 """After a delivery, so that its receiver may come again."""
 
@@ -31,6 +34,8 @@ class TenantLimits:
     store_content: StoreContent | None = None  # None: as the installation does
     require: Tags = field(default_factory=dict)  # data rules of all its jobs
     forbid: Tags = field(default_factory=dict)
+    stored_bytes: int | None = None  # NO_LIMIT: any; None: as the installation allows
+    open_batches: int | None = None  # the same
     allow: tuple[str, ...] | None = None  # the chains and models that it may use (`models.allowing`); None: all
 
     @property
@@ -38,6 +43,14 @@ class TenantLimits:
         """What holds for every job of it that is accepted."""
         payer = None if self.usd_per_month is None else f"tenant '{self.name}'"
         return Rules(self.require, self.forbid, self.allow, payer)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStore:
+    """What a tenant has in store: uploads, rows, prompts and answers, and batches that have not ended."""
+
+    stored_bytes: int = 0
+    open_batches: int = 0
 
 
 @dataclass(frozen=True, slots=True)

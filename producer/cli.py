@@ -467,6 +467,7 @@ def whole_app() -> typer.Typer:
         prune_command,
         serve_commands,
         submit_command,
+        tenant_commands,
         webhook_commands,
         worker_commands,
     )
@@ -480,6 +481,7 @@ def whole_app() -> typer.Typer:
         prune_command,
         check_command,
         key_commands,
+        tenant_commands,
         audit_command,
         webhook_commands,
         worker_commands,

@@ -18,6 +18,7 @@ from models.routing import RouteOptions
 from models.settings import Settings
 from models.store import Store, StoreError, StoreFull
 from models.store.filling import ToFill
+from models.store.room import KEPT_BYTES
 from models.wire import LineError
 from producer.api.blobs import BlobError, NoBlob
 from producer.batch_lines import BatchReader
@@ -53,13 +54,22 @@ def route_options(words: Mapping[str, Any]) -> RouteOptions:
 class Filler:
     """Fills batches until it is cancelled."""
 
-    def __init__(self, settings: Settings, store: Store, read: Read, name: str, lease_s: float = LEASE_S) -> None:
-        """`read` gives the bytes of a file by its id; raises BlobError."""
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        read: Read,
+        name: str,
+        lease_s: float = LEASE_S,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        """`read` gives the bytes of a file by its id; raises BlobError. `kept_bytes` of the disk are left to others."""
         self._settings = settings
         self._store = store
         self._read = read
         self._name = name
         self._lease_s = lease_s
+        self._kept_bytes = kept_bytes
         self._came = asyncio.Event()
 
     def wake(self) -> None:
@@ -122,7 +132,7 @@ class Filler:
 
     async def _write_rows(self, batch: ToFill, reader: BatchReader) -> bool:
         """False: the batch is not ours to fill any more. With errors the rows written so far are left to clear up."""
-        pen = _Pen(self._store, batch.id, self._name, self._lease_s)
+        pen = _Pen(self._store, batch.id, self._name, self._lease_s, self._kept_bytes)
         async for chunk in self._read(batch.input_file_id):
             pen.waiting += await asyncio.to_thread(reader.read, chunk)
             if reader.errors:
@@ -136,8 +146,9 @@ class Filler:
 class _Pen:
     """Writes the rows of one batch in slices, and keeps its lease while there is nothing to write."""
 
-    def __init__(self, store: Store, batch_id: str, filler: str, lease_s: float) -> None:
+    def __init__(self, store: Store, batch_id: str, filler: str, lease_s: float, kept_bytes: int) -> None:
         self._store = store
+        self._kept_bytes = kept_bytes
         self._asked = (batch_id, filler, lease_s)
         self._renew_s = lease_s / 3
         self._written_at = time.monotonic()
@@ -148,16 +159,19 @@ class _Pen:
         """Write until no more than `leave` rows wait. False: the batch is not ours any more."""
         while self.mine and (len(self.waiting) > leave or time.monotonic() - self._written_at > self._renew_s):
             jobs = self.waiting[:SLICE] if len(self.waiting) > leave else []
-            self.mine = await self._store.fill(*self._asked, jobs)
+            self.mine = await self._store.fill(*self._asked, jobs, self._kept_bytes)
             del self.waiting[: len(jobs)]
             self._written_at = time.monotonic()
         return self.mine
 
 
 @asynccontextmanager
-async def filling(settings: Settings, store: Store, read: Read, name: str) -> AsyncIterator[Callable[[], None]]:
+async def filling(
+    settings: Settings, store: Store, read: Read, name: str, kept_bytes: int = KEPT_BYTES
+) -> AsyncIterator[Callable[[], None]]:
     """Fill batches as long as this lasts. Gives what to call when one was accepted, so that it is begun at once."""
-    fillers = [Filler(settings, store, read, f"{name}-{number}") for number in range(AT_ONCE)]
+    names = [f"{name}-{number}" for number in range(AT_ONCE)]
+    fillers = [Filler(settings, store, read, each, kept_bytes=kept_bytes) for each in names]
 
     def wake() -> None:
         for filler in fillers:

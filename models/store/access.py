@@ -52,7 +52,10 @@ REVOKE_KEY = (
 TENANTS = select(tenant).order_by(tenant.c.name)
 """The tenants that were written down."""
 
-LIMITS = ("jobs_per_minute", "queued_jobs", "usd_per_month", "weight", "store_content")
+LIMITS = (
+    *("jobs_per_minute", "queued_jobs", "usd_per_month", "weight", "store_content"),
+    *("stored_bytes", "open_batches"),
+)
 RULES = ("require", "forbid", "allow")
 
 LIMITS_OF = select(tenant).where(tenant.c.name == bindparam("name"))

@@ -47,7 +47,7 @@ from models.store.sql import (
     whole,
     worker,
 )
-from models.store.tallies import Tallies
+from models.store.tallies import Tallies, answer_bytes
 from models.suspicion import ALONE_AT
 from models.tables import Worker
 
@@ -287,7 +287,7 @@ class Claims(Ledger):
                 "progress": None if each.progress is None else orjson.dumps(each.progress).decode(),
                 "wait_reason": clean(each.wait_reason),
                 "calls": len(each.attempts),
-                "answer_bytes": None if each.result is None else _size_of(each.result),
+                "answer_bytes": None if each.result is None else answer_bytes(each.result),
             }
             for each in outcomes
         ]
@@ -311,13 +311,6 @@ def _started(row: dict[str, Any]) -> StartedJob:
     return StartedJob(
         **row | {"priority": Priority(row["priority"])}, progress=None if progress is None else orjson.loads(progress)
     )
-
-
-def _size_of(record: ResultRecord) -> int:
-    """The bytes of its body and its error, as they are stored."""
-    body = record.body or ""
-    size = len(body) if body.isascii() else len(body.encode())
-    return size + (0 if record.error is None else len(orjson.dumps(record.error)))
 
 
 def result_row(ended: Row[Any], record: ResultRecord) -> dict[str, Any]:

@@ -9,7 +9,22 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import BindParameter, Double, Row, Select, Text, bindparam, delete, exists, or_, select, tuple_, update
+from sqlalchemy import (
+    BindParameter,
+    Double,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from models.ids import time_of
 from models.records import FileRecord, OutputRow
@@ -17,6 +32,7 @@ from models.state import TERMINAL_STATES, BatchState, JobState
 from models.store.errors import StoreConflict
 from models.store.ledger import Ledger
 from models.store.paging import ANSWER_BYTES, Paged, Span, size_of
+from models.store.room import ROW_BYTES
 from models.store.sql import NOW, batch, clean, file, job, job_input, result
 from models.store.views import ERRORS, OUTPUT, WAITED_FOR, waited_for
 
@@ -102,10 +118,19 @@ PART_IDS = select(job.c.id).where(*_of_part, job.c.id > bindparam("after")).orde
 
 _ids: BindParameter[str] = bindparam("ids", expanding=True)
 
+_prompt_bytes = case((job.c.bytes > ROW_BYTES, job.c.bytes - ROW_BYTES), else_=0)
+_stored = func.coalesce(func.sum(_prompt_bytes + func.coalesce(job.c.answer_bytes, 0)), 0)
+
 FORGET = (
+    update(batch)
+    .where(batch.c.id.in_(select(job.c.batch_id).where(job.c.id.in_(_ids))))
+    .values(
+        stored_bytes=batch.c.stored_bytes
+        - select(_stored).where(job.c.batch_id == batch.c.id, job.c.id.in_(_ids)).scalar_subquery()
+    ),
     delete(job_input).where(job_input.c.job_id.in_(_ids)),
     update(result).where(result.c.job_id.in_(_ids)).values(body=None, error=None),
-    update(job).where(job.c.id.in_(_ids)).values(answer_bytes=0),
+    update(job).where(job.c.id.in_(_ids)).values(answer_bytes=0, bytes=job.c.bytes - _prompt_bytes),
 )
 """Prompts and answers of some jobs; what they cost and how they ended stays."""
 

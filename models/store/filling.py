@@ -16,11 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.records import Estimate, NewBatch, NewJob
 from models.state import BatchState, Priority
 from models.store.announcing import ENDED_BATCH, announce_batches
+from models.store.chains import drop_unused_chains
 from models.store.errors import StoreConflict
 from models.store.intake import INSERT_BATCH, Intake, batch_row, estimated
 from models.store.pruning import Pruning
-from models.store.room import give_room_back
+from models.store.room import KEPT_BYTES, give_room_back
 from models.store.sql import NOW, QUEUED, batch, file, idempotency, job
+
+NOTHING_STORED = update(batch).where(batch.c.id == bindparam("of_batch")).values(stored_bytes=0)
+"""The rows of a batch that was not accepted are gone."""
 
 VALIDATING = batch.c.state == str(BatchState.VALIDATING)
 HAS_FILE = batch.c.input_file_id.is_not(None)
@@ -221,15 +225,20 @@ class Filling(Intake, Pruning):
             lines = (await connection.execute(INPUT_LINES, asked)).scalar() or 0
         return _to_fill(row, lines, written)
 
-    async def fill(self, batch_id: str, filler: str, lease_s: float, jobs: Sequence[NewJob]) -> bool:
-        """Write up to 2,000 rows and renew the lease. False: the batch was cancelled or is another filler's."""
+    async def fill(
+        self, batch_id: str, filler: str, lease_s: float, jobs: Sequence[NewJob], kept_bytes: int = KEPT_BYTES
+    ) -> bool:
+        """Write up to 2,000 rows and renew the lease. False: the batch was cancelled or is another filler's.
+
+        Raises StoreFull when they would leave less than `kept_bytes` of the disk.
+        """
         async with self._db.write() as connection:
             asked = {"batch_id": batch_id, "filler": filler, "lease_s": lease_s}
             expires_at = (await connection.execute(RENEW_FILLING, asked)).scalar()
             if expires_at is None:
                 return False
             if jobs:
-                await self._insert(connection, batch_id, jobs, expires_at)
+                await self._insert(connection, batch_id, jobs, expires_at, kept_bytes)
         return True
 
     async def release_filling(self, filler: str) -> None:
@@ -274,8 +283,18 @@ class Filling(Intake, Pruning):
             await self.discard_batch(found.id)
         else:
             await self._delete_jobs_of(found.id)
+            async with self._db.write() as connection:
+                await connection.execute(NOTHING_STORED, {"of_batch": found.id})
             await give_room_back(self._db)
+        await self._drop_unused_chains()
         return str(found.id)
+
+    async def _drop_unused_chains(self) -> None:
+        """Each line of what was refused may have had one of its own."""
+        looked_at = True
+        while looked_at:
+            async with self._db.write() as connection:
+                looked_at = bool(await drop_unused_chains(connection))
 
     async def _named_before(self, connection: AsyncConnection, tenant: str, named: NamedRequest) -> str | None:
         row = (await connection.execute(NAMED_REQUEST, {"tenant": tenant, "key": named.key})).first()

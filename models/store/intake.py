@@ -13,7 +13,7 @@ from models.state import BatchState, JobState
 from models.store.chains import insert_chains
 from models.store.errors import StoreConflict
 from models.store.ledger import CLOCK, Ledger
-from models.store.room import check_room
+from models.store.room import KEPT_BYTES, ROW_BYTES, check_room, text_bytes
 from models.store.sql import NOW, BulkInsert, batch, clean, job, job_input
 from models.store.views import RETRY_OF
 
@@ -32,6 +32,13 @@ INSERT_JOBS = BulkInsert(job)
 
 INSERT_INPUTS = BulkInsert(job_input)
 """The prompts of jobs."""
+
+ADD_STORED = (
+    update(batch)
+    .where(batch.c.id == bindparam("of_batch"))
+    .values(stored_bytes=batch.c.stored_bytes + bindparam("more"))
+)
+"""More is stored of a batch, by whoever writes its rows."""
 
 OPEN_BATCH = (
     update(batch)
@@ -105,16 +112,23 @@ class Intake(Ledger):
             return (await connection.execute(latest)).scalar()
 
     async def _insert(
-        self, connection: AsyncConnection, batch_id: str, jobs: Sequence[NewJob], expires_at: float
+        self,
+        connection: AsyncConnection,
+        batch_id: str,
+        jobs: Sequence[NewJob],
+        expires_at: float,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        prompts_bytes = sum(len(each.body) + len(each.extra or "") for each in jobs)
-        await check_room(self._db, connection, prompts_bytes, len(jobs))
+        prompts_bytes = sum(text_bytes(each.body) + text_bytes(each.extra) for each in jobs)
+        await check_room(self._db, connection, prompts_bytes, len(jobs), kept_bytes)
         now = (await connection.execute(CLOCK)).scalar_one()
         chain_ids = await insert_chains(connection, jobs, now)
         rows = [_job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) for each in jobs]
         await INSERT_JOBS.run(connection, rows)
         inputs = [{"job_id": each.id, "body": each.body, "extra": each.extra} for each in jobs]
         await INSERT_INPUTS.run(connection, inputs)
+        if batch_id != SINGLE:
+            await connection.execute(ADD_STORED, {"of_batch": batch_id, "more": sum(row["bytes"] for row in rows)})
 
 
 def estimated(estimate: Estimate | None) -> dict[str, Any]:
@@ -144,6 +158,7 @@ def batch_row(new: NewBatch) -> dict[str, Any]:
         "runs_until": new.runs_until,
         "unpriced_lines": 0,
         "canary_passed": False,
+        "stored_bytes": 0,
         "waiting_at": 0.0,
     }
 
@@ -162,6 +177,7 @@ def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: 
         "expires_at": new.expires_at or expires_at if new.expires_in_s is None else now + new.expires_in_s,
         "tokens": new.tokens,
         "max_output_tokens": new.max_output_tokens,
+        "bytes": ROW_BYTES + text_bytes(new.body) + text_bytes(new.extra),
         "claim_no": 0,
         "cancel_requested": False,
         "crashes": 0,

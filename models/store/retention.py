@@ -84,6 +84,25 @@ END_UPLOADS = (
 )
 """Some old uploads are gone for everybody; what they hold is removed after that."""
 
+END_UNUSED = (
+    update(file)
+    .where(
+        file.c.id.in_(
+            select(file.c.id)
+            .where(
+                file.c.batch_id.is_(None),
+                file.c.expires_at.is_(None),
+                file.c.created_at < NOW - bindparam("kept_s"),
+                ~exists(select(batch.c.id).where(batch.c.input_file_id == file.c.id)),
+            )
+            .limit(SLICE)
+        )
+    )
+    .values(expires_at=NOW)
+    .returning(file.c.id)
+)
+"""Some uploads that no batch was ever made from are gone for everybody."""
+
 DELETE_NAMES: Delete = delete(idempotency).where(
     _name.in_(select(idempotency.c.tenant, idempotency.c.key).where(_old_name).limit(SLICE))
 )
@@ -138,6 +157,16 @@ class Retention(Ledger):
         while True:
             async with self._db.write() as connection:
                 slice_ = len((await connection.execute(END_UPLOADS, {"before": before})).all())
+            ended += slice_
+            if not slice_:
+                return ended
+
+    async def end_unused_uploads(self, kept_s: float) -> int:
+        """Uploads from which nobody made a batch for so long, and that have no time of their own, are gone."""
+        ended = 0
+        while True:
+            async with self._db.write() as connection:
+                slice_ = len((await connection.execute(END_UNUSED, {"kept_s": kept_s})).all())
             ended += slice_
             if not slice_:
                 return ended

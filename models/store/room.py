@@ -17,16 +17,25 @@ ROW_BYTES = 1_500
 PAGES_AT_ONCE = 2_000
 
 
-async def check_room(database: Database, connection: AsyncConnection, prompts_bytes: int, rows: int) -> None:
-    """Raises StoreFull when so much cannot be written and `KEPT_BYTES` be left. A server minds its own disk."""
+def text_bytes(content: str | None) -> int:
+    """Bytes that a text takes."""
+    if content is None or content.isascii():
+        return len(content or "")
+    return len(content.encode(errors="replace"))
+
+
+async def check_room(
+    database: Database, connection: AsyncConnection, prompts_bytes: int, rows: int, kept_bytes: int = KEPT_BYTES
+) -> None:
+    """Raises StoreFull when so much cannot be written and `kept_bytes` be left. A server minds its own disk."""
     if database.dialect != "sqlite":
         return
     needed = prompts_bytes + rows * ROW_BYTES
     free = shutil.disk_usage(Path(database.place).parent).free
-    if free >= KEPT_BYTES + 2 * needed:
+    if free >= kept_bytes + 2 * needed:
         return
     reusable = await _pragma(connection, "freelist_count") * await _pragma(connection, "page_size")
-    wanted = KEPT_BYTES + needed + max(needed - reusable, 0)  # in the journal and in the file
+    wanted = kept_bytes + needed + max(needed - reusable, 0)  # in the journal and in the file
     if free < wanted:
         raise StoreFull(
             f"the disk with {database.place} is full: {free / 1e6:,.0f} MB are left and {wanted / 1e6:,.0f} MB are "

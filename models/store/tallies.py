@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import orjson
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.records import AttemptRecord, ResultRecord
+from models.store.room import text_bytes
 from models.store.sql import BulkInsert, provider_tally, tally, tenant_tally, whole
 
 ANSWERED = "answered"
 OF_ATTEMPTS = "attempt"
 OF_JOBS = "job"
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
-SUMS = ("count", "fallbacks", *TOKENS, "cost_usd", "unpriced")
+SUMS = ("count", "fallbacks", *TOKENS, "cost_usd", "unpriced", "bytes")
 
 ADD_TALLIES = BulkInsert(tally, conflict="added", adds=SUMS)
 """Add to the counts of this writer and minute."""
@@ -26,6 +28,11 @@ ADD_TENANT_TALLIES = BulkInsert(tenant_tally, conflict="added", adds=("count", "
 
 ADD_PROVIDER_TALLIES = BulkInsert(provider_tally, conflict="added", adds=("cost_usd",))
 """Add to what calls of a provider cost on a day."""
+
+
+def answer_bytes(result: ResultRecord) -> int:
+    """The bytes of its body and its error, as they are stored."""
+    return text_bytes(result.body) + (0 if result.error is None else len(orjson.dumps(result.error)))
 
 
 class Tallies:
@@ -43,6 +50,7 @@ class Tallies:
         )
         row["count"] += 1
         row["fallbacks"] += bool(result and result.fallback_index)
+        row["bytes"] += answer_bytes(result) if result else 0
 
     def jobs_ended(self, rows: Iterable[Row[Any]]) -> None:
         """Of rows (id, batch_id, state, ended_at) that ended without a result."""

@@ -12,9 +12,10 @@ from models.records import SINGLE
 from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.access import LIMITS_OF, limits_of
 from models.store.ledger import Ledger
+from models.store.room import ROW_BYTES
 from models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant_tally
 from models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
-from models.tenants import TenantLimits, TenantUse
+from models.tenants import TenantLimits, TenantStore, TenantUse
 
 MINUTES_KEPT = 10
 DRAIN_MINUTES = 2
@@ -78,6 +79,37 @@ FORGET_MINUTES = delete(tenant_tally).where(
 )
 """Counts of a tenant's minutes that nobody asks for any more."""
 
+_open = batch.c.state.in_([str(state) for state in sorted(OPEN_BATCH_STATES)])
+_is_read = and_(batch.c.state == str(BatchState.VALIDATING), file.c.bytes > batch.c.stored_bytes)
+_answers = select(func.coalesce(func.sum(tally.c.bytes), 0)).where(tally.c.batch_id == batch.c.id).scalar_subquery()
+_one = func.coalesce(file.c.bytes, 0) + ROW_BYTES
+_of_batch = case((_is_read, file.c.bytes), else_=batch.c.stored_bytes) + _answers + ROW_BYTES
+_batches = batch.c.tenant == bindparam("name")
+
+STORED = select(
+    select(func.coalesce(func.sum(_one), 0))
+    .where(file.c.tenant == bindparam("name"), file.c.batch_id.is_(None))
+    .scalar_subquery()
+    .label("uploads"),
+    select(func.coalesce(func.sum(_of_batch), 0))
+    .select_from(batch)
+    .outerjoin(file, file.c.id == batch.c.input_file_id)
+    .where(_batches)
+    .scalar_subquery()
+    .label("batches"),
+    select(func.coalesce(func.sum(job.c.bytes + func.coalesce(job.c.answer_bytes, 0)), 0))
+    .where(job.c.tenant == bindparam("name"), job.c.batch_id == literal_column(f"'{SINGLE}'"))
+    .scalar_subquery()
+    .label("singles"),
+    select(func.count())
+    .select_from(batch)
+    .where(batch.c.tenant == bindparam("name"), _open)
+    .scalar_subquery()
+    .label("open"),
+)
+"""Bytes that are stored for a tenant, and its batches that have not ended. A batch whose file is being read counts with
+the whole file; answers are in the tallies, and what is gone of them is taken off the batch."""
+
 ENDED_LATELY = select(func.coalesce(func.sum(tally.c.count), 0)).where(
     tally.c.minute >= bindparam("minute"), tally.c.kind == OF_JOBS
 )
@@ -112,6 +144,12 @@ class Usage(Ledger):
         return TenantUse(
             limits, minute, int(used.this_minute), int(used.last_minute), float(used.usd), float(used.granted_usd)
         )
+
+    async def tenant_store(self, name: str) -> TenantStore:
+        """What a tenant has in store. What was written by earlier versions counts with its rows at most."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(STORED, {"name": name})).one()
+        return TenantStore(max(0, int(row.uploads) + int(row.batches) + int(row.singles)), int(row.open))
 
     async def record_accepted(self, name: str, writer: str, jobs_by_minute: Mapping[int, int]) -> None:
         """Add the jobs that an API process accepted, and drop the counts of minutes long past."""

@@ -22,6 +22,7 @@ from models.routing import check_schemas, schemas_to_check
 from models.state import Priority
 from models.store.filling import NamedRequest, OtherRequest
 from models.store.jobs import Made
+from models.store.room import ROW_BYTES, text_bytes
 from models.tokens import most_output_tokens
 from models.wire import ROUTE_WORDS, RequestError
 from producer.api import words
@@ -29,6 +30,7 @@ from producer.api.admission import admit, give_back
 from producer.api.auth import Caller
 from producer.api.context import Context
 from producer.api.errors import ApiError
+from producer.api.quotas import admit_bytes
 from producer.intake import checked_id
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ async def accept(
     await admit(api, caller, len(jobs))
     made, kept = None, False
     try:
+        await admit_bytes(api, caller, sum(ROW_BYTES + text_bytes(each.body) for each in jobs))
         made = await api.store.accept_jobs(caller.tenant, jobs, named, answer)
         kept = made is None
     except OtherRequest as error:

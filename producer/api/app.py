@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from models.ledger_clock import ledger_clock
 from models.settings import Settings
 from models.store import Store
+from models.store.room import KEPT_BYTES
 from producer.api import (
     admin,
     attempts,
@@ -32,6 +33,7 @@ from producer.api.documented import document_errors
 from producer.api.draining import DrainedRequests
 from producer.api.errors import add_error_handlers
 from producer.api.metrics import TimedRequests
+from producer.api.quotas import kept_free
 from producer.api.refused_keys import recording
 from producer.api.security_headers import SecurityHeaders
 from producer.api.sweeping import sweeping
@@ -67,9 +69,9 @@ async def _opened(settings: Settings, store: Store, redis_url: str, blobs: Blobs
         Redis.from_url(redis_url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S) as redis,
         ledger_clock(store) as clock,
     ):
-        context = Context(settings, store, redis, clock, blobs)
+        context, kept_bytes = Context(settings, store, redis, clock, blobs), max(KEPT_BYTES, kept_free(settings))
         async with (
-            filling(settings, store, blobs.read, context.writer) as context.fill_soon,
+            filling(settings, store, blobs.read, context.writer, kept_bytes) as context.fill_soon,
             sweeping(context),
             context.waiters.listening(redis),
         ):

@@ -10,10 +10,11 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from models.ids import new_id
-from models.records import BatchView, NewBatch
+from models.records import BatchView, FileRecord, NewBatch
 from models.state import BatchState
 from models.store.filling import NamedRequest, OtherRequest
 from models.store.paging import Span, spans
+from models.store.room import ROW_BYTES
 from producer.api.admission import admit, give_back
 from producer.api.auth import Caller, Reader, Submitter
 from producer.api.batch_object import BatchList, BatchObject, batch_object
@@ -21,6 +22,7 @@ from producer.api.batch_request import BatchRequest, canonical, parse_request
 from producer.api.bodies import documented, read_json
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
+from producer.api.quotas import admit_bytes
 from producer.api.spooling import pieces, streamed
 from producer.money import held_of
 from producer.output import rendered_line
@@ -183,10 +185,11 @@ async def _page(api: Context, batch_id: str, span: Span, wanted: Collection[str]
 async def _accept(
     api: Context, caller: Caller, asked: BatchRequest, digest: str, named: NamedRequest | None, repeated: bool
 ) -> str:
-    lines = await _lines_of_input(api, caller, asked.input_file_id)
-    batch_id, new = None, await _new_batch(api, caller, asked, digest)
+    file = await _input(api, caller, asked.input_file_id)
+    batch_id, new, lines = None, await _new_batch(api, caller, asked, digest), file.lines
     await admit(api, caller, jobs=lines)
     try:
+        await admit_bytes(api, caller, (file.bytes or 0) + ROW_BYTES * lines, batches=1)
         batch_id = await api.store.accept_batch(new, named, repeated=repeated)
     finally:
         if batch_id != new.id:
@@ -195,8 +198,8 @@ async def _accept(
     return batch_id
 
 
-async def _lines_of_input(api: Context, caller: Caller, file_id: str) -> int:
-    """How many lines are asked for. Raises ApiError."""
+async def _input(api: Context, caller: Caller, file_id: str) -> FileRecord:
+    """The file whose lines are asked for. Raises ApiError."""
     file = await api.store.file_view(caller.tenant, file_id)
     if file is None:
         raise ApiError(404, f"there is no file {file_id}", param="input_file_id", code="not_found")
@@ -210,7 +213,7 @@ async def _lines_of_input(api: Context, caller: Caller, file_id: str) -> int:
             param="input_file_id",
             code="too_many_lines",
         )
-    return file.lines
+    return file
 
 
 async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: str) -> NewBatch:

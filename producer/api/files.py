@@ -17,6 +17,7 @@ from models.wire import RequestError
 from producer.api.auth import Caller, Reader, Submitter
 from producer.api.context import Api, Context
 from producer.api.errors import JSON, ApiError, refusals
+from producer.api.quotas import admitted
 from producer.api.spooling import pieces, streamed
 from producer.api.upload import KIND, LONGEST_S, SHORTEST_S, Upload
 from producer.output import rendered_line, rendered_size
@@ -83,14 +84,14 @@ UPLOAD_BODY = {
     "",
     summary="Upload the input of a batch",
     response_model=FileObject,
-    responses=refusals(400, 401, 403, 413, 415, 503),
+    responses=refusals(400, 401, 403, 413, 415, 429, 503),
     openapi_extra=UPLOAD_BODY,
 )
 async def upload(request: Request, api: Api, caller: Submitter) -> Response:
     """The body is multipart, as OpenAI's: `file` and `purpose`, in any order. It is kept whole or not at all."""
     body = Upload(request, api.settings.api.max_file_bytes)
     file_id = new_id("file")
-    size, lines = await api.blobs.put(file_id, body.chunks())
+    size, lines = await api.blobs.put(file_id, admitted(api, caller, body.chunks()))
     try:
         record = await api.store.add_file(file_id, caller.tenant, body.filename or "", size, lines, body.lives_s)
     except BaseException:

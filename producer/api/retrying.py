@@ -10,12 +10,14 @@ from fastapi import APIRouter, Query, Response
 from models.records import BatchView
 from models.routing import RouteOptions
 from models.state import OPEN_BATCH_STATES, JobState
+from models.store.room import ROW_BYTES
 from producer.api.admission import admit, give_back
 from producer.api.auth import Caller, Submitter
 from producer.api.batch_object import BatchObject
 from producer.api.batches import has_ended, own_batch, shown_batch
 from producer.api.context import Api, Context
 from producer.api.errors import ApiError, refusals
+from producer.api.quotas import admit_bytes
 from producer.pauses import resumed
 from producer.retries import (
     EVERYTHING,
@@ -125,6 +127,8 @@ async def _admitted(api: Context, caller: Caller, most: int) -> AsyncIterator[_T
         await admit(api, caller, jobs=most)
     taken = _Taken()
     try:
+        if most:
+            await admit_bytes(api, caller, ROW_BYTES * most, batches=1)
         yield taken
     finally:
         if most > taken.jobs:

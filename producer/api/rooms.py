@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from models.store import Store
-from models.tenants import MINUTE_S, TenantUse
+from models.tenants import MINUTE_S, TenantStore, TenantUse
 
 KEPT_S = 1.0
 """The ledger is read at most once in so many seconds by a process, and for each tenant with limits."""
@@ -127,6 +127,54 @@ class Used:
             raise
 
 
+class Stored:
+    """What one tenant has in store."""
+
+    def __init__(self, tenant: str, clock: Callable[[], float]) -> None:
+        self._tenant = tenant
+        self._clock = clock
+        self._read: TenantStore | None = None
+        self._read_at = 0.0
+        self._took_s = 0.0
+        self._since = TenantStore()
+        self._before = TenantStore()  # accepted before the reading that goes on just now
+        self._reading = asyncio.Lock()
+        self.arriving = 0  # bytes of uploads under way
+
+    def accepted(self, stored_bytes: int, batches: int = 0) -> None:
+        """Negative for what was not kept after all."""
+        self._since = _sum(self._since, TenantStore(stored_bytes, batches))
+
+    async def freshen(self, store: Store, most: TenantStore) -> TenantStore:
+        """As it was read lately, with what was accepted since. Far from what is allowed it is read less often.
+
+        Raises StoreError.
+        """
+        if self._stale(most) and not (self._read is not None and self._reading.locked()):
+            async with self._reading:
+                if self._stale(most):
+                    began = self._clock()
+                    self._before, self._since = _sum(self._before, self._since), TenantStore()
+                    self._read = await store.tenant_store(self._tenant)
+                    self._before = TenantStore()
+                    self._read_at, self._took_s = self._clock(), self._clock() - began
+        return self._known()
+
+    def _known(self) -> TenantStore:
+        known = _sum(_sum(self._read or TenantStore(), self._before), self._since)
+        return _sum(known, TenantStore(self.arriving))
+
+    def _stale(self, most: TenantStore) -> bool:
+        known = self._known()
+        near = known.stored_bytes >= NEAR * most.stored_bytes or known.open_batches >= NEAR * most.open_batches
+        kept_s = min(LONGEST_S, max(KEPT_S if near else RELAXED_S, READING_SHARE * self._took_s))
+        return self._read is None or self._clock() - self._read_at >= kept_s
+
+
+def _sum(one: TenantStore, other: TenantStore) -> TenantStore:
+    return TenantStore(one.stored_bytes + other.stored_bytes, one.open_batches + other.open_batches)
+
+
 class Rooms:
     """All that one API process knows."""
 
@@ -134,10 +182,14 @@ class Rooms:
         self._clock = clock
         self.waiting = Waiting(clock)
         self._used: dict[str, Used] = {}
+        self._stored: dict[str, Stored] = {}
         self._drain: tuple[float, float] | None = None
 
     def used(self, tenant: str) -> Used:
         return self._used.setdefault(tenant, Used(tenant, self._clock))
+
+    def stored(self, tenant: str) -> Stored:
+        return self._stored.setdefault(tenant, Stored(tenant, self._clock))
 
     async def drain_per_s(self, store: Store, at: float) -> float:
         """How many jobs of the whole ledger end per second; asked only when something is full. Raises StoreError."""

@@ -13,6 +13,7 @@ from producer.api.context import Context
 log = logging.getLogger(__name__)
 
 EVERY_S = 30.0
+UNUSED_EVERY_S = 600.0
 
 
 @asynccontextmanager
@@ -28,8 +29,12 @@ async def sweeping(api: Context) -> AsyncIterator[None]:
 
 async def sweep_files(api: Context) -> None:
     """Remove files whose time is up, whenever one was deleted and every now and then, until cancelled."""
+    loop, looked_at = asyncio.get_running_loop(), float("-inf")
     while True:
         try:
+            if loop.time() - looked_at >= UNUSED_EVERY_S:
+                await api.store.end_unused_uploads(api.settings.api.unused_uploads_kept_s)
+                looked_at = loop.time()
             await sweep_once(api)
         except (StoreError, BlobError) as error:
             log.warning("files that are gone could not be removed and will be later: %s", error)

@@ -6,11 +6,13 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from models.tenants import StoreContent, TenantLimits
-from producer.api.auth import Administrator
+from models.settings import Settings
+from models.tenants import NO_LIMIT, StoreContent, TenantLimits
+from producer.api.auth import Administrator, Caller
 from producer.api.bodies import checked, documented, read_json
 from producer.api.context import Api
 from producer.api.errors import JSON, refusals
+from producer.api.quotas import batches_limit, stored_limit
 
 router = APIRouter(prefix="/v1/tenant", tags=["administration"])
 
@@ -30,17 +32,23 @@ class TenantChange(BaseModel):
 class TenantObject(BaseModel):
     """A tenant. A limit that is null does not hold."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: str
     object: str = "tenant"
     jobs_per_minute: int | None
     queued_jobs: int | None
     usd_per_month: float | None
+    stored_bytes: int | None
+    """The most that is stored: uploads, prompts, answers and rows."""
+    open_batches: int | None
+    """The most batches that have not ended."""
     store_content: StoreContent
 
 
 @router.get("", response_model=TenantObject, responses=refusals(401, 403, 503), summary="Your tenant")
 async def retrieve(api: Api, caller: Administrator) -> Response:
-    return await _answer(api, caller.tenant)
+    return await _answer(api, caller)
 
 
 @router.patch(
@@ -54,20 +62,23 @@ async def change(request: Request, api: Api, caller: Administrator) -> Response:
     document = await read_json(request, MAX_BODY_BYTES)
     asked = checked(TenantChange, document)
     await api.store.set_store_content(caller.tenant, asked.store_content, actor=caller.actor)
-    return await _answer(api, caller.tenant)
+    return await _answer(api, caller)
 
 
-async def _answer(api: Api, name: str) -> Response:
-    limits = (await api.store.tenant_use(name, api.clock())).limits
-    return Response(orjson.dumps(_document(limits, api.settings.store_content)), media_type=JSON)
+async def _answer(api: Api, caller: Caller) -> Response:
+    limits = (await api.store.tenant_use(caller.tenant, api.clock())).limits
+    return Response(orjson.dumps(_document(limits, api.settings, caller)), media_type=JSON)
 
 
-def _document(limits: TenantLimits, default: StoreContent) -> dict[str, Any]:
+def _document(limits: TenantLimits, settings: Settings, caller: Caller) -> dict[str, Any]:
+    most, most_batches = stored_limit(settings, limits, caller), batches_limit(settings, limits, caller)
     return {
         "name": limits.name,
         "object": "tenant",
         "jobs_per_minute": limits.jobs_per_minute,
         "queued_jobs": limits.queued_jobs,
         "usd_per_month": limits.usd_per_month,
-        "store_content": limits.store_content or default,
+        "stored_bytes": None if most == NO_LIMIT else most,
+        "open_batches": None if most_batches == NO_LIMIT else most_batches,
+        "store_content": limits.store_content or settings.store_content,
     }

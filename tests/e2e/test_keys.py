@@ -74,6 +74,8 @@ def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
         "require": {},
         "forbid": {},
         "allow": None,
+        "stored_bytes": None,
+        "open_batches": None,
     }
     assert understudy("set", "acme", "--require", "region=EU,ch", "--require", "zdr", "--forbid", "x=y").returncode == 0
     assert understudy("set", "acme", "--forbid", "none", "--weight", "2.5").returncode == 0

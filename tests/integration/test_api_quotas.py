@@ -1,0 +1,274 @@
+"""What tenants may have in store: bytes and open batches, unused uploads, and a disk that is nearly full."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from api_help import Clock, Served, bearer, key_for, served
+from ledger_help import new_worker, succeeded
+
+from models.api_keys import Scope
+from models.chain import CHAT
+from models.settings import Settings
+from models.store import Store, open_store
+from models.store.room import ROW_BYTES
+from models.store.sql import chain
+from models.store.sql import file as store_files
+from models.tenants import NO_LIMIT, TenantLimits
+from producer.api import quotas
+from producer.api.sweeping import sweep_once
+from producer.filling import Filler
+
+PROVIDERS = {"lead": {"base_url": "http://127.0.0.1:1/v1"}}
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def settings(folder: Path, **api: Any) -> Settings:
+    return Settings.model_validate({"data": folder, "providers": PROVIDERS, "api": api})
+
+
+def lines(count: int, content: str = "hello") -> bytes:
+    body = {"model": "lead/m", "messages": [{"role": "user", "content": content}]}
+    rows = ({"custom_id": str(number), "method": "POST", "url": CHAT, "body": body} for number in range(count))
+    return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+
+@dataclass
+class Room:
+    api: Served
+    store: Store
+    http: httpx.AsyncClient
+    clock: Clock
+    settings: Settings
+
+    async def upload(self, content: bytes, **headers: Any) -> httpx.Response:
+        return await self.http.post(
+            "/v1/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", content)}, headers=headers
+        )
+
+    async def batch(self, content: bytes) -> httpx.Response:
+        file_id = (await self.upload(content)).json()["id"]
+        words = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+        return await self.http.post("/v1/batches", json=words)
+
+    async def fill(self) -> None:
+        filler = Filler(self.settings, self.store, self.in_pieces, "filler")
+        while await filler.step():
+            continue
+
+    async def in_pieces(self, file_id: str) -> AsyncIterator[bytes]:
+        """So that rows are written before a line further down is found to be wrong."""
+        async for chunk in self.api.context.blobs.read(file_id):
+            for start in range(0, len(chunk), 10_000):
+                yield chunk[start : start + 10_000]
+
+    async def stored(self, tenant: str = "acme") -> int:
+        return (await self.store.tenant_store(tenant)).stored_bytes
+
+    async def set(self, **limits: Any) -> None:
+        await self.store.set_tenant(TenantLimits("acme", **limits), actor="test")
+        self.later()
+
+    def later(self) -> None:
+        """What is known of the ledger is read again."""
+        self.clock.now += 100
+
+
+@pytest.fixture
+async def room(store: Store, tmp_path: Path) -> AsyncIterator[Room]:
+    clock, chosen = Clock(1_000.0), settings(tmp_path)
+    async with served(store, time.time, chosen, clock) as api:
+        headers = bearer(await key_for(store, Scope.ADMIN, tenant="acme"))
+        async with api.client() as http:
+            http.headers.update(headers)
+            yield Room(api, store, http, clock, chosen)
+
+
+def refused(answer: httpx.Response) -> str:
+    assert answer.status_code == 429, answer.text
+    assert 0 < int(answer.headers["retry-after"]) < 120
+    return str(answer.json()["error"]["code"])
+
+
+async def test_uploads_are_taken_up_to_what_the_tenant_may_have_and_not_beyond(room: Room) -> None:
+    await room.set(stored_bytes=300_000)
+    content = b"{}\n" + b" " * 90_000
+    answers = [await room.upload(content) for _ in range(6)]
+    assert [each.status_code for each in answers] == [200, 200, 200, 429, 429, 429]
+    error = answers[-1].json()["error"]
+    assert error["code"] == "tenant_storage_full"
+    assert "tenant 'acme', and it may have 300.0 kB" in error["message"]
+    room.later()
+    assert refused(await room.upload(content)) == "tenant_storage_full", "the ledger says the same"
+    assert (await room.http.get("/v1/tenant")).json()["stored_bytes"] == 300_000
+    other = bearer(await key_for(room.store, Scope.SUBMIT, tenant="other"))
+    assert (await room.upload(content, **{k: v.decode() for k, v in other.items()})).status_code == 200
+
+
+async def test_uploads_that_arrive_at_the_same_time_count_together(room: Room) -> None:
+    await room.set(stored_bytes=400_000)
+    answers = await asyncio.gather(*(room.upload(b"{}\n" + b" " * 90_000) for _ in range(12)))
+    taken = sum(each.status_code == 200 for each in answers)
+    assert 1 <= taken <= 4
+    assert await room.stored() == taken * (90_003 + ROW_BYTES)
+
+
+async def test_what_is_deleted_makes_room_again(room: Room) -> None:
+    await room.set(stored_bytes=100_000)
+    content = b"{}\n" + b" " * 90_000
+    file_id = (await room.upload(content)).json()["id"]
+    assert refused(await room.upload(content)) == "tenant_storage_full"
+    assert (await room.http.delete(f"/v1/files/{file_id}")).status_code == 200
+    await sweep_once(room.api.context)
+    room.later()
+    assert (await room.upload(content)).status_code == 200
+
+
+async def test_jobs_and_lines_count_with_their_prompts_answers_and_rows(room: Room) -> None:
+    await room.set(stored_bytes=60_000)
+    big = {"model": "lead/m", "messages": [{"role": "user", "content": "ü" * 15_000}]}
+    assert (await room.http.post("/v1/jobs", json=big)).status_code == 202
+    assert 30_000 + ROW_BYTES < await room.stored() < 31_000 + ROW_BYTES
+    assert refused(await room.http.post("/v1/jobs", json=big)) == "tenant_storage_full"
+    two = {"jobs": [big, big]}
+    assert refused(await room.http.post("/v1/jobs:batch", json=two)) == "tenant_storage_full"
+    assert refused(await room.http.post("/v1/chat/completions", json=big)) == "tenant_storage_full"
+    assert (await room.http.post("/v1/jobs", json={"model": "lead/m", "messages": MESSAGES})).status_code == 202
+
+
+async def test_a_batch_counts_from_its_acceptance_and_until_its_content_is_gone(room: Room) -> None:
+    content = lines(20, "x" * 2_000)
+    created = await room.batch(content)
+    assert created.status_code == 200, created.text
+    batch_id = created.json()["id"]
+    of_file = len(content) + ROW_BYTES
+    assert await room.stored() == of_file + len(content) + ROW_BYTES, "its file is to be read"
+    await room.fill()
+    filled = await room.stored()
+    assert of_file + 20 * (2_000 + ROW_BYTES) < filled < of_file + 20 * (2_200 + ROW_BYTES) + ROW_BYTES
+    worker = await new_worker(room.store)
+    ids = [job.id async for job in room.store.unfinished(batch_id)]
+    await room.store.settle(worker, [succeeded(each, "y" * 5_000) for each in await room.store.start(worker, ids)])
+    answered = await room.stored()
+    assert answered - filled == pytest.approx(20 * 5_000, abs=20 * 50)
+    await room.store.forget_part(batch_id, "output")
+    assert await room.stored() == of_file + 20 * ROW_BYTES + ROW_BYTES
+    await room.store.close_batches()
+    await room.store.discard_batch(batch_id)
+    assert await room.stored() == of_file
+
+
+async def test_what_is_refused_or_cancelled_before_it_was_accepted_takes_no_room(room: Room) -> None:
+    created = await room.batch(lines(700) + b"{}\n")
+    assert created.status_code == 200
+    await room.fill()
+    await room.fill()
+    assert (await room.http.get(f"/v1/batches/{created.json()['id']}")).json()["status"] == "failed"
+    assert await room.stored() == len(lines(700)) + 3 + 2 * ROW_BYTES, "its file, and the row that says why"
+
+
+async def test_no_more_batches_are_open_than_the_tenant_may_have(room: Room) -> None:
+    await room.set(open_batches=2)
+    answers = [await room.batch(lines(1)) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert refused(answers[2]) == "too_many_open_batches"
+    await room.fill()
+    room.later()
+    assert refused(await room.batch(lines(1))) == "too_many_open_batches"
+    assert (await room.http.post(f"/v1/batches/{answers[0].json()['id']}/cancel")).status_code == 200
+    while await room.store.cancel_slice():
+        continue
+    await room.store.close_batches()
+    room.later()
+    assert (await room.batch(lines(1))).status_code == 200
+
+
+async def test_defaults_let_bulk_users_through_and_single_users_notice_nothing(store: Store, tmp_path: Path) -> None:
+    async with served(store, time.time, settings(tmp_path)) as api, api.client() as http:
+        alone = (await http.get("/v1/tenant")).json()
+        assert (alone["stored_bytes"], alone["open_batches"]) == (None, None)
+        headers = bearer(await key_for(store, Scope.ADMIN))
+        api.context.keyring.forget()
+        bulk = (await http.get("/v1/tenant", headers=headers)).json()
+        assert bulk["stored_bytes"] == shutil.disk_usage(tmp_path).total // 4
+        assert bulk["open_batches"] == 1_000
+        await store.set_tenant(TenantLimits("default", stored_bytes=NO_LIMIT, open_batches=5), actor="test")
+        lifted = (await http.get("/v1/tenant", headers=headers)).json()
+        assert (lifted["stored_bytes"], lifted["open_batches"]) == (None, 5)
+
+
+async def test_uploads_that_nobody_used_end_and_those_of_batches_stay(tmp_path: Path) -> None:
+    now = [1_800_000_000.0]
+    chosen = settings(tmp_path)
+    async with open_store(None, tmp_path, lambda: now[0]) as store, served(store, lambda: now[0], chosen) as api:
+        for file_id in ("file_used", "file_unused", "file_new"):
+            await api.context.blobs.put(file_id, chunks(lines(1)))
+        async with store._db.write() as connection:
+            for file_id, age_s in (("file_used", 40), ("file_unused", 31), ("file_new", 29)):
+                row = {"id": file_id, "tenant": "default", "purpose": "batch", "filename": "x", "bytes": 1, "lines": 1}
+                created_at = now[0] - age_s * 86_400
+                await connection.execute(store_files.insert(), {**row, "created_at": created_at, "expires_at": None})
+        async with api.client() as http:
+            words = {"input_file_id": "file_used", "endpoint": CHAT, "completion_window": "24h", "model": "lead/m"}
+            assert (await http.post("/v1/batches", json=words)).status_code == 200
+        now[0] += 1
+        assert await store.end_unused_uploads(chosen.api.unused_uploads_kept_s) == 1
+        now[0] += 1
+        await sweep_once(api.context)
+        left = {each.id for each in await store.list_files("default", ["batch"], 10, None, False) or []}
+        assert left == {"file_used", "file_new"}
+
+
+async def test_below_the_floor_of_free_space_uploads_and_batches_are_the_first_to_be_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(None, tmp_path) as store:
+        async with served(store, time.time, settings(tmp_path, min_free_bytes=10**9)) as api, api.client() as http:
+            room = Room(api, store, http, Clock(0.0), api.context.settings)
+            uploaded = (await room.upload(lines(1))).json()["id"]
+            usage = shutil.disk_usage(tmp_path)
+            monkeypatch.setattr(quotas.shutil, "disk_usage", lambda _: usage._replace(free=10**9 - 1))
+            assert refused(await room.upload(lines(1))) == "storage_full"
+            words = {"input_file_id": uploaded, "endpoint": CHAT, "completion_window": "24h", "model": "lead/m"}
+            answer = await http.post("/v1/batches", json=words)
+            assert refused(answer) == "storage_full"
+            assert not any(each.isdigit() for each in answer.json()["error"]["message"].partition(";")[0])
+            job = await http.post("/v1/jobs", json={"model": "lead/m", "messages": MESSAGES})
+            assert job.status_code == 202, "what takes little goes on"
+
+
+async def test_a_batch_is_not_filled_into_the_space_that_is_kept(tmp_path: Path) -> None:
+    async with open_store(None, tmp_path) as store:
+        chosen = settings(tmp_path)
+        async with served(store, time.time, chosen) as api, api.client() as http:
+            room = Room(api, store, http, Clock(0.0), chosen)
+            created = await room.batch(lines(3))
+            kept = shutil.disk_usage(tmp_path).total
+            filler = Filler(chosen, store, api.context.blobs.read, "filler", kept_bytes=kept)
+            while await filler.step():
+                continue
+            shown = (await http.get(f"/v1/batches/{created.json()['id']}")).json()
+            assert (shown["status"], shown["errors"]["data"][0]["code"]) == ("failed", "no_room")
+
+
+async def test_chains_of_refused_batches_are_gone_with_them(room: Room) -> None:
+    def row(number: int) -> bytes:
+        body = {"model": "lead/m", "messages": MESSAGES, "fallbacks": [{"model": "lead/n", "seed": number}]}
+        return orjson.dumps({"custom_id": str(number), "method": "POST", "url": CHAT, "body": body}) + b"\n"
+
+    created = await room.batch(b"".join(map(row, range(600))) + b"{}\n")
+    assert created.status_code == 200
+    await room.fill()
+    async with room.store._db.read() as connection:
+        assert (await connection.execute(chain.select())).all() == []
+
+
+async def chunks(content: bytes) -> AsyncIterator[bytes]:
+    yield content
