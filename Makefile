@@ -7,10 +7,11 @@ DIR ?=
 TESTS_AT_ONCE ?= 4
 SEED ?= 1
 MINUTES ?= 10
-CODE := models producer worker tests examples benchmarks
+CODE := models producer worker tests examples benchmarks .ci
+AUDIT := .venv-audit
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-servers lint types imports format check corpus docs bench chaos soak clean
+.PHONY: help install demo test test-all test-servers lint types imports format check audit corpus docs bench chaos soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -46,6 +47,9 @@ format: $(VENV)/.installed-dev ## Format the code
 
 check: lint types imports test ## All checks that need no server
 
+audit: $(AUDIT)/.installed ## Ask whether vulnerabilities are known of the packages; fails also when nobody can be asked
+	$(AUDIT)/bin/python -P .ci/audit.py
+
 corpus: $(VENV)/.installed-dev ## Measure classifier and adapters on recorded traffic: make corpus DIR=folder
 	@test -n "$(DIR)" || { echo "say where the recordings are: make corpus DIR=folder"; exit 2; }
 	$(BIN)/python -P -m worker.corpus $(DIR)
@@ -63,11 +67,16 @@ soak: $(VENV)/.installed-dev ## The long fault tests
 	$(BIN)/pytest -q -m soak --timeout 1800
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .demo build dist *.egg-info
+	rm -rf $(VENV) $(AUDIT) .demo build dist *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+
+$(AUDIT)/.installed: constraints.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip-audit
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .

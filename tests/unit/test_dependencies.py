@@ -1,0 +1,64 @@
+"""What is declared is what is used: no package is carried that nobody asks for, and of HTTP clients only one."""
+
+import ast
+import re
+import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+USED_BY_OTHERS = {
+    "hiredis": "redis-py parses with it",
+    "httptools": "uvicorn parses with it",
+    "aiosqlite": "SQLAlchemy's driver of SQLite",
+    "psycopg": "SQLAlchemy's driver of PostgreSQL",
+    "python-multipart": "FastAPI's forms",
+}
+"""Packages that are named by us and imported by another one."""
+
+HTTP_CLIENTS = {"httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3", "niquests", "pycurl"}
+
+
+@cache
+def imported() -> set[str]:
+    """The first words of everything that our packages import."""
+    found: set[str] = set()
+    for package in ("models", "producer", "worker"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found.update(each.name.partition(".")[0] for each in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    found.add(node.module.partition(".")[0])
+    return found
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return sorted(canonical(re.split(r"[\[<>=!~ ]", each)[0]) for each in project["dependencies"])
+
+
+@pytest.mark.parametrize("name", declared())
+def test_a_declared_package_is_imported_or_used_by_a_named_one(name: str) -> None:
+    if name not in USED_BY_OTHERS:
+        modules = {module for module, owners in packages_distributions().items() if name in map(canonical, owners)}
+        assert modules & imported(), f"nothing imports {name}"
+
+
+def test_of_http_clients_there_is_one_and_its_connections() -> None:
+    """Why it is httpx: docs/adr, and what would change it."""
+    assert imported() & HTTP_CLIENTS == {"httpx", "httpcore"}
+
+
+def test_versions_are_exact_and_name_no_place() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!]+", line)] == []
+    assert len({canonical(line.partition("==")[0]) for line in lines}) == len(lines)
