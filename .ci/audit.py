@@ -1,8 +1,8 @@
 """Are vulnerabilities known of the packages in constraints.txt? `make audit`; asks the database of OSV with pip-audit.
 
-Exit code 0: none is known. 1: some are, and are listed. 3: it was not checked, because the database could not be asked,
-or did not know everything. A package that is known to be vulnerable is asked along: without that, an answer of a database
-that knows nothing, such as a mirror's, would look like a clean one.
+Exit code 0: none is known. 1: some are, and are listed. 3: it was not checked, because the database could not be asked
+or did not know everything. A package that is known to be vulnerable is asked along: without that, an answer of a
+database that knows nothing, such as a mirror's, would look like a clean one.
 """
 
 import json
