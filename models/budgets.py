@@ -150,19 +150,33 @@ def reached(subject: Subject, purse: Purse, job_usd: float) -> str:
     if subject.kind == BATCH:
         said = f"{spent} is spent, and the next job would cost about {amount(job_usd)}"
         return f"{BATCH_PAUSED}{limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
-    resets = subject.resets
     when = "today" if subject.is_day else "this month"
     if not covers(job_usd, purse.limit_usd):
-        less = f"less than the {amount(job_usd)} that its next job would cost"
-        return (
-            f"{subject.kind} {subject.name} may spend {limit} USD {when}, {less}; "
-            f"raise the budget, or grant it once more with `understudy resume {subject.who}`"
-        )
+        return _too_small(subject, limit, when, f"the {amount(job_usd)} that its next job would cost")
     following = f", and the next job would cost about {amount(job_usd)}" if job_usd else ""
-    return (
-        f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}{following}; "
-        f"resumes {resets.day} {resets:%B} (UTC) or with `understudy resume {subject.who}`"
-    )
+    return f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}{following}; {_goes_on(subject)}"
+
+
+def _too_small(subject: Subject, limit: str, when: str, what: str) -> str:
+    remedy = f"raise the budget, or grant it once more with `understudy resume {subject.who}`"
+    return f"{subject.kind} {subject.name} may spend {limit} USD {when}, less than {what}; {remedy}"
+
+
+def _goes_on(subject: Subject) -> str:
+    return f"resumes {subject.resets.day} {subject.resets:%B} (UTC) or with `understudy resume {subject.who}`"
+
+
+def spent_up(subject: Subject, purse: Purse, job_usd: float) -> str:
+    """What `reached` says without the amounts that are others for each job: why a job was put back."""
+    limit = amount(purse.limit_usd)
+    if job_usd >= UNKNOWN_USD:
+        return _unpriced(subject, limit)
+    if subject.kind == BATCH:
+        return f"{BATCH_PAUSED}{limit} USD is reached; `understudy resume {subject.name}` grants it again"
+    when = "today" if subject.is_day else "this month"
+    if not covers(job_usd, purse.limit_usd):
+        return _too_small(subject, limit, when, "the next job would cost")
+    return f"{subject.kind} {subject.name} has spent its {limit} USD {when}; {_goes_on(subject)}"
 
 
 def _unpriced(subject: Subject, limit: str) -> str:

@@ -4,12 +4,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 
 from models.budgets import of_batch
-from models.chain import Chain
+from models.chain import Chain, Endpoint
 from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
@@ -119,7 +119,7 @@ async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteO
     view = await store.batch_view(batch_id)
     if view is None:
         return 0
-    jobs = await _as_allowed(store, settings, route, view.tenant, view.budget_usd, store.unfinished(batch_id))
+    jobs = await _as_allowed(store, settings, route, view, view.budget_usd, store.unfinished(batch_id))
     return sum([await store.reroute(slice_) async for slice_ in in_slices(jobs)])
 
 
@@ -137,16 +137,18 @@ async def _as_allowed(
     store: Store,
     settings: Settings,
     route: RouteOptions,
-    tenant: str,
+    batch: BatchView,
     budget_usd: float | None,
     jobs: AsyncIterator[NewJob],
 ) -> AsyncIterator[NewJob]:
     """The jobs along the route, if that names a chain, and under the rules that their tenant has by now.
 
-    To be asked for a job raises RequestError when the rules leave it without a step.
+    Raises RequestError for a route that nobody could take, whether or not there are jobs. To be asked for a job raises
+    it, too, when the rules leave that without a step.
     """
-    rules = (await store.tenant_rules(tenant)).with_budget(budget_usd)
+    rules = (await store.tenant_rules(batch.tenant)).with_budget(budget_usd)
     if _names_a_chain(route):
+        Router(settings, route, endpoint=cast(Endpoint, batch.endpoint), rules=rules).route({})
         return _along(settings, route, rules, jobs)
     return _under_rules(settings, rules, jobs) if rules else jobs
 
@@ -235,7 +237,7 @@ async def _submit_again(
     new = await _following(store, line, newest, options)
     new.budget_usd, granted_usd = await inherited_budget(store, newest.id)
     forecast = Forecast(settings)
-    jobs = await _as_allowed(store, settings, route, newest.tenant, new.budget_usd, jobs)
+    jobs = await _as_allowed(store, settings, route, newest, new.budget_usd, jobs)
     try:
         async for slice_ in in_slices(jobs):
             if not retry.jobs:

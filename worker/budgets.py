@@ -15,7 +15,18 @@ from typing import Any
 import redis.asyncio
 
 from models import keys
-from models.budgets import PROVIDER, InLedger, Purse, Subject, in_use, of_batch, of_provider, of_tenant, reached
+from models.budgets import (
+    PROVIDER,
+    InLedger,
+    Purse,
+    Subject,
+    in_use,
+    of_batch,
+    of_provider,
+    of_tenant,
+    reached,
+    spent_up,
+)
 from models.records import StartedJob
 from models.settings import Settings
 from models.store import StoreBusy, StoreUnavailable
@@ -64,6 +75,11 @@ class Short:
         if self.why is Why.HELD:
             return in_use(self.subject, self.purse)
         return f"the ledger cannot tell what is left of the budget of {self.subject.who}"
+
+    @property
+    def waits(self) -> str:
+        """The reason as a job keeps it that is put back: many are, and the next may find other amounts."""
+        return spent_up(self.subject, self.purse, self.usd) if self.why is Why.SPENT else self.reason
 
 
 class Budgets:

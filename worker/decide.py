@@ -22,6 +22,7 @@ from models.chain import Chain
 from models.failure import BLOCKING, PASSING, Failure, FailureClass
 from models.state import Priority
 from models.suitability import WhyNot
+from models.wait_words import failed_at
 from worker.budgets import Short, Why
 from worker.limits import Hold, Refusal
 from worker.progress import (
@@ -81,6 +82,7 @@ class TryAgain:
     """The same step once more, after a pause."""
 
     after_s: float = 0.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,14 @@ Verdict = TryAgain | MoveOn | PutBack | Fail
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a decision depends on beside the event itself. `now` in unix seconds."""
+    """What a decision depends on beside the event itself. `now` in unix seconds. `account` is that of the call which
+    was made, if one was."""
 
     chain: Chain
     priority: Priority
     now: float
     rng: Random
+    account: str | None = None
 
     @property
     def patience_s(self) -> float:
@@ -130,7 +134,7 @@ def after_failure(at: Situation, progress: Progress, failure: Failure, key: str 
     retries = RETRIES.get(cls, 0) if failure.repeatable else 0
     if worth_waiting and progress.tries < retries and progress.retries_left > 0:
         retried = replace(progress, tries=progress.tries + 1, retries_left=progress.retries_left - 1)
-        return TryAgain(pause), retried
+        return TryAgain(pause, _failed(at, progress, cls)), retried
     if cls in PASSING or progress.tries < retries:  # the retry that it deserves may be left in the next round
         return _pass_over_failure(at, progress, failure)
     if cls in (FailureClass.CONTEXT_LENGTH, FailureClass.TOO_LARGE):
@@ -160,16 +164,16 @@ def after_short(at: Situation, progress: Progress, short: Short, *, alone: bool)
     `alone`: the job belongs to no batch. When somebody waits for it (`interactive`), it fails at once.
     """
     if short.why is not Why.SPENT:
-        return PutBack(at.now + MONEY_RECHECK_S, short.reason), progress
+        return PutBack(at.now + MONEY_RECHECK_S, short.waits), progress
     error = {"class": FailureClass.QUOTA, "message": short.reason, "status": 402, "body": _no_money(short.reason)}
     refused = replace(progress, errors={progress.step: error, **progress.errors})
     if short.is_of_provider:
-        return _pass_over(at, refused, FailureClass.QUOTA, Passed(short.reason, until=None))
+        return _pass_over(at, refused, FailureClass.QUOTA, Passed(short.waits, until=None))
     if alone and at.priority is Priority.INTERACTIVE:
         return Fail(), refused
     times = [each.until for each in progress.passed.values() if each.until is not None]
     until = max(min(times, default=at.now + BLOCKED_RECHECK_S), at.now + SHORTEST_ROUND_S)
-    return PutBack(until, short.reason), new_round(at.chain, progress)
+    return PutBack(until, short.waits), new_round(at.chain, progress)
 
 
 def _no_money(message: str) -> dict[str, Any]:
@@ -202,7 +206,8 @@ def after_every_key_refused(
         return _pass_over_failure(at, progress, failure or Failure(FailureClass(error["class"]), error["message"]))
     if not progress.tries and progress.retries_left:
         pause_s = _backoff(RETRY_BACKOFF_S, 0, at.rng)
-        return TryAgain(pause_s), replace(progress, tries=1, retries_left=progress.retries_left - 1, refused_by=())
+        once_more = replace(progress, tries=1, retries_left=progress.retries_left - 1, refused_by=())
+        return TryAgain(pause_s, _failed(at, progress, FailureClass(error["class"]))), once_more
     if failure is not None and failure.sure and failure.cls in BLOCKING and progress.round < UNCONFIRMED_ROUNDS:
         return _pass_over_failure(at, progress, failure)
     return _after_verdict(at, progress, FailureClass(error["class"]), error["message"])
@@ -249,8 +254,13 @@ def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key
 def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
     """Unless another step is usable sooner, this one is asked again after the round's backoff."""
     pause_s = max(_backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng), failure.hint_s or 0.0)
-    passed = Passed(f"{failure.cls} at {at.chain.steps[progress.step]}", at.now + pause_s, called=True)
+    passed = Passed(_failed(at, progress, failure.cls), at.now + pause_s, called=True)
     return _pass_over(at, progress, failure.cls, passed)
+
+
+def _failed(at: Situation, progress: Progress, cls: FailureClass) -> str:
+    step = at.chain.steps[progress.step]
+    return failed_at(cls, step.provider, step.model, at.account)
 
 
 def _is_out_of_patience(at: Situation, refusal: Refusal) -> bool:

@@ -74,6 +74,7 @@ class OneCall:
         self.step = chain.steps[index]
         self.cut_as = STOPPED_IN_FLIGHT
         self.record: AttemptRecord | None = None
+        self.account: str | None = None  # whose limits it counts for, once it was granted
         self.in_flight: tuple[str, str] | None = None  # (account, model), from its reservation until it is back
         self._job = job
         self._chain = chain
@@ -143,6 +144,7 @@ class OneCall:
 
     async def _start(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Failure | None:
         deployment = grant.candidate.deployment
+        self.account = deployment.account
         self.in_flight = deployment.account, deployment.model
         try:
             if not await self._may_start(grant):
@@ -223,7 +225,9 @@ class OneCall:
 
     async def _tell_of_limits(self, back: _Back) -> None:
         if back.came.told is not None:
-            await if_redis_listens(self._tools.limiter.told(back.grant.candidate.deployment, back.came.told))
+            deployment = back.grant.candidate.deployment
+            told = self._tools.periods.named(deployment, back.came.told)
+            await if_redis_listens(self._tools.limiter.told(deployment, told))
 
     def _cost_usd(self, target: Target, deployment: Deployment, usage: Usage) -> float | None:
         if usage == NOTHING_USED:

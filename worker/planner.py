@@ -227,7 +227,7 @@ class Planner:
                 rule = waits_for_rule(view.barred)
                 waits = rule or waits_for(view.chain, view.lane.priority, outlook)
                 held[batch_id] = money if money and not rule else waits
-        self._blocked.see(held, now)
+        self._blocked.see(held, now, moving)
         if news := self._waits.news(held, now):
             await self._store.say_waiting(news)
 

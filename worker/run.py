@@ -80,8 +80,8 @@ class JobRun:
         )
         return next(may_serve, self.progress.step)
 
-    def situation(self) -> Situation:
-        return Situation(self.chain, self.job.priority, self.tools.clock(), self.tools.rng)
+    def situation(self, account: str | None = None) -> Situation:
+        return Situation(self.chain, self.job.priority, self.tools.clock(), self.tools.rng, account)
 
     @property
     def in_hand(self) -> bool:
@@ -129,8 +129,8 @@ class JobRun:
                     return outcome.failed(self.job, self.chain, self.progress, self.attempts)
                 case PutBack(until, reason):
                     pause_s = max(until - self.tools.clock(), SHORTEST_PAUSE_S)
-                case TryAgain(after_s):
-                    pause_s, reason = after_s, f"retry at {self.step} after a failure"
+                case TryAgain(after_s, reason):
+                    pause_s = after_s
                 case _:
                     continue
             waited_s += pause_s
@@ -210,7 +210,7 @@ class JobRun:
 
     def _judged(self, call: OneCall, came: Failure | Refusal | Absence | TurnedAway | None) -> tuple[Verdict, Progress]:
         """What follows from a call that did not answer, or was not made."""
-        at, progress = self.situation(), self.progress
+        at, progress = self.situation(call.account), self.progress
         match came:
             case Failure():
                 self._refusal = came

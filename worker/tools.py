@@ -15,6 +15,7 @@ from worker.limits import Limiter
 from worker.places import Places
 from worker.providers.client import ProviderClient
 from worker.tails import Tails
+from worker.told_periods import ToldPeriods
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,4 @@ class Tools:
     rng: Random
     estimates: Estimates = field(default_factory=Estimates)
     schemas: SchemaTurns = field(default_factory=SchemaTurns)
+    periods: ToldPeriods = field(default_factory=ToldPeriods)

@@ -57,6 +57,10 @@ TOLD_AFTER_S = 10.0
 GONE_AFTER_S = 30.0
 """A batch goes on when nothing has blocked it for so long: a single job that probes a credential is no sign of it."""
 
+MOVED_AFTER_S = 2.0
+"""Nobody probes a budget or a data rule: a batch that waited for one goes on when its jobs are staged again, unless it
+waits anew at once."""
+
 
 class Blocked:
     """Which batches only a person can let go on. Times are monotonic seconds.
@@ -68,12 +72,18 @@ class Blocked:
         self._since: dict[str, float] = {}
         self._seen_at: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
+        self._unprobed: set[str] = set()
+        self._moved: set[str] = set()  # of these, since they were seen last
 
-    def see(self, waiting: Mapping[str, Waiting], now: float) -> None:
-        """What each batch that waits at this moment waits for, as `Waits.news` is told it."""
+    def see(self, waiting: Mapping[str, Waiting], now: float, moving: Collection[str] = ()) -> None:
+        """What each batch that waits at this moment waits for, as `Waits.news` is told it. Of those that are `moving`
+        jobs are staged, or were a moment ago."""
         self._reasons = {batch_id: what.reason for batch_id, what in waiting.items() if what.hold in WHO_CAN_HELP}
         self._since = {batch_id: self._since.get(batch_id, now) for batch_id in self._reasons}
         self._seen_at |= dict.fromkeys(self._reasons, now)
+        self._unprobed -= self._reasons.keys()
+        self._unprobed |= {batch_id for batch_id in self._reasons if waiting[batch_id].hold != CREDENTIAL}
+        self._moved = (self._moved | self._unprobed.intersection(moving)) - self._reasons.keys()
 
     def news(self, told: Mapping[str, str], now: float) -> tuple[dict[str, str], list[str]]:
         """The batches that are to be told of as blocked, with the reason, and those that go on. `told` are those that
@@ -84,7 +94,11 @@ class Blocked:
             for batch_id, reason in self._reasons.items()
             if told.get(batch_id) != reason and (batch_id in told or now - self._since[batch_id] >= TOLD_AFTER_S)
         }
-        return blocked, [each for each in told if now - self._seen_at[each] >= GONE_AFTER_S]
+        self._unprobed &= self._seen_at.keys()
+        return blocked, [each for each in told if now - self._seen_at[each] >= self._gone_after_s(each)]
+
+    def _gone_after_s(self, batch_id: str) -> float:
+        return MOVED_AFTER_S if batch_id in self._moved else GONE_AFTER_S
 
 
 class Waits:

@@ -304,7 +304,7 @@ def _batch_view(
         fallbacks=sum(each.fallbacks for each in by_deployment),
         by_deployment=by_deployment,
         recent_per_s=per_s,
-        waits=Counter(each.wait_reason for each in waits if each.wait_reason).most_common(),
+        waits=_put_back(row.now, waits),
         endpoint=row.endpoint,
         completion_window=row.completion_window,
         input_file_id=row.input_file_id,
@@ -325,7 +325,18 @@ def _batch_view(
     )
 
 
+NOT_HELD = frozenset(map(str, (BatchState.CANCELLING, BatchState.CANCELLED, BatchState.COMPLETED)))
+
+
+def _put_back(now: float, waits: Sequence[Row[Any]]) -> list[tuple[str, int]]:
+    """Reasons and how many jobs wait for each. What is due waits for its turn, whatever kept it before."""
+    return Counter(each.wait_reason for each in waits if each.wait_reason and each.not_before > now).most_common()
+
+
 def _paused(row: Row[Any]) -> str | None:
+    """Why it is held, or was until its deadline. One that was cancelled, or whose last calls ended, is held no more."""
+    if row.state in NOT_HELD:
+        return None
     if row.paused is None and row.runs_until is not None and row.runs_until <= row.now:
         return RUN_STOPPED if row.state == str(BatchState.IN_PROGRESS) else None
     paused: str | None = row.paused

@@ -74,6 +74,20 @@ async def test_another_chain_is_for_what_failed(room: Served, store: Store) -> N
     assert await steps_of(store, answer.json()["id"]) == ["lead/z"]
 
 
+@pytest.mark.parametrize("query", [{"model": "unknown/x"}, {"chain": "othr"}, {"model": "nowhere"}])
+@pytest.mark.parametrize("answered_by", [{}, {"answered_by": "other"}])
+async def test_a_route_that_does_not_exist_is_said_although_nothing_is_left_to_try(
+    room: Served, store: Store, query: dict[str, str], answered_by: dict[str, str]
+) -> None:
+    batch_id, ids = await open_batch(store, 1)
+    worker = await new_worker(store)
+    await store.settle(worker, [succeeded(job) for job in await store.start(worker, ids)])
+    answer = await post(room, f"{batch_id}/retry", **query, **answered_by)
+    assert answer.status_code in (400, 404) and answer.json()["error"]["param"] == next(iter(query)), answer.text
+    answer = await post(room, f"{batch_id}/retry", model="lead/z", **answered_by)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "nothing_to_retry")
+
+
 async def test_a_held_batch_goes_on_along_another_chain(room: Served, store: Store) -> None:
     batch_id = await half_failed(store)
     await store.pause_batch(batch_id, "held")

@@ -5,7 +5,7 @@ from ledger_help import CHAIN, call, failed, new_worker, open_batch, outputs_of,
 from models.failure import FailureClass
 from models.job_objects import cost_of
 from models.records import ResultRecord
-from models.state import JobState
+from models.state import BatchState, JobState
 from models.store import Store
 
 
@@ -33,6 +33,43 @@ async def test_a_batch_shows_its_counts_costs_and_why_its_jobs_wait(store: Store
     assert (lead.input_tokens, lead.output_tokens, lead.cost_usd, view.cost_usd) == (6, 10, 0.5, 0.5)
     assert view.waits == [("lead is cooling", 1)]
     assert 0 < view.recent_per_s <= 3 / 60
+
+
+async def test_a_put_back_job_that_is_due_does_not_say_what_kept_it(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 3)
+    worker = await new_worker(store)
+    waits, due, _ = await store.start(worker, ids)
+    now = await store.now()
+    outcomes = [put_back(waits, now + 1000, "its budget is reached"), put_back(due, now - 1, "its budget is reached")]
+    await store.settle(worker, outcomes)
+    view = await store.batch_view(batch_id)
+    assert view is not None and view.waits == [("its budget is reached", 1)]
+
+
+async def test_a_batch_that_was_paused_and_cancelled_is_paused_no_more(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 2)
+    worker = await new_worker(store)
+    (running,) = await store.start(worker, ids[:1])
+    await store.pause_batch(batch_id, "look")
+    assert await store.cancel_batch(batch_id)
+    view = await store.batch_view(batch_id)
+    assert view is not None and (view.state, view.paused) == (BatchState.CANCELLING, None)
+    await store.cancel_slice()
+    await store.settle(worker, [succeeded(running)])
+    await store.close_batches()
+    view = await store.batch_view(batch_id)
+    assert view is not None and (view.state, view.paused) == (BatchState.CANCELLED, None)
+
+
+async def test_a_batch_whose_last_call_ended_while_it_was_paused_is_completed_and_not_paused(store: Store) -> None:
+    batch_id, ids = await open_batch(store, 1)
+    worker = await new_worker(store)
+    (running,) = await store.start(worker, ids)
+    await store.pause_batch(batch_id, "look")
+    await store.settle(worker, [succeeded(running)])
+    await store.close_batches()
+    view = await store.batch_view(batch_id)
+    assert view is not None and (view.state, view.paused) == (BatchState.COMPLETED, None)
 
 
 async def test_an_unknown_batch_is_none(store: Store) -> None:

@@ -10,6 +10,7 @@ from models.chain import Chain, Step
 from models.failure import Failure, FailureClass
 from models.state import Priority
 from models.suitability import WhyNot
+from models.wait_words import HOLD_WORDS, reason_at
 from worker.decide import (
     ROUND_BACKOFF_S,
     Fail,
@@ -569,3 +570,32 @@ def test_an_answer_that_would_be_the_same_again_is_not_asked_for_twice() -> None
     assert isinstance(after_failure(situation(), Progress(), bad)[0], TryAgain)
     cut = Failure(FailureClass.BAD_RESPONSE, "cut", status=200, repeatable=False)
     assert isinstance(after_failure(situation(), Progress(), cut)[0], MoveOn)
+
+
+@pytest.mark.parametrize(
+    ("cls", "hold"),
+    [
+        (FailureClass.CONNECT, Hold.BREAKER),
+        (FailureClass.TIMEOUT, Hold.BREAKER),
+        (FailureClass.SERVER, Hold.BREAKER),
+        (FailureClass.OVERLOADED, Hold.BREAKER),
+        (FailureClass.RATE_LIMIT, Hold.COOLDOWN),
+    ],
+)
+def test_a_provider_that_does_not_work_is_worded_alike_for_who_called_it_and_who_is_held_back(
+    cls: FailureClass, hold: Hold
+) -> None:
+    alone, account = chain("alpha/m"), "alpha:main"
+    held_back = reason_at(HOLD_WORDS[hold], "alpha", "m", account)
+    at = replace(situation(alone), account=account)
+    verdict, progress = after_failure(at, Progress(refused_since=NOW - 1000), failure(cls))
+    while isinstance(verdict, TryAgain):
+        assert verdict.reason == held_back
+        verdict, progress = after_failure(at, progress, failure(cls))
+    assert isinstance(verdict, PutBack) and verdict.reason == held_back
+
+
+def test_a_failure_that_holds_nobody_back_is_called_by_its_name() -> None:
+    at = replace(situation(chain("alpha/m")), account="alpha:main")
+    verdict, _ = after_failure(at, Progress(), failure(FailureClass.UNKNOWN))
+    assert isinstance(verdict, TryAgain) and verdict.reason == "unknown at alpha/m (account alpha:main)"

@@ -11,6 +11,7 @@ from worker.plan import StepOutlook
 from worker.waits import (
     AGAIN_AFTER_S,
     GONE_AFTER_S,
+    MOVED_AFTER_S,
     TELL_AT_MOST,
     TELL_EVERY_S,
     TOLD_AFTER_S,
@@ -126,6 +127,35 @@ def test_one_probe_of_a_credential_does_not_make_its_batch_go_on() -> None:
     blocked.see({}, 107.0)
     assert blocked.news(told, 106.0 + GONE_AFTER_S - 0.1) == ({}, [])
     assert blocked.news(told, 106.0 + GONE_AFTER_S) == ({}, ["a"])
+
+
+SPENT = Waiting("tenant acme has spent its money", "budget")
+
+
+def test_a_batch_whose_tenant_has_money_again_goes_on_when_its_jobs_are_staged() -> None:
+    blocked, told = Blocked(), {"a": SPENT.reason}
+    blocked.see({"a": SPENT}, 100.0, moving=["b"])
+    blocked.see({}, 101.0)
+    assert blocked.news(told, 101.0 + MOVED_AFTER_S) == ({}, []), "nothing shows yet that it may go on"
+    blocked.see({}, 104.0, moving=["a"])
+    blocked.see({}, 105.0)
+    assert blocked.news(told, 105.0) == ({}, ["a"])
+
+
+def test_one_job_that_is_staged_does_not_make_a_batch_go_on_that_waits_for_money_anew() -> None:
+    blocked, told = Blocked(), {"a": SPENT.reason}
+    for at in range(100, 130, 2):
+        blocked.see({"a": SPENT}, at)
+        blocked.see({}, at + 1, moving=["a"])
+        assert blocked.news(told, at + 1) == ({}, [])
+
+
+def test_a_batch_that_waits_for_a_key_is_not_taken_to_go_on_by_its_probes() -> None:
+    blocked = Blocked()
+    blocked.see({"a": SPENT}, 99.0)
+    blocked.see({"a": KEY}, 100.0)
+    blocked.see({}, 101.0, moving=["a"])
+    assert blocked.news({"a": KEY.reason}, 100.0 + GONE_AFTER_S - 0.1) == ({}, [])
 
 
 def test_another_leader_gives_what_was_told_before_it_the_same_time() -> None:
