@@ -25,6 +25,7 @@ import jsonschema_rs
 import orjson
 from jsonschema_rs import FancyRegexOptions, ValidationError, ValidationErrorKind
 
+from models.private import without_core_dumps
 from models.schema_process import FRAME, LENGTH
 
 PREPARE_S = 1.0
@@ -196,7 +197,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 def limit_this_process() -> None:
     """No file, no socket and no core dump any more, and only so much memory."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    without_core_dumps()
     with suppress(ValueError, OSError):  # not every system has this one
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
 

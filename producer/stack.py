@@ -15,12 +15,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.ending import end
 from models.ids import new_id
 from models.redis_check import check_redis
 from models.settings import Settings
 from models.spool import replay
 from models.store import Store, StoreError, open_store
 from producer.embedded import embedded_redis
+from producer.hanging import Watch
 from producer.locks import data_lock
 from producer.restarts import Losses, Restarts, how_it_ended
 
@@ -133,29 +135,44 @@ class Workers:
             return 0, False  # then its lease ends by itself
 
     async def _run_one(self, name: str) -> int:
+        """Until it has ended; its exit code."""
+        with Watch(self._stack.settings.worker.lease_s) as watch:
+            process = await self._start(name, watch)
+            self._processes.add(process)
+            watching = asyncio.create_task(watch.end_if_it_hangs(process.pid, self._say), name="watch")
+            try:
+                if self._stopping:
+                    process.send_signal(signal.SIGTERM)
+                assert process.stderr is not None
+                async for line in process.stderr:
+                    self._say(line.decode(errors="replace").rstrip())
+                return await process.wait()
+            finally:
+                self._processes.discard(process)
+                await end([watching])
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+    async def _start(self, name: str, watch: Watch) -> Process:
         settings = self._stack.settings
         command = [sys.executable, "-P", "-m", "worker", "--data", str(settings.data), "--exit-with-parent"]
-        command += ["--name", name]
+        command += ["--name", name, "--alive", str(watch.writes)]
         command += ["--max-concurrency", str(settings.worker.max_concurrency), "--grace", str(settings.worker.grace_s)]
         if self._config is not None:
             command += ["--config", str(self._config)]
-        environment = {**os.environ, "REDIS_URL": self._stack.redis_url}
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stderr=PIPE, limit=LONGEST_LINE, env=environment, start_new_session=True
-        )
-        self._processes.add(process)
         try:
-            if self._stopping:
-                process.send_signal(signal.SIGTERM)
-            assert process.stderr is not None
-            async for line in process.stderr:
-                self._say(line.decode(errors="replace").rstrip())
-            return await process.wait()
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=PIPE,
+                stderr=PIPE,
+                pass_fds=[watch.writes],
+                limit=LONGEST_LINE,
+                env={**os.environ, "REDIS_URL": self._stack.redis_url},
+                start_new_session=True,
+            )
         finally:
-            self._processes.discard(process)
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            watch.is_given_away()
 
 
 def _what_follows(held: int, pause_s: float) -> str:

@@ -26,6 +26,7 @@ from models.records import Settled
 from models.settings import Settings, SettingsError, load_settings
 from models.spool import keep, replay
 from models.store import Store, StoreOutage, open_store
+from worker.alive import show_life
 from worker.claims import ClaimLoop
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
@@ -206,7 +207,10 @@ def main() -> None:
     parser.add_argument("--grace", type=float)
     parser.add_argument("--burst", action="store_true")
     parser.add_argument("--exit-with-parent", action="store_true")
+    parser.add_argument("--alive", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.alive is not None:
+        show_life(arguments.alive)
     try:
         settings = load_settings(arguments.config, os.environ, arguments.data)
         overrides = {"max_concurrency": arguments.max_concurrency, "grace_s": arguments.grace}
