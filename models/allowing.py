@@ -55,7 +55,7 @@ class Allowed:
             return True
         return all(self.model(model) for model in _models_of(self._settings, name))
 
-    def was_accepted(self, step: Step) -> bool:
+    def was_accepted(self, step: Step | str) -> bool:
         """For steps of which nobody knows any more by which name they were asked for."""
         if self._names is not None and self._of_chains is None:
             chains = self._names & self._settings.chains.keys()

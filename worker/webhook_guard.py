@@ -85,6 +85,30 @@ class Addresses:
             del self._users[where], self._places[where]
 
 
+class Guard:
+    """Finds the addresses that may be called."""
+
+    def __init__(self, settings: WebhookSettings, resolve: Resolve) -> None:
+        self._settings = settings
+        self._resolve = resolve
+        self._network: AsyncNetworkBackend = httpcore.AnyIOBackend()
+
+    async def allowed(self, host: str, port: int) -> list[str]:
+        """Those addresses of a host that may be called. Raises RefusedReceiver when there is none."""
+        try:
+            found = await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise httpcore.ConnectError("the name cannot be looked up") from None
+        good = [each for each in found if is_allowed(ipaddress.ip_address(each), port, self._settings)]
+        if not good:
+            raise RefusedReceiver(refusal(httpx.URL(scheme="http", host=host), port, self._settings))
+        return good
+
+    async def connect(self, address: str, port: int, timeout: float | None) -> AsyncNetworkStream:
+        """To an address that was judged. Raises httpcore.ConnectError, ConnectTimeout."""
+        return await self._network.connect_tcp(address, port, timeout=timeout)
+
+
 class GuardedNetwork(AsyncNetworkBackend):
     """The network of one try: connects to allowed addresses only, and holds a place at the one that it calls.
 
@@ -93,14 +117,19 @@ class GuardedNetwork(AsyncNetworkBackend):
     """
 
     def __init__(
-        self, settings: WebhookSettings, resolve: Resolve, addresses: Addresses, tenant: str, deadline: asyncio.Timeout
+        self,
+        guard: Guard,
+        allowed: Resolve,
+        take: Callable[[str], Awaitable[Callable[[], None]]],
+        is_full: Callable[[str], bool],
+        deadline: asyncio.Timeout,
     ) -> None:
-        self._settings = settings
-        self._resolve = resolve
-        self._addresses = addresses
-        self._tenant = tenant
+        """`allowed` is the guard's, as this try asks it; `take` and `is_full` are about places at an address."""
+        self._guard = guard
+        self._allowed = allowed
+        self._take_place = take
+        self._is_full = is_full
         self._deadline = deadline
-        self._network = httpcore.AnyIOBackend()
         self._give_back: Callable[[], None] | None = None
 
     def close(self) -> None:
@@ -118,11 +147,10 @@ class GuardedNetwork(AsyncNetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> AsyncNetworkStream:
         failure: Exception | None = None
-        found = (await self.allowed(host, port))[:ADDRESSES_TRIED]
-        for address in sorted(found, key=lambda each: self._addresses.is_full(self._tenant, each)):
+        for address in sorted((await self._allowed(host, port))[:ADDRESSES_TRIED], key=self._is_full):
             await self._take(address)
             try:
-                return await self._network.connect_tcp(address, port, timeout=timeout)
+                return await self._guard.connect(address, port, timeout)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
                 self.close()
@@ -133,20 +161,9 @@ class GuardedNetwork(AsyncNetworkBackend):
         left_s = (self._deadline.when() or loop.time()) - loop.time()
         self._deadline.reschedule(None)
         try:
-            self._give_back = await self._addresses.take(self._tenant, address)
+            self._give_back = await self._take_place(address)
         finally:
             self._deadline.reschedule(loop.time() + left_s)
-
-    async def allowed(self, host: str, port: int) -> list[str]:
-        """Those addresses of a host that may be called. Raises RefusedReceiver when there is none."""
-        try:
-            found = await self._resolve(host, port)
-        except (OSError, UnicodeError):
-            raise httpcore.ConnectError("the name cannot be looked up") from None
-        good = [each for each in found if is_allowed(ipaddress.ip_address(each), port, self._settings)]
-        if not good:
-            raise RefusedReceiver(refusal(httpx.URL(scheme="http", host=host), port, self._settings))
-        return good
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[SocketOption] | None = None

@@ -19,7 +19,7 @@ import httpx
 from models.ending import end
 from models.receivers import RefusedReceiver, receiver_url
 from models.settings import WebhookSettings
-from worker.webhook_guard import Addresses, AddressFull, GuardedNetwork, Resolve, Resolver
+from worker.webhook_guard import Addresses, AddressFull, Guard, GuardedNetwork, Resolve, Resolver
 
 DEADLINE_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
@@ -56,10 +56,9 @@ class Sender:
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._own_resolver = Resolver(threads) if resolve is None else None
-        self._settings = settings
-        self._resolve: Resolve = resolve or self._own_resolver or Resolver(threads)
+        self._network = Guard(settings, resolve or self._own_resolver or Resolver(threads))
         self._addresses = Addresses(NAMES_AT_AN_ADDRESS * settings.max_in_flight, deadline_s)
-        self._late: dict[asyncio.Task[Sequence[str]], str] = {}
+        self._late: dict[asyncio.Task[list[str]], str] = {}
         self._tls = tls or httpx.create_ssl_context()
         self._deadline_s = deadline_s
 
@@ -82,8 +81,8 @@ class Sender:
         """Never raises for what a receiver does."""
         try:
             async with asyncio.timeout(self._deadline_s) as deadline:
-                resolve = partial(self._look_up, tenant)
-                network = GuardedNetwork(self._settings, resolve, self._addresses, tenant, deadline)
+                places = partial(self._addresses.take, tenant), partial(self._addresses.is_full, tenant)
+                network = GuardedNetwork(self._network, partial(self._look_up, tenant), *places, deadline)
                 try:
                     return await self._post(network, receiver_url(url), headers, body)
                 finally:
@@ -103,7 +102,7 @@ class Sender:
 
     async def _look_up(self, tenant: str, host: str, port: int) -> Sequence[str]:
         """A thread that waits for a name server cannot be broken off: it counts until it has its answer."""
-        look = asyncio.create_task(self._lookup(host, port))
+        look = asyncio.create_task(self._network.allowed(host, port))
         try:
             return await asyncio.shield(look)
         except asyncio.CancelledError:
@@ -112,10 +111,7 @@ class Sender:
                 look.add_done_callback(self._came_late)
             raise
 
-    async def _lookup(self, host: str, port: int) -> Sequence[str]:
-        return await self._resolve(host, port)
-
-    def _came_late(self, look: "asyncio.Task[Sequence[str]]") -> None:
+    def _came_late(self, look: "asyncio.Task[list[str]]") -> None:
         del self._late[look]
         if not look.cancelled():
             look.exception()  # nobody waits for it

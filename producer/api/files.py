@@ -91,7 +91,7 @@ async def upload(request: Request, api: Api, caller: Submitter) -> Response:
     """The body is multipart, as OpenAI's: `file` and `purpose`, in any order. It is kept whole or not at all."""
     body = Upload(request, api.settings.api.max_file_bytes)
     file_id = new_id("file")
-    size, lines = await api.blobs.put(file_id, admitted(api, caller, body.chunks()))
+    size, lines = await api.blobs.put(file_id, admitted(api, caller, body.chunks(), body.declared))
     try:
         record = await api.store.add_file(file_id, caller.tenant, body.filename or "", size, lines, body.lives_s)
     except BaseException:

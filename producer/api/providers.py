@@ -5,6 +5,7 @@ from typing import Any, Literal
 import orjson
 from fastapi import APIRouter, Response
 
+from models.allowing import Allowed
 from models.failure import FailureClass, Scope
 from models.limit_state import Source
 from producer.api.auth import Administrator
@@ -115,11 +116,13 @@ class ProviderList(Documented):
     responses=refusals(401, 403, 503),
     summary="Limits, use and cooldowns of each provider, key and model",
 )
-async def providers(api: Api, _caller: Administrator) -> Response:
-    """Of the whole installation, as all tenants share its providers."""
+async def providers(api: Api, caller: Administrator) -> Response:
+    """Of the whole installation, as all tenants share its providers; of what your tenant may use, where limited."""
     ledger = await read_ledger(api.store)
     live = await live_of(api.redis, api.settings, ledger)
-    data = [_object(each) for each in provider_documents(api.settings, ledger, live)]
+    allowed = Allowed(api.settings, (await api.rules.of(api.store, caller.tenant)).allow)
+    documents = provider_documents(api.settings, ledger, live)
+    data = [_object(each) for each in documents if allowed.was_accepted(f"{each['provider']}/{each['model']}")]
     document = {"object": "list", "live": live is not None, "data": data}
     return Response(orjson.dumps(document), media_type=JSON)
 

@@ -47,9 +47,18 @@ async def admit_bytes(api: Context, caller: Caller, more: int, *, batches: int =
     stored.accepted(more, batches)
 
 
-async def admitted(api: Context, caller: Caller, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks of an upload, each once there is room for it; what arrives at the same time counts, too."""
+async def admitted(
+    api: Context, caller: Caller, chunks: AsyncIterator[bytes], declared: int = 0
+) -> AsyncIterator[bytes]:
+    """The chunks of an upload, each once there is room for it; what arrives at the same time counts, too.
+
+    `declared`: how long it says it is. What could not be kept is not read.
+    """
     stored, taken = api.rooms.stored(caller.tenant), 0
+    if api.settings.files_url is None:
+        refuse_near_full(api.settings, declared)
+    await admit_bytes(api, caller, declared)
+    stored.accepted(-declared)
     try:
         async for chunk in chunks:
             if api.settings.files_url is None:

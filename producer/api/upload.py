@@ -33,7 +33,8 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Upload:
-    """One request's body. `chunks` is its file; the rest is known when `chunks` has ended."""
+    """One request's body. `declared` is how long it says it is, 0 if it does not; `chunks` is its file; the rest is
+    known when `chunks` has ended."""
 
     def __init__(self, request: Request, max_file_bytes: int) -> None:
         """Raises ApiError and RequestError when the headers alone tell that it cannot be read."""
@@ -47,7 +48,8 @@ class Upload:
         self._part: str | None = None
         self._ended = False
         declared = request.headers.get("content-length", "")[:LENGTH_DIGITS]
-        if declared.isdecimal() and int(declared) > max_file_bytes + BESIDE_FILE_BYTES:
+        self.declared = int(declared) if declared.isdecimal() else 0
+        if self.declared > max_file_bytes + BESIDE_FILE_BYTES:
             raise self._too_large()
         callbacks: Any = {
             "on_part_begin": self._on_part_begin,

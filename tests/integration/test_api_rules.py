@@ -238,6 +238,17 @@ async def test_the_list_of_models_shows_what_the_tenant_may_use(room: Room) -> N
     assert refusal_of(await room.http.get("/v1/models/default")) == (404, "model_not_found")
 
 
+async def test_an_administrator_sees_the_providers_of_what_its_tenant_may_use(room: Room) -> None:
+    room.http.headers.update(bearer(await key_for(room.store, Scope.ADMIN, tenant="acme")))
+
+    async def seen() -> set[str]:
+        return {f"{each['provider']}/{each['model']}" for each in (await room.http.get("/v1/providers")).json()["data"]}
+
+    assert {"us/m", "eu/m", "us/a"} <= await seen()
+    await room.set_rules(allow=("ab",))
+    assert await seen() == {"us/a", "eu/b"}
+
+
 async def test_a_tenant_with_a_budget_names_no_model_whose_price_nobody_knows(room: Room) -> None:
     await room.set_rules(usd_per_month=5.0)
     error = await room.refused(model="eu/m-2026-11-30")
