@@ -19,6 +19,7 @@ from models.store import Store
 from producer.api.blobs import Blobs
 from producer.api.keyring import Keyring
 from producer.api.metrics import Metrics
+from producer.api.readiness import Readiness
 from producer.api.refused_keys import RefusedKeys
 from producer.api.rooms import Rooms
 from producer.api.tenant_rules import TenantRules
@@ -44,6 +45,7 @@ class Context:
     rooms: Rooms = field(default_factory=Rooms)
     headroom: Headroom = field(default_factory=lambda: Headroom(READ_BYTES))
     """For the pages of answers that are read just now."""
+    readiness: Readiness = field(default_factory=Readiness)
     writer: str = field(default_factory=lambda: new_id("api"))
     """The name under which this process writes counts and fills batches."""
     fill_soon: Callable[[], None] = lambda: None

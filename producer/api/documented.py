@@ -3,13 +3,18 @@
 A query or path that is wrong is answered with 400 and OpenAI's error object, so that is what stands in the document.
 """
 
+from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+import orjson
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import Route
 
 from models.wire import ErrorBody
 from producer.api.bodies import DEFINITIONS
+from producer.api.errors import JSON
 
 ERROR_REF = {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}
 ERROR = {"description": "Refused", "content": {"application/json": {"schema": ERROR_REF}}}
@@ -33,6 +38,20 @@ def document_errors(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+    app.router.routes.insert(0, Route("/openapi.json", _written_once(app), include_in_schema=False))
+
+
+def _written_once(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    """The document as its bytes: anybody may ask for it, as often as they please."""
+
+    @cache
+    def written() -> bytes:
+        return orjson.dumps(app.openapi())
+
+    async def answer(_: Request) -> Response:
+        return Response(written(), media_type=JSON)
+
+    return answer
 
 
 def _with_our_errors(responses: dict[str, Any]) -> None:

@@ -3,9 +3,7 @@
 import orjson
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from redis.exceptions import RedisError
 
-from models.store import StoreError
 from producer.api.auth import MetricsReader
 from producer.api.context import Api
 from producer.api.errors import JSON, refusals
@@ -20,7 +18,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="The stores are reachable and the schema is current")
 async def readyz(api: Api) -> Response:
-    checks = {"database": await _database(api), "redis": await _redis(api)}
+    checks = await api.readiness.checks(api.store, api.redis)
     ready = all(word == "ok" for word in checks.values())
     return Response(orjson.dumps({"ready": ready, **checks}), 200 if ready else 503, media_type=JSON)
 
@@ -35,20 +33,3 @@ async def metrics(api: Api, _caller: MetricsReader) -> Response:
     await api.metrics.ledger.read(api.store)
     await api.metrics.limits.read(api.redis, api.settings)
     return Response(generate_latest(api.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _database(api: Api) -> str:
-    try:
-        return (
-            "ok" if await api.store.schema_is_current() else "its schema is not this version's; run understudy migrate"
-        )
-    except StoreError as error:
-        return str(error)
-
-
-async def _redis(api: Api) -> str:
-    try:
-        await api.redis.ping()
-    except (RedisError, OSError, TimeoutError):
-        return "Redis cannot be reached; check REDIS_URL and that it is running"
-    return "ok"

@@ -23,6 +23,7 @@ from producer.api import bodies, draining
 from producer.api.context import Context
 from producer.api.errors import add_error_handlers
 from producer.api.failures import LoggedFailures
+from producer.api.readiness import KEPT_S, Readiness
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 LONG = 1_000
@@ -161,6 +162,30 @@ async def test_no_host_is_a_server_error_or_gets_into_a_link(api: Served, store:
         assert (place != "") == (host in ("xn--a", "a..b"))
         for path, status in (("/v1/jobs", 200), ("/nothing", 404), ("/docs", 200), ("/openapi.json", 200)):
             assert (await http.get(path, headers=headers)).status_code == status, path
+
+
+async def test_however_many_ask_whether_it_is_ready_the_stores_are_asked_once(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = [1_000.0], []
+    monkeypatch.setattr(api.context, "readiness", Readiness(lambda: now[0]))
+    monkeypatch.setattr(
+        type(api.context.store), "schema_is_current", lambda _: looks.append(1) or asyncio.sleep(0, True)
+    )
+    async with api.client(address="203.0.113.5") as http:
+        answers = await asyncio.gather(*(http.get("/readyz") for _ in range(50)))
+        assert {each.text for each in answers} == {'{"ready":true,"database":"ok","redis":"ok"}'} and len(looks) == 1
+        now[0] += KEPT_S
+        await http.get("/readyz")
+        assert len(looks) == 2
+
+
+async def test_the_document_is_written_once(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with api.client(address="203.0.113.5") as http:
+        first = await http.get("/openapi.json")
+        assert first.json() == api.app.openapi()
+        monkeypatch.setattr(api.app, "openapi", None)
+        assert (await http.get("/openapi.json")).content == first.content
 
 
 async def test_a_length_of_thousands_of_digits_is_too_long_and_no_server_error(api: Served) -> None:
