@@ -15,14 +15,15 @@ def overflow_file(data: Path, parts: Iterable[bytes] = ()) -> IO[bytes]:
     file = tempfile.TemporaryFile(dir=data, buffering=0)
     try:
         for part in parts:
-            _write(file, part)
+            append(file, part)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _write(file: IO[bytes], part: bytes) -> None:
+def append(file: IO[bytes], part: bytes) -> None:
+    """Raises OSError."""
     left = memoryview(part)
     while left:
         left = left[file.write(left) :]

@@ -17,6 +17,7 @@ from models.state import JobState, Priority
 from models.store import Store, StoreOutage
 from models.suspicion import ALONE_AT, admit
 from worker import outcome
+from worker.answer_room import place_in
 from worker.coalesce import Coalescer
 from worker.hedge import run_of
 from worker.outages import OUTAGE, OUTAGE_PAUSE_S, OUTAGES
@@ -257,7 +258,8 @@ class ClaimLoop:
 
     async def _work(self, job: StartedJob) -> None:
         try:
-            await self.settler.add(await self._outcome_of(job))
+            with place_in(self.tools.answer_room):
+                await self.settler.add(await self._outcome_of(job))
             await self.tools.places.give_back(job)
         finally:
             self._aboard.pop(job.id, None)

@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import orjson
 
 from models.failure import Failure, FailureClass
 from worker.believable import is_believable
 from worker.failures import LimitSignals, classify, classify_exception, classify_success, read_limits
+from worker.failures.complaint import MAX_READ_BYTES
 from worker.failures.masking import headers_without_key, without_key
 from worker.fleet import Target
 from worker.providers.base import Answer, BadAnswer, Call, Usage, WireRequest
@@ -26,13 +27,13 @@ OUR_WORDS = "extra_fields"
 class Exchange:
     """What came back: the tokens that it cost, and what the response's headers tell of limits (None: no response).
 
-    `written` is the completion of an answer as JSON.
+    `written` is the completion of an answer as JSON, taken out by who stores it: a large one must not be there twice.
     """
 
     reply: Answer | Failure
     usage: Usage = NOTHING_USED
     told: LimitSignals | None = None
-    written: bytes = b""
+    written: list[bytes] = field(default_factory=list, repr=False)
 
     @property
     def tokens(self) -> int | None:
@@ -60,22 +61,26 @@ async def exchange(
     if not 200 <= status < 300:
         refusal = without_key(content, secret)
         return Exchange(classify(target.dialect, protocol, status, headers, refusal, clock(), request), told=told)
-    content = without_key(content, secret, answer=True)
+    came, begins, size = [without_key(content, secret, answer=True)], content[:MAX_READ_BYTES], len(content)
+    del content
     try:
-        return replace(await read(_read, call, target, request, status, headers, content), told=told)
+        return replace(await read(_read, call, target, request, status, headers, came), told=told)
     except BadAnswer as bad:
         failure = _no_answer(bad)
         if bad.cls is FailureClass.BAD_RESPONSE:  # some tell their errors with 200, and may repeat the key in them
-            inside = without_key(content, secret)
+            inside = without_key(begins, secret)
             failure = classify_success(target.dialect, protocol, headers, inside, clock(), request) or failure
         usage = bad.answer.usage if bad.answer else NOTHING_USED
-        return Exchange(failure, _believed(usage, call, request, len(content)), told)
+        return Exchange(failure, _believed(usage, call, request, size), told)
 
 
 def _read(
-    call: Call, target: Target, request: WireRequest, status: int, headers: Mapping[str, str], content: bytes
+    call: Call, target: Target, request: WireRequest, status: int, headers: Mapping[str, str], came: list[bytes]
 ) -> Exchange:
-    """The answer, and what it is when it is written down. Raises BadAnswer, whatever the matter with it is."""
+    """The answer, and what it is when it is written down. Takes what came, of which there may be too much to have it
+    twice. Raises BadAnswer, whatever the matter with it is."""
+    content = came.pop()
+    size = len(content)
     try:
         answer = target.adapter.answer(call, status, headers, content)
     except BadAnswer:
@@ -84,14 +89,15 @@ def _read(
         log.error("An answer of %s/%s could not be read: %s", target.dialect, call.model, type(error).__name__)
         words = f"the answer is nested too deep, or is not as its protocol has it ({type(error).__name__})"
         raise BadAnswer(words) from None
-    usage = _believed(answer.usage, call, request, len(content))
+    del content
+    usage = _believed(answer.usage, call, request, size)
     try:
         written = orjson.dumps({name: said for name, said in answer.completion.items() if name != OUR_WORDS})
         orjson.dumps([answer.model, answer.raw_usage, answer.raw_finish])  # which our own words repeat
     except TypeError:  # of orjson: more than 254 levels, or more than 64 bits
         words = "the answer cannot be written down: it is nested too deep, or has a number that is too large"
         raise BadAnswer(words, answer=replace(answer, usage=usage)) from None
-    return Exchange(replace(answer, usage=usage), usage, written=written)
+    return Exchange(replace(answer, usage=usage), usage, written=[written])
 
 
 def _no_answer(bad: BadAnswer) -> Failure:

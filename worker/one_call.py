@@ -8,7 +8,7 @@ It is made for a job, but does not know where the job stands: what follows from 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -169,6 +169,8 @@ class OneCall:
             self._record(deployment, watch, reply, came.usage, cost_usd)
             return reply
         record = self._record(deployment, watch, None, came.usage, cost_usd)
+        reply = replace(reply, completion={})  # it is written, and may be large
+        self._back = replace(self._back, came=replace(came, reply=reply))
         return Answered(reply, came.written, deployment, request.dropped, record.latency_ms, cost_usd)
 
     async def _may_start(self, grant: Grant) -> bool:

@@ -31,10 +31,11 @@ UNWRITABLE = ResultRecord(
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A call that succeeded, and where. `cost_usd` None: no price is known. `written`: the completion as JSON."""
+    """A call that succeeded, and where. `cost_usd` None: no price is known. `written` is the completion as JSON, which
+    who stores it takes out."""
 
     answer: Answer
-    written: bytes
+    written: list[bytes]
     deployment: Deployment
     dropped: tuple[str, ...]
     latency_ms: int
@@ -170,9 +171,12 @@ def _nothing_tried(progress: Progress) -> Mapping[str, Any]:
     return {**NOTHING_TRIED, "class": cls, "message": message}
 
 
-def _with_extra_fields(written: bytes, extra: Mapping[str, Any]) -> str:
-    """A completion that is not read again for it: it may be large."""
-    return b"".join((memoryview(written)[:-1], b',"extra_fields":', orjson.dumps(extra), b"}")).decode()
+def _with_extra_fields(written: list[bytes], extra: Mapping[str, Any]) -> str:
+    """A completion that is not read again for it: it may be large, and must not be there more often than it has to."""
+    completion = written.pop()
+    whole = b"".join((memoryview(completion)[:-1], b',"extra_fields":', orjson.dumps(extra), b"}"))
+    del completion
+    return whole.decode()
 
 
 def _json(document: Mapping[str, Any]) -> str:

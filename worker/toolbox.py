@@ -80,7 +80,7 @@ async def open_toolbox(
     rng = Random()
     async with (
         open_store(settings.database_url, settings.data) as store,
-        ProviderClient(max_connections=concurrency) as client,
+        ProviderClient(concurrency, settings.data) as client,
         Sender(settings.webhooks, IN_FLIGHT) as sender,
     ):
         clock = LedgerClock(store.now)

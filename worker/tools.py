@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from models.headroom import Headroom
 from models.pricing import Pricing
 from models.schema_turns import SchemaTurns
+from worker.answer_room import ROOM_BYTES
 from worker.budgets import Budgets
 from worker.choice import Choice
 from worker.costs import Costs
@@ -36,3 +38,4 @@ class Tools:
     estimates: Estimates = field(default_factory=Estimates)
     schemas: SchemaTurns = field(default_factory=SchemaTurns)
     periods: ToldPeriods = field(default_factory=ToldPeriods)
+    answer_room: Headroom = field(default_factory=lambda: Headroom(ROOM_BYTES))

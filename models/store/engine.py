@@ -15,6 +15,7 @@ from models.private import make_private, touch_private
 from models.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
 from models.store.errors import StoreBusy, StoreConflict, StoreMisplaced, StoreUnavailable, folder_reason
 from models.store.faults import meaning_of
+from models.store.sql import BURDENED
 from models.store.turns import Turns
 
 SQLITE_TIMEOUT_S = 5.0
@@ -185,6 +186,11 @@ def _prepare_postgresql(engine: AsyncEngine) -> None:
         cursor.execute(f"SET lock_timeout = '{POSTGRESQL_LOCK_S}s'")
         cursor.close()
         connection.commit()  # a rollback would take the settings back
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def on_checkin(_connection: Any, record: Any) -> None:
+        if record.info.pop(BURDENED, False):
+            record.invalidate()
 
 
 def _postgresql_url(address: str) -> URL:

@@ -11,7 +11,20 @@ from models.state import JobState
 from models.store.filling import NAME_REQUEST, NamedRequest, OtherRequest
 from models.store.history import ATTEMPTS_OF_JOB, priced
 from models.store.intake import Intake
-from models.store.sql import NOW, QUEUED, RUNNING, attempt, idempotency, job, job_input, made_since, made_until, result
+from models.store.sql import (
+    BURDEN,
+    NOW,
+    QUEUED,
+    RUNNING,
+    attempt,
+    burden,
+    idempotency,
+    job,
+    job_input,
+    made_since,
+    made_until,
+    result,
+)
 
 NAMED_REQUEST = select(idempotency).where(
     idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
@@ -140,6 +153,8 @@ class Jobs(Intake):
         """The answer to a job as JSON. None: it has none, or it was pruned."""
         async with self._db.read() as connection:
             body: str | None = (await connection.execute(ANSWER, {"job_id": job_id})).scalar()
+            if body is not None and len(body) > BURDEN:
+                await burden(connection)
         return body
 
     async def list_jobs(

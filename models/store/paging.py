@@ -14,7 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from models.store.engine import Database
-from models.store.sql import job, result
+from models.store.sql import BURDEN, burden, job, result
 
 PAGE = 1_000
 PAGE_BYTES = 4 * 1024 * 1024
@@ -78,6 +78,8 @@ class Paged:
         return next(spans(((row.place, row.size) for row in sizes), after), None)
 
     async def rows(self, connection: AsyncConnection, parameters: Mapping[str, Any], of: Span) -> Sequence[Row[Any]]:
+        if of.size > BURDEN:
+            await burden(connection)
         found = await connection.execute(self._rows, {**parameters, "after": of.after, "up_to": of.up_to})
         rows: Sequence[Row[Any]] = found.all()
         return rows

@@ -133,6 +133,7 @@ class BulkInsert:
         self._columns = list(table.columns.keys())
         self._as_source = cache(self._from_source)
         self._as_values = self._with_conflict(sqlite.insert(table))
+        self._as_large = self._with_conflict(postgresql.insert(table))
 
     async def run(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
         if not rows:
@@ -141,9 +142,24 @@ class BulkInsert:
         if dialect == "sqlite" and self._returning is None:
             await connection.execute(self._as_values, rows)
             return []
+        if self._returning is None:
+            rows = await self._without_large(connection, rows)
+        if not rows:
+            return []
         statement, given = self._as_source(dialect)
         done = await connection.execute(statement, given.bind(rows))
         return done.all() if self._returning else []
+
+    async def _without_large(
+        self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """Insert large rows one by one: in the JSON of all they would be in memory three times. Returns the rest."""
+        large = [row for row in rows if _weight(row) > LARGE_ROW]
+        for row in large:
+            await connection.execute(self._as_large, row)
+            if _weight(row) > BURDEN:
+                await burden(connection)
+        return [row for row in rows if _weight(row) <= LARGE_ROW] if large else rows
 
     def _from_source(self, dialect: str) -> tuple[Any, Given]:
         given = Given(dialect, {each.name: plain_type(each) for each in self._table.columns})
@@ -161,11 +177,25 @@ class BulkInsert:
         return insert.returning(self._table.c[self._returning]) if self._returning else insert
 
 
+def _weight(row: Mapping[str, Any]) -> int:
+    return max((len(value) for value in row.values() if isinstance(value, str)), default=0)
+
+
+async def burden(connection: AsyncConnection) -> None:
+    """The connection is closed after its transaction: PostgreSQL's library keeps buffers as large as the largest row
+    that went through them for as long as it lives."""
+    raw = await connection.get_raw_connection()
+    raw.info[BURDENED] = connection.dialect.name == "postgresql"
+
+
 def plain_type(of: Column[Any]) -> TypeEngine[Any]:
     kinds: dict[type, TypeEngine[Any]] = {str: Text(), int: BigInteger(), float: Double(), bool: Boolean()}
     plain = of.type.impl_instance if isinstance(of.type, TypeDecorator) else of.type
     return kinds[plain.python_type]
 
+
+LARGE_ROW, BURDEN = 1024 * 1024, 8 * 1024 * 1024
+BURDENED = "burdened"
 
 LARGEST_INT = 2**31 - 1
 

@@ -19,13 +19,16 @@ import os
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from models.overflow import append, overflow_file
+from worker.answer_room import SMALL_BYTES, room_for
 from worker.providers.base import BadAnswer, Endpoint, WireRequest
 from worker.providers.proxies import Proxies, proxy_at
 
@@ -37,6 +40,8 @@ PACE_BYTES, PACE_S = 3_000, 30.0
 Blanks before it are not counted; some providers send them while a request waits."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 256 * 1024
+"""So much of a refusal is read: no more of it is looked at."""
 
 KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers (uvicorn, vLLM) close an idle connection: a request that meets such a close
@@ -61,8 +66,10 @@ class ProviderClient:
     environment names: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR.
     """
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, data: Path | None = None) -> None:
+        """What is large waits in the folder `data` until there is room for it; without one, in memory."""
         self.max_connections = max_connections
+        self._data = data
         self._tls = _tls_context()
         self._proxies = Proxies.from_environment()
         self._transports: dict[str | None, AiohttpTransport] = {}
@@ -84,7 +91,7 @@ class ProviderClient:
     async def send(
         self, request: WireRequest, endpoint: Endpoint, timeout_s: float
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """One POST: status, headers (names in lower case) and the whole decoded body.
+        """One POST: status, headers (names in lower case) and the whole decoded body, of errors its beginning.
 
         `timeout_s` is the total from now to the last byte. Once the body has begun, it must also keep a pace
         (`PACE_S`), so that a provider which drips bytes does not hold a slot all that time. Being cancelled closes the
@@ -96,7 +103,7 @@ class ProviderClient:
             async with asyncio.timeout(timeout_s) as deadline:
                 response = await transport.handle_async_request(outgoing)
                 try:
-                    content = await _read(response)
+                    body = await _read(response, _Body(self._data))
                 finally:
                     await response.aclose()
         except _TooSlow:
@@ -110,7 +117,7 @@ class ProviderClient:
             raise httpx.LocalProtocolError(
                 f"a header for {url.host} holds characters that HTTP does not allow; correct its key or headers"
             ) from None
-        return response.status_code, _plain_headers(response), content
+        return response.status_code, _plain_headers(response), await body.content()
 
     def _find_route(self, base_url: str, path: str) -> Route:
         url = _checked_url(base_url, path)
@@ -156,29 +163,74 @@ class _TooSlow(Exception):
     """The body does not keep the pace."""
 
 
-async def _read(response: httpx.Response) -> bytes:
+class _Body:
+    """The bytes of an answer while they come: in memory, or on disk when they become many."""
+
+    def __init__(self, data: Path | None) -> None:
+        self.size = 0
+        self._data = data
+        self._chunks: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._on_disk = 0  # what is behind that was cut off by a full disk
+
+    def add(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._chunks.append(chunk)
+        if self._data is not None and self.size > SMALL_BYTES:
+            self._move(self._data)
+
+    async def content(self) -> bytes:
+        """All of them, when there is room."""
+        if self._file is None:
+            return b"".join(self._chunks)
+        with self._file:
+            await room_for(self.size)
+            self._file.seek(0)
+            return b"".join((self._file.read(self._on_disk), *self._chunks))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _move(self, data: Path) -> None:
+        """A disk that takes nothing costs memory, and no answer."""
+        try:
+            self._file = self._file or overflow_file(data)
+            while self._chunks:
+                append(self._file, self._chunks[0])
+                self._on_disk += len(self._chunks.pop(0))
+        except OSError:
+            self._data = None
+
+
+async def _read(response: httpx.Response, body: _Body) -> _Body:
     """The body, decoded. What is too large, or too slow, is given up as soon as that is known."""
+    is_answer = 200 <= response.status_code < 300
     declared = response.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > MAX_ANSWER_BYTES:
+    if is_answer and declared.isdigit() and int(declared) > MAX_ANSWER_BYTES:
         raise _too_large()
-    chunks: list[bytes] = []
     try:
         async with asyncio.timeout(None) as pace:
-            size, checked = 0, 0
+            checked = 0
             async for chunk in response.aiter_bytes():
-                size += len(chunk)
-                if size > MAX_ANSWER_BYTES:
+                if is_answer and body.size + len(chunk) > MAX_ANSWER_BYTES:
                     raise _too_large()
-                chunks.append(chunk)
+                body.add(chunk)
+                if not is_answer and body.size > MAX_ERROR_BYTES:
+                    break
                 begins = pace.when() is None and not chunk.isspace()
-                if begins or (pace.when() is not None and size - checked >= PACE_BYTES):
+                if begins or (pace.when() is not None and body.size - checked >= PACE_BYTES):
                     pace.reschedule(asyncio.get_running_loop().time() + PACE_S)
-                    checked = size
+                    checked = body.size
     except TimeoutError:
+        body.close()
         if pace.expired():
             raise _TooSlow from None
         raise
-    return b"".join(chunks)
+    except BaseException:
+        body.close()
+        raise
+    return body
 
 
 def _too_large() -> BadAnswer:
