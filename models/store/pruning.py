@@ -3,7 +3,19 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sqlalchemy import BindParameter, Integer, Text, bindparam, delete, literal, select, update
+from sqlalchemy import (
+    BindParameter,
+    Integer,
+    Text,
+    bindparam,
+    delete,
+    exists,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.budgets import BATCH
@@ -12,7 +24,7 @@ from models.state import OPEN_BATCH_STATES, BatchState
 from models.store.errors import StoreBusy, StoreConflict, StoreError
 from models.store.ledger import Ledger
 from models.store.room import give_room_back
-from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, result, run_line, tally
+from models.store.sql import NOW, attempt, batch, budget_grant, file, job, job_input, result, run, run_line, tally
 
 SLICE = 2_000
 SMALLER = 10
@@ -68,6 +80,28 @@ DELETE_BATCH = (
 """What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""
 
 
+_lines, _idle = run_line.alias("lines"), run.c.taken_until <= NOW
+_asked = exists(
+    select(_lines.c.run_id).where(
+        _lines.c.run_id == run.c.id, or_(_lines.c.job_id.is_not(None), _lines.c.again_id.is_not(None))
+    )
+)
+RUNS_NEVER_ASKED = select(run.c.id).where(
+    _idle, ~_asked, exists(select(_lines.c.run_id).where(_lines.c.run_id == run.c.id))
+)
+"""Runs that nobody is at work on and whose lines have no job, or none any more: they are compared anew in any case."""
+
+_place = tuple_(run_line.c.version, run_line.c.position)
+DELETE_LINES = delete(run_line).where(
+    run_line.c.run_id == bindparam("of_run"),
+    exists(select(run.c.id).where(run.c.id == bindparam("of_run"), _idle)),
+    _place.in_(
+        select(run_line.c.version, run_line.c.position).where(run_line.c.run_id == bindparam("of_run")).limit(SLICE)
+    ),
+)
+"""Some lines of a run that nobody is at work on."""
+
+
 class Pruning(Ledger):
     async def discard_batch(self, batch_id: str) -> None:
         """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
@@ -96,7 +130,18 @@ class Pruning(Ledger):
             batches = (await connection.execute(ENDED_BATCHES, {"before": before})).scalars().all()
         for each in batches:
             await self.discard_batch(each)
-        return len(batches), await self._prune_singles(before)
+        singles = await self._prune_singles(before)
+        await self._prune_lines()
+        return len(batches), singles
+
+    async def _prune_lines(self) -> None:
+        async with self._db.read() as connection:
+            runs = (await connection.execute(RUNS_NEVER_ASKED)).scalars().all()
+        for each in runs:
+            deleted = SLICE
+            while deleted:
+                async with self._db.write() as connection:
+                    deleted = (await connection.execute(DELETE_LINES, {"of_run": each})).rowcount
 
     async def _prune_singles(self, before: float) -> int:
         deleted, after = 0, ""

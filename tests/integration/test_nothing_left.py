@@ -23,7 +23,7 @@ from models.state import JobState
 from models.store import LEDGER_FILE, Store, open_store
 from models.store.chains import insert_chains
 from models.store.filling import NamedRequest
-from models.store.sql import chain, credential, idempotency, job, plain_type, webhook_delivery
+from models.store.sql import chain, credential, idempotency, job, plain_type, run, run_line, webhook_delivery
 from models.tables import Job
 from models.tenants import TenantLimits
 
@@ -175,6 +175,23 @@ async def test_nothing_is_left_of_what_was_pruned(store: Store, tmp_path: Path) 
     async with store._db.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(chain))).scalar_one() == 0
     assert [path for path in tmp_path.rglob("*") if path.is_file() and MARK.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(("at_work", "asked", "left"), [(False, False, 0), (True, False, 2), (False, True, 2)])
+async def test_lines_of_a_run_that_were_compared_and_never_asked_go_with_what_is_pruned(
+    store: Store, at_work: bool, asked: bool, left: int
+) -> None:
+    now = await store.now()
+    async with store._db.write() as connection:
+        await connection.execute(run.insert().values(id="run_1", version=1, taken_until=now + 600 if at_work else 0.0))
+        for position in (1, 2):
+            words = {"name": "n", "named": True, "request": "r", "chain_id": "c", "extra": MARK}
+            job_id = "job_1" if asked and position == 2 else None
+            line = {"run_id": "run_1", "version": 1, "position": position, "line": position, "job_id": job_id, **words}
+            await connection.execute(run_line.insert().values(line))
+    await store.prune(now)
+    async with store._db.read() as connection:
+        assert (await connection.execute(select(func.count()).select_from(run_line))).scalar_one() == left
 
 
 async def test_what_others_have_still_to_ask_keeps_its_chain(store: Store) -> None:
