@@ -9,6 +9,8 @@ import pytest
 from commands import Done, type_command
 from stage_hands import Scene, until
 
+from models.tenants import NO_LIMIT
+
 
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)
 def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene) -> None:
@@ -55,6 +57,37 @@ def test_a_server_on_all_addresses_makes_a_first_key_and_shows_it_once(scene: Sc
 
     again, _ = scene.serve("up", "--host", "0.0.0.0")
     assert "us_" not in again.said and "WARNING" not in again.said
+
+
+def test_what_a_tenant_may_use_and_store_is_set_by_names_and_sizes_that_are_checked(tmp_path: Path) -> None:
+    config = tmp_path / "understudy.toml"
+    config.write_text(
+        '[providers.one]\nbase_url = "http://127.0.0.1:9/v1"\nmodels = ["m"]\n[chains.fast]\nsteps = ["one/m"]\n'
+    )
+
+    def understudy(*words: str) -> Done:
+        options = ("--data", tmp_path, "--config", config)
+        return type_command("tenants", *words, *options, folder=tmp_path, environment={})
+
+    for wrong, said in (
+        (("--allow", "fsat"), "did you mean the chain 'fast'"),
+        (("--allow", "fast", "--allow", "two/m"), "provider 'two' is not configured here"),
+        (("--stored-bytes", "50 apples"), "such as 50GB"),
+        (("--open-batches", "-1"), "a number above 0"),
+    ):
+        done = understudy("set", "acme", *wrong)
+        assert (done.returncode, said in done.stderr) == (2, True), done.said
+    assert understudy("list", "--json").stdout == "", "nothing was changed"
+
+    assert understudy("set", "acme", "--allow", "fast", "--allow", "m", "--stored-bytes", "1.5 GB").returncode == 0
+    assert understudy("set", "acme", "--open-batches", "none").returncode == 0
+    seen = json.loads(understudy("show", "acme", "--json").stdout)
+    assert (seen["allow"], seen["stored_bytes"], seen["open_batches"]) == (["fast", "one/m"], 1_500_000_000, NO_LIMIT)
+    shown = understudy("show", "acme").stdout
+    assert "fast one/m" in shown and "1,500,000,000" in shown
+    assert understudy("set", "acme", "--allow", "none", "--stored-bytes", "default").returncode == 0
+    seen = json.loads(understudy("show", "acme", "--json").stdout)
+    assert (seen["allow"], seen["stored_bytes"]) == (None, None)
 
 
 def test_tenants_have_limits_and_show_what_they_used(tmp_path: Path) -> None:
