@@ -22,6 +22,9 @@ READING_SHARE = 20
 """A slow reading is kept for so many times its own length: it never takes more than a twentieth of the time."""
 
 LONGEST_S = 15.0
+LONGEST_STORED_S = 300.0
+"""What is stored is read off millions of rows where a tenant has so many, and changes by little."""
+
 NEAR = 0.5
 """The part of the system's limit from which on its jobs are counted closely."""
 
@@ -167,7 +170,7 @@ class Stored:
     def _stale(self, most: TenantStore) -> bool:
         known = self._known()
         near = known.stored_bytes >= NEAR * most.stored_bytes or known.open_batches >= NEAR * most.open_batches
-        kept_s = min(LONGEST_S, max(KEPT_S if near else RELAXED_S, READING_SHARE * self._took_s))
+        kept_s = min(LONGEST_STORED_S, max(KEPT_S if near else RELAXED_S, READING_SHARE * self._took_s))
         return self._read is None or self._clock() - self._read_at >= kept_s
 
 
