@@ -14,6 +14,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 from models.allowing import NOT_ALLOWED
@@ -136,6 +137,11 @@ def add_error_handlers(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(methods)
             message += f"; it takes {headers['Allow']}"
         return error_response(ApiError(error.status_code, message, headers=headers))
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> Response:
+        """Nobody reads it; it is no defect, and not logged as one."""
+        return error_response(ApiError(400, "the body broke off before its end", code="incomplete"))
 
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:

@@ -313,6 +313,23 @@ async def test_a_body_that_drips_is_given_up(port: int, monkeypatch: pytest.Monk
     writer.close()
 
 
+async def test_a_caller_that_leaves_in_the_middle_of_its_body_is_no_defect(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+    for _ in range(3):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        await writer.drain()
+        writer.close()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        counted = 'understudy_http_request_seconds_count{method="POST",route="/v1/jobs",status="400"} 3.0'
+        async with asyncio.timeout(30):
+            while counted not in (await http.get("/metrics")).text:
+                await asyncio.sleep(0.05)
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
 @pytest.mark.parametrize("begun", [False, True], ids=["before its answer", "in its answer"])
 async def test_a_defect_is_logged_with_its_place_and_without_its_words(
     begun: bool, caplog: pytest.LogCaptureFixture
