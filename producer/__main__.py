@@ -5,6 +5,7 @@ import gc
 
 def main() -> None:
     gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time until a command begins
+    from models.inert import make_logs_inert
     from models.private import without_core_dumps
     from producer.cli import whole_app
 
@@ -12,6 +13,7 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     without_core_dumps()
+    make_logs_inert()
     app()
 
 

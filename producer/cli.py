@@ -16,7 +16,6 @@ from typing import Annotated, Any, TypeVar
 
 import orjson
 import typer
-from rich.console import Console
 
 from models.catalog import UnknownProvider
 from models.chain import Tags
@@ -44,8 +43,9 @@ from producer.output import check_suffix
 from producer.restarts import WorkersFailed
 from producer.retries import RetryUnderWay
 from producer.runs import BadInput, OtherRun, RunRequest
-from producer.show import PIPED_WIDTH
 from producer.stack import Workers, open_stack
+from producer.terminal import complain
+from producer.terminal import console as console
 
 app = typer.Typer(
     name="understudy",
@@ -74,11 +74,9 @@ Config = Annotated[
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for the queue and the ledger; default .understudy.")]
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Only what belongs to this tenant; default: all of them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
-
-
-def console() -> Console:
-    """For people; data goes to standard output. In a log lines are long, because nothing there wraps them better."""
-    return Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+CsvSafe = Annotated[
+    bool, typer.Option("--csv-safe", help="In CSV, put an apostrophe before cells that a spreadsheet would calculate.")
+]
 
 
 def say(line: str) -> None:
@@ -133,24 +131,24 @@ def on_ledger(config: Path | None, data: Path | None, work: Callable[[Settings, 
 
 
 def _exit(error: object, code: int) -> typer.Exit:
-    sys.stderr.write(f"understudy: {error}\n")
+    complain(f"understudy: {error}\n")
     return typer.Exit(code)
 
 
 def _complain_about_lines(error: BadInput) -> None:
     reasons = {bad.reason for bad in error.bad}
     if len(reasons) == 1 and not error.good:
-        sys.stderr.write(f"understudy: {reasons.pop()} (every line); nothing was sent\n")
+        complain(f"understudy: {reasons.pop()} (every line); nothing was sent\n")
         return
-    sys.stderr.write(f"understudy: {counted(len(error.bad), 'bad line')}; nothing was sent:\n")
+    complain(f"understudy: {counted(len(error.bad), 'bad line')}; nothing was sent:\n")
     for bad in error.bad[:BAD_LINES_SHOWN]:
-        sys.stderr.write(f"  line {bad.line}: {bad.reason}\n")
+        complain(f"  line {bad.line}: {bad.reason}\n")
     if len(error.bad) > BAD_LINES_SHOWN:
-        sys.stderr.write(f"  and {len(error.bad) - BAD_LINES_SHOWN:,} more\n")
+        complain(f"  and {len(error.bad) - BAD_LINES_SHOWN:,} more\n")
     if error.good:
         fine = f"{counted(error.good, 'line')} {'is' if error.good == 1 else 'are'} fine"
         them = "it" if len(error.bad) == 1 else "them"
-        sys.stderr.write(f"Fix {them}, or skip {them} with --skip-bad ({fine})\n")
+        complain(f"Fix {them}, or skip {them} with --skip-bad ({fine})\n")
 
 
 @contextmanager
@@ -361,6 +359,7 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget every answer in this output and ask all lines.")
     ] = False,
+    csv_safe: CsvSafe = False,
     weight: Weight = USUAL_WEIGHT,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
     max_concurrency: Concurrency = None,
@@ -379,14 +378,14 @@ def run(
     with plain_errors():
         shape = shape_of(prompt, system, id_column, limit, route, params_of(max_tokens, temperature, param))
         settings = with_concurrency((settings_from if dry else settings_for_calls)(config, data), max_concurrency)
-        check_suffix(output)
+        check_suffix(output, csv_safe=csv_safe)
         if dry:
             from producer.dry_run import dry_run  # it stands on this module
 
             dry_run(settings, source, shape, skip_bad, as_json, None if fresh else output, everything)
             return
         with as_file(source) as path:
-            asked = RunRequest(path, output, shape, skip_bad, fresh, update, everything, budget_usd, weight)
+            asked = RunRequest(path, output, shape, skip_bad, fresh, update, everything, budget_usd, weight, csv_safe)
             code = asyncio.run(run_main_job(settings, RunOptions(asked, config, workers, as_json), console()))
     raise typer.Exit(code)
 

@@ -333,16 +333,16 @@ def _endpoint(document: dict[str, Any]) -> Endpoint | None:
     return served
 
 
-def csv_form(source: Path, shape: Shape, output: Path) -> CsvForm:
+def csv_form(source: Path, shape: Shape, output: Path, *, safe: bool = False) -> CsvForm:
     """How a CSV output is to be written: as the spreadsheet that wrote the input will read it. Raises InputError."""
     separator = SEPARATORS.get(output.suffix.lower())
     if separator is None or not is_sheet(source, shape):
-        return CsvForm(separator or CSV.separator)
+        return CsvForm(separator or CSV.separator, safe=safe)
     _, sheet = _read_form(source, shape)
     is_tab = inner_suffix(source) != ".csv" and sheet.separator == SEPARATORS[".tsv"]
     if output.suffix.lower() == ".csv" and not is_tab:
         separator = sheet.separator
-    return CsvForm(separator, marked=not sheet.encoding.is_plain)
+    return CsvForm(separator, marked=not sheet.encoding.is_plain, safe=safe)
 
 
 def _read_form(path: Path, shape: Shape) -> tuple[Template, Sheet]:

@@ -1,7 +1,6 @@
 """The commands that look: status, watch, results, attempts."""
 
 import asyncio
-import sys
 import time
 from typing import Annotated, Any
 
@@ -21,11 +20,12 @@ from producer.job_waiting import waiting_of_job
 from producer.ledger import NEWEST, UnknownId, shown_batch
 from producer.money import held_of
 from producer.newest import rows_of
-from producer.output import output_line, row_of_job, write_csv, write_jsonl
+from producer.output import CsvForm, output_line, row_of_job, write_csv, write_jsonl
 from producer.progress import Display, split_table
 from producer.retries import line_of
 from producer.runs import summary, views_of
 from producer.standstill import Standstill, awaited
+from producer.terminal import output
 from producer.waiting import explained, queue_of
 
 app = typer.Typer()
@@ -160,7 +160,7 @@ async def print_answer(client: Client, job_id: str, as_json: bool) -> int:
         view = await client.store.job_view(job_id)
         show.print_json(show.job_document(view or {}, await client.store.now()))
     elif result.state is JobState.SUCCEEDED:
-        sys.stdout.write(f"{result.text}\n")
+        output().write(f"{result.text}\n")
     else:
         cli.say(f"{result.state}: {result.error}")
     return ALL_SUCCEEDED if result.state is JobState.SUCCEEDED else SOME_FAILED
@@ -170,6 +170,7 @@ async def print_answer(client: Client, job_id: str, as_json: bool) -> int:
 def results(
     given: cli.AnyId,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of JSON lines.")] = False,
+    csv_safe: cli.CsvSafe = False,
     tenant: cli.Tenant = None,
     config: cli.Config = None,
     data: cli.Data = None,
@@ -179,6 +180,8 @@ def results(
     Lines are those of OpenAI's batch output; with --csv the input's columns and the answer beside them. What a retry
     has answered stands in place of the failure.
     """
+    if csv_safe and not as_csv:
+        raise typer.BadParameter("is for --csv; JSON lines have no formulas", param_hint="--csv-safe")
 
     async def work(_: Settings, store: Store) -> None:
         job = await job_named(store, given, tenant)
@@ -190,7 +193,10 @@ def results(
             return
         batch_id = await shown_batch(store, given, tenant)
         rows = rows_of(store, await store.root_of(batch_id) if given in NEWEST else batch_id)
-        await (write_csv if as_csv else write_jsonl)(rows, sys.stdout)
+        if as_csv:
+            await write_csv(rows, output(), CsvForm(safe=csv_safe))
+        else:
+            await write_jsonl(rows, output())
 
     cli.on_ledger(config, data, work)
 

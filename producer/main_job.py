@@ -103,7 +103,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
     asked = options.asked
     _check_output(asked.output, asked.source)
-    form = csv_form(asked.source, asked.shape, asked.output)
+    form = csv_form(asked.source, asked.shape, asked.output, safe=asked.csv_safe)
     refuse_bad_start(settings, asked.source, asked.shape, skip_bad=asked.skip_bad)
     display = Display(console)
     async with open_stack(settings, display.say) as stack, alone_at_work(stack.store, asked, display.say):

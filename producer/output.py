@@ -6,11 +6,12 @@ whole or not there.
 
 import csv
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import orjson
 
@@ -18,6 +19,7 @@ from models.private import new_file
 from models.records import OutputRow
 from models.state import JobState
 from producer.decoding import InputError
+from producer.terminal import Writes
 
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -33,10 +35,12 @@ UNEXPLAINED = {"code": "unknown", "message": "This request failed, and no record
 
 @dataclass(frozen=True, slots=True)
 class CsvForm:
-    """How CSV is written. `marked`: with a byte order mark, without which Excel takes UTF-8 for something else."""
+    """How CSV is written. `marked`: with a byte order mark, without which Excel takes UTF-8 for something else.
+    `safe`: no cell is one that spreadsheets calculate."""
 
     separator: str = ","
     marked: bool = False
+    safe: bool = False
 
     @property
     def encoding(self) -> str:
@@ -50,8 +54,10 @@ def is_csv(output: Path) -> bool:
     return output.suffix.lower() in SEPARATORS
 
 
-def check_suffix(output: Path) -> None:
-    """Raises InputError for a name that promises a format that is not written."""
+def check_suffix(output: Path, *, csv_safe: bool = False) -> None:
+    """Raises InputError for a name that promises a format that is not written, or is not what `csv_safe` is for."""
+    if csv_safe and not is_csv(output):
+        raise InputError(f"{output}: --csv-safe is for .csv and .tsv; JSON lines have no formulas")
     if not is_csv(output) and output.suffix.lower() not in JSON_LINES:
         excel = "; Excel opens .csv" if output.suffix.lower().startswith(".xls") else ""
         raise InputError(f"{output}: results are written as .jsonl, .ndjson, .csv or .tsv; name it so{excel}")
@@ -177,7 +183,17 @@ async def write_output(rows: AsyncIterator[OutputRow], path: Path, form: CsvForm
     return count
 
 
-async def write_jsonl(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
+FORMULA = re.compile(r"[\s\0]*[=+\-@＝＋－＠]|[\t\r]")
+NUMBER = re.compile(r"\s*[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?%?\s*")
+
+
+def without_formula(cell: object) -> str:
+    """A cell that no spreadsheet calculates: an apostrophe stands before what would be a formula. Numbers stay."""
+    text = "" if cell is None else str(cell)
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+async def write_jsonl(rows: AsyncIterator[OutputRow], stream: Writes) -> int:
     """One output line per row. Returns how many."""
     count = 0
     async for row in rows:
@@ -186,16 +202,17 @@ async def write_jsonl(rows: AsyncIterator[OutputRow], stream: TextIO) -> int:
     return count
 
 
-async def write_csv(rows: AsyncIterator[OutputRow], stream: TextIO, form: CsvForm = CSV) -> int:
+async def write_csv(rows: AsyncIterator[OutputRow], stream: Writes, form: CsvForm = CSV) -> int:
     """A header with the first row's columns, then the rows. Returns how many."""
     writer: csv.DictWriter[str] | None = None
+    shown = without_formula if form.safe else str
     count = 0
     async for row in rows:
         columns = csv_row(row)
         if writer is None:
             names = list(columns)
             writer = csv.DictWriter(stream, names, restval="", extrasaction="ignore", delimiter=form.separator)
-            writer.writerow({name: name if name.strip() else "" for name in names})
-        writer.writerow(columns)
+            writer.writerow({name: shown(name) if name.strip() else "" for name in names})
+        writer.writerow({name: shown(value) for name, value in columns.items()} if form.safe else columns)
         count += 1
     return count

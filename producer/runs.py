@@ -59,6 +59,7 @@ class RunRequest:
     everything: bool = False
     budget_usd: float | None = None
     weight: float = USUAL_WEIGHT
+    csv_safe: bool = False
 
     @property
     def run_id(self) -> str:

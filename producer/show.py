@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -26,8 +25,9 @@ from producer.output import error_text, output_line, row_of_job
 from producer.pauses import how_to_go_on
 from producer.progress import percent, split_table
 from producer.runs import summary
+from producer.terminal import output
+from producer.terminal import page as page
 
-PIPED_WIDTH = 200
 WIDE_CHARS = 110
 """What needs more room than a terminal of 80 columns has is shown from this width on."""
 
@@ -35,13 +35,8 @@ VERY_WIDE_CHARS = 160
 """A table of provider calls has ten columns."""
 
 
-def page() -> Console:
-    """Standard output for people. In a pipe lines are long, because nothing there wraps them better than we would."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
-
-
 def print_json(document: object) -> None:
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE).decode())
+    output().write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE).decode())
 
 
 def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None:
@@ -227,7 +222,7 @@ def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
     """`why`: what it waits for, a sentence."""
     out, row = page(), row_of_job(view)
     batch = f" of {view['batch_id']}" if view["batch_id"] else ""
-    name = f"  {escape(row.custom_id)}" if row.custom_id != row.job_id else ""
+    name = f"  {escape(' '.join(row.custom_id.split()))}" if row.custom_id != row.job_id else ""
     out.print(f"[bold]{row.job_id}[/bold]  {job_state(view, now)}{name}{batch}")
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")

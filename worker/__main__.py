@@ -5,12 +5,14 @@ import gc
 
 def main() -> None:
     gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time until work begins
+    from models.inert import make_logs_inert
     from models.private import without_core_dumps
     from worker.main import main as work
 
     gc.freeze()
     gc.enable()
     without_core_dumps()
+    make_logs_inert()
     work()
 
 
