@@ -11,6 +11,7 @@ Only fields that providers write themselves are read. Fields that echo the reque
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -37,7 +38,9 @@ _INNER_FIELDS = (
 )
 _DELAY_FIELDS = ("retryDelay", "retry_after", "retry_after_seconds", "estimated_time")
 _SAYS_NOTHING = frozenset({"provider returned error", "error", "bad request", "upstream error", "unknown error"})
-_TITLE = re.compile(r"<(?:title|h1)[^>]*>\s*(.*?)\s*</(?:title|h1)>", re.IGNORECASE | re.DOTALL)
+_OPENS = re.compile(r"<(?:title|h1)[^<>]*>", re.IGNORECASE)
+_CLOSES = re.compile(r"</(?:title|h1)>", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
 _ECHO = re.compile(r"\[type=\w+, input_value=.*|,? ?['\"]input['\"]: .*", re.DOTALL)
 """How pydantic quotes the request inside a sentence, to its end."""
 
@@ -133,8 +136,15 @@ def _parsed(text: str) -> Any:
 
 def _read_page(complaint: Complaint, text: str) -> None:
     complaint.is_page = True
-    titles = (re.sub(r"<[^>]*>|\s+", " ", title).strip() for title in _TITLE.findall(text[:MAX_READ_BYTES]))
+    titles = (" ".join(_TAG.sub(" ", title).split()) for title in islice(_titles(text), MAX_ITEMS))
     complaint.sentences += dict.fromkeys(title for title in titles if title)
+
+
+def _titles(text: str) -> Iterator[str]:
+    end = 0
+    while (opens := _OPENS.search(text, end)) and (closes := _CLOSES.search(text, opens.end())):
+        yield text[opens.end() : closes.start()]
+        end = closes.end()
 
 
 def _read_text(complaint: Complaint, text: str) -> None:

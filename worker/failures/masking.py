@@ -18,27 +18,50 @@ _KEY_PREFIX = re.compile(r"(?:sk|pk|rk)[-_]")
 
 _SECRET = re.compile(
     r"""
-    \b(?:sk|pk|rk|gsk|csk|xai|pplx|fw|hf|tgp|r8|nvapi|dsk|sess)[-_](?=[\w\-*.]*[\d*])[A-Za-z0-9_\-*.]{6,}[A-Za-z0-9_*]
+    (?P<prefixed>\b(?:sk|pk|rk|gsk|csk|xai|pplx|fw|hf|tgp|r8|nvapi|dsk|sess)[-_][A-Za-z0-9_\-*.]{7,})
     | AIza[A-Za-z0-9_\-]{8,}
     | \bya29\.[A-Za-z0-9_\-.]+
     | \bABSK[A-Za-z0-9+/=_\-]{8,}
     | \b(?:AKIA|ASIA)[A-Z0-9]{8,}
-    | \beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+
+    | (?P<token>\beyJ[A-Za-z0-9_\-.]{8,})
     """,
     re.VERBOSE,
 )
 _INTRODUCED = re.compile(
     r"""
     (?P<before>\bBearer\s+ | \bBasic\s+ | \bapi[ _-]?key(?:\ provided)?\s*[:=]\s*'?)
-    (?P<secret>(?=[^\s'"]*[\d*])[\w.~+/=*\-]{6,}[\w=*])
+    (?P<secret>[\w.~+/=*\-]{7,})
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+"""What may be a key is read to its end at once and judged then: a condition on what follows would be looked at again at
+each place of a text that somebody made for it."""
+
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]")
+_DIGIT = re.compile(r"[\d*]")
+_LOOKED_AHEAD = 64
+"""Characters behind what is introduced as a key: a digit among them shows that it is one, if no blank is between."""
 
 
 def masked(text: str) -> str:
     """The text without anything that looks like a key. Valid JSON stays valid JSON."""
-    return _INTRODUCED.sub(rf"\g<before>{MASK}", _SECRET.sub(MASK, text))
+    return _INTRODUCED.sub(_without_introduced, _SECRET.sub(_without_secret, text))
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    """A key has a digit, or shows by stars that it has been masked; a token has parts."""
+    word = found[0]
+    if (found["prefixed"] and not _DIGIT.search(word)) or (found["token"] and not _TOKEN.match(word)):
+        return word
+    return MASK + word[len(word.rstrip("-.")) :] if found["prefixed"] else MASK
+
+
+def _without_introduced(found: re.Match[str]) -> str:
+    secret = found["secret"]
+    behind = re.split(r"[\s'\"]", found.string[found.end() : found.end() + _LOOKED_AHEAD], maxsplit=1)[0]
+    if not _DIGIT.search(secret) and not _DIGIT.search(behind):
+        return found[0]
+    return found["before"] + MASK + secret[len(secret.rstrip(".~+/-")) :]
 
 
 def without_key(content: bytes, secret: str | None, *, answer: bool = False) -> bytes:

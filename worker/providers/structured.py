@@ -21,7 +21,7 @@ JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
 _WORD = re.compile(r"\w{1,40}")
 """Longer finish reasons may be somebody's text and are left out of messages."""
 
-_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+_FENCE = "```"
 """Models that have no JSON mode like to put their JSON between backticks."""
 
 
@@ -137,9 +137,7 @@ def keep_to_format(wanted: Format | None, choice: Choice) -> None:
     """Raises BadAnswer when a complete answer is not what `response_format` asked for."""
     if wanted is None or choice.finish_reason != "stop" or choice.refusal:
         return
-    text = "".join(choice.text)
-    if fenced := _FENCE.fullmatch(text):
-        text = fenced[1]
+    text = _unfenced("".join(choice.text))
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -149,6 +147,14 @@ def keep_to_format(wanted: Format | None, choice: Choice) -> None:
     if fault is not None:
         raise BadAnswer(f"The answer does not keep to the schema of response_format at {fault}.")
     choice.text = [text]
+
+
+def _unfenced(text: str) -> str:
+    fenced = text.strip()
+    first, newline, rest = fenced.partition("\n")
+    if not newline or first.strip() not in (_FENCE, f"{_FENCE}json") or not rest.endswith(_FENCE):
+        return text
+    return rest.removesuffix(_FENCE).strip()
 
 
 def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
