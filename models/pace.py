@@ -14,17 +14,27 @@ NEW_START_S = 600.0
 """After so long without a call a batch is taken to have started again: the pause before is no part of its rate."""
 
 
-def jobs_per_s(ended: Mapping[int, int], now: float, moving_since: float | None) -> float:
+def jobs_per_s(
+    ended: Mapping[int, int], now: float, moving_since: float | None, held: tuple[float, float] | None = None
+) -> float:
     """Jobs that end per second. `ended` are the jobs that ended by minute (unix seconds // 60), of the running minute
     and the one before; `moving_since` is when the first call after the last long pause began, None when that is not
-    known."""
+    known; `held` is from when to when it was last held: that time does not count."""
     since = now - WINDOW_S if moving_since is None or moving_since > now else moving_since
     begins = min(max(since, now - WINDOW_S), now - SHORTEST_WINDOW_S)
     minute = int(now // 60)
     turn = minute * 60.0
     active_from = max(since, turn - 60.0)  # when jobs of the minute before may have ended
-    share = 0.0 if begins >= turn else 1.0 if begins <= active_from else (turn - begins) / (turn - active_from)
-    return (ended.get(minute, 0) + ended.get(minute - 1, 0) * share) / (now - begins)
+    before = _moved_s(active_from, turn, held)
+    share = 0.0 if begins >= turn or not before else min(_moved_s(max(begins, active_from), turn, held) / before, 1.0)
+    moved_s = max(_moved_s(begins, now, held), SHORTEST_WINDOW_S)
+    return (ended.get(minute, 0) + ended.get(minute - 1, 0) * share) / moved_s
+
+
+def _moved_s(start: float, end: float, held: tuple[float, float] | None) -> float:
+    """The time between two moments without that in which it was held."""
+    held_s = 0.0 if held is None else max(min(held[1], end) - max(held[0], start), 0.0)
+    return max(end - start - held_s, 0.0)
 
 
 def eta_s(view: BatchView) -> float | None:

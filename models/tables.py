@@ -31,6 +31,8 @@ class Batch(SQLModel, table=True):
     note: str = Field(default="{}", sa_column=Column(Text, nullable=False))  # the caller's metadata
     total: int = 0  # rows, known when validating ends
     paused: str | None = None  # why it is held; None when it is not
+    paused_at: float | None = None  # since when, of the latest time
+    resumed_at: float | None = None  # when it was let go on, the latest time
     runs_until: float | None = None  # of a `run`: until when its process lives; its jobs start no later
     blocked: str | None = Field(default=None, sa_column=Column(Text))  # what a person must fix before it goes on
     created_at: float

@@ -24,6 +24,7 @@ from models.store.lanes import LANES
 from models.store.ledger import Ledger
 from models.store.sql import (
     GOES_ON,
+    NOW,
     RUNNING,
     BulkInsert,
     batch,
@@ -106,7 +107,7 @@ PAUSE_SPENT = (
         batch.c.budget_usd + granted_to_batch <= bindparam("limit_usd") + TOLERANCE_USD,
         ~exists(select(job.c.id).where(RUNNING, job.c.batch_id == batch.c.id)),
     )
-    .values(paused=bindparam("reason"))
+    .values(paused=bindparam("reason"), paused_at=NOW)
     .returning(*HELD_BATCH, batch.c.paused.label("reason"))
 )
 """Hold a batch that has spent its budget, when nothing of it runs and nobody has granted more meanwhile."""
@@ -118,7 +119,7 @@ RESUME_SPENT = (
         batch.c.state == str(BatchState.IN_PROGRESS),
         batch.c.paused.startswith(BATCH_PAUSED, autoescape=True),
     )
-    .values(paused=None)
+    .values(paused=None, resumed_at=NOW)
     .returning(*HELD_BATCH, batch.c.budget_usd)
 )
 """Let a batch go on that is held because it spent its budget; whoever gets its first budget back grants more."""

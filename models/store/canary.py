@@ -13,7 +13,7 @@ from models.state import JobState
 from models.store.announcing import HELD_BATCH, announce_held
 from models.store.history import failure_of
 from models.store.ledger import Ledger
-from models.store.sql import GOES_ON, RUNNING, attempt, batch, job, result, tally
+from models.store.sql import GOES_ON, NOW, RUNNING, attempt, batch, job, result, tally
 from models.store.tallies import OF_JOBS
 
 
@@ -69,7 +69,8 @@ LATEST_FAILURES = (
 
 def _hold(*conditions: ColumnElement[bool]) -> Update:
     mine = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON, *conditions)
-    return mine.values(paused=bindparam("reason")).returning(*HELD_BATCH, batch.c.paused.label("reason"))
+    held = mine.values(paused=bindparam("reason"), paused_at=NOW)
+    return held.returning(*HELD_BATCH, batch.c.paused.label("reason"))
 
 
 HOLD_CANARY = _hold(~batch.c.canary_passed)

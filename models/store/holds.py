@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select, update
 from models.state import OPEN_BATCH_STATES
 from models.store.announcing import HELD_BATCH, announce_held, announce_resumed
 from models.store.ledger import Ledger
-from models.store.sql import GOES_ON, batch, clean
+from models.store.sql import GOES_ON, NOW, batch, clean
 
 _open = batch.c.state.in_([str(state) for state in OPEN_BATCH_STATES])
 _is_blocked = (batch.c.blocked.is_not(None), GOES_ON)
@@ -20,7 +20,11 @@ _is_blocked = (batch.c.blocked.is_not(None), GOES_ON)
 HOLD_BATCH = update(batch).where(batch.c.id == bindparam("batch_id"), _open).values(paused=bindparam("reason"))
 """Hold a batch, or hold it for another reason."""
 
-FIRST_HOLD = HOLD_BATCH.where(batch.c.paused.is_(None)).returning(*HELD_BATCH, batch.c.paused.label("reason"))
+FIRST_HOLD = (
+    HOLD_BATCH.where(batch.c.paused.is_(None))
+    .values(paused_at=NOW)
+    .returning(*HELD_BATCH, batch.c.paused.label("reason"))
+)
 """Hold a batch that was not held."""
 
 RESUME_BATCH = (
@@ -31,7 +35,9 @@ RESUME_BATCH = (
 )
 """Let a batch go on, without its `run` if it is one's: its owner knows how its first jobs ended."""
 
-RESUME_HELD = RESUME_BATCH.where(batch.c.paused.is_not(None)).values(blocked=None).returning(*HELD_BATCH)
+RESUME_HELD = (
+    RESUME_BATCH.where(batch.c.paused.is_not(None)).values(blocked=None, resumed_at=NOW).returning(*HELD_BATCH)
+)
 """Let a batch go on that is held. If it is still blocked, too, that is news to who was told that it goes on."""
 
 BLOCK_BATCH = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON).values(blocked=bindparam("reason"))

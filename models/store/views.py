@@ -198,7 +198,7 @@ class Views(Ledger):
                 return None
             sums = (await connection.execute(TALLIES_OF_BATCH, key)).all()
             running = (await connection.execute(RUNNING_OF_BATCH, key)).scalar_one()
-            per_s = await _jobs_per_s(connection, batch_id, row.now)
+            per_s = await _jobs_per_s(connection, row)
             waits = (await connection.execute(WAITS_OF_BATCH, key)).all()
             files = {each.part: each.id for each in await connection.execute(FILES_OF_BATCH, key)}
             retries = list((await connection.execute(RETRY_OF, key)).scalars())
@@ -245,13 +245,22 @@ class Views(Ledger):
                 yield row
 
 
-async def _jobs_per_s(connection: AsyncConnection, batch_id: str, now: float) -> float:
+async def _jobs_per_s(connection: AsyncConnection, row: Row[Any]) -> float:
+    batch_id, now = row.id, row.now
     asked = {"batch_id": batch_id, "since": int(now // 60) - 1}
     ended = {row.minute: int(row.ended) for row in await connection.execute(ENDED_SINCE, asked)}
     if not ended:
         return 0.0
     first = {"batch_id": batch_id, "after": id_at("att", now - NEW_START_S)}
-    return jobs_per_s(ended, now, (await connection.execute(FIRST_CALL_SINCE, first)).scalar())
+    moving_since = (await connection.execute(FIRST_CALL_SINCE, first)).scalar()
+    return jobs_per_s(ended, now, moving_since, _latest_pause(row))
+
+
+def _latest_pause(row: Row[Any]) -> tuple[float, float] | None:
+    """From when to when it was held, the latest time; None while it is, and when it never was."""
+    if row.paused is not None or row.paused_at is None or row.resumed_at is None:
+        return None
+    return row.paused_at, row.resumed_at
 
 
 def output_row(row: Row[Any]) -> OutputRow:

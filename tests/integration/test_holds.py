@@ -177,3 +177,30 @@ async def until_expired(store: Store) -> None:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
     assert await store.close_batches()
+
+
+HELD_S = 2.0
+
+
+@pytest.mark.parametrize("kind", ["by hand", "failing", "spent"])
+async def test_the_time_in_which_a_batch_was_held_does_not_count_for_its_rate(store: Store, kind: str) -> None:
+    batch_id, ids = await open_batch(store, 40, budget_usd=1.0)
+    worker = await new_worker(store)
+    outcomes = [succeeded(job) for job in await store.start(worker, ids[:30])]
+    outcomes[0].attempts[0].started_at = await store.now()
+    await store.settle(worker, outcomes)
+    match kind:
+        case "by hand":
+            assert await store.pause_batch(batch_id, "look")
+        case "failing":
+            assert await store.hold_failing(batch_id, WHY, canary=False)
+        case _:
+            assert await store.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
+    await asyncio.sleep(HELD_S / 2)
+    assert await store.pause_batch(batch_id, "for another reason")
+    await asyncio.sleep(HELD_S / 2)
+    assert await store.resume_batch(batch_id)
+    view = await store.batch_view(batch_id)
+    assert view is not None
+    moved_s = await store.now() - outcomes[0].attempts[0].started_at - HELD_S
+    assert view.recent_per_s >= 30 / max(moved_s, 1.0)

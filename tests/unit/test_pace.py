@@ -42,3 +42,16 @@ def test_the_first_moment_is_not_divided_by_nothing() -> None:
 def test_when_the_start_is_not_known_a_whole_minute_is_taken(since: float | None) -> None:
     """The clock of a worker may be an hour ahead."""
     assert jobs_per_s({MINUTE: 60}, TURN + 59.0, since) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("again_s", [5.0, 20.0, 50.0])
+@pytest.mark.parametrize("held_s", [10.0, 40.0, 400.0])
+@pytest.mark.parametrize("part_s", [3.0, 31.0, 59.0])
+def test_a_batch_that_was_held_has_the_rate_at_which_it_moves(again_s: float, held_s: float, part_s: float) -> None:
+    """Ten a second whenever it was not held."""
+    now = TURN + part_s
+    held = now - again_s - held_s, now - again_s
+    seconds = [now - each - 0.5 for each in range(500)]
+    moved = [each for each in seconds if not held[0] <= each < held[1]]
+    ended = {minute: 10 * sum(each // 60 == minute for each in moved) for minute in (MINUTE - 1, MINUTE)}
+    assert jobs_per_s(ended, now, now - 500.0, held) == pytest.approx(10.0, rel=0.15)
