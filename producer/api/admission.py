@@ -19,6 +19,10 @@ SPREAD = 0.25
 UNKNOWN_S = 30.0
 """When nothing ended lately, nobody knows when there will be room."""
 
+FREE_SHARE = 4
+"""A tenant without a limit of its own has no more jobs waiting than so many times the room that is left then: alone
+four fifths of it, so that there is some for whoever comes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Full:
@@ -38,10 +42,10 @@ async def admit(api: Context, caller: Caller, jobs: int) -> None:
     at, room = api.clock(), api.settings.api.max_queued_jobs
     used = api.rooms.used(caller.tenant)
     limits = (await used.freshen(api.store, api.writer, at)).limits
-    _refuse_impossible(limits, room, jobs)
+    _refuse_impossible(caller, limits, room, jobs)
     near = api.rooms.waiting.total() + jobs >= NEAR * room
     await api.rooms.waiting.freshen(api.store, closely=near or limits.queued_jobs is not None)
-    full = await _queue_full(api, caller.tenant, limits, jobs) or await _spent(api, caller.tenant, limits, jobs)
+    full = await _queue_full(api, caller, limits, jobs) or await _spent(api, caller.tenant, limits, jobs)
     if full is not None:
         raise _refusal(full)
     api.rooms.waiting.accepted(caller.tenant, jobs)
@@ -54,8 +58,10 @@ def give_back(api: Context, caller: Caller, jobs: int) -> None:
     api.rooms.used(caller.tenant).accepted(api.clock(), -jobs)
 
 
-def _refuse_impossible(limits: TenantLimits, room: int, jobs: int) -> None:
+def _refuse_impossible(caller: Caller, limits: TenantLimits, room: int, jobs: int) -> None:
+    alone = room * FREE_SHARE // (FREE_SHARE + 1) if _shares(caller, limits) else None
     most = {
+        f"tenant '{limits.name}' may have waiting when it is alone": alone,
         "the system may hold at a time": room,
         f"tenant '{limits.name}' may have waiting at a time": limits.queued_jobs,
         f"tenant '{limits.name}' may submit in a minute": limits.jobs_per_minute,
@@ -68,19 +74,28 @@ def _refuse_impossible(limits: TenantLimits, room: int, jobs: int) -> None:
             )
 
 
-async def _queue_full(api: Context, tenant: str, limits: TenantLimits, jobs: int) -> Full | None:
-    waiting, room = api.rooms.waiting, api.settings.api.max_queued_jobs
-    over = waiting.total() + jobs - room
-    if over > 0:
+def _shares(caller: Caller, limits: TenantLimits) -> bool:
+    """Whether there may be other tenants, and no operator has said how much this one may have."""
+    return caller.key_id is not None and limits.queued_jobs is None
+
+
+async def _queue_full(api: Context, caller: Caller, limits: TenantLimits, jobs: int) -> Full | None:
+    waiting, tenant = api.rooms.waiting, caller.tenant
+    left = api.settings.api.max_queued_jobs - waiting.total() - jobs
+    if left < 0:
         said = "the system is full: as many jobs of all its tenants wait as it holds"
-        return Full("system_full", said, await _drained_in_s(api, over))
-    if limits.queued_jobs is None:
+        return Full("system_full", said, await _drained_in_s(api, -left))
+    over, said = 0, ""
+    if limits.queued_jobs is not None:
+        over = waiting.of(tenant) + jobs - limits.queued_jobs
+        said = f"it may have {limits.queued_jobs:,}"
+    elif _shares(caller, limits):
+        over = waiting.of(tenant) + jobs - FREE_SHARE * left
+        said = "the rest of the room is for other tenants"
+    if over <= 0:
         return None
-    over = waiting.of(tenant) + jobs - limits.queued_jobs
-    if over > 0:
-        said = f"{waiting.of(tenant):,} jobs of tenant '{tenant}' wait, and it may have {limits.queued_jobs:,}"
-        return Full("tenant_queue_full", said, await _drained_in_s(api, over))
-    return None
+    said = f"{waiting.of(tenant):,} jobs of tenant '{tenant}' wait, and {said}"
+    return Full("tenant_queue_full", said, await _drained_in_s(api, over))
 
 
 async def _spent(api: Context, tenant: str, limits: TenantLimits, jobs: int) -> Full | None:

@@ -227,3 +227,23 @@ async def test_a_crowd_at_once_reads_the_ledger_once(
         answers = await asyncio.gather(*(submit(http, 2) for _ in range(200)))
     assert [each.status_code for each in answers].count(200) == 200
     assert len(reads) == 1
+
+
+async def test_no_tenant_makes_the_system_full_for_the_others(store: Store, api: Served, clock: Clock) -> None:
+    big, small = [bearer(await key_for(store, Scope.SUBMIT, tenant=each)) for each in ("big", "small")]
+    taken = 0
+    async with api.client() as http:
+
+        async def submitted(headers: dict[str, bytes], jobs: int = 1) -> httpx.Response:
+            return await http.post("/try/submit", params={"jobs": jobs}, headers=headers)
+
+        while (answer := await submitted(big)).status_code == 200:
+            taken += 1
+        assert refused(answer, "tenant_queue_full")
+        assert taken == ROOM * 4 // 5
+        assert (await submitted(small)).status_code == 200
+        never = await submitted(small, ROOM)
+        assert (never.status_code, never.json()["error"]["code"]) == (400, "too_many_jobs")
+        await limit(store, "big", queued_jobs=ROOM)
+        clock.now += 15
+        assert (await submitted(big, ROOM)).status_code == 200, "what an operator says holds instead"
