@@ -37,6 +37,12 @@ def imported() -> set[str]:
     return found
 
 
+@cache
+def owners_of_modules() -> dict[str, list[str]]:
+    """Which packages bring a module."""
+    return {module: [canonical(each) for each in owners] for module, owners in packages_distributions().items()}
+
+
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -49,7 +55,7 @@ def declared() -> list[str]:
 @pytest.mark.parametrize("name", declared())
 def test_a_declared_package_is_imported_or_used_by_a_named_one(name: str) -> None:
     if name not in USED_BY_OTHERS:
-        modules = {module for module, owners in packages_distributions().items() if name in map(canonical, owners)}
+        modules = {module for module, owners in owners_of_modules().items() if name in owners}
         assert modules & imported(), f"nothing imports {name}"
 
 
