@@ -49,14 +49,15 @@ class Restarts:
         after its start, while it held so many jobs.
 
         Raises WorkersFailed when workers end by themselves before they start. Killed ones are started again for as
-        long as it takes, and so are those that do not reach the queue or the ledger, which come back.
+        long as it takes, and so are those that do not reach the queue or the ledger, which come back, and those that
+        were told to end (0): whoever can write to Redis can tell them.
         """
         if held or lived_s >= STARTED_S:
             self._in_vain = 0
             self._pause.reset()
             return 0.0
         self._in_vain += 1
-        if code == WRONG_USE or (code >= 0 and code != UNREACHABLE and self._in_vain >= TRIES):
+        if code == WRONG_USE or (code > 0 and code != UNREACHABLE and self._in_vain >= TRIES):
             raise WorkersFailed(f"workers end right after their start, {how_it_ended(code)}; what they said is above")
         return self._pause.next_s()
 

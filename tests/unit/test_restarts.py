@@ -26,6 +26,11 @@ def test_who_cannot_reach_a_store_is_started_until_it_does() -> None:
     assert [restarts.pause_s(CUT_OFF, 0.5, 0) for _ in range(100)][-1] == LONGEST_PAUSE_S
 
 
+def test_who_is_told_to_end_over_and_over_is_replaced_each_time() -> None:
+    restarts = Restarts()
+    assert [restarts.pause_s(0, 0.5, 0) for _ in range(100)][-1] == LONGEST_PAUSE_S
+
+
 def test_workers_that_end_by_themselves_right_after_their_start_are_given_up() -> None:
     restarts = Restarts()
     for _ in range(TRIES - 1):
