@@ -10,6 +10,7 @@ import logging
 import resource
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 log = logging.getLogger(__name__)
@@ -18,13 +19,20 @@ MOST_CONNECTIONS = 10_000
 RESERVED = 128
 """Descriptors for the ledger, the queue, logs, worker processes and whoever is just being answered with 503."""
 
-BESIDE = 32
-"""So many newcomers at a time may be told that there is no room; they are part of what is reserved."""
+BESIDE, UNREAD = 32, 32
+"""So many newcomers may have said nothing yet, or be told that there is no room, and so many may just have come; they
+are part of what is reserved."""
 
 FEWEST = 8
 YOUNG_S = 1.0
 """For a newcomer that has not asked anything yet nobody is sent away who came so lately: a crowd that comes at once has
 its questions on the way."""
+
+ASKED_S = 10.0
+"""After this time a request for which no key was shown makes room: a busy server needs a while to look at keys."""
+
+LOOKED_AT = 64
+"""Of those who wait the longest, so many are looked at for one that has nothing to say."""
 
 HELD_BYTES = 32 * 1024 * 1024
 """What heads of requests that are not complete yet may take together."""
@@ -36,6 +44,9 @@ class Guest(Protocol):
     """A connection. `since`: when it began to wait, or to ask without a key."""
 
     since: float
+
+    def is_silent(self) -> bool:
+        """Whether nothing came from it that was not read yet."""
 
     def send_away(self) -> None:
         """End it at once."""
@@ -71,9 +82,11 @@ class Crowd:
 
     def enter(self, guest: Guest) -> None:
         self._all.add(guest)
-        if len(self._all) > self._most and not self._make_room(YOUNG_S, YOUNG_S):
-            if len(self._all) > self._most + BESIDE:
-                self._make_room(0.0, 0.0)
+        over = len(self._all) - self._most
+        if over > 0:
+            _ = self._make_room(YOUNG_S) or (over > BESIDE and self._make_room(0.0))
+        if over > BESIDE + UNREAD and self._waiting:
+            self._send_away(next(iter(self._waiting)))
         self.waits(guest)
 
     def leave(self, guest: Guest) -> None:
@@ -92,7 +105,7 @@ class Crowd:
         self._waiting.pop(guest, None)
         if known:
             return True
-        room = len(self._all) <= self._most or self._make_room(0.0, YOUNG_S)
+        room = len(self._all) - len(self._waiting) <= self._most
         guest.since = self.clock()
         self._unknown[guest] = None
         if not room:
@@ -103,14 +116,19 @@ class Crowd:
         """It showed a key."""
         self._unknown.pop(guest, None)
 
-    def _make_room(self, waited_s: float, asked_s: float) -> bool:
-        for group, age_s in ((self._waiting, waited_s), (self._unknown, asked_s)):
-            oldest = next(iter(group), None)
+    def _make_room(self, waited_s: float) -> bool:
+        """Send somebody away who has said nothing for so long, or has asked something without a key for a while."""
+        waiting = (each for each in islice(self._waiting, LOOKED_AT) if each.is_silent())
+        for group, age_s in ((waiting, waited_s), (iter(self._unknown), ASKED_S)):
+            oldest = next(group, None)
             if oldest is not None and self.clock() - oldest.since >= age_s:
-                self.leave(oldest)
-                oldest.send_away()
+                self._send_away(oldest)
                 return True
         return False
+
+    def _send_away(self, guest: Guest) -> None:
+        self.leave(guest)
+        guest.send_away()
 
     def _tell(self) -> None:
         if self.clock() - self._told_at >= TELL_EVERY_S:

@@ -9,6 +9,7 @@ Bodies are bounded where they are read (`producer.api.bodies`). None of this is 
 """
 
 import asyncio
+import select
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,9 @@ LEAST_READ_BYTES = 16 * 1024
 
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 """So much of what still comes is thrown away after a refusal: who is hung up on while it sends may never read why."""
+
+PROBES = (b"/healthz", b"/readyz")
+"""Served also at a full house: who watches this process must not take it for dead, and end what it has under way."""
 
 
 def bounded(crowd: Crowd) -> Any:
@@ -129,7 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             self._why = TOO_EAGER
             raise ValueError(TOO_EAGER)
-        self.app = self.config.loaded_app if self._crowd.asks(self, self._known) else no_room
+        room = self._crowd.asks(self, self._known) or self.url in PROBES
+        self.app = self.config.loaded_app if room else no_room
         super().on_headers_complete()
         self._in_body, self._beside_body = True, 0
         if self._deadline is not None:
@@ -268,6 +273,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
         self._watch_reader()
+
+    def is_silent(self) -> bool:
+        """Nothing lies in the system that was not read yet."""
+        poll, number = select.poll(), self.transport.get_extra_info("socket").fileno()
+        if number < 0:
+            return True
+        poll.register(number, select.POLLIN)
+        return not poll.poll(0)
 
     def send_away(self) -> None:
         """There is somebody else for this place."""

@@ -19,7 +19,7 @@ GRACE_S = 10
 BACKLOG = 2048
 """So many connections may wait for this process to take them."""
 
-TAKEN_AT_ONCE = 16
+TAKEN_AT_ONCE = 8
 """Connections that are taken before those that were taken are looked at: each costs a descriptor."""
 
 

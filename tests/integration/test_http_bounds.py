@@ -80,6 +80,10 @@ def application(server: Server) -> FastAPI:
     async def quick() -> str:
         return "quick"
 
+    @app.get("/healthz")
+    async def healthz() -> str:
+        return "alive"
+
     @app.post("/echo")
     async def echo(request: Request) -> Response:
         return Response(await request.body())
@@ -113,7 +117,9 @@ Serve = Callable[..., Any]
 @asynccontextmanager
 async def serving(most: int = 1_000) -> AsyncIterator[Server]:
     server = Server(Crowd(most))
-    config = uvicorn.Config(application(server), port=0, http=bounded(server.crowd), ws="none", lifespan="off")
+    config = uvicorn.Config(
+        application(server), port=0, http=bounded(server.crowd), backlog=8, ws="none", lifespan="off"
+    )
     runs = uvicorn.Server(config)
     task = asyncio.create_task(runs._serve())
     async with asyncio.timeout(PATIENCE_S):
@@ -322,9 +328,11 @@ async def test_an_answer_that_is_read_slowly_is_whole(server: Server, monkeypatc
 
 
 async def crowding(server: Server, count: int, sent: bytes) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    opened = [await server.connect() for _ in range(count)]
-    for _, writer in opened:
+    opened = []
+    for _ in range(count):
+        reader, writer = await server.connect()
         writer.write(sent)
+        opened.append((reader, writer))
     return opened
 
 
@@ -333,16 +341,26 @@ async def test_connections_that_ask_nothing_take_no_place_from_who_does(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crowd, "YOUNG_S", 0.2)
+    monkeypatch.setattr(crowd, "ASKED_S", 0.2)
     async with serving(most=20) as server:
         opened = await crowding(server, 100, sent)
         async with asyncio.timeout(PATIENCE_S):
             while await server.status() != 200:
                 await asyncio.sleep(0.05)
-        assert sum(not reader.at_eof() for reader, _ in opened) <= 20 + crowd.BESIDE
+        assert sum(not reader.at_eof() for reader, _ in opened) <= 20 + crowd.BESIDE + crowd.UNREAD
+
+
+async def test_of_a_crowd_that_asks_at_once_each_is_answered() -> None:
+    async with serving(most=20) as server:
+        opened = await crowding(server, 70, b"GET /held?known=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: server.held == 20)
+        server.release.set()
+        statuses = [(await reader.readuntil(b"\r\n"))[9:12] for reader, _ in opened]
+        assert statuses.count(b"200") >= 20 and statuses.count(b"200") + statuses.count(b"503") == 70
 
 
 async def test_callers_without_a_key_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd, "YOUNG_S", 0.0)
+    monkeypatch.setattr(crowd, "ASKED_S", 0.0)
     async with serving(most=20) as server:
         await crowding(server, 20, b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(lambda: server.held == 20)
@@ -360,6 +378,7 @@ async def test_callers_with_a_key_keep_their_places_and_newcomers_are_told_to_co
             said = await server.said_to(HEAD + b"\r\n")
             assert refusal(said) == (503, "too_many_connections") and b"retry-after: 5" in said
         assert len([each for each in caplog.messages if "answered with 503" in each]) == 1
+        assert (await server.said_to(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))[9:12] == b"200"
         server.release.set()
         for reader, _ in opened:
             assert (await reader.readuntil(b'"held"')).startswith(b"HTTP/1.1 200")
