@@ -28,7 +28,7 @@ from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.latency import Latencies
 from worker.limits import Limiter
-from worker.mock import running_mock
+from worker.mock import Fail, running_mock
 from worker.mock.server import MockServer
 from worker.places import Places
 from worker.providers.client import ProviderClient
@@ -38,6 +38,9 @@ from worker.tails import Tails
 from worker.tools import Tools
 
 PROMPT = "How many legs has a spider?"
+
+SOON_S, PATIENT_S = 0.4, 20.0
+"""Timeouts of calls: where they are to time out, and where a busy machine must not make them."""
 
 
 @dataclass
@@ -93,7 +96,7 @@ async def stage(
         for name, section in sections.items():
             kind = section.setdefault("kind", "openai")
             section.setdefault("base_url", mock.base_url(name) + ("/v1" if kind == "openai" else ""))
-            section.setdefault("timeout_s", 0.4)
+            section.setdefault("timeout_s", SOON_S if any(_stalls(rule, name) for rule in rules) else PATIENT_S)
             section.setdefault("prices", {"m": {"input": 1000.0, "output": 2000.0}})
         settings = Settings.model_validate({"providers": sections})
         redis = await stack.enter_async_context(Redis.from_url(redis_url))
@@ -134,6 +137,10 @@ async def answering(
 
         monkeypatch.setattr(scene.tools.client, "send", refuse_or_send)
         yield scene
+
+
+def _stalls(rule: Mapping[str, Any], provider: str) -> bool:
+    return rule.get("fail") in (Fail.STALL, Fail.DRIP) and rule.get("provider", provider) == provider
 
 
 async def _read(
