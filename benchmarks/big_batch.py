@@ -153,7 +153,7 @@ INSERT INTO result (job_id, batch_id, status_code, body, provider, model, key, f
     output_tokens, cost_usd, latency_ms, created_at)
 SELECT id, batch_id, 200, ?, 'lead', 'large', 'main', 0, 1, 1, 0, 1, 1 FROM job WHERE batch_id = ?
 """
-END_JOBS = "UPDATE job SET state = 'succeeded', ended_at = created_at WHERE batch_id = ?"
+END_JOBS = "UPDATE job SET state = 'succeeded', ended_at = created_at, answer_bytes = ? WHERE batch_id = ?"
 COUNT_JOBS = """
 INSERT INTO tally (batch_id, worker_id, minute, kind, provider, model, outcome, count, fallbacks, input_tokens,
     output_tokens, cost_usd)
@@ -165,7 +165,7 @@ def finish_all(ledger: Path, batch_id: str, lines: int) -> None:
     """Every job has an answer, as if workers had been there."""
     with sqlite3.connect(ledger) as connection:
         connection.execute(RESULTS, (ANSWER, batch_id))
-        connection.execute(END_JOBS, (batch_id,))
+        connection.execute(END_JOBS, (len(ANSWER), batch_id))
         connection.execute(COUNT_JOBS, (batch_id, lines))
     connection.close()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Row, Select, bindparam, func, literal_column
+from sqlalchemy import BigInteger, Column, ColumnElement, Row, Select, bindparam, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -44,7 +44,8 @@ def size_of(*texts: ColumnElement[Any]) -> ColumnElement[int]:
     return sum((func.coalesce(octets(text), none) for text in texts), none)
 
 
-ANSWER_BYTES = func.coalesce(job.c.answer_bytes, size_of(result.c.body, result.c.error))
+_read_bytes = select(size_of(result.c.body, result.c.error)).where(result.c.job_id == job.c.id).correlate(job)
+ANSWER_BYTES = func.coalesce(job.c.answer_bytes, _read_bytes.scalar_subquery(), literal_column("0", BigInteger()))
 """What a job's result weighs: written beside the job, so that it is known without reading the result."""
 
 
@@ -66,6 +67,8 @@ class Paged:
         later = statement.where(key > bindparam("after", type_=key.type)).order_by(key)
         places = key.label("place"), size.label("size")
         self._sizes = later.with_only_columns(*places).limit(most)
+        rows = self._sizes.subquery()
+        self._whole = select(func.max(rows.c.place).label("place"), func.sum(rows.c.size).label("size"))
         self._rows = later.where(key <= bindparam("up_to", type_=key.type))
 
     def limit(self, most: int) -> "Paged":
@@ -73,8 +76,14 @@ class Paged:
         return Paged(*self._of, most)
 
     async def span(self, connection: AsyncConnection, parameters: Mapping[str, Any], after: Any) -> Span | None:
-        """The next page; None: there are no more."""
-        sizes = await connection.execute(self._sizes, {**parameters, "after": after})
+        """The next page; None: there are no more. Rows are weighed one by one only where they are no page together."""
+        asked = {**parameters, "after": after}
+        whole = (await connection.execute(self._whole, asked)).one()
+        if whole.place is None:
+            return None
+        if whole.size <= PAGE_BYTES:
+            return Span(after, whole.place, int(whole.size))
+        sizes = await connection.execute(self._sizes, asked)
         return next(spans(((row.place, row.size) for row in sizes), after), None)
 
     async def rows(self, connection: AsyncConnection, parameters: Mapping[str, Any], of: Span) -> Sequence[Row[Any]]:

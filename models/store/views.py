@@ -148,7 +148,6 @@ OUTPUTS_PAGE = Paged(
 OUTPUT_SIZES = (
     select(job.c.id, (ANSWER_BYTES + size_of(job.c.custom_id)).label("size"))
     .select_from(job)
-    .outerjoin(result, result.c.job_id == job.c.id)
     .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
     .order_by(job.c.id)
     .limit(bindparam("most"))

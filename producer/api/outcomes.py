@@ -10,7 +10,7 @@ from models.job_objects import error_of, extra_fields_of
 from models.state import JobState
 from producer.api.context import Context
 from producer.api.errors import JSON, ApiError
-from producer.api.spooling import PIECE_BYTES, pieces, streamed
+from producer.api.spooling import HELD_BYTES, pieces, streamed
 
 FINAL = {"X-Should-Retry": "false"}
 """What the OpenAI SDK reads before it tries again after an error status: this is the end of the job."""
@@ -44,7 +44,7 @@ def pieces_of(api: Context, view: Mapping[str, Any], shown: Callable[[bytes], It
 
 
 def _is_large(view: Mapping[str, Any]) -> bool:
-    return (view["answer_bytes"] or 0) > PIECE_BYTES
+    return (view["answer_bytes"] or 0) > HELD_BYTES
 
 
 async def _answer(api: Context, view: Mapping[str, Any]) -> bytes:

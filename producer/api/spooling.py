@@ -1,6 +1,6 @@
 """Answers on their way to callers: read a page at a time, and kept on disk until who asked has taken them.
 
-A caller that reads slowly, or not at all, holds a piece in memory, and no page.
+A caller that reads slowly, or not at all, holds a piece in memory, or a small page.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from models.overflow import overflow_file
 from producer.api.context import Context
 
 PIECE_BYTES = 256 * 1024
+HELD_BYTES = 1024 * 1024
+"""A page of so much is not worth a file."""
 
 Page = Callable[[], Awaitable[Iterable[bytes]]]
 """Reads the parts of a page."""
@@ -22,7 +24,7 @@ async def pieces(api: Context, page: Page, size: int) -> AsyncIterator[bytes]:
     """A page of about `size` bytes, which is in memory no longer than it takes to read it."""
     async with api.headroom.of(size):
         parts: list[bytes] = list(await page())
-        if sum(map(len, parts)) > PIECE_BYTES:
+        if sum(map(len, parts)) > HELD_BYTES:
             try:
                 file = await asyncio.to_thread(overflow_file, api.settings.data, parts)
             except OSError:  # the disk is full: rather too much memory than no answer

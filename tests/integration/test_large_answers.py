@@ -18,7 +18,7 @@ from models.settings import Settings
 from models.state import JobState
 from models.store import Store, paging
 from models.store.sql import job, result
-from producer.api import auth, spooling
+from producer.api import auth, outcomes, spooling
 from producer.api.auth import Caller, Scope
 from producer.api.blobs import open_blobs
 from producer.api.context import Context
@@ -91,6 +91,7 @@ async def test_the_lines_that_a_limit_allows_come_in_one_answer_however_large_th
 ) -> None:
     monkeypatch.setattr(paging, "PAGE_BYTES", 100_000)
     monkeypatch.setattr(spooling, "PIECE_BYTES", 10_000)
+    monkeypatch.setattr(spooling, "HELD_BYTES", 20_000)
     batch_id = await ended(store, ["é" * size for size in (0, 30_000, 200_000, 40_000, 5)], failures=2)
     all_lines = (await http.get(f"/v1/batches/{batch_id}/results")).content
     rows = await outputs_of(store, batch_id)
@@ -141,7 +142,8 @@ async def test_a_large_answer_to_a_job_is_the_whole_answer(
     http: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spooling, "PIECE_BYTES", 1_000)
-    monkeypatch.setattr("producer.api.outcomes.PIECE_BYTES", 1_000)
+    for module in (spooling, outcomes):
+        monkeypatch.setattr(module, "HELD_BYTES", 1_000)
     batch_id = await ended(store, ["é" * 10_000, "yes"])
     for row in await outputs_of(store, batch_id):
         answer = await http.get(f"/v1/jobs/{row.job_id}/result")
