@@ -8,6 +8,7 @@ import pytest
 import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
+from redis import Redis as SyncRedis
 from redis.exceptions import ResponseError
 from test_api_waiters import LONG_S, CountingStore, hearing
 
@@ -29,6 +30,7 @@ from worker.misfits import drop_misfits, is_misread
 from worker.places import TAKE
 from worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
 from worker.rq_bridge import Bridge
+from worker.rq_worker import RegisteredWorker
 
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
 ACCOUNT = (DEPLOYMENT.account, DEPLOYMENT.model)
@@ -286,3 +288,24 @@ async def test_a_worker_that_cannot_claim_makes_room_and_claims(connection: redi
 def test_only_what_stands_there_is_taken_for_misread(said: str, misread: bool) -> None:
     assert is_misread(ResponseError(said)) is misread
     assert not is_misread(OSError(said))
+
+
+class Claims(RegisteredWorker):
+    async def main(self, redis: redis.asyncio.Redis, bridge: Bridge, *, burst: bool) -> int:
+        claimed = await bridge.claim(10)
+        await bridge.finish(claimed)
+        return len(claimed)
+
+
+@pytest.mark.parametrize("name", ["rq:workers", "rq:workers:bulk", "rq:worker:w1", "rq:wip:normal", "rq:finished:bulk"])
+def test_a_worker_starts_whatever_stands_in_the_place_of_its_keys(redis_url: str, name: str) -> None:
+    with SyncRedis.from_url(redis_url) as connection:
+        connection.set(name, "x")
+        asyncio.run(ticket_for("job_1", redis_url))
+        assert Claims(list(QUEUES), name="w1", connection=connection).work(burst=True)
+        assert connection.type(name) != b"string"
+
+
+async def ticket_for(job_id: str, url: str) -> None:
+    async with redis.asyncio.Redis.from_url(url) as connection:
+        await stage(connection, [(job_id, Priority.NORMAL)])
