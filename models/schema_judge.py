@@ -4,7 +4,7 @@ Whatever a schema, a pattern and an answer make the engine do happens here: time
 process, and no other. The kernel keeps the bounds, so that they hold whatever the engine does. It has no network, no
 files, no secret.
 
-It answers one request after another until its input ends, with one of these:
+It answers one request after another until its input ends, with the processor time that it took (`took_s`) and one of:
 
     {"fault": null}              the schema can be checked; the answer, if there is one, keeps to it
     {"fault": [path, keyword]}   where the answer breaks it
@@ -16,6 +16,7 @@ It answers one request after another until its input ends, with one of these:
 import os
 import resource
 import signal
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -189,7 +190,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         seconds, schema_length, answer_length = FRAME.unpack(head)
         schema = requests.read(schema_length)
         answer = requests.read(answer_length - 1) if answer_length else None
-        reply = orjson.dumps(judge.judge(schema, answer, seconds))
+        began = time.process_time()
+        reply = orjson.dumps({**judge.judge(schema, answer, seconds), "took_s": time.process_time() - began})
         replies.write(LENGTH.pack(len(reply)) + reply)
         replies.flush()
 

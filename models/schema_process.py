@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -43,13 +44,20 @@ class SchemaProcess:
     def __init__(self) -> None:
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="schema-process")  # a lock would serve them by chance
         self._process: subprocess.Popen[bytes] | None = None
+        self._spent = threading.local()
         atexit.register(self.close)
 
     def ask(self, schema: bytes, answer: bytes | None, seconds: float) -> dict[str, Any]:
         """What the judge says of a schema and an answer (JSON). Raises OutOfTime, Died; OSError when none can start."""
         length = 0 if answer is None else len(answer) + 1
         request = FRAME.pack(seconds, len(schema), length) + schema + (answer or b"")
-        return self._turns.submit(self._ask, request).result()
+        reply = self._turns.submit(self._ask, request).result()
+        self._spent.seconds = self.spent_s() + float(reply.pop("took_s"))
+        return reply
+
+    def spent_s(self) -> float:
+        """Processor time that the judge has used for what this thread asked, as far as it answered."""
+        return float(getattr(self._spent, "seconds", 0.0))
 
     def _ask(self, request: bytes) -> dict[str, Any]:
         was_fresh = self._process is None

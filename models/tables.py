@@ -49,6 +49,7 @@ class Batch(SQLModel, table=True):
     request_hash: str | None = Field(default=None, index=True)  # of the whole create request, to know a repeated one
     filled_by: str | None = None  # the process that writes its rows
     fill_until: float = 0.0  # until when that process may be taken to be alive
+    fill_tries: int = 0  # times that it was begun since rows of it were written
     weight: float = 1.0  # its share when batches of one tenant and priority take turns
     budget_usd: float | None = None  # it is paused before it would cost more
     estimated_usd: float | None = None  # what it was expected to cost when it was accepted

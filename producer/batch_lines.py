@@ -15,6 +15,7 @@ from models.records import NewJob
 from models.route_words import refuse_misplaced
 from models.routing import RouteOptions
 from models.rules import NO_RULES, Rules
+from models.schema_process import the_judge
 from models.settings import Settings
 from models.state import Priority
 from models.wire import BYTE_ORDER_MARK, LineError, RequestError, is_utf8, parse_line
@@ -24,6 +25,9 @@ from producer.preflight import Preflight
 
 MAX_ERRORS = 100
 """After so many a file is read no further."""
+
+SCHEMAS_S, SCHEMAS_S_PER_LINE = 20.0, 0.001
+"""Processor time that the schemas of a file may take: others' batches wait for it."""
 
 REQUIRED = ("custom_id", "method", "url", "body")
 METHOD = "POST"
@@ -36,6 +40,12 @@ NO_LINE = (
     '"/v1/chat/completions", "body": {"messages": […]}}, and `understudy run` and `submit` take it as it is'
 )
 EMPTY_FILE = LineError(code="empty_file", message="The input file has no lines; nothing was accepted.")
+
+
+SCHEMAS_TOO_COSTLY = (
+    f"the different schemas up to here took more than {SCHEMAS_S:.0f} s to prepare, which is more than one batch may "
+    "take of the server; look for large counts in patterns, or send the same schema on each line"
+)
 
 
 class LineSplitter:
@@ -101,11 +111,13 @@ class BatchReader:
         self.errors: list[LineError] = []
         self.total = 0
         self.preflight = Preflight(settings)
+        self._schemas_s = 0.0
+        self.is_over = False
 
     @property
     def full(self) -> bool:
-        """Enough errors were found."""
-        return len(self.errors) >= MAX_ERRORS
+        """Enough errors were found, or one after which no other is looked for."""
+        return self.is_over or len(self.errors) >= MAX_ERRORS
 
     def read(self, chunk: bytes) -> list[NewJob]:
         return self._jobs_of(self._splitter.feed(chunk))
@@ -122,7 +134,7 @@ class BatchReader:
         for number, raw in lines:
             if self.full:
                 break
-            made = self._job(number, raw)
+            made = self._within_time(number, raw)
             if isinstance(made, BadLine):
                 self.errors.append(_line_error(made))
                 continue
@@ -131,6 +143,15 @@ class BatchReader:
             if made.line > self._written_lines:
                 jobs.append(made)
         return [] if self.errors else jobs
+
+    def _within_time(self, number: int, raw: bytes | None) -> NewJob | BadLine:
+        before = the_judge().spent_s()
+        made = self._job(number, raw)
+        self._schemas_s += the_judge().spent_s() - before
+        if self._schemas_s <= SCHEMAS_S + SCHEMAS_S_PER_LINE * number:
+            return made
+        self.is_over = True
+        return BadLine(number, SCHEMAS_TOO_COSTLY, "schemas_too_costly", "body.response_format")
 
     def _job(self, number: int, raw: bytes | None) -> NewJob | BadLine:
         if raw is None:

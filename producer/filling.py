@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -36,6 +37,16 @@ AT_ONCE = 3
 READING_FAILED = "input_file_unreadable"
 
 TOO_LATE = LineError(code="batch_expired", message="The input file could not be read before the batch's deadline.")
+
+MOST_TRIES = 2
+MOST_UNEXPLAINED_TRIES = 5
+"""Of a batch that is begun so often, and of which no row was written since, the process that fills it may be killed."""
+
+STOPPED_US = LineError(
+    code="lines_stopped_the_server",
+    message="Reading the lines of this batch failed more than once inside the server, so it is not tried again; "
+    "the server's log says where. Send the batch in parts to find the line.",
+)
 
 NO_ROOM = LineError(
     code="no_room",
@@ -84,8 +95,7 @@ class Filler:
             except (StoreError, BlobError) as error:
                 log.warning("batches cannot be filled now: %s", error)
             except Exception as error:
-                # Its lease ends by itself and the batch is tried again; others go on meanwhile.
-                log.error("filling a batch failed: %s", type(error).__name__)
+                log.error("filling a batch failed: %s", _place_of(error))
             self._came.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(look_s):
@@ -95,7 +105,7 @@ class Filler:
         """Fill one batch, or clear up after one. False: there was nothing to do."""
         batch = await self._store.claim_filling(self._name, self._lease_s)
         if batch is not None:
-            await self._fill(batch)
+            await self._try(batch)
             return True
         return await self._store.clear_never_opened() is not None
 
@@ -104,10 +114,29 @@ class Filler:
         with contextlib.suppress(StoreError):
             await self._store.release_filling(self._name)
 
+    async def _try(self, batch: ToFill) -> None:
+        """Fill it, or refuse it when it has stopped us before. Else its lease ends by itself, and it is tried again."""
+        try:
+            if batch.tries > MOST_UNEXPLAINED_TRIES:
+                await self._refuse(batch, STOPPED_US)
+            elif await self._store.now() >= batch.expires_at:
+                await self._refuse(batch, TOO_LATE)
+            else:
+                await self._fill(batch)
+        except (StoreError, BlobError):
+            with contextlib.suppress(StoreError):
+                await self._store.forget_try(batch.id, self._name)
+            raise
+        except Exception as error:
+            if batch.tries < MOST_TRIES:
+                raise
+            log.error("batch %s is refused, filling it failed %d times: %s", batch.id, batch.tries, _place_of(error))
+            await self._refuse(batch, STOPPED_US)
+
+    async def _refuse(self, batch: ToFill, why: LineError) -> None:
+        await self._store.fail_filling(batch.id, self._name, [why.model_dump()])
+
     async def _fill(self, batch: ToFill) -> None:
-        if await self._store.now() >= batch.expires_at:
-            await self._store.fail_filling(batch.id, self._name, [TOO_LATE.model_dump()])
-            return
         reader = BatchReader(
             self._settings,
             cast(Endpoint, batch.endpoint),
@@ -134,12 +163,12 @@ class Filler:
         """False: the batch is not ours to fill any more. With errors the rows written so far are left to clear up."""
         pen = _Pen(self._store, batch.id, self._name, self._lease_s, self._kept_bytes)
         async for chunk in self._read(batch.input_file_id):
-            pen.waiting += await asyncio.to_thread(reader.read, chunk)
+            pen.waiting += await pen.meanwhile(reader.read, chunk)
             if reader.errors:
                 pen.waiting.clear()
             if reader.full or not await pen.write(leave=SLICE - 1):
                 break
-        pen.waiting += await asyncio.to_thread(reader.finish)
+        pen.waiting += await pen.meanwhile(reader.finish)
         return pen.mine and (bool(reader.errors) or await pen.write(leave=0))
 
 
@@ -155,6 +184,13 @@ class _Pen:
         self.waiting: list[NewJob] = []
         self.mine = True
 
+    async def meanwhile(self, read: Callable[..., list[NewJob]], *arguments: bytes) -> list[NewJob]:
+        """What `read` makes of lines, in a thread: the schemas in them may take long."""
+        reading = asyncio.create_task(asyncio.to_thread(read, *arguments))
+        while not (await asyncio.wait([reading], timeout=self._renew_s))[0]:
+            await self.write(leave=len(self.waiting))
+        return reading.result()
+
     async def write(self, leave: int) -> bool:
         """Write until no more than `leave` rows wait. False: the batch is not ours any more."""
         while self.mine and (len(self.waiting) > leave or time.monotonic() - self._written_at > self._renew_s):
@@ -163,6 +199,11 @@ class _Pen:
             del self.waiting[: len(jobs)]
             self._written_at = time.monotonic()
         return self.mine
+
+
+def _place_of(error: Exception) -> str:
+    """Kind and place. Its text stays out of the log: it may quote a prompt."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__)[-3:])}"
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, and_, bindparam, exists, func, literal_column, or_, select, update
+from sqlalchemy import Boolean, Row, and_, bindparam, case, exists, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -76,17 +76,34 @@ TO_FILL = (
 CLAIM_FILLING = (
     update(batch)
     .where(batch.c.id.in_(TO_FILL))
-    .values(filled_by=bindparam("filler"), fill_until=NOW + bindparam("lease_s"))
+    .values(filled_by=bindparam("filler"), fill_until=NOW + bindparam("lease_s"), fill_tries=batch.c.fill_tries + 1)
     .returning(batch)
 )
-"""One filler takes a batch."""
+"""One filler takes a batch; that is a try."""
 
 _mine = and_(batch.c.id == bindparam("batch_id"), VALIDATING, batch.c.filled_by == bindparam("filler"))
 
-RENEW_FILLING = update(batch).where(_mine).values(fill_until=NOW + bindparam("lease_s")).returning(batch.c.expires_at)
-"""A filler goes on, unless the batch was cancelled or is another's."""
+RENEW_FILLING = (
+    update(batch)
+    .where(_mine)
+    .values(
+        fill_until=NOW + bindparam("lease_s"),
+        fill_tries=case((bindparam("writes", type_=Boolean), 0), else_=batch.c.fill_tries),
+    )
+    .returning(batch.c.expires_at)
+)
+"""A filler goes on, unless the batch was cancelled or is another's. With rows that are written its tries begin anew."""
 
-RELEASE_FILLING = update(batch).where(VALIDATING, batch.c.filled_by == bindparam("filler")).values(fill_until=0.0)
+_one_try_less = case((batch.c.fill_tries > 0, batch.c.fill_tries - 1), else_=0)
+
+FORGET_TRY = update(batch).where(_mine).values(fill_tries=_one_try_less)
+"""What ended a try says nothing of the batch."""
+
+RELEASE_FILLING = (
+    update(batch)
+    .where(VALIDATING, batch.c.filled_by == bindparam("filler"))
+    .values(fill_until=0.0, fill_tries=_one_try_less)
+)
 """A filler that stops leaves its batch to others at once."""
 
 WRITTEN_LINES = select(func.coalesce(func.max(job.c.line), 0)).where(job.c.batch_id == bindparam("batch_id"))
@@ -177,6 +194,7 @@ class ToFill:
     input_lines: int  # as counted at upload
     expires_at: float
     written_lines: int  # up to this line its rows are written
+    tries: int  # this one, and those before it that ended without a row of it
     budget_usd: float | None
 
 
@@ -233,13 +251,18 @@ class Filling(Intake, Pruning):
         Raises StoreFull when they would leave less than `kept_bytes` of the disk.
         """
         async with self._db.write() as connection:
-            asked = {"batch_id": batch_id, "filler": filler, "lease_s": lease_s}
+            asked = {"batch_id": batch_id, "filler": filler, "lease_s": lease_s, "writes": bool(jobs)}
             expires_at = (await connection.execute(RENEW_FILLING, asked)).scalar()
             if expires_at is None:
                 return False
             if jobs:
                 await self._insert(connection, batch_id, jobs, expires_at, kept_bytes)
         return True
+
+    async def forget_try(self, batch_id: str, filler: str) -> None:
+        """The try that ends now says nothing of the batch."""
+        async with self._db.write() as connection:
+            await connection.execute(FORGET_TRY, {"batch_id": batch_id, "filler": filler})
 
     async def release_filling(self, filler: str) -> None:
         """Leave what this filler holds to others."""
@@ -314,5 +337,6 @@ def _to_fill(row: Row[Any], lines: int, written: int) -> ToFill:
         input_lines=lines,
         expires_at=row.expires_at,
         written_lines=written,
+        tries=row.fill_tries,
         budget_usd=row.budget_usd,
     )
