@@ -206,6 +206,8 @@ def limit_this_process() -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it, by ending its input
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the end of a deadline, also where who started this ignores it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
     limit_this_process()
     serve(os.fdopen(0, "rb"), os.fdopen(1, "wb"))
 

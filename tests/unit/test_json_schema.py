@@ -2,16 +2,18 @@
 
 import asyncio
 import resource
+import signal
 import threading
 import time
 from contextlib import suppress
 from typing import Any
 
+import orjson
 import psutil
 import pytest
 
 from models.json_schema import MOST_BYTES, TooCostly, Uncheckable, checker_for, is_schema
-from models.schema_process import SchemaProcess, the_judge
+from models.schema_process import OutOfTime, SchemaProcess, the_judge
 from models.schema_turns import SchemaTurns
 
 ITEM = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
@@ -141,6 +143,17 @@ def test_what_never_ends_is_ended_by_its_deadline() -> None:
         checker_for(doubling(40)).fault(1, 0.1)
     with pytest.raises(Uncheckable, match="takes too long"):
         checker_for(COUNTS)
+
+
+def test_a_deadline_holds_also_where_who_starts_the_process_ignores_its_signal() -> None:
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    judge = SchemaProcess()
+    try:
+        with pytest.raises(OutOfTime):
+            judge.ask(orjson.dumps(doubling(40)), b"1", 0.1)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+        judge.close()
 
 
 def test_one_that_dies_of_what_others_left_behind_is_asked_again() -> None:
