@@ -17,6 +17,11 @@ MB = 1024 * 1024
 LARGE = bytes(range(256)) * 8 * 1024  # 2 MB
 
 
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "HELD_BYTES", 100_000)
+
+
 async def answer(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(body=LARGE)
 
@@ -30,7 +35,16 @@ async def test_a_large_answer_is_whole_and_leaves_nothing_on_disk(tmp_path: Path
         for _ in range(3):
             _, _, content = await client.send(REQUEST, provider.endpoint, 30.0)
             assert content == LARGE
+        assert client._held.bytes == 0
     assert not list((tmp_path / "data").iterdir())
+
+
+async def test_what_fits_into_memory_goes_to_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "HELD_BYTES", 8 * MB)
+    async with a_provider(answer) as provider, ProviderClient(10, tmp_path / "data") as client:
+        _, _, content = await client.send(REQUEST, provider.endpoint, 30.0)
+        assert content == LARGE and client._held.bytes == 0
+    assert not (tmp_path / "data").exists()
 
 
 async def test_one_job_after_the_other_has_room_until_it_has_ended(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import logging
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,9 @@ PACE_BYTES, PACE_S = 3_000, 30.0
 Blanks before it are not counted; some providers send them while a request waits."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+HELD_BYTES = 32 * 1024 * 1024
+"""So much of all answers together is held in memory while they come; what is more goes to the disk."""
+
 MAX_ERROR_BYTES = 256 * 1024
 """So much of a refusal is read: no more of it is looked at."""
 
@@ -70,6 +74,7 @@ class ProviderClient:
         """What is large waits in the folder `data` until there is room for it; without one, in memory."""
         self.max_connections = max_connections
         self._data = data
+        self._held = _Held()
         self._tls = _tls_context()
         self._proxies = Proxies.from_environment()
         self._transports: dict[str | None, AiohttpTransport] = {}
@@ -97,13 +102,20 @@ class ProviderClient:
         (`PACE_S`), so that a provider which drips bytes does not hold a slot all that time. Being cancelled closes the
         connection.
         """
+        with closing(_Body(self._data, self._held)) as body:
+            response = await self._receive(request, endpoint, timeout_s, body)
+            return response.status_code, _plain_headers(response), await body.content()
+
+    async def _receive(
+        self, request: WireRequest, endpoint: Endpoint, timeout_s: float, body: "_Body"
+    ) -> httpx.Response:
         url, transport, headers = self._route(endpoint.base_url, request.path)
         try:
             outgoing = _outgoing(url, {**headers, **request.headers}, request.content)
             async with asyncio.timeout(timeout_s) as deadline:
                 response = await transport.handle_async_request(outgoing)
                 try:
-                    body = await _read(response, _Body(self._data))
+                    await _read(response, body)
                 finally:
                     await response.aclose()
         except _TooSlow:
@@ -117,7 +129,7 @@ class ProviderClient:
             raise httpx.LocalProtocolError(
                 f"a header for {url.host} holds characters that HTTP does not allow; correct its key or headers"
             ) from None
-        return response.status_code, _plain_headers(response), await body.content()
+        return response
 
     def _find_route(self, base_url: str, path: str) -> Route:
         url = _checked_url(base_url, path)
@@ -163,12 +175,21 @@ class _TooSlow(Exception):
     """The body does not keep the pace."""
 
 
-class _Body:
-    """The bytes of an answer while they come: in memory, or on disk when they become many."""
+class _Held:
+    """How much of all answers that come just now is in memory."""
 
-    def __init__(self, data: Path | None) -> None:
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class _Body:
+    """The bytes of an answer while they come: in memory, or on disk when those of all answers become many."""
+
+    def __init__(self, data: Path | None, held: _Held) -> None:
         self.size = 0
         self._data = data
+        self._held = held
+        self._mine = 0  # of what is held
         self._chunks: list[bytes] = []
         self._file: IO[bytes] | None = None
         self._on_disk = 0  # what is behind that was cut off by a full disk
@@ -176,21 +197,31 @@ class _Body:
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
         self._chunks.append(chunk)
-        if self._data is not None and self.size > SMALL_BYTES:
+        is_too_much = self.size > SMALL_BYTES and self._held.bytes + len(chunk) > HELD_BYTES
+        if self._data is not None and (self._file is not None or is_too_much):
             self._move(self._data)
+        else:
+            self._held.bytes += len(chunk)
+            self._mine += len(chunk)
 
     async def content(self) -> bytes:
         """All of them, when there is room."""
+        if self.size > SMALL_BYTES:
+            await room_for(self.size)
         if self._file is None:
             return b"".join(self._chunks)
-        with self._file:
-            await room_for(self.size)
-            self._file.seek(0)
-            return b"".join((self._file.read(self._on_disk), *self._chunks))
+        self._file.seek(0)
+        return b"".join((self._file.read(self._on_disk), *self._chunks))
 
     def close(self) -> None:
+        self._let_go()
+        self._chunks.clear()
         if self._file is not None:
             self._file.close()
+
+    def _let_go(self) -> None:
+        self._held.bytes -= self._mine
+        self._mine = 0
 
     def _move(self, data: Path) -> None:
         """A disk that takes nothing costs memory, and no answer."""
@@ -199,11 +230,12 @@ class _Body:
             while self._chunks:
                 append(self._file, self._chunks[0])
                 self._on_disk += len(self._chunks.pop(0))
+            self._let_go()
         except OSError:
             self._data = None
 
 
-async def _read(response: httpx.Response, body: _Body) -> _Body:
+async def _read(response: httpx.Response, body: _Body) -> None:
     """The body, decoded. What is too large, or too slow, is given up as soon as that is known."""
     is_answer = 200 <= response.status_code < 300
     declared = response.headers.get("content-length", "")
@@ -223,14 +255,9 @@ async def _read(response: httpx.Response, body: _Body) -> _Body:
                     pace.reschedule(asyncio.get_running_loop().time() + PACE_S)
                     checked = body.size
     except TimeoutError:
-        body.close()
         if pace.expired():
             raise _TooSlow from None
         raise
-    except BaseException:
-        body.close()
-        raise
-    return body
 
 
 def _too_large() -> BadAnswer:
