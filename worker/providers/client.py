@@ -41,7 +41,7 @@ PACE_BYTES, PACE_S = 3_000, 30.0
 Blanks before it are not counted; some providers send them while a request waits."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-HELD_BYTES = 32 * 1024 * 1024
+HELD_BYTES = 8 * 1024 * 1024
 """So much of all answers together is held in memory while they come; what is more goes to the disk."""
 
 MAX_ERROR_BYTES = 256 * 1024
