@@ -69,10 +69,15 @@ async def administrator(request: Request, api: Api, presented: Presented) -> Cal
 
 
 async def metrics_reader(request: Request, api: Api, presented: Presented) -> Caller:
-    """On this machine nobody needs a key for figures; from elsewhere any key that may read will do."""
+    """On this machine nobody needs a key for figures. From elsewhere one of the operator's own tenant is needed: they are
+    those of all tenants."""
     if presented is None and api.settings.api.public_url is None and why_not_local(request) is None:
         return NOBODY_BUT_LOCAL
-    return await _caller(request, api, presented, Scope.READ)
+    caller = await _caller(request, api, presented, Scope.READ)
+    if caller.tenant != DEFAULT_TENANT:
+        why = f"these are figures of all tenants, and need a key of tenant '{DEFAULT_TENANT}'"
+        raise ApiError(403, f"{why}; {caller.key_id} is one of '{caller.tenant}'", code="not_for_tenants")
+    return caller
 
 
 Reader = Annotated[Caller, Depends(reader)]

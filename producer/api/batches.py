@@ -140,6 +140,7 @@ async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
     view = await own_batch(api, caller, batch_id)
     if not await api.store.acknowledge("batch", caller.tenant, batch_id):
         raise ApiError(409, f"batch {batch_id} is {view.state}; it has not ended yet", code="not_ended")
+    await api.store.record_repeated(caller.actor, caller.tenant, "batch.ack", batch_id)
     return await shown_batch(api, view)
 
 

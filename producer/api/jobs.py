@@ -176,6 +176,7 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
     view = await _own(api, caller, job_id)
     if not has_ended(view):
         await cancel_job(api, job_id)
+        await api.store.record_repeated(caller.actor, caller.tenant, "job.cancel", job_id)
         view = await _own(api, caller, job_id)
     return await _job_answer(request, api, view, {}, 200)
 
@@ -193,6 +194,7 @@ async def acknowledge(request: Request, api: Api, caller: Submitter, job_id: str
         raise ApiError(409, f"{job_id} belongs to a batch; POST /v1/batches/{view['batch_id']}/ack", code="of_a_batch")
     if not await api.store.acknowledge("job", caller.tenant, job_id):
         raise ApiError(409, f"{job_id} has not ended yet", code="not_ended")
+    await api.store.record_repeated(caller.actor, caller.tenant, "job.ack", job_id)
     return await _job_answer(request, api, view, {}, 200)
 
 

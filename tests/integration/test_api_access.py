@@ -358,13 +358,16 @@ async def test_a_wrong_request_for_a_key_names_its_field(api: Served, body: dict
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-async def test_figures_are_open_here_and_need_a_key_from_elsewhere(store: Store, api: Served) -> None:
-    key = await key_for(store, Scope.READ)
+async def test_figures_are_open_here_and_need_the_operators_key_from_elsewhere(store: Store, api: Served) -> None:
+    key, tenants = await key_for(store, Scope.READ), await key_for(store, Scope.ADMIN, tenant="acme")
     async with api.client() as http:
         assert (await http.get("/metrics")).status_code == 200
     async with api.client(address="10.0.0.9", url="http://ledger.internal") as http:
         assert (await http.get("/metrics")).status_code == 401
         assert (await http.get("/metrics", headers=bearer(key))).status_code == 200
+        refused = await http.get("/metrics", headers=bearer(tenants))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_for_tenants")
+        assert "'acme'" in refused.json()["error"]["message"]
 
 
 async def test_the_secret_of_a_key_is_in_no_log_answer_representation_or_table(

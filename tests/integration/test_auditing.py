@@ -12,7 +12,7 @@ import httpx
 import pytest
 from api_help import Clock, Served, bearer, key_for, served
 from commands import Done, type_command
-from ledger_help import open_batch
+from ledger_help import new_worker, open_batch, run_all, singles
 
 from models.api_keys import Scope, new_key, parts_of
 from models.store import Store, auditing
@@ -114,6 +114,23 @@ async def test_acts_over_http_name_the_key_and_what_changed(api: Served, store: 
     )
     assert {("batch.pause", batch_id), ("batch.cancel", batch_id)} <= acts.keys()
     assert made["secret"] not in str(shown) and spare["key"] not in str(shown)
+
+
+async def test_what_ends_or_hands_over_single_jobs_is_on_record(api: Served, store: Store) -> None:
+    key = await key_for(store, Scope.SUBMIT, tenant="acme")
+    waits, ends = await singles(store, 2, tenant="acme")
+    batch_id, lines = await open_batch(store, 1, tenant="acme")
+    await run_all(store, await new_worker(store), [ends, *lines])
+    await store.close_batches()
+    async with api.client() as http:
+        http.headers.update(bearer(key))
+        for _ in range(2):
+            assert (await http.delete(f"/v1/jobs/{waits}")).status_code == 200
+        assert (await http.delete(f"/v1/jobs/{ends}")).status_code == 200
+        for path in (f"jobs/{ends}", f"batches/{batch_id}"):
+            assert (await http.post(f"/v1/{path}/ack")).status_code == 200
+    acts = [(each["action"], each["subject"], each["times"]) for each in await store.audit("acme", actor=key[3:15])]
+    assert sorted(acts) == [("batch.ack", batch_id, 1), ("job.ack", ends, 1), ("job.cancel", waits, 1)]
 
 
 async def test_refused_keys_are_on_record_and_never_repeated(api: Served, store: Store) -> None:
