@@ -69,8 +69,8 @@ async def administrator(request: Request, api: Api, presented: Presented) -> Cal
 
 
 async def metrics_reader(request: Request, api: Api, presented: Presented) -> Caller:
-    """On this machine nobody needs a key for figures. From elsewhere one of the operator's own tenant is needed: they are
-    those of all tenants."""
+    """On this machine nobody needs a key for figures. From elsewhere a key of the operator's own tenant is needed:
+    they are those of all tenants."""
     if presented is None and api.settings.api.public_url is None and why_not_local(request) is None:
         return NOBODY_BUT_LOCAL
     caller = await _caller(request, api, presented, Scope.READ)
