@@ -22,6 +22,7 @@ from worker.coalesce import Coalescer
 from worker.hedge import run_of
 from worker.outages import OUTAGE, OUTAGE_PAUSE_S, OUTAGES
 from worker.progress import Progress
+from worker.prompt_room import LOOK_AGAIN_S, WAITS_FOR_ROOM, PromptRoom
 from worker.racing import first_of, unless
 from worker.rq_bridge import Bridge
 from worker.run import JobRun
@@ -78,6 +79,7 @@ class ClaimLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
         self._runs_alone = False  # a job that must share this worker with nothing runs, or waits for the others to end
+        self._prompts = PromptRoom()
         self._aboard: dict[str, int] = {}  # the crashes of each job that is held
         self._leaving = False
         self._away = False  # a store, at the last look
@@ -188,7 +190,7 @@ class ClaimLoop:
         if not claimed:
             return False
         started = await self._start(claimed)
-        aboard = await self._without_too_many_suspects(started)
+        aboard = await self._those_that_fit(started)
         for job in aboard:
             task = self._spawn(self._work(job) if job.crashes < ALONE_AT else self._work_alone(job))
             if job.priority is Priority.BULK:
@@ -224,12 +226,20 @@ class ClaimLoop:
             await self.store.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
             self._doubtful.clear()
 
-    async def _without_too_many_suspects(self, started: list[StartedJob]) -> list[StartedJob]:
-        """Give the ledger back, before any of them may do harm, what would be too many suspects in one worker."""
+    async def _those_that_fit(self, started: list[StartedJob]) -> list[StartedJob]:
+        """Give the ledger back, before any of them may do harm, what would be too many suspects or too large prompts in
+        one worker."""
         admitted = admit([job.crashes for job in started], self._aboard.values(), self.concurrency)
-        spare = [job for job, fits in zip(started, admitted, strict=True) if not fits]
-        await asyncio.gather(*(self.settler.add(_put_back(job, WAITS_ITS_TURN)) for job in spare))
-        aboard = [job for job, fits in zip(started, admitted, strict=True) if fits]
+        few = [job for job, fits in zip(started, admitted, strict=True) if fits]
+        aboard = [job for job in few if self._prompts.take(job)]
+        kept, admitted_ids = {job.id for job in aboard}, {job.id for job in few}
+        later = self.tools.clock() + LOOK_AGAIN_S
+        spare = [
+            _put_back(job, WAITS_FOR_ROOM, later) if job.id in admitted_ids else _put_back(job, WAITS_ITS_TURN)
+            for job in started
+            if job.id not in kept
+        ]
+        await asyncio.gather(*(self.settler.add(each) for each in spare))
         self._aboard.update((job.id, job.crashes) for job in aboard)
         self._runs_alone = any(job.crashes >= ALONE_AT for job in aboard)
         return aboard
@@ -263,6 +273,7 @@ class ClaimLoop:
             await self.tools.places.give_back(job)
         finally:
             self._aboard.pop(job.id, None)
+            self._prompts.leave(job.id)
         self.done += 1
         await self._finish_ticket(job.id)
 
@@ -272,7 +283,7 @@ class ClaimLoop:
             chain = await self.store.get_chain(job.chain_id)
             if self._leaving:
                 return _put_back(job, outcome.GIVEN_BACK)
-            run = self.runs[job.id] = run_of(job, chain, self.tools)
+            run = self.runs[job.id] = run_of(await self.store.with_prompt(job), chain, self.tools)
             return await run.run()
         except StoreOutage:
             return _put_back(job, OUTAGE)
@@ -300,9 +311,15 @@ def kept_free(concurrency: int) -> int:
     return max(1, concurrency // 20) if concurrency >= 5 else 0
 
 
-def _put_back(job: StartedJob, reason: str) -> Settled:
-    """As it was claimed, due at once."""
-    return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, progress=job.progress, wait_reason=reason)
+def _put_back(job: StartedJob, reason: str, until: float = 0.0) -> Settled:
+    """As it was claimed, due at once or at a later time."""
+    return Settled(
+        *(job.id, job.batch_id, job.claim_no, JobState.QUEUED),
+        not_before=until,
+        progress=job.progress,
+        wait_reason=reason,
+        tenant=job.tenant,
+    )
 
 
 def _shape(error: BaseException | None) -> str:

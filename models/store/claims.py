@@ -1,6 +1,7 @@
 """A worker's dealings with jobs: its lease, the guarded start, the fenced settle."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,7 @@ from models.records import SINGLE, AttemptRecord, ResultRecord, Settled, Started
 from models.state import JobState, Priority
 from models.store.announcing import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
 from models.store.ledger import CLOCK, Ledger
+from models.store.paging import octets
 from models.store.sql import (
     GOES_ON,
     NOW,
@@ -125,6 +127,17 @@ _startable = (
     .order_by(job.c.id)
     .with_for_update(skip_locked=True, of=job)
 )
+LARGE_PROMPT_BYTES = 256 * 1024
+"""A prompt of more than that is not read with its claim: many are claimed together."""
+
+_prompt_bytes = octets(job_input.c.body)
+
+
+def _of_its_prompt(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return select(column).where(job_input.c.job_id == job.c.id).scalar_subquery()
+
+
+PROMPT = select(job_input.c.body).where(job_input.c.job_id == bindparam("job_id"))
 START = (
     update(job)
     .where(job.c.id.in_(_startable))
@@ -137,7 +150,8 @@ START = (
     )
     .returning(
         *(job.c[name] for name in StartedJob.__dataclass_fields__ if name in job.c and name != "body"),
-        select(job_input.c.body).where(job_input.c.job_id == job.c.id).scalar_subquery().label("body"),
+        _of_its_prompt(case((_prompt_bytes <= LARGE_PROMPT_BYTES, job_input.c.body))).label("body"),
+        _of_its_prompt(case((_prompt_bytes > LARGE_PROMPT_BYTES, _prompt_bytes))).label("large_bytes"),
         exists(select(batch.c.id).where(batch.c.id == job.c.batch_id, batch.c.budget_usd.is_not(None))).label(
             "batch_budget"
         ),
@@ -249,6 +263,13 @@ class Claims(Ledger):
         place = {job_id: index for index, job_id in enumerate(ids)}
         return [_started(dict(row)) for row in sorted(rows, key=lambda row: place[row["id"]])]
 
+    async def with_prompt(self, started: StartedJob) -> StartedJob:
+        """A claimed job with its prompt, if that was too large to be read with the claim."""
+        if not started.large_bytes:
+            return started
+        async with self._db.read() as connection:
+            return replace(started, body=(await connection.execute(PROMPT, {"job_id": started.id})).scalar_one())
+
     async def settle(self, worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
         """Write outcomes where the claim is still this worker's, and all their attempts; returns the ids written.
 
@@ -308,9 +329,10 @@ class Claims(Ledger):
 
 def _started(row: dict[str, Any]) -> StartedJob:
     progress = row.pop("progress")
-    return StartedJob(
-        **row | {"priority": Priority(row["priority"])}, progress=None if progress is None else orjson.loads(progress)
-    )
+    given: dict[str, Any] = {"priority": Priority(row["priority"]), "large_bytes": row["large_bytes"] or 0}
+    if row["large_bytes"]:
+        given["body"] = ""
+    return StartedJob(**row | given, progress=None if progress is None else orjson.loads(progress))
 
 
 def result_row(ended: Row[Any], record: ResultRecord) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""Large prompts take turns in a worker: what one tenant submits is bounded in its memory, and holds up no other."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ledger_help import new_jobs, new_worker
+from run_help import PROMPT, without_slow_start
+from test_claims import ALPHA, Floor, floor
+
+from models.records import StartedJob
+from models.state import JobState, Priority
+from models.store import Store
+from models.store.claims import LARGE_PROMPT_BYTES
+from worker import prompt_room
+from worker.prompt_room import ROOM_BYTES, TENANT_BYTES, PromptRoom
+
+LARGE = 1_000_000
+
+
+def started(number: int, tenant: str, size: int) -> StartedJob:
+    words = {"tokens": 1, "expires_at": 1e12, "large_bytes": size}
+    return StartedJob(f"job_{number}", "", tenant, 1, "chain", Priority.NORMAL, body="", **words)  # type: ignore[arg-type]
+
+
+def test_a_tenant_leaves_room_and_everybody_may_have_one_prompt() -> None:
+    room, size = PromptRoom(), TENANT_BYTES // 3
+    assert [room.take(started(number, "acme", size)) for number in range(4)] == [True] * 3 + [False]
+    assert [room.take(started(number, "bob", size)) for number in (10, 11)] == [True, False]
+    assert [room.take(started(number, "cid", size)) for number in (20, 21)] == [True, False]
+    assert all(room.take(started(number, "acme", 0)) for number in range(30, 100))
+    for number in (0, 10):
+        room.leave(f"job_{number}")
+    assert [room.take(started(number, "acme", size)) for number in (40, 41)] == [True, False]
+    assert PromptRoom().take(started(1, "acme", 2 * ROOM_BYTES))
+
+
+async def test_a_claim_reads_small_prompts_only(store: Store) -> None:
+    worker = await new_worker(store)
+    sizes = [10, LARGE_PROMPT_BYTES - 2, LARGE_PROMPT_BYTES + 2]
+    bodies = [json.dumps("é" * (size // 2), ensure_ascii=False) for size in sizes]
+    made = [replace(job, body=body) for job, body in zip(await new_jobs(store, 3), bodies, strict=True)]
+    await store.add_single(made)
+    jobs = await store.start(worker, [job.id for job in made])
+    assert [(job.large_bytes, len(job.body)) for job in jobs] == [
+        (0, len(bodies[0])),
+        (0, len(bodies[1])),
+        (len(bodies[2].encode()), 0),
+    ]
+    assert [(await store.with_prompt(job)).body for job in jobs] == bodies
+
+
+async def submitted(here: Floor, count: int, tenant: str, size: int) -> list[str]:
+    body = json.dumps({"messages": [{"role": "user", "content": PROMPT + "x" * size}]})
+    jobs = [replace(each, body=body, tenant=tenant) for each in await new_jobs(here.store, count, ALPHA)]
+    await here.store.add_single(jobs)
+    await here.stage(jobs)
+    return [each.id for each in jobs]
+
+
+async def test_what_does_not_fit_goes_back_and_holds_no_slot(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_room, "ROOM_BYTES", 5 * LARGE)
+    monkeypatch.setattr(prompt_room, "TENANT_BYTES", int(2.5 * LARGE))
+    async with floor(redis_url, tmp_path, {"latency_s": 3.0}, concurrency=20) as here:
+        await without_slow_start(here.scene.redis, "alpha")
+        hogs = await submitted(here, 8, "acme", LARGE)
+
+        async def others_wait() -> bool:
+            views = [await here.store.job_view(each) for each in hogs]
+            reasons = [view["wait_reason"] for view in views if view and view["state"] == JobState.QUEUED]
+            return reasons == [prompt_room.WAITS_FOR_ROOM] * 6
+
+        await here.until(others_wait)
+        await here.until_all(await submitted(here, 1, "bob", LARGE) + await here.submit(3), JobState.SUCCEEDED)
+        assert JobState.QUEUED in await here.states(hogs)
