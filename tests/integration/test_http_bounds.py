@@ -126,12 +126,14 @@ async def serving(most: int = 1_000) -> AsyncIterator[Server]:
         while not runs.started:
             await asyncio.sleep(0.01)
     server.port = runs.servers[0].sockets[0].getsockname()[1]
-    yield server
-    server.release.set()
-    for writer in server.writers:
-        writer.transport.abort()
-    runs.should_exit = True
-    await task
+    try:
+        yield server
+    finally:
+        server.release.set()
+        for writer in server.writers:
+            writer.transport.abort()
+        runs.should_exit = True
+        await task
 
 
 @pytest.fixture
@@ -342,12 +344,15 @@ async def test_connections_that_ask_nothing_take_no_place_from_who_does(
 ) -> None:
     monkeypatch.setattr(crowd, "YOUNG_S", 0.2)
     monkeypatch.setattr(crowd, "ASKED_S", 0.2)
+    monkeypatch.setattr(http_protocol, "HEAD_S", 10 * PATIENCE_S)  # nobody is hung up on for being slow
     async with serving(most=20) as server:
         opened = await crowding(server, 100, sent)
+        ends = [asyncio.create_task(rest(reader)) for reader, _ in opened]
         async with asyncio.timeout(PATIENCE_S):
             while await server.status() != 200:
                 await asyncio.sleep(0.05)
-        assert sum(not reader.at_eof() for reader, _ in opened) <= 20 + crowd.BESIDE + crowd.UNREAD
+        await until(lambda: sum(not each.done() for each in ends) <= 20 + crowd.BESIDE + crowd.UNREAD)
+    await asyncio.wait(ends)
 
 
 async def test_of_a_crowd_that_asks_at_once_each_is_answered() -> None:

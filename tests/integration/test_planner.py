@@ -67,6 +67,12 @@ class Desk:
         deployment = Deployment(provider, "m", "main", f"{provider}:main")
         await self.scene.tools.limiter.cool(deployment, Scope.MODEL, for_s, "rate_limit")
 
+    async def use_tokens(self, tokens: int) -> None:
+        """Of alpha's limit. Its clock stands still from now on: nothing flows back, however long the test takes."""
+        tools = self.scene.tools
+        tools.limiter.now_ms = time.time() * 1_000
+        assert isinstance(await tools.limiter.reserve(tools.fleet.usable(ALPHA.steps[0]), tokens), Grant)
+
     async def take_all(self) -> None:
         """As workers do: the tickets leave the queues."""
         await self.scene.redis.delete(*map(queue_key, QUEUES))
@@ -136,8 +142,7 @@ async def test_small_jobs_are_staged_where_one_of_the_usual_size_could_not_start
     redis_url: str, tmp_path: Path
 ) -> None:
     async with desk(redis_url, tmp_path, tokens_per_minute=60_000) as here:
-        tools = here.scene.tools
-        assert isinstance(await tools.limiter.reserve(tools.fleet.usable(ALPHA.steps[0]), 1_400), Grant)
+        await here.use_tokens(1_400)
         _, *small = await here.batch(ALPHA, 30, most=3)
         await here.planner.pass_once()
         assert 5 <= belonging(await here.staged(), small) <= 18
@@ -145,8 +150,7 @@ async def test_small_jobs_are_staged_where_one_of_the_usual_size_could_not_start
 
 async def test_large_jobs_wait_in_the_ledger_where_smaller_ones_could_start(redis_url: str, tmp_path: Path) -> None:
     async with desk(redis_url, tmp_path, tokens_per_minute=60_000) as here:
-        tools = here.scene.tools
-        assert isinstance(await tools.limiter.reserve(tools.fleet.usable(ALPHA.steps[0]), 1_400), Grant)
+        await here.use_tokens(1_400)
         await here.batch(ALPHA, 30)
         assert await here.planner.pass_once() == 0
 
