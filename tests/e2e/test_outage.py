@@ -19,11 +19,14 @@ PATIENCE_S = 120.0
 
 DOWN = ["unavailable", "server", "drop"]
 QUICK = "[answers]\nlatency_s = 0.1\n"
-OUTAGE = QUICK + """
+OUTAGE = (
+    QUICK
+    + """
 [[rules]]
 provider = "alpha"
 fail = "{fail}"
 """
+)
 
 
 def prompts_for_both(scene: Scene, each: int) -> Path:
