@@ -33,29 +33,47 @@ TICKET_DATA_MAX = 4_096
 STAGE_MAX = 1_000
 """Tickets per script: a script of a few milliseconds is the longest that other clients of Redis should wait."""
 
+AT_ONCE_MAX = 100
+"""A job whose ticket would stand behind so many is left to the planner, by which tenants take turns: queues are served
+in the order in which tickets came, and whoever submits thousands would be served before all others. Fewer than the
+planner stages at least, so that nobody who goes on submitting leaves it no room."""
+
 NO_TIMEOUT = -1
 DESCRIPTION = "understudy job"
 
 STAGE = """
--- ARGV: prefix, time, description, timeout, result ttl, failure ttl, data before and after the id; then id, queue, ...
+-- KEYS: the queues, the most urgent first. ARGV: prefix, time, description, timeout, result ttl, failure ttl, data
+-- before and after the id, how many may stand before a ticket (-1: any number); then id, queue, ...
 local prefix, now, description, timeout, result_ttl, failure_ttl, head, tail = unpack(ARGV, 1, 8)
-local seen = {}
-for i = 9, #ARGV, 2 do
-  local id, queue = ARGV[i], ARGV[i + 1]
-  local job = prefix .. ':job:' .. id
-  if not seen[queue] then
-    seen[queue] = true
-    redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
+local most, seen, written = tonumber(ARGV[9]), {}, 0
+local function stand_before(key)
+  local count = 0
+  for _, each in ipairs(KEYS) do
+    count = count + redis.call('LLEN', each)
+    if each == key then return count end
   end
-  if redis.call('DEL', job, prefix .. ':results:' .. id) > 0 then
-    redis.call('ZREM', prefix .. ':finished:' .. queue, id)
-    redis.call('ZREM', prefix .. ':failed:' .. queue, id)
-  end
-  redis.call('HSET', job, 'status', 'queued', 'origin', queue, 'created_at', now, 'enqueued_at', now,
-    'data', head .. id .. tail, 'description', description,
-    'timeout', timeout, 'result_ttl', result_ttl, 'failure_ttl', failure_ttl)
-  redis.call('RPUSH', prefix .. ':queue:' .. queue, id)
+  return count
 end
+for i = 10, #ARGV, 2 do
+  local id, queue = ARGV[i], ARGV[i + 1]
+  if most < 0 or stand_before(prefix .. ':queue:' .. queue) < most then
+    local job = prefix .. ':job:' .. id
+    if not seen[queue] then
+      seen[queue] = true
+      redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
+    end
+    if redis.call('DEL', job, prefix .. ':results:' .. id) > 0 then
+      redis.call('ZREM', prefix .. ':finished:' .. queue, id)
+      redis.call('ZREM', prefix .. ':failed:' .. queue, id)
+    end
+    redis.call('HSET', job, 'status', 'queued', 'origin', queue, 'created_at', now, 'enqueued_at', now,
+      'data', head .. id .. tail, 'description', description,
+      'timeout', timeout, 'result_ttl', result_ttl, 'failure_ttl', failure_ttl)
+    redis.call('RPUSH', prefix .. ':queue:' .. queue, id)
+    written = written + 1
+  end
+end
+return written
 """
 
 
@@ -88,19 +106,30 @@ def is_ticket(job_id: str, data: bytes) -> bool:
         return False
 
 
-async def stage(redis: Redis, tickets: Sequence[tuple[str, Priority]], clock: Callable[[], float] = time.time) -> int:
+async def stage(
+    redis: Redis,
+    tickets: Sequence[tuple[str, Priority]],
+    clock: Callable[[], float] = time.time,
+    behind_at_most: int | None = None,
+) -> int:
     """Put tickets at the end of their queues, in the given order; return how many.
 
     A ticket that finished, failed or vanished before is written anew. One that waits already would wait twice,
-    which costs a claim and nothing else.
+    which costs a claim and nothing else. `behind_at_most`: one that would stand behind so many tickets of its own and
+    more urgent queues is not written.
     """
     script = redis.register_script(STAGE)
+    queues = [queue_key(queue) for queue in QUEUES]
     before_id, after_id = ticket_data("@").split("@")
-    call = (RQ_KEY_PREFIX, rq_time(clock()), DESCRIPTION, NO_TIMEOUT, RESULT_TTL_S, FAILURE_TTL_S, before_id, after_id)
+    most = -1 if behind_at_most is None else behind_at_most
+    lives = (NO_TIMEOUT, RESULT_TTL_S, FAILURE_TTL_S)
+    call = (RQ_KEY_PREFIX, rq_time(clock()), DESCRIPTION, *lives, before_id, after_id, most)
+    written = 0
     for start in range(0, len(tickets), STAGE_MAX):
         chunk = tickets[start : start + STAGE_MAX]
-        await script(args=(*call, *(word for job_id, priority in chunk for word in (job_id, priority.queue))))
-    return len(tickets)
+        words = (word for job_id, priority in chunk for word in (job_id, priority.queue))
+        written += await script(keys=queues, args=(*call, *words))
+    return written
 
 
 async def staged_ids(redis: Redis) -> dict[str, list[str]]:

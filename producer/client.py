@@ -238,7 +238,7 @@ class Client:
         if self._redis is None:
             return
         try:
-            await tickets.stage(self._redis, [(job.id, job.priority)])
+            await tickets.stage(self._redis, [(job.id, job.priority)], behind_at_most=tickets.AT_ONCE_MAX)
         except (RedisError, OSError) as error:
             logger.warning("job %s is accepted, but Redis cannot be told (%s): it starts later", job.id, type(error))
 

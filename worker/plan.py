@@ -167,6 +167,9 @@ def _falls_back(chain: Chain, at: StepOutlook) -> bool:
     return not causes or any(chain.falls_back_on(cls) for cls in causes)
 
 
+NOTHING_STAGED: Mapping[Priority, int] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to stage, in this order, and the turns as they are afterwards.
@@ -180,9 +183,14 @@ class Plan:
 
 
 def plan(
-    lanes: Iterable[LaneHeads], outlook: Mapping[str, StepOutlook], depth: int, turns: Turns = NOBODYS_TURN
+    lanes: Iterable[LaneHeads],
+    outlook: Mapping[str, StepOutlook],
+    depth: int,
+    turns: Turns = NOBODYS_TURN,
+    staged: Mapping[Priority, int] = NOTHING_STAGED,
 ) -> Plan:
-    """Choose up to `depth` jobs to stage. Each takes one start from the first open step that has one.
+    """Choose up to `depth` jobs to stage, less those that are `staged` already and not less urgent. Each takes one
+    start from the first open step that has one.
 
     Priorities come strictly first. Where a step has fewer starts than there are jobs for it, its own turns say whose
     they are; where the depth is short, the turns at the depth. So who is ahead elsewhere does not starve here.
@@ -190,8 +198,9 @@ def plan(
     lanes = list(lanes)
     made = Plan([], Counter(), turns.of(_path(each.lane) for each in lanes))
     room = {step: seen.starts for step, seen in outlook.items()}
-    for _, group in groupby(sorted(lanes, key=_priority), key=_priority):
-        left = depth - len(made.chosen) - made.unread.total()
+    for priority, group in groupby(sorted(lanes, key=_priority), key=_priority):
+        before = sum(count for each, count in staged.items() if each <= priority)
+        left = depth - before - len(made.chosen) - made.unread.total()
         if left > 0:
             made = _staged(_Priority(list(group), outlook, room, left), made)
     return made

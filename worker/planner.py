@@ -16,6 +16,7 @@ from models import keys
 from models.budgets import Subject
 from models.chain import Chain, Step
 from models.records import SINGLE, Head, Lane, OpenLane, Waiting
+from models.state import Priority
 from models.store import Store
 from models.tickets import stage, staged_ids
 from models.tokens import TYPICAL_OUTPUT_TOKENS
@@ -94,6 +95,7 @@ class Planner:
         self._tickets: dict[str, _Ticket] = {}
         self._taken_per_s = 0.0
         self._left = 0
+        self._staged: Mapping[Priority, int] = {}
         self._busy_at = monotonic()
         self._passed_at = monotonic()
         self._turns = Turns()
@@ -112,7 +114,7 @@ class Planner:
         till = NO_BUDGETS
         if lanes:
             workers = await self._store.live_workers()
-            depth = self._depth(sum(worker.concurrency for worker in workers)) - len(waiting)
+            depth = self._depth(sum(worker.concurrency for worker in workers))
             views = await self._unstaged(lanes, waiting, rooms)
             till = await self._purses.till([each.lane for each in lanes], self._drawn(waiting))
             outlook = till.pass_over_spent(await self._outlook(views, waiting))
@@ -185,7 +187,7 @@ class Planner:
         tickets = Counter(ticket.lane for ticket in self._tickets.values())
         may_read, outlook = LANES_PER_PASS, for_small_calls(outlook)
         while True:
-            made = plan(till.payable(list(seen.values()), outlook), outlook, depth, self._turns)
+            made = plan(till.payable(list(seen.values()), outlook), outlook, depth, self._turns, self._staged)
             if not made.unread or not may_read:
                 if full := overfull(made.chosen, seen, outlook, self._tokens):
                     outlook = {name: replace(at, starts=full.get(name, at.starts)) for name, at in outlook.items()}
@@ -235,7 +237,9 @@ class Planner:
         """Tickets in the queues now. Forgets those that were taken, and all of them when Redis was wiped."""
         if await self._redis.set(keys.EPOCH, "1", nx=True):
             self._tickets.clear()
-        waiting = {job_id for ids in (await staged_ids(self._redis)).values() for job_id in ids}
+        staged = await staged_ids(self._redis)
+        self._staged = {Priority.named(queue): len(ids) for queue, ids in staged.items()}
+        waiting = {job_id for ids in staged.values() for job_id in ids}
         now = self._monotonic()
         taken, elapsed_s = max(self._left - len(waiting), 0), max(now - self._passed_at, 0.001)
         self._taken_per_s = 0.7 * self._taken_per_s + 0.3 * taken / elapsed_s

@@ -132,11 +132,12 @@ def named_by(key: str | None, path: str, document: Mapping[str, Any]) -> NamedRe
 
 
 async def stage(api: Context, jobs: Sequence[NewJob]) -> None:
-    """Tickets for jobs that are in the ledger, so that they start in milliseconds."""
+    """Tickets for jobs that are in the ledger, so that they start in milliseconds where no others wait before them."""
     if not jobs:
         return
     try:
-        await tickets.stage(api.redis, [(job.id, job.priority) for job in jobs], api.clock)
+        named = [(job.id, job.priority) for job in jobs]
+        await tickets.stage(api.redis, named, api.clock, tickets.AT_ONCE_MAX)
     except (RedisError, OSError) as error:
         log.warning(
             "%d jobs are accepted, but Redis cannot be told (%s): they start later", len(jobs), type(error).__name__

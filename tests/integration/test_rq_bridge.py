@@ -76,6 +76,16 @@ async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float = 5.
             await asyncio.sleep(0.005)
 
 
+async def test_who_submits_thousands_leaves_the_rest_of_them_to_the_planner(redis: Redis, bridge: Bridge) -> None:
+    await stage(redis, bulk("b1", "b2", "b3"))
+    mixed = [("i1", Priority.INTERACTIVE), ("n1", Priority.NORMAL), ("i2", Priority.INTERACTIVE), ("b4", BULK)]
+    more = [("i3", Priority.INTERACTIVE), ("n2", Priority.NORMAL), ("i4", Priority.INTERACTIVE)]
+    assert await stage(redis, mixed + more, behind_at_most=3) == 4
+    assert await staged_ids(redis) == {"interactive": ["i1", "i2", "i3"], "normal": ["n1"], "bulk": ["b1", "b2", "b3"]}
+    assert await bridge.claim(9) == ["i1", "i2", "i3", "n1", "b1", "b2", "b3"]
+    assert await stage(redis, more, behind_at_most=3) == 3
+
+
 async def test_urgent_queues_are_claimed_first_and_each_in_its_order(redis: Redis, bridge: Bridge) -> None:
     await stage(redis, bulk("b1", "b2"))
     await stage(redis, [("n1", Priority.NORMAL), ("i1", Priority.INTERACTIVE), ("n2", Priority.NORMAL)])

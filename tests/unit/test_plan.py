@@ -38,6 +38,17 @@ def test_a_more_urgent_priority_is_staged_first() -> None:
     assert batches(plan(lanes, {}, 5)) == ["chat", "chat", "one", "one", "bulk"]
 
 
+def test_staged_jobs_leave_no_room_to_their_own_priority_and_all_to_more_urgent_ones() -> None:
+    lanes = [
+        lane("bulk", 9, ALPHA),
+        lane("chat", 9, ALPHA, Priority.INTERACTIVE),
+        lane("one", 9, ALPHA, Priority.NORMAL),
+    ]
+    assert batches(plan(lanes, {}, 5, staged={Priority.BULK: 5})) == ["chat"] * 5
+    assert batches(plan(lanes, {}, 12, staged={Priority.INTERACTIVE: 5})) == ["chat"] * 7
+    assert batches(plan(lanes[::2], {}, 5, staged={Priority.NORMAL: 3, Priority.BULK: 9})) == ["one"] * 2
+
+
 def test_batches_of_one_priority_take_turns() -> None:
     made = plan([lane("big", 100, ALPHA), lane("small", 2, ALPHA)], {}, 6)
     assert batches(made) == ["big", "small", "big", "small", "big", "big"]
