@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from models import tickets
 from models.chain import CHAT, Endpoint
+from models.ending import end_if_cancelled
 from models.endpoints import ENDPOINTS
 from models.ids import new_id
 from models.records import NewJob
@@ -97,6 +98,7 @@ async def accept(
         if not kept:
             give_back(api, caller, len(jobs))
     if kept:
+        end_if_cancelled()
         await stage(api, jobs)
     return made
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 
+from models.ending import end_if_cancelled
 from models.job_objects import job_object, retry_after_s
 from models.records import NewJob
 from models.store import StoreError
@@ -41,6 +42,7 @@ async def accept_held(api: Context, caller: Caller, job: NewJob) -> None:
     """Accept a job whose caller is held. Who is cut off midway gets nothing: its job, if there is one, is cancelled."""
     try:
         await accept(api, caller, [job])
+        end_if_cancelled()
     except asyncio.CancelledError:
         cancel_soon(api, job.id)
         raise

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from models.ending import end, is_being_ended
+from models.ending import end, end_if_cancelled, is_being_ended
 
 
 async def swallows_once(swallowed: asyncio.Event) -> None:
@@ -40,3 +40,19 @@ async def test_a_task_can_tell_that_it_was_cancelled_although_that_was_swallowed
     async with asyncio.timeout(5):
         await task
     assert seen == [True]
+
+
+async def test_a_swallowed_cancellation_is_raised_where_the_task_asks_for_it() -> None:
+    async def once() -> None:
+        end_if_cancelled()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+        end_if_cancelled()
+
+    task = asyncio.create_task(once())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
