@@ -35,7 +35,8 @@ NO_LIMIT = 1_000_000.0
 """A learned rate that has grown to this is none."""
 
 SLOWLY, SLOW_S, FASTER = 1.01, 30.0, 1.1
-"""A learned rate grows by the first factor each second, and after so many seconds by the second one."""
+"""A learned rate grows by the first factor each second, and after so many seconds, or at once where it is a rough
+guess, by the second one."""
 
 PROBE_AFTER = 2
 """After so many cooldowns in a row single calls are let through until one is answered, unless a hint of the provider
@@ -245,17 +246,22 @@ def _schedule(rate: Mapping[str, str], what: str, now: float) -> Schedule:
     return Schedule(
         free_at=_s(rate.get(what)),
         told=_rate(rate.get(f"told_{what}")),
-        learned=None if learned is None else _grown(learned, now - _s(rate.get("learned_at"))),
+        learned=None if learned is None else _pace(learned, rate, now),
         braked=_rate(rate.get(f"brake_{what}")) if braked_until > now else None,
         braked_until=braked_until,
         brake_source=Source.TOLD if what == "requests" or rate.get("brake_tokens") == "1" else Source.LEARNED,
     )
 
 
-def _grown(learned: float, age_s: float) -> float | None:
-    slow_s = min(max(age_s, 0.0), SLOW_S)
-    rate = learned * SLOWLY**slow_s * FASTER ** min(max(age_s - SLOW_S, 0.0), 1_000.0)
-    return rate if rate < NO_LIMIT else None
+def _pace(learned: float, rate: Mapping[str, str], now: float) -> float | None:
+    """While a trial is under way its pace, else the learned rate as it has grown."""
+    trial = _rate(rate.get("trial_pace")) if "trial_share" in rate else None
+    if trial is not None and now < _s(rate.get("trial_until")):
+        return trial
+    age_s = max(now - _s(rate.get("learned_at")), 0.0)
+    slow_s = 0.0 if rate.get("grows_fast") == "1" else min(age_s, SLOW_S)
+    grown = learned * SLOWLY**slow_s * FASTER ** min(age_s - slow_s, 1_000.0)
+    return grown if grown < NO_LIMIT else None
 
 
 def _in_flight(flight: Mapping[str, str], now: float) -> int:

@@ -361,14 +361,14 @@ class Limiter:
 
     async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
         candidate = grant.candidate
-        rate, flight, *_, day = _keys(candidate.deployment)
+        *names, day = _keys(candidate.deployment)
         async with self._gate.passing():
             await self._ask(
                 scripts.RELEASE,
-                [rate, flight, *([day] if candidate.requests_per_day or candidate.tokens_per_day else [])],
+                [*names, *([day] if candidate.requests_per_day or candidate.tokens_per_day else [])],
                 [
                     *(self._worker_id, self._lease_ms, grant.start_ms, grant.cost_ms),
-                    *(how, more_tokens, candidate.tokens_per_minute or 0, grant.tokens),
+                    *(how, more_tokens, candidate.tokens_per_minute or 0, grant.tokens, grant.number),
                 ],
             )
 

@@ -30,10 +30,12 @@ local function earliest(theoretical, cost)
   return math.max(now, theoretical - math.max(1000 - cost, 0))
 end
 -- A learned rate grows by 1% a second, so that a limit that was raised is found, and by 10% a second when nothing was
--- refused for half a minute: it was far too low. Above a million a minute it is no limit.
-local function grown(learned, learned_at)
+-- refused for half a minute, or at once where it is a rough guess: it was far too low. Above a million a minute it is
+-- no limit.
+local function grown(learned, learned_at, fast)
   local s = math.max((now - learned_at) / 1000, 0)
-  local rate = learned * 1.01 ^ math.min(s, 30) * 1.1 ^ math.min(math.max(s - 30, 0), 1000)
+  local slow = fast and 0 or math.min(s, 30)
+  local rate = learned * 1.01 ^ slow * 1.1 ^ math.min(s - slow, 1000)
   if rate < 1000000 then return rate end
 end
 -- What is known of a rate: when its schedules are next free, requests and tokens per minute, whether any limit is known
@@ -42,14 +44,18 @@ end
 -- win over both when they are lower.
 local function schedules(key, rpm, tpm)
   local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at', 'told_requests', 'told_tokens',
-    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until', 'learned_since')
-  for i = 1, 11 do known[i] = tonumber(known[i]) end
+    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until', 'learned_since', 'trial_share',
+    'trial_pace', 'trial_until', 'grows_fast')
+  for i = 1, 15 do known[i] = tonumber(known[i]) end
   local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
   if rpm == 0 then rpm = (known[5] or 0) * KEPT end
   if tpm == 0 then tpm = (known[6] or 0) * KEPT end
   local firm_rpm, firm_tpm = rpm, tpm
   local some = rpm > 0 or tpm > 0 or known[3] ~= nil
-  if known[3] then rpm = lower(rpm, grown(known[3], known[4])) end
+  if known[3] then
+    local tried = known[12] and now < known[14]
+    rpm = lower(rpm, tried and known[13] or grown(known[3], known[4], known[15] == 1))
+  end
   local since = known[3] and rpm > 0 and (firm_rpm == 0 or rpm < firm_rpm) and known[11] or nil
   if known[8] and known[8] > now then rpm = lower(rpm, known[7]) end
   if known[10] and known[10] > now then tpm = lower(tpm, known[9]) end
@@ -183,9 +189,9 @@ local function count_refused(key, start)
   redis.call('HSET', key, 'short', short, 'long', long)
   if start > latest - 1 then redis.call('HSET', key, 'open_end', 1) end
 end
--- Requests per minute that were accepted until the latest start; nil when too few were to tell. The sum of a steady
+-- Requests per minute that were accepted until the latest start; nil when fewer than `least` were. The sum of a steady
 -- rate is half a call too large just after an accepted call and half a call too small just before one.
-local function accepted_per_minute(key)
+local function accepted_per_minute(key, least)
   local latest, short, short_since, long, long_since = accepted_until(key)
   local half = redis.call('HGET', key, 'open_end') == '1' and 0.5 or -0.5
   local function rate(sum, since, constant)
@@ -193,8 +199,8 @@ local function accepted_per_minute(key)
     if span > 1000 then sum = sum + half end
     return 60000 * sum / (constant * (1 - math.exp(-math.max(span, 1000) / constant)))
   end
-  if latest and short >= 3 then return rate(short, short_since, SHORT) end
-  if latest and long >= 1.5 then return rate(long, long_since, LONG) end
+  if latest and short >= 2 * least then return rate(short, short_since, SHORT) end
+  if latest and long >= least then return rate(long, long_since, LONG) end
 end
 """
 
@@ -204,6 +210,11 @@ local function keep(key, last)
   local ms = math.ceil(math.max(last - now, 0) + 60000)
   if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
 end
+"""
+
+DOUBTS = """
+-- For so long no hint is believed after one was wrong.
+local DOUBTED = 600000
 """
 
 SLOW_START = """

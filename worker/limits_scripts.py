@@ -3,7 +3,18 @@
 Every script begins with ARGV[1]: the time to use instead, or "". What they share is in `worker.limits_lua`.
 """
 
-from worker.limits_lua import ACCEPTED, BOOKED, COOLDOWNS, DAY, FLIGHT, LIFETIME, RECOVERY, SCHEDULES, SLOW_START
+from worker.limits_lua import (
+    ACCEPTED,
+    BOOKED,
+    COOLDOWNS,
+    DAY,
+    DOUBTS,
+    FLIGHT,
+    LIFETIME,
+    RECOVERY,
+    SCHEDULES,
+    SLOW_START,
+)
 from worker.redis_scripts import NOW, Script
 
 RESERVE = Script.of(
@@ -146,22 +157,39 @@ RELEASE = Script.of(
     ACCEPTED,
     LIFETIME,
     SLOW_START,
+    DOUBTS,
     """
--- KEYS: rate, flight, and the day where it has a limit. ARGV: time, worker, lease ms, start ms, ms of the schedule that
--- a request took, 'answered', 'refused' or 'unmade', tokens used more than reserved, tokens/min, tokens reserved.
+-- KEYS: rate, flight, the cooldowns, and the day where it has a limit. ARGV: time, worker, lease ms, start ms, ms of
+-- the schedule that a request took, 'answered', 'refused' or 'unmade', tokens used more than reserved, tokens/min,
+-- tokens reserved, number.
 -- A call that was never made gives its request back, less the part of its share of the schedule that went by, and
 -- less what later calls that wait for their start have passed over: nobody can use that any more.
 local rate, start, cost, ended = KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-local tokens, tpm = tonumber(ARGV[7]), tonumber(ARGV[8])
+local tokens, tpm, number = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10])
 if ended == 'answered' and redis.call('HEXISTS', rate, 'window') == 1 then
   local window, used, stuck = window_of(rate, KEYS[2])
   if window and used * 4 >= window then set_window(rate, window + 2, stuck) end
 end
 add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
-if KEYS[3] then settle_in_day(KEYS[3], start, ended == 'answered', tokens, tonumber(ARGV[9])) end
+if KEYS[6] then settle_in_day(KEYS[6], start, ended == 'answered', tokens, tonumber(ARGV[9])) end
 if redis.call('EXISTS', rate) == 0 then return end
 if ended ~= 'answered' then count_refused(rate, start) end
-local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens')
+local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens', 'hint_number', 'hint_until')
+-- A hint said that nothing would be accepted before its end, and a call that began after the refused one was.
+local hinted = tonumber(known[6])
+if ended == 'answered' and hinted and number > tonumber(known[5]) and start < hinted then
+  for k = 3, 5 do
+    if redis.call('HGET', KEYS[k], 'hinted') == '1' then redis.call('DEL', KEYS[k]) end
+  end
+  redis.call('HDEL', rate, 'hint_number', 'hint_until')
+  redis.call('HSET', rate, 'hints_doubted_until', now + DOUBTED)
+end
+if ended == 'unmade' then
+  for _, field in ipairs({'run_first', 'count_first'}) do
+    local first = tonumber(redis.call('HGET', rate, field))
+    if first and first <= number then redis.call('HINCRBYFLOAT', rate, field, 1) end
+  end
+end
 if tpm == 0 then tpm = tonumber(known[4]) or 0 end
 local requests_free, tokens_free, latest = tonumber(known[1]), tonumber(known[2]), tonumber(known[3]) or 0
 if ended == 'unmade' and requests_free then

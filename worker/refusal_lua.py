@@ -29,40 +29,46 @@ end
 """
 
 PACE = """
--- The rate that was too high. Where a limit is known that was nearly kept, a call came a little too soon: a fiftieth
--- less. Else it is what was accepted; where too few were to tell, half of what it was, or `unknown`. The provider has
--- nothing left at this moment, so it begins without a burst at `free`, and grows `later` than that.
-local function slow_down(rate, free, accepted, anew, unknown, later)
-  local requests_free, tokens_free, rpm, tpm, _, firm_rpm, firm_tpm =
-    schedules(rate, tonumber(ARGV[9]), tonumber(ARGV[10]))
-  local learned
-  if firm_tpm > 0 and firm_rpm == 0 then
-    if anew then
-      redis.call('HSET', rate, 'brake_tokens', 0.98 * tpm, 'brake_tokens_until', free + 5000,
-        'tokens', math.max(tokens_free, free + 1000))
-    end
-  else
-    if firm_rpm > 0 and (not accepted or accepted >= 0.8 * rpm) then
-      learned = anew and 0.98 * rpm
-    else
-      learned = accepted and 0.98 * accepted or anew and (rpm > 0 and rpm / 2 or unknown)
-    end
-    if learned then
-      learned = math.max(learned, 1)
-      requests_free = math.max(requests_free, free - 1 + math.max(1000 - 60000 / learned, 0))
-      redis.call('HSET', rate, 'learned', learned, 'learned_at', free + later(learned), 'requests', requests_free)
-      redis.call('HSETNX', rate, 'learned_since', now)
-    end
-  end
-  keep(rate, math.max(free, requests_free, tokens_free))
-  return learned, firm_rpm
+-- Calls a minute where nothing is known, and below which a learned rate grows fast, because each step is a call.
+local UNTRIED, FEW = 1200, 120
+-- Calls are booked ahead: those of a new pace begin after the latest of them.
+local function latest_start(rate) return math.max(now, tonumber(redis.call('HGET', rate, 'latest')) or 0) end
+-- Paced at `learned` a minute from `free` on, without a burst, because the provider has nothing left at this moment.
+local function set_learned(rate, learned, free, grows_at, fast)
+  local requests_free = tonumber(redis.call('HGET', rate, 'requests')) or 0
+  learned = math.max(learned, 1)
+  redis.call('HSET', rate, 'learned', learned, 'learned_at', grows_at, 'grows_fast', fast and 1 or 0,
+    'requests', math.max(requests_free, free - 1 + math.max(1000 - 60000 / learned, 0)))
+  redis.call('HSETNX', rate, 'learned_since', now)
+  redis.call('HDEL', rate, 'proven')
+  keep(rate, math.max(grows_at, requests_free))
 end
--- After a rest. Where nobody said how long it must be, few calls try again at first.
-local function pace_after_rest(rate, flight, free, anew, hint, unknown, later)
-  local learned, firm_rpm = slow_down(rate, free, accepted_per_minute(rate), anew, unknown, later)
-  if learned and firm_rpm == 0 and not hint then
+local function set_token_brake(rate, tpm, tokens_free, free)
+  redis.call('HSET', rate, 'brake_tokens', 0.98 * tpm, 'brake_tokens_until', free + 5000,
+    'tokens', math.max(tokens_free, free + 1000))
+  keep(rate, free + 5000)
+end
+-- After a rest. Where a limit is known that was nearly kept, a call came a little too soon: a fiftieth less. Else the
+-- pace is what was accepted; where too few were to tell, half of what it was, or `unknown`. Where nobody said how long
+-- the rest must be, few calls try again at first.
+local function pace_after_rest(rate, flight, free, anew, hint, accepted, unknown, fast)
+  local _, tokens_free, rpm, tpm, _, firm_rpm, firm_tpm = schedules(rate, tonumber(ARGV[9]), tonumber(ARGV[10]))
+  redis.call('HDEL', rate, 'trial_share', 'untried')
+  if firm_tpm > 0 and firm_rpm == 0 then
+    if anew then set_token_brake(rate, tpm, tokens_free, free) end
+    return
+  end
+  local learned
+  if firm_rpm > 0 and (not accepted or accepted >= 0.8 * rpm) then
+    learned = anew and 0.98 * rpm
+  else
+    learned = accepted and 0.98 * accepted or anew and (rpm > 0 and rpm / 2 or unknown)
+  end
+  if not learned then return end
+  set_learned(rate, learned, free, free, fast and learned < FEW)
+  if firm_rpm == 0 and not hint then
     if anew then set_window(rate, FIRST, in_flight(flight)) end
-  elseif learned then
+  else
     redis.call('HDEL', rate, 'window')
   end
 end
@@ -71,126 +77,238 @@ end
 EVIDENCE = """
 -- What a refusal is evidence for. Calls have numbers in the order in which they began.
 --
+-- A limit accepts as many calls a minute however many are asked; chance refuses the same share. So when two are refused
+-- (`count_first`, `count_refused`) the pace goes below what was accepted for a trial: then a limit refuses next to
+-- nothing, and chance as much as before. The trial ends when one of the two is a hundred times as likely as the other.
+-- A limit: the pace is what was accepted, and grows from there. Chance: nothing paces any more, and that share is
+-- expected, until more are refused than that, or until it is time to try again.
+--
 -- Rest: nothing is accepted any more. Of the calls since the first refused one (`run_first`) all but a straggler were
--- refused (`run`), and more of them than chance explains. A hint is believed at once until something speaks against it.
--- A run that goes on behind a rest ('outlasts') is no chance, and is left out of the trial.
--- 'slow': the rate may be too high. It becomes what was accepted, and is kept there for a while, which is a trial.
--- 'pass': the rate does not matter. When in two trials one after the other the same share was refused although the rate
--- fell, that share is refused by chance (`chance`), and is expected from then on: until more are refused than that, or
--- until it is time to try again whether a lower rate helps.
-local UNLIKELY, ALIKE, LASTING = math.log(1e-5), 2, 6
-local BELIEVED, BELIEVED_MS = 15, 30000
--- Calls a minute: where too few were accepted to tell, and below which two trials must have more refusals in them.
-local UNTRIED, FEW = 1200, 240
-local function trial_ms(learned) return math.max(1000, math.min(20 * 60000 / learned, 10000)) end
-local function set_trial_until(rate, at)
-  local learned = tonumber(redis.call('HGET', rate, 'learned'))
-  redis.call('HSET', rate, 'trial_until', at + (learned and trial_ms(learned) or 5000) + 2000)
+-- refused (`run`), and more of them than the share that is refused explains. A hint is believed at once, unless one was
+-- wrong before (a call that began later was answered, or the first ones after it were refused), or others are refused
+-- without a rest.
+local UNLIKELY, HARDLY, SURE = math.log(1e-4), math.log(1e-7), math.log(100)
+-- A share that is refused by chance is believed fifteen times as long as it took to find out, half a minute at least.
+local BELIEVED, BELIEVED_MS, PEACE = 15, 30000, 30000
+-- So many calls tell a share; so many keep to a rate that was found too high by one before it may grow again.
+local ENOUGH, HELD = 20, 100
+-- Of `n` calls `k` were refused: how far another count of as many may be from it.
+local function spread(k, n) return math.sqrt(k * (n - k) / n) end
+-- How many times as likely, as a logarithm, `k` refusals among `n` calls are by chance as by a limit that is kept.
+local function by_chance(share, k, n)
+  local few = math.min(share / 4, 0.05)
+  return k * math.log(share / few) + (n - k) * math.log((1 - share) / (1 - few))
 end
--- Whether two shares, of so many calls each, may be the same.
-local function alike(a, n, b, m)
-  local both = (a * n + b * m) / (n + m)
-  return math.abs(a - b) <= ALIKE * math.sqrt(both * (1 - both) * (1 / n + 1 / m)) + 1e-9
+-- How long a trial lasts in which nothing more is refused.
+local function rest_of_trial(share, told, pace)
+  local calls = (told + SURE) / -by_chance(share, 0, 1)
+  return math.max(math.min(calls * 60000 / pace, PEACE / 2), 0)
 end
-local function longest_by_chance(share) return math.ceil(UNLIKELY / math.log(math.min(share, 0.95))) end
--- Returns 'slow' or 'pass', the rate that was accepted, whether the scope must rest, and how sure that is: 'outlasts',
--- 'doubtful' or nil.
-local function judged(rate, number, hint)
-  local known, names = {}, {'run_first', 'run', 'run_rested', 'run_counted', 'trial', 'trial_until', 'trial_first',
-    'trial_refused', 'trial_share', 'trial_tried', 'trial_rate', 'trial_began', 'chance', 'chance_until', 'learned',
-    'window', 'number', 'told_requests', 'told_tokens'}
-  for i, value in ipairs(redis.call('HMGET', rate, unpack(names))) do known[names[i]] = tonumber(value) end
-  local latest, learned, chance, trial = known.number, known.learned, known.chance, known.trial
-  if not latest then return 'pass', nil, true end -- Redis was emptied: nothing is known of the others
-  local firm = known.told_requests or known.told_tokens or tonumber(ARGV[9]) + tonumber(ARGV[10]) > 0
-  local starting = not learned and not firm and (known.window or FIRST) < WIDE
-  local watched = known.chance_until and now <= known.chance_until
-  if known.chance_until and not watched then
-    trial = nil
-    redis.call('HDEL', rate, 'chance_until')
+local function longest_by_chance(share, surprise)
+  return math.max(math.ceil(surprise / math.log(math.max(math.min(share, 0.95), 0.001))), 3)
+end
+local function begin_count(rate, first)
+  redis.call('HDEL', rate, 'trial_share', 'chance', 'chance_until', 'trial_began')
+  redis.call('HSET', rate, 'count_first', first, 'count_refused', 0, 'count_at', now)
+end
+-- `k` of `n` calls were refused, `accepted` a minute were not; calls after the latest are paced below that. `how` well
+-- it is known: nil (measured), 'by count' (of few calls: rather too low) or 'rough' (it may grow fast). Where only
+-- tokens have a limit no rate of requests is learned, because prompts differ in size.
+local function begin_trial(rate, of, k, n, accepted, how)
+  local share = math.min((k - spread(k, n)) / n, 0.95)
+  local pace = 0.9 * accepted
+  if how == 'by count' then pace = pace * math.max(1 - spread(k, n) / math.max(n - k, 1), 0.5) end
+  pace = math.max(pace, 1)
+  local ends = latest_start(rate) + rest_of_trial(share, 0, pace)
+  local learned = of.only_tokens and 1000000 or 0.98 * accepted
+  set_learned(rate, learned, now, ends, how == 'rough' or learned < FEW)
+  redis.call('HDEL', rate, 'chance', 'chance_until', 'untried')
+  redis.call('HSET', rate, 'count_first', of.number + 1, 'count_refused', 0, 'count_at', now,
+    'trial_share', share, 'trial_pace', pace, 'trial_until', ends, 'trial_refused', k, 'trial_calls', n)
+  redis.call('HSETNX', rate, 'trial_began', now)
+end
+-- Nothing is known of a limit, and much is refused: so many calls a minute until it is known which share.
+local function begin_untried(rate, of)
+  begin_count(rate, of.number + 1)
+  redis.call('HSET', rate, 'untried', 1)
+  set_learned(rate, math.max(of.accepted or 0, UNTRIED), now, now + PEACE)
+end
+-- What is known, as numbers, and what of it is measured now.
+local FIELDS = {'number', 'window', 'run_first', 'run', 'run_rested', 'run_after', 'count_first', 'count_refused',
+  'count_at', 'trial_share', 'trial_pace', 'trial_until', 'trial_refused', 'trial_calls', 'trial_began', 'chance',
+  'chance_until', 'untried', 'learned', 'learned_at', 'grows_fast', 'proven', 'hint_until', 'hints_doubted_until'}
+local function known_of(rate)
+  local of, _ = {}
+  for i, value in ipairs(redis.call('HMGET', rate, unpack(FIELDS))) do of[FIELDS[i]] = tonumber(value) end
+  _, of.tokens_free, of.rpm, of.tpm, _, of.firm_rpm, of.firm_tpm =
+    schedules(rate, tonumber(ARGV[9]), tonumber(ARGV[10]))
+  of.only_tokens = of.firm_tpm > 0 and of.firm_rpm == 0
+  of.starting = not of.learned and of.firm_rpm + of.firm_tpm == 0 and (of.window or FIRST) < WIDE
+  of.accepted = accepted_per_minute(rate, 3)
+  return of
+end
+-- The run of refusals: returns 'herd' for a call of before the latest rest, 'unknown' while the one before it may still
+-- be answered, 'outlasts' when the run goes on behind a rest.
+local function follow_run(rate, of, number)
+  local rested, after = of.run_rested or 0, of.run_after or 0
+  if rested > 0 and number <= rested then
+    redis.call('HSET', rate, 'run_first', math.min(of.run_first, number), 'run', of.run + 1)
+    return 'herd'
+  elseif rested > 0 and number - rested == after + 2 then
+    redis.call('HSET', rate, 'run_after', after + 1)
+    return 'unknown'
   end
-
-  local first, run, rested, counted = known.run_first, known.run, known.run_rested, known.run_counted or 0
-  if first and run + 1 >= 0.95 * (number - first + 1) - 1 then
-    first, run = math.min(first, number), run + 1
+  local goes_on = rested > 0 and number - rested <= after + 1
+  if goes_on or rested == 0 and of.run_first and of.run + 1 >= 0.95 * (number - of.run_first + 1) - 1 then
+    of.run_first, of.run = math.min(of.run_first, number), of.run + 1
   else
-    first, run, rested, counted = number, 1, 0, 0
+    of.run_first, of.run = number, 1
   end
-  local from, refused = known.trial_first, trial and known.trial_refused or 0
-  local n = trial and number - from or 0
-  if rested < 0 or rested > 0 and number > rested and run >= LASTING then
-    if n > 0 then redis.call('HSET', rate, 'trial_first', from + 1 + counted, 'trial_refused', refused - counted) end
-    redis.call('HSET', rate, 'run_first', first, 'run', run, 'run_rested', -1, 'run_counted', 0)
-    if watched then redis.call('HDEL', rate, 'chance', 'chance_until', 'trial', 'trial_share') end
-    return 'pass', nil, true, 'outlasts'
+  return goes_on and 'outlasts' or nil
+end
+-- Of the calls since `count_first` (`n`), `refused` were. A count begins anew after half a minute, when a trial ended
+-- with next to no refusals, and when a rate that was held because of a single one was kept.
+local function count_call(rate, of, number, began)
+  local kept
+  if of.trial_share then
+    kept = began > of.trial_until and by_chance(of.trial_share, of.count_refused, number - of.count_first) <= -SURE
+  else
+    kept = of.count_refused == 1 and of.learned and not of.untried and began > of.learned_at
   end
-
-  local tried, failed = trial and math.max(first - from, 0) or 0, refused - counted
-  local share = math.max(chance or 0, tried >= 5 and failed / tried or trial and known.trial_share or 0)
-  local limited = trial and not watched and now > known.trial_until and refused == 0
-  local doubtful = trial and not limited and tried > failed or starting and number > run
-  local longest = share > 0 and longest_by_chance(share) or hint and not doubtful and 1 or starting and 3 or 2
-  local rests, how = run >= longest, doubtful and 'doubtful' or nil
-  if trial and n > 0 then counted = counted + 1 end
-  redis.call('HSET', rate, 'run_first', first, 'run', run, 'run_rested', rests and latest or rested,
-    'run_counted', counted)
-
-  local function begin(share_before, accepted)
-    redis.call('HSET', rate, 'trial', now, 'trial_first', latest, 'trial_refused', 0, 'run_counted', 0)
-    if share_before then
-      redis.call('HSET', rate, 'trial_share', share_before, 'trial_tried', n)
-    else
-      redis.call('HDEL', rate, 'trial_share', 'chance_until')
-      redis.call('HSET', rate, 'trial_began', now, 'trial_rate', starting and 0 or accepted or 0)
+  local stale = not of.count_first or not of.trial_share and not of.chance and now - of.count_at > PEACE
+  if stale or kept then
+    of.count_first = number - math.min(number - (of.count_first or 0), (of.accepted or 0) / 120)
+    of.count_refused, of.count_at, of.trial_share, of.chance = 0, now, nil, nil
+    begin_count(rate, of.count_first)
+    if kept then
+      redis.call('HSET', rate, 'proven', 1)
+      of.proven = 1
     end
-    return 'slow', accepted, rests, how
   end
-  local function begin_first()
-    local seen = accepted_per_minute(rate)
-    if seen and watched then seen = seen / (1 - chance) end
-    return begin(nil, starting and math.max(seen or 0, UNTRIED) or seen)
+  of.n, of.refused = number - of.count_first + 1, of.count_refused or 0
+  if of.n >= 1 then
+    of.refused = of.refused + 1
+    of.n = math.max(of.n, of.refused)
+    redis.call('HSET', rate, 'count_refused', of.refused)
   end
-
-  if not trial or limited then
-    if limited then redis.call('HDEL', rate, 'chance') end
-    return begin_first()
+  of.before, of.failed = math.max(of.run_first - of.count_first, 0), math.max(of.refused - of.run, 0)
+end
+local function doubts_hints(rate, of, began)
+  if of.run > 1 and of.hint_until and began > of.hint_until then
+    redis.call('HSET', rate, 'hints_doubted_until', now + DOUBTED)
+    redis.call('HDEL', rate, 'hint_number', 'hint_until')
+    return true
   end
-  if n <= 0 then return 'pass', nil, rests, how end
-  if watched then
-    refused = refused + 1
-    if n >= 10 and refused - n * chance > 4 * math.sqrt(n * chance * (1 - chance)) + 2 then return begin_first() end
-    if n >= 100 then
-      chance = (chance + refused / n) / 2
-      redis.call('HSET', rate, 'trial_first', latest, 'trial_refused', 0, 'run_counted', 0, 'chance', chance)
-    else
-      redis.call('HSET', rate, 'trial_refused', refused)
+  return of.chance or of.trial_share or of.untried or of.failed > 0 and of.before > of.failed
+    or (of.hints_doubted_until or 0) > now
+end
+-- So many in a row are more than the share that is refused explains. Few calls tell little of that share.
+local function is_no_chance(of)
+  local usual = math.max((of.failed + 1) / (of.before + 3), of.before < ENOUGH and 0.6 or 0)
+  local longest
+  if of.chance then
+    longest = longest_by_chance(math.max(of.chance, usual) + 0.1, HARDLY)
+  elseif of.trial_share and of.trial_calls >= ENOUGH then
+    longest = longest_by_chance(math.max(of.trial_refused / of.trial_calls, usual) + 0.1, UNLIKELY)
+  else
+    longest = longest_by_chance(usual, UNLIKELY)
+  end
+  return of.run >= longest
+end
+local function judge_trial(rate, flight, of)
+  local n, refused, share = of.n, of.refused, of.trial_share
+  local told = by_chance(share, refused, n)
+  local enough = n >= ENOUGH and refused >= 5
+  if by_chance(share, of.failed, of.before) >= (enough and SURE / 2 or SURE) then
+    -- A share that a few calls told is measured once more before it is believed.
+    if of.trial_calls < ENOUGH / 2 and of.trial_refused >= 0.2 * of.trial_calls then
+      if n >= ENOUGH / 2 then
+        begin_trial(rate, of, refused, n, of.trial_pace * (1 - refused / n), 'by count')
+      end
+      return
     end
-    return 'pass', nil, rests, how
-  end
-
-  local over = now > known.trial_until
-  if over then
-    n = math.max(math.min(n, (known.trial_until - trial) * (learned or UNTRIED) / 60000), refused)
-  else
-    refused = refused + 1
-  end
-  redis.call('HSET', rate, 'trial_refused', refused)
-  if not over and (now < trial + 1000 or n < 10 or refused < 2 and n < 20) then return 'pass', nil, rests, how end
-  share = refused / n
-  local before, of = known.trial_share, known.trial_tried
-  local slow = (learned or UNTRIED) < FEW
-  if not before or not alike(share, n, before, of) or slow and refused + before * of < LASTING then
-    local seen = now - trial > SHORT and accepted_per_minute(rate)
-    return begin(share, seen or (learned or UNTRIED) * (1 - share))
-  end
-  share = math.min(share, 0.95)
-  redis.call('HSET', rate, 'chance', share, 'trial', now, 'trial_first', latest, 'trial_refused', 0, 'run_counted', 0,
-    'chance_until', now + math.max(BELIEVED_MS, BELIEVED * (now - known.trial_began)))
-  if known.trial_rate > 0 then -- nothing speaks against a higher one any more: it grows as after half a minute of peace
-    redis.call('HSET', rate, 'learned', known.trial_rate / (1 - share), 'learned_at', now - 30000)
-  else
+    begin_count(rate, of.number + 1)
+    redis.call('HSET', rate, 'chance', (of.trial_refused + refused) / (of.trial_calls + n),
+      'chance_until', now + math.max(BELIEVED_MS, BELIEVED * (now - of.trial_began)))
     redis.call('HDEL', rate, 'learned', 'learned_at', 'learned_since')
+    set_window(rate, math.max(FIRST, 2 * in_flight(flight)), 0)
+  elseif told <= -SURE then
+    begin_count(rate, of.number + 1)
+    redis.call('HSET', rate, 'learned_at', now, 'proven', 1)
+  elseif enough and (told < SURE / 2 or n >= 5 * ENOUGH and told < SURE) then
+    begin_trial(rate, of, of.trial_refused + refused, of.trial_calls + n, of.trial_pace * (1 - refused / n), 'by count')
+  else
+    local ends = latest_start(rate) + rest_of_trial(share, told, of.trial_pace)
+    redis.call('HSET', rate, 'trial_until', ends, 'learned_at', ends)
   end
-  return 'pass', nil, rests and run >= longest_by_chance(share), how
+end
+local function judge_chance(rate, of)
+  local n, refused, chance = of.n, of.refused, of.chance
+  local more = n >= 10 and refused - n * chance > 4 * math.sqrt(n * chance * (1 - chance)) + 2
+  if more or now > of.chance_until and n < 10 * ENOUGH then
+    begin_trial(rate, of, refused, n, of.accepted or of.counted, not of.accepted and 'rough')
+  elseif n >= 10 * ENOUGH then
+    redis.call('HSET', rate, 'chance', (chance + refused / n) / 2, 'count_first', of.number + 1, 'count_refused', 0)
+  end
+end
+-- One is refused at a rate that nobody told to be too high, or that has grown: a little less, for a while.
+local function step_back(rate, of)
+  if of.only_tokens then
+    set_token_brake(rate, of.tpm, of.tokens_free, now)
+  elseif of.firm_rpm > 0 and (not of.accepted or of.accepted >= 0.8 * of.rpm) then
+    set_learned(rate, 0.98 * of.rpm, now, now)
+  elseif of.learned then
+    local by = (now - of.learned_at > PEACE or of.grows_fast == 1) and 0.75 or 0.93
+    set_learned(rate, math.max(of.proven and of.learned or 0.96 * of.learned, by * of.rpm), now,
+      now + math.min(HELD * 60000 / of.rpm, 10000))
+  end
+end
+local function judge_share(rate, of)
+  local n, refused = of.n, of.refused
+  if of.starting then
+    if refused >= 3 and refused >= 0.2 * n then begin_untried(rate, of) end
+  elseif of.untried then
+    if n >= ENOUGH and (refused >= 5 or n >= 3 * ENOUGH) and refused < n then
+      begin_trial(rate, of, refused, n, of.rpm * (1 - refused / n), 'by count')
+    end
+  elseif refused == 1 then
+    step_back(rate, of)
+  elseif of.rpm > 0 and (of.accepted or 0) < of.rpm / 2 then -- measured while it was slower
+    begin_trial(rate, of, refused, n, of.rpm / 2, 'rough')
+  else
+    begin_trial(rate, of, refused, n, of.accepted or of.counted)
+  end
+end
+-- Returns whether the scope must rest, how sure that is ('outlasts', 'doubtful' or nil), and whether its pace must
+-- change with that, to which accepted calls a minute.
+local function judged(rate, flight, number, began, hint)
+  local of = known_of(rate)
+  if not of.number then return true end -- Redis was emptied: nothing is known of the others
+  local how = follow_run(rate, of, number)
+  if how == 'herd' or how == 'unknown' then return how == 'herd' end
+  count_call(rate, of, number, began)
+  of.counted = 60000 * math.max(of.n - of.refused, 1) / math.max(now - of.count_at, 1000)
+  local doubtful, no_chance = doubts_hints(rate, of, began), is_no_chance(of)
+  local ends = how == 'outlasts' or no_chance
+  redis.call('HSET', rate, 'run_first', of.run_first, 'run', of.run, 'run_rested', ends and of.number or 0,
+    'run_after', 0)
+  if ends or hint and not doubtful then
+    local paced = how == 'outlasts' or no_chance and not of.chance
+    if paced then begin_count(rate, of.number + 1) end
+    if (of.untried or of.starting) and of.before < ENOUGH and how ~= 'outlasts' then
+      local _, _, _, long, long_since = accepted_until(rate)
+      of.accepted = 60000 * math.max(long - in_flight(flight), 1) / (now + tonumber(ARGV[3]) - long_since)
+    end
+    return true, how or doubtful and 'doubtful', paced, of.accepted
+  end
+  if of.n < 1 then return false end
+  if of.trial_share then
+    judge_trial(rate, flight, of)
+  elseif of.chance then
+    judge_chance(rate, of)
+  else
+    judge_share(rate, of)
+  end
+  return false
 end
 """

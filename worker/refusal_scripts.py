@@ -3,7 +3,7 @@
 Every script begins with ARGV[1]: the time in ms to use instead of Redis' own clock, or "".
 """
 
-from worker.limits_lua import ACCEPTED, FLIGHT, LIFETIME, SCHEDULES, SLOW_START
+from worker.limits_lua import ACCEPTED, DOUBTS, FLIGHT, LIFETIME, SCHEDULES, SLOW_START
 from worker.redis_scripts import NOW, Script
 from worker.refusal_lua import EVIDENCE, PACE, REST
 
@@ -23,7 +23,7 @@ COOL = Script.of(
 -- no limit). Returns the cooldown's end.
 local hint = tonumber(ARGV[2])
 local free, anew = rest(KEYS[1], hint)
-if KEYS[2] and free then pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, 60, function() return 0 end) end
+if KEYS[2] and free then pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, accepted_per_minute(KEYS[2], 1.5), 60) end
 return string.format('%.0f', free or tonumber(redis.call('HGET', KEYS[1], 'until')) or 0)
 """,
 )
@@ -37,35 +37,26 @@ REFUSED = Script.of(
     SLOW_START,
     REST,
     PACE,
+    DOUBTS,
     EVIDENCE,
     """
 -- KEYS: cooldown, rate, flight. ARGV as COOL, and the number of the call. A call was refused without being done.
 -- Returns the end of the rest that this is evidence for; "" where none is.
 local hint = tonumber(ARGV[2])
-local verdict, accepted, rests, how = judged(KEYS[2], tonumber(ARGV[11]), hint)
-if verdict == 'slow' then
-  slow_down(KEYS[2], now, accepted, true, UNTRIED, trial_ms)
-  set_trial_until(KEYS[2], now)
-end
+local rests, how, paced, accepted =
+  judged(KEYS[2], KEYS[3], tonumber(ARGV[11]), tonumber(ARGV[6]) or now, hint)
 if not rests then return '' end
 local streak = tonumber(redis.call('HGET', KEYS[1], 'streak')) or 0
 if hint and how == 'doubtful' then hint = math.min(hint, tonumber(ARGV[3]) * 2 ^ streak) end
 local free, anew = rest(KEYS[1], hint or how ~= 'outlasts' and tonumber(ARGV[3]) or nil)
 if not free then return '' end
-if anew then
-  if how ~= 'outlasts' then redis.call('HSET', KEYS[1], 'streak', 1) end
-  if how == 'outlasts' then
-    pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, UNTRIED, trial_ms)
-  else
-    if not hint then set_window(KEYS[2], FIRST, in_flight(KEYS[3])) end
-    local known = redis.call('HMGET', KEYS[2], 'learned', 'requests')
-    if known[1] then
-      redis.call('HSET', KEYS[2], 'requests',
-        math.max(tonumber(known[2]) or 0, free - 1 + math.max(1000 - 60000 / tonumber(known[1]), 0)))
-    end
-  end
+if anew and how ~= 'outlasts' then redis.call('HSET', KEYS[1], 'streak', 1) end
+if hint then redis.call('HSET', KEYS[2], 'hint_number', ARGV[11], 'hint_until', free) end
+if paced and anew then
+  pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, accepted, UNTRIED, true)
+elseif anew and not hint then
+  set_window(KEYS[2], FIRST, in_flight(KEYS[3]))
 end
-set_trial_until(KEYS[2], free)
 return string.format('%.0f', tonumber(redis.call('HGET', KEYS[1], 'until')))
 """,
 )
