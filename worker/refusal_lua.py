@@ -85,13 +85,13 @@ EVIDENCE = """
 --
 -- Rest: nothing is accepted any more. Of the calls since the first refused one (`run_first`) all but a straggler were
 -- refused (`run`), and more of them than the share that is refused explains. A hint is believed at once, unless one was
--- wrong before (a call that began later was answered, or the first ones after it were refused), or others are refused
+-- wrong before (a call that began later was answered, or those after it were refused as well), or others are refused
 -- without a rest.
 local UNLIKELY, HARDLY, SURE = math.log(1e-4), math.log(1e-7), math.log(100)
 -- A share that is refused by chance is believed fifteen times as long as it took to find out, half a minute at least.
 local BELIEVED, BELIEVED_MS, PEACE = 15, 30000, 30000
 -- So many calls tell a share; so many keep to a rate that was found too high by one before it may grow again.
-local ENOUGH, HELD = 20, 100
+local ENOUGH, HELD, SILENT = 20, 100, 4
 -- Of `n` calls `k` were refused: how far another count of as many may be from it.
 local function spread(k, n) return math.sqrt(k * (n - k) / n) end
 -- How many times as likely, as a logarithm, `k` refusals among `n` calls are by chance as by a limit that is kept.
@@ -194,7 +194,7 @@ local function count_call(rate, of, number, began)
   of.before, of.failed = math.max(of.run_first - of.count_first, 0), math.max(of.refused - of.run, 0)
 end
 local function doubts_hints(rate, of, began)
-  if of.run > 1 and of.hint_until and began > of.hint_until then
+  if of.run > 2 and of.hint_until and began > of.hint_until then
     redis.call('HSET', rate, 'hints_doubted_until', now + DOUBTED)
     redis.call('HDEL', rate, 'hint_number', 'hint_until')
     return true
@@ -289,7 +289,10 @@ local function judged(rate, flight, number, began, hint)
   count_call(rate, of, number, began)
   of.counted = 60000 * math.max(of.n - of.refused, 1) / math.max(now - of.count_at, 1000)
   local doubtful, no_chance = doubts_hints(rate, of, began), is_no_chance(of)
-  local ends = how == 'outlasts' or no_chance
+  -- Where nothing was ever accepted a few are enough for a short rest, which proves nothing yet.
+  local silent = of.run_first <= 1 and of.run >= SILENT
+  if silent and not no_chance then how = nil end
+  local ends = how == 'outlasts' or no_chance or silent
   redis.call('HSET', rate, 'run_first', of.run_first, 'run', of.run, 'run_rested', ends and of.number or 0,
     'run_after', 0)
   if ends or hint and not doubtful then

@@ -58,7 +58,7 @@ def test_who_waits_for_a_refusing_lead_is_told_for_whom_and_until_when(
     assert re.search(expected, said), said
     (row,) = [json.loads(line) for line in typed(scene, "providers", "--json").splitlines() if '"m"' in line]
     assert (row["state"], row["live"], row["last_minute"]["answered"]) == ("cooling", True, 0)
-    assert row["last_minute"]["refused"] > 0 and row["requests_per_minute"]["source"] == "learned"
+    assert row["last_minute"]["refused"] > 0
     (cooldown,) = row["cooldowns"]
     assert abs(cooldown["until"] - waiting["until"]) < 1.0
     (shown,) = httpx.get(f"{url}/v1/providers").json()["data"][:1]
