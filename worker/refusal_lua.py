@@ -136,7 +136,8 @@ end
 -- What is known, as numbers, and what of it is measured now.
 local FIELDS = {'number', 'window', 'run_first', 'run', 'run_rested', 'run_after', 'count_first', 'count_refused',
   'count_at', 'trial_share', 'trial_pace', 'trial_until', 'trial_refused', 'trial_calls', 'trial_began', 'chance',
-  'chance_until', 'untried', 'learned', 'learned_at', 'grows_fast', 'proven', 'hint_until', 'hints_doubted_until'}
+  'chance_until', 'untried', 'learned', 'learned_at', 'grows_fast', 'proven', 'hint_until', 'hints_doubted_until',
+  'answered'}
 local function known_of(rate)
   local of, _ = {}
   for i, value in ipairs(redis.call('HMGET', rate, unpack(FIELDS))) do of[FIELDS[i]] = tonumber(value) end
@@ -289,8 +290,8 @@ local function judged(rate, flight, number, began, hint)
   count_call(rate, of, number, began)
   of.counted = 60000 * math.max(of.n - of.refused, 1) / math.max(now - of.count_at, 1000)
   local doubtful, no_chance = doubts_hints(rate, of, began), is_no_chance(of)
-  -- Where nothing was ever accepted a few are enough for a short rest, which proves nothing yet.
-  local silent = of.run_first <= 1 and of.run >= SILENT
+  -- Where nothing was accepted yet a few are enough for a short rest, which proves nothing more.
+  local silent = of.run >= SILENT and not of.answered
   if silent and not no_chance then how = nil end
   local ends = how == 'outlasts' or no_chance or silent
   redis.call('HSET', rate, 'run_first', of.run_first, 'run', of.run, 'run_rested', ends and of.number or 0,
