@@ -293,10 +293,10 @@ local function judged(rate, flight, number, began, hint)
   -- Where nothing was accepted yet a few are enough for a short rest, which proves nothing more.
   local silent = of.run >= SILENT and not of.answered
   if silent and not no_chance then how = nil end
-  local ends = how == 'outlasts' or no_chance or silent
+  local ends = how == 'outlasts' or no_chance
   redis.call('HSET', rate, 'run_first', of.run_first, 'run', of.run, 'run_rested', ends and of.number or 0,
     'run_after', 0)
-  if ends or hint and not doubtful then
+  if ends or silent or hint and not doubtful then
     local paced = how == 'outlasts' or no_chance and not of.chance
     if paced then begin_count(rate, of.number + 1) end
     if (of.untried or of.starting) and of.before < ENOUGH and how ~= 'outlasts' then
