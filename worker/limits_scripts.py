@@ -174,16 +174,16 @@ add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
 if KEYS[6] then settle_in_day(KEYS[6], start, ended == 'answered', tokens, tonumber(ARGV[9])) end
 if redis.call('EXISTS', rate) == 0 then return end
 if ended ~= 'answered' then count_refused(rate, start) end
-local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens', 'hint_number', 'hint_until',
+local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens', 'hint_from', 'hint_until',
   'answered')
 if ended == 'answered' and not known[7] then redis.call('HSET', rate, 'answered', 1) end
--- A hint said that nothing would be accepted before its end, and a call that began after the refused one was.
+-- A hint said that nothing would be accepted before its end, and a call that began in that time was.
 local hinted = tonumber(known[6])
-if ended == 'answered' and hinted and number > tonumber(known[5]) and start < hinted then
+if ended == 'answered' and hinted and start > tonumber(known[5]) and start < hinted then
   for k = 3, 5 do
     if redis.call('HGET', KEYS[k], 'hinted') == '1' then redis.call('DEL', KEYS[k]) end
   end
-  redis.call('HDEL', rate, 'hint_number', 'hint_until')
+  redis.call('HDEL', rate, 'hint_from', 'hint_until')
   redis.call('HSET', rate, 'hints_doubted_until', now + DOUBTED)
 end
 if ended == 'unmade' then

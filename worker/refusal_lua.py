@@ -197,7 +197,7 @@ end
 local function doubts_hints(rate, of, began)
   if of.run > 2 and of.hint_until and began > of.hint_until then
     redis.call('HSET', rate, 'hints_doubted_until', now + DOUBTED)
-    redis.call('HDEL', rate, 'hint_number', 'hint_until')
+    redis.call('HDEL', rate, 'hint_from', 'hint_until')
     return true
   end
   return of.chance or of.trial_share or of.untried or of.failed > 0 and of.before > of.failed

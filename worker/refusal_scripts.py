@@ -51,7 +51,9 @@ if hint and how == 'doubtful' then hint = math.min(hint, tonumber(ARGV[3]) * 2 ^
 local free, anew = rest(KEYS[1], hint or how ~= 'outlasts' and tonumber(ARGV[3]) or nil)
 if not free then return '' end
 if anew and how ~= 'outlasts' then redis.call('HSET', KEYS[1], 'streak', 1) end
-if hint then redis.call('HSET', KEYS[2], 'hint_number', ARGV[11], 'hint_until', free) end
+if hint then
+  redis.call('HSET', KEYS[2], 'hint_from', (tonumber(ARGV[6]) or now) + SAME_MOMENT, 'hint_until', free)
+end
 if paced and anew then
   pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, accepted, UNTRIED, true)
 elseif anew and not hint then

@@ -252,6 +252,22 @@ async def test_a_hint_is_followed_where_nothing_speaks_against_it(
     assert end == pytest.approx(limiter.now_ms / 1000 + 30, abs=0.002)
 
 
+@pytest.mark.parametrize(("later_ms", "rests"), [(50, True), (250, False)])
+async def test_a_hint_is_contradicted_by_the_answer_of_a_call_that_began_clearly_later(
+    limiter: Limiter, connection: redis.asyncio.Redis, later_ms: int, rests: bool
+) -> None:
+    limiter.now_ms = BEGIN_MS
+    refused = await limiter.reserve([FREE], 100)
+    limiter.now_ms = BEGIN_MS + later_ms
+    later = await limiter.reserve([FREE], 100)
+    assert isinstance(refused, Grant) and isinstance(later, Grant)
+    limiter.now_ms = BEGIN_MS + 300
+    await limiter.release(refused, None, refused=True)
+    assert await limiter.refused(refused, Scope.MODEL, 30.0, "429") is not None
+    await limiter.release(later, 100)
+    assert isinstance(await limiter.reserve([FREE], 100), Refusal) is rests
+
+
 @pytest.mark.slow
 async def test_a_slow_limit_is_used_too(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
     simulation = Simulation(limiter, StrictServer(60), slots=40)
