@@ -17,6 +17,9 @@ ENV PATH=/opt/understudy/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001
 # Writable, for the data folder of those who set neither REDIS_URL nor DATABASE_URL. Mount a volume here to keep it.
 WORKDIR /home/understudy
+# `understudy health` says whether what runs here works: `up`, `api`, `worker` and `run` write this file every second.
+ENV UNDERSTUDY_HEALTH_FILE=/tmp/understudy-health
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["understudy", "health"]
 # SIGTERM drains: `understudy worker` finishes what is in flight within its grace period.
 STOPSIGNAL SIGTERM
 EXPOSE 8080

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -324,6 +324,17 @@ class WebhookSettings(Section):
     """Deliveries under way at the same time to one receiver: a slow one delays no other."""
 
 
+class LogSettings(Section):
+    """What `up`, `api` and `worker` write to standard error, a line for each event. The variables UNDERSTUDY_LOG_FORMAT
+    and UNDERSTUDY_LOG_LEVEL win over the file, options of the command line over both."""
+
+    format: Literal["text", "json"] = "text"
+    """How a line is written (`--log-format`)."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is written (`--log-level`): `info` has each request and each start and end, `debug` also
+    the requests of health checks. Of libraries only warnings and errors are written."""
+
+
 class Settings(Section):
     """Where things are kept, and for how long a job is worth doing."""
 
@@ -347,6 +358,11 @@ class Settings(Section):
     """When a batch pauses by itself because its jobs fail."""
     webhooks: WebhookSettings = WebhookSettings()
     """Where webhooks may go."""
+    logging: LogSettings = LogSettings()
+    """What is logged, and how."""
+    health_file: Path | None = None
+    """A file that `up`, `api`, `worker` and `run` write every second while they work, and that `understudy health`
+    reads. The variable UNDERSTUDY_HEALTH_FILE wins over it. Absent: none."""
     files_url: str | None = None
     """Where uploaded files are kept: `s3://bucket/prefix`, `gs://…`, `az://…` with the cloud's usual variables. Absent:
     in the data folder, which all API processes must then share."""
@@ -369,6 +385,7 @@ def load_settings(config: Path | None, environ: Mapping[str, str], data: Path | 
     document = _parse(path, text)
     _take_addresses(document, environ, path, text)
     _add_environment(document, environ)
+    _add_variables(document, environ)
     if data is not None:
         document["data"] = data
     try:
@@ -418,6 +435,24 @@ def _take_addresses(document: dict[str, Any], environ: Mapping[str, str], path: 
             if environ.get(variable):
                 raise SettingsError(f"{variable} {error}") from None
             raise SettingsError.at(path, text, (field,), str(error)) from None
+
+
+LOG_VARIABLES = {"format": "UNDERSTUDY_LOG_FORMAT", "level": "UNDERSTUDY_LOG_LEVEL"}
+HEALTH_VARIABLE = "UNDERSTUDY_HEALTH_FILE"
+
+
+def _add_variables(document: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """What is set for a service by variables of ours. Raises SettingsError."""
+    if environ.get(HEALTH_VARIABLE):
+        document["health_file"] = environ[HEALTH_VARIABLE]
+    section = document.setdefault("logging", {})
+    for field, variable in LOG_VARIABLES.items():
+        value = environ.get(variable, "").strip(AROUND).lower()
+        choices = get_args(LogSettings.model_fields[field].annotation)
+        if value and value not in choices:
+            raise SettingsError(f"{variable} should be one of {', '.join(choices)}")
+        if value and isinstance(section, dict):  # else the model says what is wrong with it
+            section[field] = value
 
 
 def _add_environment(document: dict[str, Any], environ: Mapping[str, str]) -> None:

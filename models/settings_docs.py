@@ -22,6 +22,7 @@ from models.settings import (
     BatchSettings,
     ChainConfig,
     LimitOverride,
+    LogSettings,
     ModelFeatures,
     Price,
     Provider,
@@ -50,6 +51,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`[api]`", ApiSettings),
     ("`[batches]`", BatchSettings),
     ("`[webhooks]`", WebhookSettings),
+    ("`[logging]`", LogSettings),
 )
 
 HEAD = """# Configuration
@@ -79,8 +81,9 @@ Secrets never stand in the file. A key's `value` says where its secret is: `env.
 five minutes). A literal key is refused.
 
 Durations are in seconds. Who sets the same thing twice: options of the command line win over the environment, and the
-environment (`REDIS_URL`, `DATABASE_URL`) over the file. A relative path is relative to the working folder. Keys, limits
-and prices hold from the next start of a worker; a secret that changes behind its reference holds at once.
+environment (`REDIS_URL`, `DATABASE_URL`, and what begins with `UNDERSTUDY_`) over the file. A relative path is relative
+to the working folder. Keys, limits and prices hold from the next start of a worker; a secret that changes behind its
+reference holds at once.
 
 A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`,
 `max_fallback_share`, `order`. That wins over the policy of a configured chain. It may also say data rules, `require`

@@ -4,7 +4,6 @@ import asyncio
 import math
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from models.chain import Tags
 from models.redis_check import QueueUnavailable
 from models.routing import RouteOptions
 from models.rules import parse_pairs
-from models.settings import Settings, SettingsError, load_settings
+from models.settings import LogSettings, Settings, SettingsError, load_settings
 from models.store import Store, StoreError, StoreMisplaced, open_store
 from models.store.schema import head
 from models.weights import USUAL_WEIGHT, weight_of
@@ -43,7 +42,6 @@ from producer.output import check_suffix
 from producer.restarts import WorkersFailed
 from producer.retries import RetryUnderWay
 from producer.runs import BadInput, OtherRun, RunRequest
-from producer.stack import Workers, open_stack
 from producer.terminal import complain
 from producer.terminal import console as console
 
@@ -55,6 +53,9 @@ app = typer.Typer(
 )
 
 BAD_LINES_SHOWN = 20
+LOG_OF_RUN = LogSettings(format="text", level="warning")
+"""Of its workers: people read it between its own sentences."""
+
 T = TypeVar("T")
 
 
@@ -96,8 +97,12 @@ def settings_for_calls(config: Path | None, data: Path | None) -> Settings:
     return settings
 
 
+def _complain(sentence: str) -> None:
+    complain(f"understudy: {sentence}\n")
+
+
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(tell: Callable[[str], None] = _complain) -> Iterator[None]:
     """A person's mistake or a missing service becomes one sentence and an exit code; a defect keeps its traceback."""
     try:
         yield
@@ -106,15 +111,18 @@ def plain_errors() -> Iterator[None]:
         _complain_about_lines(error)
         raise typer.Exit(WRONG_USE) from None
     except WRONG_USES as error:
-        raise _exit(error, WRONG_USE) from None
+        tell(str(error))
+        raise typer.Exit(WRONG_USE) from None
     except OUT_OF_REACH as error:
-        raise _exit(error, UNREACHABLE) from None
+        tell(str(error))
+        raise typer.Exit(UNREACHABLE) from None
     except BrokenPipeError:
         raise  # whoever read our output has seen enough; typer ends quietly
     except OSError as error:
         if error.filename is None:
             raise
-        raise _exit(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}", WRONG_USE) from None
+        tell(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}")
+        raise typer.Exit(WRONG_USE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -128,11 +136,6 @@ def on_ledger(config: Path | None, data: Path | None, work: Callable[[Settings, 
 
     with plain_errors():
         return asyncio.run(opened(settings_from(config, data)))
-
-
-def _exit(error: object, code: int) -> typer.Exit:
-    complain(f"understudy: {error}\n")
-    return typer.Exit(code)
 
 
 def _complain_about_lines(error: BadInput) -> None:
@@ -378,6 +381,7 @@ def run(
     with plain_errors():
         shape = shape_of(prompt, system, id_column, limit, route, params_of(max_tokens, temperature, param))
         settings = with_concurrency((settings_from if dry else settings_for_calls)(config, data), max_concurrency)
+        settings = settings.model_copy(update={"logging": LOG_OF_RUN})
         check_suffix(output, csv_safe=csv_safe)
         if dry:
             from producer.dry_run import dry_run  # it stands on this module
@@ -388,37 +392,6 @@ def run(
             asked = RunRequest(path, output, shape, skip_bad, fresh, update, everything, budget_usd, weight, csv_safe)
             code = asyncio.run(run_main_job(settings, RunOptions(asked, config, workers, as_json), console()))
     raise typer.Exit(code)
-
-
-@app.command()
-def worker(
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
-    max_concurrency: Concurrency = None,
-    grace: Annotated[
-        float | None, typer.Option("--grace", min=0, help="Seconds that a stopping worker lets its calls finish.")
-    ] = None,
-    config: Config = None,
-    data: Data = None,
-) -> None:
-    """Work off the queue until stopped; with REDIS_URL and DATABASE_URL as one of many machines.
-
-    Without REDIS_URL the queue is a server of its own in the data folder. SIGTERM (or Ctrl-C) finishes what is in
-    flight within the grace period and gives the rest back; twice gives it back at once.
-    """
-    with plain_errors():
-        settings = with_concurrency(settings_for_calls(config, data), max_concurrency, grace)
-        asyncio.run(_work(settings, workers, config))
-
-
-async def _work(settings: Settings, count: int, config: Path | None) -> None:
-    async with open_stack(settings, say) as stack:
-        workers = Workers(stack, count, config, say)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, workers.drain)
-        async with workers:
-            processes = "1 worker process" if count == 1 else f"{count} worker processes"
-            say(f"{processes} of {settings.worker.max_concurrency} calls{' each' if count > 1 else ''}; Ctrl-C stops")
-            await workers.ended()
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

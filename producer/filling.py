@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 import logging
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from models.chain import Endpoint
+from models.logs import about, raised_at
 from models.records import NewJob
 from models.routing import RouteOptions
 from models.settings import Settings
@@ -95,7 +95,7 @@ class Filler:
             except (StoreError, BlobError) as error:
                 log.warning("batches cannot be filled now: %s", error)
             except Exception as error:
-                log.error("filling a batch failed: %s", _place_of(error))
+                log.error("filling a batch failed: %s", raised_at(error))
             self._came.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(look_s):
@@ -105,7 +105,8 @@ class Filler:
         """Fill one batch, or clear up after one. False: there was nothing to do."""
         batch = await self._store.claim_filling(self._name, self._lease_s)
         if batch is not None:
-            await self._try(batch)
+            with about(batch_id=batch.id):
+                await self._try(batch)
             return True
         return await self._store.clear_never_opened() is not None
 
@@ -130,7 +131,7 @@ class Filler:
         except Exception as error:
             if batch.tries < MOST_TRIES:
                 raise
-            log.error("batch %s is refused, filling it failed %d times: %s", batch.id, batch.tries, _place_of(error))
+            log.error("batch %s is refused, filling it failed %d times: %s", batch.id, batch.tries, raised_at(error))
             await self._refuse(batch, STOPPED_US)
 
     async def _refuse(self, batch: ToFill, why: LineError) -> None:
@@ -199,11 +200,6 @@ class _Pen:
             del self.waiting[: len(jobs)]
             self._written_at = time.monotonic()
         return self.mine
-
-
-def _place_of(error: Exception) -> str:
-    """Kind and place. Its text stays out of the log: it may quote a prompt."""
-    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__)[-3:])}"
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ that slept:
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from typing import Self
 import psutil
 
 LOOK_S = 1.0
+WELL = b"+"
+"""The sign (`worker/alive.py`) of a worker whose loops run and whose lease does."""
 HANGS_AFTER_LEASES = 2
 """For so many leases no thread must have had a turn: then its lease has ended, too."""
 
@@ -67,6 +70,8 @@ class Watch:
 
     def __init__(self, lease_s: float) -> None:
         self._silent_looks = HANGS_AFTER_LEASES * lease_s / LOOK_S
+        self.well_at = float("-inf")
+        """When it said last that it is well, by the monotonic clock."""
         self._reads, self.writes = os.pipe()
         os.set_blocking(self._reads, False)
 
@@ -96,10 +101,13 @@ class Watch:
 
     def _look(self, process: psutil.Process) -> Look:
         times = process.cpu_times()
-        return Look(self._has_sign(), process.status() in STOPPED, times.user + times.system)
+        signs = self._signs()
+        if WELL in signs:
+            self.well_at = time.monotonic()
+        return Look(bool(signs), process.status() in STOPPED, times.user + times.system)
 
-    def _has_sign(self) -> bool:
+    def _signs(self) -> bytes:
         try:
-            return bool(os.read(self._reads, 1 << 16))
+            return os.read(self._reads, 1 << 16)
         except BlockingIOError:
-            return False
+            return b""

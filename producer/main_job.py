@@ -26,6 +26,7 @@ from producer.decoding import InputError
 from producer.estimates import counted, spent
 from producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from producer.failed_calls import failure_examples
+from producer.health import reporting
 from producer.intake import csv_form
 from producer.money import spent_its_budget
 from producer.output import check_suffix, is_csv, write_output
@@ -117,7 +118,8 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             still = Standstill(settings, stack.store, display.say, options.still_after_s)
             interrupts.workers = workers
             with display.shown():
-                async with _Lease(stack.store, job.batches) as lease, workers:
+                health = reporting(settings.health_file, workers.trouble)
+                async with _Lease(stack.store, job.batches) as lease, health, workers:
                     watch = _Watch(stack.store, settings, job, display, workers, interrupts, lease, still)
                     blocked = await watch.until_over()
         views = await views_of(stack.store, job.batches)

@@ -1,39 +1,33 @@
-"""The commands that serve HTTP: `up`, everything in one, and `api`, that part alone.
+"""The commands that stay until they are stopped: `up`, everything in one, and its parts alone, `api` and `worker`.
 
 The server is imported when it is started: no other command should wait until FastAPI is loaded.
 """
 
 import asyncio
-import signal
+import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from models.api_keys import Scope, new_key
+from models.logs import relay
 from models.settings import Settings, SettingsError
 from models.tenants import DEFAULT_TENANT
 from producer.acting import command_line
 from producer.addresses import is_loopback
-from producer.cli import (
-    Concurrency,
-    Config,
-    Data,
-    plain_errors,
-    say,
-    settings_for_calls,
-    settings_from,
-    with_address,
-    with_concurrency,
-)
+from producer.cli import Concurrency, Config, Data, with_address, with_concurrency
+from producer.estimates import counted
+from producer.health import reporting
+from producer.services import Ending, LogFormat, LogLevel, service, started
 from producer.stack import Stack, Workers, open_stack
 
 if TYPE_CHECKING:
     from producer.serving import HttpServer
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on; default 127.0.0.1.")]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="Port to listen on; default 8080.")]
@@ -47,6 +41,8 @@ def up(
     max_concurrency: Concurrency = None,
     config: Config = None,
     data: Data = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Serve the HTTP API and work off the queue, all in one: http://127.0.0.1:8080.
 
@@ -54,42 +50,68 @@ def up(
     DATABASE_URL is set. Ctrl-C once finishes what is in flight, twice stops at once. With a --host beyond this machine,
     or a public_url, callers need a key: if there is none, a first one is made and printed, this once.
     """
-    with plain_errors():
-        settings = with_concurrency(settings_for_calls(config, data), max_concurrency)
+    with service(config, data, log_format, log_level, calls=True) as settings:
+        settings = with_concurrency(settings, max_concurrency)
         asyncio.run(_up(with_address(settings, host, port), workers, config))
 
 
 @app.command()
-def api(host: Host = None, port: Port = None, config: Config = None, data: Data = None) -> None:
+def api(
+    host: Host = None,
+    port: Port = None,
+    config: Config = None,
+    data: Data = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
     """Serve the HTTP API alone; `understudy worker` does the work, on this machine or on others.
 
     It needs REDIS_URL, so that workers can be told, and for more than one machine DATABASE_URL. With a --host beyond
     this machine, or a public_url, callers need a key: if there is none, a first one is made and printed, this once.
     """
-    with plain_errors():
-        settings = with_address(settings_from(config, data), host, port)
+    with service(config, data, log_format, log_level, calls=False) as settings:
         if settings.redis_url is None:
             raise SettingsError("REDIS_URL is not set: the API alone needs the queue; or start `understudy up`")
-        asyncio.run(_api(settings))
+        asyncio.run(_api(with_address(settings, host, port)))
+
+
+@app.command()
+def worker(
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
+    max_concurrency: Concurrency = None,
+    grace: Annotated[
+        float | None, typer.Option("--grace", min=0, help="Seconds that a stopping worker lets its calls finish.")
+    ] = None,
+    config: Config = None,
+    data: Data = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Work off the queue until stopped; with REDIS_URL and DATABASE_URL as one of many machines.
+
+    Without REDIS_URL the queue is a server of its own in the data folder. SIGTERM (or Ctrl-C) finishes what is in
+    flight within the grace period and gives the rest back; twice gives it back at once.
+    """
+    with service(config, data, log_format, log_level, calls=True) as settings:
+        asyncio.run(_work(with_concurrency(settings, max_concurrency, grace), workers, config))
 
 
 async def _up(settings: Settings, count: int, config: Path | None) -> None:
-    queue, ledger = _where(settings.redis_url, settings), _where(settings.database_url, settings)
-    processes = "1 worker process" if count == 1 else f"{count} worker processes"
-    say(f"Starting: the queue ({queue}), the ledger ({ledger}), the HTTP API, {processes}")
+    log.info("Starting the HTTP API and %s", _processes(settings, count))
     from producer.serving import HttpServer, all_of
 
-    async with open_stack(settings, say) as stack:
+    async with open_stack(settings, log.warning) as stack:
         server = HttpServer(settings, stack.store, stack.redis_url)
-        async with Workers(stack, count, config, say) as workers:
+        workers = Workers(stack, count, config, log.warning, relay)
+        async with reporting(settings.health_file, workers.trouble), workers:
 
             def stop() -> None:
-                say("Finishing what is in flight" if not server.stopping else "Giving back what is in flight")
                 server.stop()
                 workers.drain()
 
-            _on_signals(stop)
-            await _announce(server, stack, f"with {processes}")
+            ending = Ending(stop)
+            started(stack, f"the HTTP API and {_processes(settings, count)}")
+            await _announce(server, stack)
             serving = asyncio.create_task(server.serve())
             working = asyncio.create_task(workers.ended())
             try:
@@ -97,44 +119,58 @@ async def _up(settings: Settings, count: int, config: Path | None) -> None:
             finally:
                 server.stop()
                 await serving
-
-
-def _where(url: str | None, settings: Settings) -> str:
-    return f"embedded, in {settings.data}" if url is None else "a server"
+                log.info("Ended: %s; %s answered", ending, counted(server.answered, "request"))
 
 
 async def _api(settings: Settings) -> None:
-    say("Starting the HTTP API")
+    log.info("Starting the HTTP API")
     from producer.serving import HttpServer
 
-    async with open_stack(settings, say) as stack:
+    async with open_stack(settings, log.warning) as stack, reporting(settings.health_file):
         server = HttpServer(settings, stack.store, stack.redis_url)
-        _on_signals(server.stop)
-        await _announce(server, stack, "without workers of its own")
-        await server.serve()
+        ending = Ending(server.stop)
+        started(stack, "the HTTP API, without workers")
+        await _announce(server, stack)
+        try:
+            await server.serve()
+        finally:
+            log.info("Ended: %s; %s answered", ending, counted(server.answered, "request"))
 
 
-async def _announce(server: "HttpServer", stack: Stack, how: str) -> None:
-    say(f"The HTTP API is at {server.url} ({how}; its documentation at {server.url}/docs); Ctrl-C stops")
+async def _work(settings: Settings, count: int, config: Path | None) -> None:
+    async with open_stack(settings, log.warning) as stack:
+        workers = Workers(stack, count, config, log.warning, relay)
+        ending = Ending(workers.drain)
+        async with reporting(settings.health_file, workers.trouble), workers:
+            started(stack, _processes(settings, count))
+            try:
+                await workers.ended()
+            finally:
+                log.info("Ended: %s", ending)
+
+
+def _processes(settings: Settings, count: int) -> str:
+    slots = settings.worker.max_concurrency
+    return f"1 worker process of {slots} slots" if count == 1 else f"{count} worker processes of {slots} slots each"
+
+
+async def _announce(server: "HttpServer", stack: Stack) -> None:
+    log.info("The HTTP API is at %s, its documentation at %s/docs; Ctrl-C stops", server.url, server.url)
     if await stack.store.has_api_keys():
         return
     api = stack.settings.api
     if is_loopback(api.host) and api.public_url is None:
-        say("No API key exists: callers on this machine need none; `understudy keys create` makes one.")
+        log.info("No API key exists: callers on this machine need none; `understudy keys create` makes one")
         return
     made = new_key()
     if await stack.store.add_first_api_key(
         made, tenant=DEFAULT_TENANT, name="first", scopes=[Scope.ADMIN], actor=command_line()
     ):
         where = f"is reached as {api.public_url}" if is_loopback(api.host) else f"listens on {api.host}"
-        say(
-            f"WARNING: it {where}, but no API key exists: this first one is made for you, may do everything, and is "
-            f"shown only now. Everybody needs a key; `understudy keys` makes, lists and revokes them."
+        log.warning(
+            "It %s, but no API key exists: a first one is made, may do everything, and is written to standard output, "
+            "this once. Everybody needs a key; `understudy keys` makes, lists and revokes them",
+            where,
         )
         sys.stdout.write(f"{made.text}\n")
         sys.stdout.flush()
-
-
-def _on_signals(stop: Callable[[], None]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)

@@ -8,6 +8,7 @@ import uvicorn
 from models.settings import Settings
 from models.store import Store
 from producer.addresses import AddressUnusable
+from producer.api.access_log import LoggedRequests
 from producer.api.app import create_app, open_context
 from producer.api.failures import LoggedFailures
 from producer.crowd import Crowd, connections_allowed
@@ -29,12 +30,13 @@ class HttpServer:
     def __init__(self, settings: Settings, store: Store, redis_url: str) -> None:
         """Raises AddressUnusable."""
         self._listener = _listen(settings.api.host, settings.api.port)
+        self._requests = LoggedRequests(LoggedFailures(create_app(open_context(settings, store, redis_url))))
         config = uvicorn.Config(
-            LoggedFailures(create_app(open_context(settings, store, redis_url))),
+            self._requests,
             http=bounded(Crowd(connections_allowed())),
             ws="none",
             backlog=TAKEN_AT_ONCE,
-            log_level="warning",
+            log_config=None,  # as all that we log
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,
             server_header=False,
@@ -51,6 +53,11 @@ class HttpServer:
         await self._server.serve(sockets=[self._listener])
         if not self._server.started:
             raise RuntimeError("the HTTP server did not start; its log says why")
+
+    @property
+    def answered(self) -> int:
+        """How many requests have ended."""
+        return self._requests.ended
 
     @property
     def stopping(self) -> bool:

@@ -22,7 +22,9 @@ from models.settings import Settings
 from models.spool import replay
 from models.store import Store, StoreError, open_store
 from producer.embedded import embedded_redis
+from producer.estimates import counted
 from producer.hanging import Watch
+from producer.health import OLD_S
 from producer.locks import data_lock
 from producer.restarts import Losses, Restarts, how_it_ended
 
@@ -65,12 +67,15 @@ async def open_stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
 class Workers:
     """Some worker processes, started again when they die until told to stop."""
 
-    def __init__(self, stack: Stack, count: int, config: Path | None, say: Say) -> None:
+    def __init__(self, stack: Stack, count: int, config: Path | None, say: Say, relay: Say | None = None) -> None:
+        """`say` is told what becomes of workers, `relay` each line that one writes to its log; absent: `say`, too."""
         self._stack = stack
         self._count = count
         self._config = config
         self._say = say
+        self._relay = relay or say
         self._processes: set[Process] = set()
+        self._watches: set[Watch] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self._losses = Losses(count)
@@ -87,6 +92,17 @@ class Workers:
     async def __aexit__(self, *_: object) -> None:
         self.drain()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def trouble(self) -> str | None:
+        """Which sign of its workers is missing, in a sentence."""
+        since = time.monotonic() - OLD_S
+        well = sum(watch.well_at > since for watch in self._watches)
+        if self._stopping or well >= self._count:
+            return None
+        return (
+            f"{well} of {counted(self._count, 'worker')} renewed a lease and ran all loops within {OLD_S:g} s: "
+            "the rest are starting, hang or are stopped, or the ledger is away"
+        )
 
     def drain(self) -> None:
         """Ask all workers to finish what runs and to end; asked again, they give it back at once.
@@ -139,16 +155,18 @@ class Workers:
         with Watch(self._stack.settings.worker.lease_s) as watch:
             process = await self._start(name, watch)
             self._processes.add(process)
+            self._watches.add(watch)
             watching = asyncio.create_task(watch.end_if_it_hangs(process.pid, self._say), name="watch")
             try:
                 if self._stopping:
                     process.send_signal(signal.SIGTERM)
                 assert process.stderr is not None
                 async for line in process.stderr:
-                    self._say(line.decode(errors="replace").rstrip())
+                    self._relay(line.decode(errors="replace").rstrip())
                 return await process.wait()
             finally:
                 self._processes.discard(process)
+                self._watches.discard(watch)
                 await end([watching])
                 if process.returncode is None:
                     process.kill()
@@ -159,6 +177,7 @@ class Workers:
         command = [sys.executable, "-P", "-m", "worker", "--data", str(settings.data), "--exit-with-parent"]
         command += ["--name", name, "--alive", str(watch.writes)]
         command += ["--max-concurrency", str(settings.worker.max_concurrency), "--grace", str(settings.worker.grace_s)]
+        command += ["--log-format", settings.logging.format, "--log-level", settings.logging.level]
         if self._config is not None:
             command += ["--config", str(self._config)]
         try:

@@ -1,4 +1,5 @@
-"""`understudy workers`: who works, and what waits in the queues, read without running or unpickling anything."""
+"""`understudy workers`: who works, and what waits in the queues, read without running or unpickling anything; and
+`understudy health`, what a container is asked."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,13 @@ from redis.exceptions import RedisError
 from rich.markup import escape
 
 from models.keys import QUEUES
-from models.settings import Settings
+from models.settings import Settings, SettingsError
 from models.store import Store
 from models.tables import Worker
 from models.tickets import is_suspended, tickets_waiting
 from producer import cli, show
 from producer.durations import ago
+from producer.health import tell
 from producer.waiting import ASK_REDIS_S, NO_WORKER, queue_of
 
 app = typer.Typer()
@@ -47,6 +49,19 @@ def workers(config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJso
             _print(alive, jobs, queues, now)
 
     cli.on_ledger(config, data, work)
+
+
+@app.command()
+def health(config: cli.Config = None, data: cli.Data = None) -> None:
+    """Whether the service that writes the health file works: exit code 0 or 1, and one sentence.
+
+    `up`, `api`, `worker` and `run` write the file that UNDERSTUDY_HEALTH_FILE or the setting health_file names.
+    """
+    with cli.plain_errors():
+        file = cli.settings_from(config, data).health_file
+        if file is None:
+            raise SettingsError("no health file is named; set UNDERSTUDY_HEALTH_FILE for this command and the service")
+    raise typer.Exit(tell(file))
 
 
 async def _queues(settings: Settings) -> Queues | None:

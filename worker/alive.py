@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 EVERY_S = 1.0
 
@@ -21,6 +22,12 @@ def show_life(descriptor: int) -> None:
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     os.set_blocking(descriptor, False)
     threading.Thread(target=_write, args=(descriptor,), name="alive", daemon=True).start()
+
+
+def show_well(descriptor: int) -> None:
+    """Besides, for the health file: the loops of this worker run, and its lease does."""
+    with suppress(OSError):
+        os.write(descriptor, b"+")
 
 
 def _write(descriptor: int) -> None:

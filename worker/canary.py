@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from models.failure import FailureClass
+from models.logs import about
 from models.pausing import first_jobs_failed, last_calls_failed
 from models.records import Lane, OpenLane
 from models.settings import BatchSettings
@@ -85,7 +86,8 @@ class Canary:
     async def _hold(self, batch_id: str, reason: str, *, canary: bool) -> None:
         if await self._store.hold_failing(batch_id, reason, canary=canary):
             self._judged_from.pop(batch_id, None)
-            log.warning("Batch %s is paused: %s", batch_id, reason)
+            with about(batch_id=batch_id):
+                log.warning("Batch %s is paused: %s", batch_id, reason)
 
     def _is_merely_slow(self, each: Watched, now: float) -> bool:
         return not each.failed and now - self._began.get(each.id, now) > PATIENCE_S

@@ -5,13 +5,13 @@ A slot is free again only when its outcome is committed, so that a slow ledger s
 
 import asyncio
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 
 import redis.exceptions
 
+from models.logs import about, raised_at
 from models.records import Settled, StartedJob
 from models.state import JobState, Priority
 from models.store import Store, StoreOutage
@@ -75,7 +75,7 @@ class ClaimLoop:
         )
         self._bulk: set[asyncio.Task[None]] = set()
         self.runs: dict[str, JobRun] = {}
-        self.done = 0
+        self.done = self.put_back = 0  # jobs that were settled, and those of them that run again
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
         self._runs_alone = False  # a job that must share this worker with nothing runs, or waits for the others to end
@@ -264,17 +264,23 @@ class ClaimLoop:
         self._bulk.discard(task)
         self._slot_free.set()
         if not task.cancelled() and task.exception() is not None:
-            log.error("A job's task failed: %s", _shape(task.exception()))
+            log.error("A job's task failed: %s", raised_at(task.exception()))
 
     async def _work(self, job: StartedJob) -> None:
+        with about(job_id=job.id, batch_id=job.batch_id):
+            await self._work_on(job)
+
+    async def _work_on(self, job: StartedJob) -> None:
         try:
             with place_in(self.tools.answer_room):
-                await self.settler.add(await self._outcome_of(job))
+                settled = await self._outcome_of(job)
+                await self.settler.add(settled)
             await self.tools.places.give_back(job)
         finally:
             self._aboard.pop(job.id, None)
             self._prompts.leave(job.id)
         self.done += 1
+        self.put_back += settled.state is JobState.QUEUED
         await self._finish_ticket(job.id)
 
     async def _outcome_of(self, job: StartedJob) -> Settled:
@@ -288,7 +294,7 @@ class ClaimLoop:
         except StoreOutage:
             return _put_back(job, OUTAGE)
         except Exception as error:
-            log.error("Job %s met a defect of ours: %s", job.id, _shape(error))
+            log.error("Job %s met a defect of ours: %s", job.id, raised_at(error))
             progress, attempts = (run.progress, run.attempts) if run else (Progress(), [])
             return outcome.defect(job, progress, attempts, type(error).__name__)
         finally:
@@ -320,9 +326,3 @@ def _put_back(job: StartedJob, reason: str, until: float = 0.0) -> Settled:
         wait_reason=reason,
         tenant=job.tenant,
     )
-
-
-def _shape(error: BaseException | None) -> str:
-    """Kind and place. Its text stays out of the log: it may quote a prompt."""
-    frames = traceback.format_tb(error.__traceback__)[-3:] if error else []
-    return f"{type(error).__name__}\n{''.join(frames)}"

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from models.logs import about_many
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -76,7 +78,8 @@ class Coalescer(Generic[Item, Answer]):
 
     async def _run(self, batch: list[tuple[Item, "asyncio.Future[Answer]"]]) -> None:
         try:
-            answers = await self._handle([item for item, _ in batch])
+            with about_many():
+                answers = await self._handle([item for item, _ in batch])
         except BaseException as error:
             for _, waiter in batch:
                 if not waiter.done():

@@ -45,12 +45,14 @@ class Heartbeat:
         lease_s: float,
         missed: Callable[[], None] = lambda: None,
         stuck: Callable[[], None] = end_stuck_process,
+        well: Callable[[], None] = lambda: None,
     ) -> None:
         """Called in the thread: `missed` when a beat did not get through, or not in time, `stuck` when the main loop
-        stands still."""
+        stands still. Called in the main loop, every second: `well` while the lease runs."""
         self._open_beat = open_beat
         self._missed = missed
         self._stuck = stuck
+        self._well = well
         self._turns = self._turns_seen = 0  # of the main loop
         self._still_s = 0.0
         self._lease_s = lease_s
@@ -85,6 +87,8 @@ class Heartbeat:
         """Return never; raise when the thread has died, because without it this worker's jobs are taken away."""
         while self._thread.is_alive():
             self._turns += 1
+            if self.lease_runs():
+                self._well()
             await asyncio.sleep(WATCH_EVERY_S)
         raise RuntimeError("the heartbeat has died")
 

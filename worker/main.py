@@ -10,9 +10,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, get_args
 
 import redis.exceptions
 from redis import Redis as SyncRedis
@@ -22,11 +25,13 @@ from redis.retry import Retry
 from models.ending import end
 from models.ids import new_id
 from models.keys import QUEUES
+from models.logs import about, configure_logs, raised_at
 from models.records import Settled
-from models.settings import Settings, SettingsError, load_settings
+from models.redis_check import shown_url
+from models.settings import LogSettings, Settings, SettingsError, load_settings
 from models.spool import keep, replay
 from models.store import Store, StoreOutage, open_store
-from worker.alive import show_life
+from worker.alive import show_life, show_well
 from worker.claims import ClaimLoop
 from worker.heartbeat import Heartbeat
 from worker.rq_bridge import Bridge, Shutdown, StopJob
@@ -47,26 +52,33 @@ class AsyncWorker(RegisteredWorker):
 
     settings: Settings | None = None
     with_parent = False
+    alive: int | None = None
 
     async def main(self, redis: Redis, bridge: Bridge, *, burst: bool) -> int:
         settings = self.settings or load_settings(None, os.environ)
-        async with open_toolbox(settings, redis, self.name, settings.worker.max_concurrency) as box:
-            return await Shift(self.name, box, bridge, self.with_parent).work(burst=burst)
+        with about(worker_id=self.name):
+            async with open_toolbox(settings, redis, self.name, settings.worker.max_concurrency) as box:
+                return await Shift(self.name, box, bridge, self.with_parent, self.alive).work(burst=burst)
 
 
 class Shift:
     """One worker's life between registering in the ledger and signing off."""
 
-    def __init__(self, worker_id: str, box: Toolbox, bridge: Bridge, with_parent: bool) -> None:
+    def __init__(
+        self, worker_id: str, box: Toolbox, bridge: Bridge, with_parent: bool, alive: int | None = None
+    ) -> None:
+        """`alive`: the pipe for signs of life."""
         self._worker_id = worker_id
         self._box = box
         self._bridge = bridge
         self._with_parent = with_parent
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._why = "there was nothing left to do"
         worker = box.settings.worker
         self._grace_s, self._lease_s, self._concurrency = worker.grace_s, worker.lease_s, worker.max_concurrency
-        self._heartbeat = Heartbeat(self._open_beat, self._lease_s, self._missed_beat)
+        well = (lambda: None) if alive is None else partial(show_well, alive)
+        self._heartbeat = Heartbeat(self._open_beat, self._lease_s, self._missed_beat, well=well)
         self._claims = ClaimLoop(
             *(worker_id, bridge, box.store, box.tools, self._concurrency, box.announcer.tell),
             urgent_slots=worker.urgent_slots,
@@ -81,6 +93,7 @@ class Shift:
         await replay(self._box.settings.data, self._box.store)
         await self._register(self._box.store)
         self._heartbeat.start()
+        self._tell_of_start()
         side_tasks: list[asyncio.Task[None]] = [
             asyncio.create_task(task, name=name) for name, task in self._side_tasks()
         ]
@@ -98,10 +111,25 @@ class Shift:
             await asyncio.to_thread(self._heartbeat.stop)
             if not kept:  # else what is kept would be given back before it is replayed, and run again
                 await self._sign_off()
+            ended, put_back = self._claims.done - self._claims.put_back, self._claims.put_back
+            log.info("Ended: %s; jobs done: %d, put back: %d", self._why, ended, put_back)
         for task in side_tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         return self._claims.done
+
+    def _tell_of_start(self) -> None:
+        """With what it is connected to; none of it holds a password."""
+        urls = self._box.store.place, shown_url(self._box.settings.redis_url or "")
+        where = "Started Understudy %s: a worker of %d slots; ledger %s, queue %s"
+        log.info(where, version("understudy"), self._concurrency, *urls)
+
+    def _stop(self, why: str) -> None:
+        """Drain; the first who says so is the reason."""
+        if not self._stopping.is_set():
+            self._why = why
+            log.info("Draining, %s; jobs in flight: %d, grace: %g s", why, len(self._claims.runs), self._grace_s)
+            self._stopping.set()
 
     def _missed_beat(self) -> None:
         self._upkeep.lost_the_ledger()
@@ -133,19 +161,19 @@ class Shift:
 
     def _side_task_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
-            log.critical("Side task %s died: %r; this worker drains", task.get_name(), type(task.exception()))
-            self._stopping.set()
+            log.critical("Side task %s died: %s; this worker drains", task.get_name(), raised_at(task.exception()))
+            self._stop(f"side task {task.get_name()} died")
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
+            loop.add_signal_handler(number, self._asked_to_stop, number)
 
-    def _asked_to_stop(self) -> None:
+    def _asked_to_stop(self, number: signal.Signals) -> None:
         """The first signal drains, the second gives back at once."""
         if self._stopping.is_set():
             self._hurry.set()
-        self._stopping.set()
+        self._stop(f"stopped by {number.name}")
 
     async def _obey(self) -> None:
         async for command in self._bridge.commands():
@@ -153,7 +181,7 @@ class Shift:
                 case StopJob(job_id):
                     await self._cancel(job_id)
                 case Shutdown():
-                    self._stopping.set()
+                    self._stop("stopped by RQ's shutdown command")
 
     async def _cancel(self, job_id: str) -> None:
         try:
@@ -170,7 +198,7 @@ class Shift:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         await reader.read()
         log.warning("The parent process is gone; this worker stops")
-        self._stopping.set()
+        self._stop("its parent process is gone")
         self._hurry.set()
 
     async def _register(self, store: Store) -> None:
@@ -207,20 +235,22 @@ def main() -> None:
     parser.add_argument("--grace", type=float)
     parser.add_argument("--burst", action="store_true")
     parser.add_argument("--exit-with-parent", action="store_true")
+    parser.add_argument("--log-format", choices=get_args(LogSettings.model_fields["format"].annotation))
+    parser.add_argument("--log-level", choices=get_args(LogSettings.model_fields["level"].annotation))
     parser.add_argument("--alive", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alive is not None:
         show_life(arguments.alive)
     try:
-        settings = load_settings(arguments.config, os.environ, arguments.data)
-        overrides = {"max_concurrency": arguments.max_concurrency, "grace_s": arguments.grace}
-        given = {name: value for name, value in overrides.items() if value is not None}
-        settings = settings.model_copy(update={"worker": settings.worker.model_copy(update=given)})
+        settings = _with_options(load_settings(arguments.config, os.environ, arguments.data), arguments)
     except SettingsError as error:
-        sys.exit(_complain(error, EXIT_CONFIGURATION))
+        sys.stderr.write(f"understudy worker: {error}\n")
+        sys.exit(EXIT_CONFIGURATION)
+    configure_logs(settings.logging)
     if settings.redis_url is None:
         sys.exit(_complain("REDIS_URL is not set: a worker alone needs the queue's address", EXIT_CONFIGURATION))
     AsyncWorker.settings, AsyncWorker.with_parent = settings, arguments.exit_with_parent
+    AsyncWorker.alive = arguments.alive
     connection = SyncRedis.from_url(settings.redis_url, retry=Retry(*RECONNECT))
     try:
         worker = AsyncWorker(list(QUEUES), name=arguments.name or new_id("wrk"), connection=connection)
@@ -233,8 +263,23 @@ def main() -> None:
         sys.exit(_complain(f"Redis refuses a worker's commands: {error}"[:SHOWN], EXIT_UNREACHABLE))
 
 
+def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    work = {"max_concurrency": arguments.max_concurrency, "grace_s": arguments.grace}
+    logs = {"format": arguments.log_format, "level": arguments.log_level}
+    return settings.model_copy(
+        update={
+            "worker": settings.worker.model_copy(update=_given(work)),
+            "logging": settings.logging.model_copy(update=_given(logs)),
+        }
+    )
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _complain(error: object, code: int) -> int:
-    sys.stderr.write(f"understudy worker: {error}\n")
+    log.critical("%s", error)
     return code
 
 

@@ -92,11 +92,11 @@ async def _caller(
     if not await api.keyring.has_keys(api.store):
         why = _why_for_others(api.settings.api) or why_not_local(request)
         if why is None:
-            _let_in(request)
+            _let_in(request, NOBODY_BUT_LOCAL)
             return NOBODY_BUT_LOCAL
         raise ApiError(401, f"no API key exists yet, and {why}; {MAKE_A_KEY}", code="no_api_keys", headers=BEARER)
     caller = await _holder(request, api, presented)
-    _let_in(request)
+    _let_in(request, caller)
     if needed not in caller.scopes:
         held = ", ".join(sorted(caller.scopes))
         raise ApiError(403, f"this needs the scope '{needed}'; key {caller.key_id} has {held}", code="missing_scope")
@@ -129,8 +129,10 @@ def _why_for_others(api: ApiSettings) -> str | None:
     return None
 
 
-def _let_in(request: Request) -> None:
-    """The caller's connection is one that is known (`producer.crowd`); in tests there is none."""
+def _let_in(request: Request, caller: Caller) -> None:
+    """The log may name the caller's tenant, and the connection is one that is known (`producer.crowd`); in tests there
+    is none."""
+    request.state.tenant = caller.tenant
     be_known = getattr(request.state, "be_known", None)
     if be_known is not None:
         be_known()

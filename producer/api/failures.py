@@ -4,13 +4,12 @@ The text of an exception may quote a prompt or a secret, and so may the tracebac
 """
 
 import logging
-import traceback
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-log = logging.getLogger(__name__)
+from models.logs import raised_at
 
-FRAMES = 5
+log = logging.getLogger(__name__)
 
 
 class LoggedFailures:
@@ -20,18 +19,11 @@ class LoggedFailures:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         try:
             await self._app(scope, receive, send)
         except Exception as error:
+            if scope["type"] != "http":
+                log.critical("The HTTP API cannot be started or stopped: %s", raised_at(error))
+                raise
             route = getattr(scope.get("route"), "path", "a path that is none")
-            log.error("%s %s failed: %s", scope["method"], route, place_of(error))
-
-
-def place_of(error: BaseException) -> str:
-    """The kind of an exception and the latest calls that led to it, the innermost first."""
-    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
-    calls = [f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames)]
-    return " < ".join([type(error).__name__, *calls])
+            log.error("%s %s failed: %s", scope["method"], route, raised_at(error))

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from models import keys
 from models.ending import end, is_being_ended
+from models.logs import about_many
 from models.store import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,8 @@ class Waiters:
         try:
             self.tell(await self._store.ended_among(list(ids)))
         except StoreError as error:
-            log.warning("those who wait go on waiting, the ledger cannot be read: %s", error)
+            with about_many():
+                log.warning("those who wait go on waiting, the ledger cannot be read: %s", error)
 
     async def _listen(self, redis: Redis) -> None:
         suffering = False

@@ -1,10 +1,14 @@
 """Requests that are made together are handled together."""
 
 import asyncio
+import io
+import logging
 from collections.abc import Sequence
 
 import pytest
 
+from models.logs import about, log_handler
+from models.settings import LogSettings
 from worker.coalesce import Coalescer
 
 
@@ -109,3 +113,20 @@ async def test_what_is_abandoned_is_not_handled_and_nobody_waits_for_it() -> Non
         await coalescer.close()
     assert all(waiter.cancelled() for waiter in waiters)
     assert begun == [1]
+
+
+async def test_what_is_logged_of_many_is_not_about_the_one_that_came_first() -> None:
+    async def handle(items: Sequence[int]) -> list[int]:
+        logging.getLogger("worker.settle").warning("%d are held", len(items))
+        return list(items)
+
+    coalescer = Coalescer(handle, max_items=10, max_delay_s=0.0)
+    stream = io.StringIO()
+    handler = log_handler(LogSettings(), stream)
+    logging.getLogger().addHandler(handler)
+    try:
+        with about(worker_id="wrk_1"), about(job_id="job_1"):
+            await coalescer.add(1)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert stream.getvalue().endswith("WARNING worker.settle 1 are held [worker_id=wrk_1]\n")

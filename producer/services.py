@@ -1,0 +1,76 @@
+"""What the commands that stay have in common: their log, and why they stop."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from models.logs import configure_logs
+from models.redis_check import shown_url
+from models.settings import Settings
+from producer.cli import plain_errors, settings_from
+from producer.found_config import told_of
+from producer.stack import Stack
+
+log = logging.getLogger(__name__)
+
+LogFormat = Annotated[
+    Literal["text", "json"] | None, typer.Option("--log-format", help="How lines of the log are written; default text.")
+]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option("--log-level", help="The least level that is logged; default info."),
+]
+
+
+@contextmanager
+def service(
+    config: Path | None, data: Path | None, log_format: LogFormat, log_level: LogLevel, *, calls: bool
+) -> Iterator[Settings]:
+    """The settings of a command that stays. From here on it speaks by its log, also of what ends it. With `calls` it
+    calls providers: what a configuration does that was merely found here is told first."""
+    with plain_errors():
+        settings = _with_log(settings_from(config, data), log_format, log_level)
+        configure_logs(settings.logging)
+    with plain_errors(log.critical):
+        for sentence in told_of(settings, config, os.environ) if calls else ():
+            log.warning(sentence.removeprefix("WARNING: "))
+        yield settings
+
+
+def _with_log(settings: Settings, log_format: LogFormat, log_level: LogLevel) -> Settings:
+    given = {name: word for name, word in (("format", log_format), ("level", log_level)) if word is not None}
+    return settings.model_copy(update={"logging": settings.logging.model_copy(update=given)})
+
+
+def started(stack: Stack, what: str) -> None:
+    """With what it is connected to; none of it holds a password."""
+    queue = f"embedded, in {stack.settings.data}" if stack.settings.redis_url is None else shown_url(stack.redis_url)
+    log.info("Started Understudy %s: %s; ledger %s, queue %s", version("understudy"), what, stack.store.place, queue)
+
+
+class Ending:
+    """Why a command that stays ends: the signals that it was sent."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        """`stop` is called at each signal: the first lets what is in flight finish, the second gives it back."""
+        self._stop = stop
+        self._signals: list[str] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        doing = "Giving back what is in flight" if self._signals else "Finishing what is in flight"
+        self._signals.append(signal.Signals(number).name)
+        log.info("%s: %s", self._signals[-1], doing)
+        self._stop()
+
+    def __str__(self) -> str:
+        return f"stopped by {' and '.join(self._signals)}" if self._signals else "it was not asked to"
