@@ -155,8 +155,9 @@ class Fleet:
             seen = fingerprint(target.endpoint.secret or "")
             self._asides.refused(deployment, failure, seen, job_id, answers=answers and alone)
 
-    async def learn(self, grant: Grant, failure: Failure, limiter: Limiter, number: int) -> None:
-        """Draw a failure's consequences for the limits: cool what it speaks of. `number` is what `begun` said of it."""
+    async def learn(self, grant: Grant, failure: Failure, limiter: Limiter, number: int, tenant: str) -> None:
+        """Draw a failure's consequences for the limits: cool what it speaks of. `number` is what `begun` said of it,
+        `tenant` whose call it was."""
         deployment, began_ms = grant.candidate.deployment, grant.start_ms
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
@@ -168,7 +169,8 @@ class Fleet:
         elif failure.cls is FailureClass.OVERLOADED:
             await limiter.refused(grant, Scope.PROVIDER, failure.hint_s, reason)
         elif failure.cls in HARD_FAILURES:
-            if self._failing[deployment.provider, deployment.model].saw_failure(number):
+            failing = self._failing[deployment.provider, deployment.model]
+            if failing.saw_failure(number, tenant, self._clock()):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms, probed=True)
         elif failure.cls in OF_THE_REQUEST:
             await limiter.answered(grant)
@@ -179,9 +181,9 @@ class Fleet:
         """A call is being made. Returns its number, by which its end is known."""
         return self._failing[deployment.provider, deployment.model].begin()
 
-    def answered(self, deployment: Deployment, target: Target, number: int) -> None:
+    def answered(self, deployment: Deployment, target: Target, number: int, tenant: str) -> None:
         """A call was answered: the deployment works, and so does its credential."""
-        self._failing[deployment.provider, deployment.model].saw_answer(number)
+        self._failing[deployment.provider, deployment.model].saw_answer(number, tenant, self._clock())
         self._asides.answered(deployment, target.asked_at, on_probation=target.on_probation)
 
     async def share(self, store: Store) -> None:

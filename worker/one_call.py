@@ -209,12 +209,13 @@ class OneCall:
         await self._tell_of_limits(back)
         refused = failure.cls in (FailureClass.RATE_LIMIT, FailureClass.OVERLOADED)
         await if_redis_listens(limiter.release(back.grant, back.came.tokens, refused=refused))
-        await if_redis_listens(self._tools.fleet.learn(back.grant, failure, limiter, back.number))
+        learn = self._tools.fleet.learn
+        await if_redis_listens(learn(back.grant, failure, limiter, back.number, self._job.tenant))
 
     async def _tell_of_answer(self, back: _Back) -> None:
         """Also of one that the chain does not accept: the provider did what it was asked."""
         limiter, deployment = self._tools.limiter, back.grant.candidate.deployment
-        self._tools.fleet.answered(deployment, back.target, back.number)
+        self._tools.fleet.answered(deployment, back.target, back.number, self._job.tenant)
         await self._tell_of_limits(back)
         model = (deployment.provider, deployment.model)
         if self.record is not None and self.record.cls is None:

@@ -24,13 +24,13 @@ def failure(cls: FailureClass, **more: Any) -> Failure:
     return Failure(cls, "no", status=500, sure=True, **more)
 
 
-async def learn(scene: Stage, what: Failure, model: str = "m") -> None:
+async def learn(scene: Stage, what: Failure, model: str = "m", tenant: str = "acme") -> None:
     fleet = scene.tools.fleet
     candidate, target = next(iter((await fleet.ways(Step(provider="alpha", model=model))).items()))
     number = fleet.begun(candidate.deployment)
     grant = Grant(candidate, 0.0, 1, 0, time.time() * 1000, 0.0)
     fleet.weigh(candidate.deployment, target, what, "job_1", answers=False)
-    await fleet.learn(grant, what, scene.tools.limiter, number)
+    await fleet.learn(grant, what, scene.tools.limiter, number, tenant)
 
 
 async def held_by(scene: Stage, model: str = "m") -> Hold | None:
@@ -60,12 +60,26 @@ async def test_failures_in_a_row_open_the_breaker_and_an_answer_between_them_doe
         for _ in range(BREAK_AFTER - 1):
             await learn(scene, failure(FailureClass.SERVER))
         candidate, target = next(iter((await fleet.ways(STEP)).items()))
-        fleet.answered(candidate.deployment, target, fleet.begun(candidate.deployment))
+        fleet.answered(candidate.deployment, target, fleet.begun(candidate.deployment), "acme")
         for _ in range(BREAK_AFTER - 1):
             await learn(scene, failure(FailureClass.TIMEOUT))
         assert await held_by(scene) is None
         await learn(scene, failure(FailureClass.CONNECT))
         assert await held_by(scene) is Hold.BREAKER
+
+
+async def test_failures_of_one_tenant_alone_do_not_open_the_breaker_for_the_others(redis_url: str) -> None:
+    async with stage(redis_url) as scene:
+        fleet = scene.tools.fleet
+        candidate, target = next(iter((await fleet.ways(STEP)).items()))
+        for _ in range(BREAK_AFTER - 1):
+            await learn(scene, failure(FailureClass.SERVER), tenant="rival")
+        fleet.answered(candidate.deployment, target, fleet.begun(candidate.deployment), "acme")
+        await learn(scene, failure(FailureClass.SERVER), tenant="rival")
+        fleet.answered(candidate.deployment, target, fleet.begun(candidate.deployment), "acme")
+        for _ in range(3 * BREAK_AFTER):
+            await learn(scene, failure(FailureClass.SERVER), tenant="rival")
+        assert await held_by(scene) is None
 
 
 async def test_keys_are_asked_in_proportion_to_their_weights(redis_url: str) -> None:
