@@ -3,6 +3,7 @@
 | key | type | owner | meaning |
 |---|---|---|---|
 | understudy:planner | string, TTL | planner | id of the worker that plans now |
+| understudy:in-line:<tenant> | string, TTL | planner | new jobs of this tenant get no ticket at once, others wait |
 | understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
 | understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted, learned rate |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
@@ -30,6 +31,10 @@ PLANNER = "understudy:planner"
 EPOCH = "understudy:epoch"
 LATENCY = "understudy:latency"
 PLACES_SINCE = "understudy:places-since"
+
+
+def in_line(tenant: str) -> str:
+    return f"understudy:in-line:{tenant}"
 
 
 def rate(account: str, model: str) -> str:

@@ -9,7 +9,7 @@ so losing or doubling it costs nothing: the ledger decides whether its job may s
 import json
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from redis.asyncio import Redis
@@ -17,8 +17,9 @@ from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.defaults import RQ_KEY_PREFIX
 from rq.suspension import WORKERS_SUSPENDED
 
-from models.keys import JOB_FUNCTION, QUEUES
+from models.keys import JOB_FUNCTION, QUEUES, in_line
 from models.odd_values import text
+from models.records import NewJob
 from models.state import Priority
 
 RESULT_TTL_S = 20
@@ -38,14 +39,19 @@ AT_ONCE_MAX = 100
 in the order in which tickets came, and whoever submits thousands would be served before all others. Fewer than the
 planner stages at least, so that nobody who goes on submitting leaves it no room."""
 
+IN_LINE_S = 2.0
+"""A tenant is in line for so long after the planner said so last, which it says with each pass."""
+
 NO_TIMEOUT = -1
 DESCRIPTION = "understudy job"
 
 STAGE = """
 -- KEYS: the queues, the most urgent first. ARGV: prefix, time, description, timeout, result ttl, failure ttl, data
--- before and after the id, how many may stand before a ticket (-1: any number); then id, queue, ...
+-- before and after the id, how many may stand before a ticket (-1: any number), a key with which nothing is written (or
+-- ''); then id, queue, ...
 local prefix, now, description, timeout, result_ttl, failure_ttl, head, tail = unpack(ARGV, 1, 8)
 local most, seen, written = tonumber(ARGV[9]), {}, 0
+if ARGV[10] ~= '' and redis.call('EXISTS', ARGV[10]) == 1 then return 0 end
 local function stand_before(key)
   local count = 0
   for _, each in ipairs(KEYS) do
@@ -54,7 +60,7 @@ local function stand_before(key)
   end
   return count
 end
-for i = 10, #ARGV, 2 do
+for i = 11, #ARGV, 2 do
   local id, queue = ARGV[i], ARGV[i + 1]
   if most < 0 or stand_before(prefix .. ':queue:' .. queue) < most then
     local job = prefix .. ':job:' .. id
@@ -111,25 +117,42 @@ async def stage(
     tickets: Sequence[tuple[str, Priority]],
     clock: Callable[[], float] = time.time,
     behind_at_most: int | None = None,
+    unless: str = "",
 ) -> int:
     """Put tickets at the end of their queues, in the given order; return how many.
 
     A ticket that finished, failed or vanished before is written anew. One that waits already would wait twice,
     which costs a claim and nothing else. `behind_at_most`: one that would stand behind so many tickets of its own and
-    more urgent queues is not written.
+    more urgent queues is not written. `unless`: a key of Redis; while it exists nothing is written.
     """
     script = redis.register_script(STAGE)
     queues = [queue_key(queue) for queue in QUEUES]
     before_id, after_id = ticket_data("@").split("@")
     most = -1 if behind_at_most is None else behind_at_most
     lives = (NO_TIMEOUT, RESULT_TTL_S, FAILURE_TTL_S)
-    call = (RQ_KEY_PREFIX, rq_time(clock()), DESCRIPTION, *lives, before_id, after_id, most)
+    call = (RQ_KEY_PREFIX, rq_time(clock()), DESCRIPTION, *lives, before_id, after_id, most, unless)
     written = 0
     for start in range(0, len(tickets), STAGE_MAX):
         chunk = tickets[start : start + STAGE_MAX]
         words = (word for job_id, priority in chunk for word in (job_id, priority.queue))
         written += await script(keys=queues, args=(*call, *words))
     return written
+
+
+async def stage_at_once(
+    redis: Redis, tenant: str, jobs: Sequence[NewJob], clock: Callable[[], float] = time.time
+) -> int:
+    """Tickets for new single jobs of a tenant, unless it is for the planner to say when it is their turn: so they start
+    in milliseconds, and as many as are submitted in this way take nothing from other tenants."""
+    return await stage(redis, [(job.id, job.priority) for job in jobs], clock, AT_ONCE_MAX, in_line(tenant))
+
+
+async def stand_in_line(redis: Redis, tenants: Collection[str]) -> None:
+    """From now on only the planner writes tickets of these tenants."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for tenant in tenants:
+            pipeline.set(in_line(tenant), "1", px=int(IN_LINE_S * 1_000))
+        await pipeline.execute()
 
 
 async def staged_ids(redis: Redis) -> dict[str, list[str]]:

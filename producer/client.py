@@ -238,7 +238,7 @@ class Client:
         if self._redis is None:
             return
         try:
-            await tickets.stage(self._redis, [(job.id, job.priority)], behind_at_most=tickets.AT_ONCE_MAX)
+            await tickets.stage_at_once(self._redis, DEFAULT_TENANT, [job])
         except (RedisError, OSError) as error:
             logger.warning("job %s is accepted, but Redis cannot be told (%s): it starts later", job.id, type(error))
 

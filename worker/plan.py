@@ -1,13 +1,13 @@
 """What to stage next. Pure: the limiter's outlook and the heads of the lanes in, tickets out.
 
-Priorities come first, then turns: tenants, within a tenant its batches, within a batch its chains. A job is
-staged only when a deployment of its chain can start it soon, so that a saturated provider's jobs wait in the
-ledger, where they cost nothing.
+Tenants take turns. A tenant's own jobs go by priority, and of one priority its batches take turns, within a batch its
+chains. A job is staged only when a deployment of its chain can start it soon, so that a saturated provider's jobs
+wait in the ledger, where they cost nothing.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import groupby, islice, repeat
 from operator import add
@@ -18,7 +18,7 @@ from models.records import Head, Lane
 from models.state import Priority
 from worker.limits import Candidate, Hold, Outlook
 from worker.token_room import TokenRoom, too_many
-from worker.turns import Entrant, Path, Turns
+from worker.turns import IN_ORDER, Entrant, Path, Turns
 
 UNLIMITED = 1_000_000_000
 
@@ -168,18 +168,21 @@ def _falls_back(chain: Chain, at: StepOutlook) -> bool:
 
 
 NOTHING_STAGED: Mapping[Priority, int] = {}
+EVERYBODY: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to stage, in this order, and the turns as they are afterwards.
 
+    `in_line` are the ids of urgent jobs whose tickets belong in the queue of bulk jobs: their tenant overtakes enough.
     `unread` are turns of lanes whose next jobs nobody has read yet: read them and plan again.
     """
 
     chosen: list[tuple[Head, Lane]]
     unread: Counter[Lane]
     turns: Turns
+    in_line: set[str] = field(default_factory=set)
 
 
 def plan(
@@ -188,47 +191,51 @@ def plan(
     depth: int,
     turns: Turns = NOBODYS_TURN,
     staged: Mapping[Priority, int] = NOTHING_STAGED,
+    overtaking: Mapping[str, int] = EVERYBODY,
 ) -> Plan:
-    """Choose up to `depth` jobs to stage, less those that are `staged` already and not less urgent. Each takes one
-    start from the first open step that has one.
+    """Choose up to `depth` jobs to stage, and for each queue no more than what is `staged` there and in more urgent
+    ones leaves of it. Of a tenant that `overtaking` names so many urgent ones go before
+    others', the rest in turn. Each takes one start from the first open step that has one.
 
-    Priorities come strictly first. Where a step has fewer starts than there are jobs for it, its own turns say whose
-    they are; where the depth is short, the turns at the depth. So who is ahead elsewhere does not starve here.
+    Where a step has fewer starts than there are jobs for it, its own turns say whose they are; where the depth is
+    short, the turns at the depth. So who is ahead elsewhere does not starve here.
     """
     lanes = list(lanes)
-    made = Plan([], Counter(), turns.of(_path(each.lane) for each in lanes))
-    room = {step: seen.starts for step, seen in outlook.items()}
-    for priority, group in groupby(sorted(lanes, key=_priority), key=_priority):
-        before = sum(count for each, count in staged.items() if each <= priority)
-        left = depth - before - len(made.chosen) - made.unread.total()
-        if left > 0:
-            made = _staged(_Priority(list(group), outlook, room, left), made)
-    return made
-
-
-def _staged(here: "_Priority", before: Plan) -> Plan:
-    """The plan with what one priority adds to it."""
-    granted = here.grants(before.turns)
-    entrants = [_entrant(each, len(granted[each.lane])) for each in here.lanes]
-    chosen, unread = list(before.chosen), Counter(before.unread)
+    turns = turns.of(_path(each) for each in lanes)
+    left = {queue: depth - sum(count for each, count in staged.items() if each <= queue) for queue in Priority}
+    overtakes = dict(overtaking)
+    starts = _Starts(lanes, outlook, left, overtaking)
+    granted = starts.granted(turns)
+    entrants = [_entrant(each, len(granted[each.lane])) for each in lanes]
+    by_path = {_path(each): each for each in lanes}
+    heads = {each.lane: iter(each.heads) for each in lanes}
+    made = Plan([], Counter(), turns)
     taken: dict[str, Counter[Path]] = {}
-    heads = {each.lane: iter(each.heads) for each in here.lanes}
-    by_path = {_path(each.lane): each.lane for each in here.lanes}
-    for entrant in islice(before.turns.in_order(here.at(DEPTH), entrants), here.left):
-        lane = by_path[entrant.path]
-        step = granted[lane].popleft()
-        here.room[step] = here.room.get(step, UNLIMITED) - 1
-        head = next(heads[lane], None)
-        if head is None:
-            unread[lane] += 1
+    for entrant in turns.in_order(DEPTH, entrants):
+        if len(made.chosen) + made.unread.total() >= depth:
+            break
+        view = by_path[entrant.path]
+        urgent = view.lane.priority < Priority.BULK and overtakes.get(view.lane.tenant, 1) > 0
+        queue = view.lane.priority if urgent else Priority.BULK
+        if left[queue] <= 0:
             continue
-        chosen.append((head, lane))
+        for each in Priority:
+            left[each] -= each >= queue
+        step = granted[view.lane].popleft()
+        head = next(heads[view.lane], None)
+        if head is None:
+            made.unread[view.lane] += 1
+            continue
+        if queue is not view.lane.priority:
+            made.in_line.add(head.id)
+        elif urgent and view.lane.tenant in overtakes:
+            overtakes[view.lane.tenant] -= 1
+        made.chosen.append((head, view.lane))
         for resource in (DEPTH, step):
             taken.setdefault(resource, Counter())[entrant.path] += 1
-    turns = before.turns
     for resource, counts in taken.items():
-        turns = turns.after(here.at(resource), entrants if resource == DEPTH else here.users[resource], counts)
-    return Plan(chosen, unread, turns)
+        turns = turns.after(resource, entrants if resource == DEPTH else starts.users[resource], counts)
+    return replace(made, turns=turns)
 
 
 def steps_of(each: LaneHeads, outlook: Mapping[str, StepOutlook]) -> list[str]:
@@ -237,54 +244,111 @@ def steps_of(each: LaneHeads, outlook: Mapping[str, StepOutlook]) -> list[str]:
     return open_steps(each.chain, each.lane.priority, outlook)
 
 
-class _Priority:
-    """The lanes of one priority, and what is left for them: starts of each step, and depth."""
+class _Starts:
+    """The starts of each step, shared among the lanes that would use them."""
 
     def __init__(
-        self, lanes: list[LaneHeads], outlook: Mapping[str, StepOutlook], room: dict[str, int], left: int
+        self,
+        lanes: Sequence[LaneHeads],
+        outlook: Mapping[str, StepOutlook],
+        left: Mapping[Priority, int],
+        overtaking: Mapping[str, int],
     ) -> None:
-        self.lanes = lanes
-        self.room = room
-        self.left = left
         self.users: dict[str, list[Entrant]] = {}
-        self._steps = [steps_of(each, outlook) for each in lanes]
+        self._lanes = lanes
+        self._room = {step: seen.starts for step, seen in outlook.items()}
+        self._steps = {each.lane: steps_of(each, outlook) for each in lanes}
+        self._wants = {each.lane: _wants(each, _tickets_left(each.lane, left, overtaking)) for each in lanes}
+        self._granted: dict[Lane, deque[str]] = {each.lane: deque() for each in lanes}
+        self._given: dict[str, dict[Path, Entrant]] = {}  # of each step, with what each has
 
-    def at(self, resource: str) -> tuple[str, Priority]:
-        return resource, self.lanes[0].lane.priority
+    def granted(self, turns: Turns) -> Mapping[Lane, deque[str]]:
+        """Where each lane may start its next jobs: at its first open step, or where that is full at a later one.
 
-    def grants(self, turns: Turns) -> dict[Lane, deque[str]]:
-        """Where each lane may start its next jobs: at its first open step, or where that is full at a later one."""
-        granted: dict[Lane, deque[str]] = {each.lane: deque() for each in self.lanes}
-        by_path = {_path(each.lane): each.lane for each in self.lanes}
-        wants = [min(self.left if each.more else len(each.heads), each.most) for each in self.lanes]
-        room = dict(self.room)
-        for choice in range(max(map(len, self._steps), default=0)):
-            asked: dict[str, list[Entrant]] = {}
-            for each, steps, want in zip(self.lanes, self._steps, wants, strict=True):
-                still = min(want, self.left) - len(granted[each.lane])
-                if choice < len(steps) and still > 0:
-                    asked.setdefault(steps[choice], []).append(_entrant(each, still))
-            for step, entrants in asked.items():
-                self.users.setdefault(step, []).extend(entrants)
-                left = room.get(step, UNLIMITED)
-                wanted = Counter({each.path: each.wants for each in entrants})
-                if wanted.total() > left:
-                    wanted = Counter(
-                        each.path for each in islice(turns.in_order(self.at(step), entrants), max(left, 0))
-                    )
-                for path, count in wanted.items():
-                    granted[by_path[path]].extend(repeat(step, count))
-                room[step] = left - wanted.total()
-        return granted
+        The more urgent ask first, and leave what is the turn of other tenants' less urgent lanes at their first step.
+        """
+        by_priority = {
+            priority: list(group) for priority, group in groupby(sorted(self._lanes, key=_priority), key=_priority)
+        }
+        for priority, lanes in by_priority.items():
+            rivals = self._asking(
+                0, (each for later, group in by_priority.items() if later > priority for each in group)
+            )
+            for choice in range(max(len(self._steps[each.lane]) for each in lanes)):
+                for step, asking in self._asking(choice, lanes).items():
+                    self._grant(step, asking, rivals.get(step, []), turns)
+        return self._granted
+
+    def _asking(self, choice: int, lanes: Iterable[LaneHeads]) -> dict[str, list[LaneHeads]]:
+        """By step, the lanes of which some jobs have no start yet and whose next choice it is."""
+        asked: dict[str, list[LaneHeads]] = {}
+        for each in lanes:
+            if choice < len(self._steps[each.lane]) and self._still(each):
+                asked.setdefault(self._steps[each.lane][choice], []).append(each)
+        return asked
+
+    def _still(self, each: LaneHeads) -> int:
+        return self._wants[each.lane] - len(self._granted[each.lane])
+
+    def _grant(self, step: str, asking: Sequence[LaneHeads], rivals: Sequence[LaneHeads], turns: Turns) -> None:
+        given = self._given.setdefault(step, {})
+        asked = [_entrant(each, self._still(each)) for each in asking]
+        self.users.setdefault(step, []).extend(asked)
+        wanted = Counter({each.path: each.wants for each in asked})
+        left = max(self._room.get(step, UNLIMITED), 0) - sum(each.wants for each in given.values())
+        if wanted.total() + sum(map(self._still, rivals)) > left:
+            entrants = [*asked, *(_entrant(each, self._still(each)) for each in rivals)]
+            wanted = _new(turns.in_order(step, _together([*given.values(), *entrants])), given, wanted, left)
+        for each, entrant in zip(asking, asked, strict=True):
+            count = wanted[entrant.path]
+            self._granted[each.lane].extend(repeat(step, count))
+            had = given[entrant.path].wants if entrant.path in given else 0
+            given[entrant.path] = replace(entrant, wants=had + count)
+
+
+def _together(entrants: Iterable[Entrant]) -> list[Entrant]:
+    """Each once, with all that it wants."""
+    found: dict[Path, Entrant] = {}
+    for each in entrants:
+        before = found.get(each.path)
+        found[each.path] = replace(each, wants=each.wants + (before.wants if before else 0))
+    return list(found.values())
+
+
+def _new(
+    order: Iterable[Entrant], given: Mapping[Path, Entrant], wanted: Mapping[Path, int], left: int
+) -> Counter[Path]:
+    """Of the next turns at a step, of which `given` are given already, those of who wants them now."""
+    before = {path: each.wants for path, each in given.items()}
+    new: Counter[Path] = Counter()
+    for each in islice(order, left + sum(before.values())):
+        if before.get(each.path):
+            before[each.path] -= 1
+        elif each.path in wanted and left:
+            new[each.path] += 1
+            left -= 1
+    return new
+
+
+def _tickets_left(lane: Lane, left: Mapping[Priority, int], overtaking: Mapping[str, int]) -> int:
+    own, bulk = left[lane.priority], left[Priority.BULK]
+    if lane.priority is Priority.BULK or lane.tenant not in overtaking:
+        return own
+    return min(own, max(overtaking[lane.tenant], 0) + max(bulk, 0))
+
+
+def _wants(each: LaneHeads, left: int) -> int:
+    return max(min(left if each.more else min(len(each.heads), left), each.most), 0)
 
 
 def _priority(each: LaneHeads) -> Priority:
     return each.lane.priority
 
 
-def _path(lane: Lane) -> Path:
-    return lane.tenant, lane.batch_id, lane.chain_id
+def _path(each: LaneHeads) -> Path:
+    lane = each.lane
+    return lane.tenant, str(int(lane.priority)), lane.batch_id, lane.chain_id
 
 
 def _entrant(each: LaneHeads, wants: int) -> Entrant:
-    return Entrant(_path(each.lane), (each.tenant_weight, each.batch_weight, 1.0), wants)
+    return Entrant(_path(each), (each.tenant_weight, IN_ORDER, each.batch_weight, 1.0), wants)

@@ -4,6 +4,7 @@ One worker at a time plans. It keeps nothing that a wiped Redis or another leade
 have a ticket is read from the queues themselves, and a ticket written twice is harmless.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -18,23 +19,26 @@ from models.chain import Chain, Step
 from models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from models.state import Priority
 from models.store import Store
-from models.tickets import stage, staged_ids
+from models.tickets import stage, staged_ids, stand_in_line
 from models.tokens import TYPICAL_OUTPUT_TOKENS
 from worker.canary import Canary, shares_of
 from worker.choice import Choice
 from worker.estimates import Estimates
 from worker.fleet import Fleet
 from worker.limits import Limiter
+from worker.overtaking import left_over, overtaking
 from worker.places import Places
 from worker.plan import (
     UNLIMITED,
     LaneHeads,
+    Plan,
     StepOutlook,
     for_small_calls,
     open_steps,
     over_all_credentials,
     overfull,
     plan,
+    steps_of,
 )
 from worker.purses import Purses
 from worker.till import NO_BUDGETS, Till
@@ -61,6 +65,9 @@ either way another is written. Too soon is harmless (a ticket too many), too lat
 
 READY_COUNTED = 50
 """So many of the jobs that could start are counted of each lane, to know which lanes have jobs without tickets."""
+
+COUNTED_FOR_S = 0.3
+"""So long the count of the urgent jobs under way is used, with the tickets that were taken since."""
 
 LANES_PER_PASS = 200
 """The jobs of so many lanes are read in one pass; the turns of the others come with the next."""
@@ -96,6 +103,8 @@ class Planner:
         self._taken_per_s = 0.0
         self._left = 0
         self._staged: Mapping[Priority, int] = {}
+        self._running: Mapping[str, int] = {}
+        self._counted_at = -math.inf
         self._busy_at = monotonic()
         self._passed_at = monotonic()
         self._turns = Turns()
@@ -110,29 +119,62 @@ class Planner:
         lanes = await self._store.ready_lanes(READY_COUNTED)
         views: list[LaneHeads] = []
         outlook: dict[str, StepOutlook] = {}
-        chosen: list[tuple[Head, Lane]] = []
+        made, chosen = Plan([], Counter(), self._turns), list[tuple[Head, Lane]]()
         till = NO_BUDGETS
         if lanes:
             workers = await self._store.live_workers()
-            depth = self._depth(sum(worker.concurrency for worker in workers))
+            slots = sum(worker.concurrency for worker in workers)
+            depth = self._depth(slots)
             views = await self._unstaged(lanes, waiting, rooms)
             till = await self._purses.till([each.lane for each in lanes], self._drawn(waiting))
             outlook = till.pass_over_spent(await self._outlook(views, waiting))
-            chosen, views = await self._choose(views, outlook, till, depth, waiting)
-            await stage(self._redis, [(head.id, lane.priority) for head, lane in chosen])
+            weights = self._may_start(lanes, views, outlook, waiting)
+            may_overtake = await self._may_overtake(slots, weights)
+            made, views = await self._choose(views, outlook, till, depth, waiting, may_overtake)
+            chosen = made.chosen
+            await stand_in_line(self._redis, _in_line(made, may_overtake) | left_over(views, chosen, weights))
+            await stage(self._redis, [(head.id, _queue(head, lane, made)) for head, lane in chosen])
         now = self._monotonic()
         if lanes or waiting:
             self._busy_at = now
         size = {view.lane: view for view in views}
         self._tickets.update(
-            (head.id, _Ticket(lane, now, till.drawn.get(head.id, {}), self._tokens(size[lane], head)))
+            (head.id, _Ticket(lane, now, till.drawn.get(head.id, {}), self._tokens(size[lane], head), overtakes))
             for head, lane in chosen
+            for overtakes in [_queue(head, lane, made) < Priority.BULK]
         )
         self._left = len(waiting) + len(chosen)
         moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
         await self._tell(views, outlook, till, moving, now)
         await self._purses.pause_spent(till, views, outlook, moving)
         return len(chosen)
+
+    def _may_start(
+        self,
+        lanes: Sequence[OpenLane],
+        views: Sequence[LaneHeads],
+        outlook: Mapping[str, StepOutlook],
+        waiting: set[str],
+    ) -> dict[str, float]:
+        """The tenants that have jobs which may start soon, or have tickets, with their weights."""
+        able = {view.lane for view in views if steps_of(view, outlook)}
+        able.update(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
+        return {each.lane.tenant: each.tenant_weight for each in lanes if each.lane in able}
+
+    async def _may_overtake(self, slots: int, weights: Mapping[str, float]) -> dict[str, int]:
+        """How many urgent jobs of each tenant may still go before others', where several have jobs to start."""
+        if not weights:
+            return {}
+        now = self._monotonic()
+        if now >= self._counted_at + COUNTED_FOR_S:
+            self._running, self._counted_at = await self._store.urgent_running(), now
+        urgent = Counter(self._running)
+        urgent.update(
+            ticket.lane.tenant
+            for ticket in self._tickets.values()
+            if ticket.overtakes and ticket.seen_at >= self._counted_at
+        )
+        return overtaking(urgent, slots, weights)
 
     async def tell_blocked(self) -> None:
         """Tell the ledger which batches only a person can let go on, and which are no longer of that kind."""
@@ -180,14 +222,21 @@ class Planner:
         return chain, barred
 
     async def _choose(
-        self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook], till: Till, depth: int, waiting: set[str]
-    ) -> tuple[list[tuple[Head, Lane]], list[LaneHeads]]:
+        self,
+        views: Sequence[LaneHeads],
+        outlook: Mapping[str, StepOutlook],
+        till: Till,
+        depth: int,
+        waiting: set[str],
+        may_overtake: Mapping[str, int],
+    ) -> tuple[Plan, list[LaneHeads]]:
         """What to stage, and the lanes with the jobs that were read: only when it is a lane's turn."""
         seen = {view.lane: view for view in views}
         tickets = Counter(ticket.lane for ticket in self._tickets.values())
         may_read, outlook = LANES_PER_PASS, for_small_calls(outlook)
         while True:
-            made = plan(till.payable(list(seen.values()), outlook), outlook, depth, self._turns, self._staged)
+            payable = till.payable(list(seen.values()), outlook)
+            made = plan(payable, outlook, depth, self._turns, self._staged, may_overtake)
             if not made.unread or not may_read:
                 if full := overfull(made.chosen, seen, outlook, self._tokens):
                     outlook = {name: replace(at, starts=full.get(name, at.starts)) for name, at in outlook.items()}
@@ -199,7 +248,7 @@ class Planner:
                 seen[lane] = await self._read(seen[lane], limit, waiting)
         self._turns = made.turns
         self._learn_tokens(seen.values())
-        return made.chosen, list(seen.values())
+        return made, list(seen.values())
 
     def _tokens(self, view: LaneHeads, head: Head) -> int:
         """What a call of this job reserves at the lead of its chain."""
@@ -312,3 +361,14 @@ class _Ticket:
     seen_at: float
     draws: Mapping[Subject, float]
     tokens: int
+    overtakes: bool  # it stands before bulk jobs
+
+
+def _queue(head: Head, lane: Lane, made: Plan) -> Priority:
+    return Priority.BULK if head.id in made.in_line else lane.priority
+
+
+def _in_line(made: Plan, may_overtake: Mapping[str, int]) -> set[str]:
+    """The tenants that overtake as many as they may, with what was chosen now."""
+    now = Counter(lane.tenant for head, lane in made.chosen if _queue(head, lane, made) < Priority.BULK)
+    return {tenant for tenant, most in may_overtake.items() if now[tenant] >= most}

@@ -1,10 +1,10 @@
 """Whose turn it is, with weights, remembered from pass to pass (stride scheduling).
 
-Tenants take turns, within a tenant its batches, within a batch its chains: three groups, one inside the other. In a
-group each member has a time at which its next turn begins. The earliest goes first, and its time moves on by
-1 / weight; the group's present moves on by 1 / (the weights of all who take part). Who comes new, or was idle while
-others went on, begins at the present: no credit. Nobody is three turns ahead of the present or behind it: no debt
-that lasts.
+Tenants take turns, within a tenant and one of its priorities its batches, within a batch its chains: groups, one
+inside the other. In a group each member has a time at which its next turn begins. The earliest goes first, and its time
+moves on by 1 / weight; the group's present moves on by 1 / (the weights of all who take part). Who comes new, or was
+idle while others went on, begins at the present: no credit. Nobody is three turns ahead of the present or behind it: no
+debt that lasts. A group whose members weigh `IN_ORDER` has no turns: the first by name has all that it wants.
 """
 
 import math
@@ -17,7 +17,10 @@ Resource = Hashable
 """What the turns are for. Each has its own times: who used much of one has no less of another."""
 
 Path = tuple[str, ...]
-"""Names from the outermost group inwards: tenant, batch, chain."""
+"""Names from the outermost group inwards: tenant, priority, batch, chain."""
+
+IN_ORDER = math.inf
+"""The weight of members that go one after the other, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Turns:
     groups: Mapping[tuple[Resource, Path], _Group] = field(default_factory=dict)
 
     def in_order(self, resource: Resource, entrants: Iterable[Entrant]) -> Iterator[Entrant]:
-        """Each entrant as often as it wants, in the order of their turns; among equals the first named."""
+        """Each entrant as often as it wants, in the order of their turns; among equals the first by name."""
         root = _Node(self, resource, (), [each for each in entrants if each.wants > 0])
         while root.heap:
             yield root.next()
@@ -63,7 +66,7 @@ class Turns:
         moved = {
             (resource, path): _moved(self.groups.get((resource, path), _Group()), weights[path], counts[path])
             for path in weights
-            if counts[path].total()
+            if counts[path].total() and IN_ORDER not in weights[path].values()
         }
         return Turns({**self.groups, **moved})
 
@@ -105,7 +108,7 @@ class _Node:
         for each in entrants:
             members.setdefault(each.path[level], []).append(each)
         group = turns.groups.get((resource, path), _Group())
-        for place, (name, inside) in enumerate(members.items()):
+        for place, (name, inside) in enumerate(sorted(members.items())):
             node = _Node(turns, resource, (*path, name), inside)
             self.heap.append((group.begins(name), place, inside[0].weights[level], node))
         heapify(self.heap)

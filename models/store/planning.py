@@ -12,7 +12,7 @@ from models.records import Head, Lane, OpenLane, Waiting
 from models.state import Priority
 from models.store.lanes import IN_LANE, LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
 from models.store.ledger import Ledger
-from models.store.sql import NOW, QUEUED, Given, batch, job, tenant
+from models.store.sql import NOW, QUEUED, RUNNING, Given, batch, job, tenant
 
 OPEN_LANES = select(LANES).select_from(LANES_WITH_BATCHES).where(MAY_START).order_by(*LANES.columns)
 """The lanes whose rows may start: of batches in progress that nobody holds, and of single jobs."""
@@ -53,6 +53,13 @@ NEW_HEADS = (
 )
 """The jobs of a lane that wait for no time, oldest first."""
 
+URGENT_RUNNING = (
+    select(job.c.tenant, func.count().label("running"))
+    .where(RUNNING, job.c.priority < int(Priority.BULK))
+    .group_by(job.c.tenant)
+)
+"""How many jobs of each tenant that are no bulk are under way."""
+
 
 @cache
 def say_waiting(dialect: str) -> tuple[Update, Given]:
@@ -86,6 +93,11 @@ class Planning(Ledger):
                 rows = await connection.execute(statement, {**_columns(lane), "most": limit - len(found)})
                 found += [Head(row.id, row.tokens, row.max_output_tokens) for row in rows]
         return found
+
+    async def urgent_running(self) -> dict[str, int]:
+        """The jobs under way that are not bulk, by tenant."""
+        async with self._db.read() as connection:
+            return {row.tenant: row.running for row in await connection.execute(URGENT_RUNNING)}
 
     async def say_waiting(self, batches: Mapping[str, Waiting | None]) -> None:
         """Say what batches wait for, now; None for one that moves again."""

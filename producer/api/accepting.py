@@ -99,7 +99,7 @@ async def accept(
             give_back(api, caller, len(jobs))
     if kept:
         end_if_cancelled()
-        await stage(api, jobs)
+        await stage(api, caller.tenant, jobs)
     return made
 
 
@@ -133,13 +133,12 @@ def named_by(key: str | None, path: str, document: Mapping[str, Any]) -> NamedRe
     return NamedRequest(key, hashlib.sha256(path.encode() + b"\n" + _sorted_json(document)).hexdigest())
 
 
-async def stage(api: Context, jobs: Sequence[NewJob]) -> None:
+async def stage(api: Context, tenant: str, jobs: Sequence[NewJob]) -> None:
     """Tickets for jobs that are in the ledger, so that they start in milliseconds where no others wait before them."""
     if not jobs:
         return
     try:
-        named = [(job.id, job.priority) for job in jobs]
-        await tickets.stage(api.redis, named, api.clock, tickets.AT_ONCE_MAX)
+        await tickets.stage_at_once(api.redis, tenant, jobs, api.clock)
     except (RedisError, OSError) as error:
         log.warning(
             "%d jobs are accepted, but Redis cannot be told (%s): they start later", len(jobs), type(error).__name__

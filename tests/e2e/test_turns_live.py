@@ -1,5 +1,6 @@
 """Priorities and turns between real processes: what is urgent starts at once, what is small is soon done."""
 
+import json
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,11 @@ provider = "alpha"
 latency_s = 30
 """
 NO_SLOW_START = "\n[[providers.alpha.limits]]\nrequests_per_minute = 100000\n"
+FIFTY_A_SECOND = "\n[[providers.alpha.limits]]\nrequests_per_minute = 3000\n"
 FIVE_A_SECOND = "\n[[providers.alpha.limits]]\nrequests_per_minute = 300\n"
+
+
+STARTED = "SELECT started_at FROM job WHERE tenant = :tenant AND started_at > 0 ORDER BY started_at"
 
 
 def state_of(scene: Scene, batch_id: str) -> str:
@@ -68,3 +73,48 @@ def test_a_small_batch_is_done_in_about_its_own_time_while_a_big_one_runs(
     beside_s = seconds_for("beside")
     assert state_of(scene, big) == "in_progress"
     assert beside_s < 3 * max(alone_s, 20 / 5), "its own time: at the limit's pace, without the burst of an idle one"
+
+
+def key_of(scene: Scene, tenant: str) -> dict[str, str]:
+    made = scene.type("keys", "create", "--name", tenant, "--tenant", tenant, "--scope", "submit", "--json")
+    return {"Authorization": f"Bearer {json.loads(made.stdout)['key']}"}
+
+
+def submitted(http: httpx.Client, key: dict[str, str], count: int, priority: str) -> None:
+    for start in range(0, count, 1_000):
+        asked = [
+            {
+                "model": "alpha/m",
+                "priority": priority,
+                "messages": [{"role": "user", "content": f"Is {start + more} odd?"}],
+            }
+            for more in range(min(count - start, 1_000))
+        ]
+        assert http.post("/v1/jobs:batch", json={"jobs": asked}, headers=key).is_success
+
+
+@queue_and_servers
+@pytest.mark.parametrize("more", ["", FIFTY_A_SECOND], ids=["few slots", "a provider at its limit"])
+def test_a_tenant_that_calls_all_its_jobs_interactive_leaves_another_its_share(
+    scene: Scene, providers: Callable[[str], Mock], more: str
+) -> None:
+    scene.configure(
+        providers("[answers]\nlatency_s = 0.2\n"), concurrency=50 if more else 10, more=more or NO_SLOW_START
+    )
+    greedy, modest, seldom = (key_of(scene, tenant) for tenant in ("greedy", "modest", "seldom"))
+    _, url = scene.serve()
+    with httpx.Client(base_url=url, timeout=60) as http:
+        submitted(http, greedy, 10_000, "interactive")
+        until(lambda: len(scene.ledger.rows(STARTED, tenant="greedy")) >= 300, "it has all for itself")
+        submitted(http, modest, 400, "normal")
+        until(lambda: len(scene.ledger.rows(STARTED, tenant="modest")) >= 50, "the other has come in")
+        submitted(http, seldom, 1, "interactive")
+        until(lambda: len(scene.ledger.rows(STARTED, tenant="modest")) >= 350, "it has its share")
+    modest_at, greedy_at = (
+        [float(row.started_at) for row in scene.ledger.rows(STARTED, tenant=tenant)] for tenant in ("modest", "greedy")
+    )
+    meanwhile = sum(modest_at[50] <= at <= modest_at[349] for at in greedy_at)
+    assert meanwhile < 1.5 * 300, "half of what there was, or a little less"
+    waited = "SELECT started_at - created_at AS waited_s FROM job WHERE tenant = 'seldom'"
+    (lone,) = scene.ledger.rows(waited)
+    assert lone.waited_s < 2.0

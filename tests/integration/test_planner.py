@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back, sqlite_ledger
+from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back, singles, sqlite_ledger
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 
 from models.chain import Chain
@@ -21,7 +21,7 @@ from models.secrets import fingerprint
 from models.setaside import ALL_MODELS
 from models.state import Priority
 from models.store import Store
-from models.tickets import queue_key, staged_ids
+from models.tickets import queue_key, stage_at_once, staged_ids
 from worker.limits import Deployment, Grant
 from worker.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
 
@@ -296,6 +296,27 @@ async def test_a_lone_interactive_job_that_was_put_back_is_staged_before_a_backl
         await here.scene.redis.lpop("rq:queue:bulk")
         await here.planner.pass_once()
         assert await here.staged(Priority.INTERACTIVE) == [jobs[0].id]
+
+
+async def test_a_tenant_whose_urgent_jobs_fill_the_slots_stands_in_line_while_another_waits(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with desk(redis_url, tmp_path) as here:
+        urgent = await singles(here.store, 300, chain=ALPHA, tenant="greedy", priority=Priority.INTERACTIVE)
+        await here.planner.pass_once()
+        assert len(await here.staged(Priority.INTERACTIVE)) == STAGED_BOUNDS[0], "nobody else waits"
+        assert await stage_at_once(here.scene.redis, "greedy", []) == 0
+        await here.take_all()
+        await here.store.start(here.worker, urgent[:100])
+        await here.batch(ALPHA, 300, tenant="modest")
+        here.ahead.by_s += CLAIMED_BY_NOW_S + 0.1
+        await here.planner.pass_once()
+        assert await here.staged(Priority.INTERACTIVE) == []
+        in_turn = await here.staged()
+        assert belonging(in_turn, urgent) == len(in_turn) / 2
+        new = await new_jobs(here.store, 1, ALPHA, tenant="greedy", priority=Priority.NORMAL)
+        assert await stage_at_once(here.scene.redis, "greedy", new) == 0
+        assert await stage_at_once(here.scene.redis, "seldom", new) == 1
 
 
 async def waits_of(here: Desk, batch_id: str) -> Waiting | None:

@@ -9,6 +9,7 @@ from models.failure import FailureClass
 from models.records import Head, Lane
 from models.state import Priority
 from worker.limits import Candidate, Deployment, Hold, Outlook
+from worker.overtaking import overtaking
 from worker.plan import LaneHeads, Plan, StepOutlook, open_steps, over_all_credentials, plan
 
 
@@ -57,6 +58,23 @@ def test_batches_of_one_priority_take_turns() -> None:
 def test_a_tenant_with_many_batches_gets_no_more_turns_than_one_with_a_single_batch() -> None:
     lanes = [lane(f"a{number}", 10, ALPHA, tenant="a") for number in range(9)] + [lane("b", 10, ALPHA, tenant="b")]
     assert batches(plan(lanes, {}, 10)).count("b") == 5
+
+
+def test_a_tenant_that_overtakes_enough_has_its_other_urgent_jobs_in_turn_with_bulk() -> None:
+    lanes = [lane("chat", 9, ALPHA, Priority.INTERACTIVE, tenant="a"), lane("bulk", 9, ALPHA, tenant="b")]
+    made = plan(lanes, {}, 10, overtaking={"a": 2})
+    assert batches(made).count("bulk") == 5
+    assert made.in_line == {"chat-0002", "chat-0003", "chat-0004"}
+    full = plan(lanes, {}, 10, staged={Priority.BULK: 10}, overtaking={"a": 2})
+    assert (batches(full), full.in_line) == (["chat", "chat"], set()), "bulk tickets leave no room to those in line"
+
+
+def test_each_of_n_tenants_may_overtake_with_about_one_of_n_plus_one_slots_while_others_wait() -> None:
+    assert overtaking({"a": 30}, 90, {"a": 1.0}) == {}
+    assert overtaking({"a": 10}, 90, {"a": 1.0, "b": 1.0}) == {"a": 20, "b": 30}
+    assert overtaking({"a": 40}, 90, {"b": 1.0}) == {"a": -10}, "none waits against whom b could be measured"
+    assert overtaking({}, 90, {"a": 3.0, "b": 1.0}) == {"a": 45, "b": 15}
+    assert overtaking({}, 1, {"a": 1.0, "b": 1.0}) == {"a": 1, "b": 1}
 
 
 def test_a_saturated_chain_stages_nothing_and_others_go_on() -> None:

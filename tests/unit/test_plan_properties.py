@@ -108,9 +108,10 @@ def test_no_room_is_left_while_a_job_for_it_waits(
 
 @ONE_PLAN
 @given(lanes(), rooms, st.integers(0, 30))
-def test_a_lower_priority_gets_nothing_that_a_higher_one_could_use(
+def test_a_tenants_lower_priority_gets_nothing_that_its_higher_one_could_use(
     waiting: list[LaneHeads], room: Mapping[str, int], depth: int
 ) -> None:
+    waiting = [each for each in waiting if each.lane.tenant == "t1"]
     urgent = [each for each in waiting if each.lane.priority is Priority.INTERACTIVE]
     alone = plan(urgent, outlook_of(room), depth).chosen
     together = plan(waiting, outlook_of(room), depth).chosen
@@ -118,11 +119,34 @@ def test_a_lower_priority_gets_nothing_that_a_higher_one_could_use(
 
 
 @ONE_PLAN
+@given(lanes(), rooms, st.integers(0, 30), st.data())
+def test_what_a_tenant_calls_urgent_takes_nothing_from_another(
+    waiting: list[LaneHeads], room: Mapping[str, int], depth: int, data: st.DataObject
+) -> None:
+    """However the others' jobs are called, it starts as many. Of those whose chains have one step, so that it is clear
+    whose room it is."""
+
+    def called_otherwise(each: LaneHeads) -> LaneHeads:
+        batch = f"{each.lane.batch_id}-{each.lane.priority}"  # two lanes stay two
+        return replace(each, lane=replace(each.lane, batch_id=batch, priority=data.draw(st.sampled_from(Priority))))
+
+    waiting = [each for each in waiting if len(each.chain.steps) == 1]
+    others = [each if each.lane.tenant == "t1" else called_otherwise(each) for each in waiting]
+    before, after = (
+        sum(lane.tenant == "t1" for _, lane in plan(either, outlook_of(room), depth).chosen)
+        for either in (waiting, others)
+    )
+    assert before == after
+
+
+@ONE_PLAN
 @given(lanes(), rooms, st.integers(0, 30))
 def test_jobs_that_were_not_read_get_the_turns_that_they_will_use(
     waiting: list[LaneHeads], room: Mapping[str, int], depth: int
 ) -> None:
-    """Reading only what is asked for gives the plan that reading all would have given."""
+    """Reading only what is asked for gives the plan that reading all would have given, where it is clear at which step
+    each will start."""
+    waiting = [each for each in waiting if len(each.chain.steps) == 1]
     all_read = {each.lane: each for each in waiting}
     seen = {lane: LaneHeads(lane, each.chain, (), True, each.batch_weight, each.tenant_weight)
             for lane, each in all_read.items()}  # fmt: skip
@@ -201,6 +225,17 @@ def test_no_batch_starves_whatever_room_there_is_from_pass_to_pass(
                 name = (each.lane.batch_id, each.lane.chain_id)
                 since[name] = 0 if name in staged else since[name] + served
                 assert since[name] <= 3 * (one_step + two_steps)
+
+
+@MANY_PASSES
+@given(st.sampled_from(Priority), st.sampled_from(Priority), st.integers(1, 3), st.integers(0, 2))
+def test_tenants_share_a_step_and_the_depth_whatever_they_call_urgent(
+    mine: Priority, theirs: Priority, narrow: int, bulk: int
+) -> None:
+    waiting = [endless("mine", tenant="a", priority=mine), endless("theirs", tenant="b", priority=theirs)]
+    waiting += [endless(f"bulk{number}", tenant="b") for number in range(bulk)]
+    for got in (shares(waiting, 400, {"alpha/m": narrow}), shares(waiting, 400, {}, depth=narrow)):
+        assert abs(got["mine"] - 200 * narrow) <= 3
 
 
 def test_one_who_is_far_ahead_elsewhere_still_gets_a_share_at_a_full_step() -> None:
