@@ -1,7 +1,8 @@
 """What Prometheus reads: the ledger's counts and the queue's age, and this process' own requests.
 
 The ledger's figures are those of the whole fleet, and every API process shows the same: read them from one, or take
-their maximum, never their sum. Nothing here names a tenant, a job or a prompt.
+their maximum, never their sum. Nothing here names a tenant, a job or a prompt. Callers may name any model: the
+first SERIES_MAX that are seen have series of their own, the others share those of `OTHERS` at their provider.
 """
 
 import time
@@ -16,10 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.state import Priority
 from models.store import Store
 from models.store.gauges import Backlog
-from producer.api.limit_metrics import LimitMetrics
+from producer.api.limit_metrics import SERIES_MAX, LimitMetrics
 
 KEPT_S = 5.0
 """The ledger is read once in so many seconds, however often it is scraped."""
+
+OTHERS = "other models"
+"""No model has such a name at a provider."""
 
 SETTLED_MINUTES = 2
 """Counts of a minute may still grow for a while after it is over."""
@@ -36,6 +40,7 @@ class LedgerMetrics(Collector):
         self._from_minute = int(time.time() // 60)
         self._settled: Counter[tuple[str, ...]] = Counter()
         self._latest: Counter[tuple[str, ...]] = Counter()
+        self._named: set[tuple[str, str]] = set()
 
     async def read(self, store: Store) -> None:
         """Raises StoreError."""
@@ -56,11 +61,18 @@ class LedgerMetrics(Collector):
             if row.kind == "job":
                 counts["jobs", row.outcome] += int(row.sum_count)
                 continue
-            counts["attempts", row.provider, row.model, row.outcome] += int(row.sum_count)
-            counts["tokens", row.provider, row.model, "input"] += int(row.sum_input_tokens)
-            counts["tokens", row.provider, row.model, "output"] += int(row.sum_output_tokens)
-            counts["cost", row.provider, row.model] += row.sum_cost_usd
+            model = self._shown(row.provider, row.model)
+            counts["attempts", row.provider, model, row.outcome] += int(row.sum_count)
+            counts["tokens", row.provider, model, "input"] += int(row.sum_input_tokens)
+            counts["tokens", row.provider, model, "output"] += int(row.sum_output_tokens)
+            counts["cost", row.provider, model] += row.sum_cost_usd
         self._from_minute = max(self._from_minute, settled_before)
+
+    def _shown(self, provider: str, model: str) -> str:
+        """A model keeps the series that it began with: a counter that became less would look like a restart."""
+        if len(self._named) < SERIES_MAX:
+            self._named.add((provider, model))
+        return model if (provider, model) in self._named else OTHERS
 
     def collect(self) -> Iterator[Metric]:
         yield from self._gauges()

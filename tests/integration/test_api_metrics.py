@@ -1,12 +1,14 @@
 """What Prometheus reads is what the ledger holds."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
 from fakeredis import FakeAsyncRedis
-from ledger_help import new_worker, open_batch, succeeded
+from ledger_help import call, new_worker, open_batch, succeeded
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.settings import Settings
@@ -87,6 +89,30 @@ async def test_minutes_that_are_over_are_counted_once(store: Store, monkeypatch:
         for sample in family.samples
     }
     assert counts == {"succeeded": 2}
+
+
+async def test_models_beyond_a_number_share_a_series_and_no_counter_becomes_less(
+    store: Store, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "SERIES_MAX", 3)
+    worker = await new_worker(store)
+    await scraped(http)
+    before: Counter[str] = Counter()
+    for round_no in range(2):
+        _, ids = await open_batch(store, 8)
+        jobs = await store.start(worker, ids)
+        asked = [replace(call(job), model=f"name-{5 * round_no + number}") for number, job in enumerate(jobs)]
+        answered = [replace(succeeded(job), attempts=[each]) for job, each in zip(jobs, asked, strict=True)]
+        await store.settle(worker, answered)
+        seen = Counter[str]()
+        for (name, labels), value in (await scraped(http)).items():
+            if name == "understudy_attempts_total":
+                seen[dict(labels)["model"]] += int(value)
+        assert len(seen) == 4
+        assert seen.total() == 8 * (round_no + 1), "each call is counted somewhere"
+        assert all(seen[model] >= count for model, count in before.items())
+        before = seen
+    assert metrics.OTHERS in before
 
 
 async def test_requests_are_measured_by_route_and_not_by_what_stands_in_their_path(http: httpx.AsyncClient) -> None:
