@@ -6,6 +6,7 @@ them. All of this blocks until the child has answered: an event loop asks throug
 
     Uncheckable    the schema cannot be used; one sentence, without a word of the schema but keywords
     TooCostly      the check has used up its time
+    NoJudge        no child process can be started now (`models.schema_process`)
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ class Checker:
     schema: bytes
 
     def fault(self, value: Any, seconds: float) -> Fault | None:
-        """The first fault of a JSON value, or None. Raises Uncheckable, TooCostly.
+        """The first fault of a JSON value, or None. Raises Uncheckable, TooCostly, NoJudge.
 
         `seconds` of processor time are spent at most.
         """
@@ -86,7 +87,7 @@ class Checker:
 
 
 def checker_for(schema: Mapping[str, Any]) -> Checker:
-    """For the checks against a schema. Raises Uncheckable."""
+    """For the checks against a schema. Raises Uncheckable, NoJudge."""
     text = _as_bytes(schema)
     finding = _look_at(text)
     if finding is not None:
@@ -95,7 +96,10 @@ def checker_for(schema: Mapping[str, Any]) -> Checker:
 
 
 def is_schema(schema: Mapping[str, Any]) -> bool:
-    """Whether it keeps to the rules of JSON schema. One that is too large to be looked at is believed."""
+    """Whether it keeps to the rules of JSON schema. One that is too large to be looked at is believed.
+
+    Raises NoJudge.
+    """
     try:
         finding = _look_at(_as_bytes(schema))
     except Uncheckable:

@@ -38,6 +38,13 @@ class Died(Exception):
     """The judge died of what it was asked, and so did the one after it."""
 
 
+class NoJudge(Exception):
+    """This machine starts no process, or no thread, now. It may pass; nothing is known of what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("JSON schemas cannot be checked now, because no process can be started; try again later")
+
+
 class SchemaProcess:
     """One judge, started when it is first asked and again when it has died. Threads are served as they come."""
 
@@ -48,10 +55,14 @@ class SchemaProcess:
         atexit.register(self.close)
 
     def ask(self, schema: bytes, answer: bytes | None, seconds: float) -> dict[str, Any]:
-        """What the judge says of a schema and an answer (JSON). Raises OutOfTime, Died; OSError when none can start."""
+        """What the judge says of a schema and an answer (JSON). Raises OutOfTime, Died, NoJudge."""
         length = 0 if answer is None else len(answer) + 1
         request = FRAME.pack(seconds, len(schema), length) + schema + (answer or b"")
-        reply = self._turns.submit(self._ask, request).result()
+        try:
+            turn = self._turns.submit(self._ask, request)
+        except RuntimeError:  # its thread did not start
+            raise NoJudge from None
+        reply = turn.result()
         self._spent.seconds = self.spent_s() + float(reply.pop("took_s"))
         return reply
 
@@ -131,15 +142,18 @@ class _Talk:
 
 def _start() -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name.startswith(NEEDED)}
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "models.schema_judge"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        env=environment,
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "models.schema_judge"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=environment,
+            start_new_session=True,
+        )
+    except (OSError, MemoryError):
+        raise NoJudge from None
     assert process.stdin is not None
     os.set_blocking(process.stdin.fileno(), False)
     return process

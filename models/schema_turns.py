@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from models.response_format import schema_of
+from models.schema_process import NoJudge
 
 T = TypeVar("T")
 
@@ -22,10 +23,14 @@ class SchemaTurns:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, tenant: str, work: Callable[..., T], *arguments: Any) -> T:
-        """What `work` returns or raises; it runs in a thread."""
+        """What `work` returns or raises; it runs in a thread. Raises NoJudge where none can be started."""
         turn = self._turns.setdefault(tenant, asyncio.Lock())
         async with turn:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+            try:
+                done = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+            except RuntimeError:
+                raise NoJudge from None
+            return await done
 
     async def for_request(self, tenant: str, body: Mapping[str, Any], work: Callable[..., T], *arguments: Any) -> T:
         """The same for work on a request or on its answer, which is done at once where the body asks for no schema."""

@@ -21,6 +21,7 @@ from models.chain import Tags
 from models.redis_check import QueueUnavailable
 from models.routing import RouteOptions
 from models.rules import parse_pairs
+from models.schema_process import NoJudge
 from models.settings import LogSettings, Settings, SettingsError, load_settings
 from models.store import Store, StoreError, StoreMisplaced, open_store
 from models.store.schema import head
@@ -67,7 +68,7 @@ WRONG_USES = (
     *(SettingsError, RequestError, InputError, OtherRun, DataFolderBusy, DataFolderUnusable, StoreMisplaced),
     *(RetryUnderWay, NoLedger, OtherTenant, UnknownId, UnknownProvider, Refused, AddressUnusable),
 )
-OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed)
+OUT_OF_REACH = (QueueUnavailable, StoreError, WorkersFailed, NoJudge)
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; default: understudy.toml here, if there is one.")

@@ -16,6 +16,7 @@ from models.chain import Endpoint
 from models.logs import about, raised_at
 from models.records import NewJob
 from models.routing import RouteOptions
+from models.schema_process import NoJudge
 from models.settings import Settings
 from models.store import Store, StoreError, StoreFull
 from models.store.filling import ToFill
@@ -92,7 +93,7 @@ class Filler:
             try:
                 while await self.step():
                     continue
-            except (StoreError, BlobError) as error:
+            except (StoreError, BlobError, NoJudge) as error:
                 log.warning("batches cannot be filled now: %s", error)
             except Exception as error:
                 log.error("filling a batch failed: %s", raised_at(error))
@@ -124,7 +125,7 @@ class Filler:
                 await self._refuse(batch, TOO_LATE)
             else:
                 await self._fill(batch)
-        except (StoreError, BlobError):
+        except (StoreError, BlobError, NoJudge):
             with contextlib.suppress(StoreError):
                 await self._store.forget_try(batch.id, self._name)
             raise

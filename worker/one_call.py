@@ -16,6 +16,7 @@ from models.chain import EMBEDDINGS, Chain
 from models.failure import Failure, FailureClass
 from models.ids import new_id
 from models.records import SINGLE, AttemptRecord, StartedJob
+from models.schema_process import NoJudge
 from models.state import Priority
 from models.tokens import most_output_tokens
 from worker.acceptance import unacceptable
@@ -154,15 +155,20 @@ class OneCall:
             try:
                 read = partial(self._read, call)
                 came = await exchange(self._tools.client, target, call, request, self._tools.clock, read)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, NoJudge):
                 self._record(deployment, watch, self.cut_as)
                 await if_redis_listens(self._tools.limiter.release(grant, None))
                 raise
         finally:
             self.in_flight = self._watch = None
         self._back = _Back(target, grant, number, came)
-        reply = await self._unless_unacceptable(call, came.reply)
         cost_usd = self._cost_usd(target, deployment, came.usage)
+        try:
+            reply = await self._unless_unacceptable(call, came.reply)
+        except NoJudge:  # it was answered and paid for, whatever the answer is worth
+            self._record(deployment, watch, None, came.usage, cost_usd)
+            await self.tell()
+            raise
         if isinstance(reply, Failure):
             answers = self._tools.choice.latencies.of(str(self.step)) is not None
             self._tools.fleet.weigh(deployment, target, reply, self._job.id, answers=answers)

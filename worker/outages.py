@@ -10,3 +10,8 @@ OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, Connecti
 
 OUTAGE_PAUSE_S = 1.0
 OUTAGE = "the ledger or the queue was away"
+
+NO_JUDGE_PAUSE_S = 10.0
+"""An answer that could not be checked was paid for: it is not asked for again at once."""
+
+NO_JUDGE = "JSON schemas could not be checked, because no process could be started"

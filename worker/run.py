@@ -17,6 +17,7 @@ from models.chain import Chain, Step
 from models.failure import Failure
 from models.needs import Needs, needs_of
 from models.records import SINGLE, AttemptRecord, Settled, StartedJob
+from models.schema_process import NoJudge
 from models.state import JobState
 from models.store import StoreDefect
 from models.tokens import most_output_tokens
@@ -26,7 +27,7 @@ from worker.decide import IN_SLOT_S, Fail, PutBack, Situation, TryAgain, Verdict
 from worker.fleet import Absence
 from worker.limits import LimitsUnavailable, Refusal
 from worker.one_call import OneCall, TurnedAway, if_redis_listens
-from worker.outages import OUTAGE, OUTAGE_PAUSE_S, OUTAGES
+from worker.outages import NO_JUDGE, NO_JUDGE_PAUSE_S, OUTAGE, OUTAGE_PAUSE_S, OUTAGES
 from worker.outcome import Answered
 from worker.places import NotYet
 from worker.progress import Progress, begin_round, in_order, is_last_resort, with_attempt
@@ -110,6 +111,9 @@ class JobRun:
         except LimitsUnavailable:
             until = self.tools.clock() + REDIS_AWAY_S
             return self._put_back(until, "the limits in Redis are unreachable")
+        except NoJudge as reason:
+            log.warning("Job %s is put back: %s", self.job.id, reason)
+            return self._put_back(self.tools.clock() + NO_JUDGE_PAUSE_S, NO_JUDGE)
         except (*OUTAGES, StoreDefect) as outage:
             log.warning("Job %s is put back, a server of ours is away: %s", self.job.id, type(outage).__name__)
             return self._put_back(self.tools.clock() + OUTAGE_PAUSE_S, OUTAGE)

@@ -19,6 +19,7 @@ from starlette.routing import compile_path
 
 from models.allowing import NOT_ALLOWED
 from models.model_names import NOT_FOUND
+from models.schema_process import NoJudge
 from models.store import StoreConflict, StoreError
 from models.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
 from producer.api.blobs import BlobError, Empty, NoBlob, TooLarge
@@ -156,6 +157,10 @@ def _add_outages(app: FastAPI) -> None:
     async def ledger(_: Request, error: StoreError) -> Response:
         if isinstance(error, StoreConflict):
             return error_response(ApiError(409, str(error), code="conflict"))
+        return _unavailable(str(error))
+
+    @app.exception_handler(NoJudge)
+    async def no_judge(_: Request, error: NoJudge) -> Response:
         return _unavailable(str(error))
 
     @app.exception_handler(BlobError)

@@ -15,8 +15,10 @@ from ledger_help import call, failed, new_worker, put_back, run_all, singles, su
 from models.api_keys import Scope
 from models.chain import CHAT
 from models.failure import FailureClass
+from models.ids import new_id
 from models.records import ResultRecord, Settled
 from models.routing import Router
+from models.schema_process import NoJudge, SchemaProcess
 from models.settings import Settings
 from models.state import JobState
 from models.store import Store, StoreBusy
@@ -162,6 +164,28 @@ async def test_overrides_nested_deep_are_accepted_or_refused(http: httpx.AsyncCl
         "/v1/jobs", content=raw % (b"[" * depth, b"]" * depth), headers={"Content-Type": "application/json"}
     )
     assert response.status_code in (202, 400), response.text[:300]
+
+
+async def test_where_schemas_cannot_be_checked_now_the_answer_is_to_try_again(
+    http: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_judge(*_: object) -> None:
+        raise NoJudge
+
+    monkeypatch.setattr(SchemaProcess, "ask", no_judge)
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"title": new_id("job")}}}
+    asked = {**JOB, "accept": ["json_schema"], "response_format": wanted}
+    for path, body in (
+        ("/v1/jobs", asked),
+        ("/v1/jobs:batch", {"jobs": [JOB, asked]}),
+        ("/v1/chat/completions", asked),
+    ):
+        response = await http.post(path, json=body)
+        assert response.status_code == 503, path
+        assert int(response.headers["Retry-After"]) > 0
+        assert response.json()["error"]["code"] == "unavailable"
+        assert "try again later" in response.json()["error"]["message"]
+    assert await store.ready_lanes(10) == [], "nothing of it was accepted"
 
 
 async def test_a_prompt_may_hold_what_a_database_cannot(http: httpx.AsyncClient, store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from models.ids import new_id
 from models.records import NewBatch
+from models.schema_process import NoJudge, SchemaProcess
 from models.settings import Settings
 from models.state import BatchState
 from models.store import Store
@@ -151,3 +152,20 @@ async def test_a_batch_with_a_schema_for_each_line_is_filled(store: Store) -> No
     lines = [line(number, **asks_for({"type": "object", "required": [f"f{number}"]})) for number in range(300)]
     assert await filler(store, reads(many=[b"".join(lines)])).step()
     assert await state_of(store, batch_id) == BatchState.IN_PROGRESS
+
+
+async def test_a_batch_waits_while_no_process_can_be_started_to_check_its_schemas(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_judge(*_: object) -> None:
+        raise NoJudge
+
+    batch = await accepted(store, "schemas")
+    fills = filler(store, reads(schemas=[line(1, **asks_for({"title": new_id("batch")}))]))
+    with monkeypatch.context() as no_more:
+        no_more.setattr(SchemaProcess, "ask", no_judge)
+        for _ in range(MOST_TRIES + 1):
+            with pytest.raises(NoJudge):
+                await fills_one(fills)
+    await fills_one(fills)
+    assert await state_of(store, batch) == BatchState.IN_PROGRESS

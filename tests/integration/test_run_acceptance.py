@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from run_help import answered, chain, stage, tried
 
+from models.keys import flight
+from models.schema_process import NoJudge, SchemaProcess
 from models.state import JobState
+from worker.outages import NO_JUDGE
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -73,3 +76,22 @@ async def test_a_chain_that_does_not_go_on_after_bad_answers_ends_with_one(redis
         settled = await scene.run(chain("alpha/m", "beta/m", accept=["not_truncated"], fallback_on=["server"]))
         assert scene.calls("beta") == 0
     assert (settled.state, tried(settled)) == (JobState.FAILED, ["alpha bad_response"])
+
+
+async def test_where_no_process_can_be_started_to_check_an_answer_the_job_is_put_back_and_the_call_is_on_record(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_judge(*_: object) -> None:
+        raise NoJudge
+
+    monkeypatch.setattr(SchemaProcess, "ask", no_judge)
+    async with stage(redis_url, preset="openai") as scene:
+        settled = await scene.run(chain("alpha/m", accept=["json_schema"]), body=BODY)
+        in_flight = await scene.redis.hgetall(flight("alpha:main", "m"))
+    assert settled.state is JobState.QUEUED
+    assert settled.wait_reason == NO_JUDGE
+    assert settled.not_before > 0
+    (attempt,) = settled.attempts
+    assert attempt.status == 200
+    assert attempt.output_tokens
+    assert all(value.startswith(b"0|") for value in in_flight.values()), "its place is free again"

@@ -3,8 +3,10 @@
 import asyncio
 import resource
 import signal
+import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from models.json_schema import MOST_BYTES, TooCostly, Uncheckable, checker_for, is_schema
-from models.schema_process import OutOfTime, SchemaProcess, the_judge
+from models.schema_process import NoJudge, OutOfTime, SchemaProcess, the_judge
 from models.schema_turns import SchemaTurns
 
 ITEM = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
@@ -154,6 +156,38 @@ def test_a_deadline_holds_also_where_who_starts_the_process_ignores_its_signal()
     finally:
         signal.signal(signal.SIGPROF, before)
         judge.close()
+
+
+@pytest.mark.parametrize("failure", [BlockingIOError("no more processes"), MemoryError("no room for another")])
+def test_where_no_process_can_be_started_nothing_is_said_of_the_schema_and_the_next_one_is_asked(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    judge = SchemaProcess()
+    with monkeypatch.context() as no_more:
+        no_more.setattr(subprocess, "Popen", raising(failure))
+        with pytest.raises(NoJudge, match="try again later"):
+            judge.ask(b"{}", None, 0.1)
+    assert judge.ask(b"{}", None, 0.1) is not None
+    judge.close()
+
+
+def test_where_no_thread_can_be_started_nothing_is_said_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = SchemaProcess()
+    with monkeypatch.context() as no_more:
+        no_more.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+        with pytest.raises(NoJudge):
+            judge.ask(b"{}", None, 0.1)
+        with pytest.raises(NoJudge):
+            asyncio.run(SchemaTurns().run("acme", len, "abc"))
+    assert judge.ask(b"{}", None, 0.1) is not None
+    judge.close()
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_one_that_dies_of_what_others_left_behind_is_asked_again() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from models.json_schema import CHECK_S, Fault, TooCostly, Uncheckable, checker_for, is_schema
+from models.schema_process import NoJudge
 from worker.providers.base import Answer, BadAnswer, CannotExpress
 from worker.providers.completion import Choice, class_of_finish
 from worker.providers.parameters import Tool, ToolChoice
@@ -161,7 +162,7 @@ def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
     """A schema that cannot be followed, or not in a moment, says nothing against the answer."""
     try:
         return checker_for(schema).fault(value, CHECK_S)
-    except (Uncheckable, TooCostly, OSError):  # the last: this machine starts no process now
+    except (Uncheckable, TooCostly, NoJudge):
         return None
 
 
