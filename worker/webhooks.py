@@ -24,6 +24,7 @@ from worker.coalesce import Coalescer
 from worker.turns import Entrant, Path, Turns
 from worker.webhook_body import MAX_INLINE_BYTES, event_body, job_data
 from worker.webhook_sender import DEADLINE_S, Answer, Sender
+from worker.webhook_signing import Signings
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ LEASE_S = 3 * DEADLINE_S
 
 UNTRIED_DELAY_S = 5.0
 """For so long a try is put off for which there was no place."""
+
+LOOKS = 4
+"""Deliveries that read the ledger at the same time: a crowd of them leaves connections to everybody else."""
 
 TURNS = "webhooks"
 
@@ -71,6 +75,8 @@ class Deliverer:
         self._rng = rng
         self._place = Place()
         self._turns = Turns()
+        self._signings = Signings(store)
+        self._looks = asyncio.Semaphore(LOOKS)
         self._tries: dict[asyncio.Task[None], str] = {}
         self._ended: Coalescer[Tried, None] = Coalescer(self._write, max_items=IN_FLIGHT, max_delay_s=GATHER_S)
 
@@ -140,10 +146,11 @@ class Deliverer:
         await self._ended.add(tried)
 
     async def _send(self, delivery: Delivery, now: float) -> Answer:
-        signing = await self._store.signing(delivery)
-        if signing.refused is not None:
-            return Answer(error=signing.refused, given_up=True)
-        data = await self._data(delivery)
+        async with self._looks:
+            signing = await self._signings.of(delivery)
+            if signing.refused is not None:
+                return Answer(error=signing.refused, given_up=True)
+            data = await self._data(delivery)
         if data is None:
             return Answer(error="the job was deleted", given_up=True)
         body = event_body(delivery, data)
@@ -176,6 +183,7 @@ class Deliverer:
             await self._store.disable_endpoint(endpoint_id, "it answered 410 Gone")
         except (StoreBusy, StoreUnavailable):
             return  # it will say so again
+        self._signings.forget(endpoint_id)
         log.warning("Webhook endpoint %s answered 410 and is told of nothing more", endpoint_id)
 
     async def _write(self, ended: Sequence[Tried]) -> list[None]:

@@ -21,10 +21,11 @@ from models.state import JobState
 from models.store import Store, StoreBusy, StoreUnavailable, deliveries, open_store
 from models.store.deliveries import Due, Place
 from models.suspicion import DEAD_AT
-from models.webhooks import DELIVERED, Tried, callback_owner
+from models.webhooks import DELIVERED, Delivery, Signing, Tried, callback_owner
 from worker import webhooks
 from worker.webhook_sender import Answer, Sender
-from worker.webhooks import DELAYS_S, Deliverer
+from worker.webhook_signing import Signings
+from worker.webhooks import DELAYS_S, LOOKS, Deliverer
 
 OWNER = callback_owner("default")
 LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
@@ -255,6 +256,40 @@ async def test_while_a_secret_is_rotated_both_verify(store: Store, sender: Sende
     assert len(got.headers["webhook-signature"].split(" ")) == 2
     for secret in (old, new):
         standardwebhooks.Webhook(secret).verify(got.body, got.headers)
+
+
+async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leave_the_ledger_to_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first secret has still to be made."""
+    asked: list[str] = []
+    reading: list[int] = [0, 0]
+    signing, seen_job = store.signing, store.seen_job
+
+    async def counted_signing(of: Delivery) -> Signing:
+        asked.append(of.owner)
+        return await signing(of)
+
+    async def counted_job(tenant: str, job_id: str) -> dict[str, Any] | None:
+        reading[:] = reading[0] + 1, max(reading[1], reading[0] + 1)
+        try:
+            return await seen_job(tenant, job_id)
+        finally:
+            reading[0] -= 1
+
+    monkeypatch.setattr(store, "signing", counted_signing)
+    monkeypatch.setattr(store, "seen_job", counted_job)
+    many = LOOPBACK.model_copy(update={"max_in_flight": 400})
+    async with receiver() as there, Sender(many, 400, deadline_s=30) as sender:
+        ids = await singles(store, 200, callback_url=there.url)
+        await run_all(store, await new_worker(store), ids)
+        crowd = Deliverer("worker_1", store, Settings(webhooks=many), sender, time.time, Random(1))
+        crowd._signings = Signings(store, clock=lambda: 0.0)  # however long it takes on a busy machine
+        await deliver(crowd)
+        assert len(there.got) == 200
+    assert {row["state"] for row in await store.deliveries("default")} == {"delivered"}
+    assert asked == [OWNER]
+    assert reading[1] == LOOKS
 
 
 async def test_a_retired_secret_signs_no_more_after_a_day(tmp_path: Path) -> None:
