@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
-
-from redis.asyncio import Redis
+from typing import TYPE_CHECKING, Any
 
 from models import keys
 from models.odd_values import number
 from models.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 TOLERANCE_USD = 1e-9
 """Sums of floats are compared with it."""
@@ -119,7 +120,7 @@ def of_provider(settings: Settings, name: str, at: float) -> dict[Subject, float
     return {Subject(PROVIDER, name, period): usd for period, usd in budgets.items() if usd is not None}
 
 
-async def held_usd(redis: Redis, subject: Subject) -> float:
+async def held_usd(redis: "Redis", subject: Subject) -> float:
     """What calls under way hold of a budget, by the workers whose leases run."""
     seconds, microseconds = await redis.time()
     now_ms = seconds * 1000 + microseconds / 1000

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
+from models.errors import WrongUse
 from models.presets import DEFAULT_REGION, PRESETS, Kind, Preset
 from models.settings import ApiKey, Provider, Settings
 
 __all__ = ["PRESETS", "Preset", "ResolvedProvider", "UnknownProvider", "resolve_provider", "window"]
 
 
-class UnknownProvider(Exception):
+class UnknownProvider(WrongUse):
     """No provider of this name is configured. The message is one sentence for people."""
 
 

@@ -7,15 +7,15 @@ of Redis' clock, rates are per minute.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
-
-import redis.asyncio
-from redis.exceptions import ResponseError
+from typing import TYPE_CHECKING, Any
 
 from models import keys
 from models.day_use import DayUse, day_use
 from models.failure import Scope
 from models.odd_values import number, text
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 NAMES_MAX = 2_000
 """Of so many keys at most the state is read."""
@@ -161,9 +161,7 @@ class LimitState:
         return [each for each in self.cooldowns if each.covers(provider, account, model)]
 
 
-async def read_limits(
-    redis: redis.asyncio.Redis, named: Iterable[tuple[str, str]] = (), *, others: bool = True
-) -> LimitState:
+async def read_limits(redis: "Redis", named: Iterable[tuple[str, str]] = (), *, others: bool = True) -> LimitState:
     """The state of these (account, model), and of `others` that `limiter_keys` finds. Raises RedisError, OSError."""
     names = dict.fromkeys(name for account, model in named for name in _keys_of(account, model))
     names |= dict.fromkeys(sorted(await limiter_keys(redis))) if others else {}
@@ -195,7 +193,7 @@ def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
     return LimitState(now, accounts, tuple(each for each in cooldowns if each is not None))
 
 
-async def limiter_keys(redis: redis.asyncio.Redis) -> set[str]:
+async def limiter_keys(redis: "Redis") -> set[str]:
     """The keys of the limiter that a bounded look finds. Raises RedisError, OSError."""
     cursor, found = 0, set[str]()
     for _ in range(SCAN_ROUNDS):
@@ -223,7 +221,7 @@ def _text(fields: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
 
 def _unless_odd(reply: Any) -> Any:
     """A reply of Redis; nothing of a key that holds no hash."""
-    if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+    if isinstance(reply, Exception) and "WRONGTYPE" in str(reply):
         return {}
     if isinstance(reply, Exception):
         raise reply

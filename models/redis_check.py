@@ -17,6 +17,7 @@ from redis.exceptions import (
     RedisError,
 )
 
+from models.errors import OutOfReach
 from models.service_urls import BadAddress, redis_url
 
 SAFE_POLICY = "noeviction"
@@ -67,7 +68,7 @@ BY_WORDS = (
 """The same by what was said, in small letters."""
 
 
-class QueueUnavailable(Exception):
+class QueueUnavailable(OutOfReach):
     """The queue cannot be used now."""
 
 

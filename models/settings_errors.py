@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from models.chain import NO_FIRST_STEP
+from models.errors import WrongUse
 from models.presets import PRESETS
 from models.wire import NO_OVERRIDES
 
@@ -31,7 +32,7 @@ HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
 
 
-class SettingsError(Exception):
+class SettingsError(WrongUse):
     """The configuration cannot be used. One sentence, without values."""
 
     @classmethod

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from models.errors import WrongUse
+
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A line longer than this is refused. Images as data URLs make megabytes, nothing sensible makes more."""
 
@@ -45,7 +47,7 @@ ERROR_TYPES = {
 """OpenAI's `type` by status; all others are `invalid_request_error`."""
 
 
-class RequestError(ValueError):
+class RequestError(WrongUse, ValueError):
     """The caller's request is wrong. One sentence without prompts or secrets."""
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_request") -> None:

@@ -12,14 +12,11 @@ def main() -> None:
         from producer.health import tell
 
         sys.exit(tell(Path(file)))
-    gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time until a command begins
+    gc.disable()  # until the command is loaded: to look for garbage in modules takes a third of the time to load them
     from models.inert import make_logs_inert
     from models.private import without_core_dumps
-    from producer.cli import whole_app
+    from producer.cli.app import app
 
-    app = whole_app()
-    gc.freeze()
-    gc.enable()
     without_core_dumps()
     make_logs_inert()
     app()

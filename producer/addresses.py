@@ -2,8 +2,10 @@
 
 from ipaddress import IPv6Address, ip_address
 
+from models.errors import WrongUse
 
-class AddressUnusable(Exception):
+
+class AddressUnusable(WrongUse):
     """The address cannot be listened on. One sentence."""
 
 

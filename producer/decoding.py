@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from models.errors import WrongUse
+
 LINE_MAX_BYTES = 16 * 1024 * 1024
 CHUNK_BYTES = 1 << 20
 HEAD_BYTES = 64
@@ -57,7 +59,7 @@ LONE_PER_MULTIBYTE = 10
 few wrong bytes: to read it as Windows-1252 would garble what is right."""
 
 
-class InputError(Exception):
+class InputError(WrongUse):
     """The input as a whole cannot be used. One sentence."""
 
 

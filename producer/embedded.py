@@ -23,6 +23,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from models.private import make_private, make_private_within, touch_private
 from models.redis_check import QueueUnavailable
 from producer import embedded_guard
+from producer.embedded_address import RUNTIME_NAME, RUNTIME_PREFIX, SOCKET_NAME, url_of
 from producer.restarts import GrowingPause
 
 logger = logging.getLogger(__name__)
@@ -41,11 +42,6 @@ ANSWER_S = 2.0
 POLL_S = 0.01
 KEEP_POLL_S = 0.1
 PID_NAME = "server.pid"
-RUNTIME_NAME = "redis.runtime"
-"""Where the folder of the socket is noted, so that the next start removes it when nobody else could."""
-
-RUNTIME_PREFIX = "us-"
-SOCKET_NAME = "redis.sock"
 UNREADABLE = ("append only file", "AOF manifest", "RDB", "crashed by signal")
 """Words in the server's log that mean: it does not start because of its data."""
 
@@ -83,20 +79,6 @@ async def embedded_redis(data: Path) -> AsyncIterator[str]:
             await server.stop()
 
 
-def running_redis(data: Path) -> str | None:
-    """The URL of the embedded server that a running command keeps for this folder; None: none runs."""
-    try:
-        runtime = Path((data / RUNTIME_NAME).read_text())
-    except OSError:
-        return None
-    socket = runtime / SOCKET_NAME
-    return _url(socket) if runtime.name.startswith(RUNTIME_PREFIX) and socket.is_socket() else None
-
-
-def _url(socket: Path) -> str:
-    return f"unix://{socket}?db=0"
-
-
 class _Server:
     """One server process after another, on one socket and one folder."""
 
@@ -109,7 +91,7 @@ class _Server:
 
     @property
     def url(self) -> str:
-        return _url(self._socket)
+        return url_of(self._socket)
 
     async def start(self) -> None:
         try:

@@ -9,7 +9,7 @@ from models.limit_clearing import clear_limits
 from models.redis_check import CONNECT_TIMEOUT_S, QueueUnavailable, unavailable
 from models.settings import Settings
 from models.store import Store
-from producer.embedded import running_redis
+from producer.embedded_address import running_redis
 from producer.estimates import counted
 
 

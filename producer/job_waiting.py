@@ -1,11 +1,7 @@
 """Why a job that is queued does not start: what holds it, its batch, or the steps of its chain."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING, Any
 
 from models.catalog import UnknownProvider, resolve_provider
 from models.chain import Chain, Step
@@ -19,11 +15,15 @@ from models.settings import Limits, Settings
 from models.state import JobState, Priority
 from models.store import Store
 from models.wait_words import CREDENTIAL, HOLD_WORDS, PAUSED, no_credential
-from producer.waiting import ASK_REDIS_S, NO_QUEUE, nobody_works
+from producer.queue_access import in_time
+from producer.waiting import NO_QUEUE, nobody_works
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 
 async def waiting_of_job(
-    settings: Settings, store: Store, queue: Redis | None, job: Mapping[str, Any], now: float
+    settings: Settings, store: Store, queue: "Redis | None", job: Mapping[str, Any], now: float
 ) -> Waiting | None:
     """None: it moves, or has ended, or only its owner's time has not come. Raises StoreError."""
     if job["state"] != JobState.QUEUED:
@@ -46,14 +46,12 @@ async def _of_batch(store: Store, batch_id: str) -> Waiting | None:
 
 
 async def _at_its_steps(
-    settings: Settings, store: Store, queue: Redis, job: Mapping[str, Any], now: float
+    settings: Settings, store: Store, queue: "Redis", job: Mapping[str, Any], now: float
 ) -> Waiting | None:
     chain = await store.get_chain(job["chain_id"])
     names = [(account, step.model) for step in chain.steps for account in _accounts(settings, step)]
-    try:
-        async with asyncio.timeout(ASK_REDIS_S):
-            live = await read_limits(queue, names, others=False)
-    except (RedisError, OSError, TimeoutError):
+    live = await in_time(read_limits(queue, names, others=False))
+    if live is None:
         return NO_QUEUE
     aside = [row for row in await store.set_aside_list() if any(row.forbids(step.model, now) for step in chain.steps)]
     return held_at(settings, chain, Priority(job["priority"]), live, aside)

@@ -7,7 +7,9 @@ OtherTenant the newest batch is another tenant's; one sentence
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+from models.errors import WrongUse
 from models.settings import Settings
 from models.store import LEDGER_FILE, Store, open_store
 from models.tenants import DEFAULT_TENANT
@@ -16,18 +18,18 @@ NEWEST = frozenset({"latest", "-"})
 """What a person may write in place of the id of the newest batch."""
 
 
-class NoLedger(Exception):
+class NoLedger(WrongUse):
     """There is no ledger that could be used."""
 
 
-class UnknownId(LookupError):
+class UnknownId(WrongUse, LookupError):
     """No batch or job has this id."""
 
     def __init__(self, given: str, kind: str = "batch or job") -> None:
         super().__init__(f"there is no {kind} {given}; `understudy status` lists the latest batches")
 
 
-class OtherTenant(LookupError):
+class OtherTenant(WrongUse, LookupError):
     """`latest` would change a batch of another tenant."""
 
 
@@ -57,6 +59,12 @@ async def shown_batch(store: Store, given: str, tenant: str | None = None) -> st
     if view is None or tenant not in (None, view.tenant):
         raise UnknownId(given, "job" if given.startswith("job_") else "batch")
     return given
+
+
+async def job_named(store: Store, given: str, tenant: str | None = None) -> dict[str, Any] | None:
+    """What the ledger shows of a job, of one tenant if that is given; None when the id is none of such a job."""
+    job = None if given in NEWEST else await store.job_view(given)
+    return job if job is not None and tenant in (None, job["tenant"]) else None
 
 
 async def batch_named(store: Store, given: str) -> str:

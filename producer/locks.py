@@ -11,17 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from models.errors import WrongUse
 from models.private import make_private, touch_private
 from models.store.errors import folder_reason
 
 LOCK_NAME = "understudy.lock"
 
 
-class DataFolderUnusable(Exception):
+class DataFolderUnusable(WrongUse):
     """The data folder cannot be made or written to. One sentence."""
 
 
-class DataFolderBusy(Exception):
+class DataFolderBusy(WrongUse):
     """Another process works in this data folder. One sentence that names it."""
 
 

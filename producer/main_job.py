@@ -31,11 +31,13 @@ from producer.intake import csv_form
 from producer.money import spent_its_budget
 from producer.output import check_suffix, is_csv, write_output
 from producer.pauses import held_one
-from producer.progress import Display, merged, split_table
+from producer.progress import Display
 from producer.resuming import begin
-from producer.runs import Run, RunRequest, Summary, final_summary, refuse_bad_start, views_of
+from producer.retry_chain import Summary, views_of
+from producer.runs import Run, RunRequest, final_summary, refuse_bad_start
 from producer.show import deployment_document
 from producer.sole_run import LEASE_S, RENEW_S, alone_at_work
+from producer.split_table import merged, split_table
 from producer.stack import Workers, open_stack
 from producer.standstill import STILL_AFTER_S, Standstill
 from producer.waiting import blocked_by
@@ -101,7 +103,7 @@ class _Lease:
 
 
 async def run(settings: Settings, options: RunOptions, console: Console) -> int:
-    """Returns the exit code. Raises what `producer.cli` turns into one sentence."""
+    """Returns the exit code. Raises what `producer.cli.errors` turns into one sentence."""
     asked = options.asked
     _check_output(asked.output, asked.source)
     form = csv_form(asked.source, asked.shape, asked.output, safe=asked.csv_safe)

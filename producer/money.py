@@ -1,10 +1,7 @@
 """Budgets on the command line: what is held of them, and what `resume` grants."""
 
-import asyncio
 from collections.abc import Mapping
-
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING
 
 from models.budgets import (
     BATCH_PAUSED,
@@ -23,7 +20,10 @@ from models.records import BatchView
 from models.settings import Settings
 from models.state import OPEN_BATCH_STATES
 from models.store import Store
-from producer.waiting import ASK_REDIS_S
+from producer.queue_access import in_time
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 WITH_PERIOD = (TENANT, PROVIDER)
 
@@ -80,12 +80,8 @@ def spent_its_budget(view: BatchView) -> bool:
     return view.state in OPEN_BATCH_STATES and (view.paused or "").startswith(BATCH_PAUSED)
 
 
-async def held_of(queue: Redis | None, view: BatchView) -> float | None:
+async def held_of(queue: "Redis | None", view: BatchView) -> float | None:
     """What the calls under way of a batch hold of its budget; None: it has none, or nobody can tell."""
     if view.budget_usd is None or queue is None:
         return None
-    try:
-        async with asyncio.timeout(ASK_REDIS_S):
-            return await held_usd(queue, of_batch(view.id))
-    except (RedisError, OSError, TimeoutError):
-        return None
+    return await in_time(held_usd(queue, of_batch(view.id)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from models.records import OutputRow
 from models.state import JobState
 from models.store import Store
-from producer.retries import line_of
+from producer.retry_chain import line_of
 
 ROWS_AT_ONCE = 500
 

@@ -1,22 +1,22 @@
 """What a person sees while a run is under way, and the table at its end. On standard error only."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
-from models.records import BatchView, DeploymentTally
+from models.records import BatchView
 from models.state import OPEN_BATCH_STATES
 from producer.durations import duration
 from producer.estimates import spent, spent_briefly
-from producer.runs import Summary
+from producer.retry_chain import Summary
+from producer.split_table import merged, percent
 
 
 class _Pace(ProgressColumn):
@@ -42,9 +42,6 @@ FIGURES_CHARS = 75
 """What a page must have room for beside the bar: counts, rate, time left, cost and failures."""
 
 SHORTEST_BAR, LONGEST_BAR = 5, 30
-
-MEASURED_ON = 10_000
-"""A page on which everything fits."""
 
 HEARTBEAT_S = 60.0
 """A log gets a line for each tenth that is done, and one after so long without one."""
@@ -111,91 +108,6 @@ class Display:
         pace = f"{per_s:.1f}/s  {eta}" if left else ""
         line = f"{self._local_time():%H:%M:%S}  {summary.done:,}/{summary.total:,}  {pace}{note}"
         self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
-
-
-def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
-    """The split over providers and models, summed over a batch and its retries."""
-    sums: dict[tuple[str, str], DeploymentTally] = {}
-    for tally in (tally for view in views for tally in view.by_deployment):
-        row = sums.setdefault((tally.provider, tally.model), DeploymentTally(tally.provider, tally.model))
-        row.answered += tally.answered
-        row.fallbacks += tally.fallbacks
-        row.input_tokens += tally.input_tokens
-        row.output_tokens += tally.output_tokens
-        row.cost_usd += tally.cost_usd
-        row.unpriced_calls += tally.unpriced_calls
-        for failure, count in tally.failures.items():
-            row.failures[failure] = row.failures.get(failure, 0) + count
-    return sorted(sums.values(), key=lambda row: -row.answered)
-
-
-COLUMNS = ("answers", "share", "fallbacks", "p50", "p95", "cost")
-GIVE_WAY = ("p95", "p50", "fallbacks", "share")
-"""On a narrow page these columns are left out, the first one first, before a name is broken."""
-
-
-def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> RenderableType:
-    """Per provider and model: answers and their share of all, how many of them as a fallback, latency, cost; below it,
-    the failed calls by class."""
-    rows = merged(views)
-    failed = [_failed_calls(row) for row in rows if row.failures]
-    table = _Split(rows, latency)
-    return Group(table, Text("failed calls: " + "; ".join(failed) + "\n")) if failed else table
-
-
-class _Split:
-    """A table that fits the page."""
-
-    def __init__(self, rows: Sequence[DeploymentTally], latency: Mapping[tuple[str, str], tuple[float, float]]) -> None:
-        self._rows = rows
-        self._latency = latency
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        left_out = 0
-        while True:
-            table = self._table([name for name in COLUMNS if name not in GIVE_WAY[:left_out]])
-            width = console.measure(table, options=options.update(max_width=MEASURED_ON)).maximum
-            if width <= options.max_width or left_out == len(GIVE_WAY):
-                yield table
-                return
-            left_out += 1
-
-    def _table(self, columns: Sequence[str]) -> Table:
-        answers = sum(row.answered for row in self._rows)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for name in ("provider", "model"):
-            table.add_column(name, overflow="fold")
-        for name in columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in self._rows:
-            p50, p95 = self._latency.get((row.provider, row.model), (None, None))
-            cells = {
-                "answers": f"{row.answered:,}",
-                "share": percent(row.answered, answers),
-                "fallbacks": f"{row.fallbacks:,}",
-                "p50": _seconds(p50),
-                "p95": _seconds(p95),
-                "cost": spent_briefly(row.cost_usd, row.unpriced_calls),
-            }
-            table.add_row(escape(row.provider), escape(row.model), *(cells[name] for name in columns))
-        return table
-
-
-def percent(part: int, whole: int) -> str:
-    """`12%`; what is not quite nothing or all is told as such."""
-    if not whole:
-        return "–"
-    share = part * 100 / whole
-    return "<1%" if 0 < share < 1 else ">99%" if 99 < share < 100 else f"{share:.0f}%"
-
-
-def _seconds(ms: float | None) -> str:
-    return "–" if ms is None else f"{ms / 1000:.2f} s"
-
-
-def _failed_calls(row: DeploymentTally) -> str:
-    counts = sorted(row.failures.items(), key=lambda item: -item[1])
-    return f"{row.provider} " + ", ".join(f"{count:,} {name}" for name, count in counts)
 
 
 def _mix(views: Sequence[BatchView]) -> str:

@@ -2,6 +2,7 @@
 
 import signal
 
+from models.errors import OutOfReach
 from producer.exits import UNREACHABLE, WRONG_USE
 
 STARTED_S = 5.0
@@ -33,7 +34,7 @@ class GrowingPause:
         self._last_s = 0.0
 
 
-class WorkersFailed(Exception):
+class WorkersFailed(OutOfReach):
     """Workers cannot start, or cannot work here. One sentence; what they wrote was shown before."""
 
 

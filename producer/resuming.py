@@ -21,7 +21,8 @@ from producer.estimates import counted, expected_cost, spent
 from producer.intake import BadLine, read_jobs
 from producer.money import spent_its_budget
 from producer.preflight import Preflight
-from producer.retries import ANSWERED_BY, EVERYTHING, in_slices, inherited_budget, worth_of
+from producer.retries import EVERYTHING, in_slices, inherited_budget, worth_of
+from producer.retry_chain import ANSWERED_BY, views_of
 from producer.runs import (
     OtherRun,
     Run,
@@ -31,7 +32,6 @@ from producer.runs import (
     refuse_bad_input,
     run_as_it_stands,
     slices,
-    views_of,
 )
 
 

@@ -10,6 +10,7 @@ import orjson
 
 from models.budgets import of_batch
 from models.chain import Chain, Endpoint
+from models.errors import WrongUse
 from models.failure import FailureClass
 from models.forecast import Forecast
 from models.ids import new_id
@@ -17,9 +18,10 @@ from models.records import BatchView, NewBatch, NewJob
 from models.routing import RouteOptions, Router, check_schemas, schemas_to_check, under_rules
 from models.rules import Rules, rules_of
 from models.settings import Settings
-from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState
+from models.state import OPEN_BATCH_STATES, TERMINAL_STATES
 from models.store import Store, StoreConflict
 from models.store.history import EndedJob
+from producer.retry_chain import ANSWERED_BY, NEVER_ACCEPTED, accepted, line_of
 
 SLICE = 2_000
 KNOWN_CHAINS = 1_000
@@ -27,9 +29,6 @@ AS_BEFORE = RouteOptions()
 """No other chain than the one that a line had."""
 
 T = TypeVar("T")
-
-ANSWERED_BY = "answered_by"
-"""In the options of a retry: the providers whose answers it asks for again."""
 
 WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER, FailureClass.CRASHED}
 """What a rerun tries again; of the others, the same request would be refused again, or would kill workers again."""
@@ -39,14 +38,11 @@ WORTH_ANOTHER_CHAIN = frozenset(FailureClass) - {FailureClass.CRASHED}
 
 EVERYTHING = frozenset(FailureClass)
 
-NEVER_ACCEPTED = frozenset({BatchState.VALIDATING, BatchState.FAILED})
-"""A batch that is being filled, or whose filling was broken off."""
-
 FILLED_WITHIN_S = 600.0
 """A retry that is being accepted for longer was left behind by a process that was killed."""
 
 
-class RetryUnderWay(Exception):
+class RetryUnderWay(WrongUse):
     """The same is being tried again just now. One sentence."""
 
 
@@ -194,7 +190,7 @@ class _Line:
         if run_id is None:
             return cls(store, await line_of(store, batch_id), None)
         await store.settle_retries(run_id)
-        return cls(store, await _accepted(store, await store.batches_of_run(run_id)), run_id)
+        return cls(store, await accepted(store, await store.batches_of_run(run_id)), run_id)
 
     def ended_badly(self) -> AsyncIterator[EndedJob]:
         if self.run_id is not None:
@@ -313,17 +309,6 @@ async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, f
     budget = (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)]
     granted_usd = 0.0 if budget.purse is None else budget.purse.left_usd - (budget.base_usd or 0.0)
     return budget.base_usd, granted_usd
-
-
-async def line_of(store: Store, batch_id: str) -> list[str]:
-    """A batch and its retries that were accepted, oldest first. Empty when the batch was not."""
-    line = await _accepted(store, [batch_id, *await store.retries_of(batch_id)])
-    return line if line[:1] == [batch_id] else []
-
-
-async def _accepted(store: Store, batches: Sequence[str]) -> list[str]:
-    views = [await store.batch_view(each) for each in batches]
-    return [view.id for view in views if view is not None and view.state not in NEVER_ACCEPTED]
 
 
 async def worth_of(

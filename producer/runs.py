@@ -11,35 +11,52 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from models.errors import WrongUse
 from models.ids import new_id
 from models.records import BatchView, NewBatch, NewJob, Standing
 from models.rules import NO_RULES, Rules
 from models.settings import Settings
-from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState, Priority
+from models.state import OPEN_BATCH_STATES, BatchState, JobState, Priority
 from models.store import Store
 from models.weights import USUAL_WEIGHT
 from producer.comparison import Comparison, lines_of
 from producer.decoding import InputError
+from producer.estimates import counted
 from producer.intake import BadLine, Shape, read_jobs
 from producer.preflight import Preflight
-from producer.retries import ANSWERED_BY
+from producer.retry_chain import ENDED_BADLY, Summary, views_of
 
 SLICE = 2_000
 FIRST_VERSION = 1
-ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
+BAD_LINES_SHOWN = 20
 
 
-class OtherRun(Exception):
+class OtherRun(WrongUse):
     """The output holds answers that would be lost. One sentence."""
 
 
-class BadInput(Exception):
-    """Lines that cannot become jobs; nothing was accepted."""
+class BadInput(WrongUse):
+    """Lines that cannot become jobs; nothing was accepted. The text lists the first of them."""
 
     def __init__(self, bad: list[BadLine], good: int) -> None:
-        super().__init__(f"{len(bad)} bad lines")
+        super().__init__(_bad_lines(bad, good))
         self.bad = bad
         self.good = good
+
+
+def _bad_lines(bad: list[BadLine], good: int) -> str:
+    reasons = {each.reason for each in bad}
+    if len(reasons) == 1 and not good:
+        return f"{reasons.pop()} (every line); nothing was sent"
+    lines = [f"{counted(len(bad), 'bad line')}; nothing was sent:"]
+    lines += [f"  line {each.line}: {each.reason}" for each in bad[:BAD_LINES_SHOWN]]
+    if len(bad) > BAD_LINES_SHOWN:
+        lines.append(f"  and {len(bad) - BAD_LINES_SHOWN:,} more")
+    if good:
+        fine = f"{counted(good, 'line')} {'is' if good == 1 else 'are'} fine"
+        them = "it" if len(bad) == 1 else "them"
+        lines.append(f"Fix {them}, or skip {them} with --skip-bad ({fine})")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +97,13 @@ class Run:
     skipped: list[BadLine] = field(default_factory=list)
     compared: Comparison | None = None
     preflight: Preflight | None = None
-    forgotten: "Summary | None" = None  # with --fresh: what was there
+    forgotten: Summary | None = None  # with --fresh: what was there
 
     @property
     def is_open(self) -> bool:
         return any(view.state in OPEN_BATCH_STATES for view in self.views.values())
 
-    def summary(self, views: Sequence[BatchView]) -> "Summary":
+    def summary(self, views: Sequence[BatchView]) -> Summary:
         """Where it stands, by how its batches have moved since it began: to count its lines would take too long."""
 
         def moved(view: BatchView, states: Iterable[JobState]) -> int:
@@ -114,7 +131,7 @@ async def run_as_it_stands(store: Store, run_id: str) -> Run:
     return Run(run_id, list(accepted), await store.run_standing(run_id), accepted)
 
 
-async def final_summary(store: Store, run: Run, views: Sequence[BatchView]) -> "Summary":
+async def final_summary(store: Store, run: Run, views: Sequence[BatchView]) -> Summary:
     """Where a run stands, counted line by line."""
     run.standing, run.views = await store.run_standing(run.id), {view.id: view for view in views}
     return run.summary(views)
@@ -231,44 +248,3 @@ def slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[li
         bad.extend(line for line in chunk if isinstance(line, BadLine))
         if good := [line for line in chunk if isinstance(line, NewJob)]:
             yield good
-
-
-async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
-    """Those of the batches that exist, in the given order."""
-    views = [await store.batch_view(batch_id) for batch_id in batches]
-    return [view for view in views if view is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Where a run stands, over its batches. A line that is being retried counts as unfinished."""
-
-    total: int
-    succeeded: int
-    failed: int
-    open: bool
-    cost_usd: float
-    fallbacks: int
-    unpriced_calls: int = 0  # which the cost leaves out
-
-    @property
-    def done(self) -> int:
-        return self.succeeded + self.failed
-
-
-def summary(views: list[BatchView]) -> Summary:
-    """Sum a batch and its retries, oldest first: each retry's lines stood as failed in what it retries, or as answered
-    when the retry asked again for the answers of a provider."""
-    asked_again = sum(view.total for view in views[1:] if ANSWERED_BY in view.options)
-    succeeded = sum(view.counts.get(JobState.SUCCEEDED, 0) for view in views) - asked_again
-    retried = sum(view.total for view in views[1:]) - asked_again
-    ended_badly = sum(count for view in views for state, count in view.counts.items() if state in ENDED_BADLY)
-    return Summary(
-        total=views[0].total,
-        succeeded=succeeded,
-        failed=max(ended_badly - retried, 0),
-        open=any(view.state in OPEN_BATCH_STATES for view in views),
-        cost_usd=sum(view.cost_usd for view in views),
-        fallbacks=sum(view.fallbacks for view in views),
-        unpriced_calls=sum(view.unpriced_calls for view in views),
-    )

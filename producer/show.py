@@ -23,8 +23,8 @@ from producer.durations import ago, duration
 from producer.estimates import dollars, spent, spent_briefly
 from producer.output import error_text, output_line, row_of_job
 from producer.pauses import how_to_go_on
-from producer.progress import percent, split_table
-from producer.runs import summary
+from producer.retry_chain import summary
+from producer.split_table import percent, split_table
 from producer.terminal import output
 from producer.terminal import page as page
 

@@ -14,7 +14,8 @@ from models.wait_words import CREDENTIAL, PAUSED, WHO_CAN_HELP
 from producer.estimates import counted
 from producer.failed_calls import in_a_line, said
 from producer.pauses import held_one, how_to_go_on
-from producer.waiting import NOBODY, WaitNews, blocked_by, explained, lack_of_workers, queue_of, waiting_of
+from producer.queue_access import queue_of
+from producer.waiting import NOBODY, WaitNews, blocked_by, explained, lack_of_workers, waiting_of
 
 STILL_AFTER_S = 10.0
 """Work of which nothing has ended for so long stands still."""

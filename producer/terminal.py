@@ -51,3 +51,8 @@ def page() -> Console:
 def console() -> Console:
     """For people; data goes to standard output."""
     return InertConsole(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+
+
+def say(line: str) -> None:
+    """One sentence for people, as it is."""
+    console().print(line, markup=False, highlight=False, soft_wrap=True)

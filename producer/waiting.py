@@ -1,12 +1,8 @@
 """Why a batch or a job does not move, and until when: nobody works, a person must mend something, or time heals it."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING
 
 from models import keys
 from models.chain import Chain
@@ -17,15 +13,15 @@ from models.state import BatchState, JobState
 from models.store import Store
 from models.wait_words import RULES, WORKER
 from producer.durations import until as until_words
-from producer.embedded import running_redis
+from producer.queue_access import in_time
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 NO_WORKER = Waiting("no worker is running; start one with `understudy worker`", WORKER)
 NO_QUEUE = Waiting("Redis cannot be reached, so no new call starts", "queue")
 NO_PLANNER = Waiting("no worker plans just now; look at the workers' log if this lasts", "planner")
 """A worker that dies while it plans is followed by another within seconds."""
-
-ASK_REDIS_S = 1.0
-"""Who only wants to know why a batch waits is not kept by a Redis that hangs."""
 
 NOBODY = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
 
@@ -40,7 +36,7 @@ async def lack_of_workers(store: Store) -> str | None:
     return None if await store.live_workers() else NO_WORKER.reason
 
 
-async def waiting_of(store: Store, redis: Redis | None, views: Sequence[BatchView]) -> list[Waiting | None]:
+async def waiting_of(store: Store, redis: "Redis | None", views: Sequence[BatchView]) -> list[Waiting | None]:
     """What each of the batches waits for; None: it moves, is held, or has ended. Raises StoreError."""
     still = [_stands_still(view) for view in views]
     nobody = await nobody_works(store, redis) if any(still) else None
@@ -52,29 +48,14 @@ def _stands_still(view: BatchView) -> bool:
     return open_one and not view.counts.get(JobState.RUNNING)
 
 
-async def nobody_works(store: Store, redis: Redis | None) -> Waiting | None:
+async def nobody_works(store: Store, redis: "Redis | None") -> Waiting | None:
     """Why nothing at all starts: no worker, no queue (`redis` None: there is none), nobody who plans."""
     if not await store.live_workers():
         return NO_WORKER
-    if redis is None:
-        return NO_QUEUE
-    try:
-        async with asyncio.timeout(ASK_REDIS_S):
-            planned = await redis.exists(keys.PLANNER)
-    except (RedisError, OSError, TimeoutError):
+    planned = None if redis is None else await in_time(redis.exists(keys.PLANNER))
+    if planned is None:
         return NO_QUEUE
     return None if planned else NO_PLANNER
-
-
-@asynccontextmanager
-async def queue_of(settings: Settings) -> AsyncIterator[Redis | None]:
-    """The queue that workers of these settings use now; None when it is an embedded one and nothing runs."""
-    url = settings.redis_url or running_redis(settings.data)
-    if url is None:
-        yield None
-        return
-    async with Redis.from_url(url, socket_connect_timeout=ASK_REDIS_S, socket_timeout=ASK_REDIS_S) as queue:
-        yield queue
 
 
 def explained(waiting: Waiting | None, now: float) -> str | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from producer.cli import main
+from producer.cli.app import app
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def type_command(*words: str | Path, folder: Path, environment: Mapping[str, str
 
 def _exit_code() -> int:
     try:
-        main()
+        app()
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     return 0

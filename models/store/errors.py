@@ -11,8 +11,10 @@ StoreError
 └── StoreDefect            a statement that the database does not understand: a mistake of ours, or a changed schema
 """
 
+from models.errors import OutOfReach, WrongUse
 
-class StoreError(Exception):
+
+class StoreError(OutOfReach):
     """The ledger could not do what was asked."""
 
 
@@ -24,7 +26,7 @@ class StoreUnavailable(StoreOutage):
     """No connection to the database, or it may not be used."""
 
 
-class StoreMisplaced(StoreUnavailable):
+class StoreMisplaced(StoreUnavailable, WrongUse):
     """No ledger can be where it was said to be."""
 
 

@@ -28,7 +28,7 @@ from producer.retries import (
     retry_failed,
     take_another_chain,
 )
-from producer.runs import ENDED_BADLY
+from producer.retry_chain import ENDED_BADLY
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 

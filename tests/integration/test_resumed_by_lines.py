@@ -19,7 +19,8 @@ from producer.intake import Shape
 from producer.newest import rows_of
 from producer.resuming import begin, preview_of
 from producer.retries import EVERYTHING, retry_answered, retry_failed
-from producer.runs import BadInput, OtherRun, Run, RunRequest, final_summary, views_of
+from producer.retry_chain import views_of
+from producer.runs import BadInput, OtherRun, Run, RunRequest, final_summary
 
 
 def settings_of(*steps: str) -> Settings:

@@ -19,8 +19,9 @@ from models.tenants import TenantLimits
 from models.wire import RequestError
 from producer.intake import InputError, Shape
 from producer.resuming import begin
-from producer.retries import Retry, line_of, retry_answered, retry_failed
-from producer.runs import BadInput, Run, RunRequest, summary, views_of
+from producer.retries import Retry, retry_answered, retry_failed
+from producer.retry_chain import line_of, summary, views_of
+from producer.runs import BadInput, Run, RunRequest
 
 SETTINGS = Settings.model_validate(
     {

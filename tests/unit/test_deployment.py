@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from models.presets import AZURE_ENDPOINT, PRESETS
 from models.settings import CONFIG_NAME, load_settings
-from producer import cli
+from producer.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -37,7 +37,8 @@ def ours() -> dict[str, dict[str, Any]]:
 @cache
 def command_line() -> Any:
     """All of `understudy`, with commands that do nothing."""
-    whole = get_command(cli.whole_app())
+    whole = get_command(app)
+    whole.commands = {name: each.loaded() for name, each in whole.commands.items()}
     _silence(whole)
     return whole
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from models.records import BatchView, DeploymentTally
 from models.state import BatchState, JobState, Priority
 from producer.progress import Display
-from producer.runs import summary
+from producer.retry_chain import summary
 
 
 class Time:

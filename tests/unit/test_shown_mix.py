@@ -11,7 +11,7 @@ from models.state import BatchState, JobState, Priority
 from producer import show, show_providers
 from producer.api.batch_object import batch_object
 from producer.estimates import spent, spent_briefly
-from producer.progress import percent, split_table
+from producer.split_table import percent, split_table
 
 LONG_MODEL = "meta-llama/llama-3.3-70b-instruct"
 

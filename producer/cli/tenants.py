@@ -1,13 +1,11 @@
 """The commands about tenants: what they may use, and what they used."""
 
-import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -19,9 +17,12 @@ from models.rules import shown
 from models.settings import Settings
 from models.store import Store
 from models.tenants import DEFAULT_TENANT, NO_LIMIT, TENANT_NAME, TenantLimits
-from producer import cli, show
+from producer import show
 from producer.acting import command_line
-from producer.ledger import open_ledger
+from producer.cli import options, requests
+from producer.cli.errors import Refused
+from producer.cli.ledger import on_ledger
+from producer.terminal import say
 
 app = typer.Typer()
 tenants = typer.Typer(no_args_is_help=True, help="What tenants may use, and what they used.")
@@ -30,7 +31,6 @@ app.add_typer(tenants, name="tenants")
 NONE = "none"
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtT]?)[bB]?")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-T = TypeVar("T")
 
 
 class ContentWord(StrEnum):
@@ -54,7 +54,7 @@ def _limit(given: str | None, kind: type[int] | type[float]) -> int | float | No
     except ValueError:
         value = -1
     if not 0 <= value < 2**31:
-        raise cli.Refused(f"'{given}' is no limit; write a number that is not negative, or none")
+        raise Refused(f"'{given}' is no limit; write a number that is not negative, or none")
     return value
 
 
@@ -67,7 +67,7 @@ def _quota(given: str) -> int | None:
     found = SIZE.fullmatch(given.replace("_", ""))
     size = 0.0 if found is None else float(found[1]) * UNITS[found[2].lower()]
     if not 0 < size < NO_LIMIT:
-        raise cli.Refused(f"'{given}' is no limit; write a number above 0, such as 50GB, or none, or default")
+        raise Refused(f"'{given}' is no limit; write a number above 0, such as 50GB, or none, or default")
     return int(size)
 
 
@@ -75,7 +75,7 @@ def _rules(word: str, pairs: list[str] | None) -> dict[str, Tags]:
     """`none` lifts them."""
     if pairs is None:
         return {}
-    return {word: {} if pairs == [NONE] else cli.tags_of(f"--{word}", pairs) or {}}
+    return {word: {} if pairs == [NONE] else requests.tags_of(f"--{word}", pairs) or {}}
 
 
 def _allow(settings: Settings, names: list[str] | None) -> dict[str, tuple[str, ...] | None]:
@@ -87,7 +87,7 @@ def _allow(settings: Settings, names: list[str] | None) -> dict[str, tuple[str, 
     try:
         return {"allow": tuple(dict.fromkeys(allowed_name(settings, each) for each in names))}
     except ValueError as error:
-        raise cli.Refused(f"--allow: {error}") from None
+        raise Refused(f"--allow: {error}") from None
 
 
 TenantName = Annotated[str, typer.Argument(metavar="NAME", callback=tenant_name, help="Name of a tenant.")]
@@ -95,19 +95,8 @@ ANumber = "; none: no limit."
 NO_RULE = "; may be given several times; none: no rule."
 
 
-def on_new_ledger(config: Path | None, data: Path | None, work: Callable[[Settings, Store], Awaitable[T]]) -> T:
-    """As `cli.on_ledger`, and makes the ledger: keys come before the first job."""
-
-    async def opened(settings: Settings) -> T:
-        async with open_ledger(settings, create=True) as store:
-            return await work(settings, store)
-
-    with cli.plain_errors():
-        return asyncio.run(opened(cli.settings_from(config, data)))
-
-
 @tenants.command("list")
-def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+def list_tenants(config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False) -> None:
     """The tenants that have limits or keys, with both. With --json, one line per tenant."""
 
     async def work(_: Settings, store: Store) -> list[TenantLimits]:
@@ -116,13 +105,13 @@ def list_tenants(config: cli.Config = None, data: cli.Data = None, as_json: cli.
             known.setdefault(record.tenant, TenantLimits(record.tenant))
         return sorted(known.values(), key=lambda each: each.name)
 
-    found = on_new_ledger(config, data, work)
+    found = on_ledger(config, data, work, create=True)
     if as_json:
         for each in found:
             show.print_json(asdict(each))
         return
     if not found:
-        cli.say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
+        say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
         return
     columns = (
         "jobs per minute",
@@ -158,7 +147,10 @@ def set_tenant(
     weight: Annotated[
         float | None,
         typer.Option(
-            "--weight", parser=cli.weight, metavar="NUMBER", help="Turns of this tenant for one of another; usual is 1."
+            "--weight",
+            parser=options.weight,
+            metavar="NUMBER",
+            help="Turns of this tenant for one of another; usual is 1.",
         ),
     ] = None,
     require: Annotated[
@@ -193,8 +185,8 @@ def set_tenant(
         ContentWord | None,
         typer.Option("--store-content", help="For how long its prompts and answers are kept; default: as configured."),
     ] = None,
-    config: cli.Config = None,
-    data: cli.Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
 ) -> None:
     """Change a tenant's limits, weight and policy; what is not named stays.
 
@@ -217,20 +209,20 @@ def set_tenant(
         if store_content is not None:
             changed["store_content"] = None if store_content is ContentWord.DEFAULT else str(store_content)
         if not changed:
-            raise cli.Refused(
+            raise Refused(
                 "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, --open-batches, "
                 "--weight, --require, --forbid, --allow and --store-content"
             )
         before = (await store.tenant_use(name, time.time())).limits
         await store.set_tenant(replace(before, **changed), actor=command_line())
-        cli.say(f"tenant '{name}' is changed")
+        say(f"tenant '{name}' is changed")
 
-    on_new_ledger(config, data, work)
+    on_ledger(config, data, work, create=True)
 
 
 @tenants.command("show")
 def show_tenant(
-    name: TenantName, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False
+    name: TenantName, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
 ) -> None:
     """A tenant's limits, what it spent this month, and how many of its jobs wait."""
 
@@ -247,7 +239,7 @@ def show_tenant(
             "jobs_this_minute": use.accepted_this_minute,
         }
 
-    seen = on_new_ledger(config, data, work)
+    seen = on_ledger(config, data, work, create=True)
     if as_json:
         show.print_json(seen)
         return

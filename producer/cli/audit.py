@@ -10,7 +10,10 @@ from rich.markup import escape
 
 from models.settings import Settings
 from models.store import Store
-from producer import cli, show
+from producer import show
+from producer.cli import options
+from producer.cli.ledger import on_ledger
+from producer.terminal import say
 
 app = typer.Typer()
 
@@ -21,15 +24,16 @@ VALUE_CHARS = 60
 @app.command()
 def audit(
     since: Annotated[
-        float | None, typer.Option("--since", parser=cli.duration_s, metavar="TIME", help="Only the last 15m, 24h, ...")
+        float | None,
+        typer.Option("--since", parser=options.duration_s, metavar="TIME", help="Only the last 15m, 24h, ..."),
     ] = None,
     actor: Annotated[str | None, typer.Option("--actor", help="Only acts of this key, or of who is so named.")] = None,
     action: Annotated[str | None, typer.Option("--action", help="Only acts of this kind, such as key.create.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Show the latest N acts.")] = 50,
-    tenant: cli.Tenant = None,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    tenant: options.Tenant = None,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Who did what to what: the latest acts of administration, oldest first. With --json, JSON lines.
 
@@ -46,9 +50,9 @@ def audit(
         elif acts:
             _print(acts)
         else:
-            cli.say("No such act is on record.")
+            say("No such act is on record.")
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 def _print(acts: list[dict[str, Any]]) -> None:

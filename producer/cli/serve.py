@@ -17,10 +17,11 @@ from models.settings import Settings, SettingsError
 from models.tenants import DEFAULT_TENANT
 from producer.acting import command_line
 from producer.addresses import is_loopback
-from producer.cli import Concurrency, Config, Data, with_address, with_concurrency
+from producer.cli import options
+from producer.cli.services import Ending, LogFormat, LogLevel, service, started
+from producer.cli.settings import with_address, with_concurrency
 from producer.estimates import counted
 from producer.health import reporting
-from producer.services import Ending, LogFormat, LogLevel, service, started
 from producer.stack import Stack, Workers, open_stack
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ Port = Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="Por
 def up(
     host: Host = None,
     port: Port = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
-    max_concurrency: Concurrency = None,
-    config: Config = None,
-    data: Data = None,
+    workers: options.Workers = 1,
+    max_concurrency: options.Concurrency = None,
+    config: options.Config = None,
+    data: options.Data = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -59,8 +60,8 @@ def up(
 def api(
     host: Host = None,
     port: Port = None,
-    config: Config = None,
-    data: Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -77,13 +78,13 @@ def api(
 
 @app.command()
 def worker(
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
-    max_concurrency: Concurrency = None,
+    workers: options.Workers = 1,
+    max_concurrency: options.Concurrency = None,
     grace: Annotated[
         float | None, typer.Option("--grace", min=0, help="Seconds that a stopping worker lets its calls finish.")
     ] = None,
-    config: Config = None,
-    data: Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:

@@ -9,9 +9,13 @@ from models.settings import Settings
 from models.store import Store
 from models.store.retention import Prunable
 from models.tenants import DEFAULT_TENANT
-from producer import cli, show
+from producer import show
 from producer.acting import command_line
 from producer.api.blobs import BlobError, open_blobs
+from producer.cli import options
+from producer.cli.errors import Refused
+from producer.cli.ledger import on_ledger
+from producer.terminal import say
 
 app = typer.Typer()
 
@@ -23,25 +27,25 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell how much woul
 def prune(
     older_than: OlderThan,
     dry_run: DryRun = False,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Delete what ended long ago, in every tenant: batches and single jobs with their prompts, answers and files.
 
     With them go uploads that no other batch was made from, webhook deliveries, the names given with Idempotency-Key,
     and counts of what tenants used before this month. What has not ended is kept, and so is the audit log.
     """
-    age_s = cli.duration_s(older_than)
+    age_s = options.duration_s(older_than)
 
     async def work(settings: Settings, store: Store) -> None:
         before = await store.now() - age_s
         found = await store.prunable(before) if dry_run else await _prune(settings, store, before, older_than)
         if as_json:
             show.print_json({"before": before, "dry_run": dry_run, **asdict(found)})
-        cli.say(f"{_counts(found)} {'would be' if dry_run else 'were'} deleted")
+        say(f"{_counts(found)} {'would be' if dry_run else 'were'} deleted")
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 async def _prune(settings: Settings, store: Store, before: float, older_than: str) -> Prunable:
@@ -62,7 +66,7 @@ async def _prune(settings: Settings, store: Store, before: float, older_than: st
     try:
         await remove_expired(store, open_blobs(settings))
     except BlobError as error:
-        raise cli.Refused(f"files are deleted, but their bytes are still there: {error}; run it again") from None
+        raise Refused(f"files are deleted, but their bytes are still there: {error}; run it again") from None
     return pruned
 
 

@@ -16,11 +16,15 @@ from rich.table import Table
 from models.redis_check import check_redis, shown_url
 from models.settings import Settings
 from models.store.engine import place_of
-from producer import cli, show
+from producer import show
+from producer.cli import options
+from producer.cli.errors import Refused, plain_errors
+from producer.cli.providers import NOTHING_CONFIGURED
+from producer.cli.settings import settings_for_calls
 from producer.exits import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
 from producer.ledger import open_ledger
-from producer.provider_commands import NOTHING_CONFIGURED
 from producer.show_chains import chain_lines, chain_problems
+from producer.terminal import say
 
 app = typer.Typer()
 
@@ -30,17 +34,17 @@ def check(
     live: Annotated[
         bool, typer.Option("--live", help="Ask each deployment for one tiny completion; costs a little.")
     ] = False,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Validate the configuration: stores, each provider, key (masked), model, limit and price, and the chains.
 
     Exit code 2 if something must be mended, 3 if a store or, with --live, a provider does not answer. With --json,
     one line per deployment; prices are US dollars per million tokens.
     """
-    with cli.plain_errors():
-        settings = cli.settings_for_calls(config, data)
+    with plain_errors():
+        settings = settings_for_calls(config, data)
         code = asyncio.run(_check(settings, config, live, as_json))
     raise typer.Exit(code)
 
@@ -48,7 +52,7 @@ def check(
 async def _check(settings: Settings, config: Path | None, live: bool, as_json: bool) -> int:
     await _check_stores(settings)
     if not settings.providers:
-        raise cli.Refused(NOTHING_CONFIGURED)
+        raise Refused(NOTHING_CONFIGURED)
     rows = []
     async for row in _asked_of_worker(config, live):
         rows.append(row)
@@ -57,14 +61,14 @@ async def _check(settings: Settings, config: Path | None, live: bool, as_json: b
     if not as_json:
         show.page().print(_check_table(rows, live))
     for line in chain_lines(settings):
-        cli.say(line)
+        say(line)
     unpriced = [(row["provider"], row["model"]) for row in rows if row["model"] and row["input_usd"] is None]
     for provider, model in dict.fromkeys(unpriced):
         known = f"no price of {provider}/{model} is known: its costs are shown as unknown, and no budget pays for it"
-        cli.say(f"{known}; write it in [providers.{provider}.prices]")
+        say(f"{known}; write it in [providers.{provider}.prices]")
     problems = dict.fromkeys([*(row["problem"] for row in rows if "problem" in row), *chain_problems(settings)])
     for problem in problems:
-        cli.say(problem)
+        say(problem)
     silent = [row for row in rows if not row.get("live", {"answered": True})["answered"]]
     if problems:
         return WRONG_USE
@@ -73,17 +77,17 @@ async def _check(settings: Settings, config: Path | None, live: bool, as_json: b
 
 async def _check_stores(settings: Settings) -> None:
     if settings.redis_url is None:
-        cli.say(f"queue: embedded, in {settings.data}")
+        say(f"queue: embedded, in {settings.data}")
     else:
         for warning in await check_redis(settings.redis_url):
-            cli.say(warning)
-        cli.say(f"queue: {shown_url(settings.redis_url)}")
+            say(warning)
+        say(f"queue: {shown_url(settings.redis_url)}")
     if settings.database_url is None:
-        cli.say(f"ledger: SQLite, in {settings.data}")
+        say(f"ledger: SQLite, in {settings.data}")
         return
     async with open_ledger(settings):
         named_by = "DATABASE_URL" if os.environ.get("DATABASE_URL") else "database_url in the configuration"
-        cli.say(f"ledger: {place_of(settings.database_url)} (named by {named_by}), and its schema is up to date")
+        say(f"ledger: {place_of(settings.database_url)} (named by {named_by}), and its schema is up to date")
 
 
 async def _asked_of_worker(config: Path | None, live: bool) -> AsyncIterator[dict[str, Any]]:
@@ -97,7 +101,7 @@ async def _asked_of_worker(config: Path | None, live: bool) -> AsyncIterator[dic
         async for line in process.stdout:
             yield orjson.loads(line)
         if await process.wait():
-            raise cli.Refused((await complaint).decode(errors="replace").strip())
+            raise Refused((await complaint).decode(errors="replace").strip())
     finally:
         if process.returncode is None:
             process.kill()

@@ -13,13 +13,18 @@ from models.secrets import SecretMissing, Secrets, fingerprint
 from models.setaside import ALL_MODELS, BY_HAND
 from models.settings import Settings
 from models.store import LEDGER_FILE, Store
-from producer import cli, show
+from producer import show
 from producer.acting import command_line
-from producer.embedded import running_redis
+from producer.cli import options
+from producer.cli.errors import Refused, plain_errors
+from producer.cli.ledger import on_ledger
+from producer.cli.settings import settings_from
+from producer.embedded_address import running_redis
 from producer.enabling import enable_provider
 from producer.ledger import open_ledger
 from producer.provider_state import LedgerPart, provider_documents, read_ledger, read_live
 from producer.show_providers import print_providers
+from producer.terminal import say
 
 app = typer.Typer()
 providers = typer.Typer(invoke_without_command=True)
@@ -32,7 +37,7 @@ ProviderName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a con
 
 @providers.callback()
 def list_providers(
-    context: typer.Context, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False
+    context: typer.Context, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
 ) -> None:
     """Each provider, key and model in use: its limits, its use, what it waits for, and why it is set aside.
 
@@ -43,15 +48,13 @@ def list_providers(
     """
     if context.invoked_subcommand is not None:
         return
-    with cli.plain_errors():
-        settings = cli.settings_from(config, data)
+    with plain_errors():
+        settings = settings_from(config, data)
         rows, missing = asyncio.run(_seen(settings))
         if not rows:
-            cli.say(
-                "No provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml."
-            )
+            say("No provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml.")
         elif missing:
-            cli.say(f"Present limits, calls in flight and cooldowns are not shown: {missing}.")
+            say(f"Present limits, calls in flight and cooldowns are not shown: {missing}.")
         if as_json:
             for row in rows:
                 show.print_json(row)
@@ -84,8 +87,8 @@ async def _seen(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
 def enable(
     name: ProviderName,
     key: Annotated[str | None, typer.Option("--key", help="Name of one key; default: all of the provider.")] = None,
-    config: cli.Config = None,
-    data: cli.Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
 ) -> None:
     """Let a provider's key (or all of them) be used again: whatever holds it is removed, a key or model that is set
     aside, cooldowns, the breaker, and the rates that were learned. Workers notice within seconds."""
@@ -97,9 +100,9 @@ def enable(
         said = await enable_provider(settings, store, provider, key)
         old = {"set_aside": [f"{each.key}/{each.model}: {each.failure}" for each in aside]}
         await store.record_act(command_line(), "", "provider.enable", _subject(name, key), old, {"set_aside": []})
-        cli.say(said)
+        say(said)
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 @providers.command()
@@ -107,8 +110,8 @@ def disable(
     name: ProviderName,
     key: Annotated[str, typer.Option("--key", help="Name of the key.")],
     reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why it is not used.")],
-    config: cli.Config = None,
-    data: cli.Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
 ) -> None:
     """Set a key aside by hand, until `enable` or until its secret changes. Calls in flight go on."""
 
@@ -118,9 +121,9 @@ def disable(
         seen = await _fingerprint(provider, key)
         await store.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"{BY_HAND}{reason}", seen)
         await store.record_act(command_line(), "", "provider.disable", _subject(name, key), None, {"reason": reason})
-        cli.say(f"key '{key}' of {name} is set aside; `understudy providers enable {name} --key {key}` lifts that")
+        say(f"key '{key}' of {name} is set aside; `understudy providers enable {name} --key {key}` lifts that")
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 def _subject(provider: str, key: str | None) -> str:
@@ -130,7 +133,7 @@ def _subject(provider: str, key: str | None) -> str:
 def _check_key(provider: ResolvedProvider, key: str | None) -> None:
     known = [each.name for each in provider.api_keys] or [NO_KEY.name]
     if key is not None and key not in known:
-        raise cli.Refused(f"provider '{provider.name}' has no key '{key}'; it has {', '.join(known)}")
+        raise Refused(f"provider '{provider.name}' has no key '{key}'; it has {', '.join(known)}")
 
 
 async def _fingerprint(provider: ResolvedProvider, key: str) -> str:

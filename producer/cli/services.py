@@ -15,7 +15,8 @@ import typer
 from models.logs import configure_logs
 from models.redis_check import shown_url
 from models.settings import Settings
-from producer.cli import plain_errors, settings_from
+from producer.cli.errors import plain_errors
+from producer.cli.settings import settings_from
 from producer.found_config import told_of
 from producer.stack import Stack
 

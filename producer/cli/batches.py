@@ -11,21 +11,27 @@ from models.settings import Settings
 from models.state import OPEN_BATCH_STATES, JobState
 from models.store import Store
 from models.store.auditing import Values
-from producer import cli, show
+from producer import show
 from producer.acting import command_line
+from producer.cli import options
+from producer.cli.errors import Refused
+from producer.cli.ledger import on_ledger
+from producer.cli.status import print_batch
 from producer.estimates import counted
-from producer.ledger import batch_named
-from producer.look_commands import job_named, print_batch
+from producer.ledger import batch_named, job_named
 from producer.money import NoBudget, grant, is_subject
 from producer.pauses import resumed
 from producer.retries import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed, take_another_chain
+from producer.terminal import say
 from producer.waiting import lack_of_workers
 
 app = typer.Typer()
 
 
 @app.command()
-def cancel(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+def cancel(
+    given: options.AnyId, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
+) -> None:
     """Cancel a batch or a job. What has ended keeps its result; calls in flight are stopped."""
 
     async def work(settings: Settings, store: Store) -> None:
@@ -40,42 +46,42 @@ def cancel(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None, a
         while await store.cancel_slice():
             continue
         await store.close_batches()
-        cli.say(f"{batch_id} is cancelled; its finished jobs keep their results")
+        say(f"{batch_id} is cancelled; its finished jobs keep their results")
         if as_json:
             await print_batch(settings, store, batch_id, as_json=True)
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 async def _cancel_job(store: Store, job_id: str, tenant: str) -> None:
     state = await store.cancel_job(job_id)
     if state not in (JobState.CANCELLED, JobState.RUNNING):
-        raise cli.Refused(f"{job_id} has ended already: it is {state}")
+        raise Refused(f"{job_id} has ended already: it is {state}")
     await store.record_act(command_line(), tenant, "job.cancel", job_id)
-    cli.say(f"{job_id} is {'being stopped' if state is JobState.RUNNING else 'cancelled'}")
+    say(f"{job_id} is {'being stopped' if state is JobState.RUNNING else 'cancelled'}")
 
 
-async def _has_ended(store: Store, batch_id: str) -> cli.Refused:
+async def _has_ended(store: Store, batch_id: str) -> Refused:
     view = await store.batch_view(batch_id)
-    return cli.Refused(f"{batch_id} has ended or is ending: it is {view.state if view else 'gone'}")
+    return Refused(f"{batch_id} has ended or is ending: it is {view.state if view else 'gone'}")
 
 
 @app.command()
 def retry(
-    given: cli.BatchId,
+    given: options.BatchId,
     answered_by: Annotated[
         list[str] | None,
         typer.Option("--answered-by", metavar="PROVIDER", help="Instead: what this provider answered. Repeatable."),
     ] = None,
-    model: cli.AnotherModel = None,
-    chain: cli.AnotherChain = None,
+    model: options.AnotherModel = None,
+    chain: options.AnotherChain = None,
     everything: Annotated[
         bool,
         typer.Option("--all", help="Also bad requests, refused content and what killed workers: you mended the cause."),
     ] = False,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run again what ended without an answer, as a new batch that points at the old one; print its id.
 
@@ -96,25 +102,25 @@ def retry(
             again = await retry_failed(store, settings, batch_id, worth, route)
             lack = "no job that ended without an answer and could get one"
         if again.batch_id is None:
-            raise cli.Refused(f"{batch_id} has {lack}{again.left_out_words and f'; {again.left_out_words}'}")
+            raise Refused(f"{batch_id} has {lack}{again.left_out_words and f'; {again.left_out_words}'}")
         asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
         said = {word: value for word, value in asked.items() if value is not None}
         await _record(store, "batch.retry", batch_id, new={"batch": again.batch_id, "jobs": again.jobs, **said})
         if again.left_out:
-            cli.say(again.left_out_words)
+            say(again.left_out_words)
         if missing := await lack_of_workers(store):
-            cli.say(missing)
+            say(missing)
         show.print_id(again.batch_id, as_json)
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 @app.command()
 def pause(
-    given: cli.BatchId,
+    given: options.BatchId,
     reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why it waits.")] = "paused by hand",
-    config: cli.Config = None,
-    data: cli.Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
 ) -> None:
     """Hold a batch: calls in flight go on, no other job of it starts."""
 
@@ -123,9 +129,9 @@ def pause(
         if not await store.pause_batch(batch_id, reason):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.pause", batch_id, new={"paused": reason})
-        cli.say(f"{batch_id} is held; `understudy resume {batch_id}` lets it go on")
+        say(f"{batch_id} is held; `understudy resume {batch_id}` lets it go on")
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 @app.command()
@@ -135,12 +141,12 @@ def resume(
     ],
     budget_usd: Annotated[
         float | None,
-        typer.Option("--budget-usd", parser=cli.dollars, metavar="USD", help="A new budget of the batch, in all."),
+        typer.Option("--budget-usd", parser=options.dollars, metavar="USD", help="A new budget of the batch, in all."),
     ] = None,
-    model: cli.AnotherModel = None,
-    chain: cli.AnotherChain = None,
-    config: cli.Config = None,
-    data: cli.Data = None,
+    model: options.AnotherModel = None,
+    chain: options.AnotherChain = None,
+    config: options.Config = None,
+    data: options.Data = None,
 ) -> None:
     """Let a held batch go on; a batch, tenant or provider that spent its budget is granted the amount once more.
 
@@ -160,13 +166,13 @@ def resume(
         if not await store.resume_batch(batch_id):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
-        cli.say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
+        say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 @app.command()
-def ack(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None) -> None:
+def ack(given: options.AnyId, config: options.Config = None, data: options.Data = None) -> None:
     """Say that you have the results of a batch or a job.
 
     Where only undelivered content is kept (`store_content`), prompts, answers and files are removed an hour later.
@@ -179,15 +185,15 @@ def ack(given: cli.AnyId, config: cli.Config = None, data: cli.Data = None) -> N
             view = await store.batch_view(object_id)
             tenant = view.tenant if view else ""
         elif job["batch_id"] != SINGLE:
-            raise cli.Refused(f"{given} belongs to a batch; `understudy ack {job['batch_id']}`")
+            raise Refused(f"{given} belongs to a batch; `understudy ack {job['batch_id']}`")
         else:
             kind, object_id, tenant = "job", given, job["tenant"]
         if not await store.acknowledge(kind, tenant, object_id):
-            raise cli.Refused(f"{object_id} has not ended yet")
+            raise Refused(f"{object_id} has not ended yet")
         await store.record_act(command_line(), tenant, f"{kind}.ack", object_id)
-        cli.say(f"{object_id} is delivered")
+        say(f"{object_id} is delivered")
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 async def _record(
@@ -200,18 +206,18 @@ async def _record(
 async def _take_another_chain(settings: Settings, store: Store, batch_id: str, route: RouteOptions) -> None:
     view = await store.batch_view(batch_id)
     if view is None or view.state not in OPEN_BATCH_STATES:
-        raise cli.Refused(f"{batch_id} has ended; `understudy retry {batch_id}` takes --model and --chain, too")
+        raise Refused(f"{batch_id} has ended; `understudy retry {batch_id}` takes --model and --chain, too")
     waiting, again = await take_another_chain(store, settings, batch_id, route)
-    cli.say(f"{counted(waiting, 'job')} of {batch_id} {'takes' if waiting == 1 else 'take'} that instead")
+    say(f"{counted(waiting, 'job')} of {batch_id} {'takes' if waiting == 1 else 'take'} that instead")
     if again.batch_id is not None:
-        cli.say(f"{counted(again.jobs, 'failed job')} {'runs' if again.jobs == 1 else 'run'} again as {again.batch_id}")
+        say(f"{counted(again.jobs, 'failed job')} {'runs' if again.jobs == 1 else 'run'} again as {again.batch_id}")
 
 
 async def _grant(settings: Settings, store: Store, given: str, budget_usd: float | None) -> None:
     if budget_usd is not None:
-        raise cli.Refused("--budget-usd is for a batch; the budgets of tenants and providers are settings")
+        raise Refused("--budget-usd is for a batch; the budgets of tenants and providers are settings")
     try:
         for sentence in await grant(store, settings, given, command_line()):
-            cli.say(sentence)
+            say(sentence)
     except NoBudget as error:
-        raise cli.Refused(str(error)) from None
+        raise Refused(str(error)) from None

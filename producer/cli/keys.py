@@ -13,9 +13,13 @@ from models.api_keys import KeyRecord, Scope, new_key
 from models.settings import Settings
 from models.store import Store
 from models.tenants import DEFAULT_TENANT
-from producer import cli, show
+from producer import show
 from producer.acting import command_line
-from producer.tenant_commands import on_new_ledger, tenant_name
+from producer.cli import options
+from producer.cli.errors import Refused
+from producer.cli.ledger import on_ledger
+from producer.cli.tenants import tenant_name
+from producer.terminal import say
 
 app = typer.Typer()
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys of the HTTP API.")
@@ -33,15 +37,15 @@ def create(
     ] = None,
     tenant: Tenant = DEFAULT_TENANT,
     expires: Annotated[str | None, typer.Option("--expires", help="When it ends, such as 90d; default never.")] = None,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a key and print it, this once: only a hash of it is kept.
 
     From the first key on, the HTTP API asks everybody for one, also on this machine.
     """
-    lifetime_s = None if expires is None else cli.duration_s(expires)
+    lifetime_s = None if expires is None else options.duration_s(expires)
     made = new_key()
 
     async def work(_: Settings, store: Store) -> KeyRecord:
@@ -51,29 +55,29 @@ def create(
             made, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=command_line()
         )
 
-    record = on_new_ledger(config, data, work)
+    record = on_ledger(config, data, work, create=True)
     if as_json:
         show.print_json({**_key_document(record), "key": made.text})
     else:
         sys.stdout.write(f"{made.text}\n")
-    cli.say(f"key {record.id} of tenant '{record.tenant}' ({_scopes(record)}); it cannot be shown again")
+    say(f"key {record.id} of tenant '{record.tenant}' ({_scopes(record)}); it cannot be shown again")
 
 
 @keys.command("list")
 def list_keys(
     tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's; default all.")] = None,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Every key without its secret. With --json, one line per key."""
-    records = on_new_ledger(config, data, lambda _, store: store.api_keys(tenant))
+    records = on_ledger(config, data, lambda _, store: store.api_keys(tenant), create=True)
     if as_json:
         for record in records:
             show.print_json(_key_document(record))
         return
     if not records:
-        cli.say("There is no key; `understudy keys create` makes one.")
+        say("There is no key; `understudy keys create` makes one.")
         return
     table = show.new_table("id", "tenant", "name", "scopes", "state", "made", "expires")
     for record in records:
@@ -90,25 +94,25 @@ def list_keys(
 @keys.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The middle part of the key, as `keys list` shows it.")],
-    config: cli.Config = None,
-    data: cli.Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
 ) -> None:
     """End a key. API processes refuse it within three seconds."""
 
     async def work(settings: Settings, store: Store) -> None:
         if await store.revoke_api_key(key_id, actor=command_line()):
-            cli.say(f"key {key_id} is revoked")
+            say(f"key {key_id} is revoked")
             if not await store.has_api_keys():
-                cli.say(
+                say(
                     "That was the last key: an HTTP API that listens on its own machine only, and has no public_url, "
                     "serves callers there without one again."
                 )
         elif await store.api_key(key_id) is None:
-            raise cli.Refused(f"there is no key {key_id[:80]}; `understudy keys list` shows them")
+            raise Refused(f"there is no key {key_id[:80]}; `understudy keys list` shows them")
         else:
-            cli.say(f"key {key_id} was revoked before")
+            say(f"key {key_id} was revoked before")
 
-    cli.on_ledger(config, data, work)
+    on_ledger(config, data, work)
 
 
 def _key_document(record: KeyRecord) -> dict[str, Any]:

@@ -1,24 +1,24 @@
-"""`understudy workers`: who works, and what waits in the queues, read without running or unpickling anything; and
-`understudy health`, what a container is asked."""
+"""`understudy workers`: who works, and what waits in the queues, read without running or unpickling anything."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import typer
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
 from rich.markup import escape
 
 from models.keys import QUEUES
-from models.settings import Settings, SettingsError
+from models.settings import Settings
 from models.store import Store
 from models.tables import Worker
 from models.tickets import is_suspended, tickets_waiting
-from producer import cli, show
+from producer import show
+from producer.cli import options
+from producer.cli.ledger import on_ledger
 from producer.durations import ago
-from producer.health import tell
-from producer.waiting import ASK_REDIS_S, NO_WORKER, queue_of
+from producer.queue_access import in_time, queue_of
+from producer.waiting import NO_WORKER
 
 app = typer.Typer()
 
@@ -34,7 +34,7 @@ class Queues:
 
 
 @app.command()
-def workers(config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False) -> None:
+def workers(config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False) -> None:
     """The worker processes whose leases run, the jobs that each has, and the tickets that wait in the queues.
 
     With --json, one document.
@@ -48,32 +48,17 @@ def workers(config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJso
         else:
             _print(alive, jobs, queues, now)
 
-    cli.on_ledger(config, data, work)
-
-
-@app.command()
-def health(config: cli.Config = None, data: cli.Data = None) -> None:
-    """Whether the service that writes the health file works: exit code 0 or 1, and one sentence.
-
-    `up`, `api`, `worker` and `run` write the file that UNDERSTUDY_HEALTH_FILE or the setting health_file names.
-    """
-    with cli.plain_errors():
-        file = cli.settings_from(config, data).health_file
-        if file is None:
-            raise SettingsError("no health file is named; set UNDERSTUDY_HEALTH_FILE for this command and the service")
-    raise typer.Exit(tell(file))
+    on_ledger(config, data, work)
 
 
 async def _queues(settings: Settings) -> Queues | None:
     """None: Redis cannot be asked."""
     async with queue_of(settings) as queue:
-        if queue is None:
-            return None
-        try:
-            async with asyncio.timeout(ASK_REDIS_S):
-                return Queues(await tickets_waiting(queue), await is_suspended(queue))
-        except (RedisError, OSError, TimeoutError):
-            return None
+        return None if queue is None else await in_time(_seen(queue))
+
+
+async def _seen(queue: Redis) -> Queues:
+    return Queues(await tickets_waiting(queue), await is_suspended(queue))
 
 
 def _document(alive: Sequence[Worker], jobs: Mapping[str, int], queues: Queues | None) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from models.rules import NO_RULES, Rules
 from models.settings import Settings
 from models.state import Priority
 from models.tokens import TYPICAL_OUTPUT_TOKENS
-from producer import cli, show
+from producer import show
+from producer.cli import requests
 from producer.estimates import counted, dollars
 from producer.intake import BadLine, Shape, read_jobs
 from producer.ledger import NoLedger, open_ledger
@@ -20,6 +21,7 @@ from producer.locks import DataFolderBusy, data_lock
 from producer.preflight import Preflight
 from producer.resuming import Preview, preview_of
 from producer.runs import RunRequest, refuse_bad, slices
+from producer.terminal import say
 
 CHAINS_SHOWN = 5
 TENANT = "default"
@@ -36,12 +38,12 @@ def dry_run(
 ) -> None:
     """Print what would become of an input: of all its lines, or of a run into an `output` that was written before, of
     those that would be asked, `everything` as in RunRequest. Raises BadInput, InputError."""
-    with cli.as_file(source) as path:
+    with requests.as_file(source) as path:
         asked = None if output is None else RunRequest(path, output, shape, skip_bad, everything=everything)
         found = asyncio.run(_resumed(settings, asked)) if asked and settings.redis_url is None else None
         preview = found or _all_lines(settings, source, path, shape, skip_bad)
     for each in preview.bad:
-        cli.say(f"line {each.line} would be skipped: {each.reason}")
+        say(f"line {each.line} would be skipped: {each.reason}")
     name = "standard input" if str(source) == "-" else source.name
     if as_json:
         show.print_json(_document(name, preview))
@@ -79,7 +81,7 @@ async def _resumed(settings: Settings, asked: RunRequest) -> Preview | None:
     except NoLedger:
         return None
     except DataFolderBusy as busy:
-        cli.say(f"all lines are counted, those with an answer too: {busy}")
+        say(f"all lines are counted, those with an answer too: {busy}")
         return None
 
 

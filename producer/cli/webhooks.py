@@ -1,13 +1,11 @@
 """The commands about webhooks: endpoints, the secret of callback URLs, the log of deliveries, replays."""
 
-import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,9 +15,12 @@ from models.settings import Settings
 from models.store import Store
 from models.tenants import DEFAULT_TENANT
 from models.webhooks import DEAD, DELIVERED, EVENTS, PATTERNS, PENDING, SECRET_READ, callback_owner
-from producer import cli, show
+from producer import show
 from producer.acting import command_line
-from producer.ledger import open_ledger
+from producer.cli import options
+from producer.cli.errors import Refused
+from producer.cli.ledger import on_ledger
+from producer.terminal import say
 from producer.webhook_objects import delivery_document, endpoint_document
 
 app = typer.Typer()
@@ -27,8 +28,6 @@ webhooks = typer.Typer(no_args_is_help=True, help="Who is told of what ends, and
 endpoints = typer.Typer(no_args_is_help=True, help="Where a tenant is told of what ends.")
 app.add_typer(webhooks, name="webhooks")
 webhooks.add_typer(endpoints, name="endpoints")
-
-T = TypeVar("T")
 
 
 class DeliveryState(StrEnum):
@@ -43,29 +42,21 @@ EndpointId = Annotated[
 ]
 
 
-def _on_ledger(config: Path | None, data: Path | None, work: Callable[[Settings, Store], Awaitable[T]]) -> T:
-    """As `cli.on_ledger`, and makes the ledger: who is told is settled before the first job."""
-
-    async def opened(settings: Settings) -> T:
-        async with open_ledger(settings, create=True) as store:
-            return await work(settings, store)
-
-    with cli.plain_errors():
-        return asyncio.run(opened(cli.settings_from(config, data)))
-
-
 @endpoints.command("list")
 def list_endpoints(
-    tenant: Tenant = DEFAULT_TENANT, config: cli.Config = None, data: cli.Data = None, as_json: cli.AsJson = False
+    tenant: Tenant = DEFAULT_TENANT,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """A tenant's endpoints. With --json, one line each."""
-    rows = _on_ledger(config, data, lambda _, store: store.endpoints(tenant))
+    rows = on_ledger(config, data, lambda _, store: store.endpoints(tenant), create=True)
     if as_json:
         for row in rows:
             show.print_json(endpoint_document(row))
         return
     if not rows:
-        cli.say("There is no endpoint; `understudy webhooks endpoints add URL` makes one.")
+        say("There is no endpoint; `understudy webhooks endpoints add URL` makes one.")
         return
     table = show.new_table("id", "URL", "events", "metadata", "state")
     for row in rows:
@@ -85,9 +76,9 @@ def add(
         list[str] | None, typer.Option("--match", help="KEY=VALUE that the metadata must have; several times.")
     ] = None,
     tenant: Tenant = DEFAULT_TENANT,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make an endpoint and print the secret that signs for it: it is shown this once."""
     events = event or ["*"]
@@ -96,44 +87,44 @@ def add(
         _check(settings, url, events)
         return await store.add_endpoint(tenant, url, events, _pairs(match or []), actor=command_line())
 
-    row, secret = _on_ledger(config, data, work)
+    row, secret = on_ledger(config, data, work, create=True)
     _print_secret(secret, {**endpoint_document(row), "secret": secret}, as_json)
-    cli.say(f"endpoint {row['id']} of tenant '{tenant}'; its secret cannot be shown again")
+    say(f"endpoint {row['id']} of tenant '{tenant}'; its secret cannot be shown again")
 
 
 @endpoints.command()
 def remove(
-    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: cli.Config = None, data: cli.Data = None
+    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
 ) -> None:
     """Tell an endpoint nothing more, and give up what waits for it."""
 
     async def work(_: Settings, store: Store) -> None:
         _found(await store.remove_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
-        cli.say(f"endpoint {endpoint_id} is removed")
+        say(f"endpoint {endpoint_id} is removed")
 
-    _on_ledger(config, data, work)
+    on_ledger(config, data, work, create=True)
 
 
 @endpoints.command()
 def enable(
-    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: cli.Config = None, data: cli.Data = None
+    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
 ) -> None:
     """Tell an endpoint again that was disabled; `understudy webhooks replay --dead` sends what it missed."""
 
     async def work(_: Settings, store: Store) -> None:
         _found(await store.enable_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
-        cli.say(f"endpoint {endpoint_id} is in use")
+        say(f"endpoint {endpoint_id} is in use")
 
-    _on_ledger(config, data, work)
+    on_ledger(config, data, work, create=True)
 
 
 @endpoints.command()
 def rotate(
     endpoint_id: EndpointId,
     tenant: Tenant = DEFAULT_TENANT,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a new secret and print it, this once. The old one signs beside it for 24 hours."""
 
@@ -141,7 +132,7 @@ def rotate(
         _found(await store.endpoint(tenant, endpoint_id) is not None, endpoint_id)
         return await store.rotate_secret(tenant, endpoint_id, actor=command_line())
 
-    secret = _on_ledger(config, data, work)
+    secret = on_ledger(config, data, work, create=True)
     _print_secret(secret, {"id": endpoint_id, "secret": secret}, as_json)
 
 
@@ -151,9 +142,9 @@ def secret(
         bool, typer.Option("--rotate", help="Make a new one; the old one signs for 24 hours more.")
     ] = False,
     tenant: Tenant = DEFAULT_TENANT,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Print what signs the webhooks to the callback URLs of a tenant's jobs and batches."""
     owner = callback_owner(tenant)
@@ -164,7 +155,7 @@ def secret(
         await store.record_repeated(command_line(), tenant, SECRET_READ, owner)
         return (await store.signing_secrets(owner))[0]
 
-    found = _on_ledger(config, data, work)
+    found = on_ledger(config, data, work, create=True)
     _print_secret(found, {"tenant": tenant, "secret": found}, as_json)
 
 
@@ -175,23 +166,23 @@ def deliveries(
     of: Annotated[str | None, typer.Option("--of", help="Only about this job or batch.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="The newest N.")] = 50,
     tenant: Tenant = DEFAULT_TENANT,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """What was sent or will be, newest first. With --json, one line each, with every try."""
 
     async def work(_: Settings, store: Store) -> list[dict[str, Any]]:
         return await store.deliveries(tenant, endpoint_id=endpoint, state=state, object_id=of, limit=limit)
 
-    rows = _on_ledger(config, data, work)
+    rows = on_ledger(config, data, work, create=True)
     if as_json:
         for row in rows:
             show.print_json(delivery_document(row))
     elif rows:
         _print_deliveries(rows)
     else:
-        cli.say("Nothing was to be delivered.")
+        say("Nothing was to be delivered.")
 
 
 @webhooks.command()
@@ -200,35 +191,33 @@ def replay(
     dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
     since: Annotated[str | None, typer.Option("--since", help="With --dead: of the last 6h, 3d …")] = None,
     tenant: Tenant = DEFAULT_TENANT,
-    config: cli.Config = None,
-    data: cli.Data = None,
+    config: options.Config = None,
+    data: options.Data = None,
 ) -> None:
     """Send deliveries (again) now, under the ids that they had."""
     if (delivery_id is None) is not dead:
         raise typer.BadParameter("name one delivery, or write --dead")
     if since is not None and not dead:
         raise typer.BadParameter("--since goes with --dead")
-    last_s = None if since is None else cli.duration_s(since)
+    last_s = None if since is None else options.duration_s(since)
 
     async def work(_: Settings, store: Store) -> None:
         if delivery_id is not None:
             await _replay_one(store, tenant, delivery_id)
             return
         begin = 0.0 if last_s is None else await store.now() - last_s
-        cli.say(f"{await store.replay_dead(tenant, begin, actor=command_line())} deliveries are due now")
+        say(f"{await store.replay_dead(tenant, begin, actor=command_line())} deliveries are due now")
 
-    _on_ledger(config, data, work)
+    on_ledger(config, data, work, create=True)
 
 
 async def _replay_one(store: Store, tenant: str, delivery_id: str) -> None:
     if await store.replay(tenant, delivery_id, actor=command_line()):
-        cli.say(f"{delivery_id} is due now")
+        say(f"{delivery_id} is due now")
         return
     if await store.delivery(tenant, delivery_id) is None:
-        raise cli.Refused(
-            f"tenant '{tenant}' has no delivery {delivery_id}; `understudy webhooks deliveries` shows them"
-        )
-    raise cli.Refused("its endpoint is disabled or gone; `understudy webhooks endpoints enable` it first")
+        raise Refused(f"tenant '{tenant}' has no delivery {delivery_id}; `understudy webhooks deliveries` shows them")
+    raise Refused("its endpoint is disabled or gone; `understudy webhooks endpoints enable` it first")
 
 
 def _print_deliveries(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -261,19 +250,19 @@ def _check(settings: Settings, url: str, events: Sequence[str]) -> None:
     try:
         check_receiver(url, settings.webhooks)
     except RefusedReceiver as error:
-        raise cli.Refused(f"the URL {error}") from None
+        raise Refused(f"the URL {error}") from None
     for event in events:
         if event not in (*EVENTS, *PATTERNS):
-            raise cli.Refused(f"there is no event {event[:80]}; there are {', '.join((*PATTERNS, *EVENTS))}")
+            raise Refused(f"there is no event {event[:80]}; there are {', '.join((*PATTERNS, *EVENTS))}")
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str] | None:
     pairs = [each.partition("=") for each in given]
     if any(not name or not equals for name, equals, _ in pairs):
-        raise cli.Refused("--match must be KEY=VALUE")
+        raise Refused("--match must be KEY=VALUE")
     return {name: value for name, _, value in pairs} or None
 
 
 def _found(done: bool, endpoint_id: str) -> None:
     if not done:
-        raise cli.Refused(f"there is no endpoint {endpoint_id}; `understudy webhooks endpoints list` shows them")
+        raise Refused(f"there is no endpoint {endpoint_id}; `understudy webhooks endpoints list` shows them")

@@ -13,16 +13,20 @@ from models.routing import RouteOptions
 from models.settings import Settings
 from models.state import Priority
 from models.weights import USUAL_WEIGHT
-from producer import cli, show
+from producer import show
+from producer.cli import options, requests
+from producer.cli.dry_run import dry_run
+from producer.cli.errors import plain_errors
+from producer.cli.settings import settings_from
+from producer.cli.watch import print_answer, watch
 from producer.client import Request, open_client
 from producer.decoding import InputError
-from producer.dry_run import dry_run
 from producer.exits import ALL_SUCCEEDED
 from producer.intake import BadLine, Shape
 from producer.ledger import open_ledger
-from producer.look_commands import print_answer, watch
 from producer.preflight import Preflight
 from producer.runs import accept, refuse_bad_start
+from producer.terminal import say
 from producer.waiting import lack_of_workers
 
 app = typer.Typer()
@@ -44,45 +48,47 @@ def submit(
         str | None,
         typer.Option("--prompt", help="Without INPUT: a single prompt. CSV: its template, columns in braces."),
     ] = None,
-    system: cli.System = None,
-    model: cli.Model = None,
-    chain: cli.ChainName = None,
-    fallback: cli.Fallback = None,
-    order: cli.OrderName = None,
-    require: cli.Require = None,
-    forbid: cli.Forbid = None,
-    id_column: cli.IdColumn = None,
-    max_tokens: cli.MaxTokens = None,
-    temperature: cli.Temperature = None,
-    param: cli.Param = None,
-    limit: cli.Limit = None,
-    skip_bad: cli.SkipBad = False,
+    system: requests.System = None,
+    model: requests.Model = None,
+    chain: requests.ChainName = None,
+    fallback: requests.Fallback = None,
+    order: requests.OrderName = None,
+    require: requests.Require = None,
+    forbid: requests.Forbid = None,
+    id_column: requests.IdColumn = None,
+    max_tokens: requests.MaxTokens = None,
+    temperature: requests.Temperature = None,
+    param: requests.Param = None,
+    limit: requests.Limit = None,
+    skip_bad: requests.SkipBad = False,
     priority: Annotated[
         PriorityName | None, typer.Option("--priority", help="Default: bulk for a file, normal for a prompt.")
     ] = None,
-    weight: cli.Weight = USUAL_WEIGHT,
+    weight: options.Weight = USUAL_WEIGHT,
     expires_in: Annotated[
         float | None,
-        typer.Option("--expires-in", parser=cli.duration_s, metavar="TIME", help="Deadline, e.g. 15m; default 24h."),
+        typer.Option(
+            "--expires-in", parser=options.duration_s, metavar="TIME", help="Deadline, e.g. 15m; default 24h."
+        ),
     ] = None,
-    budget_usd: cli.BudgetUsd = None,
+    budget_usd: options.BudgetUsd = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Watch it until it ends; of a single prompt print the answer, not the id.")
     ] = False,
-    dry: cli.DryRun = False,
-    config: cli.Config = None,
-    data: cli.Data = None,
-    as_json: cli.AsJson = False,
+    dry: requests.DryRun = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Accept a file as a batch, or one prompt as a job, and print its id.
 
     It is accepted when the id is printed: from then on it is done sooner or later, whatever dies. Workers do it
     (`understudy worker`), on this data folder or on the same REDIS_URL and DATABASE_URL.
     """
-    route = cli.route_of(model, chain, fallback, order, require, forbid)
-    with cli.plain_errors():
-        settings, params = cli.settings_from(config, data), cli.params_of(max_tokens, temperature, param)
-        shape = cli.shape_of(prompt, system, id_column, limit, route, params)
+    route = requests.route_of(model, chain, fallback, order, require, forbid)
+    with plain_errors():
+        settings, params = settings_from(config, data), requests.params_of(max_tokens, temperature, param)
+        shape = requests.shape_of(prompt, system, id_column, limit, route, params)
         if dry:
             if source is None:
                 raise InputError("--dry-run is for an INPUT; a single prompt has none")
@@ -118,7 +124,7 @@ def _prompt_request(prompt: str, system: str | None) -> dict[str, str]:
 async def _submit_file(
     settings: Settings, source: Path, shape: Shape, new: NewBatch, expires_in_s: float | None, skip_bad: bool
 ) -> list[BadLine]:
-    with cli.as_file(source) as path:
+    with requests.as_file(source) as path:
         refuse_bad_start(settings, path, shape, skip_bad=skip_bad)
         async with open_ledger(settings, create=True) as store:
             new.source = "standard input" if str(source) == "-" else source.name
@@ -126,11 +132,11 @@ async def _submit_file(
             preflight = Preflight(settings)
             skipped = await accept(store, settings, path, shape, new, skip_bad=skip_bad, preflight=preflight)
             for bad in skipped:
-                cli.say(f"skipped line {bad.line}: {bad.reason}")
+                say(f"skipped line {bad.line}: {bad.reason}")
             for said in (preflight.expected, *preflight.findings):
-                cli.say(said)
+                say(said)
             if lack := await lack_of_workers(store):
-                cli.say(lack)
+                say(lack)
     return skipped
 
 
@@ -156,9 +162,9 @@ async def _submit_prompt(
             expires_in_s=expires_in_s,
         )
         if lack := await lack_of_workers(client.store):
-            cli.say(lack)
+            say(lack)
         if not wait:
             show.print_id(job_id, as_json)
             return ALL_SUCCEEDED
-        cli.say(f"{job_id} is accepted")
+        say(f"{job_id} is accepted")
         return await print_answer(client, job_id, as_json)

@@ -1,0 +1,31 @@
+"""The ledger that a command works on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from models.settings import Settings
+from models.store import Store
+from producer.cli.errors import plain_errors
+from producer.cli.settings import settings_from
+from producer.ledger import open_ledger
+
+T = TypeVar("T")
+
+
+def on_ledger(
+    config: Path | None,
+    data: Path | None,
+    work: Callable[[Settings, Store], Awaitable[T]],
+    *,
+    create: bool = False,
+) -> T:
+    """Do a command's work on the ledger that its options name. `create`: it may come before the first job."""
+
+    async def opened(settings: Settings) -> T:
+        async with open_ledger(settings, create=create) as store:
+            return await work(settings, store)
+
+    with plain_errors():
+        return asyncio.run(opened(settings_from(config, data)))

@@ -1,0 +1,136 @@
+"""What a command line says about requests: where they are, which models they are for, and their parameters."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from models.chain import Tags
+from models.routing import RouteOptions
+from models.rules import parse_pairs
+from models.wire import NO_OVERRIDES
+from producer.intake import Shape
+
+Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
+Prompt = Annotated[
+    str | None,
+    typer.Option("--prompt", help="CSV: template of the prompt, columns in braces."),
+]
+System = Annotated[str | None, typer.Option("--system", help="System prompt put before every request.")]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Model or chain for lines that name none, e.g. openai/gpt-4o-mini.")
+]
+ChainName = Annotated[str | None, typer.Option("--chain", help="Chain for every line, whatever model it names.")]
+Fallback = Annotated[
+    list[str] | None, typer.Option("--fallback", help="Model to try next; may be given several times.")
+]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="TAG=VALUE",
+        help="Only providers with this tag and no other value, e.g. region=eu,ch or zdr; may be given several times.",
+    ),
+]
+Forbid = Annotated[
+    list[str] | None,
+    typer.Option("--forbid", metavar="TAG=VALUE", help="Only providers that have this tag with other values."),
+]
+OrderName = Annotated[
+    str | None, typer.Option("--order", help="Which step is asked first: chain (as written), cheapest or fastest.")
+]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column that names a line.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N lines.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Most tokens of each answer.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="For lines that name none.")]
+Param = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUE",
+        help="Another parameter for lines that do not set it, as JSON or text, or @FILE: response_format=@schema.json.",
+    ),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are wrong, and list them.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only check INPUT and say what it would cost; keep and send nothing.")
+]
+
+
+@contextmanager
+def as_file(source: Path) -> Iterator[Path]:
+    """The input as a file; standard input is kept for as long as it is read, because it is read twice."""
+    if str(source) != "-":
+        with source.open("rb"):
+            yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="understudy-") as folder:
+        copy = Path(folder) / "standard-input"  # the options say what it holds
+        with copy.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+        yield copy
+
+
+def route_of(
+    model: str | None,
+    chain: str | None,
+    fallback: list[str] | None,
+    order: str | None,
+    require: list[str] | None,
+    forbid: list[str] | None,
+) -> RouteOptions:
+    return RouteOptions(
+        model=model,
+        chain=chain,
+        fallbacks=tuple(fallback or ()),
+        order=order,
+        require=tags_of("--require", require),
+        forbid=tags_of("--forbid", forbid),
+    )
+
+
+def tags_of(option: str, pairs: list[str] | None) -> Tags | None:
+    """Tags as an option names them; None when it was not given."""
+    try:
+        return parse_pairs(pairs) if pairs else None
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {error}") from None
+
+
+def shape_of(
+    prompt: str | None,
+    system: str | None,
+    id_column: str | None,
+    limit: int | None,
+    route: RouteOptions,
+    params: Mapping[str, Any],
+) -> Shape:
+    return Shape(prompt=prompt, system=system, id_column=id_column, limit=limit, route=route, params=params)
+
+
+def params_of(max_tokens: int | None, temperature: float | None, pairs: list[str] | None) -> dict[str, Any]:
+    """Parameters for requests that do not have them themselves."""
+    named = dict(map(_param, pairs or ()))
+    said = {"max_tokens": max_tokens, "temperature": temperature}
+    return named | {name: value for name, value in said.items() if value is not None}
+
+
+def _param(pair: str) -> tuple[str, Any]:
+    """NAME=VALUE; the value as JSON if it is some, else as text; @FILE is the JSON in a file."""
+    name, equals, text = pair.partition("=")
+    if not name or not equals:
+        raise typer.BadParameter(f"--param {pair!r} must be NAME=VALUE, e.g. seed=7")
+    if name in NO_OVERRIDES or name == "model":
+        raise typer.BadParameter(f"--param cannot set '{name}': it is not a parameter of a request")
+    try:
+        return name, orjson.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
+    except orjson.JSONDecodeError as error:
+        if text.startswith("@"):
+            raise typer.BadParameter(f"--param {name}: {text[1:]} is not valid JSON: {error.msg}") from None
+        return name, text

@@ -1,0 +1,87 @@
+"""`understudy watch`: the progress of a batch or a job, until it has ended."""
+
+import asyncio
+
+import typer
+
+from models.records import BatchView
+from models.settings import Settings
+from models.state import JobState
+from models.store import Store
+from producer import show
+from producer.cli import options
+from producer.cli.ledger import on_ledger
+from producer.cli.status import print_batch
+from producer.client import Client, JobResult
+from producer.estimates import spent
+from producer.exits import ALL_SUCCEEDED, SOME_FAILED
+from producer.failed_calls import failure_examples
+from producer.ledger import job_named, shown_batch
+from producer.progress import Display
+from producer.retry_chain import line_of, summary, views_of
+from producer.split_table import split_table
+from producer.standstill import Standstill
+from producer.terminal import console, output, say
+
+app = typer.Typer()
+
+WATCH_S = 0.5
+
+
+@app.command()
+def watch(
+    given: options.AnyId,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+    tenant: options.Tenant = None,
+) -> None:
+    """Show the progress of a batch or a job until it has ended. Exit code 0 if all of it succeeded, else 1.
+
+    Retries of a batch that exist by now are part of it. Ctrl-C stops watching, not the work.
+    """
+
+    async def work(settings: Settings, store: Store) -> int:
+        if await job_named(store, given, tenant) is not None:
+            return await print_answer(Client(settings, store, None), given, as_json)
+        batch_id = await shown_batch(store, given, tenant)
+        line = await line_of(store, batch_id) or [batch_id]
+        views = await _watch_line(settings, store, line)
+        sums = summary(views)
+        if as_json:
+            await print_batch(settings, store, batch_id, as_json=True)
+        console().print(split_table(views, await store.latency_percentiles(batch_id)))
+        for said in await failure_examples(store, views):
+            say(said)
+        cost = spent(sums.cost_usd, sums.unpriced_calls)
+        say(f"{views[-1].state}: {sums.succeeded:,} of {sums.total:,} succeeded, {cost}")
+        return ALL_SUCCEEDED if sums.succeeded == sums.total else SOME_FAILED
+
+    raise typer.Exit(on_ledger(config, data, work))
+
+
+async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list[BatchView]:
+    display = Display(console())
+    still = Standstill(settings, store, display.say, after_s=0.0)
+    with display.shown():
+        while True:
+            views = await views_of(store, line)
+            display.update(summary(views), views, str(views[-1].state))
+            if not summary(views).open:
+                return views
+            await still.look(views, summary(views).done)
+            await asyncio.sleep(WATCH_S)
+
+
+async def print_answer(client: Client, job_id: str, as_json: bool) -> int:
+    """Wait for a job and print its answer; returns the exit code."""
+    result = await client.wait(job_id)
+    assert isinstance(result, JobResult)
+    if as_json:
+        view = await client.store.job_view(job_id)
+        show.print_json(show.job_document(view or {}, await client.store.now()))
+    elif result.state is JobState.SUCCEEDED:
+        output().write(f"{result.text}\n")
+    else:
+        say(f"{result.state}: {result.error}")
+    return ALL_SUCCEEDED if result.state is JobState.SUCCEEDED else SOME_FAILED
