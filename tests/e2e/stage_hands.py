@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 from anyio.from_thread import start_blocking_portal
 from commands import Done, type_command
@@ -365,3 +366,24 @@ class Scene:
         if self._ledger is not None:
             self._ledger.close()
         self._runtime.cleanup()
+
+
+@contextmanager
+def failed_over(scene: Scene) -> Iterator[None]:
+    """Every connection is cut, and new ones may only read."""
+    name = make_url(scene.servers["DATABASE_URL"]).database
+    with psycopg.connect(scene.servers["DATABASE_URL"], autocommit=True) as connection:
+
+        def turn(words: str) -> None:
+            connection.execute(f'ALTER DATABASE "{name}" {words}')
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+                [name],
+            )
+
+        turn("SET default_transaction_read_only = on")
+        try:
+            yield
+        finally:
+            connection.execute("SET default_transaction_read_only = off")
+            turn("RESET default_transaction_read_only")

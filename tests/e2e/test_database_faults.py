@@ -1,39 +1,15 @@
 """A failover of PostgreSQL: every connection is cut, and for a while it is read-only. What was paid is written once."""
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import psycopg
 import pytest
-from sqlalchemy import make_url
-from stage_hands import Mock, Scene
+from stage_hands import Mock, Scene, failed_over
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.servers]  # tests on the named servers wait for their turn
 
 STEADY = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.3, sigma = 0.3 }\n"
 COUNT = 300
-
-
-@contextmanager
-def failed_over(scene: Scene) -> Iterator[None]:
-    """Every connection is cut, and new ones may only read."""
-    name = make_url(scene.servers["DATABASE_URL"]).database
-    with psycopg.connect(scene.servers["DATABASE_URL"], autocommit=True) as connection:
-
-        def turn(words: str) -> None:
-            connection.execute(f'ALTER DATABASE "{name}" {words}')
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-                [name],
-            )
-
-        turn("SET default_transaction_read_only = on")
-        try:
-            yield
-        finally:
-            connection.execute("SET default_transaction_read_only = off")
-            turn("RESET default_transaction_read_only")
 
 
 @pytest.mark.parametrize("scene", ["servers"], indirect=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stage_hands import BIN, Mock, Process, Scene, alone_and_on_servers, stopped, until
+from stage_hands import BIN, Mock, Process, Scene, alone_and_on_servers, failed_over, stopped, until
 
 ROOT = Path(__file__).parents[2]
 SLOWEST_S = 60.0
@@ -67,9 +67,10 @@ def test_a_command_that_was_killed_is_found(scene: Scene, worker: Process) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("scene", [pytest.param("servers", marks=pytest.mark.servers)], indirect=True)
 def test_workers_without_a_ledger_are_not_well(scene: Scene, worker: Process) -> None:
-    scene.ledger.change("ALTER TABLE worker RENAME TO worker_away")
-    until_it_says(scene, 1, "0 of 2 workers")
-    scene.ledger.change("ALTER TABLE worker_away RENAME TO worker")
+    with failed_over(scene):
+        until_it_says(scene, 1, "0 of 2 workers")
+    until_it_says(scene, 0, "all is well")
+    assert "another is started" not in worker.said, "they lived all the time"
 
 
 def test_one_that_has_ended_is_told_and_leaves_no_file(scene: Scene, worker: Process) -> None:

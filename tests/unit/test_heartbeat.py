@@ -59,6 +59,23 @@ async def test_a_lease_runs_while_beats_get_through_and_ends_with_them() -> None
     assert ledger.beats == beats
 
 
+async def test_all_is_well_only_while_the_lease_runs() -> None:
+    ledger = Ledger()
+    said: list[bool] = []
+    heartbeat = Heartbeat(ledger.open_beat, LEASE_S, well=lambda: said.append(heartbeat.lease_runs()))
+    heartbeat.start()
+    ledger.away = True
+    await until(lambda: not heartbeat.lease_runs())
+    watch = asyncio.create_task(heartbeat.watch())
+    await asyncio.sleep(0)
+    assert said == []
+    ledger.away = False
+    await until(lambda: bool(said))
+    assert said[0]
+    watch.cancel()
+    heartbeat.stop()
+
+
 async def test_a_beat_that_hung_is_told_before_the_next_one_is_taken_for_granted() -> None:
     """Else a rescue right after a ledger that hung would take everybody for dead."""
     ledger = Ledger()
