@@ -122,6 +122,7 @@ async def test_a_job_is_accepted_and_says_where_its_result_will_be(http: httpx.A
         ({"custom_id": "\0"}, "custom_id"),
         ({"custom_id": ""}, "custom_id"),
         ({"custom_id": ["x"]}, "custom_id"),
+        ({"custom_id": "x" * 513}, "custom_id"),
     ],
 )
 async def test_what_is_wrong_is_named(http: httpx.AsyncClient, words: dict[str, Any], field: str) -> None:

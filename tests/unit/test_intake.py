@@ -147,6 +147,7 @@ def test_only_the_first_lines_are_taken(tmp_path: Path) -> None:
         ('{"prompt": "a", "fallbacks": "lead/large"}', "'fallbacks' must be a list"),
         ('{"prompt": "a", "stream": true}', "'stream' must be false"),
         ('{"prompt": "a", "custom_id": ""}', "1 to 512 characters"),
+        (f'{{"prompt": "a", "custom_id": "{"x" * 513}"}}', "custom_id must have 1 to 512 characters"),
         ('{"prompt": "a", "custom_id": {"a": 1}}', "custom_id must be a string"),
         ('{"prompt": "a", "custom_id": true}', "custom_id must be a string"),
         ('{"prompt": "a", "custom_id": "a\\u0000"}', "none of them NUL"),
