@@ -4,11 +4,13 @@ Each connection takes a descriptor, and its request may take another (of the que
 stores never run out, the number of connections is bounded by what the system allows this process to open. Nobody can
 take all places without a key: at a full house the connections that have not asked anything go first, then those of
 requests that no key was shown for. Only when the others serve callers that are known is a newcomer answered with 503.
+Nor can one tenant take all places with its key: what it asks beyond its share is refused.
 """
 
 import logging
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
@@ -22,6 +24,9 @@ RESERVED = 128
 BESIDE, UNREAD = 32, 32
 """So many newcomers may have said nothing yet, or be told that there is no room, and so many may just have come; they
 are part of what is reserved."""
+
+PER_FREE = 4
+"""A tenant may have so many requests under way for each place that no known caller has: alone four fifths of all."""
 
 FEWEST = 8
 YOUNG_S = 1.0
@@ -78,6 +83,8 @@ class Crowd:
         self._all: set[Guest] = set()
         self._waiting: dict[Guest, None] = {}  # for their next request; the oldest first
         self._unknown: dict[Guest, None] = {}  # whose request is under way; the oldest first
+        self._tenant_of: dict[Guest, str] = {}  # whose request is under way, and for whom a key was shown
+        self._held: Counter[str] = Counter()
         self._told_at = -TELL_EVERY_S
 
     def enter(self, guest: Guest) -> None:
@@ -93,11 +100,13 @@ class Crowd:
         self._all.discard(guest)
         self._waiting.pop(guest, None)
         self._unknown.pop(guest, None)
+        self._give_back(guest)
 
     def waits(self, guest: Guest) -> None:
         """It has no request under way."""
         guest.since = self.clock()
         self._unknown.pop(guest, None)
+        self._give_back(guest)
         self._waiting[guest] = None
 
     def asks(self, guest: Guest, known: bool) -> bool:
@@ -112,9 +121,25 @@ class Crowd:
             self._tell()
         return room
 
-    def is_known(self, guest: Guest) -> None:
-        """It showed a key."""
+    def is_known(self, guest: Guest, tenant: str | None) -> bool:
+        """It showed a key of this tenant (None: it needs none). False: that has its share of the places already."""
         self._unknown.pop(guest, None)
+        self._give_back(guest)
+        if tenant is None:
+            return True
+        if self._held[tenant] >= PER_FREE * (self._most - len(self._tenant_of)):
+            return False
+        self._tenant_of[guest] = tenant
+        self._held[tenant] += 1
+        return True
+
+    def _give_back(self, guest: Guest) -> None:
+        tenant = self._tenant_of.pop(guest, None)
+        if tenant is None:
+            return
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
 
     def _make_room(self, waited_s: float) -> bool:
         """Send somebody away who has said nothing for so long, or has asked something without a key for a while."""

@@ -170,10 +170,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._watch_reader()
 
-    def _be_known(self) -> None:
-        """The caller showed a key, or needs none."""
+    def _be_known(self, tenant: str | None) -> bool:
+        """The caller showed a key of this tenant; None: it needs none. False: its tenant has no place any more."""
         self._known = True
-        self._crowd.is_known(self)
+        return self._crowd.is_known(self, tenant)
 
     # too long
 

@@ -42,6 +42,8 @@ class Caller:
         return self.key_id or LOOPBACK
 
 
+CROWDED_RETRY_S = 5
+
 NOBODY_BUT_LOCAL = Caller(DEFAULT_TENANT, frozenset(Scope))
 
 Presented = Annotated[
@@ -131,11 +133,15 @@ def _why_for_others(api: ApiSettings) -> str | None:
 
 def _let_in(request: Request, caller: Caller) -> None:
     """The log may name the caller's tenant, and the connection is one that is known (`producer.crowd`); in tests there
-    is none."""
+    is none. Raises ApiError 429 when its tenant has too many requests under way."""
     request.state.tenant = caller.tenant
     be_known = getattr(request.state, "be_known", None)
-    if be_known is not None:
-        be_known()
+    if be_known is None or be_known(caller.tenant if caller.key_id else None):
+        return
+    message = (
+        f"too many requests of tenant '{caller.tenant}' are under way in this process; wait until some are answered"
+    )
+    raise ApiError(429, message, code="too_many_requests_under_way", headers={"Retry-After": str(CROWDED_RETRY_S)})
 
 
 def _refused(why: str) -> ApiError:

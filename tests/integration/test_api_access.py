@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -405,3 +405,27 @@ async def test_the_data_rules_of_a_tenant_are_kept_and_lifted(store: Store) -> N
     assert await store.tenant_rules("acme") == Rules(ruled.require, ruled.forbid)
     await store.set_tenant(TenantLimits("acme", 1), actor="command line")
     assert await store.tenant_rules("acme") == await store.tenant_rules("nobody") == NO_RULES
+
+
+def connected(api: Served, be_known: Callable[[str | None], bool]) -> httpx.AsyncClient:
+    """A client on a connection that the server counts."""
+
+    async def with_state(scope: Any, receive: Any, send: Any) -> None:
+        scope["state"] = {"be_known": be_known}
+        await api.app(scope, receive, send)
+
+    transport = httpx.ASGITransport(with_state, client=("127.0.0.1", 5000))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080")
+
+
+async def test_a_tenant_with_too_many_requests_under_way_is_told_to_wait(store: Store, api: Served) -> None:
+    key = await key_for(store, Scope.READ, tenant="rival")
+    async with connected(api, lambda tenant: tenant != "rival") as http:
+        answer = await http.get("/try/read", headers=bearer(key))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests_under_way")
+    assert answer.headers["retry-after"] == "5"
+
+
+async def test_whoever_needs_no_key_has_all_places(api: Served) -> None:
+    async with connected(api, lambda tenant: tenant is None) as http:
+        assert (await http.get("/try/read")).status_code == 200

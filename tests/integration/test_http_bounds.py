@@ -3,7 +3,7 @@
 import asyncio
 import json
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,9 +89,10 @@ def application(server: Server) -> FastAPI:
         return Response(await request.body())
 
     @app.get("/held")
-    async def held(request: Request, known: bool = False) -> str:
-        if known:
-            request.state.be_known()
+    async def held(request: Request, response: Response, known: bool = False, tenant: str | None = None) -> str:
+        if (known or tenant) and not request.state.be_known(tenant):
+            response.status_code = 429
+            return "no more"
         server.held += 1
         waiting = asyncio.create_task(server.release.wait())
         leaving = asyncio.create_task(request.receive())  # nothing is left of its body
@@ -371,6 +372,34 @@ async def test_callers_without_a_key_make_room_for_others(monkeypatch: pytest.Mo
         await until(lambda: server.held == 20)
         assert await server.status() == 200
         await until(lambda: server.gone == 1)
+
+
+async def asked_by(server: Server, tenant: str, count: int) -> list[asyncio.Task[bytes]]:
+    """Requests that are held until the release, or refused at once, when each of them is one of the two."""
+    held = server.held
+    opened = await crowding(server, count, f"GET /held?tenant={tenant} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    answers = [asyncio.create_task(reader.readuntil(b"\r\n")) for reader, _ in opened]
+    await until(lambda: server.held - held + len(refused(answers)) == count)
+    return answers
+
+
+def refused(answers: Sequence[asyncio.Task[bytes]]) -> list[bytes]:
+    return [each.result() for each in answers if each.done() and each.result()[9:12] == b"429"]
+
+
+async def test_a_tenant_leaves_places_to_the_others_however_many_requests_it_has() -> None:
+    async with serving(most=20) as server:
+        first = await asked_by(server, "rival", 20)
+        assert len(refused(first)) == 4 and await server.status() == 200
+        others = await asked_by(server, "acme", 3)
+        assert not refused(others)
+        assert len(refused(await asked_by(server, "rival", 2))) == 2
+        server.release.set()
+        await asyncio.gather(*first, *others)
+        assert not refused(others)
+        again = await asked_by(server, "rival", 16)
+        await asyncio.gather(*again)
+        assert not refused(again), "what was answered takes no place"
 
 
 async def test_callers_with_a_key_keep_their_places_and_newcomers_are_told_to_come_again(
