@@ -19,8 +19,8 @@ def job(prompt: str = PROMPT) -> dict[str, Any]:
 
 
 def lines(process: Process) -> list[dict[str, Any]]:
-    """Every line that it wrote, as JSON."""
-    return [json.loads(line) for line in process.said.splitlines()]
+    """Every line that it wrote, as JSON; not one that is just being written."""
+    return [json.loads(line) for line in process.said.rpartition("\n")[0].splitlines()]
 
 
 def of(process: Process, logger: str) -> list[dict[str, Any]]:
