@@ -100,7 +100,8 @@ async def submit_many(request: Request, api: Api, caller: Submitter, idempotency
     if made is None:
         entries, jobs = await _judged(api, caller, document)
         answer = orjson.dumps({"object": "list", "data": entries}).decode()
-        made = await accept(api, caller, jobs, named, answer)
+        remembered = named if jobs else None  # what made nothing may be asked again, and would take room for ever
+        made = await accept(api, caller, jobs, remembered, answer)
         if made is None:
             return Response(answer, media_type=JSON)
     if made.answer is None:

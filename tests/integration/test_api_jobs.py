@@ -276,8 +276,17 @@ async def test_a_call_takes_from_one_to_a_thousand_jobs(http: httpx.AsyncClient)
     for jobs in ([JOB] * 1_001, [], None, {}):
         response = await http.post("/v1/jobs:batch", json={"jobs": jobs})
         assert response.status_code == 400 and response.json()["error"]["param"] == "jobs"
-    none_good = await http.post("/v1/jobs:batch", json={"jobs": [7]}, headers={"Idempotency-Key": "none"})
+    none_good = await http.post("/v1/jobs:batch", json={"jobs": [7]})
     assert none_good.status_code == 200 and none_good.json()["data"][0]["error"]
+
+
+async def test_a_named_call_of_which_nothing_was_accepted_takes_no_room_in_the_ledger(http: httpx.AsyncClient) -> None:
+    named = {"Idempotency-Key": "none"}
+    for _ in range(2):
+        refused = await http.post("/v1/jobs:batch", json={"jobs": [7]}, headers=named)
+        assert refused.status_code == 200 and refused.json()["data"][0]["error"]
+    accepted = await http.post("/v1/jobs:batch", json={"jobs": [JOB]}, headers=named)
+    assert accepted.json()["data"][0]["id"], "the name is free"
 
 
 async def test_a_busy_ledger_accepts_nothing_and_says_when_to_come_again(
