@@ -8,32 +8,27 @@ Needs a provider and a worker. To try it without keys, in an empty folder:
     python client.py lead/any-model
 """
 
-import asyncio
 import sys
 
-from models.state import JobState
-from producer.client import JobResult, open_client
+from producer.client import Client
 
 WAIT_S = 60.0
 
 
-async def main(model: str) -> None:
-    async with open_client() as client:
-        job_id = await client.enqueue("Write a haiku about queues.", model=model)
-        result = await client.wait(job_id, WAIT_S)
-        assert isinstance(result, JobResult)
-        print(f"{result.state}: {result.text or result.error}")
+def main(model: str) -> None:
+    with Client() as client:
+        job = client.submit("Write a haiku about queues.", model=model, metadata={"for": "the wall"})
+        result = client.wait(job.id, WAIT_S)
+        print(f"{result.state}: {result.text if result.ok else result.error}")
 
         towns = ("Ghent", "Graz", "Porto")
         requests = [{"custom_id": town, "prompt": f"Name a dish from {town}."} for town in towns]
-        batch_id = await client.enqueue_many(requests, model=model)
-        await client.wait(batch_id, WAIT_S)
-        async for line in client.results(batch_id):
-            answer = line["response"]["body"]["choices"][0]["message"]["content"] if line["response"] else line["error"]
-            print(f"{line['custom_id']}: {answer}")
-        counts = (await client.fetch_batch(batch_id)).counts
-        print(f"{counts[JobState.SUCCEEDED]} of {len(towns)} succeeded")
+        batch = client.submit_batch(requests, model=model)
+        batch = client.wait_batch(batch.id, WAIT_S)
+        for result in client.results(batch.id):
+            print(f"{result.custom_id}: {result.text if result.ok else result.error}")
+        print(f"{batch.succeeded} of {batch.total} succeeded")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    main(sys.argv[1])

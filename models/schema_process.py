@@ -19,6 +19,8 @@ from typing import Any
 
 import orjson
 
+from models.errors import OutOfReach
+
 FRAME = struct.Struct("!dII")
 LENGTH = struct.Struct("!I")
 
@@ -38,7 +40,7 @@ class Died(Exception):
     """The judge died of what it was asked, and so did the one after it."""
 
 
-class NoJudge(Exception):
+class NoJudge(OutOfReach):
     """This machine starts no process, or no thread, now. It may pass; nothing is known of what was asked."""
 
     def __init__(self) -> None:

@@ -4,6 +4,7 @@ A terminal row never changes. Nothing outside the store's statements moves a row
 """
 
 from enum import IntEnum, StrEnum
+from typing import Literal, cast
 
 
 class JobState(StrEnum):
@@ -35,6 +36,10 @@ OPEN_BATCH_STATES = frozenset(
 )
 
 
+PriorityWord = Literal["interactive", "normal", "bulk"]
+"""A priority as callers write it: the name of its queue."""
+
+
 class Priority(IntEnum):
     """Lower runs first. Each priority has one queue in Redis, named after it."""
 
@@ -53,8 +58,8 @@ class Priority(IntEnum):
             raise ValueError(f"priority must be interactive, normal or bulk, not {word!r}") from None
 
     @property
-    def queue(self) -> str:
-        return self.name.lower()
+    def queue(self) -> PriorityWord:
+        return cast(PriorityWord, self.name.lower())
 
     @property
     def patience_s(self) -> float:

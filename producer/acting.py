@@ -1,4 +1,4 @@
-"""Who acts at a command line, as audit rows name them."""
+"""Who acts at a command line or in a program of their own, as audit rows name them."""
 
 import os
 import pwd
@@ -8,9 +8,19 @@ from functools import cache
 from models.store.auditing import COMMAND_LINE
 
 
-@cache
 def command_line() -> str:
-    """`command line: ada@host`: the user whom the system says it is, whatever the environment claims.
+    """`command line: ada@host`"""
+    return f"{COMMAND_LINE}: {_who()}"
+
+
+def python_program() -> str:
+    """`python: ada@host`"""
+    return f"python: {_who()}"
+
+
+@cache
+def _who() -> str:
+    """The user whom the system says it is, whatever the environment claims.
 
     Of somebody who became root the name is told, too, as far as root lets it be known.
     """
@@ -18,7 +28,7 @@ def command_line() -> str:
     name = _name(uid)
     behind = os.environ.get("SUDO_USER", "") if uid == 0 else ""
     by = f" (sudo by {behind})" if behind.isprintable() and 0 < len(behind) <= 64 and behind != name else ""
-    return f"{COMMAND_LINE}: {name}@{socket.gethostname()}{by}"
+    return f"{name}@{socket.gethostname()}{by}"
 
 
 def _name(uid: int) -> str:

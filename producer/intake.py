@@ -178,7 +178,7 @@ class JobReader:
     def _request(self, row: Row, custom_id: str) -> tuple[Chain, dict[str, Any]]:
         endpoint = self._endpoint_of(row)
         refuse_misspelt(row.body)
-        body = self._with_params(self._as_chat(row.body) if endpoint == CHAT else row.body)
+        body = self._with_params(as_chat(row.body) if endpoint == CHAT else row.body)
         body = ENDPOINTS[endpoint].canonical(body)
         ENDPOINTS[endpoint].check(body)
         if self._shape.system is not None:
@@ -204,12 +204,14 @@ class JobReader:
             raise RequestError(f"'url' must be {self._endpoint}, as on the lines before", "url", "invalid_url")
         return self._endpoint
 
-    def _as_chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        if "messages" not in body and "prompt" in body:
-            return _from_prompt(body)
-        if "messages" not in body:
-            raise RequestError(f"has neither 'prompt' nor 'messages'{_fields_of(body)}", "messages")
-        return body
+
+def as_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """A chat-completion body, also of one that has a `prompt`. Raises RequestError."""
+    if "messages" not in body and "prompt" in body:
+        return _from_prompt(body)
+    if "messages" not in body:
+        raise RequestError(f"has neither 'prompt' nor 'messages'{_fields_of(body)}", "messages")
+    return body
 
 
 def request_of(job: NewJob) -> str:

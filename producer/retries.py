@@ -115,7 +115,8 @@ async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteO
     view = await store.batch_view(batch_id)
     if view is None:
         return 0
-    jobs = await _as_allowed(store, settings, route, view, view.budget_usd, store.unfinished(batch_id))
+    of = _Origin(view.tenant, cast(Endpoint, view.endpoint), view.budget_usd)
+    jobs = await _as_allowed(store, settings, route, of, store.unfinished(batch_id))
     return sum([await store.reroute(slice_) async for slice_ in in_slices(jobs)])
 
 
@@ -129,22 +130,44 @@ def _names_a_chain(route: RouteOptions) -> bool:
     return route.model is not None or route.chain is not None
 
 
+async def job_again(store: Store, settings: Settings, job_id: str, route: RouteOptions = AS_BEFORE) -> NewJob | None:
+    """What a job that was submitted alone asked, as a new job that is not accepted yet, under the rules that its tenant
+    has by now; along the route, if that names a chain. None: its request was removed. Raises RequestError."""
+    asked = await store.asked(job_id)
+    if asked is None:
+        return None
+
+    async def only() -> AsyncIterator[NewJob]:
+        yield asked
+
+    of = _Origin(asked.tenant, asked.chain.endpoint, None)
+    async for job in await _as_allowed(store, settings, route, of, only()):
+        job.id = new_id("job")
+        job.custom_id = job.id if job.custom_id == job_id else job.custom_id
+        return job
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Whose jobs are tried again, what they ask for, and the budget that they will have."""
+
+    tenant: str
+    endpoint: Endpoint
+    budget_usd: float | None
+
+
 async def _as_allowed(
-    store: Store,
-    settings: Settings,
-    route: RouteOptions,
-    batch: BatchView,
-    budget_usd: float | None,
-    jobs: AsyncIterator[NewJob],
+    store: Store, settings: Settings, route: RouteOptions, of: _Origin, jobs: AsyncIterator[NewJob]
 ) -> AsyncIterator[NewJob]:
     """The jobs along the route, if that names a chain, and under the rules that their tenant has by now.
 
     Raises RequestError for a route that nobody could take, whether or not there are jobs. To be asked for a job raises
     it, too, when the rules leave that without a step.
     """
-    rules = (await store.tenant_rules(batch.tenant)).with_budget(budget_usd)
+    rules = (await store.tenant_rules(of.tenant)).with_budget(of.budget_usd)
     if _names_a_chain(route):
-        Router(settings, route, endpoint=cast(Endpoint, batch.endpoint), rules=rules).route({})
+        Router(settings, route, endpoint=of.endpoint, rules=rules).route({})
         return _along(settings, route, rules, jobs)
     return _under_rules(settings, rules, jobs) if rules else jobs
 
@@ -233,7 +256,8 @@ async def _submit_again(
     new = await _following(store, line, newest, options)
     new.budget_usd, granted_usd = await inherited_budget(store, newest.id)
     forecast = Forecast(settings)
-    jobs = await _as_allowed(store, settings, route, newest, new.budget_usd, jobs)
+    of = _Origin(newest.tenant, cast(Endpoint, newest.endpoint), new.budget_usd)
+    jobs = await _as_allowed(store, settings, route, of, jobs)
     try:
         async for slice_ in in_slices(jobs):
             if not retry.jobs:

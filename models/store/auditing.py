@@ -107,8 +107,8 @@ async def record_act(
     old: Values | None = None,
     new: Values | None = None,
 ) -> None:
-    """An audit row, in the transaction of the act itself. `actor`: a key's id, "loopback", or "command line: " with the
-    user of the operating system."""
+    """An audit row, in the transaction of the act itself. `actor`: a key's id, "loopback", or "command line: " or
+    "python: " with the user of the operating system."""
     of = {"of_actor": actor, "of_action": action}
     at_the_machine = actor.startswith(COMMAND_LINE)
     if not at_the_machine and (await connection.execute(ACTS_LATELY, of)).scalar_one() >= MOST_IN_AN_HOUR:

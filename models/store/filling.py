@@ -13,6 +13,7 @@ from sqlalchemy import Boolean, Row, and_, bindparam, case, exists, func, litera
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.chain import Endpoint
 from models.records import Estimate, NewBatch, NewJob
 from models.state import BatchState, Priority
 from models.store.announcing import ENDED_BATCH, announce_batches
@@ -231,6 +232,24 @@ class Filling(Intake, Pruning):
                     return earlier
             await connection.execute(INSERT_BATCH, batch_row(new))
         return new.id
+
+    async def open_named(
+        self,
+        batch_id: str,
+        total: int,
+        endpoint: Endpoint | None,
+        estimate: Estimate | None,
+        tenant: str,
+        named: NamedRequest,
+    ) -> str:
+        """`open_batch` for a batch whose caller named its request; or the id of what that request made before, and then
+        this batch is not opened. Raises OtherRequest, StoreConflict."""
+        async with self._db.write() as connection:
+            row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, "object_id": batch_id}
+            if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
+                return await self._named_before(connection, tenant, named) or batch_id
+            await self._open(connection, batch_id, total, endpoint, estimate)
+        return batch_id
 
     async def claim_filling(self, filler: str, lease_s: float) -> ToFill | None:
         """Take the oldest batch that waits to be filled. None: there is none."""

@@ -46,6 +46,13 @@ def attempts_page(matching: Sequence[ColumnElement[bool]], latest: bool = False)
     return select(attempt).where(attempt.c.id > bindparam("after"), *matching).order_by(order)
 
 
+ASKED = (
+    select(job, job_input.c.body.label("request"), job_input.c.extra)
+    .join(job_input, job_input.c.job_id == job.c.id)
+    .where(job.c.id == bindparam("job_id"))
+)
+"""A job with what it asks."""
+
 ENDED_BADLY = [str(state) for state in sorted(TERMINAL_STATES - {JobState.SUCCEEDED})]
 
 _to_run_again = (
@@ -163,6 +170,12 @@ class History(Views):
         """The caller's names of all jobs of a batch, open or not."""
         async for row in self._pages(CUSTOM_IDS_PAGE, {"batch_id": batch_id}):
             yield row.custom_id
+
+    async def asked(self, job_id: str) -> NewJob | None:
+        """A job as a new one that asks the same, with its old id. None: there is none, or its request was removed."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(ASKED, {"job_id": job_id})).first()
+        return None if row is None else await self._as_new(row)
 
     async def unfinished(self, batch_id: str) -> AsyncIterator[NewJob]:
         """The jobs of a batch that have no result: open, cancelled or expired. With their old ids."""

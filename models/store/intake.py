@@ -89,10 +89,7 @@ class Intake(Ledger):
         Raises StoreConflict when it was cancelled or discarded meanwhile, or opened before.
         """
         async with self._db.write() as connection:
-            words = {"batch_id": batch_id, "rows": total, "of_lines": endpoint}
-            done = await connection.execute(OPEN_BATCH, {**words, **estimated(estimate)})
-            if done.first() is None:
-                raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
+            await self._open(connection, batch_id, total, endpoint, estimate)
 
     async def retries_of(self, batch_id: str) -> list[str]:
         """The retries of a batch, the retries of those, and so on, in this order."""
@@ -110,6 +107,19 @@ class Intake(Ledger):
         latest = LATEST_BATCH if tenant is None else LATEST_BATCH.where(batch.c.tenant == tenant)
         async with self._db.read() as connection:
             return (await connection.execute(latest)).scalar()
+
+    async def _open(
+        self,
+        connection: AsyncConnection,
+        batch_id: str,
+        total: int,
+        endpoint: Endpoint | None,
+        estimate: Estimate | None,
+    ) -> None:
+        words = {"batch_id": batch_id, "rows": total, "of_lines": endpoint}
+        done = await connection.execute(OPEN_BATCH, {**words, **estimated(estimate)})
+        if done.first() is None:
+            raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
 
     async def _insert(
         self,

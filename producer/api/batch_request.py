@@ -16,7 +16,7 @@ from models.settings import Settings
 from models.state import Priority
 from models.weights import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
 from models.wire import ROUTE_WORDS, RequestError
-from producer.api import words
+from producer import words
 from producer.api.bodies import checked
 from producer.durations import seconds_of
 from producer.filling import route_options

@@ -13,7 +13,7 @@ from models.state import JobState, Priority
 from models.store.jobs import JobFilter
 from models.wait_words import waiting_object
 from models.wire import ErrorBody, RequestError
-from producer.api.accepting import accept, job_of, made_before, named_by
+from producer.api.accepting import accept, job_of, made_before
 from producer.api.auth import Caller, Reader, Submitter
 from producer.api.bodies import documented, read_json
 from producer.api.cancelling import cancel_job
@@ -23,6 +23,7 @@ from producer.api.job_objects import page_of, root_of
 from producer.api.job_requests import MOST_JOBS, JobRequest, JobsRequest
 from producer.api.outcomes import outcome_of
 from producer.job_waiting import waiting_of_job
+from producer.single_jobs import JOBS_PATH, named_by
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -73,7 +74,7 @@ async def submit(
 ) -> Response:
     """Accepted for good once it is answered with 202. `Location` is where the result will be."""
     document = await read_json(request, api.settings.api.max_body_bytes)
-    named = named_by(idempotency_key, "/v1/jobs", document)
+    named = named_by(idempotency_key, JOBS_PATH, document)
     made = await made_before(api, caller, named)
     if made is None:
         job = await job_of(api, caller, document, priority=Priority.NORMAL)

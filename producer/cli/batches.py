@@ -22,6 +22,7 @@ from producer.ledger import batch_named, job_named
 from producer.money import NoBudget, grant, is_subject
 from producer.pauses import resumed
 from producer.retries import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed, take_another_chain
+from producer.stopping import cancel_batch
 from producer.terminal import say
 from producer.waiting import lack_of_workers
 
@@ -40,12 +41,9 @@ def cancel(
             await _cancel_job(store, given, job["tenant"])
             return
         batch_id = await batch_named(store, given)
-        if not await store.cancel_filling(batch_id) and not await store.cancel_batch(batch_id):
+        if not await cancel_batch(store, batch_id):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.cancel", batch_id)
-        while await store.cancel_slice():
-            continue
-        await store.close_batches()
         say(f"{batch_id} is cancelled; its finished jobs keep their results")
         if as_json:
             await print_batch(settings, store, batch_id, as_json=True)

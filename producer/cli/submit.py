@@ -19,12 +19,13 @@ from producer.cli.dry_run import dry_run
 from producer.cli.errors import plain_errors
 from producer.cli.settings import settings_from
 from producer.cli.watch import print_answer, watch
-from producer.client import Request, open_client
+from producer.client import AsyncClient, PriorityWord, Request
 from producer.decoding import InputError
 from producer.exits import ALL_SUCCEEDED
 from producer.intake import BadLine, Shape
 from producer.ledger import open_ledger
 from producer.preflight import Preflight
+from producer.queue_access import queue_of
 from producer.runs import accept, refuse_bad_start
 from producer.terminal import say
 from producer.waiting import lack_of_workers
@@ -103,9 +104,8 @@ def submit(
             if budget_usd is not None:
                 raise InputError("--budget-usd is for a batch; a single prompt has none")
             ask = {**params, **_prompt_request(prompt, system)}
-            code = asyncio.run(
-                _submit_prompt(settings, ask, route, _priority(priority, Priority.NORMAL), expires_in, wait, as_json)
-            )
+            word = _priority(priority, Priority.NORMAL).queue
+            code = asyncio.run(_submit_prompt(settings, ask, route, word, expires_in, wait, as_json))
             raise typer.Exit(code)
         else:
             raise InputError("name an INPUT, or give a single prompt with --prompt")
@@ -144,13 +144,13 @@ async def _submit_prompt(
     settings: Settings,
     request: Request,
     route: RouteOptions,
-    priority: Priority,
+    priority: PriorityWord,
     expires_in_s: float | None,
     wait: bool,
     as_json: bool,
 ) -> int:
-    async with open_client(settings=settings) as client:
-        job_id = await client.enqueue(
+    async with open_ledger(settings, create=True) as store, queue_of(settings) as queue:
+        job = await AsyncClient.on(settings, store, queue).submit(
             request,
             model=route.model,
             chain=route.chain,
@@ -161,10 +161,10 @@ async def _submit_prompt(
             priority=priority,
             expires_in_s=expires_in_s,
         )
-        if lack := await lack_of_workers(client.store):
+        if lack := await lack_of_workers(store):
             say(lack)
         if not wait:
-            show.print_id(job_id, as_json)
+            show.print_id(job.id, as_json)
             return ALL_SUCCEEDED
-        say(f"{job_id} is accepted")
-        return await print_answer(client, job_id, as_json)
+        say(f"{job.id} is accepted")
+        return await print_answer(settings, store, job.id, as_json)

@@ -8,11 +8,12 @@ from models.records import BatchView
 from models.settings import Settings
 from models.state import JobState
 from models.store import Store
+from models.tenants import DEFAULT_TENANT
 from producer import show
 from producer.cli import options
 from producer.cli.ledger import on_ledger
 from producer.cli.status import print_batch
-from producer.client import Client, JobResult
+from producer.client import AsyncClient
 from producer.estimates import spent
 from producer.exits import ALL_SUCCEEDED, SOME_FAILED
 from producer.failed_calls import failure_examples
@@ -43,7 +44,7 @@ def watch(
 
     async def work(settings: Settings, store: Store) -> int:
         if await job_named(store, given, tenant) is not None:
-            return await print_answer(Client(settings, store, None), given, as_json)
+            return await print_answer(settings, store, given, as_json)
         batch_id = await shown_batch(store, given, tenant)
         line = await line_of(store, batch_id) or [batch_id]
         views = await _watch_line(settings, store, line)
@@ -73,15 +74,15 @@ async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list
             await asyncio.sleep(WATCH_S)
 
 
-async def print_answer(client: Client, job_id: str, as_json: bool) -> int:
+async def print_answer(settings: Settings, store: Store, job_id: str, as_json: bool) -> int:
     """Wait for a job and print its answer; returns the exit code."""
-    result = await client.wait(job_id)
-    assert isinstance(result, JobResult)
+    job = await job_named(store, job_id)
+    result = await AsyncClient.on(settings, store, tenant=job["tenant"] if job else DEFAULT_TENANT).wait(job_id)
     if as_json:
-        view = await client.store.job_view(job_id)
-        show.print_json(show.job_document(view or {}, await client.store.now()))
-    elif result.state is JobState.SUCCEEDED:
+        view = await store.job_view(job_id)
+        show.print_json(show.job_document(view or {}, await store.now()))
+    elif result.ok:
         output().write(f"{result.text}\n")
     else:
-        say(f"{result.state}: {result.error}")
+        say(f"{result.state}: {result.error or 'its answer was removed'}")
     return ALL_SUCCEEDED if result.state is JobState.SUCCEEDED else SOME_FAILED

@@ -305,18 +305,3 @@ def test_a_reader_that_has_seen_enough_is_no_defect(folder: Folder) -> None:
     results.wait(timeout=DEADLINE_S)
     results.stderr.close()
     assert complaint == b""
-
-
-def test_the_example_of_the_client_runs(worked: Folder) -> None:
-    example = Path(__file__).parents[2] / "examples" / "client.py"
-    done = subprocess.run(
-        [sys.executable, "-P", example, "lead/large"],
-        cwd=worked.path,
-        env=worked.environment,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("succeeded: Answer ")
-    assert done.stdout.endswith("3 of 3 succeeded\n")

@@ -65,14 +65,27 @@ def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+async def empty_url(ledger_url: str | None, tmp_path: Path) -> str | None:
+    """What `open_store` is told, of a ledger with its tables and nothing in them; a SQLite one is there when opened."""
+    if ledger_url is not None:
+        async with open_store(ledger_url, tmp_path, migrate=True):
+            _empty(ledger_url)
+    return ledger_url
+
+
+def _empty(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(EMPTY)
+
+
+@pytest.fixture
 async def store(ledger_url: str | None, tmp_path: Path, empty_ledger: Path) -> AsyncIterator[Store]:
     """An empty ledger, of each kind in turn."""
     if ledger_url is None:
         shutil.copy(empty_ledger, tmp_path)
     async with open_store(ledger_url, tmp_path, migrate=True) as opened:
         if ledger_url is not None:
-            with psycopg.connect(ledger_url, autocommit=True) as connection:
-                connection.execute(EMPTY)
+            _empty(ledger_url)
         yield opened
 
 

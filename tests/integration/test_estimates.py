@@ -13,7 +13,7 @@ from models.records import BatchView, NewBatch
 from models.settings import Settings
 from models.store import Store
 from producer.api.batch_object import batch_object
-from producer.client import Client
+from producer.client import AsyncClient
 from producer.filling import Filler
 from producer.intake import Shape
 from producer.retries import retry_failed
@@ -68,9 +68,9 @@ async def test_without_a_known_price_there_is_no_estimate(store: Store, tmp_path
 
 
 async def test_what_a_program_submits_is_estimated(store: Store) -> None:
-    client = Client(SETTINGS, store, None)
-    batch_id = await client.enqueue_many([BODY] * 4)
-    assert (await client.fetch_batch(batch_id)).estimated_usd == pytest.approx(4 * LINE_USD)
+    client = AsyncClient.on(SETTINGS, store)
+    batch = await client.submit_batch([BODY] * 4)
+    assert batch.estimated_usd == pytest.approx(4 * LINE_USD)
 
 
 async def test_a_batch_of_the_http_api_is_estimated_once_it_is_filled(store: Store) -> None:

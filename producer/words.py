@@ -1,13 +1,18 @@
 """The words about a job or a batch that mean the same wherever they stand in a request."""
 
+import math
+
 from models.receivers import RefusedReceiver, check_receiver
 from models.settings import Settings
 from models.state import Priority
+from models.weights import LEAST_WEIGHT, MOST_WEIGHT
 from models.wire import RequestError
 
 MOST_PAIRS = 16
 MOST_KEY_CHARS = 64
 MOST_VALUE_CHARS = 512
+
+LONGEST_DEADLINE_S = 7 * 86_400
 
 
 def metadata(value: object) -> dict[str, str] | None:
@@ -48,3 +53,33 @@ def receiver(value: object, word: str, settings: Settings) -> str | None:
     except RefusedReceiver as error:
         raise RequestError(f"'{word}' {error}", word, "invalid_url") from None
     return value
+
+
+def lifetime(value: object, default_s: float) -> float:
+    """After how many seconds a job starts no more. Raises RequestError."""
+    if value is None:
+        return default_s
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_DEADLINE_S:
+        raise RequestError(
+            f"'expires_in_s' must be a number of seconds above 0 and at most {LONGEST_DEADLINE_S:,} (7 days)",
+            "expires_in_s",
+        )
+    return float(value)
+
+
+def budget(value: float | None) -> float | None:
+    """US dollars that a batch may cost. Raises RequestError."""
+    if value is None or (_is_number(value) and 0 < value < math.inf):
+        return value
+    raise RequestError("'budget_usd' must be an amount of US dollars above 0", "budget_usd")
+
+
+def weight(value: float) -> float:
+    """Turns of a batch for one of another. Raises RequestError."""
+    if _is_number(value) and LEAST_WEIGHT <= value <= MOST_WEIGHT:
+        return value
+    raise RequestError(f"'weight' must be a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}", "weight")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,31 @@
+"""The same from coroutines: many jobs at once, each handled when it has ended. `client.py` says how to try it."""
+
+import asyncio
+import sys
+
+from producer.client import AsyncClient, NoAnswer, WaitTimeout
+
+WAIT_S = 60.0
+
+
+async def ask(client: AsyncClient, town: str, model: str) -> str:
+    """An answer, or why there is none. Asked again with the same key, it is the same job and is not paid for twice."""
+    job = await client.submit(f"Name a dish from {town}.", model=model, idempotency_key=f"dish-{town}")
+    try:
+        return (await client.wait(job.id, WAIT_S)).text
+    except NoAnswer as error:
+        return f"({error})"
+    except WaitTimeout:
+        return f"(still under way: {(await client.get(job.id)).wait_reason or 'it waits for its turn'})"
+
+
+async def main(model: str) -> None:
+    async with AsyncClient() as client:
+        towns = ("Ghent", "Graz", "Porto")
+        answers = await asyncio.gather(*(ask(client, town, model) for town in towns))
+        for town, answer in zip(towns, answers, strict=True):
+            print(f"{town}: {answer}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,338 @@
+"""The client for coroutines.
+
+Accepting means committing to the ledger: once `submit` or `submit_batch` has returned, the work is done sooner or
+later, whatever dies. The queue is told afterwards; where it cannot be reached, the planner finds the jobs instead.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
+
+from models.ids import new_id
+from models.job_objects import SCHEDULED
+from models.records import BatchView, NewBatch
+from models.routing import RouteOptions
+from models.state import JobState, Priority, PriorityWord
+from models.store.jobs import JobFilter
+from models.weights import USUAL_WEIGHT
+from models.wire import RequestError
+from producer import words
+from producer.acting import python_program
+from producer.client.connection import Connection
+from producer.client.errors import NotPossible, UnknownId, WaitTimeout
+from producer.client.filling import fill
+from producer.client.reading import Request, Requests, Routing, route_of
+from producer.client.results import Batch, Job, Page, Result
+from producer.client.submitting import accept, accept_one, asked_for
+from producer.intake import Shape
+from producer.newest import rows_of
+from producer.output import row_of_job
+from producer.pauses import resumed
+from producer.retries import (
+    EVERYTHING,
+    WORTH_A_RETRY,
+    Retry,
+    job_again,
+    retry_answered,
+    retry_failed,
+    take_another_chain,
+)
+from producer.single_jobs import cancel_job
+from producer.stopping import cancel_batch
+
+POLL_S = 0.05
+POLL_MAX_S = 1.0
+MOST_AT_ONCE = 1_000
+
+Listed = TypeVar("Listed", Job, Batch)
+
+
+class AsyncClient(Connection):
+    """Submits work and reads what became of it. Safe for many tasks of one event loop.
+
+    async with AsyncClient() as client:
+        job = await client.submit("Say hello in Latin.", model="openai/gpt-4o-mini")
+        print((await client.wait(job.id, timeout_s=60)).text)
+
+    It works on the ledger, with the rights of whoever runs understudy's commands there: limits that tenants have over
+    HTTP do not hold for it, data rules do. `producer.client.errors` draws what it raises.
+    """
+
+    async def submit(
+        self,
+        request: Request,
+        *,
+        priority: PriorityWord | None = None,
+        expires_in_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        custom_id: str | None = None,
+        idempotency_key: str | None = None,
+        **routing: Unpack[Routing],
+    ) -> Job:
+        """Accept one job: a prompt, a list of messages, or the whole body of a chat completion or of embeddings.
+
+        The words that HTTP has in the body may be there, too, and win over the arguments. The priority is `normal`
+        unless said otherwise. After `expires_in_s` (24
+        hours unless configured otherwise, 7 days at most) it starts no more. `callback_url` gets a signed webhook when
+        it ends. With the same `idempotency_key` and the same request, the job is the one that was made before.
+        Raises RequestError.
+        """
+        arguments = {
+            "priority": priority,
+            "expires_in_s": expires_in_s,
+            "metadata": None if metadata is None else dict(metadata),
+            "callback_url": callback_url,
+        }
+        asked = asked_for(request, arguments, custom_id, routing)
+        job_id = await accept_one(self._store, self._settings, self._redis, self._tenant, asked, idempotency_key)
+        return await self.get(job_id)
+
+    async def get(self, job_id: str) -> Job:
+        """A job as it stands now. Raises UnknownId."""
+        view = await self._store.seen_job(self._tenant, job_id)
+        if view is None:
+            raise UnknownId(job_id, "job")
+        return Job.of(view, await self._store.get_chain(view["chain_id"]))
+
+    async def wait(self, job_id: str, timeout_s: float | None = None) -> Result:
+        """The result of a job, once it has ended, also when it failed: `Result.text` raises then, `Result.ok` asks.
+
+        Raises WaitTimeout (the job goes on), UnknownId.
+        """
+        await self.get(job_id)
+        await self._ended(job_id, timeout_s)
+        view = await self._store.job_view(job_id)
+        if view is None:
+            raise UnknownId(job_id, "job")
+        return Result.of(row_of_job(view))
+
+    async def list_jobs(
+        self,
+        *,
+        state: JobState | str | None = None,
+        batch_id: str | None = None,
+        provider: str | None = None,
+        created_after: float | None = None,
+        created_before: float | None = None,
+        limit: int = 20,
+        after: str = "",
+    ) -> Page[Job]:
+        """Jobs, newest first. `provider` is who answered, or who gave the error; times are unix seconds; `after` is the
+        `next_after` of the page before."""
+        wanted = JobFilter(_checked(state), batch_id, provider, created_after, created_before)
+        _check_limit(limit)
+        views = await self._store.list_jobs(self._tenant, wanted, limit=limit + 1, after=after)
+        return _page([Job.of(view, await self._store.get_chain(view["chain_id"])) for view in views], limit)
+
+    async def cancel(self, job_id: str) -> Job:
+        """A queued job is cancelled at once, one that runs in a moment, one that has ended stays as it is."""
+        job = await self.get(job_id)
+        if job.ended:
+            return job
+        await cancel_job(self._store, self._redis, job_id)
+        await self._store.record_repeated(python_program(), self._tenant, "job.cancel", job_id)
+        return await self.get(job_id)
+
+    async def retry(self, job_id: str, *, model: str | None = None, chain: str | None = None) -> Job:
+        """Submit a job again that ended without an answer, as a new one; returns that. It is along the same chain,
+        unless another one is named, under the same data rules.
+
+        Raises NotPossible when it has not ended, has an answer, is of a batch, or its request was removed.
+        """
+        old = await self.get(job_id)
+        if old.batch_id is not None:
+            raise NotPossible(f"{job_id} belongs to a batch; use retry_batch('{old.batch_id}')")
+        if not old.ended or old.state is JobState.SUCCEEDED:
+            raise NotPossible(f"{job_id} is {old.state}; only what ended without an answer can be retried")
+        job = await job_again(self._store, self._settings, job_id, RouteOptions(model=model, chain=chain))
+        if job is None:
+            raise NotPossible(f"the request of {job_id} was removed from the ledger; submit it again")
+        job.expires_in_s = old.expires_at - old.created_at
+        job.callback_url, job.metadata = old.callback_url, dict(old.metadata) or None
+        await accept(self._store, self._redis, job)
+        await self._store.record_act(python_program(), self._tenant, "job.retry", job_id, None, {"job": job.id})
+        return await self.get(job.id)
+
+    async def submit_batch(
+        self,
+        requests: Requests,
+        *,
+        priority: PriorityWord = "bulk",
+        expires_in_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        budget_usd: float | None = None,
+        weight: float = USUAL_WEIGHT,
+        source: str = "",
+        prompt: str | None = None,
+        system: str | None = None,
+        id_column: str | None = None,
+        idempotency_key: str | None = None,
+        **routing: Unpack[Routing],
+    ) -> Batch:
+        """Accept many jobs as one batch, all or none. Memory stays flat however many there are.
+
+        `requests` are anything iterable, also asynchronously, or the Path of a file in any format that `understudy
+        submit` reads; for CSV, `prompt` is the template (`"Describe {name}"`) and `id_column` has the ids. A request
+        may carry a `custom_id` that results repeat; without one its number is taken. The first bad request refuses all,
+        and is named. At `budget_usd` (US dollars) the batch pauses until `resume_batch`. `weight` is how many turns it
+        has for one of another batch. With the same `idempotency_key` and the same requests, the batch is the one that
+        was made before. Raises RequestError, InputError.
+        """
+        route, said = route_of(routing)
+        new = NewBatch(
+            new_id("batch"),
+            words.priority(priority, Priority.BULK),
+            tenant=self._tenant,
+            expires_at=await self._store.now() + words.lifetime(expires_in_s, self._settings.deadline_s),
+            source=source or (requests.name if isinstance(requests, Path) else ""),
+            metadata=words.metadata(None if metadata is None else dict(metadata)) or {},
+            callback_url=words.receiver(callback_url, "callback_url", self._settings),
+            budget_usd=words.budget(budget_usd),
+            weight=words.weight(weight),
+        )
+        shape = Shape(prompt, system, id_column, route)
+        said |= {"priority": priority, "budget_usd": budget_usd, "metadata": new.metadata, "weight": weight}
+        said |= {"expires_in_s": expires_in_s, "callback_url": callback_url, "shape": [prompt, system, id_column]}
+        batch_id = await fill(self._store, self._settings, new, requests, shape, said=said, key=idempotency_key)
+        return await self.get_batch(batch_id)
+
+    async def get_batch(self, batch_id: str) -> Batch:
+        """A batch as it stands now, without its retries. Raises UnknownId."""
+        return Batch.of(await self._batch(batch_id))
+
+    async def wait_batch(self, batch_id: str, timeout_s: float | None = None) -> Batch:
+        """The batch, once it has ended. A batch that is paused does not end. Raises WaitTimeout, UnknownId."""
+        await self._batch(batch_id)
+        await self._ended(batch_id, timeout_s)
+        return await self.get_batch(batch_id)
+
+    async def list_batches(self, *, limit: int = 20, after: str = "") -> Page[Batch]:
+        """Batches, newest first. `after` is the `next_after` of the page before."""
+        _check_limit(limit)
+        views = await self._store.list_batches(self._tenant, limit + 1, after)
+        return _page([Batch.of(view) for view in views], limit)
+
+    async def results(self, batch_id: str) -> AsyncIterator[Result]:
+        """The results of all jobs that have ended so far, in the order of the input. What a retry of the batch has
+        answered meanwhile stands in place of the failure. Raises UnknownId."""
+        await self._batch(batch_id)
+        async for row in rows_of(self._store, batch_id):
+            yield Result.of(row)
+
+    async def pause_batch(self, batch_id: str, reason: str = "paused by its owner") -> Batch:
+        """Hold a batch: calls in flight go on, no other job of it starts. Raises NotPossible when it has ended."""
+        view = await self._batch(batch_id)
+        if not await self._store.pause_batch(batch_id, reason):
+            raise _has_ended(view, "paused")
+        return await self._recorded("batch.pause", batch_id, None, {"paused": reason})
+
+    async def resume_batch(
+        self,
+        batch_id: str,
+        *,
+        budget_usd: float | None = None,
+        model: str | None = None,
+        chain: str | None = None,
+    ) -> Batch:
+        """Let a paused batch go on. One that spent its budget is granted the first amount once more, or `budget_usd` in
+        all. With a model or a chain, what it has not asked yet takes that, and what failed is retried along it.
+
+        Raises NotPossible when it has ended, RequestError, RetryUnderWay.
+        """
+        view = await self._batch(batch_id)
+        if Batch.of(view).ended:
+            raise _has_ended(view, "resumed")
+        if model is not None or chain is not None:
+            await take_another_chain(self._store, self._settings, batch_id, RouteOptions(model=model, chain=chain))
+        total_usd = await self._store.grant_batch(batch_id, words.budget(budget_usd))
+        if not await self._store.resume_batch(batch_id):
+            raise _has_ended(view, "resumed")
+        return await self._recorded("batch.resume", batch_id, *resumed(view, total_usd, model, chain))
+
+    async def cancel_batch(self, batch_id: str) -> Batch:
+        """Finished jobs keep their results, calls in flight are stopped; a batch that has ended stays as it is."""
+        await self._batch(batch_id)
+        if not await cancel_batch(self._store, batch_id):
+            return await self.get_batch(batch_id)
+        return await self._recorded("batch.cancel", batch_id)
+
+    async def retry_batch(
+        self,
+        batch_id: str,
+        *,
+        model: str | None = None,
+        chain: str | None = None,
+        everything: bool = False,
+        answered_by: Sequence[str] = (),
+    ) -> Batch:
+        """Run again what ended without an answer, as a new batch; returns that. `results` of the old one has its
+        answers.
+
+        Bad requests, refused content and jobs that crashed workers are left out, because they would fail again, unless
+        `everything` is true. `answered_by` instead: the lines that these providers answered. Raises NotPossible when
+        there is nothing to retry, RequestError, RetryUnderWay.
+        """
+        await self._batch(batch_id)
+        route = RouteOptions(model=model, chain=chain)
+        again = await (
+            retry_answered(self._store, self._settings, batch_id, answered_by, route)
+            if answered_by
+            else retry_failed(self._store, self._settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY, route)
+        )
+        if again.batch_id is None:
+            raise _nothing_to_retry(batch_id, again)
+        asked = {"model": model, "chain": chain, "answered_by": list(answered_by) or None, "all": everything or None}
+        made = {"batch": again.batch_id, "jobs": again.jobs}
+        await self._recorded("batch.retry", batch_id, None, made | {word: v for word, v in asked.items() if v})
+        return await self.get_batch(again.batch_id)
+
+    async def _batch(self, batch_id: str) -> BatchView:
+        view = await self._store.batch_view(batch_id)
+        if view is None or view.tenant != self._tenant:
+            raise UnknownId(batch_id, "batch")
+        return view
+
+    async def _ended(self, id_: str, timeout_s: float | None) -> None:
+        pause_s, until = POLL_S, math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while id_ not in await self._store.ended_among([id_]):
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise WaitTimeout(id_, timeout_s)
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 1.5, POLL_MAX_S)
+
+    async def _recorded(
+        self, action: str, batch_id: str, old: dict[str, Any] | None = None, new: dict[str, Any] | None = None
+    ) -> Batch:
+        await self._store.record_act(python_program(), self._tenant, action, batch_id, old, new)
+        return await self.get_batch(batch_id)
+
+
+def _checked(state: JobState | str | None) -> str | None:
+    if state in (None, SCHEDULED, *JobState):
+        return state
+    raise RequestError(f"'state' must be one of {', '.join(JobState)} or {SCHEDULED}", "state")
+
+
+def _page(items: Sequence[Listed], limit: int) -> Page[Listed]:
+    """`items` has one more than `limit` when there are more."""
+    return Page(tuple(items[:limit]), items[limit - 1].id if len(items) > limit else None)
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MOST_AT_ONCE:
+        raise RequestError(f"'limit' must be from 1 to {MOST_AT_ONCE:,}; follow next_after for more", "limit")
+
+
+def _has_ended(view: BatchView, what: str) -> NotPossible:
+    return NotPossible(f"{view.id} is {view.state}; it cannot be {what} any more")
+
+
+def _nothing_to_retry(batch_id: str, again: Retry) -> NotPossible:
+    why = again.left_out_words.replace("--all", "everything=True")
+    return NotPossible(f"there is nothing to retry in {batch_id}{why and f'; {why}'}")

@@ -1,0 +1,184 @@
+"""The client for code without coroutines: each method runs that of `AsyncClient` in an event loop of its own thread."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
+from functools import partial, update_wrapper
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from models.settings import Settings
+from models.tenants import DEFAULT_TENANT
+from producer.client.asynchronous import AsyncClient
+from producer.client.connection import NOT_OPEN
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RESULTS_AT_ONCE = 200
+"""How many items of an iteration the loop hands over together: each hand-over costs about 0.1 ms."""
+
+END_POLL_S = 0.2
+
+IN_A_COROUTINE = (
+    "Client blocks, and an event loop runs in this thread, which would stand still meanwhile; "
+    "use AsyncClient here, with `async with` and `await`"
+)
+
+CLOSED = "the client was closed while this call was under way; what was accepted goes on"
+
+NOTHING_MORE: Any = object()
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncClient, P], Awaitable[T]],
+) -> Callable[Concatenate["Client", P], T]:
+    def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(partial(method, self._client, *args, **kwargs))
+
+    update_wrapper(call, method)
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[AsyncClient, P], AsyncIterator[T]],
+) -> Callable[Concatenate["Client", P], Iterator[T]]:
+    def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        items = method(self._client, *args, **kwargs)
+        while chunk := self._run(partial(_some, items)):
+            yield from chunk
+
+    update_wrapper(call, method)
+    return call
+
+
+async def _some(items: AsyncIterator[T]) -> list[T]:
+    found: list[T] = []
+    while len(found) < RESULTS_AT_ONCE:
+        item = await anext(items, NOTHING_MORE)
+        if item is NOTHING_MORE:
+            break
+        found.append(item)
+    return found
+
+
+class Client:
+    """`AsyncClient` for code without coroutines: the same methods, each returns when it is done.
+
+        with Client() as client:
+            print(client.wait(client.submit("Say hello.").id, timeout_s=60).text)
+
+    One client may be used from many threads at the same time. Open it in the process that uses it, not before a fork.
+    In a coroutine its methods raise RuntimeError, because they would block the loop.
+    """
+
+    def __init__(
+        self,
+        config: Path | str | None = None,
+        data: Path | str | None = None,
+        *,
+        database_url: str | None = None,
+        redis_url: str | None = None,
+        settings: Settings | None = None,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
+        """As `AsyncClient`. Nothing is opened before `with` or `open`."""
+        self._client = AsyncClient(
+            config, data, database_url=database_url, redis_url=redis_url, settings=settings, tenant=tenant
+        )
+        self._portal: BlockingPortal | None = None
+        self._stack = ExitStack()
+        self._closed = threading.Event()
+        self._calls: set[asyncio.Task[Any] | None] = set()
+
+    def open(self) -> "Client":
+        """For a client that lives longer than a `with`; then call `close`. One that is forgotten closes when the main
+        thread ends, because the ledger's threads would keep the process alive."""
+        self._open()
+        threading.Thread(target=self._close_with_the_program, name="understudy client end", daemon=True).start()
+        return self
+
+    def _open(self) -> None:
+        _refuse_in_a_coroutine()
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal(name="understudy client"))
+            stack.enter_context(portal.wrap_async_context_manager(self._client))
+            self._portal, self._stack = portal, stack.pop_all()
+        self._closed.clear()
+
+    def _close_with_the_program(self) -> None:
+        while not self._closed.wait(END_POLL_S):
+            if not threading.main_thread().is_alive():
+                self.close()
+
+    def close(self) -> None:
+        """What other threads wait for is broken off there with a RuntimeError. Closed again, it does nothing."""
+        self._closed.set()
+        portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.call(self._break_off)
+        self._stack.close()
+
+    def __enter__(self) -> "Client":
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
+        _refuse_in_a_coroutine()
+        if self._portal is None:
+            raise RuntimeError(NOT_OPEN)
+        future = self._portal.start_task_soon(self._noted, call)
+        try:
+            return future.result()
+        except CancelledError:
+            raise RuntimeError(CLOSED) from None
+        except BaseException:  # Ctrl-C as well: what nobody waits for does not go on
+            future.cancel()
+            raise
+
+    async def _noted(self, call: Callable[[], Awaitable[T]]) -> T:
+        task = asyncio.current_task()
+        self._calls.add(task)
+        try:
+            return await call()
+        finally:
+            self._calls.discard(task)
+
+    async def _break_off(self) -> None:
+        """Before the ledger is closed under them."""
+        calls = [call for call in self._calls if call is not None]
+        for call in calls:
+            call.cancel()
+        if calls:
+            await asyncio.wait(calls)
+
+    submit = _blocking(AsyncClient.submit)
+    get = _blocking(AsyncClient.get)
+    wait = _blocking(AsyncClient.wait)
+    list_jobs = _blocking(AsyncClient.list_jobs)
+    cancel = _blocking(AsyncClient.cancel)
+    retry = _blocking(AsyncClient.retry)
+    submit_batch = _blocking(AsyncClient.submit_batch)
+    get_batch = _blocking(AsyncClient.get_batch)
+    wait_batch = _blocking(AsyncClient.wait_batch)
+    list_batches = _blocking(AsyncClient.list_batches)
+    results = _iterating(AsyncClient.results)
+    pause_batch = _blocking(AsyncClient.pause_batch)
+    resume_batch = _blocking(AsyncClient.resume_batch)
+    cancel_batch = _blocking(AsyncClient.cancel_batch)
+    retry_batch = _blocking(AsyncClient.retry_batch)
+
+
+def _refuse_in_a_coroutine() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(IN_A_COROUTINE)

@@ -1,0 +1,100 @@
+"""Filling a batch from a program's requests: all or none, and once for each idempotency key."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from models.records import NewBatch, NewJob
+from models.rules import Rules
+from models.settings import Settings
+from models.store import Store, StoreConflict
+from models.store.filling import NamedRequest
+from models.wire import RequestError
+from producer.client.reading import Digest, Requests, slices_of, slices_of_lines
+from producer.client.submitting import unless_other
+from producer.intake import JobReader, Shape, read_jobs
+from producer.preflight import Preflight
+from producer.single_jobs import check_key
+
+logger = logging.getLogger(__name__)
+
+
+async def fill(
+    store: Store,
+    settings: Settings,
+    new: NewBatch,
+    requests: Requests,
+    shape: Shape,
+    *,
+    said: Mapping[str, Any],
+    key: str | None,
+) -> str:
+    """Accept a batch; returns its id, or that of the batch which the same request made before under this key.
+
+    `said` is what the request says beside its lines. Raises RequestError, InputError.
+    """
+    if key is not None:
+        check_key(key)
+    digest = None if key is None else Digest(said)
+    if key is not None and digest is not None and isinstance(requests, Path):
+        await asyncio.to_thread(digest.add_file, requests)
+        made = await unless_other(store.made_by(new.tenant, NamedRequest(key, digest.hexdigest())))
+        if made is not None:
+            return made.object_id
+    rules = (await store.tenant_rules(new.tenant)).with_budget(new.budget_usd)
+    batch_id = None
+    await store.create_batch(new)
+    try:
+        preflight, total, endpoint = Preflight(settings), 0, None
+        async with aclosing(_slices(settings, new, requests, shape, rules, digest)) as slices:
+            async for jobs in slices:
+                await store.add_jobs(new.id, jobs)
+                total, endpoint = total + len(jobs), jobs[0].chain.endpoint
+                preflight.add_all(jobs)
+        if not total:
+            raise RequestError("there are no requests in this batch")
+        estimate = preflight.forecast.estimate
+        if key is None or digest is None:
+            await store.open_batch(new.id, total, endpoint, estimate)
+            batch_id = new.id
+        else:
+            named = NamedRequest(key, digest.hexdigest())
+            opened = store.open_named(new.id, total, endpoint, estimate, new.tenant, named)
+            batch_id = await unless_other(opened)
+    finally:
+        if batch_id != new.id:
+            await _discard(store, new.id)
+    return batch_id
+
+
+async def _discard(store: Store, batch_id: str) -> None:
+    try:
+        await store.discard_batch(batch_id)
+    except StoreConflict:  # opened after all: the answer to our commit was lost, and the batch is accepted
+        logger.warning("batch %s was accepted although its submission was broken off", batch_id)
+
+
+def _slices(
+    settings: Settings, new: NewBatch, requests: Requests, shape: Shape, rules: Rules, digest: Digest | None
+) -> AsyncGenerator[list[NewJob], None]:
+    if isinstance(requests, Path):
+        lines = read_jobs(
+            requests,
+            shape,
+            settings,
+            priority=new.priority,
+            expires_at=new.expires_at,
+            tenant=new.tenant,
+            rules=rules,
+        )
+        return slices_of_lines(lines)
+    for word, value in (("prompt", shape.prompt), ("id_column", shape.id_column)):
+        if value is not None:
+            raise RequestError(f"'{word}' is for a CSV file, given as a Path", word)
+    if isinstance(requests, str | bytes | Mapping):
+        raise RequestError("a batch is made of many requests: give a list of them, or a Path of a file", "requests")
+    reader = JobReader(shape, settings, new.priority, new.expires_at, new.tenant, endpoint=None, rules=rules)
+    return slices_of(requests, reader, digest)

@@ -1,0 +1,124 @@
+"""What a program submits, as rows and jobs: prompts, messages, bodies, lines, files."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict
+
+from models.catalog import suggestion
+from models.records import NewJob
+from models.routing import RouteOptions
+from models.wire import RequestError
+from producer.filling import route_options
+from producer.intake import BadLine, JobReader, Row, row_of
+from producer.single_jobs import sorted_json
+
+SLICE = 2_000
+FILE_BYTES = 1_048_576
+
+Request: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""A prompt, a list of chat messages, or a whole request: a chat-completion body or a line of a batch file."""
+
+Requests: TypeAlias = Iterable[Request] | AsyncIterable[Request] | Path
+
+
+class Routing(TypedDict, total=False):
+    """Who may answer. What a request says of it in its own body wins, but data rules all hold."""
+
+    model: str | None
+    """`provider/model`, a chain's name, or a model that one provider lists. Absent: the chain `default`."""
+    chain: str | None
+    """A configured chain."""
+    fallbacks: Sequence[str | dict[str, Any]]
+    """Models to go on to."""
+    order: str | None
+    """`chain`, `cheapest` or `fastest`."""
+    require: Mapping[str, Any] | None
+    """Tags that a provider must have, such as `{"region": ["eu", "ch"], "zdr": True}`."""
+    forbid: Mapping[str, Any] | None
+    """Tags that it must not have."""
+
+
+def as_row(request: Request) -> Row:
+    """A request in any of its forms as the reader takes it. Raises RequestError."""
+    if isinstance(request, str):
+        return Row({"prompt": request})
+    if isinstance(request, Mapping):
+        return row_of(dict(request))
+    if isinstance(request, Sequence) and not isinstance(request, bytes):
+        return Row({"messages": list(request)})
+    raise RequestError("a request must be a prompt, a list of messages or an object")
+
+
+def route_of(routing: Routing) -> tuple[RouteOptions, dict[str, Any]]:
+    """What the arguments say of routing, and the words that were said. Raises RequestError."""
+    for word in routing:
+        if word not in Routing.__optional_keys__:
+            raise RequestError(f"there is no argument '{word}'{suggestion(word, Routing.__optional_keys__)}", word)
+    said = {word: value for word, value in routing.items() if value is not None}
+    return route_options(said), said
+
+
+class Digest:
+    """Names what a batch was asked for: the same requests in the same order, however their JSON is spelled."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._hash = hashlib.sha256(sorted_json(said))
+
+    def add(self, row: Row) -> None:
+        self._hash.update(b"\n" + sorted_json({"custom_id": row.custom_id, "url": row.endpoint, "body": row.body}))
+
+    def add_file(self, path: Path) -> None:
+        with path.open("rb") as stream:
+            while piece := stream.read(FILE_BYTES):
+                self._hash.update(piece)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+async def slices_of(
+    requests: Iterable[Request] | AsyncIterable[Request], reader: JobReader, digest: Digest | None
+) -> AsyncGenerator[list[NewJob], None]:
+    """Jobs in slices; `digest` is told of each request. Raises RequestError for the first request that cannot become a
+    job, with its number from 1."""
+    jobs: list[NewJob] = []
+    number = 0
+    async for request in _each(requests):
+        number += 1
+        try:
+            row = as_row(request)
+            if digest is not None:
+                digest.add(row)
+            job = reader.job(number, row)
+        except RequestError as error:
+            raise RequestError(f"request {number}: {error}", error.param, error.code) from None
+        jobs.append(_good(job, "request"))
+        if len(jobs) == SLICE:
+            yield jobs
+            jobs = []
+    if jobs:
+        yield jobs
+
+
+async def slices_of_lines(lines: Iterator[NewJob | BadLine]) -> AsyncGenerator[list[NewJob], None]:
+    """The same of a file that is being read, in a thread."""
+    while chunk := await asyncio.to_thread(lambda: list(islice(lines, SLICE))):
+        yield [_good(line, "line") for line in chunk]
+
+
+def _good(job: NewJob | BadLine, what: str) -> NewJob:
+    if isinstance(job, BadLine):
+        raise RequestError(f"{what} {job.line}: {job.reason}", job.param, job.code)
+    return job
+
+
+async def _each(requests: Iterable[Request] | AsyncIterable[Request]) -> AsyncIterator[Request]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+    else:
+        for request in requests:
+            yield request

@@ -1,0 +1,89 @@
+"""Accepting one job of a program: the words of its arguments and of its body, and its idempotency key."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+
+from models.chain import CHAT, Endpoint
+from models.records import NewJob
+from models.routing import RouteOptions, Router, check_schemas
+from models.settings import Settings
+from models.state import Priority
+from models.store import Store
+from models.store.filling import NamedRequest, OtherRequest
+from models.store.jobs import Made
+from models.wire import RequestError
+from producer.client.reading import Request, Routing, as_row, route_of
+from producer.intake import as_chat, checked_id
+from producer.single_jobs import JOBS_PATH, named_by, single_job, stage
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with its words, as HTTP has it in one body, and what the arguments say of routing."""
+
+    document: dict[str, Any]
+    endpoint: Endpoint
+    route: RouteOptions
+    said: dict[str, Any]
+
+    def named(self, key: str | None) -> NamedRequest | None:
+        """The same key names the same request over HTTP, where that has the words of routing in the body, too."""
+        alike = {**self.said, **self.document}
+        twice = self.said.keys() & self.document.keys()
+        return named_by(key, JOBS_PATH, {**alike, "arguments": self.said} if twice else alike)
+
+
+def asked_for(request: Request, arguments: Mapping[str, Any], custom_id: str | None, routing: Routing) -> Asked:
+    """Raises RequestError."""
+    row = as_row(request)
+    endpoint = row.endpoint or CHAT
+    body = as_chat(row.body) if endpoint == CHAT else row.body
+    name = {"custom_id": checked_id(custom_id) or row.custom_id}
+    document = {word: value for word, value in {**arguments, **body, **name}.items() if value is not None}
+    return Asked(document, endpoint, *route_of(routing))
+
+
+async def accept_one(
+    store: Store, settings: Settings, redis: Redis | None, tenant: str, asked: Asked, key: str | None
+) -> str:
+    """The id of the job, or of the one that the same request made before under this key. Raises RequestError."""
+    named = asked.named(key)
+    made = await unless_other(store.made_by(tenant, named)) if named is not None else None
+    if made is not None:
+        return made.object_id
+    rules = await store.tenant_rules(tenant)
+    router = Router(settings, asked.route, endpoint=asked.endpoint, rules=rules)
+    job, schemas = single_job(
+        asked.document, router, settings, tenant, priority=Priority.NORMAL, endpoint=asked.endpoint
+    )
+    if schemas:
+        await asyncio.to_thread(check_schemas, schemas)
+    made = await accept(store, redis, job, named)
+    return job.id if made is None else made.object_id
+
+
+async def accept(store: Store, redis: Redis | None, job: NewJob, named: NamedRequest | None = None) -> Made | None:
+    """Accept a job and stage it; or what the same named request made meanwhile. Raises RequestError."""
+    made = await unless_other(store.accept_jobs(job.tenant, [job], named))
+    if made is None and redis is not None:
+        await stage(redis, job.tenant, [job], time.time)
+    return made
+
+
+async def unless_other(answer: Awaitable[T]) -> T:
+    """Raises RequestError when the idempotency key is that of another request."""
+    try:
+        return await answer
+    except OtherRequest:
+        raise RequestError(
+            "this idempotency_key was used for another request; give each request a key of its own",
+            "idempotency_key",
+            "idempotency_key_reused",
+        ) from None

@@ -1,0 +1,138 @@
+"""Jobs that are submitted alone, over HTTP and from Python: what their words mean, their names, and their tickets."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from models import keys, tickets
+from models.chain import Endpoint
+from models.endpoints import ENDPOINTS
+from models.ids import new_id
+from models.records import NewJob
+from models.route_words import refuse_misspelt
+from models.routing import Router, schemas_to_check
+from models.settings import Settings
+from models.state import JobState, Priority
+from models.store import Store
+from models.store.filling import NamedRequest
+from models.tokens import most_output_tokens
+from models.wire import ROUTE_WORDS, RequestError
+from producer import words
+from producer.intake import checked_id
+
+log = logging.getLogger(__name__)
+
+JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id")
+"""The words of a body that are about the job. Those about routing are `models.wire.ROUTE_WORDS`."""
+
+OUR_WORDS = frozenset({*JOB_WORDS, *ROUTE_WORDS})
+
+JOBS_PATH = "/v1/jobs"
+"""Where such a job is submitted over HTTP, and what its named requests are named for."""
+
+MOST_NAME_CHARS = 255
+
+
+def single_job(
+    document: Mapping[str, Any],
+    router: Router,
+    settings: Settings,
+    tenant: str,
+    *,
+    priority: Priority,
+    endpoint: Endpoint,
+) -> tuple[NewJob, list[dict[str, Any]]]:
+    """The job that a body asks for, and the schemas that must be checked before it is accepted (`check_schemas`).
+
+    `priority` is for a body that names none. Raises RequestError.
+    """
+    request = dict(document)
+    refuse_misspelt(request, OUR_WORDS)
+    said = {word: request.pop(word, None) for word in JOB_WORDS}
+    request = ENDPOINTS[endpoint].canonical(request)
+    ENDPOINTS[endpoint].check(request)
+    job_id = new_id("job")
+    custom_id = checked_id(said["custom_id"]) or job_id
+    chain, body = router.route(request, custom_id)
+    job = NewJob(
+        id=job_id,
+        body=_as_json(body),
+        chain=chain,
+        custom_id=custom_id,
+        tokens=ENDPOINTS[endpoint].estimate_tokens(body),
+        max_output_tokens=most_output_tokens(body),
+        priority=words.priority(said["priority"], priority),
+        tenant=tenant,
+        expires_in_s=words.lifetime(said["expires_in_s"], settings.deadline_s),
+        callback_url=words.receiver(said["callback_url"], "callback_url", settings),
+        metadata=words.metadata(said["metadata"]),
+    )
+    return job, schemas_to_check(chain, body)
+
+
+def named_by(key: str | None, path: str, document: Mapping[str, Any]) -> NamedRequest | None:
+    """An Idempotency-Key with what it names: a body, however it is spelled, sent to a path. Raises RequestError."""
+    if key is None:
+        return None
+    check_key(key)
+    return NamedRequest(key, hashlib.sha256(path.encode() + b"\n" + sorted_json(document)).hexdigest())
+
+
+def check_key(key: str) -> None:
+    """Raises RequestError for what cannot name a request."""
+    if not 1 <= len(key) <= MOST_NAME_CHARS or not (key.isascii() and key.isprintable()):
+        raise RequestError(
+            f"an Idempotency-Key must have 1 to {MOST_NAME_CHARS} printable ASCII characters", "Idempotency-Key"
+        )
+
+
+async def stage(redis: Redis, tenant: str, jobs: Sequence[NewJob], clock: Callable[[], float]) -> None:
+    """Tickets for jobs that are in the ledger, so that they start in milliseconds where no others wait before them."""
+    if not jobs:
+        return
+    try:
+        await tickets.stage_at_once(redis, tenant, jobs, clock)
+    except (RedisError, OSError) as error:
+        log.warning(
+            "%d jobs are accepted, but Redis cannot be told (%s): they start later", len(jobs), type(error).__name__
+        )
+
+
+async def cancel_job(store: Store, redis: Redis | None, job_id: str) -> JobState | None:
+    """Cancel a job that has not ended; one that runs is stopped by its worker in a moment. Returns what it is now.
+
+    The ledger decides, and whom it concerns is told at once: its worker would find out by looking within a second, and
+    so would those who wait for its end. Raises StoreError.
+    """
+    state = await store.cancel_job(job_id)
+    if redis is None:
+        return state
+    holder = await store.holder_of(job_id) if state is JobState.RUNNING else None
+    try:
+        if state is JobState.CANCELLED:
+            await redis.publish(keys.ENDED, job_id)
+        elif holder is not None:
+            await tickets.ask_to_stop(redis, holder, job_id)
+    except (RedisError, OSError) as error:
+        log.warning("the end of %s is found by looking, Redis cannot be told: %s", job_id, type(error).__name__)
+    return state
+
+
+def sorted_json(document: Mapping[str, Any]) -> bytes:
+    """The same bytes for bodies that say the same: callers that retry may write their JSON once more."""
+    try:
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:  # nested too deep
+        raise RequestError(f"the body cannot be written as JSON again: {error}", code="invalid_json") from None
+
+
+def _as_json(body: Mapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(body).decode()
+    except TypeError as error:  # nested too deep; orjson does not quote what it refuses
+        raise RequestError(f"the body cannot be written as JSON again: {error}", code="invalid_json") from None
