@@ -5,11 +5,11 @@ chains. A job is staged only when a deployment of its chain can start it soon, s
 wait in the ledger, where they cost nothing.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import groupby, islice, repeat
+from itertools import groupby, islice
 from operator import add
 
 from models.chain import Chain, Step
@@ -206,7 +206,7 @@ def plan(
     overtakes = dict(overtaking)
     starts = _Starts(lanes, outlook, left, overtaking)
     granted = starts.granted(turns)
-    entrants = [_entrant(each, len(granted[each.lane])) for each in lanes]
+    entrants = [_entrant(each, granted[each.lane].total()) for each in lanes]
     by_path = {_path(each): each for each in lanes}
     heads = {each.lane: iter(each.heads) for each in lanes}
     made = Plan([], Counter(), turns)
@@ -221,7 +221,7 @@ def plan(
             continue
         for each in Priority:
             left[each] -= each >= queue
-        step = granted[view.lane].popleft()
+        step = _first_of(granted[view.lane])
         head = next(heads[view.lane], None)
         if head is None:
             made.unread[view.lane] += 1
@@ -258,12 +258,12 @@ class _Starts:
         self._lanes = lanes
         self._room = {step: seen.starts for step, seen in outlook.items()}
         self._steps = {each.lane: steps_of(each, outlook) for each in lanes}
-        self._wants = {each.lane: _wants(each, _tickets_left(each.lane, left, overtaking)) for each in lanes}
-        self._granted: dict[Lane, deque[str]] = {each.lane: deque() for each in lanes}
+        self._still = {each.lane: _wants(each, _tickets_left(each.lane, left, overtaking)) for each in lanes}
+        self._granted: dict[Lane, Counter[str]] = defaultdict(Counter)
         self._given: dict[str, dict[Path, Entrant]] = {}  # of each step, with what each has
 
-    def granted(self, turns: Turns) -> Mapping[Lane, deque[str]]:
-        """Where each lane may start its next jobs: at its first open step, or where that is full at a later one.
+    def granted(self, turns: Turns) -> Mapping[Lane, Counter[str]]:
+        """Where each lane may start how many of its jobs: at its first open step, or where that is full at a later one.
 
         The more urgent ask first, and leave what is the turn of other tenants' less urgent lanes at their first step.
         """
@@ -283,36 +283,33 @@ class _Starts:
         """By step, the lanes of which some jobs have no start yet and whose next choice it is."""
         asked: dict[str, list[LaneHeads]] = {}
         for each in lanes:
-            if choice < len(self._steps[each.lane]) and self._still(each):
+            if choice < len(self._steps[each.lane]) and self._still[each.lane]:
                 asked.setdefault(self._steps[each.lane][choice], []).append(each)
         return asked
 
-    def _still(self, each: LaneHeads) -> int:
-        return self._wants[each.lane] - len(self._granted[each.lane])
-
     def _grant(self, step: str, asking: Sequence[LaneHeads], rivals: Sequence[LaneHeads], turns: Turns) -> None:
         given = self._given.setdefault(step, {})
-        asked = [_entrant(each, self._still(each)) for each in asking]
+        asked = [_entrant(each, self._still[each.lane]) for each in asking]
         self.users.setdefault(step, []).extend(asked)
         wanted = Counter({each.path: each.wants for each in asked})
         left = max(self._room.get(step, UNLIMITED), 0) - sum(each.wants for each in given.values())
-        if wanted.total() + sum(map(self._still, rivals)) > left:
-            entrants = [*asked, *(_entrant(each, self._still(each)) for each in rivals)]
-            wanted = _new(turns.in_order(step, _together([*given.values(), *entrants])), given, wanted, left)
+        if wanted.total() + sum(self._still[each.lane] for each in rivals) > left:
+            entrants = [*asked, *(_entrant(each, self._still[each.lane]) for each in rivals)]
+            wanted = _new(turns.in_order(step, [*given.values(), *entrants]), given, wanted, left)
         for each, entrant in zip(asking, asked, strict=True):
-            count = wanted[entrant.path]
-            self._granted[each.lane].extend(repeat(step, count))
-            had = given[entrant.path].wants if entrant.path in given else 0
-            given[entrant.path] = replace(entrant, wants=had + count)
+            if count := wanted[entrant.path]:
+                self._granted[each.lane][step] = count
+                self._still[each.lane] -= count
+                given[entrant.path] = replace(entrant, wants=count)
 
 
-def _together(entrants: Iterable[Entrant]) -> list[Entrant]:
-    """Each once, with all that it wants."""
-    found: dict[Path, Entrant] = {}
-    for each in entrants:
-        before = found.get(each.path)
-        found[each.path] = replace(each, wants=each.wants + (before.wants if before else 0))
-    return list(found.values())
+def _first_of(granted: Counter[str]) -> str:
+    """Take a start at the first step that has one left for this lane."""
+    step = next(iter(granted))
+    granted[step] -= 1
+    if not granted[step]:
+        del granted[step]
+    return step
 
 
 def _new(

@@ -52,7 +52,7 @@ class Turns:
     def in_order(self, resource: Resource, entrants: Iterable[Entrant]) -> Iterator[Entrant]:
         """Each entrant as often as it wants, in the order of their turns; among equals the first by name."""
         root = _Node(self, resource, (), [each for each in entrants if each.wants > 0])
-        while root.heap:
+        while root.left:
             yield root.next()
 
     def after(self, resource: Resource, entrants: Sequence[Entrant], taken: Mapping[Path, int]) -> "Turns":
@@ -93,34 +93,44 @@ def _bounded(turns: float) -> float:
 
 
 class _Node:
-    """A group with its members in a heap, or an entrant, while an order is made. Changes nothing outside."""
+    """A group with its members in a heap, or an entrant, while an order is made. Changes nothing outside.
 
-    __slots__ = ("entrant", "heap", "left")
+    Members are made when it is the group's turn: most groups of many never have one in a pass.
+    """
+
+    __slots__ = ("_heap", "_inside", "_of", "left")
 
     def __init__(self, turns: Turns, resource: Resource, path: Path, entrants: Sequence[Entrant]) -> None:
-        self.entrant = entrants[0] if entrants and entrants[0].path == path else None
-        self.left = self.entrant.wants if self.entrant else 0
-        self.heap: list[tuple[float, int, float, _Node]] = []
-        if self.entrant is not None:
-            return
-        level = len(path)
-        members: dict[str, list[Entrant]] = {}
-        for each in entrants:
-            members.setdefault(each.path[level], []).append(each)
-        group = turns.groups.get((resource, path), _Group())
-        for place, (name, inside) in enumerate(sorted(members.items())):
-            node = _Node(turns, resource, (*path, name), inside)
-            self.heap.append((group.begins(name), place, inside[0].weights[level], node))
-        heapify(self.heap)
+        self._of = turns, resource, path
+        self._inside = entrants
+        self._heap: list[tuple[float, int, float, _Node]] | None = None
+        self.left = sum(each.wants for each in entrants)
 
     def next(self) -> Entrant:
-        if self.entrant is not None:
-            self.left -= 1
-            return self.entrant
-        begins, place, weight, node = self.heap[0]
+        self.left -= 1
+        first = self._inside[0]
+        if len(first.path) == len(self._of[2]):
+            return first
+        if self._heap is None:
+            self._heap = self._members()
+        begins, place, weight, node = self._heap[0]
         entrant = node.next()
-        if node.heap or node.left:
-            heapreplace(self.heap, (begins + 1 / weight, place, weight, node))
+        if node.left:
+            heapreplace(self._heap, (begins + 1 / weight, place, weight, node))
         else:
-            heappop(self.heap)
+            heappop(self._heap)
         return entrant
+
+    def _members(self) -> "list[tuple[float, int, float, _Node]]":
+        turns, resource, path = self._of
+        level = len(path)
+        members: dict[str, list[Entrant]] = {}
+        for each in self._inside:
+            members.setdefault(each.path[level], []).append(each)
+        group = turns.groups.get((resource, path), _Group())
+        heap = [
+            (group.begins(name), place, inside[0].weights[level], _Node(turns, resource, (*path, name), inside))
+            for place, (name, inside) in enumerate(sorted(members.items()))
+        ]
+        heapify(heap)
+        return heap
