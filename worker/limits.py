@@ -242,21 +242,18 @@ class Limiter:
         for_s: float | None,
         reason: str,
         *,
-        too_fast: bool = False,
         began_ms: float | None = None,
         probed: bool = False,
     ) -> float:
         """Nobody picks the scope for `for_s` seconds, or for twice as long as last time (2 s to 60 s) when None.
 
-        A longer cooldown is never shortened by a later, shorter one. `too_fast`: afterwards calls of this account
-        and model are paced at the rate that was accepted lately, and by 1% more each second. Returns its end in
-        unix seconds. Scope.PROVIDER is the breaker, which rests for a third of the time that it is open instead of
-        doubling. A call that began (`began_ms`: its grant's start) before the breaker was closed says nothing any more.
-        `probed`: afterwards only probes start until one is answered.
+        A longer cooldown is never shortened by a later, shorter one. Returns its end in unix seconds. Scope.PROVIDER
+        is the breaker, which rests for a third of the time that it is open instead of doubling. A call that began
+        (`began_ms`: its grant's start) before the breaker was closed says nothing any more. `probed`: afterwards only
+        probes start until one is answered.
         """
-        names = [_cool_key(deployment, scope), *(_keys(deployment)[:2] if too_fast else [])]
-        args = self._rest(deployment, scope, for_s, reason, began_ms, probed=probed)
-        return self._at(await self._ask(refusal_scripts.COOL, names, args))
+        args = _rest_args(scope, for_s, reason, began_ms, probed=probed)
+        return self._at(await self._ask(refusal_scripts.COOL, [_cool_key(deployment, scope)], args))
 
     async def refused(self, grant: Grant, scope: Scope, hint_s: float | None, reason: str) -> float | None:
         """A call was turned away without being done, by a rate limit or an overload. Draws from it what it proves.
@@ -265,27 +262,10 @@ class Limiter:
         """
         deployment = grant.candidate.deployment
         names = [_cool_key(deployment, scope), *_keys(deployment)[:2]]
-        args = self._rest(deployment, scope, hint_s, reason, grant.start_ms, probed=False)
-        end = await self._ask(refusal_scripts.REFUSED, names, [*args, grant.number])
-        return self._at(end) if end else None
-
-    def _rest(
-        self,
-        deployment: Deployment,
-        scope: Scope,
-        for_s: float | None,
-        reason: str,
-        began_ms: float | None,
-        *,
-        probed: bool,
-    ) -> list[Any]:
-        low, high = COOLDOWN_BOUNDS_S
-        length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
+        args = _rest_args(scope, hint_s, reason, grant.start_ms, probed=False)
         configured = self._configured.get((deployment.account, deployment.model), (0, 0))
-        return [
-            *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
-            *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed), *configured),
-        ]
+        end = await self._ask(refusal_scripts.REFUSED, names, [*args, *configured, grant.number])
+        return self._at(end) if end else None
 
     async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
         """A response's headers speak of the limits: the fleet keeps to them, and brakes when others use them up.
@@ -386,6 +366,15 @@ def _keys(deployment: Deployment) -> list[str]:
         keys.flight(deployment.account, deployment.model),
         *(_cool_key(deployment, scope) for scope in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)),
         keys.day(deployment.account, deployment.model),
+    ]
+
+
+def _rest_args(scope: Scope, for_s: float | None, reason: str, began_ms: float | None, *, probed: bool) -> list[Any]:
+    low, high = COOLDOWN_BOUNDS_S
+    length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
+    return [
+        *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
+        *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed)),
     ]
 
 

@@ -50,8 +50,8 @@ local function set_token_brake(rate, tpm, tokens_free, free)
 end
 -- After a rest. Where a limit is known that was nearly kept, a call came a little too soon: a fiftieth less. Else the
 -- pace is what was accepted; where too few were to tell, half of what it was, or `unknown`. Where nobody said how long
--- the rest must be, few calls try again at first.
-local function pace_after_rest(rate, flight, free, anew, hint, accepted, unknown, fast)
+-- the rest must be, few calls try again at first. A `rough` measure grows fast.
+local function pace_after_rest(rate, flight, free, anew, hint, accepted, rough)
   local _, tokens_free, rpm, tpm, _, firm_rpm, firm_tpm = schedules(rate, tonumber(ARGV[9]), tonumber(ARGV[10]))
   redis.call('HDEL', rate, 'trial_share', 'untried')
   if firm_tpm > 0 and firm_rpm == 0 then
@@ -62,10 +62,10 @@ local function pace_after_rest(rate, flight, free, anew, hint, accepted, unknown
   if firm_rpm > 0 and (not accepted or accepted >= 0.8 * rpm) then
     learned = anew and 0.98 * rpm
   else
-    learned = accepted and 0.98 * accepted or anew and (rpm > 0 and rpm / 2 or unknown)
+    learned = accepted and 0.98 * accepted or anew and (rpm > 0 and rpm / 2 or UNTRIED)
   end
   if not learned then return end
-  set_learned(rate, learned, free, free, fast and learned < FEW)
+  set_learned(rate, learned, free, free, rough or learned < FEW)
   if firm_rpm == 0 and not hint then
     if anew then set_window(rate, FIRST, in_flight(flight)) end
   else
@@ -121,7 +121,7 @@ local function begin_trial(rate, of, k, n, accepted, how)
   pace = math.max(pace, 1)
   local ends = latest_start(rate) + rest_of_trial(share, 0, pace)
   local learned = of.only_tokens and 1000000 or 0.98 * accepted
-  set_learned(rate, learned, now, ends, how == 'rough' or learned < FEW)
+  set_learned(rate, learned, now, ends, how == 'rough')
   redis.call('HDEL', rate, 'chance', 'chance_until', 'untried')
   redis.call('HSET', rate, 'count_first', of.number + 1, 'count_refused', 0, 'count_at', now,
     'trial_share', share, 'trial_pace', pace, 'trial_until', ends, 'trial_refused', k, 'trial_calls', n)
@@ -134,10 +134,10 @@ local function begin_untried(rate, of)
   set_learned(rate, math.max(of.accepted or 0, UNTRIED), now, now + PEACE)
 end
 -- What is known, as numbers, and what of it is measured now.
-local FIELDS = {'number', 'window', 'run_first', 'run', 'run_rested', 'run_after', 'count_first', 'count_refused',
-  'count_at', 'trial_share', 'trial_pace', 'trial_until', 'trial_refused', 'trial_calls', 'trial_began', 'chance',
-  'chance_until', 'untried', 'learned', 'learned_at', 'grows_fast', 'proven', 'hint_until', 'hints_doubted_until',
-  'answered'}
+local FIELDS = {'number', 'window', 'run_first', 'run', 'quiet', 'run_rested', 'run_after', 'count_first',
+  'count_refused', 'count_at', 'trial_share', 'trial_pace', 'trial_until', 'trial_refused', 'trial_calls',
+  'trial_began', 'chance', 'chance_until', 'untried', 'learned', 'learned_at', 'grows_fast', 'proven', 'hint_until',
+  'hints_doubted_until', 'answered'}
 local function known_of(rate)
   local of, _ = {}
   for i, value in ipairs(redis.call('HMGET', rate, unpack(FIELDS))) do of[FIELDS[i]] = tonumber(value) end
@@ -163,12 +163,14 @@ local function follow_run(rate, of, number)
   if goes_on or rested == 0 and of.run_first and of.run + 1 >= 0.95 * (number - of.run_first + 1) - 1 then
     of.run_first, of.run = math.min(of.run_first, number), of.run + 1
   else
+    of.quiet = math.max(number - (of.run_first or 1) - (of.run or 0), 0)
     of.run_first, of.run = number, 1
   end
   return goes_on and 'outlasts' or nil
 end
--- Of the calls since `count_first` (`n`), `refused` were. A count begins anew after half a minute, when a trial ended
--- with next to no refusals, and when a rate that was held because of a single one was kept.
+-- Of the calls since `count_first` (`n`), `refused` were. A count begins again after half a minute, when the pace
+-- has grown since without a refusal, when a trial ended with next to no refusals, and when a rate that was held because
+-- of a single one was kept.
 local function count_call(rate, of, number, began)
   local kept
   if of.trial_share then
@@ -176,7 +178,8 @@ local function count_call(rate, of, number, began)
   else
     kept = of.count_refused == 1 and of.learned and not of.untried and began > of.learned_at
   end
-  local stale = not of.count_first or not of.trial_share and not of.chance and now - of.count_at > PEACE
+  local grew = of.count_refused == 0 and of.learned and of.rpm > 1.1 * of.learned
+  local stale = not of.count_first or not of.trial_share and not of.chance and (grew or now - of.count_at > PEACE)
   if stale or kept then
     of.count_first = number - math.min(number - (of.count_first or 0), (of.accepted or 0) / 120)
     of.count_refused, of.count_at, of.trial_share, of.chance = 0, now, nil, nil
@@ -203,16 +206,19 @@ local function doubts_hints(rate, of, began)
   return of.chance or of.trial_share or of.untried or of.failed > 0 and of.before > of.failed
     or (of.hints_doubted_until or 0) > now
 end
--- So many in a row are more than the share that is refused explains. Few calls tell little of that share.
+-- So many in a row are more than the share that is refused explains. Few calls tell little of that share, but when
+-- none of the calls before the run (`quiet`) were refused it is small.
 local function is_no_chance(of)
   local usual = math.max((of.failed + 1) / (of.before + 3), of.before < ENOUGH and 0.6 or 0)
   local longest
   if of.chance then
     longest = longest_by_chance(math.max(of.chance, usual) + 0.1, HARDLY)
   elseif of.trial_share and of.trial_calls >= ENOUGH then
-    longest = longest_by_chance(math.max(of.trial_refused / of.trial_calls, usual) + 0.1, UNLIKELY)
+    local known = math.max(of.trial_refused / of.trial_calls, of.before >= ENOUGH and usual or 0)
+    longest = longest_by_chance(known + 0.1, UNLIKELY)
   else
-    longest = longest_by_chance(usual, UNLIKELY)
+    local surprise = of.before < 5 * ENOUGH and UNLIKELY or HARDLY -- in many calls there are many runs
+    longest = longest_by_chance(math.min(usual, 3 / ((of.quiet or 0) + 3)), surprise)
   end
   return of.run >= longest
 end
@@ -239,8 +245,11 @@ local function judge_trial(rate, flight, of)
   elseif enough and (told < SURE / 2 or n >= 5 * ENOUGH and told < SURE) then
     begin_trial(rate, of, of.trial_refused + refused, of.trial_calls + n, of.trial_pace * (1 - refused / n), 'by count')
   else
+    -- Refused behind the trial's end: the rate had grown from it, and the trial goes on below where it came to.
+    if of.began > of.trial_until then of.trial_pace = math.max(of.trial_pace, 0.75 * of.rpm) end
     local ends = latest_start(rate) + rest_of_trial(share, told, of.trial_pace)
-    redis.call('HSET', rate, 'trial_until', ends, 'learned_at', ends)
+    redis.call('HSET', rate, 'trial_until', ends, 'trial_pace', of.trial_pace,
+      'learned', math.max(of.learned, of.trial_pace), 'learned_at', ends)
   end
 end
 local function judge_chance(rate, of)
@@ -277,16 +286,18 @@ local function judge_share(rate, of)
   elseif of.rpm > 0 and (of.accepted or 0) < of.rpm / 2 then -- measured while it was slower
     begin_trial(rate, of, refused, n, of.rpm / 2, 'rough')
   else
-    begin_trial(rate, of, refused, n, of.accepted or of.counted)
+    -- Of a few calls a minute the sum lags behind a pace that grows.
+    begin_trial(rate, of, refused, n, math.max(of.accepted or of.counted, of.rpm < FEW and 0.8 * of.rpm or 0))
   end
 end
 -- Returns whether the scope must rest, how sure that is ('outlasts', 'doubtful' or nil), and whether its pace must
--- change with that, to which accepted calls a minute.
+-- change with that, to which accepted calls a minute, and whether these are a rough measure.
 local function judged(rate, flight, number, began, hint)
   local of = known_of(rate)
   if not of.number then return true end -- Redis was emptied: nothing is known of the others
   local how = follow_run(rate, of, number)
   if how == 'herd' or how == 'unknown' then return how == 'herd' end
+  of.began = began
   count_call(rate, of, number, began)
   of.counted = 60000 * math.max(of.n - of.refused, 1) / math.max(now - of.count_at, 1000)
   local doubtful, no_chance = doubts_hints(rate, of, began), is_no_chance(of)
@@ -294,16 +305,18 @@ local function judged(rate, flight, number, began, hint)
   local silent = of.run >= SILENT and not of.answered
   if silent and not no_chance then how = nil end
   local ends = how == 'outlasts' or no_chance
-  redis.call('HSET', rate, 'run_first', of.run_first, 'run', of.run, 'run_rested', ends and of.number or 0,
+  redis.call('HSET', rate, 'run_first', of.run_first, 'run', of.run, 'quiet', of.quiet or 0,
+    'run_rested', ends and of.number or 0,
     'run_after', 0)
   if ends or silent or hint and not doubtful then
     local paced = how == 'outlasts' or no_chance and not of.chance
     if paced then begin_count(rate, of.number + 1) end
-    if (of.untried or of.starting) and of.before < ENOUGH and how ~= 'outlasts' then
+    local rough = (of.untried or of.starting) and of.before < ENOUGH and how ~= 'outlasts'
+    if rough then
       local _, _, _, long, long_since = accepted_until(rate)
       of.accepted = 60000 * math.max(long - in_flight(flight), 1) / (now + tonumber(ARGV[3]) - long_since)
     end
-    return true, how or doubtful and 'doubtful', paced, of.accepted
+    return true, how or doubtful and 'doubtful', paced, of.accepted, rough
   end
   if of.n < 1 then return false end
   if of.trial_share then

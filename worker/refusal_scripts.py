@@ -9,21 +9,11 @@ from worker.refusal_lua import EVIDENCE, PACE, REST
 
 COOL = Script.of(
     NOW,
-    FLIGHT,
-    SCHEDULES,
-    ACCEPTED,
-    LIFETIME,
-    SLOW_START,
     REST,
-    PACE,
     """
--- KEYS: cooldown, and the rate that was too high with the calls in flight, if that is why.
--- ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason, when the call began ("" when that
--- does not matter), 1 for a breaker, 1 when only probes may follow, requests/min and tokens/min that are configured (0:
--- no limit). Returns the cooldown's end.
-local hint = tonumber(ARGV[2])
-local free, anew = rest(KEYS[1], hint)
-if KEYS[2] and free then pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, accepted_per_minute(KEYS[2], 1.5), 60) end
+-- KEYS: cooldown. ARGV: time, how long ms ("" for doubling), first ms, longest doubling ms, reason, when the call began
+-- ("" when that does not matter), 1 for a breaker, 1 when only probes may follow. Returns the cooldown's end.
+local free = rest(KEYS[1], tonumber(ARGV[2]))
 return string.format('%.0f', free or tonumber(redis.call('HGET', KEYS[1], 'until')) or 0)
 """,
 )
@@ -40,10 +30,11 @@ REFUSED = Script.of(
     DOUBTS,
     EVIDENCE,
     """
--- KEYS: cooldown, rate, flight. ARGV as COOL, and the number of the call. A call was refused without being done.
+-- KEYS: cooldown, rate, flight. ARGV as COOL, requests/min and tokens/min that are configured (0: no limit), and the
+-- number of the call. A call was refused without being done.
 -- Returns the end of the rest that this is evidence for; "" where none is.
 local hint = tonumber(ARGV[2])
-local rests, how, paced, accepted =
+local rests, how, paced, accepted, rough =
   judged(KEYS[2], KEYS[3], tonumber(ARGV[11]), tonumber(ARGV[6]) or now, hint)
 if not rests then return '' end
 local streak = tonumber(redis.call('HGET', KEYS[1], 'streak')) or 0
@@ -55,7 +46,7 @@ if hint then
   redis.call('HSET', KEYS[2], 'hint_from', (tonumber(ARGV[6]) or now) + SAME_MOMENT, 'hint_until', free)
 end
 if paced and anew then
-  pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, accepted, UNTRIED, true)
+  pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, accepted, rough)
 elseif anew and not hint then
   set_window(KEYS[2], FIRST, in_flight(KEYS[3]))
 end

@@ -5,9 +5,11 @@ from redis.asyncio import Redis
 
 from models.catalog import resolve_provider
 from models.failure import FailureClass, Scope
+from models.limit_state import read_limits
 from models.settings import Settings
 from models.store import Store
 from producer.enabling import enable_provider
+from worker.failures import LimitSignals
 from worker.limits import Candidate, Deployment, Grant, Limiter
 
 KEYS = [{"name": "main", "value": "env.X"}, {"name": "spare", "value": "env.Y"}]
@@ -25,7 +27,14 @@ async def test_keys_cooldowns_breakers_and_learned_rates_are_all_let_go(store: S
         limiter = Limiter(connection, "w1")
         for key, model in (("main", ""), ("main", "m"), ("spare", "")):
             await store.set_aside("slow", key, model, FailureClass.CREDENTIAL, "401")
-        await limiter.cool(MAIN, Scope.MODEL, 3_600.0, "rate_limit", too_fast=True)
+        await limiter.told(MAIN, LimitSignals(requests_limit=6_000.0))
+        for hint_s in None, 3_600.0:
+            grant = await limiter.reserve([Candidate(MAIN)], 1)
+            assert isinstance(grant, Grant)
+            await limiter.release(grant, None, refused=True)
+            await limiter.refused(grant, Scope.MODEL, hint_s, "rate_limit")
+        learned = (await read_limits(connection)).of(MAIN.account, MAIN.model).requests.learned
+        assert learned is not None
         await limiter.cool(MAIN, Scope.PROVIDER, 3_600.0, "overloaded")
         said = await enabled(store, redis_url)
         assert said == "Re-enabled 2 keys of slow; forgot 3 records of its cooldowns and learned limits."

@@ -18,6 +18,14 @@ async def starts(limiter: Limiter, candidate: Candidate) -> bool:
     return isinstance(await limiter.reserve([candidate], 10), Grant)
 
 
+async def refuse(limiter: Limiter, candidate: Candidate, hint_s: float | None) -> float | None:
+    """One call that the provider turns away; the end of the rest that follows."""
+    grant = await limiter.reserve([candidate], 10)
+    assert isinstance(grant, Grant)
+    await limiter.release(grant, None, refused=True)
+    return await limiter.refused(grant, Scope.MODEL, hint_s, "as told")
+
+
 @pytest.mark.parametrize("scope", [Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER])
 async def test_a_cooldown_of_any_scope_is_forgotten(
     limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope
@@ -32,9 +40,12 @@ async def test_a_cooldown_of_any_scope_is_forgotten(
 async def test_what_was_learned_and_told_is_forgotten_and_calls_in_flight_are_not(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
+    await limiter.told(MAIN.deployment, LimitSignals(requests_limit=6_000.0))
     assert await starts(limiter, MAIN)
-    await limiter.told(MAIN.deployment, LimitSignals(requests_limit=60.0))
-    await limiter.cool(MAIN.deployment, Scope.MODEL, 3_600.0, "as told", too_fast=True)
+    await refuse(limiter, MAIN, None)
+    await refuse(limiter, MAIN, 3_600.0)
+    before = (await read_limits(connection)).of("alpha:main", "vendor/large:free")
+    assert before.requests.learned is not None and before.requests.told is not None
     assert await clear_limits(connection, "alpha") == 2
     seen = (await read_limits(connection)).of("alpha:main", "vendor/large:free")
     assert (seen.requests.learned, seen.requests.told, seen.in_flight) == (None, None, 1)
@@ -44,7 +55,7 @@ async def test_one_key_is_let_go_without_the_others_of_its_provider(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
     for each in (MAIN, MAINTENANCE):
-        await limiter.cool(each.deployment, Scope.MODEL, 3_600.0, "as told", too_fast=True)
+        assert await refuse(limiter, each, 3_600.0) is not None
     await clear_limits(connection, "alpha", "alpha:main")
     assert await starts(limiter, MAIN)
     assert isinstance(await limiter.reserve([MAINTENANCE], 10), Refusal)

@@ -84,7 +84,7 @@ async def test_a_configured_limit_is_the_limit_until_refusals_teach_a_lower_one(
     assert account.requests.limit(600) == Limit(600.0, Source.CONFIGURED)
     assert account.requests.limit(None) == Limit(None, Source.UNKNOWN)
     await limiter.release(grant, None, refused=True)
-    await limiter.cool(DEPLOYMENT, Scope.MODEL, 1.0, "rate_limit", too_fast=True)
+    assert await limiter.refused(grant, Scope.MODEL, None, "rate_limit") is None
     _, account = await seen(connection)
     learned = account.requests.limit(600)
     assert learned.source is Source.LEARNED
@@ -96,9 +96,14 @@ async def test_a_learned_rate_is_shown_as_it_has_grown(
     limiter: Limiter, connection: redis.asyncio.Redis, later_s: float
 ) -> None:
     """Both by their clock: the limiter's is moved on, and so is what was written for the reader."""
-    for _ in range(200):
-        await granted(limiter, Candidate(DEPLOYMENT, requests_per_minute=60_000))
-    end = await limiter.cool(DEPLOYMENT, Scope.MODEL, 1.0, "rate_limit", too_fast=True)
+    grants = [await granted(limiter, Candidate(DEPLOYMENT, requests_per_minute=60_000)) for _ in range(240)]
+    for answered in grants[:200]:
+        await limiter.release(answered, 100)
+    end = None
+    for refused in grants[200:]:
+        await limiter.release(refused, None, refused=True)
+        end = await limiter.refused(refused, Scope.MODEL, None, "rate_limit")
+    assert end is not None
     limiter.now_ms = (end + later_s) * 1000
     state, _ = await seen(connection)
     key, began_ms = keys.rate(*NAME), (state.now - later_s) * 1000

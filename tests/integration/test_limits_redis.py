@@ -278,6 +278,17 @@ async def test_a_slow_limit_is_used_too(limiter: Limiter, connection: redis.asyn
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("slots", [10, 40])
+async def test_a_slow_limit_that_nobody_told_is_used_from_the_start(
+    limiter: Limiter, connection: redis.asyncio.Redis, slots: int
+) -> None:
+    simulation = Simulation(limiter, StrictServer(60), slots=slots)
+    first, second = await simulation.run_until(60), await simulation.run_until(120)
+    assert (first.used + second.used) / 2 >= 0.8
+    assert second.refused <= 0.1
+
+
+@pytest.mark.slow
 async def test_a_limit_that_rises_or_falls_tenfold_is_found_again(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:

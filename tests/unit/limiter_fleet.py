@@ -9,6 +9,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 
 from examples import examples
 from models import keys
+from models.failure import Scope
 from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, Refusal
 
 BEGIN_MS = 1_800_000_000_000.0
@@ -61,15 +62,52 @@ class Fleet:
         assert isinstance(reply, Refusal), reply
         return reply
 
-    async def grants_now(self, *candidates: Candidate, tokens: int = 10) -> int:
-        """How many calls can start at this moment, without a wait."""
-        for number in range(1000):
+    async def next_call(self, *candidates: Candidate, tokens: int = 10) -> Grant:
+        """The next call that may start: time goes on until it does."""
+        while isinstance(reply := await self.one.reserve(candidates, tokens), Refusal):
+            self.at_ms(max(reply.until * 1000 - BEGIN_MS, self.ms + 1))
+        self.after_s(reply.wait_s)
+        return reply
+
+    async def refuse(self, grant: Grant, hint_s: float | None = None) -> float | None:
+        """The provider turns the call away. Returns the end of the rest that follows, None where none does."""
+        await self.one.release(grant, None, refused=True)
+        return await self.one.refused(grant, Scope.MODEL, hint_s, "429")
+
+    async def refuse_together(self, grants: Sequence[Grant]) -> float | None:
+        """They come back at one moment: all are released before the first is judged. Returns the rest's end."""
+        for grant in grants:
+            await self.one.release(grant, None, refused=True)
+        ends = [await self.one.refused(grant, Scope.MODEL, None, "429") for grant in grants]
+        return ends[-1]
+
+    async def refuse_until_it_rests(self, candidate: Candidate, hint_s: float | None = None) -> float:
+        """Every call from now on is refused before the next one starts, until all must rest. Returns the rest's end."""
+        for _ in range(100):
+            if (end := await self.refuse(await self.next_call(candidate), hint_s)) is not None:
+                return end
+        raise AssertionError("nothing makes it rest")
+
+    async def refuse_until_hints_are_doubted(self, candidate: Candidate, hint_s: float) -> float:
+        """As the call before it, each call behind a hint's end is refused, too. Returns the end of the third rest.
+
+        Three in a row are more than chance explains, so that this rest has a learned rate.
+        """
+        for _ in range(2):
+            await self.refuse_until_it_rests(candidate, hint_s)
+        return await self.refuse_until_it_rests(candidate, hint_s)
+
+    async def grants_now(self, *candidates: Candidate, tokens: int = 10, most: int | None = None) -> int:
+        """How many calls can start at this moment, without a wait; `most` are tried where no limit may hold."""
+        for number in range(most or 1000):
             reply = await self.one.reserve(candidates, tokens)
             if isinstance(reply, Refusal):
                 return number
             if reply.wait_s:
                 await self.one.cancel(reply)
                 return number
+        if most is not None:
+            return most
         raise AssertionError("no limit holds")
 
     async def cools_for_s(self, *candidates: Candidate) -> float:

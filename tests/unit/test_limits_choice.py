@@ -41,10 +41,10 @@ async def test_when_none_can_start_the_refusal_speaks_of_the_earliest(fleet: Fle
 
 async def test_every_key_expires(fleet: Fleet) -> None:
     limited = candidate(rpm=60, tpm=6000, most=3)
-    grant = await fleet.grant(limited)
-    await fleet.one.release(grant, 500, refused=True)
-    for scope in Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER:
-        await fleet.one.cool(limited.deployment, scope, None, "429", too_fast=True)
+    grants = [await fleet.next_call(limited) for _ in range(3)]
+    for grant, scope in zip(grants, (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER), strict=True):
+        await fleet.one.release(grant, 500, refused=True)
+        assert await fleet.one.refused(grant, scope, 2.0, "429") is not None
     await fleet.one.beat({("alpha:main", "large"): 0})
     written: list[bytes] = await fleet.redis.keys("*")
     assert len(written) == 5

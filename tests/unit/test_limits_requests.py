@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limiter_fleet import EXAMPLES, Fleet, candidate, moment, simulated, worst_excess
 
-from models.failure import Scope
 from worker.limits import BULK, URGENT, Grant, Hold
 
 gaps_ms = st.lists(st.one_of(st.just(0.0), st.floats(0, 3000)), min_size=1, max_size=60)
@@ -78,9 +77,12 @@ async def test_a_share_of_the_schedule_that_went_by_is_not_given_back(fleet: Fle
 
 
 async def test_a_cancelled_call_at_a_learned_rate_gives_it_back(fleet: Fleet) -> None:
-    await fleet.one.cool(candidate().deployment, Scope.MODEL, 0.05, "429", too_fast=True)
+    for _ in range(3):
+        await fleet.refuse(await fleet.next_call(candidate()))
     fleet.after_s(5)
-    await fleet.one.cancel(await fleet.grant(candidate()))
+    paced = await fleet.grant(candidate())
+    assert paced.cost_ms > 0
+    await fleet.one.cancel(paced)
     assert (await fleet.grant(candidate())).wait_s == 0
 
 

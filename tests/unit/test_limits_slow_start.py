@@ -1,9 +1,9 @@
 """Slow start over a fake Redis: how many calls may be in flight while no limit is known. Answers take 300 ms."""
 
 import pytest
-from limiter_fleet import Fleet, candidate, moment
+from limiter_fleet import BEGIN_MS, Fleet, candidate, moment
 
-from models.failure import Scope
+from models import keys
 from worker.failures import LimitSignals
 from worker.limits import Grant, Hold
 
@@ -63,12 +63,44 @@ async def test_a_limit_that_headers_tell_ends_it(fleet: Fleet) -> None:
     assert 97 <= await fleet.grants_now(candidate()) <= 99
 
 
-async def test_a_refusal_ends_it(fleet: Fleet) -> None:
-    await fleet.one.release(await fleet.grant(candidate()), 10, refused=True)
-    await fleet.one.cool(candidate().deployment, Scope.MODEL, 0.05, "429", too_fast=True)
-    fleet.after_s(3)
-    await fleet.grant(candidate())
-    assert (await fleet.grant(candidate())).cost_ms > 900
+async def test_refusals_of_more_than_a_fifth_pace_it_at_twenty_calls_a_second(fleet: Fleet) -> None:
+    for _ in range(3):
+        await fleet.refuse(await fleet.next_call(candidate()))
+    assert (await fleet.next_call(candidate())).cost_ms == 50
+
+
+async def test_refusals_of_less_than_a_fifth_leave_it_as_it_is(fleet: Fleet) -> None:
+    for number in range(30):
+        call = await fleet.next_call(candidate())
+        if number in (10, 17, 24):
+            assert await fleet.refuse(call) is None
+        else:
+            await fleet.one.release(call, 10)
+    assert (await fleet.grant(candidate())).cost_ms == 0
+    while isinstance(reply := await fleet.one.reserve([candidate()], 10), Grant):
+        pass
+    assert reply.hold is Hold.STARTING
+
+
+async def test_a_rest_that_nobody_announced_begins_it_again(fleet: Fleet) -> None:
+    await fleet.has_proven_itself()
+    for refused in [await fleet.grant(candidate()) for _ in range(30)]:
+        await fleet.refuse(refused)
+    fleet.after_s(2)
+    for _ in range(2):
+        await fleet.grant(candidate())
+    assert (await fleet.refusal(candidate())).hold is Hold.STARTING
+
+
+async def test_a_rate_that_is_learned_behind_hints_ends_it(fleet: Fleet) -> None:
+    for _ in range(100):
+        await fleet.one.release(await fleet.next_call(candidate()), 10)
+        fleet.after_s(1)
+    end = await fleet.refuse_until_hints_are_doubted(candidate(), 0.05)
+    fleet.at_ms(end * 1000 - BEGIN_MS)
+    assert not await fleet.redis.hexists(keys.rate("alpha:main", "large"), "window")
+    for _ in range(2):
+        assert (await fleet.next_call(candidate())).cost_ms > 900
     assert (await fleet.refusal(candidate())).hold is Hold.REQUESTS
 
 
