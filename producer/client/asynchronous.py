@@ -7,7 +7,7 @@ later, whatever dies. The queue is told afterwards; where it cannot be reached, 
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -217,7 +217,7 @@ class AsyncClient(Connection):
         views = await self._store.list_batches(self._tenant, limit + 1, after)
         return _page([Batch.of(view) for view in views], limit)
 
-    async def results(self, batch_id: str) -> AsyncIterator[Result]:
+    async def results(self, batch_id: str) -> AsyncGenerator[Result, None]:
         """The results of all jobs that have ended so far, in the order of the input. What a retry of the batch has
         answered meanwhile stands in place of the failure. Raises UnknownId."""
         await self._batch(batch_id)

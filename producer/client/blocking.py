@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from functools import partial, update_wrapper
@@ -45,12 +45,16 @@ def _blocking(
 
 
 def _iterating(
-    method: Callable[Concatenate[AsyncClient, P], AsyncIterator[T]],
+    method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate["Client", P], Iterator[T]]:
     def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         items = method(self._client, *args, **kwargs)
-        while chunk := self._run(partial(_some, items)):
-            yield from chunk
+        try:
+            while chunk := self._run(partial(_some, items)):
+                yield from chunk
+        finally:
+            if self._portal is not None:
+                self._run(items.aclose)
 
     update_wrapper(call, method)
     return call

@@ -141,24 +141,49 @@ def test_a_ledger_that_cannot_be_opened_is_told_and_leaves_no_thread(tmp_path: P
 
 
 SCRIPT = """
-import sys
 from producer.client import Client
-client = Client(data=sys.argv[1])
+client = Client(data="data")
 client.open()
 batch = client.submit_batch(["a", "b"], model="lead/large")
 print(batch.total, client.get(client.submit("hi", model="lead/large").id).state)
 """
 
 
+WAITS = """
+import os, signal, threading, time
+from producer.client import Client
+
+def interrupt():
+    while not client._calls:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+
+with Client(data="data") as client:
+    job = client.submit("hi", model="lead/large")
+    threading.Thread(target=interrupt).start()
+    try:
+        client.wait(job.id)
+    except KeyboardInterrupt:
+        print("interrupted,", client.get(job.id).state)
+        while client._calls:
+            time.sleep(0.01)
+"""
+
+
+def test_an_interrupted_wait_is_broken_off_and_the_client_goes_on(tmp_path: Path) -> None:
+    assert typed(WAITS, tmp_path) == "interrupted, queued\n"
+
+
 def test_a_plain_script_ends_though_it_forgot_to_close(tmp_path: Path) -> None:
-    (tmp_path / "understudy.toml").write_text('[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n')
+    assert typed(SCRIPT, tmp_path) == "2 queued\n"
+
+
+def typed(script: str, folder: Path) -> str:
+    """What a script prints that runs in this folder with an installation of its own."""
+    (folder / "understudy.toml").write_text('[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n')
     named = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, "data"],
-        cwd=tmp_path,
-        env=named,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
+        [sys.executable, "-P", "-c", script], cwd=folder, env=named, capture_output=True, text=True, timeout=DEADLINE_S
     )
-    assert (done.returncode, done.stdout) == (0, "2 queued\n"), done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
