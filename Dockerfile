@@ -3,6 +3,8 @@ FROM python:3.12.12-slim-trixie AS build
 WORKDIR /src
 RUN python -m venv /opt/understudy
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY setup.py .
+COPY understudy understudy
 COPY models models
 COPY producer producer
 COPY worker worker

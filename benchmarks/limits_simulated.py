@@ -38,14 +38,14 @@ from random_refusals import (
 )
 from strict_provider import KINDS, Meter
 
-from models.failure import Scope
-from models.tokens import Usage
-from worker import limits
-from worker.estimates import Estimates
-from worker.failures import LimitSignals
-from worker.limits import BULK, Candidate, Deployment, Grant, Limiter
-from worker.limits_lua import KEPT
-from worker.limits_scripts import STILL_HOLDS
+from understudy.models.failure import Scope
+from understudy.models.request.tokens import Usage
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits import limiter as limits
+from understudy.worker.limits.estimates import Estimates
+from understudy.worker.limits.limiter import BULK, Candidate, Deployment, Grant, Limiter
+from understudy.worker.limits.scripts import STILL_HOLDS
+from understudy.worker.limits.shared_lua import KEPT
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = LATENCY_S * 1000

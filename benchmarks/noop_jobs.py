@@ -31,18 +31,18 @@ from claim_finish import own_server, through_a_stock_worker
 from redis.asyncio import Redis
 from sqlalchemy import make_url
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
-from models.settings import Settings
-from models.state import JobState, Priority
-from models.store import Store, open_store
-from models.tickets import stage
-from worker.claims import ClaimLoop
-from worker.providers.base import Endpoint, WireRequest
-from worker.providers.client import ProviderClient
-from worker.rq_bridge import Bridge
-from worker.toolbox import open_toolbox, worker_row
+from understudy.models.config.settings import Settings
+from understudy.models.ids import new_id
+from understudy.models.queue.tickets import stage
+from understudy.models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import JobState, Priority
+from understudy.models.store import Store, open_store
+from understudy.worker.job.claim_loop import ClaimLoop
+from understudy.worker.providers.base import Endpoint, WireRequest
+from understudy.worker.providers.client import ProviderClient
+from understudy.worker.resources import open_toolbox, worker_row
+from understudy.worker.rq.bridge import Bridge
 
 TARGET_RATIO = 10
 CONCURRENCY = 1_000

@@ -19,12 +19,12 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
-from models.state import JobState
-from models.store import Store, open_store
-from models.tables import Worker
+from understudy.models.ids import new_id
+from understudy.models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import JobState
+from understudy.models.store import Store, open_store
+from understudy.models.tables import Worker
 
 CHAIN = Chain(steps=(Step(provider="lead", model="large"),))
 PROMPT = '{"messages":[{"role":"user","content":"' + "word " * 100 + '"}]}'

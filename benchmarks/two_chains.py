@@ -18,7 +18,7 @@ from pathlib import Path
 import redis
 from fleet_run import ask, chain, fleet, provider, until_called
 
-from models.store import LEDGER_FILE
+from understudy.models.store import LEDGER_FILE
 
 SLOW_PER_MINUTE = 60
 SETTLES_S = 5.0

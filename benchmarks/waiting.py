@@ -26,10 +26,10 @@ from pathlib import Path
 import psutil
 import redis
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import NewBatch, NewJob
-from models.store import open_store
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch, NewJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.store import open_store
 
 HERE = Path(__file__).parent
 LOOK_S = 0.01
@@ -106,7 +106,8 @@ def measure(limit: int, seconds: float, workers: int, lanes: int, in_flight: int
         asyncio.run(accept(data, max(20, round(limit * (seconds + 60) / 60)) if limit else 0, lanes))
         server = stack.enter_context(redis.Redis.from_url(address))
         with ExitStack() as fleet:
-            command = (sys.executable, "-P", "-m", "worker.main", "--config", config, "--data", data, "--grace", 1)
+            command = (sys.executable, "-P", "-m", "understudy.worker.main", "--config", config)
+            command += ("--data", data, "--grace", 1)
             pids = [started(fleet, *command, REDIS_URL=address).pid for _ in range(workers)]
             while len(server.smembers("rq:workers")) < workers:
                 time.sleep(0.1)

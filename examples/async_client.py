@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from producer.client import AsyncClient, NoAnswer, WaitTimeout
+from understudy import AsyncClient, NoAnswer, WaitTimeout
 
 WAIT_S = 60.0
 

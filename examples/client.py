@@ -10,7 +10,7 @@ Needs a provider and a worker. To try it without keys, in an empty folder:
 
 import sys
 
-from producer.client import Client
+from understudy import Client
 
 WAIT_S = 60.0
 

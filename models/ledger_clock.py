@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from models.store import Store, StoreError
+from understudy.models.store import Store, StoreError
 
 READ_EVERY_S = 5.0
 

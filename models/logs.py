@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
 
-from models.api_keys import SHAPE
-from models.inert import inert
-from models.settings import LogSettings
+from understudy.models.api_keys import SHAPE
+from understudy.models.config.settings import LogSettings
+from understudy.models.terminal_safe import inert
 
 log = logging.getLogger(__name__)
 
-OURS = ("models", "producer", "worker")
+OURS = ("understudy",)
 FRAMES = 5
 FRAMES_OF_A_DEFECT = 20
 
@@ -96,7 +96,7 @@ def relay(line: str) -> None:
 
 
 class TextLines(logging.Formatter):
-    """`2026-11-30T13:01:28.123+00:00 WARNING worker.run Job … is put back [job_id=… batch_id=…]`"""
+    """`2026-11-30T13:01:28.123+00:00 WARNING worker.job.run Job … is put back [job_id=… batch_id=…]`"""
 
     def format(self, record: logging.LogRecord) -> str:
         ids = " ".join(f"{name}={value}" for name, value in _ids(record).items())

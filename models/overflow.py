@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from models.private import make_private
+from understudy.models.config.private_files import make_private
 
 
 def overflow_file(data: Path, parts: Iterable[bytes] = ()) -> IO[bytes]:

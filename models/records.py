@@ -7,10 +7,10 @@ or `_ms` (whole milliseconds).
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.chain import Chain
-from models.failure import FailureClass
-from models.needs import Needs
-from models.state import BatchState, JobState, Priority
+from understudy.models.failure import FailureClass
+from understudy.models.request.needs import Needs
+from understudy.models.routing.chain import Chain
+from understudy.models.state import BatchState, JobState, Priority
 
 SINGLE = ""
 """The batch id of jobs that were submitted alone."""
@@ -269,7 +269,7 @@ class BatchView:
     cost_usd: float
     fallbacks: int
     by_deployment: list["DeploymentTally"]
-    recent_per_s: float  # jobs that end per second, as `models.pace` has it
+    recent_per_s: float  # jobs that end per second, as `models.jobs.pace` has it
     waits: list[tuple[str, int]]  # why queued jobs wait, and how many (a sample)
     endpoint: str = "/v1/chat/completions"
     completion_window: str = "24h"
@@ -277,7 +277,7 @@ class BatchView:
     output_file_id: str | None = None  # None until it has ended, and when no job succeeded
     error_file_id: str | None = None  # None until it has ended, and when every job succeeded
     metadata: dict[str, str] = field(default_factory=dict)
-    errors: list[dict[str, Any]] | None = None  # of a failed one, as `models.wire.LineError`
+    errors: list[dict[str, Any]] | None = None  # of a failed one, as `models.request.wire.LineError`
     options: dict[str, Any] = field(default_factory=dict)  # the words about routing that it was accepted with
     callback_url: str | None = None
     started_at: float | None = None  # when it became in_progress

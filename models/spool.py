@@ -13,12 +13,12 @@ from typing import Any
 
 import orjson
 
-from models.failure import FailureClass
-from models.ids import new_id
-from models.private import make_private, make_private_within
-from models.records import AttemptRecord, ResultRecord, Settled
-from models.state import JobState
-from models.store import Store, StoreError, StoreOutage
+from understudy.models.config.private_files import make_private, make_private_within
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import AttemptRecord, ResultRecord, Settled
+from understudy.models.state import JobState
+from understudy.models.store import Store, StoreError, StoreOutage
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ Only `models.store` reads and writes them. Docstrings and comments say what a co
 from sqlalchemy import BigInteger, Column, Index, Text, text
 from sqlmodel import Field, SQLModel
 
-from models.state import BatchState, JobState
+from understudy.models.state import BatchState, JobState
 
 
 class Chain(SQLModel, table=True):

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.chain import Tags
-from models.rules import Rules
+from understudy.models.routing.chain import Tags
+from understudy.models.routing.data_rules import Rules
 
 DEFAULT_TENANT = "default"
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
@@ -36,7 +36,9 @@ class TenantLimits:
     forbid: Tags = field(default_factory=dict)
     stored_bytes: int | None = None  # NO_LIMIT: any; None: as the installation allows
     open_batches: int | None = None  # the same
-    allow: tuple[str, ...] | None = None  # the chains and models that it may use (`models.allowing`); None: all
+    allow: tuple[str, ...] | None = (
+        None  # the chains and models that it may use (`models.routing.allowlist`); None: all
+    )
 
     @property
     def rules(self) -> Rules:

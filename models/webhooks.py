@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from models.state import TERMINAL_STATES, BatchState
+from understudy.models.state import TERMINAL_STATES, BatchState
 
 JOB_EVENTS = tuple(f"job.{state}" for state in sorted(TERMINAL_STATES))
 BATCH_EVENTS = tuple(

@@ -5,7 +5,7 @@ import pwd
 import socket
 from functools import cache
 
-from models.store.auditing import COMMAND_LINE
+from understudy.models.store.audit import COMMAND_LINE
 
 
 def command_line() -> str:

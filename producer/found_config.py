@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from models.catalog import UnknownProvider, resolve_provider
-from models.presets import AZURE_ENDPOINT, PRESETS, Preset
-from models.secrets import shown
-from models.settings import CONFIG_NAME, ApiKey, Settings
+from understudy.models.config.catalog import UnknownProvider, resolve_provider
+from understudy.models.config.presets import AZURE_ENDPOINT, PRESETS, Preset
+from understudy.models.config.secrets import shown
+from understudy.models.config.settings import CONFIG_NAME, ApiKey, Settings
 
 OF_OTHERS = (
     "AWS_",

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from models.errors import WrongUse
-from models.settings import Settings
-from models.store import LEDGER_FILE, Store, open_store
-from models.tenants import DEFAULT_TENANT
+from understudy.models.config.settings import Settings
+from understudy.models.errors import WrongUse
+from understudy.models.store import LEDGER_FILE, Store, open_store
+from understudy.models.tenants import DEFAULT_TENANT
 
 NEWEST = frozenset({"latest", "-"})
 """What a person may write in place of the id of the newest batch."""

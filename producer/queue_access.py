@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from models.settings import Settings
-from producer.embedded_address import running_redis
+from understudy.models.config.settings import Settings
+from understudy.producer.processes.embedded_address import running_redis
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

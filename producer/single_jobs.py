@@ -9,26 +9,26 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from models import keys, tickets
-from models.chain import Endpoint
-from models.endpoints import ENDPOINTS
-from models.ids import new_id
-from models.records import NewJob
-from models.route_words import refuse_misspelt
-from models.routing import Router, schemas_to_check
-from models.settings import Settings
-from models.state import JobState, Priority
-from models.store import Store
-from models.store.filling import NamedRequest
-from models.tokens import most_output_tokens
-from models.wire import ROUTE_WORDS, RequestError
-from producer import words
-from producer.intake import checked_id
+from understudy.models.config.settings import Settings
+from understudy.models.ids import new_id
+from understudy.models.queue import keys, tickets
+from understudy.models.records import NewJob
+from understudy.models.request.endpoints import ENDPOINTS
+from understudy.models.request.tokens import most_output_tokens
+from understudy.models.request.wire import ROUTE_WORDS, RequestError
+from understudy.models.routing.chain import Endpoint
+from understudy.models.routing.options import refuse_misspelt
+from understudy.models.routing.route import Router, schemas_to_check
+from understudy.models.state import JobState, Priority
+from understudy.models.store import Store
+from understudy.models.store.batches.ingest import NamedRequest
+from understudy.producer import request_fields as words
+from understudy.producer.ingest.intake import checked_id
 
 log = logging.getLogger(__name__)
 
 JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id")
-"""The words of a body that are about the job. Those about routing are `models.wire.ROUTE_WORDS`."""
+"""The words of a body that are about the job. Those about routing are `models.request.wire.ROUTE_WORDS`."""
 
 OUR_WORDS = frozenset({*JOB_WORDS, *ROUTE_WORDS})
 

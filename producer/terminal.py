@@ -7,7 +7,7 @@ from typing import Protocol, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from models.inert import inert
+from understudy.models.terminal_safe import inert
 
 PIPED_WIDTH = 200
 """In a pipe lines are long, because nothing there wraps them better than we would."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from producer.cli.app import app
+from understudy.producer.cli.app import app
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""`python -P -m worker`: one worker process, as `understudy worker`, `up` and `run` start it."""
+"""`python -P -m understudy.worker`: one worker process, as `understudy worker`, `up` and `run` start it."""
 
 import gc
 
 
 def main() -> None:
     gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time until work begins
-    from models.inert import make_logs_inert
-    from models.private import without_core_dumps
-    from worker.main import main as work
+    from understudy.models.config.private_files import without_core_dumps
+    from understudy.models.terminal_safe import make_logs_inert
+    from understudy.worker.main import main as work
 
     gc.freeze()
     gc.enable()

@@ -1,4 +1,4 @@
-"""`python -P -m worker.check`: what `understudy check` asks of the worker's side, one JSON line per deployment.
+"""What `understudy check` asks of the worker's side, in a process of its own: one JSON line per deployment.
 
 A deployment is a key of a provider with one of the models that the configuration names. With `--live` each is asked
 for one tiny completion; without it nothing leaves this machine (but `cmd.` references are run). No line holds a
@@ -17,19 +17,19 @@ from typing import Any
 
 import orjson
 
-from models.catalog import ResolvedProvider
-from models.chain import Step
-from models.deployments import NO_KEY, limits_of, named_deployments
-from models.failure import Failure
-from models.pricing import Pricing
-from models.secrets import SecretMissing, Secrets, masked, shown
-from models.settings import Settings, SettingsError, load_settings
-from models.wire import RequestError
-from worker.exchange import exchange
-from worker.fleet import Fleet
-from worker.limits import Candidate
-from worker.providers.base import Call, CannotExpress, Usage
-from worker.providers.client import ProviderClient
+from understudy.models.config.catalog import ResolvedProvider
+from understudy.models.config.deployments import NO_KEY, limits_of, named_deployments
+from understudy.models.config.secrets import SecretMissing, Secrets, masked, shown
+from understudy.models.config.settings import Settings, SettingsError, load_settings
+from understudy.models.costs.pricing import Pricing
+from understudy.models.failure import Failure
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.chain import Step
+from understudy.worker.job.exchange import exchange
+from understudy.worker.limits.credentials import CredentialPool
+from understudy.worker.limits.limiter import Candidate
+from understudy.worker.providers.base import Call, CannotExpress, Usage
+from understudy.worker.providers.client import ProviderClient
 
 TINY = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 16}
 AT_ONCE = 8
@@ -44,7 +44,7 @@ class Check:
         self._client = client
         self._live = live
         self._secrets = Secrets()
-        self._fleet = Fleet(settings, self._secrets, time.time, Random())
+        self._fleet = CredentialPool(settings, self._secrets, time.time, Random())
         self._pricing = Pricing(settings)
         self._slots = asyncio.Semaphore(AT_ONCE)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from models.logs import about_many
+from understudy.models.logs import about_many
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

@@ -1,4 +1,4 @@
-"""Measures the classifier and the adapters on recorded provider traffic: `python -m worker.corpus DIR`.
+"""Measures the classifier and the adapters on recorded provider traffic: `python -m understudy.worker.corpus DIR`.
 
 DIR holds `errors.jsonl` (responses and the failure class each of them is) and `answers.jsonl` (responses and what
 a chat completion made of them has). Prints what agrees and one line per disagreement; exit code 1 when there is any.
@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
-from models.failure import FailureClass
-from worker.failures import classify, classify_success
-from worker.providers.base import BadAnswer, Call
-from worker.providers.registry import adapter_for
+from understudy.models.failure import FailureClass
+from understudy.worker.failures import classify, classify_success
+from understudy.worker.providers.base import BadAnswer, Call
+from understudy.worker.providers.registry import adapter_for
 
 DIALECTS = {
     "google-ai-studio": "gemini",
@@ -200,7 +200,9 @@ def measure(name: str, path: Path, check: Any, out: Any) -> int:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        sys.stderr.write("Give one folder: python -m worker.corpus DIR (with errors.jsonl and answers.jsonl).\n")
+        sys.stderr.write(
+            "Give one folder with errors.jsonl and answers.jsonl: python -m understudy.worker.corpus DIR\n"
+        )
         return 2
     folder = Path(arguments[0])
     disagreeing = measure("errors", folder / "errors.jsonl", check_error, sys.stdout)

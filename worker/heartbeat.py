@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 
-from models.store import StoreOutage
+from understudy.models.store import StoreOutage
 
 log = logging.getLogger(__name__)
 

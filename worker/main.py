@@ -22,22 +22,22 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.retry import Retry
 
-from models.ending import end
-from models.ids import new_id
-from models.keys import QUEUES
-from models.logs import about, configure_logs, raised_at
-from models.records import Settled
-from models.redis_check import shown_url
-from models.settings import LogSettings, Settings, SettingsError, load_settings
-from models.spool import keep, replay
-from models.store import Store, StoreOutage, open_store
-from worker.alive import show_life, show_well
-from worker.claims import ClaimLoop
-from worker.heartbeat import Heartbeat
-from worker.rq_bridge import Bridge, Shutdown, StopJob
-from worker.rq_worker import RECONNECT, RegisteredWorker
-from worker.toolbox import Toolbox, open_toolbox, worker_row
-from worker.upkeep import Upkeep
+from understudy.models.cancellation import end
+from understudy.models.config.settings import LogSettings, Settings, SettingsError, load_settings
+from understudy.models.ids import new_id
+from understudy.models.logs import about, configure_logs, raised_at
+from understudy.models.queue.keys import QUEUES
+from understudy.models.queue.redis_check import shown_url
+from understudy.models.records import Settled
+from understudy.models.spool import keep, replay
+from understudy.models.store import Store, StoreOutage, open_store
+from understudy.worker.background import Upkeep
+from understudy.worker.heartbeat import Heartbeat
+from understudy.worker.job.claim_loop import ClaimLoop
+from understudy.worker.liveness import show_life, show_well
+from understudy.worker.resources import WorkerResources, open_toolbox, worker_row
+from understudy.worker.rq.bridge import Bridge, Shutdown, StopJob
+from understudy.worker.rq.worker import RECONNECT, RegisteredWorker
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Shift:
     """One worker's life between registering in the ledger and signing off."""
 
     def __init__(
-        self, worker_id: str, box: Toolbox, bridge: Bridge, with_parent: bool, alive: int | None = None
+        self, worker_id: str, box: WorkerResources, bridge: Bridge, with_parent: bool, alive: int | None = None
     ) -> None:
         """`alive`: the pipe for signs of life."""
         self._worker_id = worker_id

@@ -2,8 +2,8 @@
 
 import redis.exceptions
 
-from models.store import StoreOutage
-from worker.limits import LimitsUnavailable
+from understudy.models.store import StoreOutage
+from understudy.worker.limits.limiter import LimitsUnavailable
 
 OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, ConnectionError, TimeoutError)
 """What every part of a worker survives, and no job ends of."""

@@ -15,8 +15,8 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
-from worker.coalesce import Coalescer
-from worker.misfits import is_misread
+from understudy.worker.coalesce import Coalescer
+from understudy.worker.redis_repair import is_misread
 
 log = logging.getLogger(__name__)
 

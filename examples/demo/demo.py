@@ -17,7 +17,7 @@ START_S = 10.0
 
 def start_mock(ready: Path) -> subprocess.Popen[bytes]:
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", "worker.mock", "--config", str(HERE / "mock.toml"), "--port", "0"]
+    command = [sys.executable, "-P", "-m", "understudy.worker.mock", "--config", str(HERE / "mock.toml"), "--port", "0"]
     return subprocess.Popen(
         [*command, "--ready-file", str(ready), "--exit-with-parent"],
         stdin=subprocess.PIPE,

@@ -5,7 +5,7 @@ from typing import Literal
 from alembic import context
 from sqlmodel import AutoString
 
-from models.tables import Job
+from understudy.models.tables import Job
 
 
 def plain_string(kind: str, item: object, _context: object) -> str | Literal[False]:

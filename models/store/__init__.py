@@ -31,14 +31,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from models.store import schema
-from models.store.access import Access
-from models.store.auditing import Auditing
-from models.store.budgets import Budgets
-from models.store.canary import Canary
-from models.store.claims import Claims
-from models.store.engine import Database, open_postgresql, open_sqlite
-from models.store.errors import (
+from understudy.models.store import schema
+from understudy.models.store.access import Access
+from understudy.models.store.audit import Auditing
+from understudy.models.store.batches.budgets import Budgets
+from understudy.models.store.batches.canary import Canary
+from understudy.models.store.batches.ingest import Filling
+from understudy.models.store.batches.lifecycle import Upkeep
+from understudy.models.store.batches.pauses import Holds
+from understudy.models.store.batches.reruns import Rerunning
+from understudy.models.store.engine import Database, open_postgresql, open_sqlite
+from understudy.models.store.errors import (
     StoreBusy,
     StoreConflict,
     StoreDefect,
@@ -49,23 +52,20 @@ from models.store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from models.store.files import Files
-from models.store.filling import Filling
-from models.store.forgetting import Forgetting
-from models.store.gauges import Gauges
-from models.store.history import History
-from models.store.holds import Holds
-from models.store.intake import Intake
-from models.store.jobs import Jobs
-from models.store.planning import Planning
-from models.store.pruning import Pruning
-from models.store.rerunning import Rerunning
-from models.store.rescue import Rescue
-from models.store.retention import Retention
-from models.store.upkeep import Upkeep
-from models.store.usage import Usage
-from models.store.waiting import Waiting
-from models.store.webhooks import Webhooks
+from understudy.models.store.gauges import Gauges
+from understudy.models.store.jobs.claims import Claims
+from understudy.models.store.jobs.ended import EndedJobs
+from understudy.models.store.jobs.history import History
+from understudy.models.store.jobs.intake import Intake
+from understudy.models.store.jobs.planning import Planning
+from understudy.models.store.jobs.rescue import Rescue
+from understudy.models.store.jobs.submission import Jobs
+from understudy.models.store.retention.delivered import Forgetting
+from understudy.models.store.retention.expiry import Retention
+from understudy.models.store.retention.files import Files
+from understudy.models.store.retention.prune import Pruning
+from understudy.models.store.usage import Usage
+from understudy.models.store.webhooks.endpoints import Webhooks
 
 __all__ = [
     "Store",
@@ -106,7 +106,7 @@ class Store(
     Budgets,
     Webhooks,
     Files,
-    Waiting,
+    EndedJobs,
 ):
     """The ledger as its users see it."""
 

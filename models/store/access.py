@@ -9,13 +9,13 @@ from sqlalchemy import Row, Select, bindparam, func, insert, literal_column, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.api_keys import KeyRecord, NewKey, Scope, written
-from models.chain import Tags
-from models.rules import Rules
-from models.store.auditing import changes, record_act
-from models.store.ledger import Ledger
-from models.store.sql import NOW, api_key, clean, tenant
-from models.tenants import StoreContent, TenantLimits
+from understudy.models.api_keys import KeyRecord, NewKey, Scope, written
+from understudy.models.routing.chain import Tags
+from understudy.models.routing.data_rules import Rules
+from understudy.models.store.audit import changes, record_act
+from understudy.models.store.ledger import Ledger
+from understudy.models.store.sql import NOW, api_key, clean, tenant
+from understudy.models.tenants import StoreContent, TenantLimits
 
 INSERT_KEY = insert(api_key).values(created_at=NOW)
 """A new key, of which only the hash is known."""

@@ -11,12 +11,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from models.private import make_private, touch_private
-from models.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
-from models.store.errors import StoreBusy, StoreConflict, StoreMisplaced, StoreUnavailable, folder_reason
-from models.store.faults import meaning_of
-from models.store.sql import BURDENED
-from models.store.turns import Turns
+from understudy.models.config.private_files import make_private, touch_private
+from understudy.models.config.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
+from understudy.models.store.error_translation import meaning_of
+from understudy.models.store.errors import StoreBusy, StoreConflict, StoreMisplaced, StoreUnavailable, folder_reason
+from understudy.models.store.sql import BURDENED
+from understudy.models.store.sqlite_lock import WriteLock
 
 SQLITE_TIMEOUT_S = 5.0
 CHECKPOINT_S = 0.5
@@ -44,7 +44,7 @@ class Database:
     """`read` and `write` give a connection inside a transaction; `write` commits when its block ends."""
 
     def __init__(
-        self, dialect: str, place: str, readers: AsyncEngine, writers: AsyncEngine, turns: Turns | None = None
+        self, dialect: str, place: str, readers: AsyncEngine, writers: AsyncEngine, turns: WriteLock | None = None
     ) -> None:
         """`place` is for people and holds no password."""
         self.dialect = dialect
@@ -107,7 +107,7 @@ def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
     try:
         make_private(file.parent)
         touch_private(file)  # SQLite gives the files beside it the same permissions
-        turns = Turns(file, SQLITE_TIMEOUT_S)
+        turns = WriteLock(file, SQLITE_TIMEOUT_S)
     except OSError as error:
         reason = folder_reason(error)
         raise StoreMisplaced(

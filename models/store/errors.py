@@ -11,7 +11,7 @@ StoreError
 └── StoreDefect            a statement that the database does not understand: a mistake of ours, or a changed schema
 """
 
-from models.errors import OutOfReach, WrongUse
+from understudy.models.errors import OutOfReach, WrongUse
 
 
 class StoreError(OutOfReach):

@@ -6,13 +6,13 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, func, literal_column, select
 
-from models.failure import FailureClass
-from models.ids import id_at
-from models.state import Priority
-from models.store.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
-from models.store.ledger import CLOCK, Ledger
-from models.store.sql import NOW, QUEUED, RUNNING, attempt, job, tally, webhook_delivery
-from models.store.tallies import SUMS
+from understudy.models.failure import FailureClass
+from understudy.models.ids import id_at
+from understudy.models.state import Priority
+from understudy.models.store.jobs.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
+from understudy.models.store.ledger import CLOCK, Ledger
+from understudy.models.store.sql import NOW, QUEUED, RUNNING, attempt, job, tally, webhook_delivery
+from understudy.models.store.tallies import SUMS
 
 CLOCKS_APART_S = 120.0
 

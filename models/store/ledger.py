@@ -5,10 +5,10 @@ from collections.abc import Callable
 import orjson
 from sqlalchemy import bindparam, select
 
-from models.chain import Chain
-from models.store.engine import Database
-from models.store.errors import StoreError
-from models.store.sql import NOW, chain
+from understudy.models.routing.chain import Chain
+from understudy.models.store.engine import Database
+from understudy.models.store.errors import StoreError
+from understudy.models.store.sql import NOW, chain
 
 CHAINS_KEPT = 4096
 

@@ -13,8 +13,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from models.store.engine import Database
-from models.store.sql import BURDEN, burden, job, result
+from understudy.models.store.engine import Database
+from understudy.models.store.sql import BURDEN, burden, job, result
 
 PAGE = 1_000
 PAGE_BYTES = 4 * 1024 * 1024

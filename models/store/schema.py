@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, column, func, inspect, select, table
 
-import models.migrations
+from understudy.models import migrations
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATION_LOCK = 0x756E64657273  # any number that all our processes agree on
-FOLDER = Path(models.migrations.__file__).parent
+FOLDER = Path(migrations.__file__).parent
 
 
 def configuration(connection: Connection | None = None) -> "Config":

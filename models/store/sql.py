@@ -33,9 +33,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from models.ids import id_at
-from models.state import BatchState, JobState
-from models.tables import Job
+from understudy.models.ids import id_at
+from understudy.models.state import BatchState, JobState
+from understudy.models.tables import Job
 
 _tables = Job.metadata.tables
 chain, batch, job, job_input = (_tables[name] for name in ("chain", "batch", "job", "job_input"))
@@ -89,7 +89,7 @@ def hidden(state: JobState) -> ColumnElement[bool]:
     return func.coalesce(job.c.state, "") == str(state)
 
 
-class Given:
+class JsonRows:
     """Rows that a statement joins with, in one parameter: JSON, which both databases take apart faster than a driver
     can write arrays."""
 
@@ -161,8 +161,8 @@ class BulkInsert:
                 await burden(connection)
         return [row for row in rows if _weight(row) <= LARGE_ROW] if large else rows
 
-    def _from_source(self, dialect: str) -> tuple[Any, Given]:
-        given = Given(dialect, {each.name: plain_type(each) for each in self._table.columns})
+    def _from_source(self, dialect: str) -> tuple[Any, JsonRows]:
+        given = JsonRows(dialect, {each.name: plain_type(each) for each in self._table.columns})
         insert = postgresql.insert(self._table) if dialect == "postgresql" else sqlite.insert(self._table)
         # SQLite cannot tell ON CONFLICT from a join's ON unless the SELECT has a WHERE.
         rows = select(*given.source.columns).where(true())

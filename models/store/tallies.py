@@ -7,9 +7,9 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.records import AttemptRecord, ResultRecord
-from models.store.room import text_bytes
-from models.store.sql import BulkInsert, provider_tally, tally, tenant_tally, whole
+from understudy.models.records import AttemptRecord, ResultRecord
+from understudy.models.store.disk_space import text_bytes
+from understudy.models.store.sql import BulkInsert, provider_tally, tally, tenant_tally, whole
 
 ANSWERED = "answered"
 OF_ATTEMPTS = "attempt"

@@ -7,15 +7,15 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, case, delete, func, literal_column, select
 
-from models.budgets import of_tenant
-from models.records import SINGLE
-from models.state import OPEN_BATCH_STATES, BatchState
-from models.store.access import LIMITS_OF, limits_of
-from models.store.ledger import Ledger
-from models.store.room import ROW_BYTES
-from models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant_tally
-from models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
-from models.tenants import TenantLimits, TenantStore, TenantUse
+from understudy.models.costs.budgets import of_tenant
+from understudy.models.records import SINGLE
+from understudy.models.state import OPEN_BATCH_STATES, BatchState
+from understudy.models.store.access import LIMITS_OF, limits_of
+from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.ledger import Ledger
+from understudy.models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant_tally
+from understudy.models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
+from understudy.models.tenants import TenantLimits, TenantStore, TenantUse
 
 MINUTES_KEPT = 10
 DRAIN_MINUTES = 2

@@ -8,36 +8,30 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
 
-from models.ledger_clock import ledger_clock
-from models.settings import Settings
-from models.store import Store
-from models.store.room import KEPT_BYTES
-from producer.api import (
-    admin,
-    attempts,
-    batches,
-    chat,
-    embeddings,
-    files,
-    health,
-    jobs,
-    models,
-    providers,
-    retrying,
-    tenant,
-    webhooks,
-)
-from producer.api.blobs import Blobs, open_blobs
-from producer.api.context import Context
-from producer.api.documented import document_errors
-from producer.api.draining import DrainedRequests
-from producer.api.errors import add_error_handlers
-from producer.api.metrics import TimedRequests
-from producer.api.quotas import kept_free
-from producer.api.refused_keys import recording
-from producer.api.security_headers import SecurityHeaders
-from producer.api.sweeping import sweeping
-from producer.filling import filling
+from understudy.models.config.settings import Settings
+from understudy.models.ledger_clock import ledger_clock
+from understudy.models.store import Store
+from understudy.models.store.disk_space import KEPT_BYTES
+from understudy.producer.api import webhooks
+from understudy.producer.api.access import admin, providers, tenant
+from understudy.producer.api.access.quotas import kept_free
+from understudy.producer.api.access.refused_keys import recording
+from understudy.producer.api.batches import retry as retrying
+from understudy.producer.api.batches import routes as batches
+from understudy.producer.api.completions import chat, embeddings, models
+from understudy.producer.api.context import Context
+from understudy.producer.api.early_refusals import DrainedRequests
+from understudy.producer.api.errors import add_error_handlers
+from understudy.producer.api.files import routes as files
+from understudy.producer.api.files.blobs import Blobs, open_blobs
+from understudy.producer.api.files.sweep import sweeping
+from understudy.producer.api.jobs import attempts
+from understudy.producer.api.jobs import routes as jobs
+from understudy.producer.api.monitoring import health
+from understudy.producer.api.monitoring.metrics import TimedRequests
+from understudy.producer.api.openapi_document import document_errors
+from understudy.producer.api.security_headers import SecurityHeaders
+from understudy.producer.ingest.batch_filler import filling
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from models.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
-from producer.api.errors import ApiError
+from understudy.models.request.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
+from understudy.producer.api.errors import ApiError
 
 JSON_TYPES = ("application/json",)
 STALLED_S = 30.0

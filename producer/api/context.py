@@ -8,22 +8,22 @@ from typing import Annotated
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
-from models.chain import Endpoint
-from models.endpoints import ENDPOINTS
-from models.headroom import Headroom
-from models.ids import new_id
-from models.routing import Router
-from models.schema_turns import SchemaTurns
-from models.settings import Settings
-from models.store import Store
-from producer.api.blobs import Blobs
-from producer.api.keyring import Keyring
-from producer.api.metrics import Metrics
-from producer.api.readiness import Readiness
-from producer.api.refused_keys import RefusedKeys
-from producer.api.rooms import Rooms
-from producer.api.tenant_rules import TenantRules
-from producer.api.waiters import Waiters
+from understudy.models.config.settings import Settings
+from understudy.models.ids import new_id
+from understudy.models.memory_room import Headroom
+from understudy.models.request.endpoints import ENDPOINTS
+from understudy.models.routing.chain import Endpoint
+from understudy.models.routing.route import Router
+from understudy.models.schemas.queue import SchemaTurns
+from understudy.models.store import Store
+from understudy.producer.api.access.backlog import Backlogs
+from understudy.producer.api.access.keyring import Keyring
+from understudy.producer.api.access.refused_keys import RefusedKeys
+from understudy.producer.api.access.tenant_rules import TenantRules
+from understudy.producer.api.files.blobs import Blobs
+from understudy.producer.api.jobs.waiters import Waiters
+from understudy.producer.api.monitoring.metrics import Metrics
+from understudy.producer.api.monitoring.readiness import Readiness
 
 READ_BYTES = 16 * 1024 * 1024
 """Bytes of answers that are read at the same time for all callers, or one answer if that is more. They take about four
@@ -42,7 +42,7 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     keyring: Keyring = field(default_factory=Keyring)
     refused_keys: RefusedKeys = field(default_factory=RefusedKeys)
-    rooms: Rooms = field(default_factory=Rooms)
+    rooms: Backlogs = field(default_factory=Backlogs)
     headroom: Headroom = field(default_factory=lambda: Headroom(READ_BYTES))
     """For the pages of answers that are read just now."""
     readiness: Readiness = field(default_factory=Readiness)

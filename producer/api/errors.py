@@ -17,14 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
-from models.allowing import NOT_ALLOWED
-from models.model_names import NOT_FOUND
-from models.schema_process import NoJudge
-from models.store import StoreConflict, StoreError
-from models.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
-from producer.api.blobs import BlobError, Empty, NoBlob, TooLarge
-from producer.api.security_headers import DATA
-from producer.ledger import UnknownId
+from understudy.models.request.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
+from understudy.models.routing.allowlist import NOT_ALLOWED
+from understudy.models.routing.model_names import NOT_FOUND
+from understudy.models.schemas.process import NoJudge
+from understudy.models.store import StoreConflict, StoreError
+from understudy.producer.api.files.blobs import BlobError, Empty, NoBlob, TooLarge
+from understudy.producer.api.security_headers import DATA
+from understudy.producer.ledger import UnknownId
 
 JSON = "application/json"
 OUTAGE_RETRY_S = 5
@@ -146,7 +146,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:
-        """What it was is logged by `producer.api.failures`, which also sees what breaks an answer off."""
+        """What it was is logged by `producer.api.defects`, which also sees what breaks an answer off."""
         headers = {name.decode(): value.decode() for name, value in DATA}  # no middleware sees this answer
         message = "internal error; the server's log says where"
         return error_response(ApiError(500, message, code="internal_error", headers=headers))

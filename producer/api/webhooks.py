@@ -6,14 +6,14 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.receivers import MAX_URL, RefusedReceiver, check_receiver
-from models.webhooks import EVENTS, PATTERNS, SECRET_READ, callback_owner
-from models.wire import RequestError
-from producer.api.auth import Administrator, Caller
-from producer.api.bodies import checked, documented, read_json
-from producer.api.context import Api, Context
-from producer.api.errors import JSON, ApiError, refusals
-from producer.webhook_objects import Delivery, Endpoint, delivery_document, endpoint_document
+from understudy.models.request.wire import RequestError
+from understudy.models.webhook_receivers import MAX_URL, RefusedReceiver, check_receiver
+from understudy.models.webhooks import EVENTS, PATTERNS, SECRET_READ, callback_owner
+from understudy.producer.api.access.auth import Administrator, Caller
+from understudy.producer.api.bodies import checked, documented, read_json
+from understudy.producer.api.context import Api, Context
+from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.status.webhook_objects import Delivery, Endpoint, delivery_document, endpoint_document
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 

@@ -119,7 +119,7 @@ class LazyCommand(TyperCommand):
     def loaded(self) -> Any:
         """The command itself."""
         holder = typer.Typer(rich_markup_mode=app.rich_markup_mode)
-        holder.add_typer(import_module(f"{__package__}.{self._listed.module}").app)
+        holder.add_typer(import_module(f"{__package__}.commands.{self._listed.module}").app)
         return get_group(holder).commands[self._listed.name]
 
 

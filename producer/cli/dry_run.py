@@ -7,21 +7,21 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from models.forecast import ChainForecast, StepForecast
-from models.rules import NO_RULES, Rules
-from models.settings import Settings
-from models.state import Priority
-from models.tokens import TYPICAL_OUTPUT_TOKENS
-from producer import show
-from producer.cli import requests
-from producer.estimates import counted, dollars
-from producer.intake import BadLine, Shape, read_jobs
-from producer.ledger import NoLedger, open_ledger
-from producer.locks import DataFolderBusy, data_lock
-from producer.preflight import Preflight
-from producer.resuming import Preview, preview_of
-from producer.runs import RunRequest, refuse_bad, slices
-from producer.terminal import say
+from understudy.models.config.settings import Settings
+from understudy.models.costs.forecast import ChainForecast, StepForecast
+from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS
+from understudy.models.routing.data_rules import NO_RULES, Rules
+from understudy.models.state import Priority
+from understudy.producer.cli import requests
+from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
+from understudy.producer.ledger import NoLedger, open_ledger
+from understudy.producer.processes.data_folder_lock import DataFolderBusy, data_lock
+from understudy.producer.runs.preflight import Preflight
+from understudy.producer.runs.resume import Preview, preview_of
+from understudy.producer.runs.runs import RunRequest, refuse_bad, slices
+from understudy.producer.status import objects as show
+from understudy.producer.status.cost_text import counted, dollars
+from understudy.producer.terminal import say
 
 CHAINS_SHOWN = 5
 TENANT = "default"

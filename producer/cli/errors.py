@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import typer
 
-from models.errors import OutOfReach, WrongUse
-from producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
-from producer.terminal import complain
+from understudy.models.errors import OutOfReach, WrongUse
+from understudy.producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
+from understudy.producer.terminal import complain
 
 
 class Refused(WrongUse):

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from models.settings import Settings
-from models.store import Store
-from producer.cli.errors import plain_errors
-from producer.cli.settings import settings_from
-from producer.ledger import open_ledger
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.producer.cli.errors import plain_errors
+from understudy.producer.cli.settings import settings_from
+from understudy.producer.ledger import open_ledger
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from models.weights import weight_of
-from producer.durations import seconds_of
+from understudy.models.weights import weight_of
+from understudy.producer.durations import seconds_of
 
 
 def dollars(text: str) -> float:

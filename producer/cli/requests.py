@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from models.chain import Tags
-from models.routing import RouteOptions
-from models.rules import parse_pairs
-from models.wire import NO_OVERRIDES
-from producer.intake import Shape
+from understudy.models.request.wire import NO_OVERRIDES
+from understudy.models.routing.chain import Tags
+from understudy.models.routing.data_rules import parse_pairs
+from understudy.models.routing.route import RouteOptions
+from understudy.producer.ingest.intake import Shape
 
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
 Prompt = Annotated[

@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from models.logs import configure_logs
-from models.redis_check import shown_url
-from models.settings import Settings
-from producer.cli.errors import plain_errors
-from producer.cli.settings import settings_from
-from producer.found_config import told_of
-from producer.stack import Stack
+from understudy.models.config.settings import Settings
+from understudy.models.logs import configure_logs
+from understudy.models.queue.redis_check import shown_url
+from understudy.producer.cli.errors import plain_errors
+from understudy.producer.cli.settings import settings_from
+from understudy.producer.found_config import told_of
+from understudy.producer.processes.stack import Stack
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from models.settings import Settings, load_settings
-from producer.found_config import told_of
-from producer.terminal import say
+from understudy.models.config.settings import Settings, load_settings
+from understudy.producer.found_config import told_of
+from understudy.producer.terminal import say
 
 
 def settings_from(config: Path | None, data: Path | None) -> Settings:

@@ -5,10 +5,10 @@ with Client() as client:
     print(client.wait(job.id, timeout_s=60).text)
 """
 
-from models.state import BatchState, JobState, PriorityWord
-from producer.client.asynchronous import AsyncClient
-from producer.client.blocking import Client
-from producer.client.errors import (
+from understudy.models.state import BatchState, JobState, PriorityWord
+from understudy.producer.client.asynchronous import AsyncClient
+from understudy.producer.client.blocking import Client
+from understudy.producer.client.errors import (
     InputError,
     NoAnswer,
     NoJudge,
@@ -23,8 +23,8 @@ from producer.client.errors import (
     UnknownId,
     WaitTimeout,
 )
-from producer.client.reading import Request
-from producer.client.results import Attempt, Batch, Job, Page, Result
+from understudy.producer.client.reading import Request
+from understudy.producer.client.results import Attempt, Batch, Job, Page, Result
 
 __all__ = [
     "AsyncClient",

@@ -11,27 +11,27 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-from models.ids import new_id
-from models.job_objects import SCHEDULED
-from models.records import BatchView, NewBatch
-from models.routing import RouteOptions
-from models.state import JobState, Priority, PriorityWord
-from models.store.jobs import JobFilter
-from models.weights import USUAL_WEIGHT
-from models.wire import RequestError
-from producer import words
-from producer.acting import python_program
-from producer.client.connection import Connection
-from producer.client.errors import NotPossible, UnknownId, WaitTimeout
-from producer.client.filling import fill
-from producer.client.reading import Request, Requests, Routing, route_of
-from producer.client.results import Batch, Job, Page, Result
-from producer.client.submitting import accept, accept_one, asked_for
-from producer.intake import Shape
-from producer.newest import rows_of
-from producer.output import row_of_job
-from producer.pauses import resumed
-from producer.retries import (
+from understudy.models.ids import new_id
+from understudy.models.jobs.objects import SCHEDULED
+from understudy.models.records import BatchView, NewBatch
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.route import RouteOptions
+from understudy.models.state import JobState, Priority, PriorityWord
+from understudy.models.store.jobs.submission import JobFilter
+from understudy.models.weights import USUAL_WEIGHT
+from understudy.producer import request_fields as words
+from understudy.producer.acting import python_program
+from understudy.producer.cancel_batch import cancel_batch
+from understudy.producer.client.connection import Connection
+from understudy.producer.client.errors import NotPossible, UnknownId, WaitTimeout
+from understudy.producer.client.filling import fill
+from understudy.producer.client.reading import Request, Requests, Routing, route_of
+from understudy.producer.client.results import Batch, Job, Page, Result
+from understudy.producer.client.submitting import accept, accept_one, asked_for
+from understudy.producer.ingest.intake import Shape
+from understudy.producer.runs.newest_answers import rows_of
+from understudy.producer.runs.output import row_of_job
+from understudy.producer.runs.reruns import (
     EVERYTHING,
     WORTH_A_RETRY,
     Retry,
@@ -40,8 +40,8 @@ from producer.retries import (
     retry_failed,
     take_another_chain,
 )
-from producer.single_jobs import cancel_job
-from producer.stopping import cancel_batch
+from understudy.producer.single_jobs import cancel_job
+from understudy.producer.status.pauses import resumed
 
 POLL_S = 0.05
 POLL_MAX_S = 1.0

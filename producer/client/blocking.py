@@ -11,10 +11,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from models.settings import Settings
-from models.tenants import DEFAULT_TENANT
-from producer.client.asynchronous import AsyncClient
-from producer.client.connection import NOT_OPEN
+from understudy.models.config.settings import Settings
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.client.asynchronous import AsyncClient
+from understudy.producer.client.connection import NOT_OPEN
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from typing import Self
 
 from redis.asyncio import Redis
 
-from models.settings import Settings, load_settings
-from models.store import Store
-from models.tenants import DEFAULT_TENANT
-from producer.ledger import open_ledger
+from understudy.models.config.settings import Settings, load_settings
+from understudy.models.store import Store
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.ledger import open_ledger
 
 REDIS_TIMEOUT_S = 2.0
 

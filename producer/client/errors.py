@@ -19,17 +19,17 @@ A client that is not open, or a `Client` that is called in a coroutine, is a mis
 
 from typing import TYPE_CHECKING
 
-from models.errors import UnderstudyError, WrongUse
-from models.schema_process import NoJudge
-from models.settings_errors import SettingsError
-from models.store import StoreError, StoreOutage
-from models.wire import RequestError
-from producer.decoding import InputError
-from producer.ledger import NoLedger, UnknownId
-from producer.retries import RetryUnderWay
+from understudy.models.config.errors import SettingsError
+from understudy.models.errors import UnderstudyError, WrongUse
+from understudy.models.request.wire import RequestError
+from understudy.models.schemas.process import NoJudge
+from understudy.models.store import StoreError, StoreOutage
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ledger import NoLedger, UnknownId
+from understudy.producer.runs.reruns import RetryUnderWay
 
 if TYPE_CHECKING:
-    from producer.client.results import Result
+    from understudy.producer.client.results import Result
 
 __all__ = [
     "InputError",

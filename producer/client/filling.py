@@ -7,17 +7,17 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from models.records import NewBatch, NewJob
-from models.rules import Rules
-from models.settings import Settings
-from models.store import Store, StoreConflict
-from models.store.filling import NamedRequest
-from models.wire import RequestError
-from producer.client.reading import Digest, Requests, slices_of, slices_of_lines
-from producer.client.submitting import unless_other
-from producer.intake import JobReader, Shape, read_jobs
-from producer.preflight import Preflight
-from producer.single_jobs import check_key
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewBatch, NewJob
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.data_rules import Rules
+from understudy.models.store import Store, StoreConflict
+from understudy.models.store.batches.ingest import NamedRequest
+from understudy.producer.client.reading import Digest, Requests, slices_of, slices_of_lines
+from understudy.producer.client.submitting import unless_other
+from understudy.producer.ingest.intake import JobReader, Shape, read_jobs
+from understudy.producer.runs.preflight import Preflight
+from understudy.producer.single_jobs import check_key
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from models.catalog import suggestion
-from models.records import NewJob
-from models.routing import RouteOptions
-from models.wire import RequestError
-from producer.filling import route_options
-from producer.intake import BadLine, JobReader, Row, row_of
-from producer.single_jobs import sorted_json
+from understudy.models.config.catalog import suggestion
+from understudy.models.records import NewJob
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.route import RouteOptions
+from understudy.producer.ingest.batch_filler import route_options
+from understudy.producer.ingest.intake import BadLine, JobReader, Row, row_of
+from understudy.producer.single_jobs import sorted_json
 
 SLICE = 2_000
 FILE_BYTES = 1_048_576

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from models.chain import Chain
-from models.job_objects import View, job_object
-from models.records import BatchView, OutputRow
-from models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
-from producer.client.errors import NoAnswer
-from producer.output import completion_text, error_text, output_line
+from understudy.models.jobs.objects import View, job_object
+from understudy.models.records import BatchView, OutputRow
+from understudy.models.routing.chain import Chain
+from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
+from understudy.producer.client.errors import NoAnswer
+from understudy.producer.runs.output import completion_text, error_text, output_line
 
 T = TypeVar("T")
 

@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from models.chain import CHAT, Endpoint
-from models.records import NewJob
-from models.routing import RouteOptions, Router, check_schemas
-from models.settings import Settings
-from models.state import Priority
-from models.store import Store
-from models.store.filling import NamedRequest, OtherRequest
-from models.store.jobs import Made
-from models.wire import RequestError
-from producer.client.reading import Request, Routing, as_row, route_of
-from producer.intake import as_chat, checked_id
-from producer.single_jobs import JOBS_PATH, named_by, single_job, stage
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewJob
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.chain import CHAT, Endpoint
+from understudy.models.routing.route import RouteOptions, Router, check_schemas
+from understudy.models.state import Priority
+from understudy.models.store import Store
+from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
+from understudy.models.store.jobs.submission import Made
+from understudy.producer.client.reading import Request, Routing, as_row, route_of
+from understudy.producer.ingest.intake import as_chat, checked_id
+from understudy.producer.single_jobs import JOBS_PATH, named_by, single_job, stage
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from shared_redis import redis_alone
 from sqlalchemy import make_url
 from stage_hands import Mock, Scene, fake_providers
 
-from models.store import open_store
+from understudy.models.store import open_store
 
 
 def _named_servers() -> tuple[str, str]:

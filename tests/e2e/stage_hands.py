@@ -25,13 +25,13 @@ from anyio.from_thread import start_blocking_portal
 from commands import Done, type_command
 from sqlalchemy import create_engine, make_url, text
 
-from models.ids import new_id
-from models.records import NewBatch
-from models.settings import load_settings
-from models.store import open_store
-from producer.intake import Shape
-from producer.runs import accept
-from worker.mock import running_mock
+from understudy.models.config.settings import load_settings
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch
+from understudy.models.store import open_store
+from understudy.producer.ingest.intake import Shape
+from understudy.producer.runs.runs import accept
+from understudy.worker.mock import running_mock
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 60.0

@@ -110,8 +110,8 @@ def test_a_killed_worker_leaks_no_money_and_the_budget_holds(scene: Scene, provi
     assert scene.ledger.ended() == 10, "all of it could be spent"
     assert spent(scene) == pytest.approx(0.02)
     with Redis.from_url(scene.servers["REDIS_URL"]) as redis:
-        purse = redis.hgetall(f"understudy:purse:batch:{batch}")
-    assert float(purse[b"spent"]) == pytest.approx(0.02)
+        balance = redis.hgetall(f"understudy:purse:batch:{batch}")
+    assert float(balance[b"spent"]) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize("scene", ["queue"], indirect=True)

@@ -20,7 +20,7 @@ from chaos_servers import OwnPostgres, OwnRedis, own_folder
 from chaos_world import Alone, Servers, World, wait_until_ready
 from stage_hands import Mock, Scene, until
 
-from models.store import open_store
+from understudy.models.store import open_store
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "2"))

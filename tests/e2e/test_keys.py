@@ -10,7 +10,7 @@ import pytest
 from commands import Done, type_command
 from stage_hands import Scene, until
 
-from models.tenants import NO_LIMIT
+from understudy.models.tenants import NO_LIMIT
 
 
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)

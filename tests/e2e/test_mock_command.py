@@ -1,4 +1,4 @@
-"""`python -m worker.mock` as a process: it says where it listens, and it stops when it should."""
+"""`python -m understudy.worker.mock` as a process: it says where it listens, and it stops when it should."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ DEADLINE_S = 15.0
 
 @asynccontextmanager
 async def mock_process(*options: str) -> AsyncIterator[Process]:
-    command = (sys.executable, "-P", "-m", "worker.mock", *options)
+    command = (sys.executable, "-P", "-m", "understudy.worker.mock", *options)
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stderr=PIPE)
     try:
         yield process

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stage_hands import Mock, Process, Scene, alone_and_on_servers, kill
 
-from models.suspicion import DEAD_AT
+from understudy.models.jobs.suspects import DEAD_AT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 

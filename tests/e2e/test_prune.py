@@ -10,11 +10,11 @@ import pytest
 from commands import Done
 from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, until
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import NewBatch, NewJob
-from models.state import Priority
-from models.store import open_store
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch, NewJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.models.store import open_store
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 

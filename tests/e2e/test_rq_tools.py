@@ -13,8 +13,8 @@ from rq.serializers import JSONSerializer
 from rq.worker import Worker
 from stage_hands import BIN, DEADLINE_S, Mock, Scene, digest, queue_and_servers
 
-from models.state import Priority
-from models.tickets import stage
+from understudy.models.queue.tickets import stage
+from understudy.models.state import Priority
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 

@@ -21,9 +21,9 @@ import pytest
 from redis import Redis
 from stage_hands import Mock, Process, Scene, alone_and_on_servers, until
 
-from models.api_keys import Scope, new_key
-from models.settings import load_settings
-from models.store import open_store
+from understudy.models.api_keys import Scope, new_key
+from understudy.models.config.settings import load_settings
+from understudy.models.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
 

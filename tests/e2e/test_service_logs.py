@@ -58,10 +58,10 @@ def test_up_logs_json_from_its_start_to_its_end(scene: Scene, providers: Callabl
         until(lambda: http.get(f"/v1/jobs/{made}").json()["state"] == "succeeded", "it is done")
         unknown = http.get(f"/{IN_URL}", headers={"X-Request-ID": "not harmless"})
         assert unknown.status_code == 404 and unknown.headers["x-request-id"].startswith("req_")
-    process.until(lambda: of(process, "worker.main"), "the worker has started")
+    process.until(lambda: of(process, "understudy.worker.main"), "the worker has started")
     stop(process)
 
-    requests = of(process, "producer.api.access_log")
+    requests = of(process, "understudy.producer.api.monitoring.access_log")
     (submitted,) = [each for each in requests if each["request_id"] == "mine-1"]
     assert [submitted[name] for name in ("method", "path", "status", "tenant")] == ["POST", "/v1/jobs", 202, "default"]
     assert submitted["duration_ms"] > 0
@@ -74,11 +74,13 @@ def test_up_logs_json_from_its_start_to_its_end(scene: Scene, providers: Callabl
     for each in lines(process):
         assert datetime.fromisoformat(each["time"]).tzinfo is not None and each["level"] and each["message"]
     assert not [canary for canary in (PROMPT, KEY, IN_URL) if canary in process.said]
-    began, *_, ended = of(process, "worker.main")
+    began, *_, ended = of(process, "understudy.worker.main")
     assert began["message"].startswith("Started Understudy ") and "slots" in began["message"]
     assert began["worker_id"] == ended["worker_id"]
     assert ended["message"] == "Ended: stopped by SIGTERM; jobs done: 1, put back: 0"
-    assert any(each["message"].startswith("Draining, stopped by SIGTERM") for each in of(process, "worker.main"))
+    assert any(
+        each["message"].startswith("Draining, stopped by SIGTERM") for each in of(process, "understudy.worker.main")
+    )
     last = lines(process)[-1]["message"]
     assert re.fullmatch(r"Ended: stopped by SIGTERM; \d+ requests answered", last)
 

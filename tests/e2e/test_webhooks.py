@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from stage_hands import Mock, Scene, alone_and_on_servers, kill, until
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import NewJob
-from models.settings import load_settings
-from models.state import Priority
-from models.store import open_store
+from understudy.models.config.settings import load_settings
+from understudy.models.ids import new_id
+from understudy.models.records import NewJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.models.store import open_store
 
 pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
 

@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 from stage_hands import DEADLINE_S, Mock, Scene, until
 
-from models.settings import load_settings
-from producer.intake import Shape
-from producer.main_job import RunOptions, run
-from producer.runs import RunRequest
+from understudy.models.config.settings import load_settings
+from understudy.producer.ingest.intake import Shape
+from understudy.producer.runs.main_job import RunOptions, run
+from understudy.producer.runs.runs import RunRequest
 
 RETRY_AFTER_S = 120
 """Longer than this test takes on a busy machine."""

@@ -9,15 +9,15 @@ import httpx
 from fakeredis import FakeAsyncRedis
 from fastapi import APIRouter, FastAPI
 
-from models.api_keys import Scope, new_key
-from models.settings import Settings
-from models.store import Store
-from producer.api.admission import admit
-from producer.api.app import create_app
-from producer.api.auth import Administrator, Reader, Submitter
-from producer.api.context import Api, Context
-from producer.api.keyring import Keyring
-from producer.api.rooms import Rooms
+from understudy.models.api_keys import Scope, new_key
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.producer.api.access.admission import admit
+from understudy.producer.api.access.auth import Administrator, Reader, Submitter
+from understudy.producer.api.access.backlog import Backlogs
+from understudy.producer.api.access.keyring import Keyring
+from understudy.producer.api.app import create_app
+from understudy.producer.api.context import Api, Context
 
 ROOM = APIRouter()
 
@@ -103,7 +103,7 @@ async def served(
     """`monotonic`: the clock by which what is known of the ledger grows old."""
     context = Context(settings or Settings(), store, FakeAsyncRedis(), clock)
     if monotonic is not None:
-        context.keyring, context.rooms = Keyring(monotonic), Rooms(monotonic)
+        context.keyring, context.rooms = Keyring(monotonic), Backlogs(monotonic)
     with application(nullcontext(context)) as app:
         async with app.router.lifespan_context(app):
             yield Served(app, context)

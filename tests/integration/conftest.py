@@ -14,8 +14,8 @@ from ledger_help import keep_empty_ledger
 from sqlalchemy import make_url
 from sqlmodel import SQLModel
 
-from models.store import LEDGER_FILE, Store, open_store
-from worker.limits import Limiter
+from understudy.models.store import LEDGER_FILE, Store, open_store
+from understudy.worker.limits.limiter import Limiter
 
 EMPTY = "; ".join(f'DELETE FROM "{name}"' for name in sorted(SQLModel.metadata.tables))
 """Much faster than TRUNCATE, which makes new files for all of them."""

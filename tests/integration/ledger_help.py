@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from models.chain import Chain, Step
-from models.failure import FailureClass
-from models.ids import new_id
-from models.records import AttemptRecord, NewBatch, NewJob, OutputRow, ResultRecord, Settled, StartedJob
-from models.state import JobState
-from models.store import LEDGER_FILE, Store, open_store
-from models.tables import Worker
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import AttemptRecord, NewBatch, NewJob, OutputRow, ResultRecord, Settled, StartedJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import JobState
+from understudy.models.store import LEDGER_FILE, Store, open_store
+from understudy.models.tables import Worker
 
 CHAIN = Chain(steps=(Step(provider="lead", model="large"), Step(provider="understudy", model="small")))
 LEASE_S = 60.0

@@ -13,8 +13,8 @@ from random import Random
 
 import redis.asyncio
 
-from models.failure import Scope
-from worker.limits import Candidate, Deployment, Grant, Limiter
+from understudy.models.failure import Scope
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = 300.0

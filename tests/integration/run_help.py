@@ -12,30 +12,30 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from models import keys as redis_keys
-from models.budgets import InLedger, Subject
-from models.chain import Chain, Step
-from models.pricing import Pricing
-from models.records import Settled, StartedJob
-from models.secrets import Secrets
-from models.settings import Settings
-from models.state import Priority
-from models.store import Store
-from worker.budgets import Budgets
-from worker.choice import Choice
-from worker.costs import Costs
-from worker.estimates import Estimates
-from worker.fleet import Fleet
-from worker.latency import Latencies
-from worker.limits import Limiter
-from worker.mock import Fail, running_mock
-from worker.mock.server import MockServer
-from worker.places import Places
-from worker.providers.client import ProviderClient
-from worker.purses import Purses
-from worker.run import JobRun
-from worker.tails import Tails
-from worker.tools import Tools
+from understudy.models.config.secrets import Secrets
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import BudgetKey, BudgetRecord
+from understudy.models.costs.pricing import Pricing
+from understudy.models.queue import keys as redis_keys
+from understudy.models.records import Settled, StartedJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.models.store import Store
+from understudy.worker.budgets.expected_cost import Costs
+from understudy.worker.budgets.fallback_quota import FallbackQuota
+from understudy.worker.budgets.reservations import Budgets
+from understudy.worker.job.nearly_done import NearlyDone
+from understudy.worker.job.run import JobRun
+from understudy.worker.job.step_selection import StepSelection
+from understudy.worker.job_resources import JobResources
+from understudy.worker.limits.credentials import CredentialPool
+from understudy.worker.limits.estimates import Estimates
+from understudy.worker.limits.latency import Latencies
+from understudy.worker.limits.limiter import Limiter
+from understudy.worker.mock import Fail, running_mock
+from understudy.worker.mock.server import MockServer
+from understudy.worker.planner.budget_sync import BudgetSync
+from understudy.worker.providers.client import ProviderClient
 
 PROMPT = "How many legs has a spider?"
 
@@ -51,8 +51,8 @@ class Stage:
     redis: Redis
     settings: Settings
     environ: dict[str, str]
-    tools: Tools
-    known: dict[Subject, InLedger]  # what a ledger would say of budgets
+    tools: JobResources
+    known: dict[BudgetKey, BudgetRecord]  # what a ledger would say of budgets
 
     async def run(self, chain: Chain, **job: Any) -> Settled:
         return await JobRun(started(chain, **job), chain, self.tools).run()
@@ -101,15 +101,15 @@ async def stage(
         settings = Settings.model_validate({"providers": sections})
         redis = await stack.enter_async_context(Redis.from_url(redis_url))
         client = await stack.enter_async_context(ProviderClient(max_connections=50))
-        fleet = Fleet(settings, Secrets(environ), time.time, Random(7))
+        fleet = CredentialPool(settings, Secrets(environ), time.time, Random(7))
         pricing = Pricing(settings)
-        known: dict[Subject, InLedger] = {}
+        known: dict[BudgetKey, BudgetRecord] = {}
         budgets = Budgets(settings, redis, "w1", partial(_read, known), time.time)
         estimates = Estimates()
         limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing, estimates)
-        choice = Choice(settings, pricing, Latencies(redis))
-        places, tails = Places(redis, cast(Store, ledger), quiet_s=0.0), Tails(cast(Store, ledger))
-        tools = Tools(
+        choice = StepSelection(settings, pricing, Latencies(redis))
+        places, tails = FallbackQuota(redis, cast(Store, ledger), quiet_s=0.0), NearlyDone(cast(Store, ledger))
+        tools = JobResources(
             fleet, limiter, client, pricing, costs, budgets, choice, places, tails, time.time, Random(7), estimates
         )
         yield Stage(mock, redis, settings, environ, tools, known)
@@ -144,9 +144,9 @@ def _stalls(rule: Mapping[str, Any], provider: str) -> bool:
 
 
 async def _read(
-    known: Mapping[Subject, InLedger], subjects: Sequence[Subject], of_providers: Mapping[Subject, float]
-) -> dict[Subject, InLedger]:
-    given = {subject: InLedger(usd, 0.0, 0.0) for subject, usd in of_providers.items()}
+    known: Mapping[BudgetKey, BudgetRecord], subjects: Sequence[BudgetKey], of_providers: Mapping[BudgetKey, float]
+) -> dict[BudgetKey, BudgetRecord]:
+    given = {subject: BudgetRecord(usd, 0.0, 0.0) for subject, usd in of_providers.items()}
     return {**given, **{each: known[each] for each in [*subjects, *of_providers] if each in known}}
 
 
@@ -168,7 +168,7 @@ def tried(settled: Settled) -> list[str]:
     return [f"{call.provider} {call.cls}" for call in settled.attempts]
 
 
-def purses_of(scene: Stage, store: Store) -> Purses:
+def purses_of(scene: Stage, store: Store) -> BudgetSync:
     """The planner's side of the scene's budgets, by what this ledger says of them."""
     read = store.budgets
-    return Purses(store, Budgets(scene.settings, scene.redis, "w1", read, time.time), scene.tools.costs)
+    return BudgetSync(store, Budgets(scene.settings, scene.redis, "w1", read, time.time), scene.tools.costs)

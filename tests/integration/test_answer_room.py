@@ -8,10 +8,10 @@ import pytest
 from aiohttp import web
 from test_provider_client import REQUEST, a_provider
 
-from models.headroom import Headroom
-from worker.answer_room import place_in
-from worker.providers import client as client_module
-from worker.providers.client import ProviderClient
+from understudy.models.memory_room import Headroom
+from understudy.worker.job.answer_room import place_in
+from understudy.worker.providers import client as client_module
+from understudy.worker.providers.client import ProviderClient
 
 MB = 1024 * 1024
 LARGE = bytes(range(256)) * 8 * 1024  # 2 MB

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from api_help import Clock, Served, bearer, key_for, served
 
-from models.api_keys import Scope, new_key, parts_of
-from models.rules import NO_RULES, Rules
-from models.settings import ApiSettings, Settings
-from models.store import Store
-from models.tenants import TenantLimits
-from producer.api.keyring import KEPT_KEYS, KEPT_S
+from understudy.models.api_keys import Scope, new_key, parts_of
+from understudy.models.config.settings import ApiSettings, Settings
+from understudy.models.routing.data_rules import NO_RULES, Rules
+from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
+from understudy.producer.api.access.keyring import KEPT_KEYS, KEPT_S
 
 OF_PROXIES = """
 X-Real-IP X_Real_IP x-forwarded X-Forwarded-Server X_Forwarded_For CF-Connecting-IP CF-Connecting-IPv6 CF-Ray
@@ -296,7 +296,7 @@ async def test_a_key_is_looked_up_once_and_not_per_request(
 async def test_a_crowd_with_different_wrong_keys_takes_no_memory_and_shuts_nobody_out(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.api.keyring.KEPT_KEYS", 20)
+    monkeypatch.setattr("understudy.producer.api.access.keyring.KEPT_KEYS", 20)
     assert KEPT_KEYS > 20
     key = await key_for(store, Scope.READ)
     async with api.client() as http:

@@ -10,13 +10,13 @@ import pytest
 from api_help import Clock, Served, bearer, key_for, served
 from ledger_help import filled_batch, new_worker, open_batch, run_all, singles, succeeded
 
-from models.api_keys import Scope
-from models.settings import ApiSettings, Settings
-from models.store import Store
-from models.tenants import TenantLimits
-from producer.api.admission import admit, give_back
-from producer.api.auth import Caller
-from producer.api.errors import ApiError
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import ApiSettings, Settings
+from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
+from understudy.producer.api.access.admission import admit, give_back
+from understudy.producer.api.access.auth import Caller
+from understudy.producer.api.errors import ApiError
 
 ROOM = 500
 START = 1_767_225_600.0  # the first second of a month, a day and a minute

@@ -8,10 +8,10 @@ import pytest
 from api_help import Served, bearer, key_for, served
 from ledger_help import singles
 
-from models.api_keys import Scope
-from models.settings import ApiSettings, Provider, Settings
-from models.store import Store
-from models.tenants import TenantLimits
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import ApiSettings, Provider, Settings
+from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
 
 JOB: dict[str, Any] = {"model": "local/m", "messages": [{"role": "user", "content": "hello"}]}
 

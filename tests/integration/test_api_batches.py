@@ -10,20 +10,20 @@ import pytest
 from ledger_help import failed, new_worker, succeeded
 from redis.asyncio import Redis
 
-from models.chain import CHAT
-from models.ids import new_id
-from models.records import NewBatch
-from models.routing import RouteOptions
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store, StoreFull
-from producer.api.app import create_app
-from producer.api.batch_object import BatchObject
-from producer.api.batches import NEXT_AFTER
-from producer.api.blobs import Blobs
-from producer.api.context import Context
-from producer.batch_lines import BatchReader
-from producer.filling import SLICE, Filler
+from understudy.models.config.settings import Settings
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch
+from understudy.models.routing.chain import CHAT
+from understudy.models.routing.route import RouteOptions
+from understudy.models.state import JobState
+from understudy.models.store import Store, StoreFull
+from understudy.producer.api.app import create_app
+from understudy.producer.api.batches.objects import BatchObject
+from understudy.producer.api.batches.routes import NEXT_AFTER
+from understudy.producer.api.context import Context
+from understudy.producer.api.files.blobs import Blobs
+from understudy.producer.ingest.batch_filler import SLICE, Filler
+from understudy.producer.ingest.batch_lines import BatchReader
 
 PIECE_BYTES = 50_000
 PRICES = {name: {"input": 1.0, "output": 2.0} for name in ("large", "small", "m")}

@@ -11,9 +11,9 @@ from api_help import Served, served
 from ledger_help import new_worker
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 
-from models import keys
-from models.settings import Settings
-from models.store import Store
+from understudy.models.config.settings import Settings
+from understudy.models.queue import keys
+from understudy.models.store import Store
 
 SETTINGS = Settings.model_validate({"providers": {"alpha": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 JOB: dict[str, Any] = {"model": "alpha/m", "messages": [{"role": "user", "content": "hello"}]}

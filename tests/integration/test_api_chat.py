@@ -11,13 +11,13 @@ import pytest
 from api_help import Served, served
 from ledger_help import call, new_worker
 
-from models.failure import FailureClass
-from models.records import ResultRecord, Settled
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store
-from models.store.jobs import JobFilter
-from producer.api import accepting
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.records import ResultRecord, Settled
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.models.store.jobs.submission import JobFilter
+from understudy.producer.api.jobs import submission as accepting
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 SAY: Any = {"model": "lead/large", "messages": [{"role": "user", "content": "Say hello."}]}

@@ -15,17 +15,17 @@ from fastapi import FastAPI
 from ledger_help import failed, new_worker, open_batch, succeeded
 from sqlalchemy import func, select, update
 
-from models.ids import new_id
-from models.records import NewBatch
-from models.settings import ApiSettings, Settings
-from models.store import Store
-from models.store.sql import file, job_input, result
-from producer.api import auth
-from producer.api.auth import Caller, Scope
-from producer.api.blobs import Blobs, StorageDown, open_blobs
-from producer.api.context import Context
-from producer.api.sweeping import sweep_once, sweeping
-from producer.output import output_line
+from understudy.models.config.settings import ApiSettings, Settings
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch
+from understudy.models.store import Store
+from understudy.models.store.sql import file, job_input, result
+from understudy.producer.api.access import auth
+from understudy.producer.api.access.auth import Caller, Scope
+from understudy.producer.api.context import Context
+from understudy.producer.api.files.blobs import Blobs, StorageDown, open_blobs
+from understudy.producer.api.files.sweep import sweep_once, sweeping
+from understudy.producer.runs.output import output_line
 
 LIMIT = 100_000
 LINES = b'{"custom_id":"a"}\n\n{"custom_id":"b"}\n  \r\n{"custom_id":"c"}'

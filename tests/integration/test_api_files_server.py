@@ -12,11 +12,11 @@ import uvicorn
 from api_help import application
 from fakeredis import FakeAsyncRedis
 
-from models.settings import ApiSettings, Settings
-from models.store import open_store
-from producer.api.blobs import open_blobs
-from producer.api.context import Context
-from producer.api.sweeping import sweeping
+from understudy.models.config.settings import ApiSettings, Settings
+from understudy.models.store import open_store
+from understudy.producer.api.context import Context
+from understudy.producer.api.files.blobs import open_blobs
+from understudy.producer.api.files.sweep import sweeping
 
 LIMIT = 100_000
 BODY = (

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from api_help import served
 
-from models.settings import Settings
-from models.store import Store, open_store
-from producer.api.blobs import open_blobs
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store, open_store
+from understudy.producer.api.files.blobs import open_blobs
 
 PROVIDERS = {"alpha": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}
 BIG = "x" * 50_000

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ledger_help import sqlite_ledger
 
 from examples import examples
-from models.api_keys import Scope
-from models.settings import Settings
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import Settings
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 MOST_S = 1.0

@@ -15,15 +15,16 @@ from fakeredis import FakeAsyncRedis
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from models.api_keys import Scope
-from models.routing import CACHED_KEY_BYTES, Router
-from models.settings import Settings
-from models.store import Store, open_store
-from producer.api import bodies, draining
-from producer.api.context import Context
-from producer.api.errors import add_error_handlers
-from producer.api.failures import LoggedFailures
-from producer.api.readiness import KEPT_S, Readiness
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import Settings
+from understudy.models.routing.route import CACHED_KEY_BYTES, Router
+from understudy.models.store import Store, open_store
+from understudy.producer.api import bodies
+from understudy.producer.api import early_refusals as draining
+from understudy.producer.api.context import Context
+from understudy.producer.api.defects import LoggedFailures
+from understudy.producer.api.errors import add_error_handlers
+from understudy.producer.api.monitoring.readiness import KEPT_S, Readiness
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 LONG = 1_000

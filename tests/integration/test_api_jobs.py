@@ -12,16 +12,16 @@ import pytest
 from api_help import Served, bearer, key_for, served
 from ledger_help import call, failed, new_worker, put_back, run_all, singles, succeeded
 
-from models.api_keys import Scope
-from models.chain import CHAT
-from models.failure import FailureClass
-from models.ids import new_id
-from models.records import ResultRecord, Settled
-from models.routing import Router
-from models.schema_process import NoJudge, SchemaProcess
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store, StoreBusy
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import ResultRecord, Settled
+from understudy.models.routing.chain import CHAT
+from understudy.models.routing.route import Router
+from understudy.models.schemas.process import NoJudge, SchemaProcess
+from understudy.models.state import JobState
+from understudy.models.store import Store, StoreBusy
 
 SETTINGS = Settings.model_validate(
     {

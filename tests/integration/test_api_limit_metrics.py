@@ -9,12 +9,12 @@ import redis.asyncio
 from api_help import Served, served
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.failure import Scope
-from models.settings import Settings
-from models.store import Store
-from producer.api import limit_metrics
-from worker.failures import LimitSignals
-from worker.limits import Candidate, Deployment, Limiter
+from understudy.models.config.settings import Settings
+from understudy.models.failure import Scope
+from understudy.models.store import Store
+from understudy.producer.api.monitoring import limit_metrics
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits.limiter import Candidate, Deployment, Limiter
 
 SECRET = "sk-never-shown"
 KEYS = [{"name": "main", "value": "env.A", "account": "team"}, {"name": "spare", "value": "env.B", "account": "team"}]

@@ -11,12 +11,12 @@ from fakeredis import FakeAsyncRedis
 from ledger_help import call, new_worker, open_batch, succeeded
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.settings import Settings
-from models.state import Priority
-from models.store import Store
-from producer.api import metrics
-from producer.api.app import create_app
-from producer.api.context import Context
+from understudy.models.config.settings import Settings
+from understudy.models.state import Priority
+from understudy.models.store import Store
+from understudy.producer.api.app import create_app
+from understudy.producer.api.context import Context
+from understudy.producer.api.monitoring import metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

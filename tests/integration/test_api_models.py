@@ -9,9 +9,9 @@ import pytest
 from api_help import application
 from fakeredis import FakeAsyncRedis
 
-from models.settings import Settings
-from models.store import Store
-from producer.api.context import Context
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.producer.api.context import Context
 
 SETTINGS = Settings.model_validate(
     {

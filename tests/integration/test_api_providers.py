@@ -10,11 +10,11 @@ import redis.asyncio
 from api_help import Served, bearer, key_for, served
 from ledger_help import new_worker, open_batch, succeeded
 
-from models.api_keys import Scope as KeyScope
-from models.failure import FailureClass, Scope
-from models.settings import Settings
-from models.store import Store
-from worker.limits import Candidate, Deployment, Limiter
+from understudy.models.api_keys import Scope as KeyScope
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass, Scope
+from understudy.models.store import Store
+from understudy.worker.limits.limiter import Candidate, Deployment, Limiter
 
 WORDS_OF_THE_PROVIDER = "you wrote: tell me a secret"
 LEAD = {

@@ -14,17 +14,17 @@ import pytest
 from api_help import Clock, Served, bearer, key_for, served
 from ledger_help import new_worker, succeeded
 
-from models.api_keys import Scope
-from models.chain import CHAT
-from models.settings import Settings
-from models.store import Store, open_store
-from models.store.room import ROW_BYTES
-from models.store.sql import chain
-from models.store.sql import file as store_files
-from models.tenants import NO_LIMIT, TenantLimits
-from producer.api import quotas
-from producer.api.sweeping import sweep_once
-from producer.filling import Filler
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import Settings
+from understudy.models.routing.chain import CHAT
+from understudy.models.store import Store, open_store
+from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.sql import chain
+from understudy.models.store.sql import file as store_files
+from understudy.models.tenants import NO_LIMIT, TenantLimits
+from understudy.producer.api.access import quotas
+from understudy.producer.api.files.sweep import sweep_once
+from understudy.producer.ingest.batch_filler import Filler
 
 PROVIDERS = {"lead": {"base_url": "http://127.0.0.1:1/v1"}}
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -8,11 +8,11 @@ import pytest
 from api_help import Clock, Served, served
 from ledger_help import failed, new_worker, open_batch, succeeded
 
-from models.failure import FailureClass
-from models.settings import Settings
-from models.store import Store
-from models.tenants import TenantLimits
-from producer.api.retrying import LEFT_OUT
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
+from understudy.producer.api.batches.retry import LEFT_OUT
 
 PROVIDER = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
 SETTINGS = Settings.model_validate(

@@ -9,14 +9,14 @@ import orjson
 import pytest
 from api_help import Clock, Served, bearer, key_for, served
 
-from models.api_keys import Scope
-from models.chain import CHAT, Chain
-from models.ids import new_id
-from models.settings import Settings
-from models.store import Store
-from models.tenants import TenantLimits
-from producer.api.tenant_rules import KEPT_S, TenantRules
-from producer.filling import Filler
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import Settings
+from understudy.models.ids import new_id
+from understudy.models.routing.chain import CHAT, Chain
+from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
+from understudy.producer.api.access.tenant_rules import KEPT_S, TenantRules
+from understudy.producer.ingest.batch_filler import Filler
 
 SETTINGS = Settings.model_validate(
     {

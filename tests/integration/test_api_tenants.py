@@ -17,12 +17,12 @@ import pytest
 from api_help import Served, bearer, key_for, served
 from ledger_help import HOUR_S, failed, new_jobs, new_worker, singles, succeeded
 
-from models.api_keys import Scope
-from models.ids import new_id
-from models.records import NewBatch
-from models.settings import Settings
-from models.store import Store
-from models.webhooks import SECRET_READ
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import Settings
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch
+from understudy.models.store import Store
+from understudy.models.webhooks import SECRET_READ
 
 SETTINGS = {"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}}
 JOB = {"model": "lead/large", "messages": [{"role": "user", "content": "hello"}]}

@@ -12,11 +12,11 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from ledger_help import new_worker, singles, succeeded
 from redis.asyncio import Redis
 
-from models.state import JobState
-from models.store import Store
-from producer.api.waiters import Waiters
-from worker.announce import Announcer
-from worker.settle import Settler
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.producer.api.jobs.waiters import Waiters
+from understudy.worker.job.announce import Announcer
+from understudy.worker.job.settle import Settler
 
 LONG_S = 30.0
 CROWD = 2_000

@@ -11,15 +11,15 @@ from api_help import Served, served
 from ledger_help import new_jobs, new_worker, open_batch, put_back, singles
 from openai.types import Batch
 
-from models import keys
-from models.chain import Chain, Step
-from models.failure import FailureClass, Scope
-from models.records import Waiting
-from models.settings import Settings
-from models.store import Store
-from models.wait_words import reason_at
-from producer.api import jobs
-from worker.limits import Deployment, Limiter
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass, Scope
+from understudy.models.jobs.wait_reasons import reason_at
+from understudy.models.queue import keys
+from understudy.models.records import Waiting
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.store import Store
+from understudy.producer.api.jobs import routes as jobs
+from understudy.worker.limits.limiter import Deployment, Limiter
 
 PLACE = ("lead", "large", "lead:main")
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [{"name": "main", "value": "env.A"}]}

@@ -11,11 +11,11 @@ from api_help import application
 from fakeredis import FakeAsyncRedis
 from ledger_help import new_worker, run_all, singles
 
-from models.api_keys import Scope, new_key
-from models.settings import Settings
-from models.store import Store
-from producer.api.blobs import open_blobs
-from producer.api.context import Context
+from understudy.models.api_keys import Scope, new_key
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.producer.api.context import Context
+from understudy.producer.api.files.blobs import open_blobs
 
 URL = "https://hooks.example.com/x"
 

@@ -14,11 +14,12 @@ from api_help import Clock, Served, bearer, key_for, served
 from commands import Done, type_command
 from ledger_help import new_worker, open_batch, run_all, singles
 
-from models.api_keys import Scope, new_key, parts_of
-from models.store import Store, auditing
-from models.tenants import TenantLimits
-from producer.acting import command_line
-from producer.api.refused_keys import MOST_NAMED, OTHERS, UNKNOWN, RefusedKeys
+from understudy.models.api_keys import Scope, new_key, parts_of
+from understudy.models.store import Store
+from understudy.models.store import audit as auditing
+from understudy.models.tenants import TenantLimits
+from understudy.producer.acting import command_line
+from understudy.producer.api.access.refused_keys import MOST_NAMED, OTHERS, UNKNOWN, RefusedKeys
 
 
 @pytest.fixture

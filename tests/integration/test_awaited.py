@@ -6,13 +6,13 @@ import pytest
 import redis.asyncio
 from ledger_help import call, new_worker, open_batch, put_back
 
-from models import keys
-from models.failure import FailureClass
-from models.records import Settled, StartedJob, Waiting
-from models.settings import Settings
-from models.store import Store
-from models.wait_words import reason_at
-from producer.standstill import awaited
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.jobs.wait_reasons import reason_at
+from understudy.models.queue import keys
+from understudy.models.records import Settled, StartedJob, Waiting
+from understudy.models.store import Store
+from understudy.producer.status.standstill import awaited
 
 PLACE = ("lead", "large", "lead:main")
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [{"name": "main", "value": "env.A"}]}

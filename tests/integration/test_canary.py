@@ -21,19 +21,19 @@ from ledger_help import (
 )
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 
-from models.chain import Chain
-from models.failure import FailureClass
-from models.ids import new_id
-from models.pausing import is_by_failures
-from models.records import NewBatch, Settled, StartedJob
-from models.settings import BatchSettings, Settings
-from models.state import BatchState, Priority
-from models.store import Store
-from models.tickets import queue_key, staged_ids
-from worker.canary import PATIENCE_S, Canary
-from worker.planner import Planner
-from worker.ticket import stage_the_next
-from worker.toolbox import Toolbox
+from understudy.models.config.settings import BatchSettings, Settings
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.jobs.pause_reasons import is_by_failures
+from understudy.models.queue.tickets import queue_key, staged_ids
+from understudy.models.records import NewBatch, Settled, StartedJob
+from understudy.models.routing.chain import Chain
+from understudy.models.state import BatchState, Priority
+from understudy.models.store import Store
+from understudy.worker.planner.canary import PATIENCE_S, Canary
+from understudy.worker.planner.planner import Planner
+from understudy.worker.resources import WorkerResources
+from understudy.worker.rq.ticket import stage_the_next
 
 LINES = 5
 SETTINGS = BatchSettings(canary_lines=LINES, bad_requests_in_a_row=8)
@@ -273,8 +273,8 @@ async def office(redis_url: str, folder: Path) -> AsyncIterator[Office]:
         await without_slow_start(scene.redis, "alpha", "beta")
         time, tools = Time(), scene.tools
         canary = Canary(store, SETTINGS, time)
-        purses = purses_of(scene, store)
-        planner = Planner(scene.redis, store, tools.fleet, tools.limiter, tools.choice, purses, time, canary=canary)
+        balances = purses_of(scene, store)
+        planner = Planner(scene.redis, store, tools.fleet, tools.limiter, tools.choice, balances, time, canary=canary)
         yield Office(scene, store, planner, await new_worker(store), time)
 
 
@@ -331,7 +331,7 @@ async def test_other_batches_are_planned_as_ever_meanwhile(redis_url: str, tmp_p
 async def test_a_stock_worker_that_helps_out_lets_no_more_of_a_watched_batch_go(redis_url: str, tmp_path: Path) -> None:
     async with office(redis_url, tmp_path) as here:
         _, ids = await batch_of(here.store, ALPHA)
-        box = Toolbox(
+        box = WorkerResources(
             *(Settings(batches=SETTINGS), here.scene.redis, here.store, here.scene.tools),
             *(None, None, purses_of(here.scene, here.store), None),  # type: ignore[arg-type]
         )

@@ -16,16 +16,16 @@ from ledger_help import new_jobs, new_worker, sqlite_ledger, state_of, succeeded
 from redis.exceptions import BusyLoadingError
 from run_help import PROMPT, Stage, chain, purses_of, stage, without_slow_start
 
-from models import tickets
-from models.chain import Chain, Step
-from models.records import NewJob, Settled
-from models.state import TERMINAL_STATES, JobState, Priority
-from models.store import Store, StoreBusy, StoreDefect, StoreUnavailable
-from models.suspicion import ALONE_AT, company
-from worker.claims import ClaimLoop, kept_free
-from worker.planner import Planner
-from worker.rq_bridge import Bridge
-from worker.settle import DOUBTED_TRIES, Settler
+from understudy.models.jobs.suspects import ALONE_AT, company
+from understudy.models.queue import tickets
+from understudy.models.records import NewJob, Settled
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import TERMINAL_STATES, JobState, Priority
+from understudy.models.store import Store, StoreBusy, StoreDefect, StoreUnavailable
+from understudy.worker.job.claim_loop import ClaimLoop, kept_free
+from understudy.worker.job.settle import DOUBTED_TRIES, Settler
+from understudy.worker.planner.planner import Planner
+from understudy.worker.rq.bridge import Bridge
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -298,7 +298,7 @@ async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
 async def test_an_outcome_that_the_ledger_does_not_understand_is_held_for_long_and_then_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.settle.OUTAGE_PAUSE_S", 0.001)
+    monkeypatch.setattr("understudy.worker.job.settle.OUTAGE_PAUSE_S", 0.001)
     async with sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         jobs = await jobs_for(store, 3)
@@ -540,8 +540,8 @@ async def test_a_burst_ends_when_nothing_is_left(redis_url: str, tmp_path: Path)
             loop = ClaimLoop(worker_id, bridge, store, scene.tools, 10)
             jobs = await jobs_for(store, 25)
             await store.add_single(jobs)
-            purses = purses_of(scene, store)
-            planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, purses)
+            balances = purses_of(scene, store)
+            planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, balances)
             async with asyncio.timeout(10):
                 await loop.run(asyncio.Event(), refill=planner.pass_once)
             await loop.drain(5.0, asyncio.Event())

@@ -11,14 +11,14 @@ import pytest
 from ledger_help import failed, new_worker, run_all, succeeded
 from redis.asyncio import Redis
 
-from models.budgets import of_batch
-from models.failure import FailureClass
-from models.keys import ENDED
-from models.settings import Settings
-from models.store import Store, open_store
-from models.tenants import TenantLimits
-from models.tickets import staged_ids
-from producer.client import (
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import of_batch
+from understudy.models.failure import FailureClass
+from understudy.models.queue.keys import ENDED
+from understudy.models.queue.tickets import staged_ids
+from understudy.models.store import Store, open_store
+from understudy.models.tenants import TenantLimits
+from understudy.producer.client import (
     AsyncClient,
     BatchState,
     Client,
@@ -31,8 +31,8 @@ from producer.client import (
     UnknownId,
     WaitTimeout,
 )
-from producer.client.connection import Connection
-from producer.single_jobs import JOBS_PATH, named_by
+from understudy.producer.client.connection import Connection
+from understudy.producer.single_jobs import JOBS_PATH, named_by
 
 
 def settings(tmp_path: Path, redis_url: str | None = None, **more: Any) -> Settings:
@@ -514,7 +514,7 @@ def test_both_clients_have_the_same_methods() -> None:
 
 
 def test_all_errors_have_one_root() -> None:
-    from producer.client import errors
+    from understudy.producer.client import errors
 
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), UnderstudyError)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from ledger_help import new_worker, run_all
 
-from models.settings import Settings
-from models.store import open_store
-from producer.client import BatchState, Client, JobState, RequestError, UnknownId, WaitTimeout
+from understudy.models.config.settings import Settings
+from understudy.models.store import open_store
+from understudy.producer.client import BatchState, Client, JobState, RequestError, UnknownId, WaitTimeout
 
 DEADLINE_S = 30.0
 
@@ -141,7 +141,7 @@ def test_a_ledger_that_cannot_be_opened_is_told_and_leaves_no_thread(tmp_path: P
 
 
 SCRIPT = """
-from producer.client import Client
+from understudy.producer.client import Client
 client = Client(data="data")
 client.open()
 batch = client.submit_batch(["a", "b"], model="lead/large")
@@ -151,7 +151,7 @@ print(batch.total, client.get(client.submit("hi", model="lead/large").id).state)
 
 WAITS = """
 import os, signal, threading, time
-from producer.client import Client
+from understudy.producer.client import Client
 
 def interrupt():
     while not client._calls:

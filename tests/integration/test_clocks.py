@@ -8,12 +8,12 @@ import redis.asyncio
 from ledger_help import new_worker, open_batch, run_all
 from sqlalchemy import select
 
-from models.failure import Scope
-from models.settings import Settings
-from models.store import Store, open_store
-from models.store.sql import tally
-from worker.limits import Candidate, Deployment, Limiter, Refusal
-from worker.toolbox import open_toolbox
+from understudy.models.config.settings import Settings
+from understudy.models.failure import Scope
+from understudy.models.store import Store, open_store
+from understudy.models.store.sql import tally
+from understudy.worker.limits.limiter import Candidate, Deployment, Limiter, Refusal
+from understudy.worker.resources import open_toolbox
 
 HOUR_S = 3600.0
 WHERE = Candidate(Deployment("alpha", "m", "main", "alpha:main"))

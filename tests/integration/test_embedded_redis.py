@@ -15,10 +15,10 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from models.redis_check import QueueUnavailable
-from producer import embedded
-from producer.embedded import PID_NAME, embedded_redis
-from producer.locks import DataFolderBusy, data_lock
+from understudy.models.queue.redis_check import QueueUnavailable
+from understudy.producer.processes import embedded
+from understudy.producer.processes.data_folder_lock import DataFolderBusy, data_lock
+from understudy.producer.processes.embedded import PID_NAME, embedded_redis
 
 DEADLINE_S = 15.0
 
@@ -26,7 +26,7 @@ RUNS_A_SERVER = """
 import asyncio, sys
 from pathlib import Path
 from redis.asyncio import Redis
-from producer.embedded import embedded_redis
+from understudy.producer.processes.embedded import embedded_redis
 
 async def main():
     async with embedded_redis(Path(sys.argv[1])) as url:
@@ -285,7 +285,7 @@ async def test_a_machine_without_a_binary_is_told_to_set_redis_url(
 LOCKS_A_FOLDER = """
 import sys, time
 from pathlib import Path
-from producer.locks import data_lock
+from understudy.producer.processes.data_folder_lock import data_lock
 
 with data_lock(Path(sys.argv[1]), ["/usr/bin/understudy", "run", "secret-prompt.txt"]):
     print("locked", flush=True)

@@ -3,14 +3,14 @@
 import pytest
 from redis.asyncio import Redis
 
-from models.catalog import resolve_provider
-from models.failure import FailureClass, Scope
-from models.limit_state import read_limits
-from models.settings import Settings
-from models.store import Store
-from producer.enabling import enable_provider
-from worker.failures import LimitSignals
-from worker.limits import Candidate, Deployment, Grant, Limiter
+from understudy.models.config.catalog import resolve_provider
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass, Scope
+from understudy.models.limits.state import read_limits
+from understudy.models.store import Store
+from understudy.producer.enable_provider import enable_provider
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 
 KEYS = [{"name": "main", "value": "env.X"}, {"name": "spare", "value": "env.Y"}]
 MAIN = Deployment("slow", "m", "main", "slow:main")

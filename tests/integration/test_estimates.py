@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from ledger_help import failed, new_worker
 
-from models.failure import FailureClass
-from models.ids import new_id
-from models.records import BatchView, NewBatch
-from models.settings import Settings
-from models.store import Store
-from producer.api.batch_object import batch_object
-from producer.client import AsyncClient
-from producer.filling import Filler
-from producer.intake import Shape
-from producer.retries import retry_failed
-from producer.runs import accept
-from producer.show import batch_document
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import BatchView, NewBatch
+from understudy.models.store import Store
+from understudy.producer.api.batches.objects import batch_object
+from understudy.producer.client import AsyncClient
+from understudy.producer.ingest.batch_filler import Filler
+from understudy.producer.ingest.intake import Shape
+from understudy.producer.runs.reruns import retry_failed
+from understudy.producer.runs.runs import accept
+from understudy.producer.status.objects import batch_document
 
 LEAD = {
     "kind": "openai",

@@ -8,12 +8,12 @@ import pytest
 from ledger_help import sqlite_ledger
 from run_help import Stage, answering, chain, tried
 
-from models.failure import FailureClass
-from models.records import Settled
-from models.setaside import SetAside
-from models.state import JobState
-from worker import asides
-from worker.latency import FORGET_S
+from understudy.models.disabled import SetAside
+from understudy.models.failure import FailureClass
+from understudy.models.records import Settled
+from understudy.models.state import JobState
+from understudy.worker.limits import disabled_credentials as asides
+from understudy.worker.limits.latency import FORGET_S
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -2,10 +2,10 @@
 
 from ledger_help import call, failed, new_worker, open_batch
 
-from models.failure import FailureClass
-from models.store import Store
-from producer.failed_calls import failure_examples
-from producer.retry_chain import views_of
+from understudy.models.failure import FailureClass
+from understudy.models.store import Store
+from understudy.producer.runs.retry_chain import views_of
+from understudy.producer.status.failed_calls import failure_examples
 
 
 async def test_each_kind_of_failure_has_one_example_the_most_frequent_first(store: Store) -> None:

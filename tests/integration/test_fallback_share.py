@@ -12,18 +12,18 @@ from ledger_help import HOUR_S, new_worker, put_back
 from redis.asyncio import Redis
 from run_help import Stage, chain, purses_of, stage
 
-from models.chain import Chain, Step, When
-from models.failure import Scope
-from models.ids import new_id
-from models.records import NewBatch, NewJob, Settled, StartedJob
-from models.state import JobState, Priority
-from models.store import Store
-from models.tickets import staged_ids
-from worker import places as places_module
-from worker.limits import Deployment
-from worker.places import UNDER_WAY, NotYet, Places
-from worker.planner import Planner
-from worker.run import JobRun
+from understudy.models.failure import Scope
+from understudy.models.ids import new_id
+from understudy.models.queue.tickets import staged_ids
+from understudy.models.records import NewBatch, NewJob, Settled, StartedJob
+from understudy.models.routing.chain import Chain, Step, When
+from understudy.models.state import JobState, Priority
+from understudy.models.store import Store
+from understudy.worker.budgets import fallback_quota as places_module
+from understudy.worker.budgets.fallback_quota import UNDER_WAY, FallbackQuota, QuotaUsedUp
+from understudy.worker.job.run import JobRun
+from understudy.worker.limits.limiter import Deployment
+from understudy.worker.planner.planner import Planner
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -55,7 +55,7 @@ class Desk:
         await self.store.open_batch(batch_id, count)
         return batch_id, [job.id for job in jobs]
 
-    async def run(self, ids: list[str], *others: Places) -> list[Settled]:
+    async def run(self, ids: list[str], *others: FallbackQuota) -> list[Settled]:
         """All at once, shared among this worker and others."""
         workers = [self.scene.tools, *(replace(self.scene.tools, places=each) for each in others)]
 
@@ -82,10 +82,10 @@ async def desk(redis_url: str, store: Store, *rules: dict[str, Any], **more: Any
         yield Desk(scene, store, await new_worker(store))
 
 
-async def may_take(places: Places, job: StartedJob) -> bool:
+async def may_take(places: FallbackQuota, job: StartedJob) -> bool:
     try:
         return await places.take(job, 0.5)
-    except NotYet:
+    except QuotaUsedUp:
         return False
 
 
@@ -107,7 +107,7 @@ async def test_a_job_whose_lead_is_not_the_first_step_waits_for_its_lead(redis_u
 async def test_two_workers_together_use_all_of_the_share_and_no_more(redis_url: str, store: Store) -> None:
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         batch_id, ids = await here.batch(shared(0.25), 18)
-        other, ended = Places(here.scene.redis, store, quiet_s=0), Counter[str]()
+        other, ended = FallbackQuota(here.scene.redis, store, quiet_s=0), Counter[str]()
         while ids:
             outcomes = await here.run(ids, other)
             waiting = [each for each in outcomes if each.state is JobState.QUEUED]
@@ -176,16 +176,16 @@ async def test_after_a_wipe_nobody_takes_a_place_before_all_have_told_theirs(red
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         batch_id, ids = await here.batch(shared(0.5), 2)
         one, two = await store.start(here.worker, ids)
-        mine, other = here.scene.tools.places, Places(here.scene.redis, store, quiet_s=60)
+        mine, other = here.scene.tools.places, FallbackQuota(here.scene.redis, store, quiet_s=60)
         assert await mine.take(one, 0.5)
         await here.scene.redis.flushdb()
-        with pytest.raises(NotYet):
+        with pytest.raises(QuotaUsedUp):
             await other.take(two, 0.5)
         settled = await JobRun(two, shared(0.5), replace(here.scene.tools, places=other)).run()
         assert settled.state is JobState.QUEUED and "Redis was emptied" in (settled.wait_reason or "")
         await mine.beat()
-        with pytest.raises(NotYet, match=UNDER_WAY):
-            await Places(here.scene.redis, store, quiet_s=0).take(two, 0.5)
+        with pytest.raises(QuotaUsedUp, match=UNDER_WAY):
+            await FallbackQuota(here.scene.redis, store, quiet_s=0).take(two, 0.5)
         assert await here.taken(batch_id) == 1
 
 
@@ -197,8 +197,8 @@ async def test_the_places_of_a_killed_worker_are_free_when_their_lease_ends(
         _, ids = await here.batch(shared(0.5), 2)
         one, two = await store.start(here.worker, ids)
         assert await here.scene.tools.places.take(one, 0.5)
-        survivor = Places(here.scene.redis, store, quiet_s=0)
-        with pytest.raises(NotYet, match=UNDER_WAY):
+        survivor = FallbackQuota(here.scene.redis, store, quiet_s=0)
+        with pytest.raises(QuotaUsedUp, match=UNDER_WAY):
             await survivor.take(two, 0.5)
         async with asyncio.timeout(5):
             while not await may_take(survivor, two):
@@ -214,8 +214,8 @@ async def test_the_planner_leaves_jobs_alone_that_only_a_cooling_lead_may_answer
         deployment = Deployment("alpha", "m", "main", "alpha:main")
         await here.scene.tools.limiter.cool(deployment, Scope.PROVIDER, 60.0, "a test")
         tools = here.scene.tools
-        purses = purses_of(here.scene, store)
-        planner = Planner(here.scene.redis, store, tools.fleet, tools.limiter, tools.choice, purses)
+        balances = purses_of(here.scene, store)
+        planner = Planner(here.scene.redis, store, tools.fleet, tools.limiter, tools.choice, balances)
         await planner.pass_once()
         assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(with_places[1])
 
@@ -225,6 +225,6 @@ async def test_without_redis_nobody_falls_back(redis_url: str, store: Store) -> 
         _, ids = await here.batch(shared(1.0), 1)
         async with Redis.from_url("redis://127.0.0.1:9") as away:
             [job] = await store.start(here.worker, ids)
-            settled = await JobRun(job, shared(1.0), replace(here.scene.tools, places=Places(away, store))).run()
+            settled = await JobRun(job, shared(1.0), replace(here.scene.tools, places=FallbackQuota(away, store))).run()
         assert settled.state is JobState.QUEUED and len(settled.attempts) == 1
         assert here.scene.calls("beta") == 0

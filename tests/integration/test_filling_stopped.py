@@ -7,15 +7,16 @@ from typing import Any
 import orjson
 import pytest
 
-from models.ids import new_id
-from models.records import NewBatch
-from models.schema_process import NoJudge, SchemaProcess
-from models.settings import Settings
-from models.state import BatchState
-from models.store import Store
-from producer import batch_lines, filling
-from producer.api.blobs import BlobError
-from producer.filling import MOST_TRIES, MOST_UNEXPLAINED_TRIES, Filler, Read
+from understudy.models.config.settings import Settings
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch
+from understudy.models.schemas.process import NoJudge, SchemaProcess
+from understudy.models.state import BatchState
+from understudy.models.store import Store
+from understudy.producer.api.files.blobs import BlobError
+from understudy.producer.ingest import batch_filler as filling
+from understudy.producer.ingest import batch_lines
+from understudy.producer.ingest.batch_filler import MOST_TRIES, MOST_UNEXPLAINED_TRIES, Filler, Read
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 LEASE_S = 0.2

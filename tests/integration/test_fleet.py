@@ -9,12 +9,12 @@ import pytest
 from ledger_help import sqlite_ledger
 from run_help import Stage, chain, stage
 
-from models.chain import Step
-from models.failure import Failure, FailureClass, Scope
-from models.store import Store, StoreUnavailable
-from worker.failing import BREAK_AFTER
-from worker.fleet import Fleet
-from worker.limits import Grant, Hold, Refusal
+from understudy.models.failure import Failure, FailureClass, Scope
+from understudy.models.routing.chain import Step
+from understudy.models.store import Store, StoreUnavailable
+from understudy.worker.limits.breaker import BREAK_AFTER
+from understudy.worker.limits.credentials import CredentialPool
+from understudy.worker.limits.limiter import Grant, Hold, Refusal
 
 STEP = Step(provider="alpha", model="m")
 ALPHA = chain("alpha/m")
@@ -93,7 +93,7 @@ async def test_keys_are_asked_in_proportion_to_their_weights(redis_url: str) -> 
 async def test_what_one_worker_finds_out_another_knows(redis_url: str, tmp_path: Path) -> None:
     async with stage(redis_url) as scene, sqlite_ledger(tmp_path) as store:
         fleet = scene.tools.fleet
-        other = Fleet(scene.settings, fleet._secrets, time.time, scene.tools.rng)
+        other = CredentialPool(scene.settings, fleet._secrets, time.time, scene.tools.rng)
         await learn(scene, failure(FailureClass.CREDENTIAL))
         await fleet.share(store)
         await other.share(store)

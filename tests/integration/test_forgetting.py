@@ -11,19 +11,19 @@ from api_help import Served, bearer, key_for, served
 from ledger_help import CHAIN, HOUR_S, call, new_worker, singles, succeeded
 from sqlalchemy import select, update
 
-from models.api_keys import Scope
-from models.failure import FailureClass
-from models.ids import new_id
-from models.records import NewBatch, NewJob, ResultRecord, Settled, StartedJob
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store
-from models.store.sql import file, job
-from models.tables import Job
-from models.tenants import CONTENT_KEPT_S, TenantLimits
-from models.webhooks import DEAD, DELIVERED, PENDING, Tried
-from producer.api.blobs import NoBlob
-from producer.api.sweeping import sweep_once
+from understudy.models.api_keys import Scope
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch, NewJob, ResultRecord, Settled, StartedJob
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.models.store.sql import file, job
+from understudy.models.tables import Job
+from understudy.models.tenants import CONTENT_KEPT_S, TenantLimits
+from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Tried
+from understudy.producer.api.files.blobs import NoBlob
+from understudy.producer.api.files.sweep import sweep_once
 
 PROMPT, ANSWER, WORDS = "canary-of-the-prompt", "canary-of-the-answer", "canary-of-the-provider"
 CANARIES = (PROMPT, ANSWER, WORDS)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from commands import type_command
 
-from models.settings import load_settings
-from producer.found_config import told_of
+from understudy.models.config.settings import load_settings
+from understudy.producer.found_config import told_of
 
 KEYS = {
     "OPENAI_API_KEY": "sk-1",

@@ -10,12 +10,13 @@ import pytest
 from ledger_help import filled_batch, new_jobs
 from sqlalchemy import text
 
-from models.records import NewBatch
-from models.settings import Settings
-from models.store import Store, StoreBusy, open_store, pruning
-from models.store.filling import ABANDONED_AFTER_S
-from producer.intake import Shape
-from producer.runs import accept
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewBatch
+from understudy.models.store import Store, StoreBusy, open_store
+from understudy.models.store.batches.ingest import ABANDONED_AFTER_S
+from understudy.models.store.retention import prune as pruning
+from understudy.producer.ingest.intake import Shape
+from understudy.producer.runs.runs import accept
 
 PROVIDERS = {"alpha": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}
 LINES = 6_000

@@ -11,14 +11,14 @@ import pytest
 from ledger_help import new_worker, open_batch, run_all
 from run_help import Stage, answered, chain, stage, started, tried
 
-from models.chain import Chain
-from models.failure import Scope
-from models.records import Settled
-from models.state import JobState, Priority
-from models.store import Store
-from worker.hedge import HedgedRun, run_of
-from worker.limits import Candidate, Grant
-from worker.run import JobRun
+from understudy.models.failure import Scope
+from understudy.models.records import Settled
+from understudy.models.routing.chain import Chain
+from understudy.models.state import JobState, Priority
+from understudy.models.store import Store
+from understudy.worker.job.hedge import HedgedRun, run_of
+from understudy.worker.job.run import JobRun
+from understudy.worker.limits.limiter import Candidate, Grant
 
 pytestmark = pytest.mark.timeout(30)
 

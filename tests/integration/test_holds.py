@@ -12,13 +12,13 @@ import standardwebhooks
 from ledger_help import new_worker, open_batch, outputs_of, put_back, run_all, succeeded
 from webhook_help import receiver
 
-from models.settings import Settings, WebhookSettings
-from models.state import BatchState, JobState
-from models.store import Store
-from models.webhooks import callback_owner
-from producer.output import output_line
-from worker.webhook_sender import Sender
-from worker.webhooks import Deliverer
+from understudy.models.config.settings import Settings, WebhookSettings
+from understudy.models.state import BatchState, JobState
+from understudy.models.store import Store
+from understudy.models.webhooks import callback_owner
+from understudy.producer.runs.output import output_line
+from understudy.worker.webhooks.delivery import Deliverer
+from understudy.worker.webhooks.sender import Sender
 
 HOOK = "https://hooks.example.com"
 WHY = "the first 10 jobs all failed: bad_request at lead/large"

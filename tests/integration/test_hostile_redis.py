@@ -13,24 +13,32 @@ from redis.exceptions import ResponseError
 from test_api_waiters import LONG_S, CountingStore, hearing
 
 from examples import examples
-from models import keys
-from models.budgets import held_usd, of_batch
-from models.failure import Scope
-from models.keys import QUEUES
-from models.limit_state import read_limits, state_of
-from models.settings import Limits, Settings
-from models.state import Priority
-from models.tickets import queue_key, stage, staged_ids
-from producer.api.waiters import Waiters
-from producer.provider_state import LedgerPart, provider_documents
-from worker.latency import Latencies
-from worker.lead import LEAD_FOR_S, Lead
-from worker.limits import ASKED_AGAIN_S, Candidate, Deployment, Grant, Limiter, LimitsUnavailable, Refusal
-from worker.misfits import drop_misfits, is_misread
-from worker.places import TAKE
-from worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
-from worker.rq_bridge import Bridge
-from worker.rq_worker import RegisteredWorker
+from understudy.models.config.settings import Limits, Settings
+from understudy.models.costs.budgets import held_usd, of_batch
+from understudy.models.failure import Scope
+from understudy.models.limits.state import read_limits, state_of
+from understudy.models.queue import keys
+from understudy.models.queue.keys import QUEUES
+from understudy.models.queue.tickets import queue_key, stage, staged_ids
+from understudy.models.state import Priority
+from understudy.producer.api.jobs.waiters import Waiters
+from understudy.producer.status.provider_state import LedgerPart, provider_documents
+from understudy.worker.budgets.fallback_quota import TAKE
+from understudy.worker.leader import LEAD_FOR_S, LeaderLock
+from understudy.worker.limits.latency import Latencies
+from understudy.worker.limits.limiter import (
+    ASKED_AGAIN_S,
+    Candidate,
+    Deployment,
+    Grant,
+    Limiter,
+    LimitsUnavailable,
+    Refusal,
+)
+from understudy.worker.redis_repair import drop_misfits, is_misread
+from understudy.worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.rq.bridge import Bridge
+from understudy.worker.rq.worker import RegisteredWorker
 
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
 ACCOUNT = (DEPLOYMENT.account, DEPLOYMENT.model)
@@ -164,7 +172,7 @@ async def test_a_key_of_another_type_is_read_as_nothing(connection: redis.asynci
 async def test_odd_holds_of_a_purse_are_none(connection: redis.asyncio.Redis) -> None:
     subject, later = of_batch("batch_1"), (time.time() + 60) * 1000
     held = {"w:a": b"\xff", "w:b": "nan|nan", "w:c": "1", "w:d": f"0.5|{later}", "w:\u00e9": "|", "spent": "x"}
-    await connection.hset(keys.purse(subject.key), mapping=held)  # type: ignore[arg-type]
+    await connection.hset(keys.balance(subject.key), mapping=held)  # type: ignore[arg-type]
     assert await held_usd(connection, subject) == 0.5
 
 
@@ -188,7 +196,7 @@ async def test_a_lead_that_no_worker_took_ends_like_any_other(
     await (connection.set(keys.PLANNER, b"\xff") if kind == "string" else connection.rpush(keys.PLANNER, "x"))
     if ttl_s:
         await connection.expire(keys.PLANNER, ttl_s)
-    assert not await Lead(connection, "w1").held()
+    assert not await LeaderLock(connection, "w1").held()
     assert 0 < await connection.pttl(keys.PLANNER) <= LEAD_FOR_S * 1000
 
 
@@ -235,7 +243,7 @@ OF_ANOTHER_TYPE: list[str] = [
     *(queue_key(queue) for queue in QUEUES),
     *("rq:queues", "rq:workers", "rq:workers:normal", "rq:worker:w1", "rq:worker:w1:executions"),
     *("rq:wip:normal", "rq:finished:normal", "rq:failed:normal"),
-    *(*OURS, keys.PLANNER, keys.LATENCY, keys.purse("batch:b"), keys.places("b")),
+    *(*OURS, keys.PLANNER, keys.LATENCY, keys.balance("batch:b"), keys.places("b")),
 ]
 
 

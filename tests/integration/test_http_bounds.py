@@ -13,9 +13,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from producer import crowd, http_protocol
-from producer.crowd import Crowd, connections_allowed
-from producer.http_protocol import bounded
+from understudy.producer.server import connection_limit as crowd
+from understudy.producer.server import http_protocol
+from understudy.producer.server.connection_limit import ConnectionLimit, connections_allowed
+from understudy.producer.server.http_protocol import bounded
 
 HEAD = b"GET /quick HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
@@ -26,7 +27,7 @@ LONG = 24 * 1024 * 1024
 
 @dataclass
 class Server:
-    crowd: Crowd
+    crowd: ConnectionLimit
     port: int = 0
     release: asyncio.Event = field(default_factory=asyncio.Event)
     held: int = 0
@@ -117,7 +118,7 @@ Serve = Callable[..., Any]
 
 @asynccontextmanager
 async def serving(most: int = 1_000) -> AsyncIterator[Server]:
-    server = Server(Crowd(most))
+    server = Server(ConnectionLimit(most))
     config = uvicorn.Config(
         application(server), port=0, http=bounded(server.crowd), backlog=8, ws="none", lifespan="off"
     )

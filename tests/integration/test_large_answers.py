@@ -12,17 +12,19 @@ from fakeredis import FakeAsyncRedis
 from ledger_help import failed, new_worker, open_batch, outputs_of, succeeded
 from sqlalchemy import update
 
-from models.headroom import Headroom
-from models.records import ResultRecord, Settled, StartedJob
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store, paging
-from models.store.sql import job, result
-from producer.api import auth, outcomes, spooling
-from producer.api.auth import Caller, Scope
-from producer.api.blobs import open_blobs
-from producer.api.context import Context
-from producer.api.spooling import pieces
+from understudy.models.config.settings import Settings
+from understudy.models.memory_room import Headroom
+from understudy.models.records import ResultRecord, Settled, StartedJob
+from understudy.models.state import JobState
+from understudy.models.store import Store, paging
+from understudy.models.store.sql import job, result
+from understudy.producer.api.access import auth
+from understudy.producer.api.access.auth import Caller, Scope
+from understudy.producer.api.context import Context
+from understudy.producer.api.files import spooled_answers as spooling
+from understudy.producer.api.files.blobs import open_blobs
+from understudy.producer.api.files.spooled_answers import pieces
+from understudy.producer.api.jobs import results as outcomes
 
 MB = 1024 * 1024
 

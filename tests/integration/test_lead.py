@@ -2,8 +2,8 @@
 
 from redis.asyncio import Redis
 
-from models import keys
-from worker.lead import LEAD_FOR_S, LOOK_EVERY_S, RENEW_EVERY_S, Lead
+from understudy.models.queue import keys
+from understudy.worker.leader import LEAD_FOR_S, LOOK_EVERY_S, RENEW_EVERY_S, LeaderLock
 
 
 class Hand:
@@ -19,7 +19,7 @@ class Hand:
 async def test_one_leads_until_it_resigns_and_the_other_is_next(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         hand = Hand()
-        one, other = Lead(redis, "one", hand), Lead(redis, "other", hand)
+        one, other = LeaderLock(redis, "one", hand), LeaderLock(redis, "other", hand)
         assert (await one.held(), await other.held()) == (True, False)
         hand.s += 10
         assert (await one.held(), await other.held()) == (True, False)
@@ -32,7 +32,7 @@ async def test_one_leads_until_it_resigns_and_the_other_is_next(redis_url: str) 
 async def test_redis_is_asked_seldom_and_the_lock_is_kept(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         hand = Hand()
-        lead = Lead(redis, "one", hand)
+        lead = LeaderLock(redis, "one", hand)
         assert await lead.held()
         await redis.set(keys.PLANNER, "other")
         hand.s += RENEW_EVERY_S - 0.1
@@ -48,5 +48,5 @@ async def test_redis_is_asked_seldom_and_the_lock_is_kept(redis_url: str) -> Non
 async def test_resigning_takes_nothing_from_another(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         await redis.set(keys.PLANNER, "other")
-        await Lead(redis, "one").resign()
+        await LeaderLock(redis, "one").resign()
         assert await redis.get(keys.PLANNER) == b"other"

@@ -3,11 +3,11 @@
 import pytest
 import redis.asyncio
 
-from models.failure import Scope
-from models.limit_clearing import clear_limits
-from models.limit_state import read_limits
-from worker.failures import LimitSignals
-from worker.limits import Candidate, Deployment, Grant, Limiter, Refusal
+from understudy.models.failure import Scope
+from understudy.models.limits.clearing import clear_limits
+from understudy.models.limits.state import read_limits
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter, Refusal
 
 MAIN = Candidate(Deployment("alpha", "vendor/large:free", "main", "alpha:main"))
 MAINTENANCE = Candidate(Deployment("alpha", "vendor/large:free", "maintenance", "alpha:maintenance"))

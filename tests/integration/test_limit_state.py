@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import redis.asyncio
 
-from models import keys
-from models.day_use import DayUse, end_of_day
-from models.failure import Scope
-from models.limit_state import AccountState, Limit, LimitState, Source, read_limits
-from models.settings import Limits, Settings
-from producer.provider_state import LedgerPart, provider_documents
-from worker.failures import LimitSignals
-from worker.limits import Candidate, Deployment, Grant, Limiter, Refusal
+from understudy.models.config.settings import Limits, Settings
+from understudy.models.failure import Scope
+from understudy.models.limits.day_use import DayUse, end_of_day
+from understudy.models.limits.state import AccountState, Limit, LimitState, Source, read_limits
+from understudy.models.queue import keys
+from understudy.producer.status.provider_state import LedgerPart, provider_documents
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter, Refusal
 
 DEPLOYMENT = Deployment("alpha", "vendor/large:free", "main", "alpha:team")
 UNKNOWN = Candidate(DEPLOYMENT)

@@ -9,11 +9,11 @@ from limiter_simulation import BEGIN_MS, RandomServer, Simulation, StrictServer
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from models import keys
-from models.day_use import end_of_day
-from models.failure import Scope
-from worker.failures import LimitSignals
-from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, LimitsUnavailable, Refusal
+from understudy.models.failure import Scope
+from understudy.models.limits.day_use import end_of_day
+from understudy.models.queue import keys
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, LimitsUnavailable, Refusal
 
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
 FREE = Candidate(DEPLOYMENT, requests_per_minute=60_000_000)

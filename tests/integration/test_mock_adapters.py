@@ -5,11 +5,11 @@ from typing import Any
 import httpx
 import pytest
 
-from models.failure import FailureClass
-from worker.mock import Fail, MockServer, running_mock
-from worker.providers.base import Answer, BadAnswer, Call, Endpoint
-from worker.providers.client import ProviderClient
-from worker.providers.registry import adapter_for
+from understudy.models.failure import FailureClass
+from understudy.worker.mock import Fail, MockServer, running_mock
+from understudy.worker.providers.base import Answer, BadAnswer, Call, Endpoint
+from understudy.worker.providers.client import ProviderClient
+from understudy.worker.providers.registry import adapter_for
 
 PROTOCOLS = ("openai", "anthropic", "gemini", "bedrock")
 MODELS = {"anthropic": "claude-sonnet-4-5"}  # a Claude that can be forced to call a tool

@@ -3,12 +3,12 @@
 import httpx
 import pytest
 
-from models.failure import Failure, FailureClass
-from worker.failures import classify, classify_exception
-from worker.mock import Fail, running_mock
-from worker.providers.base import BadAnswer, Call, Endpoint
-from worker.providers.client import ProviderClient
-from worker.providers.registry import adapter_for
+from understudy.models.failure import Failure, FailureClass
+from understudy.worker.failures import classify, classify_exception
+from understudy.worker.mock import Fail, running_mock
+from understudy.worker.providers.base import BadAnswer, Call, Endpoint
+from understudy.worker.providers.client import ProviderClient
+from understudy.worker.providers.registry import adapter_for
 
 NOW = 1_795_000_000.0
 SOON_S, PATIENT_S = 0.5, 20.0

@@ -13,7 +13,7 @@ import httpx
 import orjson
 import pytest
 
-from worker.mock import Fail, MockServer, running_mock
+from understudy.worker.mock import Fail, MockServer, running_mock
 
 PROTOCOLS = ("openai", "anthropic", "gemini", "bedrock")
 

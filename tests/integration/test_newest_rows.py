@@ -2,8 +2,8 @@
 
 from ledger_help import failed, new_worker, open_batch, succeeded
 
-from models.store import Store
-from producer.newest import newest_rows
+from understudy.models.store import Store
+from understudy.producer.runs.newest_answers import newest_rows
 
 
 async def answer(store: Store, batch_id: str, ids: list[str], words: list[str | None]) -> str:

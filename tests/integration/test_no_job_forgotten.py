@@ -16,15 +16,15 @@ from run_help import Stage, chain, purses_of, stage, without_slow_start
 from sqlalchemy import delete, or_, select, update
 
 from examples import examples
-from models.ids import new_id
-from models.keys import QUEUES
-from models.records import SINGLE, NewBatch, StartedJob
-from models.state import BatchState, Priority
-from models.store import Store, open_store
-from models.store.sql import NOW, QUEUED, RUNNING, batch, job, worker
-from models.tables import Job
-from models.tickets import queue_key, staged_ids
-from worker.planner import CLAIMED_BY_NOW_S, Planner
+from understudy.models.ids import new_id
+from understudy.models.queue.keys import QUEUES
+from understudy.models.queue.tickets import queue_key, staged_ids
+from understudy.models.records import SINGLE, NewBatch, StartedJob
+from understudy.models.state import BatchState, Priority
+from understudy.models.store import Store, open_store
+from understudy.models.store.sql import NOW, QUEUED, RUNNING, batch, job, worker
+from understudy.models.tables import Job
+from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, Planner
 
 FAST_TO_FAIL = (Phase.explicit, Phase.reuse, Phase.generate)  # to shrink what took databases to find takes minutes
 EXAMPLES = settings(examples(10), stateful_step_count=25, phases=FAST_TO_FAIL)
@@ -90,9 +90,9 @@ class Life(RuleBasedStateMachine):
                 await connection.execute(delete(table))
         self.workers = [await new_worker(self.store), await new_worker(self.store)]
         tools = self.world.scene.tools
-        purses = purses_of(self.world.scene, self.store)
+        balances = purses_of(self.world.scene, self.store)
         self.planner = Planner(
-            *(self.redis, self.store, tools.fleet, tools.limiter, tools.choice, purses),
+            *(self.redis, self.store, tools.fleet, tools.limiter, tools.choice, balances),
             lambda: time.monotonic() + self.ahead_s,
         )
 

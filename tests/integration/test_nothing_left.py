@@ -13,19 +13,28 @@ from ledger_help import HOUR_S, new_worker, succeeded
 from sqlalchemy import Table, Text, func, literal, select, update
 from test_forgetting import canaries, everything, forget
 
-from models import setaside
-from models.chain import Chain, Step
-from models.failure import FailureClass
-from models.ids import new_id
-from models.records import NewBatch, NewJob
-from models.setaside import ALL_MODELS
-from models.state import JobState
-from models.store import LEDGER_FILE, Store, open_store
-from models.store.chains import insert_chains
-from models.store.filling import NamedRequest
-from models.store.sql import chain, credential, idempotency, job, plain_type, run, run_line, webhook_delivery
-from models.tables import Job
-from models.tenants import TenantLimits
+from understudy.models import disabled as setaside
+from understudy.models.disabled import ALL_MODELS
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch, NewJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import JobState
+from understudy.models.store import LEDGER_FILE, Store, open_store
+from understudy.models.store.batches.chains import insert_chains
+from understudy.models.store.batches.ingest import NamedRequest
+from understudy.models.store.sql import (
+    chain,
+    credential,
+    idempotency,
+    job,
+    plain_type,
+    run,
+    run_line,
+    webhook_delivery,
+)
+from understudy.models.tables import Job
+from understudy.models.tenants import TenantLimits
 
 MARK = "canary-of-anybody"
 

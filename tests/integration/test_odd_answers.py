@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from run_help import Stage, answered, answering, chain
 
-from models.failure import FailureClass
-from models.state import JobState
+from understudy.models.failure import FailureClass
+from understudy.models.state import JobState
 
 KEY = "sk-alpha-main-1234"
 USAGE = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}

@@ -11,19 +11,19 @@ import pytest
 from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back, singles, sqlite_ledger
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 
-from models.chain import Chain
-from models.day_use import end_of_day
-from models.failure import FailureClass, Scope
-from models.ids import new_id
-from models.keys import QUEUES
-from models.records import Head, Lane, NewBatch, Waiting
-from models.secrets import fingerprint
-from models.setaside import ALL_MODELS
-from models.state import Priority
-from models.store import Store
-from models.tickets import queue_key, stage_at_once, staged_ids
-from worker.limits import Deployment, Grant
-from worker.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
+from understudy.models.config.secrets import fingerprint
+from understudy.models.disabled import ALL_MODELS
+from understudy.models.failure import FailureClass, Scope
+from understudy.models.ids import new_id
+from understudy.models.limits.day_use import end_of_day
+from understudy.models.queue.keys import QUEUES
+from understudy.models.queue.tickets import queue_key, stage_at_once, staged_ids
+from understudy.models.records import Head, Lane, NewBatch, Waiting
+from understudy.models.routing.chain import Chain
+from understudy.models.state import Priority
+from understudy.models.store import Store
+from understudy.worker.limits.limiter import Deployment, Grant
+from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
 
 ALPHA, BETA = chain("alpha/m"), chain("beta/m")
 HASTY = chain("alpha/m", "beta/m", patience_s=0)
@@ -82,8 +82,10 @@ class Desk:
 async def desk(redis_url: str, folder: Path, **alpha: Any) -> AsyncIterator[Desk]:
     async with stage(redis_url, **alpha) as scene, sqlite_ledger(folder) as store:
         ahead = Ahead()
-        purses = purses_of(scene, store)
-        planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, purses, ahead)
+        balances = purses_of(scene, store)
+        planner = Planner(
+            scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, balances, ahead
+        )
         await planner.pass_once()
         await without_slow_start(scene.redis, "alpha", "beta")
         yield Desk(scene, store, planner, await new_worker(store), ahead)
@@ -278,8 +280,8 @@ async def test_another_leader_stages_nothing_twice(redis_url: str, tmp_path: Pat
     async with desk(redis_url, tmp_path) as here:
         await here.batch(ALPHA, 30)
         await here.planner.pass_once()
-        purses, tools = purses_of(here.scene, here.store), here.scene.tools
-        other = Planner(here.scene.redis, here.store, tools.fleet, tools.limiter, tools.choice, purses)
+        balances, tools = purses_of(here.scene, here.store), here.scene.tools
+        other = Planner(here.scene.redis, here.store, tools.fleet, tools.limiter, tools.choice, balances)
         assert await other.pass_once() == 0
         assert len(await here.staged()) == 30
 
@@ -413,7 +415,7 @@ async def test_with_room_for_few_only_few_lanes_are_read_and_all_get_their_turn(
 async def test_more_lanes_than_are_read_in_a_pass_take_turns_too(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.planner.LANES_PER_PASS", 4)
+    monkeypatch.setattr("understudy.worker.planner.planner.LANES_PER_PASS", 4)
     async with desk(redis_url, tmp_path) as here:
         batches = [await here.batch(ALPHA, 40) for _ in range(10)]
         staged: list[str] = []

@@ -11,19 +11,19 @@ import pytest
 from ledger_help import new_jobs, new_worker, put_back, succeeded
 from run_help import Stage, chain, purses_of, stage, without_slow_start
 
-from models.budgets import Purse, Subject, of_batch, of_tenant
-from models.chain import Chain
-from models.ids import new_id
-from models.keys import QUEUES
-from models.records import NewBatch, Settled
-from models.state import JobState
-from models.store import Store
-from models.tenants import TenantLimits
-from models.tickets import queue_key, staged_ids
-from worker.budgets import Budgets, Held, Short
-from worker.planner import CLAIMED_BY_NOW_S, Planner
-from worker.purses import STANDSTILL_S
-from worker.waits import MOVED_AFTER_S, TOLD_AFTER_S
+from understudy.models.costs.budgets import Balance, BudgetKey, of_batch, of_tenant
+from understudy.models.ids import new_id
+from understudy.models.queue.keys import QUEUES
+from understudy.models.queue.tickets import queue_key, staged_ids
+from understudy.models.records import NewBatch, Settled
+from understudy.models.routing.chain import Chain
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
+from understudy.worker.budgets.reservations import Budgets, InsufficientBudget, Reservation
+from understudy.worker.planner.budget_sync import STANDSTILL_S
+from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, Planner
+from understudy.worker.planner.wait_reasons import MOVED_AFTER_S, TOLD_AFTER_S
 
 ALPHA = chain("alpha/m")
 PRICES = {"m": {"input": 0.0, "output": 20.0}}  # a job is expected to cost a cent
@@ -84,8 +84,8 @@ class Office:
 async def _run(job: Any, of: Chain, tools: Any, cost_usd: float) -> Settled:
     subjects = tools.budgets.covering(job, of.steps[0].provider)
     usd = tools.costs.of_job(of, of.steps[0], job.batch_id, job.tokens, 0)
-    held = await tools.budgets.hold(subjects, usd)
-    if isinstance(held, Short):
+    held = await tools.budgets.reserve(subjects, usd)
+    if isinstance(held, InsufficientBudget):
         return put_back(job, time.time() + 2.0, held.reason)
     await tools.budgets.settle(held, cost_usd)
     done = replace(succeeded(job), tenant=job.tenant)
@@ -98,12 +98,12 @@ async def _run(job: Any, of: Chain, tools: Any, cost_usd: float) -> Settled:
 async def office(redis_url: str, store: Store, **alpha: Any) -> AsyncIterator[Office]:
     async with stage(redis_url, **{"prices": PRICES, **alpha}) as scene:
         await without_slow_start(scene.redis, "alpha", "beta")
-        purses = purses_of(scene, store)
+        balances = purses_of(scene, store)
         budgets = Budgets(scene.settings, scene.redis, "w1", store.budgets, time.time)
         here = Office(scene, store, None, budgets, await new_worker(store))  # type: ignore[arg-type]
-        purses._monotonic = here.monotonic
+        balances._monotonic = here.monotonic
         limiter, fleet = scene.tools.limiter, scene.tools.fleet
-        here.planner = Planner(scene.redis, store, fleet, limiter, scene.tools.choice, purses, here.monotonic)
+        here.planner = Planner(scene.redis, store, fleet, limiter, scene.tools.choice, balances, here.monotonic)
         yield here
 
 
@@ -144,8 +144,8 @@ async def test_a_batch_that_a_dearer_step_ruins_is_paused_too(redis_url: str, st
     async with office(redis_url, store) as here:
         batch_id = await here.batch(ALPHA, 5, budget_usd=0.05)
         await here.pass_later()
-        refused = await here.budgets.hold([of_batch(batch_id)], 0.30)
-        assert isinstance(refused, Short)
+        refused = await here.budgets.reserve([of_batch(batch_id)], 0.30)
+        assert isinstance(refused, InsufficientBudget)
         await here.take_all()
         await here.pass_later(1.0)
         assert await here.paused(batch_id) is None, "others of it may go on"
@@ -162,8 +162,8 @@ async def test_a_batch_is_not_paused_while_its_calls_are_under_way(redis_url: st
         tickets = await here.tickets()
         await here.take_all()
         started = await here.store.start(here.worker, tickets)
-        held = [await here.budgets.hold([of_batch(batch_id)], 0.01) for _ in started]
-        assert len(held) == 2 and all(isinstance(each, Held) for each in held)
+        held = [await here.budgets.reserve([of_batch(batch_id)], 0.01) for _ in started]
+        assert len(held) == 2 and all(isinstance(each, Reservation) for each in held)
         for _ in range(3):
             assert await here.pass_later(LATER_S) == 0
         assert await here.paused(batch_id) is None
@@ -260,5 +260,5 @@ async def test_a_wiped_redis_knows_the_budgets_again_before_anything_is_staged(r
         await here.work_off(0.01)
         await here.scene.redis.flushdb()
         assert await here.pass_later(LATER_S) == 0
-        subject: Subject = of_batch(batch_id)
-        assert (await here.budgets.look([subject]))[subject][0] == Purse(0.05, pytest.approx(0.05), 0.0)
+        subject: BudgetKey = of_batch(batch_id)
+        assert (await here.budgets.read([subject]))[subject][0] == Balance(0.05, pytest.approx(0.05), 0.0)

@@ -13,16 +13,16 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
-from models import private
-from models.private import make_private, new_file, without_core_dumps
-from models.records import OutputRow
-from models.settings import Settings
-from models.state import JobState
-from models.store import open_store
-from producer.api.blobs import open_blobs
-from producer.embedded import embedded_redis
-from producer.locks import data_lock
-from producer.output import write_output
+from understudy.models.config import private_files as private
+from understudy.models.config.private_files import make_private, new_file, without_core_dumps
+from understudy.models.config.settings import Settings
+from understudy.models.records import OutputRow
+from understudy.models.state import JobState
+from understudy.models.store import open_store
+from understudy.producer.api.files.blobs import open_blobs
+from understudy.producer.processes.data_folder_lock import data_lock
+from understudy.producer.processes.embedded import embedded_redis
+from understudy.producer.runs.output import write_output
 
 
 @pytest.fixture(autouse=True)
@@ -176,11 +176,11 @@ async def test_the_embedded_queue_knows_no_key_of_a_provider(place: Path, monkey
     assert len(family) >= 2 and {"OPENAI_API_KEY", "MY_OWN_SECRET"}.isdisjoint(known)
 
 
-@pytest.mark.parametrize("module", ["producer", "worker"])
+@pytest.mark.parametrize("module", ["understudy", "understudy.worker"])
 def test_our_processes_leave_no_core_dump(module: str, place: Path) -> None:
     """The program that is asked how it was started is one of the process's own children."""
     script = (
-        "import resource, sys, runpy, models.private as private\n"
+        "import resource, sys, runpy, understudy.models.config.private_files as private\n"
         "private.without_core_dumps = lambda real=private.without_core_dumps: "
         "(real(), print(resource.getrlimit(resource.RLIMIT_CORE)[0]), sys.exit())\n"
         f"runpy.run_module('{module}', run_name='__main__')\n"

@@ -9,12 +9,12 @@ from ledger_help import new_jobs, new_worker
 from run_help import PROMPT, without_slow_start
 from test_claims import ALPHA, Floor, floor
 
-from models.records import StartedJob
-from models.state import JobState, Priority
-from models.store import Store
-from models.store.claims import LARGE_PROMPT_BYTES
-from worker import prompt_room
-from worker.prompt_room import ROOM_BYTES, TENANT_BYTES, PromptRoom
+from understudy.models.records import StartedJob
+from understudy.models.state import JobState, Priority
+from understudy.models.store import Store
+from understudy.models.store.jobs.claims import LARGE_PROMPT_BYTES
+from understudy.worker.job import prompt_room
+from understudy.worker.job.prompt_room import ROOM_BYTES, TENANT_BYTES, PromptRoom
 
 LARGE = 1_000_000
 

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from aiohttp import web
 
-from worker.providers import client as client_module
-from worker.providers.base import BadAnswer, Endpoint, WireRequest
-from worker.providers.client import ProviderClient
+from understudy.worker.providers import client as client_module
+from understudy.worker.providers.base import BadAnswer, Endpoint, WireRequest
+from understudy.worker.providers.client import ProviderClient
 
 REQUEST = WireRequest("/chat", {"authorization": "Bearer canary-secret"}, b'{"question":1}')
 PROXY_VARIABLES = (

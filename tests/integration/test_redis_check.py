@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from models.redis_check import QueueUnavailable, check_redis
+from understudy.models.queue.redis_check import QueueUnavailable, check_redis
 
 
 @pytest.fixture

@@ -9,18 +9,18 @@ import orjson
 import pytest
 from ledger_help import failed, new_worker, succeeded
 
-from models.failure import FailureClass
-from models.records import StartedJob
-from models.routing import RouteOptions
-from models.settings import Settings
-from models.store import Store
-from producer.decoding import InputError
-from producer.intake import Shape
-from producer.newest import rows_of
-from producer.resuming import begin, preview_of
-from producer.retries import EVERYTHING, retry_answered, retry_failed
-from producer.retry_chain import views_of
-from producer.runs import BadInput, OtherRun, Run, RunRequest, final_summary
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.records import StartedJob
+from understudy.models.routing.route import RouteOptions
+from understudy.models.store import Store
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ingest.intake import Shape
+from understudy.producer.runs.newest_answers import rows_of
+from understudy.producer.runs.reruns import EVERYTHING, retry_answered, retry_failed
+from understudy.producer.runs.resume import begin, preview_of
+from understudy.producer.runs.retry_chain import views_of
+from understudy.producer.runs.runs import BadInput, OtherRun, Run, RunRequest, final_summary
 
 
 def settings_of(*steps: str) -> Settings:
@@ -465,8 +465,8 @@ async def test_an_answer_that_lost_its_line_serves_a_line_that_asks_the_same_and
 
 
 async def test_many_lines_are_compared_in_parts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.store.comparing.LINES_AT_ONCE", 7)
-    monkeypatch.setattr("models.store.runs.SLICE", 5)
+    monkeypatch.setattr("understudy.models.store.batches.compare.LINES_AT_ONCE", 7)
+    monkeypatch.setattr("understudy.models.store.batches.runs.SLICE", 5)
     prompts = [f"p{number}" for number in range(40)]
     pipeline.write(prompts)
     await pipeline.run()

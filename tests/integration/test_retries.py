@@ -3,17 +3,17 @@
 import pytest
 from ledger_help import CHAIN, failed, new_jobs, new_worker, open_batch, outputs_of, run_all, succeeded
 
-from models.budgets import of_batch
-from models.failure import FailureClass
-from models.ids import new_id
-from models.records import BatchView, NewBatch
-from models.routing import RouteOptions
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store
-from models.wire import RequestError
-from producer.newest import rows_of
-from producer.retries import (
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import of_batch
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import BatchView, NewBatch
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.route import RouteOptions
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.producer.runs.newest_answers import rows_of
+from understudy.producer.runs.reruns import (
     EVERYTHING,
     FILLED_WITHIN_S,
     RetryUnderWay,
@@ -98,7 +98,7 @@ async def test_what_a_killed_retry_left_is_in_nobodys_way_for_long(
     await end(store, ids, FailureClass.SERVER)
     left = NewBatch(new_id("batch"), retry_of=batch_id, identity=f"retry-of-{batch_id}", expires_at=9e9)
     await store.create_batch(left)
-    monkeypatch.setattr("producer.retries.FILLED_WITHIN_S", -FILLED_WITHIN_S)
+    monkeypatch.setattr("understudy.producer.runs.reruns.FILLED_WITHIN_S", -FILLED_WITHIN_S)
     assert (await retry_failed(store, SETTINGS, batch_id)).jobs == 1
     assert await store.batch_view(left.id) is None
 
@@ -157,5 +157,5 @@ async def test_a_batch_that_goes_on_and_its_retry_share_what_is_left_of_the_budg
     assert retry.batch_id is not None
     subjects = [of_batch(batch_id), of_batch(retry.batch_id)]
     budgets = await store.budgets(subjects)
-    left = [purse.left_usd for each in subjects if (purse := budgets[each].purse) is not None]
+    left = [balance.left_usd for each in subjects if (balance := budgets[each].balance) is not None]
     assert left == [pytest.approx(6.5), pytest.approx(3.25)], "two jobs wait, one is tried again"

@@ -16,10 +16,10 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from models.keys import JOB_FUNCTION, QUEUES
-from models.state import Priority
-from models.tickets import DESCRIPTION, FAILURE_TTL_S, is_ticket, stage, staged_ids, ticket_data
-from worker.rq_bridge import EXECUTION_TTL_S, Bridge, forget_worker
+from understudy.models.queue.keys import JOB_FUNCTION, QUEUES
+from understudy.models.queue.tickets import DESCRIPTION, FAILURE_TTL_S, is_ticket, stage, staged_ids, ticket_data
+from understudy.models.state import Priority
+from understudy.worker.rq.bridge import EXECUTION_TTL_S, Bridge, forget_worker
 
 WORKER = "bridge"
 BULK = Priority.BULK

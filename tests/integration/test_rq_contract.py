@@ -21,11 +21,11 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
-from models.keys import JOB_FUNCTION, QUEUES
-from models.state import Priority
-from models.tickets import RESULT_TTL_S, stage
-from worker.rq_bridge import Bridge, Shutdown, StopJob
-from worker.rq_worker import RegisteredWorker
+from understudy.models.queue.keys import JOB_FUNCTION, QUEUES
+from understudy.models.queue.tickets import RESULT_TTL_S, stage
+from understudy.models.state import Priority
+from understudy.worker.rq.bridge import Bridge, Shutdown, StopJob
+from understudy.worker.rq.worker import RegisteredWorker
 
 STANDINS = Path(__file__).parents[1] / "standins"
 RQ = Path(sys.executable).with_name("rq")
@@ -71,7 +71,8 @@ def stand_in_for_the_job_function(tmp_path: Path) -> Path:
     module, function = JOB_FUNCTION.rsplit(".", 1)
     path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
     path.parent.mkdir(parents=True)
-    (path.parent / "__init__.py").touch()
+    for package in list(path.relative_to(tmp_path).parents)[:-1]:
+        (tmp_path / package / "__init__.py").touch()
     path.write_text(f"async def {function}(job_id):\n    assert job_id.startswith('job_')\n")
     return tmp_path
 

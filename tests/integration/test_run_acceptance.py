@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from run_help import answered, chain, stage, tried
 
-from models.keys import flight
-from models.schema_process import NoJudge, SchemaProcess
-from models.state import JobState
-from worker.outages import NO_JUDGE
+from understudy.models.queue.keys import flight
+from understudy.models.schemas.process import NoJudge, SchemaProcess
+from understudy.models.state import JobState
+from understudy.worker.outages import NO_JUDGE
 
 pytestmark = pytest.mark.timeout(30)
 

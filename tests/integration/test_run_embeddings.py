@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from run_help import PROMPT, Stage, answered, chain, stage, started, tried
 
-from models.chain import EMBEDDINGS
-from models.records import Settled
-from models.state import JobState
-from worker.mock import Fail
-from worker.mock.vectors import vector
-from worker.run import JobRun
+from understudy.models.records import Settled
+from understudy.models.routing.chain import EMBEDDINGS
+from understudy.models.state import JobState
+from understudy.worker.job.run import JobRun
+from understudy.worker.mock import Fail
+from understudy.worker.mock.vectors import vector
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from run_help import Stage, answered, chain, stage, started, tried
 
-from models import keys
-from models.failure import FailureClass
-from models.state import JobState, Priority
-from worker.limits import Grant
-from worker.mock import Fail, running_mock
-from worker.progress import Progress
-from worker.run import JobRun
+from understudy.models.failure import FailureClass
+from understudy.models.queue import keys
+from understudy.models.state import JobState, Priority
+from understudy.worker.job.progress import Progress
+from understudy.worker.job.run import JobRun
+from understudy.worker.limits.limiter import Grant
+from understudy.worker.mock import Fail, running_mock
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -14,13 +14,13 @@ from ledger_help import sqlite_ledger
 from redis.asyncio import Redis
 from run_help import answered, chain, stage, tried
 
-from models import setaside
-from models.failure import FailureClass
-from models.records import Settled
-from models.secrets import fingerprint
-from models.state import JobState
-from models.store import Store
-from worker.mock import Fail
+from understudy.models import disabled as setaside
+from understudy.models.config.secrets import fingerprint
+from understudy.models.failure import FailureClass
+from understudy.models.records import Settled
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.worker.mock import Fail
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -6,12 +6,12 @@ import time
 import pytest
 from run_help import Stage, chain, stage, tried
 
-from models.day_use import end_of_day
-from models.failure import Scope
-from models.state import JobState
-from worker.failing import BREAK_AFTER
-from worker.limits import Candidate, Deployment
-from worker.mock.config import MockConfig
+from understudy.models.failure import Scope
+from understudy.models.limits.day_use import end_of_day
+from understudy.models.state import JobState
+from understudy.worker.limits.breaker import BREAK_AFTER
+from understudy.worker.limits.limiter import Candidate, Deployment
+from understudy.worker.mock.config import MockConfig
 
 ALPHA = Deployment("alpha", "m", "main", "alpha:main")
 HASTY = chain("alpha/m", "beta/m", patience_s=0)

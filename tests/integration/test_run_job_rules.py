@@ -12,19 +12,19 @@ import pytest
 from ledger_help import new_jobs
 from run_help import Stage, answered, chain, purses_of, stage, started, tried
 
-from models.chain import Chain, Tags
-from models.ids import new_id
-from models.records import NewBatch, Settled
-from models.state import JobState, Priority
-from models.store import Store, open_store
-from models.tickets import staged_ids
-from producer.waiting import blocked_by
-from worker.choice import Choice
-from worker.hedge import run_of
-from worker.latency import FORGET_S, Latencies
-from worker.limits import Deployment, Scope
-from worker.planner import Planner
-from worker.waits import AGAIN_AFTER_S
+from understudy.models.ids import new_id
+from understudy.models.queue.tickets import staged_ids
+from understudy.models.records import NewBatch, Settled
+from understudy.models.routing.chain import Chain, Tags
+from understudy.models.state import JobState, Priority
+from understudy.models.store import Store, open_store
+from understudy.producer.status.waiting import blocked_by
+from understudy.worker.job.hedge import run_of
+from understudy.worker.job.step_selection import StepSelection
+from understudy.worker.limits.latency import FORGET_S, Latencies
+from understudy.worker.limits.limiter import Deployment, Scope
+from understudy.worker.planner.planner import Planner
+from understudy.worker.planner.wait_reasons import AGAIN_AFTER_S
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -39,7 +39,7 @@ def tag(scene: Stage, **regions: tuple[str, ...]) -> None:
         for name, each in scene.settings.providers.items()
     }
     changed = scene.settings.model_copy(update={"providers": providers})
-    scene.tools = replace(scene.tools, choice=Choice(changed, scene.tools.pricing, scene.tools.choice.latencies))
+    scene.tools = replace(scene.tools, choice=StepSelection(changed, scene.tools.pricing, scene.tools.choice.latencies))
 
 
 @asynccontextmanager

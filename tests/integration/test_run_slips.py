@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from run_help import answering, chain, tried
 
-from models.state import JobState
+from understudy.models.state import JobState
 
 ALPHA = chain("alpha/m")
 WITH_UNDERSTUDY = chain("alpha/m", "beta/m")

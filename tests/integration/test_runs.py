@@ -8,20 +8,20 @@ import pytest
 from ledger_help import failed as failed_outcome
 from ledger_help import new_worker, outputs_of, run_all, sqlite_ledger, succeeded
 
-from models.failure import FailureClass
-from models.ids import new_id
-from models.records import NewBatch, NewJob, RunLine
-from models.routing import RouteOptions, Router
-from models.settings import Settings
-from models.state import BatchState, JobState
-from models.store import Store
-from models.tenants import TenantLimits
-from models.wire import RequestError
-from producer.intake import InputError, Shape
-from producer.resuming import begin
-from producer.retries import Retry, retry_answered, retry_failed
-from producer.retry_chain import line_of, summary, views_of
-from producer.runs import BadInput, Run, RunRequest
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch, NewJob, RunLine
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.route import RouteOptions, Router
+from understudy.models.state import BatchState, JobState
+from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
+from understudy.producer.ingest.intake import InputError, Shape
+from understudy.producer.runs.reruns import Retry, retry_answered, retry_failed
+from understudy.producer.runs.resume import begin
+from understudy.producer.runs.retry_chain import line_of, summary, views_of
+from understudy.producer.runs.runs import BadInput, Run, RunRequest
 
 SETTINGS = Settings.model_validate(
     {

@@ -9,14 +9,14 @@ import pytest
 from ledger_help import failed, new_worker, open_batch, put_back, run_all, singles, state_of, succeeded
 from sqlalchemy import update
 
-from models import spool
-from models.failure import FailureClass
-from models.records import Settled, StartedJob
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store, open_store
-from models.store.sql import worker
-from producer.stack import open_stack
+from understudy.models import spool
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.records import Settled, StartedJob
+from understudy.models.state import JobState
+from understudy.models.store import Store, open_store
+from understudy.models.store.sql import worker
+from understudy.producer.processes.stack import open_stack
 
 
 async def started(store: Store, count: int) -> tuple[str, list[StartedJob]]:

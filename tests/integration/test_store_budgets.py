@@ -8,11 +8,11 @@ import pytest
 from ledger_help import new_worker, open_batch, put_back, run_all, singles, succeeded
 from sqlalchemy import update
 
-from models.budgets import InLedger, Subject, of_batch, of_provider, of_tenant
-from models.settings import Settings
-from models.store import Store
-from models.store.sql import provider_tally
-from models.tenants import TenantLimits
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import BudgetKey, BudgetRecord, of_batch, of_provider, of_tenant
+from understudy.models.store import Store
+from understudy.models.store.sql import provider_tally
+from understudy.models.tenants import TenantLimits
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"budget_usd_per_day": 2, "budget_usd_per_month": 5}}})
 
@@ -21,13 +21,13 @@ async def test_a_batch_has_spent_what_its_calls_cost(store: Store) -> None:
     batch_id, ids = await open_batch(store, 3, budget_usd=1.0)
     await run_all(store, await new_worker(store), ids[:2])
     assert await store.open_budgets(await store.now()) == [of_batch(batch_id)]
-    assert await store.budgets([of_batch(batch_id)]) == {of_batch(batch_id): InLedger(1.0, 0.0, 0.5)}
+    assert await store.budgets([of_batch(batch_id)]) == {of_batch(batch_id): BudgetRecord(1.0, 0.0, 0.5)}
 
 
 async def test_a_batch_without_a_budget_has_none(store: Store) -> None:
     batch_id, _ = await open_batch(store, 1)
     assert await store.open_budgets(await store.now()) == []
-    assert (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)].purse is None
+    assert (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)].balance is None
 
 
 async def test_a_tenant_has_spent_what_its_calls_cost_this_month(store: Store) -> None:
@@ -37,10 +37,10 @@ async def test_a_tenant_has_spent_what_its_calls_cost_this_month(store: Store) -
     now = await store.now()
     started = [replace(succeeded(job), tenant="acme") for job in await store.start(worker, ids[:1])]
     await store.settle(worker, started)
-    this, last = of_tenant("acme", now), Subject("tenant", "acme", "2020-02")
+    this, last = of_tenant("acme", now), BudgetKey("tenant", "acme", "2020-02")
     assert await store.open_budgets(now) == [this]
     known = await store.budgets([this, last])
-    assert known == {this: InLedger(3.0, 0.0, 0.25), last: InLedger(3.0, 0.0, 0.0)}
+    assert known == {this: BudgetRecord(3.0, 0.0, 0.25), last: BudgetRecord(3.0, 0.0, 0.0)}
 
 
 async def test_a_provider_has_spent_what_its_calls_cost_this_day_and_this_month(store: Store) -> None:
@@ -48,8 +48,8 @@ async def test_a_provider_has_spent_what_its_calls_cost_this_day_and_this_month(
     await run_all(store, await new_worker(store), ids)
     known = await store.budgets([], of_provider(SETTINGS, "lead", await store.now()))
     assert sorted(known.values(), key=lambda each: each.base_usd or 0) == [
-        InLedger(2.0, 0.0, 0.5),
-        InLedger(5.0, 0.0, 0.5),
+        BudgetRecord(2.0, 0.0, 0.5),
+        BudgetRecord(5.0, 0.0, 0.5),
     ]
 
 
@@ -87,7 +87,7 @@ async def test_resuming_a_batch_that_spent_its_budget_grants_the_first_amount_ag
         view = await store.batch_view(batch_id)
         assert view is not None and view.budget_usd == total
     assert await store.grant_batch(batch_id, 9.0) == 9.0
-    assert (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)] == InLedger(9.0, 0.0, 0.0)
+    assert (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)] == BudgetRecord(9.0, 0.0, 0.0)
 
 
 async def test_two_who_resume_a_batch_at_once_grant_its_budget_once(store: Store) -> None:

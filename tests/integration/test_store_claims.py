@@ -15,10 +15,10 @@ from ledger_help import (
     succeeded,
 )
 
-from models.failure import FailureClass
-from models.records import Settled
-from models.state import JobState
-from models.store import Store
+from understudy.models.failure import FailureClass
+from understudy.models.records import Settled
+from understudy.models.state import JobState
+from understudy.models.store import Store
 
 
 async def test_a_started_job_brings_everything_needed_to_run_it(store: Store) -> None:

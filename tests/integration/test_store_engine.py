@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from ledger_help import filled_batch, new_jobs, new_worker, open_batch, singles, succeeded
 from sqlalchemy import Connection, create_engine, make_url, text
 
-from models.store import (
+from understudy.models.store import (
     LEDGER_FILE,
     Store,
     StoreBusy,
@@ -30,7 +30,7 @@ from models.store import (
     engine,
     open_store,
 )
-from models.tables import Job
+from understudy.models.tables import Job
 
 WRITER = Path(__file__).parent.parent / "standins" / "write_to_ledger.py"
 

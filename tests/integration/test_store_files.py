@@ -4,10 +4,11 @@ import pytest
 from ledger_help import failed, new_worker, open_batch, succeeded
 from sqlalchemy import func, select, update
 
-from models.ids import new_id, time_of
-from models.records import NewBatch
-from models.store import Store, StoreConflict, files
-from models.store.sql import attempt, file, job, job_input, result
+from understudy.models.ids import new_id, time_of
+from understudy.models.records import NewBatch
+from understudy.models.store import Store, StoreConflict
+from understudy.models.store.retention import files
+from understudy.models.store.sql import attempt, file, job, job_input, result
 
 BOTH = ("batch", "batch_output")
 

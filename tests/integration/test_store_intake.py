@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from ledger_help import filled_batch, new_jobs, new_worker, open_batch, outputs_of, run_all, singles, state_of
 
-from models.ids import new_id
-from models.records import NewBatch
-from models.state import BatchState, JobState
-from models.store import Store, StoreConflict, StoreError
-from producer.ledger import NoLedger, OtherTenant, UnknownId, batch_named, shown_batch
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch
+from understudy.models.state import BatchState, JobState
+from understudy.models.store import Store, StoreConflict, StoreError
+from understudy.producer.ledger import NoLedger, OtherTenant, UnknownId, batch_named, shown_batch
 
 
 async def test_a_batch_is_accepted_in_one_step(store: Store) -> None:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from ledger_help import CHAIN, new_jobs, new_worker, open_batch, put_back, run_all, singles
 
-from models.ids import id_at, new_id
-from models.records import NewJob
-from models.store import Store
-from models.store.filling import NamedRequest, OtherRequest
-from models.store.jobs import JobFilter
+from understudy.models.ids import id_at, new_id
+from understudy.models.records import NewJob
+from understudy.models.store import Store
+from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
+from understudy.models.store.jobs.submission import JobFilter
 
 ALL = JobFilter()
 DAY_S = 86_400.0

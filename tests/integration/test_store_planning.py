@@ -6,13 +6,14 @@ import pytest
 from ledger_help import CHAIN, filled_batch, new_jobs, new_worker, open_batch, put_back, singles
 from sqlalchemy import update
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import SINGLE, Lane, NewBatch, OpenLane, Waiting
-from models.state import Priority
-from models.store import Store, views
-from models.store.sql import batch
-from models.tenants import TenantLimits
+from understudy.models.ids import new_id
+from understudy.models.records import SINGLE, Lane, NewBatch, OpenLane, Waiting
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.models.store import Store
+from understudy.models.store.batches import views
+from understudy.models.store.sql import batch
+from understudy.models.tenants import TenantLimits
 
 OTHER = Chain(steps=(Step(provider="lead", model="small", params={"max_tokens": 5}),))
 

@@ -2,9 +2,9 @@
 
 from ledger_help import new_worker, open_batch, outputs_of, put_back, singles, state_of, succeeded
 
-from models.state import JobState
-from models.store import Store
-from models.suspicion import ALONE_AT, DEAD_AT
+from understudy.models.jobs.suspects import ALONE_AT, DEAD_AT
+from understudy.models.state import JobState
+from understudy.models.store import Store
 
 
 async def crash(store: Store, ids: list[str]) -> None:

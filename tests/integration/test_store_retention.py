@@ -2,13 +2,13 @@
 
 from ledger_help import new_jobs, new_worker, open_batch, run_all
 
-from models.ids import new_id
-from models.records import NewBatch
-from models.state import Priority
-from models.store import Store
-from models.store.filling import NamedRequest
-from models.store.retention import Prunable
-from models.store.tallies import ACCEPTED_PERIOD_S
+from understudy.models.ids import new_id
+from understudy.models.records import NewBatch
+from understudy.models.state import Priority
+from understudy.models.store import Store
+from understudy.models.store.batches.ingest import NamedRequest
+from understudy.models.store.retention.expiry import Prunable
+from understudy.models.store.tallies import ACCEPTED_PERIOD_S
 
 LATER_S = 10.0
 

@@ -4,10 +4,10 @@ import asyncio
 
 from ledger_help import new_worker, open_batch
 
-from models.pausing import RUN_STOPPED
-from models.records import BatchView
-from models.state import BatchState
-from models.store import Store
+from understudy.models.jobs.pause_reasons import RUN_STOPPED
+from understudy.models.records import BatchView
+from understudy.models.state import BatchState
+from understudy.models.store import Store
 
 
 async def view_of(store: Store, batch_id: str) -> BatchView:

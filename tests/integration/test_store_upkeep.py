@@ -3,9 +3,9 @@
 import pytest
 from ledger_help import failed, filled_batch, new_worker, open_batch, run_all, singles, state_of
 
-from models.failure import FailureClass
-from models.state import BatchState, JobState
-from models.store import Store, StoreConflict
+from understudy.models.failure import FailureClass
+from understudy.models.state import BatchState, JobState
+from understudy.models.store import Store, StoreConflict
 
 
 async def batch_state(store: Store, batch_id: str) -> BatchState:

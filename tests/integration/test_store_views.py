@@ -2,11 +2,11 @@
 
 from ledger_help import CHAIN, call, failed, new_worker, open_batch, outputs_of, put_back, run_all, singles, succeeded
 
-from models.failure import FailureClass
-from models.job_objects import cost_of
-from models.records import ResultRecord
-from models.state import BatchState, JobState
-from models.store import Store
+from understudy.models.failure import FailureClass
+from understudy.models.jobs.objects import cost_of
+from understudy.models.records import ResultRecord
+from understudy.models.state import BatchState, JobState
+from understudy.models.store import Store
 
 
 async def test_a_batch_shows_its_counts_costs_and_why_its_jobs_wait(store: Store) -> None:

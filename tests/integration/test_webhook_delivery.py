@@ -15,17 +15,18 @@ import standardwebhooks
 from ledger_help import failed, new_worker, open_batch, run_all, singles, succeeded
 from webhook_help import Receiver, receiver
 
-from models.records import ResultRecord, Settled
-from models.settings import ApiSettings, Settings, WebhookSettings
-from models.state import JobState
-from models.store import Store, StoreBusy, StoreUnavailable, deliveries, open_store
-from models.store.deliveries import Due, Place
-from models.suspicion import DEAD_AT
-from models.webhooks import DELIVERED, Delivery, Signing, Tried, callback_owner
-from worker import webhooks
-from worker.webhook_sender import Answer, Sender
-from worker.webhook_signing import Signings
-from worker.webhooks import DELAYS_S, LOOKS, Deliverer
+from understudy.models.config.settings import ApiSettings, Settings, WebhookSettings
+from understudy.models.jobs.suspects import DEAD_AT
+from understudy.models.records import ResultRecord, Settled
+from understudy.models.state import JobState
+from understudy.models.store import Store, StoreBusy, StoreUnavailable, open_store
+from understudy.models.store.webhooks import deliveries
+from understudy.models.store.webhooks.deliveries import Due, Place
+from understudy.models.webhooks import DELIVERED, Delivery, Signing, Tried, callback_owner
+from understudy.worker.webhooks import delivery as webhooks
+from understudy.worker.webhooks.delivery import DELAYS_S, LOOKS, Deliverer
+from understudy.worker.webhooks.sender import Answer, Sender
+from understudy.worker.webhooks.signing import Signings
 
 OWNER = callback_owner("default")
 LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
@@ -426,7 +427,7 @@ async def test_a_job_that_was_deleted_before_it_was_told_of_is_given_up(store: S
 async def test_while_the_ledger_is_away_what_was_delivered_is_not_sent_again(
     store: Store, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.webhooks.STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr("understudy.worker.webhooks.delivery.STORE_PAUSE_S", 0.01)
     finish, refusals = store.finish_deliveries, [StoreBusy("away"), StoreUnavailable("away")]
 
     async def refusing(*words: Any) -> set[str]:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from webhook_help import receiver
 
-from models.settings import WebhookSettings
-from worker.webhook_sender import MAX_ANSWER_BYTES, Answer, Sender
+from understudy.models.config.settings import WebhookSettings
+from understudy.worker.webhooks.sender import MAX_ANSWER_BYTES, Answer, Sender
 
 LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
 

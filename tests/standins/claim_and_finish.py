@@ -2,8 +2,8 @@
 
 from redis.asyncio import Redis
 
-from worker.rq_bridge import Bridge
-from worker.rq_worker import RegisteredWorker
+from understudy.worker.rq.bridge import Bridge
+from understudy.worker.rq.worker import RegisteredWorker
 
 
 class ClaimAndFinish(RegisteredWorker):

@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from models.chain import Chain, Step
-from models.ids import new_id
-from models.records import NewJob
-from models.store import open_store
+from understudy.models.ids import new_id
+from understudy.models.records import NewJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.store import open_store
 
 
 async def main(folder: Path, count: int) -> None:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from models.failure import Failure, FailureClass, Scope
-from worker.failures import classify
+from understudy.models.failure import Failure, FailureClass, Scope
+from understudy.worker.failures import classify
 
 NOW = 1_790_000_000.0
 PLENTY = {"x-ratelimit-remaining-requests": "99", "x-ratelimit-remaining-tokens": "9000", "x-request-id": "r"}

@@ -8,9 +8,9 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 
 from examples import examples
-from models import keys
-from models.failure import Scope
-from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+from understudy.models.failure import Scope
+from understudy.models.queue import keys
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
 
 BEGIN_MS = 1_800_000_000_000.0
 EXAMPLES = examples(30)

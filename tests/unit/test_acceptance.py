@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from models.chain import ACCEPTANCE, CHAT, EMBEDDINGS
-from models.failure import FailureClass
-from worker.acceptance import unacceptable
+from understudy.models.failure import FailureClass
+from understudy.models.routing.chain import ACCEPTANCE, CHAT, EMBEDDINGS
+from understudy.worker.job.acceptance import unacceptable
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 AS_SCHEMA = {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from models.api_keys import ALPHABET, Scope, is_right, new_key, parts_of, written
-from producer.api.admission import window_wait_s
+from understudy.models.api_keys import ALPHABET, Scope, is_right, new_key, parts_of, written
+from understudy.producer.api.access.admission import window_wait_s
 
 RIGHT = f"us_{'0' * 12}_{'0' * 40}"
 

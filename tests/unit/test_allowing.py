@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from models.allowing import NO_PRICE, NOT_ALLOWED, Allowed, allowed_name
-from models.chain import Chain, Step
-from models.routing import RouteOptions, Router, under_rules
-from models.rules import NO_RULES, Rules
-from models.settings import Settings
-from models.wire import RequestError
+from understudy.models.config.settings import Settings
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.allowlist import NO_PRICE, NOT_ALLOWED, Allowed, allowed_name
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.routing.data_rules import NO_RULES, Rules
+from understudy.models.routing.route import RouteOptions, Router, under_rules
 
 FREE = {"m": {"input": 0, "output": 0}}
 SETTINGS = Settings.model_validate(

@@ -8,8 +8,8 @@ from redis.asyncio import SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.sentinel import Sentinel
 
-from worker.doorbell import LISTEN_S
-from worker.rq_worker import async_redis
+from understudy.worker.rq.queue_watcher import LISTEN_S
+from understudy.worker.rq.worker import async_redis
 
 
 def settings_of(url: str) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
-from models.records import NewJob
-from models.routing import RouteOptions
-from models.settings import Settings
-from producer import batch_lines
-from producer.batch_lines import MAX_ERRORS, BatchReader, LineSplitter
-from producer.first_lines import FirstLines
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewJob
+from understudy.models.routing.route import RouteOptions
+from understudy.producer.ingest import batch_lines
+from understudy.producer.ingest.batch_lines import MAX_ERRORS, BatchReader, LineSplitter
+from understudy.producer.ingest.duplicate_ids import FirstLines
 
 CHAT = "/v1/chat/completions"
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.believable import is_believable
-from worker.providers.base import Call, Usage, WireRequest
+from understudy.worker.budgets.plausible_usage import is_believable
+from understudy.worker.providers.base import Call, Usage, WireRequest
 
 HELLO = WireRequest("/chat", {}, b'{"messages": [{"role": "user", "content": "hello"}]}')
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from obstore.store import LocalStore, MemoryStore
 
-from models.settings import ApiSettings, Settings, SettingsError
-from producer.api.blobs import Blobs, Empty, Measure, NoBlob, StorageDown, TooLarge, open_blobs
+from understudy.models.config.settings import ApiSettings, Settings, SettingsError
+from understudy.producer.api.files.blobs import Blobs, Empty, Measure, NoBlob, StorageDown, TooLarge, open_blobs
 
 TEXT = b'{"a":1}\n\n  \t\r\n{"b":2}\r\n\n{"c":3}\x00\n   '
 MAX = 20_000_000
@@ -124,7 +124,7 @@ async def test_what_killed_processes_left_is_removed_a_day_later(tmp_path: Path)
 
 
 async def test_an_object_store_that_is_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producer.api.blobs.RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("understudy.producer.api.files.blobs.RETRIES", {"max_retries": 0})
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

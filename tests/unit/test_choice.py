@@ -3,12 +3,12 @@
 import pytest
 from redis.asyncio import Redis
 
-from models.chain import Chain, Step
-from models.needs import Needs
-from models.pricing import Pricing
-from models.settings import Settings
-from worker.choice import Choice
-from worker.latency import MEASURING_S, Latencies
+from understudy.models.config.settings import Settings
+from understudy.models.costs.pricing import Pricing
+from understudy.models.request.needs import Needs
+from understudy.models.routing.chain import Chain, Step
+from understudy.worker.job.step_selection import StepSelection
+from understudy.worker.limits.latency import MEASURING_S, Latencies
 
 SETTINGS = Settings.model_validate(
     {
@@ -45,32 +45,32 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def choice(clock: Clock) -> Choice:
-    return Choice(SETTINGS, Pricing(SETTINGS), Latencies(Redis(), clock))
+def choice(clock: Clock) -> StepSelection:
+    return StepSelection(SETTINGS, Pricing(SETTINGS), Latencies(Redis(), clock))
 
 
-def order(choice: Choice, of: Chain, needs: Needs | None = None) -> tuple[int, ...]:
+def order(choice: StepSelection, of: Chain, needs: Needs | None = None) -> tuple[int, ...]:
     return choice.order(of, needs or Needs())
 
 
-def test_the_cheapest_step_for_this_job_comes_first_and_unknown_prices_last(choice: Choice) -> None:
+def test_the_cheapest_step_for_this_job_comes_first_and_unknown_prices_last(choice: StepSelection) -> None:
     by_price = chain("gamma/m", "alpha/m", "beta/m", order="cheapest")
     assert order(choice, by_price, Needs(input_tokens=10, output_tokens=400)) == (2, 1, 0)
     assert order(choice, by_price, Needs(input_tokens=100_000, output_tokens=10)) == (1, 2, 0)
 
 
-def test_steps_of_one_price_stay_in_the_order_of_the_chain(choice: Choice) -> None:
+def test_steps_of_one_price_stay_in_the_order_of_the_chain(choice: StepSelection) -> None:
     assert order(choice, chain("gamma/x", "gamma/m", "gamma/y", order="cheapest")) == (0, 1, 2)
 
 
-def test_the_fastest_step_comes_first(choice: Choice) -> None:
+def test_the_fastest_step_comes_first(choice: StepSelection) -> None:
     for provider, latency_ms in (("alpha", 900), ("beta", 200), ("gamma", 500)):
         choice.latencies.answered(provider, "m", latency_ms)
     assert order(choice, chain("alpha/m", "beta/m", "gamma/m", order="fastest")) == (1, 2, 0)
 
 
 def test_a_step_that_nobody_measured_is_asked_by_one_job_first_and_by_the_others_last(
-    choice: Choice, clock: Clock
+    choice: StepSelection, clock: Clock
 ) -> None:
     by_speed = chain("alpha/m", "beta/m", order="fastest")
     choice.latencies.answered("alpha", "m", 300)
@@ -83,25 +83,25 @@ def test_a_step_that_nobody_measured_is_asked_by_one_job_first_and_by_the_others
     assert [order(choice, by_speed) for _ in range(3)] == [(1, 0)] * 3
 
 
-def test_at_first_each_step_is_measured_by_one_job(choice: Choice) -> None:
+def test_at_first_each_step_is_measured_by_one_job(choice: StepSelection) -> None:
     by_speed = chain("alpha/m", "beta/m", "gamma/m", order="fastest")
     assert [order(choice, by_speed)[0] for _ in range(4)] == [0, 1, 2, 0]
 
 
-def test_a_step_that_may_not_serve_the_job_is_not_measured_by_it(choice: Choice) -> None:
+def test_a_step_that_may_not_serve_the_job_is_not_measured_by_it(choice: StepSelection) -> None:
     by_speed = chain("gamma/m", "beta/m", order="fastest", require={"region": ("eu",)})
     assert order(choice, by_speed) == (0, 1)
     assert not choice.latencies.is_measured("gamma/m")
     assert choice.latencies.is_measured("beta/m")
 
 
-def test_one_slow_answer_moves_the_average_by_a_fifth(choice: Choice) -> None:
+def test_one_slow_answer_moves_the_average_by_a_fifth(choice: StepSelection) -> None:
     choice.latencies.answered("alpha", "m", 100)
     choice.latencies.answered("alpha", "m", 600)
     assert choice.latencies.of("alpha/m") == pytest.approx(200)
 
 
-def test_the_planner_sees_the_allowed_steps_in_the_order_asked(choice: Choice) -> None:
+def test_the_planner_sees_the_allowed_steps_in_the_order_asked(choice: StepSelection) -> None:
     plain = chain("alpha/m", "beta/m")
     assert choice.planned(plain, 9) == (plain, None)
     of = chain("gamma/m", "alpha/m", "beta/m", order="cheapest", forbid={"region": ("uk",)})
@@ -109,7 +109,7 @@ def test_the_planner_sees_the_allowed_steps_in_the_order_asked(choice: Choice) -
     assert ([str(step) for step in ruled.steps], barred) == (["beta/m", "alpha/m"], None)
 
 
-def test_the_planner_is_told_the_rule_that_no_step_keeps(choice: Choice) -> None:
+def test_the_planner_is_told_the_rule_that_no_step_keeps(choice: StepSelection) -> None:
     of = chain("alpha/m", "gamma/m", require={"region": ("uk",)})
     seen, barred = choice.planned(of, 9)
     assert seen == of

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from models.logs import about, log_handler
-from models.settings import LogSettings
-from worker.coalesce import Coalescer
+from understudy.models.config.settings import LogSettings
+from understudy.models.logs import about, log_handler
+from understudy.worker.coalesce import Coalescer
 
 
 class Recorder:
@@ -117,7 +117,7 @@ async def test_what_is_abandoned_is_not_handled_and_nobody_waits_for_it() -> Non
 
 async def test_what_is_logged_of_many_is_not_about_the_one_that_came_first() -> None:
     async def handle(items: Sequence[int]) -> list[int]:
-        logging.getLogger("worker.settle").warning("%d are held", len(items))
+        logging.getLogger("understudy.worker.job.settle").warning("%d are held", len(items))
         return list(items)
 
     coalescer = Coalescer(handle, max_items=10, max_delay_s=0.0)
@@ -129,4 +129,4 @@ async def test_what_is_logged_of_many_is_not_about_the_one_that_came_first() -> 
             await coalescer.add(1)
     finally:
         logging.getLogger().removeHandler(handler)
-    assert stream.getvalue().endswith("WARNING worker.settle 1 are held [worker_id=wrk_1]\n")
+    assert stream.getvalue().endswith("WARNING worker.job.settle 1 are held [worker_id=wrk_1]\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer import BadParameter
 
-from producer.cli.requests import params_of
+from understudy.producer.cli.requests import params_of
 
 
 def test_values_are_json_where_they_can_be_and_text_otherwise(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from importlib import import_module
 import pytest
 from typer.main import get_command, get_group
 
-from producer import cli
-from producer.cli.app import COMMANDS, LazyCommand, Listed, app
+import understudy.producer.cli.commands as commands
+from understudy.producer.cli.app import COMMANDS, LazyCommand, Listed, app
 
 
 def ids(listed: Listed) -> str:
@@ -21,11 +21,13 @@ def test_the_list_says_of_a_command_what_its_help_begins_with(listed: Listed) ->
 
 
 def test_every_command_is_in_the_list() -> None:
-    apps = {each.name: import_module(f"producer.cli.{each.name}") for each in pkgutil.iter_modules(cli.__path__)}
+    apps = {
+        each.name: import_module(f"{commands.__name__}.{each.name}") for each in pkgutil.iter_modules(commands.__path__)
+    }
     found = {
         (command, name)
         for name, module in apps.items()
-        if name != "app" and hasattr(module, "app")
+        if hasattr(module, "app")
         for command in get_group(module.app).commands
     }
     assert sorted(found) == sorted((each.name, each.module) for each in COMMANDS)

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from worker.providers.base import Call, CannotExpress, Endpoint, WireRequest
-from worker.providers.registry import ADAPTERS, adapter_for
+from understudy.worker.providers.base import Call, CannotExpress, Endpoint, WireRequest
+from understudy.worker.providers.registry import ADAPTERS, adapter_for
 
 PROTOCOLS = tuple(ADAPTERS)
 MODELS = {

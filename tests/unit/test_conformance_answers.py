@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from models.failure import FailureClass
-from worker.providers.base import Answer, BadAnswer, Call, Usage
-from worker.providers.registry import ADAPTERS, adapter_for
+from understudy.models.failure import FailureClass
+from understudy.worker.providers.base import Answer, BadAnswer, Call, Usage
+from understudy.worker.providers.registry import ADAPTERS, adapter_for
 
 PROTOCOLS = tuple(ADAPTERS)
 MODELS = {"openai": "gpt-x", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-3-flash", "bedrock": "amazon.nova"}

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from worker import corpus
+from understudy.worker import corpus
 
 ANSWER: dict[str, Any] = {
     "id": "plain",

@@ -6,12 +6,12 @@ from random import Random
 import orjson
 import pytest
 
-from models.chain import Chain, Step
-from models.failure import Failure, FailureClass
-from models.state import Priority
-from models.suitability import WhyNot
-from models.wait_words import HOLD_WORDS, reason_at
-from worker.decide import (
+from understudy.models.failure import Failure, FailureClass
+from understudy.models.jobs.wait_reasons import HOLD_WORDS, reason_at
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.routing.suitability import WhyNot
+from understudy.models.state import Priority
+from understudy.worker.job.decide import (
     ROUND_BACKOFF_S,
     Fail,
     MoveOn,
@@ -26,8 +26,8 @@ from worker.decide import (
     after_unfit,
     without_a_place,
 )
-from worker.limits import Deployment, Hold, Refusal
-from worker.progress import Passed, Progress, begin_round, first_error, skipped
+from understudy.worker.job.progress import Passed, Progress, begin_round, first_error, skipped
+from understudy.worker.limits.limiter import Deployment, Hold, Refusal
 
 NOW = 1_000_000.0
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from models.chain import Chain, Step
-from models.failure import BLOCKING, PASSING, Failure, FailureClass
-from models.state import Priority
-from models.suitability import WhyNot
-from worker.decide import (
+from understudy.models.failure import BLOCKING, PASSING, Failure, FailureClass
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.routing.suitability import WhyNot
+from understudy.models.state import Priority
+from understudy.worker.job.decide import (
     RETRIES,
     Fail,
     MoveOn,
@@ -26,8 +26,15 @@ from worker.decide import (
     after_refusal,
     after_unfit,
 )
-from worker.limits import Deployment, Hold, Refusal
-from worker.progress import RETRIES_PER_ROUND, Progress, begin_round, first_error, skipped, worth_waiting_for
+from understudy.worker.job.progress import (
+    RETRIES_PER_ROUND,
+    Progress,
+    begin_round,
+    first_error,
+    skipped,
+    worth_waiting_for,
+)
+from understudy.worker.limits.limiter import Deployment, Hold, Refusal
 
 NOW = 1_000_000.0
 DEPLOYMENT = Deployment("a", "m", "k", "a:k")

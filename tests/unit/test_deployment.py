@@ -11,9 +11,9 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from models.presets import AZURE_ENDPOINT, PRESETS
-from models.settings import CONFIG_NAME, load_settings
-from producer.cli.app import app
+from understudy.models.config.presets import AZURE_ENDPOINT, PRESETS
+from understudy.models.config.settings import CONFIG_NAME, load_settings
+from understudy.producer.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from models.chain import EMBEDDINGS
-from worker.mock.vectors import vector
-from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
-from worker.providers.registry import adapter_for
+from understudy.models.routing.chain import EMBEDDINGS
+from understudy.worker.mock.vectors import vector
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
+from understudy.worker.providers.registry import adapter_for
 
 ENDPOINT = Endpoint("https://host.example/v1", "sk-secret")
 NAMES = {"openai": "text-embedding-3-small", "gemini": "gemini-embedding-001"}

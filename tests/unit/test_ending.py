@@ -2,7 +2,7 @@
 
 import asyncio
 
-from models.ending import end, end_if_cancelled, is_being_ended
+from understudy.models.cancellation import end, end_if_cancelled, is_being_ended
 
 
 async def swallows_once(swallowed: asyncio.Event) -> None:

@@ -6,15 +6,15 @@ from typing import Any
 import orjson
 import pytest
 
-from models.chain import EMBEDDINGS
-from models.endpoints import model_family
-from models.records import NewJob
-from models.routing import RouteOptions, Router
-from models.settings import Settings
-from models.state import Priority
-from models.tokens import estimate_embeddings_tokens
-from models.wire import MOST_INPUTS, RequestError, check_embeddings_body
-from producer.intake import BadLine, Shape, read_jobs
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewJob
+from understudy.models.request.endpoints import model_family
+from understudy.models.request.tokens import estimate_embeddings_tokens
+from understudy.models.request.wire import MOST_INPUTS, RequestError, check_embeddings_body
+from understudy.models.routing.chain import EMBEDDINGS
+from understudy.models.routing.route import RouteOptions, Router
+from understudy.models.state import Priority
+from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
 
 SMALL = "text-embedding-3-small"
 SETTINGS = Settings.model_validate(

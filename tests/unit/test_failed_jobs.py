@@ -5,14 +5,14 @@ from typing import Any
 import orjson
 import pytest
 
-from models.chain import Chain, Step
-from models.failure import FailureClass
-from models.job_objects import error_of, extra_fields_of
-from models.records import AttemptRecord, OutputRow, StartedJob
-from models.state import JobState, Priority
-from producer.output import csv_row, output_line
-from worker import outcome
-from worker.progress import Passed, Progress
+from understudy.models.failure import FailureClass
+from understudy.models.jobs.objects import error_of, extra_fields_of
+from understudy.models.records import AttemptRecord, OutputRow, StartedJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import JobState, Priority
+from understudy.producer.runs.output import csv_row, output_line
+from understudy.worker.job import outcome
+from understudy.worker.job.progress import Passed, Progress
 
 ONE = Chain(steps=(Step(provider="alpha", model="m"),))
 TWO = Chain(steps=(Step(provider="alpha", model="m"), Step(provider="beta", model="n")))

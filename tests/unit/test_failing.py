@@ -1,10 +1,10 @@
 """When hard failures of a deployment are more than bad luck."""
 
-from worker.failing import BREAK_AFTER, WITNESS_S, Failing
+from understudy.worker.limits.breaker import BREAK_AFTER, WITNESS_S, HardFailures
 
 
-def begun(calls: int) -> Failing:
-    failing = Failing()
+def begun(calls: int) -> HardFailures:
+    failing = HardFailures()
     for _ in range(calls):
         failing.begin()
     return failing
@@ -49,13 +49,13 @@ def test_stalled_calls_speak_against_it_as_soon_as_the_first_few_end() -> None:
     assert [failing.saw_failure(number, "acme", 0.0) for number in range(1, BREAK_AFTER + 1)][-1]
 
 
-def failed(failing: Failing, tenant: str, times: int, now: float = 0.0) -> list[bool]:
+def failed(failing: HardFailures, tenant: str, times: int, now: float = 0.0) -> list[bool]:
     return [failing.saw_failure(failing.begin(), tenant, now) for _ in range(times)]
 
 
-def contested(failures: int = BREAK_AFTER, answers: int = 1) -> Failing:
+def contested(failures: int = BREAK_AFTER, answers: int = 1) -> HardFailures:
     """One where a rival's calls failed and then another tenant's were answered."""
-    failing = Failing()
+    failing = HardFailures()
     failed(failing, "rival", failures)
     for _ in range(answers):
         failing.saw_answer(failing.begin(), "acme", now=0.0)

@@ -3,7 +3,7 @@
 import pytest
 from failure_cases import PLENTY, Case, check, claude, error, page
 
-from models.failure import FailureClass, Scope
+from understudy.models.failure import FailureClass, Scope
 
 F = FailureClass
 S = Scope

@@ -3,7 +3,7 @@
 import pytest
 from failure_cases import Case, aws, check, delay, error, google, info, quota
 
-from models.failure import FailureClass, Scope
+from understudy.models.failure import FailureClass, Scope
 
 F = FailureClass
 S = Scope

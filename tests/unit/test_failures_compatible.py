@@ -3,7 +3,7 @@
 import pytest
 from failure_cases import NOW, Case, at, check, error, page, wrapped
 
-from models.failure import FailureClass, Scope
+from understudy.models.failure import FailureClass, Scope
 
 F = FailureClass
 S = Scope

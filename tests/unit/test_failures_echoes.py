@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 from failure_cases import NOW, claude, error, google
 
-from models.failure import BLOCKING, Failure, FailureClass, Scope
-from worker.failures import classify
-from worker.failures.echoes import CUT, MAX_CHARS, Echoes
+from understudy.models.failure import BLOCKING, Failure, FailureClass, Scope
+from understudy.worker.failures import classify
+from understudy.worker.failures.echoes import CUT, MAX_CHARS, Echoes
 
 F = FailureClass
 

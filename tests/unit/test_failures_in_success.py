@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import pytest
 from failure_cases import NOW, claude, error, google, wrapped
 
-from models.failure import Failure, FailureClass
-from worker.failures import classify, classify_success
-from worker.providers.base import BadAnswer, Call
-from worker.providers.registry import adapter_for
+from understudy.models.failure import Failure, FailureClass
+from understudy.worker.failures import classify, classify_success
+from understudy.worker.providers.base import BadAnswer, Call
+from understudy.worker.providers.registry import adapter_for
 
 F = FailureClass
 

@@ -3,7 +3,7 @@
 import pytest
 from failure_cases import Case, at, check, error, page, wrapped
 
-from models.failure import FailureClass
+from understudy.models.failure import FailureClass
 
 F = FailureClass
 INVALID = "invalid_request_error"

@@ -5,8 +5,8 @@ import json
 import pytest
 from failure_cases import NOW, error, google, quota, wrapped
 
-from models.failure import FailureClass, Scope
-from worker.failures import classify
+from understudy.models.failure import FailureClass, Scope
+from understudy.worker.failures import classify
 
 F = FailureClass
 

@@ -8,8 +8,8 @@ from failure_cases import NOW, Case, classified, delay, error, google, quota
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.failure import Failure, FailureClass, Scope
-from worker.failures import classify
+from understudy.models.failure import Failure, FailureClass, Scope
+from understudy.worker.failures import classify
 
 HTTP_DATE = "Mon, 21 Sep 2026 14:13:50 GMT"
 """Thirty seconds after NOW."""

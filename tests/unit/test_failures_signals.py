@@ -7,8 +7,8 @@ import httpx
 import pytest
 from failure_cases import NOW
 
-from models.failure import FailureClass
-from worker.failures import LimitSignals, classify_exception, read_limits
+from understudy.models.failure import FailureClass
+from understudy.worker.failures import LimitSignals, classify_exception, read_limits
 
 F = FailureClass
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0

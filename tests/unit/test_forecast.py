@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from models.chain import EMBEDDINGS, Chain, Step
-from models.forecast import KNOWN_CHAINS, MOST_CHAINS, REST, Forecast
-from models.pricing import Pricing
-from models.records import Estimate, NewJob
-from models.settings import Settings
-from models.tokens import TYPICAL_OUTPUT_TOKENS, Usage
-from producer.estimates import dollars, expected_cost
+from understudy.models.config.settings import Settings
+from understudy.models.costs.forecast import KNOWN_CHAINS, MOST_CHAINS, REST, Forecast
+from understudy.models.costs.pricing import Pricing
+from understudy.models.records import Estimate, NewJob
+from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
+from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
+from understudy.producer.status.cost_text import dollars, expected_cost
 
 PRICES = {"cheap": {"input": 1.0, "output": 2.0}, "dear": {"input": 100.0, "output": 200.0}}
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "prices": PRICES}

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from models.json_schema import TooCostly, Uncheckable, checker_for, is_schema
-from models.records import NewJob
-from models.settings import Settings
-from models.state import Priority
-from producer.intake import BadLine, JobReader, Row, Shape
-from worker.acceptance import unacceptable
-from worker.failures import classify
-from worker.providers.base import Call, CannotExpress, Endpoint
-from worker.providers.registry import ADAPTERS, adapter_for
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewJob
+from understudy.models.schemas.json_schema import TooCostly, Uncheckable, checker_for, is_schema
+from understudy.models.state import Priority
+from understudy.producer.ingest.intake import BadLine, JobReader, Row, Shape
+from understudy.worker.failures import classify
+from understudy.worker.job.acceptance import unacceptable
+from understudy.worker.providers.base import Call, CannotExpress, Endpoint
+from understudy.worker.providers.registry import ADAPTERS, adapter_for
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 MOST_S = 1.0
@@ -157,7 +157,7 @@ def test_answers_are_read_or_refused(schema: dict[str, Any], said: Any, mutated:
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     sent = orjson.dumps({"id": "x", "model": "m", "choices": [choice], "usage": {}, **mutated})
     call = Call("vllm", "m", bodies_with(schema, {}))
-    with within_bounds(), suppress(Exception):  # whatever is raised is read as no answer (`worker.exchange`)
+    with within_bounds(), suppress(Exception):  # whatever is raised is read as no answer (`worker.job.exchange`)
         answer = adapter_for("openai").answer(call, 200, {}, sent)
         unacceptable(frozenset({"json_schema"}), call.endpoint, call.body, answer.completion)
 

@@ -2,16 +2,16 @@
 
 import asyncio
 
-from worker.gate import Gate
+from understudy.worker.rw_lock import RWLock
 
 
-async def pass_through(gate: Gate, seen: list[str]) -> None:
+async def pass_through(gate: RWLock, seen: list[str]) -> None:
     async with gate.passing():
         seen.append("passed")
 
 
 async def test_nobody_passes_while_one_is_alone_also_when_it_had_just_been_opened() -> None:
-    gate, seen = Gate(), list[str]()
+    gate, seen = RWLock(), list[str]()
     async with gate.alone():
         others = [asyncio.create_task(pass_through(gate, seen)) for _ in range(3)]
         await asyncio.sleep(0)
@@ -24,7 +24,7 @@ async def test_nobody_passes_while_one_is_alone_also_when_it_had_just_been_opene
 
 
 async def test_who_wants_to_be_alone_waits_for_those_inside() -> None:
-    gate, seen = Gate(), list[str]()
+    gate, seen = RWLock(), list[str]()
 
     async def alone() -> None:
         async with gate.alone():

@@ -3,7 +3,7 @@
 import asyncio
 from random import Random
 
-from models.headroom import Headroom
+from understudy.models.memory_room import Headroom
 
 
 async def test_no_more_is_taken_than_there_is_and_all_are_served() -> None:

@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from models.store import StoreBusy
-from worker import heartbeat as heartbeat_module
-from worker.heartbeat import Heartbeat
+from understudy.models.store import StoreBusy
+from understudy.worker import heartbeat as heartbeat_module
+from understudy.worker.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -5,11 +5,11 @@ import time
 import orjson
 import pytest
 
-from models.failure import FailureClass
-from worker.failures import classify
-from worker.failures.masking import masked
-from worker.providers.base import BadAnswer, Call
-from worker.providers.registry import adapter_for
+from understudy.models.failure import FailureClass
+from understudy.worker.failures import classify
+from understudy.worker.failures.masking import masked
+from understudy.worker.providers.base import BadAnswer, Call
+from understudy.worker.providers.registry import adapter_for
 
 LENGTH = 200_000
 PUMPS = {

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 from rich.table import Table
 
-from models.inert import inert, make_logs_inert
-from models.records import OutputRow
-from models.state import JobState
-from producer import terminal
-from producer.output import CsvForm, without_formula, write_csv
-from producer.terminal import InertConsole
+from understudy.models.records import OutputRow
+from understudy.models.state import JobState
+from understudy.models.terminal_safe import inert, make_logs_inert
+from understudy.producer import terminal
+from understudy.producer.runs.output import CsvForm, without_formula, write_csv
+from understudy.producer.terminal import InertConsole
 
 ACTS = "\x1b]0;title\x07\x1b[2J\x1b]52;c;cm0gLXJmIH4=\x07\x1b[31m\x9b31m\x00\x08\r\x7f\u202e\u2066"
 """Title, clear, clipboard, colours in 7 and in 8 bits, and what turns the direction of writing."""

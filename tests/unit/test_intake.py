@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from models.records import NewJob
-from models.routing import RouteOptions
-from models.settings import Settings
-from models.state import Priority
-from producer import intake
-from producer.decoding import InputError
-from producer.intake import BadLine, Shape, read_jobs, request_of
-from producer.sheets import Template
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewJob
+from understudy.models.routing.route import RouteOptions
+from understudy.models.state import Priority
+from understudy.producer.ingest import intake
+from understudy.producer.ingest.csv_input import Template
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ingest.intake import BadLine, Shape, read_jobs, request_of
 
 SETTINGS = Settings.model_validate(
     {

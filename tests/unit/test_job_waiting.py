@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from models.chain import Chain, Step
-from models.day_use import DayUse, end_of_day
-from models.failure import FailureClass, Scope
-from models.limit_state import AccountState, Cooldown, LimitState, Schedule
-from models.records import Waiting
-from models.setaside import SetAside
-from models.settings import Settings
-from models.state import Priority
-from producer.job_waiting import held_at
+from understudy.models.config.settings import Settings
+from understudy.models.disabled import SetAside
+from understudy.models.failure import FailureClass, Scope
+from understudy.models.limits.day_use import DayUse, end_of_day
+from understudy.models.limits.state import AccountState, Cooldown, LimitState, Schedule
+from understudy.models.records import Waiting
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.producer.status.job_waiting import held_at
 
 NOW = 1_800_000_000.0
 KEYS = [{"name": "main", "value": "env.A"}, {"name": "spare", "value": "env.B"}]

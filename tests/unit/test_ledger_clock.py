@@ -1,6 +1,6 @@
 """The ledger's time is read now and then, and counted on by a clock that nobody sets."""
 
-from models.ledger_clock import LedgerClock
+from understudy.models.ledger_clock import LedgerClock
 
 
 class World:

@@ -6,8 +6,8 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from limiter_fleet import BEGIN_MS, moment
 
-from models.failure import Scope
-from worker.limits import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+from understudy.models.failure import Scope
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
 
 
 class Fleet:

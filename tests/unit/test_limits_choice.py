@@ -2,7 +2,7 @@
 
 from limiter_fleet import Fleet, candidate
 
-from models.failure import Scope
+from understudy.models.failure import Scope
 
 
 async def test_the_earliest_start_wins(fleet: Fleet) -> None:

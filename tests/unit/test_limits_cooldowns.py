@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limiter_fleet import BEGIN_MS, EXAMPLES, Fleet, candidate, moment, simulated
 
-from models.failure import Scope
-from worker.limits import Hold, Refusal
+from understudy.models.failure import Scope
+from understudy.worker.limits.limiter import Hold, Refusal
 
 
 async def test_a_cooldown_is_refused_however_short(fleet: Fleet) -> None:

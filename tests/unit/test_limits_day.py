@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 from limiter_fleet import BEGIN_MS, Fleet
 
-from models import keys
-from models.day_use import DAY_S, DayUse, end_of_day
-from models.failure import Scope
-from models.limit_state import read_limits
-from models.settings import Limits
-from worker.limits import Candidate, Deployment, Grant, Hold, Refusal
+from understudy.models.config.settings import Limits
+from understudy.models.failure import Scope
+from understudy.models.limits.day_use import DAY_S, DayUse, end_of_day
+from understudy.models.limits.state import read_limits
+from understudy.models.queue import keys
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Refusal
 
 BEGIN = BEGIN_MS / 1000
 MIDNIGHT = end_of_day(BEGIN)

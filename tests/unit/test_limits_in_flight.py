@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limiter_fleet import EXAMPLES, Fleet, candidate, simulated
 
-from models import keys
-from worker.limits import Grant, Hold, Refusal
+from understudy.models.queue import keys
+from understudy.worker.limits.limiter import Grant, Hold, Refusal
 
 
 @EXAMPLES

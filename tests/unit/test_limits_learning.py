@@ -5,9 +5,9 @@ import math
 import pytest
 from limiter_fleet import BEGIN_MS, Fleet, candidate, moment
 
-from models import keys
-from models.failure import Scope
-from worker.limits import Candidate, Grant, Hold
+from understudy.models.failure import Scope
+from understudy.models.queue import keys
+from understudy.worker.limits.limiter import Candidate, Grant, Hold
 
 
 async def learned(fleet: Fleet, model: str = "large") -> float:

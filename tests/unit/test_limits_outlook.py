@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limiter_fleet import BEGIN_MS, EXAMPLES, Fleet, candidate, moment, simulated
 
-from models.failure import Scope
-from worker.limits import NO_LIMIT, Grant, Hold, Outlook
+from understudy.models.failure import Scope
+from understudy.worker.limits.limiter import NO_LIMIT, Grant, Hold, Outlook
 
 
 @EXAMPLES

@@ -3,9 +3,9 @@
 import pytest
 from limiter_fleet import BEGIN_MS, Fleet, candidate, moment
 
-from models import keys
-from worker.failures import LimitSignals
-from worker.limits import Grant, Hold
+from understudy.models.queue import keys
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits.limiter import Grant, Hold
 
 
 async def in_flight(fleet: Fleet, jobs: int, seconds: float, latency_ms: float = 300.0) -> list[int]:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from limiter_fleet import EXAMPLES, Fleet, candidate, moment, simulated, worst_excess
 
 from examples import examples
-from models import keys
-from worker.limits import BULK, Grant, Hold
+from understudy.models.queue import keys
+from understudy.worker.limits.limiter import BULK, Grant, Hold
 
 Move = tuple[float, int, float, int]
 token_stories = st.lists(

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from models.api_keys import new_key
-from models.logs import JsonLines, TextLines, about, raised_at
-from models.settings import LogSettings, SettingsError, load_settings
-from producer.api.access_log import _chosen
+from understudy.models.api_keys import new_key
+from understudy.models.config.settings import LogSettings, SettingsError, load_settings
+from understudy.models.logs import JsonLines, TextLines, about, raised_at
+from understudy.producer.api.monitoring.access_log import _chosen
 
 CANARY = "canary-5bd1"
 
 
-def record(message: str, *args: object, name: str = "worker.run", error: Exception | None = None) -> logging.LogRecord:
+def record(
+    message: str, *args: object, name: str = "understudy.worker.job.run", error: Exception | None = None
+) -> logging.LogRecord:
     raised = (type(error), error, error.__traceback__) if error else None
     return logging.LogRecord(name, logging.WARNING, "file.py", 1, message, args, raised)
 
@@ -39,17 +41,17 @@ def test_a_line_has_the_time_with_its_zone_the_level_and_the_logger() -> None:
     for moment in (time, fields["time"]):
         assert datetime.fromisoformat(moment).utcoffset() == timedelta(0)
         assert len(moment.partition(".")[2]) == len("123+00:00")
-    assert (level, name, message) == ("WARNING", "worker.run", "3 jobs wait")
+    assert (level, name, message) == ("WARNING", "understudy.worker.job.run", "3 jobs wait")
     assert [fields[each] for each in ("level", "logger", "message")] == [level, name, message]
 
 
 def test_one_event_is_one_line_whatever_stands_in_it() -> None:
-    forged = "x\n2026-11-30T00:00:00.000+00:00 INFO worker.run all is well\r\n\x1b[2J\u2028"
+    forged = "x\n2026-11-30T00:00:00.000+00:00 INFO worker.job.run all is well\r\n\x1b[2J\u2028"
     for line in (TextLines().format(record(forged)), JsonLines().format(record(forged))):
         assert len(line.splitlines()) == 1 and "\x1b" not in line
 
 
-@pytest.mark.parametrize("name", ["worker.run", "uvicorn.error"])
+@pytest.mark.parametrize("name", ["understudy.worker.job.run", "uvicorn.error"])
 def test_of_an_exception_its_kind_and_place_are_written_and_never_its_text(name: str) -> None:
     for line in map(str, written(record("failed", name=name, error=raised()))):
         assert "ValueError < raised" in line and "test_logs.py" in line and CANARY not in line
@@ -63,7 +65,7 @@ def test_of_what_a_library_says_only_the_first_line_is_written() -> None:
 
 @pytest.mark.parametrize("url", ["redis://:{}@queue:6379/0", "postgresql://us:a@{}/b@ledger/x", "https://{}@host/"])
 def test_the_password_of_a_url_is_not_written(url: str) -> None:
-    for name in ("worker.run", "rq.worker"):
+    for name in ("understudy.worker.job.run", "rq.worker"):
         for line in map(str, written(record("no answer from %s now", url.format(CANARY), name=name))):
             assert CANARY not in line and "now" in line
 
@@ -80,22 +82,22 @@ def test_an_exception_without_a_place_has_a_kind() -> None:
 
 PROCESS = """
 import asyncio, logging, threading, warnings
-from models.logs import about, configure_logs
-from models.settings import LogSettings
+from understudy.models.logs import about, configure_logs
+from understudy.models.config.settings import LogSettings
 configure_logs(LogSettings(format="FORMAT", level="debug"))
 async def main():
     with about(job_id="job_1"):
         await asyncio.create_task(child())
-    logging.getLogger("worker.a").warning("outside")
+    logging.getLogger("understudy.worker.a").warning("outside")
 async def child():
     with about(batch_id="batch_1"):
-        logging.getLogger("worker.a").debug("within")
+        logging.getLogger("understudy.worker.a").debug("within")
 asyncio.run(main())
 logging.getLogger("sqlalchemy.engine.Engine").info("SELECT 'canary-5bd1'")
 logging.getLogger("httpx").debug("GET https://host/?key=canary-5bd1")
 logging.getLogger("httpx").warning("heard")
 warnings.warn("old ways")
-logging.getLogger("worker.a").warning("%d", "canary-5bd1")
+logging.getLogger("understudy.worker.a").warning("%d", "canary-5bd1")
 def fails():
     raise RuntimeError("canary-5bd1")
 thread = threading.Thread(target=fails)
@@ -116,11 +118,18 @@ def test_all_that_a_process_logs_goes_through_the_same_form(form: str) -> None:
         ids = [{name: each[name] for name in ("job_id", "batch_id") if name in each} for each in fields]
         assert ids[:2] == [{"job_id": "job_1", "batch_id": "batch_1"}, {}]
         loggers = [each["logger"] for each in fields]
-        assert loggers == ["worker.a", "worker.a", "httpx", "py.warnings", "models.logs", "models.logs"]
+        assert loggers == [
+            "understudy.worker.a",
+            "understudy.worker.a",
+            "httpx",
+            "py.warnings",
+            "understudy.models.logs",
+            "understudy.models.logs",
+        ]
     else:
         assert len(lines) == 6 and all(datetime.fromisoformat(line.split(" ")[0]).tzinfo for line in lines)
-        assert lines[0].endswith("DEBUG worker.a within [job_id=job_1 batch_id=batch_1]")
-        assert lines[1].endswith("WARNING worker.a outside")
+        assert lines[0].endswith("DEBUG understudy.worker.a within [job_id=job_1 batch_id=batch_1]")
+        assert lines[1].endswith("WARNING understudy.worker.a outside")
 
 
 def test_about_ends_where_it_ends_also_after_an_exception() -> None:

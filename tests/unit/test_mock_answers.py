@@ -7,11 +7,11 @@ import jsonschema
 import orjson
 import pytest
 
-from worker.mock.answers import Reply, compose
-from worker.mock.asked import Asked, Tool
-from worker.mock.config import Answers
-from worker.mock.errors import duration
-from worker.mock.instance import instance
+from understudy.worker.mock.answers import Reply, compose
+from understudy.worker.mock.asked import Asked, Tool
+from understudy.worker.mock.config import Answers
+from understudy.worker.mock.errors import duration
+from understudy.worker.mock.instance import instance
 
 
 def reply(prompt: str = "hello", answers: dict[str, Any] | None = None, seed: int = 1, **about: Any) -> Reply:

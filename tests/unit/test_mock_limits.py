@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from worker.mock.asked import Asked
-from worker.mock.config import Limit
-from worker.mock.limits import Limiter
+from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.config import Limit
+from understudy.worker.mock.limits import Limiter
 
 
 def request(key: str = "sk-1", model: str = "m", size: int = 40, max_tokens: int | None = None) -> Asked:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from worker.mock.asked import Asked
-from worker.mock.config import ConfigError, Fail, MockConfig, load_config, parse_config
-from worker.mock.rules import Rulebook
+from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.config import ConfigError, Fail, MockConfig, load_config, parse_config
+from understudy.worker.mock.rules import Rulebook
 
 
 def asked(

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
-from worker.providers.openai import OpenAIAdapter
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
+from understudy.worker.providers.openai.requests import OpenAIAdapter
 
 USER = {"role": "user", "content": "Hello"}
 ADAPTER = OpenAIAdapter()

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
-from models.records import OutputRow
-from models.state import JobState
-from producer.decoding import InputError
-from producer.output import (
+from understudy.models.records import OutputRow
+from understudy.models.state import JobState
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.runs.output import (
     check_suffix,
     completion_text,
     csv_row,

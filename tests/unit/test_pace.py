@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.pace import jobs_per_s
+from understudy.models.jobs.pace import jobs_per_s
 
 MINUTE = 30_000_000
 TURN = MINUTE * 60.0

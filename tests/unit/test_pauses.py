@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from models.pace import eta_s
-from models.records import BatchView
-from models.state import BatchState, JobState, Priority
-from producer.pauses import held_one
+from understudy.models.jobs.pace import eta_s
+from understudy.models.records import BatchView
+from understudy.models.state import BatchState, JobState, Priority
+from understudy.producer.status.pauses import held_one
 
 
 def view(state: BatchState, paused: str | None) -> BatchView:

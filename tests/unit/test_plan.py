@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.chain import Chain, Step
-from models.failure import FailureClass
-from models.records import Head, Lane
-from models.state import Priority
-from worker.limits import Candidate, Deployment, Hold, Outlook
-from worker.overtaking import overtaking
-from worker.plan import LaneHeads, Plan, StepOutlook, open_steps, over_all_credentials, plan
+from understudy.models.failure import FailureClass
+from understudy.models.records import Head, Lane
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.worker.limits.limiter import Candidate, Deployment, Hold, Outlook
+from understudy.worker.planner.overtaking import overtaking
+from understudy.worker.planner.plan import LaneHeads, Plan, StepOutlook, open_steps, over_all_credentials, plan
 
 
 def chain(*steps: str, patience_s: float | None = None, spill: bool = False) -> Chain:

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from models.chain import Chain, Step
-from models.records import Head, Lane
-from models.state import Priority
-from worker.plan import UNLIMITED, LaneHeads, StepOutlook, plan
-from worker.turns import Turns
+from understudy.models.records import Head, Lane
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.worker.planner.fair_share import FairShare
+from understudy.worker.planner.plan import UNLIMITED, LaneHeads, StepOutlook, plan
 
 ONE_PLAN = examples(60)
 MANY_PASSES = examples(15)
@@ -168,7 +168,7 @@ def passes(
     waiting: Sequence[LaneHeads], room: Mapping[str, int] | None = None, depth: int = 100
 ) -> Iterator[list[str]]:
     """The batches that are staged in each of many passes."""
-    turns = Turns()
+    turns = FairShare()
     while True:
         made = plan(waiting, outlook_of(room or {}), depth, turns)
         turns = made.turns
@@ -213,7 +213,7 @@ def test_no_batch_starves_whatever_room_there_is_from_pass_to_pass(
     """Some batches use one step, some have lanes at two, and what may start changes all the time."""
     waiting = [endless(f"a{number}") for number in range(one_step)]
     waiting += [endless(f"c{number}", of) for number in range(two_steps) for of in (ALPHA, BETA)]
-    turns, since = Turns(), Counter[tuple[str, str]]()
+    turns, since = FairShare(), Counter[tuple[str, str]]()
     for _ in range(120):
         room = {"alpha/m": data.draw(st.integers(0, 2)), "beta/m": data.draw(st.sampled_from([0, 3, UNLIMITED]))}
         made = plan(waiting, outlook_of(room), data.draw(st.integers(1, 6)), turns)
@@ -253,7 +253,7 @@ def test_one_who_is_far_ahead_elsewhere_still_gets_a_share_at_a_full_step() -> N
 @given(st.integers(1, 5), st.integers(0, 50))
 def test_a_new_small_batch_gets_its_turn_at_once(others: int, passed: int) -> None:
     big = [endless(f"big{number}") for number in range(others)]
-    turns = Turns()
+    turns = FairShare()
     for _ in range(passed):
         turns = plan(big, outlook_of({"alpha/m": 1}), 100, turns).turns
     small = endless("small", jobs=3)
@@ -267,7 +267,7 @@ def test_a_new_small_batch_gets_its_turn_at_once(others: int, passed: int) -> No
 
 
 def test_a_stream_of_new_batches_does_not_starve_the_old_one() -> None:
-    turns, old = Turns(), 0
+    turns, old = FairShare(), 0
     for number in range(200):
         made = plan([endless("old"), endless(f"new{number:03}", jobs=1)], outlook_of({"alpha/m": 1}), 100, turns)
         turns = made.turns
@@ -276,7 +276,7 @@ def test_a_stream_of_new_batches_does_not_starve_the_old_one() -> None:
 
 
 def test_who_was_idle_has_no_credit_and_who_was_alone_no_debt() -> None:
-    turns = Turns()
+    turns = FairShare()
     for _ in range(1000):
         turns = plan([endless("busy")], outlook_of({"alpha/m": 1}), 100, turns).turns
     order: list[str] = []
@@ -296,7 +296,7 @@ def test_a_saturated_chain_stages_nothing_and_takes_no_depth_from_others(depth: 
 
 
 def test_what_is_remembered_stays_small() -> None:
-    turns = Turns()
+    turns = FairShare()
     for number in range(500):
         waiting = [endless("old"), *(endless(f"n{number}-{other}", tenant=f"t{number}", jobs=2) for other in range(5))]
         turns = plan(waiting, outlook_of({"alpha/m": 3}), 100, turns).turns
@@ -306,7 +306,7 @@ def test_what_is_remembered_stays_small() -> None:
 @MANY_PASSES
 @given(st.integers(5, 12), st.integers(1, 4), st.integers(10, 60))
 def test_lanes_of_which_only_some_can_be_read_in_a_pass_all_get_their_turn(many: int, read: int, depth: int) -> None:
-    turns, staged = Turns(), Counter[str]()
+    turns, staged = FairShare(), Counter[str]()
     for _ in range(2 * many):
         seen = {f"b{number:02}": endless(f"b{number:02}", jobs=200) for number in range(many)}
         unread = {name: replace(each, heads=(), more=True) for name, each in seen.items()}

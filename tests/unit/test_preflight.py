@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from models.records import Estimate
-from models.settings import Settings
-from models.state import Priority
-from producer.intake import JobReader, Row, Shape
-from producer.preflight import Preflight
+from understudy.models.config.settings import Settings
+from understudy.models.records import Estimate
+from understudy.models.state import Priority
+from understudy.producer.ingest.intake import JobReader, Row, Shape
+from understudy.producer.runs.preflight import Preflight
 
 IMAGE = {"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
@@ -109,7 +109,7 @@ def test_the_cheapest_step_is_reckoned_with_where_the_chain_asks_it_first() -> N
 
 
 def test_memory_stays_flat_when_every_line_needs_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producer.preflight.KNOWN_NEEDS", 20)
+    monkeypatch.setattr("understudy.producer.runs.preflight.KNOWN_NEEDS", 20)
     made = preflight(*(body("both", "x" * (4 * number), tools=TOOLS) for number in range(50)))
     assert 0 < len(made._skips) <= 20 and made.forecast.lines == 50
 

@@ -3,9 +3,9 @@
 import genai_prices
 import pytest
 
-from models.pricing import Pricing
-from models.settings import Price, Provider, Settings
-from worker.providers.base import Usage
+from understudy.models.config.settings import Price, Provider, Settings
+from understudy.models.costs.pricing import Pricing
+from understudy.worker.providers.base import Usage
 
 PRICES = {"m": Price(input=1.0, output=2.0, cached_input=0.1), "plain": Price(input=1.0, output=2.0)}
 SETTINGS = Settings(providers={"mine": Provider(kind="openai", base_url="http://127.0.0.1:1/v1", prices=PRICES)})

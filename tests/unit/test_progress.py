@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from models.records import BatchView, DeploymentTally
-from models.state import BatchState, JobState, Priority
-from producer.progress import Display
-from producer.retry_chain import summary
+from understudy.models.records import BatchView, DeploymentTally
+from understudy.models.state import BatchState, JobState, Priority
+from understudy.producer.runs.retry_chain import summary
+from understudy.producer.status.progress import Display
 
 
 class Time:

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from models.failure import FailureClass
-from worker.providers import claude
-from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage
-from worker.providers.registry import adapter_for
-from worker.providers.structured import ANSWER_TOOL
+from understudy.models.failure import FailureClass
+from understudy.worker.providers import claude
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage
+from understudy.worker.providers.registry import adapter_for
+from understudy.worker.providers.structured import ANSWER_TOOL
 
 ENDPOINT = Endpoint("https://provider.example", secret="k")
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

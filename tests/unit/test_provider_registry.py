@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from models.settings import Provider
-from worker.providers.registry import ADAPTERS, adapter_for
+from understudy.models.config.settings import Provider
+from understudy.worker.providers.registry import ADAPTERS, adapter_for
 
 
 @pytest.mark.parametrize("protocol", ADAPTERS)

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from models.day_use import DayUse, end_of_day
-from models.failure import FailureClass, Scope
-from models.limit_state import AccountState, Cooldown, LimitState, Schedule
-from models.setaside import SetAside
-from models.settings import Settings
-from models.store.gauges import CallCount
-from producer import show_providers
-from producer.provider_state import LedgerPart, provider_documents
+from understudy.models.config.settings import Settings
+from understudy.models.disabled import SetAside
+from understudy.models.failure import FailureClass, Scope
+from understudy.models.limits.day_use import DayUse, end_of_day
+from understudy.models.limits.state import AccountState, Cooldown, LimitState, Schedule
+from understudy.models.store.gauges import CallCount
+from understudy.producer.status import providers_table as show_providers
+from understudy.producer.status.provider_state import LedgerPart, provider_documents
 
 NOW = 1_800_000_000.0
 KEYS = [{"name": "main", "value": "env.A"}, {"name": "spare", "value": "env.B", "account": "other"}]

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from worker.providers.proxies import Proxies, proxy_at
+from understudy.worker.providers.proxies import Proxies, proxy_at
 
 BOTH = {"http": "http://plain:1", "https": "secure:2", "all": "http://rest:3"}
 

@@ -4,8 +4,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from models.receivers import RefusedReceiver, check_receiver, is_allowed, is_public
-from models.settings import WebhookSettings
+from understudy.models.config.settings import WebhookSettings
+from understudy.models.webhook_receivers import RefusedReceiver, check_receiver, is_allowed, is_public
 
 DEFAULT = WebhookSettings()
 INSIDE = WebhookSettings(allow_networks=("10.1.0.0/16", "fd00:1::/32"))

@@ -2,7 +2,15 @@
 
 import pytest
 
-from producer.restarts import HOPELESS, LONGEST_PAUSE_S, TRIES, Losses, Restarts, WorkersFailed, how_it_ended
+from understudy.producer.processes.restarts import (
+    HOPELESS,
+    LONGEST_PAUSE_S,
+    TRIES,
+    Losses,
+    Restarts,
+    WorkersFailed,
+    how_it_ended,
+)
 
 KILLED, BROKEN, MISCONFIGURED, CUT_OFF = -9, 1, 2, 3
 

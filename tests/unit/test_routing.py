@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from models.chain import Step
-from models.failure import FailureClass
-from models.routing import RouteOptions, Router, resolve
-from models.settings import Settings
-from models.tokens import estimate_chat_tokens as estimate_tokens
-from models.wire import RequestError
+from understudy.models.config.settings import Settings
+from understudy.models.failure import FailureClass
+from understudy.models.request.tokens import estimate_chat_tokens as estimate_tokens
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.chain import Step
+from understudy.models.routing.route import RouteOptions, Router, resolve
 
 SETTINGS = Settings.model_validate(
     {

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.chain import Chain, Step, When
-from models.routing import RouteOptions, Router, configured_chain
-from models.rules import Rules
-from models.settings import Settings
-from models.sides import Sides
-from models.suitability import Suitability
-from models.wire import RequestError
+from understudy.models.config.settings import Settings
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.chain import Chain, Step, When
+from understudy.models.routing.data_rules import Rules
+from understudy.models.routing.route import RouteOptions, Router, configured_chain
+from understudy.models.routing.suitability import Suitability
+from understudy.models.routing.variants import Variants
 
 
 def provider(**tags: Any) -> dict[str, Any]:
@@ -152,20 +152,20 @@ def test_the_same_name_is_always_on_the_same_side_and_jobs_of_a_side_share_a_cha
 
 def test_other_weights_move_only_the_names_between_them() -> None:
     steps = (Step(provider="eu", model="a"), Step(provider="ch", model="b"))
-    before, after = Sides(steps, (9.0, 1.0)), Sides(steps, (8.0, 2.0))
+    before, after = Variants(steps, (9.0, 1.0)), Variants(steps, (8.0, 2.0))
     moved = [
-        (before.side_of(name), after.side_of(name))
+        (before.variant_for(name), after.variant_for(name))
         for name in map(str, range(2_000))
-        if before.side_of(name) != after.side_of(name)
+        if before.variant_for(name) != after.variant_for(name)
     ]
     assert set(moved) == {(0, 1)}
     assert 150 < len(moved) < 250
 
 
 def test_two_groups_choose_independently() -> None:
-    one = Sides((Step(provider="eu", model="a"), Step(provider="ch", model="b")), (1.0, 1.0))
-    other = Sides((Step(provider="eu", model="c"), Step(provider="ch", model="d")), (1.0, 1.0))
-    seen = Counter((one.side_of(name), other.side_of(name)) for name in map(str, range(2_000)))
+    one = Variants((Step(provider="eu", model="a"), Step(provider="ch", model="b")), (1.0, 1.0))
+    other = Variants((Step(provider="eu", model="c"), Step(provider="ch", model="d")), (1.0, 1.0))
+    seen = Counter((one.variant_for(name), other.variant_for(name)) for name in map(str, range(2_000)))
     assert len(seen) == 4
     assert min(seen.values()) > 400
 

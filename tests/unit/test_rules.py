@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rules import NO_RULES, Rules, parse_pairs, parse_tags, shown
+from understudy.models.routing.data_rules import NO_RULES, Rules, parse_pairs, parse_tags, shown
 
 EU = Rules(require={"region": ("eu",)})
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.secrets import SecretMissing, Secrets, fingerprint, masked
-from models.settings import ApiKey
+from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint, masked
+from understudy.models.config.settings import ApiKey
 
 
 def key(value: str) -> ApiKey:

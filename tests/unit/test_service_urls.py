@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from psycopg import pq
 from sqlalchemy import make_url
 
-from models.service_urls import LIBPQ_OPTIONS, BadAddress, postgresql_url, redis_url
-from models.settings import SettingsError, load_settings
+from understudy.models.config.service_urls import LIBPQ_OPTIONS, BadAddress, postgresql_url, redis_url
+from understudy.models.config.settings import SettingsError, load_settings
 
 PLACE = "postgresql://us:secret@h:5432/d"
 

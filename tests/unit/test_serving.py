@@ -2,7 +2,7 @@
 
 import socket
 
-from producer.serving import _listen
+from understudy.producer.server.serving import _listen
 
 
 def test_small_answers_are_not_kept_back_for_the_next_packet() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from models.catalog import UnknownProvider, resolve_provider, window
-from models.presets import PRESETS, family_of
-from models.settings import Settings, SettingsError, load_settings
-from models.settings_docs import DOCS, PAGE_NAME, SCHEMA_NAME, page, schema
+from understudy.models.config.catalog import UnknownProvider, resolve_provider, window
+from understudy.models.config.docs import DOCS, PAGE_NAME, SCHEMA_NAME, page, schema
+from understudy.models.config.presets import PRESETS, family_of
+from understudy.models.config.settings import Settings, SettingsError, load_settings
 
 KEY = {"OPENAI_API_KEY": "sk-1"}
 FILE = "understudy.toml"
@@ -236,7 +236,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_page_and_the_schema_are_current() -> None:
-    remedy = "run: python -m models.settings_docs"
+    remedy = "run: python -m understudy.models.config.docs"
     assert (DOCS / PAGE_NAME).read_text(encoding="utf-8") == page(), remedy
     assert (DOCS / SCHEMA_NAME).read_text(encoding="utf-8") == schema(), remedy
 

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from models.records import NewJob, OutputRow
-from models.settings import Settings
-from models.state import JobState, Priority
-from producer.decoding import InputError
-from producer.intake import BadLine, Shape, csv_form, read_jobs
-from producer.output import write_csv
+from understudy.models.config.settings import Settings
+from understudy.models.records import NewJob, OutputRow
+from understudy.models.state import JobState, Priority
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ingest.intake import BadLine, Shape, csv_form, read_jobs
+from understudy.producer.runs.output import write_csv
 
 SETTINGS = Settings.model_validate(
     {

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from models.settings import Settings
-from producer.show_chains import chain_lines, chain_problems
+from understudy.models.config.settings import Settings
+from understudy.producer.status.chains import chain_lines, chain_problems
 
 
 def settings(**chains: Any) -> Settings:

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from models.records import BatchView, DeploymentTally
-from models.state import BatchState, JobState, Priority
-from producer import show, show_providers
-from producer.api.batch_object import batch_object
-from producer.estimates import spent, spent_briefly
-from producer.split_table import percent, split_table
+from understudy.models.records import BatchView, DeploymentTally
+from understudy.models.state import BatchState, JobState, Priority
+from understudy.producer.api.batches.objects import batch_object
+from understudy.producer.status import objects as show
+from understudy.producer.status import providers_table as show_providers
+from understudy.producer.status.cost_text import spent, spent_briefly
+from understudy.producer.status.split_table import percent, split_table
 
 LONG_MODEL = "meta-llama/llama-3.3-70b-instruct"
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from models.endpoints import endpoint_named
-from models.spellings import canonical_chat
-from models.wire import check_body
+from understudy.models.request.endpoints import endpoint_named
+from understudy.models.request.spellings import canonical_chat
+from understudy.models.request.wire import check_body
 
 
 def asked(*parts: Any) -> dict[str, Any]:

@@ -4,16 +4,18 @@ from itertools import pairwise
 
 import pytest
 
-from models.failure import Failure, FailureClass
-from models.setaside import PROBE_EVERY_S, WEAK_PROBES_S, SetAside
-from worker.standing import RECENTLY_S, Proof, Standing
+from understudy.models.disabled import PROBE_EVERY_S, WEAK_PROBES_S, SetAside
+from understudy.models.failure import Failure, FailureClass
+from understudy.worker.limits.credential_trust import RECENTLY_S, CredentialTrust, Proof
 
 NOW = 1_000_000.0
 SURE = Failure(FailureClass.CREDENTIAL, "Incorrect API key.", sure=True)
 VAGUE = Failure(FailureClass.CREDENTIAL, "Forbidden.")
 
 
-def refused(standing: Standing, failure: Failure, *jobs: str, now: float = NOW, others: bool = False) -> Proof | None:
+def refused(
+    standing: CredentialTrust, failure: Failure, *jobs: str, now: float = NOW, others: bool = False
+) -> Proof | None:
     proof = None
     for job in jobs:
         proof = standing.saw_refusal(failure, job, now, answers_others=others)
@@ -36,15 +38,15 @@ def refused(standing: Standing, failure: Failure, *jobs: str, now: float = NOW, 
     ],
 )
 def test_what_refusals_in_a_row_prove(failure: Failure, answered: bool, jobs: str, proof: Proof | None) -> None:
-    standing = Standing()
+    standing = CredentialTrust()
     if answered:
         standing.saw_answer(NOW - 1)
     assert refused(standing, failure, *jobs) is proof
-    assert refused(Standing(), failure, *jobs, others=answered) is proof
+    assert refused(CredentialTrust(), failure, *jobs, others=answered) is proof
 
 
 def test_an_answer_between_them_or_another_reason_begins_the_row_again() -> None:
-    standing = Standing()
+    standing = CredentialTrust()
     assert refused(standing, VAGUE, "a", "b") is None
     standing.saw_answer(NOW)
     assert refused(standing, VAGUE, "c", "d") is None
@@ -53,7 +55,7 @@ def test_an_answer_between_them_or_another_reason_begins_the_row_again() -> None
 
 
 def test_an_answer_speaks_for_a_credential_for_some_minutes() -> None:
-    standing = Standing()
+    standing = CredentialTrust()
     standing.saw_answer(NOW)
     assert refused(standing, SURE, "a", now=NOW + RECENTLY_S - 1) is None
     assert refused(standing, SURE, "a", now=NOW + RECENTLY_S) is Proof.STRONG

@@ -6,12 +6,12 @@ from typing import Any, cast
 import pytest
 from test_progress import Time, view
 
-from models.records import Waiting
-from models.settings import Settings
-from models.state import JobState
-from models.store import Store
-from producer import standstill
-from producer.standstill import Standstill
+from understudy.models.config.settings import Settings
+from understudy.models.records import Waiting
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.producer.status import standstill
+from understudy.producer.status.standstill import Standstill
 
 Said = tuple[Waiting | None, str]
 NOTHING: Said = (None, "")

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from models.chain import CHAT, EMBEDDINGS, Chain, Step
-from models.endpoints import ENDPOINTS
-from models.needs import Needs, needs_of
-from models.settings import Settings
-from models.suitability import Suitability, WhyNot
-from models.tokens import most_output_tokens
+from understudy.models.config.settings import Settings
+from understudy.models.request.endpoints import ENDPOINTS
+from understudy.models.request.needs import Needs, needs_of
+from understudy.models.request.tokens import most_output_tokens
+from understudy.models.routing.chain import CHAT, EMBEDDINGS, Chain, Step
+from understudy.models.routing.suitability import Suitability, WhyNot
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from models.suspicion import ALONE_AT, DEAD_AT, admit, company
+from understudy.models.jobs.suspects import ALONE_AT, DEAD_AT, admit, company
 
 SLOTS = 100
 

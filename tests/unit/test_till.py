@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.budgets import Purse, Subject, amount, of_batch, of_provider, of_tenant, reached
-from models.chain import Chain, Step
-from models.records import SINGLE, Head, Lane, Waiting
-from models.settings import Settings
-from models.state import Priority
-from worker.plan import LaneHeads, StepOutlook, open_steps, plan
-from worker.till import Till
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import Balance, BudgetKey, amount, of_batch, of_provider, of_tenant, reached
+from understudy.models.records import SINGLE, Head, Lane, Waiting
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.worker.planner.affordability import Affordability
+from understudy.worker.planner.plan import LaneHeads, StepOutlook, open_steps, plan
 
 NOVEMBER_26 = 1795651200.0
 ALPHA = Step(provider="alpha", model="m")
-ALPHA_TODAY = Subject("provider", "alpha", "2026-11-26")
+ALPHA_TODAY = BudgetKey("provider", "alpha", "2026-11-26")
 ACME = of_tenant("acme", NOVEMBER_26)
 
 
@@ -33,32 +33,35 @@ def cost(_: LaneHeads, step: Step, head: Head) -> float:
     return head.tokens / 10_000 * (10 if step.provider == "beta" else 1)
 
 
-def till(purses: dict[Subject, Purse], staged: dict[Subject, float] | None = None) -> Till:
-    return Till(purses, cost, staged)
+def affordability(balances: dict[BudgetKey, Balance], staged: dict[BudgetKey, float] | None = None) -> Affordability:
+    return Affordability(balances, cost, staged)
 
 
-def staged(lanes: list[LaneHeads], money: Till, outlook: dict[str, StepOutlook] | None = None) -> Counter[str]:
+def staged(lanes: list[LaneHeads], money: Affordability, outlook: dict[str, StepOutlook] | None = None) -> Counter[str]:
     seen = money.pass_over_spent(outlook or {})
     return Counter(each.batch_id for _, each in plan(money.payable(lanes, seen), seen, 1000).chosen)
 
 
-def next_pass(money: Till) -> Till:
+def next_pass(money: Affordability) -> Affordability:
     """What one pass learned of prices serves the next."""
-    return Till(money.purses, cost, None, money.cheapest)
+    return Affordability(money.balances, cost, None, money.cheapest)
 
 
 def test_no_more_is_staged_than_the_budget_pays() -> None:
-    money = till({of_batch("b"): Purse(0.10, 0.02, 0.03)}, {of_batch("b"): 0.01})
+    money = affordability({of_batch("b"): Balance(0.10, 0.02, 0.03)}, {of_batch("b"): 0.01})
     assert staged([lane("b", [1] * 50), lane("free", [1] * 7)], money) == {"b": 4, "free": 7}
 
 
 def test_batches_of_a_tenant_share_its_month() -> None:
-    assert staged([lane("a", [1] * 50), lane("b", [1] * 50)], till({ACME: Purse(0.06, 0.0)})) == {"a": 3, "b": 3}
+    assert staged([lane("a", [1] * 50), lane("b", [1] * 50)], affordability({ACME: Balance(0.06, 0.0)})) == {
+        "a": 3,
+        "b": 3,
+    }
 
 
 def test_a_provider_that_spent_its_day_is_passed_over_for_the_next_step() -> None:
     lanes, outlook = [lane("b", [1] * 5, "alpha", "beta")], {"alpha/m": StepOutlook(), "beta/m": StepOutlook()}
-    money = till({ALPHA_TODAY: Purse(1.0, 0.995)})
+    money = affordability({ALPHA_TODAY: Balance(1.0, 0.995)})
     assert staged(lanes, money, outlook) == {}
     money = next_pass(money)
     seen = money.pass_over_spent(outlook)
@@ -69,42 +72,46 @@ def test_a_provider_that_spent_its_day_is_passed_over_for_the_next_step() -> Non
 
 def test_a_dear_job_at_the_head_does_not_keep_others_from_what_a_provider_has_left() -> None:
     lanes, outlook = [lane("b", [60, 1, 1, 1])], {"alpha/m": StepOutlook()}
-    money = till({ALPHA_TODAY: Purse(1.0, 0.5)})
+    money = affordability({ALPHA_TODAY: Balance(1.0, 0.5)})
     assert staged(lanes, money, outlook) == {"b": 3}
     assert staged(lanes, next_pass(money), outlook) == {"b": 3}
 
 
 def test_a_provider_whose_calls_under_way_hold_the_rest_is_waited_for() -> None:
     lanes, outlook = [lane("b", [1] * 5, "alpha", "beta")], {"alpha/m": StepOutlook(), "beta/m": StepOutlook()}
-    money = till({ALPHA_TODAY: Purse(1.0, 0.5, 0.5)})
+    money = affordability({ALPHA_TODAY: Balance(1.0, 0.5, 0.5)})
     assert staged(lanes, money, outlook) == {}
     assert staged(lanes, next_pass(money), outlook) == {}
 
 
 def test_a_lane_without_money_takes_no_turns_from_others() -> None:
     lanes = [lane("broke", [1] * 50), lane("rich", [1] * 50)]
-    money, outlook = till({of_batch("broke"): Purse(0.01, 0.01)}), {"alpha/m": StepOutlook(starts=10)}
+    money, outlook = affordability({of_batch("broke"): Balance(0.01, 0.01)}), {"alpha/m": StepOutlook(starts=10)}
     assert staged(lanes, money, outlook) == {"rich": 10}
 
 
 def test_a_batch_whose_jobs_cost_more_than_is_left_is_out_of_money() -> None:
     lanes = [lane("b", [3, 2]), lane("rich", [3, 2])]
-    money = till({of_batch("b"): Purse(0.10, 0.085), of_batch("rich"): Purse(0.10, 0.08, 0.02)})
+    money = affordability({of_batch("b"): Balance(0.10, 0.085), of_batch("rich"): Balance(0.10, 0.08, 0.02)})
     assert list(money.spent_batches(lanes, {})) == [(of_batch("b"), pytest.approx(0.02))]
 
 
 def test_a_lane_that_spills_goes_on_at_its_lead_when_the_next_step_is_too_dear() -> None:
     view = lane("b", [1] * 5, "alpha", "beta")
     view = replace(view, chain=view.chain.model_copy(update={"spill": True}))
-    money = till({of_batch("b"): Purse(0.10, 0.065)})
+    money = affordability({of_batch("b"): Balance(0.10, 0.065)})
     assert staged([view], money, {"alpha/m": StepOutlook(starts=2)}) == {"b": 2}
     assert not list(money.spent_batches([view], {}))
-    assert staged([view], till({of_batch("b"): Purse(0.30, 0.0)}), {"alpha/m": StepOutlook(starts=2)}) == {"b": 3}
-    assert staged([view], till({of_batch("b"): Purse(0.10, 0.095)})) == {}, "what costs less comes after the lead"
+    assert staged([view], affordability({of_batch("b"): Balance(0.30, 0.0)}), {"alpha/m": StepOutlook(starts=2)}) == {
+        "b": 3
+    }
+    assert staged([view], affordability({of_batch("b"): Balance(0.10, 0.095)})) == {}, (
+        "what costs less comes after the lead"
+    )
 
 
 def test_what_a_job_would_cost_is_asked_at_the_step_that_it_would_use() -> None:
-    money = till({of_batch("b"): Purse(0.10, 0.05)})
+    money = affordability({of_batch("b"): Balance(0.10, 0.05)})
     lanes = [lane("b", [1], "alpha", "beta")]
     assert not list(money.spent_batches(lanes, {}))
     assert list(money.spent_batches(lanes, {"alpha/m": StepOutlook(blocked=True)})) == [
@@ -113,38 +120,38 @@ def test_what_a_job_would_cost_is_asked_at_the_step_that_it_would_use() -> None:
 
 
 @pytest.mark.parametrize(
-    "batch, priority, purse, count",
+    "batch, priority, balance, count",
     [
-        (SINGLE, Priority.INTERACTIVE, Purse(1.0, 1.0), 2),
-        (SINGLE, Priority.INTERACTIVE, Purse(1.0, 0.5, 0.5), 0),  # what calls under way hold may come back
-        (SINGLE, Priority.NORMAL, Purse(1.0, 1.0), 0),
-        ("b", Priority.INTERACTIVE, Purse(1.0, 1.0), 0),
+        (SINGLE, Priority.INTERACTIVE, Balance(1.0, 1.0), 2),
+        (SINGLE, Priority.INTERACTIVE, Balance(1.0, 0.5, 0.5), 0),  # what calls under way hold may come back
+        (SINGLE, Priority.NORMAL, Balance(1.0, 1.0), 0),
+        ("b", Priority.INTERACTIVE, Balance(1.0, 1.0), 0),
     ],
 )
 def test_a_single_job_that_somebody_waits_for_is_staged_without_money_so_that_its_worker_ends_it(
-    batch: str, priority: Priority, purse: Purse, count: int
+    batch: str, priority: Priority, balance: Balance, count: int
 ) -> None:
     view = lane(batch, [1, 1])
     view = replace(view, lane=replace(view.lane, priority=priority))
-    assert staged([view], till({ACME: purse})).total() == count
+    assert staged([view], affordability({ACME: balance})).total() == count
 
 
 def test_why_a_lane_waits_for_money_is_said() -> None:
-    spent = till({ACME: Purse(10.0, 9.999)}).reason(lane("b", [1]), {})
+    spent = affordability({ACME: Balance(10.0, 9.999)}).reason(lane("b", [1]), {})
     assert spent == Waiting(
         "tenant acme has spent 10.00 of 10.00 USD this month, and the next job would cost about 0.01; "
         "resumes 1 December (UTC) or with `understudy resume tenant:acme`",
         "budget",
     )
-    small = till({ACME: Purse(0.000004, 0.0)}).reason(lane("b", [1]), {})
+    small = affordability({ACME: Balance(0.000004, 0.0)}).reason(lane("b", [1]), {})
     assert small == Waiting(
         "tenant acme may spend 0.000004 USD this month, less than the 0.01 that its next job would cost; "
         "raise the budget, or grant it once more with `understudy resume tenant:acme`",
         "budget",
     )
-    held = till({ACME: Purse(10.0, 9.0, 1.0)}).reason(lane("b", [1]), {})
+    held = affordability({ACME: Balance(10.0, 9.0, 1.0)}).reason(lane("b", [1]), {})
     assert held == Waiting("calls under way hold the rest of the budget of tenant:acme, 10.00 USD", "turn")
-    assert till({ACME: Purse(10.0, 9.0)}).reason(lane("b", [1]), {}) is None
+    assert affordability({ACME: Balance(10.0, 9.0)}).reason(lane("b", [1]), {}) is None
 
 
 @given(
@@ -157,23 +164,23 @@ def test_why_a_lane_waits_for_money_is_said() -> None:
 def test_staged_estimates_never_exceed_a_purse_and_nobody_is_left_out_who_can_be_paid(
     lanes: list[tuple[str, list[int], bool]], rooms: tuple[int, ...], starts: int
 ) -> None:
-    month = Subject("provider", "alpha", "2026-11")
+    month = BudgetKey("provider", "alpha", "2026-11")
     subjects = [of_batch("a"), ACME, ALPHA_TODAY, month]
-    purses = {each: Purse(room / 100, 0.0) for each, room in zip(subjects, rooms, strict=True)}
+    balances = {each: Balance(room / 100, 0.0) for each, room in zip(subjects, rooms, strict=True)}
     views = [
         lane(batch, list(map(float, costs)), *(["alpha", "beta"][: 1 + two]), label=str(number))
         for number, (batch, costs, two) in enumerate(lanes)
     ]
-    money, outlook = till(purses), {"alpha/m": StepOutlook(starts=starts)}
+    money, outlook = affordability(balances), {"alpha/m": StepOutlook(starts=starts)}
     chosen = plan(money.payable(views, outlook), outlook, 1000).chosen
-    drawn: Counter[Subject] = Counter()
+    drawn: Counter[BudgetKey] = Counter()
     for head, of in chosen:
         usd = cost(views[0], ALPHA, head)
         drawn.update({each: usd for each in subjects if each != of_batch("a") or of.batch_id == "a"})
-    assert all(drawn[subject] <= purse.limit_usd + 1e-9 for subject, purse in purses.items())
+    assert all(drawn[subject] <= balance.limit_usd + 1e-9 for subject, balance in balances.items())
     assert len(chosen) <= starts
     if len(chosen) < starts:
-        left = {subject: purse.limit_usd - drawn[subject] for subject, purse in purses.items()}
+        left = {subject: balance.limit_usd - drawn[subject] for subject, balance in balances.items()}
         taken = {head.id for head, _ in chosen}
         for view in views:
             own = [each for each in subjects if each != of_batch("a") or view.lane.batch_id == "a"]
@@ -210,7 +217,7 @@ def test_a_day_and_a_month_of_a_provider_are_told_apart() -> None:
         (20758, 20788),
     )
     assert "today, and the next job would cost about 0.10; resumes 26 November (UTC)" in reached(
-        day, Purse(1.0, 1.0), 0.1
+        day, Balance(1.0, 1.0), 0.1
     )
-    assert "this month; resumes 1 December (UTC)" in reached(month, Purse(1.0, 1.0), 0.0)
+    assert "this month; resumes 1 December (UTC)" in reached(month, Balance(1.0, 1.0), 0.0)
     assert of_provider(settings, "beta", NOVEMBER_26) == {}

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.tokens import TYPICAL_OUTPUT_TOKENS, Usage
-from worker import estimates as module
-from worker.estimates import Estimates, keeps_max_tokens
+from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
+from understudy.worker.limits import estimates as module
+from understudy.worker.limits.estimates import Estimates, keeps_max_tokens
 
 MODEL = ("alpha", "large")
 

@@ -3,12 +3,20 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.chain import Chain, Step
-from models.records import Head, Lane
-from models.state import Priority
-from worker.limits import Candidate, Deployment, Hold, Outlook
-from worker.plan import SPARE, LaneHeads, StepOutlook, for_small_calls, over_all_credentials, overfull, plan
-from worker.token_room import TokenRoom, too_many
+from understudy.models.records import Head, Lane
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.worker.limits.limiter import Candidate, Deployment, Hold, Outlook
+from understudy.worker.planner.plan import (
+    SPARE,
+    LaneHeads,
+    StepOutlook,
+    for_small_calls,
+    over_all_credentials,
+    overfull,
+    plan,
+)
+from understudy.worker.planner.token_room import TokenRoom, too_many
 
 ALPHA = Chain(steps=(Step(provider="alpha", model="m"),))
 STEP = "alpha/m"

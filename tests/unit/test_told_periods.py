@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker.failures import LimitSignals
-from worker.failures.limits import DAY_S, MINUTE_S
-from worker.limits import Deployment
-from worker.told_periods import SECOND_S, ToldPeriods
+from understudy.worker.failures import LimitSignals
+from understudy.worker.failures.limits import DAY_S, MINUTE_S
+from understudy.worker.limits.header_periods import SECOND_S, ToldPeriods
+from understudy.worker.limits.limiter import Deployment
 
 ALPHA = Deployment("alpha", "m", "main", "alpha:main")
 EVERY_S = 0.5

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from models.job_objects import waiting_of
-from models.records import Waiting
-from models.wait_words import PUT_BACK, reason_at, waiting_object, waiting_until
-from producer.durations import clock_time
-from producer.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained
+from understudy.models.jobs.objects import waiting_of
+from understudy.models.jobs.wait_reasons import PUT_BACK, reason_at, waiting_object, waiting_until
+from understudy.models.records import Waiting
+from understudy.producer.durations import clock_time
+from understudy.producer.status.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained
 
 NOW = 1_800_000_000.0
 COOLING = "cooling after a refusal"

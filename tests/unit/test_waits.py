@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from models.chain import Chain, Step
-from models.failure import FailureClass
-from models.records import Waiting
-from models.state import Priority
-from worker.limits import Hold
-from worker.plan import StepOutlook
-from worker.waits import (
+from understudy.models.failure import FailureClass
+from understudy.models.records import Waiting
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.state import Priority
+from understudy.worker.limits.limiter import Hold
+from understudy.worker.planner.plan import StepOutlook
+from understudy.worker.planner.wait_reasons import (
     AGAIN_AFTER_S,
     GONE_AFTER_S,
     MOVED_AFTER_S,
@@ -17,7 +17,7 @@ from worker.waits import (
     TOLD_AFTER_S,
     WORTH_TELLING_S,
     Blocked,
-    Waits,
+    WaitReasons,
     waits_for,
 )
 
@@ -54,7 +54,7 @@ def test_a_step_with_room_means_that_others_go_first() -> None:
 
 
 def test_a_moment_between_two_tickets_is_not_told() -> None:
-    waits = Waits()
+    waits = WaitReasons()
     assert waits.news({"b": FULL}, 0.0) == {}
     assert waits.news({}, WORTH_TELLING_S) == {}
     assert waits.news({"b": FULL}, WORTH_TELLING_S + 0.1) == {}
@@ -62,7 +62,7 @@ def test_a_moment_between_two_tickets_is_not_told() -> None:
 
 
 def test_what_lasts_is_told_again_and_what_changed_at_once() -> None:
-    waits = Waits()
+    waits = WaitReasons()
     waits.news({"b": FULL}, 0.0)
     assert waits.news({"b": FULL}, 1.0) == {"b": FULL}
     later = replace(FULL, until=101.0)
@@ -73,7 +73,7 @@ def test_what_lasts_is_told_again_and_what_changed_at_once() -> None:
 
 
 def test_a_batch_that_moves_again_is_cleared_once() -> None:
-    waits = Waits()
+    waits = WaitReasons()
     waits.news({"b": FULL}, 0.0)
     waits.news({"b": FULL}, 1.0)
     assert waits.news({}, 3.0) == {"b": None}
@@ -81,7 +81,7 @@ def test_a_batch_that_moves_again_is_cleared_once() -> None:
 
 
 def test_however_many_wait_the_ledger_is_told_once_a_second() -> None:
-    waits, everybody = Waits(), {f"b{number}": FULL for number in range(2 * TELL_AT_MOST + 1)}
+    waits, everybody = WaitReasons(), {f"b{number}": FULL for number in range(2 * TELL_AT_MOST + 1)}
     told = [news for tick in range(100) if (news := waits.news(everybody, tick / 10))]
     assert 3 <= len(told) <= 10
     assert max(map(len, told)) <= TELL_AT_MOST

@@ -12,9 +12,19 @@ import openai
 import pytest
 import standardwebhooks
 
-from models.webhooks import DEAD, DELIVERED, EVENTS, PENDING, has_all, new_secret, signature, signed_headers, wants
-from worker.webhook_sender import Answer
-from worker.webhooks import DELAYS_S, hinted_s, verdict
+from understudy.models.webhooks import (
+    DEAD,
+    DELIVERED,
+    EVENTS,
+    PENDING,
+    has_all,
+    new_secret,
+    signature,
+    signed_headers,
+    wants,
+)
+from understudy.worker.webhooks.delivery import DELAYS_S, hinted_s, verdict
+from understudy.worker.webhooks.sender import Answer
 
 NOW = 1_800_000_000.0
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"

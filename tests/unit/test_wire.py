@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from models.wire import ErrorBody, RequestError, check_body, parse_line
+from understudy.models.request.wire import ErrorBody, RequestError, check_body, parse_line
 
 USER = {"role": "user", "content": "hello"}
 

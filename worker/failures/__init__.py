@@ -14,9 +14,9 @@ hints       how long a response asks us to wait
 masking     keeps keys out of everything that is stored
 """
 
-from worker.failures.classify import classify
-from worker.failures.exceptions import classify_exception
-from worker.failures.in_success import classify_success
-from worker.failures.limits import LimitSignals, read_limits
+from understudy.worker.failures.classify import classify
+from understudy.worker.failures.exceptions import classify_exception
+from understudy.worker.failures.in_success import classify_success
+from understudy.worker.failures.limits import LimitSignals, read_limits
 
 __all__ = ["LimitSignals", "classify", "classify_exception", "classify_success", "read_limits"]

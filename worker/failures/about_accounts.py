@@ -1,7 +1,7 @@
 """Evidence against the account: where it is, what it may use, its key and its money."""
 
-from models.failure import FailureClass
-from worker.failures.evidence import row
+from understudy.models.failure import FailureClass
+from understudy.worker.failures.evidence import row
 
 CLIENT_ERRORS = frozenset(range(400, 500))
 REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 422})

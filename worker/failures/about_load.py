@@ -1,7 +1,7 @@
 """Evidence of load and of faults on the provider's side, and what a bare status means."""
 
-from models.failure import FailureClass
-from worker.failures.evidence import row
+from understudy.models.failure import FailureClass
+from understudy.worker.failures.evidence import row
 
 CLIENT_ERRORS = frozenset(range(400, 500))
 SERVER_ERRORS = frozenset(range(500, 600))

@@ -1,7 +1,7 @@
 """Evidence against the request: its content, its size, and pages that come from no provider."""
 
-from models.failure import FailureClass
-from worker.failures.evidence import row
+from understudy.models.failure import FailureClass
+from understudy.worker.failures.evidence import row
 
 CLIENT_ERRORS = frozenset(range(400, 500))
 PAGES = (

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from models.failure import BLOCKING, PASSING, Failure, FailureClass, Scope
-from worker.failures.complaint import Complaint, blocked_by_gemini, read_complaint
-from worker.failures.echoes import CUT, Echoes, Sent
-from worker.failures.evidence import Evidence, Signs
-from worker.failures.hints import MAX_HINT_S, read_hint
-from worker.failures.numbers import REFUSE_RATES, what_never_starts
-from worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE, SCOPE
+from understudy.models.failure import BLOCKING, PASSING, Failure, FailureClass, Scope
+from understudy.worker.failures.complaint import Complaint, blocked_by_gemini, read_complaint
+from understudy.worker.failures.echoes import CUT, Echoes, Sent
+from understudy.worker.failures.evidence import Evidence, Signs
+from understudy.worker.failures.hints import MAX_HINT_S, read_hint
+from understudy.worker.failures.numbers import REFUSE_RATES, what_never_starts
+from understudy.worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE, SCOPE
 
 SPEAKS_FOR_OTHERS = BLOCKING | {FailureClass.MODEL_MISSING}
 

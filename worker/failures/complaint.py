@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from worker.failures.masking import masked
+from understudy.worker.failures.masking import masked
 
 MAX_READ_BYTES = 256 * 1024
 MAX_BODY_CHARS = 4_096

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from models.failure import FailureClass
+from understudy.models.failure import FailureClass
 
 OF_THE_REQUEST = frozenset(
     {

@@ -6,9 +6,9 @@ from socket import gaierror
 
 import httpx
 
-from models.failure import Failure, FailureClass, Scope
-from worker.failures.complaint import MAX_MESSAGE_CHARS
-from worker.failures.masking import masked
+from understudy.models.failure import Failure, FailureClass, Scope
+from understudy.worker.failures.complaint import MAX_MESSAGE_CHARS
+from understudy.worker.failures.masking import masked
 
 _MEANING: tuple[tuple[tuple[type[BaseException], ...], FailureClass, str], ...] = (
     ((asyncio.CancelledError,), FailureClass.CANCELLED, "the call was cancelled"),

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
-from worker.failures.complaint import Complaint
-from worker.failures.echoes import Echoes
+from understudy.worker.failures.complaint import Complaint
+from understudy.worker.failures.echoes import Echoes
 
 MAX_HINT_S = 86_400.0
 """Longer hints are cut to a day: by then a probe costs nothing, and a wrong clock must not stop a fleet for good."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
-from models.failure import PASSING, Failure, FailureClass
-from worker.failures.classify import judge
-from worker.failures.complaint import MAX_READ_BYTES
-from worker.failures.echoes import Sent
+from understudy.models.failure import PASSING, Failure, FailureClass
+from understudy.worker.failures.classify import judge
+from understudy.worker.failures.complaint import MAX_READ_BYTES
+from understudy.worker.failures.echoes import Sent
 
 INNER_STATUSES = frozenset({408, 429, 498, 499, *range(500, 600)})
 UNSAID = 503

@@ -2,7 +2,7 @@
 
 import re
 
-from models.failure import FailureClass
+from understudy.models.failure import FailureClass
 
 REFUSE_RATES = frozenset({403, 413, 429})
 """The statuses of a refused rate."""

@@ -6,11 +6,11 @@ Sources: the providers' published error lists and recorded answers. A row that n
 because gateways and compatible servers repeat each other's words.
 """
 
-from models.failure import FailureClass, Scope
-from worker.failures.about_accounts import CREDENTIAL, MODEL_MISSING, NOTHING_HERE, QUOTA, REGION
-from worker.failures.about_load import CODES_OF_SERVERS, OVERLOADED, RATE_LIMIT, STATUSES
-from worker.failures.about_requests import CONTENT_FILTER, CONTEXT_LENGTH, MODEL_SLIP, PAGES, TOO_LARGE
-from worker.failures.evidence import row
+from understudy.models.failure import FailureClass, Scope
+from understudy.worker.failures.about_accounts import CREDENTIAL, MODEL_MISSING, NOTHING_HERE, QUOTA, REGION
+from understudy.worker.failures.about_load import CODES_OF_SERVERS, OVERLOADED, RATE_LIMIT, STATUSES
+from understudy.worker.failures.about_requests import CONTENT_FILTER, CONTEXT_LENGTH, MODEL_SLIP, PAGES, TOO_LARGE
+from understudy.worker.failures.evidence import row
 
 EVIDENCE = (
     *PAGES,

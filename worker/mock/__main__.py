@@ -1,4 +1,4 @@
-"""`python -P -m worker.mock`: run the fake providers until told to stop. Exit code 2 for a wrong configuration."""
+"""Run the fake providers until told to stop. Exit code 2 for a wrong configuration."""
 
 import argparse
 import asyncio
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import uvloop
 
-from models.private import new_file
-from worker.mock.config import ConfigError, MockConfig, load_config
-from worker.mock.server import running_mock
+from understudy.models.config.private_files import new_file
+from understudy.worker.mock.config import ConfigError, MockConfig, load_config
+from understudy.worker.mock.server import running_mock
 
 
 def main() -> int:

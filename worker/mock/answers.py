@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import orjson
 
-from worker.mock.asked import Asked, Tool
-from worker.mock.chance import draw, roll
-from worker.mock.config import Answers
-from worker.mock.instance import instance
+from understudy.worker.mock.asked import Asked, Tool
+from understudy.worker.mock.chance import draw, roll
+from understudy.worker.mock.config import Answers
+from understudy.worker.mock.instance import instance
 
 BYTES_PER_TOKEN = 4
 

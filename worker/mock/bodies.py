@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 
-from worker.mock.answers import Reply
-from worker.mock.asked import Asked
+from understudy.worker.mock.answers import Reply
+from understudy.worker.mock.asked import Asked
 
 Document = dict[str, Any]
 

@@ -4,7 +4,7 @@ import math
 from hashlib import blake2b
 from statistics import NormalDist
 
-from worker.mock.config import Lognormal, Spread, Uniform
+from understudy.worker.mock.config import Lognormal, Spread, Uniform
 
 _NORMAL = NormalDist()
 

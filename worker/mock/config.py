@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from models.failure import FailureClass
+from understudy.models.failure import FailureClass
 
 
 class ConfigError(Exception):

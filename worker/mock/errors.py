@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from worker.mock.config import DialectName, Fail
-from worker.mock.limits import Standing, Verdict
-from worker.mock.refusals import REFUSALS, Refusal
+from understudy.worker.mock.config import DialectName, Fail
+from understudy.worker.mock.limits import Standing, Verdict
+from understudy.worker.mock.refusals import REFUSALS, Refusal
 
 DEFAULT_WAIT_S = {Fail.RATE_LIMIT: 2.0, Fail.RATE_LIMIT_PER_DAY: 3600.0}
 

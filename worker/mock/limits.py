@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from worker.mock.asked import Asked
-from worker.mock.config import Limit
-from worker.mock.rules import named
+from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.config import Limit
+from understudy.worker.mock.rules import named
 
 MINUTE_S = 60.0
 

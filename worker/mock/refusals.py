@@ -8,7 +8,7 @@ The words are ours; the codes and the phrases that a client may look for are the
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker.mock.config import DialectName, Fail
+from understudy.worker.mock.config import DialectName, Fail
 
 
 @dataclass(frozen=True, slots=True)

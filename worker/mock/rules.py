@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fnmatch import translate
 from itertools import groupby
 
-from worker.mock.asked import Asked
-from worker.mock.chance import roll
-from worker.mock.config import Rule
+from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.chance import roll
+from understudy.worker.mock.config import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from worker.mock.answers import compose
-from worker.mock.asked import Asked, Target, Unreadable, read, target
-from worker.mock.bodies import answer_body, model_list
-from worker.mock.chance import draw
-from worker.mock.config import Answers, ConfigError, DialectName, Fail, MockConfig, Rule, parse_config
-from worker.mock.errors import Wire, failure, limit_headers
-from worker.mock.limits import Limiter, Verdict
-from worker.mock.refusals import REFUSALS
-from worker.mock.rules import Decision, Rulebook
-from worker.mock.stats import Stats
-from worker.mock.vectors import embeddings_body
+from understudy.worker.mock.answers import compose
+from understudy.worker.mock.asked import Asked, Target, Unreadable, read, target
+from understudy.worker.mock.bodies import answer_body, model_list
+from understudy.worker.mock.chance import draw
+from understudy.worker.mock.config import Answers, ConfigError, DialectName, Fail, MockConfig, Rule, parse_config
+from understudy.worker.mock.errors import Wire, failure, limit_headers
+from understudy.worker.mock.limits import Limiter, Verdict
+from understudy.worker.mock.refusals import REFUSALS
+from understudy.worker.mock.rules import Decision, Rulebook
+from understudy.worker.mock.stats import Stats
+from understudy.worker.mock.vectors import embeddings_body
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 DRIP_EVERY_S = 1.0

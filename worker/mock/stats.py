@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.mock.asked import Asked
+from understudy.worker.mock.asked import Asked
 
 
 def mask(key: str) -> str:

@@ -6,7 +6,7 @@ import struct
 from hashlib import shake_128
 from typing import Any
 
-from worker.mock.asked import Asked
+from understudy.worker.mock.asked import Asked
 
 DIMENSIONS = 8
 """Where the request does not say; enough to tell texts apart, and short enough to read."""

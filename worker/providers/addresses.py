@@ -3,7 +3,7 @@
 import re
 from urllib.parse import urlsplit
 
-from worker.providers.base import Endpoint
+from understudy.worker.providers.base import Endpoint
 
 _VERSION_SEGMENT = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
 

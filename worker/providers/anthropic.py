@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from worker.providers import claude
-from worker.providers.addresses import request_headers, versioned_path
-from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
-from worker.providers.completion import (
+from understudy.worker.providers import claude
+from understudy.worker.providers.addresses import request_headers, versioned_path
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
+from understudy.worker.providers.completion import (
     Choice,
     count,
     created_at,
@@ -22,9 +22,9 @@ from worker.providers.completion import (
     sequence,
     string,
 )
-from worker.providers.messages import Block, Media, Text, ToolCall, ToolResult, Turn, read_conversation
-from worker.providers.parameters import Parameters, Tool, ToolChoice
-from worker.providers.structured import (
+from understudy.worker.providers.messages import Block, Media, Text, ToolCall, ToolResult, Turn, read_conversation
+from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice
+from understudy.worker.providers.structured import (
     JSON_INSTRUCTION,
     Format,
     conclude,

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from models.chain import CHAT
-from models.chain import Endpoint as Surface
-from models.failure import FailureClass
-from models.tokens import Usage as Usage
+from understudy.models.failure import FailureClass
+from understudy.models.request.tokens import Usage as Usage
+from understudy.models.routing.chain import CHAT
+from understudy.models.routing.chain import Endpoint as Surface
 
 
 class CannotExpress(Exception):

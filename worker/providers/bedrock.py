@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import orjson
 
-from worker.providers import claude
-from worker.providers.addresses import request_headers
-from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
-from worker.providers.completion import (
+from understudy.worker.providers import claude
+from understudy.worker.providers.addresses import request_headers
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
+from understudy.worker.providers.completion import (
     Choice,
     count,
     created_at,
@@ -23,7 +23,7 @@ from worker.providers.completion import (
     sequence,
     string,
 )
-from worker.providers.messages import (
+from understudy.worker.providers.messages import (
     Block,
     Conversation,
     Media,
@@ -33,8 +33,8 @@ from worker.providers.messages import (
     Turn,
     read_conversation,
 )
-from worker.providers.parameters import Parameters, Tool, ToolChoice
-from worker.providers.structured import (
+from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice
+from understudy.worker.providers.structured import (
     JSON_INSTRUCTION,
     Format,
     conclude,

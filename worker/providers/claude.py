@@ -6,8 +6,8 @@ Source: Anthropic's model overview and migration guides.
 import re
 from typing import Any
 
-from worker.providers.base import CannotExpress
-from worker.providers.parameters import Parameters, ToolChoice
+from understudy.worker.providers.base import CannotExpress
+from understudy.worker.providers.parameters import Parameters, ToolChoice
 
 _VERSION = re.compile(r"claude(?:-[a-z]+)?-v?(\d{1,2})(?:[-.:](\d{1,2}))?(?!\d)")
 

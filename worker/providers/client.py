@@ -28,10 +28,10 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from models.overflow import append, overflow_file
-from worker.answer_room import SMALL_BYTES, room_for
-from worker.providers.base import BadAnswer, Endpoint, WireRequest
-from worker.providers.proxies import Proxies, proxy_at
+from understudy.models.overflow import append, overflow_file
+from understudy.worker.job.answer_room import SMALL_BYTES, room_for
+from understudy.worker.providers.base import BadAnswer, Endpoint, WireRequest
+from understudy.worker.providers.proxies import Proxies, proxy_at
 
 CONNECT_TIMEOUT_S = 10.0
 """For name, TCP and TLS together. Providers answer a connect in well under a second or not at all."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from models.failure import FailureClass
-from worker.providers.base import Answer, BadAnswer, Usage
-from worker.providers.reading import read_object
+from understudy.models.failure import FailureClass
+from understudy.worker.providers.base import Answer, BadAnswer, Usage
+from understudy.worker.providers.reading import read_object
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from models.tokens import estimate_embeddings_tokens
-from worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
+from understudy.models.request.tokens import estimate_embeddings_tokens
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
 
 
 class NoEmbeddings:

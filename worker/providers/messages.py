@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from worker.providers.base import CannotExpress
+from understudy.worker.providers.base import CannotExpress
 
 _PORTABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _BASE64 = re.compile(r"[a-zA-Z0-9+/]*={0,2}")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from worker.providers.base import CannotExpress
-from worker.providers.messages import expect
+from understudy.worker.providers.base import CannotExpress
+from understudy.worker.providers.messages import expect
 
 ADVISORY = frozenset(
     {

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from worker.providers.base import BadAnswer
+from understudy.worker.providers.base import BadAnswer
 
 SHOWN_BODY_CHARS = 2_000
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping
 
-from models.chain import CHAT, EMBEDDINGS
-from models.chain import Endpoint as Surface
-from worker.providers.anthropic import AnthropicAdapter
-from worker.providers.base import Adapter, Answer, Call, Endpoint, WireRequest
-from worker.providers.bedrock import BedrockAdapter
-from worker.providers.embeddings import NoEmbeddings
-from worker.providers.gemini import GeminiAdapter
-from worker.providers.gemini_embeddings import GeminiEmbeddings
-from worker.providers.openai import OpenAIAdapter
-from worker.providers.openai_embeddings import OpenAIEmbeddings
+from understudy.models.routing.chain import CHAT, EMBEDDINGS
+from understudy.models.routing.chain import Endpoint as Surface
+from understudy.worker.providers.anthropic import AnthropicAdapter
+from understudy.worker.providers.base import Adapter, Answer, Call, Endpoint, WireRequest
+from understudy.worker.providers.bedrock import BedrockAdapter
+from understudy.worker.providers.embeddings import NoEmbeddings
+from understudy.worker.providers.gemini.embeddings import GeminiEmbeddings
+from understudy.worker.providers.gemini.requests import GeminiAdapter
+from understudy.worker.providers.openai.embeddings import OpenAIEmbeddings
+from understudy.worker.providers.openai.requests import OpenAIAdapter
 
 ADAPTERS: Mapping[str, Mapping[Surface, Callable[[], Adapter]]] = {
     "openai": {CHAT: OpenAIAdapter, EMBEDDINGS: OpenAIEmbeddings},

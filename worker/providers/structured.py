@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
-from models.json_schema import CHECK_S, Fault, TooCostly, Uncheckable, checker_for, is_schema
-from models.schema_process import NoJudge
-from worker.providers.base import Answer, BadAnswer, CannotExpress
-from worker.providers.completion import Choice, class_of_finish
-from worker.providers.parameters import Tool, ToolChoice
+from understudy.models.schemas.json_schema import CHECK_S, Fault, TooCostly, Uncheckable, checker_for, is_schema
+from understudy.models.schemas.process import NoJudge
+from understudy.worker.providers.base import Answer, BadAnswer, CannotExpress
+from understudy.worker.providers.completion import Choice, class_of_finish
+from understudy.worker.providers.parameters import Tool, ToolChoice
 
 ANSWER_TOOL = "give_final_answer"
 """The tool by which a model is made to answer in a schema, where the protocol has no other way."""

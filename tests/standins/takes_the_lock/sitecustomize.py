@@ -22,7 +22,7 @@ WAYS = {b"TAKE THE LOCK COMPUTING": computing, b"TAKE THE LOCK ASLEEP": asleep}
 
 
 def lay() -> None:
-    while not hasattr(module := sys.modules.get("worker.run"), "JobRun"):
+    while not hasattr(module := sys.modules.get("understudy.worker.job.run"), "JobRun"):
         time.sleep(0.001)
     run = module.JobRun.run
 

@@ -1,0 +1,1 @@
+../../understudy/__init__.py

@@ -1,0 +1,1 @@
+../../understudy/__main__.py

@@ -1,0 +1,90 @@
+"""What is known about providers and models beyond what a person configured."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+
+from understudy.models.config.presets import DEFAULT_REGION, PRESETS, Kind, Preset
+from understudy.models.config.settings import ApiKey, Provider, Settings
+from understudy.models.errors import WrongUse
+
+__all__ = ["PRESETS", "Preset", "ResolvedProvider", "UnknownProvider", "resolve_provider", "window"]
+
+
+class UnknownProvider(WrongUse):
+    """No provider of this name is configured. The message is one sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedProvider:
+    """A configured provider with the gaps filled from its preset.
+
+    `preset` is the dialect that adapters are told; for a provider outside the catalog it is its kind.
+    `needs_key` False: a call without a secret is fine. `settings` has the limits, headers, prices.
+    """
+
+    name: str
+    preset: str
+    kind: Kind
+    base_url: str
+    needs_key: bool
+    settings: Provider
+
+    @property
+    def api_keys(self) -> tuple[ApiKey, ...]:
+        return self.settings.api_keys
+
+
+def resolve_provider(settings: Settings, name: str) -> ResolvedProvider:
+    """The provider that a step names. Raises UnknownProvider; `load_settings` has checked all else."""
+    provider = settings.providers.get(name)
+    if provider is None:
+        raise UnknownProvider(f"unknown provider '{name}'{suggestion(name, settings.providers)}")
+    preset_name = provider.preset or name
+    preset = PRESETS.get(preset_name)
+    kind = kind_of(name, provider)
+    base_url = provider.base_url or (preset.base_url if preset else None)
+    if base_url is None:
+        raise UnknownProvider(f"provider '{name}' has no base_url; set it under [providers.{name}]")
+    return ResolvedProvider(
+        name=name,
+        preset=preset_name if preset else kind,
+        kind=kind,
+        base_url=base_url.replace("{region}", provider.options.get("region", DEFAULT_REGION)).rstrip("/"),
+        needs_key=preset.needs_key if preset else bool(provider.api_keys),
+        settings=provider,
+    )
+
+
+def kind_of(name: str, provider: Provider) -> Kind:
+    """The protocol that a configured provider speaks."""
+    preset = PRESETS.get(provider.preset or name)
+    return provider.kind or (preset.kind if preset else "openai")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or all of them."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(names)}" if names else "; none is configured"
+
+
+@lru_cache(maxsize=4096)
+def window(model: str) -> int | None:
+    """The context window of a model in tokens, input and output together; None when it is not known.
+
+    Source: the offline tables of genai-prices. Names with a maker before a slash are looked up as OpenRouter's.
+    """
+    from genai_prices.data_snapshot import get_snapshot  # 0.3 s that a command which asks for no window should not wait
+
+    for reference, provider in ((model, None), (model.rpartition("/")[2], None), (model, "openrouter")):
+        try:
+            _, known = get_snapshot().find_provider_model(reference, None, provider, None)
+        except LookupError:
+            continue
+        if known.context_window:
+            return int(known.context_window)
+    return None

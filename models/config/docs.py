@@ -1,0 +1,178 @@
+"""Writes `docs/configuration.md` and `docs/understudy.schema.json` from the model, so that they cannot be wrong.
+
+python -m understudy.models.config.docs
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from understudy.models.config.presets import PRESETS
+from understudy.models.config.settings import (
+    ApiKey,
+    ApiSettings,
+    BatchSettings,
+    ChainConfig,
+    LimitOverride,
+    LogSettings,
+    ModelFeatures,
+    Price,
+    Provider,
+    Section,
+    Settings,
+    StepConfig,
+    WebhookSettings,
+    WorkerSettings,
+)
+from understudy.models.failure import FailureClass
+from understudy.models.routing.chain import When
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE_NAME = "configuration.md"
+SCHEMA_NAME = "understudy.schema.json"
+
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("Top level", Settings),
+    ("`[providers.NAME]`", Provider),
+    ("`api_keys` of a provider", ApiKey),
+    ("`[[providers.NAME.limits]]`", LimitOverride),
+    ("`[providers.NAME.prices.MODEL]`", Price),
+    ("`[providers.NAME.features.MODEL]`", ModelFeatures),
+    ("`[chains.NAME]`", ChainConfig),
+    ("`steps` of a chain", StepConfig),
+    ("`when` of a step", When),
+    ("`[worker]`", WorkerSettings),
+    ("`[api]`", ApiSettings),
+    ("`[batches]`", BatchSettings),
+    ("`[webhooks]`", WebhookSettings),
+    ("`[logging]`", LogSettings),
+)
+
+HEAD = """# Configuration
+
+*Generated from `models/config/settings.py` by `python -m understudy.models.config.docs`; edit that file, not this one.*
+
+Nothing is required: a provider of the catalog is there when its variable is set in the environment. For more, write
+`understudy.toml` in the working folder, or name a file with `--config`. `understudy.schema.json` beside this page is
+its JSON schema, for editors. A key that is not known is an error that names the nearest known one.
+
+```toml
+[providers.openai]
+api_keys = ["env.OPENAI_API_KEY", { name = "second", value = "file./run/secrets/openai-2", weight = 0.5 }]
+tokens_per_minute = 4_000_000
+
+[providers.local]
+kind = "openai"
+base_url = "http://127.0.0.1:11434/v1"
+models = ["llama3.3"]
+
+[chains.default]
+steps = ["openai/gpt-4o-mini", { model = "local/llama3.3", max_tokens = 800 }]
+```
+
+Secrets never stand in the file. A key's `value` says where its secret is: `env.NAME` (a variable), `file./path`
+(read again when the file changes), `cmd.program arguments` (its standard output, without a shell, asked again every
+five minutes). A literal key is refused.
+
+Durations are in seconds. Who sets the same thing twice: options of the command line win over the environment, and the
+environment (`REDIS_URL`, `DATABASE_URL`, and what begins with `UNDERSTUDY_`) over the file. A relative path is relative
+to the working folder. Keys, limits and prices hold from the next start of a worker; a secret that changes behind its
+reference holds at once.
+
+A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`,
+`max_fallback_share`, `order`. That wins over the policy of a configured chain. It may also say data rules, `require`
+and `forbid`; those add to what the chain and the tenant say. A batch keeps the chain and the rules that it was accepted
+with.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    sections = (line for title, section in SECTIONS for line in _section(title, section))
+    return "\n".join([HEAD, *sections, *_failure_classes(), *_catalog()])
+
+
+def schema() -> str:
+    """The JSON schema of `understudy.toml`."""
+    return json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _section(title: str, section: type[BaseModel]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield " ".join((section.__doc__ or "").split()) + "\n"
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    properties = section.model_json_schema()["properties"]
+    for name, field in section.model_fields.items():
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        yield f"| `{name}` | {_type(properties[name])} | {_default(field)} | {meaning} |"
+    yield ""
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in schema or "oneOf" in schema:
+        words = [_type(each) for each in schema.get("anyOf") or schema["oneOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(words))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return "failure class" if name == "FailureClass" else "table"
+    kind = schema.get("type")
+    if kind == "array":
+        return f"list of {_type(schema['items'])}"
+    if kind == "object":
+        named = schema.get("patternProperties", {"": schema.get("additionalProperties")})
+        return " or ".join(f"table of {_type(each or {})}s" for each in named.values()).replace("texts", "text")
+    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}.get(
+        str(kind), "any"
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default
+    if field.is_required():
+        return "required"
+    if default is None or default in ((), {}, frozenset()) or isinstance(default, Section):
+        return ""
+    return f"`{json.dumps(default, default=str)}`"
+
+
+def _failure_classes() -> Iterator[str]:
+    """The enumeration with its comments, which only its source has."""
+    yield "## Failure classes\n"
+    yield "What `fallback_on` may list, and what results, `understudy attempts` and the end of a run show.\n"
+    yield "| class | means |"
+    yield "|---|---|"
+    for name, meaning in re.findall(r'= "(\w+)"  # (.+)', inspect.getsource(FailureClass)):
+        yield f"| `{name}` | {meaning} |"
+    yield ""
+
+
+def _catalog() -> Iterator[str]:
+    yield "## The catalog\n"
+    yield "Providers that need no `kind` and no `base_url`. Bare model names with these beginnings find their way.\n"
+    yield "| name | protocol | base URL | key variable | bare model names | note |"
+    yield "|---|---|---|---|---|---|"
+    for name, preset in PRESETS.items():
+        families = ", ".join(f"`{family}…`" for family in preset.families)
+        base_url = f"`{preset.base_url}`" if preset.base_url else "yours"
+        variable = f"`{preset.env}`" if preset.env else "none needed"
+        yield f"| {name} | {preset.kind} | {base_url} | {variable} | {families} | {preset.note} |"
+    yield ""
+
+
+def main() -> None:
+    (DOCS / PAGE_NAME).write_text(page(), encoding="utf-8")
+    (DOCS / SCHEMA_NAME).write_text(schema(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

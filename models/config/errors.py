@@ -1,0 +1,184 @@
+"""What is wrong with a configuration, said in one sentence: file, line, field, what to do. Values are never repeated:
+any of them may be a secret that was pasted into the wrong place.
+
+    SettingsError
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from understudy.models.config.presets import PRESETS
+from understudy.models.errors import WrongUse
+from understudy.models.request.wire import NO_OVERRIDES
+from understudy.models.routing.chain import NO_FIRST_STEP
+
+if TYPE_CHECKING:
+    from understudy.models.config.settings import Provider, Settings, StepConfig
+
+Location = tuple[int | str, ...]
+Problem = tuple[Location, str]
+
+CHOICES = ("[step]", "[sides]")
+"""Pydantic's words in the place of an error for which kind of entry a chain's step is."""
+
+HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
+ASSIGNMENT = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
+
+
+class SettingsError(WrongUse):
+    """The configuration cannot be used. One sentence, without values."""
+
+    @classmethod
+    def at(cls, path: Path, text: str, location: Location, message: str) -> "SettingsError":
+        line = line_of(text, location)
+        place = f"{path}, line {line}" if line else str(path)
+        return cls(f"{place}: {dotted(location)} {message}")
+
+
+def dotted(location: Sequence[int | str]) -> str:
+    """providers.openai.api_keys[0].value"""
+    words = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part != "[key]"]
+    return "".join(words).removeprefix(".")
+
+
+def explain(error: ValidationError, model: type[BaseModel], path: Path, text: str) -> SettingsError:
+    """The first thing that the model refuses, as a sentence."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    location: Location = tuple(part for part in first["loc"] if part not in CHOICES)
+    return SettingsError.at(path, text, location, _message(first["type"], first["msg"], location, model))
+
+
+def _message(kind: str, message: str, location: Location, model: type[BaseModel]) -> str:
+    if kind == "extra_forbidden":
+        return f"is not a setting{_nearest(str(location[-1]), _known_keys(model, location[:-1]))}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch" and location[-1] == "base_url":
+        return "must begin with http:// or https://"
+    if kind == "string_pattern_mismatch":
+        return "must be made of letters, digits, '_', '.' and '-', 64 at most"
+    return message.replace("Input should", "should", 1).replace("dictionary", "table")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
+
+
+def _known_keys(model: type[BaseModel], location: Location) -> list[str]:
+    """The fields of the section at `location`."""
+    kind: Any = model
+    for part in location:
+        section = _section(kind)
+        kind = (
+            section.model_fields[str(part)].annotation
+            if section
+            else get_args(kind)[-1 if isinstance(part, str) else 0]
+        )
+    section = _section(kind)
+    return sorted(section.model_fields) if section else []
+
+
+def _section(kind: Any) -> type[BaseModel] | None:
+    """The model behind an annotation: `Annotated[M, …]` and `M | None` are M."""
+    if isinstance(kind, type) and get_origin(kind) is None and issubclass(kind, BaseModel):
+        return kind
+    if hasattr(kind, "__metadata__"):
+        return _section(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return next((found for each in get_args(kind) if (found := _section(each))), None)
+    return None
+
+
+def line_of(text: str, location: Location) -> int | None:
+    """The line of a TOML text (from 1) that comes nearest to a field, or None when nothing of it is there."""
+    best, best_depth = None, 0
+    table: Location = ()
+    arrays: Counter[str] = Counter()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := HEADER.match(line):
+            name = _keys(header[1])
+            if line.lstrip().startswith("[["):
+                table = (*name, arrays[header[1]])
+                arrays[header[1]] += 1
+            else:
+                table = name
+            found = table
+        elif assignment := ASSIGNMENT.match(line):
+            found = (*table, *_keys(assignment[1]))
+        else:
+            continue
+        if len(found) > best_depth and location[: len(found)] == found:
+            best, best_depth = number, len(found)
+    return best
+
+
+def _keys(dotted_name: str) -> Location:
+    return tuple(part.strip().strip("\"'") for part in dotted_name.split("."))
+
+
+def problem(settings: "Settings") -> Problem | None:
+    """The first thing that is wrong with settings whose every field is right on its own."""
+    return next(_problems(settings), None)
+
+
+def _problems(settings: "Settings") -> Iterator[Problem]:
+    for name, provider in settings.providers.items():
+        yield from _provider_problems(name, provider)
+    for chain, config in settings.chains.items():
+        if config.max_fallback_share is not None and config.order != "chain":
+            yield ("chains", chain, "max_fallback_share"), NO_FIRST_STEP
+        for index, entry in enumerate(config.steps):
+            location = ("chains", chain, "steps", index)
+            for step in entry if isinstance(entry, tuple) else (entry,):
+                yield from ((location, reason) for reason in _step_problems(settings, step))
+            if not isinstance(entry, tuple) and entry.weight is not None:
+                yield location, "has a weight but stands alone; weighted steps are a list: [{ weight = 9, … }, { … }]"
+
+
+def _provider_problems(name: str, provider: "Provider") -> Iterator[Problem]:
+    location = ("providers", name)
+    if provider.preset is not None and provider.preset not in PRESETS:
+        yield (*location, "preset"), f"is not in the catalog{_nearest(provider.preset, sorted(PRESETS))}"
+    preset = PRESETS.get(provider.preset or name)
+    if provider.base_url is None and (preset is None or preset.base_url is None):
+        example = preset.note if preset else 'base_url = "https://…/v1" and, if it is not "openai", its kind'
+        yield location, f"needs a base_url, because the catalog has none for it: {example}"
+    for key, count in Counter(each.name for each in provider.api_keys).items():
+        if count > 1:
+            yield (*location, "api_keys"), f"has {count} keys named '{key}'; give each its own name"
+    accounts = {each.account or each.name for each in provider.api_keys}
+    for index, limit in enumerate(provider.limits):
+        if limit.account is not None and limit.account not in accounts:
+            unknown = f"names no account of its keys{_nearest(limit.account, sorted(accounts))}"
+            yield (*location, "limits", index, "account"), unknown
+
+
+def _step_problems(settings: "Settings", step: "StepConfig") -> Iterator[str]:
+    reason = _name_problem(settings, step.model)
+    if reason:
+        yield reason
+    for param in sorted(NO_OVERRIDES & step.params.keys()):
+        yield f"cannot override '{param}'"
+
+
+def _name_problem(settings: "Settings", model: str) -> str | None:
+    provider, slash, name = model.partition("/")
+    if not slash or not provider or not name:
+        listed = [each for each, known in settings.providers.items() if model in known.models]
+        return None if len(listed) == 1 else "must be 'provider/model'"
+    if provider in settings.providers:
+        return None
+    if preset := PRESETS.get(provider):
+        remedy = f"set {preset.env} or add" if preset.env else "add"
+        return f"names provider '{provider}', which is not configured; {remedy} [providers.{provider}]"
+    return f"names provider '{provider}', which is unknown{_nearest(provider, sorted({*settings.providers, *PRESETS}))}"

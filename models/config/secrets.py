@@ -1,0 +1,174 @@
+"""Secrets: from a reference in the configuration to its value, today's value each time.
+
+    SecretMissing   the reference leads nowhere; the message names provider, key and reference, never a value
+
+A variable is looked up anew, a file is read again when it changed, a program is run again when its answer is
+older than `command_ttl_s`.
+"""
+
+import asyncio
+import hashlib
+import os
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from understudy.models.config.settings import ApiKey
+
+COMMAND_TTL_S = 300.0
+COMMAND_TIMEOUT_S = 10.0
+MAX_SECRET_BYTES = 64 * 1024
+
+
+class SecretMissing(Exception):
+    """A key has no usable value now. One sentence for people."""
+
+    def __init__(self, provider: str, key: ApiKey, reason: str) -> None:
+        super().__init__(f"key '{key.name}' of provider '{provider}' has no value: {shown(key.value)} {reason}")
+        self.provider = provider
+        self.key = key.name
+
+
+def shown(reference: str) -> str:
+    """A reference as people may see it: a program's arguments are left out, one of them may be a secret."""
+    kind, _, place = reference.partition(".")
+    return f"cmd.{place.split()[0]}" if kind == "cmd" else reference
+
+
+def fingerprint(value: str) -> str:
+    """A short hash that tells a rotated secret from the old one and gives nothing of either away."""
+    return hashlib.sha256(b"understudy secret\0" + value.encode()).hexdigest()[:16]
+
+
+def masked(value: str) -> str:
+    """For people to recognise a key by: its last four characters, if it is long enough to spare them."""
+    return f"…{value[-4:]}" if len(value) >= 16 else "…"
+
+
+class _Unusable(Exception):
+    """Why a reference has no value, as the end of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FileSecret:
+    version: tuple[int, int, int]  # modification time, size, inode
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class _CommandSecret:
+    until: float
+    value: str | _Unusable
+
+
+class Secrets:
+    """Resolves references. One per process; safe for many concurrent callers."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.monotonic,
+        command_ttl_s: float = COMMAND_TTL_S,
+        command_timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> None:
+        self._environ = environ
+        self._clock = clock
+        self._command_ttl_s = command_ttl_s
+        self._command_timeout_s = command_timeout_s
+        self._files: dict[str, _FileSecret] = {}
+        self._commands: dict[str, _CommandSecret] = {}
+        self._running: dict[str, asyncio.Lock] = {}
+
+    async def resolve(self, provider: str, key: ApiKey) -> str:
+        """The secret behind a key. Raises SecretMissing."""
+        kind, _, place = key.value.partition(".")
+        try:
+            if kind == "env":
+                return _clean(self._environ.get(place, ""), "is not set; export it")
+            if kind == "file":
+                return self._from_file(place)
+            return await self._from_command(place)
+        except _Unusable as error:
+            raise SecretMissing(provider, key, str(error)) from None
+
+    def _from_file(self, place: str) -> str:
+        path = Path(place).expanduser()
+        try:
+            status = path.stat()
+            version = (status.st_mtime_ns, status.st_size, status.st_ino)
+            known = self._files.get(place)
+            if known is None or known.version != version:
+                with path.open("rb") as file:
+                    content = file.read(MAX_SECRET_BYTES + 1)
+                known = _FileSecret(version, _decoded(content))
+                self._files[place] = known
+        except OSError as error:
+            raise _Unusable(f"cannot be read ({error.strerror})") from None
+        return known.value
+
+    async def _from_command(self, command: str) -> str:
+        asked_at = self._clock()
+        async with self._running.setdefault(command, asyncio.Lock()):
+            known = self._commands.get(command)
+            if known is None or asked_at >= known.until:
+                known = await self._run_again(command)
+                self._commands[command] = known
+            if isinstance(known.value, _Unusable):
+                raise _Unusable(str(known.value))
+            return known.value
+
+    async def _run_again(self, command: str) -> _CommandSecret:
+        """All who waited for a run that failed learn it from that one run; who asks later has it run again."""
+        try:
+            value = await self._run(command)
+        except _Unusable as failed:
+            return _CommandSecret(self._clock(), failed)
+        return _CommandSecret(self._clock() + self._command_ttl_s, value)
+
+    async def _run(self, command: str) -> str:
+        """Without a shell. Its error output is dropped: it may tell more than a log should know."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *shlex.split(command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=dict(self._environ),
+            )
+        except OSError as error:
+            raise _Unusable(f"cannot be run ({error.strerror})") from None
+        except ValueError:
+            raise _Unusable("cannot be run (its quotes do not match)") from None
+        try:
+            async with asyncio.timeout(self._command_timeout_s):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            raise _Unusable(f"gave no answer within {self._command_timeout_s:g} s") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            raise _Unusable(f"failed with exit code {process.returncode}")
+        return _decoded(output)
+
+
+def _decoded(content: bytes) -> str:
+    if len(content) > MAX_SECRET_BYTES:
+        raise _Unusable("gives more than a secret can be")
+    try:
+        return _clean(content.decode(), "is empty")
+    except UnicodeDecodeError:
+        raise _Unusable("gives no UTF-8 text") from None
+
+
+def _clean(value: str, if_empty: str) -> str:
+    """Without the newline that editors and `echo` leave; a blank or a control character inside could forge a header."""
+    value = value.strip()
+    if not value:
+        raise _Unusable(if_empty)
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise _Unusable("gives text with blanks or characters that no key has")
+    return value

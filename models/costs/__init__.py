@@ -1,0 +1,1 @@
+"""Money: prices, forecasts and budgets, in US dollars."""

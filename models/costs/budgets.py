@@ -1,0 +1,213 @@
+"""Budgets: what they cover and for how long, what is left of them, and how that is said. All amounts are US dollars.
+
+A batch has one budget for its whole life, a tenant one for each calendar month, a provider one for each month and one
+for each day (UTC).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from understudy.models.config.settings import Settings
+from understudy.models.queue import keys
+from understudy.models.queue.redis_values import number
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+TOLERANCE_USD = 1e-9
+"""Sums of floats are compared with it."""
+
+UNKNOWN_USD = 1e12
+"""What a call costs whose price nobody knows: more than any budget has, so that no budget is evaded by its model."""
+
+BATCH, TENANT, PROVIDER = "batch", "tenant", "provider"
+FOR_LIFE = ""
+"""In place of a period: the budget of a batch has none."""
+
+HELD_BY = "w:"
+"""How the fields of a purse begin that say what a worker holds, `usd|end of its lease in ms`."""
+
+BATCH_PAUSED = "its budget of "
+"""How the reason begins for which a batch is held that has spent its budget."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BudgetKey:
+    """What a budget covers, in one period: a month such as `2026-11`, a day such as `2026-11-26`, or FOR_LIFE."""
+
+    kind: str
+    name: str
+    period: str = FOR_LIFE
+
+    @property
+    def who(self) -> str:
+        """As people name it: `tenant:acme`."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Names it in Redis: `tenant:acme:2026-11`."""
+        return f"{self.who}:{self.period}" if self.period else self.who
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """The first day of its period and the first one after it, as unix seconds // 86400."""
+        first = date.fromisoformat(self.period if self.is_day else f"{self.period}-01")
+        epoch = date(1970, 1, 1)
+        return (first - epoch).days, (self.resets - epoch).days
+
+    @property
+    def is_day(self) -> bool:
+        return self.period.count("-") == 2
+
+    @property
+    def resets(self) -> date:
+        """The first day of the next period."""
+        if self.is_day:
+            return date.fromisoformat(self.period) + timedelta(days=1)
+        return (date.fromisoformat(f"{self.period}-01") + timedelta(days=31)).replace(day=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What is known of a budget: its limit (with what was granted beyond it), spent, and held by calls under way."""
+
+    limit_usd: float
+    spent_usd: float
+    held_usd: float = 0.0
+
+    @property
+    def left_usd(self) -> float:
+        """Once everything that is under way has cost nothing."""
+        return self.limit_usd - self.spent_usd
+
+    @property
+    def free_usd(self) -> float:
+        return self.left_usd - self.held_usd
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRecord:
+    """A budget as the ledger has it; `base_usd` is what a grant adds once more. None: it has no budget."""
+
+    base_usd: float | None
+    granted_usd: float
+    spent_usd: float
+
+    @property
+    def balance(self) -> Balance | None:
+        return None if self.base_usd is None else Balance(self.base_usd + self.granted_usd, self.spent_usd)
+
+
+def of_batch(batch_id: str) -> BudgetKey:
+    return BudgetKey(BATCH, batch_id)
+
+
+def of_tenant(name: str, at: float) -> BudgetKey:
+    return BudgetKey(TENANT, name, _day(at)[:7])
+
+
+def of_provider(settings: Settings, name: str, at: float) -> dict[BudgetKey, float]:
+    """The budgets of a provider at this time, and their amounts. Most have none."""
+    provider = settings.providers.get(name)
+    if provider is None:
+        return {}
+    day = _day(at)
+    budgets = {day: provider.budget_usd_per_day, day[:7]: provider.budget_usd_per_month}
+    return {BudgetKey(PROVIDER, name, period): usd for period, usd in budgets.items() if usd is not None}
+
+
+async def held_usd(redis: "Redis", subject: BudgetKey) -> float:
+    """What calls under way hold of a budget, by the workers whose leases run."""
+    seconds, microseconds = await redis.time()
+    now_ms = seconds * 1000 + microseconds / 1000
+    fields: dict[Any, Any] = await redis.hgetall(keys.balance(subject.key))
+    held = [value.partition(b"|") for name, value in fields.items() if name.startswith(HELD_BY.encode())]
+    return sum(number(usd) or 0.0 for usd, _, lease_ms in held if (number(lease_ms) or 0.0) > now_ms)
+
+
+def covers(usd: float, room_usd: float) -> bool:
+    """Whether so much money is enough for what is expected to cost `usd`."""
+    return usd <= room_usd + TOLERANCE_USD
+
+
+def amount(usd: float) -> str:
+    """`10.00`, and of less than a dollar four digits that say something: `0.0098`, `0.000012`."""
+    if abs(usd) >= 1:
+        return f"{usd:,.2f}"
+    text = f"{usd:.4f}" if abs(usd) >= 0.001 or not usd else f"{Decimal(f'{usd:.2g}'):f}"
+    whole, _, digits = text.partition(".")
+    return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
+
+
+def reached(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
+    """One sentence: what is spent, what the next job would cost, when and how it goes on."""
+    spent, limit = amount(balance.spent_usd), amount(balance.limit_usd)
+    if job_usd >= UNKNOWN_USD:
+        return _unpriced(subject, limit)
+    if subject.kind == BATCH:
+        said = f"{spent} is spent, and the next job would cost about {amount(job_usd)}"
+        return f"{BATCH_PAUSED}{limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
+    when = "today" if subject.is_day else "this month"
+    if not covers(job_usd, balance.limit_usd):
+        return _too_small(subject, limit, when, f"the {amount(job_usd)} that its next job would cost")
+    following = f", and the next job would cost about {amount(job_usd)}" if job_usd else ""
+    return f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}{following}; {_goes_on(subject)}"
+
+
+def _too_small(subject: BudgetKey, limit: str, when: str, what: str) -> str:
+    remedy = f"raise the budget, or grant it once more with `understudy resume {subject.who}`"
+    return f"{subject.kind} {subject.name} may spend {limit} USD {when}, less than {what}; {remedy}"
+
+
+def _goes_on(subject: BudgetKey) -> str:
+    return f"resumes {subject.resets.day} {subject.resets:%B} (UTC) or with `understudy resume {subject.who}`"
+
+
+def spent_up(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
+    """What `reached` says without the amounts that are others for each job: why a job was put back."""
+    limit = amount(balance.limit_usd)
+    if job_usd >= UNKNOWN_USD:
+        return _unpriced(subject, limit)
+    if subject.kind == BATCH:
+        return f"{BATCH_PAUSED}{limit} USD is reached; `understudy resume {subject.name}` grants it again"
+    when = "today" if subject.is_day else "this month"
+    if not covers(job_usd, balance.limit_usd):
+        return _too_small(subject, limit, when, "the next job would cost")
+    return f"{subject.kind} {subject.name} has spent its {limit} USD {when}; {_goes_on(subject)}"
+
+
+def _unpriced(subject: BudgetKey, limit: str) -> str:
+    """It begins as that of a spent budget does: the same `resume` lets it go on."""
+    remedy = "the operator writes it under [providers.NAME.prices], 0 if it is free, and starts the workers anew"
+    if subject.kind == BATCH:
+        said = f"{BATCH_PAUSED}{limit} USD cannot see what the next job costs: no price of its model is known"
+        return f"{said}; {remedy}, then `understudy resume {subject.name}`"
+    said = f"{subject.kind} {subject.name} may spend {limit} USD, and no price of the next job's model is known"
+    return f"{said}; {remedy}"
+
+
+def in_use(subject: BudgetKey, balance: Balance) -> str:
+    """One sentence for a job that waits until it is known what the calls under way cost."""
+    return f"calls under way hold the rest of the budget of {subject.who}, {amount(balance.limit_usd)} USD"
+
+
+def to_be_granted(known: Mapping[BudgetKey, BudgetRecord]) -> list[BudgetKey]:
+    """Of the budgets of one tenant or provider, those that a person means by `resume`.
+
+    That is each of which less than a hundredth is left; when there is none, the one of which the least is left.
+    """
+    left = {
+        subject: each.balance.left_usd / each.base_usd
+        for subject, each in known.items()
+        if each.base_usd and each.balance
+    }
+    spent = [subject for subject, part in left.items() if part < 0.01]
+    return spent or ([min(left, key=lambda subject: left[subject])] if left else [])
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).date().isoformat()

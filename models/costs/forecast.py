@@ -1,0 +1,160 @@
+"""What a batch will cost, before its first call: the tokens of its lines, estimated, at today's prices.
+
+Summed line by line, so that memory stays flat however many lines there are. Input tokens are estimated from the
+request's size; output tokens are what the request allows, but no more than a typical answer has.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from understudy.models.config.catalog import UnknownProvider, resolve_provider
+from understudy.models.config.settings import Settings
+from understudy.models.costs.pricing import Pricing, Rate
+from understudy.models.records import Estimate, NewJob
+from understudy.models.request.tokens import expected_output_tokens, most_output_tokens
+from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
+
+MOST_CHAINS = 1_000
+"""Beyond so many different chains in one input, the rest is summed up as one."""
+
+KNOWN_CHAINS = 10_000
+REST = ("other chains",)
+
+
+@dataclass(slots=True)
+class StepForecast:
+    """What the lines of a chain would cost if this step answered all of them, and how many it would answer first."""
+
+    step: str  # provider/model
+    first: int = 0
+    cost_usd: float = 0.0
+    unpriced_lines: int = 0
+
+
+@dataclass(slots=True)
+class ChainForecast:
+    """The lines that have one chain. Expected is that the step that would be asked first answers each of them."""
+
+    steps: list[StepForecast]
+    lines: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    priced_lines: int = 0
+    unpriced_lines: int = 0
+
+
+@dataclass(slots=True)
+class _Priced:
+    """A chain with what is needed to add a line of it. Holds the chain, so that no other one gets its identity."""
+
+    chain: Chain
+    group: ChainForecast
+    rates: list[tuple[StepForecast, Rate, int]]  # and the most output tokens that the step itself allows
+
+
+class Forecast:
+    """Sums while lines are read. `every_step`: also what each step would cost if it answered all."""
+
+    def __init__(self, settings: Settings, *, every_step: bool = False) -> None:
+        self._settings = settings
+        self._pricing = Pricing(settings)
+        self._every_step = every_step
+        self._known: dict[int, _Priced] = {}
+        self._groups: dict[tuple[str, ...], ChainForecast] = {}
+
+    @property
+    def chains(self) -> Sequence[ChainForecast]:
+        """The chains that lines have, the one of the most lines first."""
+        return sorted(self._groups.values(), key=lambda group: -group.lines)
+
+    @property
+    def lines(self) -> int:
+        return sum(group.lines for group in self._groups.values())
+
+    @property
+    def input_tokens(self) -> int:
+        return sum(group.input_tokens for group in self._groups.values())
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(group.output_tokens for group in self._groups.values())
+
+    @property
+    def estimate(self) -> Estimate:
+        groups = self._groups.values()
+        unpriced = sum(group.unpriced_lines for group in groups)
+        known = any(group.priced_lines for group in groups) or (self.lines and not unpriced)
+        return Estimate(sum(group.cost_usd for group in groups) if known else None, unpriced)
+
+    def add_all(self, jobs: Iterable[NewJob]) -> None:
+        for job in jobs:
+            self.add(job)
+
+    def add(self, job: NewJob, able: Sequence[int] | None = None) -> None:
+        """`able`: the steps that can serve it, by index, if not all can; what none can serve costs nothing."""
+        priced = self._known.get(id(job.chain)) or self._priced(job.chain)
+        group = priced.group
+        group.lines += 1
+        group.input_tokens += job.tokens
+        if able is not None and not able:
+            return
+        first = able[0] if able else 0
+        if job.chain.order == "cheapest":
+            first = _cheapest(priced, job, able or range(len(priced.rates)))
+        output, cost_usd = _answer(priced, job, first)
+        group.output_tokens += output
+        if cost_usd is None:
+            group.unpriced_lines += 1
+        else:
+            group.priced_lines += 1
+            group.cost_usd += cost_usd
+        if self._every_step:
+            _add_every_step(priced, job, first)
+
+    def _priced(self, chain: Chain) -> _Priced:
+        if len(self._known) >= KNOWN_CHAINS:
+            self._known.clear()
+        group = self._group(tuple(map(str, chain.steps)))
+        rates = [
+            (group.steps[min(index, len(group.steps) - 1)], self._rate(step), most_output_tokens(step.params))
+            for index, step in enumerate(chain.steps)
+        ]
+        priced = self._known[id(chain)] = _Priced(chain, group, rates)
+        return priced
+
+    def _group(self, names: tuple[str, ...]) -> ChainForecast:
+        if names not in self._groups and len(self._groups) >= MOST_CHAINS:
+            names = REST
+        if names not in self._groups:
+            self._groups[names] = ChainForecast([StepForecast(name) for name in names])
+        return self._groups[names]
+
+    def _rate(self, step: Step) -> Rate:
+        try:
+            preset = resolve_provider(self._settings, step.provider).preset
+        except UnknownProvider:  # it was configured when the batch that is tried again was accepted
+            preset = None
+        return self._pricing.rate(step.provider, preset, step.model)
+
+
+def _answer(priced: _Priced, job: NewJob, step: int) -> tuple[int, float | None]:
+    """The output tokens expected of a step, and what its answer costs."""
+    _, rate, most = priced.rates[step]
+    output = 0 if priced.chain.endpoint == EMBEDDINGS else expected_output_tokens(most or job.max_output_tokens)
+    return output, rate(job.tokens, output)
+
+
+def _cheapest(priced: _Priced, job: NewJob, able: Iterable[int]) -> int:
+    costs = {step: _answer(priced, job, step)[1] for step in able}
+    return min(costs, key=lambda step: float("inf") if costs[step] is None else costs[step] or 0.0)
+
+
+def _add_every_step(priced: _Priced, job: NewJob, first: int) -> None:
+    priced.rates[first][0].first += 1
+    for index, (into, _, _) in enumerate(priced.rates):
+        _, cost_usd = _answer(priced, job, index)
+        if cost_usd is None:
+            into.unpriced_lines += 1
+        else:
+            into.cost_usd += cost_usd

@@ -1,0 +1,48 @@
+"""The error of a job that failed, in OpenAI's form: message, type, param and code, however its provider wrote it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from understudy.models.request.wire import ERROR_TYPES
+
+UNEXPLAINED = "the job failed, and no record of why was kept"
+
+MOST_MESSAGE_CHARS = 4_000
+
+
+def error_object(status: int, body: Any, message: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """What the provider's error `body` says (parsed JSON or text, of any shape), in words that are text or None.
+
+    `message` replaces the provider's own sentence; `code` stands where the provider gave none.
+    """
+    given = _given(body)
+    usual = ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {
+        "message": _words(message) or _words(given.get("message")) or UNEXPLAINED,
+        "type": _words(given.get("type")) or usual,
+        "param": _words(given.get("param")),
+        "code": _words(given.get("code")) or code,
+    }
+
+
+def _given(body: Any) -> Mapping[str, Any]:
+    """The error in a body: nested as OpenAI has it, flat, in an array, or a sentence."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    if not isinstance(body, dict):
+        return {"message": body}
+    error = body.get("error")
+    if isinstance(error, dict):
+        return error
+    return {"message": error, "code": body.get("code")} if error else body
+
+
+def _words(value: object) -> str | None:
+    """What a provider put there, as text."""
+    if value is None or isinstance(value, str):
+        return value and value[:MOST_MESSAGE_CHARS]
+    if isinstance(value, bool | int | float):
+        return str(value)
+    return orjson.dumps(value).decode()[:MOST_MESSAGE_CHARS]

@@ -1,0 +1,143 @@
+"""Jobs as callers see them, over HTTP and in webhooks, and what a job's end answers with."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from understudy.models.jobs.errors import error_object
+from understudy.models.jobs.wait_reasons import waiting_object, waiting_until
+from understudy.models.records import Waiting
+from understudy.models.routing.chain import Chain
+from understudy.models.state import TERMINAL_STATES, JobState, Priority
+
+SCHEDULED: Final = "scheduled"
+LONGEST_RETRY_S = 60
+RETRY_S = {Priority.INTERACTIVE: 1, Priority.NORMAL: 2, Priority.BULK: 10}
+"""In how many seconds a poller should ask again."""
+
+NO_RESULT_STATUS = 409
+"""Of a job that ended without a result. Pollers and SDKs take 408, 429, 502, 503 and 504 as a reason to ask again."""
+
+WITHOUT_RESULT = {
+    JobState.CANCELLED: ("job_cancelled", "the job was cancelled before it ended"),
+    JobState.EXPIRED: ("job_expired", "the job could not be done before its deadline"),
+}
+View = Mapping[str, Any]
+"""A job as `Store.seen_job` or `Store.list_jobs` gives it."""
+
+
+def has_ended(view: View) -> bool:
+    return view["state"] in TERMINAL_STATES
+
+
+def state_of(view: View) -> str:
+    """The state, with "scheduled" for what waits for its time."""
+    waits = view["state"] == JobState.QUEUED and view["not_before"] > view["now"]
+    return SCHEDULED if waits else str(view["state"])
+
+
+def waiting_of(view: View, now: float) -> Waiting | None:
+    """What a job that was put back waits for; `until` None: its time has come, and it waits for its turn."""
+    if view["state"] != JobState.QUEUED or not view["wait_reason"]:
+        return None
+    return waiting_until(view["wait_reason"], view["not_before"] if view["not_before"] > now else None)
+
+
+def retry_after_s(view: View) -> int:
+    """When to ask again. A job that waits for its time says so."""
+    usual = RETRY_S[Priority(view["priority"])]
+    if state_of(view) != SCHEDULED:
+        return usual
+    until_due_s: float = view["not_before"] - view["now"]
+    return max(usual, min(LONGEST_RETRY_S, math.ceil(until_due_s)))
+
+
+def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
+    """A job; of one that was read with its calls, those too. Holds neither prompt nor answer."""
+    scheduled = state_of(view) == SCHEDULED
+    open_job = not has_ended(view)
+    shown = {
+        "id": view["id"],
+        "object": "job",
+        "state": state_of(view),
+        "created_at": int(view["created_at"]),
+        "started_at": _seconds(view["started_at"]),
+        "ended_at": _seconds(view["ended_at"]),
+        "expires_at": int(view["expires_at"]),
+        "custom_id": view["custom_id"],
+        "batch_id": view["batch_id"] or None,
+        "endpoint": chain.endpoint,
+        "chain": [str(step) for step in chain.steps],
+        "priority": Priority(view["priority"]).queue,
+        "metadata": orjson.loads(view["note"]) if view["note"] else {},
+        "callback_url": view["callback_url"],
+        "extra": orjson.loads(view["extra"]) if view["extra"] else None,
+        "cancel_requested": view["cancel_requested"],
+        "wait_reason": view["wait_reason"] if open_job else None,
+        "wait_until": math.ceil(view["not_before"]) if scheduled else None,
+        "waiting": waiting_object(waiting_of(view, view["now"])),
+        "provider": view["provider"],
+        "model": view["model"],
+        "cost_usd": None if view["unpriced"] else view["spent_usd"],
+        "attempt_count": view["attempts"],
+        "error": error_of(view)[1] if view["state"] in TERMINAL_STATES - {JobState.SUCCEEDED} else None,
+        "links": {"self": f"{root}/v1/jobs/{view['id']}", "result": f"{root}/v1/jobs/{view['id']}/result"},
+    }
+    if "calls" in view:
+        shown["attempts"] = [attempt_as_shown(call) for call in view["calls"]]
+    return shown
+
+
+def error_of(view: View) -> tuple[int, dict[str, Any]]:
+    """The status and OpenAI's error for a job that ended without success; the provider's own words are kept."""
+    state = JobState(view["state"])
+    if state in WITHOUT_RESULT:
+        code, message = WITHOUT_RESULT[state]
+        if state is JobState.EXPIRED and view["wait_reason"]:
+            message += f": {view['wait_reason']}"
+        return NO_RESULT_STATUS, error_object(NO_RESULT_STATUS, None, message, code)
+    status = view["status_code"]
+    if status is None or not 400 <= status <= 599:
+        return 502, error_object(502, orjson.loads(view["error"]) if view["error"] else None)
+    return status, error_object(status, _parsed(view["error_body"]))
+
+
+def extra_fields_of(view: View) -> dict[str, Any] | None:
+    """Who was tried before a job failed, if the record says so."""
+    body = _parsed(view["error_body"] or view["error"])
+    fields = body.get("extra_fields") if isinstance(body, dict) else None
+    return fields if isinstance(fields, dict) else None
+
+
+def cost_of(calls: Sequence[View]) -> float | None:
+    """What the calls of a job cost together, in US dollars; None when that of one of them is not known."""
+    costs = [call["cost_usd"] for call in calls]
+    return None if None in costs else sum(costs)
+
+
+def attempt_as_shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A provider call as results list it, from its row."""
+    return {
+        "provider": row["provider"],
+        "model": row["model"],
+        "failure": row["failure"],
+        "status": row["status"],
+        "latency": row["latency_ms"],
+        "possibly_billed": row["possibly_billed"],
+        "message": row["message"],
+    }
+
+
+def _seconds(time: float | None) -> int | None:
+    return None if time is None else int(time)
+
+
+def _parsed(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text

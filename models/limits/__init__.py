@@ -1,0 +1,1 @@
+"""The limiter's state in Redis, as people and metrics read it."""

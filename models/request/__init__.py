@@ -1,0 +1,1 @@
+"""What a caller's request is made of, and what it needs of a model."""

@@ -1,0 +1,1 @@
+"""From a request to the chain of deployments that may answer it."""

@@ -1,0 +1,148 @@
+"""Which chains and models a tenant may use, and which of them have a price where a budget must see what they cost.
+
+What a tenant is allowed are names: of chains, `provider/model`, and `provider/*` for all models of a provider. A chain
+that is allowed by its name may use all its steps. One that is not is as good as the steps that it stands for.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from understudy.models.config.catalog import resolve_provider, suggestion
+from understudy.models.config.settings import Settings, StepConfig
+from understudy.models.costs.pricing import Pricing
+from understudy.models.request.tokens import Usage
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.chain import Step
+from understudy.models.routing.data_rules import Rules
+from understudy.models.routing.model_names import checked_name, quoted, resolve_model
+
+NOT_ALLOWED = "model_not_allowed"
+"""The code of a refusal that only an operator can lift; over HTTP with the status 403."""
+
+NO_PRICE = "model_without_price"
+
+ALL_MODELS = "*"
+NAMES_SHOWN = 10
+
+CHOOSES_MODELS = ("models", "preset")
+"""Words of a body by which a provider that resells others' models is told to ask another one."""
+
+
+class Allowed:
+    """What the rules of a tenant leave of a configuration."""
+
+    def __init__(self, settings: Settings, allow: tuple[str, ...] | None) -> None:
+        """`allow` None: everything."""
+        self._settings = settings
+        self._names = None if allow is None else frozenset(allow)
+        self._of_chains: frozenset[str] | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """The models that are allowed by their own names."""
+        return sorted(name for name in self._names or () if "/" in name and not name.endswith(f"/{ALL_MODELS}"))
+
+    def model(self, step: Step | str) -> bool:
+        """By its own name, or that of its provider."""
+        if self._names is None:
+            return True
+        name = str(step)
+        return name in self._names or f"{name.partition('/')[0]}/{ALL_MODELS}" in self._names
+
+    def chain(self, name: str) -> bool:
+        """A chain of the configuration."""
+        if self._names is None or name in self._names:
+            return True
+        return all(self.model(model) for model in _models_of(self._settings, name))
+
+    def was_accepted(self, step: Step | str) -> bool:
+        """For steps of which nobody knows any more by which name they were asked for."""
+        if self._names is not None and self._of_chains is None:
+            chains = self._names & self._settings.chains.keys()
+            self._of_chains = frozenset(model for name in chains for model in _models_of(self._settings, name))
+        return self.model(step) or str(step) in (self._of_chains or ())
+
+    def refusal(self, name: str, where: str) -> RequestError:
+        """The same for a name that exists and for one that does not."""
+        names = sorted(self._names or ())
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        may = f"it may use {', '.join(names[:NAMES_SHOWN])}{more}" if names else "it may use none"
+        return RequestError(f"this tenant may not use {quoted(name)}; {may} (GET /v1/models)", where, NOT_ALLOWED)
+
+
+class Prices:
+    """Whether a budget can see what models cost."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pricing = Pricing(settings)
+
+    def refuse_unpriced(self, steps: Iterable[Step], payer: str | None) -> None:
+        """`payer`: whose budget covers all of the steps; a provider's own covers its own. A provider that is not
+        configured any more is not asked. Raises RequestError."""
+        for step in steps:
+            whose = payer or self._budget_of(step.provider)
+            if whose is not None and step.provider in self._settings.providers and not self._is_known(step):
+                raise RequestError(no_price(step, whose), "model", NO_PRICE)
+
+    def _budget_of(self, provider: str) -> str | None:
+        found = self._settings.providers.get(provider)
+        if found is None or (found.budget_usd_per_day is None and found.budget_usd_per_month is None):
+            return None
+        return f"provider '{provider}'"
+
+    def _is_known(self, step: Step) -> bool:
+        preset = resolve_provider(self._settings, step.provider).preset
+        return self._pricing.cost_usd(step.provider, preset, step.model, Usage()) is not None
+
+
+def no_price(step: Step | str, whose: str) -> str:
+    """One sentence: which model, which budget, and what can be done."""
+    provider, _, model = str(step).partition("/")
+    return (
+        f"no price of {quoted(str(step))} is known, so the budget of {whose} could not see what it costs; name another "
+        f"model, or ask the operator to write its price (0 if it is free) under [providers.{provider}.prices], "
+        f'such as "{model}" = {{ input = 0.5, output = 1.5 }} in US dollars per million tokens'
+    )
+
+
+def refuse_choice_of_models(rules: Rules, *bodies: Mapping[str, Any]) -> None:
+    """Where it matters who is asked, nobody else chooses. Raises RequestError."""
+    if rules.allow is None and rules.payer is None:
+        return
+    for body in bodies:
+        for word in CHOOSES_MODELS:
+            if word in body:
+                why = "would let the provider ask a model that is not known here; name models in 'fallbacks'"
+                raise RequestError(f"'{word}' {why}", word, NOT_ALLOWED)
+
+
+def allowed_name(settings: Settings, given: str) -> str:
+    """An entry of a list of what is allowed, as it is compared. Raises ValueError, one sentence: a name with a typing
+    error would shut its tenant out."""
+    name = given.strip()
+    if name in settings.chains:
+        return name
+    provider, slash, model = name.partition("/")
+    if slash and provider not in settings.providers:
+        raise ValueError(
+            f"provider {quoted(provider)} is not configured here{suggestion(provider, settings.providers)}"
+        )
+    if slash and ALL_MODELS in model and model != ALL_MODELS:
+        raise ValueError(f"'{ALL_MODELS}' stands for all models of a provider: write '{provider}/{ALL_MODELS}'")
+    try:
+        return str(resolve_model(settings, checked_name(name, "the name"), "the name"))
+    except RequestError as error:
+        raise ValueError(error.message) from None
+
+
+def _models_of(settings: Settings, chain: str) -> list[str]:
+    """The steps of a configured chain, as `provider/model`; of one that cannot be used, what it says."""
+    found = []
+    for entry in settings.chains[chain].steps:
+        for config in (entry,) if isinstance(entry, StepConfig) else entry:
+            try:
+                found.append(str(resolve_model(settings, config.model, "model")))
+            except RequestError:
+                found.append(config.model)
+    return found

@@ -1,0 +1,405 @@
+"""From a request to its chain: which deployments may answer it, in which order, under which policy."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import orjson
+
+from understudy.models.config.catalog import suggestion
+from understudy.models.config.settings import Settings, StepConfig
+from understudy.models.request.endpoints import ENDPOINTS
+from understudy.models.request.response_format import schema_of
+from understudy.models.request.wire import NO_OVERRIDES, ROUTE_WORDS, RequestError
+from understudy.models.routing.allowlist import Allowed, Prices, refuse_choice_of_models
+from understudy.models.routing.chain import CHAT, Acceptance, Chain, Endpoint, Step
+from understudy.models.routing.data_rules import NO_RULES, Rules, rules_of
+from understudy.models.routing.model_names import checked_name, nothing_configured, quoted, resolve_model
+from understudy.models.routing.options import (
+    acceptance,
+    check_share,
+    flag_of,
+    order_of,
+    patience_of,
+    said_rules,
+    share_of,
+    when_of,
+)
+from understudy.models.routing.suitability import Suitability
+from understudy.models.routing.variants import Entry, Variants, steps_of
+
+DEFAULT_CHAIN = "default"
+MAX_STEPS = 20
+CACHE_MAX = 10_000
+CACHED_KEY_BYTES = 4_096
+"""What a request says about routing is remembered up to this size: overrides may be as long as a whole body."""
+
+REASONS_SHOWN = 3
+AnEntry = TypeVar("AnEntry", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """What a whole batch (or command line) says about routing. A line's own words win, except that a named chain
+    replaces the `model` of a line that names no chain itself, and that all data rules hold. `model` is for lines
+    without one."""
+
+    model: str | None = None
+    chain: str | None = None
+    fallbacks: tuple[str | dict[str, Any], ...] = ()
+    allow_fallbacks: bool | None = None
+    patience_s: float | None = None
+    spill: bool | None = None
+    accept: frozenset[Acceptance] | None = None
+    order: str | None = None
+    require: Mapping[str, Any] | None = None
+    forbid: Mapping[str, Any] | None = None
+    max_fallback_share: float | None = None
+
+
+class Router:
+    """Resolves many requests against one configuration; lines that say the same share one Chain object."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: RouteOptions | None = None,
+        *,
+        endpoint: Endpoint = CHAT,
+        rules: Rules = NO_RULES,
+    ) -> None:
+        """`rules` hold for every request beside what it, its chain and the options say: those of a tenant."""
+        self._settings = settings
+        self._suitability = Suitability(settings)
+        self._options = options or RouteOptions()
+        self._endpoint = endpoint
+        self._rules = rules
+        self._allowed = Allowed(settings, rules.allow)
+        self._prices = Prices(settings)
+        self._routes: dict[Hashable, _Route] = {}
+
+    def resolve(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
+        """The chain of a request, and its body without the words that were ours. Raises RequestError.
+
+        `name` is the job's: its custom_id, or else its id. The same name has the same side of weighted steps. Blocks
+        until the schemas of `schemas_to_check` are checked.
+        """
+        chain, rest = self.route(body, name)
+        check_schemas(schemas_to_check(chain, rest))
+        return chain, rest
+
+    def route(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
+        """As `resolve`, but without a look at schemas: that is left to who must not be kept waiting by it."""
+        rest = dict(body)
+        words = tuple(rest.pop(word, None) for word in ROUTE_WORDS)
+        refuse_choice_of_models(self._rules, rest)
+        key = _key(words)
+        route = self._routes.get(key)
+        if route is None:
+            route = self._build(dict(zip(ROUTE_WORDS, words, strict=True)))
+            if not (isinstance(key, bytes) and len(key) > CACHED_KEY_BYTES):
+                if len(self._routes) >= CACHE_MAX:
+                    self._routes.clear()
+                self._routes[key] = route
+        return route.chain_of(name), rest
+
+    def _build(self, words: dict[str, Any]) -> "_Route":
+        options = self._options
+        lead = self._lead(words)
+        entries, rules = list(lead.entries), [rules_of(lead.policy)]
+        fallbacks = words["fallbacks"] if words["fallbacks"] is not None else list(options.fallbacks)
+        if not isinstance(fallbacks, list):
+            raise RequestError("'fallbacks' must be a list of models", "fallbacks")
+        for index, entry in enumerate(fallbacks):
+            more, theirs = self._fallback(entry, f"fallbacks[{index}]")
+            entries += more
+            rules.append(theirs)
+        entries = list(_without_repeats(entries))
+        if not flag_of(words, "allow_fallbacks", options.allow_fallbacks, True):
+            entries = entries[:1]
+        steps = tuple(step for entry in entries for step in steps_of(entry))
+        if len(steps) > MAX_STEPS:
+            raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
+        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, lead.same_model_family)
+        refuse_choice_of_models(self._rules, *(step.params for step in steps))
+        self._prices.refuse_unpriced(steps, self._rules.payer)
+        rules += [said_rules(options.require, options.forbid), said_rules(words["require"], words["forbid"])]
+        policy = self._policy(lead.policy, words, self._rules.merged(*rules))
+        check_share(policy)
+        _refuse_unless_allowed(self._suitability, policy, entries)
+        return _Route(entries, policy)
+
+    def _policy(self, policy: Chain, words: dict[str, Any], rules: Rules) -> Chain:
+        options = self._options
+        patience_s = patience_of(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
+        accept = options.accept if options.accept is not None else policy.accept
+        return policy.model_copy(
+            update={
+                "endpoint": self._endpoint,
+                "patience_s": patience_s if patience_s is not None else policy.patience_s,
+                "spill": flag_of(words, "spill", options.spill, policy.spill),
+                "accept": acceptance(words["accept"]) if words["accept"] is not None else accept,
+                "max_fallback_share": share_of(
+                    words["max_fallback_share"], options.max_fallback_share, policy.max_fallback_share
+                ),
+                "order": order_of(words["order"], options.order, policy.order),
+                "require": rules.require,
+                "forbid": rules.forbid,
+            }
+        )
+
+    def _lead(self, words: dict[str, Any]) -> "_Lead":
+        """What stands before the fallbacks, with the policy that comes with it."""
+        named = words["chain"] if words["chain"] is not None else self._options.chain
+        if named is not None:
+            if not isinstance(named, str):
+                raise RequestError("'chain' must be a chain's name", "chain")
+            if named not in self._settings.chains:
+                if self._rules.allow is not None:
+                    raise self._allowed.refusal(named, "chain")
+                raise RequestError(f"unknown chain {quoted(named)}{suggestion(named, self._settings.chains)}", "chain")
+            model = named
+        else:
+            given = words["model"] if words["model"] is not None else self._options.model
+            model = checked_name(given, "model") if given is not None else self._only_choice()
+        if named is not None or model in self._settings.chains:
+            if not self._allowed.chain(model):
+                raise self._allowed.refusal(model, "model" if named is None else "chain")
+            same = self._settings.chains[model].same_model_family
+            return _Lead(configured_entries(self._settings, model), _configured_policy(self._settings, model), same)
+        return _Lead((self._model(model, "model"),), Chain(steps=()), None)
+
+    def _model(self, name: str, where: str) -> Step:
+        """A model by its name, if it may be used. Raises RequestError."""
+        if self._rules.allow is None:
+            return resolve_model(self._settings, name, where)
+        try:
+            step = resolve_model(self._settings, name, where)
+        except RequestError:  # whose words would name what others may use
+            raise self._allowed.refusal(name, where) from None
+        if not self._allowed.model(step):
+            raise self._allowed.refusal(name, where)
+        return step
+
+    def _only_choice(self) -> str:
+        """What a request without a model means: the chain `default`, or the only model that is configured."""
+        settings = self._settings
+        if DEFAULT_CHAIN in settings.chains:
+            return DEFAULT_CHAIN
+        listed = [f"{name}/{model}" for name, provider in settings.providers.items() for model in provider.models]
+        if len(listed) == 1:
+            return listed[0]
+        if not settings.providers:
+            raise RequestError(nothing_configured(), "model")
+        example = f"{min(settings.providers)}/MODEL"
+        raise RequestError(
+            f"the request names no 'model' and there is no chain 'default'; name one such as '{example}', "
+            "or configure [chains.default]",
+            "model",
+        )
+
+    def _fallback(self, entry: object, where: str) -> tuple[list[Entry], Rules]:
+        """The steps that a fallback stands for, and the data rules of the chain that it names."""
+        if isinstance(entry, dict):
+            params = dict(entry)
+            name = checked_name(params.pop("model", None), f"{where}.model")
+            when = when_of(params.pop("when", None), f"{where}.when")
+        else:
+            params, when, name = {}, None, checked_name(entry, where)
+        entries: tuple[Entry, ...]
+        rules = NO_RULES
+        if name in self._settings.chains:
+            if not self._allowed.chain(name):
+                raise self._allowed.refusal(name, where)
+            if when is not None:
+                raise RequestError(f"'{where}.when' is for one model; the chain {quoted(name)} has its own", where)
+            entries = configured_entries(self._settings, name)
+            rules = rules_of(_configured_policy(self._settings, name))
+        else:
+            step = self._model(name, where)
+            entries = (step if when is None else step.model_copy(update={"when": when}),)
+        return [_changed(each, lambda step: _with_params(step, params, where)) for each in entries], rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Lead:
+    """`policy` is a chain without steps."""
+
+    entries: tuple[Entry, ...]
+    policy: Chain
+    same_model_family: bool | None
+
+
+class _Route:
+    """What requests share that say the same about routing: their chains differ only in the sides of weighted steps."""
+
+    def __init__(self, entries: Iterable[Entry], policy: Chain) -> None:
+        self._entries = tuple(entries)
+        self._groups = [entry for entry in self._entries if isinstance(entry, Variants)]
+        self._policy = policy
+        self._chains: dict[tuple[int, ...], Chain] = {}
+
+    def chain_of(self, name: str) -> Chain:
+        sides = tuple(group.variant_for(name) for group in self._groups)
+        chain = self._chains.get(sides)
+        if chain is None:
+            chosen = iter(sides)
+            steps = [entry.steps[next(chosen)] if isinstance(entry, Variants) else entry for entry in self._entries]
+            chain = self._chains[sides] = self._policy.model_copy(update={"steps": tuple(_without_repeats(steps))})
+            _refuse_unwritable(chain)
+        return chain
+
+
+def _refuse_unwritable(chain: Chain) -> None:
+    """The ledger cannot keep it: what could just be read may be too deep to be written within ours."""
+    try:
+        chain.id  # noqa: B018
+    except (TypeError, ValueError):
+        raise RequestError("a step's overrides are nested too deep", "fallbacks") from None
+
+
+def _key(words: tuple[Any, ...]) -> Hashable:
+    """Equal for requests that say the same about routing; scalars are compared with their types (1 is not true)."""
+    key = tuple((type(word), word) for word in words)
+    try:
+        hash(key)
+    except TypeError:  # lists and objects: by their content
+        try:
+            return orjson.dumps(words)
+        except TypeError:
+            raise RequestError("the words about routing must be plain JSON", "fallbacks") from None
+    return key
+
+
+def resolve(
+    settings: Settings, body: Mapping[str, Any], options: RouteOptions | None = None, *, endpoint: Endpoint = CHAT
+) -> tuple[Chain, dict[str, Any]]:
+    """One request's chain, and its body without the words that were ours. Raises RequestError.
+
+    For many requests keep a Router.
+    """
+    return Router(settings, options, endpoint=endpoint).resolve(body)
+
+
+def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
+    """An accepted chain under further rules. Raises RequestError when data rules leave none of its steps, when one of
+    its steps may not be used, or when it has no price that a budget could see."""
+    allowed = Allowed(settings, rules.allow)
+    for step in chain.steps:
+        if not allowed.was_accepted(step):
+            raise allowed.refusal(str(step), "model")
+    Prices(settings).refuse_unpriced(chain.steps, rules.payer)
+    merged = rules_of(chain).merged(rules)
+    ruled = chain.model_copy(update={"require": merged.require, "forbid": merged.forbid})
+    _refuse_unless_allowed(Suitability(settings), ruled, ruled.steps)
+    return ruled
+
+
+def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Iterable[Entry]) -> None:
+    """A chain whose every step breaks a rule would wait for ever. Of weighted steps each side must do."""
+    broken = []
+    for entry in entries:
+        why = [suitability.broken_rule(policy, step) for step in steps_of(entry)]
+        if None in why and (isinstance(entry, Step) or not any(why)):
+            return
+        broken += [each for each in why if each is not None]
+    more = f"; and {len(broken) - REASONS_SHOWN} more" if len(broken) > REASONS_SHOWN else ""
+    raise RequestError(
+        f"no step may be asked under the data rules: {'; '.join(broken[:REASONS_SHOWN])}{more}; set 'tags' of "
+        "providers, or name other steps or rules",
+        "require" if policy.require else "forbid",
+        "no_step_allowed",
+    )
+
+
+def configured_chain(settings: Settings, name: str) -> Chain:
+    """A chain of the configuration, by name, with every side of its weighted steps."""
+    steps = (step for entry in configured_entries(settings, name) for step in steps_of(entry))
+    return _configured_policy(settings, name).model_copy(update={"steps": tuple(steps)})
+
+
+def configured_entries(settings: Settings, name: str) -> tuple[Entry, ...]:
+    """The steps of a chain of the configuration; of weighted ones it is open which."""
+    entries: list[Entry] = []
+    for index, entry in enumerate(settings.chains[name].steps):
+        where = f"chains.{name}.steps[{index}]"
+        if isinstance(entry, StepConfig):
+            entries.append(_configured_step(settings, entry, where))
+        else:
+            steps = tuple(_configured_step(settings, side, where) for side in entry)
+            entries.append(Variants(steps, tuple(side.share for side in entry)))
+    return tuple(entries)
+
+
+def _configured_step(settings: Settings, config: StepConfig, where: str) -> Step:
+    step = resolve_model(settings, config.model, where)
+    return _with_params(step.model_copy(update={"when": config.when}), config.params, where)
+
+
+def _configured_policy(settings: Settings, name: str) -> Chain:
+    config = settings.chains[name]
+    return Chain(
+        steps=(),
+        patience_s=config.patience_s,
+        spill=config.spill,
+        fallback_on=config.fallback_on,
+        accept=frozenset(config.accept),
+        order=config.order,
+        require=config.require,
+        forbid=config.forbid,
+        max_fallback_share=config.max_fallback_share,
+        hedge_after_s=config.hedge_after_s,
+        hedge_last=config.hedge_last,
+    )
+
+
+def _changed(entry: Entry, change: Callable[[Step], Step]) -> Entry:
+    if isinstance(entry, Variants):
+        return replace(entry, steps=tuple(map(change, entry.steps)))
+    return change(entry)
+
+
+def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
+    if not params:
+        return step
+    for word in sorted(NO_OVERRIDES & params.keys()):
+        raise RequestError(f"{where} cannot override '{word}'", where)
+    return step.model_copy(update={"params": {**step.params, **params}})
+
+
+def _without_repeats(entries: Iterable[AnEntry]) -> Iterable[AnEntry]:
+    """A step that stands in a chain already would only ask the same again."""
+    seen: list[AnEntry] = []
+    for entry in entries:
+        if entry not in seen:
+            seen.append(entry)
+            yield entry
+
+
+def schemas_to_check(chain: Chain, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The schemas that the chain wants answers to a body to be checked against: its own, and those of steps."""
+    if "json_schema" not in chain.accept:
+        return []
+    formats = body.get("response_format"), *(step.params.get("response_format") for step in chain.steps)
+    return [schema for schema in map(schema_of, formats) if schema is not None]
+
+
+def check_schemas(schemas: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a schema that answers could not be checked against, before they are paid for. Raises RequestError.
+
+    Blocks: `models.schemas.json_schema` says for how long.
+    """
+    from understudy.models.schemas.json_schema import (  # few chains need it, and every command would load it
+        Uncheckable,
+        checker_for,
+    )
+
+    for schema in schemas:
+        try:
+            checker_for(schema)
+        except Uncheckable as why:
+            raise RequestError(
+                f"'accept' names json_schema, but answers cannot be checked against this schema: {why}",
+                "response_format",
+                "schema_not_checkable",
+            ) from None

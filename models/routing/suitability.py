@@ -1,0 +1,98 @@
+"""Why a step may not serve a request: a data rule that its provider breaks, or what the request is.
+
+A rule is about the configuration, which a person may mend at any moment. A misfit is about this request: it will be
+the same tomorrow.
+"""
+
+from dataclasses import dataclass, field
+
+from understudy.models.config.settings import ModelFeatures, Settings
+from understudy.models.request.needs import Needs
+from understudy.models.routing.abilities import abilities_of
+from understudy.models.routing.chain import Chain, Feature, Step, When
+from understudy.models.routing.data_rules import rules_of
+
+TOLERANCE = 1.2
+"""Estimated input may be so many times too high: nothing is skipped on a guess that is nearer to the window."""
+
+FEATURE_WORDS: dict[Feature, str] = {
+    "tools": "use tools",
+    "json_schema": "keep to a json_schema",
+    "images": "read images",
+    "audio": "work with audio",
+    "files": "read files",
+}
+
+
+DATA_RULES, CONDITION, CONTEXT_WINDOW, ANSWER_LENGTH = "data rules", "its condition", "context window", "answer length"
+"""Topics of a `WhyNot`, beside the features."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """One clause for people. `rule`: a data rule forbids it; else this request does not fit."""
+
+    text: str
+    rule: bool
+    topic: str = field(default="", compare=False)  # in a word or two, for who counts many
+
+
+class Suitability:
+    """Today's configuration, asked for each step of each job: what models can do is looked up once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._abilities: dict[tuple[str, str], ModelFeatures] = {}
+
+    def why_not(self, chain: Chain, step: Step, needs: Needs) -> WhyNot | None:
+        """None: it may be asked."""
+        broken = self.broken_rule(chain, step)
+        if broken is not None:
+            return WhyNot(broken, rule=True, topic=DATA_RULES)
+        return self._misfit(step, needs)
+
+    def broken_rule(self, chain: Chain, step: Step) -> str | None:
+        """The rule of the chain that the step's provider breaks, by its tags of today."""
+        if not (chain.require or chain.forbid):
+            return None
+        provider = self._settings.providers.get(step.provider)
+        broken = rules_of(chain).broken_by(step.provider, provider.tags if provider else None)
+        return None if broken is None else f"'{step}' breaks the rule {broken}"
+
+    def _misfit(self, step: Step, needs: Needs) -> WhyNot | None:
+        outside = _outside(step.when, needs) if step.when is not None else None
+        found = (CONDITION, outside) if outside else self._too_much(step, needs.with_params(step.params))
+        return None if found is None else WhyNot(f"'{step}' {found[1]}", rule=False, topic=found[0])
+
+    def _too_much(self, step: Step, needs: Needs) -> tuple[str, str] | None:
+        """The topic, and a clause about it."""
+        name = (step.provider, step.model)
+        known = self._abilities.get(name)
+        if known is None:
+            known = self._abilities[name] = abilities_of(self._settings, *name)
+        for feature in sorted(needs.features):
+            if getattr(known, feature) is False:
+                return feature, f"cannot {FEATURE_WORDS[feature]}"
+        if known.max_output_tokens is not None and needs.output_tokens > known.max_output_tokens:
+            most = f"answers with {known.max_output_tokens:,} tokens at most"
+            return ANSWER_LENGTH, f"{most}, and {needs.output_tokens:,} are asked for"
+        room = known.context_window
+        if room is not None and needs.text_tokens / TOLERANCE + needs.output_tokens > room:
+            wanted = f"about {needs.text_tokens:,} tokens"
+            answer = f" and {needs.output_tokens:,} for the answer" if needs.output_tokens else ""
+            return CONTEXT_WINDOW, f"has a context window of {room:,} tokens; the request has {wanted}{answer}"
+        return None
+
+
+def _outside(when: When, needs: Needs) -> str | None:
+    tokens = needs.input_tokens
+    if when.min_input_tokens is not None and tokens < when.min_input_tokens:
+        return f"is for requests from {when.min_input_tokens:,} input tokens on; this one has about {tokens:,}"
+    if when.max_input_tokens is not None and tokens > when.max_input_tokens:
+        return f"is for requests of {when.max_input_tokens:,} input tokens at most; this one has about {tokens:,}"
+    if when.modality == "text" and needs.modalities != {"text"}:
+        return "is for requests of text alone"
+    if when.modality is not None and when.modality not in needs.modalities:
+        return f"is for requests with {when.modality}"
+    lacking = sorted(when.needs - needs.features)
+    return f"is for requests that need {lacking[0]}" if lacking else None

@@ -1,0 +1,1 @@
+"""JSON schemas that callers send, checked and applied in a process of their own."""

@@ -1,0 +1,1 @@
+"""Statements about batches and runs: filled, paused, ended, compared and shown."""

@@ -1,0 +1,158 @@
+"""What came of the first jobs of a batch, and of its latest calls: whether it is worth going on."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, Update, bindparam, func, select, update
+
+from understudy.models.failure import FailureClass
+from understudy.models.state import JobState
+from understudy.models.store.jobs.history import failure_of
+from understudy.models.store.ledger import Ledger
+from understudy.models.store.sql import GOES_ON, NOW, RUNNING, attempt, batch, job, result, tally
+from understudy.models.store.tallies import OF_JOBS
+from understudy.models.store.webhooks.outbox import HELD_BATCH, announce_held
+
+
+def _ended(state: JobState) -> ScalarSelect[Any]:
+    counted = select(func.coalesce(func.sum(tally.c.count), 0))
+    return counted.where(
+        tally.c.batch_id == batch.c.id, tally.c.kind == OF_JOBS, tally.c.outcome == str(state)
+    ).scalar_subquery()
+
+
+_running = select(func.count()).select_from(job).where(RUNNING, job.c.batch_id == batch.c.id).scalar_subquery()
+
+WATCHED = select(
+    batch.c.id,
+    batch.c.total,
+    _running.label("running"),
+    _ended(JobState.SUCCEEDED).label("succeeded"),
+    _ended(JobState.FAILED).label("failed"),
+).where(GOES_ON, ~batch.c.canary_passed)
+"""The batches that go on and of which nobody knows yet whether their jobs can succeed, with how far they are."""
+
+PASS_CANARIES = update(batch).where(batch.c.id.in_(bindparam("ids", expanding=True))).values(canary_passed=True)
+"""These batches are watched no more."""
+
+FIRST_RESULTS: Select[Any] = (
+    select(job.c.state, result.c.error, result.c.body.label("answer"))
+    .join(job, job.c.id == result.c.job_id)
+    .where(result.c.batch_id == bindparam("batch_id"))
+    .order_by(result.c.created_at, result.c.job_id)
+    .limit(bindparam("most"))
+)
+"""What came of the first jobs of a batch that ended."""
+
+_newest = select(attempt.c.id).where(attempt.c.batch_id == batch.c.id).order_by(attempt.c.id.desc()).limit(1)
+_newest_failure = _newest.with_only_columns(attempt.c.failure)
+
+NEWEST_CALLS = select(
+    batch.c.id,
+    func.coalesce(_newest.scalar_subquery(), "").label("call_id"),
+    _newest_failure.scalar_subquery().label("failure"),
+).where(GOES_ON)
+"""The batches that go on, each with its newest call."""
+
+LATEST_FAILURES = (
+    select(attempt.c.failure, attempt.c.provider, attempt.c.model, job.c.state)
+    .join(job, job.c.id == attempt.c.job_id)
+    .where(attempt.c.batch_id == bindparam("batch_id"), attempt.c.id > bindparam("after"))
+    .order_by(attempt.c.id.desc())
+    .limit(bindparam("most"))
+)
+"""What came of the latest calls of a batch, and of their jobs."""
+
+
+def _reserve(*conditions: ColumnElement[bool]) -> Update:
+    mine = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON, *conditions)
+    held = mine.values(paused=bindparam("reason"), paused_at=NOW)
+    return held.returning(*HELD_BATCH, batch.c.paused.label("reason"))
+
+
+HOLD_CANARY = _reserve(~batch.c.canary_passed)
+"""Pause a batch that is watched, unless somebody held it or let it go on meanwhile."""
+
+HOLD_FAILING = _reserve()
+"""Pause a batch, unless somebody held it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A batch none of whose jobs is known to have succeeded, in jobs."""
+
+    id: str
+    total: int
+    running: int
+    succeeded: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SameFailure:
+    """How some jobs or calls of a batch all failed. `step`: where most of them did; None when it is not known."""
+
+    cls: FailureClass
+    step: str | None
+
+
+class Canary(Ledger):
+    async def watched_batches(self) -> list[Watched]:
+        """The batches that go on and whose canary has neither passed nor died."""
+        async with self._db.read() as connection:
+            return [Watched(**row) for row in (await connection.execute(WATCHED)).mappings()]
+
+    async def pass_canaries(self, ids: Sequence[str]) -> None:
+        """Watch these batches no more."""
+        async with self._db.write() as connection:
+            await connection.execute(PASS_CANARIES, {"ids": list(ids)})
+
+    async def first_failure(self, batch_id: str, count: int) -> SameFailure | None:
+        """How the first `count` jobs of a batch that ended all failed. None: fewer ended, or not all in one way."""
+        async with self._db.read() as connection:
+            found = await connection.execute(FIRST_RESULTS, {"batch_id": batch_id, "most": count})
+            rows: Sequence[Row[Any]] = found.all()
+        if len(rows) < count or any(row.state != JobState.FAILED for row in rows):
+            return None
+        classes = {failure_of(row) for row in rows}
+        if len(classes) > 1:
+            return None
+        cls = classes.pop()
+        steps = Counter(step for row in rows if (step := _step_of(row)) is not None)
+        return SameFailure(cls, steps.most_common(1)[0][0] if steps else None)
+
+    async def newest_calls(self) -> dict[str, tuple[str, str | None]]:
+        """Of each batch that goes on, the id of its newest call ("": none) and how that failed (None: it did not)."""
+        async with self._db.read() as connection:
+            return {row.id: (row.call_id, row.failure) for row in await connection.execute(NEWEST_CALLS)}
+
+    async def last_failure(self, batch_id: str, count: int, after: str) -> SameFailure | None:
+        """How the last `count` calls of a batch, those behind an id, all failed, and their jobs with them. None: fewer,
+        or not in one way, or some of the jobs go on: another step may still serve them."""
+        asked = {"batch_id": batch_id, "most": count, "after": after}
+        async with self._db.read() as connection:
+            rows = (await connection.execute(LATEST_FAILURES, asked)).all()
+        classes = {row.failure for row in rows}
+        jobs_go_on = any(row.state != JobState.FAILED for row in rows)
+        if len(rows) < count or len(classes) > 1 or None in classes or jobs_go_on:
+            return None
+        steps = Counter(f"{row.provider}/{row.model}" for row in rows)
+        return SameFailure(FailureClass(classes.pop()), steps.most_common(1)[0][0])
+
+    async def hold_failing(self, batch_id: str, reason: str, *, canary: bool) -> bool:
+        """Pause a batch whose jobs fail; `canary`: only while it is watched. False: somebody was faster."""
+        statement = HOLD_CANARY if canary else HOLD_FAILING
+        async with self._db.write() as connection:
+            held = (await connection.execute(statement, {"batch_id": batch_id, "reason": reason})).all()
+            await announce_held(connection, held)
+        return bool(held)
+
+
+def _step_of(row: Row[Any]) -> str | None:
+    """The step whose error is the job's."""
+    document = orjson.loads((row.answer if row.error is None else row.error) or "{}")
+    step: str | None = document.get("extra_fields", {}).get("step")
+    return step

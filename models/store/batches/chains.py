@@ -1,0 +1,96 @@
+"""Chains: written with the first job that has one, cut down when their jobs are forgotten, gone with their last job.
+
+A chain has what a caller wrote into a step (a system prompt, tools, a prediction), and so is content like a prompt.
+"""
+
+from collections.abc import Sequence
+
+import orjson
+from sqlalchemy import BindParameter, Select, bindparam, delete, exists, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models.records import NewJob
+from understudy.models.routing.chain import Chain, Step
+from understudy.models.store.sql import BulkInsert, chain, job
+
+DROPPED_AT_ONCE = 500
+
+_ids: BindParameter[str] = bindparam("ids", expanding=True)
+_unused = ~exists(select(job.c.id).where(job.c.chain_id == chain.c.id))
+
+INSERT_CHAINS = BulkInsert(chain, conflict="ignored")
+"""Chains, each once."""
+
+KEEP_CHAINS = (
+    select(chain.c.id).where(chain.c.id.in_(_ids)).order_by(chain.c.id).with_for_update(read=True, key_share=True)
+)
+"""Those of some chains that are there, kept from being deleted until the commit, which many may do at once."""
+
+CHAINS_OF = select(chain.c.id, chain.c.document).where(
+    chain.c.id.in_(select(job.c.chain_id).where(job.c.id.in_(_ids)).distinct())
+)
+"""The chains of some jobs."""
+
+MOVE_JOBS = (
+    update(job)
+    .where(job.c.id.in_(_ids), job.c.chain_id == bindparam("of_chain"))
+    .values(chain_id=bindparam("other_chain"))
+)
+"""Those of some jobs that have one chain get another."""
+
+UNUSED: Select[tuple[str]] = select(chain.c.id).where(_unused).limit(DROPPED_AT_ONCE)
+"""Some chains that no job has, and that nobody is giving to a job just now."""
+
+DROP = delete(chain).where(chain.c.id.in_(_ids), _unused)
+"""Chains, if no job has them."""
+
+
+async def insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], now: float) -> dict[int, str]:
+    """The chain ids by chain object: most jobs share one, and hashing it for each would be slow.
+
+    They stay until the transaction has written the jobs.
+    """
+    distinct = {id(each.chain): each.chain for each in jobs}
+    chain_ids = {key: each.id for key, each in distinct.items()}
+    await _insert(connection, {chain_ids[key]: each for key, each in distinct.items()}, now)
+    return chain_ids
+
+
+async def _insert(connection: AsyncConnection, chains: dict[str, Chain], now: float) -> None:
+    rows = [{"id": id_, "document": chains[id_].model_dump_json(), "created_at": now} for id_ in sorted(chains)]
+    while rows:
+        await INSERT_CHAINS.run(connection, rows)
+        if connection.dialect.name == "sqlite":  # nobody else writes
+            return
+        kept = (await connection.execute(KEEP_CHAINS, {"ids": [row["id"] for row in rows]})).scalars().all()
+        rows = [row for row in rows if row["id"] not in kept]
+
+
+async def cut_chains(connection: AsyncConnection, ids: Sequence[str], now: float) -> bool:
+    """Give some jobs that have ended chains without anything but the names of providers and models. False: they had
+    none but such."""
+    found = (await connection.execute(CHAINS_OF, {"ids": list(ids)})).all()
+    whole = {row.id: Chain.model_validate(orjson.loads(row.document)) for row in found}
+    cut = {id_: short for id_, each in whole.items() if (short := _names_of(each)) != each}
+    await _insert(connection, {each.id: each for each in cut.values()}, now)
+    for id_, short in cut.items():
+        await connection.execute(MOVE_JOBS, {"ids": list(ids), "of_chain": id_, "other_chain": short.id})
+    return bool(cut)
+
+
+def _names_of(of: Chain) -> Chain:
+    steps = tuple(Step(provider=step.provider, model=step.model) for step in of.steps)
+    return Chain(steps=steps, endpoint=of.endpoint)
+
+
+async def drop_unused_chains(connection: AsyncConnection) -> int:
+    """Delete some of the chains that no job has any more; returns how many were looked at.
+
+    What others hold for jobs that they are writing is passed over; and a job that was written before the lock was
+    taken is seen by the second statement only.
+    """
+    unused = UNUSED if connection.dialect.name == "sqlite" else UNUSED.with_for_update(skip_locked=True)
+    ids = (await connection.execute(unused)).scalars().all()
+    if ids:
+        await connection.execute(DROP, {"ids": ids})
+    return len(ids)

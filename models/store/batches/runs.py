@@ -1,0 +1,297 @@
+"""Runs of `understudy run`: whether the process of one lives, what its lines are, and what came of them."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Insert,
+    ScalarSelect,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from understudy.models.records import OutputRow, RunLine, Standing
+from understudy.models.state import OPEN_STATES, TERMINAL_STATES, JobState
+from understudy.models.store.batches.views import OUTCOME, Views, output_row
+from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
+from understudy.models.store.sql import NOW, BulkInsert, JsonRows, batch, job, job_input, result, run, run_line
+
+SLICE = 2_000
+"""Lines that one transaction writes."""
+
+LINES_AT_ONCE = 20_000
+"""Lines that one statement looks at."""
+
+_of_a_run = update(batch).where(batch.c.runs_until.is_not(None), batch.c.ended_at.is_(None))
+
+KEEP_RUN = (
+    update(batch)
+    .where(batch.c.id.in_(bindparam("ids", expanding=True)), batch.c.ended_at.is_(None))
+    .values(runs_until=NOW + bindparam("lease_s"))
+)
+"""The process of a run lives: the jobs of its batches may start for a while."""
+
+STOP_RUN = _of_a_run.where(batch.c.id.in_(bindparam("ids", expanding=True))).values(runs_until=0.0)
+"""A run stops, unless somebody has let its batches go on without it."""
+
+STOP_RUNS = _of_a_run.values(runs_until=0.0)
+"""All runs have stopped."""
+
+BATCHES_BY_IDENTITY_PREFIX = (
+    select(batch.c.id)
+    .where(batch.c.identity.startswith(bindparam("prefix"), autoescape=False))
+    .order_by(batch.c.created_at, batch.c.id)
+)
+"""The batches whose identity begins so, oldest first: those of one run."""
+
+TAKEN = update(run).where(run.c.id == bindparam("of_run")).values(taken_until=NOW + bindparam("lease_s"))
+"""The process that is at work on a run lives, or lets it go."""
+
+LET_GO_OF_RUNS = update(run).values(taken_until=0.0)
+"""No process is at work on any run."""
+
+TAKEN_FOR = select(run.c.taken_until - NOW).where(run.c.id == bindparam("of_run"))
+"""For how long the process that is at work on a run may be taken to be alive."""
+
+IDENTITY_OF = select(batch.c.identity).where(batch.c.id == bindparam("batch_id"))
+"""Which run a batch belongs to."""
+
+VERSION = select(run.c.version).where(run.c.id == bindparam("run_id"))
+"""Which version of its lines a run has."""
+
+
+def _putting(insert: postgresql.Insert | sqlite.Insert) -> Insert:
+    return insert.on_conflict_do_update(index_elements=[run.c.id], set_={"version": insert.excluded.version})
+
+
+def _taking(insert: postgresql.Insert | sqlite.Insert) -> Insert:
+    free = insert.values(id=bindparam("of_run"), version=0, taken_until=NOW + bindparam("lease_s"))
+    taken = {"taken_until": NOW + bindparam("lease_s")}
+    return free.on_conflict_do_update(index_elements=[run.c.id], set_=taken, where=run.c.taken_until <= NOW).returning(
+        run.c.id
+    )
+
+
+TAKE_RUN = {"postgresql": _taking(postgresql.insert(run)), "sqlite": _taking(sqlite.insert(run))}
+"""Be at work on a run on which no process is that lives."""
+
+PUT_VERSION = {"postgresql": _putting(postgresql.insert(run)), "sqlite": _putting(sqlite.insert(run))}
+"""A run has these lines from now on."""
+
+INSERT_LINES = BulkInsert(run_line)
+"""Lines of a run."""
+
+current_line = and_(
+    run_line.c.run_id == bindparam("of_run"),
+    run_line.c.version == select(run.c.version).where(run.c.id == bindparam("of_run")).scalar_subquery(),
+)
+_first, _again = job.alias("first_job"), job.alias("again_job")
+_open = [str(state) for state in sorted(OPEN_STATES)]
+
+again_counts = case(
+    (_again.c.id.is_(None), False),
+    (_again.c.state == str(JobState.SUCCEEDED), True),
+    else_=func.coalesce(_first.c.state, "") != str(JobState.SUCCEEDED),
+)
+"""Which of a line's two jobs is shown: the newest answer counts, or else the newest record."""
+
+_lines_with_jobs = run_line.outerjoin(_first, _first.c.id == run_line.c.job_id).outerjoin(
+    _again, _again.c.id == run_line.c.again_id
+)
+_shown_job = case((again_counts, run_line.c.again_id), else_=run_line.c.job_id)
+_shown_state = case((again_counts, _again.c.state), else_=_first.c.state)
+
+STANDING = (
+    select(
+        case((_again.c.state.in_(_open), _again.c.state), else_=_shown_state).label("stands"),
+        func.count().label("lines"),
+        func.sum(case((result.c.fallback_index > 0, 1), else_=0)).label("fallbacks"),
+    )
+    .select_from(_lines_with_jobs.outerjoin(result, result.c.job_id == _shown_job))
+    .where(current_line)
+    .group_by("stands")
+)
+"""How many lines of a run stand how; one that is asked again is open."""
+
+_ended = [str(state) for state in sorted(TERMINAL_STATES)]
+
+RUN_OUTPUTS_PAGE = Paged(
+    select(
+        *OUTCOME,
+        run_line.c.position,
+        run_line.c.name.label("custom_id"),
+        run_line.c.line,
+        func.coalesce(run_line.c.extra, job_input.c.extra).label("extra"),
+    )
+    .select_from(
+        _lines_with_jobs.join(job, job.c.id == _shown_job)
+        .outerjoin(result, result.c.job_id == job.c.id)
+        .outerjoin(batch, batch.c.id == job.c.batch_id)
+        .outerjoin(job_input, job_input.c.job_id == job.c.id)
+    )
+    .where(current_line, job.c.state.in_(_ended)),
+    run_line.c.position,
+    ANSWER_BYTES + size_of(run_line.c.name, run_line.c.extra, job_input.c.extra),
+)
+"""A page of the lines of a run that have ended, in their order, with their results."""
+
+
+def _state_of(job_id: Column[str]) -> ScalarSelect[Any]:
+    return select(job.c.state).where(job.c.id == job_id).correlate(run_line).scalar_subquery()
+
+
+_is_answered = func.coalesce(_state_of(run_line.c.job_id), "") == str(JobState.SUCCEEDED)
+_again_state = _state_of(run_line.c.again_id)
+_takes_over = and_(_again_state.is_not(None), or_(_again_state == str(JobState.SUCCEEDED), ~_is_answered))
+
+SETTLE_RETRIES = (
+    update(run_line)
+    .where(run_line.c.run_id == bindparam("of_run"), run_line.c.again_id.is_not(None))
+    .values(
+        job_id=case((_takes_over, run_line.c.again_id), else_=run_line.c.job_id),
+        again_id=case((and_(_again_state.in_(_open), _is_answered), run_line.c.again_id), else_=None),
+    )
+)
+"""What retries have answered is the answer of its line; a retry that ended without one is forgotten."""
+
+_whole_run = run_line.c.run_id == bindparam("run_id")
+
+FORGET_LINES = delete(run_line).where(
+    _whole_run,
+    run_line.c.version == bindparam("version"),
+    run_line.c.position > bindparam("after"),
+    run_line.c.position <= bindparam("up_to"),
+)
+"""Some lines of a version of a run."""
+
+VERSIONS = select(run_line.c.version, func.max(run_line.c.position).label("most")).where(_whole_run).group_by("version")
+"""The versions of a run's lines that are kept, and how far each goes."""
+
+FORGET_RUN = update(run).where(run.c.id == bindparam("of_run")).values(version=0)
+"""Nothing was ever asked for this output."""
+
+
+def point_again(dialect: str) -> tuple[Update, JsonRows]:
+    """Some jobs of a run are asked again, as other jobs."""
+    given = JsonRows(dialect, {"old_id": Text(), "new_id": Text()})
+    new = given.source.c
+    return update(run_line).where(current_line, run_line.c.job_id == new.old_id).values(again_id=new.new_id), given
+
+
+class Runs(Views):
+    async def keep_run(self, batches: Sequence[str], lease_s: float) -> None:
+        """Let the jobs of a run's batches start for the next `lease_s` seconds; its process says so again and again."""
+        async with self._db.write() as connection:
+            await connection.execute(KEEP_RUN, {"ids": list(batches), "lease_s": lease_s})
+
+    async def stop_run(self, batches: Sequence[str]) -> None:
+        """No other job of a run's batches starts until the run is taken up again or somebody resumes them."""
+        async with self._db.write() as connection:
+            await connection.execute(STOP_RUN, {"ids": list(batches)})
+
+    async def stop_runs(self) -> None:
+        """Stop every run, for a start that knows that none can be alive (it holds the data folder's lock)."""
+        async with self._db.write() as connection:
+            await connection.execute(STOP_RUNS)
+            await connection.execute(LET_GO_OF_RUNS)
+
+    async def take_run(self, run_id: str, lease_s: float) -> bool:
+        """Be at work on a run for the next `lease_s` seconds. False: another process is."""
+        async with self._db.write() as connection:
+            taken = await connection.execute(TAKE_RUN[self._db.dialect], {"of_run": run_id, "lease_s": lease_s})
+            return taken.first() is not None
+
+    async def keep_taken(self, run_id: str, lease_s: float) -> None:
+        """Whoever took a run is at work on it for `lease_s` more seconds; 0: not any longer."""
+        async with self._db.write() as connection:
+            await connection.execute(TAKEN, {"of_run": run_id, "lease_s": lease_s})
+
+    async def taken_for_s(self, run_id: str) -> float:
+        """For how many seconds from now a process may still be at work on a run; 0.0 or less: none is."""
+        async with self._db.read() as connection:
+            return float((await connection.execute(TAKEN_FOR, {"of_run": run_id})).scalar() or 0.0)
+
+    async def batches_of_run(self, run_id: str) -> list[str]:
+        """Every batch of a run, oldest first; `run_id` has letters and digits only."""
+        async with self._db.read() as connection:
+            found = await connection.execute(BATCHES_BY_IDENTITY_PREFIX, {"prefix": f"{run_id}-"})
+            return list(found.scalars())
+
+    async def run_of(self, batch_id: str) -> str | None:
+        """The run that a batch belongs to. None: it belongs to none whose lines are known."""
+        async with self._db.read() as connection:
+            identity = (await connection.execute(IDENTITY_OF, {"batch_id": batch_id})).scalar()
+        run_id = (identity or "").partition("-")[0]
+        return run_id if run_id and await self.run_version(run_id) else None
+
+    async def run_version(self, run_id: str) -> int:
+        """The version of the run's lines; 0: there is no such run."""
+        async with self._db.read() as connection:
+            return int((await connection.execute(VERSION, {"run_id": run_id})).scalar() or 0)
+
+    async def put_version(self, run_id: str, version: int) -> None:
+        """From now on the run has the lines that were written as this version."""
+        async with self._db.write() as connection:
+            await connection.execute(PUT_VERSION[self._db.dialect], {"id": run_id, "version": version})
+
+    async def add_lines(self, run_id: str, version: int, lines: Sequence[RunLine]) -> None:
+        """Write up to 2,000 lines of a version that does not count yet."""
+        common = {"run_id": run_id, "version": version, "again_id": None, "ask": None}
+        rows = [{**{name: getattr(line, name) for name in RunLine.__slots__}, **common} for line in lines]
+        async with self._db.write() as connection:
+            await INSERT_LINES.run(connection, rows)
+
+    async def run_standing(self, run_id: str) -> Standing:
+        """How the lines of a run stand."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(STANDING, {"of_run": run_id})).all()
+        lines = {row.stands: int(row.lines) for row in rows}
+        ended = sum(count for state, count in lines.items() if state in _ended)
+        succeeded = lines.get(JobState.SUCCEEDED, 0)
+        fallbacks = sum(int(row.fallbacks) for row in rows if row.stands == JobState.SUCCEEDED)
+        return Standing(sum(lines.values()), succeeded, ended - succeeded, fallbacks)
+
+    async def run_outputs(self, run_id: str) -> AsyncIterator[OutputRow]:
+        """The lines of a run that have ended, in their order, with their results; also while others are open."""
+        async for row in self._pages(RUN_OUTPUTS_PAGE, {"of_run": run_id}, 0):
+            yield output_row(row)
+
+    async def settle_retries(self, run_id: str) -> None:
+        """What retries of a run's jobs have answered becomes the answer of its line."""
+        async with self._db.write() as connection:
+            await connection.execute(SETTLE_RETRIES, {"of_run": run_id})
+
+    async def point_again(self, run_id: str, jobs: Mapping[str, str]) -> None:
+        """Jobs that stand for lines of the run are asked again as others: the new ids by the old ones."""
+        statement, given = point_again(self._db.dialect)
+        rows = [{"old_id": old, "new_id": new} for old, new in jobs.items()]
+        async with self._db.write() as connection:
+            await connection.execute(statement, {"of_run": run_id, **given.bind(rows)})
+
+    async def forget_run(self, run_id: str) -> None:
+        """Forget the lines of a run, in slices; its batches are deleted by who asks for this."""
+        async with self._db.write() as connection:
+            await connection.execute(FORGET_RUN, {"of_run": run_id})
+        for version, most in (await self._versions(run_id)).items():
+            await self._forget_version(run_id, version, most)
+
+    async def _versions(self, run_id: str) -> dict[int, int]:
+        async with self._db.read() as connection:
+            rows = await connection.execute(VERSIONS, {"run_id": run_id})
+            return {row.version: row.most for row in rows}
+
+    async def _forget_version(self, run_id: str, version: int, most: int) -> None:
+        for after in range(0, most, SLICE):
+            part = {"run_id": run_id, "version": version, "after": after, "up_to": after + SLICE}
+            async with self._db.write() as connection:
+                await connection.execute(FORGET_LINES, part)

@@ -1,0 +1,401 @@
+"""What people and callers read: batches with their sums, jobs, outputs page by page."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, Select, bindparam, func, literal_column, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models.ids import id_at
+from understudy.models.jobs.pace import NEW_START_S, jobs_per_s
+from understudy.models.jobs.pause_reasons import RUN_STOPPED
+from understudy.models.jobs.wait_reasons import waiting_until
+from understudy.models.records import BatchView, DeploymentTally, OutputRow, Waiting
+from understudy.models.state import TERMINAL_STATES, BatchState, JobState, Priority
+from understudy.models.store.batches.budgets import granted_to_batch
+from understudy.models.store.ledger import Ledger
+from understudy.models.store.paging import ANSWER_BYTES, Paged, Span, size_of
+from understudy.models.store.sql import NOW, QUEUED, RUNNING, attempt, batch, file, job, job_input, result, tally
+from understudy.models.store.tallies import ANSWERED, OF_JOBS, SUMS
+
+OUTPUT, ERRORS = "output", "error"
+"""The parts of what came of a batch, one file each."""
+WAITS_SAMPLE = 2_000
+WAITING_HOLDS_S = 10.0
+
+BATCH = select(batch, granted_to_batch.label("granted_usd"), NOW.label("now")).where(
+    batch.c.id == bindparam("batch_id")
+)
+"""A batch's row, what was granted beyond its budget, and the time."""
+
+BATCHES = (
+    select(batch.c.id)
+    .where(or_(bindparam("before") == "", batch.c.id < bindparam("before")))
+    .order_by(batch.c.id.desc())
+    .limit(bindparam("most"))
+)
+"""Batches, newest first."""
+
+RETRY_OF = select(batch.c.id).where(batch.c.retry_of == bindparam("batch_id")).order_by(batch.c.created_at, batch.c.id)
+"""The batches that try a batch's failed jobs again."""
+
+RETRIED = select(batch.c.id).where(
+    batch.c.id == select(batch.c.retry_of).where(batch.c.id == bindparam("batch_id")).scalar_subquery()
+)
+"""The batch that a retry tries again, if it is still there."""
+
+TALLIES_OF_BATCH = (
+    select(
+        tally.c.kind,
+        tally.c.provider,
+        tally.c.model,
+        tally.c.outcome,
+        *(func.sum(tally.c[name]).label(f"sum_{name}") for name in SUMS),
+    )
+    .where(tally.c.batch_id == bindparam("batch_id"))
+    .group_by(tally.c.kind, tally.c.provider, tally.c.model, tally.c.outcome)
+    .order_by(tally.c.provider, tally.c.model)
+)
+"""The sums of a batch's counts."""
+
+_fallbacks = select(func.coalesce(func.sum(tally.c.fallbacks), 0)).where(
+    tally.c.batch_id == batch.c.id, tally.c.kind == OF_JOBS
+)
+
+FALLBACKS_OF = select(batch.c.id, batch.c.total, _fallbacks.scalar_subquery().label("fallbacks")).where(
+    batch.c.id.in_(bindparam("ids", expanding=True))
+)
+"""Of some batches: how many jobs they have, and how many were answered by another step than the first."""
+
+_ended_jobs = select(func.coalesce(func.sum(tally.c.count), 0)).where(
+    tally.c.batch_id == batch.c.id, tally.c.kind == OF_JOBS
+)
+
+ENDED_OF = select(batch.c.total, _ended_jobs.scalar_subquery().label("ended")).where(
+    batch.c.id == bindparam("batch_id")
+)
+"""How many jobs a batch has, and how many of them have ended."""
+
+ENDED_SINCE = (
+    select(tally.c.minute, func.sum(tally.c.count).label("ended"))
+    .where(tally.c.batch_id == bindparam("batch_id"), tally.c.kind == OF_JOBS, tally.c.minute >= bindparam("since"))
+    .group_by(tally.c.minute)
+)
+"""How many jobs of a batch ended in the latest minutes."""
+
+FIRST_CALL_SINCE = (
+    select(attempt.c.started_at)
+    .where(attempt.c.batch_id == bindparam("batch_id"), attempt.c.id >= bindparam("after"))
+    .order_by(attempt.c.id)
+    .limit(1)
+)
+"""When the first call of a batch began of those that were made after a time."""
+
+RUNNING_OF_BATCH = select(func.count()).select_from(job).where(RUNNING, job.c.batch_id == bindparam("batch_id"))
+"""How many jobs of a batch are claimed: never more than the fleet has slots."""
+
+WAITS_OF_BATCH = (
+    select(job.c.wait_reason, job.c.not_before)
+    .where(QUEUED, job.c.batch_id == bindparam("batch_id"), job.c.not_before > literal_column("0"))
+    .limit(WAITS_SAMPLE)
+)
+"""Why some of the put-back jobs of a batch wait, and until when."""
+
+FILES_OF_BATCH = select(file.c.part, file.c.id).where(
+    file.c.batch_id == bindparam("batch_id"), or_(file.c.expires_at.is_(None), file.c.expires_at > NOW)
+)
+"""The output and the error file of a batch that has ended, unless they were deleted."""
+
+_ended = [str(state) for state in sorted(TERMINAL_STATES)]
+
+WAITED_FOR = (batch.c.paused, batch.c.blocked, job.c.wait_reason)
+"""What kept a job from starting, the first of them that there is."""
+
+NOT_SHOWN = frozenset({"position", "unpriced", *(each.name for each in WAITED_FOR)})
+
+OUTCOME = (
+    job.c.id.label("job_id"),
+    job.c.state,
+    result.c.status_code,
+    result.c.body,
+    result.c.error,
+    result.c.provider,
+    result.c.model,
+    result.c.cost_usd,
+    result.c.unpriced,
+    *WAITED_FOR,
+)
+"""What is shown of a job that has ended, beside its name, its line and its columns."""
+
+_outputs: Select[Any] = (
+    select(*OUTCOME, job.c.custom_id, job.c.line, job_input.c.extra)
+    .select_from(job)
+    .outerjoin(result, result.c.job_id == job.c.id)
+    .outerjoin(batch, batch.c.id == job.c.batch_id)
+    .outerjoin(job_input, job_input.c.job_id == job.c.id)
+    .where(job.c.state.in_(_ended))
+)
+
+OUTPUTS_PAGE = Paged(
+    _outputs.where(job.c.batch_id == bindparam("batch_id")),
+    job.c.id,
+    ANSWER_BYTES + size_of(job.c.custom_id, job_input.c.extra),
+)
+"""A page of the ended jobs of a batch with their results, in the order of their ids."""
+
+OUTPUT_SIZES = (
+    select(job.c.id, (ANSWER_BYTES + size_of(job.c.custom_id)).label("size"))
+    .select_from(job)
+    .where(job.c.batch_id == bindparam("batch_id"), job.c.id > bindparam("after"), job.c.state.in_(_ended))
+    .order_by(job.c.id)
+    .limit(bindparam("most"))
+)
+"""Ended jobs of a batch and what their results weigh."""
+
+OUTPUTS_OF_JOBS = _outputs.where(job.c.id.in_(bindparam("ids", expanding=True)))
+"""Those of some jobs that have ended, with their results."""
+
+ENDED_NAMES_PAGE = Paged(
+    select(job.c.id.label("job_id"), job.c.custom_id, job.c.state).where(
+        job.c.batch_id == bindparam("batch_id"), job.c.state.in_(_ended)
+    ),
+    job.c.id,
+    size_of(job.c.custom_id),
+)
+"""A page of the ended jobs of a batch: their names and how they ended."""
+
+
+class Views(Ledger):
+    async def list_batches(self, tenant: str | None = None, limit: int = 20, before: str = "") -> list[BatchView]:
+        """A tenant's batches, newest first, or those of all; `before` is the id of the last one already seen."""
+        page = BATCHES if tenant is None else BATCHES.where(batch.c.tenant == tenant)
+        async with self._db.read() as connection:
+            ids = (await connection.execute(page, {"before": before, "most": limit})).scalars().all()
+        views = [await self.batch_view(each) for each in ids]
+        return [view for view in views if view is not None]
+
+    async def fallbacks_of(self, batches: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Of each batch: how many jobs it has, and how many were answered by another step than the first."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(FALLBACKS_OF, {"ids": list(batches)})).all()
+        return {row.id: (row.total, row.fallbacks) for row in rows}
+
+    async def ended_of(self, batch_id: str) -> tuple[int, int]:
+        """How many jobs a batch has, and how many of them have ended."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(ENDED_OF, {"batch_id": batch_id})).first()
+        return (0, 0) if row is None else (row.total, row.ended)
+
+    async def batch_view(self, batch_id: str) -> BatchView | None:
+        """A batch with its sums; costs as many rows as it has tallies, not jobs."""
+        key = {"batch_id": batch_id}
+        async with self._db.read() as connection:
+            row = (await connection.execute(BATCH, key)).first()
+            if row is None:
+                return None
+            sums = (await connection.execute(TALLIES_OF_BATCH, key)).all()
+            running = (await connection.execute(RUNNING_OF_BATCH, key)).scalar_one()
+            per_s = await _jobs_per_s(connection, row)
+            waits = (await connection.execute(WAITS_OF_BATCH, key)).all()
+            files = {each.part: each.id for each in await connection.execute(FILES_OF_BATCH, key)}
+            retries = list((await connection.execute(RETRY_OF, key)).scalars())
+        return _batch_view(row, sums, running, per_s, waits, files, retries)
+
+    async def root_of(self, batch_id: str) -> str:
+        """The batch of whose lines a retry is one, over the retries between them; of any other batch itself."""
+        async with self._db.read() as connection:
+            while earlier := (await connection.execute(RETRIED, {"batch_id": batch_id})).scalar():
+                batch_id = earlier
+        return batch_id
+
+    async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
+        """The jobs of a batch that have ended, with their results; also while others still run."""
+        async for row in self._pages(OUTPUTS_PAGE, {"batch_id": batch_id}):
+            yield output_row(row)
+
+    async def output_rows(self, ids: Sequence[str]) -> dict[str, OutputRow]:
+        """Of up to 1,000 jobs those that have ended, by their ids, with their results."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(OUTPUTS_OF_JOBS, {"ids": list(ids)})).all() if ids else []
+        return {row.job_id: output_row(row) for row in rows}
+
+    async def ended_names(self, batch_id: str) -> AsyncIterator[tuple[str, str, JobState]]:
+        """Of the jobs of a batch that have ended: name, id and state."""
+        async for row in self._pages(ENDED_NAMES_PAGE, {"batch_id": batch_id}):
+            yield row.custom_id, row.job_id, JobState(row.state)
+
+    async def output_sizes(self, batch_id: str, after: str, limit: int) -> list[tuple[str, int]]:
+        """The ids of jobs of a batch that have ended, behind one of them, and what their results weigh in bytes."""
+        asked = {"batch_id": batch_id, "after": after, "most": limit}
+        async with self._db.read() as connection:
+            return [(row.id, row.size) for row in await connection.execute(OUTPUT_SIZES, asked)]
+
+    async def outputs_in(self, batch_id: str, of: Span) -> list[OutputRow]:
+        """The jobs of a batch that have ended between two places, with their results."""
+        async with self._db.read() as connection:
+            return [output_row(row) for row in await OUTPUTS_PAGE.rows(connection, {"batch_id": batch_id}, of)]
+
+    async def _pages(self, paged: Paged, parameters: Mapping[str, Any], first: Any = "") -> AsyncIterator[Row[Any]]:
+        """The rows of all pages; no transaction stays open between two of them."""
+        async for rows in paged.pages(self._db, parameters, first):
+            for row in rows:
+                yield row
+
+
+async def _jobs_per_s(connection: AsyncConnection, row: Row[Any]) -> float:
+    batch_id, now = row.id, row.now
+    asked = {"batch_id": batch_id, "since": int(now // 60) - 1}
+    ended = {row.minute: int(row.ended) for row in await connection.execute(ENDED_SINCE, asked)}
+    if not ended:
+        return 0.0
+    first = {"batch_id": batch_id, "after": id_at("att", now - NEW_START_S)}
+    moving_since = (await connection.execute(FIRST_CALL_SINCE, first)).scalar()
+    return jobs_per_s(ended, now, moving_since, _latest_pause(row))
+
+
+def _latest_pause(row: Row[Any]) -> tuple[float, float] | None:
+    """From when to when it was held, the latest time; None while it is, and when it never was."""
+    if row.paused is not None or row.paused_at is None or row.resumed_at is None:
+        return None
+    return row.paused_at, row.resumed_at
+
+
+def output_row(row: Row[Any]) -> OutputRow:
+    """Of a row of `OUTPUTS_PAGE`, or of one with its columns."""
+    columns = {name: value for name, value in row._mapping.items() if name not in NOT_SHOWN}
+    error = columns.pop("error")
+    return OutputRow(
+        **columns
+        | {
+            "state": JobState(row.state),
+            "error": None if error is None else orjson.loads(error),
+            "cost_usd": None if row.unpriced else row.cost_usd or 0.0,
+            "waited_for": waited_for(row),
+        }
+    )
+
+
+def waited_for(row: Row[Any]) -> str | None:
+    """Of a row with `WAITED_FOR`: why a job that expired was not done in time, as far as that is known."""
+    if row.state != str(JobState.EXPIRED):
+        return None
+    return f"its batch was paused: {row.paused}" if row.paused else row.blocked or row.wait_reason
+
+
+def _batch_view(
+    row: Row[Any],
+    sums: Sequence[Row[Any]],
+    running: int,
+    per_s: float,
+    waits: Sequence[Any],
+    files: Mapping[str, str],
+    retries: list[str],
+) -> BatchView:
+    counts, by_deployment = _counts(row, sums, running), _by_deployment(sums)
+    return BatchView(
+        id=row.id,
+        state=BatchState(row.state),
+        tenant=row.tenant,
+        priority=Priority(row.priority),
+        source=row.source,
+        total=row.total,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+        paused=_paused(row),
+        retry_of=row.retry_of,
+        retries=retries,
+        counts=counts,
+        cost_usd=sum(each.cost_usd for each in by_deployment),
+        fallbacks=sum(each.fallbacks for each in by_deployment),
+        by_deployment=by_deployment,
+        recent_per_s=per_s,
+        waits=_put_back(row.now, waits),
+        endpoint=row.endpoint,
+        completion_window=row.completion_window,
+        input_file_id=row.input_file_id,
+        output_file_id=files.get(OUTPUT),
+        error_file_id=files.get(ERRORS),
+        metadata=orjson.loads(row.note),
+        errors=None if row.error is None else orjson.loads(row.error),
+        options=orjson.loads(row.options or "{}"),
+        callback_url=row.callback_url,
+        started_at=row.started_at,
+        cancelling_at=row.cancelling_at,
+        weight=row.weight,
+        budget_usd=None if row.budget_usd is None else row.budget_usd + row.granted_usd,
+        estimated_usd=row.estimated_usd,
+        waiting=_waiting(row, counts, waits),
+        unpriced_lines=row.unpriced_lines,
+        blocked=row.blocked,
+    )
+
+
+NOT_HELD = frozenset(map(str, (BatchState.CANCELLING, BatchState.CANCELLED, BatchState.COMPLETED)))
+
+
+def _put_back(now: float, waits: Sequence[Row[Any]]) -> list[tuple[str, int]]:
+    """Reasons and how many jobs wait for each. What is due waits for its turn, whatever kept it before."""
+    return Counter(each.wait_reason for each in waits if each.wait_reason and each.not_before > now).most_common()
+
+
+def _paused(row: Row[Any]) -> str | None:
+    """Why it is held, or was until its deadline. One that was cancelled, or whose last calls ended, is held no more."""
+    if row.state in NOT_HELD:
+        return None
+    if row.paused is None and row.runs_until is not None and row.runs_until <= row.now:
+        return RUN_STOPPED if row.state == str(BatchState.IN_PROGRESS) else None
+    paused: str | None = row.paused
+    return paused
+
+
+def _counts(row: Row[Any], sums: Sequence[Row[Any]], running: int) -> dict[JobState, int]:
+    """Jobs by state. Those that are queued are what is left: they are not counted, there may be a million."""
+    counts = dict.fromkeys(JobState, 0)
+    for each in sums:
+        if each.kind == OF_JOBS:
+            counts[JobState(each.outcome)] += int(each.sum_count)
+    open_rows = row.total - sum(counts[state] for state in TERMINAL_STATES)
+    return {**counts, JobState.RUNNING: running, JobState.QUEUED: max(0, open_rows - running)}
+
+
+def _by_deployment(sums: Iterable[Row[Any]]) -> list[DeploymentTally]:
+    deployments: dict[tuple[str, str], DeploymentTally] = {}
+    for each in sums:
+        if each.provider:
+            key = (each.provider, each.model)
+            _add(deployments.setdefault(key, DeploymentTally(*key)), each)
+    return list(deployments.values())
+
+
+def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]) -> Waiting | None:
+    """What the planner said last, unless it said so too long ago to be true of this moment; it says nothing of a batch
+    whose jobs were all put back, or of which only the first few may start and those were: it waits for the first."""
+    if row.state != str(BatchState.IN_PROGRESS) or _paused(row) is not None:
+        return None
+    if row.waiting is not None and row.now - row.waiting_at <= WAITING_HOLDS_S:
+        return Waiting(**orjson.loads(row.waiting))
+    first = min(waits, key=lambda each: each.not_before, default=None)
+    others = row.canary_passed and len(waits) < min(counts[JobState.QUEUED], WAITS_SAMPLE)
+    if first is None or counts[JobState.RUNNING] or others or first.not_before <= row.now or not first.wait_reason:
+        return None
+    return waiting_until(first.wait_reason, first.not_before)
+
+
+def _add(to: DeploymentTally, sums: Row[Any]) -> None:
+    count = int(sums.sum_count)
+    if sums.kind == OF_JOBS:
+        to.fallbacks += int(sums.sum_fallbacks) if sums.outcome == JobState.SUCCEEDED else 0
+        return
+    if sums.outcome == ANSWERED:
+        to.answered += count
+    else:
+        to.failures[sums.outcome] = to.failures.get(sums.outcome, 0) + count
+    to.input_tokens += int(sums.sum_input_tokens)
+    to.output_tokens += int(sums.sum_output_tokens)
+    to.cached_tokens += int(sums.sum_cached_tokens)
+    to.reasoning_tokens += int(sums.sum_reasoning_tokens)
+    to.cost_usd += float(sums.sum_cost_usd)
+    to.unpriced_calls += int(sums.sum_unpriced)

@@ -1,0 +1,91 @@
+"""What a database's error means to who asked. Whatever does not speak of what was asked is an outage, and may pass."""
+
+import sqlite3
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+
+from understudy.models.store.errors import (
+    StoreBusy,
+    StoreDefect,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+from understudy.models.store.postgres_refusals import why_refused
+
+SQLITE_BUSY = frozenset([sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT])
+SQLITE_FULL = sqlite3.SQLITE_FULL
+SQLITE_REFUSED = frozenset([sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE])
+SQLITE_DEFECT = sqlite3.SQLITE_ERROR
+SQLITE_UNUSABLE = {
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and its permissions",
+    sqlite3.SQLITE_READONLY: "cannot be written to; check its permissions and those of its folder",
+    sqlite3.SQLITE_NOTADB: "is not an SQLite database; move it away, or name another folder with --data",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a copy, or name another folder with --data",
+}
+
+# SQLSTATEs, or the classes that they begin with.
+POSTGRESQL_READ_ONLY = "25006"
+POSTGRESQL_FORBIDDEN = "42501"
+POSTGRESQL_FULL = ("53100", "53200")  # disk, memory
+POSTGRESQL_BUSY = ("0A", "25", "40", "53400", "55", "57014")  # state of a transaction, conflicts, locks, timeouts
+POSTGRESQL_REFUSED = ("21", "22", "44", "54")  # cardinality, data, a view's check, a limit such as a row's size
+POSTGRESQL_DEFECT = ("0Z", "2F", "34", "42", "P0")  # syntax, unknown names, a trigger of somebody's that raised
+POSTGRESQL_AWAY = ("08", "28", "3D", "53300", "57P")  # connection, login, no such database, slots, shutdown
+
+
+def meaning_of(error: DBAPIError, place: str, password: str | None) -> StoreError:
+    """The error's own text is repeated only where it is about the connection: else it may quote what was to be written.
+
+    `place` is the database, for people. `password` is cut out.
+    """
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return _of_sqlite(code & 0xFF, place)
+    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
+    if sqlstate is None and not isinstance(error, OperationalError | InterfaceError | InternalError):
+        return StoreRefused(f"the driver cannot write what it was given to {place} ({type(error.orig).__name__})")
+    if sqlstate is None or error.connection_invalidated or sqlstate.startswith(POSTGRESQL_AWAY):
+        return StoreUnavailable(f"the database at {place} {why_refused(str(error.orig), password)}")
+    return _of_postgresql(sqlstate, error, place)
+
+
+def _of_postgresql(sqlstate: str, error: DBAPIError, place: str) -> StoreError:
+    if sqlstate == POSTGRESQL_READ_ONLY:
+        return StoreBusy(
+            f"the database at {place} can only be read now: it is a replica, or a failover is under way; "
+            "name the primary in DATABASE_URL"
+        )
+    if sqlstate == POSTGRESQL_FORBIDDEN:
+        return StoreUnavailable(f"the database at {place} does not let its user do this: {_primary(error)}; grant it")
+    if sqlstate.startswith(POSTGRESQL_FULL):
+        return StoreBusy(f"the database at {place} has no room left; free some disk space and try again")
+    if sqlstate.startswith(POSTGRESQL_BUSY):
+        return StoreBusy(f"the database at {place} is busy with a conflicting change; try again")
+    if sqlstate.startswith(POSTGRESQL_REFUSED):
+        return StoreRefused(f"the database at {place} cannot hold what it was given (SQLSTATE {sqlstate})")
+    if sqlstate.startswith(POSTGRESQL_DEFECT):
+        return StoreDefect(
+            f"the database at {place} does not know what this version asks (SQLSTATE {sqlstate}): understudy migrate"
+        )
+    return StoreUnavailable(f"the database at {place} cannot be used now (SQLSTATE {sqlstate}); its log says why")
+
+
+def _primary(error: DBAPIError) -> str:
+    """What the server says was forbidden; it names tables and schemas, never values."""
+    diagnosis = getattr(error.orig, "diag", None)
+    return str(getattr(diagnosis, "message_primary", None) or "permission denied")
+
+
+def _of_sqlite(code: int, place: str) -> StoreError:
+    if code in SQLITE_BUSY:
+        return StoreBusy(f"the database {place} is locked by another program; close it or try again")
+    if code == SQLITE_FULL:
+        return StoreFull(f"the disk with {place} is full; free some space and try again")
+    if code in SQLITE_REFUSED:
+        return StoreRefused(f"the database {place} cannot hold what it was given (SQLite code {code})")
+    if code == SQLITE_DEFECT:
+        return StoreDefect(f"the database {place} does not know what this version asks; were its tables changed?")
+    reason = SQLITE_UNUSABLE.get(code, f"cannot be used (SQLite code {code}); check its disk")
+    return StoreUnavailable(f"the database {place} {reason}")

@@ -1,0 +1,1 @@
+"""Statements about single jobs: accepted, staged, claimed, settled, rescued and looked up."""

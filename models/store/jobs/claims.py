@@ -1,0 +1,380 @@
+"""A worker's dealings with jobs: its lease, the guarded start, the fenced settle."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    Integer,
+    Row,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models.jobs.suspects import ALONE_AT
+from understudy.models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.state import JobState, Priority
+from understudy.models.store.ledger import CLOCK, Ledger
+from understudy.models.store.paging import octets
+from understudy.models.store.sql import (
+    GOES_ON,
+    NOW,
+    RUNNING,
+    BulkInsert,
+    JsonRows,
+    attempt,
+    batch,
+    clean,
+    hidden,
+    job,
+    job_input,
+    result,
+    tenant,
+    whole,
+    worker,
+)
+from understudy.models.store.tallies import Tallies, answer_bytes
+from understudy.models.store.webhooks.outbox import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
+from understudy.models.tables import Worker
+
+INSERT_WORKER = insert(worker).values(started_at=NOW, lease_until=NOW + bindparam("lease_s"))
+"""A worker's lease begins."""
+
+BEAT = (
+    update(worker)
+    .where(worker.c.id == bindparam("worker_id"))
+    .values(lease_until=NOW + bindparam("lease_s"))
+    .returning(worker.c.id)
+)
+"""A lease goes on, unless the worker was rescued."""
+
+GIVE_BACK = (
+    update(job)
+    .where(RUNNING, job.c.worker_id == bindparam("holder"))
+    .values(
+        state=case((job.c.cancel_requested, str(JobState.CANCELLED)), else_=str(JobState.QUEUED)),
+        ended_at=case((job.c.cancel_requested, NOW), else_=None),
+        worker_id=None,
+        not_before=0.0,
+        wait_reason="given back by a worker that stopped",
+    )
+    .returning(*ENDED_JOB)
+)
+"""What a worker holds becomes due at once, and what its owner cancelled meanwhile ends."""
+
+GIVE_BACK_SOME = GIVE_BACK.where(job.c.id.in_(bindparam("ids", expanding=True)))
+"""As `GIVE_BACK`, for some jobs only."""
+
+DELETE_WORKER = delete(worker).where(worker.c.id == bindparam("worker_id"))
+"""A lease ends."""
+
+LIVE_WORKERS = select(worker).where(worker.c.lease_until > NOW).order_by(worker.c.id)
+"""The workers whose leases run."""
+
+_lease = (
+    select(worker.c.id)
+    .where(worker.c.id == bindparam("holder"), worker.c.lease_until > NOW)
+    # Rescue deletes this row first: it waits for us, or we see that it is gone.
+    .with_for_update(read=True, key_share=True)
+    .cte("lease")
+)
+_may_run = or_(
+    job.c.batch_id == SINGLE,
+    exists().where(batch.c.id == job.c.batch_id, GOES_ON),
+)
+_running = job.alias("running")
+
+
+def _runs_with(crashes: int) -> ColumnElement[bool]:
+    state = _running.c.state == literal_column(f"'{JobState.RUNNING}'")
+    return exists(select(_running.c.id).where(state, _running.c.crashes >= crashes))
+
+
+_nobody_else_is_suspected = or_(
+    job.c.crashes == 0,
+    and_(job.c.crashes < ALONE_AT, ~_runs_with(ALONE_AT)),
+    and_(job.c.crashes >= ALONE_AT, ~_runs_with(1)),
+)
+"""Beside a job that runs alone none runs in other workers that was aboard of a crash: one of them may kill them all."""
+
+_startable = (
+    select(job.c.id)
+    .where(
+        job.c.id.in_(bindparam("ids", expanding=True)),
+        hidden(JobState.QUEUED),
+        job.c.not_before <= NOW,
+        job.c.expires_at > NOW,
+        _may_run,
+        _nobody_else_is_suspected,
+        exists(select(_lease.c.id)),
+    )
+    .order_by(job.c.id)
+    .with_for_update(skip_locked=True, of=job)
+)
+LARGE_PROMPT_BYTES = 256 * 1024
+"""A prompt of more than that is not read with its claim: many are claimed together."""
+
+_prompt_bytes = octets(job_input.c.body)
+
+
+def _of_its_prompt(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return select(column).where(job_input.c.job_id == job.c.id).scalar_subquery()
+
+
+PROMPT = select(job_input.c.body).where(job_input.c.job_id == bindparam("job_id"))
+START = (
+    update(job)
+    .where(job.c.id.in_(_startable))
+    .values(
+        state=str(JobState.RUNNING),
+        worker_id=bindparam("holder"),
+        claim_no=job.c.claim_no + 1,
+        started_at=NOW,
+        wait_reason=None,
+    )
+    .returning(
+        *(job.c[name] for name in StartedJob.__dataclass_fields__ if name in job.c and name != "body"),
+        _of_its_prompt(case((_prompt_bytes <= LARGE_PROMPT_BYTES, job_input.c.body))).label("body"),
+        _of_its_prompt(case((_prompt_bytes > LARGE_PROMPT_BYTES, _prompt_bytes))).label("large_bytes"),
+        exists(select(batch.c.id).where(batch.c.id == job.c.batch_id, batch.c.budget_usd.is_not(None))).label(
+            "batch_budget"
+        ),
+        exists(select(tenant.c.name).where(tenant.c.name == job.c.tenant, tenant.c.usd_per_month.is_not(None))).label(
+            "tenant_budget"
+        ),
+    )
+)
+"""Claim those of some jobs that are queued, due, in time and of a batch that runs, for a worker whose lease runs;
+one that must run alone only while no other suspect runs, and others that are suspects not while it does."""
+
+
+@cache
+def settle_jobs(dialect: str) -> tuple[Update, JsonRows]:
+    """Write what became of jobs where the claim is still theirs; a put-back job that was cancelled ends."""
+    given = JsonRows(
+        dialect,
+        {
+            "id": Text(),
+            "claim_no": Integer(),
+            "state": Text(),
+            "not_before": Double(),
+            "progress": Text(),
+            "wait_reason": Text(),
+            "calls": BigInteger(),
+            "answer_bytes": BigInteger(),
+        },
+    )
+    new = given.source.c
+    returns = new.state == literal_column("'queued'")
+    cancelled = and_(returns, job.c.cancel_requested)
+    statement = (
+        update(job)
+        .where(
+            job.c.id == new.id,
+            job.c.claim_no == new.claim_no,
+            job.c.worker_id == bindparam("holder"),
+            hidden(JobState.RUNNING),
+        )
+        .values(
+            state=case((cancelled, str(JobState.CANCELLED)), else_=new.state),
+            worker_id=case((returns, None), else_=job.c.worker_id),
+            ended_at=case((and_(returns, ~job.c.cancel_requested), None), else_=NOW),
+            not_before=new.not_before,
+            progress=new.progress,
+            wait_reason=new.wait_reason,
+            attempts=job.c.attempts + new.calls,
+            answer_bytes=new.answer_bytes,
+        )
+        .returning(job.c.claim_no, *ENDED_JOB)
+    )
+    return statement, given
+
+
+INSERT_RESULTS = BulkInsert(result)
+"""The one terminal record of each job that was settled just now."""
+
+INSERT_ATTEMPTS = BulkInsert(attempt, conflict="ignored", returning="id")
+"""Provider calls, each once however often it is reported."""
+
+
+class Claims(Ledger):
+    async def register_worker(self, new: Worker, lease_s: float) -> None:
+        """Begin a lease. `started_at` and `lease_until` come from the ledger's clock, not from `new`."""
+        row = {"id": new.id, "host": new.host, "pid": new.pid, "concurrency": new.concurrency, "lease_s": lease_s}
+        async with self._db.write() as connection:
+            await connection.execute(INSERT_WORKER, row)
+
+    async def beat(self, worker_id: str, lease_s: float) -> bool:
+        """Prolong a lease. False: the worker was rescued, its jobs are others' now, and it must stop."""
+        async with self._db.write() as connection:
+            done = await connection.execute(BEAT, {"worker_id": worker_id, "lease_s": lease_s})
+            return done.first() is not None
+
+    async def remove_worker(self, worker_id: str) -> None:
+        """End a lease in good order. What the worker still holds becomes due at once, webhooks as well; no crash is
+        counted."""
+        async with self._db.write() as connection:
+            await self._give_back(connection, GIVE_BACK, {"holder": worker_id})
+            await connection.execute(RELEASE_DELIVERIES, {"holder": worker_id})
+            await connection.execute(DELETE_WORKER, {"worker_id": worker_id})
+
+    async def give_back(self, worker_id: str, ids: Sequence[str]) -> int:
+        """Make due at once what this worker holds of these jobs, for instance because the answer of `start` was
+        lost; returns how many it held."""
+        async with self._db.write() as connection:
+            return await self._give_back(connection, GIVE_BACK_SOME, {"holder": worker_id, "ids": list(ids)})
+
+    async def _give_back(self, connection: AsyncConnection, statement: Update, words: dict[str, Any]) -> int:
+        tallies = Tallies(words["holder"])
+        returned = (await connection.execute(statement, words)).all()
+        ended = [row for row in returned if row.state == JobState.CANCELLED]
+        tallies.jobs_ended(ended)
+        await announce_jobs(connection, ended)
+        await tallies.write(connection)
+        return len(returned)
+
+    async def live_workers(self) -> list[Worker]:
+        async with self._db.read() as connection:
+            return [Worker(**row) for row in (await connection.execute(LIVE_WORKERS)).mappings()]
+
+    async def start(self, worker_id: str, ids: Sequence[str]) -> list[StartedJob]:
+        """Claim jobs for this worker, in the order given. Those that may not start now, or that another has, are left
+        out."""
+        if not ids:
+            return []
+        async with self._db.write() as connection:
+            rows = (await connection.execute(START, {"holder": worker_id, "ids": list(ids)})).mappings().all()
+        place = {job_id: index for index, job_id in enumerate(ids)}
+        return [_started(dict(row)) for row in sorted(rows, key=lambda row: place[row["id"]])]
+
+    async def with_prompt(self, started: StartedJob) -> StartedJob:
+        """A claimed job with its prompt, if that was too large to be read with the claim."""
+        if not started.large_bytes:
+            return started
+        async with self._db.read() as connection:
+            return replace(started, body=(await connection.execute(PROMPT, {"job_id": started.id})).scalar_one())
+
+    async def settle(self, worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
+        """Write outcomes where the claim is still this worker's, and all their attempts; returns the ids written.
+
+        A second call with the same outcomes, after a commit whose answer was lost, changes nothing and returns
+        nothing.
+        """
+        if not outcomes:
+            return set()
+        by_claim = {(each.job_id, each.claim_no): each for each in outcomes}
+        tallies = Tallies(worker_id)
+        async with self._db.write() as connection:
+            written = await self._settle_jobs(connection, worker_id, outcomes)
+            ended = [row for row in written if row.ended_at is not None]
+            results = []
+            for row in ended:
+                record = by_claim[row.id, row.claim_no].result
+                tallies.job_ended(row.batch_id, row.state, row.ended_at, record)
+                if record is not None:
+                    results.append(result_row(row, record))
+            await INSERT_RESULTS.run(connection, results)
+            await self._record_attempts(connection, outcomes, tallies)
+            await announce_jobs(connection, ended)
+            await tallies.write(connection)
+        return {row.id for row in written}
+
+    async def _settle_jobs(
+        self, connection: AsyncConnection, worker_id: str, outcomes: Sequence[Settled]
+    ) -> Sequence[Row[Any]]:
+        statement, given = settle_jobs(self._db.dialect)
+        rows = [
+            {
+                "id": each.job_id,
+                "claim_no": each.claim_no,
+                "state": str(each.state),
+                "not_before": each.not_before,
+                "progress": None if each.progress is None else orjson.dumps(each.progress).decode(),
+                "wait_reason": clean(each.wait_reason),
+                "calls": len(each.attempts),
+                "answer_bytes": None if each.result is None else answer_bytes(each.result),
+            }
+            for each in outcomes
+        ]
+        return (await connection.execute(statement, {**given.bind(rows), "holder": worker_id})).all()
+
+    async def _record_attempts(
+        self, connection: AsyncConnection, outcomes: Sequence[Settled], tallies: Tallies
+    ) -> None:
+        calls = {call.id: (each, call) for each in outcomes for call in each.attempts}
+        rows = [_attempt_row(each, call) for each, call in calls.values()]
+        if not rows:
+            return
+        now = (await connection.execute(CLOCK)).scalar_one()
+        for row in await INSERT_ATTEMPTS.run(connection, rows):
+            each, call = calls[row.id]
+            tallies.attempted(each.batch_id, each.tenant, call, now)
+
+
+def _started(row: dict[str, Any]) -> StartedJob:
+    progress = row.pop("progress")
+    given: dict[str, Any] = {"priority": Priority(row["priority"]), "large_bytes": row["large_bytes"] or 0}
+    if row["large_bytes"]:
+        given["body"] = ""
+    return StartedJob(**row | given, progress=None if progress is None else orjson.loads(progress))
+
+
+def result_row(ended: Row[Any], record: ResultRecord) -> dict[str, Any]:
+    return {
+        "job_id": ended.id,
+        "batch_id": ended.batch_id,
+        "status_code": record.status_code,
+        "body": record.body,
+        "error": None if record.error is None else orjson.dumps(record.error).decode(),
+        "provider": record.provider,
+        "model": record.model,
+        "key": record.key,
+        "fallback_index": record.fallback_index,
+        "input_tokens": whole(record.input_tokens),
+        "output_tokens": whole(record.output_tokens),
+        "cost_usd": record.cost_usd,
+        "unpriced": record.unpriced,
+        "latency_ms": whole(record.latency_ms),
+        "created_at": ended.ended_at,
+    }
+
+
+def _attempt_row(of: Settled, call: AttemptRecord) -> dict[str, Any]:
+    return {
+        "id": call.id,
+        "job_id": of.job_id,
+        "batch_id": of.batch_id,
+        "tenant": of.tenant,
+        "no": call.no,
+        "claim_no": of.claim_no,
+        "step": call.step,
+        "provider": call.provider,
+        "model": call.model,
+        "key": call.key,
+        "failure": None if call.cls is None else str(call.cls),
+        "status": call.status,
+        "latency_ms": whole(call.latency_ms),
+        "started_at": call.started_at,
+        "message": clean(call.message),
+        "input_tokens": whole(call.input_tokens),
+        "output_tokens": whole(call.output_tokens),
+        "cost_usd": call.cost_usd,
+        "unpriced": call.unpriced,
+        "possibly_billed": call.possibly_billed,
+    }

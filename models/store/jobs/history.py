@@ -1,0 +1,223 @@
+"""Single jobs and provider calls as people read them, and the jobs that a retry runs again."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from sqlalchemy import ColumnElement, Row, Select, bindparam, case, select
+
+from understudy.models.failure import FailureClass
+from understudy.models.records import NewJob
+from understudy.models.state import TERMINAL_STATES, JobState, Priority
+from understudy.models.store.batches.views import Views
+from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
+from understudy.models.store.sql import attempt, job, job_input, made_since, made_until, result
+from understudy.models.store.tallies import ANSWERED
+
+LATENCY_SAMPLE = 10_000
+
+JOB = (
+    select(job, job_input.c.body.label("request"), job_input.c.extra)
+    .outerjoin(job_input, job_input.c.job_id == job.c.id)
+    .where(job.c.id == bindparam("job_id"))
+)
+"""A job with its request."""
+
+RESULT_OF_JOB = select(result).where(result.c.job_id == bindparam("job_id"))
+"""The terminal record of a job."""
+
+ATTEMPTS_OF_JOB = select(attempt).where(attempt.c.job_id == bindparam("job_id")).order_by(attempt.c.started_at)
+"""The provider calls made for a job, in order."""
+
+LATEST_LATENCIES = (
+    select(result.c.provider, result.c.model, result.c.latency_ms)
+    .where(result.c.batch_id == bindparam("batch_id"), result.c.provider.is_not(None))
+    .order_by(result.c.job_id.desc())
+    .limit(LATENCY_SAMPLE)
+)
+"""How long the latest answers of a batch took."""
+
+
+def attempts_page(matching: Sequence[ColumnElement[bool]], latest: bool = False) -> Select[Any]:
+    """Provider calls that meet all conditions, in the order of their ids, or in the opposite order."""
+    order = attempt.c.id.desc() if latest else attempt.c.id
+    return select(attempt).where(attempt.c.id > bindparam("after"), *matching).order_by(order)
+
+
+ASKED = (
+    select(job, job_input.c.body.label("request"), job_input.c.extra)
+    .join(job_input, job_input.c.job_id == job.c.id)
+    .where(job.c.id == bindparam("job_id"))
+)
+"""A job with what it asks."""
+
+ENDED_BADLY = [str(state) for state in sorted(TERMINAL_STATES - {JobState.SUCCEEDED})]
+
+_to_run_again = (
+    select(job, job.c.id.label("job_id"), job_input.c.body.label("request"), job_input.c.extra, result.c.error)
+    .select_from(job)
+    .join(job_input, job_input.c.job_id == job.c.id)
+    .outerjoin(result, result.c.job_id == job.c.id)
+    .add_columns(case((job.c.state == str(JobState.FAILED), result.c.body)).label("answer"))
+    .where(job.c.batch_id == bindparam("batch_id"))
+)
+_asked_bytes = size_of(job.c.custom_id, job_input.c.body, job_input.c.extra)
+
+ENDED_BADLY_PAGE = Paged(_to_run_again.where(job.c.state.in_(ENDED_BADLY)), job.c.id, _asked_bytes + ANSWER_BYTES)
+"""A page of the jobs of a batch that ended without an answer, with their requests and errors."""
+
+UNFINISHED_PAGE = Paged(
+    _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)])), job.c.id, _asked_bytes
+)
+"""A page of the jobs of a batch that have no result, whether still open or closed without one."""
+
+ANSWERED_BY_PAGE = Paged(
+    _to_run_again.where(
+        job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))
+    ),
+    job.c.id,
+    _asked_bytes,
+)
+"""A page of the jobs of a batch that some providers answered, with their requests."""
+
+CUSTOM_IDS_PAGE = Paged(
+    select(job.c.id.label("job_id"), job.c.custom_id).where(job.c.batch_id == bindparam("batch_id")),
+    job.c.id,
+    size_of(job.c.custom_id),
+)
+"""A page of the names that the caller gave to the jobs of a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job that has ended, as a new one that asks the same, with its old id."""
+
+    job: NewJob
+    batch_id: str
+    state: JobState
+    failure: FailureClass | None  # of a failed one
+
+
+class History(Views):
+    async def job_view(self, job_id: str) -> dict[str, Any] | None:
+        """A job's row with its `request`, `result` (None while open) and `attempts`; None when there is none."""
+        key = {"job_id": job_id}
+        async with self._db.read() as connection:
+            row = (await connection.execute(JOB, key)).mappings().first()
+            if row is None:
+                return None
+            record = (await connection.execute(RESULT_OF_JOB, key)).mappings().first()
+            calls = (await connection.execute(ATTEMPTS_OF_JOB, key)).mappings().all()
+        return {**row, "result": record and priced(record), "attempts": [priced(call) for call in calls]}
+
+    async def attempts(
+        self,
+        *,
+        tenant: str | None = None,
+        batch_id: str | None = None,
+        job_id: str | None = None,
+        provider: str | None = None,
+        failure: FailureClass | Literal["answered"] | None = None,
+        key: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        after: str = "",
+        before: str = "",
+        latest: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Provider calls in the order of their ids, filtered; only those between the ids `after` and `before`.
+
+        `latest`: of more than `limit` the last ones, instead of the first.
+        """
+        equal = {"tenant": tenant, "batch_id": batch_id, "job_id": job_id, "provider": provider, "key": key}
+        matching = [attempt.c[name] == str(value) for name, value in equal.items() if value is not None]
+        if failure is not None:
+            matching.append(attempt.c.failure.is_(None) if failure == ANSWERED else attempt.c.failure == str(failure))
+        if before:
+            matching.append(attempt.c.id < before)
+        if since is not None:
+            matching += [attempt.c.started_at >= since, made_since(attempt.c.id, "att", since)]
+        if until is not None:
+            matching += [attempt.c.started_at < until, made_until(attempt.c.id, "att", until)]
+        page = attempts_page(matching, latest).limit(limit)
+        async with self._db.read() as connection:
+            rows = [priced(row) for row in (await connection.execute(page, {"after": after})).mappings()]
+        return rows[::-1] if latest else rows
+
+    async def latency_percentiles(self, batch_id: str) -> dict[tuple[str, str], tuple[int, int]]:
+        """Median and 95th percentile (ms) by provider and model, of the latest 10,000 results."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(LATEST_LATENCIES, {"batch_id": batch_id})).all()
+        by_deployment = defaultdict(list)
+        for row in rows:
+            by_deployment[row.provider, row.model].append(row.latency_ms)
+        return {key: (_percentile(times, 50), _percentile(times, 95)) for key, times in by_deployment.items()}
+
+    async def ended_badly(self, batch_id: str) -> AsyncIterator[EndedJob]:
+        """The jobs of a batch that ended without an answer; those whose request was pruned are left out."""
+        async for row in self._pages(ENDED_BADLY_PAGE, {"batch_id": batch_id}):
+            yield await self._ended(row)
+
+    async def answered_jobs(self, batch_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
+        """The jobs of a batch that one of these providers answered; those whose request was pruned are left out."""
+        async for row in self._pages(ANSWERED_BY_PAGE, {"batch_id": batch_id, "providers": list(providers)}):
+            yield await self._ended(row)
+
+    async def custom_ids(self, batch_id: str) -> AsyncIterator[str]:
+        """The caller's names of all jobs of a batch, open or not."""
+        async for row in self._pages(CUSTOM_IDS_PAGE, {"batch_id": batch_id}):
+            yield row.custom_id
+
+    async def asked(self, job_id: str) -> NewJob | None:
+        """A job as a new one that asks the same, with its old id. None: there is none, or its request was removed."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(ASKED, {"job_id": job_id})).first()
+        return None if row is None else await self._as_new(row)
+
+    async def unfinished(self, batch_id: str) -> AsyncIterator[NewJob]:
+        """The jobs of a batch that have no result: open, cancelled or expired. With their old ids."""
+        async for row in self._pages(UNFINISHED_PAGE, {"batch_id": batch_id}):
+            yield await self._as_new(row)
+
+    async def _ended(self, row: Row[Any]) -> EndedJob:
+        state = JobState(row.state)
+        failure = failure_of(row) if state is JobState.FAILED else None
+        return EndedJob(await self._as_new(row), row.batch_id, state, failure)
+
+    async def _as_new(self, row: Row[Any]) -> NewJob:
+        """A job that asks what another one asked, with its id."""
+        return NewJob(
+            id=row.id,
+            body=row.request,
+            chain=await self.get_chain(row.chain_id),
+            custom_id=row.custom_id,
+            line=row.line,
+            tokens=row.tokens,
+            max_output_tokens=row.max_output_tokens,
+            priority=Priority(row.priority),
+            tenant=row.tenant,
+            extra=row.extra,
+        )
+
+
+def priced(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A call or a result with its cost; None where no price is known."""
+    shown = dict(row)
+    return {**shown, "cost_usd": None} if shown.pop("unpriced") else shown
+
+
+def failure_of(row: Row[Any]) -> FailureClass:
+    """The class that the result names: as the code of our own error, or beside the provider's."""
+    if row.error is not None:
+        named = orjson.loads(row.error).get("code")
+    else:
+        named = orjson.loads(row.answer or "{}").get("extra_fields", {}).get("failure")
+    return FailureClass(named) if named in set(FailureClass) else FailureClass.UNKNOWN
+
+
+def _percentile(times_ms: Sequence[int], percent: int) -> int:
+    ordered = sorted(times_ms)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

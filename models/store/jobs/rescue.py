@@ -1,0 +1,145 @@
+"""Taking back the jobs of workers that died, and finding the job that kills its workers.
+
+A crash counts for every job that was aboard; `models.jobs.suspects` says what follows.
+"""
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Boolean, bindparam, case, exists, func, or_, select, union, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models.failure import FailureClass
+from understudy.models.jobs.suspects import DEAD_AT
+from understudy.models.records import ResultRecord
+from understudy.models.state import JobState
+from understudy.models.store.jobs.claims import DELETE_WORKER, INSERT_RESULTS, result_row
+from understudy.models.store.ledger import Ledger
+from understudy.models.store.sql import NOW, RUNNING, job, tally, worker
+from understudy.models.store.tallies import OF_JOBS, Tallies
+from understudy.models.store.webhooks.outbox import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
+
+WRITER = "rescue"
+
+_orphans = (
+    select(job.c.worker_id)
+    .where(RUNNING, job.c.worker_id.is_not(None), ~exists().where(worker.c.id == job.c.worker_id))
+    .distinct()
+)
+
+DEAD_HOLDERS = union(select(worker.c.id).where(worker.c.lease_until <= NOW), _orphans)
+"""Workers whose lease has ended, and holders of jobs that no worker row speaks for."""
+
+ALL_HOLDERS = union(select(worker.c.id), _orphans)
+"""Every worker, and every holder of jobs."""
+
+LOCK_DEAD_WORKER = (
+    select(worker.c.id)
+    .where(worker.c.id == bindparam("holder"), or_(worker.c.lease_until <= NOW, bindparam("even_alive", type_=Boolean)))
+    .with_for_update(skip_locked=True)
+)
+"""Keep a dead worker from coming back while its jobs are taken; none if it came back or starts jobs just now."""
+
+WORKER_EXISTS = select(worker.c.id).where(worker.c.id == bindparam("holder"))
+"""Whether a worker has a row."""
+
+HOW_MANY_ABOARD = select(func.count()).where(RUNNING, job.c.worker_id == bindparam("holder"))
+"""How many jobs a worker holds."""
+
+HAS_ENDED_JOBS = select(
+    exists().where(tally.c.minute >= bindparam("since_minute"), tally.c.kind == OF_JOBS, tally.c.worker_id != WRITER)
+)
+"""Whether a job ended in a worker, or was ended by hand."""
+
+_crashes = job.c.crashes + 1
+_dead = (_crashes >= DEAD_AT) & bindparam("was_alone", type_=Boolean)
+
+TAKE_BACK = (
+    update(job)
+    .where(RUNNING, job.c.worker_id == bindparam("holder"))
+    .values(
+        crashes=_crashes,
+        state=case(
+            (job.c.cancel_requested, str(JobState.CANCELLED)),
+            (_dead, str(JobState.FAILED)),
+            else_=str(JobState.QUEUED),
+        ),
+        ended_at=case((or_(job.c.cancel_requested, _dead), NOW), else_=None),
+        worker_id=None,
+        not_before=0.0,
+        wait_reason="its worker died",
+    )
+    .returning(*ENDED_JOB)
+)
+"""A dead worker's jobs are due at once; one that was alone and has crashed too many workers fails, a cancelled one
+ends."""
+
+
+class Rescue(Ledger):
+    async def rescue(self, sure: Callable[[], bool] = lambda: True) -> list[tuple[str, int]]:
+        """Take back the jobs of workers whose lease has ended: their ids, and how many jobs each held.
+
+        `sure` is asked when the ledger has told who they are: while it hung, nobody could prolong a lease.
+        """
+        async with self._db.read() as connection:
+            holders = (await connection.execute(DEAD_HOLDERS)).scalars().all()
+        return await self._rescue_each(holders if sure() else [], even_alive=False)
+
+    async def rescue_all(self) -> list[tuple[str, int]]:
+        """Take back everything that is running, for a start that knows no worker can be alive (it holds the data
+        folder's lock). What is running then was aboard when all processes died."""
+        async with self._db.read() as connection:
+            holders = (await connection.execute(ALL_HOLDERS)).scalars().all()
+        return await self._rescue_each(holders, even_alive=True)
+
+    async def rescue_worker(self, worker_id: str) -> int:
+        """Take back the jobs of a worker whose process was seen to end, without waiting for its lease; returns how
+        many it held: none if it signed off."""
+        return sum(jobs for _, jobs in await self._rescue_each([worker_id], even_alive=True))
+
+    async def has_ended_jobs(self, lately_s: float) -> bool:
+        """Whether a job has ended in the last so many seconds, or in the minute before, other than by crashes."""
+        asked = {"since_minute": int((await self.now() - lately_s) // 60)}
+        async with self._db.read() as connection:
+            return bool((await connection.execute(HAS_ENDED_JOBS, asked)).scalar_one())
+
+    async def _rescue_each(self, holders: Sequence[str], even_alive: bool) -> list[tuple[str, int]]:
+        rescued = []
+        for holder in holders:
+            async with self._db.write() as connection:
+                if await _is_ours_to_rescue(connection, holder, even_alive):
+                    rescued.append((holder, await _take_back(connection, holder)))
+        return rescued
+
+
+async def _is_ours_to_rescue(connection: AsyncConnection, holder: str, even_alive: bool) -> bool:
+    locked = await connection.execute(LOCK_DEAD_WORKER, {"holder": holder, "even_alive": even_alive})
+    if locked.first() is not None:
+        return True
+    return (await connection.execute(WORKER_EXISTS, {"holder": holder})).first() is None
+
+
+async def _take_back(connection: AsyncConnection, holder: str) -> int:
+    aboard = (await connection.execute(HOW_MANY_ABOARD, {"holder": holder})).scalar_one()
+    rows = (await connection.execute(TAKE_BACK, {"holder": holder, "was_alone": aboard == 1})).all()
+    tallies = Tallies(WRITER)
+    ended = [row for row in rows if row.ended_at is not None]
+    tallies.jobs_ended(ended)
+    results = [result_row(row, CRASHED) for row in rows if row.state == JobState.FAILED]
+    await INSERT_RESULTS.run(connection, results)
+    await announce_jobs(connection, ended)
+    await connection.execute(RELEASE_DELIVERIES, {"holder": holder})
+    await tallies.write(connection)
+    await connection.execute(DELETE_WORKER, {"worker_id": holder})
+    return len(rows)
+
+
+CRASHED = ResultRecord(
+    status_code=None,
+    body=None,
+    error={
+        "code": str(FailureClass.CRASHED),
+        "message": f"{DEAD_AT} workers died while they ran this job, the last of them with nothing else to run; "
+        "it is not tried again",
+    },
+)
+"""The result of a job that kills its workers."""

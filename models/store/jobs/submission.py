@@ -1,0 +1,173 @@
+"""Jobs as callers over HTTP submit them, look at them and list them; always within their tenant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, func, literal_column, select
+
+from understudy.models.records import SINGLE, NewJob
+from understudy.models.state import JobState
+from understudy.models.store.batches.ingest import NAME_REQUEST, NamedRequest, OtherRequest
+from understudy.models.store.jobs.history import ATTEMPTS_OF_JOB, priced
+from understudy.models.store.jobs.intake import Intake
+from understudy.models.store.sql import (
+    BURDEN,
+    NOW,
+    QUEUED,
+    RUNNING,
+    attempt,
+    burden,
+    idempotency,
+    job,
+    job_input,
+    made_since,
+    made_until,
+    result,
+)
+
+NAMED_REQUEST = select(idempotency).where(
+    idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
+)
+"""A request of that name, and what it made."""
+
+_spent = (
+    select(func.coalesce(func.sum(attempt.c.cost_usd), literal_column("0.0")))
+    .where(attempt.c.job_id == job.c.id)
+    .scalar_subquery()
+)
+
+_seen = select(
+    job,
+    NOW.label("now"),
+    job_input.c.extra,
+    result.c.status_code,
+    case((job.c.state == str(JobState.FAILED), result.c.body)).label("error_body"),
+    result.c.error,
+    result.c.provider,
+    result.c.model,
+    _spent.label("spent_usd"),
+    exists(select(attempt.c.id).where(attempt.c.job_id == job.c.id, attempt.c.unpriced)).label("unpriced"),
+)
+_joined = _seen.outerjoin(job_input, job_input.c.job_id == job.c.id).outerjoin(result, result.c.job_id == job.c.id)
+
+SEEN_JOB = _joined.where(job.c.id == bindparam("job_id"), job.c.tenant == bindparam("tenant"))
+"""A tenant's job with what ended it, without prompt and answer."""
+
+ANSWER = select(result.c.body).where(result.c.job_id == bindparam("job_id"))
+"""The answer to a job, or the provider's error body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a named request made when it was accepted."""
+
+    object_id: str
+    answer: str | None  # JSON, of a request that made several jobs
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs of a tenant are meant; None means all. `state` may be "scheduled": queued, and its time to come."""
+
+    state: str | None = None
+    batch_id: str | None = None
+    provider: str | None = None  # who gave the record that ended it
+    created_after: float | None = None
+    created_before: float | None = None
+
+
+def jobs_page(wanted: JobFilter, after: str, ascending: bool) -> Select[Any]:
+    """Some of a tenant's jobs in the order of their ids, which is that of time, behind the id of one already seen."""
+    matching = [job.c.tenant == bindparam("tenant"), *_matching(wanted)]
+    if after:
+        matching.append(job.c.id > bindparam("after") if ascending else job.c.id < bindparam("after"))
+    order = job.c.id if ascending else job.c.id.desc()
+    return _joined.where(*matching).order_by(order).limit(bindparam("most"))
+
+
+def _matching(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if wanted.state is not None:
+        found += _in_state(wanted.state)
+    if wanted.batch_id is not None:
+        found.append(job.c.batch_id == wanted.batch_id)
+    if wanted.provider is not None:
+        of_job = and_(result.c.job_id == job.c.id, result.c.provider == wanted.provider)
+        found.append(exists(select(result.c.job_id).where(of_job).correlate(job)))
+    if wanted.created_after is not None:
+        found += [job.c.created_at > wanted.created_after, made_since(job.c.id, "job", wanted.created_after)]
+    if wanted.created_before is not None:
+        found += [job.c.created_at < wanted.created_before, made_until(job.c.id, "job", wanted.created_before)]
+    return found
+
+
+def _in_state(state: str) -> list[ColumnElement[bool]]:
+    """The states that few jobs are in are written so that their partial indexes serve."""
+    if state == "scheduled":
+        return [QUEUED, job.c.not_before > literal_column("0"), job.c.not_before > NOW]
+    if state == JobState.QUEUED:
+        return [QUEUED, job.c.not_before <= NOW]
+    if state == JobState.RUNNING:
+        return [RUNNING]
+    return [job.c.state == state]
+
+
+class Jobs(Intake):
+    async def made_by(self, tenant: str, named: NamedRequest) -> Made | None:
+        """What the same request made before. Raises OtherRequest when its name was given to another one."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(NAMED_REQUEST, {"tenant": tenant, "key": named.key})).first()
+        return _made(row, named) if row is not None else None
+
+    async def accept_jobs(
+        self, tenant: str, jobs: Sequence[NewJob], named: NamedRequest | None = None, answer: str | None = None
+    ) -> Made | None:
+        """Accept jobs that belong to no batch, all or none. What the same named request made before, if it did:
+        nothing is accepted then.
+
+        Raises OtherRequest, and StoreConflict when an id is taken.
+        """
+        async with self._db.write() as connection:
+            if named is not None:
+                made = {"object_id": jobs[0].id if jobs else "", "answer": answer}
+                row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, **made}
+                if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
+                    asked = {"tenant": tenant, "key": named.key}
+                    return _made((await connection.execute(NAMED_REQUEST, asked)).one(), named)
+            if jobs:
+                await self._insert(connection, SINGLE, jobs, 0.0)
+        return None
+
+    async def seen_job(self, tenant: str, job_id: str) -> dict[str, Any] | None:
+        """A tenant's job with its `calls`, and with what ended it, without prompt and answer; None: there is none."""
+        async with self._db.read() as connection:
+            asked = {"tenant": tenant, "job_id": job_id}
+            row = (await connection.execute(SEEN_JOB, asked)).mappings().first()
+            if row is None:
+                return None
+            calls = (await connection.execute(ATTEMPTS_OF_JOB, {"job_id": job_id})).mappings().all()
+        return {**row, "calls": [priced(call) for call in calls]}
+
+    async def answer(self, job_id: str) -> str | None:
+        """The answer to a job as JSON. None: it has none, or it was pruned."""
+        async with self._db.read() as connection:
+            body: str | None = (await connection.execute(ANSWER, {"job_id": job_id})).scalar()
+            if body is not None and len(body) > BURDEN:
+                await burden(connection)
+        return body
+
+    async def list_jobs(
+        self, tenant: str, wanted: JobFilter, *, limit: int, after: str = "", ascending: bool = False
+    ) -> list[dict[str, Any]]:
+        """A tenant's jobs, newest first unless `ascending`, as `seen_job` shows them but for their calls."""
+        asked = {"tenant": tenant, "most": limit, **({"after": after} if after else {})}
+        async with self._db.read() as connection:
+            rows = await connection.execute(jobs_page(wanted, after, ascending), asked)
+            return [dict(row) for row in rows.mappings()]
+
+
+def _made(row: Any, named: NamedRequest) -> Made:
+    if row.body_hash != named.body_hash:
+        raise OtherRequest("this Idempotency-Key was used for another body; send the same body again, or another key")
+    return Made(row.object_id, row.answer)

@@ -1,0 +1,1 @@
+"""Statements that delete: files, prompts, answers and what is old."""

@@ -1,0 +1,111 @@
+"""Every word of a caller or a provider that the ledger keeps beside prompts and answers, and how it is removed.
+
+What stays of a job is which it was, how it ended, when, by whom and at what cost; and what its caller calls things:
+`custom_id`, `metadata`, names of files, models and tenants, addresses of receivers.
+"""
+
+from typing import Any
+
+import orjson
+from sqlalchemy import BindParameter, Select, bindparam, case, exists, literal, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models import disabled as setaside
+from understudy.models.store.retention.files import FORGET
+from understudy.models.store.sql import (
+    NOW,
+    attempt,
+    batch,
+    credential,
+    idempotency,
+    job,
+    job_input,
+    run_line,
+    webhook_delivery,
+)
+
+SLICE = 2_000
+REMOVED = "removed with the content of its job"
+"""In place of words that may quote a prompt."""
+
+_ids: BindParameter[str] = bindparam("ids", expanding=True)
+
+FORGET_WORDS = (
+    *FORGET,
+    update(attempt).where(attempt.c.job_id.in_(_ids)).values(message=None),
+    update(run_line).where(run_line.c.job_id.in_(_ids)).values(extra=None),
+    update(job).where(job.c.id.in_(_ids)).values(progress=None, wait_reason=None),
+)
+"""Every word of what some jobs asked and were answered, providers' words about failures included."""
+
+FORGET_SAID = (
+    update(webhook_delivery)
+    .where(webhook_delivery.c.object_id.in_(_ids), webhook_delivery.c.data.is_not(None))
+    .values(data=literal('{"id":"') + webhook_delivery.c.object_id + literal(f'","reason":"{REMOVED}"}}'))
+)
+"""Why jobs or batches were held, as receivers were told."""
+
+FORGET_OF_BATCH = (
+    update(batch)
+    .where(batch.c.id.in_(_ids))
+    .values(
+        options=case((batch.c.input_file_id.is_(None), batch.c.options)),  # of a retry: names of providers and models
+        error=None,
+        paused=None,
+        blocked=None,
+        waiting=None,
+    )
+)
+"""What a caller wrote for all lines of a batch, what was wrong with some, and why it was held."""
+
+NAMED = select(idempotency.c.tenant, idempotency.c.key, idempotency.c.answer).where(
+    idempotency.c.object_id.in_(_ids), idempotency.c.answer.is_not(None)
+)
+"""What was answered to named requests that made several jobs, of which the first is among these."""
+
+NAMED_IN_VAIN = (
+    select(idempotency.c.tenant, idempotency.c.key, idempotency.c.answer)
+    .where(
+        idempotency.c.object_id == literal_column("''"),
+        idempotency.c.answer.is_not(None),
+        ~idempotency.c.answer.contains(REMOVED, autoescape=True),
+        idempotency.c.created_at <= NOW - bindparam("since_s"),
+        idempotency.c.tenant.in_(bindparam("tenants", expanding=True)),
+    )
+    .limit(SLICE)
+)
+"""What was answered to named requests of some tenants of which nothing was accepted."""
+
+TENANTS_NAMED_IN_VAIN = (
+    select(idempotency.c.tenant)
+    .where(idempotency.c.object_id == literal_column("''"), idempotency.c.answer.is_not(None))
+    .distinct()
+)
+"""Whose such requests there are."""
+
+SET_ANSWER = (
+    update(idempotency)
+    .where(idempotency.c.tenant == bindparam("owner"), idempotency.c.key == bindparam("name"))
+    .values(answer=bindparam("said"))
+)
+"""What is answered to a named request from now on."""
+
+_forgotten_reason = (
+    credential.c.job_id.is_not(None),
+    credential.c.reason != setaside.FORGOTTEN,
+    ~exists(select(job_input.c.job_id).where(job_input.c.job_id == credential.c.job_id)),
+)
+REASONS = select(credential.c.job_id).where(*_forgotten_reason).limit(1)
+FORGET_REASONS = update(credential).where(*_forgotten_reason).values(reason=setaside.FORGOTTEN)
+"""What providers said to jobs whose content is gone, where it is why a credential is set aside."""
+
+
+async def shorten_answers(connection: AsyncConnection, which: Select[Any], asked: dict[str, Any]) -> None:
+    """Which jobs a named request made stays: the same request again makes no others."""
+    for row in (await connection.execute(which, asked)).all():
+        answer = orjson.loads(row.answer)
+        for entry in answer["data"]:
+            if entry["error"] is not None:
+                entry["error"] |= {"message": REMOVED, "param": None}
+        said = {"owner": row.tenant, "name": row.key, "said": orjson.dumps(answer).decode()}
+        await connection.execute(SET_ANSWER, said)

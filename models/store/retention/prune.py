@@ -1,0 +1,187 @@
+"""Deleting what is no longer wanted, in slices that hold no lock for long."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sqlalchemy import (
+    BindParameter,
+    Integer,
+    Text,
+    bindparam,
+    delete,
+    exists,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models.costs.budgets import BATCH
+from understudy.models.records import SINGLE
+from understudy.models.state import OPEN_BATCH_STATES, BatchState
+from understudy.models.store.disk_space import give_room_back
+from understudy.models.store.errors import StoreBusy, StoreConflict, StoreError
+from understudy.models.store.ledger import Ledger
+from understudy.models.store.sql import (
+    NOW,
+    attempt,
+    batch,
+    budget_grant,
+    file,
+    job,
+    job_input,
+    result,
+    run,
+    run_line,
+    tally,
+)
+
+SLICE = 2_000
+SMALLER = 10
+"""A slice is made so many times smaller where a disk that is nearly full does not take it."""
+
+REFUSE_ROWS = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
+    .values(state=str(BatchState.FAILED), ended_at=NOW)
+)
+"""End a batch that was never opened, so that nothing fills or opens it while it is being deleted."""
+
+BATCH_STATE = select(batch.c.state).where(batch.c.id == bindparam("batch_id"))
+"""The state of a batch."""
+
+SOME_JOBS = (
+    select(job.c.id)
+    .where(job.c.batch_id == bindparam("batch_id"))
+    .order_by(job.c.id)
+    .limit(bindparam("at_most", type_=Integer))
+)
+"""A slice of a batch's jobs, in order."""
+
+ENDED_BATCHES = select(batch.c.id).where(batch.c.ended_at < bindparam("before")).order_by(batch.c.id)
+"""The batches that ended before a time."""
+
+ENDED_SINGLES = (
+    select(job.c.id)
+    .where(job.c.batch_id == SINGLE, job.c.id > bindparam("after"), job.c.ended_at < bindparam("before"))
+    .order_by(job.c.id)
+    .limit(SLICE)
+)
+"""A slice of the single jobs that ended before a time, in order."""
+
+_ids: BindParameter[str] = bindparam("ids", expanding=True)
+
+DELETE_JOBS = (
+    delete(job_input).where(job_input.c.job_id.in_(_ids)),
+    delete(result).where(result.c.job_id.in_(_ids)),
+    delete(attempt).where(attempt.c.job_id.in_(_ids)),
+    delete(run_line).where(run_line.c.job_id.in_(_ids)),
+    delete(job).where(job.c.id.in_(_ids)),
+)
+"""Everything that is kept about some jobs."""
+
+DELETE_BATCH = (
+    delete(attempt).where(attempt.c.batch_id == bindparam("batch_id")),
+    delete(tally).where(tally.c.batch_id == bindparam("batch_id")),
+    delete(file).where(file.c.batch_id == bindparam("batch_id")),
+    delete(budget_grant).where(budget_grant.c.subject == literal(f"{BATCH}:", Text) + bindparam("batch_id")),
+    delete(batch).where(batch.c.id == bindparam("batch_id")),
+)
+"""What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""
+
+
+_lines, _idle = run_line.alias("lines"), run.c.taken_until <= NOW
+_asked = exists(
+    select(_lines.c.run_id).where(
+        _lines.c.run_id == run.c.id, or_(_lines.c.job_id.is_not(None), _lines.c.again_id.is_not(None))
+    )
+)
+RUNS_NEVER_ASKED = select(run.c.id).where(
+    _idle, ~_asked, exists(select(_lines.c.run_id).where(_lines.c.run_id == run.c.id))
+)
+"""Runs that nobody is at work on and whose lines have no job, or none any more: they are compared anew in any case."""
+
+_place = tuple_(run_line.c.version, run_line.c.position)
+DELETE_LINES = delete(run_line).where(
+    run_line.c.run_id == bindparam("of_run"),
+    exists(select(run.c.id).where(run.c.id == bindparam("of_run"), _idle)),
+    _place.in_(
+        select(run_line.c.version, run_line.c.position).where(run_line.c.run_id == bindparam("of_run")).limit(SLICE)
+    ),
+)
+"""Some lines of a run that nobody is at work on."""
+
+
+class Pruning(Ledger):
+    async def discard_batch(self, batch_id: str) -> None:
+        """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
+
+        Raises StoreConflict when the batch is open.
+        """
+        async with self._db.write() as connection:
+            await connection.execute(REFUSE_ROWS, {"batch_id": batch_id})
+            state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
+        if state is not None and BatchState(state) in OPEN_BATCH_STATES:
+            raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
+        await self._delete_jobs_of(batch_id)
+        async with self._db.write() as connection:
+            for statement in DELETE_BATCH:
+                await connection.execute(statement, {"batch_id": batch_id})
+        await give_room_back(self._db)
+
+    async def discard_refused(self, batch_id: str) -> None:
+        """Discard a batch that is not accepted. What cannot be deleted now, upkeep deletes."""
+        with suppress(StoreError):
+            await self.discard_batch(batch_id)
+
+    async def prune(self, before: float) -> tuple[int, int]:
+        """Delete the batches and the single jobs that ended before a time; returns how many of each."""
+        async with self._db.read() as connection:
+            batches = (await connection.execute(ENDED_BATCHES, {"before": before})).scalars().all()
+        for each in batches:
+            await self.discard_batch(each)
+        singles = await self._prune_singles(before)
+        await self._prune_lines()
+        return len(batches), singles
+
+    async def _prune_lines(self) -> None:
+        async with self._db.read() as connection:
+            runs = (await connection.execute(RUNS_NEVER_ASKED)).scalars().all()
+        for each in runs:
+            deleted = SLICE
+            while deleted:
+                async with self._db.write() as connection:
+                    deleted = (await connection.execute(DELETE_LINES, {"of_run": each})).rowcount
+
+    async def _prune_singles(self, before: float) -> int:
+        deleted, after = 0, ""
+        while True:
+            async with self._db.write() as connection:
+                asked = {"before": before, "after": after}
+                ids = (await connection.execute(ENDED_SINGLES, asked)).scalars().all()
+                await _delete_jobs(connection, ids)
+            if not ids:
+                return deleted
+            deleted, after = deleted + len(ids), ids[-1]
+
+    async def _delete_jobs_of(self, batch_id: str) -> None:
+        slice_ = SLICE
+        while True:
+            try:
+                async with self._db.write() as connection:
+                    asked = {"batch_id": batch_id, "at_most": slice_}
+                    ids = (await connection.execute(SOME_JOBS, asked)).scalars().all()
+                    await _delete_jobs(connection, ids)
+                if not ids:
+                    return
+            except StoreBusy:
+                slice_ //= SMALLER
+                if not slice_:
+                    raise
+
+
+async def _delete_jobs(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    for statement in DELETE_JOBS if ids else ():
+        await connection.execute(statement, {"ids": ids})

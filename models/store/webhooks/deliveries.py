@@ -1,0 +1,328 @@
+"""Webhooks under way: claiming what is due, in an order that is the claimer's, and how each try ended."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Select, bindparam, case, exists, func, literal_column, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models.ids import new_id
+from understudy.models.store.audit import record_act
+from understudy.models.store.ledger import Ledger
+from understudy.models.store.retention.delivered import mark_delivered
+from understudy.models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret
+from understudy.models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Signing, Tried, new_secret
+
+TENANTS_AT_ONCE = 100
+RECEIVERS_AT_ONCE = 200
+"""Of each tenant: however many it names, looking at them takes little of a claim."""
+
+SLICE = 2_000
+CLAIM_LOCK = 0x57EB_4001
+
+_row = webhook_delivery.c
+_pending = _row.state == literal_column("'pending'")
+_due = (_pending, _row.next_at <= NOW)
+
+ANYTHING_DUE = select(exists(select(_row.id).where(*_due)))
+"""Whether any delivery is due."""
+
+ONE_CLAIMS = select(func.pg_try_advisory_xact_lock(CLAIM_LOCK))
+"""PostgreSQL: one worker at a time claims deliveries, or two could both fill up one receiver. SQLite's writers take
+turns anyway."""
+
+
+def _names(of: Any, *conditions: Any) -> Any:
+    """The different values of a column among pending rows, in order; found in steps, however many rows have each."""
+    first = select(func.min(of).label("name")).where(_pending, of > bindparam("after"), *conditions)
+    each = first.cte("names", recursive=True)
+    following = select(func.min(of)).where(_pending, of > each.c.name, *conditions).scalar_subquery()
+    return each.union_all(select(following).where(each.c.name.is_not(None)))
+
+
+_tenants = _names(_row.tenant)
+
+TENANTS_WAITING: Select[Any] = select(_tenants.c.name).where(_tenants.c.name.is_not(None)).limit(TENANTS_AT_ONCE)
+"""Tenants with pending deliveries, in the order of their names."""
+
+_of_tenant = _row.tenant == bindparam("whose")
+_receivers = _names(_row.receiver, _of_tenant)
+
+_due_of_one = (
+    select(_row.id)
+    .where(*_due, _of_tenant, _row.receiver == _receivers.c.name)
+    .limit(bindparam("enough"))
+    .correlate(_receivers)
+)
+
+RECEIVERS_WAITING: Select[Any] = (
+    select(
+        _receivers.c.name,
+        select(func.count()).select_from(_due_of_one.subquery()).scalar_subquery().label("due"),
+    )
+    .where(_receivers.c.name.is_not(None))
+    .limit(RECEIVERS_AT_ONCE)
+)
+"""A tenant's receivers with pending deliveries, in the order of their names, and how much for each is due, as far as
+that is enough."""
+
+UNDER_WAY = (
+    select(_row.receiver, func.count().label("tries"))
+    .where(_row.claimed_by.is_not(None), _row.next_at > NOW)
+    .group_by(_row.receiver)
+)
+"""How many tries run for each receiver, in the whole fleet."""
+
+CLAIM_DELIVERIES = (
+    update(webhook_delivery)
+    .where(
+        _row.id.in_(
+            select(_row.id)
+            .where(*_due, _row.receiver == bindparam("to"))
+            .order_by(_row.next_at, _row.id)
+            .limit(bindparam("most"))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(claimed_by=bindparam("holder"), next_at=NOW + bindparam("lease_s"))
+    .returning(*(_row[name] for name in Delivery.__dataclass_fields__))
+)
+"""Some due deliveries of one receiver are this worker's to try, until the lease ends."""
+
+FINISH_DELIVERY = (
+    update(webhook_delivery)
+    .where(
+        _row.id == bindparam("delivery_id"),
+        _row.claimed_by == bindparam("holder"),
+        _row.tries == bindparam("seen"),
+        _pending,
+    )
+    .values(
+        state=bindparam("becomes"),
+        tries=bindparam("seen") + bindparam("counted"),
+        next_at=NOW + bindparam("delay_s"),
+        claimed_by=None,
+        last_status=bindparam("status"),
+        last_error=bindparam("error"),
+        log=bindparam("tried"),
+        ended_at=case((bindparam("becomes") == PENDING, None), else_=NOW),
+    )
+    .returning(_row.id)
+)
+"""A try has ended, if the claim is still this worker's."""
+
+SECRETS_IN_FORCE = (
+    select(webhook_secret.c.secret)
+    .where(
+        webhook_secret.c.owner == bindparam("owner"),
+        or_(webhook_secret.c.retires_at.is_(None), webhook_secret.c.retires_at > NOW),
+    )
+    .order_by(webhook_secret.c.retires_at.is_not(None), webhook_secret.c.id.desc())
+)
+"""What an owner's webhooks are signed with now, the current secret first."""
+
+RETIRE_SECRETS = (
+    update(webhook_secret)
+    .where(webhook_secret.c.owner == bindparam("whose"), webhook_secret.c.retires_at.is_(None))
+    .values(retires_at=NOW + ROTATION_S)
+)
+"""The current secret signs for one more day."""
+
+INSERT_SECRETS = BulkInsert(webhook_secret, conflict="ignored")
+"""A secret."""
+
+ENDPOINT_DISABLED = select(webhook_endpoint.c.disabled).where(webhook_endpoint.c.id == bindparam("endpoint_id"))
+"""Why an endpoint is not told any more, if so."""
+
+DISABLE_ENDPOINT = (
+    update(webhook_endpoint)
+    .where(webhook_endpoint.c.id == bindparam("to"), webhook_endpoint.c.disabled.is_(None))
+    .values(disabled=bindparam("reason"))
+    .returning(webhook_endpoint.c.id)
+)
+"""An endpoint is told of nothing more."""
+
+GIVE_UP_SLICE = (
+    update(webhook_delivery)
+    .where(
+        _row.id.in_(
+            select(_row.id)
+            .where(_pending, _row.receiver == bindparam("to"))
+            .limit(SLICE)
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(state=DEAD, claimed_by=None, ended_at=NOW, last_error=bindparam("reason"))
+    .returning(_row.id)
+)
+"""Some of the deliveries that wait for an endpoint are given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A receiver with something due, and how many tries of it may begin beside those under way."""
+
+    tenant: str
+    receiver: str
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Up to where tenants and their receivers were looked at: the next look goes on there. `more`: there are others
+    behind that were not looked at."""
+
+    tenant: str = ""
+    receivers: Mapping[str, str] = field(default_factory=dict)
+    more: bool = False
+
+
+Choose = Callable[[Sequence[Due]], Iterable[Due]]
+"""The receivers that are tried now, one for each try, in the order in which they are claimed."""
+
+
+def as_they_come(due: Sequence[Due]) -> Iterable[Due]:
+    for each in due:
+        yield from [each] * each.room
+
+
+class Deliveries(Ledger):
+    async def claim_deliveries(
+        self,
+        holder: str,
+        most: int,
+        per_receiver: int,
+        lease_s: float,
+        place: Place = Place(),
+        choose: Choose = as_they_come,
+    ) -> tuple[list[Delivery], Place]:
+        """Up to `most` due deliveries of the chosen receivers, and where to look next.
+
+        No receiver has more than `per_receiver` under way in the whole fleet, whatever waits for it. A claim whose
+        worker dies is due again when its lease ends.
+        """
+        async with self._db.read() as connection:
+            if not (await connection.execute(ANYTHING_DUE)).scalar_one():
+                return [], Place()
+            due, place = await _look(connection, per_receiver, place)
+        chosen = Counter(each.receiver for each in islice(choose(due), most))
+        claimed: list[Delivery] = []
+        if not chosen:
+            return claimed, place
+        async with self._db.write() as connection:
+            if self._db.dialect == "postgresql" and not (await connection.execute(ONE_CLAIMS)).scalar_one():
+                return [], Place()
+            busy = await _under_way(connection)
+            for receiver, tries in chosen.items():
+                room = min(tries, per_receiver - busy[receiver])
+                claimed += await _claim(connection, receiver, holder, room, lease_s)
+        return claimed, place
+
+    async def finish_deliveries(self, holder: str, ended: Sequence[Tried]) -> set[str]:
+        """Write how tries ended where the claim is still this worker's; returns the ids written."""
+        written = set()
+        async with self._db.write() as connection:
+            for each in sorted(ended, key=lambda tried: tried.delivery.id):
+                if (await connection.execute(FINISH_DELIVERY, _finish(holder, each))).first() is not None:
+                    written.add(each.delivery.id)
+            await mark_delivered(connection, (each for each in ended if each.delivery.id in written))
+        return written
+
+    async def signing(self, of: Delivery) -> Signing:
+        """What a delivery is signed with. Its owner's first secret is made when it is needed."""
+        refused = None
+        async with self._db.read() as connection:
+            if of.endpoint_id is not None:
+                row = (await connection.execute(ENDPOINT_DISABLED, {"endpoint_id": of.endpoint_id})).first()
+                refused = "the endpoint was removed" if row is None else row.disabled
+            secrets = (await connection.execute(SECRETS_IN_FORCE, {"owner": of.owner})).scalars().all()
+        if refused is None and not secrets:
+            secrets = await self.signing_secrets(of.owner)
+        return Signing(tuple(secrets), refused)
+
+    async def signing_secrets(self, owner: str) -> list[str]:
+        """What an owner's webhooks are signed with now, the current secret first; made when there is none."""
+        async with self._db.write() as connection:
+            found = await connection.execute(SECRETS_IN_FORCE, {"owner": owner})
+            if secrets := list(found.scalars()):
+                return secrets
+            # Named after its owner, so that two who make the first one at the same time make one.
+            first = await self._secret_row(f"whs_0_{owner}", owner)
+            await INSERT_SECRETS.run(connection, [first])
+            return list((await connection.execute(SECRETS_IN_FORCE, {"owner": owner})).scalars())
+
+    async def rotate_secret(self, tenant: str, owner: str, *, actor: str) -> str:
+        """A new secret; those in force until now sign beside it for one more day."""
+        row = await self._secret_row(new_id("whs"), owner)
+        async with self._db.write() as connection:
+            await connection.execute(RETIRE_SECRETS, {"whose": owner})
+            await INSERT_SECRETS.run(connection, [row])
+            await record_act(connection, actor, tenant, "webhook.rotate", owner)
+        return str(row["secret"])
+
+    async def disable_endpoint(self, endpoint_id: str, reason: str) -> bool:
+        """Tell an endpoint of nothing more, and give up what waits for it. False when it was disabled, or is gone."""
+        words = {"to": endpoint_id, "reason": clean(reason)}
+        async with self._db.write() as connection:
+            disabled = (await connection.execute(DISABLE_ENDPOINT, words)).first() is not None
+        await self._give_up(words)
+        return disabled
+
+    async def _give_up(self, words: Mapping[str, Any]) -> None:
+        while True:
+            async with self._db.write() as connection:
+                if not (await connection.execute(GIVE_UP_SLICE, words)).all():
+                    return
+
+    async def _secret_row(self, id_: str, owner: str) -> dict[str, Any]:
+        return {
+            "id": id_,
+            "owner": owner,
+            "secret": new_secret(),
+            "created_at": await self.now(),
+            "retires_at": None,
+        }
+
+
+async def _look(connection: AsyncConnection, per_receiver: int, place: Place) -> tuple[list[Due], Place]:
+    busy = await _under_way(connection)
+    tenants = (await connection.execute(TENANTS_WAITING, {"after": place.tenant})).scalars().all()
+    due, behind, more = [], {}, len(tenants) == TENANTS_AT_ONCE
+    for tenant in tenants:
+        asked = {"whose": tenant, "after": place.receivers.get(tenant, ""), "enough": per_receiver}
+        found = (await connection.execute(RECEIVERS_WAITING, asked)).all()
+        rooms = [(each.name, min(each.due, per_receiver - busy[each.name])) for each in found]
+        due += [Due(tenant, name, room) for name, room in rooms if room > 0]
+        if len(found) == RECEIVERS_AT_ONCE:
+            behind[tenant], more = found[-1].name, True
+    others = {tenant: name for tenant, name in place.receivers.items() if tenant not in tenants}
+    last = tenants[-1] if len(tenants) == TENANTS_AT_ONCE else ""
+    return due, Place(last, {**(others if last or place.tenant else {}), **behind}, more)
+
+
+async def _under_way(connection: AsyncConnection) -> Counter[str]:
+    return Counter({row.receiver: row.tries for row in await connection.execute(UNDER_WAY)})
+
+
+async def _claim(connection: AsyncConnection, receiver: str, holder: str, room: int, lease_s: float) -> list[Delivery]:
+    if room <= 0:
+        return []
+    words = {"to": receiver, "most": room, "holder": holder, "lease_s": lease_s}
+    return [Delivery(**row) for row in (await connection.execute(CLAIM_DELIVERIES, words)).mappings()]
+
+
+def _finish(holder: str, tried: Tried) -> dict[str, Any]:
+    return {
+        "delivery_id": tried.delivery.id,
+        "holder": holder,
+        "seen": tried.delivery.tries,
+        "becomes": tried.state,
+        "delay_s": tried.delay_s,
+        "status": tried.status,
+        "error": clean(tried.error),
+        "tried": tried.log,
+        "counted": int(tried.counted),
+    }

@@ -1,0 +1,227 @@
+"""What administrators of webhooks do and see: endpoints, the log of deliveries, replays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Select, bindparam, case, delete, insert, literal_column, or_, select, update
+
+from understudy.models.ids import new_id
+from understudy.models.store.audit import record_act
+from understudy.models.store.sql import NOW, clean, webhook_delivery, webhook_endpoint, webhook_secret
+from understudy.models.store.webhooks.deliveries import INSERT_SECRETS, SLICE, Deliveries
+from understudy.models.webhooks import DEAD, PENDING
+
+INSERT_ENDPOINT = insert(webhook_endpoint).values(created_at=NOW, disabled=None)
+"""A new endpoint."""
+
+ENDPOINTS = (
+    select(webhook_endpoint).where(webhook_endpoint.c.tenant == bindparam("tenant")).order_by(webhook_endpoint.c.id)
+)
+"""A tenant's endpoints, in the order of their making."""
+
+ENDPOINT = select(webhook_endpoint).where(
+    webhook_endpoint.c.tenant == bindparam("tenant"), webhook_endpoint.c.id == bindparam("endpoint_id")
+)
+"""One endpoint of a tenant."""
+
+ENABLE_ENDPOINT = (
+    update(webhook_endpoint)
+    .where(webhook_endpoint.c.tenant == bindparam("whose"), webhook_endpoint.c.id == bindparam("endpoint_id"))
+    .values(disabled=None)
+    .returning(webhook_endpoint.c.id)
+)
+"""An endpoint is told of what ends from now on."""
+
+DELETE_ENDPOINT = (
+    delete(webhook_endpoint)
+    .where(webhook_endpoint.c.tenant == bindparam("whose"), webhook_endpoint.c.id == bindparam("endpoint_id"))
+    .returning(webhook_endpoint.c.url, webhook_endpoint.c.events)
+)
+"""An endpoint is gone."""
+
+DELETE_SECRETS = delete(webhook_secret).where(webhook_secret.c.owner == bindparam("whose"))
+"""So are its secrets."""
+
+_row = webhook_delivery.c
+_endpoint_is_told = (
+    select(webhook_endpoint.c.id)
+    .where(webhook_endpoint.c.id == _row.endpoint_id, webhook_endpoint.c.disabled.is_(None))
+    .exists()
+)
+_can_be_told = or_(_row.endpoint_id.is_(None), _endpoint_is_told)
+_again = {
+    "state": PENDING,
+    "next_at": case((_row.claimed_by.is_(None), NOW), else_=_row.next_at),
+    "tries": case((_row.state == literal_column("'pending'"), _row.tries), else_=0),
+    "ended_at": None,
+}
+
+REPLAY = (
+    update(webhook_delivery)
+    .where(_row.tenant == bindparam("whose"), _row.id == bindparam("delivery_id"), _can_be_told)
+    .values(**_again)
+    .returning(_row.id)
+)
+"""A delivery is due at once, with all its tries before it, under the id that it had."""
+
+REPLAY_SLICE = (
+    update(webhook_delivery)
+    .where(
+        _row.id.in_(
+            select(_row.id)
+            .where(
+                _row.tenant == bindparam("whose"),
+                _row.state == DEAD,
+                _row.created_at >= bindparam("since"),
+                _can_be_told,
+            )
+            .limit(SLICE)
+            .with_for_update(skip_locked=True, of=webhook_delivery)
+        )
+    )
+    .values(**_again)
+    .returning(_row.id)
+)
+"""Some of a tenant's dead deliveries are due at once."""
+
+DELETE_ENDED_SLICE = (
+    delete(webhook_delivery)
+    .where(_row.id.in_(select(_row.id).where(_row.ended_at < bindparam("before")).limit(SLICE)))
+    .returning(_row.id)
+)
+"""Some of the deliveries that ended before a time are forgotten."""
+
+
+def deliveries_page(tenant: str, after: str, equal: Mapping[str, str | None]) -> Select[Any]:
+    """A tenant's deliveries, newest first, that have all the given values."""
+    page = select(webhook_delivery).where(_row.tenant == tenant).order_by(_row.id.desc())
+    for name, value in equal.items():
+        if value is not None:
+            page = page.where(_row[name] == value)
+    return page.where(_row.id < after) if after else page
+
+
+class Webhooks(Deliveries):
+    async def add_endpoint(
+        self, tenant: str, url: str, events: Sequence[str], match: Mapping[str, str] | None = None, *, actor: str
+    ) -> tuple[dict[str, Any], str]:
+        """A new endpoint, and its secret."""
+        id_ = new_id("whe")
+        secret = await self._secret_row(new_id("whs"), id_)
+        row = {
+            "id": id_,
+            "tenant": tenant,
+            "url": url,
+            "events": orjson.dumps(list(events)).decode(),
+            "match": clean(orjson.dumps(match).decode()) if match else None,
+        }
+        async with self._db.write() as connection:
+            await connection.execute(INSERT_ENDPOINT, row)
+            await INSERT_SECRETS.run(connection, [secret])
+            made = {"url": url, "events": list(events), "match": match}
+            await record_act(connection, actor, tenant, "webhook.create", id_, None, made)
+        found = await self.endpoint(tenant, id_)
+        assert found is not None
+        return found, secret["secret"]
+
+    async def endpoints(self, tenant: str) -> list[dict[str, Any]]:
+        async with self._db.read() as connection:
+            rows = (await connection.execute(ENDPOINTS, {"tenant": tenant})).mappings().all()
+        return [_endpoint(dict(row)) for row in rows]
+
+    async def endpoint(self, tenant: str, endpoint_id: str) -> dict[str, Any] | None:
+        async with self._db.read() as connection:
+            key = {"tenant": tenant, "endpoint_id": endpoint_id}
+            row = (await connection.execute(ENDPOINT, key)).mappings().first()
+        return None if row is None else _endpoint(dict(row))
+
+    async def enable_endpoint(self, tenant: str, endpoint_id: str, *, actor: str) -> bool:
+        """Tell an endpoint again of what ends from now on; what was given up is replayed on demand only."""
+        async with self._db.write() as connection:
+            key = {"whose": tenant, "endpoint_id": endpoint_id}
+            before = (await connection.execute(ENDPOINT, {**key, "tenant": tenant})).first()
+            if before is None:
+                return False
+            await connection.execute(ENABLE_ENDPOINT, key)
+            old, new = {"disabled": before.disabled}, {"disabled": None}
+            await record_act(connection, actor, tenant, "webhook.enable", endpoint_id, old, new)
+        return True
+
+    async def remove_endpoint(self, tenant: str, endpoint_id: str, *, actor: str) -> bool:
+        """Forget an endpoint with its secrets; what waits for it is given up, its log stays."""
+        async with self._db.write() as connection:
+            key = {"whose": tenant, "endpoint_id": endpoint_id}
+            gone = (await connection.execute(DELETE_ENDPOINT, key)).first()
+            if gone is None:
+                return False
+            await connection.execute(DELETE_SECRETS, {"whose": endpoint_id})
+            was = {"url": gone.url, "events": orjson.loads(gone.events)}
+            await record_act(connection, actor, tenant, "webhook.remove", endpoint_id, was)
+        await self._give_up({"to": endpoint_id, "reason": "the endpoint was removed"})
+        return True
+
+    async def deliveries(
+        self,
+        tenant: str,
+        *,
+        endpoint_id: str | None = None,
+        state: str | None = None,
+        object_id: str | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> list[dict[str, Any]]:
+        """A tenant's deliveries, newest first; `after` is the id of the last one already seen."""
+        equal = {"endpoint_id": endpoint_id, "state": state, "object_id": object_id}
+        async with self._db.read() as connection:
+            rows = await connection.execute(deliveries_page(tenant, after, equal).limit(limit))
+            return [_delivery(dict(row)) for row in rows.mappings()]
+
+    async def delivery(self, tenant: str, delivery_id: str) -> dict[str, Any] | None:
+        async with self._db.read() as connection:
+            page = deliveries_page(tenant, "", {"id": delivery_id})
+            row = (await connection.execute(page)).mappings().first()
+        return None if row is None else _delivery(dict(row))
+
+    async def replay(self, tenant: str, delivery_id: str, *, actor: str) -> bool:
+        """Deliver it (again) now. False when there is none, or its endpoint is disabled or gone."""
+        async with self._db.write() as connection:
+            key = {"whose": tenant, "delivery_id": delivery_id}
+            if (await connection.execute(REPLAY, key)).first() is None:
+                return False
+            await record_act(connection, actor, tenant, "webhook.replay", delivery_id)
+        return True
+
+    async def replay_dead(self, tenant: str, since: float = 0.0, *, actor: str) -> int:
+        """Deliver now what was given up and came into being at `since` or later; returns how many."""
+        replayed = 0
+        while True:
+            async with self._db.write() as connection:
+                done = (await connection.execute(REPLAY_SLICE, {"whose": tenant, "since": since})).all()
+                if done:
+                    await record_act(connection, actor, tenant, "webhook.replay", f"{len(done)} dead deliveries")
+            replayed += len(done)
+            if not done:
+                return replayed
+
+    async def prune_deliveries(self, before: float) -> int:
+        """Forget deliveries of all tenants that were delivered or given up before a time; returns how many."""
+        pruned = 0
+        while True:
+            async with self._db.write() as connection:
+                gone = (await connection.execute(DELETE_ENDED_SLICE, {"before": before})).all()
+            pruned += len(gone)
+            if not gone:
+                return pruned
+
+
+def _endpoint(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "events": orjson.loads(row["events"]),
+        "match": None if row["match"] is None else orjson.loads(row["match"]),
+    }
+
+
+def _delivery(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "log": orjson.loads(row["log"])}

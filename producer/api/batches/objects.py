@@ -1,0 +1,322 @@
+"""A batch as the OpenAI API shows it, with what only we know under `understudy`."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from understudy.models.jobs.pace import eta_s
+from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP, waiting_object
+from understudy.models.records import BatchView, DeploymentTally, Waiting
+from understudy.models.request.wire import LineError
+from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
+from understudy.producer.status.objects import fallback_share
+
+STATUS = {BatchState.EXPIRING: "finalizing"}
+"""OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
+
+
+PAUSED_CODE = "batch_paused"
+"""In the `errors` of a batch that waits for a person, whatever its status."""
+
+
+class Documented(BaseModel):
+    """For the OpenAPI document; what is answered is not validated again."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class BatchErrors(Documented):
+    object: Literal["list"]
+    data: list[LineError]
+
+
+class RequestCounts(Documented):
+    total: int
+    """0 until the whole file was read."""
+    completed: int
+    failed: int
+    """All that ended without an answer, cancelled and expired lines included."""
+
+
+class InputDetails(Documented):
+    cached_tokens: int
+
+
+class OutputDetails(Documented):
+    reasoning_tokens: int
+
+
+class BatchUsage(Documented):
+    """Over all provider calls of the batch."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class DeploymentShare(Documented):
+    provider: str
+    model: str
+    answered: int
+    share: float | None
+    """Of all answers, from 0 to 1."""
+    fallbacks: int
+    """Its answers as another step than the first."""
+    failures: dict[str, int]
+    """Calls by failure class."""
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    unpriced_calls: int
+
+
+class Wait(Documented):
+    reason: str
+    count: int
+
+
+class WaitingObject(Documented):
+    reason: str
+    """A sentence."""
+    hold: str
+    """A limit (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), `credential`, `rules`, `budget`,
+    `turn`; `put_back`: every line waits for its time; `worker`, `planner`, `queue`: nobody works."""
+    provider: str | None
+    model: str | None
+    account: str | None
+    until: float | None
+    """Unix seconds; null when nobody can tell."""
+    who_can_help: Literal["operator", "owner"] | None
+    """Whose act ends the wait: of who runs Understudy, or of who submitted the work. Null: time does."""
+
+
+class Ours(Documented):
+    """What OpenAI's object has no word for."""
+
+    cost_usd: float | None
+    """So far; null when no price is known of anything that was used."""
+    unpriced_calls: int
+    """Calls that the cost leaves out, because no price is known."""
+    estimated_cost_usd: float | None
+    """What it was expected to cost when its lines were read; None when no price is known."""
+    unpriced_lines: int
+    """Lines that the estimate leaves out, because no price of their model was known."""
+    budget_usd: float | None
+    """It is paused before it costs more; with what was granted since."""
+    held_usd: float | None
+    """Of the budget, by calls under way; null without a budget."""
+    by_provider: list[DeploymentShare]
+    rate: float
+    """Lines that end per second, over the last minute, or since the first call if that is more recent."""
+    eta: float | None
+    """Seconds until the end at that rate."""
+    waiting: WaitingObject | None
+    """What it waits for at this moment; null while it moves, is held or has ended."""
+    who_can_help: Literal["operator", "owner"] | None
+    """Who must act before it goes on, and has not done so yet: who runs Understudy, or who submitted it."""
+    waits: list[Wait]
+    """Why single lines were put back, of a sample."""
+    counts: dict[str, int]
+    """Lines by state."""
+    fallbacks: int
+    """Lines that another step than the first has answered."""
+    fallback_share: float | None
+    """Their share of the lines that were answered so far, from 0 to 1."""
+    priority: str
+    weight: float
+    """Its turns for one of another batch of the same tenant and priority."""
+    paused: str | None
+    retry_of: str | None
+    retries: list[str]
+    """The batches that try its lines again."""
+    webhook_url: str | None
+
+
+class BatchObject(Documented):
+    """OpenAI's batch. Times are unix seconds."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    model: str | None
+    errors: BatchErrors | None
+    input_file_id: str | None
+    completion_window: str
+    status: Literal[
+        "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+    ]
+    output_file_id: str | None
+    """None when no line was answered, before the end, and once it was deleted."""
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    usage: BatchUsage
+    metadata: dict[str, str] | None
+    understudy: Ours
+
+
+class BatchList(Documented):
+    object: Literal["list"]
+    data: list[BatchObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | None = None) -> dict[str, Any]:
+    """`waiting`: what `producer.status.waiting` says of it."""
+    return {
+        "id": view.id,
+        "object": "batch",
+        "endpoint": view.endpoint,
+        "model": _model(view),
+        "errors": _errors(view),
+        "input_file_id": view.input_file_id,
+        "completion_window": view.completion_window,
+        "status": STATUS.get(view.state, str(view.state)),
+        "output_file_id": view.output_file_id,
+        "error_file_id": view.error_file_id,
+        **_times(view),
+        "request_counts": _request_counts(view),
+        "usage": _usage(view.by_deployment),
+        "metadata": view.metadata or None,
+        "understudy": _ours(view, waiting, held_usd),
+    }
+
+
+def _errors(view: BatchView) -> dict[str, Any] | None:
+    """Why it failed; or why it waits, or has waited until its deadline, for a person: whoever polls sees it there."""
+    if view.errors is not None:
+        return {"object": "list", "data": view.errors}
+    if view.state not in OPEN_BATCH_STATES | {BatchState.EXPIRED}:
+        return None
+    if view.paused:
+        message = f"the batch is paused: {view.paused}; POST /v1/batches/{view.id}/resume lets it go on"
+    elif view.blocked:
+        message = f"the batch waits for the operator: {view.blocked}"
+    else:
+        return None
+    return {"object": "list", "data": [LineError(code=PAUSED_CODE, message=message).model_dump()]}
+
+
+def _times(view: BatchView) -> dict[str, int | None]:
+    """A batch is finalized in no time of its own: the results are there as soon as the last line has ended."""
+    ended = {
+        BatchState.COMPLETED: "completed_at",
+        BatchState.FAILED: "failed_at",
+        BatchState.EXPIRED: "expired_at",
+        BatchState.CANCELLED: "cancelled_at",
+    }.get(view.state)
+    times: dict[str, float | None] = {
+        "created_at": view.created_at,
+        "in_progress_at": view.started_at,
+        "expires_at": view.expires_at,
+        "finalizing_at": None,
+        "completed_at": None,
+        "failed_at": None,
+        "expired_at": None,
+        "cancelling_at": view.cancelling_at,
+        "cancelled_at": None,
+    }
+    if ended is not None:
+        times[ended] = view.ended_at
+    if view.state is BatchState.COMPLETED:
+        times["finalizing_at"] = view.ended_at
+    if view.state in (BatchState.EXPIRING, BatchState.EXPIRED):
+        times["finalizing_at"] = max(view.expires_at, view.started_at or 0.0)
+    return {name: None if at is None else int(at) for name, at in times.items()}
+
+
+def _request_counts(view: BatchView) -> dict[str, int]:
+    """`failed` has all that ended without an answer, as the error file has: cancelled and expired lines as well."""
+    completed = view.counts[JobState.SUCCEEDED]
+    ended = sum(view.counts[state] for state in TERMINAL_STATES)
+    return {"total": view.total, "completed": completed, "failed": ended - completed}
+
+
+def _usage(deployments: list[DeploymentTally]) -> dict[str, Any]:
+    """Over all provider calls, also those whose answers came to nothing."""
+    read = sum(each.input_tokens for each in deployments)
+    written = sum(each.output_tokens for each in deployments)
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {"cached_tokens": sum(each.cached_tokens for each in deployments)},
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": sum(each.reasoning_tokens for each in deployments)},
+        "total_tokens": read + written,
+    }
+
+
+def _model(view: BatchView) -> str | None:
+    """What the request named, or the one model that was asked."""
+    named = view.options.get("model") or view.options.get("chain")
+    if named is not None:
+        return str(named)
+    asked = {f"{each.provider}/{each.model}" for each in view.by_deployment}
+    return asked.pop() if len(asked) == 1 else None
+
+
+def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> dict[str, Any]:
+    answers = sum(each.answered for each in view.by_deployment)
+    return {
+        "cost_usd": _rounded(view.known_cost_usd),
+        "unpriced_calls": view.unpriced_calls,
+        "estimated_cost_usd": _rounded(view.estimated_usd),
+        "unpriced_lines": view.unpriced_lines,
+        "budget_usd": view.budget_usd,
+        "held_usd": held_usd,
+        "by_provider": [_deployment(each, answers) for each in view.by_deployment],
+        "rate": round(view.recent_per_s, 3),
+        "eta": eta_s(view),
+        "waiting": waiting_object(waiting),
+        "who_can_help": _who_can_help(view, waiting),
+        "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
+        "counts": {str(state): count for state, count in view.counts.items()},
+        "fallbacks": view.fallbacks,
+        "fallback_share": fallback_share(view),
+        "priority": view.priority.queue,
+        "weight": view.weight,
+        "paused": view.paused,
+        "retry_of": view.retry_of,
+        "retries": view.retries,
+        "webhook_url": view.callback_url,
+    }
+
+
+def _who_can_help(view: BatchView, waiting: Waiting | None) -> str | None:
+    if view.state not in OPEN_BATCH_STATES:
+        return None
+    if view.paused:
+        return OWNER
+    if view.blocked:
+        return OPERATOR
+    return None if waiting is None else WHO_CAN_HELP.get(waiting.hold)
+
+
+def _deployment(tally: DeploymentTally, answers: int) -> dict[str, Any]:
+    return {
+        "provider": tally.provider,
+        "model": tally.model,
+        "answered": tally.answered,
+        "share": round(tally.answered / answers, 4) if answers else None,
+        "fallbacks": tally.fallbacks,
+        "failures": tally.failures,
+        "input_tokens": tally.input_tokens,
+        "output_tokens": tally.output_tokens,
+        "cost_usd": _rounded(tally.known_cost_usd),
+        "unpriced_calls": tally.unpriced_calls,
+    }
+
+
+def _rounded(usd: float | None) -> float | None:
+    return None if usd is None else round(usd, 8)

@@ -1,0 +1,153 @@
+"""Going on with a batch over HTTP: letting it go on, and running again what has no answer."""
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar
+
+from fastapi import APIRouter, Query, Response
+
+from understudy.models.records import BatchView
+from understudy.models.routing.route import RouteOptions
+from understudy.models.state import OPEN_BATCH_STATES, JobState
+from understudy.models.store.disk_space import ROW_BYTES
+from understudy.producer.api.access.admission import admit, give_back
+from understudy.producer.api.access.auth import Caller, Submitter
+from understudy.producer.api.access.quotas import admit_bytes
+from understudy.producer.api.batches.objects import BatchObject
+from understudy.producer.api.batches.routes import has_ended, own_batch, shown_batch
+from understudy.producer.api.context import Api, Context
+from understudy.producer.api.errors import ApiError, refusals
+from understudy.producer.runs.reruns import (
+    EVERYTHING,
+    WORTH_A_RETRY,
+    Retry,
+    RetryUnderWay,
+    retry_answered,
+    retry_failed,
+    take_another_chain,
+)
+from understudy.producer.runs.retry_chain import ENDED_BADLY
+from understudy.producer.status.pauses import resumed
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+LEFT_OUT: Final = "Understudy-Left-Out"
+T = TypeVar("T")
+
+
+@router.post(
+    "/{batch_id}/resume",
+    summary="Let a held batch go on",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 503),
+)
+async def resume(
+    api: Api,
+    caller: Submitter,
+    batch_id: str,
+    budget_usd: Annotated[
+        float | None, Query(gt=0, allow_inf_nan=False, description="A new budget in all, in US dollars.")
+    ] = None,
+    model: Annotated[str | None, Query(description="For what is not asked yet, and for what failed.")] = None,
+    chain: Annotated[str | None, Query(description="The same.")] = None,
+) -> Response:
+    """A batch that spent its budget is granted the first amount once more, or a new one.
+
+    With a model or a chain, what it has not asked yet takes that, and what failed runs again along it, as a new batch
+    that is named in `understudy.retries`.
+    """
+    view = await own_batch(api, caller, batch_id)
+    if (model or chain) and view.state in OPEN_BATCH_STATES:
+        route = RouteOptions(model=model, chain=chain)
+        async with _admitted(api, caller, _most(view)) as taken:
+            _, again = await _retrying(take_another_chain(api.store, api.settings, batch_id, route))
+            taken.jobs = again.jobs
+    total_usd = await api.store.grant_batch(batch_id, budget_usd)
+    if not await api.store.resume_batch(batch_id):
+        raise has_ended(view, "resumed")
+    changed = resumed(view, total_usd, model, chain)
+    await api.store.record_act(caller.actor, caller.tenant, "batch.resume", batch_id, *changed)
+    return await shown_batch(api, await own_batch(api, caller, batch_id))
+
+
+@router.post(
+    "/{batch_id}/retry",
+    summary="Run again what has no answer",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 409, 429, 503),
+)
+async def retry(
+    api: Api,
+    caller: Submitter,
+    batch_id: str,
+    model: Annotated[str | None, Query(description="Instead of the chain that the lines had.")] = None,
+    chain: Annotated[str | None, Query(description="The same.")] = None,
+    everything: Annotated[
+        bool, Query(alias="all", description="Also bad requests, refused content and jobs that crashed workers.")
+    ] = False,
+    answered_by: Annotated[
+        list[str] | None, Query(description="Instead: the lines that this provider answered. Repeatable.")
+    ] = None,
+) -> Response:
+    """A new batch with `understudy.retry_of`.
+
+    Lines that are not tried again, because they would fail in the same way, are counted in the header
+    `Understudy-Left-Out`. 409: there is nothing to try.
+    """
+    view = await own_batch(api, caller, batch_id)
+    route = RouteOptions(model=model, chain=chain)
+    async with _admitted(api, caller, _most(view, answered=bool(answered_by))) as taken:
+        again = await _retrying(
+            retry_answered(api.store, api.settings, batch_id, answered_by, route)
+            if answered_by
+            else retry_failed(api.store, api.settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY, route)
+        )
+        taken.jobs = again.jobs
+    if again.batch_id is None:
+        raise _nothing_to_retry(batch_id, again)
+    asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
+    said = {word: value for word, value in asked.items() if value is not None}
+    made = {"batch": again.batch_id, "jobs": again.jobs, **said}
+    await api.store.record_act(caller.actor, caller.tenant, "batch.retry", batch_id, None, made)
+    shown = await shown_batch(api, await own_batch(api, caller, again.batch_id))
+    shown.headers[LEFT_OUT] = str(again.left_out.total())
+    return shown
+
+
+@dataclass(slots=True)
+class _Taken:
+    jobs: int = 0
+
+
+@asynccontextmanager
+async def _admitted(api: Context, caller: Caller, most: int) -> AsyncIterator[_Taken]:
+    """Room for so many more jobs; what is not taken of it is given back. Raises ApiError, RequestError."""
+    if most:
+        await admit(api, caller, jobs=most)
+    taken = _Taken()
+    try:
+        if most:
+            await admit_bytes(api, caller, ROW_BYTES * most, batches=1)
+        yield taken
+    finally:
+        if most > taken.jobs:
+            give_back(api, caller, most - taken.jobs)
+
+
+def _most(view: BatchView, *, answered: bool = False) -> int:
+    """No more jobs than that can a retry of a batch have."""
+    states = {JobState.SUCCEEDED} if answered else ENDED_BADLY
+    return sum(view.counts.get(state, 0) for state in states)
+
+
+async def _retrying(retry: Awaitable[T]) -> T:
+    try:
+        return await retry
+    except RetryUnderWay as error:
+        raise ApiError(409, str(error), code="retry_under_way") from None
+
+
+def _nothing_to_retry(batch_id: str, retry: Retry) -> ApiError:
+    why = retry.left_out_words.replace("--all", "?all=true")
+    return ApiError(409, f"there is nothing to try again in {batch_id}{why and f'; {why}'}", code="nothing_to_retry")

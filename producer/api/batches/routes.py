@@ -1,0 +1,257 @@
+"""Batches as OpenAI's Batch API has them; beside it the results so far, and holding a batch."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from functools import partial
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from understudy.models.ids import new_id
+from understudy.models.records import BatchView, FileRecord, NewBatch
+from understudy.models.state import BatchState
+from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
+from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.paging import Span, spans
+from understudy.producer.api.access.admission import admit, give_back
+from understudy.producer.api.access.auth import Caller, Reader, Submitter
+from understudy.producer.api.access.quotas import admit_bytes
+from understudy.producer.api.batches.objects import BatchList, BatchObject, batch_object
+from understudy.producer.api.batches.requests import BatchRequest, canonical, parse_request
+from understudy.producer.api.bodies import documented, read_json
+from understudy.producer.api.context import Api, Context
+from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.api.files.spooled_answers import pieces, streamed
+from understudy.producer.runs.budget_grants import held_of
+from understudy.producer.runs.output import rendered_line
+from understudy.producer.status.waiting import waiting_of
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+JSONL: Final = "application/jsonl"
+NEXT_AFTER: Final = "Understudy-Next-After"
+LINE_PREFIX: Final = "batch_req_"
+MAX_KEY_CHARS: Final = 255
+CANCELLED = frozenset({BatchState.CANCELLING, BatchState.CANCELLED})
+
+ID_CHARS: Final = r"^[A-Za-z0-9_-]*$"
+
+Limit = Annotated[int, Query(ge=1, le=100, description="How many, newest first.")]
+After = Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The id of the last one already seen.")]
+
+
+@router.post(
+    "",
+    summary="Create a batch",
+    openapi_extra=documented(BatchRequest),
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 413, 415, 422, 429, 503),
+)
+async def create(
+    request: Request,
+    api: Api,
+    caller: Submitter,
+    idempotency_key: Annotated[str | None, Header(max_length=MAX_KEY_CHARS)] = None,
+    x_stainless_retry_count: Annotated[str | None, Header(max_length=10)] = None,
+) -> Response:
+    """Answered at once with a batch in `validating`; its lines are read and checked after that.
+
+    Sent again with the same `Idempotency-Key`, or by the OpenAI SDK when it lost the answer, it makes nothing new.
+    """
+    document = await read_json(request, api.settings.api.max_body_bytes)
+    digest = hashlib.sha256(canonical(document)).hexdigest()
+    named = NamedRequest(idempotency_key, digest) if idempotency_key else None
+    repeated = (x_stainless_retry_count or "0").strip("0") != ""
+    try:
+        batch_id = await api.store.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
+        if batch_id is None:
+            rules = await api.rules.of(api.store, caller.tenant)
+            asked = await api.schemas.run(caller.tenant, parse_request, document, api.settings, rules)
+            batch_id = await _accept(api, caller, asked, digest, named, repeated)
+    except OtherRequest as error:
+        raise ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused") from None
+    return await shown_batch(api, await own_batch(api, caller, batch_id))
+
+
+@router.get("", summary="List batches", response_model=BatchList, responses=refusals(400, 401, 403, 503))
+async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
+    views = await api.store.list_batches(caller.tenant, limit + 1, after)
+    shown = views[:limit]
+    waiting = await waiting_of(api.store, api.redis, shown)
+    held = await asyncio.gather(*(held_of(api.redis, view) for view in shown))
+    data = [batch_object(view, why, usd) for view, why, usd in zip(shown, waiting, held, strict=True)]
+    return _answer(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": len(views) > limit,
+        }
+    )
+
+
+@router.get("/{batch_id}", summary="A batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503))
+async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
+    return await shown_batch(api, await own_batch(api, caller, batch_id))
+
+
+@router.post(
+    "/{batch_id}/cancel",
+    summary="Cancel a batch",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 503),
+)
+async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
+    """Finished lines are kept; calls under way are stopped. Cancelled again, it is answered as it stands."""
+    await own_batch(api, caller, batch_id)
+    if not await api.store.cancel_filling(batch_id):
+        await api.store.cancel_batch(batch_id)
+    view = await own_batch(api, caller, batch_id)
+    if view.state not in CANCELLED:
+        raise has_ended(view, "cancelled")
+    await api.store.record_repeated(caller.actor, caller.tenant, "batch.cancel", batch_id)
+    api.fill_soon()
+    return await shown_batch(api, view)
+
+
+@router.post(
+    "/{batch_id}/pause", summary="Hold a batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503)
+)
+async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
+    """No other line of it starts; calls under way go on."""
+    view = await own_batch(api, caller, batch_id)
+    if not await api.store.pause_batch(batch_id, "paused by its owner"):
+        raise has_ended(view, "held")
+    await api.store.record_repeated(caller.actor, caller.tenant, "batch.pause", batch_id)
+    return await shown_batch(api, await own_batch(api, caller, batch_id))
+
+
+@router.post(
+    "/{batch_id}/ack",
+    summary="Say that you have the results of a batch",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 409, 503),
+)
+async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
+    """Where only undelivered content is kept, its prompts, answers and files are removed an hour later."""
+    view = await own_batch(api, caller, batch_id)
+    if not await api.store.acknowledge("batch", caller.tenant, batch_id):
+        raise ApiError(409, f"batch {batch_id} is {view.state}; it has not ended yet", code="not_ended")
+    await api.store.record_repeated(caller.actor, caller.tenant, "batch.ack", batch_id)
+    return await shown_batch(api, view)
+
+
+@router.get(
+    "/{batch_id}/results",
+    summary="The lines that have ended so far",
+    response_class=Response,
+    responses={200: {"content": {JSONL: {}}}, **refusals(400, 401, 403, 404, 503)},
+)
+async def results(
+    api: Api,
+    caller: Reader,
+    batch_id: str,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="How many lines at most.")] = 1_000,
+    after: Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The `id` of the last line read.")] = "",
+) -> Response:
+    """Lines as in the output and error files, also while others still run, in the order of the input.
+
+    Lines end in any order: one that ends later may belong before `after`. While the batch runs, begin at the start
+    again to see all of them. The header `Understudy-Next-After` is there while there may be more behind this page.
+    """
+    await own_batch(api, caller, batch_id)
+    begins = after.removeprefix(LINE_PREFIX)
+    sizes = await api.store.output_sizes(batch_id, begins, limit)
+    headers = {NEXT_AFTER: LINE_PREFIX + sizes[-1][0]} if len(sizes) == limit else {}
+    return await streamed(_lines(api, batch_id, sizes, begins), headers, JSONL)
+
+
+async def _lines(api: Context, batch_id: str, sizes: Sequence[tuple[str, int]], after: str) -> AsyncIterator[bytes]:
+    """The lines of these jobs, in pieces."""
+    wanted = {job_id for job_id, _ in sizes}
+    for span in spans(sizes, after):
+        page = partial(_page, api, batch_id, span, wanted)
+        async for piece in pieces(api, page, span.size):
+            yield piece
+
+
+async def _page(api: Context, batch_id: str, span: Span, wanted: Collection[str]) -> Iterable[bytes]:
+    """Without what has ended since."""
+    return [rendered_line(row) for row in await api.store.outputs_in(batch_id, span) if row.job_id in wanted]
+
+
+async def _accept(
+    api: Context, caller: Caller, asked: BatchRequest, digest: str, named: NamedRequest | None, repeated: bool
+) -> str:
+    file = await _input(api, caller, asked.input_file_id)
+    batch_id, new, lines = None, await _new_batch(api, caller, asked, digest), file.lines
+    await admit(api, caller, jobs=lines)
+    try:
+        await admit_bytes(api, caller, (file.bytes or 0) + ROW_BYTES * lines, batches=1)
+        batch_id = await api.store.accept_batch(new, named, repeated=repeated)
+    finally:
+        if batch_id != new.id:
+            give_back(api, caller, lines)
+    api.fill_soon()
+    return batch_id
+
+
+async def _input(api: Context, caller: Caller, file_id: str) -> FileRecord:
+    """The file whose lines are asked for. Raises ApiError."""
+    file = await api.store.file_view(caller.tenant, file_id)
+    if file is None:
+        raise ApiError(404, f"there is no file {file_id}", param="input_file_id", code="not_found")
+    if file.purpose != "batch":
+        raise ApiError(400, "the file must have been uploaded with purpose 'batch'", param="input_file_id")
+    most = api.settings.api.max_batch_lines
+    if file.lines > most:
+        raise ApiError(
+            400,
+            f"the file has {file.lines:,} lines; a batch may have {most:,}: split it",
+            param="input_file_id",
+            code="too_many_lines",
+        )
+    return file
+
+
+async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: str) -> NewBatch:
+    return NewBatch(
+        new_id("batch"),
+        priority=asked.queue,
+        tenant=caller.tenant,
+        endpoint=asked.endpoint,
+        expires_at=await api.store.now() + asked.window_s,
+        source=asked.input_file_id,
+        metadata=asked.metadata or {},
+        input_file_id=asked.input_file_id,
+        completion_window=asked.completion_window,
+        options=orjson.dumps(asked.route).decode(),
+        callback_url=asked.webhook_url,
+        output_expires_s=asked.output_expires_after.seconds if asked.output_expires_after else None,
+        request_hash=digest,
+        budget_usd=asked.budget_usd,
+        weight=asked.weight,
+    )
+
+
+async def own_batch(api: Context, caller: Caller, batch_id: str) -> BatchView:
+    view = await api.store.batch_view(batch_id) if batch_id.isprintable() else None
+    if view is None or view.tenant != caller.tenant:
+        raise ApiError(404, f"there is no batch {batch_id[:80]}", param="batch_id", code="not_found")
+    return view
+
+
+def has_ended(view: BatchView, what: str) -> ApiError:
+    return ApiError(400, f"batch {view.id} is {view.state}; it cannot be {what} any more", code="batch_ended")
+
+
+async def shown_batch(api: Context, view: BatchView) -> Response:
+    (waiting,) = await waiting_of(api.store, api.redis, [view])
+    return _answer(batch_object(view, waiting, await held_of(api.redis, view)))
+
+
+def _answer(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type=JSON)

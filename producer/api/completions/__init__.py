@@ -1,0 +1,1 @@
+"""Chat completions and embeddings that hold the connection."""

@@ -1,0 +1,49 @@
+"""POST /v1/embeddings: one job through the queue, and the connection held until it has ended."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
+
+from understudy.models.routing.chain import EMBEDDINGS
+from understudy.models.state import Priority
+from understudy.producer.api.access.auth import Submitter
+from understudy.producer.api.bodies import documented, read_json
+from understudy.producer.api.completions.synchronous import REFUSALS, accept_held, answer_when_ended
+from understudy.producer.api.context import Api
+from understudy.producer.api.errors import JSON
+from understudy.producer.api.jobs.requests import JobWords
+from understudy.producer.api.jobs.submission import job_of
+
+router = APIRouter(prefix="/v1", tags=["embeddings"])
+
+EXAMPLE: JsonDict = {"input": ["a walnut desk", "a brass lamp"]}
+
+
+class EmbeddingsRequest(JobWords):
+    """An embeddings body with our words beside. Whatever is not listed here goes to the provider as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    input: str | list[Any] = Field(min_length=1)
+    """A text, up to 2,048 texts, or tokens."""
+    dimensions: int | None = Field(default=None, gt=0)
+    """How long the vectors are to be, where the model can be told."""
+    encoding_format: str | None = Field(default=None, pattern="^(float|base64)$")
+    """`float` (when absent) or `base64`."""
+
+
+@router.post(
+    "/embeddings",
+    summary="Embeddings",
+    response_class=Response,
+    openapi_extra=documented(EmbeddingsRequest),
+    responses={200: {"description": "The vectors", "content": {JSON: {}}}, **REFUSALS},
+)
+async def embed(request: Request, api: Api, caller: Submitter) -> Response:
+    """Held until the job has ended. When the caller goes away, the job is cancelled."""
+    document = await read_json(request, api.settings.api.max_body_bytes)
+    job = await job_of(api, caller, document, priority=Priority.INTERACTIVE, endpoint=EMBEDDINGS)
+    await accept_held(api, caller, job)
+    return await answer_when_ended(request, api, caller, job.id)

@@ -1,0 +1,77 @@
+"""What a request's `model` may be: the chains by name, and `provider/model` of all that the configuration names."""
+
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from understudy.models.config.settings import Settings
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.allowlist import Allowed
+from understudy.models.routing.model_names import NOT_FOUND
+from understudy.models.routing.route import configured_chain
+from understudy.producer.api.access.auth import Caller, Reader
+from understudy.producer.api.context import Api, Context
+from understudy.producer.api.errors import JSON, ApiError, refusals
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+OURS = "understudy"
+CREATED = 0
+"""OpenAI says when a model was made. Nobody tells us."""
+
+
+class Model(BaseModel):
+    """OpenAI's object. `owned_by` is the provider's name, or `understudy` for a chain."""
+
+    id: str
+    object: str = "model"
+    created: int = CREATED
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    object: str = "list"
+    data: list[Model]
+
+
+@router.get("", summary="List the chains and models", response_model=ModelList, responses=refusals(401, 403, 503))
+async def list_models(api: Api, caller: Reader) -> Response:
+    """Those that your tenant may use. Nobody is asked: what providers have beside it can be requested as
+    `provider/model`, too."""
+    data = [_model(name, owner) for name, owner in (await _owners(api, caller)).items()]
+    return Response(orjson.dumps({"object": "list", "data": data}), media_type=JSON)
+
+
+@router.get("/{model:path}", summary="One of them", response_model=Model, responses=refusals(400, 401, 403, 404, 503))
+async def retrieve_model(model: str, api: Api, caller: Reader) -> Response:
+    known = await _owners(api, caller)
+    if model not in known:
+        shown = model if len(model) <= 80 else model[:77] + "..."
+        reason = f"no model '{shown}' is configured here; GET /v1/models lists those that are"
+        raise ApiError(404, reason, param="model", code=NOT_FOUND)
+    return Response(orjson.dumps(_model(model, known[model])), media_type=JSON)
+
+
+async def _owners(api: Context, caller: Caller) -> dict[str, str]:
+    rules = await api.rules.of(api.store, caller.tenant)
+    return owners(api.settings, Allowed(api.settings, rules.allow))
+
+
+def owners(settings: Settings, allowed: Allowed) -> dict[str, str]:
+    """Whose each model is that may be used."""
+    chains = [name for name in settings.chains if allowed.chain(name)]
+    found = dict.fromkeys(chains, OURS)
+    for chain in chains:
+        with suppress(RequestError):  # a chain that cannot be used says so when it is
+            found |= {str(step): step.provider for step in configured_chain(settings, chain).steps}
+    for name, provider in settings.providers.items():
+        found |= {f"{name}/{model}": name for model in provider.models}
+    found |= {model: model.partition("/")[0] for model in allowed.models}
+    return {name: owner for name, owner in found.items() if owner == OURS or allowed.model(name)}
+
+
+def _model(name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": CREATED, "owned_by": owner}

@@ -1,0 +1,124 @@
+"""Holding a connection until its job has ended: what every route that answers with a completion does.
+
+A caller that goes away, or that was held for `api.hold_s`, gets nothing any more: its job is cancelled.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+
+from understudy.models.cancellation import end_if_cancelled
+from understudy.models.jobs.objects import job_object, retry_after_s
+from understudy.models.records import NewJob
+from understudy.models.request.wire import ErrorBody
+from understudy.models.store import StoreError
+from understudy.producer.api.access.auth import Caller
+from understudy.producer.api.context import Context
+from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.api.jobs.cancel import cancel_job
+from understudy.producer.api.jobs.objects import root_of
+from understudy.producer.api.jobs.results import FINAL, outcome_of
+from understudy.producer.api.jobs.submission import accept
+
+log = logging.getLogger(__name__)
+
+REFUSALS = {
+    **refusals(400, 401, 403, 404, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
+    "4XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
+    "5XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
+}
+
+_cancelling: set[asyncio.Task[None]] = set()
+
+
+def job_header(job_id: str) -> dict[str, str]:
+    return {"X-Understudy-Job": job_id}
+
+
+async def accept_held(api: Context, caller: Caller, job: NewJob) -> None:
+    """Accept a job whose caller is held. Who is cut off midway gets nothing: its job, if there is one, is cancelled."""
+    try:
+        await accept(api, caller, [job])
+        end_if_cancelled()
+    except asyncio.CancelledError:
+        cancel_soon(api, job.id)
+        raise
+
+
+async def answer_when_ended(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
+    """The completion, or the error with its status. Raises ApiError when it takes too long."""
+    if not await held(request, api, job_id, api.settings.api.hold_s):
+        cancel_soon(api, job_id)
+        raise late(job_id)
+    return await outcome_of(api, await view_of(api, caller, job_id), job_header(job_id))
+
+
+async def held(request: Request, api: Context, job_id: str, for_s: float) -> bool:
+    """Whether the job has ended by then. A caller that goes away has its job cancelled, and is waited for no more."""
+    waiting = asyncio.create_task(api.waiters.ended(job_id, for_s))
+    leaving = asyncio.create_task(_gone(request))
+    ended = left = False
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        ended = waiting.done() and waiting.result()
+        left = leaving.done() and not ended
+    except asyncio.CancelledError:
+        left = True
+        raise
+    finally:
+        waiting.cancel()
+        leaving.cancel()
+        if left:
+            cancel_soon(api, job_id)
+    if left:
+        raise ApiError(499, f"the caller of {job_id} went away", code="caller_gone")
+    return ended
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def cancel_soon(api: Context, job_id: str) -> None:
+    """Not awaited: who calls may be cancelled itself."""
+    task = asyncio.create_task(_cancel(api, job_id))
+    _cancelling.add(task)
+    task.add_done_callback(_cancelling.discard)
+
+
+async def _cancel(api: Context, job_id: str) -> None:
+    try:
+        await cancel_job(api, job_id)
+    except StoreError as error:
+        log.warning("job %s goes on although its caller went away: %s", job_id, error)
+
+
+async def view_of(api: Context, caller: Caller, job_id: str) -> dict[str, Any]:
+    """A job that was there. Raises ApiError when it was pruned."""
+    view = await api.store.seen_job(caller.tenant, job_id)
+    if view is None:
+        raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
+    return view
+
+
+async def accepted(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
+    view = await view_of(api, caller, job_id)
+    shown = job_object(view, await api.store.get_chain(view["chain_id"]), root_of(request, api.settings))
+    headers = {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}
+    return Response(orjson.dumps(shown), 202, headers, media_type=JSON)
+
+
+def late(job_id: str) -> ApiError:
+    message = f"the job {job_id} did not end while the connection was held, and is cancelled"
+    return ApiError(504, message, code="held_too_long", headers=FINAL)
+
+
+def late_body(job_id: str) -> bytes:
+    error = late(job_id)
+    return orjson.dumps(
+        {"error": {"message": error.message, "type": "server_error", "param": None, "code": error.code}}
+    )

@@ -1,0 +1,29 @@
+"""Defects: what the log says of an exception that nobody expected. Where it came from, never what it says.
+
+The text of an exception may quote a prompt or a secret, and so may the traceback that a server would print.
+"""
+
+import logging
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from understudy.models.logs import raised_at
+
+log = logging.getLogger(__name__)
+
+
+class LoggedFailures:
+    """Goes around the whole application: no exception of a request gets out of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "http":
+                log.critical("The HTTP API cannot be started or stopped: %s", raised_at(error))
+                raise
+            route = getattr(scope.get("route"), "path", "a path that is none")
+            log.error("%s %s failed: %s", scope["method"], route, raised_at(error))

@@ -1,0 +1,239 @@
+"""OpenAI's files: uploads, which batches are made from, and what came of batches."""
+
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from understudy.models.ids import new_id
+from understudy.models.records import FileRecord
+from understudy.models.request.wire import RequestError
+from understudy.models.store.paging import Span
+from understudy.producer.api.access.auth import Caller, Reader, Submitter
+from understudy.producer.api.access.quotas import admitted
+from understudy.producer.api.context import Api, Context
+from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.api.files.spooled_answers import pieces, streamed
+from understudy.producer.api.files.upload import KIND, LONGEST_S, SHORTEST_S, Upload
+from understudy.producer.runs.output import rendered_line, rendered_size
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+PURPOSES = ("batch", "batch_output")
+LINES = "application/jsonl"
+LIST_LIMIT = 10_000
+NAME_LIMIT = 200
+
+
+class FileObject(BaseModel):
+    """A file as OpenAI shows it. Times are unix seconds."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["batch", "batch_output"]
+    status: Literal["processed"] = "processed"
+    expires_at: int | None
+
+
+class FileList(BaseModel):
+    """A page of files."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileDeleted(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            KIND: {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string", "enum": ["batch"]},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": SHORTEST_S, "maximum": LONGEST_S},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    summary="Upload the input of a batch",
+    response_model=FileObject,
+    responses=refusals(400, 401, 403, 413, 415, 429, 503),
+    openapi_extra=UPLOAD_BODY,
+)
+async def upload(request: Request, api: Api, caller: Submitter) -> Response:
+    """The body is multipart, as OpenAI's: `file` and `purpose`, in any order. It is kept whole or not at all."""
+    body = Upload(request, api.settings.api.max_file_bytes)
+    file_id = new_id("file")
+    size, lines = await api.blobs.put(file_id, admitted(api, caller, body.chunks(), body.declared))
+    try:
+        record = await api.store.add_file(file_id, caller.tenant, body.filename or "", size, lines, body.lives_s)
+    except BaseException:
+        await api.blobs.delete(file_id)
+        raise
+    return _answer(_shown(record, size))
+
+
+@router.get(
+    "",
+    summary="List files, newest first",
+    response_model=FileList,
+    responses=refusals(400, 401, 403, 503),
+)
+async def list_files(
+    api: Api,
+    caller: Reader,
+    purpose: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=LIST_LIMIT)] = LIST_LIMIT,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> Response:
+    """`after` is the last id of the page before; it may be deleted by now."""
+    purposes = [each for each in PURPOSES if purpose in (None, each)]
+    if after is not None and not _may_be_id(after):
+        raise _no_cursor()
+    found = await api.store.list_files(caller.tenant, purposes, limit + 1, after, order == "asc")
+    if found is None:
+        raise _no_cursor()
+    page = found[:limit]
+    data = [_shown(each, await _size(api, each)) for each in page]
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    more = len(found) > limit
+    return _answer({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more})
+
+
+@router.get(
+    "/{file_id}",
+    summary="Look at a file",
+    response_model=FileObject,
+    responses=refusals(400, 401, 403, 404, 503),
+)
+async def retrieve(file_id: str, api: Api, caller: Reader) -> Response:
+    record = await _found(api, caller, file_id)
+    return _answer(_shown(record, await _size(api, record)))
+
+
+@router.get(
+    "/{file_id}/content",
+    summary="Download a file",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {LINES: {"schema": {"type": "string", "format": "binary"}}}},
+        **refusals(400, 401, 403, 404, 503),
+    },
+)
+async def content(file_id: str, api: Api, caller: Reader) -> Response:
+    """The output and the error file of a batch are written while they are sent, in no particular order of lines."""
+    record = await _found(api, caller, file_id)
+    chunks = api.blobs.read(file_id) if record.part is None else _lines(api, record)
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename, safe='')}"}
+    if record.bytes is not None:
+        headers["Content-Length"] = str(record.bytes)
+    return await streamed(chunks, headers, LINES)
+
+
+@router.delete(
+    "/{file_id}",
+    summary="Delete a file; of an output, the prompts and answers behind it",
+    response_model=FileDeleted,
+    responses=refusals(400, 401, 403, 404, 409, 503),
+)
+async def delete(file_id: str, api: Api, caller: Submitter) -> Response:
+    """It is gone at once; what it held is removed right after, in slices."""
+    if not _may_be_id(file_id) or not await api.store.delete_file(caller.tenant, file_id):
+        raise _unknown(file_id)
+    await api.store.record_act(caller.actor, caller.tenant, "file.delete", file_id)
+    api.deleted_files.set()
+    return _answer({"id": file_id, "object": "file", "deleted": True})
+
+
+async def _found(api: Context, caller: Caller, file_id: str) -> FileRecord:
+    record = await api.store.file_view(caller.tenant, file_id) if _may_be_id(file_id) else None
+    if record is None:
+        raise _unknown(file_id)
+    return record
+
+
+async def _lines(api: Context, record: FileRecord) -> AsyncIterator[bytes]:
+    """The lines of an output or error file, in pieces; its length is known after the first whole reading."""
+    assert record.batch_id is not None and record.part is not None
+    size = 0
+    async for span in api.store.part_spans(record.batch_id, record.part):
+        page = partial(_page, api, record.batch_id, record.part, span)
+        async for piece in pieces(api, page, span.size):
+            size += len(piece)
+            yield piece
+    if record.bytes is None:
+        await api.store.set_file_bytes(record.id, size)
+
+
+async def _page(api: Context, batch_id: str, part: str, span: Span) -> Iterable[bytes]:
+    return map(rendered_line, await api.store.part_rows(batch_id, part, span))
+
+
+async def _size(api: Context, record: FileRecord) -> int:
+    """Worked out once, of what is known of each line without reading it."""
+    if record.bytes is not None:
+        return record.bytes
+    assert record.batch_id is not None and record.part is not None
+    size = 0
+    async for row, answer_bytes in api.store.part_sizes(record.batch_id, record.part):
+        size += rendered_size(row, answer_bytes)
+    await api.store.set_file_bytes(record.id, size)
+    return size
+
+
+def _shown(record: FileRecord, size: int) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "object": "file",
+        "bytes": size,
+        "created_at": int(record.created_at),
+        "filename": record.filename,
+        "purpose": record.purpose,
+        "status": "processed",
+        "expires_at": None if record.expires_at is None else int(record.expires_at),
+    }
+
+
+def _answer(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type=JSON)
+
+
+def _may_be_id(given: str) -> bool:
+    return len(given) <= NAME_LIMIT and given.isascii() and given.replace("_", "").replace("-", "").isalnum()
+
+
+def _unknown(file_id: str) -> ApiError:
+    shown = f" {file_id}" if _may_be_id(file_id) else " of that name"
+    return ApiError(404, f"there is no file{shown}", param="file_id", code="not_found")
+
+
+def _no_cursor() -> RequestError:
+    return RequestError("'after' names no file: use the 'last_id' of a page", "after")

@@ -1,0 +1,78 @@
+"""Accepting single jobs: from the body of a request to rows of the ledger and tickets in the queue.
+
+Accepted means committed: whatever is answered with success has its rows in the ledger. The queue is told afterwards;
+where it cannot be reached, the planner finds the jobs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from understudy.models.cancellation import end_if_cancelled
+from understudy.models.records import NewJob
+from understudy.models.routing.chain import CHAT, Endpoint
+from understudy.models.routing.route import check_schemas
+from understudy.models.state import Priority
+from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
+from understudy.models.store.disk_space import ROW_BYTES, text_bytes
+from understudy.models.store.jobs.submission import Made
+from understudy.producer.api.access.admission import admit, give_back
+from understudy.producer.api.access.auth import Caller
+from understudy.producer.api.access.quotas import admit_bytes
+from understudy.producer.api.context import Context
+from understudy.producer.api.errors import ApiError
+from understudy.producer.single_jobs import single_job, stage
+
+
+async def job_of(
+    api: Context, caller: Caller, document: Mapping[str, Any], *, priority: Priority, endpoint: Endpoint = CHAT
+) -> NewJob:
+    """The job that a body asks for; `priority` is for one that names none. Raises RequestError, StoreError."""
+    router = await api.router(caller.tenant, endpoint)
+    job, schemas = single_job(document, router, api.settings, caller.tenant, priority=priority, endpoint=endpoint)
+    if schemas:
+        await api.schemas.run(caller.tenant, check_schemas, schemas)
+    return job
+
+
+async def accept(
+    api: Context,
+    caller: Caller,
+    jobs: Sequence[NewJob],
+    named: NamedRequest | None = None,
+    answer: str | None = None,
+) -> Made | None:
+    """Accept all of them, or none. Returns None, or what the same named request made before: nothing is accepted then.
+
+    `answer` is remembered with the name. Raises ApiError (429 there is no room, 422 the name belongs to another
+    request), RequestError and StoreError.
+    """
+    await admit(api, caller, len(jobs))
+    made, kept = None, False
+    try:
+        await admit_bytes(api, caller, sum(ROW_BYTES + text_bytes(each.body) for each in jobs))
+        made = await api.store.accept_jobs(caller.tenant, jobs, named, answer)
+        kept = made is None
+    except OtherRequest as error:
+        raise _other_request(error) from None
+    finally:
+        if not kept:
+            give_back(api, caller, len(jobs))
+    if kept:
+        end_if_cancelled()
+        await stage(api.redis, caller.tenant, jobs, api.clock)
+    return made
+
+
+async def made_before(api: Context, caller: Caller, named: NamedRequest | None) -> Made | None:
+    """What the same named request made: asked before its body is judged, because the configuration may have changed.
+
+    Raises ApiError when the name belongs to another request.
+    """
+    try:
+        return await api.store.made_by(caller.tenant, named) if named else None
+    except OtherRequest as error:
+        raise _other_request(error) from None
+
+
+def _other_request(error: OtherRequest) -> ApiError:
+    return ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused")

@@ -1,0 +1,13 @@
+"""Cancelling a batch at once, whether or not a worker runs that would do it."""
+
+from understudy.models.store import Store
+
+
+async def cancel_batch(store: Store, batch_id: str) -> bool:
+    """False when it has ended, is ending, or does not exist. What has ended keeps its result."""
+    if not await store.cancel_filling(batch_id) and not await store.cancel_batch(batch_id):
+        return False
+    while await store.cancel_slice():
+        continue
+    await store.close_batches()
+    return True

@@ -1,0 +1,76 @@
+"""The command that shows who did what."""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.producer.cli import options
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.status import objects as show
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+
+MOST = 10_000
+VALUE_CHARS = 60
+
+
+@app.command()
+def audit(
+    since: Annotated[
+        float | None,
+        typer.Option("--since", parser=options.duration_s, metavar="TIME", help="Only the last 15m, 24h, ..."),
+    ] = None,
+    actor: Annotated[str | None, typer.Option("--actor", help="Only acts of this key, or of who is so named.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only acts of this kind, such as key.create.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Show the latest N acts.")] = 50,
+    tenant: options.Tenant = None,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Who did what to what: the latest acts of administration, oldest first. With --json, JSON lines.
+
+    By HTTP and by command line, with what was changed and what it was before. Keys that were refused are there, too,
+    and reads of secrets.
+    """
+
+    async def work(_: Settings, store: Store) -> None:
+        begin = None if since is None else time.time() - since
+        acts = (await store.audit(tenant, limit, since=begin, actor=actor, action=action))[::-1]
+        if as_json:
+            for act in acts:
+                show.print_json(act)
+        elif acts:
+            _print(acts)
+        else:
+            say("No such act is on record.")
+
+    on_ledger(config, data, work)
+
+
+def _print(acts: list[dict[str, Any]]) -> None:
+    table = show.new_table("at", "who", "did", "to what", "of tenant", "from", "to")
+    for act in acts:
+        times = f" ({act['times']:,} times)" if act["times"] > 1 else ""
+        table.add_row(
+            datetime.fromtimestamp(act["at"]).strftime("%Y-%m-%d %H:%M:%S"),
+            *(escape(each) for each in (act["actor"], act["action"] + times, act["subject"], act["tenant"])),
+            *(escape(_shown(act[name])) for name in ("old", "new")),
+        )
+    show.page().print(table)
+
+
+def _shown(values: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{name}={_value(value)}" for name, value in (values or {}).items())
+
+
+def _value(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= VALUE_CHARS else text[: VALUE_CHARS - 3] + "..."

@@ -1,0 +1,227 @@
+"""The commands that change what becomes of a batch: cancel, retry, pause, resume, ack."""
+
+from typing import Annotated
+
+import typer
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import amount
+from understudy.models.records import SINGLE
+from understudy.models.routing.route import RouteOptions
+from understudy.models.state import OPEN_BATCH_STATES, JobState
+from understudy.models.store import Store
+from understudy.models.store.audit import Values
+from understudy.producer.acting import command_line
+from understudy.producer.cancel_batch import cancel_batch
+from understudy.producer.cli import options
+from understudy.producer.cli.commands.status import print_batch
+from understudy.producer.cli.errors import Refused
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.ledger import batch_named, job_named
+from understudy.producer.runs.budget_grants import NoBudget, grant, is_subject
+from understudy.producer.runs.reruns import (
+    EVERYTHING,
+    WORTH_A_RETRY,
+    retry_answered,
+    retry_failed,
+    take_another_chain,
+)
+from understudy.producer.status import objects as show
+from understudy.producer.status.cost_text import counted
+from understudy.producer.status.pauses import resumed
+from understudy.producer.status.waiting import lack_of_workers
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+
+
+@app.command()
+def cancel(
+    given: options.AnyId, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
+) -> None:
+    """Cancel a batch or a job. What has ended keeps its result; calls in flight are stopped."""
+
+    async def work(settings: Settings, store: Store) -> None:
+        job = await job_named(store, given)
+        if job is not None:
+            await _cancel_job(store, given, job["tenant"])
+            return
+        batch_id = await batch_named(store, given)
+        if not await cancel_batch(store, batch_id):
+            raise await _has_ended(store, batch_id)
+        await _record(store, "batch.cancel", batch_id)
+        say(f"{batch_id} is cancelled; its finished jobs keep their results")
+        if as_json:
+            await print_batch(settings, store, batch_id, as_json=True)
+
+    on_ledger(config, data, work)
+
+
+async def _cancel_job(store: Store, job_id: str, tenant: str) -> None:
+    state = await store.cancel_job(job_id)
+    if state not in (JobState.CANCELLED, JobState.RUNNING):
+        raise Refused(f"{job_id} has ended already: it is {state}")
+    await store.record_act(command_line(), tenant, "job.cancel", job_id)
+    say(f"{job_id} is {'being stopped' if state is JobState.RUNNING else 'cancelled'}")
+
+
+async def _has_ended(store: Store, batch_id: str) -> Refused:
+    view = await store.batch_view(batch_id)
+    return Refused(f"{batch_id} has ended or is ending: it is {view.state if view else 'gone'}")
+
+
+@app.command()
+def retry(
+    given: options.BatchId,
+    answered_by: Annotated[
+        list[str] | None,
+        typer.Option("--answered-by", metavar="PROVIDER", help="Instead: what this provider answered. Repeatable."),
+    ] = None,
+    model: options.AnotherModel = None,
+    chain: options.AnotherChain = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also bad requests, refused content and what killed workers: you mended the cause."),
+    ] = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Run again what ended without an answer, as a new batch that points at the old one; print its id.
+
+    That is what failed, expired or was cancelled, except bad requests, refused content and crashed jobs, which would
+    fail again; with another --model or --chain, bad requests and refused content are tried, too. When the batch paused
+    because its first jobs all failed, those run again whatever their failure was. Nothing that was answered, or that
+    another retry has taken up, is paid for again. With --answered-by, what a provider answered is asked and paid again.
+    """
+
+    async def work(settings: Settings, store: Store) -> None:
+        batch_id = await batch_named(store, given)
+        route = RouteOptions(model=model, chain=chain)
+        if answered_by:
+            again = await retry_answered(store, settings, batch_id, answered_by, route)
+            lack = f"no line whose newest answer is by {' or '.join(answered_by)}, with its prompt still there"
+        else:
+            worth = EVERYTHING if everything else WORTH_A_RETRY
+            again = await retry_failed(store, settings, batch_id, worth, route)
+            lack = "no job that ended without an answer and could get one"
+        if again.batch_id is None:
+            raise Refused(f"{batch_id} has {lack}{again.left_out_words and f'; {again.left_out_words}'}")
+        asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
+        said = {word: value for word, value in asked.items() if value is not None}
+        await _record(store, "batch.retry", batch_id, new={"batch": again.batch_id, "jobs": again.jobs, **said})
+        if again.left_out:
+            say(again.left_out_words)
+        if missing := await lack_of_workers(store):
+            say(missing)
+        show.print_id(again.batch_id, as_json)
+
+    on_ledger(config, data, work)
+
+
+@app.command()
+def pause(
+    given: options.BatchId,
+    reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why it waits.")] = "paused by hand",
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """Hold a batch: calls in flight go on, no other job of it starts."""
+
+    async def work(_: Settings, store: Store) -> None:
+        batch_id = await batch_named(store, given)
+        if not await store.pause_batch(batch_id, reason):
+            raise await _has_ended(store, batch_id)
+        await _record(store, "batch.pause", batch_id, new={"paused": reason})
+        say(f"{batch_id} is held; `understudy resume {batch_id}` lets it go on")
+
+    on_ledger(config, data, work)
+
+
+@app.command()
+def resume(
+    given: Annotated[
+        str, typer.Argument(metavar="ID", help="A batch (latest or - for the newest), tenant:NAME or provider:NAME.")
+    ],
+    budget_usd: Annotated[
+        float | None,
+        typer.Option("--budget-usd", parser=options.dollars, metavar="USD", help="A new budget of the batch, in all."),
+    ] = None,
+    model: options.AnotherModel = None,
+    chain: options.AnotherChain = None,
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """Let a held batch go on; a batch, tenant or provider that spent its budget is granted the amount once more.
+
+    What a tenant or provider is granted holds for the rest of its month or day. With --model or --chain, what the batch
+    has not asked yet takes that, and what failed runs again along it, as a new batch.
+    """
+
+    async def work(settings: Settings, store: Store) -> None:
+        if is_subject(given):
+            await _grant(settings, store, given, budget_usd)
+            return
+        batch_id = await batch_named(store, given)
+        before = await store.batch_view(batch_id)
+        if model or chain:
+            await _take_another_chain(settings, store, batch_id, RouteOptions(model=model, chain=chain))
+        total_usd = await store.grant_batch(batch_id, budget_usd)
+        if not await store.resume_batch(batch_id):
+            raise await _has_ended(store, batch_id)
+        await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
+        say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
+
+    on_ledger(config, data, work)
+
+
+@app.command()
+def ack(given: options.AnyId, config: options.Config = None, data: options.Data = None) -> None:
+    """Say that you have the results of a batch or a job.
+
+    Where only undelivered content is kept (`store_content`), prompts, answers and files are removed an hour later.
+    """
+
+    async def work(_: Settings, store: Store) -> None:
+        job = await job_named(store, given)
+        if job is None:
+            kind, object_id = "batch", await batch_named(store, given)
+            view = await store.batch_view(object_id)
+            tenant = view.tenant if view else ""
+        elif job["batch_id"] != SINGLE:
+            raise Refused(f"{given} belongs to a batch; `understudy ack {job['batch_id']}`")
+        else:
+            kind, object_id, tenant = "job", given, job["tenant"]
+        if not await store.acknowledge(kind, tenant, object_id):
+            raise Refused(f"{object_id} has not ended yet")
+        await store.record_act(command_line(), tenant, f"{kind}.ack", object_id)
+        say(f"{object_id} is delivered")
+
+    on_ledger(config, data, work)
+
+
+async def _record(
+    store: Store, action: str, batch_id: str, old: Values | None = None, new: Values | None = None
+) -> None:
+    view = await store.batch_view(batch_id)
+    await store.record_act(command_line(), view.tenant if view else "", action, batch_id, old, new)
+
+
+async def _take_another_chain(settings: Settings, store: Store, batch_id: str, route: RouteOptions) -> None:
+    view = await store.batch_view(batch_id)
+    if view is None or view.state not in OPEN_BATCH_STATES:
+        raise Refused(f"{batch_id} has ended; `understudy retry {batch_id}` takes --model and --chain, too")
+    waiting, again = await take_another_chain(store, settings, batch_id, route)
+    say(f"{counted(waiting, 'job')} of {batch_id} {'takes' if waiting == 1 else 'take'} that instead")
+    if again.batch_id is not None:
+        say(f"{counted(again.jobs, 'failed job')} {'runs' if again.jobs == 1 else 'run'} again as {again.batch_id}")
+
+
+async def _grant(settings: Settings, store: Store, given: str, budget_usd: float | None) -> None:
+    if budget_usd is not None:
+        raise Refused("--budget-usd is for a batch; the budgets of tenants and providers are settings")
+    try:
+        for sentence in await grant(store, settings, given, command_line()):
+            say(sentence)
+    except NoBudget as error:
+        raise Refused(str(error)) from None

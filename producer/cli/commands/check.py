@@ -1,0 +1,133 @@
+"""`understudy check`: is the configuration right, and does everything answer?"""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from understudy.models.config.settings import Settings
+from understudy.models.queue.redis_check import check_redis, shown_url
+from understudy.models.store.engine import place_of
+from understudy.producer.cli import options
+from understudy.producer.cli.commands.providers import NOTHING_CONFIGURED
+from understudy.producer.cli.errors import Refused, plain_errors
+from understudy.producer.cli.settings import settings_for_calls
+from understudy.producer.exits import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
+from understudy.producer.ledger import open_ledger
+from understudy.producer.status import objects as show
+from understudy.producer.status.chains import chain_lines, chain_problems
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+
+
+@app.command()
+def check(
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask each deployment for one tiny completion; costs a little.")
+    ] = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Validate the configuration: stores, each provider, key (masked), model, limit and price, and the chains.
+
+    Exit code 2 if something must be mended, 3 if a store or, with --live, a provider does not answer. With --json,
+    one line per deployment; prices are US dollars per million tokens.
+    """
+    with plain_errors():
+        settings = settings_for_calls(config, data)
+        code = asyncio.run(_check(settings, config, live, as_json))
+    raise typer.Exit(code)
+
+
+async def _check(settings: Settings, config: Path | None, live: bool, as_json: bool) -> int:
+    await _check_stores(settings)
+    if not settings.providers:
+        raise Refused(NOTHING_CONFIGURED)
+    rows = []
+    async for row in _asked_of_worker(config, live):
+        rows.append(row)
+        if as_json:
+            show.print_json(row)
+    if not as_json:
+        show.page().print(_check_table(rows, live))
+    for line in chain_lines(settings):
+        say(line)
+    unpriced = [(row["provider"], row["model"]) for row in rows if row["model"] and row["input_usd"] is None]
+    for provider, model in dict.fromkeys(unpriced):
+        known = f"no price of {provider}/{model} is known: its costs are shown as unknown, and no budget pays for it"
+        say(f"{known}; write it in [providers.{provider}.prices]")
+    problems = dict.fromkeys([*(row["problem"] for row in rows if "problem" in row), *chain_problems(settings)])
+    for problem in problems:
+        say(problem)
+    silent = [row for row in rows if not row.get("live", {"answered": True})["answered"]]
+    if problems:
+        return WRONG_USE
+    return UNREACHABLE if silent else ALL_SUCCEEDED
+
+
+async def _check_stores(settings: Settings) -> None:
+    if settings.redis_url is None:
+        say(f"queue: embedded, in {settings.data}")
+    else:
+        for warning in await check_redis(settings.redis_url):
+            say(warning)
+        say(f"queue: {shown_url(settings.redis_url)}")
+    if settings.database_url is None:
+        say(f"ledger: SQLite, in {settings.data}")
+        return
+    async with open_ledger(settings):
+        named_by = "DATABASE_URL" if os.environ.get("DATABASE_URL") else "database_url in the configuration"
+        say(f"ledger: {place_of(settings.database_url)} (named by {named_by}), and its schema is up to date")
+
+
+async def _asked_of_worker(config: Path | None, live: bool) -> AsyncIterator[dict[str, Any]]:
+    """What `worker.check` finds. Raises Refused with its sentence."""
+    command = [sys.executable, "-P", "-m", "understudy.worker.check", *(["--live"] if live else [])]
+    command += ["--config", str(config)] if config is not None else []
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, limit=1 << 20)
+    assert process.stdout is not None and process.stderr is not None
+    complaint = asyncio.create_task(process.stderr.read())
+    try:
+        async for line in process.stdout:
+            yield orjson.loads(line)
+        if await process.wait():
+            raise Refused((await complaint).decode(errors="replace").strip())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await complaint
+
+
+def _check_table(rows: Sequence[Mapping[str, Any]], live: bool) -> Table:
+    table = show.new_table(
+        "provider", "protocol", "key", "model", "limits", "$ per M in / out", *(["live"] if live else [])
+    )
+    for row in rows:
+        secret = f" {row['secret']}" if row.get("secret") else ""
+        price = "unknown" if row["input_usd"] is None else f"{row['input_usd']:g} / {row['output_usd'] or 0:g}"
+        cells = [row["provider"], row["protocol"], f"{row.get('key') or '–'}{secret}", row["model"] or "–"]
+        cells += [show.limits_text(row), price if row["model"] else "–", *([_live_word(row)] if live else [])]
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _live_word(row: Mapping[str, Any]) -> str:
+    if "problem" in row:
+        return "not asked: it has no key"
+    if "live" not in row:
+        return "not asked: name a model in a chain or under models"
+    live = row["live"]
+    return (
+        f"answers, {live['latency_ms'] / 1000:.2f} s" if live["answered"] else f"{live['failure']}: {live['message']}"
+    )

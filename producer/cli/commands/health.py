@@ -1,0 +1,24 @@
+"""`understudy health`: what a container is asked."""
+
+import typer
+
+from understudy.models.config.settings import SettingsError
+from understudy.producer.cli import options
+from understudy.producer.cli.errors import plain_errors
+from understudy.producer.cli.settings import settings_from
+from understudy.producer.processes.health_file import tell
+
+app = typer.Typer()
+
+
+@app.command()
+def health(config: options.Config = None, data: options.Data = None) -> None:
+    """Whether the service that writes the health file works: exit code 0 or 1, and one sentence.
+
+    `up`, `api`, `worker` and `run` write the file that UNDERSTUDY_HEALTH_FILE or the setting health_file names.
+    """
+    with plain_errors():
+        file = settings_from(config, data).health_file
+        if file is None:
+            raise SettingsError("no health file is named; set UNDERSTUDY_HEALTH_FILE for this command and the service")
+    raise typer.Exit(tell(file))

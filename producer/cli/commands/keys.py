@@ -1,0 +1,129 @@
+"""The commands about keys of the HTTP API."""
+
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from understudy.models.api_keys import KeyRecord, Scope, new_key
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.acting import command_line
+from understudy.producer.cli import options
+from understudy.producer.cli.commands.tenants import tenant_name
+from understudy.producer.cli.errors import Refused
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.status import objects as show
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys of the HTTP API.")
+app.add_typer(keys, name="keys")
+
+Tenant = Annotated[str, typer.Option("--tenant", callback=tenant_name, help="Whose key it is.")]
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Option("--name", help="What it is for; shown in lists.")],
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option("--scope", help="May be given several times; submit reads, too; default submit."),
+    ] = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, such as 90d; default never.")] = None,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a key and print it, this once: only a hash of it is kept.
+
+    From the first key on, the HTTP API asks everybody for one, also on this machine.
+    """
+    lifetime_s = None if expires is None else options.duration_s(expires)
+    made = new_key()
+
+    async def work(_: Settings, store: Store) -> KeyRecord:
+        expires_at = None if lifetime_s is None else await store.now() + lifetime_s
+        scopes = scope or [Scope.SUBMIT]
+        return await store.add_api_key(
+            made, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=command_line()
+        )
+
+    record = on_ledger(config, data, work, create=True)
+    if as_json:
+        show.print_json({**_key_document(record), "key": made.text})
+    else:
+        sys.stdout.write(f"{made.text}\n")
+    say(f"key {record.id} of tenant '{record.tenant}' ({_scopes(record)}); it cannot be shown again")
+
+
+@keys.command("list")
+def list_keys(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's; default all.")] = None,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Every key without its secret. With --json, one line per key."""
+    records = on_ledger(config, data, lambda _, store: store.api_keys(tenant), create=True)
+    if as_json:
+        for record in records:
+            show.print_json(_key_document(record))
+        return
+    if not records:
+        say("There is no key; `understudy keys create` makes one.")
+        return
+    table = show.new_table("id", "tenant", "name", "scopes", "state", "made", "expires")
+    for record in records:
+        state = record.state(time.time())
+        table.add_row(
+            *(record.id, record.tenant, escape(record.name), _scopes(record)),
+            state if state == "active" else f"[red]{state}[/red]",
+            _day(record.created_at),
+            "never" if record.expires_at is None else _day(record.expires_at),
+        )
+    show.page().print(table)
+
+
+@keys.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The middle part of the key, as `keys list` shows it.")],
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """End a key. API processes refuse it within three seconds."""
+
+    async def work(settings: Settings, store: Store) -> None:
+        if await store.revoke_api_key(key_id, actor=command_line()):
+            say(f"key {key_id} is revoked")
+            if not await store.has_api_keys():
+                say(
+                    "That was the last key: an HTTP API that listens on its own machine only, and has no public_url, "
+                    "serves callers there without one again."
+                )
+        elif await store.api_key(key_id) is None:
+            raise Refused(f"there is no key {key_id[:80]}; `understudy keys list` shows them")
+        else:
+            say(f"key {key_id} was revoked before")
+
+    on_ledger(config, data, work)
+
+
+def _key_document(record: KeyRecord) -> dict[str, Any]:
+    document = {**asdict(record), "scopes": sorted(record.scopes), "state": record.state(time.time())}
+    del document["hash"]
+    return document
+
+
+def _scopes(record: KeyRecord) -> str:
+    return ", ".join(scope for scope in Scope if scope in record.scopes)
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")

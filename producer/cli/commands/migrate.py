@@ -1,0 +1,29 @@
+"""`understudy migrate`: the schema of this version."""
+
+import asyncio
+
+import typer
+
+from understudy.models.config.settings import Settings
+from understudy.models.store import open_store
+from understudy.models.store.schema import head
+from understudy.producer.acting import command_line
+from understudy.producer.cli import options
+from understudy.producer.cli.errors import plain_errors
+from understudy.producer.cli.settings import settings_from
+from understudy.producer.terminal import console
+
+app = typer.Typer()
+
+
+@app.command()
+def migrate(config: options.Config = None, data: options.Data = None) -> None:
+    """Bring the database's schema up to date (SQLite does it by itself)."""
+    with plain_errors():
+        asyncio.run(_migrate(settings_from(config, data)))
+
+
+async def _migrate(settings: Settings) -> None:
+    async with open_store(settings.database_url, settings.data, migrate=True) as store:
+        await store.record_act(command_line(), "", "migrate", store.place, None, {"schema": head()})
+    console().print("The schema is up to date.")

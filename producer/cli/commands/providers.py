@@ -1,0 +1,147 @@
+"""The commands about providers: what is configured, and what is set aside."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from understudy.models.config.catalog import ResolvedProvider, resolve_provider
+from understudy.models.config.deployments import NO_KEY
+from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
+from understudy.models.config.settings import Settings
+from understudy.models.disabled import ALL_MODELS, BY_HAND
+from understudy.models.failure import FailureClass
+from understudy.models.queue.redis_check import QueueUnavailable
+from understudy.models.store import LEDGER_FILE, Store
+from understudy.producer.acting import command_line
+from understudy.producer.cli import options
+from understudy.producer.cli.errors import Refused, plain_errors
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.settings import settings_from
+from understudy.producer.enable_provider import enable_provider
+from understudy.producer.ledger import open_ledger
+from understudy.producer.processes.embedded_address import running_redis
+from understudy.producer.status import objects as show
+from understudy.producer.status.provider_state import LedgerPart, provider_documents, read_ledger, read_live
+from understudy.producer.status.providers_table import print_providers
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+providers = typer.Typer(invoke_without_command=True)
+app.add_typer(providers, name="providers")
+
+NOTHING_CONFIGURED = "no provider is configured; set OPENAI_API_KEY or another key, or write understudy.toml"
+
+ProviderName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a configured provider.")]
+
+
+@providers.callback()
+def list_providers(
+    context: typer.Context, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
+) -> None:
+    """Each provider, key and model in use: its limits, its use, what it waits for, and why it is set aside.
+
+    A limit is *configured*, *told* by the provider's headers, *learned* from its refusals, or *unknown* so far.
+    Calls in flight are those of all workers. A key is set aside when it was refused for a reason that only a person can
+    mend; `understudy providers enable` lets it be used again, and so does a changed secret.
+    With --json, one line per provider, key and model.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with plain_errors():
+        settings = settings_from(config, data)
+        rows, missing = asyncio.run(_seen(settings))
+        if not rows:
+            say("No provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml.")
+        elif missing:
+            say(f"Present limits, calls in flight and cooldowns are not shown: {missing}.")
+        if as_json:
+            for row in rows:
+                show.print_json(row)
+        elif rows:
+            print_providers(rows)
+
+
+async def _seen(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
+    """What is known of each provider, and why only Redis' part is missing, if it is.
+
+    A ledger that is not there yet has counted nothing.
+    """
+    ledger = LedgerPart()
+    if settings.database_url is not None or (settings.data / LEDGER_FILE).exists():
+        async with open_ledger(settings) as store:
+            ledger = await read_ledger(store)
+    live, missing = None, None
+    url = settings.redis_url or running_redis(settings.data)
+    try:
+        if url is not None:
+            live = await read_live(url, settings, ledger)
+    except QueueUnavailable as error:
+        missing = str(error)
+    if live is None and settings.redis_url is None:
+        missing = f"no `understudy up`, `run` or `worker` is running in {settings.data}"
+    return provider_documents(settings, ledger, live), missing
+
+
+@providers.command()
+def enable(
+    name: ProviderName,
+    key: Annotated[str | None, typer.Option("--key", help="Name of one key; default: all of the provider.")] = None,
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """Let a provider's key (or all of them) be used again: whatever holds it is removed, a key or model that is set
+    aside, cooldowns, the breaker, and the rates that were learned. Workers notice within seconds."""
+
+    async def work(settings: Settings, store: Store) -> None:
+        provider = resolve_provider(settings, name)
+        _check_key(provider, key)
+        aside = [each for each in await store.set_aside_list() if each.provider == name and key in (None, each.key)]
+        said = await enable_provider(settings, store, provider, key)
+        old = {"set_aside": [f"{each.key}/{each.model}: {each.failure}" for each in aside]}
+        await store.record_act(command_line(), "", "provider.enable", _subject(name, key), old, {"set_aside": []})
+        say(said)
+
+    on_ledger(config, data, work)
+
+
+@providers.command()
+def disable(
+    name: ProviderName,
+    key: Annotated[str, typer.Option("--key", help="Name of the key.")],
+    reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why it is not used.")],
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """Set a key aside by hand, until `enable` or until its secret changes. Calls in flight go on."""
+
+    async def work(settings: Settings, store: Store) -> None:
+        provider = resolve_provider(settings, name)
+        _check_key(provider, key)
+        seen = await _fingerprint(provider, key)
+        await store.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"{BY_HAND}{reason}", seen)
+        await store.record_act(command_line(), "", "provider.disable", _subject(name, key), None, {"reason": reason})
+        say(f"key '{key}' of {name} is set aside; `understudy providers enable {name} --key {key}` lifts that")
+
+    on_ledger(config, data, work)
+
+
+def _subject(provider: str, key: str | None) -> str:
+    return provider if key is None else f"{provider}:{key}"
+
+
+def _check_key(provider: ResolvedProvider, key: str | None) -> None:
+    known = [each.name for each in provider.api_keys] or [NO_KEY.name]
+    if key is not None and key not in known:
+        raise Refused(f"provider '{provider.name}' has no key '{key}'; it has {', '.join(known)}")
+
+
+async def _fingerprint(provider: ResolvedProvider, key: str) -> str:
+    """Of today's secret: with another one, workers use the key again."""
+    for each in provider.api_keys:
+        if each.name == key:
+            try:
+                return fingerprint(await Secrets().resolve(provider.name, each))
+            except SecretMissing:
+                break
+    return ""

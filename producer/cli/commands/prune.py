@@ -1,0 +1,78 @@
+"""The command that deletes what ended long ago."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.models.store.retention.expiry import Prunable
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.acting import command_line
+from understudy.producer.api.files.blobs import BlobError, open_blobs
+from understudy.producer.cli import options
+from understudy.producer.cli.errors import Refused
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.status import objects as show
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+
+OlderThan = Annotated[str, typer.Option("--older-than", help="How long ago it must have ended: 12h, 30d.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell how much would be deleted.")]
+
+
+@app.command()
+def prune(
+    older_than: OlderThan,
+    dry_run: DryRun = False,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Delete what ended long ago, in every tenant: batches and single jobs with their prompts, answers and files.
+
+    With them go uploads that no other batch was made from, webhook deliveries, the names given with Idempotency-Key,
+    and counts of what tenants used before this month. What has not ended is kept, and so is the audit log.
+    """
+    age_s = options.duration_s(older_than)
+
+    async def work(settings: Settings, store: Store) -> None:
+        before = await store.now() - age_s
+        found = await store.prunable(before) if dry_run else await _prune(settings, store, before, older_than)
+        if as_json:
+            show.print_json({"before": before, "dry_run": dry_run, **asdict(found)})
+        say(f"{_counts(found)} {'would be' if dry_run else 'were'} deleted")
+
+    on_ledger(config, data, work)
+
+
+async def _prune(settings: Settings, store: Store, before: float, older_than: str) -> Prunable:
+    from understudy.producer.api.files.sweep import remove_expired  # with it comes FastAPI, which takes long to load
+
+    batches, jobs = await store.prune(before)
+    files = await store.end_old_uploads(before)
+    pruned = Prunable(
+        batches=batches,
+        jobs=jobs,
+        files=files,
+        deliveries=await store.prune_deliveries(before),
+        names=await store.prune_names(before),
+        tallies=await store.prune_use(before),
+    )
+    await store.clear_up(pruned=True)
+    await store.record_act(command_line(), DEFAULT_TENANT, "prune", f"older than {older_than}", None, asdict(pruned))
+    try:
+        await remove_expired(store, open_blobs(settings))
+    except BlobError as error:
+        raise Refused(f"files are deleted, but their bytes are still there: {error}; run it again") from None
+    return pruned
+
+
+def _counts(found: Prunable) -> str:
+    return (
+        f"{found.batches:,} batches, {found.jobs:,} single jobs, {found.files:,} uploaded files, "
+        f"{found.deliveries:,} webhook deliveries, {found.names:,} names of requests and "
+        f"{found.tallies:,} counts of what tenants used"
+    )

@@ -1,0 +1,54 @@
+"""`understudy results`: what has ended, as lines."""
+
+from typing import Annotated
+
+import typer
+
+from understudy.models.config.settings import Settings
+from understudy.models.state import TERMINAL_STATES
+from understudy.models.store import Store
+from understudy.producer.cli import options
+from understudy.producer.cli.errors import Refused
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.ledger import NEWEST, job_named, shown_batch
+from understudy.producer.runs.newest_answers import rows_of
+from understudy.producer.runs.output import CsvForm, output_line, row_of_job, write_csv, write_jsonl
+from understudy.producer.status import objects as show
+from understudy.producer.terminal import output
+
+app = typer.Typer()
+
+
+@app.command()
+def results(
+    given: options.AnyId,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of JSON lines.")] = False,
+    csv_safe: options.CsvSafe = False,
+    tenant: options.Tenant = None,
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """Print what has ended, one line per job, also while the rest still runs.
+
+    Lines are those of OpenAI's batch output; with --csv the input's columns and the answer beside them. What a retry
+    has answered stands in place of the failure.
+    """
+    if csv_safe and not as_csv:
+        raise typer.BadParameter("is for --csv; JSON lines have no formulas", param_hint="--csv-safe")
+
+    async def work(_: Settings, store: Store) -> None:
+        job = await job_named(store, given, tenant)
+        if job is not None:
+            row = row_of_job(job)
+            if row.state not in TERMINAL_STATES:
+                raise Refused(f"{given} has not ended yet: it is {row.state}")
+            show.print_json(output_line(row))
+            return
+        batch_id = await shown_batch(store, given, tenant)
+        rows = rows_of(store, await store.root_of(batch_id) if given in NEWEST else batch_id)
+        if as_csv:
+            await write_csv(rows, output(), CsvForm(safe=csv_safe))
+        else:
+            await write_jsonl(rows, output())
+
+    on_ledger(config, data, work)

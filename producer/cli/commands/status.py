@@ -1,0 +1,84 @@
+"""`understudy status`: where batches and jobs stand."""
+
+from typing import Annotated, Any
+
+import typer
+
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.producer.cli import options
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.ledger import UnknownId, job_named, shown_batch
+from understudy.producer.queue_access import queue_of
+from understudy.producer.runs.budget_grants import held_of
+from understudy.producer.runs.retry_chain import line_of
+from understudy.producer.status import objects as show
+from understudy.producer.status.job_waiting import waiting_of_job
+from understudy.producer.status.standstill import awaited
+from understudy.producer.status.waiting import explained
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    given: options.MaybeId = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many batches the list has.")] = 20,
+    tenant: options.Tenant = None,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Where a batch or a job stands: counts, rate, time left, cost, who answers, and why it waits.
+
+    Without an ID: the latest batches. A list with --json has one batch per line.
+    """
+
+    async def work(settings: Settings, store: Store) -> None:
+        if given is None:
+            await _print_batches(store, tenant, limit, as_json)
+            return
+        job = await job_named(store, given, tenant)
+        if job is not None:
+            await _print_job(settings, store, job, as_json)
+            return
+        await print_batch(settings, store, await shown_batch(store, given, tenant), as_json)
+
+    on_ledger(config, data, work)
+
+
+async def _print_batches(store: Store, tenant: str | None, limit: int, as_json: bool) -> None:
+    views = await store.list_batches(tenant, limit)
+    if as_json:
+        for view in views:
+            show.print_json(show.batch_document(view))
+    elif views:
+        show.page().print(show.batches_table(views))
+    else:
+        say("no batch was submitted yet" + (f" by tenant {tenant}" if tenant else ""))
+
+
+async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: bool) -> None:
+    """A batch with its retries and what it waits for, for people or as JSON."""
+    view = await store.batch_view(batch_id)
+    if view is None:
+        raise UnknownId(batch_id, "batch")
+    retries = (await line_of(store, batch_id))[1:]
+    waiting, said = (None, "") if view.paused else await awaited(settings, store, [view])
+    async with queue_of(settings) as queue:
+        held_usd = await held_of(queue, view)
+    if as_json:
+        show.print_json(show.batch_document(view, retries, waiting, said, held_usd))
+    else:
+        show.print_batch(view, retries, said, await store.latency_percentiles(batch_id), held_usd)
+
+
+async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:
+    now = await store.now()
+    async with queue_of(settings) as queue:
+        waiting = await waiting_of_job(settings, store, queue, job, now)
+    if as_json:
+        show.print_json(show.job_document(job, now, waiting))
+    else:
+        show.print_job(job, explained(waiting, now), now)

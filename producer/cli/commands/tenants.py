@@ -1,0 +1,272 @@
+"""The commands about tenants: what they may use, and what they used."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import amount
+from understudy.models.routing.allowlist import allowed_name
+from understudy.models.routing.chain import Tags
+from understudy.models.routing.data_rules import shown
+from understudy.models.store import Store
+from understudy.models.tenants import DEFAULT_TENANT, NO_LIMIT, TENANT_NAME, TenantLimits
+from understudy.producer.acting import command_line
+from understudy.producer.cli import options, requests
+from understudy.producer.cli.errors import Refused
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.status import objects as show
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+tenants = typer.Typer(no_args_is_help=True, help="What tenants may use, and what they used.")
+app.add_typer(tenants, name="tenants")
+
+NONE = "none"
+SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtT]?)[bB]?")
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class ContentWord(StrEnum):
+    ALWAYS = "always"
+    UNTIL_DELIVERED = "until_delivered"
+    DEFAULT = "default"  # as the installation does
+
+
+def tenant_name(given: str) -> str:
+    if TENANT_NAME.fullmatch(given) is None:
+        raise typer.BadParameter(f"{given!r} is no name; write letters, digits, '_', '-' and '.', at most 63")
+    return given
+
+
+def _limit(given: str | None, kind: type[int] | type[float]) -> int | float | None:
+    """`none` lifts a limit."""
+    if given is None or given == NONE:
+        return None
+    try:
+        value = kind(given.replace("_", ""))
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**31:
+        raise Refused(f"'{given}' is no limit; write a number that is not negative, or none")
+    return value
+
+
+def _quota(given: str) -> int | None:
+    """`none` lifts it, `default` is what the installation allows."""
+    if given == ContentWord.DEFAULT:
+        return None
+    if given == NONE:
+        return NO_LIMIT
+    found = SIZE.fullmatch(given.replace("_", ""))
+    size = 0.0 if found is None else float(found[1]) * UNITS[found[2].lower()]
+    if not 0 < size < NO_LIMIT:
+        raise Refused(f"'{given}' is no limit; write a number above 0, such as 50GB, or none, or default")
+    return int(size)
+
+
+def _rules(word: str, pairs: list[str] | None) -> dict[str, Tags]:
+    """`none` lifts them."""
+    if pairs is None:
+        return {}
+    return {word: {} if pairs == [NONE] else requests.tags_of(f"--{word}", pairs) or {}}
+
+
+def _allow(settings: Settings, names: list[str] | None) -> dict[str, tuple[str, ...] | None]:
+    """`none` lifts it."""
+    if names is None:
+        return {}
+    if names == [NONE]:
+        return {"allow": None}
+    try:
+        return {"allow": tuple(dict.fromkeys(allowed_name(settings, each) for each in names))}
+    except ValueError as error:
+        raise Refused(f"--allow: {error}") from None
+
+
+TenantName = Annotated[str, typer.Argument(metavar="NAME", callback=tenant_name, help="Name of a tenant.")]
+ANumber = "; none: no limit."
+NO_RULE = "; may be given several times; none: no rule."
+
+
+@tenants.command("list")
+def list_tenants(config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False) -> None:
+    """The tenants that have limits or keys, with both. With --json, one line per tenant."""
+
+    async def work(_: Settings, store: Store) -> list[TenantLimits]:
+        known = {each.name: each for each in await store.tenants()}
+        for record in await store.api_keys():
+            known.setdefault(record.tenant, TenantLimits(record.tenant))
+        return sorted(known.values(), key=lambda each: each.name)
+
+    found = on_ledger(config, data, work, create=True)
+    if as_json:
+        for each in found:
+            show.print_json(asdict(each))
+        return
+    if not found:
+        say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
+        return
+    columns = (
+        "jobs per minute",
+        "queued jobs",
+        "USD per month",
+        "weight",
+        "require",
+        "forbid",
+        "allow",
+        "content kept",
+    )
+    table = show.new_table("tenant", *columns)
+    for each in found:
+        limits = (each.jobs_per_minute, each.queued_jobs, each.usd_per_month)
+        rules = (shown(each.require), shown(each.forbid), _names(each.allow))
+        kept = each.store_content or ContentWord.DEFAULT
+        table.add_row(each.name, *(_shown(value) for value in limits), f"{each.weight:g}", *rules, kept)
+    show.page().print(table)
+
+
+@tenants.command("set")
+def set_tenant(
+    name: TenantName,
+    jobs_per_minute: Annotated[
+        str | None, typer.Option("--jobs-per-minute", help=f"Jobs that it may submit in a minute{ANumber}")
+    ] = None,
+    queued_jobs: Annotated[
+        str | None, typer.Option("--queued-jobs", help=f"Jobs that it may have waiting{ANumber}")
+    ] = None,
+    usd_per_month: Annotated[
+        str | None, typer.Option("--usd-per-month", help=f"Dollars per calendar month (UTC){ANumber}")
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            "--weight",
+            parser=options.weight,
+            metavar="NUMBER",
+            help="Turns of this tenant for one of another; usual is 1.",
+        ),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option("--require", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=eu,ch{NO_RULE}"),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option("--forbid", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=us{NO_RULE}"),
+    ] = None,
+    stored_bytes: Annotated[
+        str | None,
+        typer.Option(
+            "--stored-bytes",
+            metavar="SIZE",
+            help="The most that is stored of it, such as 50GB; none; default.",
+        ),
+    ] = None,
+    open_batches: Annotated[
+        str | None, typer.Option("--open-batches", help="Batches of it that have not ended; none; default.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="NAME",
+            help="A chain, provider/model or 'provider/*' that it may use, and no other; may be given several times; "
+            "none: all.",
+        ),
+    ] = None,
+    store_content: Annotated[
+        ContentWord | None,
+        typer.Option("--store-content", help="For how long its prompts and answers are kept; default: as configured."),
+    ] = None,
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """Change a tenant's limits, weight and policy; what is not named stays.
+
+    API processes notice within ten seconds. Data rules and what is allowed hold for what is accepted from then on. All
+    of an option's values are given at once.
+    """
+
+    async def work(settings: Settings, store: Store) -> None:
+        quotas = {"stored_bytes": stored_bytes, "open_batches": open_batches}
+        given = {
+            "jobs_per_minute": (jobs_per_minute, int),
+            "queued_jobs": (queued_jobs, int),
+            "usd_per_month": (usd_per_month, float),
+        }
+        changed: dict[str, Any] = {word: _limit(text, kind) for word, (text, kind) in given.items() if text is not None}
+        changed |= _rules("require", require) | _rules("forbid", forbid) | _allow(settings, allow)
+        changed |= {word: _quota(text) for word, text in quotas.items() if text is not None}
+        if weight is not None:
+            changed["weight"] = weight
+        if store_content is not None:
+            changed["store_content"] = None if store_content is ContentWord.DEFAULT else str(store_content)
+        if not changed:
+            raise Refused(
+                "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, --open-batches, "
+                "--weight, --require, --forbid, --allow and --store-content"
+            )
+        before = (await store.tenant_use(name, time.time())).limits
+        await store.set_tenant(replace(before, **changed), actor=command_line())
+        say(f"tenant '{name}' is changed")
+
+    on_ledger(config, data, work, create=True)
+
+
+@tenants.command("show")
+def show_tenant(
+    name: TenantName, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
+) -> None:
+    """A tenant's limits, what it spent this month, and how many of its jobs wait."""
+
+    async def work(_: Settings, store: Store) -> dict[str, Any]:
+        use = await store.tenant_use(name, time.time())
+        queued = (await store.queued_by_tenant()).get(name, 0)
+        return {
+            **asdict(use.limits),
+            "stored_now": (store_ := await store.tenant_store(name)).stored_bytes,
+            "open_batches_now": store_.open_batches,
+            "queued_now": queued,
+            "usd_this_month": use.usd_this_month,
+            "usd_granted": use.usd_granted,
+            "jobs_this_minute": use.accepted_this_minute,
+        }
+
+    seen = on_ledger(config, data, work, create=True)
+    if as_json:
+        show.print_json(seen)
+        return
+    table = show.new_table("", "now", "limit")
+    table.add_row("queued jobs", f"{seen['queued_now']:,}", _shown(seen["queued_jobs"]))
+    granted = f" + {amount(seen['usd_granted'])} granted" if seen["usd_granted"] else ""
+    most = NONE if seen["usd_per_month"] is None else f"{amount(seen['usd_per_month'])}{granted}"
+    table.add_row("USD this month", amount(seen["usd_this_month"]), most)
+    table.add_row("jobs per minute", f"{seen['jobs_this_minute']:,}", _shown(seen["jobs_per_minute"]))
+    table.add_row("stored bytes", f"{seen['stored_now']:,}", _quota_shown(seen["stored_bytes"]))
+    table.add_row("open batches", f"{seen['open_batches_now']:,}", _quota_shown(seen["open_batches"]))
+    table.add_row("weight", f"{seen['weight']:g}", "")
+    for word in ("require", "forbid"):
+        table.add_row(word, "", shown(seen[word]) or NONE)
+    table.add_row("allow", "", _names(seen["allow"]) or NONE)
+    show.page().print(table)
+
+
+def _names(allow: Sequence[str] | None) -> str:
+    return "" if allow is None else escape(" ".join(allow))
+
+
+def _shown(limit: float | None) -> str:
+    return NONE if limit is None else f"{limit:,}"
+
+
+def _quota_shown(limit: int | None) -> str:
+    if limit is None:
+        return ContentWord.DEFAULT
+    return NONE if limit == NO_LIMIT else f"{limit:,}"

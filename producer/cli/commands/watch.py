@@ -1,0 +1,88 @@
+"""`understudy watch`: the progress of a batch or a job, until it has ended."""
+
+import asyncio
+
+import typer
+
+from understudy.models.config.settings import Settings
+from understudy.models.records import BatchView
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.cli import options
+from understudy.producer.cli.commands.status import print_batch
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.client import AsyncClient
+from understudy.producer.exits import ALL_SUCCEEDED, SOME_FAILED
+from understudy.producer.ledger import job_named, shown_batch
+from understudy.producer.runs.retry_chain import line_of, summary, views_of
+from understudy.producer.status import objects as show
+from understudy.producer.status.cost_text import spent
+from understudy.producer.status.failed_calls import failure_examples
+from understudy.producer.status.progress import Display
+from understudy.producer.status.split_table import split_table
+from understudy.producer.status.standstill import Standstill
+from understudy.producer.terminal import console, output, say
+
+app = typer.Typer()
+
+WATCH_S = 0.5
+
+
+@app.command()
+def watch(
+    given: options.AnyId,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+    tenant: options.Tenant = None,
+) -> None:
+    """Show the progress of a batch or a job until it has ended. Exit code 0 if all of it succeeded, else 1.
+
+    Retries of a batch that exist by now are part of it. Ctrl-C stops watching, not the work.
+    """
+
+    async def work(settings: Settings, store: Store) -> int:
+        if await job_named(store, given, tenant) is not None:
+            return await print_answer(settings, store, given, as_json)
+        batch_id = await shown_batch(store, given, tenant)
+        line = await line_of(store, batch_id) or [batch_id]
+        views = await _watch_line(settings, store, line)
+        sums = summary(views)
+        if as_json:
+            await print_batch(settings, store, batch_id, as_json=True)
+        console().print(split_table(views, await store.latency_percentiles(batch_id)))
+        for said in await failure_examples(store, views):
+            say(said)
+        cost = spent(sums.cost_usd, sums.unpriced_calls)
+        say(f"{views[-1].state}: {sums.succeeded:,} of {sums.total:,} succeeded, {cost}")
+        return ALL_SUCCEEDED if sums.succeeded == sums.total else SOME_FAILED
+
+    raise typer.Exit(on_ledger(config, data, work))
+
+
+async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list[BatchView]:
+    display = Display(console())
+    still = Standstill(settings, store, display.say, after_s=0.0)
+    with display.shown():
+        while True:
+            views = await views_of(store, line)
+            display.update(summary(views), views, str(views[-1].state))
+            if not summary(views).open:
+                return views
+            await still.look(views, summary(views).done)
+            await asyncio.sleep(WATCH_S)
+
+
+async def print_answer(settings: Settings, store: Store, job_id: str, as_json: bool) -> int:
+    """Wait for a job and print its answer; returns the exit code."""
+    job = await job_named(store, job_id)
+    result = await AsyncClient.on(settings, store, tenant=job["tenant"] if job else DEFAULT_TENANT).wait(job_id)
+    if as_json:
+        view = await store.job_view(job_id)
+        show.print_json(show.job_document(view or {}, await store.now()))
+    elif result.ok:
+        output().write(f"{result.text}\n")
+    else:
+        say(f"{result.state}: {result.error or 'its answer was removed'}")
+    return ALL_SUCCEEDED if result.state is JobState.SUCCEEDED else SOME_FAILED

@@ -1,0 +1,268 @@
+"""The commands about webhooks: endpoints, the secret of callback URLs, the log of deliveries, replays."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.models.webhook_receivers import RefusedReceiver, check_receiver
+from understudy.models.webhooks import DEAD, DELIVERED, EVENTS, PATTERNS, PENDING, SECRET_READ, callback_owner
+from understudy.producer.acting import command_line
+from understudy.producer.cli import options
+from understudy.producer.cli.errors import Refused
+from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.status import objects as show
+from understudy.producer.status.webhook_objects import delivery_document, endpoint_document
+from understudy.producer.terminal import say
+
+app = typer.Typer()
+webhooks = typer.Typer(no_args_is_help=True, help="Who is told of what ends, and whether it got there.")
+endpoints = typer.Typer(no_args_is_help=True, help="Where a tenant is told of what ends.")
+app.add_typer(webhooks, name="webhooks")
+webhooks.add_typer(endpoints, name="endpoints")
+
+
+class DeliveryState(StrEnum):
+    PENDING = PENDING
+    DELIVERED = DELIVERED
+    DEAD = DEAD
+
+
+Tenant = Annotated[str, typer.Option("--tenant", help="Whose webhooks.")]
+EndpointId = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of an endpoint, as `webhooks endpoints list` has it.")
+]
+
+
+@endpoints.command("list")
+def list_endpoints(
+    tenant: Tenant = DEFAULT_TENANT,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """A tenant's endpoints. With --json, one line each."""
+    rows = on_ledger(config, data, lambda _, store: store.endpoints(tenant), create=True)
+    if as_json:
+        for row in rows:
+            show.print_json(endpoint_document(row))
+        return
+    if not rows:
+        say("There is no endpoint; `understudy webhooks endpoints add URL` makes one.")
+        return
+    table = show.new_table("id", "URL", "events", "metadata", "state")
+    for row in rows:
+        match = ", ".join(f"{name}={value}" for name, value in (row["match"] or {}).items())
+        state = f"[red]{escape(row['disabled'])}[/red]" if row["disabled"] else "in use"
+        table.add_row(row["id"], escape(row["url"]), ", ".join(row["events"]), escape(match) or "–", state)
+    show.page().print(table)
+
+
+@endpoints.command()
+def add(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to send them.")],
+    event: Annotated[
+        list[str] | None, typer.Option("--event", help="Such as job.failed or batch.*; several times; default all.")
+    ] = None,
+    match: Annotated[
+        list[str] | None, typer.Option("--match", help="KEY=VALUE that the metadata must have; several times.")
+    ] = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make an endpoint and print the secret that signs for it: it is shown this once."""
+    events = event or ["*"]
+
+    async def work(settings: Settings, store: Store) -> tuple[dict[str, Any], str]:
+        _check(settings, url, events)
+        return await store.add_endpoint(tenant, url, events, _pairs(match or []), actor=command_line())
+
+    row, secret = on_ledger(config, data, work, create=True)
+    _print_secret(secret, {**endpoint_document(row), "secret": secret}, as_json)
+    say(f"endpoint {row['id']} of tenant '{tenant}'; its secret cannot be shown again")
+
+
+@endpoints.command()
+def remove(
+    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
+) -> None:
+    """Tell an endpoint nothing more, and give up what waits for it."""
+
+    async def work(_: Settings, store: Store) -> None:
+        _found(await store.remove_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
+        say(f"endpoint {endpoint_id} is removed")
+
+    on_ledger(config, data, work, create=True)
+
+
+@endpoints.command()
+def enable(
+    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
+) -> None:
+    """Tell an endpoint again that was disabled; `understudy webhooks replay --dead` sends what it missed."""
+
+    async def work(_: Settings, store: Store) -> None:
+        _found(await store.enable_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
+        say(f"endpoint {endpoint_id} is in use")
+
+    on_ledger(config, data, work, create=True)
+
+
+@endpoints.command()
+def rotate(
+    endpoint_id: EndpointId,
+    tenant: Tenant = DEFAULT_TENANT,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a new secret and print it, this once. The old one signs beside it for 24 hours."""
+
+    async def work(_: Settings, store: Store) -> str:
+        _found(await store.endpoint(tenant, endpoint_id) is not None, endpoint_id)
+        return await store.rotate_secret(tenant, endpoint_id, actor=command_line())
+
+    secret = on_ledger(config, data, work, create=True)
+    _print_secret(secret, {"id": endpoint_id, "secret": secret}, as_json)
+
+
+@webhooks.command()
+def secret(
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new one; the old one signs for 24 hours more.")
+    ] = False,
+    tenant: Tenant = DEFAULT_TENANT,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print what signs the webhooks to the callback URLs of a tenant's jobs and batches."""
+    owner = callback_owner(tenant)
+
+    async def work(_: Settings, store: Store) -> str:
+        if rotate:
+            return await store.rotate_secret(tenant, owner, actor=command_line())
+        await store.record_repeated(command_line(), tenant, SECRET_READ, owner)
+        return (await store.signing_secrets(owner))[0]
+
+    found = on_ledger(config, data, work, create=True)
+    _print_secret(found, {"tenant": tenant, "secret": found}, as_json)
+
+
+@webhooks.command()
+def deliveries(
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Only of this endpoint.")] = None,
+    state: Annotated[DeliveryState | None, typer.Option("--state", help="Only in this state.")] = None,
+    of: Annotated[str | None, typer.Option("--of", help="Only about this job or batch.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest N.")] = 50,
+    tenant: Tenant = DEFAULT_TENANT,
+    config: options.Config = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """What was sent or will be, newest first. With --json, one line each, with every try."""
+
+    async def work(_: Settings, store: Store) -> list[dict[str, Any]]:
+        return await store.deliveries(tenant, endpoint_id=endpoint, state=state, object_id=of, limit=limit)
+
+    rows = on_ledger(config, data, work, create=True)
+    if as_json:
+        for row in rows:
+            show.print_json(delivery_document(row))
+    elif rows:
+        _print_deliveries(rows)
+    else:
+        say("Nothing was to be delivered.")
+
+
+@webhooks.command()
+def replay(
+    delivery_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of one delivery.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
+    since: Annotated[str | None, typer.Option("--since", help="With --dead: of the last 6h, 3d …")] = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    config: options.Config = None,
+    data: options.Data = None,
+) -> None:
+    """Send deliveries (again) now, under the ids that they had."""
+    if (delivery_id is None) is not dead:
+        raise typer.BadParameter("name one delivery, or write --dead")
+    if since is not None and not dead:
+        raise typer.BadParameter("--since goes with --dead")
+    last_s = None if since is None else options.duration_s(since)
+
+    async def work(_: Settings, store: Store) -> None:
+        if delivery_id is not None:
+            await _replay_one(store, tenant, delivery_id)
+            return
+        begin = 0.0 if last_s is None else await store.now() - last_s
+        say(f"{await store.replay_dead(tenant, begin, actor=command_line())} deliveries are due now")
+
+    on_ledger(config, data, work, create=True)
+
+
+async def _replay_one(store: Store, tenant: str, delivery_id: str) -> None:
+    if await store.replay(tenant, delivery_id, actor=command_line()):
+        say(f"{delivery_id} is due now")
+        return
+    if await store.delivery(tenant, delivery_id) is None:
+        raise Refused(f"tenant '{tenant}' has no delivery {delivery_id}; `understudy webhooks deliveries` shows them")
+    raise Refused("its endpoint is disabled or gone; `understudy webhooks endpoints enable` it first")
+
+
+def _print_deliveries(rows: Sequence[Mapping[str, Any]]) -> None:
+    now = time.time()
+    table = show.new_table("id", "made", "event", "about", "to", "state", "tries", "last answer")
+    for row in rows:
+        due_s = max(0.0, row["next_at"] - now)
+        state = f"due in {due_s:.0f} s" if row["state"] == PENDING else row["state"]
+        table.add_row(
+            row["id"],
+            datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            row["event"],
+            row["object_id"],
+            row["endpoint_id"] or escape(row["url"]),
+            f"[red]{state}[/red]" if row["state"] == DEAD else state,
+            str(row["tries"]),
+            escape(row["last_error"] or str(row["last_status"] or "–")),
+        )
+    show.page().print(table)
+
+
+def _print_secret(secret: str, document: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        show.print_json(document)
+    else:
+        sys.stdout.write(f"{secret}\n")
+
+
+def _check(settings: Settings, url: str, events: Sequence[str]) -> None:
+    try:
+        check_receiver(url, settings.webhooks)
+    except RefusedReceiver as error:
+        raise Refused(f"the URL {error}") from None
+    for event in events:
+        if event not in (*EVENTS, *PATTERNS):
+            raise Refused(f"there is no event {event[:80]}; there are {', '.join((*PATTERNS, *EVENTS))}")
+
+
+def _pairs(given: Sequence[str]) -> dict[str, str] | None:
+    pairs = [each.partition("=") for each in given]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise Refused("--match must be KEY=VALUE")
+    return {name: value for name, _, value in pairs} or None
+
+
+def _found(done: bool, endpoint_id: str) -> None:
+    if not done:
+        raise Refused(f"there is no endpoint {endpoint_id}; `understudy webhooks endpoints list` shows them")

@@ -1,0 +1,1 @@
+"""Input files become validated jobs."""

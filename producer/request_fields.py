@@ -1,0 +1,85 @@
+"""The words about a job or a batch that mean the same wherever they stand in a request."""
+
+import math
+
+from understudy.models.config.settings import Settings
+from understudy.models.request.wire import RequestError
+from understudy.models.state import Priority
+from understudy.models.webhook_receivers import RefusedReceiver, check_receiver
+from understudy.models.weights import LEAST_WEIGHT, MOST_WEIGHT
+
+MOST_PAIRS = 16
+MOST_KEY_CHARS = 64
+MOST_VALUE_CHARS = 512
+
+LONGEST_DEADLINE_S = 7 * 86_400
+
+
+def metadata(value: object) -> dict[str, str] | None:
+    """The caller's own words about an object, by OpenAI's limits. Raises RequestError."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) > MOST_PAIRS:
+        raise RequestError(f"'metadata' must be an object with at most {MOST_PAIRS} pairs", "metadata")
+    for key, text in value.items():
+        if not 1 <= len(key) <= MOST_KEY_CHARS or "\0" in key:
+            raise RequestError(f"a key of 'metadata' must have 1 to {MOST_KEY_CHARS} characters, none NUL", "metadata")
+        if not isinstance(text, str) or len(text) > MOST_VALUE_CHARS or "\0" in text:
+            raise RequestError(
+                f"a value of 'metadata' must be text of at most {MOST_VALUE_CHARS} characters, none NUL",
+                f"metadata.{key}",
+            )
+    return value
+
+
+def priority(value: object, default: Priority) -> Priority:
+    """Raises RequestError."""
+    if value is None:
+        return default
+    for each in Priority:
+        if value == each.queue:
+            return each
+    raise RequestError(f"'priority' must be one of {', '.join(each.queue for each in Priority)}", "priority")
+
+
+def receiver(value: object, word: str, settings: Settings) -> str | None:
+    """Where an end is to be told; names are looked up when it is. Raises RequestError."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise RequestError(f"'{word}' must be a URL", word)
+    try:
+        check_receiver(value, settings.webhooks)
+    except RefusedReceiver as error:
+        raise RequestError(f"'{word}' {error}", word, "invalid_url") from None
+    return value
+
+
+def lifetime(value: object, default_s: float) -> float:
+    """After how many seconds a job starts no more. Raises RequestError."""
+    if value is None:
+        return default_s
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_DEADLINE_S:
+        raise RequestError(
+            f"'expires_in_s' must be a number of seconds above 0 and at most {LONGEST_DEADLINE_S:,} (7 days)",
+            "expires_in_s",
+        )
+    return float(value)
+
+
+def budget(value: float | None) -> float | None:
+    """US dollars that a batch may cost. Raises RequestError."""
+    if value is None or (_is_number(value) and 0 < value < math.inf):
+        return value
+    raise RequestError("'budget_usd' must be an amount of US dollars above 0", "budget_usd")
+
+
+def weight(value: float) -> float:
+    """Turns of a batch for one of another. Raises RequestError."""
+    if _is_number(value) and LEAST_WEIGHT <= value <= MOST_WEIGHT:
+        return value
+    raise RequestError(f"'weight' must be a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}", "weight")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

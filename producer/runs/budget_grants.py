@@ -1,0 +1,87 @@
+"""Budgets on the command line: what is held of them, and what `resume` grants."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import (
+    BATCH_PAUSED,
+    PROVIDER,
+    TENANT,
+    BudgetKey,
+    BudgetRecord,
+    amount,
+    held_usd,
+    of_batch,
+    of_provider,
+    of_tenant,
+    to_be_granted,
+)
+from understudy.models.records import BatchView
+from understudy.models.state import OPEN_BATCH_STATES
+from understudy.models.store import Store
+from understudy.producer.queue_access import in_time
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+WITH_PERIOD = (TENANT, PROVIDER)
+
+
+class NoBudget(Exception):
+    """There is nothing to grant. One sentence."""
+
+
+def is_subject(given: str) -> bool:
+    """`tenant:NAME` or `provider:NAME`: no batch has such an id."""
+    return given.partition(":")[0] in WITH_PERIOD
+
+
+async def grant(store: Store, settings: Settings, given: str, actor: str) -> list[str]:
+    """Grant a tenant's or a provider's budget once more, for its period; says what may be spent now.
+
+    Raises NoBudget, StoreError.
+    """
+    kind, _, name = given.partition(":")
+    at = await store.now()
+    if kind == PROVIDER:
+        known = await store.budgets([], of_provider(settings, name, at))
+        lacks = (
+            f"provider '{name}' has no budget; [providers.{name}] may have budget_usd_per_day or budget_usd_per_month"
+        )
+    else:
+        known = await store.budgets([of_tenant(name, at)])
+        lacks = f"tenant '{name}' has no budget; `understudy tenants set {name} --usd-per-month` gives it one"
+    granted = to_be_granted(known)
+    if not granted:
+        raise NoBudget(lacks)
+    for subject in granted:
+        base_usd = known[subject].base_usd or 0.0
+        before_usd = base_usd + known[subject].granted_usd
+        await store.grant(subject, base_usd)
+        whose = subject.name if subject.kind == TENANT else ""
+        old, new = {"may_spend_usd": before_usd}, {"may_spend_usd": before_usd + base_usd}
+        await store.record_act(actor, whose, "budget.grant", subject.key, old, new)
+    return [_said(subject, known) for subject in granted]
+
+
+def _said(subject: BudgetKey, known: Mapping[BudgetKey, BudgetRecord]) -> str:
+    before = known[subject]
+    base, period = before.base_usd or 0.0, "today" if subject.is_day else "this month"
+    total = base + before.granted_usd + base
+    return (
+        f"{subject.kind} {subject.name} is granted {amount(base)} USD more {period}: "
+        f"it may spend {amount(total)}, and has spent {amount(before.spent_usd)}"
+    )
+
+
+def spent_its_budget(view: BatchView) -> bool:
+    """It is held for that reason, until `resume`."""
+    return view.state in OPEN_BATCH_STATES and (view.paused or "").startswith(BATCH_PAUSED)
+
+
+async def held_of(queue: "Redis | None", view: BatchView) -> float | None:
+    """What the calls under way of a batch hold of its budget; None: it has none, or nobody can tell."""
+    if view.budget_usd is None or queue is None:
+        return None
+    return await in_time(held_usd(queue, of_batch(view.id)))

@@ -1,0 +1,181 @@
+"""What of a run's input is to be asked: its lines of today beside what was asked for its output before.
+
+A line's request is what the model is asked; who is asked is the chain's matter. So a line that has an answer keeps it
+when the chain changes, and a line that has none is asked along today's chain.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from understudy.models.failure import FailureClass
+from understudy.models.records import ComparedLine, Displaced, NewJob, RunLine
+from understudy.models.state import OPEN_STATES, BatchState, JobState
+from understudy.models.store import Store
+from understudy.models.store.batches.compare import AGAIN, CHANGED, LEFT, NEW, REWORDED
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ingest.intake import request_of
+from understudy.producer.runs.reruns import WORTH_ANOTHER_CHAIN
+from understudy.producer.status.cost_text import counted
+
+LINES_NAMED = 5
+
+Worth = Callable[[str], Awaitable[frozenset[FailureClass]]]
+"""By a batch: which failures of its jobs are worth another try."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """How today's lines stand, in lines; `asked` has those to be asked, by reason."""
+
+    lines: int = 0
+    answered: int = 0  # and stay so
+    elsewhere: int = 0  # of those, along another chain than today's
+    refused: int = 0  # failed, and would fail again in the same way
+    left: int = 0  # accepted before, and not asked yet
+    retried: int = 0  # answered, and asked again by a retry that goes on
+    asked: Counter[str] = field(default_factory=Counter)
+    changed_lines: list[int] = field(default_factory=list)  # the first of them, by their numbers in the file
+    changed_cost_usd: float = 0.0  # what the answers cost that would be replaced
+    changed_unpriced: int = 0  # those of them that the cost leaves out
+
+    @property
+    def to_ask(self) -> int:
+        return self.asked.total()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How the lines stand, for programs."""
+        return {
+            "answered": self.answered,
+            "new": self.asked[NEW],
+            "changed": self.asked[CHANGED] + self.asked[REWORDED],
+            "to_try_again": self.asked[AGAIN],
+            "not_asked_yet": self.left + self.asked[LEFT],
+            "failed_and_not_tried_again": self.refused,
+        }
+
+    @property
+    def words(self) -> str:
+        """How the lines stand, such as "100 answered, 12 new, 3 changed"."""
+        return ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in self.counts.items() if count)
+
+    @property
+    def changed_words(self) -> str:
+        """Which lines have changed."""
+        more = ", …" if self.asked[CHANGED] > len(self.changed_lines) else ""
+        lines = ", ".join(f"{line:,}" for line in self.changed_lines)
+        one = self.asked[CHANGED] == 1
+        return f"{counted(self.asked[CHANGED], 'line')} ({lines}{more}) {'has' if one else 'have'} changed"
+
+
+def lines_of(jobs: Iterable[NewJob], first: int, *, with_jobs: bool) -> list[RunLine]:
+    """Jobs as lines of a run, from the position `first` on; `with_jobs`: answered by them."""
+    return [
+        RunLine(
+            position=position,
+            line=job.line,
+            name=job.custom_id,
+            named=job.named,
+            request=request_of(job),
+            chain_id=job.chain.id,
+            extra=None if with_jobs else job.extra,
+            job_id=job.id if with_jobs else None,
+        )
+        for position, job in enumerate(jobs, first)
+    ]
+
+
+async def compare(store: Store, run_id: str, version: int, lines: int, worth: Worth) -> Comparison:
+    """Compare the lines of a new version, as many as were written, and note which of them are to be asked."""
+    await store.match_lines(run_id, version, lines)
+    found = Comparison(lines=lines)
+    shift = 0  # between a line's place before and today, as the lines around it have moved
+    async for page in store.compared(run_id, version):
+        asks: dict[int, str] = {}
+        strangers: list[tuple[ComparedLine, int]] = []
+        for line in page:
+            if line.was is not None:
+                shift = line.was - line.position
+            if line.state is None:
+                strangers.append((line, line.position + shift))
+            elif ask := await _why_again(found, line, worth):
+                asks[line.position] = ask
+        asks |= await _why_new(store, run_id, version, found, strangers)
+        found.asked.update(asks.values())
+        again = {line.position: line.again_id for line in page if line.again_id is not None}
+        found.retried += len(again)
+        notes = [
+            {"position": position, "ask": asks.get(position), "again_id": again.get(position)}
+            for position in sorted({*asks, *again})
+        ]
+        await store.note_lines(run_id, version, notes)
+    return found
+
+
+async def _why_again(found: Comparison, line: ComparedLine, worth: Worth) -> str | None:
+    """Why a line is asked again that was asked, or accepted, before. None: it is not."""
+    otherwise = line.job_chain != line.chain_id
+    if line.state is JobState.SUCCEEDED:
+        found.answered += 1
+        found.elsewhere += otherwise
+        return None
+    if line.state in OPEN_STATES and line.batch_state is BatchState.IN_PROGRESS and not otherwise:
+        found.left += 1
+        return None
+    tried = await worth(line.batch_id or "") | (WORTH_ANOTHER_CHAIN if otherwise else frozenset())
+    if line.state is JobState.FAILED and line.failure not in tried:
+        found.refused += 1
+        return None
+    return AGAIN
+
+
+async def _why_new(
+    store: Store, run_id: str, version: int, found: Comparison, strangers: list[tuple[ComparedLine, int]]
+) -> dict[int, str]:
+    """Of lines that were never asked so, and where they would have stood before: whether another line stood there."""
+    names = [line.name for line, _ in strangers if line.named]
+    places = [place for line, place in strangers if not line.named]
+    if not strangers:
+        return {}
+    by_name, by_place = await store.displaced(run_id, version, names, places)
+    asks: dict[int, str] = {}
+    for line, place in strangers:
+        before = by_name.get(line.name) if line.named else by_place.get(place)
+        asks[line.position] = ask = _ask_of(before)
+        if before is not None and ask == CHANGED:
+            found.changed_cost_usd += before.cost_usd or 0.0
+            found.changed_unpriced += before.cost_usd is None
+            if len(found.changed_lines) < LINES_NAMED:
+                found.changed_lines.append(line.line)
+    return asks
+
+
+def _ask_of(before: Displaced | None) -> str:
+    if before is None:
+        return NEW
+    return CHANGED if before.answered else REWORDED
+
+
+async def jobs_to_ask(
+    store: Store, run_id: str, version: int, jobs: AsyncIterator[NewJob]
+) -> AsyncIterator[tuple[int, NewJob, str]]:
+    """Of all jobs of the input, in their order, those that are to be asked: with position and reason.
+
+    Raises InputError when the input is another one than the one that was compared.
+    """
+    wanted = store.to_ask(run_id, version)
+    next_one = await anext(wanted, None)
+    position = 0
+    async for job in jobs:
+        position += 1
+        if next_one is None:
+            return
+        at, request, reason = next_one
+        if position == at:
+            if request_of(job) != request:
+                raise InputError("the input was changed while it was read; run the same command again")
+            yield position, job, reason
+            next_one = await anext(wanted, None)
+    if next_one is not None:
+        raise InputError("the input was changed while it was read; run the same command again")

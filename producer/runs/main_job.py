@@ -1,0 +1,323 @@
+"""`understudy run`: the main job, whole: input in, workers up, progress shown, output written, summary printed."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import BATCH_PAUSED
+from understudy.models.jobs.pause_reasons import is_by_failures
+from understudy.models.records import BatchView
+from understudy.models.state import OPEN_BATCH_STATES, JobState
+from understudy.models.store import Store, StoreBusy, StoreError, StoreUnavailable
+from understudy.producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ingest.intake import csv_form
+from understudy.producer.processes.health_file import reporting
+from understudy.producer.processes.stack import Workers, open_stack
+from understudy.producer.runs.budget_grants import spent_its_budget
+from understudy.producer.runs.comparison import Comparison
+from understudy.producer.runs.output import check_suffix, is_csv, write_output
+from understudy.producer.runs.output_lock import LEASE_S, RENEW_S, alone_at_work
+from understudy.producer.runs.resume import begin
+from understudy.producer.runs.retry_chain import Summary, views_of
+from understudy.producer.runs.runs import Run, RunRequest, final_summary, refuse_bad_start
+from understudy.producer.status.cost_text import counted, spent
+from understudy.producer.status.failed_calls import failure_examples
+from understudy.producer.status.objects import deployment_document
+from understudy.producer.status.pauses import held_one
+from understudy.producer.status.progress import Display
+from understudy.producer.status.split_table import merged, split_table
+from understudy.producer.status.standstill import STILL_AFTER_S, Standstill
+from understudy.producer.status.waiting import blocked_by
+
+POLL_S = 0.25
+BLOCKED_LOOKS = 4
+"""A run stops for blocked credentials when so many looks in a row find nothing else to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    asked: RunRequest
+    config: Path | None
+    workers: int = 1
+    as_json: bool = False
+    still_after_s: float = STILL_AFTER_S  # after so long without an answer it says what it waits for
+
+
+class _Interrupts:
+    """Ctrl-C: once drains, twice stops. SIGTERM counts the same."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.happened = asyncio.Event()
+        self.workers: Workers | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        self.count += 1
+        self.happened.set()
+        if self.workers is not None:
+            self.workers.drain()
+
+
+class _Lease:
+    """Lets a run's batches go on while this process lives and nobody has asked it to stop."""
+
+    def __init__(self, store: Store, batches: Sequence[str]) -> None:
+        self._store = store
+        self._batches = batches
+        self._renewed_at: float | None = None
+        self._stopped = False
+
+    async def __aenter__(self) -> "_Lease":
+        await self.renew()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(StoreError):
+            await self.stop()
+
+    async def renew(self) -> None:
+        now = time.monotonic()
+        if not self._stopped and (self._renewed_at is None or now - self._renewed_at >= RENEW_S):
+            await self._store.keep_run(self._batches, LEASE_S)
+            self._renewed_at = now
+
+    async def stop(self) -> None:
+        if not self._stopped:
+            await self._store.stop_run(self._batches)
+            self._stopped = True
+
+
+async def run(settings: Settings, options: RunOptions, console: Console) -> int:
+    """Returns the exit code. Raises what `producer.cli.errors` turns into one sentence."""
+    asked = options.asked
+    _check_output(asked.output, asked.source)
+    form = csv_form(asked.source, asked.shape, asked.output, safe=asked.csv_safe)
+    refuse_bad_start(settings, asked.source, asked.shape, skip_bad=asked.skip_bad)
+    display = Display(console)
+    async with open_stack(settings, display.say) as stack, alone_at_work(stack.store, asked, display.say):
+        interrupts = _Interrupts()
+        await _try_set_aside_again(stack.store)
+        job = await begin(stack.store, settings, asked)
+        _say_what_begins(display, asked, job)
+        blocked = None
+        if job.is_open and not interrupts.count:
+            workers = Workers(stack, options.workers, options.config, display.say)
+            still = Standstill(settings, stack.store, display.say, options.still_after_s)
+            interrupts.workers = workers
+            with display.shown():
+                health = reporting(settings.health_file, workers.trouble)
+                async with _Lease(stack.store, job.batches) as lease, health, workers:
+                    watch = _Watch(stack.store, settings, job, display, workers, interrupts, lease, still)
+                    blocked = await watch.until_over()
+        views = await views_of(stack.store, job.batches)
+        total = await final_summary(stack.store, job, views)
+        if total.open:
+            return _stopped_early(console, asked, total, blocked)
+        lines = await write_output(stack.store.run_outputs(job.id), asked.output, form)
+        latency = await stack.store.latency_percentiles(job.batches[-1])
+        if options.as_json:
+            _print_json(asked, job, total, views)
+        console.print()
+        console.print(split_table(views, latency))
+        for line in await failure_examples(stack.store, views):
+            console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(_last_words(asked, total, lines, job), highlight=False, soft_wrap=not console.is_terminal)
+        return SOME_FAILED if total.failed else ALL_SUCCEEDED
+
+
+class _Over(NamedTuple):
+    """A run is not watched any longer. `blocked`: what it waits for, when only a person can help."""
+
+    blocked: str | None = None
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Shows progress until the run has ended, is interrupted, or waits for nothing but a person."""
+
+    store: Store
+    settings: Settings
+    job: Run
+    display: Display
+    workers: Workers
+    interrupts: _Interrupts
+    lease: _Lease
+    still: Standstill
+    blocked_looks: int = 0
+    away: bool = False  # the ledger, at the last look
+
+    async def until_over(self) -> str | None:
+        """What it waits for, if that is why."""
+        ended = asyncio.create_task(self.workers.ended())
+        try:
+            while (over := await self._look_through_outages(ended)) is None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(ended), POLL_S)
+            return over.blocked
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+
+    async def _look_through_outages(self, ended: asyncio.Task[None]) -> _Over | None:
+        """The workers hold what was answered while the ledger is away; as long as they live, so does the run."""
+        try:
+            over = await self._look(ended)
+            self.away = False
+        except (StoreBusy, StoreUnavailable) as outage:
+            if ended.done():
+                raise
+            if not self.away:
+                self.display.say(f"the ledger is away, and what is answered meanwhile is held: {outage}")
+            self.away, over = True, None
+        return over
+
+    async def _look(self, ended: asyncio.Task[None]) -> _Over | None:
+        """None: go on."""
+        views = await views_of(self.store, self.job.batches)
+        now = self.job.summary(views)
+        self.display.update(now, views, "draining" if self.interrupts.count else "running")
+        if not now.open:
+            return _Over()
+        if ended.done():
+            ended.result()
+            return _Over()
+        if self.interrupts.count:
+            await self.lease.stop()
+            return None
+        await self.lease.renew()
+        if spent := next((view.paused for view in views if spent_its_budget(view)), None):
+            return _Over(spent)
+        held = held_one(views)
+        if held is not None and is_by_failures(held.paused or "") and not _moves(views):
+            return _Over(held.paused)
+        await self.still.look(views, now.done)
+        reason = await blocked_by(self.store, self.settings, self.job.batches)
+        self.blocked_looks = self.blocked_looks + 1 if reason else 0
+        return _Over(reason) if reason and self.blocked_looks >= BLOCKED_LOOKS else None
+
+
+def _moves(views: Sequence[BatchView]) -> bool:
+    """Whether any of these batches has calls in flight, or may start some."""
+    open_ones = [view for view in views if view.state in OPEN_BATCH_STATES]
+    return any(not view.paused or view.counts[JobState.RUNNING] for view in open_ones)
+
+
+async def _try_set_aside_again(store: Store) -> None:
+    """Whoever runs again has mended what was wrong, or wants to see that it is still wrong."""
+    for row in await store.set_aside_list():
+        await store.enable(row.provider, row.key)
+
+
+def _check_output(output: Path, source: Path) -> None:
+    """Raises InputError for a place or a name that results cannot be written to."""
+    check_suffix(output)
+    if output.exists() and output.samefile(source):
+        raise InputError(f"{output} is the input; name another file for the results")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; name a file for the results")
+    if not output.resolve().parent.is_dir():
+        raise InputError(f"the folder of the output, {output.parent}, does not exist")
+    if not os.access(output.resolve().parent, os.W_OK):
+        raise InputError(f"the folder of the output, {output.parent}, cannot be written to")
+
+
+def _say_what_begins(display: Display, asked: RunRequest, job: Run) -> None:
+    if job.skipped:
+        are = "is" if len(job.skipped) == 1 else "are"
+        display.say(f"{counted(len(job.skipped), 'bad line')} of {asked.source.name} {are} skipped:")
+        for bad in job.skipped:
+            display.say(f"  line {bad.line}: {bad.reason}")
+    if job.forgotten is not None:
+        what = counted(job.forgotten.succeeded, "answer")
+        cost = spent(job.forgotten.cost_usd, job.forgotten.unpriced_calls)
+        display.say(f"--fresh: forgot {what} in {asked.output}, which cost {cost}")
+    if job.compared is not None:
+        _say_what_is_resumed(display, job.compared, job.batches[-1])
+    if job.preflight is not None:
+        for said in (job.preflight.expected, *job.preflight.findings):
+            display.say(said)
+
+
+def _say_what_is_resumed(display: Display, compared: Comparison, batch_id: str) -> None:
+    """What is answered and not paid for again, what is asked now, and what is not."""
+    done = "" if compared.to_ask or compared.left else "; nothing is left to ask"
+    display.say(f"resuming: {compared.words}{done}")
+    if compared.refused:
+        are, them = ("is", "it") if compared.refused == 1 else ("are", "they")
+        display.say(
+            f"{counted(compared.refused, 'line')} failed as a bad request, with refused content or as crashed; "
+            f"{them} {are} not tried again, unless you add --all"
+        )
+    if compared.elsewhere:
+        display.say(
+            f"{counted(compared.elsewhere, 'answer')} came along another chain than today's and "
+            f"{'is' if compared.elsewhere == 1 else 'are'} kept; --fresh asks every line again, and "
+            f"`understudy retry {batch_id} --answered-by PROVIDER` the lines that one provider answered"
+        )
+
+
+def _stopped_early(console: Console, asked: RunRequest, total: Summary, blocked: str | None) -> int:
+    console.print(_kept(asked, total), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    if blocked:
+        failing = is_by_failures(blocked)
+        look = " `understudy attempts latest` shows what was answered." if failing else ""
+        act = (
+            "Run it again with a larger --budget-usd"
+            if blocked.startswith(BATCH_PAUSED)
+            else "Correct that and run it again"
+        )
+        words = f"Stopped: {blocked}.{look} {act}: what was answered is kept."
+        console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        return UNREACHABLE
+    console.print("Run the same command again to go on; until then nothing else of it is sent.", highlight=False)
+    return INTERRUPTED
+
+
+def _kept(asked: RunRequest, total: Summary) -> str:
+    failed = f", {total.failed:,} failed" if total.failed else ""
+    if not total.done:
+        return f"0 of {total.total:,} answered."
+    look = f"understudy results latest{' --csv' if is_csv(asked.output) else ''}"
+    return f"{total.succeeded:,} of {total.total:,} answered{failed}; all of it is saved, `{look}` shows what is there."
+
+
+def _last_words(asked: RunRequest, total: Summary, lines: int, job: Run) -> str:
+    failed = f", [red]{total.failed:,} failed[/red]" if total.failed else ""
+    skipped = f", {counted(len(job.skipped), 'bad line')} skipped" if job.skipped else ""
+    cost = spent(total.cost_usd, total.unpriced_calls)
+    results = f"{counted(lines, 'result')} {'is' if lines == 1 else 'are'}"
+    return (
+        f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} through a fallback, "
+        f"{cost}. {results} in [bold]{escape(str(asked.output))}[/bold]"
+    )
+
+
+def _print_json(asked: RunRequest, job: Run, total: Summary, views: Sequence[BatchView]) -> None:
+    document = {
+        "batches": job.batches,
+        "output": str(asked.output),
+        "total": total.total,
+        "succeeded": total.succeeded,
+        "failed": total.failed,
+        "skipped_lines": [bad.line for bad in job.skipped],
+        "fallbacks": total.fallbacks,
+        "cost_usd": total.cost_usd if total.cost_usd or not total.unpriced_calls else None,
+        "unpriced_calls": total.unpriced_calls,
+        "by_deployment": [deployment_document(each) for each in merged(views)],
+    }
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")

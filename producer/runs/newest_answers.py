@@ -1,0 +1,60 @@
+"""Which record is shown of each line that was asked for several times: the newest answer, or else the newest record."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from understudy.models.records import OutputRow
+from understudy.models.state import JobState
+from understudy.models.store import Store
+from understudy.producer.runs.retry_chain import line_of
+
+ROWS_AT_ONCE = 500
+
+
+async def rows_of(store: Store, batch_id: str) -> AsyncIterator[OutputRow]:
+    """The lines that have ended, in the order of the input: of the run that a batch belongs to, as its input is today;
+    or of the batch, with what its retries have answered."""
+    run_id = await store.run_of(batch_id)
+    rows = store.run_outputs(run_id) if run_id else newest_rows(store, await line_of(store, batch_id))
+    async for row in rows:
+        yield row
+
+
+@dataclass(frozen=True, slots=True)
+class _Retried:
+    job_id: str
+    answered: bool
+
+
+async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[OutputRow]:
+    """Every line once, in the order of the input: `batches` are a batch and its retries, oldest first.
+
+    Memory: the ids of what was retried, not of the batch.
+    """
+    retried: dict[str, _Retried] = {}
+    for batch_id in batches[1:]:
+        async for name, job_id, state in store.ended_names(batch_id):
+            answered = state is JobState.SUCCEEDED
+            if answered or name not in retried or not retried[name].answered:
+                retried[name] = _Retried(job_id, answered)
+    page: list[OutputRow] = []
+    if batches:
+        async for row in store.outputs(batches[0]):
+            page.append(row)
+            if len(page) == ROWS_AT_ONCE:
+                for shown in await _with_retries(store, page, retried):
+                    yield shown
+                page = []
+        for shown in await _with_retries(store, page, retried):
+            yield shown
+
+
+async def _with_retries(store: Store, page: list[OutputRow], retried: dict[str, _Retried]) -> list[OutputRow]:
+    """Rows of the first batch, or in their places the newer records that count."""
+    newer = {
+        row.custom_id: again.job_id
+        for row in page
+        if (again := retried.get(row.custom_id)) and (again.answered or row.state is not JobState.SUCCEEDED)
+    }
+    rows = await store.output_rows(list(newer.values()))
+    return [rows.get(newer.get(row.custom_id, ""), row) for row in page]

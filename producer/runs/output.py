@@ -1,0 +1,218 @@
+"""Results as lines: OpenAI batch output lines, or the input's CSV columns with the answer beside them.
+
+The output file is a projection of the ledger: written beside its place and renamed at the end, so that it is either
+whole or not there.
+"""
+
+import csv
+import os
+import re
+import stat
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from understudy.models.config.private_files import new_file
+from understudy.models.records import OutputRow
+from understudy.models.state import JobState
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.terminal import Writes
+
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""By the end of an output's name; a CSV gets its input's."""
+
+WITHOUT_ANSWER = {
+    JobState.CANCELLED: {"code": "batch_cancelled", "message": "This request was cancelled before it ended."},
+    JobState.EXPIRED: {"code": "batch_expired", "message": "This request could not be done before its deadline."},
+}
+
+UNEXPLAINED = {"code": "unknown", "message": "This request failed, and no record of why was kept."}
+
+
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    """How CSV is written. `marked`: with a byte order mark, without which Excel takes UTF-8 for something else.
+    `safe`: no cell is one that spreadsheets calculate."""
+
+    separator: str = ","
+    marked: bool = False
+    safe: bool = False
+
+    @property
+    def encoding(self) -> str:
+        return "utf-8-sig" if self.marked else "utf-8"
+
+
+CSV = CsvForm()
+
+
+def is_csv(output: Path) -> bool:
+    return output.suffix.lower() in SEPARATORS
+
+
+def check_suffix(output: Path, *, csv_safe: bool = False) -> None:
+    """Raises InputError for a name that promises a format that is not written, or is not what `csv_safe` is for."""
+    if csv_safe and not is_csv(output):
+        raise InputError(f"{output}: --csv-safe is for .csv and .tsv; JSON lines have no formulas")
+    if not is_csv(output) and output.suffix.lower() not in JSON_LINES:
+        excel = "; Excel opens .csv" if output.suffix.lower().startswith(".xls") else ""
+        raise InputError(f"{output}: results are written as .jsonl, .ndjson, .csv or .tsv; name it so{excel}")
+
+
+def output_line(row: OutputRow) -> dict[str, Any]:
+    """One line of a batch's output as OpenAI writes it, success or failure."""
+    return _line(row, orjson.loads(row.body) if row.body else None)
+
+
+def rendered_line(row: OutputRow) -> bytes:
+    """`output_line` as JSON with its newline. The stored answer is taken as it is, which is much faster than to read
+    and write it again. What would break the line are blanks of the JSON, and become others."""
+    body = orjson.Fragment(row.body.replace("\n", " ").replace("\r", " ")) if row.body else None
+    return orjson.dumps(_line(row, body), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def rendered_size(row: OutputRow, answer_bytes: int) -> int:
+    """How long the rendered line is of a row whose body and error, which have so many bytes, were left out."""
+    if row.status_code is not None:
+        return len(rendered_line(row)) + (answer_bytes - len("null") if answer_bytes else 0)
+    if answer_bytes and row.state not in WITHOUT_ANSWER:
+        return len(rendered_line(replace(row, error={"": ""}))) + answer_bytes - len('{"":""}')
+    return len(rendered_line(row))
+
+
+def _line(row: OutputRow, body: Any) -> dict[str, Any]:
+    response = None
+    if row.status_code is not None:
+        response = {"status_code": row.status_code, "request_id": row.job_id, "body": body}
+    error = (_without_answer(row) or row.error or UNEXPLAINED) if response is None else None
+    return {"id": f"batch_req_{row.job_id}", "custom_id": row.custom_id, "response": response, "error": error}
+
+
+def _without_answer(row: OutputRow) -> dict[str, str] | None:
+    error = WITHOUT_ANSWER.get(row.state)
+    if error is None or row.waited_for is None:
+        return error
+    return {**error, "message": f"{error['message'].removesuffix('.')}: {row.waited_for}"}
+
+
+def row_of_job(view: Mapping[str, Any]) -> OutputRow:
+    """What `Store.job_view` shows of a job, as a row of an output; of an open one only ids and state are known."""
+    result = view["result"] or {}
+    return OutputRow(
+        job_id=view["id"],
+        custom_id=view["custom_id"],
+        line=view["line"],
+        state=JobState(view["state"]),
+        status_code=result.get("status_code"),
+        body=result.get("body"),
+        error=orjson.loads(result["error"]) if result.get("error") else None,
+        provider=result.get("provider"),
+        model=result.get("model"),
+        cost_usd=result.get("cost_usd"),
+        extra=view["extra"],
+        waited_for=view["wait_reason"] if view["state"] == JobState.EXPIRED else None,
+    )
+
+
+def completion_text(body: Any) -> str:
+    """The text of the first choice; tool calls as JSON when there is no text; of embeddings the first vector."""
+    if body and body.get("object") == "list" and body.get("data"):
+        return orjson.dumps(body["data"][0]["embedding"]).decode()
+    message = body["choices"][0]["message"] if body and body.get("choices") else {}
+    if message.get("content"):
+        return str(message["content"])
+    if message.get("tool_calls"):
+        return orjson.dumps(message["tool_calls"]).decode()
+    return str(message.get("refusal") or "")
+
+
+def finish_reason(body: Any) -> str:
+    """Why the first choice ended: `length` is an answer that was cut. Embeddings have none."""
+    return str((body["choices"][0].get("finish_reason") if body.get("choices") else None) or "")
+
+
+def error_text(line: dict[str, Any]) -> str:
+    """Why a line has no answer: our own words, or the provider's."""
+    if line["error"] is not None:
+        return str(line["error"].get("message") or line["error"].get("code"))
+    body = line["response"]["body"] if line["response"] else {}
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("code") or error)
+    return str(error or f"HTTP {line['response']['status_code']}")
+
+
+def csv_row(row: OutputRow) -> dict[str, Any]:
+    """The input's columns, then the answer's: completion, finish_reason, provider, model, cost_usd, error."""
+    line = output_line(row)
+    succeeded = row.state is JobState.SUCCEEDED
+    columns = orjson.loads(row.extra) if row.extra else {"custom_id": row.custom_id}
+    body = line["response"]["body"] if succeeded and line["response"] else None
+    answer = {
+        "completion": completion_text(body) if body else "",
+        "finish_reason": finish_reason(body) if body else "",
+        "provider": row.provider or "",
+        "model": row.model or "",
+        "cost_usd": "" if row.cost_usd is None else f"{row.cost_usd:.8f}".rstrip("0").rstrip("."),
+        "error": "" if succeeded else error_text(line),
+    }
+    return {**columns, **{_free_name(name, columns): text for name, text in answer.items()}}
+
+
+def _free_name(name: str, columns: Mapping[str, Any]) -> str:
+    """A column of the input that has the name of one of ours keeps its place and its value; the input may be such an
+    output itself."""
+    while name in columns:
+        name = f"answer_{name}"
+    return name
+
+
+async def write_output(rows: AsyncIterator[OutputRow], path: Path, form: CsvForm = CSV) -> int:
+    """Write lines to `path`, whole or not at all. Returns how many. Who may read it stays as it was."""
+    part = path.with_name(path.name + ".part")
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
+    with open(new_file(part, mode), "w", encoding=form.encoding if is_csv(path) else "utf-8", newline="") as stream:
+        count = await (write_csv(rows, stream, form) if is_csv(path) else write_jsonl(rows, stream))
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+    return count
+
+
+FORMULA = re.compile(r"[\s\0]*[=+\-@＝＋－＠]|[\t\r]")
+NUMBER = re.compile(r"\s*[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?%?\s*")
+
+
+def without_formula(cell: object) -> str:
+    """A cell that no spreadsheet calculates: an apostrophe stands before what would be a formula. Numbers stay."""
+    text = "" if cell is None else str(cell)
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+async def write_jsonl(rows: AsyncIterator[OutputRow], stream: Writes) -> int:
+    """One output line per row. Returns how many."""
+    count = 0
+    async for row in rows:
+        stream.write(rendered_line(row).decode())
+        count += 1
+    return count
+
+
+async def write_csv(rows: AsyncIterator[OutputRow], stream: Writes, form: CsvForm = CSV) -> int:
+    """A header with the first row's columns, then the rows. Returns how many."""
+    writer: csv.DictWriter[str] | None = None
+    shown = without_formula if form.safe else str
+    count = 0
+    async for row in rows:
+        columns = csv_row(row)
+        if writer is None:
+            names = list(columns)
+            writer = csv.DictWriter(stream, names, restval="", extrasaction="ignore", delimiter=form.separator)
+            writer.writerow({name: shown(name) if name.strip() else "" for name in names})
+        writer.writerow({name: shown(value) for name, value in columns.items()} if form.safe else columns)
+        count += 1
+    return count

@@ -1,0 +1,356 @@
+"""What is run again, as a new batch that points at the old one; the newest answer of a line counts."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import orjson
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import of_batch
+from understudy.models.costs.forecast import Forecast
+from understudy.models.errors import WrongUse
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import BatchView, NewBatch, NewJob
+from understudy.models.routing.chain import Chain, Endpoint
+from understudy.models.routing.data_rules import Rules, rules_of
+from understudy.models.routing.route import RouteOptions, Router, check_schemas, schemas_to_check, under_rules
+from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES
+from understudy.models.store import Store, StoreConflict
+from understudy.models.store.jobs.history import EndedJob
+from understudy.producer.runs.retry_chain import ANSWERED_BY, NEVER_ACCEPTED, accepted, line_of
+
+SLICE = 2_000
+KNOWN_CHAINS = 1_000
+AS_BEFORE = RouteOptions()
+"""No other chain than the one that a line had."""
+
+T = TypeVar("T")
+
+WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER, FailureClass.CRASHED}
+"""What a rerun tries again; of the others, the same request would be refused again, or would kill workers again."""
+
+WORTH_ANOTHER_CHAIN = frozenset(FailureClass) - {FailureClass.CRASHED}
+"""What is tried again along another chain: what one model refuses another one may take."""
+
+EVERYTHING = frozenset(FailureClass)
+
+FILLED_WITHIN_S = 600.0
+"""A retry that is being accepted for longer was left behind by a process that was killed."""
+
+
+class RetryUnderWay(WrongUse):
+    """The same is being tried again just now. One sentence."""
+
+
+@dataclass(slots=True)
+class Retry:
+    """What a retry has taken up. `batch_id` None: there was nothing to try. `left_out`: jobs that failed in a way that
+    would come again, by class."""
+
+    batch_id: str | None = None
+    jobs: int = 0
+    left_out: Counter[FailureClass] = field(default_factory=Counter)
+
+    @property
+    def left_out_words(self) -> str:
+        """One sentence about what is not tried again; empty when there is nothing of it."""
+        if not self.left_out:
+            return ""
+        classes = ", ".join(f"{count:,} {cls}" for cls, count in self.left_out.most_common())
+        return f"not tried again, because it would fail in the same way: {classes}; --all tries that, too"
+
+
+async def retry_failed(
+    store: Store,
+    settings: Settings,
+    batch_id: str,
+    worth: frozenset[FailureClass] = WORTH_A_RETRY,
+    route: RouteOptions = AS_BEFORE,
+) -> Retry:
+    """Submit what ended without an answer again, as a new batch that points at the newest one of this batch's line.
+
+    That is what failed and may succeed, what expired and what was cancelled; and whatever made the first jobs of a
+    batch fail, because it paused so that somebody corrects that. Of a batch of a run it is what the run's lines of
+    today lack. A line counts as its newest retry says, so nothing is tried twice because two retries were asked for.
+    Jobs keep their chains, unless `route` names a model or a chain; their data rules hold for that, too.
+    Raises RequestError, RetryUnderWay. Memory: the custom ids of the retries, not of the batch.
+    """
+    line = await _Line.of(store, batch_id)
+    if _names_a_chain(route):
+        worth |= WORTH_ANOTHER_CHAIN
+    of_each = {each: await worth_of(store, settings, each, worth) for each in line.batches}
+    retry = Retry()
+
+    async def wanted() -> AsyncIterator[NewJob]:
+        async for ended in line.ended_badly():
+            if ended.failure is None or ended.failure in of_each.get(ended.batch_id, worth):
+                yield ended.job
+            else:
+                retry.left_out[ended.failure] += 1
+
+    return await _submit_again(store, settings, line, retry, route, wanted())
+
+
+async def retry_answered(
+    store: Store, settings: Settings, batch_id: str, providers: Sequence[str], route: RouteOptions
+) -> Retry:
+    """Submit the lines again that one of these providers answered, as a new batch; `retry_failed` says how."""
+    line = await _Line.of(store, batch_id)
+    options = {ANSWERED_BY: list(providers), "model": route.model, "chain": route.chain}
+    said = {word: value for word, value in options.items() if value is not None}
+
+    async def wanted() -> AsyncIterator[NewJob]:
+        async for ended in line.answered_by(providers):
+            yield ended.job
+
+    return await _submit_again(store, settings, line, Retry(), route, wanted(), said)
+
+
+async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> int:
+    """Give what a batch has not asked yet another chain; returns how many jobs that are. Raises RequestError."""
+    view = await store.batch_view(batch_id)
+    if view is None:
+        return 0
+    of = _Origin(view.tenant, cast(Endpoint, view.endpoint), view.budget_usd)
+    jobs = await _as_allowed(store, settings, route, of, store.unfinished(batch_id))
+    return sum([await store.reroute(slice_) async for slice_ in in_slices(jobs)])
+
+
+async def take_another_chain(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> tuple[int, Retry]:
+    """What an open batch has not asked yet takes this model or chain, and what has failed is tried again along it; how
+    many jobs the first are, and the retry. Raises RequestError, RetryUnderWay."""
+    return await reroute(store, settings, batch_id, route), await retry_failed(store, settings, batch_id, route=route)
+
+
+def _names_a_chain(route: RouteOptions) -> bool:
+    return route.model is not None or route.chain is not None
+
+
+async def job_again(store: Store, settings: Settings, job_id: str, route: RouteOptions = AS_BEFORE) -> NewJob | None:
+    """What a job that was submitted alone asked, as a new job that is not accepted yet, under the rules that its tenant
+    has by now; along the route, if that names a chain. None: its request was removed. Raises RequestError."""
+    asked = await store.asked(job_id)
+    if asked is None:
+        return None
+
+    async def only() -> AsyncIterator[NewJob]:
+        yield asked
+
+    of = _Origin(asked.tenant, asked.chain.endpoint, None)
+    async for job in await _as_allowed(store, settings, route, of, only()):
+        job.id = new_id("job")
+        job.custom_id = job.id if job.custom_id == job_id else job.custom_id
+        return job
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Whose jobs are tried again, what they ask for, and the budget that they will have."""
+
+    tenant: str
+    endpoint: Endpoint
+    budget_usd: float | None
+
+
+async def _as_allowed(
+    store: Store, settings: Settings, route: RouteOptions, of: _Origin, jobs: AsyncIterator[NewJob]
+) -> AsyncIterator[NewJob]:
+    """The jobs along the route, if that names a chain, and under the rules that their tenant has by now.
+
+    Raises RequestError for a route that nobody could take, whether or not there are jobs. To be asked for a job raises
+    it, too, when the rules leave that without a step.
+    """
+    rules = (await store.tenant_rules(of.tenant)).with_budget(of.budget_usd)
+    if _names_a_chain(route):
+        Router(settings, route, endpoint=of.endpoint, rules=rules).route({})
+        return _along(settings, route, rules, jobs)
+    return _under_rules(settings, rules, jobs) if rules else jobs
+
+
+async def _along(
+    settings: Settings, route: RouteOptions, of_tenant: Rules, jobs: AsyncIterator[NewJob]
+) -> AsyncIterator[NewJob]:
+    """The jobs with another chain, also under the data rules that they were accepted with."""
+    routers: dict[str, Router] = {}
+    async for job in jobs:
+        rules = of_tenant.merged(rules_of(job.chain))
+        if (name := repr((job.chain.endpoint, rules))) not in routers:
+            routers[name] = Router(settings, route, endpoint=job.chain.endpoint, rules=rules)
+        job.chain, body = routers[name].route(orjson.loads(job.body), job.custom_id)
+        if schemas := schemas_to_check(job.chain, body):
+            await asyncio.to_thread(check_schemas, schemas)
+        yield job
+
+
+async def _under_rules(settings: Settings, rules: Rules, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
+    """The jobs along their own chains, which keep these rules, too."""
+    known: dict[int, tuple[Chain, Chain]] = {}  # holds each chain, so that no other one gets its identity
+    async for job in jobs:
+        if id(job.chain) not in known:
+            if len(known) >= KNOWN_CHAINS:
+                known.clear()
+            known[id(job.chain)] = job.chain, under_rules(settings, job.chain, rules)
+        _, job.chain = known[id(job.chain)]
+        yield job
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A batch and its retries that were accepted, or all batches of a run: oldest first."""
+
+    store: Store
+    batches: list[str]
+    run_id: str | None
+
+    @classmethod
+    async def of(cls, store: Store, batch_id: str) -> "_Line":
+        run_id = await store.run_of(batch_id)
+        if run_id is None:
+            return cls(store, await line_of(store, batch_id), None)
+        await store.settle_retries(run_id)
+        return cls(store, await accepted(store, await store.batches_of_run(run_id)), run_id)
+
+    def ended_badly(self) -> AsyncIterator[EndedJob]:
+        if self.run_id is not None:
+            return self.store.lines_ended_badly(self.run_id)
+        return self._newest(self.store.ended_badly)
+
+    def answered_by(self, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
+        if self.run_id is not None:
+            return self.store.lines_answered_by(self.run_id, providers)
+        return self._newest(lambda batch_id: self.store.answered_jobs(batch_id, providers))
+
+    async def _newest(self, chosen: Callable[[str], AsyncIterator[EndedJob]]) -> AsyncIterator[EndedJob]:
+        """Those of the chosen jobs that have no newer record."""
+        newer: set[str] = set()
+        for batch_id in reversed(self.batches):
+            async for ended in chosen(batch_id):
+                if ended.job.custom_id not in newer:
+                    yield ended
+            if batch_id != self.batches[0]:
+                newer.update([each async for each in self.store.custom_ids(batch_id)])
+
+
+async def _submit_again(
+    store: Store,
+    settings: Settings,
+    line: _Line,
+    retry: Retry,
+    route: RouteOptions,
+    jobs: AsyncIterator[NewJob],
+    options: dict[str, Any] | None = None,
+) -> Retry:
+    """Accept these jobs as a new batch that points at the newest one of the line, if there are any.
+
+    They are accepted anew, so the rules that their tenant has by now hold for them, too. Raises RequestError when those
+    leave a job without a step.
+    """
+    newest = await store.batch_view(line.batches[-1]) if line.batches else None
+    if newest is None:
+        return retry
+    new = await _following(store, line, newest, options)
+    new.budget_usd, granted_usd = await inherited_budget(store, newest.id)
+    forecast = Forecast(settings)
+    of = _Origin(newest.tenant, cast(Endpoint, newest.endpoint), new.budget_usd)
+    jobs = await _as_allowed(store, settings, route, of, jobs)
+    try:
+        async for slice_ in in_slices(jobs):
+            if not retry.jobs:
+                await _create(store, new, newest)
+                if granted_usd:
+                    await store.grant(of_batch(new.id), granted_usd)
+            renamed = {job.id: new_id("job") for job in slice_}
+            for job in slice_:
+                job.id, job.expires_at = renamed[job.id], new.expires_at
+            await store.add_jobs(new.id, slice_)
+            if line.run_id is not None:
+                await store.point_again(line.run_id, renamed)
+            retry.jobs += len(slice_)
+            forecast.add_all(slice_)
+    except BaseException:
+        await store.discard_batch(new.id)
+        raise
+    if retry.jobs:
+        await _share_budget(store, newest, new.id, retry.jobs)
+        await store.open_batch(new.id, retry.jobs, estimate=forecast.estimate)
+        retry.batch_id = new.id
+    return retry
+
+
+async def _share_budget(store: Store, newest: BatchView, retry_id: str, jobs: int) -> None:
+    """While the batch that is tried again goes on, each of the two may spend a part of what is left, by their jobs."""
+    open_jobs = newest.total - sum(newest.counts.get(state, 0) for state in TERMINAL_STATES)
+    if newest.state not in OPEN_BATCH_STATES or not open_jobs:
+        return
+    old, new = of_batch(newest.id), of_batch(retry_id)
+    budgets = await store.budgets([old, new])
+    of_old, of_new = budgets[old].balance, budgets[new].balance
+    if of_old is not None and of_new is not None and of_old.left_usd > 0:
+        part = of_old.left_usd * jobs / (open_jobs + jobs)
+        await store.grant(new, part - of_new.left_usd)
+        await store.grant(old, -part)
+
+
+async def _following(store: Store, line: _Line, newest: BatchView, options: dict[str, Any] | None) -> NewBatch:
+    """A retry of the newest batch. By its identity there is one retry of it at a time."""
+    return NewBatch(
+        new_id("batch"),
+        priority=newest.priority,
+        tenant=newest.tenant,
+        expires_at=await store.now() + (newest.expires_at - newest.created_at),
+        identity=f"{line.run_id or 'retry'}-of-{newest.id}",
+        retry_of=newest.id,
+        source=newest.source,
+        endpoint=newest.endpoint,
+        metadata=newest.metadata,
+        options=orjson.dumps(options).decode() if options else None,
+        weight=newest.weight,
+    )
+
+
+async def _create(store: Store, new: NewBatch, newest: BatchView) -> None:
+    """Raises RetryUnderWay while another retry of the same batch is being accepted."""
+    try:
+        await store.create_batch(new)
+    except StoreConflict:
+        for each in await store.retries_of(newest.id):
+            view = await store.batch_view(each)
+            if view and view.state in NEVER_ACCEPTED and await store.now() - view.created_at > FILLED_WITHIN_S:
+                await store.discard_batch(each)
+                await store.create_batch(new)
+                return
+        raise RetryUnderWay(f"a retry of {newest.id} is being accepted just now; wait for it") from None
+
+
+async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, float]:
+    """The budget of a batch that follows another one, and what is to be granted beyond it (less than nothing, most of
+    the time): it may spend what the other one left, and `resume` grants the first amount once more."""
+    budget = (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)]
+    granted_usd = 0.0 if budget.balance is None else budget.balance.left_usd - (budget.base_usd or 0.0)
+    return budget.base_usd, granted_usd
+
+
+async def worth_of(
+    store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass] = WORTH_A_RETRY
+) -> frozenset[FailureClass]:
+    """Which failures of a batch are worth a retry: these, and what made its first jobs fail, because it paused so that
+    somebody corrects that."""
+    first = settings.batches.canary_lines
+    died = await store.first_failure(batch_id, first) if first else None
+    return worth if died is None else worth | {died.cls}
+
+
+async def in_slices(jobs: AsyncIterator[T]) -> AsyncIterator[list[T]]:
+    chunk: list[T] = []
+    async for job in jobs:
+        chunk.append(job)
+        if len(chunk) == SLICE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

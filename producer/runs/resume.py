@@ -1,0 +1,314 @@
+"""Taking up a run: its input of today is compared with what was asked before, and the rest is accepted."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import amount, of_batch
+from understudy.models.costs.forecast import Forecast
+from understudy.models.failure import FailureClass
+from understudy.models.ids import new_id
+from understudy.models.jobs.pause_reasons import is_by_failures
+from understudy.models.records import NewBatch, NewJob
+from understudy.models.state import OPEN_BATCH_STATES, BatchState, Priority
+from understudy.models.store import Store
+from understudy.models.store.batches.compare import CHANGED, LEFT
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.acting import command_line
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ingest.intake import BadLine, read_jobs
+from understudy.producer.runs.budget_grants import spent_its_budget
+from understudy.producer.runs.comparison import Comparison, compare, jobs_to_ask, lines_of
+from understudy.producer.runs.preflight import Preflight
+from understudy.producer.runs.reruns import EVERYTHING, in_slices, inherited_budget, worth_of
+from understudy.producer.runs.retry_chain import ANSWERED_BY, views_of
+from understudy.producer.runs.runs import (
+    OtherRun,
+    Run,
+    RunRequest,
+    accept_run,
+    refuse_bad,
+    refuse_bad_input,
+    run_as_it_stands,
+    slices,
+)
+from understudy.producer.status.cost_text import counted, expected_cost, spent
+
+
+async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
+    """Find this run in the ledger and take it up, or accept its input. Nothing of it starts before its process says
+    that it lives.
+
+    Raises OtherRun, BadInput, InputError.
+    """
+    forgotten = None
+    if asked.fresh:
+        rules = (await store.tenant_rules("default")).with_budget(asked.budget_usd)
+        refuse_bad_input(settings, asked.source, asked.shape, skip_bad=asked.skip_bad, rules=rules)
+        forgotten = await _forget(store, asked.run_id)
+        batches = {"batches": sorted(forgotten.views)} if forgotten else None
+        await store.record_act(command_line(), DEFAULT_TENANT, "run.forget", asked.run_id, batches)
+    if await store.run_version(asked.run_id):
+        return await _Resuming(store, settings, asked).run()
+    await _refuse_unknown(store, asked)
+    run = await accept_run(store, settings, asked)
+    run.forgotten = None if forgotten is None else forgotten.summary(list(forgotten.views.values()))
+    return run
+
+
+async def _refuse_unknown(store: Store, asked: RunRequest) -> None:
+    """A run that was broken off while it was accepted leaves nothing. One of an earlier version has no lines."""
+    for view in await views_of(store, await store.batches_of_run(asked.run_id)):
+        if view.state not in (BatchState.VALIDATING, BatchState.FAILED):
+            raise OtherRun(
+                f"{asked.output} was filled by an earlier version of Understudy, which did not keep its lines; choose "
+                "another output, or pass --fresh to forget that run and its results"
+            )
+        await store.discard_batch(view.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be asked, and the bad lines that would be skipped. `compared`: of a run that was found."""
+
+    preflight: Preflight
+    bad: list[BadLine]
+    compared: Comparison | None = None
+
+
+async def preview_of(store: Store, settings: Settings, asked: RunRequest) -> Preview | None:
+    """What taking up this run would ask; nothing of it is kept. None: it was never accepted. Raises BadInput."""
+    if not await store.run_version(asked.run_id):
+        return None
+    return await _Resuming(store, settings, asked).preview()
+
+
+class _Resuming:
+    def __init__(self, store: Store, settings: Settings, asked: RunRequest) -> None:
+        self._store = store
+        self._settings = settings
+        self._asked = asked
+        self._id = asked.run_id
+        self._version = 0
+        self._bad: list[BadLine] = []
+        self._notes: list[str] = []
+        self._worth: dict[str, frozenset[FailureClass]] = {}
+
+    async def run(self) -> Run:
+        try:
+            return await self._run()
+        finally:
+            await self._store.forget_stale_lines(self._id)
+
+    async def preview(self) -> Preview:
+        try:
+            compared = await self._compare()
+            await self._ask_left(compared)
+            preflight = Preflight(self._settings, every_step=True)
+            async for _, job, _ in self._to_ask():
+                preflight.add(job)
+            preflight.notes += self._notes
+            return Preview(preflight, self._bad, compared)
+        finally:
+            await self._store.forget_stale_lines(self._id)
+
+    async def _compare(self) -> Comparison:
+        await self._clear_up()
+        self._version = await self._store.run_version(self._id) + 1
+        return await compare(self._store, self._id, self._version, await self._write_lines(), self._worth_of)
+
+    async def _ask_left(self, compared: Comparison) -> None:
+        """What was accepted before and not asked yet is asked with the rest."""
+        await self._store.ask_left(self._id, self._version, compared.lines)
+        compared.asked[LEFT], compared.left = compared.left, 0
+
+    async def _run(self) -> Run:
+        store, compared = self._store, await self._compare()
+        goes_on = await self._can_go_on(compared)
+        if not goes_on and compared.left:
+            await self._ask_left(compared)
+        if compared.asked[CHANGED] and not self._asked.update:
+            raise await self._would_replace(compared)
+        before = await store.batches_of_run(self._id)
+        preflight = await self._accept(compared) if compared.to_ask else None
+        await store.put_version(self._id, self._version)
+        if goes_on:
+            await self._let_go_on()
+        else:
+            for view in await views_of(store, before):
+                if (
+                    ANSWERED_BY not in view.options
+                ):  # asked for by hand, and of lines that have an answer: not asked here
+                    await _close(store, view.id)
+        run = await run_as_it_stands(store, self._id)
+        run.skipped, run.compared, run.preflight = self._bad, compared, preflight
+        return run
+
+    async def _clear_up(self) -> None:
+        """What a run left that was killed while it was taken up; and jobs whose deadline has passed are closed."""
+        while await self._store.expire_slice():
+            continue
+        await self._store.close_batches()
+        for view in await views_of(self._store, await self._store.batches_of_run(self._id)):
+            if view.state in (BatchState.VALIDATING, BatchState.FAILED):
+                await self._store.discard_batch(view.id)
+        await self._store.settle_retries(self._id)
+        await self._store.forget_stale_lines(self._id)
+
+    async def _jobs(self) -> AsyncIterator[list[NewJob]]:
+        """The good lines of the input in slices; the others are in `_bad`."""
+        rules = (await self._store.tenant_rules("default")).with_budget(self._asked.budget_usd)
+        expires_at = await self._store.now() + self._settings.deadline_s
+        self._bad, self._notes = [], []
+        lines = read_jobs(
+            self._asked.source,
+            self._asked.shape,
+            self._settings,
+            priority=Priority.BULK,
+            expires_at=expires_at,
+            rules=rules,
+            notes=self._notes,
+        )
+        for good in slices(lines, self._bad):
+            yield good
+
+    async def _write_lines(self) -> int:
+        """Write today's lines as a new version; returns how many. Raises BadInput, InputError."""
+        total = 0
+        async for good in self._jobs():
+            if not self._bad or self._asked.skip_bad:
+                await self._store.add_lines(self._id, self._version, lines_of(good, total + 1, with_jobs=False))
+            total += len(good)
+        refuse_bad(self._asked.source, self._bad, total, skip_bad=self._asked.skip_bad)
+        return total
+
+    async def _worth_of(self, batch_id: str) -> frozenset[FailureClass]:
+        if self._asked.everything:
+            return EVERYTHING
+        if batch_id not in self._worth:
+            self._worth[batch_id] = await worth_of(self._store, self._settings, batch_id)
+        return self._worth[batch_id]
+
+    async def _can_go_on(self, compared: Comparison) -> bool:
+        """Whether what was accepted before is all that is to be done, nothing but that, and has time enough."""
+        batches = await self._store.batches_of_run(self._id)
+        soon = await self._store.now() + self._settings.deadline_s / 2
+        open_ones = [view for view in await views_of(self._store, batches) if view.state in OPEN_BATCH_STATES]
+        if any(view.expires_at < soon for view in open_ones):
+            return False
+        return not compared.to_ask and await self._store.open_jobs(batches) == compared.left + compared.retried
+
+    async def _would_replace(self, compared: Comparison) -> OtherRun:
+        changed, every = Forecast(self._settings), Forecast(self._settings)
+        async for _, job, reason in self._to_ask():
+            if reason == CHANGED:
+                changed.add(job)
+        async for good in self._jobs():
+            every.add_all(good)
+        count, lines = compared.asked[CHANGED], compared.lines
+        it, since, that = ("it", "it was", "that answer") if count == 1 else ("them", "they were", "those answers")
+        return OtherRun(
+            f"{compared.words}; nothing was sent. {compared.changed_words} since {since} answered; {that} cost "
+            f"{spent(compared.changed_cost_usd, compared.changed_unpriced)}. "
+            f"--update asks {it} again, {expected_cost(changed.estimate, count)}; "
+            f"--fresh asks all {counted(lines, 'line')} again, {expected_cost(every.estimate, lines)}; "
+            f"another output leaves {self._asked.output} as it is"
+        )
+
+    async def _to_ask(self) -> AsyncIterator[tuple[int, NewJob, str]]:
+        async def one_by_one() -> AsyncIterator[NewJob]:
+            async for good in self._jobs():
+                for job in good:
+                    yield job
+
+        async for each in jobs_to_ask(self._store, self._id, self._version, one_by_one()):
+            yield each
+
+    async def _accept(self, compared: Comparison) -> Preflight:
+        """What is to be asked becomes a batch, in place of those that are open. Raises InputError."""
+        store, preflight = self._store, Preflight(self._settings)
+        new, granted_usd = await self._new_batch()
+        await store.create_batch(new)
+        try:
+            if granted_usd:
+                await store.grant(of_batch(new.id), granted_usd)
+            endpoint = None
+            async for slice_ in in_slices(self._to_ask()):
+                jobs = [job for _, job, _ in slice_]
+                endpoint = jobs[0].chain.endpoint
+                preflight.add_all(jobs)
+                await store.add_jobs(new.id, jobs)
+                await store.give_jobs(self._id, self._version, {position: job.id for position, job, _ in slice_})
+            preflight.notes += self._notes
+        except BaseException:
+            await store.discard_batch(new.id)
+            raise
+        await store.put_version(self._id, self._version)
+        await store.open_batch(new.id, compared.to_ask, endpoint, preflight.forecast.estimate)
+        return preflight
+
+    async def _new_batch(self) -> tuple[NewBatch, float]:
+        """With what is to be granted to it beyond its budget. Raises InputError."""
+        new = NewBatch(
+            new_id("batch"),
+            weight=self._asked.weight,
+            runs_until=0.0,
+            source=self._asked.source.name,
+            expires_at=await self._store.now() + self._settings.deadline_s,
+        )
+        new.identity = f"{self._id}-{new.id}"
+        views = await views_of(self._store, await self._store.batches_of_run(self._id))
+        if self._asked.budget_usd is not None:
+            new.budget_usd = _what_is_left(self._asked.budget_usd, sum(view.cost_usd for view in views))
+            return new, 0.0
+        if not views:
+            return new, 0.0
+        new.budget_usd, granted_usd = await inherited_budget(self._store, views[-1].id)
+        return new, granted_usd
+
+    async def _let_go_on(self) -> None:
+        """What was accepted before goes on: it was paused because its jobs failed, or spent its budget and has a larger
+        one. Raises InputError."""
+        views = await views_of(self._store, await self._store.batches_of_run(self._id))
+        for view in views:
+            if view.state not in OPEN_BATCH_STATES:
+                continue
+            if self._asked.budget_usd is not None:
+                others_usd = sum(other.cost_usd for other in views if other.id != view.id)
+                _what_is_left(self._asked.budget_usd, others_usd + view.cost_usd)
+                await self._store.grant_batch(view.id, self._asked.budget_usd - others_usd)
+            if view.paused and is_by_failures(view.paused):
+                await self._store.resume_batch(view.id)
+            elif self._asked.budget_usd is not None and spent_its_budget(view):
+                await self._store.resume_batch(view.id)
+
+
+def _what_is_left(budget_usd: float, spent_usd: float) -> float:
+    if spent_usd >= budget_usd:
+        raise InputError(
+            f"this run has cost {amount(spent_usd)} USD before; name a --budget-usd that is larger than that"
+        )
+    return budget_usd - spent_usd
+
+
+async def _close(store: Store, batch_id: str) -> None:
+    """End a batch of a run that has stopped: what it was still to ask is asked by another one, or by none."""
+    view = await store.batch_view(batch_id)
+    if view is None or view.state not in OPEN_BATCH_STATES - {BatchState.VALIDATING}:
+        return
+    await store.cancel_batch(batch_id)
+    while await store.cancel_slice():
+        continue
+    await store.close_batches()
+
+
+async def _forget(store: Store, run_id: str) -> Run | None:
+    """Delete a run with its retries and answers. None: there was none."""
+    run = await run_as_it_stands(store, run_id)
+    batches = await store.batches_of_run(run_id)
+    for batch_id in reversed(batches):
+        for each in reversed([batch_id, *await store.retries_of(batch_id)]):
+            await _close(store, each)
+            await store.discard_batch(each)
+    await store.forget_run(run_id)
+    return run if batches else None

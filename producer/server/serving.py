@@ -1,0 +1,110 @@
+"""Serving the HTTP API until it is told to stop."""
+
+import asyncio
+import socket
+
+import uvicorn
+
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store
+from understudy.producer.api.app import create_app, open_context
+from understudy.producer.api.defects import LoggedFailures
+from understudy.producer.api.monitoring.access_log import LoggedRequests
+from understudy.producer.server.addresses import AddressUnusable
+from understudy.producer.server.connection_limit import ConnectionLimit, connections_allowed
+from understudy.producer.server.http_protocol import bounded
+
+GRACE_S = 10
+"""How long requests under way may take when the server is told to stop."""
+
+BACKLOG = 2048
+"""So many connections may wait for this process to take them."""
+
+TAKEN_AT_ONCE = 8
+"""Connections that are taken before those that were taken are looked at: each costs a descriptor."""
+
+
+class HttpServer:
+    """The HTTP API at the address of the settings, listening from the start: a taken port is known at once."""
+
+    def __init__(self, settings: Settings, store: Store, redis_url: str) -> None:
+        """Raises AddressUnusable."""
+        self._listener = _listen(settings.api.host, settings.api.port)
+        self._requests = LoggedRequests(LoggedFailures(create_app(open_context(settings, store, redis_url))))
+        config = uvicorn.Config(
+            self._requests,
+            http=bounded(ConnectionLimit(connections_allowed())),
+            ws="none",
+            backlog=TAKEN_AT_ONCE,
+            log_config=None,  # as all that we log
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+        )
+        self._server = _Server(config)
+
+    @property
+    def url(self) -> str:
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def serve(self) -> None:
+        """Return when it was told to stop and its requests have ended."""
+        await self._server.serve(sockets=[self._listener])
+        if not self._server.started:
+            raise RuntimeError("the HTTP server did not start; its log says why")
+
+    @property
+    def answered(self) -> int:
+        """How many requests have ended."""
+        return self._requests.ended
+
+    @property
+    def stopping(self) -> bool:
+        return self._server.should_exit
+
+    def stop(self) -> None:
+        """Take no more requests and let those under way end; told again, do not wait for them."""
+        self._server.force_exit = self._server.should_exit
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Signals are the command's to handle, because it has workers to stop as well."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)  # asyncio has told the system its own number
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        # With the protocol named, asyncio turns off the delay that would keep small answers back for 40 ms.
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise AddressUnusable(f"cannot listen on {host}: {_reason(error)}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressUnusable(f"cannot listen on {host}:{port}: {_reason(error)}; try --port") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "it was refused").lower()
+
+
+async def all_of(*tasks: "asyncio.Task[None]") -> None:
+    """Return when all of them have ended. Raises at once what one of them raised."""
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in ended:
+        task.result()

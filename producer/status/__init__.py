@@ -1,0 +1,1 @@
+"""What people see of work: batches, jobs, providers, progress, and why something waits."""

@@ -1,0 +1,41 @@
+"""How `understudy check` shows chains: their steps, order and data rules, and what would refuse every request."""
+
+from collections.abc import Iterator
+
+from understudy.models.config.settings import ChainConfig, Settings, StepConfig
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.data_rules import shown
+from understudy.models.routing.route import Router
+
+
+def chain_lines(settings: Settings) -> Iterator[str]:
+    """Tags by provider, then each chain in one line."""
+    for name, provider in settings.providers.items():
+        if provider.tags:
+            yield f"provider {name}: tags {shown(provider.tags)}"
+    for name, chain in settings.chains.items():
+        yield f"chain {name}: {chain_text(chain)}"
+
+
+def chain_text(chain: ChainConfig) -> str:
+    text = ", then ".join(_entry_text(entry) for entry in chain.steps)
+    if chain.order != "chain":
+        text += f"; the {chain.order} first"
+    for word, tags in (("require", chain.require), ("forbid", chain.forbid)):
+        text += f"; {word} {shown(tags)}" if tags else ""
+    return text
+
+
+def chain_problems(settings: Settings) -> Iterator[str]:
+    """Chains that no request could use, such as one whose data rules none of its steps keeps."""
+    for name in settings.chains:
+        try:
+            Router(settings).resolve({"chain": name})
+        except RequestError as refused:
+            yield f"chain {name}: {refused}"
+
+
+def _entry_text(entry: StepConfig | tuple[StepConfig, ...]) -> str:
+    if isinstance(entry, StepConfig):
+        return f"{entry.model} (some requests)" if entry.when else entry.model
+    return " or ".join(f"{side.model} ({side.share:g})" for side in entry)

@@ -1,0 +1,294 @@
+"""Batches, jobs and provider calls as commands show them: documents for --json, text and tables for people."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import orjson
+from rich.markup import escape
+from rich.table import Table
+
+from understudy.models.costs.budgets import amount
+from understudy.models.jobs.objects import attempt_as_shown, cost_of
+from understudy.models.jobs.pace import eta_s
+from understudy.models.jobs.pause_reasons import RUN_STOPPED
+from understudy.models.jobs.wait_reasons import waiting_object
+from understudy.models.records import BatchView, DeploymentTally, Waiting
+from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.durations import ago, duration
+from understudy.producer.runs.output import error_text, output_line, row_of_job
+from understudy.producer.runs.retry_chain import summary
+from understudy.producer.status.cost_text import dollars, spent, spent_briefly
+from understudy.producer.status.pauses import how_to_go_on
+from understudy.producer.status.split_table import percent, split_table
+from understudy.producer.terminal import output
+from understudy.producer.terminal import page as page
+
+WIDE_CHARS = 110
+"""What needs more room than a terminal of 80 columns has is shown from this width on."""
+
+VERY_WIDE_CHARS = 160
+"""A table of provider calls has ten columns."""
+
+
+def print_json(document: object) -> None:
+    output().write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE).decode())
+
+
+def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None:
+    """What was accepted."""
+    if as_json:
+        print_json({"id": id_, "skipped_lines": skipped_lines})
+    else:
+        sys.stdout.write(f"{id_}\n")
+
+
+def batch_document(
+    view: BatchView,
+    retries: Sequence[str] = (),
+    waiting: Waiting | None = None,
+    why: str = "",
+    held_usd: float | None = None,
+) -> dict[str, Any]:
+    """`waiting`: what it waits for; `why`: the same as a sentence; `held_usd`: of its budget."""
+    return {
+        "id": view.id,
+        "object": "batch",
+        "state": view.state,
+        "tenant": view.tenant,
+        "source": view.source,
+        "priority": view.priority.queue,
+        "weight": view.weight,
+        "total": view.total,
+        "counts": {str(state): count for state, count in view.counts.items()},
+        "per_s": round(view.recent_per_s, 3),
+        "eta_s": eta_s(view),
+        "cost_usd": view.known_cost_usd,
+        "unpriced_calls": view.unpriced_calls,
+        "estimated_cost_usd": view.estimated_usd,
+        "unpriced_lines": view.unpriced_lines,
+        "budget_usd": view.budget_usd,
+        "held_usd": held_usd,
+        "fallbacks": view.fallbacks,
+        "fallback_share": fallback_share(view),
+        "by_deployment": [deployment_document(each) for each in view.by_deployment],
+        "waiting": waiting_object(waiting),
+        "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
+        "why": why or None,
+        "paused": view.paused,
+        "blocked": view.blocked,
+        "retry_of": view.retry_of,
+        "retries": list(retries),
+        "created_at": view.created_at,
+        "expires_at": view.expires_at,
+        "ended_at": view.ended_at,
+    }
+
+
+def deployment_document(tally: DeploymentTally) -> dict[str, Any]:
+    return {**asdict(tally), "cost_usd": tally.known_cost_usd}
+
+
+def fallback_share(view: BatchView) -> float | None:
+    """How much of what was answered so far another step than the first has answered, 0 to 1; None: nothing was."""
+    answered = view.counts.get(JobState.SUCCEEDED, 0)
+    return round(view.fallbacks / answered, 4) if answered else None
+
+
+def print_batch(
+    view: BatchView,
+    retries: Sequence[str],
+    why: str,
+    latency: Mapping[tuple[str, str], tuple[float, float]],
+    held_usd: float | None = None,
+) -> None:
+    out, now, counts = page(), time.time(), view.counts
+    of = f", retry of {view.retry_of}" if view.retry_of else ""
+    of += f", tenant {escape(view.tenant)}" if view.tenant != DEFAULT_TENANT else ""
+    out.print(f"[bold]{view.id}[/bold]  {_state(view)}  {escape(view.source)} ({view.priority.queue}{of})")
+    said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    out.print(f"{view.total:,} jobs: {said or 'none'}")
+    facts = [_cost(view), *_fallbacks(view)]
+    if view.state in OPEN_BATCH_STATES:
+        left = eta_s(view)
+        facts.insert(0, f"{view.recent_per_s:.1f}/s" + (f", about {duration(left)} left" if left else ""))
+        facts.append(f"deadline in {duration(max(view.expires_at - now, 0))}")
+    elif view.ended_at:
+        facts.append(f"took {duration(view.ended_at - view.created_at)}, ended {ago(view.ended_at, now)}")
+    if view.budget_usd is not None:
+        held = f", {amount(held_usd)} held by calls under way" if held_usd else ""
+        facts.append(f"budget {amount(view.budget_usd)} USD{held}")
+    out.print("; ".join(facts))
+    if view.paused and view.state in OPEN_BATCH_STATES:
+        out.print(f"[yellow]{escape(how_to_go_on(view.id, view.paused))}[/yellow]")
+    if why:
+        out.print(f"[yellow]{escape(why)}[/yellow]")
+    for reason, count in view.waits:
+        out.print(f"{count:,} put back: {escape(reason)}")
+    if retries:
+        out.print(f"tried again in {', '.join(retries)}")
+    if view.by_deployment:
+        out.print(split_table([view], latency))
+
+
+def _fallbacks(view: BatchView) -> list[str]:
+    answered = view.counts.get(JobState.SUCCEEDED, 0)
+    if not answered:
+        return []
+    return [f"{view.fallbacks:,} of {answered:,} answers through a fallback ({percent(view.fallbacks, answered)})"]
+
+
+def _cost(view: BatchView) -> str:
+    """Spent, of what was expected."""
+    cost = spent(view.cost_usd, view.unpriced_calls)
+    if view.estimated_usd is None:
+        return cost
+    unpriced = f" without {view.unpriced_lines:,} lines of unknown price" if view.unpriced_lines else ""
+    return f"{cost} of about {dollars(view.estimated_usd)} expected{unpriced}"
+
+
+def _state(view: BatchView) -> str:
+    if view.paused == RUN_STOPPED:
+        return "stopped"
+    if view.paused and view.state in OPEN_BATCH_STATES:
+        return f"{view.state}, paused ({escape(view.paused)})"
+    if view.blocked and view.state in OPEN_BATCH_STATES:
+        return f"{view.state}, waits for a person ({escape(view.blocked)})"
+    return str(view.state)
+
+
+BATCH_ID_CHARS = 32
+
+
+def batches_table(views: Sequence[BatchView]) -> Table:
+    """On a narrow page some columns are left out. Tenants are named where there are several."""
+    wide = page().width >= WIDE_CHARS
+    tenants = {view.tenant for view in views} != {DEFAULT_TENANT}
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("batch", no_wrap=True, min_width=BATCH_ID_CHARS)  # whole, because people copy it
+    table.add_column("state", overflow="fold", min_width=len(BatchState.IN_PROGRESS))
+    if tenants:
+        table.add_column("tenant", overflow="fold")
+    if wide:
+        table.add_column("source", overflow="ellipsis", no_wrap=True)
+    for name in ("done", "total", "failed", *(("rate", "cost", "submitted") if wide else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    now = time.time()
+    for view in views:
+        sums = summary([view])
+        rate = f"{view.recent_per_s:.1f}/s" if view.state in OPEN_BATCH_STATES else ""
+        more = (rate, spent_briefly(view.cost_usd, view.unpriced_calls), ago(view.created_at, now)) if wide else ()
+        counts = (f"{sums.done:,}", f"{view.total:,}", f"{sums.failed:,}")
+        whose = (escape(view.tenant),) if tenants else ()
+        source = (escape(view.source),) if wide else ()
+        table.add_row(view.id, _state(view), *whose, *source, *counts, *more)
+    return table
+
+
+def job_document(view: Mapping[str, Any], now: float, waiting: Waiting | None = None) -> dict[str, Any]:
+    row = row_of_job(view)
+    ended = row.state in TERMINAL_STATES
+    line = output_line(row) if ended else None
+    return {
+        "id": row.job_id,
+        "object": "job",
+        "state": job_state(view, now),
+        "custom_id": row.custom_id,
+        "batch": view["batch_id"] or None,
+        "not_before": view["not_before"] or None,
+        "waiting": waiting_object(waiting),
+        "wait_reason": view["wait_reason"],
+        "created_at": view["created_at"],
+        "expires_at": view["expires_at"],
+        "ended_at": view["ended_at"],
+        "cost_usd": cost_of(view["attempts"]),
+        "attempts": [attempt_as_shown(each) for each in view["attempts"]],
+        "response": line and line["response"],
+        "error": line and line["error"],
+    }
+
+
+def job_state(view: Mapping[str, Any], now: float) -> str:
+    """A queued job whose time has not come is shown as scheduled."""
+    scheduled = view["state"] == JobState.QUEUED and view["not_before"] > now
+    return "scheduled" if scheduled else str(view["state"])
+
+
+def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
+    """`why`: what it waits for, a sentence."""
+    out, row = page(), row_of_job(view)
+    batch = f" of {view['batch_id']}" if view["batch_id"] else ""
+    name = f"  {escape(' '.join(row.custom_id.split()))}" if row.custom_id != row.job_id else ""
+    out.print(f"[bold]{row.job_id}[/bold]  {job_state(view, now)}{name}{batch}")
+    if why:
+        out.print(f"[yellow]{escape(why)}[/yellow]")
+    if row.state in TERMINAL_STATES - {JobState.SUCCEEDED}:
+        out.print(f"[red]{escape(error_text(output_line(row)))}[/red]")
+    if view["attempts"]:
+        print_attempts(view["attempts"])
+
+
+def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table on a wide page; on any other two lines for each call, so that ids can be copied."""
+    out = page()
+    if out.width >= VERY_WIDE_CHARS:
+        out.print(attempts_table(rows))
+        return
+    for row in rows:
+        for line in _attempt_lines(row):
+            out.print(line, markup=False)
+
+
+def _attempt_lines(row: Mapping[str, Any]) -> tuple[str, str]:
+    status = f" {row['status']}" if row["status"] else ""
+    outcome = f"{row['failure'] or 'answered'}{status}"
+    facts = (outcome, f"{row['latency_ms'] / 1000:.2f} s", _call_cost(row), f"key {row['key']}")
+    made_at = datetime.fromtimestamp(row["started_at"]).strftime("%m-%d %H:%M:%S")
+    message = " ".join((row["message"] or "").split())
+    return f"{made_at} {row['provider']}/{row['model']}: {', '.join(facts)}", f"  {row['job_id']} {message}".rstrip()
+
+
+def _call_cost(row: Mapping[str, Any]) -> str:
+    return "cost unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.6f}"
+
+
+def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = new_table("time", "job", "provider", "model", "key", "outcome")
+    table.columns[1].no_wrap = True  # whole, because people copy it
+    for name in ("status", "took", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("message", overflow="fold", ratio=1)
+    for row in rows:
+        table.add_row(
+            datetime.fromtimestamp(row["started_at"]).strftime("%Y-%m-%d %H:%M:%S"),
+            row["job_id"],
+            escape(row["provider"]),
+            escape(row["model"]),
+            escape(row["key"]),
+            row["failure"] or "answered",
+            str(row["status"] or ""),
+            f"{row['latency_ms'] / 1000:.2f} s",
+            _call_cost(row),
+            escape(row["message"] or ""),
+        )
+    return table
+
+
+def new_table(*columns: str) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def limits_text(row: Mapping[str, Any]) -> str:
+    """The configured limits of a row; what is not configured is learned from the provider's answers."""
+    words = {
+        **{"requests_per_minute": "requests/min", "tokens_per_minute": "tokens/min"},
+        **{"requests_per_day": "requests/day", "tokens_per_day": "tokens/day", "max_in_flight": "in flight"},
+    }
+    return ", ".join(f"{row[name]:,} {word}" for name, word in words.items() if row.get(name)) or "learned"

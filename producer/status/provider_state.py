@@ -1,0 +1,223 @@
+"""Each provider, key and model in use: its limits and their sources, its use, what cools it, why it is set aside.
+
+Three things are laid over each other: the configuration, what the ledger counts, and what the limiter keeps in Redis.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from understudy.models.config.catalog import ResolvedProvider
+from understudy.models.config.deployments import account_of, keys_of, limits_of, named_deployments
+from understudy.models.config.settings import ApiKey, Limits, Settings
+from understudy.models.disabled import SetAside
+from understudy.models.failure import FailureClass, Scope
+from understudy.models.limits.day_use import end_of_day
+from understudy.models.limits.state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
+from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
+from understudy.models.store import Store
+from understudy.models.store.gauges import CallCount
+
+CALLS_OVER_S = 60.0
+LANES_MAX = 1_000
+"""The models of so many lanes are looked at."""
+
+REFUSED = frozenset({FailureClass.RATE_LIMIT, FailureClass.OVERLOADED})
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPart:
+    """What the ledger says: what is set aside, the calls of the last minute, and (provider, model) of open jobs."""
+
+    aside: Sequence[SetAside] = ()
+    calls: Sequence[CallCount] = ()
+    models: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A credential of a provider with a model; `key` None: it needs a key and has none, `model` None: none is named."""
+
+    provider: ResolvedProvider
+    key: ApiKey | None
+    model: str | None
+
+    @property
+    def account(self) -> str:
+        return account_of(self.provider.name, self.key) if self.key else ""
+
+
+async def read_ledger(store: Store) -> LedgerPart:
+    """Raises StoreError."""
+    steps: dict[tuple[str, str], None] = {}
+    for lane in (await store.lanes())[:LANES_MAX]:
+        chain = await store.get_chain(lane.chain_id)
+        steps |= dict.fromkeys((step.provider, step.model) for step in chain.steps)
+    calls = await store.calls_since(await store.now() - CALLS_OVER_S)
+    return LedgerPart(await store.set_aside_list(), calls, sorted(steps))
+
+
+async def read_live(url: str, settings: Settings, ledger: LedgerPart) -> LimitState:
+    """Raises QueueUnavailable."""
+    try:
+        async with redis.asyncio.Redis.from_url(
+            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
+        ) as connection:
+            return await read_limits(connection, _names(places(settings, ledger, None)))
+    except (RedisError, OSError, ValueError) as error:
+        raise unavailable(url, error) from None
+
+
+async def live_of(connection: redis.asyncio.Redis, settings: Settings, ledger: LedgerPart) -> LimitState | None:
+    """As `read_live`, over a connection; None when Redis does not answer."""
+    try:
+        return await read_limits(connection, _names(places(settings, ledger, None)))
+    except (RedisError, OSError, TimeoutError):
+        return None
+
+
+def _names(found: Iterable[Place]) -> list[tuple[str, str]]:
+    return [(place.account, place.model) for place in found if place.key is not None and place.model is not None]
+
+
+def places(settings: Settings, ledger: LedgerPart, live: LimitState | None) -> list[Place]:
+    """Each key with the models that the configuration, open jobs, late calls or the limiter know of it."""
+    providers: dict[str, ResolvedProvider] = {}
+    models: dict[str, dict[str, None]] = {}
+    for provider, model in named_deployments(settings):
+        providers[provider.name] = provider
+        models.setdefault(provider.name, {}).update({model: None} if model else {})
+    used = [*ledger.models, *sorted({(each.provider, each.model) for each in ledger.calls})]
+    for name, model in used:
+        if name in models:
+            models[name][model] = None
+    return [
+        Place(provider, key, model)
+        for name, provider in providers.items()
+        for key in keys_of(provider) or (None,)
+        for model in _models_of(name, key, models[name], ledger, live) or (None,)
+    ]
+
+
+def _models_of(
+    provider: str, key: ApiKey | None, named: Iterable[str], ledger: LedgerPart, live: LimitState | None
+) -> list[str]:
+    if key is None:
+        return list(named)
+    account = account_of(provider, key)
+    more = {row.model for row in ledger.aside if (row.provider, row.key) == (provider, key.name) and row.model}
+    more |= {model for of, model in live.accounts if of == account} if live else set()
+    return list(dict.fromkeys([*named, *sorted(more)]))
+
+
+def provider_documents(settings: Settings, ledger: LedgerPart, live: LimitState | None) -> list[dict[str, Any]]:
+    """One for each key and model. Without `live` what only Redis knows is None."""
+    return [_document(place, settings, ledger, live) for place in places(settings, ledger, live)]
+
+
+def _document(place: Place, settings: Settings, ledger: LedgerPart, live: LimitState | None) -> dict[str, Any]:
+    provider, key, model = place.provider.name, place.key, place.model
+    configured = limits_of(settings.providers[provider], model or "", key) if key else Limits()
+    state = live.of(place.account, model) if live else AccountState()
+    cooldowns = live.cooldowns_of(provider, place.account, model) if live and key else []
+    aside = [row for row in ledger.aside if key and (row.provider, row.key) == (provider, key.name)]
+    aside = [row for row in aside if row.model in ("", model)]
+    document = {
+        "provider": provider,
+        "key": key and key.name,
+        "account": place.account or None,
+        "model": model,
+        "protocol": place.provider.kind,
+        "base_url": place.provider.base_url,
+        "live": live is not None,
+        "requests_per_minute": _limit(state.requests, configured.requests_per_minute),
+        "tokens_per_minute": _limit(state.tokens, configured.tokens_per_minute),
+        "requests_per_day": _of_day(state.day.requests, configured.requests_per_day, live),
+        "tokens_per_day": _of_day(state.day.tokens, configured.tokens_per_day, live),
+        "in_flight": _in_flight(state, configured.max_in_flight, live),
+        "next_start": _next_start(state, configured, live),
+        "last_minute": _calls(place, ledger),
+        "cooldowns": [_cooldown(each) for each in cooldowns],
+        "set_aside": [_set_aside(row) for row in aside],
+    }
+    return {**document, "state": _state(document, cooldowns, live)}
+
+
+def _limit(schedule: Schedule, configured: int | None) -> dict[str, Any]:
+    limit: Limit = schedule.limit(configured)
+    amount = None if limit.amount is None else round(limit.amount, 1)
+    return {"limit": amount, "source": limit.source, "until": limit.until, "configured": configured}
+
+
+def _of_day(used: int, limit: int | None, live: LimitState | None) -> dict[str, Any] | None:
+    """None when a day has no limit."""
+    if limit is None:
+        return None
+    return {"limit": limit, "used": used if live else None, "until": end_of_day(live.now) if live else None}
+
+
+def _in_flight(state: AccountState, configured: int | None, live: LimitState | None) -> dict[str, Any]:
+    limit = state.most_in_flight(configured)
+    amount = None if limit.amount is None else int(limit.amount)
+    return {
+        "limit": amount,
+        "source": limit.source,
+        "configured": configured,
+        "now": state.in_flight if live else None,
+    }
+
+
+def _next_start(state: AccountState, configured: Limits, live: LimitState | None) -> float | None:
+    """None when one could start now, as far as the schedules are concerned."""
+    if live is None:
+        return None
+    requests = state.requests.next_start(configured.requests_per_minute, live.now)
+    tokens = state.tokens.next_start(configured.tokens_per_minute, live.now)
+    latest = max(requests, tokens, state.day.next_start(configured, live.now))
+    return latest if latest > live.now else None
+
+
+def _calls(place: Place, ledger: LedgerPart) -> dict[str, int]:
+    counts: Counter[str] = Counter(answered=0, refused=0, failed=0)
+    for each in ledger.calls:
+        if place.key and (each.provider, each.key, each.model) == (place.provider.name, place.key.name, place.model):
+            how = "answered" if each.failure is None else "refused" if each.failure in REFUSED else "failed"
+            counts[how] += each.calls
+    return dict(counts)
+
+
+def _cooldown(cooldown: Cooldown) -> dict[str, Any]:
+    kept = ("scope", "until", "in_a_row", "since", "probing", "next_start", "reason")
+    return {name: value for name, value in asdict(cooldown).items() if name in kept}
+
+
+def _set_aside(row: SetAside) -> dict[str, Any]:
+    return {
+        "model": row.model or None,
+        "failure": row.failure,
+        "reason": row.reason,
+        "since": row.since,
+        "probe_at": row.probe_at,
+    }
+
+
+def _state(document: dict[str, Any], cooldowns: Sequence[Cooldown], live: LimitState | None) -> str:
+    """One word: what would become of a call that wants to start now."""
+    if document["key"] is None:
+        return "no_key"
+    if document["set_aside"]:
+        return "set_aside"
+    if live is None:
+        return "unknown"
+    cooling = [each for each in cooldowns if each.until > live.now]
+    if cooling:
+        return "resting" if any(each.scope is Scope.PROVIDER for each in cooling) else "cooling"
+    if cooldowns:
+        return "probing"
+    flight = document["in_flight"]
+    full = flight["limit"] is not None and flight["now"] >= flight["limit"]
+    return "full" if full or document["next_start"] else "ready"

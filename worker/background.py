@@ -1,0 +1,171 @@
+"""Every background loop of a worker, listed in one place: `loops`. A dead loop stops the worker loudly.
+
+| loop | every | who | does |
+|---|---|---|---|
+| plan | 0.1 s, 0.3 s with nothing to do | one worker at a time | tickets for what can start soon |
+| close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
+| look back | 2 s | one worker at a time | pause batches whose latest calls were all bad requests |
+| blocked | 2 s | one worker at a time | tell of batches that only a person can let go on |
+| rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
+| forget | 10 s | one worker at a time | remove the content of what was delivered, and what was refused, in slices |
+| cancelled | 1 s | every worker | stop its calls whose owner cancelled |
+| credentials | 2 s | every worker | share which credentials are set aside |
+| budgets | 1 s | every worker | renew what its calls hold of budgets |
+| clocks | 5 s | every worker | read the ledger's clock and Redis' |
+| deliver | 0.3 s | every worker | send the webhooks that are due |
+| beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here, the fleet how fast it was |
+
+The lease in the ledger is not here: it is beaten in a thread of its own (`worker.heartbeat`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from understudy.models.cancellation import is_being_ended
+from understudy.models.ledger_clock import READ_EVERY_S
+from understudy.models.store import StoreOutage
+from understudy.models.tenants import CONTENT_KEPT_S
+from understudy.worker.job.claim_loop import ClaimLoop
+from understudy.worker.leader import LeaderLock
+from understudy.worker.outages import OUTAGES
+from understudy.worker.planner.canary import Canary
+from understudy.worker.redis_repair import mend
+from understudy.worker.resources import WorkerResources
+from understudy.worker.rq.bridge import Bridge, forget_worker
+
+log = logging.getLogger(__name__)
+
+RESIGN_S = 1.0
+LONGEST_BEAT_S = 10.0
+"""RQ must hear of each execution at least once in 90 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    name: str
+    every_s: float | Callable[[], float]
+    step: Callable[[], Awaitable[object]]
+    leader_only: bool = False
+
+
+class Upkeep:
+    """What the loops share."""
+
+    def __init__(
+        self, worker_id: str, box: WorkerResources, bridge: Bridge, claims: ClaimLoop, in_touch: Callable[[], bool]
+    ) -> None:
+        """`in_touch`: this worker's own lease was prolonged when that was due."""
+        self._worker_id = worker_id
+        self._redis = box.redis
+        self._lead = LeaderLock(box.redis, worker_id)
+        self._store = box.store
+        self._fleet = box.tools.fleet
+        self._limiter = box.tools.limiter
+        self._latencies = box.tools.choice.latencies
+        self._places = box.tools.places
+        self._budgets = box.tools.budgets
+        self._deliverer = box.deliverer
+        self._announcer = box.announcer
+        self._lease_s = box.settings.worker.lease_s
+        self._store_content = box.settings.store_content
+        self._bridge = bridge
+        self._claims = claims
+        self._canary = Canary(box.store, box.settings.batches)
+        self.planner = box.planner(self._canary)
+        self._compare_clocks = box.compare_clocks
+        self._in_touch = in_touch
+        self._ledger_seen_since = time.monotonic()
+
+    def loops(self) -> list[Loop]:
+        return [
+            Loop("plan", self.planner.rest_s, self.planner.pass_once, leader_only=True),
+            Loop("close", 0.5, self._close, leader_only=True),
+            Loop("look back", 2.0, self._canary.look_back, leader_only=True),
+            Loop("blocked", 2.0, self.planner.tell_blocked, leader_only=True),
+            Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
+            Loop("forget", 10.0, self._forget, leader_only=True),
+            Loop("cancelled", 1.0, self._stop_cancelled),
+            Loop("credentials", 2.0, self._share_credentials),
+            Loop("budgets", 1.0, self._budgets.beat),
+            Loop("clocks", READ_EVERY_S, self._compare_clocks),
+            Loop("deliver", 0.3, self._deliverer.pass_once),
+            Loop("beat", min(self._lease_s / 3, LONGEST_BEAT_S), self._beat),
+        ]
+
+    async def run(self) -> None:
+        """Run all loops until cancelled, or until one of them meets what it does not know how to survive."""
+        async with asyncio.TaskGroup() as group:
+            for loop in self.loops():
+                group.create_task(self._forever(loop), name=loop.name)
+
+    async def _forever(self, loop: Loop) -> None:
+        suffering = False
+        while not is_being_ended():
+            try:
+                if not loop.leader_only or await self._lead.held():
+                    await loop.step()
+                suffering = False
+            except OUTAGES as outage:
+                if isinstance(outage, StoreOutage):
+                    self.lost_the_ledger()
+                if not suffering:
+                    log.warning("Upkeep loop %s waits for a store to come back: %s", loop.name, type(outage).__name__)
+                suffering = True
+                await mend(self._redis, outage)
+            if not is_being_ended():
+                await asyncio.sleep(loop.every_s() if callable(loop.every_s) else loop.every_s)
+
+    def lost_the_ledger(self) -> None:
+        """It did not take a write: by now leases may have ended whose workers live."""
+        self._ledger_seen_since = time.monotonic()
+
+    async def resign(self) -> None:
+        """Give up the lead at once, so that another worker need not wait for the lock to run out."""
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(RESIGN_S):
+                await self._lead.resign()
+
+    async def _close(self) -> None:
+        while await self._store.cancel_slice():
+            await asyncio.sleep(0)
+        while expired := await self._store.expire_slice():
+            self._announcer.tell(expired)
+            await asyncio.sleep(0)
+        self._announcer.tell(await self._store.close_batches())
+
+    async def _forget(self) -> None:
+        while await self._store.forget_delivered(self._store_content, CONTENT_KEPT_S) and not is_being_ended():
+            await asyncio.sleep(0)
+        while await self._store.clear_never_opened() and not is_being_ended():
+            await asyncio.sleep(0)
+
+    async def _rescue(self) -> None:
+        """Not before one whole lease of unbroken contact: after an outage everybody's lease looks old."""
+        if not self._may_rescue():
+            return
+        for worker_id, jobs in await self._store.rescue(self._may_rescue):
+            log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
+            await forget_worker(self._redis, worker_id)
+
+    def _may_rescue(self) -> bool:
+        return self._in_touch() and time.monotonic() - self._ledger_seen_since >= self._lease_s
+
+    async def _stop_cancelled(self) -> None:
+        if self._claims.runs:
+            for job_id in await self._store.cancelled_running():
+                self._claims.cancel(job_id)
+
+    async def _share_credentials(self) -> None:
+        await self._fleet.share(self._store)
+
+    async def _beat(self) -> None:
+        await self._bridge.beat()
+        await self._limiter.beat(self._claims.calls_in_flight())
+        await self._latencies.share()
+        await self._places.beat()

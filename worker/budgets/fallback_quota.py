@@ -1,0 +1,189 @@
+"""How many jobs of a batch another step than the first may answer, where its chain sets a share (`max_fallback_share`).
+
+A job takes a place before its call at a later step and keeps it until what came of it is committed. Places that are
+taken are in Redis; those that were used are the ledger's own count of such answers. A place is taken first and the
+ledger read afterwards, so that of two workers each sees the other: never too many, at worst too few for a moment.
+
+A killed worker's places end with their lease. When Redis was wiped nobody takes a place until every worker that lives
+has told which ones it holds.
+
+    LimitsUnavailable   Redis or the ledger cannot be asked
+    NotYet              it cannot be said yet: the last places are taken by calls under way, or Redis was wiped
+"""
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import redis.asyncio
+
+from understudy.models.queue import keys
+from understudy.models.records import StartedJob
+from understudy.models.store import Store, StoreBusy, StoreUnavailable
+from understudy.worker.coalesce import Coalescer
+from understudy.worker.limits.limiter import LimitsUnavailable
+from understudy.worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
+
+PLACE_LEASE_S = 60.0
+"""Renewed with every beat of the worker. One that cannot reach Redis for longer may lose its places to others."""
+
+QUIET_S = 12.0
+"""Beats of a worker are at most 10 seconds apart."""
+
+READ_TOGETHER = 400
+READ_AFTER_S = 0.02
+LOOK_EVERY_S = 1.0
+ROUNDING = 1e-9
+
+EMPTIED = "Redis was emptied: how many fallbacks are under way is being found out"
+UNDER_WAY = "calls under way may use up the batch's max_fallback_share"
+
+Allowance = tuple[int, int]
+"""Of a batch: how many jobs it has, and how many of them another step than the first has answered."""
+
+TAKE = Script.of(
+    NOW,
+    """
+-- KEYS: since when places are known, the places of the batch. ARGV: now, who takes, lease in ms, how long a wipe is
+-- waited out in ms. Returns how many places are taken, or 0 and for how many ms nobody takes one.
+local since = tonumber(redis.call('GET', KEYS[1]))
+if not since or since > now then
+  since = now
+  redis.call('SET', KEYS[1], string.format('%.0f', now))
+end
+if now < since + ARGV[4] then return {0, math.ceil(since + ARGV[4] - now)} end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[3] * 2)
+return {redis.call('ZCARD', KEYS[2]), 0}
+""",
+)
+
+HOLD = Script.of(
+    NOW,
+    """
+-- KEYS: the places of a batch. ARGV: now, lease in ms, who holds one ...
+for i = 3, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[i]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
+""",
+)
+
+COUNT = Script.of(
+    NOW,
+    """
+-- KEYS: the places of a batch. Returns how many are taken.
+return redis.call('ZCOUNT', KEYS[1], now, '+inf')
+""",
+)
+
+GIVE_BACK = Script.of(
+    """
+-- KEYS: the places of a batch. ARGV: now, who gives its place back.
+redis.call('ZREM', KEYS[1], ARGV[2])
+""",
+)
+
+
+class QuotaUsedUp(Exception):
+    """To be asked again in `in_s` seconds; `reason` is for people."""
+
+    def __init__(self, reason: str, in_s: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.in_s = in_s
+
+
+class FallbackQuota:
+    """One worker's view of them."""
+
+    def __init__(self, redis: redis.asyncio.Redis, store: Store, *, quiet_s: float = QUIET_S) -> None:
+        """`quiet_s`: after a wipe nobody takes a place for so long; more than a worker's beats are apart."""
+        self._scripts = ScriptRunner(redis)
+        self._quiet_ms = round(quiet_s * 1000)
+        self._store = store
+        self._held: dict[str, str] = {}  # who holds a place (a claimed job): the batch
+        self._looked: dict[str, tuple[float, int]] = {}  # batch: when it was looked at, the places left
+        self._read: Coalescer[str, Allowance] = Coalescer(
+            self._allowances, max_items=READ_TOGETHER, max_delay_s=READ_AFTER_S
+        )
+
+    async def take(self, job: StartedJob, share: float) -> bool:
+        """Whether the job may be answered by another step than its first; False: the share is used up.
+
+        A place that was taken is held until `give_back`, also when this is cancelled midway. Raises LimitsUnavailable,
+        NotYet.
+        """
+        holder = _holder(job)
+        if holder in self._held:
+            return True
+        self._held[holder] = job.batch_id
+        try:
+            names = [keys.PLACES_SINCE, keys.places(job.batch_id)]
+            taken, for_ms = await self._ask(TAKE, names, [holder, round(PLACE_LEASE_S * 1000), self._quiet_ms])
+            if not taken:
+                raise QuotaUsedUp(EMPTIED, for_ms / 1000)
+            left = await self._unused(job.batch_id, share)
+            if 0 < left < taken:
+                raise QuotaUsedUp(UNDER_WAY, LOOK_EVERY_S)
+        except (LimitsUnavailable, QuotaUsedUp):
+            await self.give_back(job)
+            raise
+        if left <= 0:
+            await self.give_back(job)
+        return left > 0
+
+    async def give_back(self, job: StartedJob) -> None:
+        """What came of the job is committed, or it goes another way: its place, if it has one, is free."""
+        batch_id = self._held.pop(_holder(job), None)
+        if batch_id is not None:
+            with suppress(LimitsUnavailable):  # the place ends with its lease then
+                await self._ask(GIVE_BACK, [keys.places(batch_id)], [_holder(job)])
+
+    async def left(self, batch_id: str, share: float) -> bool:
+        """Whether the batch has places left; looked at once a second. Raises LimitsUnavailable."""
+        looked_at, left = self._looked.get(batch_id, (-math.inf, 0))
+        if time.monotonic() - looked_at >= LOOK_EVERY_S:
+            left = await self._unused(batch_id, share)
+            left -= await self._ask(COUNT, [keys.places(batch_id)], [])
+            self._looked = {
+                known: seen for known, seen in self._looked.items() if time.monotonic() - seen[0] < LOOK_EVERY_S
+            }
+            self._looked[batch_id] = (time.monotonic(), left)
+        return left > 0
+
+    async def beat(self) -> None:
+        """Renew what this worker holds. Raises LimitsUnavailable."""
+        held: dict[str, list[str]] = defaultdict(list)
+        for holder, batch_id in self._held.items():
+            held[batch_id].append(holder)
+        lease_ms = round(PLACE_LEASE_S * 1000)
+        await asyncio.gather(
+            *(self._ask(HOLD, [keys.places(batch_id)], [lease_ms, *holders]) for batch_id, holders in held.items())
+        )
+
+    async def _unused(self, batch_id: str, share: float) -> int:
+        """How many of the batch's places no answer has used."""
+        try:
+            total, used = await self._read.add(batch_id)
+        except (StoreBusy, StoreUnavailable) as outage:
+            raise LimitsUnavailable(f"the ledger cannot be read: {type(outage).__name__}") from None
+        return math.floor(share * total + ROUNDING) - used
+
+    async def _allowances(self, batches: Sequence[str]) -> list[Allowance]:
+        found = await self._store.fallbacks_of(sorted(set(batches)))
+        return [found.get(batch_id, (0, 0)) for batch_id in batches]
+
+    async def _ask(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return await self._scripts.run(script, names, ["", *args])
+        except ScriptsUnavailable as outage:
+            raise LimitsUnavailable(f"the places in Redis cannot be read: {outage}") from None
+
+
+def _holder(job: StartedJob) -> str:
+    """A claim of a job: one that was taken back from a worker holds nothing of the next."""
+    return f"{job.id}:{job.claim_no}"

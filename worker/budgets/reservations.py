@@ -1,0 +1,212 @@
+"""Money is held before a call starts and settled after it, for every budget that covers the call.
+
+The purses are in Redis (`worker.budgets.scripts`), so that the whole fleet shares them in one atomic step; what they
+hold for a worker ends with its lease. The ledger is the truth: whoever meets a purse that Redis does not know reads it
+from there, and the planner compares them each second (`worker.planner.budget_sync`).
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import redis.asyncio
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import (
+    PROVIDER,
+    Balance,
+    BudgetKey,
+    BudgetRecord,
+    in_use,
+    of_batch,
+    of_provider,
+    of_tenant,
+    reached,
+    spent_up,
+)
+from understudy.models.queue import keys
+from understudy.models.records import StartedJob
+from understudy.models.store import StoreBusy, StoreUnavailable
+from understudy.worker.budgets import scripts
+from understudy.worker.limits.limiter import LimitsUnavailable
+from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.rw_lock import RWLock
+
+Read = Callable[[Sequence[BudgetKey], Mapping[BudgetKey, float]], Awaitable[Mapping[BudgetKey, BudgetRecord]]]
+"""What the ledger knows of some budgets; those of providers are given with their amounts."""
+
+
+class Shortage(StrEnum):
+    """Why money was refused."""
+
+    SPENT = "spent"  # nothing that is under way can bring back enough
+    HELD = "held"  # calls under way hold the rest
+    UNKNOWN = "unknown"  # neither Redis nor the ledger can tell
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Money that is held for one call."""
+
+    subjects: tuple[BudgetKey, ...]
+    usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class InsufficientBudget:
+    """No money was held. `usd` is what the call was expected to cost."""
+
+    subject: BudgetKey
+    balance: Balance
+    usd: float
+    why: Shortage
+
+    @property
+    def is_of_provider(self) -> bool:
+        return self.subject.kind == PROVIDER
+
+    @property
+    def reason(self) -> str:
+        if self.why is Shortage.SPENT:
+            return reached(self.subject, self.balance, self.usd)
+        if self.why is Shortage.HELD:
+            return in_use(self.subject, self.balance)
+        return f"the ledger cannot tell what is left of the budget of {self.subject.who}"
+
+    @property
+    def waits(self) -> str:
+        """The reason as a job keeps it that is put back: many are, and the next may find other amounts."""
+        return spent_up(self.subject, self.balance, self.usd) if self.why is Shortage.SPENT else self.reason
+
+
+class Budgets:
+    """One worker's dealings with the purses."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: redis.asyncio.Redis,
+        worker_id: str,
+        read: Read,
+        clock: Callable[[], float],
+        *,
+        lease_s: float = 15.0,
+    ) -> None:
+        self._settings = settings
+        self._scripts = ScriptRunner(redis)
+        self._worker_id = worker_id
+        self._read = read
+        self._clock = clock
+        self._lease_ms = round(lease_s * 1000)
+        self._providers = {name for name in settings.providers if of_provider(settings, name, 0.0)}
+        self._held: Counter[BudgetKey] = Counter()
+        self._gate = RWLock()
+        self._learning = asyncio.Lock()
+        self.now_ms: float | None = None  # set by tests; None is Redis' own clock
+
+    def covering(self, job: StartedJob, provider: str) -> tuple[BudgetKey, ...]:
+        """The budgets that a call of this job at a provider is paid from. Most have none."""
+        if not (job.batch_budget or job.tenant_budget or provider in self._providers):
+            return ()
+        at = self._clock()
+        own = [of_batch(job.batch_id)] if job.batch_budget else []
+        if job.tenant_budget:
+            own.append(of_tenant(job.tenant, at))
+        return (*own, *self.of_providers([provider], at))
+
+    def now(self) -> float:
+        """The time that says in which month and day a call falls."""
+        return self._clock()
+
+    def of_providers(self, names: Sequence[str] | None = None, at: float | None = None) -> dict[BudgetKey, float]:
+        """Today's budgets of some providers, or of all, with their amounts as configured."""
+        now = self._clock() if at is None else at
+        named = self._providers if names is None else self._providers.intersection(names)
+        return {each: usd for name in sorted(named) for each, usd in of_provider(self._settings, name, now).items()}
+
+    async def reserve(self, subjects: Sequence[BudgetKey], usd: float) -> Reservation | InsufficientBudget:
+        """Hold what a call is expected to cost in all of these purses, or in none. Raises LimitsUnavailable."""
+        asked = tuple(subjects)
+        refused = await self._reserve(asked, usd)
+        if refused is not None and refused.why is Shortage.UNKNOWN:
+            async with self._learning:
+                refused = await self._reserve(asked, usd)
+                if refused is not None and refused.why is Shortage.UNKNOWN:
+                    try:
+                        asked = await self.load(asked)
+                    except (StoreBusy, StoreUnavailable):
+                        return refused
+                    await self.beat()
+                    refused = await self._reserve(asked, usd)
+        return refused or Reservation(asked, usd)
+
+    async def _reserve(self, subjects: Sequence[BudgetKey], usd: float) -> InsufficientBudget | None:
+        if not subjects:
+            return None
+        async with self._gate.passing():
+            self._held.update(dict.fromkeys(subjects, 0.0))  # an answer that is lost leaves something to mend
+            reply = await self._ask(scripts.HOLD, subjects, [self._worker_id, self._lease_ms, usd])
+            if reply[0] == 0:
+                self._held.update(dict.fromkeys(subjects, usd))
+                return None
+        limit, spent, held = map(float, reply[2:])
+        return InsufficientBudget(subjects[reply[0] - 1], Balance(limit, spent, held), usd, Shortage(reply[1].decode()))
+
+    async def settle(self, held: Reservation, cost_usd: float) -> None:
+        """The call has ended, or was never made: nothing is held for it any more. Raises LimitsUnavailable."""
+        if not held.subjects:
+            return
+        async with self._gate.passing():
+            self._held.subtract(dict.fromkeys(held.subjects, held.usd))
+            await self._ask(scripts.SETTLE, held.subjects, [self._worker_id, self._lease_ms, held.usd, cost_usd])
+
+    async def beat(self) -> None:
+        """Renew the lease of what this worker holds, and mend what a lost message, or a wipe, left wrong."""
+        if not self._held:
+            return
+        async with self._gate.alone():
+            totals = {subject: max(usd, 0.0) for subject, usd in self._held.items()}
+            await self._ask(scripts.BEAT, list(totals), [self._worker_id, self._lease_ms, *totals.values()])
+            self._held = Counter({subject: usd for subject, usd in self._held.items() if abs(usd) > NOTHING_USD})
+
+    async def load(self, subjects: Sequence[BudgetKey]) -> tuple[BudgetKey, ...]:
+        """Tell Redis what the ledger knows of these budgets; returns those that (still) are budgets.
+
+        Raises StoreBusy, StoreUnavailable, LimitsUnavailable.
+        """
+        of_providers = self.of_providers()
+        known = await self._read(
+            [each for each in subjects if each.kind != PROVIDER],
+            {each: of_providers[each] for each in subjects if each in of_providers},
+        )
+        balances = {subject: each.balance for subject, each in known.items() if each.balance is not None}
+        numbers = [number for balance in balances.values() for number in (balance.limit_usd, balance.spent_usd)]
+        if balances:
+            await self._ask(scripts.LEARN, list(balances), numbers)
+        return tuple(subject for subject in subjects if subject in balances)
+
+    async def read(self, subjects: Sequence[BudgetKey]) -> dict[BudgetKey, tuple[Balance, float | None]]:
+        """The purses that Redis knows, each with what the call was expected to cost that was refused last."""
+        if not subjects:
+            return {}
+        reply = await self._ask(scripts.LOOK, subjects, [])
+        rows = zip(subjects, reply[0::4], reply[1::4], reply[2::4], reply[3::4], strict=True)
+        return {
+            subject: (Balance(float(limit), float(spent), float(held)), float(short) if short else None)
+            for subject, limit, spent, held, short in rows
+            if limit
+        }
+
+    async def _ask(self, script: Script, subjects: Sequence[BudgetKey], args: Sequence[Any]) -> Any:
+        names = [keys.balance(each.key) for each in subjects]
+        try:
+            return await self._scripts.run(script, names, ["" if self.now_ms is None else self.now_ms, *args])
+        except ScriptsUnavailable as error:
+            raise LimitsUnavailable(f"the budgets in Redis cannot be read: {error}") from error
+
+
+NOTHING_USD = 1e-12
+"""What remains of sums and differences of floats."""

@@ -1,0 +1,109 @@
+"""Whether an answer counts as one, where its chain says what an answer must be. Pure.
+
+An answer that does not count is a failure of class `bad_response`: it was paid for, and the next step is asked. Its
+reason says which part is wrong and never repeats a word of the answer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from understudy.models.failure import Failure, FailureClass
+from understudy.models.request.response_format import schema_of
+from understudy.models.routing.chain import CHAT, Acceptance
+from understudy.models.schemas.json_schema import CHECK_S, TooCostly, Uncheckable, checker_for
+
+WITH_CALLS = ("tool_calls", "function_call")
+
+Choice = Mapping[str, Any]
+Reason = str
+
+
+def unacceptable(
+    accept: frozenset[Acceptance], endpoint: str, body: Mapping[str, Any], completion: Mapping[str, Any]
+) -> Failure | None:
+    """Why the answer to a request does not count; None when it does. Embeddings always do.
+
+    Blocks when `json_schema` is among what is asked for: `models.schemas.json_schema` says for how long.
+    """
+    if endpoint != CHAT:
+        return None
+    for name, rule in RULES.items():
+        for choice in completion["choices"] if name in accept else ():
+            reason = rule(choice, body)
+            if reason is not None:
+                return _failure(name, reason)
+    return None
+
+
+def _failure(name: Acceptance, reason: Reason) -> Failure:
+    """Only where the same model may well answer otherwise is it asked again."""
+    return Failure(
+        FailureClass.BAD_RESPONSE,
+        f"the answer is not accepted: {reason}",
+        status=200,
+        code=name,
+        possibly_billed=True,
+        repeatable=name not in NOT_REPEATABLE,
+    )
+
+
+def _refused(choice: Choice, _body: Mapping[str, Any]) -> Reason | None:
+    refused = choice["message"].get("refusal") or choice["finish_reason"] == "content_filter"
+    return "the model refused" if refused else None
+
+
+def _truncated(choice: Choice, _body: Mapping[str, Any]) -> Reason | None:
+    return "it was cut at the limit of output tokens" if choice["finish_reason"] == "length" else None
+
+
+def _empty(choice: Choice, _body: Mapping[str, Any]) -> Reason | None:
+    message = choice["message"]
+    says_something = any(map(_is_something, _contents(message)))
+    return None if says_something else "it is empty"
+
+
+def _contents(message: Mapping[str, Any]) -> Iterator[Any]:
+    yield from (message.get(name) for name in ("content", "refusal", *WITH_CALLS, "audio", "images"))
+
+
+def _is_something(content: Any) -> bool:
+    return bool(content.strip()) if isinstance(content, str) else bool(content)
+
+
+def _misshapen(choice: Choice, body: Mapping[str, Any]) -> Reason | None:
+    wanted = body.get("response_format")
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    message = choice["message"]
+    if kind not in ("json_object", "json_schema") or any(message.get(name) for name in WITH_CALLS):
+        return None
+    try:
+        value = orjson.loads(message.get("content") or "")
+    except orjson.JSONDecodeError:
+        return "it is not JSON, which response_format asked for"
+    if kind == "json_object":
+        return None if isinstance(value, dict) else "it is no JSON object, which response_format asked for"
+    return _against_schema(schema_of(wanted) or {}, value)
+
+
+def _against_schema(schema: Mapping[str, Any], value: Any) -> Reason | None:
+    try:
+        fault = checker_for(schema).fault(value, CHECK_S)
+    except Uncheckable as why:
+        return f"its schema cannot be checked: {why}"
+    except TooCostly:
+        return "the check against its schema takes too long"
+    return None if fault is None else f"it breaks its schema at {fault}"
+
+
+RULES: Mapping[Acceptance, Callable[[Choice, Mapping[str, Any]], Reason | None]] = {
+    "not_refused": _refused,
+    "not_truncated": _truncated,
+    "not_empty": _empty,
+    "json_schema": _misshapen,
+}
+"""In this order, so that the reason is the one that explains the others: what was cut is no JSON either."""
+
+NOT_REPEATABLE: frozenset[Acceptance] = frozenset({"not_truncated", "not_refused"})
+"""The same limit cuts the same model again, and a model that refuses does so again: another one is asked at once."""

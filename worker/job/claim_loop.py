@@ -1,0 +1,328 @@
+"""The claim loop: free slots become claimed jobs, each runs as a task, and what came of it is settled.
+
+A slot is free again only when its outcome is committed, so that a slow ledger slows the claiming.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+
+import redis.exceptions
+
+from understudy.models.jobs.suspects import ALONE_AT, admit
+from understudy.models.logs import about, raised_at
+from understudy.models.records import Settled, StartedJob
+from understudy.models.state import JobState, Priority
+from understudy.models.store import Store, StoreOutage
+from understudy.worker.coalesce import Coalescer
+from understudy.worker.first_completed import first_completed, unless
+from understudy.worker.job import outcome
+from understudy.worker.job.answer_room import place_in
+from understudy.worker.job.hedge import run_of
+from understudy.worker.job.progress import Progress
+from understudy.worker.job.prompt_room import LOOK_AGAIN_S, WAITS_FOR_ROOM, PromptRoom
+from understudy.worker.job.run import JobRun
+from understudy.worker.job.settle import GATHER_S, Settler
+from understudy.worker.job_resources import JobResources
+from understudy.worker.outages import OUTAGE, OUTAGE_PAUSE_S, OUTAGES
+from understudy.worker.rq.bridge import Bridge
+
+log = logging.getLogger(__name__)
+
+BULK = Priority.BULK.queue
+CLAIM_AT_MOST = 100
+START_AT_MOST = 400
+FINISH_AT_MOST = 200
+
+IDLE_WAIT_S = 5.0
+FINISH_CLAIM_S = 1.0
+"""A claim that was under way when the order to stop came is completed, unless Redis or the ledger hang."""
+
+LEASE_LOOK_S = 0.2
+
+GIVE_BACK_S = 2.0
+"""Kept of the grace period for stopping calls and committing what is given back."""
+
+WAITS_ITS_TURN = "few at a time: workers died that ran it"
+
+
+class ClaimLoop:
+    """Keeps up to `concurrency` jobs in flight until told to stop."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        bridge: Bridge,
+        store: Store,
+        tools: JobResources,
+        concurrency: int,
+        tell: Callable[[Sequence[str]], None] = lambda _ids: None,
+        urgent_slots: int | None = None,
+        lease_runs: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """While its lease does not run (`lease_runs`) it claims nothing: the ledger would start no job for it, and the
+        tickets would be gone."""
+        self.worker_id = worker_id
+        self.bridge = bridge
+        self.store = store
+        self.tools = tools
+        self.concurrency = concurrency
+        self._lease_runs = lease_runs
+        self._for_bulk = concurrency - min(
+            kept_free(concurrency) if urgent_slots is None else urgent_slots, concurrency
+        )
+        self._bulk: set[asyncio.Task[None]] = set()
+        self.runs: dict[str, JobRun] = {}
+        self.done = self.put_back = 0  # jobs that were settled, and those of them that run again
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slot_free = asyncio.Event()
+        self._runs_alone = False  # a job that must share this worker with nothing runs, or waits for the others to end
+        self._prompts = PromptRoom()
+        self._aboard: dict[str, int] = {}  # the crashes of each job that is held
+        self._leaving = False
+        self._away = False  # a store, at the last look
+        self._doubtful: set[str] = set()
+        self.settler = Settler(worker_id, store, tell)
+        self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
+
+    async def run(self, stopping: asyncio.Event, refill: Callable[[], Awaitable[int]] | None = None) -> None:
+        """Claim and run until `stopping` is set; in a burst (`refill` stages more), until there is nothing left."""
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            while not stopping.is_set():
+                if self.settler.holds:
+                    await unless(stop, self.settler.until_nothing_is_held())
+                elif not self._lease_runs():
+                    await unless(stop, asyncio.sleep(LEASE_LOOK_S))
+                elif len(self._tasks) >= self.concurrency or self._runs_alone:
+                    self._slot_free.clear()
+                    await unless(stop, self._slot_free.wait())
+                elif not await unless(stop, self._claim(), then_s=FINISH_CLAIM_S) and not stopping.is_set():
+                    if refill is not None and not self._tasks and not await self._refilled(refill):
+                        break
+                    await unless(stop, self._wait_for_tickets() if refill is None else self._wait_in_a_burst())
+        finally:
+            stop.cancel()
+
+    async def drain(self, grace_s: float, hurry: asyncio.Event) -> list[Settled]:
+        """Let what runs finish for `grace_s` seconds (or until `hurry`), give the rest back, and commit it all.
+
+        Takes no longer than `grace_s`, or `GIVE_BACK_S` if that is more. Returns what a ledger that is away did not
+        take by then.
+        """
+        hurried = asyncio.create_task(hurry.wait())
+        with suppress(TimeoutError):
+            await unless(hurried, asyncio.wait_for(self._all_done(), max(grace_s - GIVE_BACK_S, 0.0)))
+        hurried.cancel()
+        self._leaving = True
+        self.stop_all()
+        try:
+            async with asyncio.timeout(GIVE_BACK_S):
+                await self._all_done()
+                await self.settler.close()
+                await self._finisher.close()
+        except TimeoutError:
+            log.warning("Stopped with %d jobs whose outcome was not committed", len(self._aboard))
+        return self.settler.uncommitted()
+
+    async def _all_done(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def stop_all(self) -> None:
+        for run in list(self.runs.values()):
+            run.stop(JobState.QUEUED)
+
+    def cancel(self, job_id: str) -> None:
+        """The owner cancelled: stop the call in flight, if it is ours."""
+        run = self.runs.get(job_id)
+        if run is not None:
+            run.stop(JobState.CANCELLED)
+
+    def calls_in_flight(self) -> Counter[tuple[str, str]]:
+        """Calls under way by (account, model): what this worker's counts in Redis must say."""
+        return Counter(call for run in self.runs.values() for call in run.calls_in_flight())
+
+    async def _refilled(self, refill: Callable[[], Awaitable[int]]) -> bool:
+        """Whether there may be more to do."""
+        try:
+            return await refill() > 0
+        except OUTAGES as outage:
+            log.warning("Whether there is more to do cannot be seen: %s", type(outage).__name__)
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+            return True
+
+    async def _wait_for_tickets(self) -> None:
+        """For tickets that there is a slot for. When bulk jobs have all of theirs, also for one of those to be free."""
+        if self._bulk_room():
+            await self._listen()
+            return
+        self._slot_free.clear()
+        await first_completed(self._listen(BULK), self._slot_free.wait())
+
+    async def _listen(self, *without: str) -> None:
+        try:
+            await self.bridge.wait(IDLE_WAIT_S, without)
+        except redis.exceptions.RedisError:
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+
+    def _bulk_room(self) -> int:
+        return max(self._for_bulk - len(self._bulk), 0)
+
+    async def _wait_in_a_burst(self) -> None:
+        """For tickets, or for the last job to end: then the burst may be over."""
+        await first_completed(self._wait_for_tickets(), self._all_done())
+
+    async def _claim(self) -> bool:
+        """Turn tickets into running jobs. False when there was nothing to claim."""
+        try:
+            await self._give_doubtful_back()
+            claimed = await self._tickets(min(self.concurrency - len(self._tasks), START_AT_MOST))
+        except OUTAGES as outage:
+            if not self._away:
+                log.warning("Nothing new is claimed until a store is back: %s", type(outage).__name__)
+            self._away = True
+            await self.bridge.mend(outage)
+            return False
+        self._away = False
+        if not claimed:
+            return False
+        started = await self._start(claimed)
+        aboard = await self._those_that_fit(started)
+        for job in aboard:
+            task = self._spawn(self._work(job) if job.crashes < ALONE_AT else self._work_alone(job))
+            if job.priority is Priority.BULK:
+                self._bulk.add(task)
+        for job_id in set(claimed) - {job.id for job in aboard}:
+            # done, cancelled, paused or claimed elsewhere: the ledger said no
+            self._spawn(self._finish_ticket(job_id))
+        return True
+
+    async def _tickets(self, wanted: int) -> list[str]:
+        """Up to so many tickets, in scripts that hold Redis up for a moment only, to be started by one commit."""
+        room = self._bulk_room()
+        claimed = more = await self.bridge.claim(min(wanted, CLAIM_AT_MOST), {BULK: room})
+        with suppress(redis.exceptions.RedisError):
+            while len(more) == CLAIM_AT_MOST and len(claimed) < wanted:
+                left = max(room - len(claimed), 0)
+                more = await self.bridge.claim(min(wanted - len(claimed), CLAIM_AT_MOST), {BULK: left})
+                claimed = claimed + more
+        return claimed
+
+    async def _start(self, claimed: list[str]) -> list[StartedJob]:
+        try:
+            return await self.store.start(self.worker_id, claimed)
+        except StoreOutage as error:
+            log.warning("The ledger did not take the claim of %d jobs: %s", len(claimed), error)
+            self._doubtful.update(claimed)
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+            return []
+
+    async def _give_doubtful_back(self) -> None:
+        """A claim may have been committed although its answer was lost: then nobody runs what this worker holds."""
+        if self._doubtful:
+            await self.store.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
+            self._doubtful.clear()
+
+    async def _those_that_fit(self, started: list[StartedJob]) -> list[StartedJob]:
+        """Give the ledger back, before any of them may do harm, what would be too many suspects or too large prompts in
+        one worker."""
+        admitted = admit([job.crashes for job in started], self._aboard.values(), self.concurrency)
+        few = [job for job, fits in zip(started, admitted, strict=True) if fits]
+        aboard = [job for job in few if self._prompts.take(job)]
+        kept, admitted_ids = {job.id for job in aboard}, {job.id for job in few}
+        later = self.tools.clock() + LOOK_AGAIN_S
+        spare = [
+            _put_back(job, WAITS_FOR_ROOM, later) if job.id in admitted_ids else _put_back(job, WAITS_ITS_TURN)
+            for job in started
+            if job.id not in kept
+        ]
+        await asyncio.gather(*(self.settler.add(each) for each in spare))
+        self._aboard.update((job.id, job.crashes) for job in aboard)
+        self._runs_alone = any(job.crashes >= ALONE_AT for job in aboard)
+        return aboard
+
+    async def _work_alone(self, job: StartedJob) -> None:
+        """Run it when all others have ended; none is claimed meanwhile."""
+        try:
+            while others := self._tasks - {asyncio.current_task()}:
+                await asyncio.wait(others)
+            await self._work(job)
+        finally:
+            self._runs_alone = False
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._bulk.discard(task)
+        self._slot_free.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("A job's task failed: %s", raised_at(task.exception()))
+
+    async def _work(self, job: StartedJob) -> None:
+        with about(job_id=job.id, batch_id=job.batch_id):
+            await self._work_on(job)
+
+    async def _work_on(self, job: StartedJob) -> None:
+        try:
+            with place_in(self.tools.answer_room):
+                settled = await self._outcome_of(job)
+                await self.settler.add(settled)
+            await self.tools.places.give_back(job)
+        finally:
+            self._aboard.pop(job.id, None)
+            self._prompts.leave(job.id)
+        self.done += 1
+        self.put_back += settled.state is JobState.QUEUED
+        await self._finish_ticket(job.id)
+
+    async def _outcome_of(self, job: StartedJob) -> Settled:
+        run = None
+        try:
+            chain = await self.store.get_chain(job.chain_id)
+            if self._leaving:
+                return _put_back(job, outcome.GIVEN_BACK)
+            run = self.runs[job.id] = run_of(await self.store.with_prompt(job), chain, self.tools)
+            return await run.run()
+        except StoreOutage:
+            return _put_back(job, OUTAGE)
+        except Exception as error:
+            log.error("Job %s met a defect of ours: %s", job.id, raised_at(error))
+            progress, attempts = (run.progress, run.attempts) if run else (Progress(), [])
+            return outcome.defect(job, progress, attempts, type(error).__name__)
+        finally:
+            if run is not None and self.runs.get(job.id) is run:  # after a lost lease it may run here anew
+                del self.runs[job.id]
+
+    async def _finish_ticket(self, job_id: str) -> None:
+        try:
+            await self._finisher.add(job_id)
+        except redis.exceptions.RedisError as error:
+            log.warning("Redis was not told that a ticket ended: %s", type(error).__name__)
+
+    async def _finish(self, ids: Sequence[str]) -> list[None]:
+        await self.bridge.finish(ids)
+        return [None] * len(ids)
+
+
+def kept_free(concurrency: int) -> int:
+    """How many slots of a worker only urgent jobs may have, when its settings do not say."""
+    return max(1, concurrency // 20) if concurrency >= 5 else 0
+
+
+def _put_back(job: StartedJob, reason: str, until: float = 0.0) -> Settled:
+    """As it was claimed, due at once or at a later time."""
+    return Settled(
+        *(job.id, job.batch_id, job.claim_no, JobState.QUEUED),
+        not_before=until,
+        progress=job.progress,
+        wait_reason=reason,
+        tenant=job.tenant,
+    )

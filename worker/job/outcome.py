@@ -1,0 +1,183 @@
+"""Builds what is written about a job when its run ends: the result, or its return to the ledger."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from understudy.models.failure import FailureClass
+from understudy.models.jobs.errors import error_object
+from understudy.models.records import AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.routing.chain import Chain
+from understudy.models.state import JobState
+from understudy.worker.job.progress import Progress, first_error, in_order, left_out, skipped, steps_with_errors
+from understudy.worker.limits.limiter import Deployment
+from understudy.worker.providers.base import Answer
+
+NOTHING_TRIED: Mapping[str, Any] = {
+    "class": FailureClass.UNKNOWN,
+    "message": "no step of the chain could be tried",
+    "status": None,
+    "body": None,
+}
+
+GIVEN_BACK = "given back by a worker that stopped"
+
+UNWRITABLE = ResultRecord(
+    None, None, {"code": FailureClass.UNKNOWN, "message": "internal error: the ledger cannot hold what came of it"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call that succeeded, and where. `cost_usd` None: no price is known. `written` is the completion as JSON, which
+    who stores it takes out."""
+
+    answer: Answer
+    written: list[bytes]
+    deployment: Deployment
+    dropped: tuple[str, ...]
+    latency_ms: int
+    cost_usd: float | None
+
+
+def brief(attempt: AttemptRecord) -> dict[str, Any]:
+    """An attempt as results list it; `message` is what the provider said, None when it answered."""
+    return {
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "failure": attempt.cls,
+        "status": attempt.status,
+        "latency": attempt.latency_ms,
+        "possibly_billed": attempt.possibly_billed,
+        "message": attempt.message,
+    }
+
+
+def succeeded(
+    job: StartedJob, chain: Chain, progress: Progress, first: int, attempts: list[AttemptRecord], answered: Answered
+) -> Settled:
+    """`first` is the step, by index, that was asked for: the first that may serve the job."""
+    answer, deployment = answered.answer, answered.deployment
+    order = in_order(chain, progress)
+    place = order.index(progress.step) - order.index(first)
+    extra = {
+        "provider": deployment.provider,
+        "model_requested": str(chain.steps[first]),
+        "model_used": answer.model,
+        "key": deployment.key,
+        "latency": answered.latency_ms,
+        "fallback_index": place,
+        "cost_usd": answered.cost_usd,
+        "attempts": progress.attempts,
+        "raw_usage": answer.raw_usage,
+        "raw_finish_reason": answer.raw_finish,
+    }
+    if answered.dropped:
+        extra["dropped_params"] = answered.dropped
+    if without := skipped(progress):
+        extra["skipped_steps"] = {str(chain.steps[step]): reason for step, reason in without.items()}
+    result = ResultRecord(
+        status_code=200,
+        body=_with_extra_fields(answered.written, extra),
+        provider=deployment.provider,
+        model=deployment.model,
+        key=deployment.key,
+        fallback_index=place,
+        input_tokens=answer.usage.input_tokens,
+        output_tokens=answer.usage.output_tokens,
+        cost_usd=answered.cost_usd or 0.0,
+        unpriced=answered.cost_usd is None,
+        latency_ms=answered.latency_ms,
+    )
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.SUCCEEDED, attempts, result, tenant=job.tenant)
+
+
+def failed(job: StartedJob, chain: Chain, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
+    """The first step's error is the job's, in OpenAI's form whoever failed; its message has the words of each step."""
+    step, error = first_error(progress) or (None, _nothing_tried(progress))
+    reasons = {str(chain.steps[index]): reason for index, reason in left_out(progress).items()}
+    extra = {
+        "failure": error["class"],
+        "step": None if step is None else str(chain.steps[step]),
+        "attempts": progress.attempts,
+        "skipped_steps": reasons,
+    }
+    message, status = _words_of_each_step(chain, progress) or error["message"], error["status"]
+    if status is None or status < 400:  # nothing was answered, or a 200 that was no answer and must not look like one
+        result = ResultRecord(None, None, {"code": error["class"], "message": message, "extra_fields": extra})
+    else:
+        shown = {"error": error_object(status, error["body"], message, error["class"]), "extra_fields": extra}
+        result = ResultRecord(status, _json(shown))
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
+
+
+def _words_of_each_step(chain: Chain, progress: Progress) -> str:
+    """What each step said, the first one's first; where there is only one, without its name."""
+    said = {str(chain.steps[step]): progress.errors[step]["message"] for step in steps_with_errors(progress)}
+    return "; ".join(said.values() if len(chain.steps) == 1 else (f"{step}: {words}" for step, words in said.items()))
+
+
+def put_back(
+    job: StartedJob, attempts: Sequence[AttemptRecord], progress: Progress, until: float, reason: str
+) -> Settled:
+    return Settled(
+        job.id,
+        job.batch_id,
+        job.claim_no,
+        JobState.QUEUED,
+        list(attempts),
+        not_before=until,
+        progress=progress.to_dict(),
+        wait_reason=reason,
+        tenant=job.tenant,
+    )
+
+
+def stopped(job: StartedJob, attempts: list[AttemptRecord], progress: Progress, state: JobState) -> Settled:
+    """Cancelled by its owner, or given back by a worker that drains: due at once, nothing spent."""
+    if state is JobState.QUEUED:
+        return put_back(job, attempts, progress, 0.0, GIVEN_BACK)
+    return Settled(job.id, job.batch_id, job.claim_no, state, attempts, tenant=job.tenant)
+
+
+def expired(job: StartedJob, attempts: list[AttemptRecord]) -> Settled:
+    """Its deadline passed while it ran or waited in its slot."""
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.EXPIRED, attempts, tenant=job.tenant)
+
+
+def defect(job: StartedJob, progress: Progress, attempts: list[AttemptRecord], name: str) -> Settled:
+    """A mistake of ours stopped it: trying again would only repeat it."""
+    message = f"internal error: {name}; the worker's log says where"
+    error = {"code": FailureClass.UNKNOWN, "message": message, "extra_fields": {"attempts": progress.attempts}}
+    result = ResultRecord(None, None, error)
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
+
+
+def unwritable(settled: Settled) -> Settled:
+    """In place of an outcome that the ledger refuses for what is in it."""
+    return Settled(settled.job_id, settled.batch_id, settled.claim_no, JobState.FAILED, result=UNWRITABLE)
+
+
+def _nothing_tried(progress: Progress) -> Mapping[str, Any]:
+    """No step could be asked: the request fits none, or data rules forbid those that it fits."""
+    reasons = skipped(progress)
+    if not reasons:
+        return NOTHING_TRIED
+    by_rule = any(passed.rule for passed in progress.passed.values())
+    cls = FailureClass.REGION if by_rule else FailureClass.BAD_REQUEST
+    message = f"no step of the chain can serve this request: {'; '.join(reasons.values())}"
+    return {**NOTHING_TRIED, "class": cls, "message": message}
+
+
+def _with_extra_fields(written: list[bytes], extra: Mapping[str, Any]) -> str:
+    """A completion that is not read again for it: it may be large, and must not be there more often than it has to."""
+    completion = written.pop()
+    whole = b"".join((memoryview(completion)[:-1], b',"extra_fields":', orjson.dumps(extra), b"}"))
+    del completion
+    return whole.decode()
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return orjson.dumps(document).decode()

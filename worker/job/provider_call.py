@@ -1,0 +1,295 @@
+"""One call of one step, from its reservation until everybody knows what came of it:
+
+    reserve → wait for the start → exchange → record, and then tell Redis, the fleet and the estimates
+
+It is made for a job, but does not know where the job stands: what follows from it is its run's to decide.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from understudy.models.failure import Failure, FailureClass
+from understudy.models.ids import new_id
+from understudy.models.records import SINGLE, AttemptRecord, StartedJob
+from understudy.models.request.tokens import most_output_tokens
+from understudy.models.routing.chain import EMBEDDINGS, Chain
+from understudy.models.schemas.process import NoJudge
+from understudy.models.state import Priority
+from understudy.worker.job.acceptance import unacceptable
+from understudy.worker.job.exchange import NOTHING_USED, Exchange, Stopwatch, exchange
+from understudy.worker.job.outcome import Answered
+from understudy.worker.job_resources import JobResources
+from understudy.worker.limits.credentials import Absence, Target
+from understudy.worker.limits.estimates import keeps_max_tokens
+from understudy.worker.limits.limiter import BULK, URGENT, Deployment, Grant, LimitsUnavailable, Refusal
+from understudy.worker.providers.base import Answer, Call, Usage, WireRequest
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STOPPED_IN_FLIGHT = Failure(FailureClass.CANCELLED, "stopped while the call was in flight", possibly_billed=True)
+
+TELL_REDIS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Back:
+    """What came back, from where. `number` is what the fleet said when the call began."""
+
+    target: Target
+    grant: Grant
+    number: int
+    came: Exchange
+
+
+class TurnedAway:
+    """No credential is left to ask: each that the step has refused this job, and nothing is proved against it."""
+
+
+class ProviderCall:
+    """Make it, decide what follows, tell what came. To cut it short, cancel the task that makes it.
+
+    `cut_as` is what it is recorded as when it is cut short. `record` is there when it was sent and is over; its number
+    is given by who keeps it.
+    """
+
+    def __init__(
+        self,
+        job: StartedJob,
+        chain: Chain,
+        index: int,
+        body: Mapping[str, Any],
+        tools: JobResources,
+        *,
+        may_wait: bool,
+        refused_by: Collection[str] = (),
+        insist: bool = False,
+    ) -> None:
+        """`index` is the step's in the chain. `may_wait`: its start may be some moments ahead. `refused_by` names the
+        credentials that are not asked. `insist`: ask also where the model is known to be missing, once."""
+        self.step = chain.steps[index]
+        self.cut_as = STOPPED_IN_FLIGHT
+        self.record: AttemptRecord | None = None
+        self.account: str | None = None  # whose limits it counts for, once it was granted
+        self.in_flight: tuple[str, str] | None = None  # (account, model), from its reservation until it is back
+        self._job = job
+        self._chain = chain
+        self._index = index
+        self._body = body
+        self._tools = tools
+        self._may_wait = may_wait
+        self._refused_by = refused_by
+        self._insist = insist and not refused_by
+        self._watch: Stopwatch | None = None  # while it is in flight, once it was sent
+        self._is_read = False
+        self._back: _Back | None = None
+
+    @property
+    def in_hand(self) -> bool:
+        """It has come back: there may be an answer to keep, and it is too late to cut it short."""
+        return self._is_read or self._back is not None
+
+    @property
+    def cost_usd(self) -> float:
+        return self.record.cost_usd if self.record else 0.0
+
+    def elapsed_s(self) -> float:
+        """Since it was sent; 0 when it is not in flight."""
+        return self._watch.elapsed_s() if self._watch else 0.0
+
+    def expected_usd(self) -> float:
+        """What it is expected to cost; UNKNOWN_USD where no price is known."""
+        return self._tools.costs.of_call(self._chain, self.step, self._batch, self._job.tokens, self._body)
+
+    async def make(self) -> Answered | Failure | Refusal | Absence | TurnedAway | None:
+        """None: it did not start, because it may not wait, or because the deployment must rest meanwhile.
+
+        Raises CannotExpress, and LimitsUnavailable when nothing could be reserved.
+        """
+        fleet = self._tools.fleet
+        ways = await fleet.ways(self.step)
+        if not ways and self._insist:
+            ways = await fleet.ways(self.step, even_missing=True)
+        if not ways:
+            absence = fleet.why_none(self.step)
+            return TurnedAway() if self._refused_by and absence.until is not None else absence
+        ways = {each: target for each, target in ways.items() if each.deployment.key not in self._refused_by}
+        if not ways:
+            return TurnedAway()
+        first, target = next(iter(ways.items()))
+        call = Call(target.dialect, self.step.model, {**self._body, **self.step.params}, self._chain.endpoint)
+        request = await self._beside(call, target.adapter.request, call, target.endpoint)
+        reserved = await self._tools.limiter.reserve(
+            list(ways), self._tokens_to_reserve(call), BULK if self._job.priority is Priority.BULK else URGENT
+        )
+        if isinstance(reserved, Refusal):
+            return reserved
+        if reserved.candidate != first:
+            target = ways[reserved.candidate]
+            request = await self._beside(call, target.adapter.request, call, target.endpoint)
+        return await self._start(target, call, request, reserved)
+
+    async def tell(self) -> None:
+        """Let everybody know what came, if anything did. No answer is lost because somebody cannot be told."""
+        if self._back is None:
+            return
+        if isinstance(self._back.came.reply, Failure):
+            await self._tell_of_failure(self._back, self._back.came.reply)
+        else:
+            await self._tell_of_answer(self._back)
+
+    async def _start(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Failure | None:
+        deployment = grant.candidate.deployment
+        self.account = deployment.account
+        self.in_flight = deployment.account, deployment.model
+        try:
+            if not await self._may_start(grant):
+                return None
+            watch = self._watch = Stopwatch(self._tools.clock)
+            number = self._tools.fleet.begun(deployment)
+            try:
+                read = partial(self._read, call)
+                came = await exchange(self._tools.client, target, call, request, self._tools.clock, read)
+            except (asyncio.CancelledError, NoJudge):
+                self._record(deployment, watch, self.cut_as)
+                await if_redis_listens(self._tools.limiter.release(grant, None))
+                raise
+        finally:
+            self.in_flight = self._watch = None
+        self._back = _Back(target, grant, number, came)
+        cost_usd = self._cost_usd(target, deployment, came.usage)
+        try:
+            reply = await self._unless_unacceptable(call, came.reply)
+        except NoJudge:  # it was answered and paid for, whatever the answer is worth
+            self._record(deployment, watch, None, came.usage, cost_usd)
+            await self.tell()
+            raise
+        if isinstance(reply, Failure):
+            answers = self._tools.choice.latencies.of(str(self.step)) is not None
+            self._tools.fleet.weigh(deployment, target, reply, self._job.id, answers=answers)
+            self._record(deployment, watch, reply, came.usage, cost_usd)
+            return reply
+        record = self._record(deployment, watch, None, came.usage, cost_usd)
+        reply = replace(reply, completion={})  # it is written, and may be large
+        self._back = replace(self._back, came=replace(came, reply=reply))
+        return Answered(reply, came.written, deployment, request.dropped, record.latency_ms, cost_usd)
+
+    async def _may_start(self, grant: Grant) -> bool:
+        """Wait for the start, if it may. False also when others found out meanwhile that the deployment must rest."""
+        limiter, starts = self._tools.limiter, not grant.wait_s
+        try:
+            if not starts and self._may_wait:
+                await asyncio.sleep(grant.wait_s)
+                starts = await limiter.still_holds(grant)
+        except asyncio.CancelledError:
+            await if_redis_listens(limiter.cancel(grant))
+            raise
+        if not starts:
+            await if_redis_listens(limiter.cancel(grant))
+        return starts
+
+    async def _unless_unacceptable(self, call: Call, reply: Answer | Failure) -> Answer | Failure:
+        """The failure that the chain takes an answer for which is not what it must be."""
+        accept = self._chain.accept
+        if isinstance(reply, Failure) or not accept:
+            return reply
+        asked = accept, call.endpoint, call.body, reply.completion
+        return await self._beside(call, unacceptable, *asked) or reply
+
+    async def _read(self, call: Call, work: Callable[..., T], *arguments: Any) -> T:
+        """The answer has come."""
+        self._is_read = True
+        return await self._beside(call, work, *arguments)
+
+    async def _beside(self, call: Call, work: Callable[..., T], *arguments: Any) -> T:
+        """A caller's schema must not keep the jobs of others waiting."""
+        return await self._tools.schemas.for_request(self._job.tenant, call.body, work, *arguments)
+
+    async def _tell_of_failure(self, back: _Back, failure: Failure) -> None:
+        limiter = self._tools.limiter
+        await self._tell_of_limits(back)
+        refused = failure.cls in (FailureClass.RATE_LIMIT, FailureClass.OVERLOADED)
+        await if_redis_listens(limiter.release(back.grant, back.came.tokens, refused=refused))
+        learn = self._tools.fleet.learn
+        await if_redis_listens(learn(back.grant, failure, limiter, back.number, self._job.tenant))
+
+    async def _tell_of_answer(self, back: _Back) -> None:
+        """Also of one that the chain does not accept: the provider did what it was asked."""
+        limiter, deployment = self._tools.limiter, back.grant.candidate.deployment
+        self._tools.fleet.answered(deployment, back.target, back.number, self._job.tenant)
+        await self._tell_of_limits(back)
+        model = (deployment.provider, deployment.model)
+        if self.record is not None and self.record.cls is None:
+            self._tools.choice.latencies.answered(*model, self.record.latency_ms)
+        if back.came.usage != NOTHING_USED:
+            self._tools.estimates.learn(model, self._batch, self._job.tokens, back.came.usage)
+        used = None if keeps_max_tokens(back.target.dialect) else back.came.tokens
+        await if_redis_listens(limiter.release(back.grant, used))
+        await if_redis_listens(limiter.answered(back.grant))
+
+    async def _tell_of_limits(self, back: _Back) -> None:
+        if back.came.told is not None:
+            deployment = back.grant.candidate.deployment
+            told = self._tools.periods.named(deployment, back.came.told)
+            await if_redis_listens(self._tools.limiter.told(deployment, told))
+
+    def _cost_usd(self, target: Target, deployment: Deployment, usage: Usage) -> float | None:
+        if usage == NOTHING_USED:
+            return None
+        return self._tools.pricing.cost_usd(deployment.provider, target.dialect, deployment.model, usage)
+
+    def _record(
+        self,
+        deployment: Deployment,
+        watch: Stopwatch,
+        failure: Failure | None,
+        usage: Usage = NOTHING_USED,
+        cost_usd: float | None = None,
+    ) -> AttemptRecord:
+        self.record = AttemptRecord(
+            id=new_id("att"),
+            no=0,
+            step=self._index,
+            provider=deployment.provider,
+            model=deployment.model,
+            key=deployment.key,
+            cls=failure.cls if failure else None,
+            status=failure.status if failure else 200,
+            latency_ms=watch.elapsed_ms(),
+            started_at=watch.started_at,
+            message=failure.message if failure else None,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_usd=cost_usd or 0.0,
+            unpriced=cost_usd is None and (failure is None or usage != NOTHING_USED),
+            possibly_billed=failure is not None and failure.possibly_billed,
+        )
+        return self.record
+
+    def _tokens_to_reserve(self, call: Call) -> int:
+        estimates, model = self._tools.estimates, (self.step.provider, self.step.model)
+        if call.endpoint == EMBEDDINGS:
+            return estimates.input_tokens(model, self._job.tokens)
+        most = most_output_tokens(call.body)
+        return estimates.tokens_to_reserve(model, call.dialect, self._batch, self._job.tokens, most)
+
+    @property
+    def _batch(self) -> str | None:
+        """The batch whose answers are likely to be alike; single jobs have nothing in common."""
+        return None if self._job.batch_id == SINGLE else self._job.batch_id
+
+
+async def if_redis_listens(call: Awaitable[None]) -> None:
+    """What came of a call is kept whether or not Redis can be told about it at once; leases mend the counts."""
+    try:
+        async with asyncio.timeout(TELL_REDIS_S):
+            await call
+    except (LimitsUnavailable, TimeoutError):
+        log.warning("Redis does not answer: limits were not updated after a call")

@@ -1,0 +1,67 @@
+"""Which steps of a chain may serve a job, and in which order they are asked: by today's configuration and prices, and
+by the latencies that the fleet measured.
+"""
+
+from understudy.models.config.settings import Settings
+from understudy.models.costs.pricing import Pricing
+from understudy.models.request.needs import Needs
+from understudy.models.request.tokens import Usage, expected_output_tokens
+from understudy.models.routing.chain import EMBEDDINGS, Chain, Endpoint, Step
+from understudy.models.routing.suitability import Suitability, WhyNot
+from understudy.worker.limits.latency import Latencies
+
+
+class StepSelection:
+    def __init__(self, settings: Settings, pricing: Pricing, latencies: Latencies) -> None:
+        self.latencies = latencies
+        self._settings = settings
+        self._pricing = pricing
+        self._suitability = Suitability(settings)
+
+    def why_not(self, chain: Chain, step: Step, needs: Needs) -> WhyNot | None:
+        """Why this step may not be asked. To be asked itself before every call, whatever led to the step."""
+        return self._suitability.why_not(chain, step, needs)
+
+    def order(self, chain: Chain, needs: Needs, *, for_a_job: bool = True) -> tuple[int, ...]:
+        """The steps by index, those first that are to be asked first. `for_a_job` False: only to look ahead."""
+        steps = range(len(chain.steps))
+        match chain.order:
+            case "cheapest":
+                return tuple(sorted(steps, key=lambda step: self._cost_usd(chain.steps[step], chain.endpoint, needs)))
+            case "fastest":
+                return self._by_latency(chain, needs, for_a_job)
+        return tuple(steps)
+
+    def planned(self, chain: Chain, tokens: int) -> tuple[Chain, str | None]:
+        """A chain as jobs of so many tokens would go through it now; with the rule that no step keeps, if so."""
+        if chain.order == "chain" and not (chain.require or chain.forbid):
+            return chain, None
+        order = self.order(chain, Needs(input_tokens=tokens), for_a_job=False)
+        broken = {step: self._suitability.broken_rule(chain, chain.steps[step]) for step in order}
+        steps = tuple(chain.steps[step] for step in order if broken[step] is None)
+        if not steps:
+            return chain, broken[0]
+        return chain.model_copy(update={"steps": steps}), None
+
+    def _cost_usd(self, step: Step, endpoint: Endpoint, needs: Needs) -> float:
+        """For this job, as far as its tokens are known; infinite where no price is."""
+        output = 0 if endpoint == EMBEDDINGS else expected_output_tokens(needs.with_params(step.params).output_tokens)
+        usage = Usage(input_tokens=needs.input_tokens, output_tokens=output)
+        provider = self._settings.providers.get(step.provider)
+        preset = (provider.preset if provider else None) or step.provider
+        cost_usd = self._pricing.cost_usd(step.provider, preset, step.model, usage)
+        return float("inf") if cost_usd is None else cost_usd
+
+    def _by_latency(self, chain: Chain, needs: Needs, for_a_job: bool) -> tuple[int, ...]:
+        """A step that nobody measured comes first for one job, and last until that one is answered."""
+        found = {}
+        for index, step in enumerate(chain.steps):
+            known = self.latencies.of(str(step))
+            unmeasured = (2, 0.0) if self.latencies.is_measured(str(step)) else (0, 0.0)
+            found[index] = (1, known) if known is not None else unmeasured
+        order = tuple(sorted(found, key=found.__getitem__))
+        if for_a_job:
+            first = next((step for step in order if self.why_not(chain, chain.steps[step], needs) is None), None)
+            if first is not None and found[first][0] == 0:
+                self.latencies.measure(str(chain.steps[first]))
+        return order

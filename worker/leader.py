@@ -1,0 +1,59 @@
+"""The lead: a short lock in Redis under which one worker plans and cleans for all.
+
+Two that believe for a second that they lead, after a wiped Redis, do no harm: a ticket written twice costs a claim.
+"""
+
+import time
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+
+from understudy.models.queue import keys
+
+LEAD_FOR_S = 3.0
+RENEW_EVERY_S = 1.0
+"""Who leads asks again so late that an idle fleet asks little, and early enough to keep the lock."""
+
+LOOK_EVERY_S = 0.25
+"""Who does not lead finds within this time that nobody does any more."""
+
+TAKE = """
+-- KEYS: the lock. ARGV: who asks, ms. Returns 1 when the lock is the asker's, from now on for so long.
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left > tonumber(ARGV[2]) then  -- no worker wrote it, and nobody would give it up
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  return 0
+end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+RESIGN = """
+-- KEYS: the lock. ARGV: who gives it up.
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+class LeaderLock:
+    def __init__(self, redis: Redis, worker_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._take = redis.register_script(TAKE)
+        self._resign = redis.register_script(RESIGN)
+        self._worker_id = worker_id
+        self._monotonic = monotonic
+        self._held = False
+        self._known_until = float("-inf")
+
+    async def held(self) -> bool:
+        """Whether this worker leads; takes the lead when nobody does. Raises redis.exceptions.RedisError."""
+        now = self._monotonic()
+        if now >= self._known_until:
+            self._known_until = float("-inf")  # if Redis does not answer
+            self._held = bool(await self._take(keys=[keys.PLANNER], args=[self._worker_id, round(LEAD_FOR_S * 1000)]))
+            self._known_until = now + (RENEW_EVERY_S if self._held else LOOK_EVERY_S)
+        return self._held
+
+    async def resign(self) -> None:
+        """Give the lead up at once, so that another worker need not wait for the lock to run out."""
+        self._held, self._known_until = False, float("inf")
+        await self._resign(keys=[keys.PLANNER], args=[self._worker_id])

@@ -1,0 +1,174 @@
+"""The credentials that are set aside, as one worker knows them. What it finds out goes to the ledger with the next
+`share`, and what others found out comes back with it.
+"""
+
+import logging
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+
+from understudy.models import disabled as setaside
+from understudy.models.disabled import ALL_MODELS, SetAside
+from understudy.models.failure import Failure, FailureClass
+from understudy.models.store import Store
+from understudy.worker.limits.credential_trust import CredentialTrust, Proof
+from understudy.worker.limits.limiter import Deployment
+
+log = logging.getLogger(__name__)
+
+PROBED = frozenset({FailureClass.QUOTA, FailureClass.MODEL_MISSING})
+"""What may mend without a word to us: money comes in, and a gateway that restarts answers 404 for a while."""
+
+MOST_MISSING = 500
+"""Callers name models as they like: of more that are missing none is remembered, each job is told by the provider."""
+
+FORGOTTEN_AFTER_S = 86_400.0
+"""A missing model that nobody has asked for since its probe was due is forgotten after so long."""
+
+MOST_STANDINGS = 5_000
+
+Name = tuple[str, str, str]
+"""(provider, key, model or ALL_MODELS)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Back:
+    """A credential that answers again: for all models, for one, or (None) whatever was recorded of it."""
+
+    provider: str
+    key: str
+    model: str | None
+
+
+class DisabledCredentials:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._rows: dict[Name, SetAside] = {}
+        self._rotated: set[tuple[str, str]] = set()
+        self._untold: deque[SetAside | _Back] = deque()
+        self._standings: defaultdict[Name, CredentialTrust] = defaultdict(CredentialTrust)
+
+    def find(self, provider: str, keys: Iterable[str], model: str) -> list[SetAside]:
+        """What is recorded of these keys for exactly this model, or ALL_MODELS."""
+        names = [(provider, key, model) for key in keys]
+        return [self._rows[name] for name in names if name in self._rows]
+
+    def of(self, deployment: Deployment) -> list[SetAside]:
+        """Why this deployment's credential is set aside: for all models, for this one, or not at all."""
+        key = [deployment.key]
+        return [each for model in (ALL_MODELS, deployment.model) for each in self.find(deployment.provider, key, model)]
+
+    def forbid(self, deployment: Deployment, *, even_missing: bool = False) -> bool:
+        """`even_missing`: that it does not have the model forbids nothing."""
+        rows = [row for row in self.of(deployment) if row.model == ALL_MODELS or not even_missing]
+        return any(row.forbids(deployment.model, self._clock()) for row in rows)
+
+    def is_on_probation(self, deployment: Deployment) -> bool:
+        """Whether an answer would bring it back."""
+        return bool(self.of(deployment)) or (deployment.provider, deployment.key) in self._rotated
+
+    def probe(self, usable: Iterable[Deployment]) -> Deployment | None:
+        """The one that is usable though it is set aside, because its probe is due. Who asks is the probe, and nobody
+        else until the next one is due."""
+        now = self._clock()
+        for deployment in usable:
+            due = [row for row in self.of(deployment) if not row.forbids(deployment.model, now)]
+            for row in due:
+                self._record(replace(row, probe_at=row.next_probe(now)))
+            if due:
+                return deployment
+        return None
+
+    def refused(self, deployment: Deployment, failure: Failure, seen: str, job_id: str, *, answers: bool) -> None:
+        """Set the credential aside, if what it refused by now is evidence enough. `seen` is the fingerprint of the
+        secret, `answers`: another worker was answered with it a moment ago."""
+        model = deployment.model if failure.cls is FailureClass.MODEL_MISSING else ALL_MODELS
+        standing = self._standing((deployment.provider, deployment.key, model))
+        proof = standing.saw_refusal(failure, job_id, self._clock(), answers_others=answers)
+        if proof is not None:
+            self.put(deployment, model, failure, seen, proof, job_id)
+
+    def put(
+        self,
+        deployment: Deployment,
+        model: str,
+        failure: Failure,
+        seen: str,
+        proof: Proof = Proof.STRONG,
+        job_id: str | None = None,
+    ) -> None:
+        """With another secret than the one that was `seen` the credential is tried again. `job_id`: who was refused."""
+        now, name = self._clock(), (deployment.provider, deployment.key, model)
+        old = self._rows.get(name)
+        if old is not None and old.fingerprint == seen and (proof is Proof.WEAK or not old.is_weak):
+            return
+        if model != ALL_MODELS and old is None and sum(bool(each) for *_, each in self._rows) >= MOST_MISSING:
+            return
+        probe_at = now + setaside.PROBE_EVERY_S if failure.cls in PROBED else None
+        if proof is Proof.WEAK:
+            probe_at = now + setaside.WEAK_PROBES_S[0]
+        if old is None:
+            # The provider's own words stay in the ledger: they may quote what it was sent.
+            what = f"for {model}" if model else "for all models"
+            log.warning("Key %s of %s is set aside %s: %s", deployment.key, deployment.provider, what, failure.cls)
+        reason = failure.for_others or failure.message
+        self._record(SetAside(*name, failure.cls, reason, seen, now, probe_at, job_id))
+
+    def answered(self, deployment: Deployment, asked_at: float, *, on_probation: bool) -> None:
+        """A call that was prepared then was answered: its credential is back, if it was set aside.
+
+        A credential that worked before may still answer what it was asked before it was set aside; that proves nothing.
+        """
+        name = (deployment.provider, deployment.key)
+        for model in (ALL_MODELS, deployment.model):
+            self._standing((*name, model)).saw_answer(self._clock())
+        refuted = [
+            row
+            for row in self.of(deployment)
+            if on_probation or not (row.is_by_hand or (row.is_weak and asked_at < row.since))
+        ]
+        for row in refuted:
+            del self._rows[*name, row.model]
+            self._untold.append(_Back(*name, row.model))
+        if refuted:
+            log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
+        elif name in self._rotated:
+            self._untold.append(_Back(*name, None))
+
+    async def share(self, store: Store, was_rotated: Callable[[SetAside], Awaitable[bool]]) -> None:
+        """Tell the ledger what this worker found out, and read what all found out."""
+        while self._untold:
+            news = self._untold[0]
+            if isinstance(news, SetAside):
+                await store.set_aside(
+                    *(news.provider, news.key, news.model, news.failure, news.reason, news.fingerprint),
+                    *(news.probe_at, news.since, news.job_id),
+                )
+            else:
+                await store.enable(news.provider, news.key, news.model)
+            self._untold.popleft()
+        rows, rotated = {}, set()
+        for row in await store.set_aside_list():
+            if await was_rotated(row):
+                rotated.add((row.provider, row.key))
+            else:
+                rows[row.provider, row.key, row.model] = row
+                self._forget_if_old(row)
+        if not self._untold:
+            for name in self._rows.keys() - rows.keys():  # enabled by hand, or answered: nothing speaks against it now
+                self._standing(name).refused.clear()
+            self._rows, self._rotated = rows, rotated
+
+    def _standing(self, name: Name) -> CredentialTrust:
+        while len(self._standings) > MOST_STANDINGS:
+            del self._standings[next(iter(self._standings))]
+        return self._standings[name]
+
+    def _forget_if_old(self, row: SetAside) -> None:
+        due_at = row.probe_at if row.model != ALL_MODELS else None
+        if due_at is not None and self._clock() - due_at > FORGOTTEN_AFTER_S:
+            self._untold.append(_Back(row.provider, row.key, row.model))
+
+    def _record(self, row: SetAside) -> None:
+        self._rows[row.provider, row.key, row.model] = row
+        self._untold.append(row)

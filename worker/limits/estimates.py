@@ -1,0 +1,137 @@
+"""How many tokens a call will cost, learned from what calls like it cost: by model, and by model and batch.
+
+Kept in this process only: each worker sees enough calls to learn the same, and a wrong estimate is settled with the
+usage a moment later.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Generic, TypeVar
+
+from understudy.models.config.catalog import PRESETS
+from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
+
+MODELS_MAX = 1_000
+BATCHES_MAX = 1_000
+"""Of more than so many, those that were used least lately are forgotten."""
+
+REMEMBERED = 200
+ENOUGH = 3
+"""Fewer answers than this say nothing about how long the next is."""
+
+SHARE = 0.9
+"""Reserved is what this share of the answers stays within."""
+
+FADE = 0.98
+PRIOR_TOKENS = 1_000.0
+"""So many tokens are taken as estimated rightly before anything is known, so that one odd call proves little."""
+
+RATIO_BOUNDS = (0.2, 5.0)
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+Model = tuple[str, str]
+"""Provider and model."""
+
+
+class _Latest(OrderedDict[K, V], Generic[K, V]):
+    """A mapping that forgets what was set least lately."""
+
+    def keep(self, key: K, value: V, most: int) -> V:
+        self[key] = value
+        self.move_to_end(key)
+        while len(self) > most:
+            self.popitem(last=False)
+        return value
+
+
+@dataclass(slots=True)
+class _Lengths:
+    """The latest answers' output tokens."""
+
+    seen: deque[int] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _since: int = 0
+    _most: int = 0
+
+    def add(self, tokens: int) -> None:
+        self.seen.append(tokens)
+        self._since += 1
+
+    def most(self) -> int | None:
+        """What SHARE of them stay within; None while there are too few."""
+        if len(self.seen) < ENOUGH:
+            return None
+        if self._since >= ENOUGH or not self._most:
+            self._most = sorted(self.seen)[ceil(SHARE * len(self.seen)) - 1]
+            self._since = 0
+        return self._most
+
+
+@dataclass(slots=True)
+class _Input:
+    """Sums of what was estimated and of what was used, in which older calls fade."""
+
+    estimated: float = PRIOR_TOKENS
+    used: float = PRIOR_TOKENS
+
+    def add(self, estimated: int, used: int) -> None:
+        self.estimated = self.estimated * FADE + estimated
+        self.used = self.used * FADE + used
+
+    @property
+    def ratio(self) -> float:
+        low, high = RATIO_BOUNDS
+        return min(max(self.used / self.estimated, low), high)
+
+
+class Estimates:
+    """What this worker learned. `estimated` is always the ledger's estimate of a job's input tokens."""
+
+    def __init__(self) -> None:
+        self._inputs: _Latest[Model, _Input] = _Latest()
+        self._of_model: _Latest[Model, _Lengths] = _Latest()
+        self._of_batch: _Latest[tuple[Model, str], _Lengths] = _Latest()
+
+    def learn(self, model: Model, batch: str | None, estimated: int, usage: Usage) -> None:
+        """A call was answered."""
+        if estimated > 0 and usage.input_tokens > 0:
+            seen = self._inputs.get(model) or _Input()
+            seen.add(estimated, usage.input_tokens)
+            self._inputs.keep(model, seen, MODELS_MAX)
+        self._of_model.keep(model, self._of_model.get(model) or _Lengths(), MODELS_MAX).add(usage.output_tokens)
+        if batch is not None:
+            name = (model, batch)
+            self._of_batch.keep(name, self._of_batch.get(name) or _Lengths(), BATCHES_MAX).add(usage.output_tokens)
+
+    def input_tokens(self, model: Model, estimated: int) -> int:
+        seen = self._inputs.get(model)
+        return estimated if seen is None else ceil(estimated * seen.ratio)
+
+    def output_tokens(self, model: Model, batch: str | None = None, most: int = 0) -> int:
+        """Of an answer: learned in the batch, else at the model, else typical. `most`: what is allowed, or 0."""
+        lengths = [
+            found.most()
+            for found in (self._of_batch.get((model, batch or "")), self._of_model.get(model))
+            if found is not None
+        ]
+        expected = next((each for each in lengths if each is not None), TYPICAL_OUTPUT_TOKENS)
+        return min(expected, most) if most else expected
+
+    def tokens_to_reserve(self, model: Model, dialect: str, batch: str | None, estimated: int, most: int) -> int:
+        """Input and output. Where the provider counts the most that a request allows, so much of it."""
+        output = most if most and counts_max_tokens(dialect) else self.output_tokens(model, batch, most)
+        return self.input_tokens(model, estimated) + output
+
+
+def counts_max_tokens(dialect: str) -> bool:
+    """Whether the provider of this preset counts a request's `max_tokens` when it comes in."""
+    preset = PRESETS.get(dialect)
+    return preset is not None and preset.max_tokens_count is not None
+
+
+def keeps_max_tokens(dialect: str) -> bool:
+    """Whether it does not give back what the answer did not need of them."""
+    preset = PRESETS.get(dialect)
+    return preset is not None and preset.max_tokens_count == "kept"

@@ -1,0 +1,106 @@
+"""How fast deployments answer, as the whole fleet measured it lately: for chains that ask the fastest step first.
+
+Each worker keeps what it measured and shares it with every beat. What is old is forgotten, so that a step which was
+slow, and therefore is asked no more, is measured again.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import redis.asyncio
+
+from understudy.models.queue import keys
+from understudy.models.queue.redis_values import number, text
+from understudy.worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
+
+log = logging.getLogger(__name__)
+
+FORGET_S = 300.0
+NEW_SHARE = 0.2
+"""The weight of one new measurement in the average."""
+
+MEASURING_S = 30.0
+"""While a step is being measured, others are not sent to it for that reason; for so long when nothing comes of it."""
+
+SHARE = Script.of(
+    NOW,
+    """
+    -- KEYS[1] hash: 'average in ms' by step, and 'when' (unix ms) by 'at:' and step
+    -- ARGV: now, ms after which a measurement is forgotten, then of each step: name, mean of its news in ms, and
+    --       the share of the news in the average
+    local name = KEYS[1]
+    for i = 3, #ARGV, 3 do
+      local average = tonumber(redis.call('HGET', name, ARGV[i]))
+      local at = tonumber(redis.call('HGET', name, 'at:' .. ARGV[i])) or 0
+      local mean, share = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+      if average and now - at < tonumber(ARGV[2]) then
+        mean = average + share * (mean - average)
+      end
+      redis.call('HSET', name, ARGV[i], mean, 'at:' .. ARGV[i], string.format('%d', now))
+    end
+    redis.call('PEXPIRE', name, ARGV[2])
+    local all, fresh = redis.call('HGETALL', name), {}
+    for i = 1, #all, 2 do
+      if string.sub(all[i], 1, 3) ~= 'at:' then
+        local at = tonumber(redis.call('HGET', name, 'at:' .. all[i])) or 0
+        if now - at < tonumber(ARGV[2]) then
+          table.insert(fresh, all[i])
+          table.insert(fresh, all[i + 1])
+        else
+          redis.call('HDEL', name, all[i], 'at:' .. all[i])
+        end
+      end
+    end
+    return fresh
+    """,
+)
+
+
+class Latencies:
+    """What this worker knows. Steps are named `provider/model`; latencies are milliseconds."""
+
+    def __init__(self, redis: redis.asyncio.Redis, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._scripts = ScriptRunner(redis)
+        self._monotonic = monotonic
+        self._known: dict[str, float] = {}
+        self._news: dict[str, list[float]] = {}
+        self._measured_since: dict[str, float] = {}
+
+    def answered(self, provider: str, model: str, latency_ms: float) -> None:
+        """A call was answered after so many milliseconds."""
+        step = f"{provider}/{model}"
+        self._news.setdefault(step, []).append(latency_ms)
+        known = self._known.get(step, latency_ms)
+        self._known[step] = known + NEW_SHARE * (latency_ms - known)
+        self._measured_since.pop(step, None)
+
+    def of(self, step: str) -> float | None:
+        """Its average, or None when nobody measured it lately."""
+        return self._known.get(step)
+
+    def is_measured(self, step: str) -> bool:
+        """Whether a job was sent to it lately to find out how fast it is."""
+        return self._monotonic() - self._measured_since.get(step, float("-inf")) < MEASURING_S
+
+    def measure(self, step: str) -> None:
+        """A job is sent to it to find out."""
+        self._measured_since[step] = self._monotonic()
+
+    async def share(self, now_ms: float | None = None) -> None:
+        """Tell the fleet what is new, and learn what all know. A Redis that is away is told the next time."""
+        telling, self._news = self._news, {}
+        args: list[object] = []
+        for step, latencies in telling.items():
+            args += [step, sum(latencies) / len(latencies), 1 - (1 - NEW_SHARE) ** len(latencies)]
+        try:
+            reply = await self._scripts.run(
+                SHARE, [keys.LATENCY], ["" if now_ms is None else now_ms, round(FORGET_S * 1000), *args]
+            )
+        except ScriptsUnavailable as away:
+            log.warning("Redis was not told how fast answers came: %s", away)
+            for step, latencies in telling.items():
+                self._news.setdefault(step, []).extend(latencies)
+            return
+        read = ((text(step), number(ms)) for step, ms in zip(reply[::2], reply[1::2], strict=True))
+        self._known = {step: ms for step, ms in read if ms is not None}

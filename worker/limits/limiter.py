@@ -1,0 +1,405 @@
+"""Fleet-wide limits, held in Redis: requests, tokens, calls in flight, cooldowns, breakers.
+
+Each question is one atomic script (`worker.limits.scripts`) and is answered with a start time. Limits of requests and
+tokens are virtual schedules (GCRA) with a burst of one second; calls in flight are counted per worker and end with
+its lease, so a killed worker leaks nothing. Calls and tokens of a UTC day are counted where it has a limit. Cooldowns
+have three scopes: (account, model), account, and (provider, model), which is the breaker.
+
+    LimitsUnavailable   Redis cannot be asked; no new call may start
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from understudy.models.failure import Scope
+from understudy.models.jobs.wait_reasons import HOLD_WORDS, reason_at
+from understudy.models.queue import keys
+from understudy.worker.failures import LimitSignals
+from understudy.worker.limits import refusal_scripts, scripts
+from understudy.worker.planner.token_room import TokenRoom
+from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.rw_lock import RWLock
+
+FIRST_COOLDOWN_S = 2.0
+LONGEST_DOUBLING_S = 60.0
+COOLDOWN_BOUNDS_S = (0.05, 86_400.0)
+TELL_EVERY_S = 0.25
+"""Of what headers say about one account and model a worker tells Redis so often, or at once when a limit is new."""
+
+TOLD_BOUNDS = (1.0, 1_000_000_000.0)
+"""What a limit in a header may be; beyond it, it is not believed."""
+
+ASKED_AGAIN_S = 2 * 86_400.0
+"""Whatever Redis says of a time, it is asked again after so long. What a limit of a day says is never further away."""
+
+LONGEST_RESET_S = 3_600.0
+"""A reset that is further away is looked at again after an hour."""
+
+
+class LimitsUnavailable(Exception):
+    """Redis cannot be asked."""
+
+
+class Hold(StrEnum):
+    """What keeps a call from starting: our own pacing, or the provider's refusal."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    DAY = "day"
+    IN_FLIGHT = "in_flight"
+    STARTING = "starting"
+    COOLDOWN = "cooldown"
+    BREAKER = "breaker"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Provider, model and credential. `account` is unique over providers, e.g. `openai:main`."""
+
+    provider: str
+    model: str
+    key: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A deployment with its limits; None: no limit is known."""
+
+    deployment: Deployment
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_in_flight: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns that no answer has ended yet.
+
+    `start_ms` and `cost_ms` say what it took of the schedule of requests, to be given back if the call is never made.
+    `number`: calls of this account and model are numbered in the order in which they begin.
+    """
+
+    candidate: Candidate
+    wait_s: float
+    tokens: int
+    streak: int
+    start_ms: float
+    cost_ms: float
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nothing was reserved. `until` is when to ask again, in unix seconds.
+
+    `since` is when what cools began to answer nothing but refusals, or when they taught the rate that paces it.
+    """
+
+    until: float
+    hold: Hold
+    deployment: Deployment
+    reason: str
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be picked now.
+
+    `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds; what
+    is full of calls in flight has no such time, and says now). `refusing_for_s` is how long it has answered
+    nothing but refusals and failures (None: it is not cooled, and not only probed), `paced_for_s` how long a rate that
+    was learned from refusals paces it (None: it does not). `room` is what a limit of tokens leaves for them (None: no
+    limit).
+    """
+
+    starts: int
+    cooled_for_s: float | None
+    hold: Hold | None = None
+    first_at: float = field(default=0.0, compare=False)
+    refusing_for_s: float | None = field(default=None, compare=False)
+    paced_for_s: float | None = field(default=None, compare=False)
+    room: TokenRoom | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How far ahead a start may be booked: `longest_s`, and at limits of less than two calls a second `calls` calls, if
+    that is longer, up to `slow_s`."""
+
+    longest_s: float
+    calls: float = 0.0
+    slow_s: float = 0.0
+
+
+BULK = Ahead(0.5, calls=2.0, slow_s=2.0)
+"""Batches leave room before them, and so much is booked that a slow limit has its next call in time."""
+
+URGENT = Ahead(1.0, calls=4.0, slow_s=6.0)
+"""Whoever is urgent finds a place behind what bulk booked."""
+
+NO_LIMIT = 1_000_000_000
+
+CLOCKS_AGREE_S = 1.0
+"""Less than this is not told from the time that it takes to compare them, and harms nobody."""
+
+
+class Limiter:
+    """One worker's view of the fleet's limits. Questions of one moment share a round trip."""
+
+    def __init__(
+        self,
+        redis: redis.asyncio.Redis,
+        worker_id: str,
+        *,
+        max_wait_s: float = 1.0,
+        lease_s: float = 15.0,
+        now_ms: float | None = None,
+    ) -> None:
+        self._redis = redis
+        self._scripts = ScriptRunner(redis)
+        self._worker_id = worker_id
+        self._ahead = Ahead(max_wait_s)
+        self._lease_ms = round(lease_s * 1000)
+        self._clock: Callable[[], float] = time.time
+        self._ahead_s = 0.0  # Redis' clock, of the one that is compared with it
+        self.now_ms = now_ms  # set by tests; None is Redis' own clock
+        self._flights: set[tuple[str, str]] = set()
+        self._configured: dict[tuple[str, str], tuple[float, float]] = {}  # requests, tokens a minute; 0: none
+        self._gate = RWLock()
+        self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
+        self._told: dict[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = {}
+
+    async def reserve(
+        self, candidates: Sequence[Candidate], tokens: int, ahead: Ahead | None = None
+    ) -> Grant | Refusal:
+        """Reserve a call of about `tokens` tokens on the candidate that can start first, the earlier among equals.
+
+        Refused when our own pacing does not let it start as soon as `ahead` says (None: within `max_wait_s`), and while
+        it cools. Raises LimitsUnavailable.
+        """
+        ahead = ahead or self._ahead
+        async with self._gate.passing():
+            reply = await self._ask(
+                scripts.RESERVE,
+                [key for candidate in candidates for key in _keys(candidate.deployment)],
+                [
+                    *(self._worker_id, round(ahead.longest_s * 1000), ahead.calls, round(ahead.slow_s * 1000)),
+                    *(self._lease_ms, tokens, *_numbers(candidates)),
+                ],
+            )
+            if reply[0] >= 0:
+                candidate = candidates[reply[0]]
+                flight = (candidate.deployment.account, candidate.deployment.model)
+                self._flights.add(flight)
+                self._configured[flight] = (candidate.requests_per_minute or 0, candidate.tokens_per_minute or 0)
+                self._granted_meanwhile[flight] += 1
+                return Grant(
+                    candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]), reply[5]
+                )
+        hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
+        reason = reason_at(HOLD_WORDS[hold], deployment.provider, deployment.model, deployment.account)
+        cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
+        since = self._at(reply[4]) if cooled or reply[5] else None
+        return Refusal(self._at(reply[1]), hold, deployment, reason, since=since)
+
+    async def still_holds(self, grant: Grant) -> bool:
+        """False when what it is for was cooled while the caller waited for the start: cancel it and ask again.
+
+        Waits a moment more where the call before it began late and the limit has no burst.
+        """
+        rate, _, *cooldowns, _ = _keys(grant.candidate.deployment)
+        while (more_ms := int(await self._ask(scripts.STILL_HOLDS, [*cooldowns, rate], [grant.cost_ms]))) > 0:
+            await asyncio.sleep(more_ms / 1000)
+        return more_ms == 0
+
+    async def release(self, grant: Grant, tokens_used: int | None, *, refused: bool = False) -> None:
+        """The call has ended. `tokens_used` corrects the reservation (None keeps it, unless a rate limit `refused`)."""
+        tokens_used = 0 if refused and tokens_used is None else tokens_used
+        more_tokens = tokens_used - grant.tokens if tokens_used is not None else 0
+        await self._end(grant, "refused" if refused else "answered", more_tokens)
+
+    async def cancel(self, grant: Grant) -> None:
+        """The call was never made: give everything back."""
+        await self._end(grant, "unmade", -grant.tokens)
+
+    async def cool(
+        self,
+        deployment: Deployment,
+        scope: Scope,
+        for_s: float | None,
+        reason: str,
+        *,
+        began_ms: float | None = None,
+        probed: bool = False,
+    ) -> float:
+        """Nobody picks the scope for `for_s` seconds, or for twice as long as last time (2 s to 60 s) when None.
+
+        A longer cooldown is never shortened by a later, shorter one. Returns its end in unix seconds. Scope.PROVIDER
+        is the breaker, which rests for a third of the time that it is open instead of doubling. A call that began
+        (`began_ms`: its grant's start) before the breaker was closed says nothing any more. `probed`: afterwards only
+        probes start until one is answered.
+        """
+        args = _rest_args(scope, for_s, reason, began_ms, probed=probed)
+        return self._at(await self._ask(refusal_scripts.COOL, [_cool_key(deployment, scope)], args))
+
+    async def refused(self, grant: Grant, scope: Scope, hint_s: float | None, reason: str) -> float | None:
+        """A call was turned away without being done, by a rate limit or an overload. Draws from it what it proves.
+
+        Returns the end of the scope's rest in unix seconds, None where that is not what it proves.
+        """
+        deployment = grant.candidate.deployment
+        names = [_cool_key(deployment, scope), *_keys(deployment)[:2]]
+        args = _rest_args(scope, hint_s, reason, grant.start_ms, probed=False)
+        configured = self._configured.get((deployment.account, deployment.model), (0, 0))
+        end = await self._ask(refusal_scripts.REFUSED, names, [*args, *configured, grant.number])
+        return self._at(end) if end else None
+
+    async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
+        """A response's headers speak of the limits: the fleet keeps to them, and brakes when others use them up.
+
+        Asks Redis at most every TELL_EVERY_S for each account and model, and at once when a limit is new.
+        """
+        name, now = (deployment.account, deployment.model), time.monotonic()
+        limits = (signals.requests_limit, signals.tokens_limit)
+        last = self._told.get(name)
+        if last is not None and last[1] == limits and now - last[0] < TELL_EVERY_S:
+            return
+        self._told[name] = (now, limits)
+        await self._ask(scripts.TOLD, _keys(deployment)[:1], _told_numbers(signals))
+
+    async def answered(self, grant: Grant) -> None:
+        """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
+        if grant.streak:
+            await self._ask(refusal_scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
+
+    async def outlook(self, candidates: Sequence[Candidate], horizon_s: float, tokens: int = 0) -> list[Outlook]:
+        """How many calls of `tokens` tokens each candidate could start within the horizon."""
+        reply = await self._ask(
+            scripts.OUTLOOK,
+            [key for candidate in candidates for key in _keys(candidate.deployment)],
+            [round(horizon_s * 1000), tokens, *_numbers(candidates)],
+        )
+        return [
+            Outlook(
+                NO_LIMIT if starts < 0 else starts,
+                cooled_ms / 1000 if cooled_ms > 0 else None,
+                Hold(hold.decode()) if hold else None,
+                self._at(first_ms),
+                refusing_ms / 1000 if refusing_ms > 0 else None,
+                paced_ms / 1000 if paced_ms > 0 else None,
+                TokenRoom(left, burst, NO_LIMIT if others < 0 else others) if burst else None,
+            )
+            for starts, cooled_ms, hold, first_ms, refusing_ms, left, burst, others, paced_ms in zip(
+                *(reply[i::9] for i in range(9)), strict=True
+            )
+        ]
+
+    async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:
+        """Renew the lease of this worker's counts, by (account, model), and mend what a lost message left wrong.
+
+        `in_flight` is what the caller knows at this moment. Reservations that are under way are waited for and new
+        ones wait for the beat: a count written beside them would be wrong by those that it does not know.
+        """
+        self._granted_meanwhile.clear()
+        async with self._gate.alone():
+            self._flights.update(in_flight)
+            counts = {each: in_flight.get(each, 0) + self._granted_meanwhile[each] for each in sorted(self._flights)}
+            if counts:
+                names = [keys.flight(*flight) for flight in counts]
+                await self._ask(scripts.BEAT, names, [self._worker_id, self._lease_ms, *counts.values()])
+                self._flights = {flight for flight, count in counts.items() if count}
+
+    async def compare_clocks(self, clock: Callable[[], float]) -> None:
+        """What is said of times is said by `clock` from now on, however far Redis' own is from it."""
+        self._clock = clock
+        began = clock()
+        try:
+            seconds, microseconds = await self._redis.time()
+        except RedisError as error:
+            raise LimitsUnavailable(f"Redis does not tell the time: {type(error).__name__}") from error
+        ended = clock()
+        ahead_s = seconds + microseconds / 1e6 - (began + ended) / 2
+        self._ahead_s = ahead_s if abs(ahead_s) > CLOCKS_AGREE_S + (ended - began) / 2 else 0.0
+
+    def _at(self, redis_ms: Any) -> float:
+        """Unix seconds, of Redis' milliseconds."""
+        now = self._clock() if self.now_ms is None else self.now_ms / 1000
+        return min(float(redis_ms) / 1000 - self._ahead_s, now + ASKED_AGAIN_S)
+
+    async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
+        candidate = grant.candidate
+        *names, day = _keys(candidate.deployment)
+        async with self._gate.passing():
+            await self._ask(
+                scripts.RELEASE,
+                [*names, *([day] if candidate.requests_per_day or candidate.tokens_per_day else [])],
+                [
+                    *(self._worker_id, self._lease_ms, grant.start_ms, grant.cost_ms),
+                    *(how, more_tokens, candidate.tokens_per_minute or 0, grant.tokens, grant.number),
+                ],
+            )
+
+    async def _ask(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return await self._scripts.run(script, names, ["" if self.now_ms is None else self.now_ms, *args])
+        except ScriptsUnavailable as error:
+            raise LimitsUnavailable(f"the limits in Redis cannot be read: {error}") from error
+
+
+def _keys(deployment: Deployment) -> list[str]:
+    """Rate, flight, the cooldowns of the three scopes, and the day, in the order that the scripts expect."""
+    return [
+        keys.rate(deployment.account, deployment.model),
+        keys.flight(deployment.account, deployment.model),
+        *(_cool_key(deployment, scope) for scope in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)),
+        keys.day(deployment.account, deployment.model),
+    ]
+
+
+def _rest_args(scope: Scope, for_s: float | None, reason: str, began_ms: float | None, *, probed: bool) -> list[Any]:
+    low, high = COOLDOWN_BOUNDS_S
+    length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
+    return [
+        *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
+        *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed)),
+    ]
+
+
+def _cool_key(deployment: Deployment, scope: Scope) -> str:
+    return keys.cooldown(scope, deployment.provider, deployment.account, deployment.model)
+
+
+def _numbers(candidates: Sequence[Candidate]) -> list[float]:
+    return [
+        limit or 0
+        for candidate in candidates
+        for limit in (
+            *(candidate.requests_per_minute, candidate.tokens_per_minute, candidate.max_in_flight),
+            *(candidate.requests_per_day, candidate.tokens_per_day),
+        )
+    ]
+
+
+def _told_numbers(signals: LimitSignals) -> list[float]:
+    """Limit (0: not told), remaining (-1: not told), ms to the reset, ms of the period: of requests, then of tokens."""
+    low, high = TOLD_BOUNDS
+    requests = (signals.requests_limit, signals.requests_remaining, signals.requests_reset_s, signals.requests_period_s)
+    tokens = (signals.tokens_limit, signals.tokens_remaining, signals.tokens_reset_s, signals.tokens_period_s)
+    numbers: list[float] = []
+    for limit, remaining, reset_s, period_s in (requests, tokens):
+        believed = limit if limit is not None and low <= limit <= high else 0
+        reset_ms = min(reset_s or 0.0, LONGEST_RESET_S) * 1000
+        numbers += [believed, -1 if remaining is None else remaining, reset_ms, period_s * 1000]
+    return numbers

@@ -1,0 +1,1 @@
+"""The planner: which jobs are staged next, and why the others wait."""

@@ -1,0 +1,175 @@
+"""Answers of Google's generateContent, from the Gemini API and from Vertex AI.
+
+Between the two, their versions and the gateways before them, names come in camelCase or snake_case and enums as words
+or numbers, and a number means another word on Vertex AI.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from understudy.models.failure import FailureClass
+from understudy.worker.providers.base import Answer, BadAnswer, Call, Usage
+from understudy.worker.providers.completion import (
+    Choice,
+    count,
+    created_at,
+    made_id,
+    make_answer,
+    mapping,
+    parse_object,
+    sequence,
+    string,
+)
+from understudy.worker.providers.structured import conclude, format_of
+
+FILTERED = frozenset(
+    {
+        "BLOCKLIST",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+        "IMAGE_SAFETY",
+        "JAILBREAK",
+        "MODEL_ARMOR",
+        "PROHIBITED_CONTENT",
+        "RECITATION",
+        "SAFETY",
+        "SPII",
+    }
+)
+
+FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"} | dict.fromkeys(FILTERED, "content_filter")
+"""Not here, and therefore failures: LANGUAGE, OTHER, MALFORMED_FUNCTION_CALL, MALFORMED_RESPONSE, NO_IMAGE,
+UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, MISSING_THOUGHT_SIGNATURE and what comes next."""
+
+_NUMBERED = ("FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
+_GEMINI_NUMBERS = (*_NUMBERED, "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MALFORMED_FUNCTION_CALL")
+_VERTEX_NUMBERS = (*_NUMBERED, "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MALFORMED_FUNCTION_CALL", "MODEL_ARMOR")
+_IMAGE_SAFETY = 11
+"""The last number on which both agree; source: the two services' published protocol buffers."""
+
+_TEXT_KEYS = frozenset({"text", "thought", "thoughtSignature"})
+_SNAKE = re.compile(r"_([a-z0-9])")
+_FREE = frozenset({"args", "response"})
+"""Their content is the caller's own."""
+
+
+def read(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
+    """Raises BadAnswer, of the class `content_filter` when the prompt was blocked."""
+    body = _camel(parse_object(content))
+    usage = mapping(body.get("usageMetadata"))
+    candidates = [mapping(candidate) for candidate in sequence(body.get("candidates"))]
+    reasons = [_finish_word(candidate.get("finishReason"), call, body) for candidate in candidates]
+    response_id = string(body.get("responseId")) or made_id("", content)
+    choices = [
+        _choice(candidate, reason, f"{response_id}-{index}")
+        for index, (candidate, reason) in enumerate(zip(candidates, reasons, strict=True))
+    ]
+    answer = partial(
+        make_answer,
+        choices,
+        _usage(usage),
+        answer_id=response_id,
+        model=string(body.get("modelVersion")) or call.model,
+        created=created_at(headers),
+        raw_usage=usage or None,
+    )
+    if not choices:
+        _no_candidates(mapping(body.get("promptFeedback")), choices, answer)
+    if any(map(_stops_with_nothing, candidates, choices)):
+        raise BadAnswer("The answer stops without having said anything.", answer=answer())
+    return conclude(choices, format_of(call.body), answer)
+
+
+def _stops_with_nothing(candidate: dict[str, Any], choice: Choice) -> bool:
+    """A known fault of Gemini's: it stops at once, or after its thoughts, and a second try helps."""
+    parts = [mapping(part) for part in sequence(mapping(candidate.get("content")).get("parts"))]
+    spoken = any(part.get("text") or part.keys() - _TEXT_KEYS for part in parts if part.get("thought") is not True)
+    return choice.finish_reason == "stop" and not spoken
+
+
+def _no_candidates(feedback: dict[str, Any], choices: list[Choice], answer: Any) -> None:
+    if feedback.get("blockReason") in (None, 0, "", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"):
+        raise BadAnswer("The answer has no candidates.")
+    choices.append(Choice(raw_finish=str(feedback["blockReason"]), finish_reason="content_filter"))
+    raise BadAnswer("The provider blocked the prompt.", FailureClass.CONTENT_FILTER, feedback, answer())
+
+
+def _camel(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_camel(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    camel = {_SNAKE.sub(lambda match: match[1].upper(), name): name for name in value}
+    return {name: value[own] if name in _FREE else _camel(value[own]) for name, own in camel.items()}
+
+
+def _finish_word(reason: Any, call: Call, body: dict[str, Any]) -> str:
+    if not isinstance(reason, int):
+        return string(reason).removeprefix("FINISH_REASON_")
+    is_vertex = "vertex" in call.dialect or "createTime" in body or "trafficType" in mapping(body.get("usageMetadata"))
+    words = (*(_VERTEX_NUMBERS if is_vertex else _GEMINI_NUMBERS), "IMAGE_SAFETY")
+    return words[reason] if 0 <= reason < len(words) else str(reason)
+
+
+def _choice(candidate: dict[str, Any], reason: str, seed: str) -> Choice:
+    choice = Choice(raw_finish=reason, finish_reason=FINISH_REASONS.get(reason), logprobs=_logprobs(candidate))
+    signatures = []
+    for index, part in enumerate(map(mapping, sequence(mapping(candidate.get("content")).get("parts")))):
+        signature = string(part.get("thoughtSignature"))
+        call = part.get("functionCall")
+        if isinstance(call, dict):
+            extra = {"google": {"thought_signature": signature}} if signature else None
+            call_id = string(call.get("id")) or made_id("call_", seed, index)
+            choice.call(call_id, string(call.get("name")), call.get("args"), extra)
+        elif signature:
+            signatures.append(signature)
+        _read_content(choice, part)
+    if signatures:
+        choice.extra = {"google": {"thought_signature": signatures[-1]}}
+    return choice
+
+
+def _read_content(choice: Choice, part: dict[str, Any]) -> None:
+    """What Google runs by itself (`executableCode`, `toolCall` and their results) is left out, and so is sound."""
+    (choice.reasoning if part.get("thought") is True else choice.text).append(string(part.get("text")))
+    inline = mapping(part.get("inlineData"))
+    is_image = string(inline.get("mimeType")).startswith("image/")
+    if is_image and string(inline.get("data")) and part.get("thought") is not True:
+        url = f"data:{string(inline.get('mimeType'))};base64,{inline['data']}"
+        choice.images.append({"type": "image_url", "image_url": {"url": url}})
+
+
+def _logprobs(candidate: dict[str, Any]) -> dict[str, Any] | None:
+    result = mapping(candidate.get("logprobsResult"))
+    chosen = sequence(result.get("chosenCandidates"))
+    if not chosen:
+        return None
+    tops = [sequence(mapping(top).get("candidates")) for top in sequence(result.get("topCandidates"))]
+    tops += [[]] * (len(chosen) - len(tops))
+    content = [
+        {**_logprob(mapping(token)), "top_logprobs": [_logprob(mapping(other)) for other in top]}
+        for token, top in zip(chosen, tops, strict=False)
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(token: dict[str, Any]) -> dict[str, Any]:
+    text = string(token.get("token"))
+    return {
+        "token": text,
+        "logprob": token.get("logProbability"),
+        "bytes": list(text.encode(errors="surrogatepass")),
+    }
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    """Gemini's prompt includes what was cached and excludes what its own tools read; candidates exclude thoughts."""
+    thoughts = count(usage.get("thoughtsTokenCount"))
+    return Usage(
+        input_tokens=count(usage.get("promptTokenCount")) + count(usage.get("toolUsePromptTokenCount")),
+        output_tokens=count(usage.get("candidatesTokenCount")) + thoughts,
+        cached_tokens=count(usage.get("cachedContentTokenCount")),
+        reasoning_tokens=thoughts,
+    )

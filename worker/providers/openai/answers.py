@@ -1,0 +1,228 @@
+"""Reads what OpenAI-protocol providers answer, and makes of it the chat completion that OpenAI would have sent."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from understudy.worker.providers.base import Answer, BadAnswer, Call
+from understudy.worker.providers.completion import (
+    Choice,
+    arguments_json,
+    class_of_finish,
+    count,
+    created_at,
+    made_id,
+    sequence,
+)
+from understudy.worker.providers.openai.usage import read_usage, usage_object
+from understudy.worker.providers.reading import read_object
+from understudy.worker.providers.structured import Format, format_of, keep_to_format
+
+FINISH_REASONS: Mapping[str, str] = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "completed"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length"), "length"),
+    "model_context_window_exceeded": "length",
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "content-filter", "refusal", "safety", "sensitive"), "content_filter"),
+    **dict.fromkeys(("recitation", "prohibited_content", "blocklist", "spii", "model_armor"), "content_filter"),
+}
+"""Every spelling seen, in lower case. A reason that is not here is a failure: the answer may be half of one."""
+
+KEEPS_TO_FORMAT = frozenset({"openai", "azure"})
+"""Providers whose own guarantee about `response_format` is good enough."""
+
+CODE = re.compile(r"[\w.-]{1,40}")
+
+LEADING_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
+
+
+def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
+    """The chat completion in a 2xx body. Raises BadAnswer when there is none."""
+    document = read_object(content)
+    refuse_errors(document)
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise BadAnswer("the answer has no choices", body=document)
+    wanted = count(call.body.get("n"))
+    if len(choices) < wanted:
+        raise BadAnswer(f"the answer has {len(choices)} choices of the {wanted} that were asked for")
+    completion_id = document.get("id") or made_id("chatcmpl-", content)
+    usage = read_usage(document.get("usage"), call)
+    completion = {
+        **document,
+        "id": completion_id,
+        "object": "chat.completion",
+        "created": document.get("created") or created_at(headers),
+        "model": document.get("model") or call.model,
+        "usage": usage_object(usage, document.get("usage")),
+    }
+    answer = Answer(completion, usage, completion["model"], document.get("usage"), _raw_finish(choices[0]))
+    try:
+        completion["choices"] = [
+            _Choice(choice, index, call, completion_id).read() for index, choice in enumerate(choices)
+        ]
+    except BadAnswer as bad:
+        bad.answer = answer
+        raise
+    return answer
+
+
+def refuse_errors(document: Mapping[str, Any]) -> None:
+    """Raises BadAnswer when a 2xx carries an error."""
+    error = document.get("error")
+    if _says_something(error) or document.get("object") == "error":
+        code = error.get("code") if isinstance(error, dict) else document.get("code")
+        raise BadAnswer(_with_code("the answer is an error in spite of its status", code), body=document)
+
+
+def _with_code(sentence: str, code: object) -> str:
+    """Codes are single words or numbers; anything else may be somebody's text and is left out."""
+    return f"{sentence} ({code})" if CODE.fullmatch(str(code or "")) else sentence
+
+
+def _says_something(value: object) -> bool:
+    """False for null, "", 0, and for objects of nothing but those: gateways in Go send such for absent fields."""
+    if isinstance(value, dict):
+        return any(map(_says_something, value.values()))
+    return bool(value)
+
+
+def _raw_finish(choice: Any) -> str | None:
+    if not isinstance(choice, dict):
+        return None
+    raw = choice.get("native_finish_reason") or choice.get("finish_reason")
+    return None if raw is None else str(raw)
+
+
+class _Choice:
+    """One choice of an answer on its way into OpenAI's form."""
+
+    def __init__(self, raw: Any, index: int, call: Call, completion_id: str) -> None:
+        if not isinstance(raw, dict):
+            raise BadAnswer("a choice of the answer is no object")
+        self.raw = raw
+        self.index = index
+        self.call = call
+        self.completion_id = completion_id
+
+    def read(self) -> dict[str, Any]:
+        reason = self._known_reason()
+        raw_message = self.raw.get("message")
+        if not isinstance(raw_message, dict):
+            if reason != "content_filter":
+                raise BadAnswer("a choice of the answer has no message")
+            raw_message = {}
+        message = {key: value for key, value in raw_message.items() if _says_something(value) or value == []}
+        message |= {"role": "assistant", "refusal": raw_message.get("refusal") or None}
+        self._separate_reasoning(message, raw_message.get("content"), reason)
+        tool_calls = self._tool_calls(message)
+        message.pop("tool_calls", None)
+        if tool_calls:
+            message["tool_calls"] = tool_calls
+        finish = self._final_reason(reason, message)
+        wanted = None if self.call.dialect in KEEPS_TO_FORMAT else format_of(self.call.body)
+        if wanted and finish == "stop":
+            message["content"] = _in_format(wanted, message)
+        return {"logprobs": None, **self.raw, "index": self.index, "message": message, "finish_reason": finish}
+
+    def _known_reason(self) -> str | None:
+        """The finish reason in OpenAI's words; None when the provider gave none."""
+        raw = self.raw.get("finish_reason")
+        error = self.raw.get("error")
+        if _says_something(error):
+            code = error.get("code") if isinstance(error, dict) else None
+            raise BadAnswer(_with_code("the answer carries an error instead of a choice", code), body=self.raw)
+        if not raw:
+            return None
+        known = FINISH_REASONS.get(str(raw).lower())
+        if known is None:
+            cls = class_of_finish(f"{raw} {self.raw.get('native_finish_reason')}")
+            raise BadAnswer(_with_code("the answer ended for a reason that is no answer", raw), cls, body=None)
+        return known
+
+    def _final_reason(self, reason: str | None, message: Mapping[str, Any]) -> str:
+        """Some say `stop` beside tool calls, some say nothing at all."""
+        if "tool_calls" in message:
+            return reason if reason in ("length", "content_filter") else "tool_calls"
+        if "function_call" in message and reason in (None, "stop", "tool_calls"):
+            return "function_call"
+        if reason == "tool_calls":
+            raise BadAnswer("the answer ended for tool calls, but has none")
+        if reason is None:
+            # "" is how gateways in Go say nothing; null is how a broken upstream looks, and may be half an answer.
+            if self.raw.get("finish_reason") != "" or not message.get("content"):
+                raise BadAnswer("the answer does not say why it ended")
+            return "stop"
+        return reason
+
+    def _separate_reasoning(self, message: dict[str, Any], content: Any, reason: str | None) -> None:
+        """Leaves `content` as text or null, and puts reasoning from wherever it was into `reasoning_content`."""
+        thoughts = [message.pop("reasoning_content", None), message.pop("reasoning", None)]
+        if isinstance(content, list):
+            thoughts.append("".join(_thought_of(part) for part in content))
+            content = "".join(_text_of(part) for part in content)
+        if isinstance(content, str) and (thought := LEADING_THOUGHT.match(content)):
+            closed = "</think>" in thought.group()
+            if closed or reason == "length":
+                thoughts.append(thought.group(1).strip())
+                content = content[thought.end() :]
+        if not any(thoughts):
+            thoughts.append(_thought_in_details(message.get("reasoning_details")))
+        message["content"] = content if isinstance(content, str) else None
+        text = next((thought for thought in thoughts if thought and isinstance(thought, str)), None)
+        if text:
+            message["reasoning_content"] = text
+
+    def _tool_calls(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        raw_calls = sequence(message.get("tool_calls"))
+        legacy = message.get("function_call")
+        if legacy and not raw_calls and not self.call.body.get("functions"):
+            raw_calls = [{"function": legacy}]
+            del message["function_call"]
+        return [self._tool_call(raw, position) for position, raw in enumerate(raw_calls)]
+
+    def _tool_call(self, raw: Any, position: int) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            raise BadAnswer("a tool call of the answer is no object")
+        kept = {key: value for key, value in raw.items() if key != "index" and _says_something(value)}
+        kept["id"] = raw.get("id") or made_id("call_", self.completion_id, self.index, position)
+        if "custom" in kept and "function" not in kept:
+            return {**kept, "type": "custom"}
+        function = raw.get("function")
+        if not isinstance(function, dict) or not function.get("name"):
+            raise BadAnswer("a tool call of the answer names no function")
+        kept["type"] = raw.get("type") or "function"
+        kept["function"] = {"name": function["name"], "arguments": arguments_json(function.get("arguments"))}
+        return kept
+
+
+def _in_format(wanted: Format, message: Mapping[str, Any]) -> str:
+    """The content, checked against `response_format`: many servers take that field and pay no heed to it."""
+    choice = Choice(text=[message["content"] or ""], refusal=message["refusal"], finish_reason="stop")
+    keep_to_format(wanted, choice)
+    return choice.text[0]
+
+
+def _text_of(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type") not in (None, "text", "output_text"):
+        return ""
+    return str(part.get("text") or "")
+
+
+def _thought_of(part: Any) -> str:
+    """The text of a thinking part: a string, or a list of text parts as Mistral sends it."""
+    if not isinstance(part, dict) or part.get("type") not in ("thinking", "reasoning"):
+        return ""
+    thought = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
+    if isinstance(thought, list):
+        return "".join(map(_text_of, thought))
+    return str(thought)
+
+
+def _thought_in_details(details: Any) -> str:
+    """OpenRouter's list of reasoning blocks; encrypted ones have neither text nor summary."""
+    if not isinstance(details, list):
+        return ""
+    return "".join(str(block.get("text") or block.get("summary") or "") for block in details if isinstance(block, dict))

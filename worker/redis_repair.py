@@ -1,0 +1,94 @@
+"""What stands in Redis in the place of something of ours, and is of another type: it is deleted.
+
+Redis only hints (the ledger decides), so that nothing is lost by it; left there it would refuse every command of ours
+on that key, and with that all work. Keys whose names are not ours are not touched.
+"""
+
+import logging
+import re
+from collections.abc import Iterable
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+from rq.defaults import RQ_KEY_PREFIX
+
+from understudy.models.queue.keys import LIMITS, QUEUES
+
+log = logging.getLogger(__name__)
+
+TYPES = (
+    (rf"{RQ_KEY_PREFIX}:queue:({'|'.join(QUEUES)})", b"list"),
+    (rf"{RQ_KEY_PREFIX}:(queues|workers)", b"set"),
+    (rf"{RQ_KEY_PREFIX}:workers:({'|'.join(QUEUES)})", b"set"),
+    (rf"{RQ_KEY_PREFIX}:worker:[^:]+:executions", b"set"),
+    (rf"{RQ_KEY_PREFIX}:worker:[^:]+", b"hash"),
+    (rf"{RQ_KEY_PREFIX}:(job|execution):.*", b"hash"),
+    (rf"{RQ_KEY_PREFIX}:executions:.*", b"zset"),
+    (rf"{RQ_KEY_PREFIX}:(wip|finished|failed):({'|'.join(QUEUES)})", b"zset"),
+    (rf"{RQ_KEY_PREFIX}:results:.*", b"stream"),
+    ("understudy:(planner|epoch|places-since)", b"string"),
+    ("understudy:latency", b"hash"),
+    ("understudy:(rate|flight|day|cool|purse):.*", b"hash"),
+    ("understudy:places:.*", b"zset"),
+)
+"""The names of the keys that we write, and what they hold. The first that fits counts."""
+
+_NAMES = tuple((re.compile(name.encode(), re.DOTALL), type_) for name, type_ in TYPES)
+
+AT_ONCE = 1_000
+
+MISREAD = (
+    "wrongtype",
+    "attempt to ",
+    "bad argument",
+    "no integer representation",
+    "is not an integer",
+    "is not a float",
+    "not a valid float",
+    "nan or infinity",
+    "would overflow",
+)
+"""What Redis says, in small letters, when a key holds another type, or a script finds another value, than we write."""
+
+
+def is_misread(error: object) -> bool:
+    """Whether Redis refused for what stands in it, and not for its own state (full, loading, read-only)."""
+    said = str(error).lower()
+    return isinstance(error, ResponseError) and any(words in said for words in MISREAD)
+
+
+async def drop_misfits(redis: Redis) -> int:
+    """Delete every key that has the name of one of ours and another type. Returns how many. Raises RedisError."""
+    dropped, cursor = 0, 0
+    for pattern in (f"{RQ_KEY_PREFIX}:*", LIMITS):
+        while True:
+            cursor, names = await redis.scan(cursor, match=pattern, count=AT_ONCE)
+            dropped += await _drop_among(redis, names)
+            if not cursor:
+                break
+    if dropped:
+        log.warning("%d keys in Redis held what is not ours in place of what is; they are deleted", dropped)
+    return dropped
+
+
+async def mend(redis: Redis, error: BaseException) -> None:
+    """After an error of Redis: if it was for what stands there, see that it does not come again."""
+    if is_misread(error):
+        try:
+            await drop_misfits(redis)
+        except RedisError as again:
+            log.warning("What is not ours cannot be taken out of Redis: %s", type(again).__name__)
+
+
+async def _drop_among(redis: Redis, found: Iterable[bytes | str]) -> int:
+    names = [name.encode() if isinstance(name, str) else name for name in found]
+    async with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.type(name)
+        types = await pipeline.execute()
+    wrong = [name for name, type_ in zip(names, types, strict=True) if _expected(name) not in (None, type_)]
+    return int(await redis.unlink(*wrong)) if wrong else 0
+
+
+def _expected(name: bytes) -> bytes | None:
+    return next((type_ for pattern, type_ in _NAMES if pattern.fullmatch(name)), None)

@@ -1,0 +1,106 @@
+"""Opens and closes what a worker process needs of the world."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from random import Random
+
+import redis.asyncio
+
+from understudy.models.config.secrets import Secrets
+from understudy.models.config.settings import Settings
+from understudy.models.costs.pricing import Pricing
+from understudy.models.ledger_clock import LedgerClock
+from understudy.models.store import Store, open_store
+from understudy.models.tables import Worker
+from understudy.worker.budgets.expected_cost import Costs
+from understudy.worker.budgets.fallback_quota import FallbackQuota
+from understudy.worker.budgets.reservations import Budgets
+from understudy.worker.job.announce import Announcer
+from understudy.worker.job.nearly_done import NearlyDone
+from understudy.worker.job.step_selection import StepSelection
+from understudy.worker.job_resources import JobResources
+from understudy.worker.limits.credentials import CredentialPool
+from understudy.worker.limits.estimates import Estimates
+from understudy.worker.limits.latency import Latencies
+from understudy.worker.limits.limiter import Limiter, LimitsUnavailable
+from understudy.worker.planner.budget_sync import BudgetSync
+from understudy.worker.planner.canary import Canary
+from understudy.worker.planner.planner import Planner
+from understudy.worker.providers.client import ProviderClient
+from understudy.worker.webhooks.delivery import IN_FLIGHT, Deliverer
+from understudy.worker.webhooks.sender import Sender
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResources:
+    settings: Settings
+    redis: redis.asyncio.Redis
+    store: Store
+    tools: JobResources
+    deliverer: Deliverer
+    announcer: Announcer
+    balances: BudgetSync
+    clock: LedgerClock
+
+    async def compare_clocks(self) -> None:
+        """Raises StoreOutage, LimitsUnavailable."""
+        await self.clock.read()
+        await self.tools.limiter.compare_clocks(self.clock)
+
+    def planner(self, canary: Canary) -> Planner:
+        """One that plans with these tools."""
+        of = self.tools
+        return Planner(
+            *(self.redis, self.store, of.fleet, of.limiter, of.choice, self.balances),
+            estimates=of.estimates,
+            canary=canary,
+        )
+
+
+def worker_row(worker_id: str, concurrency: int) -> Worker:
+    """What the ledger records of this process."""
+    return Worker(
+        id=worker_id,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        concurrency=concurrency,
+        started_at=0.0,
+        lease_until=0.0,
+    )
+
+
+@asynccontextmanager
+async def open_toolbox(
+    settings: Settings, redis: redis.asyncio.Redis, worker_id: str, concurrency: int
+) -> AsyncIterator[WorkerResources]:
+    """`redis` stays its owner's to close. `concurrency` bounds the connections to providers."""
+    rng = Random()
+    async with (
+        open_store(settings.database_url, settings.data) as store,
+        ProviderClient(concurrency, settings.data) as client,
+        Sender(settings.webhooks, IN_FLIGHT) as sender,
+    ):
+        clock = LedgerClock(store.now)
+        await clock.read()
+        fleet = CredentialPool(settings, Secrets(), clock, rng)
+        await fleet.share(store)
+        limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
+        with suppress(LimitsUnavailable):  # then the clocks are compared when Redis is back
+            await limiter.compare_clocks(clock)
+        budgets = Budgets(settings, redis, worker_id, store.budgets, clock, lease_s=settings.worker.lease_s)
+        pricing = Pricing(settings)
+        estimates, places = Estimates(), FallbackQuota(redis, store)
+        costs, choice = Costs(settings, pricing, estimates), StepSelection(settings, pricing, Latencies(redis))
+        tools = JobResources(
+            fleet, limiter, client, pricing, costs, budgets, choice, places, NearlyDone(store), clock, rng, estimates
+        )
+        deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
+        announcer = Announcer(redis)
+        try:
+            balances = BudgetSync(store, budgets, tools.costs)
+            yield WorkerResources(settings, redis, store, tools, deliverer, announcer, balances, clock)
+        finally:
+            await announcer.close()

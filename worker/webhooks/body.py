@@ -1,0 +1,44 @@
+"""What a webhook says, made from the ledger when it is sent: what has ended does not change.
+
+    {"id": "evt_…", "object": "event", "type": "job.succeeded", "created_at": 1795000000,
+     "timestamp": "2026-11-22T20:00:00Z", "data": {…}}
+
+A job's `data` is the job as the HTTP API shows it, with its whole `result`; one of more than 256 kB is left to
+`result_url`. A batch's `data` is its id, as OpenAI sends it; of one that waits for a person also the `reason`.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from understudy.models.jobs.objects import View, job_object
+from understudy.models.routing.chain import Chain
+from understudy.models.state import JobState
+from understudy.models.webhooks import Delivery
+
+MAX_INLINE_BYTES = 256 * 1024
+
+
+def event_body(delivery: Delivery, data: dict[str, Any]) -> bytes:
+    """The body of every try of a delivery."""
+    event = {
+        "id": delivery.id,
+        "object": "event",
+        "type": delivery.event,
+        "created_at": int(delivery.created_at),
+        "timestamp": datetime.fromtimestamp(int(delivery.created_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "data": data,
+    }
+    return orjson.dumps(event)
+
+
+def job_data(view: View, chain: Chain, answer: str | None, public_url: str | None) -> dict[str, Any]:
+    """A job with its result, or with where its result is."""
+    shown = job_object(view, chain, public_url or "")
+    fits = view["state"] == JobState.SUCCEEDED and answer is not None and len(answer.encode()) <= MAX_INLINE_BYTES
+    return {
+        **shown,
+        "result": orjson.Fragment(answer) if fits and answer is not None else None,
+        "result_url": shown["links"]["result"],
+    }

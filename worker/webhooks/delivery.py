@@ -1,0 +1,224 @@
+"""The delivery of webhooks: claim what is due in turns of tenants and receivers, sign, send, and try again later.
+
+Every worker delivers. A claim is a lease in the ledger, so what a killed worker was sending is sent by another, under
+the same `webhook-id`: a receiver may get an event twice, and never not at all without a dead delivery that shows it.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from random import Random
+from typing import Any
+
+import orjson
+
+from understudy.models.cancellation import end
+from understudy.models.config.settings import Settings
+from understudy.models.store import Store, StoreBusy, StoreUnavailable
+from understudy.models.store.webhooks.deliveries import Due, Place
+from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
+from understudy.worker.coalesce import Coalescer
+from understudy.worker.planner.fair_share import Entrant, FairShare, Path
+from understudy.worker.webhooks.body import MAX_INLINE_BYTES, event_body, job_data
+from understudy.worker.webhooks.sender import DEADLINE_S, Answer, Sender
+from understudy.worker.webhooks.signing import Signings
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 400
+"""Tries under way in one worker, over all receivers. A tenant has no more of them than are free: one alone half of
+them, each of two a third. So there is always room for one that had nothing to send before."""
+
+LEASE_S = 3 * DEADLINE_S
+"""A claim outlives the wait for a place at an address, its try, and the writing down of how it ended."""
+
+UNTRIED_DELAY_S = 5.0
+"""For so long a try is put off for which there was no place."""
+
+LOOKS = 4
+"""Deliveries that read the ledger at the same time: a crowd of them leaves connections to everybody else."""
+
+TURNS = "webhooks"
+
+DELAYS_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""After the first try, the second, and so on: over three days. After the last the delivery is dead."""
+
+JITTER = 0.1
+LONGEST_HINT_S = 86_400.0
+GATHER_S = 0.005
+LOOK_AGAIN_S = 0.2
+STORE_PAUSE_S = 1.0
+GONE = 410
+
+
+class Deliverer:
+    """Sends what is due, until closed."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: Store,
+        settings: Settings,
+        sender: Sender,
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        self._worker_id = worker_id
+        self._store = store
+        self._per_receiver = settings.webhooks.max_in_flight
+        self._public_url = settings.api.public_url
+        self._sender = sender
+        self._clock = clock
+        self._rng = rng
+        self._place = Place()
+        self._turns = FairShare()
+        self._signings = Signings(store)
+        self._looks = asyncio.Semaphore(LOOKS)
+        self._tries: dict[asyncio.Task[None], str] = {}
+        self._ended: Coalescer[Tried, None] = Coalescer(self._write, max_items=IN_FLIGHT, max_delay_s=GATHER_S)
+
+    async def pass_once(self) -> None:
+        """Start tries for as long as something is due that may start. Returns while slow ones are still under way."""
+        while (free := self._free()) > 0:
+            claimed, self._place = await self._store.claim_deliveries(
+                self._worker_id, free, self._per_receiver, LEASE_S, self._place, self._choose
+            )
+            for delivery in claimed:
+                task = asyncio.create_task(self._try(delivery), name=f"webhook {delivery.id}")
+                self._tries[task] = delivery.tenant
+                task.add_done_callback(self._tries.pop)
+            if not claimed and not self._place.more:
+                done, _ = await self._some_ended()
+                if not done:
+                    return
+        await self._some_ended()
+
+    async def idle(self) -> None:
+        """Return when no try is under way."""
+        while self._tries:
+            await asyncio.wait(self._tries)
+
+    async def close(self) -> None:
+        """Break off the tries under way. What was claimed is given back when the worker signs off, or is rescued."""
+        await end(set(self._tries))
+        await self._ended.close()
+
+    def _free(self) -> int:
+        return IN_FLIGHT - len(self._tries) - self._sender.late.total()
+
+    def _choose(self, due: Sequence[Due]) -> Iterator[Due]:
+        """Tenants take turns, and within a tenant its receivers; nobody takes the last free places from others."""
+        free, under_way = self._free(), Counter(self._tries.values()) + self._sender.late
+        by_path: dict[Path, Due] = {(each.tenant, each.receiver): each for each in due}
+        entrants = [Entrant(path, (1.0, 1.0), each.room) for path, each in by_path.items()]
+        taken: Counter[Path] = Counter()
+        for entrant in self._turns.in_order(TURNS, entrants):
+            tenant = entrant.path[0]
+            if under_way[tenant] < free:
+                free, under_way[tenant] = free - 1, under_way[tenant] + 1
+                taken[entrant.path] += 1
+        self._turns = self._turns.after(TURNS, entrants, taken).of(by_path)
+        for path, tries in taken.items():
+            yield from [by_path[path]] * tries
+
+    async def _some_ended(self) -> tuple[set["asyncio.Task[None]"], set["asyncio.Task[None]"]]:
+        if not self._tries:
+            return set(), set()
+        return await asyncio.wait(self._tries, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _try(self, delivery: Delivery) -> None:
+        began = self._clock()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            answer = await self._send(delivery, began)
+        except (StoreBusy, StoreUnavailable):
+            return  # nothing was sent; it is due again when the lease ends
+        except Exception as defect:
+            log.error("Webhook %s met a defect of ours: %s", delivery.id, type(defect).__name__)
+            answer = Answer(error="it could not be sent; the worker's log says why")
+        tried = self._judged(delivery, answer, began, round((loop.time() - started) * 1000))
+        if answer.status == GONE and delivery.endpoint_id is not None:
+            await self._disable(delivery.endpoint_id)
+        await self._ended.add(tried)
+
+    async def _send(self, delivery: Delivery, now: float) -> Answer:
+        async with self._looks:
+            signing = await self._signings.of(delivery)
+            if signing.refused is not None:
+                return Answer(error=signing.refused, given_up=True)
+            data = await self._data(delivery)
+        if data is None:
+            return Answer(error="the job was deleted", given_up=True)
+        body = event_body(delivery, data)
+        headers = signed_headers(signing.secrets, delivery.id, int(now), body)
+        return await self._sender.post(delivery.url, headers, body, delivery.tenant)
+
+    async def _data(self, delivery: Delivery) -> dict[str, Any] | None:
+        if delivery.data is not None:
+            return dict(orjson.loads(delivery.data))
+        if delivery.event.startswith("batch."):
+            return {"id": delivery.object_id}
+        view = await self._store.seen_job(delivery.tenant, delivery.object_id)
+        if view is None:
+            return None
+        chain = await self._store.get_chain(view["chain_id"])
+        fits = (view["answer_bytes"] or 0) <= MAX_INLINE_BYTES
+        answer = await self._store.answer(delivery.object_id) if fits else None
+        return job_data(view, chain, answer, self._public_url)
+
+    def _judged(self, delivery: Delivery, answer: Answer, began: float, took_ms: int) -> Tried:
+        if answer.untried:
+            delay_s = UNTRIED_DELAY_S * (1 + JITTER * self._rng.random())
+            return Tried(delivery, PENDING, delay_s, began, None, answer.error, took_ms, counted=False)
+        state, delay_s = verdict(delivery.tries, answer, began, self._rng)
+        error = None if state == DELIVERED else answer.error or f"answered {answer.status}"
+        return Tried(delivery, state, delay_s, began, answer.status, error, took_ms)
+
+    async def _disable(self, endpoint_id: str) -> None:
+        try:
+            await self._store.disable_endpoint(endpoint_id, "it answered 410 Gone")
+        except (StoreBusy, StoreUnavailable):
+            return  # it will say so again
+        self._signings.forget(endpoint_id)
+        log.warning("Webhook endpoint %s answered 410 and is told of nothing more", endpoint_id)
+
+    async def _write(self, ended: Sequence[Tried]) -> list[None]:
+        """For as long as the leases run; after that they are tried again."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + LEASE_S
+        while True:
+            try:
+                await self._store.finish_deliveries(self._worker_id, ended)
+                break
+            except (StoreBusy, StoreUnavailable) as outage:
+                if loop.time() > give_up_at:
+                    log.warning("The ledger did not take how %d webhooks ended: %s", len(ended), type(outage).__name__)
+                    break
+                await asyncio.sleep(STORE_PAUSE_S)
+        return [None] * len(ended)
+
+
+def verdict(tries: int, answer: Answer, now: float, rng: Random) -> tuple[str, float]:
+    """What becomes of a delivery after its next try, of which `tries` came before, and in how many seconds."""
+    if answer.status is not None and 200 <= answer.status < 300:
+        return DELIVERED, 0.0
+    if answer.given_up or answer.status == GONE or tries >= len(DELAYS_S):
+        return DEAD, 0.0
+    delay_s = DELAYS_S[tries] * (1 + JITTER * rng.random())
+    return PENDING, max(delay_s, min(hinted_s(answer.headers, now), LONGEST_HINT_S))
+
+
+def hinted_s(headers: Mapping[str, str], now: float) -> float:
+    """The seconds of a Retry-After header, as a number or as a date; 0 when there is none that can be read."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, at.replace(tzinfo=at.tzinfo or UTC).timestamp() - now) if isinstance(at, datetime) else 0.0

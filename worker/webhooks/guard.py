@@ -1,0 +1,174 @@
+"""The guard of webhooks: a name is looked up here, and the connection goes to an address that was judged, or nowhere.
+
+It stands below HTTP, where the connection is made: whatever a URL looks like, what is called is what was checked. A
+name that leads elsewhere on the next look-up (DNS rebinding) gains nothing, because there is no next look-up. Of
+several addresses only those that are allowed are tried. TLS still verifies the name.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpcore
+import httpx
+from httpcore import AsyncNetworkBackend, AsyncNetworkStream
+
+from understudy.models.config.settings import WebhookSettings
+from understudy.models.webhook_receivers import RefusedReceiver, is_allowed, refusal
+
+ADDRESSES_TRIED = 3
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+
+class Resolver:
+    """The system's name look-ups, in threads of their own: a name server that hangs holds up no provider call."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-names")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, _look_up, host, port)
+        return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str | int, ...] | tuple[int, bytes]]]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+class AddressFull(Exception):
+    """A tenant has as many tries under way at an address as it may."""
+
+
+class Addresses:
+    """What each tenant has under way at each address, whatever names lead there; who finds no place waits for one."""
+
+    def __init__(self, most: int, wait_s: float) -> None:
+        self._most = most
+        self._wait_s = wait_s
+        self._places: dict[tuple[str, str], asyncio.Semaphore] = {}
+        self._users: Counter[tuple[str, str]] = Counter()
+
+    def is_full(self, tenant: str, address: str) -> bool:
+        places = self._places.get((tenant, address))
+        return places is not None and places.locked()
+
+    async def take(self, tenant: str, address: str) -> Callable[[], None]:
+        """Returns what gives the place back. Raises AddressFull."""
+        where = tenant, address
+        places = self._places.setdefault(where, asyncio.Semaphore(self._most))
+        self._users[where] += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await places.acquire()
+        except BaseException as error:
+            self._gone(where)
+            raise AddressFull from None if isinstance(error, TimeoutError) else error
+
+        def give_back() -> None:
+            places.release()
+            self._gone(where)
+
+        return give_back
+
+    def _gone(self, where: tuple[str, str]) -> None:
+        self._users[where] -= 1
+        if not self._users[where]:
+            del self._users[where], self._places[where]
+
+
+class Guard:
+    """Finds the addresses that may be called."""
+
+    def __init__(self, settings: WebhookSettings, resolve: Resolve) -> None:
+        self._settings = settings
+        self._resolve = resolve
+        self._network: AsyncNetworkBackend = httpcore.AnyIOBackend()
+
+    async def allowed(self, host: str, port: int) -> list[str]:
+        """Those addresses of a host that may be called. Raises RefusedReceiver when there is none."""
+        try:
+            found = await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise httpcore.ConnectError("the name cannot be looked up") from None
+        good = [each for each in found if is_allowed(ipaddress.ip_address(each), port, self._settings)]
+        if not good:
+            raise RefusedReceiver(refusal(httpx.URL(scheme="http", host=host), port, self._settings))
+        return good
+
+    async def connect(self, address: str, port: int, timeout: float | None) -> AsyncNetworkStream:
+        """To an address that was judged. Raises httpcore.ConnectError, ConnectTimeout."""
+        return await self._network.connect_tcp(address, port, timeout=timeout)
+
+
+class GuardedNetwork(AsyncNetworkBackend):
+    """The network of one try: connects to allowed addresses only, and holds a place at the one that it calls.
+
+    Raises RefusedReceiver, AddressFull, httpcore.ConnectError, ConnectTimeout. The time for which a place is waited for
+    is not the receiver's: meanwhile `deadline` stands still.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        allowed: Resolve,
+        take: Callable[[str], Awaitable[Callable[[], None]]],
+        is_full: Callable[[str], bool],
+        deadline: asyncio.Timeout,
+    ) -> None:
+        """`allowed` is the guard's, as this try asks it; `take` and `is_full` are about places at an address."""
+        self._guard = guard
+        self._allowed = allowed
+        self._take_place = take
+        self._is_full = is_full
+        self._deadline = deadline
+        self._give_back: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """The try has ended: its place is another's."""
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> AsyncNetworkStream:
+        failure: Exception | None = None
+        for address in sorted((await self._allowed(host, port))[:ADDRESSES_TRIED], key=self._is_full):
+            await self._take(address)
+            try:
+                return await self._guard.connect(address, port, timeout)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+                self.close()
+        raise failure or httpcore.ConnectError("no address")
+
+    async def _take(self, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = (self._deadline.when() or loop.time()) - loop.time()
+        self._deadline.reschedule(None)
+        try:
+            self._give_back = await self._take_place(address)
+        finally:
+            self._deadline.reschedule(loop.time() + left_s)
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[SocketOption] | None = None
+    ) -> AsyncNetworkStream:
+        raise RefusedReceiver("is a socket of this machine")
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

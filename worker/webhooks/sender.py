@@ -1,0 +1,157 @@
+"""One POST to a receiver: a fresh connection through the guard, one deadline for everything, an answer cut short.
+
+Not the providers' client: that one keeps connections and uses proxies. Here the address that was judged must be the
+one that is called, so there is no proxy (it would look the name up itself), no redirect, and no connection is kept.
+"""
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import httpcore
+import httpx
+
+from understudy.models.cancellation import end
+from understudy.models.config.settings import WebhookSettings
+from understudy.models.webhook_receivers import RefusedReceiver, receiver_url
+from understudy.worker.webhooks.guard import Addresses, AddressFull, Guard, GuardedNetwork, Resolve, Resolver
+
+DEADLINE_S = 15.0
+CONNECT_TIMEOUT_S = 5.0
+MAX_ANSWER_BYTES = 64 * 1024
+NAMES_AT_AN_ADDRESS = 2
+"""A tenant has so many times `max_in_flight` under way at one address in one worker, under whatever names: a receiver
+that is slow leaves as much to others at its address, and nobody's address is stormed."""
+
+COMMON_HEADERS = {"content-type": "application/json", "user-agent": "understudy", "accept": "*/*"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a receiver answered; `error` instead of a status when it did not. `given_up`: never to be tried again."""
+
+    status: int | None = None
+    error: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    given_up: bool = False
+    untried: bool = False
+    """No connection was made: its tenant has as much under way at the address as it may."""
+
+
+class Sender:
+    """Posts to receivers. `threads` bounds the names that are looked up at the same time."""
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        threads: int,
+        *,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._own_resolver = Resolver(threads) if resolve is None else None
+        self._network = Guard(settings, resolve or self._own_resolver or Resolver(threads))
+        self._addresses = Addresses(NAMES_AT_AN_ADDRESS * settings.max_in_flight, deadline_s)
+        self._late: dict[asyncio.Task[list[str]], str] = {}
+        self._tls = tls or httpx.create_ssl_context()
+        self._deadline_s = deadline_s
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await end(set(self._late))
+        if self._own_resolver is not None:
+            self._own_resolver.close()
+
+    @property
+    def late(self) -> Counter[str]:
+        """By tenant: look-ups of names that go on although their tries have ended. No thread of theirs is free."""
+        return Counter(self._late.values())
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, tenant: str = "") -> Answer:
+        """Never raises for what a receiver does."""
+        try:
+            async with asyncio.timeout(self._deadline_s) as deadline:
+                places = partial(self._addresses.take, tenant), partial(self._addresses.is_full, tenant)
+                network = GuardedNetwork(self._network, partial(self._look_up, tenant), *places, deadline)
+                try:
+                    return await self._post(network, receiver_url(url), headers, body)
+                finally:
+                    network.close()
+        except AddressFull:
+            return Answer(error="as many webhooks as may be are under way at its address", untried=True)
+        except RefusedReceiver as error:
+            return Answer(error=f"the URL {error}")
+        except TimeoutError:
+            return Answer(error=f"did not finish its answer within {self._deadline_s:g} s")
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            return Answer(error=_connection_error(error))
+        except (httpcore.NetworkError, httpcore.TimeoutException):
+            return Answer(error="closed the connection before it answered")
+        except (httpcore.ProtocolError, httpcore.UnsupportedProtocol):
+            return Answer(error="answered something that is not HTTP")
+
+    async def _look_up(self, tenant: str, host: str, port: int) -> Sequence[str]:
+        """A thread that waits for a name server cannot be broken off: it counts until it has its answer."""
+        look = asyncio.create_task(self._network.allowed(host, port))
+        try:
+            return await asyncio.shield(look)
+        except asyncio.CancelledError:
+            if not look.done():
+                self._late[look] = tenant
+                look.add_done_callback(self._came_late)
+            raise
+
+    def _came_late(self, look: "asyncio.Task[list[str]]") -> None:
+        del self._late[look]
+        if not look.cancelled():
+            look.exception()  # nobody waits for it
+
+    async def _post(self, network: GuardedNetwork, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> Answer:
+        host = url.raw_host.decode()
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path or b"/")
+        sent = {"host": url.netloc.decode(), **COMMON_HEADERS, **headers, "content-length": str(len(body))}
+        request = httpcore.Request(
+            "POST",
+            target,
+            headers=list(sent.items()),
+            content=body,
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT_S}, "sni_hostname": host.rstrip(".")},
+        )
+        async with httpcore.AsyncHTTPConnection(
+            target.origin, ssl_context=self._tls, network_backend=network
+        ) as connection:
+            response = await connection.handle_async_request(request)
+            try:
+                await _read_some(response)
+            finally:
+                await response.aclose()
+        names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+        return Answer(response.status, None, names)
+
+
+async def _read_some(response: httpcore.Response) -> None:
+    """Some servers count a request as failed when its answer is not read; more than this nobody needs to send."""
+    size = 0
+    async for part in response.aiter_stream():
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            return
+
+
+def _connection_error(error: Exception) -> str:
+    if isinstance(error, httpcore.ConnectTimeout):
+        return f"did not accept a connection within {CONNECT_TIMEOUT_S:g} s"
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ssl.SSLError):
+        return "no trusted TLS connection could be made"
+    return "the name cannot be looked up" if "looked up" in str(error) else "no connection could be made"

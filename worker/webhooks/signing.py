@@ -1,0 +1,46 @@
+"""What webhooks are signed with, as read a moment ago: a crowd of deliveries asks the ledger once for each owner."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from understudy.models.store import Store
+from understudy.models.webhooks import Delivery, Signing
+
+KEPT_S = 3.0
+"""A secret that was replaced goes on being in force for a day, so one that is this old is right. An endpoint that was
+disabled or removed may be told of something for so long."""
+
+KEPT_OWNERS = 1_000
+
+
+class Signings:
+    """Of one worker. Secrets are in memory only, and no longer than they are used."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: dict[str, tuple[float, Signing]] = {}
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def of(self, delivery: Delivery) -> Signing:
+        """Raises StoreError."""
+        asking = self._asking.setdefault(delivery.owner, asyncio.Lock())
+        async with asking:
+            now = self._clock()
+            until, signing = self._known.get(delivery.owner, (now, None))
+            if signing is None or now >= until:
+                signing = await self._store.signing(delivery)
+                self._keep(delivery.owner, now, signing)
+            return signing
+
+    def forget(self, owner: str) -> None:
+        """What is known of it is no longer so."""
+        self._known.pop(owner, None)
+
+    def _keep(self, owner: str, now: float, signing: Signing) -> None:
+        if len(self._known) >= KEPT_OWNERS:
+            self._known = {name: kept for name, kept in self._known.items() if now < kept[0]}
+        if len(self._known) < KEPT_OWNERS:
+            self._known[owner] = now + KEPT_S, signing
