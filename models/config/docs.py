@@ -8,51 +8,18 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from understudy.models.config.presets import PRESETS
-from understudy.models.config.settings import (
-    ApiKey,
-    ApiSettings,
-    BatchSettings,
-    ChainConfig,
-    LimitOverride,
-    LogSettings,
-    ModelFeatures,
-    Price,
-    Provider,
-    Section,
-    Settings,
-    StepConfig,
-    WebhookSettings,
-    WorkerSettings,
-)
+from understudy.models.config.settings import Section, Settings
 from understudy.models.failure import FailureClass
-from understudy.models.routing.chain import When
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE_NAME = "configuration.md"
 SCHEMA_NAME = "understudy.schema.json"
-
-SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
-    ("Top level", Settings),
-    ("`[providers.NAME]`", Provider),
-    ("`api_keys` of a provider", ApiKey),
-    ("`[[providers.NAME.limits]]`", LimitOverride),
-    ("`[providers.NAME.prices.MODEL]`", Price),
-    ("`[providers.NAME.features.MODEL]`", ModelFeatures),
-    ("`[chains.NAME]`", ChainConfig),
-    ("`steps` of a chain", StepConfig),
-    ("`when` of a step", When),
-    ("`[worker]`", WorkerSettings),
-    ("`[api]`", ApiSettings),
-    ("`[batches]`", BatchSettings),
-    ("`[webhooks]`", WebhookSettings),
-    ("`[logging]`", LogSettings),
-)
 
 HEAD = """# Configuration
 
@@ -94,8 +61,36 @@ with.
 
 def page() -> str:
     """The whole page as Markdown."""
-    sections = (line for title, section in SECTIONS for line in _section(title, section))
-    return "\n".join([HEAD, *sections, *_failure_classes(), *_catalog()])
+    tables = (line for model, title in sections().items() for line in _section(title, model))
+    return "\n".join([HEAD, *tables, *_failure_classes(), *_catalog()])
+
+
+def sections() -> dict[type[BaseModel], str]:
+    """The model of every table that `understudy.toml` may have, with its title, in the order of the fields."""
+    found: dict[type[BaseModel], str] = {Settings: "Top level"}
+    _add_tables(Settings, "", found)
+    return found
+
+
+def _add_tables(model: type[BaseModel], path: str, found: dict[type[BaseModel], str]) -> None:
+    for name, field in model.model_fields.items():
+        for inner, key, in_list in _models_in(field.annotation):
+            if inner in found:
+                continue
+            table = path + name + (f".{'MODEL' if path else 'NAME'}" if key else "")
+            found[inner] = f"`[[{table}]]`" if in_list else f"`[{table}]`"
+            _add_tables(inner, f"{table}.", found)
+
+
+def _models_in(
+    annotation: Any, key: bool = False, in_list: bool = False
+) -> Iterator[tuple[type[BaseModel], bool, bool]]:
+    """The models that a field may hold; whether they are the values of a table, and whether they are in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, key, in_list
+    container = get_origin(annotation)
+    for each in get_args(annotation):
+        yield from _models_in(each, key or container is dict, in_list or container is tuple)
 
 
 def schema() -> str:
