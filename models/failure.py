@@ -3,7 +3,8 @@
 All knowledge of provider errors is in `worker.failures`; everybody else sees only what is here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -26,31 +27,9 @@ class FailureClass(StrEnum):
     CRASHED = "crashed"  # the job took its worker down, several times
     UNKNOWN = "unknown"  # not in the tables yet
 
-
-PASSING = frozenset(
-    {
-        FailureClass.CONNECT,
-        FailureClass.TIMEOUT,
-        FailureClass.SERVER,
-        FailureClass.OVERLOADED,
-        FailureClass.RATE_LIMIT,
-    }
-)
-"""Reasons that time heals: a job whose every step was refused so waits for a new round."""
-
-BLOCKING = frozenset({FailureClass.QUOTA, FailureClass.CREDENTIAL})
-"""Reasons that a person must mend: the credential is set aside, its jobs stay queued."""
-
-
-OF_THE_REQUEST = frozenset(
-    {
-        FailureClass.BAD_REQUEST,
-        FailureClass.CONTENT_FILTER,
-        FailureClass.CONTEXT_LENGTH,
-        FailureClass.TOO_LARGE,
-    }
-)
-"""A provider that says so has read the request: it is neither down nor refusing calls."""
+    @property
+    def traits(self) -> "FailureTraits":
+        return TRAITS[self]
 
 
 class Scope(StrEnum):
@@ -60,6 +39,73 @@ class Scope(StrEnum):
     MODEL = "model"  # this account with this model
     ACCOUNT = "account"  # everything on this account
     PROVIDER = "provider"  # this model for everybody: an overload or an outage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureTraits:
+    """What follows from a failure of a class. What else is known of one call is in its `Failure`."""
+
+    transient: bool = False
+    """Time heals it: a job whose every step failed so waits for a new round."""
+    load: bool = False
+    """The provider turned the call away without doing it, because there are too many: it gets fewer for a while."""
+    trips_breaker: bool = False
+    """Several in a row mean that the deployment is down, and it gets no calls for a while."""
+    blocks: bool = False
+    """A person must fix it: the credential is disabled, and its jobs stay queued."""
+    about_credential: bool = False
+    """It speaks of the credential, which is disabled (for one model, or for all) when there is evidence enough; the
+    provider's words are kept for others without what they repeat of the request."""
+    probed: bool = False
+    """It may end without a word to us, so a disabled credential is tried from time to time: money comes in, and a
+    gateway that restarts answers 404 for a while."""
+    about_request: bool = False
+    """The provider has read the request: it is neither down nor refusing calls."""
+    retries: int = 0
+    """How often the same step is asked again, within the round's budget."""
+    falls_back: bool = True
+    """Unless its chain says otherwise, the job moves on to the next step; False: it ends."""
+    rerun: bool = True
+    """`understudy retry` tries it again; False: the request would be refused again, or would kill workers again."""
+    rerun_elsewhere: bool = True
+    """`understudy retry` with another chain tries it again: what one model refuses another one may take."""
+    scope: Scope = Scope.REQUEST
+    """What it says something about, unless the provider's words say more."""
+
+    @property
+    def asks_another_credential(self) -> bool:
+        """It costs the job nothing: another credential of the step may be asked, and the limiter says which."""
+        return self.load or self.about_credential
+
+
+_DOWN = FailureTraits(transient=True, trips_breaker=True, retries=2)
+_OF_THE_REQUEST = FailureTraits(about_request=True)
+_REFUSED_BY_ALL = FailureTraits(about_request=True, falls_back=False, rerun=False)
+
+TRAITS: Mapping[FailureClass, FailureTraits] = {
+    FailureClass.CONNECT: _DOWN,
+    FailureClass.TIMEOUT: replace(_DOWN, retries=1),
+    FailureClass.SERVER: _DOWN,
+    FailureClass.OVERLOADED: FailureTraits(transient=True, load=True, scope=Scope.MODEL),
+    FailureClass.RATE_LIMIT: FailureTraits(transient=True, load=True, scope=Scope.MODEL),
+    FailureClass.QUOTA: FailureTraits(blocks=True, about_credential=True, probed=True, scope=Scope.ACCOUNT),
+    FailureClass.CREDENTIAL: FailureTraits(blocks=True, about_credential=True, scope=Scope.ACCOUNT),
+    FailureClass.MODEL_MISSING: FailureTraits(about_credential=True, probed=True, scope=Scope.MODEL),
+    FailureClass.REGION: FailureTraits(scope=Scope.ACCOUNT),
+    FailureClass.CONTEXT_LENGTH: _OF_THE_REQUEST,
+    FailureClass.TOO_LARGE: _OF_THE_REQUEST,
+    FailureClass.CONTENT_FILTER: _REFUSED_BY_ALL,
+    FailureClass.BAD_REQUEST: _REFUSED_BY_ALL,
+    FailureClass.BAD_RESPONSE: FailureTraits(retries=1),
+    FailureClass.CANCELLED: FailureTraits(),
+    FailureClass.CRASHED: FailureTraits(rerun=False, rerun_elsewhere=False),
+    FailureClass.UNKNOWN: FailureTraits(retries=1),
+}
+"""Every class has its row. docs/configuration.md shows the table."""
+
+
+def classes_where(has: Callable[[FailureTraits], bool]) -> frozenset[FailureClass]:
+    return frozenset(cls for cls, traits in TRAITS.items() if has(traits))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from understudy.models.config.presets import PRESETS
 from understudy.models.config.settings import Section, Settings
-from understudy.models.failure import FailureClass
+from understudy.models.failure import FailureClass, FailureTraits
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE_NAME = "configuration.md"
@@ -144,11 +144,39 @@ def _failure_classes() -> Iterator[str]:
     """The enumeration with its comments, which only its source has."""
     yield "## Failure classes\n"
     yield "What `fallback_on` may list, and what results, `understudy attempts` and the end of a run show.\n"
-    yield "| class | means |"
-    yield "|---|---|"
+    yield "| class | means | same step again | next step | consequence for other jobs | `understudy retry` |"
+    yield "|---|---|---|---|---|---|"
     for name, meaning in re.findall(r'= "(\w+)"  # (.+)', inspect.getsource(FailureClass)):
-        yield f"| `{name}` | {meaning} |"
+        traits = FailureClass(name).traits
+        again, following = _asked_again(traits), "yes" if traits.falls_back else "no"
+        yield f"| `{name}` | {meaning} | {again} | {following} | {_consequence(traits)} | {_rerun(traits)} |"
     yield ""
+    yield "*Same step again*: how often in one round, `later` in another round too, after a pause. *Next step*: where"
+    yield "the chain has no `fallback_on`. *`understudy retry`*: without `--all`.\n"
+
+
+def _asked_again(traits: FailureTraits) -> str:
+    if traits.asks_another_credential:
+        return "with another key; later" if traits.transient else "with another key"
+    times = ("no", "once", "twice")[traits.retries]
+    return f"{times}; later" if traits.transient else times
+
+
+def _consequence(traits: FailureTraits) -> str:
+    if traits.load:
+        return "fewer calls for a while"
+    if traits.trips_breaker:
+        return "after several in a row no calls for a while"
+    if not traits.about_credential:
+        return ""
+    disabled = "the key is disabled until it is fixed" if traits.blocks else "the key is disabled for this model"
+    return f"{disabled}; one job at a time tries it" if traits.probed else disabled
+
+
+def _rerun(traits: FailureTraits) -> str:
+    if traits.rerun:
+        return "yes"
+    return "with another model or chain" if traits.rerun_elsewhere else "no"
 
 
 def _catalog() -> Iterator[str]:

@@ -56,17 +56,9 @@ def reason_at(reason: str, provider: str, model: str, account: str) -> str:
 
 def failed_at(cls: FailureClass, provider: str, model: str, account: str | None) -> str:
     """Why a job waits whose own call failed: in the words of those that are held back because others' calls did."""
-    words = HOLD_WORDS.get(HELD_BACK_AS.get(cls, ""), str(cls))
+    held_back_as = "cooldown" if cls is FailureClass.RATE_LIMIT else "breaker" if cls.traits.transient else ""
+    words = HOLD_WORDS.get(held_back_as, str(cls))
     return reason_at(words, provider, model, account) if account else f"{words} at {provider}/{model}"
-
-
-HELD_BACK_AS = {
-    FailureClass.RATE_LIMIT: "cooldown",
-    **dict.fromkeys(
-        (FailureClass.OVERLOADED, FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.SERVER), "breaker"
-    ),
-}
-"""What keeps other jobs from a provider whose calls fail so."""
 
 
 def waiting_until(sentence: str, until: float | None) -> Waiting:

@@ -32,9 +32,6 @@ Tags = dict[str, tuple[str, ...]]
 
 NO_FIRST_STEP = "has no meaning with an 'order' other than 'chain', where no step is the first; leave out one of them"
 
-NEVER_FALL_BACK_ON = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER})
-"""Unless a chain says otherwise, these end the job instead of moving it on."""
-
 
 class When(BaseModel):
     """The requests that a step is for; all others skip it. What is absent does not matter."""
@@ -103,7 +100,7 @@ class Chain(BaseModel):
 
     def falls_back_on(self, cls: FailureClass) -> bool:
         if self.fallback_on is None:
-            return cls not in NEVER_FALL_BACK_ON
+            return cls.traits.falls_back
         return cls in self.fallback_on
 
 

@@ -12,7 +12,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import of_batch
 from understudy.models.costs.forecast import Forecast
 from understudy.models.errors import WrongUse
-from understudy.models.failure import FailureClass
+from understudy.models.failure import FailureClass, classes_where
 from understudy.models.ids import new_id
 from understudy.models.records import BatchView, NewBatch, NewJob
 from understudy.models.routing.chain import Chain, Endpoint
@@ -30,11 +30,8 @@ AS_BEFORE = RouteOptions()
 
 T = TypeVar("T")
 
-WORTH_A_RETRY = frozenset(FailureClass) - {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER, FailureClass.CRASHED}
-"""What a rerun tries again; of the others, the same request would be refused again, or would kill workers again."""
-
-WORTH_ANOTHER_CHAIN = frozenset(FailureClass) - {FailureClass.CRASHED}
-"""What is tried again along another chain: what one model refuses another one may take."""
+WORTH_A_RETRY = classes_where(lambda traits: traits.rerun)
+WORTH_ANOTHER_CHAIN = classes_where(lambda traits: traits.rerun_elsewhere)
 
 EVERYTHING = frozenset(FailureClass)
 

@@ -15,7 +15,7 @@ from understudy.models.config.catalog import ResolvedProvider
 from understudy.models.config.deployments import account_of, keys_of, limits_of, named_deployments
 from understudy.models.config.settings import ApiKey, Limits, Settings
 from understudy.models.disabled import SetAside
-from understudy.models.failure import FailureClass, Scope
+from understudy.models.failure import Scope
 from understudy.models.limits.day_use import end_of_day
 from understudy.models.limits.state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
@@ -25,8 +25,6 @@ from understudy.models.store.gauges import CallCount
 CALLS_OVER_S = 60.0
 LANES_MAX = 1_000
 """The models of so many lanes are looked at."""
-
-REFUSED = frozenset({FailureClass.RATE_LIMIT, FailureClass.OVERLOADED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ def _calls(place: Place, ledger: LedgerPart) -> dict[str, int]:
     counts: Counter[str] = Counter(answered=0, refused=0, failed=0)
     for each in ledger.calls:
         if place.key and (each.provider, each.key, each.model) == (place.provider.name, place.key.name, place.model):
-            how = "answered" if each.failure is None else "refused" if each.failure in REFUSED else "failed"
+            how = "answered" if each.failure is None else "refused" if each.failure.traits.load else "failed"
             counts[how] += each.calls
     return dict(counts)
 

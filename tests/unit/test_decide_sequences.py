@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from understudy.models.failure import BLOCKING, PASSING, Failure, FailureClass
+from understudy.models.failure import Failure, FailureClass, classes_where
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.suitability import WhyNot
 from understudy.models.state import Priority
 from understudy.worker.job.decide import (
-    RETRIES,
     Fail,
     MoveOn,
     PutBack,
@@ -40,7 +39,7 @@ NOW = 1_000_000.0
 DEPLOYMENT = Deployment("a", "m", "k", "a:k")
 MODELS = ["gpt-4", "gpt-4o", "unheard-of"]
 IN_CALLS = [cls for cls in FailureClass if cls not in (FailureClass.CANCELLED, FailureClass.CRASHED)]
-TURNS_AWAY = BLOCKING | {FailureClass.MODEL_MISSING}
+TURNS_AWAY = classes_where(lambda traits: traits.about_credential)
 CALLED_AGAIN = [cls for cls in IN_CALLS if cls not in TURNS_AWAY]
 """The others set the credential aside, so that their number is an end."""
 
@@ -64,7 +63,7 @@ failures = st.builds(
 events: st.SearchStrategy[Event] = st.one_of(
     failures,
     st.tuples(st.sampled_from(Hold), seconds),
-    st.sampled_from(sorted(BLOCKING)),
+    st.sampled_from(sorted(classes_where(lambda traits: traits.blocks))),
     st.builds(WhyNot, st.just("not this one"), rule=st.booleans()),
     st.none(),
 )
@@ -111,7 +110,7 @@ def test_any_sequence_of_events_keeps_to_the_rules(
         assert Progress.from_dict(orjson.loads(orjson.dumps(progress.to_dict()))) == progress
         retries = retries if progress.round == before.round else 0
         match verdict:
-            case TryAgain() if isinstance(event, Failure) and event.cls in RETRIES:
+            case TryAgain() if isinstance(event, Failure) and event.cls.traits.retries:
                 retries += 1
                 assert retries <= RETRIES_PER_ROUND
                 assert verdict.after_s >= 0
@@ -127,7 +126,10 @@ def test_any_sequence_of_events_keeps_to_the_rules(
 
 
 @examples(200)
-@given(chain=chains, told=st.lists(st.sampled_from(sorted(PASSING)), min_size=60, max_size=60))
+@given(
+    chain=chains,
+    told=st.lists(st.sampled_from(sorted(classes_where(lambda traits: traits.transient))), min_size=60, max_size=60),
+)
 def test_what_time_heals_never_fails_a_job_of_a_batch(chain: Chain, told: list[FailureClass]) -> None:
     now, progress = NOW, Progress()
     for cls in told:

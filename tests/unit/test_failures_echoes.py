@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from failure_cases import NOW, claude, error, google
 
-from understudy.models.failure import BLOCKING, Failure, FailureClass, Scope
+from understudy.models.failure import Failure, FailureClass, Scope
 from understudy.worker.failures import classify
 from understudy.worker.failures.echoes import CUT, MAX_CHARS, Echoes
 
@@ -143,7 +143,7 @@ def test_who_calls_a_request_wrong_does_not_speak_of_the_account(form: str, more
         body = error(form.format(words), **more)
         body["error"]["param"] = "x" if more.get("code") else None
         failure = classify("openai", "openai", status, {}, json.dumps(body), NOW)
-        assert failure.cls not in BLOCKING | {F.REGION, F.RATE_LIMIT, F.OVERLOADED}, (words, status)
+        assert failure.cls not in {F.QUOTA, F.CREDENTIAL, F.REGION, F.RATE_LIMIT, F.OVERLOADED}, (words, status)
         assert (failure.scope is Scope.MODEL) == (failure.cls is F.MODEL_MISSING), (words, status)
         assert failure.hint_s is None, (words, status)
 

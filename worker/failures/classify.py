@@ -4,15 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from understudy.models.failure import BLOCKING, PASSING, Failure, FailureClass, Scope
+from understudy.models.failure import Failure, FailureClass, Scope
 from understudy.worker.failures.complaint import Complaint, blocked_by_gemini, read_complaint
 from understudy.worker.failures.echoes import CUT, Echoes, Sent
 from understudy.worker.failures.evidence import Evidence, Signs
 from understudy.worker.failures.hints import MAX_HINT_S, read_hint
 from understudy.worker.failures.numbers import REFUSE_RATES, what_never_starts
-from understudy.worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE, SCOPE
-
-SPEAKS_FOR_OTHERS = BLOCKING | {FailureClass.MODEL_MISSING}
+from understudy.worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE
 
 REFUSALS_OF_REQUESTS = frozenset({400, 404, 405, 409, 410, 415, 422})
 INVALID_REQUEST = frozenset(
@@ -87,13 +85,13 @@ def judge(
         message,
         status=status,
         code=complaint.code,
-        hint_s=hint_s if cls in PASSING else None,
+        hint_s=hint_s if cls.traits.transient else None,
         per_day=per_day,
         scope=_scope(cls, signs, complaint),
         possibly_billed=_is_possibly_billed(cls, status, complaint),
         body=complaint.body,
         sure=never is not None or (evidence is not None and evidence.sure),
-        for_others=_for_others(echoes.cut(message), status) if cls in SPEAKS_FOR_OTHERS else "",
+        for_others=_for_others(echoes.cut(message), status) if cls.traits.about_credential else "",
     )
     return failure, evidence
 
@@ -145,7 +143,7 @@ def _scope(cls: FailureClass, signs: Signs, complaint: Complaint) -> Scope:
         for scope, evidence in RATE_LIMIT_SCOPE:
             if evidence.fits(signs):
                 return scope
-    return SCOPE.get(cls, Scope.REQUEST)
+    return cls.traits.scope
 
 
 def _is_per_day(signs: Signs, complaint: Complaint) -> bool:

@@ -4,17 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from understudy.models.failure import FailureClass
+from understudy.models.failure import FailureClass, classes_where
 
-OF_THE_REQUEST = frozenset(
-    {
-        FailureClass.CONTEXT_LENGTH,
-        FailureClass.TOO_LARGE,
-        FailureClass.CONTENT_FILTER,
-        FailureClass.BAD_REQUEST,
-        FailureClass.BAD_RESPONSE,
-    }
-)
+OF_THE_JOB = classes_where(lambda traits: traits.about_request) | {FailureClass.BAD_RESPONSE}
 """What such a class says, it says of the job that was refused: the words may be the caller's own."""
 
 
@@ -70,7 +62,7 @@ class Evidence:
             return False
         if not self.is_in_words:
             return True
-        if self.cls in OF_THE_REQUEST:
+        if self.cls in OF_THE_JOB:
             return self._is_said(signs.words, signs.text)
         silent = signs.about_request and not self.always and self.cls is not FailureClass.MODEL_MISSING
         return self._is_said(signs.own_words, "" if silent else signs.own_text)

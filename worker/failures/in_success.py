@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from understudy.models.failure import PASSING, Failure, FailureClass
+from understudy.models.failure import Failure, FailureClass, classes_where
 from understudy.worker.failures.classify import judge
 from understudy.worker.failures.complaint import MAX_READ_BYTES
 from understudy.worker.failures.echoes import Sent
@@ -16,9 +16,9 @@ INNER_STATUSES = frozenset({408, 429, 498, 499, *range(500, 600)})
 UNSAID = 503
 """For an error without a number: its words may mean load."""
 
-BELIEVED = PASSING | {FailureClass.QUOTA}
+BELIEVED = classes_where(lambda traits: traits.transient) | {FailureClass.QUOTA}
 NUMBER_FIELDS = ("code", "status", "status_code", "statusCode", "http_status")
-NOT_BILLED = frozenset({FailureClass.RATE_LIMIT, FailureClass.OVERLOADED, FailureClass.QUOTA})
+NOT_BILLED = classes_where(lambda traits: traits.load) | {FailureClass.QUOTA}
 
 
 def classify_success(

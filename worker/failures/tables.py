@@ -29,16 +29,6 @@ EVIDENCE = (
     *STATUSES,
 )
 
-SCOPE = {
-    FailureClass.RATE_LIMIT: Scope.MODEL,
-    FailureClass.OVERLOADED: Scope.MODEL,
-    FailureClass.MODEL_MISSING: Scope.MODEL,
-    FailureClass.QUOTA: Scope.ACCOUNT,
-    FailureClass.CREDENTIAL: Scope.ACCOUNT,
-    FailureClass.REGION: Scope.ACCOUNT,
-}
-"""What a class speaks of unless a row below knows better; the request itself when it is in neither."""
-
 RATE_LIMIT_SCOPE = (
     (Scope.MODEL, row(FailureClass.RATE_LIMIT, r"upstream|specific to this model|for (?:this )?model\b")),
     (Scope.MODEL, row(FailureClass.RATE_LIMIT, codes="model_rate_limit")),

@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 from understudy.models.config.catalog import window
-from understudy.models.failure import BLOCKING, PASSING, Failure, FailureClass
+from understudy.models.failure import Failure, FailureClass
 from understudy.models.jobs.wait_reasons import failed_at
 from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import WhyNot
@@ -35,20 +35,6 @@ from understudy.worker.job.progress import (
     worth_waiting_for,
 )
 from understudy.worker.limits.limiter import Hold, Refusal
-
-RETRIES: Mapping[FailureClass, int] = {
-    FailureClass.CONNECT: 2,
-    FailureClass.SERVER: 2,
-    FailureClass.TIMEOUT: 1,
-    FailureClass.BAD_RESPONSE: 1,
-    FailureClass.UNKNOWN: 1,
-}
-"""How often one step is asked again after a failure of a class, within the round's budget."""
-
-ASK_ANOTHER_CREDENTIAL = frozenset(
-    {FailureClass.RATE_LIMIT, FailureClass.OVERLOADED, FailureClass.MODEL_MISSING} | BLOCKING
-)
-"""These cool or set aside what they speak of, cost the job nothing, and the limiter says what is left."""
 
 ROUND_BACKOFF_S = (5.0, 600.0)
 SHORTEST_ROUND_S = 1.0
@@ -127,15 +113,15 @@ def after_failure(at: Situation, progress: Progress, failure: Failure, key: str 
     error = {"class": failure.cls, "message": failure.message, "status": failure.status, "body": failure.body}
     progress = replace(progress, errors={**progress.errors, progress.step: error})
     cls = failure.cls
-    if cls in ASK_ANOTHER_CREDENTIAL:
+    if cls.traits.asks_another_credential:
         return _after_refused_call(at, progress, failure, key)
     pause = _backoff(RETRY_BACKOFF_S, progress.tries, at.rng) if failure.hint_s is None else failure.hint_s
     worth_waiting = pause <= max(at.patience_s, IN_SLOT_S)
-    retries = RETRIES.get(cls, 0) if failure.repeatable else 0
+    retries = cls.traits.retries if failure.repeatable else 0
     if worth_waiting and progress.tries < retries and progress.retries_left > 0:
         retried = replace(progress, tries=progress.tries + 1, retries_left=progress.retries_left - 1)
         return TryAgain(pause, _failed(at, progress, cls)), retried
-    if cls in PASSING or progress.tries < retries:  # the retry that it deserves may be left in the next round
+    if cls.traits.transient or progress.tries < retries:  # the retry that it deserves may be left in the next round
         return _pass_over_failure(at, progress, failure)
     if cls in (FailureClass.CONTEXT_LENGTH, FailureClass.TOO_LARGE):
         progress = _rule_out_smaller_windows(at.chain, progress, cls)
@@ -204,15 +190,16 @@ def after_every_key_refused(
     it may be about this job. It is asked once more, because one odd answer proves nothing. What can only be about a
     credential is waited out for some rounds: others will confirm it, or a later call is answered."""
     error = progress.errors[progress.step]
-    if error["class"] in PASSING:
-        return _pass_over_failure(at, progress, failure or Failure(FailureClass(error["class"]), error["message"]))
+    cls = FailureClass(error["class"])
+    if cls.traits.transient:
+        return _pass_over_failure(at, progress, failure or Failure(cls, error["message"]))
     if not progress.tries and progress.retries_left:
         pause_s = _backoff(RETRY_BACKOFF_S, 0, at.rng)
         once_more = replace(progress, tries=1, retries_left=progress.retries_left - 1, refused_by=())
-        return TryAgain(pause_s, _failed(at, progress, FailureClass(error["class"]))), once_more
-    if failure is not None and failure.sure and failure.cls in BLOCKING and progress.round < UNCONFIRMED_ROUNDS:
+        return TryAgain(pause_s, _failed(at, progress, cls)), once_more
+    if failure is not None and failure.sure and failure.cls.traits.blocks and progress.round < UNCONFIRMED_ROUNDS:
         return _pass_over_failure(at, progress, failure)
-    return _after_verdict(at, progress, FailureClass(error["class"]), error["message"])
+    return _after_verdict(at, progress, cls, error["message"])
 
 
 def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict, Progress]:
@@ -244,7 +231,7 @@ def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key
     Without patience the step's other credentials are asked once each, unless it is overloaded, and then the next step.
     """
     at_once = at.patience_s == 0 and at.chain.falls_back_on(failure.cls) and bool(later_steps(at.chain, progress))
-    if failure.cls not in PASSING:
+    if not failure.cls.traits.transient:
         return TryAgain(), replace(progress, refused_by=(*progress.refused_by, key))
     overloaded = failure.cls is FailureClass.OVERLOADED
     if (at_once and overloaded) or _refused_for(at, progress) >= max(at.patience_s, IN_SLOT_S):
@@ -280,7 +267,7 @@ def _with_error(progress: Progress, cls: FailureClass, message: str) -> Progress
     """A step that was not even called has an error, too. What a provider told is worth more, unless it was a passing
     reason and this is none. Who asks for a model that is known to be missing gets the status of that."""
     told = progress.errors.get(progress.step)
-    if told is not None and (told["class"] not in PASSING or cls in PASSING):
+    if told is not None and (cls.traits.transient or not FailureClass(told["class"]).traits.transient):
         return progress
     status = 404 if cls is FailureClass.MODEL_MISSING else None
     error = {"class": cls, "message": message, "status": status, "body": None}

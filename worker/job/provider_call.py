@@ -213,8 +213,7 @@ class ProviderCall:
     async def _tell_of_failure(self, back: _Back, failure: Failure) -> None:
         limiter = self._tools.limiter
         await self._tell_of_limits(back)
-        refused = failure.cls in (FailureClass.RATE_LIMIT, FailureClass.OVERLOADED)
-        await if_redis_listens(limiter.release(back.grant, back.came.tokens, refused=refused))
+        await if_redis_listens(limiter.release(back.grant, back.came.tokens, refused=failure.cls.traits.load))
         learn = self._tools.fleet.learn
         await if_redis_listens(learn(back.grant, failure, limiter, back.number, self._job.tenant))
 

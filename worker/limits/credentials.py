@@ -16,7 +16,7 @@ from understudy.models.config.deployments import NO_KEY, account_of, keys_of, li
 from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import ApiKey, Settings
 from understudy.models.disabled import ALL_MODELS, SetAside
-from understudy.models.failure import BLOCKING, OF_THE_REQUEST, Failure, FailureClass, Scope
+from understudy.models.failure import Failure, FailureClass, Scope
 from understudy.models.limits.state import KEPT
 from understudy.models.routing.chain import Step
 from understudy.models.store import Store
@@ -27,11 +27,6 @@ from understudy.worker.providers.base import Adapter, Endpoint
 from understudy.worker.providers.registry import adapter_for
 
 log = logging.getLogger(__name__)
-
-TURNS_AWAY = BLOCKING | {FailureClass.MODEL_MISSING}
-"""What speaks of a credential: it is set aside, or the job that it refused asks another."""
-
-HARD_FAILURES = frozenset({FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.SERVER})
 
 NO_SECRET = ""
 """In place of a fingerprint: whatever secret is found later differs from it, so that a missing one heals by itself."""
@@ -66,7 +61,7 @@ class Absence:
 
     @property
     def mendable(self) -> bool:
-        return self.cls in BLOCKING
+        return self.cls.traits.blocks
 
 
 class CredentialPool:
@@ -149,7 +144,7 @@ class CredentialPool:
 
         `answers`: the step answered somebody of the fleet a moment ago. Of several keys that may have been another.
         """
-        if failure.cls in TURNS_AWAY:
+        if failure.cls.traits.about_credential:
             provider = self._provider(deployment.provider)
             alone = provider is not None and len(keys_of(provider)) == 1
             seen = fingerprint(target.endpoint.secret or "")
@@ -168,11 +163,11 @@ class CredentialPool:
                 await limiter.refused(grant, scope, failure.hint_s, reason)
         elif failure.cls is FailureClass.OVERLOADED:
             await limiter.refused(grant, Scope.PROVIDER, failure.hint_s, reason)
-        elif failure.cls in HARD_FAILURES:
+        elif failure.cls.traits.trips_breaker:
             failing = self._failing[deployment.provider, deployment.model]
             if failing.saw_failure(number, tenant, self._clock()):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms, probed=True)
-        elif failure.cls in OF_THE_REQUEST:
+        elif failure.cls.traits.about_request:
             await limiter.answered(grant)
         elif failure.cls is FailureClass.UNKNOWN:
             log.warning("%s, HTTP status %s: `understudy attempts` shows what it said", reason, failure.status)

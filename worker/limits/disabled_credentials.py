@@ -16,9 +16,6 @@ from understudy.worker.limits.limiter import Deployment
 
 log = logging.getLogger(__name__)
 
-PROBED = frozenset({FailureClass.QUOTA, FailureClass.MODEL_MISSING})
-"""What may mend without a word to us: money comes in, and a gateway that restarts answers 404 for a while."""
-
 MOST_MISSING = 500
 """Callers name models as they like: of more that are missing none is remembered, each job is told by the provider."""
 
@@ -104,7 +101,7 @@ class DisabledCredentials:
             return
         if model != ALL_MODELS and old is None and sum(bool(each) for *_, each in self._rows) >= MOST_MISSING:
             return
-        probe_at = now + setaside.PROBE_EVERY_S if failure.cls in PROBED else None
+        probe_at = now + setaside.PROBE_EVERY_S if failure.cls.traits.probed else None
         if proof is Proof.WEAK:
             probe_at = now + setaside.WEAK_PROBES_S[0]
         if old is None:

@@ -12,7 +12,7 @@ from functools import reduce
 from itertools import groupby, islice
 from operator import add
 
-from understudy.models.failure import BLOCKING, FailureClass
+from understudy.models.failure import FailureClass, classes_where
 from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
@@ -33,8 +33,9 @@ DEPTH = "depth"
 
 NOBODYS_TURN = FairShare()
 
-COOLED_FOR = frozenset({FailureClass.RATE_LIMIT, FailureClass.OVERLOADED})
-"""The failures that a cooled step may stand for; a chain need not fall back on them."""
+BLOCKED_FOR = classes_where(lambda traits: traits.blocks)
+COOLED_FOR = classes_where(lambda traits: traits.load)
+"""The failures that a blocked and a cooled step may stand for; a chain need not fall back on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
 
 def _falls_back(chain: Chain, at: StepOutlook) -> bool:
     refused = any(each is not None for each in (at.cooled_for_s, at.refusing_for_s, at.paced_for_s))
-    causes = BLOCKING if at.blocked else COOLED_FOR if refused else ()
+    causes = BLOCKED_FOR if at.blocked else COOLED_FOR if refused else ()
     return not causes or any(chain.falls_back_on(cls) for cls in causes)
 
 
