@@ -6,6 +6,8 @@ delays by chance. Beside `benchmarks/limits.py`, whose figures depend on how bus
     python benchmarks/limits_simulated.py --redis-url URL --servers random [--seconds 120] [--rate 6000]
         [--shares 0.01,0.03,0.1,0.2,0.4,0.6] [--hints 0,2] [--seed 1]
 
+With --each-second it prints what was accepted and refused in each second.
+
 The named Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls that
 were answered 429. Answers take 0.3 s. A call starts late and arrives late, by `--late-ms` on average together; a job
 that must ask again does so a few milliseconds late, or up to 0.25 s when it went back to the ledger. With --tokens the
@@ -196,6 +198,14 @@ class Simulation:
         self.at(now + self._rng.uniform(*PAUSE_MS), "ask", self._job() if call.admitted else call.job)
 
 
+async def each_second(simulation: Simulation, in_slots: int, seconds: float) -> None:
+    """Print what each second brought."""
+    for second in range(1, int(seconds) + 1):
+        accepted, refused = simulation.accepted, simulation.refused
+        await simulation.run(in_slots if second == 1 else 0, second)
+        print(f"{second:>4}: {simulation.accepted - accepted} accepted, {simulation.refused - refused} refused")
+
+
 async def measure(
     connection: redis.asyncio.Redis, arguments: argparse.Namespace, kind: str, limit: int, how: str
 ) -> None:
@@ -207,7 +217,10 @@ async def measure(
     simulation = Simulation(Limiter(connection, "w1"), meter, candidate, headers, arguments.late_ms, tokens)
     simulation.hints_only = how == "hints"
     simulation._rng = Random(arguments.seed)
-    await simulation.run(min(60 if limit <= 600 else 300, 300), arguments.seconds)
+    in_slots = 60 if limit <= 600 else 300
+    if arguments.each_second:
+        await each_second(simulation, in_slots, arguments.seconds)
+    await simulation.run(0 if arguments.each_second else in_slots, arguments.seconds)
     elapsed_s = arguments.seconds - (simulation.first_ms - BEGIN_MS) / 1000
     calls = simulation.accepted + simulation.refused
     used = simulation.used / (max(allowed / 60, 1.0) + allowed / 60 * elapsed_s)
@@ -226,6 +239,9 @@ async def measure_random(connection: redis.asyncio.Redis, arguments: argparse.Na
     )
     simulation.share, simulation.hint_s, simulation._chance = case.share, case.hint_s, Random(arguments.seed + 1)
     in_slots, marks = slots(arguments.rate), [0]
+    if arguments.each_second:
+        await each_second(simulation, in_slots, arguments.seconds)
+        return
     for seconds in range(WINDOW_S, int(arguments.seconds) + 1, WINDOW_S):
         await simulation.run(in_slots if seconds == WINDOW_S else 0, seconds)
         marks.append(simulation.accepted)
@@ -237,6 +253,7 @@ async def measure_random(connection: redis.asyncio.Redis, arguments: argparse.Na
 async def main() -> None:
     parser = with_options(command_line(__doc__, servers="bucket,fixed,sliding"))
     parser.add_argument("--late-ms", type=float, default=3.0)
+    parser.add_argument("--each-second", action="store_true")
     arguments = parser.parse_args()
     if arguments.servers == "random":
         async with redis.asyncio.Redis.from_url(arguments.redis_url) as connection:
