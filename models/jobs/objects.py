@@ -8,6 +8,7 @@ import orjson
 
 from understudy.models.jobs.errors import error_object
 from understudy.models.jobs.wait_reasons import waiting_object, waiting_until
+from understudy.models.objects.attempt import attempt_object
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.state import TERMINAL_STATES, JobState, Priority
@@ -86,7 +87,7 @@ def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
         "links": {"self": f"{root}/v1/jobs/{view['id']}", "result": f"{root}/v1/jobs/{view['id']}/result"},
     }
     if "calls" in view:
-        shown["attempts"] = [attempt_as_shown(call) for call in view["calls"]]
+        shown["attempts"] = [attempt_object(call) for call in view["calls"]]
     return shown
 
 
@@ -115,19 +116,6 @@ def cost_of(calls: Sequence[View]) -> float | None:
     """What the calls of a job cost together, in US dollars; None when that of one of them is not known."""
     costs = [call["cost_usd"] for call in calls]
     return None if None in costs else sum(costs)
-
-
-def attempt_as_shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A provider call as results list it, from its row."""
-    return {
-        "provider": row["provider"],
-        "model": row["model"],
-        "failure": row["failure"],
-        "status": row["status"],
-        "latency": row["latency_ms"],
-        "possibly_billed": row["possibly_billed"],
-        "message": row["message"],
-    }
 
 
 def _seconds(time: float | None) -> int | None:

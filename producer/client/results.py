@@ -32,7 +32,8 @@ class Attempt:
     @classmethod
     def of(cls, shown: Mapping[str, Any]) -> "Attempt":
         words: dict[str, Any] = {word: shown.get(word) for word in ("failure", "status", "possibly_billed", "message")}
-        return cls(shown["provider"], shown["model"], latency_ms=shown["latency"], **words)
+        latency_ms = shown.get("latency_ms", shown.get("latency"))  # "latency": in results of earlier versions
+        return cls(shown["provider"], shown["model"], latency_ms=latency_ms, **words)
 
 
 @dataclass(frozen=True, slots=True)

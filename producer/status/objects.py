@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from understudy.models.costs.budgets import amount
-from understudy.models.jobs.objects import attempt_as_shown, cost_of
+from understudy.models.jobs.objects import cost_of
 from understudy.models.jobs.pace import eta_s
 from understudy.models.jobs.pause_reasons import RUN_STOPPED
 from understudy.models.jobs.wait_reasons import waiting_object
+from understudy.models.objects.attempt import attempt_object
 from understudy.models.records import BatchView, DeploymentTally, Waiting
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.models.tenants import DEFAULT_TENANT
@@ -206,7 +207,7 @@ def job_document(view: Mapping[str, Any], now: float, waiting: Waiting | None = 
         "expires_at": view["expires_at"],
         "ended_at": view["ended_at"],
         "cost_usd": cost_of(view["attempts"]),
-        "attempts": [attempt_as_shown(each) for each in view["attempts"]],
+        "attempts": [attempt_object(each) for each in view["attempts"]],
         "response": line and line["response"],
         "error": line and line["error"],
     }

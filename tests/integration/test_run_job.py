@@ -37,7 +37,7 @@ async def test_an_answer_says_who_gave_it_and_what_it_cost(redis_url: str) -> No
         "model_requested",
         "model_used",
         "key",
-        "latency",
+        "latency_ms",
         "fallback_index",
         "cost_usd",
         "attempts",
@@ -47,9 +47,9 @@ async def test_an_answer_says_who_gave_it_and_what_it_cost(redis_url: str) -> No
     assert extra["cost_usd"] == pytest.approx(cost) and cost > 0
     assert (extra["provider"], extra["model_requested"], extra["key"]) == ("alpha", "alpha/m", "main")
     assert extra["fallback_index"] == 0
-    assert isinstance(extra["latency"], int)
+    assert isinstance(extra["latency_ms"], int)
     assert [set(attempt) for attempt in extra["attempts"]] == [
-        {"provider", "model", "failure", "status", "latency", "possibly_billed", "message"}
+        {"provider", "model", "failure", "status", "latency_ms", "possibly_billed", "message"}
     ]
     assert settled.attempts[0].cost_usd == pytest.approx(cost)
 

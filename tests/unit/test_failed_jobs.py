@@ -7,6 +7,7 @@ import pytest
 
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.objects import error_of, extra_fields_of
+from understudy.models.objects.attempt import attempt_summary
 from understudy.models.records import AttemptRecord, OutputRow, StartedJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState, Priority
@@ -115,7 +116,7 @@ def test_every_attempt_shows_what_was_said() -> None:
     attempt = AttemptRecord(
         *("att_1", 1, 0, "alpha", "m", "main", FailureClass.SERVER, 500, 12, 1.0), message="upstream is away"
     )
-    progress = Progress(errors={0: error(FailureClass.REGION, "no", 403)}, attempts=(outcome.brief(attempt),))
+    progress = Progress(errors={0: error(FailureClass.REGION, "no", 403)}, attempts=(attempt_summary(attempt),))
     extra = output_line(written(progress))["response"]["body"]["extra_fields"]
     assert [call["message"] for call in extra["attempts"]] == ["upstream is away"]
 

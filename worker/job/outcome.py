@@ -42,19 +42,6 @@ class Answered:
     cost_usd: float | None
 
 
-def brief(attempt: AttemptRecord) -> dict[str, Any]:
-    """An attempt as results list it; `message` is what the provider said, None when it answered."""
-    return {
-        "provider": attempt.provider,
-        "model": attempt.model,
-        "failure": attempt.cls,
-        "status": attempt.status,
-        "latency": attempt.latency_ms,
-        "possibly_billed": attempt.possibly_billed,
-        "message": attempt.message,
-    }
-
-
 def succeeded(
     job: StartedJob, chain: Chain, progress: Progress, first: int, attempts: list[AttemptRecord], answered: Answered
 ) -> Settled:
@@ -67,7 +54,7 @@ def succeeded(
         "model_requested": str(chain.steps[first]),
         "model_used": answer.model,
         "key": deployment.key,
-        "latency": answered.latency_ms,
+        "latency_ms": answered.latency_ms,
         "fallback_index": place,
         "cost_usd": answered.cost_usd,
         "attempts": progress.attempts,

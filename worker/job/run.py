@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import orjson
 
 from understudy.models.failure import Failure
+from understudy.models.objects.attempt import attempt_summary
 from understudy.models.records import SINGLE, AttemptRecord, Settled, StartedJob
 from understudy.models.request.needs import Needs, needs_of
 from understudy.models.request.tokens import most_output_tokens
@@ -238,7 +239,7 @@ class JobRun:
         """Number what was tried, in the order in which it came back."""
         attempt.no = self.job.attempts + len(self.attempts) + 1
         self.attempts.append(attempt)
-        self.progress = with_attempt(self.progress, outcome.brief(attempt))
+        self.progress = with_attempt(self.progress, attempt_summary(attempt))
 
     def _follow(self, decided: tuple[Verdict, Progress]) -> Verdict:
         verdict, self.progress = decided

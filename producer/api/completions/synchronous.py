@@ -19,7 +19,7 @@ from understudy.producer.api.access.auth import Caller
 from understudy.producer.api.context import Context
 from understudy.producer.api.errors import JSON, ApiError, refusals
 from understudy.producer.api.jobs.cancel import cancel_job
-from understudy.producer.api.jobs.objects import root_of
+from understudy.producer.api.jobs.links import root_of
 from understudy.producer.api.jobs.results import FINAL, outcome_of
 from understudy.producer.api.jobs.submission import accept
 

@@ -6,10 +6,11 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from understudy.models.failure import FailureClass
+from understudy.models.objects.attempt import AttemptList, attempt_object
+from understudy.models.objects.shapes import page_of
 from understudy.producer.api.access.auth import Reader
 from understudy.producer.api.context import Api
 from understudy.producer.api.errors import JSON, refusals
-from understudy.producer.api.jobs.objects import attempt_object, page_of
 from understudy.producer.api.jobs.routes import After, Id, Name, Time
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -17,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 
 
-@router.get("/attempts", summary="Provider calls", response_class=Response, responses=refusals(400, 401, 403, 503))
+@router.get("/attempts", summary="Provider calls", response_model=AttemptList, responses=refusals(400, 401, 403, 503))
 async def attempts(
     api: Api,
     caller: Reader,

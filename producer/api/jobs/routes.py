@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from understudy.models.jobs.objects import LONGEST_RETRY_S, has_ended, job_object, retry_after_s
 from understudy.models.jobs.wait_reasons import waiting_object
+from understudy.models.objects.shapes import page_of
 from understudy.models.records import SINGLE
 from understudy.models.request.wire import ErrorBody, RequestError
 from understudy.models.state import JobState, Priority
@@ -18,7 +19,7 @@ from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import JSON, ApiError, refusals
 from understudy.producer.api.jobs.cancel import cancel_job
-from understudy.producer.api.jobs.objects import page_of, root_of
+from understudy.producer.api.jobs.links import root_of
 from understudy.producer.api.jobs.requests import MOST_JOBS, JobRequest, JobsRequest
 from understudy.producer.api.jobs.results import outcome_of
 from understudy.producer.api.jobs.submission import accept, job_of, made_before

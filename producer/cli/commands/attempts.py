@@ -7,6 +7,7 @@ import typer
 
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
+from understudy.models.objects.attempt import attempt_object
 from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.ledger import on_ledger
@@ -51,7 +52,7 @@ def attempts(
         )
         if as_json:
             for row in rows:
-                show.print_json(row)
+                show.print_json(attempt_object(row))
         else:
             show.print_attempts(rows)
 

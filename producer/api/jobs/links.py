@@ -1,0 +1,14 @@
+"""Where a caller finds a job and its result."""
+
+from fastapi import Request
+
+from understudy.models.config.settings import Settings
+from understudy.producer.api.access.locality import host_of
+
+
+def root_of(request: Request, settings: Settings) -> str:
+    """What comes before the path in links: as configured, or as the request came."""
+    if settings.api.public_url is not None:
+        return settings.api.public_url
+    host = host_of(request)
+    return "" if host is None else f"{request.scope['scheme']}://{host}"  # without a host a link is right, too
