@@ -172,7 +172,7 @@ def finish_all(ledger: Path, batch_id: str, lines: int) -> None:
 
 async def close_batch(data: Path) -> None:
     async with open_store(None, data) as store:
-        await store.close_batches()
+        await store.batches.close_finished()
 
 
 def measure(folder: Path, lines: int, size: int) -> bool:

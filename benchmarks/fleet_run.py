@@ -119,15 +119,15 @@ async def _accept(data: Path, batches: Sequence[tuple[Chain, int]], requests: Ca
     async with open_store(None, data, migrate=True) as store:
         for chain, count in batches:
             batch_id, asked = new_id("batch"), requests()
-            await store.create_batch(NewBatch(batch_id, expires_at=deadline))
+            await store.intake.create_batch(NewBatch(batch_id, expires_at=deadline))
             for first in range(0, count, SLICE):
                 lines = range(first, min(first + SLICE, count))
                 rows = [
                     NewJob(new_id("job"), body, chain, f"line-{line}", line, tokens=tokens, expires_at=deadline)
                     for line, (body, tokens) in zip(lines, asked, strict=False)
                 ]
-                await store.add_jobs(batch_id, rows)
-            await store.open_batch(batch_id, count)
+                await store.intake.add_jobs(batch_id, rows)
+            await store.intake.open_batch(batch_id, count)
 
 
 def chain(*steps: str, **policy: object) -> Chain:

@@ -81,11 +81,11 @@ class NothingToDo(ClaimLoop):
 
 async def accept_jobs(store: Store, count: int) -> tuple[str, list[str]]:
     batch_id, deadline = new_id("batch"), time.time() + 86_400
-    await store.create_batch(NewBatch(batch_id, expires_at=deadline))
+    await store.intake.create_batch(NewBatch(batch_id, expires_at=deadline))
     jobs = [NewJob(new_id("job"), PROMPT, CHAIN, f"line-{n}", n, tokens=60, expires_at=deadline) for n in range(count)]
     for first in range(0, count, SLICE):
-        await store.add_jobs(batch_id, jobs[first : first + SLICE])
-    await store.open_batch(batch_id, count)
+        await store.intake.add_jobs(batch_id, jobs[first : first + SLICE])
+    await store.intake.open_batch(batch_id, count)
     return batch_id, [job.id for job in jobs]
 
 
@@ -99,14 +99,14 @@ async def jobs_per_s(settings: Settings, redis_url: str, count: int, loop: type[
         await redis.flushdb()
         batch_id, ids = await accept_jobs(box.store, count)
         await stage(redis, [(job_id, Priority.BULK) for job_id in ids])
-        await box.store.register_worker(worker_row(worker_id, CONCURRENCY), LEASE_S)
+        await box.store.claims.register_worker(worker_row(worker_id, CONCURRENCY), LEASE_S)
         tools = replace(box.tools, client=AnswersAtOnce(CONCURRENCY))
         claims = loop(worker_id, bridge, box.store, tools, CONCURRENCY)
         started = time.perf_counter()
         await claims.run(asyncio.Event(), refill=nothing_more)
         await claims.drain(LEASE_S, asyncio.Event())
         taken_s = time.perf_counter() - started
-        view = await box.store.batch_view(batch_id)
+        view = await box.store.batches.view(batch_id)
         if view is None or view.counts[JobState.SUCCEEDED] != count:
             raise RuntimeError("not every job succeeded: the measurement is worth nothing")
         return count / taken_s

@@ -48,45 +48,45 @@ async def timed(act: Callable[[], Awaitable[object]]) -> float:
 async def measure(store: Store, rows: int, lanes: int) -> None:
     batch_id, worker_id = new_id("batch"), new_id("worker")
     deadline = time.time() + 86_400
-    await store.create_batch(NewBatch(batch_id, expires_at=deadline))
+    await store.intake.create_batch(NewBatch(batch_id, expires_at=deadline))
     spent = {"add_jobs": 0.0, "start": 0.0, "settle": 0.0}
     for first in range(0, rows, ADD_GROUP):
         jobs = [NewJob(new_id("job"), PROMPT, CHAIN, f"line-{first + n}", first + n) for n in range(ADD_GROUP)]
-        spent["add_jobs"] += await timed(lambda jobs=jobs: store.add_jobs(batch_id, jobs))
-    await store.open_batch(batch_id, rows)
+        spent["add_jobs"] += await timed(lambda jobs=jobs: store.intake.add_jobs(batch_id, jobs))
+    await store.intake.open_batch(batch_id, rows)
     singles = [NewJob(new_id("job"), PROMPT, CHAIN, "", tenant=f"t{n}", expires_at=deadline) for n in range(lanes)]
-    await store.add_single(singles)
-    await store.register_worker(
+    await store.intake.add_single(singles)
+    await store.claims.register_worker(
         Worker(id=worker_id, host="here", pid=1, concurrency=GROUP, started_at=0, lease_until=0), 3_600
     )
-    (lane,) = [each for each in await store.lanes() if each.batch_id == batch_id]
+    (lane,) = [each for each in await store.planning.lanes() if each.batch_id == batch_id]
     settled = min(rows, 20_000)
     for _ in range(0, settled, GROUP):
-        ids = [head.id for head in await store.heads(lane, GROUP)]
+        ids = [head.id for head in await store.planning.heads(lane, GROUP)]
         started: list[StartedJob] = []
         start = time.perf_counter()
-        started = await store.start(worker_id, ids)
+        started = await store.claims.start(worker_id, ids)
         spent["start"] += time.perf_counter() - start
         outcomes = [outcome(job) for job in started]
-        spent["settle"] += await timed(lambda outcomes=outcomes: store.settle(worker_id, outcomes))
+        spent["settle"] += await timed(lambda outcomes=outcomes: store.claims.settle(worker_id, outcomes))
     report(store.dialect, "add_jobs", spent["add_jobs"] / rows)
     report(store.dialect, "start", spent["start"] / settled)
     report(store.dialect, "settle", spent["settle"] / settled)
     reads: dict[str, Callable[[], Awaitable[object]]] = {
-        "heads (200)": lambda: store.heads(lane, 200),
-        f"ready_lanes ({lanes + 1:,})": lambda: store.ready_lanes(50),
-        "batch_view": lambda: store.batch_view(batch_id),
-        "latency_percentiles": lambda: store.latency_percentiles(batch_id),
-        "close_batches": store.close_batches,
-        "expire_slice (none)": store.expire_slice,
-        "rescue (none)": store.rescue,
-        "beat": lambda: store.beat(worker_id, 3_600),
+        "heads (200)": lambda: store.planning.heads(lane, 200),
+        f"ready_lanes ({lanes + 1:,})": lambda: store.planning.ready_lanes(50),
+        "batch_view": lambda: store.batches.view(batch_id),
+        "latency_percentiles": lambda: store.jobs.latency_percentiles(batch_id),
+        "close_batches": store.batches.close_finished,
+        "expire_slice (none)": store.batches.expire_slice,
+        "rescue (none)": store.claims.rescue,
+        "beat": lambda: store.claims.beat(worker_id, 3_600),
     }
     for name, read in reads.items():
         await read()
         print(f"{store.dialect:<11} {name:<22} {await timed(read) * 1e3:>9.2f} ms")
-    await store.cancel_batch(batch_id)
-    print(f"{store.dialect:<11} {'cancel_slice (2,000)':<22} {await timed(store.cancel_slice) * 1e3:>9.2f} ms")
+    await store.batches.cancel(batch_id)
+    print(f"{store.dialect:<11} {'cancel_slice (2,000)':<22} {await timed(store.batches.cancel_slice) * 1e3:>9.2f} ms")
 
 
 def report(dialect: str, name: str, seconds: float) -> None:

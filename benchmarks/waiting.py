@@ -57,14 +57,14 @@ async def accept(data: Path, count: int, lanes: int) -> None:
     async with open_store(None, data, migrate=True) as store:
         for _ in range(lanes if count else 0):
             batch_id = new_id("batch")
-            await store.create_batch(NewBatch(batch_id, expires_at=deadline))
+            await store.intake.create_batch(NewBatch(batch_id, expires_at=deadline))
             for first in range(0, count, 2_000):
                 numbers = range(first, min(first + 2_000, count))
                 rows = [
                     NewJob(new_id("job"), BODY, chain, f"line-{n}", n, 10, 20, expires_at=deadline) for n in numbers
                 ]
-                await store.add_jobs(batch_id, rows)
-            await store.open_batch(batch_id, count)
+                await store.intake.add_jobs(batch_id, rows)
+            await store.intake.open_batch(batch_id, count)
 
 
 def calls_of(port: int) -> tuple[int, int]:

@@ -167,7 +167,7 @@ class StartedJob:
     attempts: int = 0  # attempts already recorded, so that numbering goes on
     batch_budget: bool = False  # its batch has a budget
     tenant_budget: bool = False  # its tenant has one
-    large_bytes: int = 0  # of a body that is not here: `Store.with_prompt` reads it when there is room
+    large_bytes: int = 0  # of a body that is not here: `Store.claims.with_prompt` reads it when there is room
 
 
 @dataclass(slots=True)

@@ -82,7 +82,7 @@ def _read(file: Path) -> tuple[str, str, list[Settled]]:
 
 async def _settle(store: Store, worker_id: str, outcomes: Sequence[Settled]) -> int:
     try:
-        return len(await store.settle(worker_id, outcomes))
+        return len(await store.claims.settle(worker_id, outcomes))
     except StoreOutage:
         raise
     except StoreError as refusal:

@@ -5,9 +5,9 @@ from understudy.models.store import Store
 
 async def cancel_batch(store: Store, batch_id: str) -> bool:
     """False when it has ended, is ending, or does not exist. What has ended keeps its result."""
-    if not await store.cancel_filling(batch_id) and not await store.cancel_batch(batch_id):
+    if not await store.ingest.cancel(batch_id) and not await store.batches.cancel(batch_id):
         return False
-    while await store.cancel_slice():
+    while await store.batches.cancel_slice():
         continue
-    await store.close_batches()
+    await store.batches.close_finished()
     return True

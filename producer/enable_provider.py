@@ -15,7 +15,7 @@ from understudy.producer.status.cost_text import counted
 
 async def enable_provider(settings: Settings, store: Store, provider: ResolvedProvider, key: str | None) -> str:
     """Use a provider's key again, or all of its keys (None). Returns what was done, for people."""
-    keys = len(set(await store.enable(provider.name, key)))
+    keys = len(set(await store.credentials.enable(provider.name, key)))
     said = (
         f"Re-enabled {counted(keys, 'key')} of {provider.name}" if keys else f"No key of {provider.name} was set aside"
     )

@@ -51,11 +51,11 @@ async def shown_batch(store: Store, given: str, tenant: str | None = None) -> st
     Raises UnknownId, NoLedger.
     """
     if given in NEWEST:
-        newest = await store.latest_batch(tenant)
+        newest = await store.batches.latest(tenant)
         if newest is None:
             raise NoLedger("no batch was submitted yet" + (f" by tenant {tenant}" if tenant else ""))
         return newest
-    view = await store.batch_view(given)
+    view = await store.batches.view(given)
     if view is None or tenant not in (None, view.tenant):
         raise UnknownId(given, "job" if given.startswith("job_") else "batch")
     return given
@@ -63,7 +63,7 @@ async def shown_batch(store: Store, given: str, tenant: str | None = None) -> st
 
 async def job_named(store: Store, given: str, tenant: str | None = None) -> dict[str, Any] | None:
     """What the ledger shows of a job, of one tenant if that is given; None when the id is none of such a job."""
-    job = None if given in NEWEST else await store.job_view(given)
+    job = None if given in NEWEST else await store.jobs.view(given)
     return job if job is not None and tenant in (None, job["tenant"]) else None
 
 
@@ -74,7 +74,7 @@ async def batch_named(store: Store, given: str) -> str:
     """
     batch_id = await shown_batch(store, given)
     if given in NEWEST:
-        view = await store.batch_view(batch_id)
+        view = await store.batches.view(batch_id)
         if view is not None and view.tenant != DEFAULT_TENANT:
             raise OtherTenant(f"the newest batch, {batch_id}, belongs to tenant {view.tenant}; name it by its id")
     return batch_id

@@ -21,7 +21,7 @@ from understudy.models.routing.options import refuse_misspelt
 from understudy.models.routing.route import Router, schemas_to_check
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
-from understudy.models.store.batches.ingest import NamedRequest
+from understudy.models.store.intake import NamedRequest
 from understudy.producer import request_fields as words
 from understudy.producer.ingest.intake import checked_id
 
@@ -109,10 +109,10 @@ async def cancel_job(store: Store, redis: Redis | None, job_id: str) -> JobState
     The ledger decides, and whom it concerns is told at once: its worker would find out by looking within a second, and
     so would those who wait for its end. Raises StoreError.
     """
-    state = await store.cancel_job(job_id)
+    state = await store.jobs.cancel(job_id)
     if redis is None:
         return state
-    holder = await store.holder_of(job_id) if state is JobState.RUNNING else None
+    holder = await store.jobs.holder_of(job_id) if state is JobState.RUNNING else None
     try:
         if state is JobState.CANCELLED:
             await redis.publish(keys.ENDED, job_id)

@@ -132,24 +132,26 @@ class Upkeep:
                 await self._lead.resign()
 
     async def _close(self) -> None:
-        while await self._store.cancel_slice():
+        while await self._store.batches.cancel_slice():
             await asyncio.sleep(0)
-        while expired := await self._store.expire_slice():
+        while expired := await self._store.batches.expire_slice():
             self._announcer.tell(expired)
             await asyncio.sleep(0)
-        self._announcer.tell(await self._store.close_batches())
+        self._announcer.tell(await self._store.batches.close_finished())
 
     async def _forget(self) -> None:
-        while await self._store.forget_delivered(self._store_content, CONTENT_KEPT_S) and not is_being_ended():
+        while (
+            await self._store.retention.forget_delivered(self._store_content, CONTENT_KEPT_S) and not is_being_ended()
+        ):
             await asyncio.sleep(0)
-        while await self._store.clear_never_opened() and not is_being_ended():
+        while await self._store.ingest.clear_never_opened() and not is_being_ended():
             await asyncio.sleep(0)
 
     async def _rescue(self) -> None:
         """Not before one whole lease of unbroken contact: after an outage everybody's lease looks old."""
         if not self._may_rescue():
             return
-        for worker_id, jobs in await self._store.rescue(self._may_rescue):
+        for worker_id, jobs in await self._store.claims.rescue(self._may_rescue):
             log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
             await forget_worker(self._redis, worker_id)
 
@@ -158,7 +160,7 @@ class Upkeep:
 
     async def _stop_cancelled(self) -> None:
         if self._claims.runs:
-            for job_id in await self._store.cancelled_running():
+            for job_id in await self._store.jobs.cancelled_running():
                 self._claims.cancel(job_id)
 
     async def _share_credentials(self) -> None:

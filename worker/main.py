@@ -185,7 +185,7 @@ class Shift:
 
     async def _cancel(self, job_id: str) -> None:
         try:
-            await self._box.store.cancel_job(job_id)
+            await self._box.store.jobs.cancel(job_id)
         except StoreOutage as outage:
             log.warning("Job %s was not cancelled, the ledger is away (%s); ask again", job_id, type(outage).__name__)
         else:
@@ -202,13 +202,13 @@ class Shift:
         self._hurry.set()
 
     async def _register(self, store: Store) -> None:
-        await store.register_worker(worker_row(self._worker_id, self._concurrency), self._lease_s)
+        await store.claims.register_worker(worker_row(self._worker_id, self._concurrency), self._lease_s)
 
     async def _sign_off(self) -> None:
         """Without it the lease ends by itself, and what this worker held is rescued then."""
         try:
             async with asyncio.timeout(SIGN_OFF_S):
-                await self._box.store.remove_worker(self._worker_id)
+                await self._box.store.claims.remove_worker(self._worker_id)
         except (StoreOutage, TimeoutError) as outage:
             log.warning("This worker could not sign off in the ledger: %s", type(outage).__name__)
 
@@ -218,7 +218,7 @@ class Shift:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
 
         async def beat() -> None:
-            if not await store.beat(self._worker_id, self._lease_s):
+            if not await store.claims.beat(self._worker_id, self._lease_s):
                 log.warning("This worker's lease was lost and its jobs were taken back; it registers again")
                 await self._register(store)
 

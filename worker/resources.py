@@ -90,7 +90,7 @@ async def open_toolbox(
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
         with suppress(LimitsUnavailable):  # then the clocks are compared when Redis is back
             await limiter.compare_clocks(clock)
-        budgets = Budgets(settings, redis, worker_id, store.budgets, clock, lease_s=settings.worker.lease_s)
+        budgets = Budgets(settings, redis, worker_id, store.budgets.read, clock, lease_s=settings.worker.lease_s)
         pricing = Pricing(settings)
         estimates, places = Estimates(), FallbackQuota(redis, store)
         costs, choice = Costs(settings, pricing, estimates), StepSelection(settings, pricing, Latencies(redis))

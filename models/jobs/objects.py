@@ -26,7 +26,7 @@ WITHOUT_RESULT = {
     JobState.EXPIRED: ("job_expired", "the job could not be done before its deadline"),
 }
 View = Mapping[str, Any]
-"""A job as `Store.seen_job` or `Store.list_jobs` gives it."""
+"""A job as `Store.jobs.seen` or `Store.jobs.page` gives it."""
 
 
 def has_ended(view: View) -> bool:

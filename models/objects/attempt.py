@@ -65,7 +65,7 @@ class AttemptSummary(TypedDict):
 
 
 def attempt_object(row: Mapping[str, Any]) -> AttemptObject:
-    """From a row of the log, as `Store.attempts` gives it."""
+    """From a row of the log, as `Store.jobs.attempts` gives it."""
     return {
         "id": row["id"],
         "object": "attempt",

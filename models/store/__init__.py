@@ -1,27 +1,26 @@
 """The ledger: every SQL statement of the project, each named, for SQLite and PostgreSQL.
 
-| module | about |
+A `Store` consists of areas. Each is a class in a module of its own, or in `area.py` of a folder. It is loaded when it
+is first used: its statements are built when its module is imported.
+
+| area | about |
 |---|---|
-| intake | accepting batches and single jobs |
-| filling | batches that are accepted first and filled from a file afterwards |
-| lanes, planning | what the planner reads |
-| claims | leases, the guarded start, the fenced settle |
-| rescue | the jobs of workers that died |
-| runs | runs: whether the process of one lives, its lines and what came of them |
-| comparing | the lines of a run beside what was asked for it before |
-| rerunning | the jobs that stand for them, for a retry |
-| upkeep | ends that no worker brings about, credentials |
-| holds | batches that wait for a person, and go on again |
-| canary | whether a batch is worth going on |
-| pruning, retention | deletion in slices; what is too old to be kept |
-| forgetting | what was delivered, and the removal of its content |
-| views, history | what people and callers read |
-| jobs | single jobs of callers over HTTP, lists of jobs |
-| gauges | what metrics show |
-| announcing, deliveries, webhooks | telling of what ended: the rows, the tries, what administrators see |
-| waiting | which of many have ended |
-| access, usage | keys and tenants; what tenants use |
-| auditing | who did what |
+| `intake` | accepting batches and single jobs, each request once |
+| `ingest` | batches that are accepted first and filled from a file afterwards |
+| `jobs` | jobs one by one and the calls made for them: looked up, listed, cancelled, asked again |
+| `batches` | batches as wholes: shown, paused, cancelled, ended |
+| `runs` | runs that may be repeated: whose turn it is, their lines, what stands for each of them |
+| `planning` | what the planner reads, and what it says of batches that wait |
+| `claims` | what workers hold: leases, the guarded start, the fenced settle, rescue |
+| `canary` | whether a batch is worth going on |
+| `credentials` | those that are not to be used until they are enabled again |
+| `budgets` | what may be spent, and what was |
+| `webhooks` | endpoints, secrets and deliveries; `webhooks/outbox.py` writes what is to be delivered |
+| `files` | uploads, and the files that batches make |
+| `tenants` | keys, limits, use |
+| `retention` | deletion of what is old, refused or delivered |
+| `audit` | who did what |
+| `metrics` | what metrics show |
 
 All methods raise the errors of `models.store.errors`.
 """
@@ -29,17 +28,11 @@ All methods raise the errors of `models.store.errors`.
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from understudy.models.store import schema
-from understudy.models.store.access import Access
-from understudy.models.store.audit import Auditing
-from understudy.models.store.batches.budgets import Budgets
-from understudy.models.store.batches.canary import Canary
-from understudy.models.store.batches.ingest import Filling
-from understudy.models.store.batches.lifecycle import Upkeep
-from understudy.models.store.batches.pauses import Holds
-from understudy.models.store.batches.reruns import Rerunning
 from understudy.models.store.engine import Database, open_postgresql, open_sqlite
 from understudy.models.store.errors import (
     StoreBusy,
@@ -52,20 +45,26 @@ from understudy.models.store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from understudy.models.store.gauges import Gauges
-from understudy.models.store.jobs.claims import Claims
-from understudy.models.store.jobs.ended import EndedJobs
-from understudy.models.store.jobs.history import History
-from understudy.models.store.jobs.intake import Intake
-from understudy.models.store.jobs.planning import Planning
-from understudy.models.store.jobs.rescue import Rescue
-from understudy.models.store.jobs.submission import Jobs
-from understudy.models.store.retention.delivered import Forgetting
-from understudy.models.store.retention.expiry import Retention
-from understudy.models.store.retention.files import Files
-from understudy.models.store.retention.prune import Pruning
-from understudy.models.store.usage import Usage
-from understudy.models.store.webhooks.endpoints import Webhooks
+from understudy.models.store.ledger import Ledger
+
+if TYPE_CHECKING:
+    from understudy.models.routing.chain import Chain
+    from understudy.models.store.audit import Audit
+    from understudy.models.store.batches.area import Batches
+    from understudy.models.store.budgets import Budgets
+    from understudy.models.store.canary import Canary
+    from understudy.models.store.claims.area import Claims
+    from understudy.models.store.credentials import Credentials
+    from understudy.models.store.files import Files
+    from understudy.models.store.ingest import Ingest
+    from understudy.models.store.intake import Intake
+    from understudy.models.store.jobs.area import Jobs
+    from understudy.models.store.metrics import Metrics
+    from understudy.models.store.planning import Planning
+    from understudy.models.store.retention.area import Retention
+    from understudy.models.store.runs.area import Runs
+    from understudy.models.store.tenants.area import Tenants
+    from understudy.models.store.webhooks.endpoints import Webhooks
 
 __all__ = [
     "Store",
@@ -84,31 +83,116 @@ __all__ = [
 LEDGER_FILE = "ledger.db"
 
 
-class Store(
-    Jobs,
-    Filling,
-    Intake,
-    Planning,
-    Claims,
-    Rescue,
-    Upkeep,
-    Rerunning,
-    Holds,
-    Canary,
-    Pruning,
-    Retention,
-    Forgetting,
-    History,
-    Gauges,
-    Access,
-    Auditing,
-    Usage,
-    Budgets,
-    Webhooks,
-    Files,
-    EndedJobs,
-):
-    """The ledger as its users see it."""
+class Store:
+    """The ledger as its users see it: areas over one database and one clock."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._db = database
+        self._ledger = Ledger(database, clock)
+
+    @cached_property
+    def intake(self) -> "Intake":
+        from understudy.models.store.intake import Intake
+
+        return Intake(self._ledger)
+
+    @cached_property
+    def ingest(self) -> "Ingest":
+        from understudy.models.store.ingest import Ingest
+
+        return Ingest(self._ledger)
+
+    @cached_property
+    def jobs(self) -> "Jobs":
+        from understudy.models.store.jobs.area import Jobs
+
+        return Jobs(self._ledger)
+
+    @cached_property
+    def batches(self) -> "Batches":
+        from understudy.models.store.batches.area import Batches
+
+        return Batches(self._ledger)
+
+    @cached_property
+    def runs(self) -> "Runs":
+        from understudy.models.store.runs.area import Runs
+
+        return Runs(self._ledger)
+
+    @cached_property
+    def planning(self) -> "Planning":
+        from understudy.models.store.planning import Planning
+
+        return Planning(self._ledger)
+
+    @cached_property
+    def claims(self) -> "Claims":
+        from understudy.models.store.claims.area import Claims
+
+        return Claims(self._ledger)
+
+    @cached_property
+    def canary(self) -> "Canary":
+        from understudy.models.store.canary import Canary
+
+        return Canary(self._ledger)
+
+    @cached_property
+    def credentials(self) -> "Credentials":
+        from understudy.models.store.credentials import Credentials
+
+        return Credentials(self._ledger)
+
+    @cached_property
+    def budgets(self) -> "Budgets":
+        from understudy.models.store.budgets import Budgets
+
+        return Budgets(self._ledger)
+
+    @cached_property
+    def webhooks(self) -> "Webhooks":
+        from understudy.models.store.webhooks.endpoints import Webhooks
+
+        return Webhooks(self._ledger)
+
+    @cached_property
+    def files(self) -> "Files":
+        from understudy.models.store.files import Files
+
+        return Files(self._ledger)
+
+    @cached_property
+    def tenants(self) -> "Tenants":
+        from understudy.models.store.tenants.area import Tenants
+
+        return Tenants(self._ledger)
+
+    @cached_property
+    def retention(self) -> "Retention":
+        from understudy.models.store.retention.area import Retention
+
+        return Retention(self._ledger)
+
+    @cached_property
+    def audit(self) -> "Audit":
+        from understudy.models.store.audit import Audit
+
+        return Audit(self._ledger)
+
+    @cached_property
+    def metrics(self) -> "Metrics":
+        from understudy.models.store.metrics import Metrics
+
+        return Metrics(self._ledger)
+
+    async def now(self) -> float:
+        """Unix seconds by the clock that leases and times of the ledger are compared with."""
+        return await self._ledger.now()
+
+    async def get_chain(self, chain_id: str) -> "Chain":
+        """Raises StoreError when no job was ever accepted with it. Kept in memory: a chain never changes."""
+        return await self._ledger.get_chain(chain_id)
 
     @property
     def place(self) -> str:

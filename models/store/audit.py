@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, func, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.ids import new_id
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, audit, clean
 
 COMMAND_LINE = "command line"
@@ -64,8 +64,8 @@ def audit_page(tenant: str | None, before: str, since: float | None, equal: Mapp
     return page.where(audit.c.id < before) if before else page
 
 
-class Auditing(Ledger):
-    async def audit(
+class Audit(Area):
+    async def entries(
         self,
         tenant: str | None = None,
         limit: int = 100,
@@ -80,7 +80,7 @@ class Auditing(Ledger):
         async with self._db.read() as connection:
             return [_act(row) for row in await connection.execute(page.limit(limit))]
 
-    async def record_act(
+    async def record(
         self, actor: str, tenant: str, action: str, subject: str, old: Values | None = None, new: Values | None = None
     ) -> None:
         """For acts that no other statement of the same transaction records. `tenant` "": it concerns them all."""

@@ -20,24 +20,24 @@ CHAIN_DOCUMENT = select(chain.c.document).where(chain.c.id == bindparam("chain_i
 
 
 class Ledger:
-    """One database and the injected clock."""
+    """One database, the injected clock, and the chains that were read from it."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self._db = database
+        self.database = database
         self._clock = clock
         self._chains: dict[str, Chain] = {}
 
     async def now(self) -> float:
         """Unix seconds by the clock that leases and times of the ledger are compared with."""
-        if self._db.dialect == "sqlite":
+        if self.database.dialect == "sqlite":
             return self._clock()
-        async with self._db.read() as connection:
+        async with self.database.read() as connection:
             return float((await connection.execute(CLOCK)).scalar_one())
 
     async def get_chain(self, chain_id: str) -> Chain:
         """Raises StoreError when no job was ever accepted with it. Kept in memory: a chain never changes."""
         if chain_id not in self._chains:
-            async with self._db.read() as connection:
+            async with self.database.read() as connection:
                 document = (await connection.execute(CHAIN_DOCUMENT, {"chain_id": chain_id})).scalar()
             if document is None:
                 raise StoreError(f"the ledger has no chain {chain_id}; was its database replaced?")
@@ -48,3 +48,11 @@ class Ledger:
         if len(self._chains) >= CHAINS_KEPT:
             self._chains.clear()
         self._chains[chain_id] = document
+
+
+class Area:
+    """What the store can do in one matter. All areas share the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._db = ledger.database

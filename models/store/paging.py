@@ -118,6 +118,12 @@ class Paged:
             yield rows
             after = found.up_to
 
+    async def each(self, database: Database, parameters: Mapping[str, Any], first: Any = "") -> AsyncIterator[Row[Any]]:
+        """The rows of all pages, one by one; no transaction stays open between two pages."""
+        async for rows in self.pages(database, parameters, first):
+            for row in rows:
+                yield row
+
 
 def spans(sizes: Iterable[tuple[Any, int]], after: Any) -> Iterator[Span]:
     """Places with what stands there weighs, in their order, as pages of no more bytes than a page has, or of one."""

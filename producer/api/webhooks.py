@@ -81,9 +81,11 @@ async def create_endpoint(request: Request, api: Api, caller: Administrator) -> 
     document = await read_json(request, MAX_BODY_BYTES)
     asked = checked(EndpointRequest, document)
     check_endpoint(api, asked.url, asked.events)
-    if len(await api.store.endpoints(caller.tenant)) >= MOST_ENDPOINTS:
+    if len(await api.store.webhooks.endpoints(caller.tenant)) >= MOST_ENDPOINTS:
         raise RequestError(f"a tenant has at most {MOST_ENDPOINTS} endpoints; delete one", code="too_many_endpoints")
-    made, secret = await api.store.add_endpoint(caller.tenant, asked.url, asked.events, asked.match, actor=caller.actor)
+    made, secret = await api.store.webhooks.add_endpoint(
+        caller.tenant, asked.url, asked.events, asked.match, actor=caller.actor
+    )
     return _secret({**endpoint_document(made), "secret": secret}, 201)
 
 
@@ -91,7 +93,7 @@ async def create_endpoint(request: Request, api: Api, caller: Administrator) -> 
     "/endpoints", response_model=EndpointList, responses=REFUSALS, summary="Your endpoints, without their secrets"
 )
 async def list_endpoints(api: Api, caller: Administrator) -> Response:
-    rows = await api.store.endpoints(caller.tenant)
+    rows = await api.store.webhooks.endpoints(caller.tenant)
     return _json({"object": "list", "data": [endpoint_document(row) for row in rows]})
 
 
@@ -112,7 +114,7 @@ async def get_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator)
     summary="Be told no more; what waits for it is given up",
 )
 async def delete_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
-    if not await api.store.remove_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
+    if not await api.store.webhooks.remove_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
         raise _no_endpoint()
     return _json(Deleted(id=endpoint_id).model_dump())
 
@@ -124,7 +126,7 @@ async def delete_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
     summary="Be told again by an endpoint that was disabled",
 )
 async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
-    if not await api.store.enable_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
+    if not await api.store.webhooks.enable_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
         raise _no_endpoint()
     return _json(endpoint_document(await _endpoint(api, caller, endpoint_id)))
 
@@ -137,7 +139,7 @@ async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
 )
 async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     row = await _endpoint(api, caller, endpoint_id)
-    secret = await api.store.rotate_secret(caller.tenant, endpoint_id, actor=caller.actor)
+    secret = await api.store.webhooks.rotate_secret(caller.tenant, endpoint_id, actor=caller.actor)
     return _secret({**endpoint_document(row), "secret": secret})
 
 
@@ -146,8 +148,8 @@ async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
 )
 async def get_secret(api: Api, caller: Administrator) -> Response:
     owner = callback_owner(caller.tenant)
-    await api.store.record_repeated(caller.actor, caller.tenant, SECRET_READ, owner)
-    secrets = await api.store.signing_secrets(owner)
+    await api.store.audit.record_repeated(caller.actor, caller.tenant, SECRET_READ, owner)
+    secrets = await api.store.webhooks.signing_secrets(owner)
     return _secret({"object": "webhook_secret", "secret": secrets[0]})
 
 
@@ -158,7 +160,7 @@ async def get_secret(api: Api, caller: Administrator) -> Response:
     summary="A new secret for your callback URLs; the old one signs beside it for 24 hours",
 )
 async def rotate_secret(api: Api, caller: Administrator) -> Response:
-    secret = await api.store.rotate_secret(caller.tenant, callback_owner(caller.tenant), actor=caller.actor)
+    secret = await api.store.webhooks.rotate_secret(caller.tenant, callback_owner(caller.tenant), actor=caller.actor)
     return _secret({"object": "webhook_secret", "secret": secret})
 
 
@@ -177,7 +179,7 @@ async def list_deliveries(
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
     after: Annotated[str, Query(pattern=r"^[A-Za-z0-9_-]{0,100}$", description="Id of the last one seen.")] = "",
 ) -> Response:
-    rows = await api.store.deliveries(
+    rows = await api.store.webhooks.deliveries(
         caller.tenant, endpoint_id=endpoint_id, state=state, object_id=object_id, limit=limit + 1, after=after
     )
     data = [delivery_document(row) for row in rows[:limit]]
@@ -193,8 +195,8 @@ async def list_deliveries(
     summary="Send it (again) now, under the same webhook-id",
 )
 async def replay_delivery(delivery_id: DeliveryId, api: Api, caller: Administrator) -> Response:
-    replayed = await api.store.replay(caller.tenant, delivery_id, actor=caller.actor)
-    row = await api.store.delivery(caller.tenant, delivery_id)
+    replayed = await api.store.webhooks.replay(caller.tenant, delivery_id, actor=caller.actor)
+    row = await api.store.webhooks.delivery(caller.tenant, delivery_id)
     if row is None:
         raise ApiError(404, "there is no such delivery", param="delivery_id", code="not_found")
     if not replayed:
@@ -214,7 +216,7 @@ def check_endpoint(api: Context, url: str, events: list[str]) -> None:
 
 
 async def _endpoint(api: Context, caller: Caller, endpoint_id: str) -> dict[str, Any]:
-    row = await api.store.endpoint(caller.tenant, endpoint_id)
+    row = await api.store.webhooks.endpoint(caller.tenant, endpoint_id)
     if row is None:
         raise _no_endpoint()
     return row

@@ -89,7 +89,7 @@ async def _rules(settings: Settings) -> Rules:
     """Those of the tenant, which hold for every line; without a ledger there are none."""
     try:
         async with open_ledger(settings) as store:
-            return await store.tenant_rules(TENANT)
+            return await store.tenants.rules(TENANT)
     except NoLedger:
         return NO_RULES
 

@@ -17,7 +17,7 @@ from understudy.models.records import BatchView, NewBatch
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.route import RouteOptions
 from understudy.models.state import JobState, Priority, PriorityWord
-from understudy.models.store.jobs.submission import JobFilter
+from understudy.models.store.jobs.of_tenant import JobFilter
 from understudy.models.weights import USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.acting import python_program
@@ -93,7 +93,7 @@ class AsyncClient(Connection):
 
     async def get(self, job_id: str) -> Job:
         """A job as it stands now. Raises UnknownId."""
-        view = await self._store.seen_job(self._tenant, job_id)
+        view = await self._store.jobs.seen(self._tenant, job_id)
         if view is None:
             raise UnknownId(job_id, "job")
         return Job.of(view, await self._store.get_chain(view["chain_id"]))
@@ -105,7 +105,7 @@ class AsyncClient(Connection):
         """
         await self.get(job_id)
         await self._ended(job_id, timeout_s)
-        view = await self._store.job_view(job_id)
+        view = await self._store.jobs.view(job_id)
         if view is None:
             raise UnknownId(job_id, "job")
         return Result.of(row_of_job(view))
@@ -125,7 +125,7 @@ class AsyncClient(Connection):
         `next_after` of the page before."""
         wanted = JobFilter(_checked(state), batch_id, provider, created_after, created_before)
         _check_limit(limit)
-        views = await self._store.list_jobs(self._tenant, wanted, limit=limit + 1, after=after)
+        views = await self._store.jobs.page(self._tenant, wanted, limit=limit + 1, after=after)
         return _page([Job.of(view, await self._store.get_chain(view["chain_id"])) for view in views], limit)
 
     async def cancel(self, job_id: str) -> Job:
@@ -134,7 +134,7 @@ class AsyncClient(Connection):
         if job.ended:
             return job
         await cancel_job(self._store, self._redis, job_id)
-        await self._store.record_repeated(python_program(), self._tenant, "job.cancel", job_id)
+        await self._store.audit.record_repeated(python_program(), self._tenant, "job.cancel", job_id)
         return await self.get(job_id)
 
     async def retry(self, job_id: str, *, model: str | None = None, chain: str | None = None) -> Job:
@@ -154,7 +154,7 @@ class AsyncClient(Connection):
         job.expires_in_s = old.expires_at - old.created_at
         job.callback_url, job.metadata = old.callback_url, dict(old.metadata) or None
         await accept(self._store, self._redis, job)
-        await self._store.record_act(python_program(), self._tenant, "job.retry", job_id, None, {"job": job.id})
+        await self._store.audit.record(python_program(), self._tenant, "job.retry", job_id, None, {"job": job.id})
         return await self.get(job.id)
 
     async def submit_batch(
@@ -214,7 +214,7 @@ class AsyncClient(Connection):
     async def list_batches(self, *, limit: int = 20, after: str = "") -> Page[Batch]:
         """Batches, newest first. `after` is the `next_after` of the page before."""
         _check_limit(limit)
-        views = await self._store.list_batches(self._tenant, limit + 1, after)
+        views = await self._store.batches.page(self._tenant, limit + 1, after)
         return _page([Batch.of(view) for view in views], limit)
 
     async def results(self, batch_id: str) -> AsyncGenerator[Result, None]:
@@ -227,7 +227,7 @@ class AsyncClient(Connection):
     async def pause_batch(self, batch_id: str, reason: str = "paused by its owner") -> Batch:
         """Hold a batch: calls in flight go on, no other job of it starts. Raises NotPossible when it has ended."""
         view = await self._batch(batch_id)
-        if not await self._store.pause_batch(batch_id, reason):
+        if not await self._store.batches.pause(batch_id, reason):
             raise _has_ended(view, "paused")
         return await self._recorded("batch.pause", batch_id, None, {"paused": reason})
 
@@ -249,8 +249,8 @@ class AsyncClient(Connection):
             raise _has_ended(view, "resumed")
         if model is not None or chain is not None:
             await take_another_chain(self._store, self._settings, batch_id, RouteOptions(model=model, chain=chain))
-        total_usd = await self._store.grant_batch(batch_id, words.budget(budget_usd))
-        if not await self._store.resume_batch(batch_id):
+        total_usd = await self._store.budgets.grant_batch(batch_id, words.budget(budget_usd))
+        if not await self._store.batches.resume(batch_id):
             raise _has_ended(view, "resumed")
         return await self._recorded("batch.resume", batch_id, *resumed(view, total_usd, model, chain))
 
@@ -292,14 +292,14 @@ class AsyncClient(Connection):
         return await self.get_batch(again.batch_id)
 
     async def _batch(self, batch_id: str) -> BatchView:
-        view = await self._store.batch_view(batch_id)
+        view = await self._store.batches.view(batch_id)
         if view is None or view.tenant != self._tenant:
             raise UnknownId(batch_id, "batch")
         return view
 
     async def _ended(self, id_: str, timeout_s: float | None) -> None:
         pause_s, until = POLL_S, math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while id_ not in await self._store.ended_among([id_]):
+        while id_ not in await self._store.jobs.ended_among([id_]):
             left_s = until - time.monotonic()
             if left_s <= 0:
                 raise WaitTimeout(id_, timeout_s)
@@ -309,7 +309,7 @@ class AsyncClient(Connection):
     async def _recorded(
         self, action: str, batch_id: str, old: dict[str, Any] | None = None, new: dict[str, Any] | None = None
     ) -> Batch:
-        await self._store.record_act(python_program(), self._tenant, action, batch_id, old, new)
+        await self._store.audit.record(python_program(), self._tenant, action, batch_id, old, new)
         return await self.get_batch(batch_id)
 
 

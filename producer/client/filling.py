@@ -12,7 +12,7 @@ from understudy.models.records import NewBatch, NewJob
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.data_rules import Rules
 from understudy.models.store import Store, StoreConflict
-from understudy.models.store.batches.ingest import NamedRequest
+from understudy.models.store.intake import NamedRequest
 from understudy.producer.client.reading import Digest, Requests, slices_of, slices_of_lines
 from understudy.producer.client.submitting import unless_other
 from understudy.producer.ingest.intake import JobReader, Shape, read_jobs
@@ -41,28 +41,28 @@ async def fill(
     digest = None if key is None else Digest(said)
     if key is not None and digest is not None and isinstance(requests, Path):
         await asyncio.to_thread(digest.add_file, requests)
-        made = await unless_other(store.made_by(new.tenant, NamedRequest(key, digest.hexdigest())))
+        made = await unless_other(store.intake.made_by(new.tenant, NamedRequest(key, digest.hexdigest())))
         if made is not None:
             return made.object_id
-    rules = (await store.tenant_rules(new.tenant)).with_budget(new.budget_usd)
+    rules = (await store.tenants.rules(new.tenant)).with_budget(new.budget_usd)
     batch_id = None
-    await store.create_batch(new)
+    await store.intake.create_batch(new)
     try:
         preflight, total, endpoint = Preflight(settings), 0, None
         async with aclosing(_slices(settings, new, requests, shape, rules, digest)) as slices:
             async for jobs in slices:
-                await store.add_jobs(new.id, jobs)
+                await store.intake.add_jobs(new.id, jobs)
                 total, endpoint = total + len(jobs), jobs[0].chain.endpoint
                 preflight.add_all(jobs)
         if not total:
             raise RequestError("there are no requests in this batch")
         estimate = preflight.forecast.estimate
         if key is None or digest is None:
-            await store.open_batch(new.id, total, endpoint, estimate)
+            await store.intake.open_batch(new.id, total, endpoint, estimate)
             batch_id = new.id
         else:
             named = NamedRequest(key, digest.hexdigest())
-            opened = store.open_named(new.id, total, endpoint, estimate, new.tenant, named)
+            opened = store.intake.open_named(new.id, total, endpoint, estimate, new.tenant, named)
             batch_id = await unless_other(opened)
     finally:
         if batch_id != new.id:
@@ -72,7 +72,7 @@ async def fill(
 
 async def _discard(store: Store, batch_id: str) -> None:
     try:
-        await store.discard_batch(batch_id)
+        await store.retention.discard_batch(batch_id)
     except StoreConflict:  # opened after all: the answer to our commit was lost, and the batch is accepted
         logger.warning("batch %s was accepted although its submission was broken off", batch_id)
 

@@ -15,8 +15,7 @@ from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.route import RouteOptions, Router, check_schemas
 from understudy.models.state import Priority
 from understudy.models.store import Store
-from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
-from understudy.models.store.jobs.submission import Made
+from understudy.models.store.intake import Made, NamedRequest, OtherRequest
 from understudy.producer.client.reading import Request, Routing, as_row, route_of
 from understudy.producer.ingest.intake import as_chat, checked_id
 from understudy.producer.single_jobs import JOBS_PATH, named_by, single_job, stage
@@ -55,10 +54,10 @@ async def accept_one(
 ) -> str:
     """The id of the job, or of the one that the same request made before under this key. Raises RequestError."""
     named = asked.named(key)
-    made = await unless_other(store.made_by(tenant, named)) if named is not None else None
+    made = await unless_other(store.intake.made_by(tenant, named)) if named is not None else None
     if made is not None:
         return made.object_id
-    rules = await store.tenant_rules(tenant)
+    rules = await store.tenants.rules(tenant)
     router = Router(settings, asked.route, endpoint=asked.endpoint, rules=rules)
     job, schemas = single_job(
         asked.document, router, settings, tenant, priority=Priority.NORMAL, endpoint=asked.endpoint
@@ -71,7 +70,7 @@ async def accept_one(
 
 async def accept(store: Store, redis: Redis | None, job: NewJob, named: NamedRequest | None = None) -> Made | None:
     """Accept a job and stage it; or what the same named request made meanwhile. Raises RequestError."""
-    made = await unless_other(store.accept_jobs(job.tenant, [job], named))
+    made = await unless_other(store.intake.accept_jobs(job.tenant, [job], named))
     if made is None and redis is not None:
         await stage(redis, job.tenant, [job], time.time)
     return made

@@ -20,8 +20,8 @@ from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.route import RouteOptions
 from understudy.models.schemas.process import NoJudge
 from understudy.models.store import Store, StoreError, StoreFull
-from understudy.models.store.batches.ingest import ToFill
 from understudy.models.store.disk_space import KEPT_BYTES
+from understudy.models.store.ingest import ToFill
 from understudy.producer.api.files.blobs import BlobError, NoBlob
 from understudy.producer.ingest.batch_lines import BatchReader
 
@@ -104,17 +104,17 @@ class Filler:
 
     async def step(self) -> bool:
         """Fill one batch, or clear up after one. False: there was nothing to do."""
-        batch = await self._store.claim_filling(self._name, self._lease_s)
+        batch = await self._store.ingest.claim(self._name, self._lease_s)
         if batch is not None:
             with about(batch_id=batch.id):
                 await self._try(batch)
             return True
-        return await self._store.clear_never_opened() is not None
+        return await self._store.ingest.clear_never_opened() is not None
 
     async def release(self) -> None:
         """What is half done is another's at once, not when the lease ends."""
         with contextlib.suppress(StoreError):
-            await self._store.release_filling(self._name)
+            await self._store.ingest.release(self._name)
 
     async def _try(self, batch: ToFill) -> None:
         """Fill it, or refuse it when it has stopped us before. Else its lease ends by itself, and it is tried again."""
@@ -127,7 +127,7 @@ class Filler:
                 await self._fill(batch)
         except (StoreError, BlobError, NoJudge):
             with contextlib.suppress(StoreError):
-                await self._store.forget_try(batch.id, self._name)
+                await self._store.ingest.forget_try(batch.id, self._name)
             raise
         except Exception as error:
             if batch.tries < MOST_TRIES:
@@ -136,7 +136,7 @@ class Filler:
             await self._refuse(batch, STOPPED_US)
 
     async def _refuse(self, batch: ToFill, why: LineError) -> None:
-        await self._store.fail_filling(batch.id, self._name, [why.model_dump()])
+        await self._store.ingest.fail(batch.id, self._name, [why.model_dump()])
 
     async def _fill(self, batch: ToFill) -> None:
         reader = BatchReader(
@@ -145,7 +145,7 @@ class Filler:
             route_options(batch.options),
             priority=batch.priority,
             tenant=batch.tenant,
-            rules=(await self._store.tenant_rules(batch.tenant)).with_budget(batch.budget_usd),
+            rules=(await self._store.tenants.rules(batch.tenant)).with_budget(batch.budget_usd),
             expected_lines=batch.input_lines,
             written_lines=batch.written_lines,
         )
@@ -157,9 +157,9 @@ class Filler:
         except StoreFull:  # its rows would keep everybody else's out
             reader.errors.insert(0, NO_ROOM)
         if reader.errors:
-            await self._store.fail_filling(batch.id, self._name, [error.model_dump() for error in reader.errors])
+            await self._store.ingest.fail(batch.id, self._name, [error.model_dump() for error in reader.errors])
         else:
-            await self._store.open_filled(batch.id, self._name, reader.total, reader.preflight.forecast.estimate)
+            await self._store.ingest.open_filled(batch.id, self._name, reader.total, reader.preflight.forecast.estimate)
 
     async def _write_rows(self, batch: ToFill, reader: BatchReader) -> bool:
         """False: the batch is not ours to fill any more. With errors the rows written so far are left to clear up."""
@@ -197,7 +197,7 @@ class _Pen:
         """Write until no more than `leave` rows wait. False: the batch is not ours any more."""
         while self.mine and (len(self.waiting) > leave or time.monotonic() - self._written_at > self._renew_s):
             jobs = self.waiting[:SLICE] if len(self.waiting) > leave else []
-            self.mine = await self._store.fill(*self._asked, jobs, self._kept_bytes)
+            self.mine = await self._store.ingest.fill(*self._asked, jobs, self._kept_bytes)
             del self.waiting[: len(jobs)]
             self._written_at = time.monotonic()
         return self.mine

@@ -45,12 +45,12 @@ async def grant(store: Store, settings: Settings, given: str, actor: str) -> lis
     kind, _, name = given.partition(":")
     at = await store.now()
     if kind == PROVIDER:
-        known = await store.budgets([], of_provider(settings, name, at))
+        known = await store.budgets.read([], of_provider(settings, name, at))
         lacks = (
             f"provider '{name}' has no budget; [providers.{name}] may have budget_usd_per_day or budget_usd_per_month"
         )
     else:
-        known = await store.budgets([of_tenant(name, at)])
+        known = await store.budgets.read([of_tenant(name, at)])
         lacks = f"tenant '{name}' has no budget; `understudy tenants set {name} --usd-per-month` gives it one"
     granted = to_be_granted(known)
     if not granted:
@@ -58,10 +58,10 @@ async def grant(store: Store, settings: Settings, given: str, actor: str) -> lis
     for subject in granted:
         base_usd = known[subject].base_usd or 0.0
         before_usd = base_usd + known[subject].granted_usd
-        await store.grant(subject, base_usd)
+        await store.budgets.grant(subject, base_usd)
         whose = subject.name if subject.kind == TENANT else ""
         old, new = {"may_spend_usd": before_usd}, {"may_spend_usd": before_usd + base_usd}
-        await store.record_act(actor, whose, "budget.grant", subject.key, old, new)
+        await store.audit.record(actor, whose, "budget.grant", subject.key, old, new)
     return [_said(subject, known) for subject in granted]
 
 

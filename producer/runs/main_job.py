@@ -93,12 +93,12 @@ class _Lease:
     async def renew(self) -> None:
         now = time.monotonic()
         if not self._stopped and (self._renewed_at is None or now - self._renewed_at >= RENEW_S):
-            await self._store.keep_run(self._batches, LEASE_S)
+            await self._store.runs.keep(self._batches, LEASE_S)
             self._renewed_at = now
 
     async def stop(self) -> None:
         if not self._stopped:
-            await self._store.stop_run(self._batches)
+            await self._store.runs.stop(self._batches)
             self._stopped = True
 
 
@@ -128,8 +128,8 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         total = await final_summary(stack.store, job, views)
         if total.open:
             return _stopped_early(console, asked, total, blocked)
-        lines = await write_output(stack.store.run_outputs(job.id), asked.output, form)
-        latency = await stack.store.latency_percentiles(job.batches[-1])
+        lines = await write_output(stack.store.runs.outputs(job.id), asked.output, form)
+        latency = await stack.store.jobs.latency_percentiles(job.batches[-1])
         if options.as_json:
             _print_json(asked, job, total, views)
         console.print()
@@ -219,8 +219,8 @@ def _moves(views: Sequence[BatchView]) -> bool:
 
 async def _try_set_aside_again(store: Store) -> None:
     """Whoever runs again has mended what was wrong, or wants to see that it is still wrong."""
-    for row in await store.set_aside_list():
-        await store.enable(row.provider, row.key)
+    for row in await store.credentials.listed():
+        await store.credentials.enable(row.provider, row.key)
 
 
 def _check_output(output: Path, source: Path) -> None:

@@ -14,8 +14,8 @@ ROWS_AT_ONCE = 500
 async def rows_of(store: Store, batch_id: str) -> AsyncIterator[OutputRow]:
     """The lines that have ended, in the order of the input: of the run that a batch belongs to, as its input is today;
     or of the batch, with what its retries have answered."""
-    run_id = await store.run_of(batch_id)
-    rows = store.run_outputs(run_id) if run_id else newest_rows(store, await line_of(store, batch_id))
+    run_id = await store.runs.run_of(batch_id)
+    rows = store.runs.outputs(run_id) if run_id else newest_rows(store, await line_of(store, batch_id))
     async for row in rows:
         yield row
 
@@ -33,13 +33,13 @@ async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[Out
     """
     retried: dict[str, _Retried] = {}
     for batch_id in batches[1:]:
-        async for name, job_id, state in store.ended_names(batch_id):
+        async for name, job_id, state in store.batches.ended_names(batch_id):
             answered = state is JobState.SUCCEEDED
             if answered or name not in retried or not retried[name].answered:
                 retried[name] = _Retried(job_id, answered)
     page: list[OutputRow] = []
     if batches:
-        async for row in store.outputs(batches[0]):
+        async for row in store.batches.outputs(batches[0]):
             page.append(row)
             if len(page) == ROWS_AT_ONCE:
                 for shown in await _with_retries(store, page, retried):
@@ -56,5 +56,5 @@ async def _with_retries(store: Store, page: list[OutputRow], retried: dict[str, 
         for row in page
         if (again := retried.get(row.custom_id)) and (again.answered or row.state is not JobState.SUCCEEDED)
     }
-    rows = await store.output_rows(list(newer.values()))
+    rows = await store.batches.output_rows(list(newer.values()))
     return [rows.get(newer.get(row.custom_id, ""), row) for row in page]

@@ -100,7 +100,7 @@ def _without_answer(row: OutputRow) -> dict[str, str] | None:
 
 
 def row_of_job(view: Mapping[str, Any]) -> OutputRow:
-    """What `Store.job_view` shows of a job, as a row of an output; of an open one only ids and state are known."""
+    """What `Store.jobs.view` shows of a job, as a row of an output; of an open one only ids and state are known."""
     result = view["result"] or {}
     return OutputRow(
         job_id=view["id"],

@@ -28,13 +28,13 @@ async def alone_at_work(store: Store, asked: RunRequest, say: Callable[[str], No
         kept.cancel()
         await asyncio.gather(kept, return_exceptions=True)
         with suppress(StoreError):  # then its lease ends by itself
-            await store.keep_taken(asked.run_id, 0.0)
+            await store.runs.keep_taken(asked.run_id, 0.0)
 
 
 async def _take(store: Store, asked: RunRequest, say: Callable[[str], None]) -> None:
     left_s = None
-    while not await store.take_run(asked.run_id, LEASE_S):
-        before_s, left_s = left_s, await store.taken_for_s(asked.run_id)
+    while not await store.runs.take(asked.run_id, LEASE_S):
+        before_s, left_s = left_s, await store.runs.taken_for_s(asked.run_id)
         if before_s is None:
             say(f"waiting for up to {left_s:.0f} s: another run into {asked.output} was at work a moment ago")
         elif left_s > before_s:
@@ -46,4 +46,4 @@ async def _keep(store: Store, run_id: str) -> None:
     while True:
         await asyncio.sleep(RENEW_S)
         with suppress(StoreError):  # the next one may get through
-            await store.keep_taken(run_id, LEASE_S)
+            await store.runs.keep_taken(run_id, LEASE_S)

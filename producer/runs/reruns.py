@@ -109,12 +109,12 @@ async def retry_answered(
 
 async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> int:
     """Give what a batch has not asked yet another chain; returns how many jobs that are. Raises RequestError."""
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     if view is None:
         return 0
     of = _Origin(view.tenant, cast(Endpoint, view.endpoint), view.budget_usd)
-    jobs = await _as_allowed(store, settings, route, of, store.unfinished(batch_id))
-    return sum([await store.reroute(slice_) async for slice_ in in_slices(jobs)])
+    jobs = await _as_allowed(store, settings, route, of, store.jobs.unfinished(batch_id))
+    return sum([await store.runs.reroute(slice_) async for slice_ in in_slices(jobs)])
 
 
 async def take_another_chain(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> tuple[int, Retry]:
@@ -130,7 +130,7 @@ def _names_a_chain(route: RouteOptions) -> bool:
 async def job_again(store: Store, settings: Settings, job_id: str, route: RouteOptions = AS_BEFORE) -> NewJob | None:
     """What a job that was submitted alone asked, as a new job that is not accepted yet, under the rules that its tenant
     has by now; along the route, if that names a chain. None: its request was removed. Raises RequestError."""
-    asked = await store.asked(job_id)
+    asked = await store.jobs.asked(job_id)
     if asked is None:
         return None
 
@@ -162,7 +162,7 @@ async def _as_allowed(
     Raises RequestError for a route that nobody could take, whether or not there are jobs. To be asked for a job raises
     it, too, when the rules leave that without a step.
     """
-    rules = (await store.tenant_rules(of.tenant)).with_budget(of.budget_usd)
+    rules = (await store.tenants.rules(of.tenant)).with_budget(of.budget_usd)
     if _names_a_chain(route):
         Router(settings, route, endpoint=of.endpoint, rules=rules).route({})
         return _along(settings, route, rules, jobs)
@@ -206,21 +206,21 @@ class _Line:
 
     @classmethod
     async def of(cls, store: Store, batch_id: str) -> "_Line":
-        run_id = await store.run_of(batch_id)
+        run_id = await store.runs.run_of(batch_id)
         if run_id is None:
             return cls(store, await line_of(store, batch_id), None)
-        await store.settle_retries(run_id)
-        return cls(store, await accepted(store, await store.batches_of_run(run_id)), run_id)
+        await store.runs.settle_retries(run_id)
+        return cls(store, await accepted(store, await store.runs.batches_of(run_id)), run_id)
 
     def ended_badly(self) -> AsyncIterator[EndedJob]:
         if self.run_id is not None:
-            return self.store.lines_ended_badly(self.run_id)
-        return self._newest(self.store.ended_badly)
+            return self.store.runs.lines_ended_badly(self.run_id)
+        return self._newest(self.store.jobs.ended_badly)
 
     def answered_by(self, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
         if self.run_id is not None:
-            return self.store.lines_answered_by(self.run_id, providers)
-        return self._newest(lambda batch_id: self.store.answered_jobs(batch_id, providers))
+            return self.store.runs.lines_answered_by(self.run_id, providers)
+        return self._newest(lambda batch_id: self.store.jobs.answered_jobs(batch_id, providers))
 
     async def _newest(self, chosen: Callable[[str], AsyncIterator[EndedJob]]) -> AsyncIterator[EndedJob]:
         """Those of the chosen jobs that have no newer record."""
@@ -230,7 +230,7 @@ class _Line:
                 if ended.job.custom_id not in newer:
                     yield ended
             if batch_id != self.batches[0]:
-                newer.update([each async for each in self.store.custom_ids(batch_id)])
+                newer.update([each async for each in self.store.jobs.custom_ids(batch_id)])
 
 
 async def _submit_again(
@@ -247,7 +247,7 @@ async def _submit_again(
     They are accepted anew, so the rules that their tenant has by now hold for them, too. Raises RequestError when those
     leave a job without a step.
     """
-    newest = await store.batch_view(line.batches[-1]) if line.batches else None
+    newest = await store.batches.view(line.batches[-1]) if line.batches else None
     if newest is None:
         return retry
     new = await _following(store, line, newest, options)
@@ -260,21 +260,21 @@ async def _submit_again(
             if not retry.jobs:
                 await _create(store, new, newest)
                 if granted_usd:
-                    await store.grant(of_batch(new.id), granted_usd)
+                    await store.budgets.grant(of_batch(new.id), granted_usd)
             renamed = {job.id: new_id("job") for job in slice_}
             for job in slice_:
                 job.id, job.expires_at = renamed[job.id], new.expires_at
-            await store.add_jobs(new.id, slice_)
+            await store.intake.add_jobs(new.id, slice_)
             if line.run_id is not None:
-                await store.point_again(line.run_id, renamed)
+                await store.runs.point_again(line.run_id, renamed)
             retry.jobs += len(slice_)
             forecast.add_all(slice_)
     except BaseException:
-        await store.discard_batch(new.id)
+        await store.retention.discard_batch(new.id)
         raise
     if retry.jobs:
         await _share_budget(store, newest, new.id, retry.jobs)
-        await store.open_batch(new.id, retry.jobs, estimate=forecast.estimate)
+        await store.intake.open_batch(new.id, retry.jobs, estimate=forecast.estimate)
         retry.batch_id = new.id
     return retry
 
@@ -285,12 +285,12 @@ async def _share_budget(store: Store, newest: BatchView, retry_id: str, jobs: in
     if newest.state not in OPEN_BATCH_STATES or not open_jobs:
         return
     old, new = of_batch(newest.id), of_batch(retry_id)
-    budgets = await store.budgets([old, new])
+    budgets = await store.budgets.read([old, new])
     of_old, of_new = budgets[old].balance, budgets[new].balance
     if of_old is not None and of_new is not None and of_old.left_usd > 0:
         part = of_old.left_usd * jobs / (open_jobs + jobs)
-        await store.grant(new, part - of_new.left_usd)
-        await store.grant(old, -part)
+        await store.budgets.grant(new, part - of_new.left_usd)
+        await store.budgets.grant(old, -part)
 
 
 async def _following(store: Store, line: _Line, newest: BatchView, options: dict[str, Any] | None) -> NewBatch:
@@ -313,13 +313,13 @@ async def _following(store: Store, line: _Line, newest: BatchView, options: dict
 async def _create(store: Store, new: NewBatch, newest: BatchView) -> None:
     """Raises RetryUnderWay while another retry of the same batch is being accepted."""
     try:
-        await store.create_batch(new)
+        await store.intake.create_batch(new)
     except StoreConflict:
-        for each in await store.retries_of(newest.id):
-            view = await store.batch_view(each)
+        for each in await store.batches.retries_of(newest.id):
+            view = await store.batches.view(each)
             if view and view.state in NEVER_ACCEPTED and await store.now() - view.created_at > FILLED_WITHIN_S:
-                await store.discard_batch(each)
-                await store.create_batch(new)
+                await store.retention.discard_batch(each)
+                await store.intake.create_batch(new)
                 return
         raise RetryUnderWay(f"a retry of {newest.id} is being accepted just now; wait for it") from None
 
@@ -327,7 +327,7 @@ async def _create(store: Store, new: NewBatch, newest: BatchView) -> None:
 async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, float]:
     """The budget of a batch that follows another one, and what is to be granted beyond it (less than nothing, most of
     the time): it may spend what the other one left, and `resume` grants the first amount once more."""
-    budget = (await store.budgets([of_batch(batch_id)]))[of_batch(batch_id)]
+    budget = (await store.budgets.read([of_batch(batch_id)]))[of_batch(batch_id)]
     granted_usd = 0.0 if budget.balance is None else budget.balance.left_usd - (budget.base_usd or 0.0)
     return budget.base_usd, granted_usd
 
@@ -338,7 +338,7 @@ async def worth_of(
     """Which failures of a batch are worth a retry: these, and what made its first jobs fail, because it paused so that
     somebody corrects that."""
     first = settings.batches.canary_lines
-    died = await store.first_failure(batch_id, first) if first else None
+    died = await store.canary.first_failure(batch_id, first) if first else None
     return worth if died is None else worth | {died.cls}
 
 

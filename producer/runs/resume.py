@@ -12,7 +12,7 @@ from understudy.models.jobs.pause_reasons import is_by_failures
 from understudy.models.records import NewBatch, NewJob
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, Priority
 from understudy.models.store import Store
-from understudy.models.store.batches.compare import CHANGED, LEFT
+from understudy.models.store.runs.compare import CHANGED, LEFT
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
 from understudy.producer.ingest.decoding import InputError
@@ -43,12 +43,12 @@ async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
     """
     forgotten = None
     if asked.fresh:
-        rules = (await store.tenant_rules("default")).with_budget(asked.budget_usd)
+        rules = (await store.tenants.rules("default")).with_budget(asked.budget_usd)
         refuse_bad_input(settings, asked.source, asked.shape, skip_bad=asked.skip_bad, rules=rules)
         forgotten = await _forget(store, asked.run_id)
         batches = {"batches": sorted(forgotten.views)} if forgotten else None
-        await store.record_act(command_line(), DEFAULT_TENANT, "run.forget", asked.run_id, batches)
-    if await store.run_version(asked.run_id):
+        await store.audit.record(command_line(), DEFAULT_TENANT, "run.forget", asked.run_id, batches)
+    if await store.runs.version(asked.run_id):
         return await _Resuming(store, settings, asked).run()
     await _refuse_unknown(store, asked)
     run = await accept_run(store, settings, asked)
@@ -58,13 +58,13 @@ async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
 
 async def _refuse_unknown(store: Store, asked: RunRequest) -> None:
     """A run that was broken off while it was accepted leaves nothing. One of an earlier version has no lines."""
-    for view in await views_of(store, await store.batches_of_run(asked.run_id)):
+    for view in await views_of(store, await store.runs.batches_of(asked.run_id)):
         if view.state not in (BatchState.VALIDATING, BatchState.FAILED):
             raise OtherRun(
                 f"{asked.output} was filled by an earlier version of Understudy, which did not keep its lines; choose "
                 "another output, or pass --fresh to forget that run and its results"
             )
-        await store.discard_batch(view.id)
+        await store.retention.discard_batch(view.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Preview:
 
 async def preview_of(store: Store, settings: Settings, asked: RunRequest) -> Preview | None:
     """What taking up this run would ask; nothing of it is kept. None: it was never accepted. Raises BadInput."""
-    if not await store.run_version(asked.run_id):
+    if not await store.runs.version(asked.run_id):
         return None
     return await _Resuming(store, settings, asked).preview()
 
@@ -98,7 +98,7 @@ class _Resuming:
         try:
             return await self._run()
         finally:
-            await self._store.forget_stale_lines(self._id)
+            await self._store.runs.forget_stale_lines(self._id)
 
     async def preview(self) -> Preview:
         try:
@@ -110,16 +110,16 @@ class _Resuming:
             preflight.notes += self._notes
             return Preview(preflight, self._bad, compared)
         finally:
-            await self._store.forget_stale_lines(self._id)
+            await self._store.runs.forget_stale_lines(self._id)
 
     async def _compare(self) -> Comparison:
         await self._clear_up()
-        self._version = await self._store.run_version(self._id) + 1
+        self._version = await self._store.runs.version(self._id) + 1
         return await compare(self._store, self._id, self._version, await self._write_lines(), self._worth_of)
 
     async def _ask_left(self, compared: Comparison) -> None:
         """What was accepted before and not asked yet is asked with the rest."""
-        await self._store.ask_left(self._id, self._version, compared.lines)
+        await self._store.runs.ask_left(self._id, self._version, compared.lines)
         compared.asked[LEFT], compared.left = compared.left, 0
 
     async def _run(self) -> Run:
@@ -129,9 +129,9 @@ class _Resuming:
             await self._ask_left(compared)
         if compared.asked[CHANGED] and not self._asked.update:
             raise await self._would_replace(compared)
-        before = await store.batches_of_run(self._id)
+        before = await store.runs.batches_of(self._id)
         preflight = await self._accept(compared) if compared.to_ask else None
-        await store.put_version(self._id, self._version)
+        await store.runs.put_version(self._id, self._version)
         if goes_on:
             await self._let_go_on()
         else:
@@ -146,18 +146,18 @@ class _Resuming:
 
     async def _clear_up(self) -> None:
         """What a run left that was killed while it was taken up; and jobs whose deadline has passed are closed."""
-        while await self._store.expire_slice():
+        while await self._store.batches.expire_slice():
             continue
-        await self._store.close_batches()
-        for view in await views_of(self._store, await self._store.batches_of_run(self._id)):
+        await self._store.batches.close_finished()
+        for view in await views_of(self._store, await self._store.runs.batches_of(self._id)):
             if view.state in (BatchState.VALIDATING, BatchState.FAILED):
-                await self._store.discard_batch(view.id)
-        await self._store.settle_retries(self._id)
-        await self._store.forget_stale_lines(self._id)
+                await self._store.retention.discard_batch(view.id)
+        await self._store.runs.settle_retries(self._id)
+        await self._store.runs.forget_stale_lines(self._id)
 
     async def _jobs(self) -> AsyncIterator[list[NewJob]]:
         """The good lines of the input in slices; the others are in `_bad`."""
-        rules = (await self._store.tenant_rules("default")).with_budget(self._asked.budget_usd)
+        rules = (await self._store.tenants.rules("default")).with_budget(self._asked.budget_usd)
         expires_at = await self._store.now() + self._settings.deadline_s
         self._bad, self._notes = [], []
         lines = read_jobs(
@@ -177,7 +177,7 @@ class _Resuming:
         total = 0
         async for good in self._jobs():
             if not self._bad or self._asked.skip_bad:
-                await self._store.add_lines(self._id, self._version, lines_of(good, total + 1, with_jobs=False))
+                await self._store.runs.add_lines(self._id, self._version, lines_of(good, total + 1, with_jobs=False))
             total += len(good)
         refuse_bad(self._asked.source, self._bad, total, skip_bad=self._asked.skip_bad)
         return total
@@ -191,12 +191,12 @@ class _Resuming:
 
     async def _can_go_on(self, compared: Comparison) -> bool:
         """Whether what was accepted before is all that is to be done, nothing but that, and has time enough."""
-        batches = await self._store.batches_of_run(self._id)
+        batches = await self._store.runs.batches_of(self._id)
         soon = await self._store.now() + self._settings.deadline_s / 2
         open_ones = [view for view in await views_of(self._store, batches) if view.state in OPEN_BATCH_STATES]
         if any(view.expires_at < soon for view in open_ones):
             return False
-        return not compared.to_ask and await self._store.open_jobs(batches) == compared.left + compared.retried
+        return not compared.to_ask and await self._store.runs.open_jobs(batches) == compared.left + compared.retried
 
     async def _would_replace(self, compared: Comparison) -> OtherRun:
         changed, every = Forecast(self._settings), Forecast(self._settings)
@@ -228,23 +228,23 @@ class _Resuming:
         """What is to be asked becomes a batch, in place of those that are open. Raises InputError."""
         store, preflight = self._store, Preflight(self._settings)
         new, granted_usd = await self._new_batch()
-        await store.create_batch(new)
+        await store.intake.create_batch(new)
         try:
             if granted_usd:
-                await store.grant(of_batch(new.id), granted_usd)
+                await store.budgets.grant(of_batch(new.id), granted_usd)
             endpoint = None
             async for slice_ in in_slices(self._to_ask()):
                 jobs = [job for _, job, _ in slice_]
                 endpoint = jobs[0].chain.endpoint
                 preflight.add_all(jobs)
-                await store.add_jobs(new.id, jobs)
-                await store.give_jobs(self._id, self._version, {position: job.id for position, job, _ in slice_})
+                await store.intake.add_jobs(new.id, jobs)
+                await store.runs.give_jobs(self._id, self._version, {position: job.id for position, job, _ in slice_})
             preflight.notes += self._notes
         except BaseException:
-            await store.discard_batch(new.id)
+            await store.retention.discard_batch(new.id)
             raise
-        await store.put_version(self._id, self._version)
-        await store.open_batch(new.id, compared.to_ask, endpoint, preflight.forecast.estimate)
+        await store.runs.put_version(self._id, self._version)
+        await store.intake.open_batch(new.id, compared.to_ask, endpoint, preflight.forecast.estimate)
         return preflight
 
     async def _new_batch(self) -> tuple[NewBatch, float]:
@@ -257,7 +257,7 @@ class _Resuming:
             expires_at=await self._store.now() + self._settings.deadline_s,
         )
         new.identity = f"{self._id}-{new.id}"
-        views = await views_of(self._store, await self._store.batches_of_run(self._id))
+        views = await views_of(self._store, await self._store.runs.batches_of(self._id))
         if self._asked.budget_usd is not None:
             new.budget_usd = _what_is_left(self._asked.budget_usd, sum(view.cost_usd for view in views))
             return new, 0.0
@@ -269,18 +269,18 @@ class _Resuming:
     async def _let_go_on(self) -> None:
         """What was accepted before goes on: it was paused because its jobs failed, or spent its budget and has a larger
         one. Raises InputError."""
-        views = await views_of(self._store, await self._store.batches_of_run(self._id))
+        views = await views_of(self._store, await self._store.runs.batches_of(self._id))
         for view in views:
             if view.state not in OPEN_BATCH_STATES:
                 continue
             if self._asked.budget_usd is not None:
                 others_usd = sum(other.cost_usd for other in views if other.id != view.id)
                 _what_is_left(self._asked.budget_usd, others_usd + view.cost_usd)
-                await self._store.grant_batch(view.id, self._asked.budget_usd - others_usd)
+                await self._store.budgets.grant_batch(view.id, self._asked.budget_usd - others_usd)
             if view.paused and is_by_failures(view.paused):
-                await self._store.resume_batch(view.id)
+                await self._store.batches.resume(view.id)
             elif self._asked.budget_usd is not None and spent_its_budget(view):
-                await self._store.resume_batch(view.id)
+                await self._store.batches.resume(view.id)
 
 
 def _what_is_left(budget_usd: float, spent_usd: float) -> float:
@@ -293,22 +293,22 @@ def _what_is_left(budget_usd: float, spent_usd: float) -> float:
 
 async def _close(store: Store, batch_id: str) -> None:
     """End a batch of a run that has stopped: what it was still to ask is asked by another one, or by none."""
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     if view is None or view.state not in OPEN_BATCH_STATES - {BatchState.VALIDATING}:
         return
-    await store.cancel_batch(batch_id)
-    while await store.cancel_slice():
+    await store.batches.cancel(batch_id)
+    while await store.batches.cancel_slice():
         continue
-    await store.close_batches()
+    await store.batches.close_finished()
 
 
 async def _forget(store: Store, run_id: str) -> Run | None:
     """Delete a run with its retries and answers. None: there was none."""
     run = await run_as_it_stands(store, run_id)
-    batches = await store.batches_of_run(run_id)
+    batches = await store.runs.batches_of(run_id)
     for batch_id in reversed(batches):
-        for each in reversed([batch_id, *await store.retries_of(batch_id)]):
+        for each in reversed([batch_id, *await store.batches.retries_of(batch_id)]):
             await _close(store, each)
-            await store.discard_batch(each)
-    await store.forget_run(run_id)
+            await store.retention.discard_batch(each)
+    await store.runs.forget(run_id)
     return run if batches else None

@@ -18,18 +18,18 @@ ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
 
 async def line_of(store: Store, batch_id: str) -> list[str]:
     """A batch and its retries that were accepted, oldest first. Empty when the batch was not."""
-    line = await accepted(store, [batch_id, *await store.retries_of(batch_id)])
+    line = await accepted(store, [batch_id, *await store.batches.retries_of(batch_id)])
     return line if line[:1] == [batch_id] else []
 
 
 async def accepted(store: Store, batches: Sequence[str]) -> list[str]:
-    views = [await store.batch_view(each) for each in batches]
+    views = [await store.batches.view(each) for each in batches]
     return [view.id for view in views if view is not None and view.state not in NEVER_ACCEPTED]
 
 
 async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
     """Those of the batches that exist, in the given order."""
-    views = [await store.batch_view(batch_id) for batch_id in batches]
+    views = [await store.batches.view(batch_id) for batch_id in batches]
     return [view for view in views if view is not None]
 
 

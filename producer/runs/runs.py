@@ -126,14 +126,14 @@ class Run:
 
 async def run_as_it_stands(store: Store, run_id: str) -> Run:
     """A run with its batches that were accepted. Batches that are being closed move its standing no more."""
-    views = await views_of(store, await store.batches_of_run(run_id))
+    views = await views_of(store, await store.runs.batches_of(run_id))
     accepted = {view.id: view for view in views if view.state is not BatchState.VALIDATING}
-    return Run(run_id, list(accepted), await store.run_standing(run_id), accepted)
+    return Run(run_id, list(accepted), await store.runs.standing(run_id), accepted)
 
 
 async def final_summary(store: Store, run: Run, views: Sequence[BatchView]) -> Summary:
     """Where a run stands, counted line by line."""
-    run.standing, run.views = await store.run_standing(run.id), {view.id: view for view in views}
+    run.standing, run.views = await store.runs.standing(run.id), {view.id: view for view in views}
     return run.summary(views)
 
 
@@ -144,7 +144,7 @@ async def accept_run(store: Store, settings: Settings, asked: RunRequest) -> Run
     )
     new.identity = f"{asked.run_id}-{new.id}"
     preflight = Preflight(settings)
-    await store.forget_run(asked.run_id)
+    await store.runs.forget(asked.run_id)
     try:
         skipped = await accept(
             store,
@@ -157,7 +157,7 @@ async def accept_run(store: Store, settings: Settings, asked: RunRequest) -> Run
             run_id=asked.run_id,
         )
     except BaseException:
-        await store.forget_run(asked.run_id)
+        await store.runs.forget(asked.run_id)
         raise
     run = await run_as_it_stands(store, asked.run_id)
     run.skipped, run.preflight = skipped, preflight
@@ -182,11 +182,11 @@ async def accept(
     """
     batch.source = batch.source or source.name
     batch.expires_at = batch.expires_at or await store.now() + settings.deadline_s
-    await store.create_batch(batch)
+    await store.intake.create_batch(batch)
     bad: list[BadLine] = []
     preflight, total, endpoint = preflight or Preflight(settings), 0, None
     try:
-        rules = (await store.tenant_rules(batch.tenant)).with_budget(batch.budget_usd)
+        rules = (await store.tenants.rules(batch.tenant)).with_budget(batch.budget_usd)
         lines = read_jobs(
             source,
             shape,
@@ -200,17 +200,17 @@ async def accept(
             total, endpoint = total + len(good), good[0].chain.endpoint
             preflight.add_all(good)
             if not bad or skip_bad:
-                await store.add_jobs(batch.id, good)
+                await store.intake.add_jobs(batch.id, good)
                 if run_id is not None:
                     lines_now = lines_of(good, total - len(good) + 1, with_jobs=True)
-                    await store.add_lines(run_id, FIRST_VERSION, lines_now)
+                    await store.runs.add_lines(run_id, FIRST_VERSION, lines_now)
         refuse_bad(source, bad, total, skip_bad=skip_bad)
     except BaseException:
-        await store.discard_refused(batch.id)
+        await store.retention.discard_refused(batch.id)
         raise
     if run_id is not None:
-        await store.put_version(run_id, FIRST_VERSION)
-    await store.open_batch(batch.id, total, endpoint, preflight.forecast.estimate)
+        await store.runs.put_version(run_id, FIRST_VERSION)
+    await store.intake.open_batch(batch.id, total, endpoint, preflight.forecast.estimate)
     return bad
 
 

@@ -45,5 +45,5 @@ async def _newest(store: Store, views: Sequence[BatchView], cls: FailureClass) -
     """The newest call that failed so, of the newest batch that has one."""
     for view in reversed(views):
         if any(cls in tally.failures for tally in view.by_deployment):
-            return await store.attempts(batch_id=view.id, failure=cls, limit=1, latest=True)
+            return await store.jobs.attempts(batch_id=view.id, failure=cls, limit=1, latest=True)
     return []

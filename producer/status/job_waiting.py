@@ -39,7 +39,7 @@ async def waiting_of_job(
 
 
 async def _of_batch(store: Store, batch_id: str) -> Waiting | None:
-    view = await store.batch_view(batch_id) if batch_id else None
+    view = await store.batches.view(batch_id) if batch_id else None
     if view is None:
         return None
     return Waiting(f"its batch is held: {view.paused}", PAUSED) if view.paused else view.waiting
@@ -53,7 +53,9 @@ async def _at_its_steps(
     live = await in_time(read_limits(queue, names, others=False))
     if live is None:
         return NO_QUEUE
-    aside = [row for row in await store.set_aside_list() if any(row.forbids(step.model, now) for step in chain.steps)]
+    aside = [
+        row for row in await store.credentials.listed() if any(row.forbids(step.model, now) for step in chain.steps)
+    ]
     return held_at(settings, chain, Priority(job["priority"]), live, aside)
 
 

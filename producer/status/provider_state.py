@@ -20,7 +20,7 @@ from understudy.models.limits.day_use import end_of_day
 from understudy.models.limits.state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
 from understudy.models.store import Store
-from understudy.models.store.gauges import CallCount
+from understudy.models.store.metrics import CallCount
 
 CALLS_OVER_S = 60.0
 LANES_MAX = 1_000
@@ -52,11 +52,11 @@ class Place:
 async def read_ledger(store: Store) -> LedgerPart:
     """Raises StoreError."""
     steps: dict[tuple[str, str], None] = {}
-    for lane in (await store.lanes())[:LANES_MAX]:
+    for lane in (await store.planning.lanes())[:LANES_MAX]:
         chain = await store.get_chain(lane.chain_id)
         steps |= dict.fromkeys((step.provider, step.model) for step in chain.steps)
-    calls = await store.calls_since(await store.now() - CALLS_OVER_S)
-    return LedgerPart(await store.set_aside_list(), calls, sorted(steps))
+    calls = await store.metrics.calls_since(await store.now() - CALLS_OVER_S)
+    return LedgerPart(await store.credentials.listed(), calls, sorted(steps))
 
 
 async def read_live(url: str, settings: Settings, ledger: LedgerPart) -> LimitState:

@@ -57,7 +57,7 @@ async def _last_failure(settings: Settings, store: Store, view: BatchView, waiti
     """How the newest call of the batch at that provider failed; None: it did not, or there was none."""
     if waiting.provider is None:
         return None
-    calls = await store.attempts(batch_id=view.id, provider=waiting.provider, limit=1, latest=True)
+    calls = await store.jobs.attempts(batch_id=view.id, provider=waiting.provider, limit=1, latest=True)
     if not calls or calls[0]["failure"] is None:
         return None
     call = calls[0]

@@ -33,7 +33,7 @@ PACING = frozenset({"requests", "tokens"})
 
 async def lack_of_workers(store: Store) -> str | None:
     """One sentence when nobody is there to do any work."""
-    return None if await store.live_workers() else NO_WORKER.reason
+    return None if await store.claims.live_workers() else NO_WORKER.reason
 
 
 async def waiting_of(store: Store, redis: "Redis | None", views: Sequence[BatchView]) -> list[Waiting | None]:
@@ -50,7 +50,7 @@ def _stands_still(view: BatchView) -> bool:
 
 async def nobody_works(store: Store, redis: "Redis | None") -> Waiting | None:
     """Why nothing at all starts: no worker, no queue (`redis` None: there is none), nobody who plans."""
-    if not await store.live_workers():
+    if not await store.claims.live_workers():
         return NO_WORKER
     planned = None if redis is None else await in_time(redis.exists(keys.PLANNER))
     if planned is None:
@@ -101,17 +101,17 @@ BELIEVED_AFTER_S = 20.0
 
 async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -> str | None:
     """What a person must mend before any of these batches goes on; None while something runs or may run."""
-    views = [view for batch_id in batches if (view := await store.batch_view(batch_id)) is not None]
+    views = [view for batch_id in batches if (view := await store.batches.view(batch_id)) is not None]
     if any(view.counts.get(JobState.RUNNING) for view in views):
         return None
     waits = [view.waiting for view in views if _stands_still(view)]
     if waits and all(waiting is not None and waiting.hold == RULES for waiting in waits):
         return waits[0].reason if waits[0] else None
     now = await store.now()
-    aside = [row for row in await store.set_aside_list() if not row.is_weak or now - row.since > BELIEVED_AFTER_S]
+    aside = [row for row in await store.credentials.listed() if not row.is_weak or now - row.since > BELIEVED_AFTER_S]
     if not aside:
         return None
-    lanes = [lane for lane in await store.lanes() if lane.batch_id in batches]
+    lanes = [lane for lane in await store.planning.lanes() if lane.batch_id in batches]
     chains = [await store.get_chain(lane.chain_id) for lane in lanes]
     if not chains or any(not _blocked(chain, settings, aside) for chain in chains):
         return None

@@ -80,13 +80,13 @@ def test_a_batch_that_is_still_being_filled_is_cancelled_from_the_command_line(s
 async def half_filled(scene: Scene) -> str:
     async with open_store(None, scene.folder / ".understudy") as store:
         deadline, file_id = await store.now() + 600, new_id("file")
-        await store.add_file(file_id, "default", "in.jsonl", 3, 2)
+        await store.files.add(file_id, "default", "in.jsonl", 3, 2)
         batch_id = new_id("batch")
-        await store.accept_batch(NewBatch(batch_id, expires_at=deadline, input_file_id=file_id))
-        assert await store.claim_filling("api_1", 60)
+        await store.intake.accept_batch(NewBatch(batch_id, expires_at=deadline, input_file_id=file_id))
+        assert await store.ingest.claim("api_1", 60)
         chain = Chain(steps=(Step(provider="alpha", model="m"),))
         job = NewJob(new_id("job"), "{}", chain, "one", 1, 3, Priority.BULK)
-        assert await store.fill(batch_id, "api_1", 60, [job])
+        assert await store.ingest.fill(batch_id, "api_1", 60, [job])
     return batch_id
 
 

@@ -65,7 +65,7 @@ async def submit_one(scene: Scene, callback_url: str) -> None:
         body = '{"messages":[{"role":"user","content":"hello"}]}'
         job_id, deadline = new_id("job"), await store.now() + 600
         job = NewJob(job_id, body, chain, job_id, 0, 3, Priority.NORMAL, expires_at=deadline, callback_url=callback_url)
-        await store.add_single([job])
+        await store.intake.add_single([job])
 
 
 @alone_and_on_servers

@@ -48,28 +48,28 @@ async def new_jobs(store: Store, count: int, chain: Chain = CHAIN, **fields: Any
 async def filled_batch(store: Store, count: int, **fields: Any) -> tuple[str, list[str]]:
     """A batch that is still being filled, and the ids of its jobs."""
     batch_id = new_id("batch")
-    await store.create_batch(NewBatch(batch_id, **{"expires_at": await store.now() + HOUR_S, **fields}))
+    await store.intake.create_batch(NewBatch(batch_id, **{"expires_at": await store.now() + HOUR_S, **fields}))
     jobs = await new_jobs(store, count)
-    await store.add_jobs(batch_id, jobs)
+    await store.intake.add_jobs(batch_id, jobs)
     return batch_id, [each.id for each in jobs]
 
 
 async def open_batch(store: Store, count: int, **fields: Any) -> tuple[str, list[str]]:
     batch_id, ids = await filled_batch(store, count, **fields)
-    await store.open_batch(batch_id, count)
+    await store.intake.open_batch(batch_id, count)
     return batch_id, ids
 
 
 async def singles(store: Store, count: int, **fields: Any) -> list[str]:
     jobs = await new_jobs(store, count, **fields)
-    await store.add_single(jobs)
+    await store.intake.add_single(jobs)
     return [each.id for each in jobs]
 
 
 async def new_worker(store: Store, lease_s: float = LEASE_S) -> str:
     worker_id = new_id("worker")
     row = Worker(id=worker_id, host="here", pid=1, concurrency=10, started_at=0, lease_until=0)
-    await store.register_worker(row, lease_s)
+    await store.claims.register_worker(row, lease_s)
     return worker_id
 
 
@@ -94,14 +94,14 @@ def put_back(job: StartedJob, until: float = 0.0, reason: str = "waits", **progr
 
 
 async def state_of(store: Store, job_id: str) -> JobState:
-    view = await store.job_view(job_id)
+    view = await store.jobs.view(job_id)
     assert view is not None
     return JobState(view["state"])
 
 
 async def run_all(store: Store, worker_id: str, ids: Sequence[str]) -> None:
-    await store.settle(worker_id, [succeeded(job) for job in await store.start(worker_id, ids)])
+    await store.claims.settle(worker_id, [succeeded(job) for job in await store.claims.start(worker_id, ids)])
 
 
 async def outputs_of(store: Store, batch_id: str) -> list[OutputRow]:
-    return [row async for row in store.outputs(batch_id)]
+    return [row async for row in store.batches.outputs(batch_id)]

@@ -170,5 +170,5 @@ def tried(settled: Settled) -> list[str]:
 
 def purses_of(scene: Stage, store: Store) -> BudgetSync:
     """The planner's side of the scene's budgets, by what this ledger says of them."""
-    read = store.budgets
+    read = store.budgets.read
     return BudgetSync(store, Budgets(scene.settings, scene.redis, "w1", read, time.time), scene.tools.costs)

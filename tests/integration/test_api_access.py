@@ -174,22 +174,24 @@ async def test_a_server_that_is_there_for_others_serves_nobody_without_a_key(
 async def test_a_first_key_is_made_once_however_many_start(store: Store) -> None:
     made = await asyncio.gather(
         *(
-            store.add_first_api_key(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
+            store.tenants.add_first_key(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
             for _ in range(5)
         )
     )
     (first,) = [each for each in made if each is not None]
-    assert [each.id for each in await store.api_keys()] == [first.id]
-    await store.revoke_api_key(first.id, actor="test")
-    new = await store.add_first_api_key(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
-    assert new is not None and [each["action"] for each in await store.audit()].count("key.create") == 2
+    assert [each.id for each in await store.tenants.keys()] == [first.id]
+    await store.tenants.revoke_key(first.id, actor="test")
+    new = await store.tenants.add_first_key(
+        new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test"
+    )
+    assert new is not None and [each["action"] for each in await store.audit.entries()].count("key.create") == 2
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/keys", "/nothing", "/v1/files/file_x/content", "/docs", "/breaks"])
 async def test_every_answer_tells_browsers_to_take_it_for_what_it_is(
     api: Served, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.context.store, "has_api_keys", None)  # a defect, for whatever asks for keys
+    monkeypatch.setattr(api.context.store.tenants, "has_keys", None)  # a defect, for whatever asks for keys
     transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
         headers = (await http.get(path)).headers
@@ -233,8 +235,8 @@ async def test_a_revoked_key_is_refused_as_soon_as_what_is_known_of_it_is_old(
     await key_for(store, Scope.READ)
     async with api.client() as http:
         assert (await http.get("/try/read", headers=bearer(key))).status_code == 200
-        assert await store.revoke_api_key(key.split("_")[1], actor="test")
-        assert not await store.revoke_api_key(key.split("_")[1], actor="test")
+        assert await store.tenants.revoke_key(key.split("_")[1], actor="test")
+        assert not await store.tenants.revoke_key(key.split("_")[1], actor="test")
         monotonic.now += KEPT_S
         answer = await http.get("/try/read", headers=bearer(key))
         assert answer.status_code == 401
@@ -279,13 +281,13 @@ async def test_a_key_is_looked_up_once_and_not_per_request(
 ) -> None:
     key, wrong = await key_for(store, Scope.READ), new_key().text
     looks: list[str] = []
-    look = store.api_key
+    look = store.tenants.key
 
     async def counted(key_id: str) -> object:
         looks.append(key_id)
         return await look(key_id)
 
-    monkeypatch.setattr(store, "api_key", counted)
+    monkeypatch.setattr(store.tenants, "key", counted)
     async with api.client() as http:
         tries = [http.get("/try/read", headers=bearer(each)) for each in (key, wrong) for _ in range(100)]
         statuses = [answer.status_code for answer in await asyncio.gather(*tries)]
@@ -375,7 +377,7 @@ async def test_the_secret_of_a_key_is_in_no_log_answer_representation_or_table(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     made = new_key()
-    record = await store.add_api_key(made, tenant="default", name="canary", scopes=[Scope.READ], actor="test")
+    record = await store.tenants.add_key(made, tenant="default", name="canary", scopes=[Scope.READ], actor="test")
     secret = made.text.rpartition("_")[2]
     wrong = f"{made.text[:-1]}{'0' if made.text[-1] != '0' else '1'}"
     async with api.client() as http:
@@ -385,26 +387,30 @@ async def test_the_secret_of_a_key_is_in_no_log_answer_representation_or_table(
             for path in ("/try/read", "/try/admin")
         ]
     seen = "".join([repr(made), repr(record), *(each.text + str(each.headers) for each in answers)])
-    seen += str(await store.audit()) + str(await store.api_key(made.id)) + str(await api.context.redis.keys("*"))
+    seen += (
+        str(await store.audit.entries())
+        + str(await store.tenants.key(made.id))
+        + str(await api.context.redis.keys("*"))
+    )
     assert record.hash not in seen
     assert secret[:-1] not in seen + caplog.text
 
 
 async def test_a_tenants_limits_are_kept_and_its_acts_recorded(store: Store) -> None:
-    await store.set_tenant(TenantLimits("acme", 10, 20, 1.5), actor="command line")
-    await store.set_tenant(TenantLimits("acme", None, 30, 1.5), actor="command line")
-    assert await store.tenants() == [TenantLimits("acme", None, 30, 1.5)]
-    assert (await store.tenant_use("acme", time.time())).limits == TenantLimits("acme", None, 30, 1.5)
-    assert [each["action"] for each in await store.audit("acme")] == ["tenant.set"] * 2
+    await store.tenants.set_limits(TenantLimits("acme", 10, 20, 1.5), actor="command line")
+    await store.tenants.set_limits(TenantLimits("acme", None, 30, 1.5), actor="command line")
+    assert await store.tenants.limits() == [TenantLimits("acme", None, 30, 1.5)]
+    assert (await store.tenants.use("acme", time.time())).limits == TenantLimits("acme", None, 30, 1.5)
+    assert [each["action"] for each in await store.audit.entries("acme")] == ["tenant.set"] * 2
 
 
 async def test_the_data_rules_of_a_tenant_are_kept_and_lifted(store: Store) -> None:
     ruled = TenantLimits("acme", 1, require={"region": ("ch", "eu")}, forbid={"zdr": ("false",)})
-    await store.set_tenant(ruled, actor="command line")
-    assert await store.tenants() == [ruled]
-    assert await store.tenant_rules("acme") == Rules(ruled.require, ruled.forbid)
-    await store.set_tenant(TenantLimits("acme", 1), actor="command line")
-    assert await store.tenant_rules("acme") == await store.tenant_rules("nobody") == NO_RULES
+    await store.tenants.set_limits(ruled, actor="command line")
+    assert await store.tenants.limits() == [ruled]
+    assert await store.tenants.rules("acme") == Rules(ruled.require, ruled.forbid)
+    await store.tenants.set_limits(TenantLimits("acme", 1), actor="command line")
+    assert await store.tenants.rules("acme") == await store.tenants.rules("nobody") == NO_RULES
 
 
 def connected(api: Served, be_known: Callable[[str | None], bool]) -> httpx.AsyncClient:

@@ -37,7 +37,7 @@ async def api(store: Store, clock: Clock) -> AsyncIterator[Served]:
 
 async def limit(store: Store, tenant: str, **limits: float) -> dict[str, bytes]:
     """The header of a key of a tenant with these limits."""
-    await store.set_tenant(TenantLimits(tenant, **limits), actor="test")  # type: ignore[arg-type]
+    await store.tenants.set_limits(TenantLimits(tenant, **limits), actor="test")  # type: ignore[arg-type]
     return bearer(await key_for(store, Scope.SUBMIT, tenant=tenant))
 
 
@@ -58,11 +58,11 @@ async def test_waiting_jobs_are_counted_by_tenant(store: Store) -> None:
     await open_batch(store, 3)
     await filled_batch(store, 2, tenant="acme")
     single = await singles(store, 4, tenant="acme")
-    assert await store.queued_by_tenant() == {"acme": 11, "default": 3}
+    assert await store.tenants.queued() == {"acme": 11, "default": 3}
     worker = await new_worker(store)
     await run_all(store, worker, ids[:2])
-    await store.start(worker, [*ids[2:3], *single[:1]])
-    assert await store.queued_by_tenant() == {"acme": 7, "default": 3}
+    await store.claims.start(worker, [*ids[2:3], *single[:1]])
+    assert await store.tenants.queued() == {"acme": 7, "default": 3}
 
 
 async def test_a_full_system_accepts_nothing_more(store: Store, api: Served) -> None:
@@ -71,7 +71,7 @@ async def test_a_full_system_accepts_nothing_more(store: Store, api: Served) -> 
         assert refused(await submit(http, 2), "system_full")
         assert (await submit(http, 1)).status_code == 200
         assert refused(await submit(http, 1), "system_full")
-    assert (await store.queued_by_tenant())["default"] == ROOM - 1
+    assert (await store.tenants.queued())["default"] == ROOM - 1
 
 
 async def test_jobs_that_were_not_accepted_after_all_are_given_back(api: Served) -> None:
@@ -149,13 +149,13 @@ async def test_two_processes_share_a_tenants_minute(store: Store, api: Served, c
 
 async def test_counts_of_minutes_long_past_are_dropped(store: Store) -> None:
     minute = int(START // 60)
-    await store.record_accepted("acme", "api_1", {minute: 5})
-    await store.record_accepted("acme", "api_2", {minute: 6})
-    await store.record_accepted("acme", "api_2", {minute + 1: 7})
-    use = await store.tenant_use("acme", START + 60)
+    await store.tenants.record_accepted("acme", "api_1", {minute: 5})
+    await store.tenants.record_accepted("acme", "api_2", {minute: 6})
+    await store.tenants.record_accepted("acme", "api_2", {minute + 1: 7})
+    use = await store.tenants.use("acme", START + 60)
     assert (use.accepted_this_minute, use.accepted_last_minute) == (7, 11)
-    await store.record_accepted("acme", "api_3", {minute + 60: 1})
-    use = await store.tenant_use("acme", START + 60)
+    await store.tenants.record_accepted("acme", "api_3", {minute + 60: 1})
+    use = await store.tenants.use("acme", START + 60)
     assert (use.accepted_this_minute, use.accepted_last_minute) == (0, 0)
 
 
@@ -178,7 +178,9 @@ async def test_a_spent_budget_holds_until_the_month_ends(store: Store) -> None:
 
 async def run_for_acme(store: Store, worker: str, ids: list[str]) -> None:
     """Each job costs a quarter of a dollar."""
-    await store.settle(worker, [replace(succeeded(job), tenant="acme") for job in await store.start(worker, ids)])
+    await store.claims.settle(
+        worker, [replace(succeeded(job), tenant="acme") for job in await store.claims.start(worker, ids)]
+    )
 
 
 async def test_a_crowd_that_comes_back_when_it_is_told_to_gets_everything_accepted(
@@ -207,22 +209,22 @@ async def test_a_crowd_that_comes_back_when_it_is_told_to_gets_everything_accept
 
 
 async def waiting(store: Store) -> list[str]:
-    lanes = await store.lanes()
-    return [head.id for lane in lanes for head in await store.heads(lane, 15)]
+    lanes = await store.planning.lanes()
+    return [head.id for lane in lanes for head in await store.planning.heads(lane, 15)]
 
 
 async def test_a_crowd_at_once_reads_the_ledger_once(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    read = store.queued_by_tenant
+    read = store.tenants.queued
 
     async def counted() -> dict[str, int]:
         reads.append(1)
         await asyncio.sleep(0)
         return await read()
 
-    monkeypatch.setattr(store, "queued_by_tenant", counted)
+    monkeypatch.setattr(store.tenants, "queued", counted)
     async with api.client() as http:
         answers = await asyncio.gather(*(submit(http, 2) for _ in range(200)))
     assert [each.status_code for each in answers].count(200) == 200

@@ -28,7 +28,7 @@ async def test_more_jobs_than_could_ever_wait_are_a_wrong_request(store: Store, 
     async with api.client() as http:
         answer = await http.post("/v1/jobs:batch", json={"jobs": [JOB] * 1_000})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too_many_jobs")
-    assert await store.queued_by_tenant() == {}
+    assert await store.tenants.queued() == {}
 
 
 async def test_a_full_system_writes_not_one_row(store: Store, api: Served) -> None:
@@ -38,13 +38,13 @@ async def test_a_full_system_writes_not_one_row(store: Store, api: Served) -> No
             answer = await http.post(path, json=body)
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "system_full")
             assert 1 <= int(answer.headers["retry-after"]) <= 110
-        assert await store.queued_by_tenant() == {"default": 498}
+        assert await store.tenants.queued() == {"default": 498}
         assert [(await http.post("/v1/jobs", json=JOB)).status_code for _ in range(3)] == [202, 202, 429]
-    assert await store.queued_by_tenant() == {"default": 500}
+    assert await store.tenants.queued() == {"default": 500}
 
 
 async def test_one_tenants_limit_is_not_anothers(store: Store, api: Served) -> None:
-    await store.set_tenant(TenantLimits("acme", jobs_per_minute=2), actor="test")
+    await store.tenants.set_limits(TenantLimits("acme", jobs_per_minute=2), actor="test")
     acme, other = [bearer(await key_for(store, Scope.SUBMIT, tenant=each)) for each in ("acme", "other")]
     async with api.client() as http:
         statuses = [

@@ -57,7 +57,7 @@ class Api:
             yield content or b"\n"
 
         size, counted = await self.context.blobs.put(file_id, chunks())
-        await self.store.add_file(file_id, "default", "in.jsonl", size, counted if lines is None else lines, **words)
+        await self.store.files.add(file_id, "default", "in.jsonl", size, counted if lines is None else lines, **words)
         return file_id
 
     async def post(self, path: str, document: Any = None, **headers: str) -> httpx.Response:
@@ -85,7 +85,7 @@ class Api:
         return dict(response.json())
 
     async def jobs(self, batch_id: str) -> list[str]:
-        return [job.id async for job in self.store.unfinished(batch_id)]
+        return [job.id async for job in self.store.jobs.unfinished(batch_id)]
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ async def test_a_batch_is_answered_at_once_and_opened_when_its_lines_are_there(a
     assert (batch["status"], batch["request_counts"]["total"]) == ("in_progress", 3)
     assert isinstance(batch["in_progress_at"], int)
     [job, *_] = await api.jobs(batch["id"])
-    view = await api.store.job_view(job)
+    view = await api.store.jobs.view(job)
     assert view is not None and view["expires_at"] == pytest.approx(batch["expires_at"], abs=1)
     chain = await api.store.get_chain(view["chain_id"])
     assert [str(step) for step in chain.steps] == ["lead/large", "lead/small"]
@@ -225,7 +225,7 @@ async def test_a_bad_file_fails_the_batch_with_errors_by_line_and_leaves_no_rows
 async def test_a_file_that_does_not_fit_on_the_disk_fails_the_batch_and_leaves_no_rows(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_fill, calls = api.store.fill, 0
+    really_fill, calls = api.store.ingest.fill, 0
 
     async def until_it_is_full(*words: Any) -> bool:
         nonlocal calls
@@ -234,7 +234,7 @@ async def test_a_file_that_does_not_fit_on_the_disk_fails_the_batch_and_leaves_n
             raise StoreFull("the disk is full")
         return await really_fill(*words)
 
-    monkeypatch.setattr(api.store, "fill", until_it_is_full)
+    monkeypatch.setattr(api.store.ingest, "fill", until_it_is_full)
     batch_id = await api.created(lines(range(2 * SLICE)))
     assert await api.filler.step()
     assert await api.jobs(batch_id)
@@ -248,14 +248,14 @@ async def test_a_file_that_does_not_fit_on_the_disk_fails_the_batch_and_leaves_n
 async def test_a_batch_that_fails_is_told_to_its_webhook(api: Api) -> None:
     batch_id = await api.created(b"{", webhook_url="https://example.com/hook")
     await api.fill()
-    told = await api.store.deliveries("default", object_id=batch_id)
+    told = await api.store.webhooks.deliveries("default", object_id=batch_id)
     assert [(each["event"], each["url"]) for each in told] == [("batch.failed", "https://example.com/hook")]
 
 
 async def test_a_batch_that_cannot_be_read_before_its_deadline_fails(api: Api) -> None:
     batch_id = new_id("batch")
     file_id = await api.upload(line(1))
-    await api.store.create_batch(NewBatch(batch_id, expires_at=1.0, input_file_id=file_id))
+    await api.store.intake.create_batch(NewBatch(batch_id, expires_at=1.0, input_file_id=file_id))
     await api.fill()
     batch = await api.batch(batch_id)
     assert [error["code"] for error in batch["errors"]["data"]] == ["batch_expired"]
@@ -263,10 +263,10 @@ async def test_a_batch_that_cannot_be_read_before_its_deadline_fails(api: Api) -
 
 async def test_a_filler_that_stops_leaves_its_batch_to_others_at_once(api: Api) -> None:
     batch_id = await api.created(line(1))
-    assert await api.store.claim_filling("filler", 15.0)
-    assert await api.store.claim_filling("other", 15.0) is None
+    assert await api.store.ingest.claim("filler", 15.0)
+    assert await api.store.ingest.claim("other", 15.0) is None
     await api.filler.release()
-    taken = await api.store.claim_filling("other", 15.0)
+    taken = await api.store.ingest.claim("other", 15.0)
     assert taken is not None and taken.id == batch_id
 
 
@@ -289,35 +289,35 @@ async def test_a_file_whose_bytes_are_gone_fails_the_batch(api: Api) -> None:
 
 async def test_a_filler_that_died_is_followed_by_another_which_repeats_no_line(api: Api) -> None:
     batch_id = await api.created(lines(range(2 * SLICE + 7)))
-    claimed = await api.store.claim_filling("dying", 0.0)
+    claimed = await api.store.ingest.claim("dying", 0.0)
     assert claimed is not None and claimed.written_lines == 0
     reader = BatchReader(SETTINGS, CHAT, RouteOptions())
     jobs = reader.read(lines(range(2 * SLICE + 7)))[:SLICE]
-    assert await api.store.fill(batch_id, "dying", 0.0, jobs)
+    assert await api.store.ingest.fill(batch_id, "dying", 0.0, jobs)
     await api.fill()
-    assert not await api.store.fill(batch_id, "dying", 0.0, reader.read(line(1)))
-    assert not await api.store.open_filled(batch_id, "dying", 1)
+    assert not await api.store.ingest.fill(batch_id, "dying", 0.0, reader.read(line(1)))
+    assert not await api.store.ingest.open_filled(batch_id, "dying", 1)
     batch = await api.batch(batch_id)
     assert (batch["status"], batch["request_counts"]["total"]) == ("in_progress", 2 * SLICE + 7)
-    views = [await api.store.job_view(job) for job in await api.jobs(batch_id)]
+    views = [await api.store.jobs.view(job) for job in await api.jobs(batch_id)]
     assert sorted(view["line"] for view in views if view) == list(range(1, 2 * SLICE + 8))
 
 
 async def test_a_filler_that_was_followed_writes_nothing_more(api: Api) -> None:
     batch_id = await api.created(lines(range(3)))
     jobs = BatchReader(SETTINGS, CHAT, RouteOptions()).read(lines(range(3)))
-    assert await api.store.claim_filling("late", 0.0)
-    assert await api.store.claim_filling("next", 15.0)
-    assert not await api.store.fill(batch_id, "late", 15.0, jobs)
-    assert not await api.store.open_filled(batch_id, "late", 0)
-    assert not await api.store.fail_filling(batch_id, "late", [])
-    assert await api.store.fill(batch_id, "next", 15.0, jobs)
-    assert await api.store.open_filled(batch_id, "next", 3)
+    assert await api.store.ingest.claim("late", 0.0)
+    assert await api.store.ingest.claim("next", 15.0)
+    assert not await api.store.ingest.fill(batch_id, "late", 15.0, jobs)
+    assert not await api.store.ingest.open_filled(batch_id, "late", 0)
+    assert not await api.store.ingest.fail(batch_id, "late", [])
+    assert await api.store.ingest.fill(batch_id, "next", 15.0, jobs)
+    assert await api.store.ingest.open_filled(batch_id, "next", 3)
 
 
 async def test_two_fillers_do_not_take_the_same_batch(api: Api) -> None:
     await api.created(line(1))
-    one, two = await asyncio.gather(api.store.claim_filling("a", 15.0), api.store.claim_filling("b", 15.0))
+    one, two = await asyncio.gather(api.store.ingest.claim("a", 15.0), api.store.ingest.claim("b", 15.0))
     assert (one is None) != (two is None)
 
 
@@ -344,14 +344,14 @@ async def test_a_named_request_is_one_batch_and_its_name_is_no_other_requests(ap
 
 async def test_a_batch_is_cancelled_while_it_is_validated_and_leaves_no_lines(api: Api) -> None:
     batch_id = await api.created(lines(range(SLICE + 1)))
-    claimed = await api.store.claim_filling("slow", 15.0)
+    claimed = await api.store.ingest.claim("slow", 15.0)
     reader = BatchReader(SETTINGS, CHAT, RouteOptions())
-    assert claimed and await api.store.fill(batch_id, "slow", 15.0, reader.read(lines(range(10))))
+    assert claimed and await api.store.ingest.fill(batch_id, "slow", 15.0, reader.read(lines(range(10))))
     response = await api.post(f"/v1/batches/{batch_id}/cancel")
     batch = response.json()
     assert (response.status_code, batch["status"]) == (200, "cancelled")
     assert batch["cancelled_at"] and batch["cancelling_at"]
-    assert not await api.store.fill(batch_id, "slow", 15.0, reader.read(line(11)))
+    assert not await api.store.ingest.fill(batch_id, "slow", 15.0, reader.read(line(11)))
     await api.fill()
     assert await api.jobs(batch_id) == []
     assert (await api.post(f"/v1/batches/{batch_id}/cancel")).json()["status"] == "cancelled"
@@ -360,8 +360,8 @@ async def test_a_batch_is_cancelled_while_it_is_validated_and_leaves_no_lines(ap
 async def end_half(api: Api, batch_id: str) -> None:
     """Of six jobs: two succeed, one fails."""
     worker = await new_worker(api.store)
-    jobs = await api.store.start(worker, (await api.jobs(batch_id))[:3])
-    await api.store.settle(worker, [succeeded(jobs[0]), succeeded(jobs[1]), failed(jobs[2])])
+    jobs = await api.store.claims.start(worker, (await api.jobs(batch_id))[:3])
+    await api.store.claims.settle(worker, [succeeded(jobs[0]), succeeded(jobs[1]), failed(jobs[2])])
 
 
 async def test_cancelled_half_way_output_and_error_lines_are_all_lines(api: Api) -> None:
@@ -371,9 +371,9 @@ async def test_cancelled_half_way_output_and_error_lines_are_all_lines(api: Api)
     response = await api.post(f"/v1/batches/{batch_id}/cancel")
     assert response.json()["status"] == "cancelling"
     assert response.json()["cancelling_at"] and response.json()["cancelled_at"] is None
-    while await api.store.cancel_slice():
+    while await api.store.batches.cancel_slice():
         continue
-    await api.store.close_batches()
+    await api.store.batches.close_finished()
     batch = await api.batch(batch_id)
     assert batch["status"] == "cancelled"
     assert batch["request_counts"] == {"total": 6, "completed": 2, "failed": 4}
@@ -382,7 +382,7 @@ async def test_cancelled_half_way_output_and_error_lines_are_all_lines(api: Api)
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
     assert usage["input_tokens_details"] == {"cached_tokens": 4}
     assert usage["output_tokens_details"] == {"reasoning_tokens": 2}
-    rows = [row async for page in api.store.part_pages(batch_id, "error") for row in page]
+    rows = [row async for page in api.store.files.part_pages(batch_id, "error") for row in page]
     assert [row.state for row in rows].count(JobState.CANCELLED) == 3 and len(rows) == 4
     again = await api.post(f"/v1/batches/{batch_id}/pause")
     assert (again.status_code, again.json()["error"]["code"]) == (400, "batch_ended")
@@ -392,8 +392,10 @@ async def test_all_lines_failed_is_completed_with_an_error_file_only(api: Api) -
     batch_id = await api.created(lines(range(2)))
     await api.fill()
     worker = await new_worker(api.store)
-    await api.store.settle(worker, [failed(job) for job in await api.store.start(worker, await api.jobs(batch_id))])
-    await api.store.close_batches()
+    await api.store.claims.settle(
+        worker, [failed(job) for job in await api.store.claims.start(worker, await api.jobs(batch_id))]
+    )
+    await api.store.batches.close_finished()
     batch = await api.batch(batch_id)
     assert (batch["status"], batch["output_file_id"]) == ("completed", None)
     assert batch["error_file_id"] and batch["finalizing_at"] == batch["completed_at"]
@@ -454,7 +456,7 @@ async def test_a_batch_that_spent_its_budget_is_granted_it_again_by_resume(api: 
     await api.fill()
     ours = (await api.batch(batch_id))["understudy"]
     assert (ours["budget_usd"], ours["held_usd"], ours["paused"]) == (0.5, 0, None)
-    await api.store.pause_spent(batch_id, 0.5, "its budget of 0.50 USD is reached: …")
+    await api.store.budgets.pause_spent(batch_id, 0.5, "its budget of 0.50 USD is reached: …")
     ours = (await api.post(f"/v1/batches/{batch_id}/resume")).json()["understudy"]
     assert (ours["budget_usd"], ours["paused"]) == (1.0, None)
     ours = (await api.post(f"/v1/batches/{batch_id}/resume?budget_usd=7")).json()["understudy"]
@@ -480,10 +482,10 @@ async def test_a_redis_that_hangs_holds_no_list_of_batches_up(api: Api) -> None:
 @pytest.mark.parametrize("path", ["", "/cancel", "/pause", "/resume", "/results"])
 async def test_another_tenants_batch_is_as_if_it_did_not_exist(api: Api, path: str) -> None:
     foreign = new_id("batch")
-    await api.store.create_batch(NewBatch(foreign, tenant="other", expires_at=9e9))
+    await api.store.intake.create_batch(NewBatch(foreign, tenant="other", expires_at=9e9))
     for batch_id in (foreign, "batch_absent"):
         method = "GET" if path in ("", "/results") else "POST"
         response = await api.http.request(method, f"/v1/batches/{batch_id}{path}")
         assert response.status_code == 404, (batch_id, path)
-    view = await api.store.batch_view(foreign)
+    view = await api.store.batches.view(foreign)
     assert view is not None and view.state == "validating"

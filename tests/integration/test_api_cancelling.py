@@ -46,13 +46,13 @@ async def submitted(api: Served) -> str:
 async def test_the_worker_of_a_running_job_is_told_to_stop_it(api: Served, store: Store) -> None:
     job_id = await submitted(api)
     worker = await new_worker(store)
-    assert await store.start(worker, [job_id])
-    assert await store.holder_of(job_id) == worker
+    assert await store.claims.start(worker, [job_id])
+    assert await store.jobs.holder_of(job_id) == worker
     said = await said_on(api, PUBSUB_CHANNEL_TEMPLATE % worker, job_id)
     assert json.loads(said) == {"command": "stop-job", "job_id": job_id}
 
 
 async def test_those_who_wait_elsewhere_are_told_of_a_queued_job_that_is_cancelled(api: Served, store: Store) -> None:
     job_id = await submitted(api)
-    assert await store.holder_of(job_id) is None
+    assert await store.jobs.holder_of(job_id) is None
     assert await said_on(api, keys.ENDED, job_id) == job_id.encode()

@@ -16,7 +16,7 @@ from understudy.models.failure import FailureClass
 from understudy.models.records import ResultRecord, Settled
 from understudy.models.state import JobState
 from understudy.models.store import Store
-from understudy.models.store.jobs.submission import JobFilter
+from understudy.models.store.jobs.of_tenant import JobFilter
 from understudy.producer.api.jobs import submission as accepting
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
@@ -50,7 +50,7 @@ async def sdk(api: Served) -> AsyncIterator[openai.AsyncOpenAI]:
 
 async def only_job(store: Store) -> dict[str, Any]:
     async with asyncio.timeout(LONG_S):
-        while not (jobs := await store.list_jobs("default", _ALL, limit=2)):
+        while not (jobs := await store.jobs.page("default", _ALL, limit=2)):
             await asyncio.sleep(0.01)
     (job,) = jobs
     return job
@@ -60,12 +60,12 @@ async def end(store: Store, status: int, body: str) -> None:
     """A worker answers the one job there is."""
     job = await only_job(store)
     worker = await new_worker(store)
-    (started,) = await store.start(worker, [job["id"]])
+    (started,) = await store.claims.start(worker, [job["id"]])
     good = status == 200
     record = ResultRecord(status, body, None, provider="lead", model="large")
     state = JobState.SUCCEEDED if good else JobState.FAILED
     calls = [call(started, None if good else FailureClass.SERVER)]
-    await store.settle(worker, [Settled(started.id, "", started.claim_no, state, calls, record)])
+    await store.claims.settle(worker, [Settled(started.id, "", started.claim_no, state, calls, record)])
 
 
 async def answered(request: Awaitable[Any], store: Store, status: int, body: str) -> Any:

@@ -96,9 +96,9 @@ async def rows_of(store: Store) -> int:
 async def ended_batch(store: Store, good: int = 2, bad: int = 1) -> tuple[str, list[str]]:
     batch_id, ids = await open_batch(store, good + bad)
     worker = await new_worker(store)
-    jobs = await store.start(worker, ids)
-    await store.settle(worker, [succeeded(job) for job in jobs[:good]] + [failed(job) for job in jobs[good:]])
-    await store.close_batches()
+    jobs = await store.claims.start(worker, ids)
+    await store.claims.settle(worker, [succeeded(job) for job in jobs[:good]] + [failed(job) for job in jobs[good:]])
+    await store.batches.close_finished()
     return batch_id, ids
 
 
@@ -110,7 +110,7 @@ async def test_the_sdk_uploads_looks_at_downloads_and_deletes_a_file(
     )
     assert (made.bytes, made.filename, made.purpose, made.status) == (len(LINES), "in é.jsonl", "batch", "processed")
     assert made.expires_at == made.created_at + 3600
-    record = await context.store.file_view("default", made.id)
+    record = await context.store.files.view("default", made.id)
     assert record is not None and record.lines == 3
     assert await sdk.files.retrieve(made.id) == made
     assert (await sdk.files.content(made.id)).content == LINES
@@ -149,7 +149,7 @@ async def test_a_batch_s_output_and_error_file_hold_every_line_and_know_their_le
     sdk: openai.AsyncOpenAI, store: Store
 ) -> None:
     batch_id, _ = await ended_batch(store, good=2, bad=1)
-    rows = [row async for row in store.outputs(batch_id)]
+    rows = [row async for row in store.batches.outputs(batch_id)]
     for name, count in (("output", 2), ("error", 1)):
         content = (await sdk.files.content(f"file_{batch_id}_{name}")).content
         lines = [orjson.loads(line) for line in content.splitlines()]
@@ -176,7 +176,7 @@ async def test_deleting_an_output_removes_prompts_and_answers_of_that_part_and_n
 ) -> None:
     store = context.store
     batch_id, ids = await ended_batch(store, good=2, bad=1)
-    before = await store.batch_view(batch_id)
+    before = await store.batches.view(batch_id)
     await sdk.files.delete(f"file_{batch_id}_output")
     with pytest.raises(openai.NotFoundError):
         await sdk.files.content(f"file_{batch_id}_output")
@@ -185,7 +185,7 @@ async def test_deleting_an_output_removes_prompts_and_answers_of_that_part_and_n
         inputs = (await connection.execute(select(job_input.c.job_id))).scalars().all()
         answers = (await connection.execute(select(result.c.body).where(result.c.body.is_not(None)))).all()
     assert inputs == [ids[-1]] and answers == []
-    after = await store.batch_view(batch_id)
+    after = await store.batches.view(batch_id)
     assert before is not None and after is not None
     assert (after.counts, after.cost_usd) == (before.counts, before.cost_usd)
     assert (await sdk.files.content(f"file_{batch_id}_error")).content.count(b"\n") == 1
@@ -196,10 +196,10 @@ async def test_a_file_that_a_validating_batch_has_to_read_is_not_deleted(
 ) -> None:
     made = await sdk.files.create(file=("a.jsonl", LINES), purpose="batch")
     batch_id = new_id("batch")
-    await context.store.create_batch(NewBatch(batch_id, input_file_id=made.id, expires_at=2e9))
+    await context.store.intake.create_batch(NewBatch(batch_id, input_file_id=made.id, expires_at=2e9))
     with pytest.raises(openai.ConflictError, match="is being read by a batch"):
         await sdk.files.delete(made.id)
-    await context.store.open_batch(batch_id, 0)
+    await context.store.intake.open_batch(batch_id, 0)
     await sdk.files.delete(made.id)
 
 

@@ -58,10 +58,10 @@ async def submitted(http: httpx.AsyncClient, **words: Any) -> str:
 
 async def failed_with(store: Store, job_id: str, status: int | None, body: str | None, error: Any = None) -> None:
     worker = await new_worker(store)
-    (job,) = await store.start(worker, [job_id])
+    (job,) = await store.claims.start(worker, [job_id])
     result = ResultRecord(status, body, error, provider="lead", model="large")
     settled = Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, [call(job, FailureClass.SERVER)], result)
-    await store.settle(worker, [settled])
+    await store.claims.settle(worker, [settled])
 
 
 async def test_a_job_is_accepted_and_says_where_its_result_will_be(http: httpx.AsyncClient, store: Store) -> None:
@@ -85,7 +85,7 @@ async def test_a_job_is_accepted_and_says_where_its_result_will_be(http: httpx.A
     assert job["chain"] == ["lead/large", "other/small", "other/large"]
     assert job["expires_at"] - job["created_at"] in (60, 61)
     assert job["callback_url"] == "https://example.com/x"
-    view = await store.job_view(job["id"])
+    view = await store.jobs.view(job["id"])
     assert view and orjson.loads(view["request"]) == SAY, "none of our words goes to a provider"
 
 
@@ -186,13 +186,13 @@ async def test_where_schemas_cannot_be_checked_now_the_answer_is_to_try_again(
         assert int(response.headers["Retry-After"]) > 0
         assert response.json()["error"]["code"] == "unavailable"
         assert "try again later" in response.json()["error"]["message"]
-    assert await store.ready_lanes(10) == [], "nothing of it was accepted"
+    assert await store.planning.ready_lanes(10) == [], "nothing of it was accepted"
 
 
 async def test_a_prompt_may_hold_what_a_database_cannot(http: httpx.AsyncClient, store: Store) -> None:
     message = {"role": "user", "content": "a\0b 😀"}
     job_id = await submitted(http, messages=[message])
-    view = await store.job_view(job_id)
+    view = await store.jobs.view(job_id)
     assert view and orjson.loads(view["request"])["messages"] == [message]
 
 
@@ -295,7 +295,7 @@ async def test_a_busy_ledger_accepts_nothing_and_says_when_to_come_again(
     async def busy(*_: object) -> None:
         raise StoreBusy("the database is busy; try again")
 
-    monkeypatch.setattr(store, "_insert", busy)
+    monkeypatch.setattr("understudy.models.store.intake.insert_jobs", busy)
     response = await http.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": "busy"})
     assert response.status_code == 503 and 0 < int(response.headers["retry-after"]) < 120
     monkeypatch.undo()
@@ -310,9 +310,9 @@ async def test_a_job_from_queued_to_answered(http: httpx.AsyncClient, store: Sto
     assert waiting.status_code == 202 and waiting.json()["state"] == "queued"
     assert waiting.headers["location"].endswith(f"/v1/jobs/{job_id}/result") and waiting.headers["retry-after"]
     worker = await new_worker(store)
-    (job,) = await store.start(worker, [job_id])
+    (job,) = await store.claims.start(worker, [job_id])
     assert (await http.get(f"/v1/jobs/{job_id}")).json()["state"] == "running"
-    await store.settle(worker, [succeeded(job, cost_usd=0.25)])
+    await store.claims.settle(worker, [succeeded(job, cost_usd=0.25)])
     done = (await http.get(f"/v1/jobs/{job_id}")).json()
     assert done["state"] == "succeeded" and done["provider"] == "lead" and done["cost_usd"] == 0.25
     assert done["attempts"][0]["failure"] is None and done["attempt_count"] == 1 and done["error"] is None
@@ -350,10 +350,10 @@ async def test_a_job_whose_cost_is_not_known_says_null_and_so_does_its_call(
 ) -> None:
     job_id = await submitted(http)
     worker = await new_worker(store)
-    (job,) = await store.start(worker, [job_id])
+    (job,) = await store.claims.start(worker, [job_id])
     outcome = succeeded(job, unpriced=True)
     outcome.attempts[0].cost_usd, outcome.attempts[0].unpriced = 0.0, True
-    await store.settle(worker, [outcome])
+    await store.claims.settle(worker, [outcome])
     assert (await http.get(f"/v1/jobs/{job_id}")).json()["cost_usd"] is None
     (made,) = (await http.get("/v1/attempts")).json()["data"]
     assert made["cost_usd"] is None and "unpriced" not in made
@@ -362,8 +362,8 @@ async def test_a_job_whose_cost_is_not_known_says_null_and_so_does_its_call(
 async def test_a_job_whose_time_has_not_come_is_scheduled(http: httpx.AsyncClient, store: Store) -> None:
     job_id = await submitted(http)
     worker = await new_worker(store)
-    (job,) = await store.start(worker, [job_id])
-    await store.settle(worker, [put_back(job, await store.now() + 30, "lead/large is cooling down")])
+    (job,) = await store.claims.start(worker, [job_id])
+    await store.claims.settle(worker, [put_back(job, await store.now() + 30, "lead/large is cooling down")])
     response = await http.get(f"/v1/jobs/{job_id}")
     shown = response.json()
     assert shown["state"] == "scheduled" and shown["wait_reason"] == "lead/large is cooling down"
@@ -412,11 +412,11 @@ async def test_cancelling_ends_a_queued_job_and_asks_a_running_one_to_stop(
     queued, running, ended = [await submitted(http) for _ in range(3)]
     worker = await new_worker(store)
     await run_all(store, worker, [ended])
-    await store.start(worker, [running])
+    await store.claims.start(worker, [running])
     shown = {job_id: (await http.delete(f"/v1/jobs/{job_id}")).json() for job_id in (queued, running, ended)}
     assert [shown[job_id]["state"] for job_id in (queued, running, ended)] == ["cancelled", "running", "succeeded"]
     assert [shown[job_id]["cancel_requested"] for job_id in (queued, running, ended)] == [True, True, False]
-    assert await store.cancelled_running() == [running]
+    assert await store.jobs.cancelled_running() == [running]
     assert (await http.delete(f"/v1/jobs/{queued}")).status_code == 200
     result = await http.get(f"/v1/jobs/{queued}/result")
     assert result.status_code == 409 and result.json()["error"]["code"] == "job_cancelled"
@@ -424,19 +424,19 @@ async def test_cancelling_ends_a_queued_job_and_asks_a_running_one_to_stop(
 
 async def test_what_expired_or_was_pruned_says_so(http: httpx.AsyncClient, store: Store) -> None:
     (expired,) = await singles(store, 1, expires_at=await store.now() - 1)
-    await store.expire_slice()
+    await store.batches.expire_slice()
     result = await http.get(f"/v1/jobs/{expired}/result")
     assert result.status_code == 409 and result.json()["error"]["code"] == "job_expired"
     named = {"Idempotency-Key": "one"}
     pruned = (await http.post("/v1/jobs", json=JOB, headers=named)).json()["id"]
     worker = await new_worker(store)
-    (job,) = await store.start(worker, [pruned])
+    (job,) = await store.claims.start(worker, [pruned])
     record = ResultRecord(200, None, provider="lead", model="large")
-    await store.settle(worker, [Settled(job.id, "", job.claim_no, JobState.SUCCEEDED, [call(job)], record)])
+    await store.claims.settle(worker, [Settled(job.id, "", job.claim_no, JobState.SUCCEEDED, [call(job)], record)])
     result = await http.get(f"/v1/jobs/{pruned}/result")
     assert result.status_code == 410 and result.json()["error"]["code"] == "result_pruned"
     assert result.headers["x-should-retry"] == "false"
-    await store.prune(await store.now() + 1)
+    await store.retention.prune(await store.now() + 1)
     assert (await http.get(f"/v1/jobs/{pruned}")).status_code == 404
     again = await http.post("/v1/jobs", json=JOB, headers=named)
     assert again.status_code == 410, "a job that is gone is not made a second time under its name"
@@ -452,8 +452,8 @@ async def test_jobs_are_listed_by_state_batch_provider_and_time(http: httpx.Asyn
     ids = [await submitted(http) for _ in range(5)]
     worker = await new_worker(store)
     await run_all(store, worker, ids[:2])
-    (job,) = await store.start(worker, ids[2:3])
-    await store.settle(worker, [failed(job)])
+    (job,) = await store.claims.start(worker, ids[2:3])
+    await store.claims.settle(worker, [failed(job)])
     assert await listed(http) == ids[::-1]
     assert await listed(http, order="asc") == ids
     assert await listed(http, state="succeeded", order="asc") == ids[:2]
@@ -482,8 +482,8 @@ async def test_the_log_of_calls_is_filtered_and_paged(http: httpx.AsyncClient, s
     ids = [await submitted(http) for _ in range(4)]
     worker = await new_worker(store)
     await run_all(store, worker, ids[:3])
-    (job,) = await store.start(worker, ids[3:])
-    await store.settle(worker, [failed(job, FailureClass.RATE_LIMIT)])
+    (job,) = await store.claims.start(worker, ids[3:])
+    await store.claims.settle(worker, [failed(job, FailureClass.RATE_LIMIT)])
 
     async def calls(**asked: Any) -> list[str]:
         response = await http.get("/v1/attempts", params=asked)
@@ -535,10 +535,10 @@ async def test_tenants_see_only_their_own(api: Served, store: Store) -> None:
         named = {"Idempotency-Key": b"one"}
         job_id = (await http.post("/v1/jobs", json=JOB, headers={**mine, **named})).json()["id"]
         worker = await new_worker(store)
-        (job,) = await store.start(worker, [job_id])
+        (job,) = await store.claims.start(worker, [job_id])
         settled = succeeded(job)
         settled.tenant = job.tenant
-        await store.settle(worker, [settled])
+        await store.claims.settle(worker, [settled])
         for method, path in (("GET", ""), ("GET", "/result"), ("DELETE", "")):
             foreign = await http.request(method, f"/v1/jobs/{job_id}{path}", headers=theirs)
             absent = await http.request(method, f"/v1/jobs/job_none{path}", headers=theirs)

@@ -62,13 +62,13 @@ async def test_jobs_and_calls_are_counted_as_they_end(store: Store, http: httpx.
     _, ids = await open_batch(store, 4)
     worker = await new_worker(store)
     await scraped(http)
-    jobs = await store.start(worker, ids)
-    await store.settle(worker, [succeeded(job) for job in jobs[:3]])
+    jobs = await store.claims.start(worker, ids)
+    await store.claims.settle(worker, [succeeded(job) for job in jobs[:3]])
     seen = await scraped(http)
     assert seen["understudy_jobs_total", (("state", "succeeded"),)] == 3
     assert sum(value for (name, _), value in seen.items() if name == "understudy_attempts_total") == 3
     assert seen["understudy_workers", ()] == 1
-    await store.settle(worker, [succeeded(jobs[3])])
+    await store.claims.settle(worker, [succeeded(jobs[3])])
     assert (await scraped(http))["understudy_jobs_total", (("state", "succeeded"),)] == 4
 
 
@@ -79,7 +79,7 @@ async def test_minutes_that_are_over_are_counted_once(store: Store, monkeypatch:
     ledger._from_minute = 0
     _, ids = await open_batch(store, 2)
     worker = await new_worker(store)
-    await store.settle(worker, [succeeded(job) for job in await store.start(worker, ids)])
+    await store.claims.settle(worker, [succeeded(job) for job in await store.claims.start(worker, ids)])
     for _ in range(3):
         await ledger.read(store)
     counts = {
@@ -100,10 +100,10 @@ async def test_models_beyond_a_number_share_a_series_and_no_counter_becomes_less
     before: Counter[str] = Counter()
     for round_no in range(2):
         _, ids = await open_batch(store, 8)
-        jobs = await store.start(worker, ids)
+        jobs = await store.claims.start(worker, ids)
         asked = [replace(call(job), model=f"name-{5 * round_no + number}") for number, job in enumerate(jobs)]
         answered = [replace(succeeded(job), attempts=[each]) for job, each in zip(jobs, asked, strict=True)]
-        await store.settle(worker, answered)
+        await store.claims.settle(worker, answered)
         seen = Counter[str]()
         for (name, labels), value in (await scraped(http)).items():
             if name == "understudy_attempts_total":

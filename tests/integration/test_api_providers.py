@@ -46,10 +46,10 @@ async def answered(store: Store, count: int, at: float) -> None:
     """So many calls that began at that time."""
     _, ids = await open_batch(store, count)
     worker = await new_worker(store)
-    outcomes = [succeeded(job) for job in await store.start(worker, ids)]
+    outcomes = [succeeded(job) for job in await store.claims.start(worker, ids)]
     for outcome in outcomes:
         outcome.attempts[0].started_at = at
-    await store.settle(worker, outcomes)
+    await store.claims.settle(worker, outcomes)
 
 
 async def test_limits_use_and_cooldowns_of_each_model_in_use_are_shown(store: Store, api: Served) -> None:
@@ -74,7 +74,7 @@ async def test_calls_before_the_last_minute_do_not_count(store: Store, api: Serv
 
 
 async def test_no_inner_address_and_no_words_of_a_provider_leave_the_machine(store: Store, api: Served) -> None:
-    await store.set_aside("lead", "main", "", FailureClass.QUOTA, WORDS_OF_THE_PROVIDER, "")
+    await store.credentials.set_aside("lead", "main", "", FailureClass.QUOTA, WORDS_OF_THE_PROVIDER, "")
     key = await key_for(store, KeyScope.ADMIN)
     document = await shown(api, headers=bearer(key))
     (row,) = document["data"]

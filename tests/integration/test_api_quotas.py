@@ -70,10 +70,10 @@ class Room:
                 yield chunk[start : start + 10_000]
 
     async def stored(self, tenant: str = "acme") -> int:
-        return (await self.store.tenant_store(tenant)).stored_bytes
+        return (await self.store.tenants.stored(tenant)).stored_bytes
 
     async def set(self, **limits: Any) -> None:
-        await self.store.set_tenant(TenantLimits("acme", **limits), actor="test")
+        await self.store.tenants.set_limits(TenantLimits("acme", **limits), actor="test")
         self.later()
 
     def later(self) -> None:
@@ -154,14 +154,16 @@ async def test_a_batch_counts_from_its_acceptance_and_until_its_content_is_gone(
     filled = await room.stored()
     assert of_file + 20 * (2_000 + ROW_BYTES) < filled < of_file + 20 * (2_200 + ROW_BYTES) + ROW_BYTES
     worker = await new_worker(room.store)
-    ids = [job.id async for job in room.store.unfinished(batch_id)]
-    await room.store.settle(worker, [succeeded(each, "y" * 5_000) for each in await room.store.start(worker, ids)])
+    ids = [job.id async for job in room.store.jobs.unfinished(batch_id)]
+    await room.store.claims.settle(
+        worker, [succeeded(each, "y" * 5_000) for each in await room.store.claims.start(worker, ids)]
+    )
     answered = await room.stored()
     assert answered - filled == pytest.approx(20 * 5_000, abs=20 * 50)
-    await room.store.forget_part(batch_id, "output")
+    await room.store.files.forget_part(batch_id, "output")
     assert await room.stored() == of_file + 20 * ROW_BYTES + ROW_BYTES
-    await room.store.close_batches()
-    await room.store.discard_batch(batch_id)
+    await room.store.batches.close_finished()
+    await room.store.retention.discard_batch(batch_id)
     assert await room.stored() == of_file
 
 
@@ -183,9 +185,9 @@ async def test_no_more_batches_are_open_than_the_tenant_may_have(room: Room) -> 
     room.later()
     assert refused(await room.batch(lines(1))) == "too_many_open_batches"
     assert (await room.http.post(f"/v1/batches/{answers[0].json()['id']}/cancel")).status_code == 200
-    while await room.store.cancel_slice():
+    while await room.store.batches.cancel_slice():
         continue
-    await room.store.close_batches()
+    await room.store.batches.close_finished()
     room.later()
     assert (await room.batch(lines(1))).status_code == 200
 
@@ -199,7 +201,7 @@ async def test_defaults_let_bulk_users_through_and_single_users_notice_nothing(s
         bulk = (await http.get("/v1/tenant", headers=headers)).json()
         assert bulk["stored_bytes"] == shutil.disk_usage(tmp_path).total // 4
         assert bulk["open_batches"] == 1_000
-        await store.set_tenant(TenantLimits("default", stored_bytes=NO_LIMIT, open_batches=5), actor="test")
+        await store.tenants.set_limits(TenantLimits("default", stored_bytes=NO_LIMIT, open_batches=5), actor="test")
         lifted = (await http.get("/v1/tenant", headers=headers)).json()
         assert (lifted["stored_bytes"], lifted["open_batches"]) == (None, 5)
 
@@ -219,10 +221,10 @@ async def test_uploads_that_nobody_used_end_and_those_of_batches_stay(tmp_path: 
             words = {"input_file_id": "file_used", "endpoint": CHAT, "completion_window": "24h", "model": "lead/m"}
             assert (await http.post("/v1/batches", json=words)).status_code == 200
         now[0] += 1
-        assert await store.end_unused_uploads(chosen.api.unused_uploads_kept_s) == 1
+        assert await store.retention.end_unused_uploads(chosen.api.unused_uploads_kept_s) == 1
         now[0] += 1
         await sweep_once(api.context)
-        left = {each.id for each in await store.list_files("default", ["batch"], 10, None, False) or []}
+        left = {each.id for each in await store.files.page("default", ["batch"], 10, None, False) or []}
         assert left == {"file_used", "file_new"}
 
 

@@ -35,8 +35,8 @@ async def half_failed(store: Store) -> str:
     """Six jobs: refused, refused, lost, answered, and two that wait."""
     batch_id, ids = await open_batch(store, 6)
     worker = await new_worker(store)
-    refused, also_refused, lost, answered = await store.start(worker, ids[:4])
-    await store.settle(
+    refused, also_refused, lost, answered = await store.claims.start(worker, ids[:4])
+    await store.claims.settle(
         worker,
         [failed(refused), failed(also_refused), failed(lost, FailureClass.MODEL_MISSING), succeeded(answered)],
     )
@@ -44,7 +44,7 @@ async def half_failed(store: Store) -> str:
 
 
 async def steps_of(store: Store, batch_id: str) -> list[str]:
-    return [str(job.chain.steps[0]) async for job in store.unfinished(batch_id)]
+    return [str(job.chain.steps[0]) async for job in store.jobs.unfinished(batch_id)]
 
 
 async def test_what_failed_runs_again_and_what_is_left_out_is_counted(room: Served, store: Store) -> None:
@@ -81,7 +81,7 @@ async def test_a_route_that_does_not_exist_is_said_although_nothing_is_left_to_t
 ) -> None:
     batch_id, ids = await open_batch(store, 1)
     worker = await new_worker(store)
-    await store.settle(worker, [succeeded(job) for job in await store.start(worker, ids)])
+    await store.claims.settle(worker, [succeeded(job) for job in await store.claims.start(worker, ids)])
     answer = await post(room, f"{batch_id}/retry", **query, **answered_by)
     assert answer.status_code in (400, 404) and answer.json()["error"]["param"] == next(iter(query)), answer.text
     answer = await post(room, f"{batch_id}/retry", model="lead/z", **answered_by)
@@ -90,7 +90,7 @@ async def test_a_route_that_does_not_exist_is_said_although_nothing_is_left_to_t
 
 async def test_a_held_batch_goes_on_along_another_chain(room: Served, store: Store) -> None:
     batch_id = await half_failed(store)
-    await store.pause_batch(batch_id, "held")
+    await store.batches.pause(batch_id, "held")
     answer = await post(room, f"{batch_id}/resume", model="lead/right")
     assert answer.status_code == 200, answer.text
     ours = answer.json()["understudy"]
@@ -101,10 +101,10 @@ async def test_a_held_batch_goes_on_along_another_chain(room: Served, store: Sto
 
 async def test_a_retry_needs_room_like_all_that_is_submitted(room: Served, store: Store) -> None:
     batch_id = await half_failed(store)
-    await store.set_tenant(TenantLimits("default", queued_jobs=4), actor="a test")
+    await store.tenants.set_limits(TenantLimits("default", queued_jobs=4), actor="a test")
     answer = await post(room, f"{batch_id}/retry")
     assert answer.status_code == 429, answer.text
-    assert (await store.retries_of(batch_id)) == []
+    assert (await store.batches.retries_of(batch_id)) == []
 
 
 async def test_only_its_owner_runs_a_batch_again(room: Served, store: Store) -> None:

@@ -46,7 +46,7 @@ class Room:
     clock: Clock
 
     async def chain_of(self, job_id: str) -> Chain:
-        view = await self.store.job_view(job_id)
+        view = await self.store.jobs.view(job_id)
         assert view is not None
         return await self.store.get_chain(view["chain_id"])
 
@@ -71,7 +71,7 @@ class Room:
 
         blobs = self.api.context.blobs
         size, lines = await blobs.put(file_id, chunks())
-        await self.store.add_file(file_id, "acme", "in.jsonl", size, lines)
+        await self.store.files.add(file_id, "acme", "in.jsonl", size, lines)
         request = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h", **words}
         answer = await self.http.post("/v1/batches", json=request)
         assert answer.status_code == 200, answer.text
@@ -83,7 +83,7 @@ class Room:
         return batch
 
     async def set_rules(self, **rules: Any) -> None:
-        await self.store.set_tenant(TenantLimits("acme", **rules), actor="test")
+        await self.store.tenants.set_limits(TenantLimits("acme", **rules), actor="test")
         self.clock.now += KEPT_S
 
 
@@ -109,7 +109,7 @@ async def test_a_request_that_no_step_may_serve_is_refused_in_one_sentence_and_l
         error = await room.refused(path, require={"region": "ch"})
         assert (error["code"], error["param"]) == ("no_step_allowed", "require")
         assert "provider 'us' says region = us" in error["message"]
-    assert await room.store.lanes() == []
+    assert await room.store.planning.lanes() == []
 
 
 async def test_a_misspelt_rule_does_not_vanish(room: Room) -> None:
@@ -140,8 +140,8 @@ async def test_a_batch_and_its_lines_and_its_tenant_say_rules_together(room: Roo
     batch = await room.batch(line("1") + line("2", require={"region": "eu"}), require={"zdr": True}, order="fastest")
     assert batch["status"] == "in_progress"
     chains = {}
-    async for job in room.store.unfinished(batch["id"]):
-        view = await room.store.job_view(job.id)
+    async for job in room.store.jobs.unfinished(batch["id"]):
+        view = await room.store.jobs.view(job.id)
         assert view is not None
         chains[view["custom_id"]] = await room.store.get_chain(view["chain_id"])
     assert chains["1"].require == {"zdr": ("true",)}
@@ -217,9 +217,9 @@ async def test_a_batch_goes_on_and_is_tried_again_only_along_what_its_tenant_may
         assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
     assert (await room.http.post(f"{path}/resume?model=eu/m")).status_code == 200
     assert (await room.http.post(f"{path}/cancel")).status_code == 200
-    while await room.store.cancel_slice():
+    while await room.store.batches.cancel_slice():
         continue
-    await room.store.close_batches()
+    await room.store.batches.close_finished()
     for way in ("retry?model=us/m", "retry?chain=default"):
         assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
     await room.set_rules(allow=("us/m",))

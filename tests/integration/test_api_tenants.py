@@ -111,11 +111,11 @@ async def stage(store: Store, tmp_path: Path) -> AsyncIterator[Stage]:
             a.headers.update({"Authorization": f"Bearer {key_a}"})
             b.headers.update({"Authorization": f"Bearer {key_b}"})
             owned = await _objects(store, a)
-            (key_id,) = [each.id for each in await store.api_keys("a")]
+            (key_id,) = [each.id for each in await store.tenants.keys("a")]
             owned["key_id"] = [key_id]
             secret = (await a.get("/v1/webhooks/secret")).json()["secret"]
-            acts = [each["id"] for each in await store.audit("a")]
-            calls = [each["id"] for each in await store.attempts(tenant="a")]
+            acts = [each["id"] for each in await store.audit.entries("a")]
+            calls = [each["id"] for each in await store.jobs.attempts(tenant="a")]
             assert calls and acts and all(owned.values())
             hidden = [*(each for ids in owned.values() for each in ids), secret, *acts, *calls]
             yield Stage(api, a, b, owned, hidden)
@@ -128,11 +128,13 @@ async def _objects(store: Store, a: httpx.AsyncClient) -> dict[str, list[str]]:
     waiting = await a.post("/v1/jobs", json=JOB)
     (done,) = await singles(store, 1, tenant="a")
     worker = await new_worker(store)
-    await store.settle(worker, [replace(succeeded(each), tenant="a") for each in await store.start(worker, [done])])
+    await store.claims.settle(
+        worker, [replace(succeeded(each), tenant="a") for each in await store.claims.start(worker, [done])]
+    )
     ended, ids = await _batch(store)
-    first, second = await store.start(worker, ids)
-    await store.settle(worker, [replace(each, tenant="a") for each in (succeeded(first), failed(second))])
-    await store.close_batches()
+    first, second = await store.claims.start(worker, ids)
+    await store.claims.settle(worker, [replace(each, tenant="a") for each in (succeeded(first), failed(second))])
+    await store.batches.close_finished()
     running, _ = await _batch(store)
     files = [each["id"] for each in (await a.get("/v1/files")).json()["data"]]
     assert len(files) == 3
@@ -141,17 +143,17 @@ async def _objects(store: Store, a: httpx.AsyncClient) -> dict[str, list[str]]:
         "batch_id": [ended, running],
         "job_id": [waiting.json()["id"], done, *ids],
         "endpoint_id": [made.json()["id"]],
-        "delivery_id": [each["id"] for each in await store.deliveries("a")],
+        "delivery_id": [each["id"] for each in await store.webhooks.deliveries("a")],
     }
 
 
 async def _batch(store: Store) -> tuple[str, list[str]]:
     """A batch of tenant `a` with two jobs."""
     batch_id = new_id("batch")
-    await store.create_batch(NewBatch(batch_id, tenant="a", expires_at=await store.now() + HOUR_S))
+    await store.intake.create_batch(NewBatch(batch_id, tenant="a", expires_at=await store.now() + HOUR_S))
     jobs = await new_jobs(store, 2, tenant="a")
-    await store.add_jobs(batch_id, jobs)
-    await store.open_batch(batch_id, len(jobs))
+    await store.intake.add_jobs(batch_id, jobs)
+    await store.intake.open_batch(batch_id, len(jobs))
     return batch_id, [each.id for each in jobs]
 
 

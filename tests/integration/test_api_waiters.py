@@ -27,6 +27,7 @@ class CountingStore:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.jobs = self
 
     async def ended_among(self, ids: list[str]) -> set[str]:
         self.asked.append(len(ids))
@@ -56,12 +57,12 @@ async def test_a_published_end_is_heard_at_once_by_two_thousand_with_hardly_a_lo
         took_s = time.monotonic() - began
         await announcer.close()
     assert took_s < 5
-    assert len(store.asked) <= 2 + took_s
+    assert len(store.jobs.asked) <= 2 + took_s
 
 
 async def test_an_end_before_the_wait_is_seen_without_a_message(store: Store) -> None:
     (job_id,) = await singles(store, 1)
-    await store.cancel_job(job_id)
+    await store.jobs.cancel(job_id)
     assert await Waiters(store).ended(job_id, LONG_S)
 
 
@@ -69,7 +70,7 @@ async def test_an_end_that_nobody_published_is_found_by_looking(store: Store) ->
     (job_id,) = await singles(store, 1)
     waiting = asyncio.create_task(Waiters(store).ended(job_id, LONG_S))
     await asyncio.sleep(0)
-    await store.cancel_job(job_id)
+    await store.jobs.cancel(job_id)
     began = time.monotonic()
     assert await waiting
     assert time.monotonic() - began < 5
@@ -84,10 +85,10 @@ async def test_a_settle_tells_who_waits(store: Store) -> None:
     told: list[str] = []
     (job_id,) = await singles(store, 1)
     worker = await new_worker(store)
-    (started,) = await store.start(worker, [job_id])
+    (started,) = await store.claims.start(worker, [job_id])
     await Settler(worker, store, told.extend).add(succeeded(started))
     assert told == [job_id]
-    assert (await store.job_view(job_id) or {})["state"] == JobState.SUCCEEDED
+    assert (await store.jobs.view(job_id) or {})["state"] == JobState.SUCCEEDED
 
 
 async def test_without_redis_nothing_fails_and_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:

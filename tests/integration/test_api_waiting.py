@@ -72,7 +72,7 @@ async def test_what_the_planner_says_is_shown_while_the_batch_stands_still(store
     worker = await new_worker(store)
     batch_id, ids = await open_batch(store, 2)
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
-    await store.say_waiting({batch_id: COOLING})
+    await store.planning.say_waiting({batch_id: COOLING})
     said = await waiting(api, f"/v1/batches/{batch_id}")
     assert said == {
         "reason": COOLING.reason,
@@ -83,16 +83,16 @@ async def test_what_the_planner_says_is_shown_while_the_batch_stands_still(store
         "until": 1e10,
         "who_can_help": None,
     }
-    await store.start(worker, ids[:1])
+    await store.claims.start(worker, ids[:1])
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
 
 
 async def test_a_batch_that_is_held_or_has_ended_waits_for_nothing(store: Store, api: Served) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.pause_batch(batch_id, "by hand")
+    await store.batches.pause(batch_id, "by hand")
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
-    await store.resume_batch(batch_id)
-    await store.cancel_batch(batch_id)
+    await store.batches.resume(batch_id)
+    await store.batches.cancel(batch_id)
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
 
 
@@ -100,11 +100,11 @@ async def test_a_batch_whose_jobs_were_all_put_back_waits_for_the_first_of_them(
     """The planner has nothing to say of it: no job may start."""
     worker = await new_worker(store)
     batch_id, ids = await open_batch(store, 3)
-    first, second, third = await store.start(worker, ids)
+    first, second, third = await store.claims.start(worker, ids)
     soon = await store.now() + 100
-    await store.settle(worker, [put_back(first, soon + 50, "else"), put_back(second, soon, SENTENCE)])
+    await store.claims.settle(worker, [put_back(first, soon + 50, "else"), put_back(second, soon, SENTENCE)])
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
-    await store.settle(worker, [put_back(third, soon + 1, SENTENCE)])
+    await store.claims.settle(worker, [put_back(third, soon + 1, SENTENCE)])
     said = await waiting(api, f"/v1/batches/{batch_id}")
     assert said is not None
     assert (said["reason"], said["provider"], said["model"], said["account"]) == (COOLING.reason, *PLACE)
@@ -115,11 +115,11 @@ async def test_one_job_that_may_start_is_enough_to_wait_for_no_time(store: Store
     """Once its first jobs have shown that it is worth going on: until then the others follow none that waits."""
     worker = await new_worker(store)
     batch_id, ids = await open_batch(store, 2)
-    (started,) = await store.start(worker, ids[:1])
-    await store.settle(worker, [put_back(started, await store.now() + 100, SENTENCE)])
+    (started,) = await store.claims.start(worker, ids[:1])
+    await store.claims.settle(worker, [put_back(started, await store.now() + 100, SENTENCE)])
     said = await waiting(api, f"/v1/batches/{batch_id}")
     assert said is not None and said["hold"] == "put_back"
-    await store.pass_canaries([batch_id])
+    await store.canary.stop_watching([batch_id])
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
 
 
@@ -127,9 +127,9 @@ async def test_a_single_job_says_what_it_was_put_back_for(store: Store, api: Ser
     worker = await new_worker(store)
     (job_id,) = await singles(store, 1)
     assert await waiting(api, f"/v1/jobs/{job_id}") is None
-    (job,) = await store.start(worker, [job_id])
+    (job,) = await store.claims.start(worker, [job_id])
     until = await store.now() + 100
-    await store.settle(worker, [put_back(job, until, SENTENCE)])
+    await store.claims.settle(worker, [put_back(job, until, SENTENCE)])
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None
     assert (said["provider"], said["model"], said["account"]) == PLACE
@@ -154,7 +154,7 @@ async def test_a_single_job_that_waits_in_the_ledger_says_for_which_step(
     await new_worker(store)
     chain = Chain(steps=(Step(provider="lead", model="large"),))
     (job,) = await new_jobs(store, 1, chain)
-    await store.add_single([job])
+    await store.intake.add_single([job])
     assert await waiting(api, f"/v1/jobs/{job.id}") is None
     limiter = Limiter(api.context.redis, "w1")
     until = await limiter.cool(Deployment("lead", "large", "main", "lead:main"), Scope.MODEL, 20.0, "rate_limit")
@@ -170,10 +170,10 @@ async def test_a_job_of_a_batch_waits_for_what_its_batch_waits_for(
     monkeypatch.setattr(jobs, "SOON_S", -1.0)
     await new_worker(store)
     batch_id, (job_id,) = await open_batch(store, 1)
-    await store.say_waiting({batch_id: Waiting("the budget is spent", "budget")})
+    await store.planning.say_waiting({batch_id: Waiting("the budget is spent", "budget")})
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None and said["hold"] == "budget"
-    await store.pause_batch(batch_id, "by hand")
+    await store.batches.pause(batch_id, "by hand")
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None and said["reason"] == "its batch is held: by hand"
 
@@ -187,7 +187,7 @@ async def batch_object(api: Served, batch_id: str) -> dict[str, Any]:
 async def test_who_polls_a_paused_batch_sees_why_where_openais_object_has_errors(store: Store, api: Served) -> None:
     batch_id, _ = await open_batch(store, 1, input_file_id="file_1")
     assert (await batch_object(api, batch_id))["errors"] is None
-    await store.pause_batch(batch_id, "the first 10 jobs all failed: bad_request at lead/large")
+    await store.batches.pause(batch_id, "the first 10 jobs all failed: bad_request at lead/large")
     seen = await batch_object(api, batch_id)
     batch = Batch.model_validate(seen)
     assert batch.status == "in_progress" and batch.errors is not None and batch.errors.data is not None
@@ -195,14 +195,14 @@ async def test_who_polls_a_paused_batch_sees_why_where_openais_object_has_errors
     assert error.code == "batch_paused" and error.message is not None
     assert "bad_request at lead/large" in error.message and f"/v1/batches/{batch_id}/resume" in error.message
     assert seen["understudy"]["who_can_help"] == "owner"
-    await store.resume_batch(batch_id)
+    await store.batches.resume(batch_id)
     seen = await batch_object(api, batch_id)
     assert seen["errors"] is None
 
 
 async def test_a_batch_that_waits_for_the_operator_says_so_to_who_polls(store: Store, api: Served) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.block_batches({batch_id: "no key of lead is accepted"})
+    await store.batches.block({batch_id: "no key of lead is accepted"})
     seen = await batch_object(api, batch_id)
     assert seen["errors"]["data"] == [
         {
@@ -221,7 +221,7 @@ async def test_a_job_whose_key_is_refused_says_who_can_help(
     monkeypatch.setattr(jobs, "SOON_S", -1.0)
     await new_worker(store)
     (job_id,) = await singles(store, 1)
-    await store.set_aside("lead", "main", "", FailureClass.CREDENTIAL, "Incorrect API key provided")
+    await store.credentials.set_aside("lead", "main", "", FailureClass.CREDENTIAL, "Incorrect API key provided")
     async with api.client() as http:
         assert (await http.get(f"/v1/jobs/{job_id}/result")).headers["retry-after"] == "60"
     said = await waiting(api, f"/v1/jobs/{job_id}")

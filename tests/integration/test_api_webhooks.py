@@ -34,7 +34,7 @@ async def app_client(store: Store, tmp_path: Path) -> AsyncIterator[httpx.AsyncC
 
 async def key_of(store: Store, tenant: str, *scopes: Scope) -> dict[str, str]:
     made = new_key()
-    await store.add_api_key(made, tenant=tenant, name="test", scopes=scopes, expires_at=None, actor="test")
+    await store.tenants.add_key(made, tenant=tenant, name="test", scopes=scopes, expires_at=None, actor="test")
     return {"authorization": f"Bearer {made.text}"}
 
 
@@ -51,7 +51,7 @@ async def test_an_endpoint_shows_its_secret_when_it_is_made_and_never_again(
     assert made.status_code == 201 and made.headers["cache-control"] == "no-store"
     document = made.json()
     secret = document.pop("secret")
-    assert secret.startswith("whsec_") and await store.signing_secrets(document["id"]) == [secret]
+    assert secret.startswith("whsec_") and await store.webhooks.signing_secrets(document["id"]) == [secret]
     assert (await app_client.get(f"/endpoints/{document['id']}")).json() == document
     listed = await app_client.get("/endpoints")
     assert listed.json()["data"] == [document] and secret not in listed.text
@@ -60,7 +60,7 @@ async def test_an_endpoint_shows_its_secret_when_it_is_made_and_never_again(
 async def test_a_rotated_endpoint_signs_with_both_secrets(store: Store, app_client: httpx.AsyncClient) -> None:
     made = (await app_client.post("/endpoints", json={"url": URL})).json()
     new = (await app_client.post(f"/endpoints/{made['id']}/rotate")).json()["secret"]
-    assert await store.signing_secrets(made["id"]) == [new, made["secret"]]
+    assert await store.webhooks.signing_secrets(made["id"]) == [new, made["secret"]]
 
 
 async def test_the_secret_of_callback_urls_stays_until_it_is_rotated(app_client: httpx.AsyncClient) -> None:
@@ -128,7 +128,7 @@ async def test_a_dead_delivery_is_replayed_unless_its_endpoint_is_disabled(
 ) -> None:
     made = (await app_client.post("/endpoints", json={"url": URL})).json()
     await ended(store)
-    await store.disable_endpoint(made["id"], "it answered 410 Gone")
+    await store.webhooks.disable_endpoint(made["id"], "it answered 410 Gone")
     (row,) = (await app_client.get("/deliveries")).json()["data"]
     assert row["state"] == "dead" and row["next_at"] is None
     refused = await app_client.post(f"/deliveries/{row['id']}/replay")
@@ -166,7 +166,7 @@ async def test_acts_leave_audit_rows_without_secrets(store: Store, app_client: h
     await app_client.post(f"/endpoints/{made['id']}/rotate")
     await app_client.post(f"/endpoints/{made['id']}/enable")
     await app_client.delete(f"/endpoints/{made['id']}")
-    acts = await store.audit("default")
+    acts = await store.audit.entries("default")
     actions = sorted(each["action"] for each in acts)
     assert actions == ["webhook.create", "webhook.enable", "webhook.remove", "webhook.rotate"]
     assert "whsec_" not in str(acts) and {each["subject"] for each in acts} == {made["id"]}

@@ -35,14 +35,14 @@ async def until(so: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def acts_of(store: Store, action: str, tenant: str | None = None) -> list[dict[str, Any]]:
-    return await store.audit(tenant, action=action)
+    return await store.audit.entries(tenant, action=action)
 
 
 async def test_a_change_says_what_it_was_and_what_it_is(store: Store) -> None:
-    await store.set_tenant(TenantLimits("acme", 10, usd_per_month=5.0), actor="ada")
-    await store.set_tenant(TenantLimits("acme", 10, usd_per_month=9.0, allow=("one/m",)), actor="bob")
-    await store.set_store_content("acme", "until_delivered", actor="key1")
-    last, second, first = await store.audit("acme")
+    await store.tenants.set_limits(TenantLimits("acme", 10, usd_per_month=5.0), actor="ada")
+    await store.tenants.set_limits(TenantLimits("acme", 10, usd_per_month=9.0, allow=("one/m",)), actor="bob")
+    await store.tenants.set_store_content("acme", "until_delivered", actor="key1")
+    last, second, first = await store.audit.entries("acme")
     assert (first["actor"], first["old"], first["new"]) == (
         "ada",
         {"jobs_per_minute": None, "usd_per_month": None},
@@ -57,9 +57,9 @@ async def test_a_change_says_what_it_was_and_what_it_is(store: Store) -> None:
 
 async def test_what_is_done_often_is_one_row_for_an_hour(store: Store) -> None:
     for times in (1, 5):
-        await store.record_repeated("key1", "acme", "webhook.secret.read", "tenant:acme", times)
-    await store.record_repeated("key2", "acme", "webhook.secret.read", "tenant:acme")
-    other, first = await store.audit("acme")
+        await store.audit.record_repeated("key1", "acme", "webhook.secret.read", "tenant:acme", times)
+    await store.audit.record_repeated("key2", "acme", "webhook.secret.read", "tenant:acme")
+    other, first = await store.audit.entries("acme")
     assert (first["times"], other["times"], other["last_at"]) == (6, 1, None)
     assert first["last_at"] >= first["at"]
 
@@ -68,9 +68,9 @@ async def test_who_may_act_may_not_fill_the_ledger_by_acting(store: Store, monke
     monkeypatch.setattr(auditing, "ACTS_LATELY", auditing.select(auditing.func.count()).select_from(auditing._lately))
     monkeypatch.setattr(auditing, "MOST_IN_AN_HOUR", 3)
     for number in range(10):
-        await store.record_act("key1", "acme", "file.delete", f"file_{number}")
-        await store.record_act("command line: ada@here", "acme", "file.delete", f"file_{number}")
-    await store.record_act("key2", "acme", "file.delete", "file_x")
+        await store.audit.record("key1", "acme", "file.delete", f"file_{number}")
+        await store.audit.record("command line: ada@here", "acme", "file.delete", f"file_{number}")
+    await store.audit.record("key2", "acme", "file.delete", "file_x")
     acts = await acts_of(store, "file.delete")
     by_actor = {actor: [each["times"] for each in acts if each["actor"] == actor] for actor in ("key1", "key2")}
     assert by_actor == {"key1": [8, 1, 1], "key2": [1]}
@@ -122,7 +122,7 @@ async def test_what_ends_or_hands_over_single_jobs_is_on_record(api: Served, sto
     waits, ends = await singles(store, 2, tenant="acme")
     batch_id, lines = await open_batch(store, 1, tenant="acme")
     await run_all(store, await new_worker(store), [ends, *lines])
-    await store.close_batches()
+    await store.batches.close_finished()
     async with api.client() as http:
         http.headers.update(bearer(key))
         for _ in range(2):
@@ -130,15 +130,17 @@ async def test_what_ends_or_hands_over_single_jobs_is_on_record(api: Served, sto
         assert (await http.delete(f"/v1/jobs/{ends}")).status_code == 200
         for path in (f"jobs/{ends}", f"batches/{batch_id}"):
             assert (await http.post(f"/v1/{path}/ack")).status_code == 200
-    acts = [(each["action"], each["subject"], each["times"]) for each in await store.audit("acme", actor=key[3:15])]
+    acts = [
+        (each["action"], each["subject"], each["times"]) for each in await store.audit.entries("acme", actor=key[3:15])
+    ]
     assert sorted(acts) == [("batch.ack", batch_id, 1), ("job.ack", ends, 1), ("job.cancel", waits, 1)]
 
 
 async def test_refused_keys_are_on_record_and_never_repeated(api: Served, store: Store) -> None:
     admin = await key_for(store, Scope.ADMIN, tenant="acme")
     made = new_key()
-    await store.add_api_key(made, tenant="acme", name="old", scopes=[Scope.READ], actor="test")
-    await store.revoke_api_key(made.id, actor="test")
+    await store.tenants.add_key(made, tenant="acme", name="old", scopes=[Scope.READ], actor="test")
+    await store.tenants.revoke_key(made.id, actor="test")
     guessed = f"us_{parts_of(admin)[0]}_{'0' * 40}"  # type: ignore[index]
     async with api.client(address="203.0.113.9") as http:
         for key in (made.text, guessed, new_key().text, "sk-somebodys-secret-0123456789"):

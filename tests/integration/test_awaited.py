@@ -34,7 +34,7 @@ def refused(job: StartedJob, cls: FailureClass, message: str, status: int | None
 
 
 async def said(store: Store, settings: Settings, batch_id: str) -> str:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     return (await awaited(settings, store, [view]))[1]
 
@@ -45,9 +45,9 @@ async def test_the_first_jobs_of_a_batch_that_all_wait_say_what_the_whole_batch_
     """The rest may not start before one of them has succeeded, so the planner has nothing to say of it."""
     batch_id, ids = await open_batch(store, 20)
     worker, until = await new_worker(store), await store.now() + 100
-    (job,) = await store.start(worker, ids[:1])
+    (job,) = await store.claims.start(worker, ids[:1])
     words = "no connection to 127.0.0.1: connection refused"
-    await store.settle(worker, [refused(job, FailureClass.CONNECT, words, None, until)])
+    await store.claims.settle(worker, [refused(job, FailureClass.CONNECT, words, None, until)])
     sentence = await said(store, settings, batch_id)
     assert sentence.startswith("waits for lead/large (account lead:main): resting after failures until ")
     assert sentence.endswith(f"; the last call: {words} (http://127.0.0.1:1/v1)")
@@ -56,8 +56,8 @@ async def test_the_first_jobs_of_a_batch_that_all_wait_say_what_the_whole_batch_
 async def test_what_the_provider_said_last_is_cut_and_in_one_line(store: Store, settings: Settings) -> None:
     batch_id, ids = await open_batch(store, 1)
     worker, until = await new_worker(store), await store.now() + 100
-    (job,) = await store.start(worker, ids)
-    await store.settle(worker, [refused(job, FailureClass.SERVER, "down\nfor  repairs " * 100, 503, until)])
+    (job,) = await store.claims.start(worker, ids)
+    await store.claims.settle(worker, [refused(job, FailureClass.SERVER, "down\nfor  repairs " * 100, 503, until)])
     sentence = await said(store, settings, batch_id)
     assert "; the last call: server 503: down for repairs down" in sentence
     assert "\n" not in sentence and sentence.endswith("…") and len(sentence) < 400
@@ -67,16 +67,16 @@ async def test_a_pause_comes_first_and_a_lack_of_workers_before_what_the_planner
     store: Store, settings: Settings
 ) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.say_waiting({batch_id: Waiting("resting after failures at lead/large", "breaker", *PLACE)})
+    await store.planning.say_waiting({batch_id: Waiting("resting after failures at lead/large", "breaker", *PLACE)})
     assert (await said(store, settings, batch_id)).startswith("it waits: no worker is running")
-    await store.pause_batch(batch_id, "by hand")
+    await store.batches.pause(batch_id, "by hand")
     assert (await said(store, settings, batch_id)).startswith("it is paused: by hand; `understudy resume")
 
 
 async def test_of_what_has_ended_there_is_nothing_to_say(store: Store, settings: Settings) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.cancel_batch(batch_id)
-    while await store.cancel_slice():
+    await store.batches.cancel(batch_id)
+    while await store.batches.cancel_slice():
         pass
-    await store.close_batches()
+    await store.batches.close_finished()
     assert await said(store, settings, batch_id) == ""

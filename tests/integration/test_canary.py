@@ -49,7 +49,7 @@ class Time:
 
 
 async def paused(store: Store, batch_id: str) -> str | None:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     return view.paused
 
@@ -64,10 +64,10 @@ def failed_at(job: StartedJob, cls: FailureClass = BAD, message: str = "no") -> 
 
 
 async def fail(store: Store, worker: str, ids: list[str], *classes: FailureClass, message: str = "no") -> None:
-    jobs = await store.start(worker, ids)
+    jobs = await store.claims.start(worker, ids)
     assert len(jobs) == len(ids)
     kinds = (classes * len(jobs))[: len(jobs)]
-    await store.settle(worker, [failed_at(job, cls, message) for job, cls in zip(jobs, kinds, strict=True)])
+    await store.claims.settle(worker, [failed_at(job, cls, message) for job, cls in zip(jobs, kinds, strict=True)])
 
 
 async def test_a_batch_whose_first_jobs_all_fail_alike_pauses_and_says_how(store: Store) -> None:
@@ -81,7 +81,7 @@ async def test_a_batch_whose_first_jobs_all_fail_alike_pauses_and_says_how(store
     reason = await paused(store, batch_id)
     assert reason == "the first 5 jobs all failed: bad_request at lead/large"
     assert is_by_failures(reason)
-    assert await store.start(worker, ids[LINES:]) == []
+    assert await store.claims.start(worker, ids[LINES:]) == []
     assert await canary.rooms() == {}
 
 
@@ -133,17 +133,17 @@ async def test_a_small_batch_just_ends(store: Store) -> None:
     assert await canary.rooms() == {}
     await fail(store, await new_worker(store), ids, BAD)
     await canary.rooms()
-    await store.close_batches()
-    view = await store.batch_view(batch_id)
+    await store.batches.close_finished()
+    view = await store.batches.view(batch_id)
     assert view is not None and (view.state, view.paused) == (BatchState.COMPLETED, None)
 
 
 async def test_jobs_that_were_put_back_count_for_nothing(store: Store) -> None:
     batch_id, ids = await open_batch(store, 20)
     worker, canary = await new_worker(store), Canary(store, SETTINGS)
-    jobs = await store.start(worker, ids[:LINES])
+    jobs = await store.claims.start(worker, ids[:LINES])
     assert await canary.rooms() == {batch_id: 0}
-    await store.settle(worker, [put_back(job, until=2e9) for job in jobs])
+    await store.claims.settle(worker, [put_back(job, until=2e9) for job in jobs])
     assert await canary.rooms() == {batch_id: LINES}
     assert await paused(store, batch_id) is None
 
@@ -155,7 +155,7 @@ async def test_a_resumed_batch_does_not_pause_again_at_once(store: Store) -> Non
     await canary.look_back()
     await canary.rooms()
     assert await paused(store, batch_id)
-    assert await store.resume_batch(batch_id)
+    assert await store.batches.resume(batch_id)
     await canary.rooms()
     await canary.look_back()
     await fail(store, worker, ids[LINES : LINES + 7], BAD)
@@ -182,7 +182,7 @@ async def test_later_only_an_unbroken_row_of_bad_requests_pauses_a_batch(store: 
     await fail(store, worker, ids[26:34], BAD)
     await canary.look_back()
     assert await paused(store, batch_id) == "the last 8 calls all failed: bad_request at lead/large"
-    assert await store.resume_batch(batch_id)
+    assert await store.batches.resume(batch_id)
     await canary.look_back()
     assert await paused(store, batch_id) is None
 
@@ -194,9 +194,10 @@ async def test_calls_that_failed_no_job_do_not_pause_a_batch(store: Store) -> No
     await run_all(store, worker, ids[:1])
     await canary.look_back()
     waits = [
-        replace(put_back(job, until=2e9), attempts=[call(job, BAD)]) for job in await store.start(worker, ids[1:20])
+        replace(put_back(job, until=2e9), attempts=[call(job, BAD)])
+        for job in await store.claims.start(worker, ids[1:20])
     ]
-    await store.settle(worker, waits)
+    await store.claims.settle(worker, waits)
     await canary.look_back()
     assert await paused(store, batch_id) is None
     await fail(store, worker, ids[20:28], BAD)
@@ -208,9 +209,9 @@ async def test_who_lets_it_go_on_is_not_overruled(store: Store) -> None:
     """The canary decides on what it read a moment ago."""
     batch_id, ids = await open_batch(store, 20)
     await fail(store, await new_worker(store), ids[:LINES], BAD)
-    await store.pause_batch(batch_id, "by hand")
-    await store.resume_batch(batch_id)
-    assert not await store.hold_failing(batch_id, "too late", canary=True)
+    await store.batches.pause(batch_id, "by hand")
+    await store.batches.resume(batch_id)
+    assert not await store.canary.hold_failing(batch_id, "too late", canary=True)
     assert await Canary(store, SETTINGS).rooms() == {}
     assert await paused(store, batch_id) is None
 
@@ -228,19 +229,19 @@ async def test_a_model_that_is_merely_slow_is_not_waited_for(store: Store) -> No
     time = Time()
     batch_id, ids = await open_batch(store, 20)
     worker, canary = await new_worker(store), Canary(store, SETTINGS, time)
-    jobs = await store.start(worker, ids[:LINES])
+    jobs = await store.claims.start(worker, ids[:LINES])
     assert await canary.rooms() == {batch_id: 0}
     time.now += PATIENCE_S + 1
     assert await canary.rooms() == {}
-    await store.settle(worker, [failed_at(jobs[0])])
+    await store.claims.settle(worker, [failed_at(jobs[0])])
     assert await canary.rooms() == {batch_id: 0}
 
 
 async def test_a_batch_that_somebody_holds_or_cancels_is_not_looked_at(store: Store) -> None:
     held, _ = await open_batch(store, 20)
     cancelled, _ = await open_batch(store, 20)
-    await store.pause_batch(held, "by hand")
-    await store.cancel_batch(cancelled)
+    await store.batches.pause(held, "by hand")
+    await store.batches.cancel(cancelled)
     assert await Canary(store, SETTINGS).rooms() == {}
     assert await paused(store, held) == "by hand"
 
@@ -264,7 +265,9 @@ class Office:
         """Workers take the tickets of these jobs, and all of them end so."""
         for job_id in ids:
             await self.scene.redis.lrem(queue_key(Priority.BULK.queue), 0, job_id)
-        await self.store.settle(self.worker, [outcome(job) for job in await self.store.start(self.worker, ids)])
+        await self.store.claims.settle(
+            self.worker, [outcome(job) for job in await self.store.claims.start(self.worker, ids)]
+        )
 
 
 @asynccontextmanager
@@ -280,10 +283,10 @@ async def office(redis_url: str, folder: Path) -> AsyncIterator[Office]:
 
 async def batch_of(store: Store, *chains: Chain, count: int = 50) -> tuple[str, list[str]]:
     batch_id = new_id("batch")
-    await store.create_batch(NewBatch(batch_id, expires_at=await store.now() + HOUR_S))
+    await store.intake.create_batch(NewBatch(batch_id, expires_at=await store.now() + HOUR_S))
     jobs = [job for each in chains for job in await new_jobs(store, count, each)]
-    await store.add_jobs(batch_id, jobs)
-    await store.open_batch(batch_id, len(jobs))
+    await store.intake.add_jobs(batch_id, jobs)
+    await store.intake.open_batch(batch_id, len(jobs))
     return batch_id, [job.id for job in jobs]
 
 
@@ -323,7 +326,9 @@ async def test_other_batches_are_planned_as_ever_meanwhile(redis_url: str, tmp_p
     async with office(redis_url, tmp_path) as here:
         _, ids = await batch_of(here.store, ALPHA)
         _, other = await batch_of(here.store, BETA)
-        await here.store.settle(here.worker, [succeeded(job) for job in await here.store.start(here.worker, other[:1])])
+        await here.store.claims.settle(
+            here.worker, [succeeded(job) for job in await here.store.claims.start(here.worker, other[:1])]
+        )
         staged = set(await here.plan())
         assert len(staged & set(ids)) == LINES and len(staged & set(other)) == len(other) - 1
 

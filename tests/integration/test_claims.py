@@ -50,7 +50,7 @@ class Floor:
 
     async def submit(self, count: int, priority: Priority = Priority.BULK, of: Chain = ALPHA) -> list[str]:
         jobs = [replace(each, priority=priority, chain=of) for each in await jobs_for(self.store, count)]
-        await self.store.add_single(jobs)
+        await self.store.intake.add_single(jobs)
         await self.stage(jobs)
         return [each.id for each in jobs]
 
@@ -166,7 +166,7 @@ async def test_paid_answers_are_held_while_the_ledger_is_away(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with floor(redis_url, tmp_path) as here:
-        monkeypatch.setattr(here.store, "settle", Outage(here.store.settle, times=2))
+        monkeypatch.setattr(here.store.claims, "settle", Outage(here.store.claims.settle, times=2))
         await here.until_all(await here.submit(5), JobState.SUCCEEDED)
         assert here.scene.calls("alpha") == 5
 
@@ -175,9 +175,9 @@ async def test_a_claim_whose_commit_was_not_confirmed_runs_all_the_same(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with floor(redis_url, tmp_path) as here:
-        monkeypatch.setattr(here.store, "start", Outage(here.store.start, times=1, after_commit=True))
+        monkeypatch.setattr(here.store.claims, "start", Outage(here.store.claims.start, times=1, after_commit=True))
         jobs = await jobs_for(here.store, 3)
-        await here.store.add_single(jobs)
+        await here.store.intake.add_single(jobs)
         await here.stage(jobs)
         await here.until_all([each.id for each in jobs], JobState.RUNNING)
         await here.until_all([each.id for each in jobs], JobState.QUEUED)
@@ -191,12 +191,12 @@ async def test_an_outage_between_claim_and_chain_puts_the_job_back(
 ) -> None:
     async with floor(redis_url, tmp_path) as here:
         jobs = await jobs_for(here.store, 1)
-        await here.store.add_single(jobs)
+        await here.store.intake.add_single(jobs)
         monkeypatch.setattr(here.store, "get_chain", Outage(here.store.get_chain, times=1))
         await here.stage(jobs)
 
         async def was_put_back() -> bool:
-            view = await here.store.job_view(jobs[0].id)
+            view = await here.store.jobs.view(jobs[0].id)
             return view is not None and view["wait_reason"] == "the ledger or the queue was away"
 
         await here.until(was_put_back)
@@ -209,15 +209,15 @@ async def test_an_outcome_that_cannot_be_written_takes_no_neighbour_along(
 ) -> None:
     async with floor(redis_url, tmp_path) as here:
         jobs = await jobs_for(here.store, 8)
-        settle = here.store.settle
+        settle = here.store.claims.settle
 
         async def picky(worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
             if any(each.job_id == jobs[3].id and each.attempts for each in outcomes):
                 raise TypeError("CANARY: Integer exceeds 64-bit range")
             return await settle(worker_id, outcomes)
 
-        monkeypatch.setattr(here.store, "settle", picky)
-        await here.store.add_single(jobs)
+        monkeypatch.setattr(here.store.claims, "settle", picky)
+        await here.store.intake.add_single(jobs)
         await here.stage(jobs)
         others = [each.id for each in jobs if each is not jobs[3]]
         await here.until_all(others, JobState.SUCCEEDED)
@@ -229,8 +229,8 @@ async def test_nothing_new_is_claimed_while_outcomes_are_held(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with floor(redis_url, tmp_path, concurrency=4) as here:
-        outage = Outage(here.store.settle, times=10**6)
-        monkeypatch.setattr(here.store, "settle", outage)
+        outage = Outage(here.store.claims.settle, times=10**6)
+        monkeypatch.setattr(here.store.claims, "settle", outage)
         first = await here.submit(2)
         await here.until_in_flight(0)
 
@@ -280,7 +280,7 @@ async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
         monkeypatch.setattr(here.scene.tools.fleet, "ways", away_at_beta)
         onward = chain("alpha/m", "beta/m", fallback_on=["content_filter"])
         (job,) = [replace(each, chain=onward) for each in await jobs_for(here.store, 1)]
-        await here.store.add_single([job])
+        await here.store.intake.add_single([job])
 
         async def has_ended() -> bool:
             if await state_of(here.store, job.id) is JobState.QUEUED:
@@ -291,7 +291,7 @@ async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
         assert await state_of(here.store, job.id) is JobState.SUCCEEDED
         assert not outages
         assert here.scene.calls("alpha") == 1, "where it stood in its chain is kept"
-        calls = await here.store.attempts(job_id=job.id)
+        calls = await here.store.jobs.attempts(job_id=job.id)
         assert [(call["no"], call["provider"]) for call in calls] == [(1, "alpha"), (2, "beta")]
 
 
@@ -302,9 +302,9 @@ async def test_an_outcome_that_the_ledger_does_not_understand_is_held_for_long_a
     async with sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         jobs = await jobs_for(store, 3)
-        await store.add_single(jobs)
-        outcomes = [succeeded(job) for job in await store.start(worker_id, [each.id for each in jobs])]
-        settle, tries = store.settle, Counter[str]()
+        await store.intake.add_single(jobs)
+        outcomes = [succeeded(job) for job in await store.claims.start(worker_id, [each.id for each in jobs])]
+        settle, tries = store.claims.settle, Counter[str]()
 
         async def puzzled(holder: str, given: Sequence[Settled]) -> set[str]:
             tries.update(each.job_id for each in given)
@@ -313,7 +313,7 @@ async def test_an_outcome_that_the_ledger_does_not_understand_is_held_for_long_a
                 raise StoreDefect("no such column")
             return await settle(holder, given)
 
-        monkeypatch.setattr(store, "settle", puzzled)
+        monkeypatch.setattr(store.claims, "settle", puzzled)
         await asyncio.gather(*map(Settler(worker_id, store).add, outcomes))
         states = [await state_of(store, each.id) for each in jobs]
         assert states == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
@@ -326,8 +326,8 @@ async def test_outcomes_that_are_committed_together_with_a_bad_one_are_committed
     async with sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         jobs = await jobs_for(store, 5)
-        await store.add_single(jobs)
-        outcomes = [succeeded(job) for job in await store.start(worker_id, [each.id for each in jobs])]
+        await store.intake.add_single(jobs)
+        outcomes = [succeeded(job) for job in await store.claims.start(worker_id, [each.id for each in jobs])]
         assert outcomes[2].result is not None
         outcomes[2].result.body = object()  # type: ignore[assignment]  # what no driver can bind
         settler = Settler(worker_id, store)
@@ -341,7 +341,7 @@ async def test_a_job_that_cannot_even_be_read_fails_and_holds_no_slot(
 ) -> None:
     async with floor(redis_url, tmp_path, concurrency=1) as here:
         broken, fine = await jobs_for(here.store, 2)
-        await here.store.add_single([replace(broken, body='{"CANARY"'), fine])
+        await here.store.intake.add_single([replace(broken, body='{"CANARY"'), fine])
         await here.stage([broken, fine])
         await here.until_all([broken.id], JobState.FAILED)
         await here.until_all([fine.id], JobState.SUCCEEDED)
@@ -352,8 +352,8 @@ async def test_an_owners_cancel_stops_the_call(redis_url: str, tmp_path: Path) -
     async with floor(redis_url, tmp_path, {"latency_s": 30}, timeout_s=60) as here:
         ids = await here.submit(3)
         await here.until_in_flight(3)
-        await here.store.cancel_job(ids[1])
-        for job_id in await here.store.cancelled_running():
+        await here.store.jobs.cancel(ids[1])
+        for job_id in await here.store.jobs.cancelled_running():
             here.loop.cancel(job_id)
         await here.until_all([ids[1]], JobState.CANCELLED)
         await here.until_in_flight(2)
@@ -399,7 +399,7 @@ async def test_a_ledger_that_stays_away_does_not_keep_a_worker_from_ending(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with floor(redis_url, tmp_path) as here:
-        monkeypatch.setattr(here.store, "settle", Outage(here.store.settle, times=10**6))
+        monkeypatch.setattr(here.store.claims, "settle", Outage(here.store.claims.settle, times=10**6))
         await here.submit(2)
         await here.until_in_flight(0)
 
@@ -437,8 +437,8 @@ async def with_crashes(store: Store, ids: Sequence[str], crashes: int) -> None:
     for _ in range(crashes):
         for job_id in ids:
             worker_id = await new_worker(store)
-            assert await store.start(worker_id, [job_id])
-            await store.rescue_worker(worker_id)
+            assert await store.claims.start(worker_id, [job_id])
+            await store.claims.rescue_worker(worker_id)
 
 
 @asynccontextmanager
@@ -473,7 +473,7 @@ async def test_suspects_run_few_at_a_time_beside_others(
     async with floor(redis_url, tmp_path, {"latency_s": 0.1}, concurrency=16) as here:
         jobs = await jobs_for(here.store, 12)
         suspects = {each.id for each in jobs[:6]}
-        await here.store.add_single(jobs)
+        await here.store.intake.add_single(jobs)
         await with_crashes(here.store, sorted(suspects), 2)
         async with watched(here, monkeypatch) as seen:
             await here.stage(jobs)
@@ -488,7 +488,7 @@ async def test_a_job_with_many_crashes_waits_until_the_others_have_ended_and_run
     async with floor(redis_url, tmp_path, {"latency_s": 0.3}) as here:
         jobs = await jobs_for(here.store, 6)
         one, other, *innocent = (each.id for each in jobs)
-        await here.store.add_single(jobs)
+        await here.store.intake.add_single(jobs)
         await with_crashes(here.store, [one, other], ALONE_AT)
         async with watched(here, monkeypatch) as seen:
             await here.stage(jobs[2:])
@@ -502,7 +502,7 @@ async def test_a_job_that_waits_to_run_alone_is_given_back_by_a_worker_that_stop
 ) -> None:
     async with floor(redis_url, tmp_path, {"latency_s": 30}, timeout_s=60) as here:
         slow, deadly = await jobs_for(here.store, 2)
-        await here.store.add_single([slow, deadly])
+        await here.store.intake.add_single([slow, deadly])
         await with_crashes(here.store, [deadly.id], ALONE_AT)
         await here.stage([slow])
         await here.until_in_flight(1)
@@ -511,7 +511,7 @@ async def test_a_job_that_waits_to_run_alone_is_given_back_by_a_worker_that_stop
         here.stopping.set()
         await here.loop.drain(0.0, here.hurry)
         assert await here.states([slow.id, deadly.id]) == [JobState.QUEUED] * 2
-        view = await here.store.job_view(deadly.id)
+        view = await here.store.jobs.view(deadly.id)
         assert view is not None and view["crashes"] == ALONE_AT
 
 
@@ -521,10 +521,10 @@ async def test_a_job_that_this_worker_runs_twice_after_a_lost_lease_is_settled_o
     caplog.set_level(logging.ERROR)
     async with floor(redis_url, tmp_path, {"latency_s": 0.4}, timeout_s=9) as here:
         jobs = await jobs_for(here.store, 1)
-        await here.store.add_single(jobs)
+        await here.store.intake.add_single(jobs)
         await here.stage(jobs)
         await here.until_in_flight(1)
-        await here.store.give_back(here.loop.worker_id, [jobs[0].id])
+        await here.store.claims.give_back(here.loop.worker_id, [jobs[0].id])
         await here.stage(jobs)
         await here.until_in_flight(2)
         await here.until_all([jobs[0].id], JobState.SUCCEEDED)
@@ -539,7 +539,7 @@ async def test_a_burst_ends_when_nothing_is_left(redis_url: str, tmp_path: Path)
         async with Bridge(scene.redis, worker_id, time.time) as bridge:
             loop = ClaimLoop(worker_id, bridge, store, scene.tools, 10)
             jobs = await jobs_for(store, 25)
-            await store.add_single(jobs)
+            await store.intake.add_single(jobs)
             balances = purses_of(scene, store)
             planner = Planner(scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, balances)
             async with asyncio.timeout(10):

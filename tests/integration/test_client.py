@@ -52,19 +52,19 @@ async def client(store: Store, tmp_path: Path) -> AsyncClient:
 
 
 async def open_jobs(store: Store, batch_id: str) -> list[str]:
-    return [job.id async for job in store.unfinished(batch_id)]
+    return [job.id async for job in store.jobs.unfinished(batch_id)]
 
 
 async def fail_all(store: Store, ids: Sequence[str], cls: FailureClass = FailureClass.SERVER) -> None:
     worker = await new_worker(store)
-    await store.settle(worker, [failed(job, cls) for job in await store.start(worker, ids)])
+    await store.claims.settle(worker, [failed(job, cls) for job in await store.claims.start(worker, ids)])
 
 
 async def test_a_prompt_messages_and_a_body_are_accepted_alike(client: AsyncClient, store: Store) -> None:
     messages = [{"role": "user", "content": "hi"}]
     for request in ("hi", messages, {"messages": messages}, {"custom_id": "x", "body": {"messages": messages}}):
         job = await client.submit(request, model="lead/small", custom_id="mine")
-        view = await store.job_view(job.id)
+        view = await store.jobs.view(job.id)
         assert view is not None
         assert (view["request"], job.custom_id) == ('{"messages":[{"role":"user","content":"hi"}]}', "mine")
         assert (job.chain, job.priority, job.batch_id, job.state) == (("lead/small",), "normal", None, JobState.QUEUED)
@@ -85,7 +85,7 @@ async def test_a_job_keeps_what_is_said_of_it(client: AsyncClient, store: Store)
         "https://example.com/done",
     )
     assert job.expires_at - job.created_at == pytest.approx(60)
-    view = await store.job_view(job.id)
+    view = await store.jobs.view(job.id)
     assert view is not None and json.loads(view["request"])["max_tokens"] == 5
 
 
@@ -98,7 +98,7 @@ async def test_embeddings_are_jobs_too(client: AsyncClient) -> None:
 async def test_a_wrong_request_is_refused_and_leaves_nothing(client: AsyncClient, store: Store, request_: Any) -> None:
     with pytest.raises(RequestError):
         await client.submit(request_)
-    assert await store.lanes() == []
+    assert await store.planning.lanes() == []
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ async def test_a_wrong_argument_is_named(client: AsyncClient, store: Store, argu
     for submitted in (client.submit("hi", **argument), client.submit_batch(["hi"], **argument)):
         with pytest.raises(RequestError, match=reason):
             await submitted
-    assert await store.lanes() == []
-    assert await store.latest_batch() is None
+    assert await store.planning.lanes() == []
+    assert await store.batches.latest() is None
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_a_batch_is_refused_for_what_it_cannot_be(
 ) -> None:
     with pytest.raises(RequestError, match=reason):
         await client.submit_batch(requests, **arguments)
-    assert await store.latest_batch() is None
+    assert await store.batches.latest() is None
 
 
 async def test_the_same_key_and_request_are_one_job(client: AsyncClient, store: Store) -> None:
@@ -152,7 +152,7 @@ async def test_a_key_names_the_same_request_over_http(client: AsyncClient, store
     named = named_by("k", JOBS_PATH, body)
     assert named is not None
     job = await client.submit("hi", model="lead/large", metadata={"a": "b"}, idempotency_key="k")
-    made = await store.made_by("default", named)
+    made = await store.intake.made_by("default", named)
     assert made is not None and made.object_id == job.id
 
 
@@ -210,11 +210,11 @@ async def test_the_answer_of_a_failed_job_is_an_error_that_says_why(client: Asyn
 async def test_an_answer_that_was_removed_is_told(client: AsyncClient, store: Store) -> None:
     job = await client.submit("hi")
     worker = await new_worker(store)
-    answers = [succeeded(each) for each in await store.start(worker, [job.id])]
+    answers = [succeeded(each) for each in await store.claims.start(worker, [job.id])]
     for each in answers:
         assert each.result is not None
         each.result.body = None
-    await store.settle(worker, answers)
+    await store.claims.settle(worker, answers)
     result = await client.wait(job.id)
     assert (result.ok, result.state) == (False, JobState.SUCCEEDED)
     with pytest.raises(NoAnswer, match="removed"):
@@ -235,7 +235,7 @@ async def test_a_failed_job_is_retried_as_a_new_one(client: AsyncClient, store: 
         "interactive",
     )
     assert new.expires_at - new.created_at == pytest.approx(100)
-    asked = [await store.asked(each) for each in (old.id, new.id)]
+    asked = [await store.jobs.asked(each) for each in (old.id, new.id)]
     assert asked[0] is not None and asked[1] is not None and asked[0].body == asked[1].body
     assert (await client.retry(old.id, chain="other")).chain == ("lead/small",)
     await run_all(store, await new_worker(store), [new.id])
@@ -251,7 +251,7 @@ async def test_a_retry_keeps_the_rules_that_its_tenant_has_by_now(store: Store, 
     client = AsyncClient.on(settings(tmp_path, tags={"region": "us"}), store)
     job = await client.submit("hi")
     await fail_all(store, [job.id])
-    await store.set_tenant(TenantLimits("default", forbid={"region": ("us",)}), actor="test")
+    await store.tenants.set_limits(TenantLimits("default", forbid={"region": ("us",)}), actor="test")
     with pytest.raises(RequestError, match="region"):
         await client.retry(job.id)
 
@@ -285,7 +285,7 @@ async def test_cancelling_is_for_what_has_not_ended(client: AsyncClient, store: 
     assert (await client.cancel(job.id)).state is JobState.CANCELLED
     assert (await client.cancel(done.id)).state is JobState.SUCCEEDED
     assert "cancelled before" in ((await client.wait(job.id)).error or "")
-    acts = await store.audit(action="job.cancel")
+    acts = await store.audit.entries(action="job.cancel")
     assert [(row["subject"], row["actor"].split(":")[0]) for row in acts] == [(job.id, "python")]
 
 
@@ -326,7 +326,7 @@ async def test_a_file_is_a_batch_in_any_format(client: AsyncClient, store: Store
     batch = await client.submit_batch(sheet, prompt="Describe {name}.", id_column="sku", model="lead/small")
     assert (batch.total, batch.source) == (2, "things.csv")
     (first, _) = await open_jobs(store, batch.id)
-    asked = await store.asked(first)
+    asked = await store.jobs.asked(first)
     assert asked is not None and (asked.custom_id, str(asked.chain.steps[0])) == ("a1", "lead/small")
     assert "Describe desk." in asked.body
     with pytest.raises(InputError, match="--prompt"):
@@ -349,7 +349,7 @@ async def test_a_file_is_a_batch_in_any_format(client: AsyncClient, store: Store
 async def test_one_bad_request_refuses_the_batch(client: AsyncClient, store: Store, requests: Any, reason: str) -> None:
     with pytest.raises(RequestError, match=reason):
         await client.submit_batch(requests)
-    assert await store.latest_batch() is None
+    assert await store.batches.latest() is None
 
 
 async def test_a_source_that_breaks_off_leaves_no_batch(client: AsyncClient, store: Store) -> None:
@@ -359,7 +359,7 @@ async def test_a_source_that_breaks_off_leaves_no_batch(client: AsyncClient, sto
 
     with pytest.raises(OSError, match="gone"):
         await client.submit_batch(broken())
-    assert await store.latest_batch() is None
+    assert await store.batches.latest() is None
 
 
 async def test_a_batch_is_paused_and_goes_on_with_a_new_budget(store: Store, tmp_path: Path) -> None:
@@ -369,13 +369,13 @@ async def test_a_batch_is_paused_and_goes_on_with_a_new_budget(store: Store, tmp
     assert (await client.pause_batch(batch.id, "for lunch")).paused == "for lunch"
     batch = await client.resume_batch(batch.id, budget_usd=7)
     assert (batch.paused, batch.budget_usd) == (None, 7.0)
-    assert (await store.budgets([of_batch(batch.id)]))[of_batch(batch.id)].base_usd == 7.0
+    assert (await store.budgets.read([of_batch(batch.id)]))[of_batch(batch.id)].base_usd == 7.0
     assert (await client.cancel_batch(batch.id)).state is BatchState.CANCELLED
     assert (await client.cancel_batch(batch.id)).state is BatchState.CANCELLED
     for late in (client.pause_batch(batch.id), client.resume_batch(batch.id)):
         with pytest.raises(NotPossible, match="cancelled"):
             await late
-    acts = [row["action"] for row in await store.audit()]
+    acts = [row["action"] for row in await store.audit.entries()]
     assert sorted(acts) == ["batch.cancel", "batch.pause", "batch.resume"]
 
 
@@ -430,7 +430,7 @@ async def test_a_client_sees_its_tenants_work_only(client: AsyncClient, store: S
             await look
     assert (len(await other.list_jobs()), len(await other.list_batches())) == (0, 0)
     own = await other.submit_batch(["a"])
-    assert (await store.batch_view(own.id)).tenant == "other"  # type: ignore[union-attr]
+    assert (await store.batches.view(own.id)).tenant == "other"  # type: ignore[union-attr]
 
 
 async def test_a_single_job_is_staged_at_once_and_its_end_is_told(tmp_path: Path, redis_url: str) -> None:
@@ -459,13 +459,13 @@ async def test_a_job_is_accepted_while_redis_is_away(tmp_path: Path, caplog: pyt
 
 async def test_data_rules_of_the_call_and_of_the_tenant_are_kept_with_the_job(store: Store, tmp_path: Path) -> None:
     client = AsyncClient.on(settings(tmp_path, tags={"region": "eu", "zdr": True}), store)
-    await store.set_tenant(TenantLimits("default", require={"zdr": ("true",)}), actor="test")
+    await store.tenants.set_limits(TenantLimits("default", require={"zdr": ("true",)}), actor="test")
     job = await client.submit("hi", require={"region": ["eu", "ch"]}, order="cheapest")
-    asked = await store.asked(job.id)
+    asked = await store.jobs.asked(job.id)
     assert asked is not None
     assert (asked.chain.require, asked.chain.order) == ({"region": ("ch", "eu"), "zdr": ("true",)}, "cheapest")
     batch = await client.submit_batch(["a", "b"], forbid={"region": "us"})
-    chains = [each.chain async for each in store.unfinished(batch.id)]
+    chains = [each.chain async for each in store.jobs.unfinished(batch.id)]
     assert [chain.forbid for chain in chains] == [{"region": ("us",)}] * 2
     with pytest.raises(RequestError, match="provider 'lead' says region = eu"):
         await client.submit_batch(["a"], forbid={"region": "eu"})
@@ -493,7 +493,7 @@ async def test_urls_win_over_the_environment(
         )
     (tmp_path / "understudy.toml").write_text('[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n')
     async with open_store(postgresql_url, tmp_path, migrate=True) as store:
-        await store.set_tenant(TenantLimits("default"), actor="test")  # without what other tests left it
+        await store.tenants.set_limits(TenantLimits("default"), actor="test")  # without what other tests left it
     async with (
         AsyncClient(database_url=postgresql_url, redis_url=redis_url) as client,
         Redis.from_url(redis_url) as redis,

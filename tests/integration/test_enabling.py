@@ -26,7 +26,7 @@ async def test_keys_cooldowns_breakers_and_learned_rates_are_all_let_go(store: S
     async with Redis.from_url(redis_url) as connection:
         limiter = Limiter(connection, "w1")
         for key, model in (("main", ""), ("main", "m"), ("spare", "")):
-            await store.set_aside("slow", key, model, FailureClass.CREDENTIAL, "401")
+            await store.credentials.set_aside("slow", key, model, FailureClass.CREDENTIAL, "401")
         await limiter.told(MAIN, LimitSignals(requests_limit=6_000.0))
         for hint_s in None, 3_600.0:
             grant = await limiter.reserve([Candidate(MAIN)], 1)
@@ -38,23 +38,23 @@ async def test_keys_cooldowns_breakers_and_learned_rates_are_all_let_go(store: S
         await limiter.cool(MAIN, Scope.PROVIDER, 3_600.0, "overloaded")
         said = await enabled(store, redis_url)
         assert said == "Re-enabled 2 keys of slow; forgot 3 records of its cooldowns and learned limits."
-        assert await store.set_aside_list() == []
+        assert await store.credentials.listed() == []
         assert isinstance(await limiter.reserve([Candidate(MAIN)], 1), Grant)
 
 
 async def test_one_key_is_let_go_alone(store: Store, redis_url: str) -> None:
     for key in ("main", "spare"):
-        await store.set_aside("slow", key, "", FailureClass.CREDENTIAL, "401")
+        await store.credentials.set_aside("slow", key, "", FailureClass.CREDENTIAL, "401")
     said = await enabled(store, redis_url, "main")
     assert said == "Re-enabled 1 key of slow; no cooldown and no learned limit held it."
-    assert [row.key for row in await store.set_aside_list()] == ["spare"]
+    assert [row.key for row in await store.credentials.listed()] == ["spare"]
 
 
 @pytest.mark.parametrize("aside", [True, False])
 async def test_a_redis_that_cannot_be_reached_keeps_nobody_from_the_keys(store: Store, aside: bool) -> None:
     if aside:
-        await store.set_aside("slow", "main", "", FailureClass.CREDENTIAL, "401")
+        await store.credentials.set_aside("slow", "main", "", FailureClass.CREDENTIAL, "401")
     said = await enabled(store, "redis://127.0.0.1:1/0")
     assert said.startswith("Re-enabled 1 key of slow; its" if aside else "No key of slow was set aside; its")
     assert "127.0.0.1:1" in said
-    assert await store.set_aside_list() == []
+    assert await store.credentials.listed() == []

@@ -40,7 +40,7 @@ def lines(count: int, unpriced: int = 0) -> bytes:
 
 
 async def seen(store: Store, batch_id: str) -> BatchView:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     return view
 
@@ -77,7 +77,7 @@ async def test_a_batch_of_the_http_api_is_estimated_once_it_is_filled(store: Sto
     """Also by a filler that takes over in the middle: it has not read the first lines before."""
     content, batch_id = lines(1_200), new_id("batch")
     new = NewBatch(batch_id, expires_at=await store.now() + 3_600, input_file_id="file_1", options="{}")
-    await store.accept_batch(new)
+    await store.intake.accept_batch(new)
 
     async def half(_: str) -> AsyncIterator[bytes]:
         yield content[: len(content) // 2]
@@ -99,8 +99,10 @@ async def test_a_batch_of_the_http_api_is_estimated_once_it_is_filled(store: Sto
 async def test_a_retry_is_estimated_by_the_lines_that_it_runs_again(store: Store, tmp_path: Path) -> None:
     view = await submitted(store, tmp_path, lines(5))
     worker = await new_worker(store)
-    ids = [job.id async for job in store.unfinished(view.id)][:2]
-    await store.settle(worker, [failed(job, FailureClass.SERVER) for job in await store.start(worker, ids)])
+    ids = [job.id async for job in store.jobs.unfinished(view.id)][:2]
+    await store.claims.settle(
+        worker, [failed(job, FailureClass.SERVER) for job in await store.claims.start(worker, ids)]
+    )
     again = (await retry_failed(store, SETTINGS, view.id)).batch_id
     assert again is not None
     assert (await seen(store, again)).estimated_usd == pytest.approx(2 * LINE_USD)

@@ -45,7 +45,7 @@ async def run_all(scene: Stage, prompts: list[str], of: Any = ALPHA) -> list[Set
 async def in_ledger(scene: Stage, folder: Path) -> list[SetAside]:
     async with sqlite_ledger(folder / "ledger") as store:
         await scene.tools.fleet.share(store)
-        return await store.set_aside_list()
+        return await store.credentials.listed()
 
 
 def states(outcomes: list[Settled]) -> list[JobState]:

@@ -13,11 +13,11 @@ async def test_each_kind_of_failure_has_one_example_the_most_frequent_first(stor
     worker = await new_worker(store)
     kinds = [FailureClass.SERVER, *[FailureClass.BAD_REQUEST] * 3]
     outcomes = []
-    for number, (job, cls) in enumerate(zip(await store.start(worker, ids[:4]), kinds, strict=True)):
+    for number, (job, cls) in enumerate(zip(await store.claims.start(worker, ids[:4]), kinds, strict=True)):
         outcome = failed(job, cls)
         outcome.attempts = [call(job, cls, message=f"words\nof call {number} " + "x" * 300)]
         outcomes.append(outcome)
-    await store.settle(worker, outcomes)
+    await store.claims.settle(worker, outcomes)
     bad, server, look = await failure_examples(store, await views_of(store, [batch_id]))
     assert bad.startswith("for example at lead/large: bad_request 500: words of call 3 xxx") and bad.endswith("…")
     assert server.startswith("for example at lead/large: server 500: words of call 0")

@@ -46,13 +46,13 @@ class Desk:
 
     async def batch(self, of: Chain, count: int, priority: Priority = Priority.BULK) -> tuple[str, list[str]]:
         batch_id, expires_at = new_id("batch"), await self.store.now() + HOUR_S
-        await self.store.create_batch(NewBatch(batch_id, priority, expires_at=expires_at))
+        await self.store.intake.create_batch(NewBatch(batch_id, priority, expires_at=expires_at))
         jobs = [
             NewJob(new_id("job"), BODY, of, f"line-{line}", line, priority=priority, expires_at=expires_at)
             for line in range(count)
         ]
-        await self.store.add_jobs(batch_id, jobs)
-        await self.store.open_batch(batch_id, count)
+        await self.store.intake.add_jobs(batch_id, jobs)
+        await self.store.intake.open_batch(batch_id, count)
         return batch_id, [job.id for job in jobs]
 
     async def run(self, ids: list[str], *others: FallbackQuota) -> list[Settled]:
@@ -62,13 +62,13 @@ class Desk:
         async def work(index: int, job: StartedJob) -> Settled:
             tools = workers[index % len(workers)]
             settled = await JobRun(job, await self.store.get_chain(job.chain_id), tools).run()
-            await self.store.settle(self.worker, [settled])
+            await self.store.claims.settle(self.worker, [settled])
             await tools.places.give_back(job)
             return settled
 
         async with asyncio.timeout(20):
-            while len(started := await self.store.start(self.worker, ids)) < len(ids):
-                await self.store.settle(self.worker, [put_back(job) for job in started])
+            while len(started := await self.store.claims.start(self.worker, ids)) < len(ids):
+                await self.store.claims.settle(self.worker, [put_back(job) for job in started])
                 await asyncio.sleep(0.05)
         return list(await asyncio.gather(*(work(index, job) for index, job in enumerate(started))))
 
@@ -116,7 +116,7 @@ async def test_two_workers_together_use_all_of_the_share_and_no_more(redis_url: 
             ids = [each.job_id for each in waiting]
         assert ended == {"beta": 4, "nobody": 14}
         assert await here.taken(batch_id) == 0
-        view = await store.batch_view(batch_id)
+        view = await store.batches.view(batch_id)
         assert view is not None and view.fallbacks == 4
 
 
@@ -175,7 +175,7 @@ async def test_a_wiped_redis_forgets_no_fallback_that_was_answered(redis_url: st
 async def test_after_a_wipe_nobody_takes_a_place_before_all_have_told_theirs(redis_url: str, store: Store) -> None:
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         batch_id, ids = await here.batch(shared(0.5), 2)
-        one, two = await store.start(here.worker, ids)
+        one, two = await store.claims.start(here.worker, ids)
         mine, other = here.scene.tools.places, FallbackQuota(here.scene.redis, store, quiet_s=60)
         assert await mine.take(one, 0.5)
         await here.scene.redis.flushdb()
@@ -195,7 +195,7 @@ async def test_the_places_of_a_killed_worker_are_free_when_their_lease_ends(
     monkeypatch.setattr(places_module, "PLACE_LEASE_S", 0.5)
     async with desk(redis_url, store) as here:
         _, ids = await here.batch(shared(0.5), 2)
-        one, two = await store.start(here.worker, ids)
+        one, two = await store.claims.start(here.worker, ids)
         assert await here.scene.tools.places.take(one, 0.5)
         survivor = FallbackQuota(here.scene.redis, store, quiet_s=0)
         with pytest.raises(QuotaUsedUp, match=UNDER_WAY):
@@ -224,7 +224,7 @@ async def test_without_redis_nobody_falls_back(redis_url: str, store: Store) -> 
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         _, ids = await here.batch(shared(1.0), 1)
         async with Redis.from_url("redis://127.0.0.1:9") as away:
-            [job] = await store.start(here.worker, ids)
+            [job] = await store.claims.start(here.worker, ids)
             settled = await JobRun(job, shared(1.0), replace(here.scene.tools, places=FallbackQuota(away, store))).run()
         assert settled.state is JobState.QUEUED and len(settled.attempts) == 1
         assert here.scene.calls("beta") == 0

@@ -39,7 +39,7 @@ def asks_for(schema: dict[str, Any]) -> dict[str, Any]:
 async def accepted(store: Store, file_id: str) -> str:
     batch_id = new_id("batch")
     expires_at = await store.now() + 3_600
-    await store.accept_batch(NewBatch(batch_id, expires_at=expires_at, input_file_id=file_id, options="{}"))
+    await store.intake.accept_batch(NewBatch(batch_id, expires_at=expires_at, input_file_id=file_id, options="{}"))
     return batch_id
 
 
@@ -68,7 +68,7 @@ async def fills_one(fills: Filler) -> None:
 
 async def begun_by(store: Store, name: str) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while await store.claim_filling(name, LEASE_S) is None:
+        while await store.ingest.claim(name, LEASE_S) is None:
             await asyncio.sleep(LEASE_S / 4)
 
 
@@ -80,13 +80,13 @@ async def fills_until(store: Store, fills: Filler, *batch_ids: str) -> None:
 
 
 async def state_of(store: Store, batch_id: str) -> str:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     return str(view.state)
 
 
 async def errors_of(store: Store, batch_id: str) -> list[str]:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     return [error["code"] for error in view.errors or []]
 
@@ -121,7 +121,7 @@ async def test_what_is_not_the_batchs_fault_is_no_try(store: Store) -> None:
         with pytest.raises(BlobError):
             await fills_one(away)
         await begun_by(store, "stopped")
-        await store.release_filling("stopped")
+        await store.ingest.release("stopped")
     await fills_one(filler(store, reads(late=[line(1)])))
     assert await state_of(store, batch_id) == BatchState.IN_PROGRESS
 

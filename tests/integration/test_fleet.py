@@ -11,7 +11,7 @@ from run_help import Stage, chain, stage
 
 from understudy.models.failure import Failure, FailureClass, Scope
 from understudy.models.routing.chain import Step
-from understudy.models.store import Store, StoreUnavailable
+from understudy.models.store import StoreUnavailable
 from understudy.worker.limits.breaker import BREAK_AFTER
 from understudy.worker.limits.credentials import CredentialPool
 from understudy.worker.limits.limiter import Grant, Hold, Refusal
@@ -112,18 +112,18 @@ async def test_news_is_kept_for_as_long_as_the_ledger_is_away(
             raise StoreUnavailable("the database went away")
 
         with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
-            patched.setattr(Store, "set_aside", away)
+            patched.setattr(store.credentials, "set_aside", away)
             await fleet.share(store)
         assert fleet.usable(STEP) == []
         await fleet.share(store)
-        assert [row.failure for row in await store.set_aside_list()] == [FailureClass.QUOTA]
+        assert [row.failure for row in await store.credentials.listed()] == [FailureClass.QUOTA]
 
 
 async def test_news_that_comes_while_the_ledger_is_told_is_told_next(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage(redis_url, keys=["one", "two"]) as scene, sqlite_ledger(tmp_path) as store:
-        fleet, set_aside = scene.tools.fleet, store.set_aside
+        fleet, set_aside = scene.tools.fleet, store.credentials.set_aside
         await learn(scene, failure(FailureClass.CREDENTIAL))
 
         async def meanwhile(*words: Any) -> None:
@@ -131,9 +131,9 @@ async def test_news_that_comes_while_the_ledger_is_told_is_told_next(
                 await learn(scene, failure(FailureClass.CREDENTIAL))
             await set_aside(*words)
 
-        monkeypatch.setattr(store, "set_aside", meanwhile)
+        monkeypatch.setattr(store.credentials, "set_aside", meanwhile)
         await fleet.share(store)
-        assert {row.key for row in await store.set_aside_list()} == {"one", "two"}
+        assert {row.key for row in await store.credentials.listed()} == {"one", "two"}
         assert fleet.usable(STEP) == []
 
 
@@ -141,14 +141,14 @@ async def test_news_that_comes_while_the_ledger_is_read_is_not_forgotten(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage(redis_url) as scene, sqlite_ledger(tmp_path) as store:
-        fleet, read = scene.tools.fleet, store.set_aside_list
+        fleet, read = scene.tools.fleet, store.credentials.listed
 
         async def meanwhile() -> Any:
             rows = await read()
             await learn(scene, failure(FailureClass.CREDENTIAL))
             return rows
 
-        monkeypatch.setattr(store, "set_aside_list", meanwhile)
+        monkeypatch.setattr(store.credentials, "listed", meanwhile)
         await fleet.share(store)
         assert fleet.usable(STEP) == []
 

@@ -55,37 +55,37 @@ def refused(of: StartedJob) -> Settled:
 async def ended_batch(store: Store, tenant: str = "default", **fields: Any) -> tuple[str, list[str]]:
     """Of three lines: one answered, one failed, one cancelled after it was put back with a provider's words."""
     batch_id, expires_at = new_id("batch"), await store.now() + HOUR_S
-    await store.create_batch(NewBatch(batch_id, tenant=tenant, expires_at=expires_at, **fields))
+    await store.intake.create_batch(NewBatch(batch_id, tenant=tenant, expires_at=expires_at, **fields))
     ids = [new_id("job") for _ in range(3)]
     jobs = [
         NewJob(each, BODY, CHAIN, each, line, tenant=tenant, expires_at=expires_at, extra=f'{{"a":"{PROMPT}"}}')
         for line, each in enumerate(ids)
     ]
-    await store.add_jobs(batch_id, jobs)
-    await store.open_batch(batch_id, 3)
+    await store.intake.add_jobs(batch_id, jobs)
+    await store.intake.open_batch(batch_id, 3)
     worker = await new_worker(store)
-    first, second, third = await store.start(worker, ids)
+    first, second, third = await store.claims.start(worker, ids)
     back = Settled(third.id, batch_id, third.claim_no, JobState.QUEUED, progress={"error": WORDS}, wait_reason=WORDS)
-    await store.settle(worker, [answered(first), refused(second), back])
-    await store.cancel_batch(batch_id)
-    while await store.cancel_slice():
+    await store.claims.settle(worker, [answered(first), refused(second), back])
+    await store.batches.cancel(batch_id)
+    while await store.batches.cancel_slice():
         continue
-    await store.close_batches()
+    await store.batches.close_finished()
     return batch_id, ids
 
 
 async def ended_job(store: Store, tenant: str = "default", **fields: Any) -> str:
     job_id, expires_at = new_id("job"), await store.now() + HOUR_S
-    await store.add_single([NewJob(job_id, BODY, CHAIN, "one", tenant=tenant, expires_at=expires_at, **fields)])
+    await store.intake.add_single([NewJob(job_id, BODY, CHAIN, "one", tenant=tenant, expires_at=expires_at, **fields)])
     worker = await new_worker(store)
-    await store.settle(worker, [answered(each) for each in await store.start(worker, [job_id])])
+    await store.claims.settle(worker, [answered(each) for each in await store.claims.start(worker, [job_id])])
     return job_id
 
 
 async def forget(store: Store) -> int:
     """As if everything that is marked had been delivered long ago."""
     looked_at = 0
-    while found := await store.forget_delivered("until_delivered", since_s=-1):
+    while found := await store.retention.forget_delivered("until_delivered", since_s=-1):
         looked_at += found
     return looked_at
 
@@ -95,59 +95,59 @@ async def test_no_table_holds_a_word_of_what_was_delivered(store: Store) -> None
     job_id = await ended_job(store)
     assert await canaries(store) == list(CANARIES)
     assert await forget(store) == 0 and await canaries(store) == list(CANARIES)  # nobody has it yet
-    assert await store.acknowledge("batch", "default", batch_id)
-    assert await store.acknowledge("job", "default", job_id)
-    assert await store.forget_delivered("until_delivered", CONTENT_KEPT_S) == 0
+    assert await store.retention.acknowledge("batch", "default", batch_id)
+    assert await store.retention.acknowledge("job", "default", job_id)
+    assert await store.retention.forget_delivered("until_delivered", CONTENT_KEPT_S) == 0
     assert await canaries(store) == list(CANARIES)  # it may be fetched again for a while
     assert await forget(store) == 2
     assert await canaries(store) == []
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     counts = {state: count for state, count in view.counts.items() if count}
     assert counts == {JobState.SUCCEEDED: 1, JobState.FAILED: 1, JobState.CANCELLED: 1}
     assert view.cost_usd > 0 and view.output_file_id is None
-    calls = await store.attempts(job_id=ids[0])
+    calls = await store.jobs.attempts(job_id=ids[0])
     assert {each["failure"] for each in calls} == {None, "server"}
     assert await forget(store) == 0
 
 
 async def test_what_is_another_tenants_stays_and_what_was_not_delivered(store: Store) -> None:
-    await store.set_tenant(TenantLimits("other", store_content="always"), actor="a test")
+    await store.tenants.set_limits(TenantLimits("other", store_content="always"), actor="a test")
     theirs = [await ended_batch(store, "other"), await ended_batch(store)]
     mine, my_ids = await ended_batch(store)
-    await store.acknowledge("batch", "other", theirs[0][0])
-    await store.acknowledge("batch", "default", mine)
+    await store.retention.acknowledge("batch", "other", theirs[0][0])
+    await store.retention.acknowledge("batch", "default", mine)
     await forget(store)
     for each in my_ids:
-        view = await store.job_view(each)
+        view = await store.jobs.view(each)
         assert view is not None and view["request"] is None
     for _, ids in theirs:
         for each in ids:
-            view = await store.job_view(each)
+            view = await store.jobs.view(each)
             assert view is not None and view["request"] == BODY
-    kept = await store.job_view(theirs[0][1][0])
+    kept = await store.jobs.view(theirs[0][1][0])
     assert kept is not None and ANSWER in kept["result"]["body"] and kept["attempts"][0]["message"] == WORDS
 
 
 async def test_a_tenant_may_want_its_content_forgotten_where_others_keep_it(store: Store) -> None:
-    await store.set_tenant(TenantLimits("private", queued_jobs=7), actor="a test")
-    await store.set_store_content("private", "until_delivered", actor="a test")
-    assert (await store.tenant_use("private", time.time())).limits == TenantLimits(
+    await store.tenants.set_limits(TenantLimits("private", queued_jobs=7), actor="a test")
+    await store.tenants.set_store_content("private", "until_delivered", actor="a test")
+    assert (await store.tenants.use("private", time.time())).limits == TenantLimits(
         "private", queued_jobs=7, store_content="until_delivered"
     )
     theirs, ours = await ended_batch(store, "private"), await ended_batch(store)
     for tenant, (batch_id, _) in (("private", theirs), ("default", ours)):
-        assert await store.acknowledge("batch", tenant, batch_id)
-    assert await store.forget_delivered("always", since_s=-1) == 2
-    views = [await store.job_view(ids[0]) for _, ids in (theirs, ours)]
+        assert await store.retention.acknowledge("batch", tenant, batch_id)
+    assert await store.retention.forget_delivered("always", since_s=-1) == 2
+    views = [await store.jobs.view(ids[0]) for _, ids in (theirs, ours)]
     assert [view["request"] for view in views if view is not None] == [None, BODY]
 
 
 async def test_nobody_says_what_is_not_his_or_has_not_ended(store: Store) -> None:
     batch_id, _ = await ended_batch(store)
     (waiting,) = await singles(store, 1)
-    assert not await store.acknowledge("batch", "other", batch_id)
-    assert not await store.acknowledge("job", "default", waiting)
+    assert not await store.retention.acknowledge("batch", "other", batch_id)
+    assert not await store.retention.acknowledge("job", "default", waiting)
     assert await forget(store) == 0
 
 
@@ -159,42 +159,42 @@ async def test_a_webhook_that_was_taken_is_a_delivery(store: Store, kind: str, s
         await ended_job(store, callback_url=url)
     else:
         await ended_batch(store, callback_url=url)
-    (delivery,), _ = await store.claim_deliveries("w", 9, 9, 60)
-    await store.finish_deliveries("w", [Tried(delivery, state, status=200)])
+    (delivery,), _ = await store.webhooks.claim_deliveries("w", 9, 9, 60)
+    await store.webhooks.finish_deliveries("w", [Tried(delivery, state, status=200)])
     await forget(store)
     assert await canaries(store) == ([] if forgotten else list(CANARIES))
 
 
 async def test_content_stays_while_another_receiver_has_still_to_be_told(store: Store) -> None:
-    await store.add_endpoint("default", "https://other.example.com/x", ["*"], actor="a test")
+    await store.webhooks.add_endpoint("default", "https://other.example.com/x", ["*"], actor="a test")
     job_id = await ended_job(store, callback_url="https://hooks.example.com/x")
-    first, second = (await store.claim_deliveries("w", 9, 9, 60))[0]
-    await store.finish_deliveries("w", [Tried(first, DELIVERED, status=200)])
+    first, second = (await store.webhooks.claim_deliveries("w", 9, 9, 60))[0]
+    await store.webhooks.finish_deliveries("w", [Tried(first, DELIVERED, status=200)])
     assert await forget(store) == 0
-    await store.finish_deliveries("w", [Tried(second, DEAD, status=500)])
+    await store.webhooks.finish_deliveries("w", [Tried(second, DEAD, status=500)])
     assert await forget(store) == 1
-    view = await store.job_view(job_id)
+    view = await store.jobs.view(job_id)
     assert view is not None and view["result"]["body"] is None
 
 
 @pytest.mark.parametrize(("part", "forgotten"), [("output", True), ("error", False)])
 async def test_who_deletes_the_output_file_has_it(store: Store, part: str, forgotten: bool) -> None:
     batch_id, _ = await ended_batch(store)
-    assert await store.delete_file("default", f"file_{batch_id}_{part}")
+    assert await store.files.delete("default", f"file_{batch_id}_{part}")
     await forget(store)
     assert (await canaries(store) == []) is forgotten
 
 
 async def test_an_upload_goes_when_no_batch_holds_its_prompts_any_more(store: Store) -> None:
-    upload = await store.add_file(new_id("file"), "default", "in.jsonl", 10, 3)
+    upload = await store.files.add(new_id("file"), "default", "in.jsonl", 10, 3)
     batches = [(await ended_batch(store, input_file_id=upload.id))[0] for _ in range(2)]
-    await store.acknowledge("batch", "default", batches[0])
+    await store.retention.acknowledge("batch", "default", batches[0])
     await forget(store)
-    assert await store.file_view("default", upload.id) is not None
-    await store.acknowledge("batch", "default", batches[1])
+    assert await store.files.view("default", upload.id) is not None
+    await store.retention.acknowledge("batch", "default", batches[1])
     await forget(store)
-    assert await store.file_view("default", upload.id) is None
-    assert upload.id in [each.id for each in await store.expired_files()]
+    assert await store.files.view("default", upload.id) is None
+    assert upload.id in [each.id for each in await store.files.expired()]
 
 
 @pytest.fixture
@@ -240,9 +240,9 @@ async def test_the_bytes_of_a_forgotten_upload_are_removed(store: Store, api: Se
 
     upload = new_id("file")
     await api.context.blobs.put(upload, bytes_of_input())
-    await store.add_file(upload, "default", "in.jsonl", 10, 3)
+    await store.files.add(upload, "default", "in.jsonl", 10, 3)
     batch_id, _ = await ended_batch(store, input_file_id=upload)
-    await store.acknowledge("batch", "default", batch_id)
+    await store.retention.acknowledge("batch", "default", batch_id)
     await forget(store)
     async with store._db.write() as connection:  # so that neither clock need be ahead of the other
         await connection.execute(update(file).where(file.c.expires_at.is_not(None)).values(expires_at=1.0))
@@ -252,7 +252,7 @@ async def test_the_bytes_of_a_forgotten_upload_are_removed(store: Store, api: Se
 
 
 async def test_an_administrator_says_how_long_the_content_of_his_tenant_is_kept(store: Store, api: Served) -> None:
-    await store.set_tenant(TenantLimits("acme", queued_jobs=9), actor="a test")
+    await store.tenants.set_limits(TenantLimits("acme", queued_jobs=9), actor="a test")
     key = await key_for(store, Scope.ADMIN, tenant="acme")
     async with api.client() as client:
         client.headers.update(bearer(key))
@@ -267,8 +267,8 @@ async def test_an_administrator_says_how_long_the_content_of_his_tenant_is_kept(
 
 async def test_marks_do_not_pile_up_where_everything_is_kept(store: Store) -> None:
     job_id = await ended_job(store)
-    await store.acknowledge("job", "default", job_id)
-    assert await store.forget_delivered("always", since_s=-1) == 1
+    await store.retention.acknowledge("job", "default", job_id)
+    assert await store.retention.forget_delivered("always", since_s=-1) == 1
     async with store._db.read() as connection:
         marks = (await connection.execute(select(job.c.delivered_at).where(job.c.delivered_at.is_not(None)))).all()
     assert marks == [] and ANSWER in await canaries(store)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from understudy.models.config.settings import Settings
 from understudy.models.records import NewBatch
 from understudy.models.store import Store, StoreBusy, open_store
-from understudy.models.store.batches.ingest import ABANDONED_AFTER_S
+from understudy.models.store.ingest import ABANDONED_AFTER_S
 from understudy.models.store.retention import prune as pruning
 from understudy.producer.ingest.intake import Shape
 from understudy.producer.runs.runs import accept
@@ -63,11 +63,11 @@ async def test_an_input_that_does_not_fit_is_refused_and_leaves_neither_rows_nor
         disk = 500 * MB
         await accept_lines(store, tmp_path)
         assert await count(store, "job") == LINES
-        await store.cancel_batch("batch_1")
-        while await store.cancel_slice():
+        await store.batches.cancel("batch_1")
+        while await store.batches.cancel_slice():
             continue
-        await store.close_batches()
-        await store.discard_batch("batch_1")
+        await store.batches.close_finished()
+        await store.retention.discard_batch("batch_1")
     assert (tmp_path / "ledger.db").stat().st_size < before + MB
 
 
@@ -84,7 +84,7 @@ async def test_on_a_disk_that_takes_little_a_batch_is_deleted_in_small_slices(
     monkeypatch.setattr(pruning, "_delete_jobs", on_a_full_disk)
     async with open_store(None, tmp_path) as store:
         batch_id, _ = await filled_batch(store, 100)
-        await store.discard_batch(batch_id)
+        await store.retention.discard_batch(batch_id)
         assert await count(store, "job") == 0
 
 
@@ -98,10 +98,10 @@ async def test_what_could_not_be_deleted_when_it_was_refused_is_deleted_by_upkee
         batch_id, _ = await filled_batch(store, 3)
         with monkeypatch.context() as patched:
             patched.setattr(pruning, "_delete_jobs", full)
-            await store.discard_refused(batch_id)
+            await store.retention.discard_refused(batch_id)
             assert await count(store, "job") == 3
-        assert await store.clear_never_opened() == batch_id
-        assert await store.clear_never_opened() is None
+        assert await store.ingest.clear_never_opened() == batch_id
+        assert await store.ingest.clear_never_opened() is None
         assert [await count(store, each) for each in ("batch", "job")] == [0, 0]
 
 
@@ -110,11 +110,11 @@ async def test_a_submission_that_was_killed_is_deleted_when_nothing_was_written_
     async with open_store(None, tmp_path, clock=lambda: now) as store:
         batch_id, _ = await filled_batch(store, 3)
         now += ABANDONED_AFTER_S / 2
-        await store.add_jobs(batch_id, await new_jobs(store, 1))
+        await store.intake.add_jobs(batch_id, await new_jobs(store, 1))
         now += ABANDONED_AFTER_S / 2 + 1
-        assert await store.clear_never_opened() is None
+        assert await store.ingest.clear_never_opened() is None
         now += ABANDONED_AFTER_S / 2
-        assert await store.clear_never_opened() == batch_id
+        assert await store.ingest.clear_never_opened() == batch_id
         assert [await count(store, each) for each in ("batch", "job")] == [0, 0]
 
 
@@ -122,7 +122,7 @@ async def test_a_server_minds_its_own_disk(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0))
     single = await new_jobs(store, 1)
     if store._db.dialect == "postgresql":
-        await store.add_single(single)
+        await store.intake.add_single(single)
     else:
         with pytest.raises(StoreBusy):
-            await store.add_single(single)
+            await store.intake.add_single(single)

@@ -57,14 +57,16 @@ async def ended(store: Store, answers: list[str], *, failures: int = 0, left: in
     """A batch of these answers, of failures in words of ours and of the provider's in turn, and of cancelled lines."""
     batch_id, ids = await open_batch(store, len(answers) + failures + left)
     worker = await new_worker(store)
-    jobs = await store.start(worker, ids[: len(answers) + failures])
+    jobs = await store.claims.start(worker, ids[: len(answers) + failures])
     good, bad = jobs[: len(answers)], jobs[len(answers) :]
-    await store.settle(worker, [succeeded(each, answer) for each, answer in zip(good, answers, strict=True)])
-    await store.settle(worker, [failed(each) if number % 2 else refused(each) for number, each in enumerate(bad)])
+    await store.claims.settle(worker, [succeeded(each, answer) for each, answer in zip(good, answers, strict=True)])
+    await store.claims.settle(
+        worker, [failed(each) if number % 2 else refused(each) for number, each in enumerate(bad)]
+    )
     if left:
-        await store.cancel_batch(batch_id)
-        await store.cancel_slice()
-    await store.close_batches()
+        await store.batches.cancel(batch_id)
+        await store.batches.cancel_slice()
+    await store.batches.close_finished()
     return batch_id
 
 
@@ -72,7 +74,7 @@ async def test_a_page_has_so_many_bytes_or_one_row(store: Store, monkeypatch: py
     monkeypatch.setattr(paging, "PAGE_BYTES", 1_000)
     answers = ["x" * size for size in (10, 400, 400, 400, 5_000, 10, 3_000, 3_000, 990, 10)]
     batch_id = await ended(store, answers)
-    pages = [[len(row.body or "") for row in page] async for page in store.part_pages(batch_id, "output")]
+    pages = [[len(row.body or "") for row in page] async for page in store.files.part_pages(batch_id, "output")]
     assert [len(page) for page in pages] == [3, 1, 1, 1, 1, 1, 1, 1]
     assert all(sum(page) <= 1_000 or len(page) == 1 for page in pages)
     assert [orjson.loads(row.body or "")["answer"] for row in await outputs_of(store, batch_id)] == answers
@@ -85,7 +87,7 @@ async def test_rows_of_an_older_version_are_weighed_when_they_are_read(
     batch_id = await ended(store, ["é" * 400, "é" * 400, "x"])
     async with store._db.write() as connection:
         await connection.execute(update(job).values(answer_bytes=None))
-    assert [len(page) async for page in store.part_pages(batch_id, "output")] == [1, 2]
+    assert [len(page) async for page in store.files.part_pages(batch_id, "output")] == [1, 2]
 
 
 async def test_the_lines_that_a_limit_allows_come_in_one_answer_however_large_they_are(
@@ -135,7 +137,7 @@ async def test_a_list_of_files_reads_no_answer(http: httpx.AsyncClient, store: S
 
 async def test_forgotten_answers_are_as_long_as_what_is_left(http: httpx.AsyncClient, store: Store) -> None:
     batch_id = await ended(store, ["x" * 1_000] * 3)
-    await store.forget_part(batch_id, "output")
+    await store.files.forget_part(batch_id, "output")
     name = f"/v1/files/file_{batch_id}_output"
     assert (await http.get(name)).json()["bytes"] == len((await http.get(f"{name}/content")).content)
 

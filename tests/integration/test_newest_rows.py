@@ -9,9 +9,9 @@ from understudy.producer.runs.newest_answers import newest_rows
 async def answer(store: Store, batch_id: str, ids: list[str], words: list[str | None]) -> str:
     """End the jobs with these answers; None: it fails. Returns the batch."""
     worker = await new_worker(store)
-    jobs = await store.start(worker, ids)
+    jobs = await store.claims.start(worker, ids)
     outcomes = [failed(job) if word is None else succeeded(job, word) for job, word in zip(jobs, words, strict=True)]
-    await store.settle(worker, outcomes)
+    await store.claims.settle(worker, outcomes)
     return batch_id
 
 
@@ -29,5 +29,5 @@ async def test_the_newest_answer_counts_and_a_later_failure_does_not_hide_it(sto
         ("line-3", None),
         ("line-4", '{"answer":"d3"}'),
     ], "in the order of the input"
-    newest_failure = [row.job_id async for row in store.outputs(third) if row.custom_id == "line-3"]
+    newest_failure = [row.job_id async for row in store.batches.outputs(third) if row.custom_id == "line-3"]
     assert [job_id for name, job_id, _ in shown if name == "line-3"] == newest_failure

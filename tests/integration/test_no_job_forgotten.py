@@ -102,7 +102,7 @@ class Life(RuleBasedStateMachine):
     @rule(tenant=st.sampled_from("ab"), priority=st.sampled_from(Priority), of=st.sampled_from(CHAINS))
     def submit(self, tenant: str, priority: Priority, of: Any) -> None:
         async def act() -> None:
-            await self.store.add_single(await new_jobs(self.store, 1, of, tenant=tenant, priority=priority))
+            await self.store.intake.add_single(await new_jobs(self.store, 1, of, tenant=tenant, priority=priority))
 
         self._do(act)
 
@@ -110,9 +110,9 @@ class Life(RuleBasedStateMachine):
     def submit_batch(self, count: int) -> None:
         async def act() -> None:
             new = NewBatch(new_id("batch"), expires_at=await self.store.now() + HOUR_S)
-            await self.store.create_batch(new)
-            await self.store.add_jobs(new.id, await new_jobs(self.store, count, CHAINS[0]))
-            await self.store.open_batch(new.id, count)
+            await self.store.intake.create_batch(new)
+            await self.store.intake.add_jobs(new.id, await new_jobs(self.store, count, CHAINS[0]))
+            await self.store.intake.open_batch(new.id, count)
             self.batches.append(new.id)
 
         self._do(act)
@@ -125,7 +125,7 @@ class Life(RuleBasedStateMachine):
             for queue in QUEUES:
                 taken = await self.redis.lpop(queue_key(queue), most) or []
                 ids = [each.decode() if isinstance(each, bytes) else each for each in taken]
-                started = await self.store.start(self.workers[by], ids)
+                started = await self.store.claims.start(self.workers[by], ids)
                 self.running += [(self.workers[by], each) for each in started]
 
         self._do(act)
@@ -136,7 +136,7 @@ class Life(RuleBasedStateMachine):
             until = await self.store.now() + when if when else 0.0
             for _ in range(min(many, len(self.running))):
                 holder, started = self.running.pop()
-                await self.store.settle(holder, [put_back(started, until)])
+                await self.store.claims.settle(holder, [put_back(started, until)])
 
         self._do(act)
 
@@ -144,19 +144,19 @@ class Life(RuleBasedStateMachine):
     def settle_succeeded(self) -> None:
         if self.running:
             holder, started = self.running.pop(0)
-            self.world.run(self.store.settle(holder, [succeeded(started)]))
+            self.world.run(self.store.claims.settle(holder, [succeeded(started)]))
 
     @rule(by=st.integers(0, 1))
     def give_back(self, by: int) -> None:
         ids = [started.id for holder, started in self.running if holder == self.workers[by]]
-        self.world.run(self.store.give_back(self.workers[by], ids[:2]))
+        self.world.run(self.store.claims.give_back(self.workers[by], ids[:2]))
 
     @rule(by=st.integers(0, 1), in_good_order=st.booleans())
     def end_worker(self, by: int, in_good_order: bool) -> None:
         async def act() -> None:
             gone, self.workers[by] = self.workers[by], await new_worker(self.store)
             if in_good_order:
-                await self.store.remove_worker(gone)
+                await self.store.claims.remove_worker(gone)
             else:
                 await self._change(update(worker).where(worker.c.id == gone).values(lease_until=0.0))
 
@@ -176,16 +176,16 @@ class Life(RuleBasedStateMachine):
     @rule()
     def cancel_job(self) -> None:
         if self.running:
-            self.world.run(self.store.cancel_job(self.running[0][1].id))
+            self.world.run(self.store.jobs.cancel(self.running[0][1].id))
 
     @rule(pick=st.integers(0, 5), how=st.sampled_from(["pause", "resume", "cancel"]))
     def change_batch(self, pick: int, how: str) -> None:
         async def act() -> None:
             batch_id = self.batches[pick % len(self.batches)]
             if how == "pause":
-                await self.store.pause_batch(batch_id, "by hand")
+                await self.store.batches.pause(batch_id, "by hand")
             else:
-                await (self.store.resume_batch(batch_id) if how == "resume" else self.store.cancel_batch(batch_id))
+                await (self.store.batches.resume(batch_id) if how == "resume" else self.store.batches.cancel(batch_id))
 
         if self.batches:
             self._do(act)
@@ -199,10 +199,10 @@ class Life(RuleBasedStateMachine):
         """All that the loops of the leading worker write."""
 
         async def act() -> None:
-            await self.store.rescue()
-            await self.store.cancel_slice()
-            await self.store.expire_slice()
-            await self.store.close_batches()
+            await self.store.claims.rescue()
+            await self.store.batches.cancel_slice()
+            await self.store.batches.expire_slice()
+            await self.store.batches.close_finished()
 
         self._do(act)
 

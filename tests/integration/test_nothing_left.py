@@ -22,7 +22,7 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState
 from understudy.models.store import LEDGER_FILE, Store, open_store
 from understudy.models.store.batches.chains import insert_chains
-from understudy.models.store.batches.ingest import NamedRequest
+from understudy.models.store.intake import NamedRequest
 from understudy.models.store.sql import (
     chain,
     credential,
@@ -105,22 +105,22 @@ async def ended_work(store: Store) -> tuple[str, list[str], str]:
     """A batch and a job alone, all of it ended, with everything beside it that a table can hold."""
     chain_, expires_at = overridden(MARK), await store.now() + HOUR_S
     batch_id, ids, alone = new_id("batch"), [new_id("job"), new_id("job")], new_id("job")
-    await store.create_batch(
+    await store.intake.create_batch(
         NewBatch(batch_id, expires_at=expires_at, input_file_id="file_1", callback_url="https://r.example")
     )
-    await store.add_jobs(batch_id, [NewJob(each, "{}", chain_, each, expires_at=expires_at) for each in ids])
-    await store.open_batch(batch_id, len(ids))
-    await store.pause_batch(batch_id, MARK)
-    await store.resume_batch(batch_id)
+    await store.intake.add_jobs(batch_id, [NewJob(each, "{}", chain_, each, expires_at=expires_at) for each in ids])
+    await store.intake.open_batch(batch_id, len(ids))
+    await store.batches.pause(batch_id, MARK)
+    await store.batches.resume(batch_id)
     said = {"index": 1, "id": None, "custom_id": None, "error": {"message": MARK, "param": MARK, "code": "bad_value"}}
     answer = {"object": "list", "data": [{"index": 0, "id": alone, "custom_id": "c", "error": None}, said]}
     job_alone = NewJob(alone, "{}", chain_, "one", expires_at=expires_at)
-    await store.accept_jobs("default", [job_alone], NamedRequest("name", "hash"), json.dumps(answer))
-    await store.accept_jobs("default", [], NamedRequest("in vain", "hash"), json.dumps({"data": [said]}))
+    await store.intake.accept_jobs("default", [job_alone], NamedRequest("name", "hash"), json.dumps(answer))
+    await store.intake.accept_jobs("default", [], NamedRequest("in vain", "hash"), json.dumps({"data": [said]}))
     worker = await new_worker(store)
-    await store.settle(worker, [succeeded(each) for each in await store.start(worker, [*ids, alone])])
-    await store.close_batches()
-    await store.set_aside("lead", "main", ALL_MODELS, FailureClass.CREDENTIAL, MARK, job_id=alone)
+    await store.claims.settle(worker, [succeeded(each) for each in await store.claims.start(worker, [*ids, alone])])
+    await store.batches.close_finished()
+    await store.credentials.set_aside("lead", "main", ALL_MODELS, FailureClass.CREDENTIAL, MARK, job_id=alone)
     await plant(store)
     return batch_id, ids, alone
 
@@ -140,8 +140,8 @@ async def plant(store: Store) -> None:
 
 async def test_nothing_is_left_of_what_was_delivered(store: Store, tmp_path: Path) -> None:
     batch_id, ids, alone = await ended_work(store)
-    assert await store.acknowledge("batch", "default", batch_id)
-    assert await store.acknowledge("job", "default", alone)
+    assert await store.retention.acknowledge("batch", "default", batch_id)
+    assert await store.retention.acknowledge("job", "default", alone)
     assert MARK in await everything(store)
     await forget(store)
     rows = await everything(store)
@@ -156,7 +156,7 @@ async def test_nothing_is_left_of_what_was_delivered(store: Store, tmp_path: Pat
     assert (made["id"], refused["error"]["code"]) == (alone, "bad_value"), "the same request again makes nothing new"
     assert [json.loads(each)["id"] for each in await told(store)] == [batch_id] * len(await told(store))
     for job_id in (*ids, alone):
-        view = await store.job_view(job_id)
+        view = await store.jobs.view(job_id)
         assert view is not None and view["state"] == JobState.SUCCEEDED
         steps = (await store.get_chain(view["chain_id"])).steps
         assert [str(step) for step in steps] == ["lead/large", "other/small"]
@@ -173,13 +173,13 @@ async def told(store: Store) -> list[str]:
 async def test_nothing_is_left_of_what_was_pruned(store: Store, tmp_path: Path) -> None:
     await ended_work(store)
     before = await store.now() + 1
-    await store.prune(before)
-    await store.prune_names(before)
-    await store.prune_deliveries(await store.now() + 1)
+    await store.retention.prune(before)
+    await store.retention.prune_names(before)
+    await store.webhooks.prune_deliveries(await store.now() + 1)
     async with store._db.write() as connection:
         await connection.execute(update(webhook_delivery).values(ended_at=1.0))
-    await store.prune_deliveries(before)
-    await store.clear_up(pruned=True)
+    await store.webhooks.prune_deliveries(before)
+    await store.retention.clear_up(pruned=True)
     assert MARK not in await everything(store)
     async with store._db.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(chain))).scalar_one() == 0
@@ -198,7 +198,7 @@ async def test_lines_of_a_run_that_were_compared_and_never_asked_go_with_what_is
             job_id = "job_1" if asked and position == 2 else None
             line = {"run_id": "run_1", "version": 1, "position": position, "line": position, "job_id": job_id, **words}
             await connection.execute(run_line.insert().values(line))
-    await store.prune(now)
+    await store.retention.prune(now)
     async with store._db.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(run_line))).scalar_one() == left
 
@@ -206,19 +206,21 @@ async def test_lines_of_a_run_that_were_compared_and_never_asked_go_with_what_is
 async def test_what_others_have_still_to_ask_keeps_its_chain(store: Store) -> None:
     batch_id, *_ = await ended_work(store)
     later = new_id("job")
-    await store.add_single([NewJob(later, "{}", overridden(MARK), "later", expires_at=await store.now() + HOUR_S)])
-    await store.acknowledge("batch", "default", batch_id)
+    await store.intake.add_single(
+        [NewJob(later, "{}", overridden(MARK), "later", expires_at=await store.now() + HOUR_S)]
+    )
+    await store.retention.acknowledge("batch", "default", batch_id)
     await forget(store)
     worker = await new_worker(store)
-    [started] = await store.start(worker, [later])
+    [started] = await store.claims.start(worker, [later])
     store._chains.clear()
     assert await store.get_chain(started.chain_id) == overridden(MARK)
 
 
 async def test_named_requests_in_vain_of_those_who_keep_their_content_stay(store: Store) -> None:
-    await store.set_tenant(TenantLimits("keeper", store_content="always"), actor="a test")
+    await store.tenants.set_limits(TenantLimits("keeper", store_content="always"), actor="a test")
     said = json.dumps({"data": [{"error": {"message": MARK, "param": None}}]})
-    await store.accept_jobs("keeper", [], NamedRequest("a", "hash"), said)
+    await store.intake.accept_jobs("keeper", [], NamedRequest("a", "hash"), said)
     await forget(store)
     assert MARK in await everything(store)
     assert await canaries(store) == []
@@ -233,7 +235,7 @@ async def test_a_chain_is_never_taken_from_a_job_that_is_just_being_accepted(
     async def sweep() -> None:
         async with open_store(ledger_url, tmp_path) as other:
             while not done.is_set():
-                await other.clear_up(pruned=True)
+                await other.retention.clear_up(pruned=True)
                 await asyncio.sleep(0)
 
     async def accept() -> None:
@@ -241,7 +243,7 @@ async def test_a_chain_is_never_taken_from_a_job_that_is_just_being_accepted(
         for _ in range(40):
             await asyncio.gather(
                 *(
-                    store.add_single([NewJob(new_id("job"), "{}", one, "c", expires_at=expires_at)])
+                    store.intake.add_single([NewJob(new_id("job"), "{}", one, "c", expires_at=expires_at)])
                     for one in (overridden("a"), overridden("a"), overridden("b"))
                 )
             )
@@ -264,14 +266,14 @@ async def test_a_chain_that_is_being_given_to_a_job_is_passed_over(store: Store)
     """SQLite has one writer at a time."""
     expires_at = await store.now() + HOUR_S
     first = NewJob(new_id("job"), "{}", overridden("a"), "c", expires_at=expires_at)
-    await store.add_single([first])
+    await store.intake.add_single([first])
     async with store._db.write() as connection:
         await connection.execute(job.delete())
     async with store._db.write() as connection:
         await insert_chains(connection, [first], 1.0)
-        await store.clear_up(pruned=True)
+        await store.retention.clear_up(pruned=True)
         assert (await connection.execute(select(func.count()).select_from(chain))).scalar_one() == 1
-    await store.clear_up(pruned=True)
+    await store.retention.clear_up(pruned=True)
     async with store._db.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(chain))).scalar_one() == 0
 
@@ -282,13 +284,13 @@ async def test_who_reads_for_long_keeps_only_the_log_and_the_next_time_empties_i
     shutil.copy(empty_ledger, tmp_path)
     log = tmp_path / f"{LEDGER_FILE}-wal"
     async with open_store(None, tmp_path) as store:
-        await store.add_single([NewJob(new_id("job"), "{}", overridden("a"), "c", expires_at=9e9)])
+        await store.intake.add_single([NewJob(new_id("job"), "{}", overridden("a"), "c", expires_at=9e9)])
         async with store._db.read() as reading:
             await reading.execute(select(job.c.id))
-            await store.add_single([NewJob(new_id("job"), "{}", overridden("b"), "c", expires_at=9e9)])
-            await store.clear_up(pruned=True)
+            await store.intake.add_single([NewJob(new_id("job"), "{}", overridden("b"), "c", expires_at=9e9)])
+            await store.retention.clear_up(pruned=True)
             assert log.stat().st_size > 0
-        await store.clear_up()
+        await store.retention.clear_up()
         assert log.stat().st_size == 0
         async with store._db.write() as connection:
             assert (await connection.exec_driver_sql("PRAGMA secure_delete")).scalar_one() == 1

@@ -39,8 +39,8 @@ async def batch_id(store: Store) -> str:
     """Of three lines: one is answered, one failed, one waits."""
     batch_id, ids = await open_batch(store, 3)
     worker = await new_worker(store)
-    answered, refused = await store.start(worker, ids[:2])
-    await store.settle(worker, [succeeded(answered), failed(refused, FailureClass.CONTEXT_LENGTH)])
+    answered, refused = await store.claims.start(worker, ids[:2])
+    await store.claims.settle(worker, [succeeded(answered), failed(refused, FailureClass.CONTEXT_LENGTH)])
     return batch_id
 
 

@@ -53,11 +53,11 @@ class Desk:
     async def batch(self, of: Chain, count: int, most: int = 0, **fields: Any) -> list[str]:
         batch_id = new_id("batch")
         expires_at = time.time() + HOUR_S
-        await self.store.create_batch(NewBatch(batch_id, **{"expires_at": expires_at, **fields}))
+        await self.store.intake.create_batch(NewBatch(batch_id, **{"expires_at": expires_at, **fields}))
         priority = fields.get("priority", Priority.BULK)
         jobs = await new_jobs(self.store, count, of, priority=priority, max_output_tokens=most)
-        await self.store.add_jobs(batch_id, jobs)
-        await self.store.open_batch(batch_id, count)
+        await self.store.intake.add_jobs(batch_id, jobs)
+        await self.store.intake.open_batch(batch_id, count)
         return [batch_id, *(each.id for each in jobs)]
 
     async def staged(self, priority: Priority = Priority.BULK) -> list[str]:
@@ -219,9 +219,9 @@ async def test_a_job_that_was_put_back_is_staged_when_it_is_due(redis_url: str, 
         _, *ids = await here.batch(ALPHA, 2)
         await here.planner.pass_once()
         await here.take_all()
-        first, second = await here.store.start(here.worker, ids)
+        first, second = await here.store.claims.start(here.worker, ids)
         now = await here.store.now()
-        await here.store.settle(here.worker, [put_back(first, now + A_DAY_S), put_back(second, now + 0.001)])
+        await here.store.claims.settle(here.worker, [put_back(first, now + A_DAY_S), put_back(second, now + 0.001)])
         here.ahead.by_s = 2.0
         await here.planner.pass_once()
         assert await here.staged() == [second.id]
@@ -235,16 +235,16 @@ async def test_a_held_or_cancelled_batch_gets_no_tickets_and_is_forgotten(
         batch_id, *ids = await here.batch(ALPHA, 400)
         await here.planner.pass_once()
         if act == "pause":
-            await here.store.pause_batch(batch_id, "by hand")
+            await here.store.batches.pause(batch_id, "by hand")
         else:
-            await here.store.cancel_batch(batch_id)
+            await here.store.batches.cancel(batch_id)
         await here.take_all()
         assert await here.planner.pass_once() == 0
         here.ahead.by_s = 10.0
         assert await here.planner.pass_once() == 0
         assert here.planner._tickets == {}
         if act == "pause":
-            await here.store.resume_batch(batch_id)
+            await here.store.batches.resume(batch_id)
             await here.planner.pass_once()
             assert belonging(await here.staged(), ids) >= STAGED_BOUNDS[0]
 
@@ -254,10 +254,12 @@ async def test_blocked_jobs_wait_in_the_ledger_and_go_on_when_a_person_has_mende
 ) -> None:
     async with desk(redis_url, tmp_path) as here:
         _, *ids = await here.batch(ALPHA, 4)
-        await here.store.set_aside("alpha", "main", ALL_MODELS, FailureClass.CREDENTIAL, "revoked", seen(here))
+        await here.store.credentials.set_aside(
+            "alpha", "main", ALL_MODELS, FailureClass.CREDENTIAL, "revoked", seen(here)
+        )
         await here.scene.tools.fleet.share(here.store)
         assert await here.planner.pass_once() == 0
-        await here.store.enable("alpha", "main")
+        await here.store.credentials.enable("alpha", "main")
         await here.scene.tools.fleet.share(here.store)
         assert await here.planner.pass_once() == len(ids)
 
@@ -265,7 +267,9 @@ async def test_blocked_jobs_wait_in_the_ledger_and_go_on_when_a_person_has_mende
 async def test_jobs_of_a_model_that_nobody_has_are_staged_so_that_they_end(redis_url: str, tmp_path: Path) -> None:
     async with desk(redis_url, tmp_path) as here:
         _, *ids = await here.batch(ALPHA, 4)
-        await here.store.set_aside("alpha", "main", "m", FailureClass.MODEL_MISSING, "no such model", seen(here))
+        await here.store.credentials.set_aside(
+            "alpha", "main", "m", FailureClass.MODEL_MISSING, "no such model", seen(here)
+        )
         await here.scene.tools.fleet.share(here.store)
         assert await here.planner.pass_once() == len(ids)
 
@@ -294,7 +298,7 @@ async def test_a_lone_interactive_job_that_was_put_back_is_staged_before_a_backl
         await here.batch(ALPHA, 500)
         await here.planner.pass_once()
         jobs = await new_jobs(here.store, 1, ALPHA, priority=Priority.INTERACTIVE)
-        await here.store.add_single(jobs)
+        await here.store.intake.add_single(jobs)
         await here.scene.redis.lpop("rq:queue:bulk")
         await here.planner.pass_once()
         assert await here.staged(Priority.INTERACTIVE) == [jobs[0].id]
@@ -309,7 +313,7 @@ async def test_a_tenant_whose_urgent_jobs_fill_the_slots_stands_in_line_while_an
         assert len(await here.staged(Priority.INTERACTIVE)) == STAGED_BOUNDS[0], "nobody else waits"
         assert await stage_at_once(here.scene.redis, "greedy", []) == 0
         await here.take_all()
-        await here.store.start(here.worker, urgent[:100])
+        await here.store.claims.start(here.worker, urgent[:100])
         await here.batch(ALPHA, 300, tenant="modest")
         here.ahead.by_s += CLAIMED_BY_NOW_S + 0.1
         await here.planner.pass_once()
@@ -326,7 +330,7 @@ async def waits_of(here: Desk, batch_id: str) -> Waiting | None:
     for _ in range(4):
         await here.planner.pass_once()
         here.ahead.by_s += 1.1
-    view = await here.store.batch_view(batch_id)
+    view = await here.store.batches.view(batch_id)
     assert view is not None
     return view.waiting
 
@@ -336,7 +340,7 @@ async def test_a_batch_says_for_which_account_and_limit_it_waits_and_until_when(
         batch_id, *_ = await here.batch(ALPHA, 5)
         await here.planner.pass_once()
         (first,) = await here.staged()
-        (job,) = await here.store.start(here.worker, [first])
+        (job,) = await here.store.claims.start(here.worker, [first])
         await here.scene.tools.limiter.reserve(here.scene.tools.fleet.usable(ALPHA.steps[0]), 10)
         await here.take_all()
         said = await waits_of(here, batch_id)
@@ -356,12 +360,14 @@ async def test_a_batch_says_for_which_account_and_limit_it_waits_and_until_when(
 async def test_a_batch_that_moves_waits_for_nothing(redis_url: str, tmp_path: Path) -> None:
     async with desk(redis_url, tmp_path) as here:
         batch_id, *ids = await here.batch(ALPHA, 4)
-        await here.store.set_aside("alpha", "main", ALL_MODELS, FailureClass.CREDENTIAL, "revoked", seen(here))
+        await here.store.credentials.set_aside(
+            "alpha", "main", ALL_MODELS, FailureClass.CREDENTIAL, "revoked", seen(here)
+        )
         await here.scene.tools.fleet.share(here.store)
         said = await waits_of(here, batch_id)
         assert said is not None
         assert (said.hold, said.provider, said.until) == ("credential", "alpha", None)
-        await here.store.enable("alpha", "main")
+        await here.store.credentials.enable("alpha", "main")
         await here.scene.tools.fleet.share(here.store)
         assert await waits_of(here, batch_id) is None
         assert belonging(await here.staged(), ids) == len(ids)
@@ -372,8 +378,8 @@ class Reads:
 
     def __init__(self, here: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lanes: list[Lane] = []
-        self._heads = here.store.heads
-        monkeypatch.setattr(here.store, "heads", self)
+        self._heads = here.store.planning.heads
+        monkeypatch.setattr(here.store.planning, "heads", self)
 
     async def __call__(self, lane: Lane, limit: int) -> list[Head]:
         self.lanes.append(lane)

@@ -46,11 +46,11 @@ class Office:
 
     async def batch(self, of: Chain, count: int, max_output_tokens: int = 0, **fields: Any) -> str:
         batch_id, expires_at = new_id("batch"), time.time() + HOUR_S
-        await self.store.create_batch(NewBatch(batch_id, expires_at=expires_at, **fields))
+        await self.store.intake.create_batch(NewBatch(batch_id, expires_at=expires_at, **fields))
         jobs = await new_jobs(self.store, count, of)
         words = {"tenant": fields.get("tenant", "default"), "max_output_tokens": max_output_tokens}
-        await self.store.add_jobs(batch_id, [replace(job, **words) for job in jobs])
-        await self.store.open_batch(batch_id, count)
+        await self.store.intake.add_jobs(batch_id, [replace(job, **words) for job in jobs])
+        await self.store.intake.open_batch(batch_id, count)
         return batch_id
 
     async def pass_later(self, by_s: float = 0.0) -> int:
@@ -68,15 +68,15 @@ class Office:
         """What is staged runs and costs so much each, as far as there is money; returns how many calls were made."""
         tickets, calls = await self.tickets(), 0
         await self.take_all()
-        for job in await self.store.start(self.worker, tickets):
+        for job in await self.store.claims.start(self.worker, tickets):
             run = replace(self.scene.tools, budgets=self.budgets)
             settled = await _run(job, await self.store.get_chain(job.chain_id), run, cost_usd)
             calls += len(settled.attempts)
-            await self.store.settle(self.worker, [settled])
+            await self.store.claims.settle(self.worker, [settled])
         return calls
 
     async def paused(self, batch_id: str) -> str | None:
-        view = await self.store.batch_view(batch_id)
+        view = await self.store.batches.view(batch_id)
         assert view is not None
         return view.paused
 
@@ -99,7 +99,7 @@ async def office(redis_url: str, store: Store, **alpha: Any) -> AsyncIterator[Of
     async with stage(redis_url, **{"prices": PRICES, **alpha}) as scene:
         await without_slow_start(scene.redis, "alpha", "beta")
         balances = purses_of(scene, store)
-        budgets = Budgets(scene.settings, scene.redis, "w1", store.budgets, time.time)
+        budgets = Budgets(scene.settings, scene.redis, "w1", store.budgets.read, time.time)
         here = Office(scene, store, None, budgets, await new_worker(store))  # type: ignore[arg-type]
         balances._monotonic = here.monotonic
         limiter, fleet = scene.tools.limiter, scene.tools.fleet
@@ -122,10 +122,10 @@ async def test_a_batch_is_staged_while_its_money_lasts_then_paused_with_the_reas
             await here.work_off(0.012)
         said = "its budget of 0.05 USD is reached: 0.048 is spent, and the next job would cost about 0.01"
         assert await here.paused(batch_id) == f"{said}; `understudy resume {batch_id}` grants it again"
-        view = await here.store.batch_view(batch_id)
+        view = await here.store.batches.view(batch_id)
         assert view is not None and view.counts[JobState.SUCCEEDED] == 4
-        assert await here.store.grant_batch(batch_id) == pytest.approx(0.10)
-        await here.store.resume_batch(batch_id)
+        assert await here.store.budgets.grant_batch(batch_id) == pytest.approx(0.10)
+        await here.store.batches.resume(batch_id)
         assert await here.pass_later(LATER_S) == 5, "a grant is known at once"
 
 
@@ -161,7 +161,7 @@ async def test_a_batch_is_not_paused_while_its_calls_are_under_way(redis_url: st
         await here.pass_later()
         tickets = await here.tickets()
         await here.take_all()
-        started = await here.store.start(here.worker, tickets)
+        started = await here.store.claims.start(here.worker, tickets)
         held = [await here.budgets.reserve([of_batch(batch_id)], 0.01) for _ in started]
         assert len(held) == 2 and all(isinstance(each, Reservation) for each in held)
         for _ in range(3):
@@ -171,20 +171,20 @@ async def test_a_batch_is_not_paused_while_its_calls_are_under_way(redis_url: st
 
 async def test_a_tenant_whose_month_is_spent_has_to_wait_and_says_so(redis_url: str, store: Store) -> None:
     async with office(redis_url, store) as here:
-        await here.store.set_tenant(TenantLimits("acme", usd_per_month=0.02), actor="a test")
+        await here.store.tenants.set_limits(TenantLimits("acme", usd_per_month=0.02), actor="a test")
         batch_id = await here.batch(ALPHA, 20, tenant="acme")
         others = await here.batch(ALPHA, 3)
         assert await here.pass_later() == 5
         await here.work_off(0.01)
         for _ in range(3):
             assert await here.pass_later(LATER_S) == 0
-        view = await here.store.batch_view(batch_id)
+        view = await here.store.batches.view(batch_id)
         assert view is not None and view.paused is None and view.waiting is not None
         said = r"tenant acme has spent 0.02 of 0.02 USD this month, and the next job would cost about \S+; resumes 1 "
         assert re.match(said, view.waiting.reason)
-        done = await here.store.batch_view(others)
+        done = await here.store.batches.view(others)
         assert done is not None and done.counts[JobState.SUCCEEDED] == 3
-        await here.store.grant(of_tenant("acme", time.time()), 0.03)
+        await here.store.budgets.grant(of_tenant("acme", time.time()), 0.03)
         assert await here.pass_later(LATER_S) == 3
 
 
@@ -192,7 +192,7 @@ async def test_a_batch_that_its_tenants_budget_stops_is_told_of_until_more_is_gr
     redis_url: str, store: Store
 ) -> None:
     async with office(redis_url, store) as here:
-        await here.store.set_tenant(TenantLimits("acme", usd_per_month=0.02), actor="a test")
+        await here.store.tenants.set_limits(TenantLimits("acme", usd_per_month=0.02), actor="a test")
         batch_id = await here.batch(ALPHA, 20, tenant="acme", callback_url="https://hooks.example.com")
         assert await here.pass_later() == 2
         await here.planner.tell_blocked()
@@ -200,20 +200,20 @@ async def test_a_batch_that_its_tenants_budget_stops_is_told_of_until_more_is_gr
         for seconds in (LATER_S, TOLD_AFTER_S / 2):
             assert await here.pass_later(seconds) == 0
             await here.planner.tell_blocked()
-            assert await here.store.blocked_batches() == {}, "it may be over in a moment"
+            assert await here.store.batches.blocked() == {}, "it may be over in a moment"
         for _ in range(2):
             assert await here.pass_later(TOLD_AFTER_S) == 0
             await here.planner.tell_blocked()
-        (reason,) = (await here.store.blocked_batches()).values()
+        (reason,) = (await here.store.batches.blocked()).values()
         assert reason.startswith("tenant acme has spent 0.02 of 0.02 USD this month")
-        await here.store.grant(of_tenant("acme", time.time()), 0.03)
+        await here.store.budgets.grant(of_tenant("acme", time.time()), 0.03)
         assert await here.pass_later(LATER_S) == 3
         await here.planner.tell_blocked()
-        assert set(await here.store.blocked_batches()) == {batch_id}, "it may wait for more in a moment"
+        assert set(await here.store.batches.blocked()) == {batch_id}, "it may wait for more in a moment"
         await here.pass_later(MOVED_AFTER_S)
         await here.planner.tell_blocked()
-        assert await here.store.blocked_batches() == {}
-        told = sorted((row["id"], row["event"]) for row in await here.store.deliveries("acme"))
+        assert await here.store.batches.blocked() == {}
+        told = sorted((row["id"], row["event"]) for row in await here.store.webhooks.deliveries("acme"))
         assert [event for _, event in told] == ["batch.paused", "batch.resumed"]
 
 
@@ -230,12 +230,12 @@ async def test_a_provider_that_spent_its_day_gets_no_more_jobs_until_it_is_grant
         assert {here.planner._tickets[job_id].lane.batch_id for job_id in tickets} == {both}
         await here.take_all()
         await here.pass_later(LATER_S)
-        view = await here.store.batch_view(only)
+        view = await here.store.batches.view(only)
         assert view is not None and view.waiting is not None
         said = r"provider alpha has spent 0.03 of 0.03 USD today, and the next job would cost about \S+; resumes "
         assert re.match(said, view.waiting.reason)
         [today] = here.budgets.of_providers()
-        await here.store.grant(today, 0.02)
+        await here.store.budgets.grant(today, 0.02)
         await here.pass_later(LATER_S)
         assert here.planner._tickets
 

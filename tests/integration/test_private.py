@@ -55,7 +55,7 @@ async def one_chunk() -> AsyncIterator[bytes]:
 
 async def a_ledger(data: Path) -> None:
     async with open_store(None, data) as store:
-        await store.has_api_keys()
+        await store.tenants.has_keys()
         assert {path.name for path in data.iterdir()} >= {"ledger.db", "ledger.db-wal", "ledger.db-shm"}
         assert open_ones(data) == []
 

@@ -12,7 +12,7 @@ from test_claims import ALPHA, Floor, floor
 from understudy.models.records import StartedJob
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
-from understudy.models.store.jobs.claims import LARGE_PROMPT_BYTES
+from understudy.models.store.claims.claims import LARGE_PROMPT_BYTES
 from understudy.worker.job import prompt_room
 from understudy.worker.job.prompt_room import ROOM_BYTES, TENANT_BYTES, PromptRoom
 
@@ -41,20 +41,20 @@ async def test_a_claim_reads_small_prompts_only(store: Store) -> None:
     sizes = [10, LARGE_PROMPT_BYTES - 2, LARGE_PROMPT_BYTES + 2]
     bodies = [json.dumps("é" * (size // 2), ensure_ascii=False) for size in sizes]
     made = [replace(job, body=body) for job, body in zip(await new_jobs(store, 3), bodies, strict=True)]
-    await store.add_single(made)
-    jobs = await store.start(worker, [job.id for job in made])
+    await store.intake.add_single(made)
+    jobs = await store.claims.start(worker, [job.id for job in made])
     assert [(job.large_bytes, len(job.body)) for job in jobs] == [
         (0, len(bodies[0])),
         (0, len(bodies[1])),
         (len(bodies[2].encode()), 0),
     ]
-    assert [(await store.with_prompt(job)).body for job in jobs] == bodies
+    assert [(await store.claims.with_prompt(job)).body for job in jobs] == bodies
 
 
 async def submitted(here: Floor, count: int, tenant: str, size: int) -> list[str]:
     body = json.dumps({"messages": [{"role": "user", "content": PROMPT + "x" * size}]})
     jobs = [replace(each, body=body, tenant=tenant) for each in await new_jobs(here.store, count, ALPHA)]
-    await here.store.add_single(jobs)
+    await here.store.intake.add_single(jobs)
     await here.stage(jobs)
     return [each.id for each in jobs]
 
@@ -69,7 +69,7 @@ async def test_what_does_not_fit_goes_back_and_holds_no_slot(
         hogs = await submitted(here, 8, "acme", LARGE)
 
         async def others_wait() -> bool:
-            views = [await here.store.job_view(each) for each in hogs]
+            views = [await here.store.jobs.view(each) for each in hogs]
             reasons = [view["wait_reason"] for view in views if view and view["state"] == JobState.QUEUED]
             return reasons == [prompt_room.WAITS_FOR_ROOM] * 6
 

@@ -51,17 +51,19 @@ class Pipeline:
     async def begin(self, **flags: Any) -> Run:
         output = self.source.with_name("out.jsonl")
         run = await begin(self.store, self.settings, RunRequest(self.source, output, self.shape, **flags))
-        await self.store.keep_run(run.batches, 3600.0)
+        await self.store.runs.keep(run.batches, 3600.0)
         return run
 
     async def work(self, run: Run, most: int = 1_000, fail: Callable[[str], FailureClass | None] | None = None) -> None:
         """Answer, or fail, up to so many of the jobs that the planner sees."""
         worker = await new_worker(self.store)
-        heads = [head for lane in await self.store.lanes() for head in await self.store.heads(lane, most)]
-        jobs = await self.store.start(worker, sorted(head.id for head in heads)[:most])
-        await self.store.settle(worker, [self._outcome(job, fail) for job in jobs])
-        await self.store.remove_worker(worker)
-        await self.store.close_batches()
+        heads = [
+            head for lane in await self.store.planning.lanes() for head in await self.store.planning.heads(lane, most)
+        ]
+        jobs = await self.store.claims.start(worker, sorted(head.id for head in heads)[:most])
+        await self.store.claims.settle(worker, [self._outcome(job, fail) for job in jobs])
+        await self.store.claims.remove_worker(worker)
+        await self.store.batches.close_finished()
 
     async def run(self, most: int = 1_000, **flags: Any) -> Run:
         """Begin, and work off up to so many jobs."""
@@ -78,7 +80,7 @@ class Pipeline:
 
     async def output(self, run: Run) -> list[tuple[str, str | None]]:
         """Name and answer of each line that has ended, in their order."""
-        rows = [row async for row in self.store.run_outputs(run.id)]
+        rows = [row async for row in self.store.runs.outputs(run.id)]
         return [(row.custom_id, orjson.loads(row.body)["answer"] if row.body else None) for row in rows]
 
     async def answers(self, run: Run) -> list[str | None]:
@@ -197,7 +199,7 @@ async def test_a_prompt_that_stands_twice_is_asked_twice_and_each_answer_serves_
     pipeline.write(["other", "same", "same", "same"])
     run = await pipeline.run()
     assert words(run) == "3 answered, 1 new"
-    jobs = [row.job_id async for row in pipeline.store.run_outputs(run.id)]
+    jobs = [row.job_id async for row in pipeline.store.runs.outputs(run.id)]
     assert len(set(jobs)) == 4
     pipeline.write(["same"])
     assert words(await pipeline.run()) == "1 answered"
@@ -227,7 +229,7 @@ async def test_the_output_repeats_todays_columns(pipeline: Pipeline) -> None:
     pipeline.source.write_text("sku,name,shelf\n2,lamp,C\n1,desk,A\n3,rug,D\n")
     run = await pipeline.run()
     assert words(run) == "2 answered, 1 new"
-    columns = [orjson.loads(row.extra or "") async for row in pipeline.store.run_outputs(run.id)]
+    columns = [orjson.loads(row.extra or "") async for row in pipeline.store.runs.outputs(run.id)]
     assert [(each["sku"], each["shelf"]) for each in columns] == [("2", "C"), ("1", "A"), ("3", "D")]
     assert len(pipeline.paid) == 3
 
@@ -270,7 +272,7 @@ async def test_lines_without_an_answer_take_todays_chain_and_the_others_stay(pip
     assert words(run) == "2 answered, 4 to try again", "what was refused of the old chain may not be of the new one"
     assert run.compared is not None
     assert run.compared.elsewhere == 2
-    jobs = [job async for job in pipeline.store.unfinished(run.batches[-1])]
+    jobs = [job async for job in pipeline.store.jobs.unfinished(run.batches[-1])]
     assert {str(job.chain.steps[0]) for job in jobs} == {"lead/right"}
     await pipeline.work(run)
     assert await pipeline.answers(run) == list("abcdef")
@@ -323,17 +325,26 @@ async def test_a_run_that_is_killed_while_it_is_taken_up_loses_nothing(
     class Killed(BaseException):
         pass
 
-    for step in ("add_lines", "match_lines", "note_lines", "create_batch", "give_jobs", "put_version", "open_batch"):
+    runs, intake, retention = pipeline.store.runs, pipeline.store.intake, pipeline.store.retention
+    for area, step in (
+        (runs, "add_lines"),
+        (runs, "match_lines"),
+        (runs, "note_lines"),
+        (intake, "create_batch"),
+        (runs, "give_jobs"),
+        (runs, "put_version"),
+        (intake, "open_batch"),
+    ):
         with monkeypatch.context() as patch:
 
             async def die(*_: object, **__: object) -> None:
                 raise Killed
 
             pipeline.write([*"abcd", f"new after {step}"])
-            patch.setattr(pipeline.store, step, die)
-            for tidying in ("forget_stale_lines", "discard_batch"):
-                if step != "put_version":
-                    patch.setattr(pipeline.store, tidying, _nothing)
+            patch.setattr(area, step, die)
+            if step != "put_version":
+                patch.setattr(runs, "forget_stale_lines", _nothing)
+                patch.setattr(retention, "discard_batch", _nothing)
             with pytest.raises(Killed):
                 await pipeline.begin()
         run = await pipeline.begin()
@@ -357,7 +368,7 @@ async def test_a_retry_by_hand_counts_for_the_lines_of_its_run(pipeline: Pipelin
     run = await pipeline.run()
     retry = await retry_failed(store, SETTINGS, run.batches[0], EVERYTHING)
     assert retry.batch_id is not None
-    assert [job.custom_id async for job in store.unfinished(retry.batch_id)] == ["3"], "by its name of today"
+    assert [job.custom_id async for job in store.jobs.unfinished(retry.batch_id)] == ["3"], "by its name of today"
     assert (await retry_failed(store, SETTINGS, run.batches[0], EVERYTHING)).batch_id is None
     run = await pipeline.begin()
     assert words(run) == "4 answered, 1 not asked yet"
@@ -388,10 +399,10 @@ async def test_an_answer_that_is_asked_again_stays_until_there_is_another(pipeli
     run = await pipeline.begin()
     assert words(run) == "3 answered"
     assert run.standing.succeeded == 0, "they are open"
-    before = [row.job_id async for row in store.run_outputs(run.id)]
+    before = [row.job_id async for row in store.runs.outputs(run.id)]
     assert len(before) == 3
     await pipeline.work(run, fail=lambda prompt: FailureClass.SERVER if prompt == "b" else None)
-    after = [row.job_id async for row in store.run_outputs(run.id)]
+    after = [row.job_id async for row in store.runs.outputs(run.id)]
     assert [one == other for one, other in zip(before, after, strict=True)] == [False, True, False]
     summary = await final_summary(store, run, await views_of(store, run.batches))
     assert (summary.succeeded, summary.failed, summary.open) == (3, 0, False)
@@ -405,9 +416,9 @@ async def test_answers_that_are_asked_again_by_hand_are_so_also_when_a_line_is_a
     run = await pipeline.run()
     assert words(run) == "3 answered, 1 new"
     assert sorted(pipeline.paid) == list("aabbccd")
-    rows = [row.job_id async for row in pipeline.store.run_outputs(run.id)]
+    rows = [row.job_id async for row in pipeline.store.runs.outputs(run.id)]
     assert retry.batch_id is not None
-    assert rows[:3] == [row.job_id async for row in pipeline.store.outputs(retry.batch_id)]
+    assert rows[:3] == [row.job_id async for row in pipeline.store.batches.outputs(retry.batch_id)]
     summary = await final_summary(pipeline.store, run, await views_of(pipeline.store, run.batches))
     assert (summary.total, summary.succeeded, summary.open) == (4, 4, False)
 
@@ -442,8 +453,8 @@ async def test_answers_whose_words_are_gone_are_not_put_in_place_of_those_in_the
     """`store_content = "until_delivered"`: the output may be the only place that still has them."""
     pipeline.write("aab", ids=["1", "2"])
     run = await pipeline.run()
-    assert await pipeline.store.acknowledge("batch", "default", run.batches[0])
-    while await pipeline.store.forget_delivered("until_delivered", -1.0):
+    assert await pipeline.store.retention.acknowledge("batch", "default", run.batches[0])
+    while await pipeline.store.retention.forget_delivered("until_delivered", -1.0):
         pass
     pipeline.write("aabc", ids=["1", "2"])
     with pytest.raises(OtherRun, match=r"1 new, 3 changed; nothing was sent"):
@@ -465,8 +476,8 @@ async def test_an_answer_that_lost_its_line_serves_a_line_that_asks_the_same_and
 
 
 async def test_many_lines_are_compared_in_parts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.models.store.batches.compare.LINES_AT_ONCE", 7)
-    monkeypatch.setattr("understudy.models.store.batches.runs.SLICE", 5)
+    monkeypatch.setattr("understudy.models.store.runs.compare.LINES_AT_ONCE", 7)
+    monkeypatch.setattr("understudy.models.store.runs.runs.SLICE", 5)
     prompts = [f"p{number}" for number in range(40)]
     pipeline.write(prompts)
     await pipeline.run()

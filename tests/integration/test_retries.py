@@ -34,7 +34,7 @@ SETTINGS = Settings.model_validate(
 
 
 async def view_of(store: Store, batch_id: str) -> BatchView:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     return view
 
@@ -42,14 +42,14 @@ async def view_of(store: Store, batch_id: str) -> BatchView:
 async def end(store: Store, ids: list[str], *outcomes: FailureClass | None) -> None:
     """End the first of the jobs like this; None: with an answer."""
     worker = await new_worker(store)
-    jobs = await store.start(worker, ids[: len(outcomes)])
+    jobs = await store.claims.start(worker, ids[: len(outcomes)])
     pairs = zip(jobs, outcomes, strict=True)
-    await store.settle(worker, [succeeded(job) if cls is None else failed(job, cls) for job, cls in pairs])
-    await store.remove_worker(worker)
+    await store.claims.settle(worker, [succeeded(job) if cls is None else failed(job, cls) for job, cls in pairs])
+    await store.claims.remove_worker(worker)
 
 
 async def steps_of(store: Store, batch_id: str) -> dict[str, str]:
-    return {job.custom_id: str(job.chain.steps[0]) async for job in store.unfinished(batch_id)}
+    return {job.custom_id: str(job.chain.steps[0]) async for job in store.jobs.unfinished(batch_id)}
 
 
 async def test_what_would_fail_again_is_counted_and_left_out(store: Store) -> None:
@@ -86,7 +86,7 @@ async def test_one_retry_of_a_batch_is_accepted_at_a_time(store: Store) -> None:
     batch_id, ids = await open_batch(store, 1)
     await end(store, ids, FailureClass.SERVER)
     being_filled = NewBatch(new_id("batch"), retry_of=batch_id, identity=f"retry-of-{batch_id}", expires_at=9e9)
-    await store.create_batch(being_filled)
+    await store.intake.create_batch(being_filled)
     with pytest.raises(RetryUnderWay, match=f"a retry of {batch_id} is being accepted just now"):
         await retry_failed(store, SETTINGS, batch_id)
 
@@ -97,24 +97,24 @@ async def test_what_a_killed_retry_left_is_in_nobodys_way_for_long(
     batch_id, ids = await open_batch(store, 1)
     await end(store, ids, FailureClass.SERVER)
     left = NewBatch(new_id("batch"), retry_of=batch_id, identity=f"retry-of-{batch_id}", expires_at=9e9)
-    await store.create_batch(left)
+    await store.intake.create_batch(left)
     monkeypatch.setattr("understudy.producer.runs.reruns.FILLED_WITHIN_S", -FILLED_WITHIN_S)
     assert (await retry_failed(store, SETTINGS, batch_id)).jobs == 1
-    assert await store.batch_view(left.id) is None
+    assert await store.batches.view(left.id) is None
 
 
 async def test_a_held_batch_takes_another_chain_for_what_failed_and_for_what_waits(store: Store) -> None:
     batch_id, ids = await open_batch(store, 5)
     await end(store, ids, FailureClass.MODEL_MISSING, None)
-    await store.pause_batch(batch_id, "held")
+    await store.batches.pause(batch_id, "held")
     waiting, retry = await take_another_chain(store, SETTINGS, batch_id, RouteOptions(model="lead/right"))
     assert (waiting, retry.jobs) == (3, 1)
     assert retry.batch_id is not None
     assert await steps_of(store, batch_id) == dict.fromkeys(("line-3", "line-4", "line-5"), "lead/right")
     assert await steps_of(store, retry.batch_id) == {"line-1": "lead/right"}
-    await store.resume_batch(batch_id)
-    assert {lane.chain_id for lane in await store.lanes()} == {
-        job.chain.id async for job in store.unfinished(retry.batch_id)
+    await store.batches.resume(batch_id)
+    assert {lane.chain_id for lane in await store.planning.lanes()} == {
+        job.chain.id async for job in store.jobs.unfinished(retry.batch_id)
     }, "the planner sees no lane of the chain that nothing waits for"
     worker = await new_worker(store)
     await run_all(store, worker, ids[2:])
@@ -123,14 +123,14 @@ async def test_a_held_batch_takes_another_chain_for_what_failed_and_for_what_wai
 
 async def test_another_chain_keeps_the_data_rules_of_what_waits(store: Store) -> None:
     batch_id = new_id("batch")
-    await store.create_batch(NewBatch(batch_id, expires_at=await store.now() + 60))
+    await store.intake.create_batch(NewBatch(batch_id, expires_at=await store.now() + 60))
     ruled = CHAIN.model_copy(update={"require": {"region": ("eu",)}})
-    await store.add_jobs(batch_id, await new_jobs(store, 2, chain=ruled))
-    await store.open_batch(batch_id, 2)
+    await store.intake.add_jobs(batch_id, await new_jobs(store, 2, chain=ruled))
+    await store.intake.open_batch(batch_id, 2)
     with pytest.raises(RequestError, match="'far/x' breaks the rule"):
         await take_another_chain(store, SETTINGS, batch_id, RouteOptions(model="far/x"))
     assert (await take_another_chain(store, SETTINGS, batch_id, RouteOptions(chain="other")))[0] == 2
-    chains = [job.chain async for job in store.unfinished(batch_id)]
+    chains = [job.chain async for job in store.jobs.unfinished(batch_id)]
     assert {str(chain.require) for chain in chains} == {"{'region': ('eu',)}"}
 
 
@@ -139,7 +139,7 @@ async def test_answers_of_a_provider_are_asked_again_and_stay_until_they_are_rep
     await end(store, ids, None, None, FailureClass.SERVER)
     again = (await retry_answered(store, SETTINGS, batch_id, ["lead"], RouteOptions())).batch_id
     assert again is not None
-    await end(store, [job.id async for job in store.unfinished(again)], None, FailureClass.SERVER)
+    await end(store, [job.id async for job in store.jobs.unfinished(again)], None, FailureClass.SERVER)
     shown = [(row.custom_id, row.state, row.job_id in ids) async for row in rows_of(store, batch_id)]
     assert shown == [
         ("line-1", JobState.SUCCEEDED, False),
@@ -156,6 +156,6 @@ async def test_a_batch_that_goes_on_and_its_retry_share_what_is_left_of_the_budg
     retry = await retry_failed(store, SETTINGS, batch_id)
     assert retry.batch_id is not None
     subjects = [of_batch(batch_id), of_batch(retry.batch_id)]
-    budgets = await store.budgets(subjects)
+    budgets = await store.budgets.read(subjects)
     left = [balance.left_usd for each in subjects if (balance := budgets[each].balance) is not None]
     assert left == [pytest.approx(6.5), pytest.approx(3.25)], "two jobs wait, one is tried again"

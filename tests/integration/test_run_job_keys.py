@@ -55,7 +55,7 @@ async def test_a_dead_key_is_set_aside_for_all_and_the_other_goes_on(redis_url: 
         assert used(outcomes) == ["two"] * 8
         assert sum(len(settled.attempts) for settled in outcomes) == 9
         await scene.tools.fleet.share(store)
-        row = (await store.set_aside_list())[0]
+        row = (await store.credentials.listed())[0]
     assert (row.provider, row.key, row.failure) == ("alpha", "one", FailureClass.CREDENTIAL)
 
 
@@ -68,7 +68,7 @@ async def test_all_keys_blocked_keeps_the_job_queued_until_a_person_enables_them
         assert settled.wait_reason and "credential at alpha (key main)" in settled.wait_reason
         await scene.tools.fleet.share(store)
         assert (await scene.run(ALPHA)).attempts == []
-        await store.enable("alpha", "main")
+        await store.credentials.enable("alpha", "main")
         await scene.tools.fleet.share(store)
         again = await scene.run(ALPHA, progress=settled.progress)
     assert (again.state, tried(again)) == (JobState.SUCCEEDED, ["alpha None"])
@@ -98,12 +98,12 @@ async def test_a_missing_secret_heals_by_itself(redis_url: str, tmp_path: Path) 
         assert settled.state is JobState.QUEUED
         assert settled.wait_reason and "env.ALPHA_MAIN" in settled.wait_reason
         await scene.tools.fleet.share(store)
-        assert [row.key for row in await store.set_aside_list()] == ["main"]
+        assert [row.key for row in await store.credentials.listed()] == ["main"]
         scene.environ["ALPHA_MAIN"] = secret
         await scene.tools.fleet.share(store)
         assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
         await scene.tools.fleet.share(store)
-        assert await store.set_aside_list() == []
+        assert await store.credentials.listed() == []
 
 
 async def test_a_program_that_failed_once_is_asked_again_and_gives_the_same_secret(
@@ -132,7 +132,7 @@ async def test_a_rotated_key_is_tried_with_its_new_secret(redis_url: str, tmp_pa
         await scene.tools.fleet.share(store)
         assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
         await scene.tools.fleet.share(store)
-        assert await store.set_aside_list() == []
+        assert await store.credentials.listed() == []
 
 
 async def test_a_late_refusal_of_the_old_secret_does_not_set_the_new_one_aside(redis_url: str, tmp_path: Path) -> None:
@@ -155,11 +155,13 @@ async def test_a_late_answer_does_not_bring_back_a_key_that_was_set_aside_meanwh
         late = asyncio.create_task(scene.run(ALPHA))
         while not scene.mock.stats()["in_flight"]:
             await asyncio.sleep(0.005)
-        await store.set_aside("alpha", "main", "", FailureClass.CREDENTIAL, "by hand: spring cleaning", NOW_SECRET)
+        await store.credentials.set_aside(
+            "alpha", "main", "", FailureClass.CREDENTIAL, "by hand: spring cleaning", NOW_SECRET
+        )
         await scene.tools.fleet.share(store)
         assert (await late).state is JobState.SUCCEEDED
         await scene.tools.fleet.share(store)
-        assert len(await store.set_aside_list()) == 1
+        assert len(await store.credentials.listed()) == 1
 
 
 async def test_a_key_without_money_is_probed_by_one_job_whose_turn_it_is_and_by_no_other(
@@ -168,7 +170,9 @@ async def test_a_key_without_money_is_probed_by_one_job_whose_turn_it_is_and_by_
     keys = [{"name": "poor", "value": "env.ALPHA_MAIN", "weight": 0.001}, {"name": "two", "value": "env.BETA"}]
     rule = only("main", Fail.QUOTA, latency_s=0.4)
     async with stage(redis_url, rule, api_keys=keys, timeout_s=5) as scene, ledger(tmp_path) as store:
-        await store.set_aside("alpha", "poor", "", FailureClass.QUOTA, "no money", NOW_SECRET, time.time() - 1)
+        await store.credentials.set_aside(
+            "alpha", "poor", "", FailureClass.QUOTA, "no money", NOW_SECRET, time.time() - 1
+        )
         await scene.tools.fleet.share(store)
         probe = asyncio.create_task(scene.run(ALPHA))
         while not scene.mock.stats()["in_flight"]:
@@ -191,7 +195,7 @@ async def test_an_answered_probe_brings_the_key_back(
         await asyncio.sleep(0.25)
         assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
         await scene.tools.fleet.share(store)
-        assert await store.set_aside_list() == []
+        assert await store.credentials.listed() == []
 
 
 async def test_a_provider_that_is_no_longer_configured_is_passed_over_and_waited_for(redis_url: str) -> None:

@@ -222,9 +222,9 @@ class Ahead:
 
 async def waiting_batch(store: Store, of: Chain) -> str:
     batch_id, expires_at = new_id("batch"), await store.now() + 3600
-    await store.create_batch(NewBatch(batch_id, expires_at=expires_at))
-    await store.add_jobs(batch_id, await new_jobs(store, 3, of))
-    await store.open_batch(batch_id, 3)
+    await store.intake.create_batch(NewBatch(batch_id, expires_at=expires_at))
+    await store.intake.add_jobs(batch_id, await new_jobs(store, 3, of))
+    await store.intake.open_batch(batch_id, 3)
     return batch_id
 
 
@@ -245,13 +245,13 @@ async def test_the_planner_stages_nothing_of_a_batch_that_no_step_may_serve_and_
         clock.by_s = AGAIN_AFTER_S
         assert await planner.pass_once() == 0
         assert sum(map(len, (await staged_ids(scene.redis)).values())) == 3
-        seen = await store.batch_view(barred)
+        seen = await store.batches.view(barred)
         assert seen is not None and seen.waiting is not None
         assert seen.waiting.hold == "rules"
         assert "breaks the rule require region = eu" in seen.waiting.reason
         assert await blocked_by(store, scene.settings, [barred]) == seen.waiting.reason
         assert await blocked_by(store, scene.settings, [barred, other]) is None
-        beside = await store.batch_view(other)
+        beside = await store.batches.view(other)
         assert beside is not None and beside.waiting is None
 
 

@@ -54,20 +54,20 @@ async def start(
     store: Store, source: Path, shape: Shape | None = None, settings: Settings = SETTINGS, **flags: Any
 ) -> Run:
     run = await begin(store, settings, RunRequest(source, source.with_name("out.jsonl"), shape or Shape(), **flags))
-    await store.keep_run(run.batches, 3600.0)
+    await store.runs.keep(run.batches, 3600.0)
     return run
 
 
 async def ids_of(store: Store, batch_id: str) -> list[str]:
-    return [job.id async for job in store.unfinished(batch_id)]
+    return [job.id async for job in store.jobs.unfinished(batch_id)]
 
 
 async def fail(store: Store, worker: str, ids: list[str], cls: FailureClass = FailureClass.SERVER) -> None:
-    await store.settle(worker, [failed_outcome(job, cls) for job in await store.start(worker, ids)])
+    await store.claims.settle(worker, [failed_outcome(job, cls) for job in await store.claims.start(worker, ids)])
 
 
 async def states(store: Store, run: Run) -> dict[str, JobState]:
-    return {row.custom_id: row.state async for row in store.run_outputs(run.id)}
+    return {row.custom_id: row.state async for row in store.runs.outputs(run.id)}
 
 
 async def test_an_input_is_accepted_once_and_found_again(sqlite: Store, source: Path) -> None:
@@ -96,18 +96,18 @@ async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sql
     await fail(sqlite, worker, ids[1:2], FailureClass.CONTENT_FILTER)
     await fail(sqlite, worker, ids[2:4], FailureClass.SERVER)
     await run_all(sqlite, worker, ids[4:])
-    await sqlite.close_batches()
+    await sqlite.batches.close_finished()
 
     again = await start(sqlite, source)
 
     assert len(again.batches) == 2
-    retried = [job async for job in sqlite.unfinished(again.batches[1])]
+    retried = [job async for job in sqlite.jobs.unfinished(again.batches[1])]
     assert [(job.custom_id, job.line) for job in retried] == [("r3", 3), ("r4", 4)]
     assert not {job.id for job in retried} & set(ids)
     sums = again.summary(await views_of(sqlite, again.batches))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 1, 2, True)
     await run_all(sqlite, worker, [job.id for job in retried])
-    await sqlite.close_batches()
+    await sqlite.batches.close_finished()
     sums = again.summary(await views_of(sqlite, again.batches))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 2, False)
     assert await states(sqlite, again) == {
@@ -134,12 +134,12 @@ async def test_a_failed_line_of_an_open_run_is_tried_again_together_with_what_is
 async def test_cancelled_lines_are_taken_up_by_a_rerun(sqlite: Store, source: Path) -> None:
     run = await start(sqlite, source)
     await run_all(sqlite, await new_worker(sqlite), (await ids_of(sqlite, run.batches[0]))[:2])
-    await sqlite.cancel_batch(run.batches[0])
-    while await sqlite.cancel_slice():
+    await sqlite.batches.cancel(run.batches[0])
+    while await sqlite.batches.cancel_slice():
         continue
-    await sqlite.close_batches()
+    await sqlite.batches.close_finished()
     again = await start(sqlite, source)
-    assert [job.custom_id async for job in sqlite.unfinished(again.batches[1])] == ["r3", "r4", "r5"]
+    assert [job.custom_id async for job in sqlite.jobs.unfinished(again.batches[1])] == ["r3", "r4", "r5"]
 
 
 async def test_bad_lines_are_all_reported_and_nothing_is_accepted(sqlite: Store, source: Path) -> None:
@@ -147,14 +147,14 @@ async def test_bad_lines_are_all_reported_and_nothing_is_accepted(sqlite: Store,
     with pytest.raises(BadInput) as refused:
         await start(sqlite, source)
     assert ([bad.line for bad in refused.value.bad], refused.value.good) == ([2, 4], 2)
-    assert await sqlite.latest_batch() is None
+    assert await sqlite.batches.latest() is None
 
 
 async def test_bad_lines_are_skipped_when_that_is_asked_for(sqlite: Store, source: Path) -> None:
     source.write_text('{"prompt":"a"}\n{oops\n{"prompt":"b"}\n')
     run = await start(sqlite, source, skip_bad=True)
     assert [bad.line for bad in run.skipped] == [2]
-    assert [job.line async for job in sqlite.unfinished(run.batches[0])] == [1, 3]
+    assert [job.line async for job in sqlite.jobs.unfinished(run.batches[0])] == [1, 3]
 
 
 async def test_nothing_but_bad_lines_is_refused_even_then(sqlite: Store, source: Path) -> None:
@@ -167,7 +167,7 @@ async def test_an_empty_input_is_refused(sqlite: Store, source: Path) -> None:
     source.write_text("\n\n")
     with pytest.raises(InputError, match="has no lines"):
         await start(sqlite, source)
-    assert await sqlite.latest_batch() is None
+    assert await sqlite.batches.latest() is None
 
 
 async def test_an_acceptance_that_was_broken_off_begins_anew(sqlite: Store, source: Path) -> None:
@@ -175,16 +175,16 @@ async def test_an_acceptance_that_was_broken_off_begins_anew(sqlite: Store, sour
     run = await start(sqlite, source, fresh=True)
     run_id = run.id
     await start(sqlite, source, fresh=True)
-    await sqlite.forget_run(run_id)
-    [known] = await sqlite.batches_of_run(run_id)
-    await sqlite.cancel_batch(known)
-    while await sqlite.cancel_slice():
+    await sqlite.runs.forget(run_id)
+    [known] = await sqlite.runs.batches_of(run_id)
+    await sqlite.batches.cancel(known)
+    while await sqlite.batches.cancel_slice():
         continue
-    await sqlite.close_batches()
-    await sqlite.discard_batch(known)
+    await sqlite.batches.close_finished()
+    await sqlite.retention.discard_batch(known)
     broken = NewBatch("batch_broken_off", identity=f"{run_id}-broken", expires_at=await sqlite.now() + 60)
-    await sqlite.create_batch(broken)
-    await sqlite.add_lines(run_id, 1, [RunLine(1, 1, "r1", True, "0" * 32, "chain", None, "job_gone")])
+    await sqlite.intake.create_batch(broken)
+    await sqlite.runs.add_lines(run_id, 1, [RunLine(1, 1, "r1", True, "0" * 32, "chain", None, "job_gone")])
     again = await start(sqlite, source)
     assert "batch_broken_off" not in again.batches
     assert len(await ids_of(sqlite, again.batches[0])) == 5
@@ -194,15 +194,15 @@ async def test_a_retry_that_was_broken_off_counts_for_nothing(sqlite: Store, sou
     run = await start(sqlite, source)
     await fail(sqlite, await new_worker(sqlite), (await ids_of(sqlite, run.batches[0]))[:1])
     broken = NewBatch(new_id("batch"), retry_of=run.batches[0], expires_at=await sqlite.now() + 60)
-    await sqlite.create_batch(broken)
-    await sqlite.add_jobs(broken.id, [job async for job in _renamed(sqlite, run.batches[0])])
+    await sqlite.intake.create_batch(broken)
+    await sqlite.intake.add_jobs(broken.id, [job async for job in _renamed(sqlite, run.batches[0])])
     retry = (await retry_failed(sqlite, SETTINGS, run.batches[0])).batch_id
     assert retry is not None
     assert await line_of(sqlite, run.batches[0]) == [run.batches[0], retry]
 
 
 async def _renamed(store: Store, batch_id: str) -> AsyncIterator[NewJob]:
-    async for ended in store.ended_badly(batch_id):
+    async for ended in store.jobs.ended_badly(batch_id):
         ended.job.id = new_id("job")
         yield ended.job
 
@@ -210,9 +210,9 @@ async def _renamed(store: Store, batch_id: str) -> AsyncIterator[NewJob]:
 async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store, source: Path) -> None:
     run = await start(sqlite, source)
     worker = await new_worker(sqlite)
-    jobs = await sqlite.start(worker, await ids_of(sqlite, run.batches[0]))
-    await sqlite.settle(worker, [succeeded(job) for job in jobs])
-    await sqlite.close_batches()
+    jobs = await sqlite.claims.start(worker, await ids_of(sqlite, run.batches[0]))
+    await sqlite.claims.settle(worker, [succeeded(job) for job in jobs])
+    await sqlite.batches.close_finished()
     assert await retry_failed(sqlite, SETTINGS, run.batches[0]) == Retry()
     assert await retry_failed(sqlite, SETTINGS, "batch_unknown") == Retry()
     assert len(await outputs_of(sqlite, run.batches[0])) == 5
@@ -222,20 +222,20 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     run = await start(sqlite, source)
     worker = await new_worker(sqlite)
     ids = await ids_of(sqlite, run.batches[0])
-    by_understudy = [succeeded(job) for job in await sqlite.start(worker, ids[:2])]
+    by_understudy = [succeeded(job) for job in await sqlite.claims.start(worker, ids[:2])]
     for each in by_understudy:
         assert each.result is not None
         each.result.provider = "understudy"
-    await sqlite.settle(worker, by_understudy)
+    await sqlite.claims.settle(worker, by_understudy)
     await run_all(sqlite, worker, ids[2:])
-    await sqlite.close_batches()
+    await sqlite.batches.close_finished()
     first = run.batches[0]
     assert await retry_answered(sqlite, SETTINGS, first, ["nobody"], RouteOptions()) == Retry()
     again = (
         await retry_answered(sqlite, SETTINGS, first, ["nobody", "understudy"], RouteOptions(model="lead/other"))
     ).batch_id
     assert again is not None
-    jobs = [job async for job in sqlite.unfinished(again)]
+    jobs = [job async for job in sqlite.jobs.unfinished(again)]
     assert [(job.custom_id, str(job.chain.steps[0])) for job in jobs] == [
         ("r1", "lead/other"),
         ("r2", "lead/other"),
@@ -244,12 +244,12 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 0, True)
     assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) == Retry()  # taken up already
     await run_all(sqlite, worker, [job.id for job in jobs])
-    await sqlite.close_batches()
+    await sqlite.batches.close_finished()
     sums = summary(await views_of(sqlite, [first, again]))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 5, 0, False)
     third = (await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())).batch_id
     assert third is not None
-    assert [job.custom_id async for job in sqlite.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]
+    assert [job.custom_id async for job in sqlite.jobs.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]
 
 
 ELSEWHERE = Settings.model_validate(
@@ -271,7 +271,7 @@ async def answered_run(store: Store, source: Path, **route: Any) -> str:
     run = await start(store, source, Shape(route=RouteOptions(**route)), ELSEWHERE)
     worker = await new_worker(store)
     await run_all(store, worker, await ids_of(store, run.batches[0]))
-    await store.close_batches()
+    await store.batches.close_finished()
     return run.batches[0]
 
 
@@ -282,20 +282,20 @@ async def test_a_retry_along_another_chain_keeps_the_data_rules_of_its_lines(sql
     assert await line_of(sqlite, first) == [first]
     again = (await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="both"))).batch_id
     assert again is not None
-    assert {str(job.chain.require) async for job in sqlite.unfinished(again)} == {"{'region': ('eu',)}"}
+    assert {str(job.chain.require) async for job in sqlite.jobs.unfinished(again)} == {"{'region': ('eu',)}"}
 
 
 async def test_a_retry_is_accepted_under_the_rules_that_its_tenant_has_by_now(sqlite: Store, source: Path) -> None:
     first = (await start(sqlite, source, settings=ELSEWHERE)).batches[0]
     worker = await new_worker(sqlite)
     await fail(sqlite, worker, await ids_of(sqlite, first))
-    await sqlite.set_tenant(TenantLimits("default", require={"zdr": ("true",)}), actor="a test")
+    await sqlite.tenants.set_limits(TenantLimits("default", require={"zdr": ("true",)}), actor="a test")
     again = (await retry_failed(sqlite, ELSEWHERE, first)).batch_id
     assert again is not None
-    assert {str(job.chain.require) async for job in sqlite.unfinished(again)} == {"{'zdr': ('true',)}"}
+    assert {str(job.chain.require) async for job in sqlite.jobs.unfinished(again)} == {"{'zdr': ('true',)}"}
     await fail(sqlite, worker, await ids_of(sqlite, again))
-    await sqlite.close_batches()
-    await sqlite.set_tenant(TenantLimits("default", require={"region": ("us",)}), actor="a test")
+    await sqlite.batches.close_finished()
+    await sqlite.tenants.set_limits(TenantLimits("default", require={"region": ("us",)}), actor="a test")
     with pytest.raises(RequestError, match="'lead/large' breaks the rule require region = us"):
         await retry_failed(sqlite, ELSEWHERE, first)
 
@@ -304,7 +304,7 @@ async def test_a_retry_along_weighted_steps_has_the_side_of_each_lines_name(sqli
     first = await answered_run(sqlite, source)
     again = (await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="halves"))).batch_id
     assert again is not None
-    sides = {job.custom_id: str(job.chain.steps[0]) async for job in sqlite.unfinished(again)}
+    sides = {job.custom_id: str(job.chain.steps[0]) async for job in sqlite.jobs.unfinished(again)}
     router = Router(ELSEWHERE, RouteOptions(chain="halves"))
     assert sides == {name: str(router.resolve({}, name)[0].steps[0]) for name in sides}
     assert set(sides.values()) == {"lead/a", "lead/b"}
@@ -316,7 +316,7 @@ async def test_the_budget_of_a_run_is_for_its_retries_too(sqlite: Store, source:
     worker = await new_worker(sqlite)
     await run_all(sqlite, worker, ids[:3])  # 0.25 each
     await fail(sqlite, worker, ids[3:])
-    await sqlite.close_batches()
+    await sqlite.batches.close_finished()
     again = await start(sqlite, source)
     *_, retry = await views_of(sqlite, again.batches)
     assert (len(again.batches), retry.budget_usd) == (2, pytest.approx(0.25))
@@ -331,7 +331,7 @@ async def test_the_budget_of_a_run_is_for_its_retries_too(sqlite: Store, source:
 
 async def test_a_run_that_spent_its_budget_goes_on_with_a_larger_one(sqlite: Store, source: Path) -> None:
     run = await start(sqlite, source, budget_usd=1.0)
-    await sqlite.pause_spent(run.batches[0], 1.0, "its budget of 1.00 USD is reached: …")
+    await sqlite.budgets.pause_spent(run.batches[0], 1.0, "its budget of 1.00 USD is reached: …")
     await start(sqlite, source)
     [view] = await views_of(sqlite, run.batches)
     assert view.paused is not None

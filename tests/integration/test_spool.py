@@ -22,7 +22,7 @@ from understudy.producer.processes.stack import open_stack
 async def started(store: Store, count: int) -> tuple[str, list[StartedJob]]:
     worker_id = await new_worker(store)
     _, ids = await open_batch(store, count)
-    return worker_id, await store.start(worker_id, ids)
+    return worker_id, await store.claims.start(worker_id, ids)
 
 
 async def states(store: Store, jobs: list[StartedJob]) -> list[JobState]:
@@ -43,11 +43,11 @@ async def test_every_outcome_is_written_as_it_was_kept(store: Store, tmp_path: P
     assert await spool.replay(tmp_path, store) == 3
 
     assert await states(store, jobs) == [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED]
-    view = await store.job_view(jobs[0].id)
+    view = await store.jobs.view(jobs[0].id)
     assert view is not None and view["result"]["body"] == '{"answer":"paid"}'
-    (again,) = await store.start(worker_id, [jobs[2].id])
+    (again,) = await store.claims.start(worker_id, [jobs[2].id])
     assert again.progress == {"step": 1}
-    calls = await store.attempts(batch_id=jobs[0].batch_id)
+    calls = await store.jobs.attempts(batch_id=jobs[0].batch_id)
     assert sorted(call["failure"] or "" for call in calls) == ["", "bad_request", "timeout"]
     assert kept_files(tmp_path) == []
 
@@ -55,10 +55,10 @@ async def test_every_outcome_is_written_as_it_was_kept(store: Store, tmp_path: P
 async def test_what_the_ledger_has_already_is_not_changed(store: Store, tmp_path: Path) -> None:
     worker_id, jobs = await started(store, 2)
     outcomes = [succeeded(job) for job in jobs]
-    await store.settle(worker_id, outcomes)
+    await store.claims.settle(worker_id, outcomes)
     spool.keep(tmp_path, store.place, worker_id, outcomes)
     assert await spool.replay(tmp_path, store) == 0
-    assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 2
+    assert len(await store.jobs.attempts(batch_id=jobs[0].batch_id)) == 2
 
 
 async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs_again(
@@ -67,11 +67,11 @@ async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs
     worker_id, jobs = await started(store, 1)
     async with store._db.write() as connection:
         await connection.execute(update(worker).values(lease_until=0.0))
-    await store.rescue()
+    await store.claims.rescue()
     spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
     assert await spool.replay(tmp_path, store) == 0
     assert await states(store, jobs) == [JobState.QUEUED]
-    assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 1
+    assert len(await store.jobs.attempts(batch_id=jobs[0].batch_id)) == 1
 
 
 async def test_of_several_that_start_in_one_folder_at_once_the_faster_one_disturbs_nobody(
@@ -80,7 +80,7 @@ async def test_of_several_that_start_in_one_folder_at_once_the_faster_one_distur
     worker_id, jobs = await started(store, 3)
     for job in jobs:
         spool.keep(tmp_path, store.place, worker_id, [succeeded(job)])
-    settle, entered, overtaken = store.settle, asyncio.Event(), asyncio.Event()
+    settle, entered, overtaken = store.claims.settle, asyncio.Event(), asyncio.Event()
 
     async def settle_slowly(worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
         if not entered.is_set():
@@ -88,13 +88,13 @@ async def test_of_several_that_start_in_one_folder_at_once_the_faster_one_distur
             await overtaken.wait()
         return await settle(worker_id, outcomes)
 
-    monkeypatch.setattr(store, "settle", settle_slowly)
+    monkeypatch.setattr(store.claims, "settle", settle_slowly)
     slow = asyncio.create_task(spool.replay(tmp_path, store))
     await entered.wait()
     assert await spool.replay(tmp_path, store) == 3
     overtaken.set()
     assert await slow == 0 and kept_files(tmp_path) == []
-    assert len(await store.attempts(batch_id=jobs[0].batch_id)) == 3
+    assert len(await store.jobs.attempts(batch_id=jobs[0].batch_id)) == 3
 
 
 async def test_a_start_writes_what_was_kept_before_it_takes_anybodys_jobs_back(tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ async def test_an_outcome_that_cannot_be_kept_or_written_takes_no_neighbour_alon
     assert lost.result is not None
     lost.result.body = "\ud800"
     spool.keep(tmp_path, store.place, worker_id, [lost, refused, fine])
-    settle = store.settle
+    settle = store.claims.settle
 
     async def picky(holder: str, outcomes: list[Settled]) -> set[str]:
         if any(each.job_id == refused.job_id for each in outcomes):
             raise spool.StoreError("no")
         return await settle(holder, outcomes)
 
-    monkeypatch.setattr(store, "settle", picky)
+    monkeypatch.setattr(store.claims, "settle", picky)
     assert await spool.replay(tmp_path, store) == 1
     assert await states(store, jobs) == [JobState.RUNNING, JobState.RUNNING, JobState.SUCCEEDED]
 

@@ -59,7 +59,7 @@ async def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> 
     async with open_store(None, tmp_path / "new" / "folder") as store:
         batch_id, _ = await open_batch(store, 1)
     async with open_store(None, tmp_path / "new" / "folder") as store:
-        assert await store.latest_batch() == batch_id
+        assert await store.batches.latest() == batch_id
 
 
 async def test_the_injected_clock_rules_on_sqlite(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ async def test_the_injected_clock_rules_on_sqlite(tmp_path: Path) -> None:
     async with open_store(None, tmp_path, clock=lambda: now[0]) as store:
         ids = await singles(store, 1, not_before=2000.0)
         worker = await new_worker(store, lease_s=5000)
-        assert await store.start(worker, ids) == []
+        assert await store.claims.start(worker, ids) == []
         now[0] = 2000.0
-        assert len(await store.start(worker, ids)) == 1
+        assert len(await store.claims.start(worker, ids)) == 1
         assert await store.now() == 2000.0
 
 
@@ -81,7 +81,7 @@ async def test_a_commit_survives_power_loss_and_readers_do_not_wait_for_writers(
                 for name in ("synchronous", "journal_mode")
             ]
             assert modes == [2, "wal"]
-            assert await store.lanes() == []
+            assert await store.planning.lanes() == []
 
 
 async def test_a_program_that_holds_the_lock_makes_the_store_busy_not_stuck(
@@ -93,11 +93,11 @@ async def test_a_program_that_holds_the_lock_makes_the_store_busy_not_stuck(
         other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusy, match=r"ledger\.db is locked by another program"):
-            await store.open_batch(batch_id, 1)
-        assert await store.batch_view(batch_id) is not None
+            await store.intake.open_batch(batch_id, 1)
+        assert await store.batches.view(batch_id) is not None
         other.execute("ROLLBACK")
         other.close()
-        await store.open_batch(batch_id, 1)
+        await store.intake.open_batch(batch_id, 1)
 
 
 async def test_a_process_that_keeps_its_turn_too_long_makes_the_store_busy(
@@ -120,11 +120,11 @@ async def test_a_full_disk_is_said_plainly_and_leaves_nothing_half_written(tmp_p
             await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
         jobs = await new_jobs(store, 500)
         with pytest.raises(StoreBusy, match="is full; free some space"):
-            await store.add_jobs(batch_id, jobs)
-        assert [await store.job_view(each.id) for each in jobs] == [None] * len(jobs)
+            await store.intake.add_jobs(batch_id, jobs)
+        assert [await store.jobs.view(each.id) for each in jobs] == [None] * len(jobs)
         async with store._db.write() as connection:
             await connection.exec_driver_sql("PRAGMA max_page_count = 100000")
-        await store.add_jobs(batch_id, jobs)
+        await store.intake.add_jobs(batch_id, jobs)
 
 
 async def test_two_processes_that_write_at_once_take_turns(tmp_path: Path) -> None:
@@ -153,21 +153,21 @@ async def test_two_processes_that_write_at_once_take_turns(tmp_path: Path) -> No
 
 async def test_tasks_that_write_at_once_all_succeed(store: Store) -> None:
     made = await asyncio.gather(*(open_batch(store, 20) for _ in range(20)))
-    assert len(await store.lanes()) == len(made)
+    assert len(await store.planning.lanes()) == len(made)
 
 
 async def test_a_cancelled_write_leaves_the_store_usable(store: Store) -> None:
     batch_id, ids = await open_batch(store, 300)
     worker = await new_worker(store)
-    jobs = await store.start(worker, ids)
+    jobs = await store.claims.start(worker, ids)
     outcomes = [succeeded(job) for job in jobs]
     for tenths_of_ms in range(0, 120, 4):
-        write = asyncio.create_task(store.settle(worker, outcomes))
+        write = asyncio.create_task(store.claims.settle(worker, outcomes))
         await asyncio.sleep(tenths_of_ms / 10_000)
         write.cancel()
         await asyncio.gather(write, return_exceptions=True)
-    await store.settle(worker, outcomes)
-    view = await store.batch_view(batch_id)
+    await store.claims.settle(worker, outcomes)
+    view = await store.batches.view(batch_id)
     assert view is not None and sum(view.counts.values()) == view.total == view.by_deployment[0].answered
 
 
@@ -205,7 +205,7 @@ async def test_what_postgresql_refuses_is_said_with_its_cause(postgresql_url: st
                 continue
         with pytest.raises(StoreError, match=words) as raised:
             async with opening as store:
-                await store.pause_batch("batch_1", "by hand")
+                await store.batches.pause("batch_1", "by hand")
         assert len(str(raised.value).splitlines()) == 1
 
 
@@ -337,6 +337,6 @@ async def test_a_process_stopped_within_a_transaction_does_not_hold_its_locks_fo
                 async with stopped._db.write() as connection:
                     await connection.execute(text("SELECT 1 FROM worker WHERE id = :id FOR UPDATE"), {"id": worker_id})
                     async with asyncio.timeout(10):
-                        assert await other.beat(worker_id, 60)
+                        assert await other.claims.beat(worker_id, 60)
                     await connection.execute(text("SELECT 1"))
-            await other.remove_worker(worker_id)
+            await other.claims.remove_worker(worker_id)

@@ -8,47 +8,48 @@ from ledger_help import CHAIN, new_jobs, new_worker, open_batch, put_back, run_a
 from understudy.models.ids import id_at, new_id
 from understudy.models.records import NewJob
 from understudy.models.store import Store
-from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
-from understudy.models.store.jobs.submission import JobFilter
+from understudy.models.store.intake import NamedRequest, OtherRequest
+from understudy.models.store.jobs.of_tenant import JobFilter
 
 ALL = JobFilter()
 DAY_S = 86_400.0
 
 
 async def ids_of(store: Store, wanted: JobFilter = ALL, tenant: str = "default", after: str = "") -> list[str]:
-    rows = await store.list_jobs(tenant, wanted, limit=100, after=after, ascending=True)
+    rows = await store.jobs.page(tenant, wanted, limit=100, after=after, ascending=True)
     return [row["id"] for row in rows]
 
 
 async def test_a_named_request_makes_its_jobs_once(store: Store) -> None:
     named = NamedRequest("one", "hash")
     attempts = [await new_jobs(store, 2) for _ in range(20)]
-    made = await asyncio.gather(*(store.accept_jobs("default", jobs, named, "[]") for jobs in attempts))
+    made = await asyncio.gather(*(store.intake.accept_jobs("default", jobs, named, "[]") for jobs in attempts))
     (first,) = [jobs for jobs, earlier in zip(attempts, made, strict=True) if earlier is None]
     assert {earlier.object_id for earlier in made if earlier} == {first[0].id}
     assert {earlier.answer for earlier in made if earlier} == {"[]"}
     assert await ids_of(store) == [job.id for job in first]
-    found = await store.made_by("default", named)
+    found = await store.intake.made_by("default", named)
     assert found is not None and found.object_id == first[0].id
 
 
 async def test_a_name_belongs_to_one_request_of_one_tenant(store: Store) -> None:
-    await store.accept_jobs("default", await new_jobs(store, 1), NamedRequest("one", "hash"))
+    await store.intake.accept_jobs("default", await new_jobs(store, 1), NamedRequest("one", "hash"))
     with pytest.raises(OtherRequest):
-        await store.accept_jobs("default", await new_jobs(store, 1), NamedRequest("one", "other"))
+        await store.intake.accept_jobs("default", await new_jobs(store, 1), NamedRequest("one", "other"))
     with pytest.raises(OtherRequest):
-        await store.made_by("default", NamedRequest("one", "other"))
+        await store.intake.made_by("default", NamedRequest("one", "other"))
     assert len(await ids_of(store)) == 1
-    assert await store.made_by("theirs", NamedRequest("one", "hash")) is None
+    assert await store.intake.made_by("theirs", NamedRequest("one", "hash")) is None
     assert (
-        await store.accept_jobs("theirs", await new_jobs(store, 1, tenant="theirs"), NamedRequest("one", "x")) is None
+        await store.intake.accept_jobs("theirs", await new_jobs(store, 1, tenant="theirs"), NamedRequest("one", "x"))
+        is None
     )
 
 
 async def test_a_time_to_live_begins_when_the_ledger_accepts(store: Store) -> None:
     job = NewJob(new_id("job"), "{}", CHAIN, "x", expires_in_s=60.0)
-    await store.accept_jobs("default", [job])
-    view = await store.seen_job("default", job.id)
+    await store.intake.accept_jobs("default", [job])
+    view = await store.jobs.seen("default", job.id)
     assert view is not None and view["expires_at"] - view["created_at"] == pytest.approx(60, abs=1e-3)
 
 
@@ -58,9 +59,9 @@ async def test_lists_keep_to_tenant_batch_state_provider_and_time(store: Store) 
     theirs = await singles(store, 2, tenant="theirs")
     worker = await new_worker(store)
     await run_all(store, worker, alone[:1])
-    (job,) = await store.start(worker, alone[1:2])
-    await store.settle(worker, [put_back(job, await store.now() + 60)])
-    await store.start(worker, in_batch[:1])
+    (job,) = await store.claims.start(worker, alone[1:2])
+    await store.claims.settle(worker, [put_back(job, await store.now() + 60)])
+    await store.claims.start(worker, in_batch[:1])
     now = await store.now()
     assert await ids_of(store) == in_batch + alone
     assert await ids_of(store, tenant="theirs") == theirs
@@ -77,8 +78,8 @@ async def test_lists_keep_to_tenant_batch_state_provider_and_time(store: Store) 
 
 async def test_another_tenants_job_is_not_seen(store: Store) -> None:
     (theirs,) = await singles(store, 1, tenant="theirs")
-    assert await store.seen_job("default", theirs) is None
-    assert await store.seen_job("theirs", theirs) is not None
+    assert await store.jobs.seen("default", theirs) is None
+    assert await store.jobs.seen("theirs", theirs) is not None
 
 
 def test_an_id_of_a_time_divides_the_ids_made_before_from_those_made_later() -> None:

@@ -28,18 +28,18 @@ async def test_only_lanes_whose_rows_may_start_are_seen(store: Store) -> None:
     cancelled, _ = await open_batch(store, 1)
     await filled_batch(store, 1)
     await singles(store, 1, priority=Priority.NORMAL, tenant="acme")
-    await store.pause_batch(held, "wait")
-    await store.cancel_batch(cancelled)
+    await store.batches.pause(held, "wait")
+    await store.batches.cancel(cancelled)
 
-    assert set(await store.lanes()) == {lane_of(going), Lane(SINGLE, "acme", CHAIN.id, Priority.NORMAL)}
+    assert set(await store.planning.lanes()) == {lane_of(going), Lane(SINGLE, "acme", CHAIN.id, Priority.NORMAL)}
 
 
 async def test_each_chain_of_a_batch_has_a_lane(store: Store) -> None:
     batch_id = new_id("batch")
-    await store.create_batch(NewBatch(batch_id, expires_at=await store.now() + 60))
-    await store.add_jobs(batch_id, await new_jobs(store, 2) + await new_jobs(store, 2, chain=OTHER))
-    await store.open_batch(batch_id, 4)
-    assert {each.chain_id for each in await store.lanes()} == {CHAIN.id, OTHER.id}
+    await store.intake.create_batch(NewBatch(batch_id, expires_at=await store.now() + 60))
+    await store.intake.add_jobs(batch_id, await new_jobs(store, 2) + await new_jobs(store, 2, chain=OTHER))
+    await store.intake.open_batch(batch_id, 4)
+    assert {each.chain_id for each in await store.planning.lanes()} == {CHAIN.id, OTHER.id}
     assert await store.get_chain(OTHER.id) == OTHER
 
 
@@ -48,25 +48,25 @@ async def test_a_lane_is_there_while_it_has_queued_jobs(store: Store) -> None:
     ids += await singles(store, 1)
     await singles(store, 1, tenant="busy")
     worker = await new_worker(store)
-    jobs = await store.start(worker, ids)
-    assert [each.tenant for each in await store.lanes()] == ["busy"]
-    await store.settle(worker, [put_back(job, 0.0) for job in jobs])
-    assert len(await store.lanes()) == 3
+    jobs = await store.claims.start(worker, ids)
+    assert [each.tenant for each in await store.planning.lanes()] == ["busy"]
+    await store.claims.settle(worker, [put_back(job, 0.0) for job in jobs])
+    assert len(await store.planning.lanes()) == 3
 
 
 async def test_the_lanes_between_many_jobs_are_all_found(store: Store) -> None:
     """Those that differ in one column only, whichever it is, and with others' jobs in between."""
     expected: set[Lane] = set()
     for tenant, priority, chain in product(("a", "b"), Priority, (CHAIN, OTHER)):
-        await store.add_single(await new_jobs(store, 3, tenant=tenant, priority=priority, chain=chain))
+        await store.intake.add_single(await new_jobs(store, 3, tenant=tenant, priority=priority, chain=chain))
         expected.add(Lane(SINGLE, tenant, chain.id, priority))
     for number in range(3):
         batch_id, _ = await open_batch(store, 2)
         if number == 1:
-            await store.pause_batch(batch_id, "wait")
+            await store.batches.pause(batch_id, "wait")
         else:
             expected.add(lane_of(batch_id))
-    found = await store.lanes()
+    found = await store.planning.lanes()
     assert len(found) == len(expected)
     assert set(found) == expected
 
@@ -75,53 +75,53 @@ async def test_those_put_back_and_due_come_first_then_the_others_by_age(store: S
     batch_id, ids = await open_batch(store, 6)
     worker = await new_worker(store)
     now = await store.now()
-    jobs = await store.start(worker, ids[:4])
+    jobs = await store.claims.start(worker, ids[:4])
     times = [now - 10, now - 20, now + 1000, 0.0]
-    await store.settle(worker, [put_back(job, until) for job, until in zip(jobs, times, strict=True)])
+    await store.claims.settle(worker, [put_back(job, until) for job, until in zip(jobs, times, strict=True)])
 
-    heads = await store.heads(lane_of(batch_id), 10)
+    heads = await store.planning.heads(lane_of(batch_id), 10)
 
     assert [head.id for head in heads] == [ids[1], ids[0], ids[3], ids[4], ids[5]]
     assert heads[0].tokens == 7
-    assert [head.id for head in await store.heads(lane_of(batch_id), 3)] == [ids[1], ids[0], ids[3]]
+    assert [head.id for head in await store.planning.heads(lane_of(batch_id), 3)] == [ids[1], ids[0], ids[3]]
 
 
 async def test_jobs_past_their_deadline_are_no_heads(store: Store) -> None:
     now = await store.now()
     await singles(store, 1, expires_at=now - 1)
-    (lane,) = await store.lanes()
-    assert await store.heads(lane, 10) == []
+    (lane,) = await store.planning.lanes()
+    assert await store.planning.heads(lane, 10) == []
 
 
 async def test_ready_lanes_tell_how_many_are_due_and_what_share_they_have(store: Store) -> None:
     batch_id, ids = await open_batch(store, 5, weight=3.0)
     _, idle_ids = await open_batch(store, 1)
     held, _ = await open_batch(store, 1)
-    await store.pause_batch(held, "wait")
-    await store.set_tenant(TenantLimits("acme", weight=0.5), actor="test")
+    await store.batches.pause(held, "wait")
+    await store.tenants.set_limits(TenantLimits("acme", weight=0.5), actor="test")
     await singles(store, 2, priority=Priority.NORMAL, tenant="acme")
     worker, now = await new_worker(store), await store.now()
-    started = {job.id: job for job in await store.start(worker, [*ids[:2], *idle_ids])}
-    await store.settle(worker, [put_back(started[ids[0]], now + 1000), put_back(started[ids[1]], now - 1)])
+    started = {job.id: job for job in await store.claims.start(worker, [*ids[:2], *idle_ids])}
+    await store.claims.settle(worker, [put_back(started[ids[0]], now + 1000), put_back(started[ids[1]], now - 1)])
 
-    seen = await store.ready_lanes(3)
+    seen = await store.planning.ready_lanes(3)
 
     assert seen == [
         OpenLane(Lane(SINGLE, "acme", CHAIN.id, Priority.NORMAL), 2, 1.0, 0.5),
         OpenLane(lane_of(batch_id), 3, 3.0, 1.0),
     ]
-    assert [each.ready for each in await store.ready_lanes(100)] == [2, 4]
+    assert [each.ready for each in await store.planning.ready_lanes(100)] == [2, 4]
 
 
 async def test_what_batches_wait_for_is_seen_while_it_is_fresh(store: Store) -> None:
     (one, _), (other, _) = await open_batch(store, 1), await open_batch(store, 1)
     what = Waiting("tokens per minute are used up at lead/large", "tokens", "lead", "large", "lead:main", 99.5)
-    await store.say_waiting({one: what, other: what})
-    await store.say_waiting({other: None})
+    await store.planning.say_waiting({one: what, other: what})
+    await store.planning.say_waiting({other: None})
     assert [await waiting_of(store, each) for each in (one, other)] == [what, None]
-    await store.pause_batch(one, "by hand")
+    await store.batches.pause(one, "by hand")
     assert await waiting_of(store, one) is None
-    await store.resume_batch(one)
+    await store.batches.resume(one)
     assert await waiting_of(store, one) == what
     async with store._db.write() as connection:
         await connection.execute(update(batch).values(waiting_at=batch.c.waiting_at - 11))
@@ -134,16 +134,18 @@ async def test_a_batch_of_which_more_jobs_were_put_back_than_are_looked_at_says_
     monkeypatch.setattr(views, "WAITS_OF_BATCH", views.WAITS_OF_BATCH.limit(3))
     monkeypatch.setattr(views, "WAITS_SAMPLE", 3)
     batch_id, ids = await open_batch(store, 5)
-    await store.pass_canaries([batch_id])
+    await store.canary.stop_watching([batch_id])
     worker, later = await new_worker(store), await store.now() + 100
-    put = [put_back(job, later, "the provider rests") for job in await store.start(worker, ids[:2])]
-    await store.settle(worker, put)
+    put = [put_back(job, later, "the provider rests") for job in await store.claims.start(worker, ids[:2])]
+    await store.claims.settle(worker, put)
     assert await waiting_of(store, batch_id) is None, "three others may start"
-    await store.settle(worker, [put_back(job, later, "the provider rests") for job in await store.start(worker, ids)])
+    await store.claims.settle(
+        worker, [put_back(job, later, "the provider rests") for job in await store.claims.start(worker, ids)]
+    )
     assert await waiting_of(store, batch_id) == Waiting("the provider rests", "put_back", until=later)
 
 
 async def waiting_of(store: Store, batch_id: str) -> Waiting | None:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None
     return view.waiting

@@ -10,13 +10,13 @@ from understudy.models.store import Store
 async def crash(store: Store, ids: list[str]) -> None:
     """A worker starts the jobs and dies."""
     worker = await new_worker(store)
-    assert len(await store.start(worker, ids)) == len(ids)
-    await store.beat(worker, -1)
-    assert await store.rescue() == [(worker, len(ids))]
+    assert len(await store.claims.start(worker, ids)) == len(ids)
+    await store.claims.beat(worker, -1)
+    assert await store.claims.rescue() == [(worker, len(ids))]
 
 
 async def crashes(store: Store, job_id: str) -> int:
-    view = await store.job_view(job_id)
+    view = await store.jobs.view(job_id)
     assert view is not None
     return int(view["crashes"])
 
@@ -24,35 +24,35 @@ async def crashes(store: Store, job_id: str) -> int:
 async def test_the_jobs_of_a_dead_worker_are_due_at_once_with_their_progress(store: Store) -> None:
     ids = await singles(store, 2)
     dead, alive = await new_worker(store), await new_worker(store)
-    first, second = await store.start(dead, ids)
-    await store.settle(dead, [put_back(first, step=1)])
-    await store.start(dead, [first.id])
-    await store.beat(dead, -1)
+    first, second = await store.claims.start(dead, ids)
+    await store.claims.settle(dead, [put_back(first, step=1)])
+    await store.claims.start(dead, [first.id])
+    await store.claims.beat(dead, -1)
 
-    assert await store.rescue() == [(dead, 2)]
+    assert await store.claims.rescue() == [(dead, 2)]
 
-    assert await store.rescue() == []
-    again = await store.start(alive, ids)
+    assert await store.claims.rescue() == []
+    again = await store.claims.start(alive, ids)
     assert [(job.claim_no, job.progress, job.crashes) for job in again] == [(3, {"step": 1}, 1), (2, None, 1)]
-    assert await store.settle(dead, [succeeded(second)]) == set()
-    assert not await store.beat(dead, 60)
+    assert await store.claims.settle(dead, [succeeded(second)]) == set()
+    assert not await store.claims.beat(dead, 60)
 
 
 async def test_who_is_not_sure_takes_nothing_back(store: Store) -> None:
     ids = await singles(store, 1)
     dead = await new_worker(store)
-    await store.start(dead, ids)
-    await store.beat(dead, -1)
-    assert await store.rescue(lambda: False) == []
+    await store.claims.start(dead, ids)
+    await store.claims.beat(dead, -1)
+    assert await store.claims.rescue(lambda: False) == []
     assert await state_of(store, ids[0]) is JobState.RUNNING
-    assert await store.rescue(lambda: True) == [(dead, 1)]
+    assert await store.claims.rescue(lambda: True) == [(dead, 1)]
 
 
 async def test_a_living_worker_is_left_alone(store: Store) -> None:
     ids = await singles(store, 1)
     worker = await new_worker(store)
-    await store.start(worker, ids)
-    assert await store.rescue() == []
+    await store.claims.start(worker, ids)
+    assert await store.claims.rescue() == []
     assert await state_of(store, ids[0]) is JobState.RUNNING
 
 
@@ -80,7 +80,7 @@ async def test_a_job_that_crashed_its_workers_alone_is_failed_with_a_result_that
     (row,) = await outputs_of(store, batch_id)
     assert (row.job_id, row.state, row.error and row.error["code"]) == (poison, JobState.FAILED, "crashed")
     assert await state_of(store, innocent) is JobState.QUEUED
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     assert view is not None and view.counts[JobState.FAILED] == 1
 
 
@@ -91,51 +91,51 @@ async def test_while_a_job_must_run_alone_no_other_suspect_runs_in_the_whole_fle
         await crash(store, [other])
     await crash(store, [suspect])
     here, there = await new_worker(store), await new_worker(store)
-    [started] = await store.start(here, [one])
+    [started] = await store.claims.start(here, [one])
 
-    assert [job.id for job in await store.start(there, [other, suspect, innocent])] == [innocent]
+    assert [job.id for job in await store.claims.start(there, [other, suspect, innocent])] == [innocent]
 
-    await store.settle(here, [succeeded(started)])
-    [started] = await store.start(there, [suspect])
-    assert await store.start(here, [other]) == []
-    await store.settle(there, [succeeded(started)])
-    assert [job.id for job in await store.start(here, [other])] == [other]
+    await store.claims.settle(here, [succeeded(started)])
+    [started] = await store.claims.start(there, [suspect])
+    assert await store.claims.start(here, [other]) == []
+    await store.claims.settle(there, [succeeded(started)])
+    assert [job.id for job in await store.claims.start(here, [other])] == [other]
 
 
 async def test_a_worker_that_was_seen_to_end_is_not_waited_for(store: Store) -> None:
     ids = await singles(store, 2)
     dead, alive = await new_worker(store), await new_worker(store)
-    await store.start(dead, ids)
+    await store.claims.start(dead, ids)
 
-    assert await store.rescue_worker(dead) == 2
-    assert await store.rescue_worker(dead) == 0
+    assert await store.claims.rescue_worker(dead) == 2
+    assert await store.claims.rescue_worker(dead) == 0
 
-    assert [job.crashes for job in await store.start(alive, ids)] == [1, 1]
-    await store.remove_worker(alive)
-    assert await store.rescue_worker(alive) == 0
+    assert [job.crashes for job in await store.claims.start(alive, ids)] == [1, 1]
+    await store.claims.remove_worker(alive)
+    assert await store.claims.rescue_worker(alive) == 0
     assert [await crashes(store, each) for each in ids] == [1, 1]
 
 
 async def test_a_job_that_was_cancelled_while_its_worker_died_ends(store: Store) -> None:
     ids = await singles(store, 1)
     worker = await new_worker(store)
-    await store.start(worker, ids)
-    await store.cancel_job(ids[0])
-    await store.beat(worker, -1)
-    await store.rescue()
+    await store.claims.start(worker, ids)
+    await store.jobs.cancel(ids[0])
+    await store.claims.beat(worker, -1)
+    await store.claims.rescue()
     assert await state_of(store, ids[0]) is JobState.CANCELLED
 
 
 async def test_a_start_that_owns_the_data_folder_takes_everything_back(store: Store) -> None:
     ids = await singles(store, 4)
     one, two = await new_worker(store), await new_worker(store)
-    await store.start(one, ids[:2])
-    await store.start(two, ids[2:])
+    await store.claims.start(one, ids[:2])
+    await store.claims.start(two, ids[2:])
 
-    assert sorted(await store.rescue_all()) == sorted([(one, 2), (two, 2)])
+    assert sorted(await store.claims.rescue_all()) == sorted([(one, 2), (two, 2)])
 
     assert [await crashes(store, each) for each in ids] == [1, 1, 1, 1]
-    assert await store.live_workers() == []
+    assert await store.claims.live_workers() == []
 
 
 async def test_whether_any_job_ended_is_known_and_dead_lettered_ones_do_not_count(store: Store) -> None:
@@ -143,8 +143,8 @@ async def test_whether_any_job_ended_is_known_and_dead_lettered_ones_do_not_coun
     for _ in range(DEAD_AT):
         await crash(store, [poison])
     assert await state_of(store, poison) is JobState.FAILED
-    assert not await store.has_ended_jobs(60.0)
+    assert not await store.claims.has_ended_jobs(60.0)
     worker = await new_worker(store)
-    [started] = await store.start(worker, [innocent])
-    await store.settle(worker, [succeeded(started)])
-    assert await store.has_ended_jobs(60.0)
+    [started] = await store.claims.start(worker, [innocent])
+    await store.claims.settle(worker, [succeeded(started)])
+    assert await store.claims.has_ended_jobs(60.0)

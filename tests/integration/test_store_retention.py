@@ -6,7 +6,7 @@ from understudy.models.ids import new_id
 from understudy.models.records import NewBatch
 from understudy.models.state import Priority
 from understudy.models.store import Store
-from understudy.models.store.batches.ingest import NamedRequest
+from understudy.models.store.intake import NamedRequest
 from understudy.models.store.retention.expiry import Prunable
 from understudy.models.store.tallies import ACCEPTED_PERIOD_S
 
@@ -15,14 +15,14 @@ LATER_S = 10.0
 
 async def named_job(store: Store, key: str) -> str:
     (job,) = await new_jobs(store, 1)
-    assert await store.accept_jobs("default", [job], NamedRequest(key, "hash")) is None
+    assert await store.intake.accept_jobs("default", [job], NamedRequest(key, "hash")) is None
     return job.id
 
 
 async def batch_of_file(store: Store, file_id: str) -> str:
     deadline = await store.now() + 600
     new = NewBatch(new_id("batch"), Priority.BULK, expires_at=deadline, input_file_id=file_id)
-    return await store.accept_batch(new, NamedRequest(new.id, "hash"))
+    return await store.intake.accept_batch(new, NamedRequest(new.id, "hash"))
 
 
 async def test_what_ended_goes_with_all_that_was_only_there_for_it(store: Store) -> None:
@@ -30,36 +30,38 @@ async def test_what_ended_goes_with_all_that_was_only_there_for_it(store: Store)
     worker = await new_worker(store)
     _, ids = await open_batch(store, 2)
     await run_all(store, worker, [ended, *ids])
-    await store.close_batches()
+    await store.batches.close_finished()
     unread, read = new_id("file"), new_id("file")
     for each in (unread, read):
-        await store.add_file(each, "default", "in.jsonl", 3, 1)
+        await store.files.add(each, "default", "in.jsonl", 3, 1)
     going = await batch_of_file(store, read)
     now = await store.now()
     old_minute = int(now // ACCEPTED_PERIOD_S) - 60
-    await store.record_accepted("default", "api_1", {old_minute: 5, old_minute + 5: 5, old_minute + 60: 7})
+    await store.tenants.record_accepted("default", "api_1", {old_minute: 5, old_minute + 5: 5, old_minute + 60: 7})
 
-    found = await store.prunable(now + LATER_S)
+    found = await store.retention.prunable(now + LATER_S)
     assert (found.batches, found.jobs, found.files, found.names) == (1, 1, 1, 1)
-    assert await store.prune(now + LATER_S) == (found.batches, found.jobs)
-    assert await store.prune_names(now + LATER_S) == 1
-    assert await store.end_old_uploads(now + LATER_S) == 1
-    assert await store.prune_use(now + LATER_S) == found.tallies
-    assert await store.prunable(now + LATER_S) == Prunable(0, 0, 0, 0, 0, 0)
+    assert await store.retention.prune(now + LATER_S) == (found.batches, found.jobs)
+    assert await store.retention.prune_names(now + LATER_S) == 1
+    assert await store.retention.end_old_uploads(now + LATER_S) == 1
+    assert await store.retention.prune_use(now + LATER_S) == found.tallies
+    assert await store.retention.prunable(now + LATER_S) == Prunable(0, 0, 0, 0, 0, 0)
 
-    assert await store.made_by("default", NamedRequest("ended", "hash")) is None
-    made = await store.made_by("default", NamedRequest("waiting", "hash"))
+    assert await store.intake.made_by("default", NamedRequest("ended", "hash")) is None
+    made = await store.intake.made_by("default", NamedRequest("waiting", "hash"))
     assert made is not None and made.object_id == waiting
-    assert await store.batch_made_before("default", "", named=NamedRequest(going, "hash"), repeated=False) == going
-    assert await store.file_view("default", unread) is None and await store.file_view("default", read) is not None
-    assert [each.id for each in await store.expired_files()] == [unread]
+    assert (
+        await store.intake.batch_made_before("default", "", named=NamedRequest(going, "hash"), repeated=False) == going
+    )
+    assert await store.files.view("default", unread) is None and await store.files.view("default", read) is not None
+    assert [each.id for each in await store.files.expired()] == [unread]
 
 
 async def test_nothing_younger_is_touched(store: Store) -> None:
     ended = await named_job(store, "ended")
     await run_all(store, await new_worker(store), [ended])
-    await store.add_file(new_id("file"), "default", "in.jsonl", 3, 1)
+    await store.files.add(new_id("file"), "default", "in.jsonl", 3, 1)
     minute = int(await store.now() // ACCEPTED_PERIOD_S)
-    await store.record_accepted("default", "api_1", {minute: 3})
-    assert await store.prunable(await store.now() - 60) == Prunable(0, 0, 0, 0, 0, 0)
-    assert await store.prune_use(await store.now() + LATER_S) == 0, "limits by the minute still ask for it"
+    await store.tenants.record_accepted("default", "api_1", {minute: 3})
+    assert await store.retention.prunable(await store.now() - 60) == Prunable(0, 0, 0, 0, 0, 0)
+    assert await store.retention.prune_use(await store.now() + LATER_S) == 0, "limits by the minute still ask for it"

@@ -32,7 +32,7 @@ async def test_who_comes_after_a_killed_run_waits_until_nobody_can_be_at_work(
     said: list[str] = []
     async with alone_at_work(store, request_of_run, said.append):
         assert said == []
-    await store.take_run(request_of_run.run_id, 0.5)
+    await store.runs.take(request_of_run.run_id, 0.5)
     async with alone_at_work(store, request_of_run, said.append):
         assert "out.jsonl was at work a moment ago" in said[0]
 
@@ -67,7 +67,7 @@ async def test_of_two_runs_that_begin_at_the_same_time_one_accepts_the_input(
     assert isinstance(first.exception(), OtherRun)
     refused.set()
     run = await second
-    assert run.standing.total == 3 and await store.batches_of_run(run.id) == run.batches
+    assert run.standing.total == 3 and await store.runs.batches_of(run.id) == run.batches
 
 
 async def test_an_output_of_an_earlier_version_is_not_taken_for_a_new_one(
@@ -77,4 +77,4 @@ async def test_an_output_of_an_earlier_version_is_not_taken_for_a_new_one(
     old, _ = await open_batch(store, 1, identity=f"{request_of_run.run_id}-{'0' * 64}")
     with pytest.raises(OtherRun, match="an earlier version of Understudy"):
         await begin(store, SETTINGS, request_of_run)
-    assert await store.batch_view(old) is not None
+    assert await store.batches.view(old) is not None

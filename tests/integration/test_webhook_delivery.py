@@ -51,12 +51,12 @@ async def deliver(each: Deliverer) -> None:
 async def ended_job(store: Store, url: str | None, answer: str = "yes", **fields: Any) -> str:
     (job_id,) = await singles(store, 1, callback_url=url, **fields)
     worker = await new_worker(store)
-    await store.settle(worker, [succeeded(job, answer) for job in await store.start(worker, [job_id])])
+    await store.claims.settle(worker, [succeeded(job, answer) for job in await store.claims.start(worker, [job_id])])
     return job_id
 
 
 async def only_delivery(store: Store) -> dict[str, Any]:
-    (row,) = await store.deliveries("default")
+    (row,) = await store.webhooks.deliveries("default")
     return row
 
 
@@ -66,7 +66,7 @@ async def test_a_jobs_webhook_carries_the_job_with_its_result_and_verifies(store
         await deliver(deliverer(store, sender))
         (got,) = there.got
     assert got.path == "/done?flow=1" and got.headers["host"] == f"127.0.0.1:{there.port}"
-    (secret,) = await store.signing_secrets(OWNER)
+    (secret,) = await store.webhooks.signing_secrets(OWNER)
     event = standardwebhooks.Webhook(secret).verify(got.body, got.headers)
     assert event["type"] == "job.succeeded" and event["id"] == got.headers["webhook-id"]
     data = event["data"]
@@ -80,10 +80,10 @@ async def test_a_batchs_webhook_is_thin_and_openais_sdk_unwraps_it(store: Store,
     async with receiver() as there:
         batch_id, ids = await open_batch(store, 2, callback_url=there.url)
         await run_all(store, await new_worker(store), ids)
-        assert await store.close_batches() == [batch_id]
+        assert await store.batches.close_finished() == [batch_id]
         await deliver(deliverer(store, sender))
         (got,) = there.got
-    (secret,) = await store.signing_secrets(OWNER)
+    (secret,) = await store.webhooks.signing_secrets(OWNER)
     event = openai.OpenAI(api_key="none").webhooks.unwrap(got.body, got.headers, secret=secret)
     assert event.type == "batch.completed" and event.data.id == batch_id and event.object == "event"
     assert set(got.event["data"]) == {"id"}
@@ -95,32 +95,32 @@ async def test_openais_sdk_unwraps_a_jobs_webhook_although_it_does_not_know_it(s
         job_id = await ended_job(store, there.url)
         await deliver(deliverer(store, sender))
         (got,) = there.got
-    (secret,) = await store.signing_secrets(OWNER)
+    (secret,) = await store.webhooks.signing_secrets(OWNER)
     event = openai.OpenAI(api_key="none").webhooks.unwrap(got.body, got.headers, secret=secret)
     assert str(event.type) == "job.succeeded" and event.data.id == job_id  # type: ignore[union-attr]
 
 
 async def test_jobs_of_a_batch_are_not_told_of_one_by_one(store: Store) -> None:
-    await store.add_endpoint("default", "https://hooks.example.com", ["*"], actor="test")
+    await store.webhooks.add_endpoint("default", "https://hooks.example.com", ["*"], actor="test")
     _, ids = await open_batch(store, 2)
     await run_all(store, await new_worker(store), ids)
-    assert await store.deliveries("default") == []
-    await store.close_batches()
-    assert [row["event"] for row in await store.deliveries("default")] == ["batch.completed"]
+    assert await store.webhooks.deliveries("default") == []
+    await store.batches.close_finished()
+    assert [row["event"] for row in await store.webhooks.deliveries("default")] == ["batch.completed"]
 
 
 async def test_every_end_of_a_single_job_is_told_of(store: Store) -> None:
-    await store.add_endpoint("default", "https://hooks.example.com", ["job.*"], actor="test")
+    await store.webhooks.add_endpoint("default", "https://hooks.example.com", ["job.*"], actor="test")
     good, bad, unwanted, stopped = await singles(store, 4)
     await singles(store, 1, expires_at=await store.now() - 1)
     worker = await new_worker(store)
-    started = {job.id: job for job in await store.start(worker, [good, bad, stopped])}
-    await store.settle(worker, [succeeded(started[good]), failed(started[bad])])
-    assert await store.cancel_job(unwanted) is JobState.CANCELLED
-    assert await store.cancel_job(stopped) is JobState.RUNNING
-    await store.remove_worker(worker)
-    await store.expire_slice()
-    events = sorted(row["event"] for row in await store.deliveries("default"))
+    started = {job.id: job for job in await store.claims.start(worker, [good, bad, stopped])}
+    await store.claims.settle(worker, [succeeded(started[good]), failed(started[bad])])
+    assert await store.jobs.cancel(unwanted) is JobState.CANCELLED
+    assert await store.jobs.cancel(stopped) is JobState.RUNNING
+    await store.claims.remove_worker(worker)
+    await store.batches.expire_slice()
+    events = sorted(row["event"] for row in await store.webhooks.deliveries("default"))
     assert events == ["job.cancelled", "job.cancelled", "job.expired", "job.failed", "job.succeeded"]
 
 
@@ -128,21 +128,23 @@ async def test_a_dead_letter_is_told_of(store: Store) -> None:
     (job_id,) = await singles(store, 1, callback_url="https://hooks.example.com")
     for _ in range(DEAD_AT):
         worker = await new_worker(store, lease_s=-1)
-        await store.beat(worker, 60)
-        assert await store.start(worker, [job_id])
-        await store.beat(worker, -1)
-        await store.rescue()
-    assert [row["event"] for row in await store.deliveries("default")] == ["job.failed"]
+        await store.claims.beat(worker, 60)
+        assert await store.claims.start(worker, [job_id])
+        await store.claims.beat(worker, -1)
+        await store.claims.rescue()
+    assert [row["event"] for row in await store.webhooks.deliveries("default")] == ["job.failed"]
 
 
 async def test_an_endpoint_gets_the_events_and_metadata_that_it_asked_for(store: Store) -> None:
-    wanted, _ = await store.add_endpoint("default", "https://a.example", ["job.succeeded"], {"flow": "7"}, actor="test")
-    await store.add_endpoint("default", "https://b.example", ["job.failed", "batch.*"], actor="test")
-    await store.add_endpoint("other", "https://c.example", ["*"], actor="test")
+    wanted, _ = await store.webhooks.add_endpoint(
+        "default", "https://a.example", ["job.succeeded"], {"flow": "7"}, actor="test"
+    )
+    await store.webhooks.add_endpoint("default", "https://b.example", ["job.failed", "batch.*"], actor="test")
+    await store.webhooks.add_endpoint("other", "https://c.example", ["*"], actor="test")
     await ended_job(store, None, metadata={"flow": "7", "more": "x"})
     await ended_job(store, None, metadata={"flow": "8"})
     await ended_job(store, None)
-    rows = [*await store.deliveries("default"), *await store.deliveries("other")]
+    rows = [*await store.webhooks.deliveries("default"), *await store.webhooks.deliveries("other")]
     assert [row["endpoint_id"] for row in rows] == [wanted["id"]]
 
 
@@ -151,11 +153,11 @@ async def test_a_result_over_256_kb_is_left_to_its_url(store: Store, sender: Sen
     async with receiver() as there:
         (job_id,) = await singles(store, 1, callback_url=there.url)
         worker = await new_worker(store)
-        (job,) = await store.start(worker, [job_id])
+        (job,) = await store.claims.start(worker, [job_id])
         body = orjson.dumps({"a": "x" * (size - 8)}).decode()
         assert len(body) == size
         ended = Settled(job.id, "", job.claim_no, JobState.SUCCEEDED, [], ResultRecord(200, body))
-        await store.settle(worker, [ended])
+        await store.claims.settle(worker, [ended])
         await deliver(deliverer(store, sender, api=ApiSettings(public_url="https://llm.example.com")))
         (got,) = there.got
     data = got.event["data"]
@@ -182,7 +184,7 @@ async def test_a_receiver_that_fails_for_three_days_gets_one_id_is_then_given_up
         assert 3 * 86_400 < times[-1] < 4 * 86_400
         assert row["state"] == "dead" and row["last_error"] == "answered 503" and len(row["log"]) == 10
         there.status = 200
-        assert await store.replay("default", row["id"], actor="test")
+        assert await store.webhooks.replay("default", row["id"], actor="test")
         await deliver(sends)
         assert there.got[-1].headers["webhook-id"] == row["id"]
         assert (await only_delivery(store))["state"] == "delivered"
@@ -212,23 +214,23 @@ async def test_a_redirect_is_not_followed(store: Store, sender: Sender) -> None:
 
 async def test_gone_disables_an_endpoint_and_gives_up_what_waits_for_it(store: Store, sender: Sender) -> None:
     async with receiver(status=410) as there:
-        endpoint, _ = await store.add_endpoint("default", there.url, ["job.*"], actor="test")
+        endpoint, _ = await store.webhooks.add_endpoint("default", there.url, ["job.*"], actor="test")
         for _ in range(8):
             await ended_job(store, None)
         await deliver(deliverer(store, sender))
         assert len(there.got) <= 4
-        assert {row["state"] for row in await store.deliveries("default")} == {"dead"}
-        view = await store.endpoint("default", endpoint["id"])
+        assert {row["state"] for row in await store.webhooks.deliveries("default")} == {"dead"}
+        view = await store.webhooks.endpoint("default", endpoint["id"])
         assert view is not None and "410" in view["disabled"]
         await ended_job(store, None)
-        assert len(await store.deliveries("default")) == 8
-        assert await store.replay_dead("default", actor="test") == 0
-        assert await store.enable_endpoint("default", endpoint["id"], actor="test")
+        assert len(await store.webhooks.deliveries("default")) == 8
+        assert await store.webhooks.replay_dead("default", actor="test") == 0
+        assert await store.webhooks.enable_endpoint("default", endpoint["id"], actor="test")
         there.status = 200
-        assert await store.replay_dead("default", actor="test") == 8
+        assert await store.webhooks.replay_dead("default", actor="test") == 8
         again = deliverer(store, sender)
         async with asyncio.timeout(30):  # four at a time: on a busy machine one pass may not wait for the first of them
-            while {row["state"] for row in await store.deliveries("default")} != {"delivered"}:
+            while {row["state"] for row in await store.webhooks.deliveries("default")} != {"delivered"}:
                 await deliver(again)
 
 
@@ -241,9 +243,9 @@ async def test_gone_kills_a_callbacks_delivery_at_once(store: Store, sender: Sen
 
 async def test_what_goes_to_an_endpoint_that_was_removed_is_given_up(store: Store, sender: Sender) -> None:
     async with receiver(status=500) as there:
-        endpoint, _ = await store.add_endpoint("default", there.url, ["*"], actor="test")
+        endpoint, _ = await store.webhooks.add_endpoint("default", there.url, ["*"], actor="test")
         await ended_job(store, None)
-        assert await store.remove_endpoint("default", endpoint["id"], actor="test")
+        assert await store.webhooks.remove_endpoint("default", endpoint["id"], actor="test")
         await deliver(deliverer(store, sender))
         assert not there.got
     assert (await only_delivery(store))["last_error"] == "the endpoint was removed"
@@ -251,8 +253,8 @@ async def test_what_goes_to_an_endpoint_that_was_removed_is_given_up(store: Stor
 
 async def test_while_a_secret_is_rotated_both_verify(store: Store, sender: Sender) -> None:
     async with receiver() as there:
-        endpoint, old = await store.add_endpoint("default", there.url, ["*"], actor="test")
-        new = await store.rotate_secret("default", endpoint["id"], actor="test")
+        endpoint, old = await store.webhooks.add_endpoint("default", there.url, ["*"], actor="test")
+        new = await store.webhooks.rotate_secret("default", endpoint["id"], actor="test")
         await ended_job(store, None)
         await deliver(deliverer(store, sender))
         (got,) = there.got
@@ -267,7 +269,7 @@ async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leav
     """Also where the first secret has still to be made."""
     asked: list[str] = []
     reading: list[int] = [0, 0]
-    signing, seen_job = store.signing, store.seen_job
+    signing, seen_job = store.webhooks.signing, store.jobs.seen
 
     async def counted_signing(of: Delivery) -> Signing:
         asked.append(of.owner)
@@ -280,8 +282,8 @@ async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leav
         finally:
             reading[0] -= 1
 
-    monkeypatch.setattr(store, "signing", counted_signing)
-    monkeypatch.setattr(store, "seen_job", counted_job)
+    monkeypatch.setattr(store.webhooks, "signing", counted_signing)
+    monkeypatch.setattr(store.jobs, "seen", counted_job)
     many = LOOPBACK.model_copy(update={"max_in_flight": 400})
     async with receiver() as there, Sender(many, 400, deadline_s=30) as sender:
         ids = await singles(store, 200, callback_url=there.url)
@@ -290,7 +292,7 @@ async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leav
         crowd._signings = Signings(store, clock=lambda: 0.0)  # however long it takes on a busy machine
         await deliver(crowd)
         assert len(there.got) == 200
-    assert {row["state"] for row in await store.deliveries("default")} == {"delivered"}
+    assert {row["state"] for row in await store.webhooks.deliveries("default")} == {"delivered"}
     assert asked == [OWNER]
     assert reading[1] == LOOKS
 
@@ -298,20 +300,20 @@ async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leav
 async def test_a_retired_secret_signs_no_more_after_a_day(tmp_path: Path) -> None:
     now = [1_800_000_000.0]
     async with open_store(None, tmp_path, clock=lambda: now[0]) as store:
-        (old,) = await store.signing_secrets(OWNER)
-        new = await store.rotate_secret("default", OWNER, actor="test")
-        assert await store.signing_secrets(OWNER) == [new, old]
+        (old,) = await store.webhooks.signing_secrets(OWNER)
+        new = await store.webhooks.rotate_secret("default", OWNER, actor="test")
+        assert await store.webhooks.signing_secrets(OWNER) == [new, old]
         now[0] += 86_401
-        assert await store.signing_secrets(OWNER) == [new]
+        assert await store.webhooks.signing_secrets(OWNER) == [new]
 
 
 async def test_a_late_try_of_a_worker_that_lost_its_claim_changes_nothing(store: Store) -> None:
     await ended_job(store, "https://hooks.example.com")
-    (late,), _ = await store.claim_deliveries("worker_1", 10, 4, lease_s=-1)
-    (mine,), _ = await store.claim_deliveries("worker_2", 10, 4, lease_s=60)
+    (late,), _ = await store.webhooks.claim_deliveries("worker_1", 10, 4, lease_s=-1)
+    (mine,), _ = await store.webhooks.claim_deliveries("worker_2", 10, 4, lease_s=60)
     assert late.id == mine.id
-    assert await store.finish_deliveries("worker_1", [Tried(late, DELIVERED)]) == set()
-    assert await store.finish_deliveries("worker_2", [Tried(mine, DELIVERED)]) == {mine.id}
+    assert await store.webhooks.finish_deliveries("worker_1", [Tried(late, DELIVERED)]) == set()
+    assert await store.webhooks.finish_deliveries("worker_2", [Tried(mine, DELIVERED)]) == {mine.id}
 
 
 async def test_a_receiver_with_a_thousand_deliveries_holds_up_no_other(store: Store) -> None:
@@ -321,9 +323,9 @@ async def test_a_receiver_with_a_thousand_deliveries_holds_up_no_other(store: St
     for first in range(0, 1_000, 200):
         await run_all(store, worker, jobs[first : first + 200])
     await run_all(store, worker, others)
-    claimed, _ = await store.claim_deliveries("worker_1", 64, 4, 60)
+    claimed, _ = await store.webhooks.claim_deliveries("worker_1", 64, 4, 60)
     assert sorted(each.tenant for each in claimed) == ["default"] * 4 + ["other"] * 3
-    again, _ = await store.claim_deliveries("worker_2", 64, 4, 60)
+    again, _ = await store.webhooks.claim_deliveries("worker_2", 64, 4, 60)
     assert again == []
 
 
@@ -348,7 +350,7 @@ async def test_a_slow_receiver_delays_no_other_and_gets_four_at_once(store: Stor
         await sends.idle()
         assert slow.most_at_once == 4
         assert fast.most_at_once <= 4
-    states = [row["state"] for row in await store.deliveries("default")]
+    states = [row["state"] for row in await store.webhooks.deliveries("default")]
     assert states.count("delivered") == 30 and states.count("pending") == 6
 
 
@@ -360,11 +362,11 @@ async def test_no_secret_and_no_answer_is_logged(
         await ended_job(store, f"{there.url}/canary-path", "canary-answer")
         await deliver(deliverer(store, sender))
         assert len(there.got) == 1
-    (secret,) = await store.signing_secrets(OWNER)
+    (secret,) = await store.webhooks.signing_secrets(OWNER)
     ours = [each.getMessage() for each in caplog.records if not each.name.startswith(("aiosqlite", "sqlalchemy"))]
     for canary in ("canary", secret, secret.removeprefix("whsec_")):
         assert not any(canary in line for line in ours)
-    assert secret not in str(await store.deliveries("default"))
+    assert secret not in str(await store.webhooks.deliveries("default"))
 
 
 async def test_a_slow_try_is_broken_off_when_the_worker_stops_and_is_due_again(store: Store, sender: Sender) -> None:
@@ -378,7 +380,7 @@ async def test_a_slow_try_is_broken_off_when_the_worker_stops_and_is_due_again(s
         await first.pass_once()
         await _until_got(there)
         await first.close()
-        await store.remove_worker(worker)
+        await store.claims.remove_worker(worker)
         there.behaviour = None
         await deliver(deliverer(store, sender, "worker_2"))
         assert len({got.headers["webhook-id"] for got in there.got}) == 1 and len(there.got) == 2
@@ -396,7 +398,7 @@ async def test_a_failed_jobs_webhook_says_why(store: Store, sender: Sender) -> N
     async with receiver() as there:
         (job_id,) = await singles(store, 1, callback_url=there.url)
         worker = await new_worker(store)
-        await store.settle(worker, [failed(job) for job in await store.start(worker, [job_id])])
+        await store.claims.settle(worker, [failed(job) for job in await store.claims.start(worker, [job_id])])
         await deliver(deliverer(store, sender))
         (got,) = there.got
     data = got.event["data"]
@@ -409,15 +411,15 @@ async def test_pruning_forgets_what_ended_and_keeps_what_waits(store: Store, sen
         await ended_job(store, there.url)
         await deliver(deliverer(store, sender))
     await ended_job(store, "https://hooks.example.com")
-    assert await store.prune_deliveries(await store.now() - 60) == 0
-    assert await store.prune_deliveries(await store.now() + 60) == 1
+    assert await store.webhooks.prune_deliveries(await store.now() - 60) == 0
+    assert await store.webhooks.prune_deliveries(await store.now() + 60) == 1
     assert (await only_delivery(store))["state"] == "pending"
 
 
 async def test_a_job_that_was_deleted_before_it_was_told_of_is_given_up(store: Store, sender: Sender) -> None:
     async with receiver() as there:
         await ended_job(store, there.url)
-        assert await store.prune(await store.now() + 60)
+        assert await store.retention.prune(await store.now() + 60)
         await deliver(deliverer(store, sender))
         assert not there.got
     row = await only_delivery(store)
@@ -428,14 +430,14 @@ async def test_while_the_ledger_is_away_what_was_delivered_is_not_sent_again(
     store: Store, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("understudy.worker.webhooks.delivery.STORE_PAUSE_S", 0.01)
-    finish, refusals = store.finish_deliveries, [StoreBusy("away"), StoreUnavailable("away")]
+    finish, refusals = store.webhooks.finish_deliveries, [StoreBusy("away"), StoreUnavailable("away")]
 
     async def refusing(*words: Any) -> set[str]:
         if refusals:
             raise refusals.pop()
         return await finish(*words)
 
-    monkeypatch.setattr(store, "finish_deliveries", refusing)
+    monkeypatch.setattr(store.webhooks, "finish_deliveries", refusing)
     async with receiver() as there:
         await ended_job(store, there.url)
         await deliver(deliverer(store, sender))
@@ -487,7 +489,7 @@ async def test_tenants_take_turns_at_the_places_whatever_their_receivers_are(sto
     async with Sender(LOOPBACK, 4) as sender:
         sends = deliverer(store, sender)
         for _ in range(3):
-            claimed, place = await store.claim_deliveries("worker_1", 3, 4, 60, place, choose)
+            claimed, place = await store.webhooks.claim_deliveries("worker_1", 3, 4, 60, place, choose)
             order.append(sorted(each.tenant for each in claimed))
     assert order == [["few", "many", "one"], ["few", "many", "many"], ["many"] * 3]
 
@@ -503,7 +505,7 @@ async def test_more_receivers_than_are_looked_at_at_once_all_have_their_turn(
         await due(store, tenant, [f"https://{number}.example.com/" for number in range(7)])
     claimed, place = [], Place()
     for _ in range(40):
-        some, place = await store.claim_deliveries("worker_1", 4, 4, 60, place)
+        some, place = await store.webhooks.claim_deliveries("worker_1", 4, 4, 60, place)
         claimed += some
     assert len({(each.tenant, each.url) for each in claimed}) == 35
     assert not place.more

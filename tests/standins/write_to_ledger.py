@@ -21,7 +21,9 @@ async def main(folder: Path, count: int) -> None:
         sys.stdout.flush()
         sys.stdin.readline()
         for number in range(count):
-            await store.add_single([NewJob(new_id("job"), "{}", chain, str(number), expires_at=time.time() + 60)])
+            await store.intake.add_single(
+                [NewJob(new_id("job"), "{}", chain, str(number), expires_at=time.time() + 60)]
+            )
             sys.stdout.write(f"{time.time()}\n")
 
 

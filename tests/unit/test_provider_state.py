@@ -10,7 +10,7 @@ from understudy.models.disabled import SetAside
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.limits.day_use import DayUse, end_of_day
 from understudy.models.limits.state import AccountState, Cooldown, LimitState, Schedule
-from understudy.models.store.gauges import CallCount
+from understudy.models.store.metrics import CallCount
 from understudy.producer.status import providers_table as show_providers
 from understudy.producer.status.provider_state import LedgerPart, provider_documents
 

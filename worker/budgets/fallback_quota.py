@@ -174,7 +174,7 @@ class FallbackQuota:
         return math.floor(share * total + ROUNDING) - used
 
     async def _allowances(self, batches: Sequence[str]) -> list[Allowance]:
-        found = await self._store.fallbacks_of(sorted(set(batches)))
+        found = await self._store.batches.fallbacks_of(sorted(set(batches)))
         return [found.get(batch_id, (0, 0)) for batch_id in batches]
 
     async def _ask(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:

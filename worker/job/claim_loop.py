@@ -213,7 +213,7 @@ class ClaimLoop:
 
     async def _start(self, claimed: list[str]) -> list[StartedJob]:
         try:
-            return await self.store.start(self.worker_id, claimed)
+            return await self.store.claims.start(self.worker_id, claimed)
         except StoreOutage as error:
             log.warning("The ledger did not take the claim of %d jobs: %s", len(claimed), error)
             self._doubtful.update(claimed)
@@ -223,7 +223,7 @@ class ClaimLoop:
     async def _give_doubtful_back(self) -> None:
         """A claim may have been committed although its answer was lost: then nobody runs what this worker holds."""
         if self._doubtful:
-            await self.store.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
+            await self.store.claims.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
             self._doubtful.clear()
 
     async def _those_that_fit(self, started: list[StartedJob]) -> list[StartedJob]:
@@ -289,7 +289,7 @@ class ClaimLoop:
             chain = await self.store.get_chain(job.chain_id)
             if self._leaving:
                 return _put_back(job, outcome.GIVEN_BACK)
-            run = self.runs[job.id] = run_of(await self.store.with_prompt(job), chain, self.tools)
+            run = self.runs[job.id] = run_of(await self.store.claims.with_prompt(job), chain, self.tools)
             return await run.run()
         except StoreOutage:
             return _put_back(job, OUTAGE)

@@ -25,7 +25,7 @@ class NearlyDone:
             self._open = {known: seen for known, seen in self._open.items() if now - seen[0] < LOOK_EVERY_S}
             self._open[batch_id] = (now, share)  # so that others do not ask meanwhile
             try:
-                total, ended = await self._store.ended_of(batch_id)
+                total, ended = await self._store.batches.ended_of(batch_id)
             except (StoreBusy, StoreUnavailable):
                 return False
             share = 1.0 - ended / total if total else 1.0

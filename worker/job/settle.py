@@ -91,7 +91,7 @@ class Settler:
     async def _write(self, outcomes: Sequence[Settled]) -> Sequence[Settled]:
         """Returns those that are to be tried again."""
         try:
-            written = await self._store.settle(self._worker_id, outcomes)
+            written = await self._store.claims.settle(self._worker_id, outcomes)
         except StoreOutage as outage:
             log.warning("The ledger did not take %d outcomes, they are held: %s", len(outcomes), outage)
             return outcomes
@@ -116,7 +116,7 @@ class Settler:
         log.error("The ledger cannot hold the outcome of job %s: %s", job_id, said)
         instead = outcome.unwritable(settled)
         try:
-            if await self._store.settle(self._worker_id, [instead]) and _is_waited_for(instead):
+            if await self._store.claims.settle(self._worker_id, [instead]) and _is_waited_for(instead):
                 self._tell([job_id])
         except (StoreOutage, StoreDefect):
             return [settled]

@@ -137,15 +137,15 @@ class DisabledCredentials:
         while self._untold:
             news = self._untold[0]
             if isinstance(news, SetAside):
-                await store.set_aside(
+                await store.credentials.set_aside(
                     *(news.provider, news.key, news.model, news.failure, news.reason, news.fingerprint),
                     *(news.probe_at, news.since, news.job_id),
                 )
             else:
-                await store.enable(news.provider, news.key, news.model)
+                await store.credentials.enable(news.provider, news.key, news.model)
             self._untold.popleft()
         rows, rotated = {}, set()
-        for row in await store.set_aside_list():
+        for row in await store.credentials.listed():
             if await was_rotated(row):
                 rotated.add((row.provider, row.key))
             else:

@@ -74,7 +74,7 @@ class BudgetSync:
         for subject, usd in {**self._refused_for_long(affordability, views, outlook), **spent}.items():
             balance = affordability.balances[subject]
             reason = reached(subject, balance, usd)
-            if await self._store.pause_spent(subject.name, balance.limit_usd, reason):
+            if await self._store.budgets.pause_spent(subject.name, balance.limit_usd, reason):
                 log.warning("%s is paused: %s", subject.name, reason)
                 self._compare_at = float("-inf")
 
@@ -105,7 +105,7 @@ class BudgetSync:
     async def _compare(self, lanes: Collection[Lane]) -> None:
         """Tell Redis the limits and sums of all open budgets as the ledger has them."""
         began = self._monotonic()
-        subjects = [*await self._store.open_budgets(self._budgets.now()), *self._budgets.of_providers()]
+        subjects = [*await self._store.budgets.open_keys(self._budgets.now()), *self._budgets.of_providers()]
         self._subjects = await self._budgets.load(subjects) if subjects else ()
         self._known = {(each.batch_id, each.tenant) for each in lanes}
         ended = self._monotonic()

@@ -15,7 +15,7 @@ from understudy.models.jobs.pause_reasons import first_jobs_failed, last_calls_f
 from understudy.models.logs import about
 from understudy.models.records import Lane, OpenLane
 from understudy.models.store import Store
-from understudy.models.store.batches.canary import Watched
+from understudy.models.store.canary import Watched
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Canary:
         jobs have ended."""
         if not self._lines:
             return {}
-        watched = await self._store.watched_batches()
+        watched = await self._store.canary.watched()
         now = self._monotonic()
         self._began = {each.id: self._began.get(each.id, now) for each in watched if each.running or each.failed}
         rooms: dict[str, int] = {}
@@ -56,14 +56,14 @@ class Canary:
             if self._is_merely_slow(each, now):
                 rooms.pop(each.id, None)
         if passed:
-            await self._store.pass_canaries(passed)
+            await self._store.canary.stop_watching(passed)
         return rooms
 
     async def look_back(self) -> None:
         """Pause the batches whose latest calls were all bad requests, since they were resumed or this worker leads."""
         if not self._bad_requests:
             return
-        newest = await self._store.newest_calls()
+        newest = await self._store.canary.newest_calls()
         self._judged_from = {
             batch_id: self._judged_from.get(batch_id, call_id) for batch_id, (call_id, _) in newest.items()
         }
@@ -72,19 +72,19 @@ class Canary:
                 await self._hold_if_hopeless(batch_id)
 
     async def _has_died(self, each: Watched) -> bool:
-        same = await self._store.first_failure(each.id, self._lines)
+        same = await self._store.canary.first_failure(each.id, self._lines)
         if same is None:
             return False
         await self._reserve(each.id, first_jobs_failed(self._lines, same.cls, same.step), canary=True)
         return True
 
     async def _hold_if_hopeless(self, batch_id: str) -> None:
-        same = await self._store.last_failure(batch_id, self._bad_requests, self._judged_from[batch_id])
+        same = await self._store.canary.last_failure(batch_id, self._bad_requests, self._judged_from[batch_id])
         if same is not None and same.step is not None:
             await self._reserve(batch_id, last_calls_failed(self._bad_requests, same.cls, same.step), canary=False)
 
     async def _reserve(self, batch_id: str, reason: str, *, canary: bool) -> None:
-        if await self._store.hold_failing(batch_id, reason, canary=canary):
+        if await self._store.canary.hold_failing(batch_id, reason, canary=canary):
             self._judged_from.pop(batch_id, None)
             with about(batch_id=batch_id):
                 log.warning("Batch %s is paused: %s", batch_id, reason)

@@ -116,13 +116,13 @@ class Planner:
         """Stage what can start soon. Returns how many tickets were written."""
         waiting = await self._waiting()
         rooms = await self._canary.rooms() if self._canary else {}
-        lanes = await self._store.ready_lanes(READY_COUNTED)
+        lanes = await self._store.planning.ready_lanes(READY_COUNTED)
         views: list[LaneHeads] = []
         outlook: dict[str, StepOutlook] = {}
         made, chosen = Plan([], Counter(), self._turns), list[tuple[Head, Lane]]()
         affordability = NO_BUDGETS
         if lanes:
-            workers = await self._store.live_workers()
+            workers = await self._store.claims.live_workers()
             slots = sum(worker.concurrency for worker in workers)
             depth = self._depth(slots)
             views = await self._unstaged(lanes, waiting, rooms)
@@ -170,7 +170,7 @@ class Planner:
             return {}
         now = self._monotonic()
         if now >= self._counted_at + COUNTED_FOR_S:
-            self._running, self._counted_at = await self._store.urgent_running(), now
+            self._running, self._counted_at = await self._store.planning.urgent_running(), now
         urgent = Counter(self._running)
         urgent.update(
             ticket.lane.tenant
@@ -181,11 +181,11 @@ class Planner:
 
     async def tell_blocked(self) -> None:
         """Tell the ledger which batches only a person can let go on, and which are no longer of that kind."""
-        blocked, free = self._blocked.news(await self._store.blocked_batches(), self._monotonic())
+        blocked, free = self._blocked.news(await self._store.batches.blocked(), self._monotonic())
         if blocked:
-            await self._store.block_batches(blocked)
+            await self._store.batches.block(blocked)
         if free:
-            await self._store.unblock_batches(free)
+            await self._store.batches.unblock(free)
 
     def rest_s(self) -> float:
         """How long to rest before the next pass."""
@@ -260,7 +260,7 @@ class Planner:
         return self._estimates.input_tokens(model, head.tokens) + output
 
     async def _read(self, view: LaneHeads, limit: int, waiting: set[str]) -> LaneHeads:
-        heads = await self._store.heads(view.lane, limit)
+        heads = await self._store.planning.heads(view.lane, limit)
         fresh = [head for head in heads if head.id not in waiting and head.id not in self._tickets]
         return replace(view, heads=fresh, more=len(heads) == limit)
 
@@ -283,7 +283,7 @@ class Planner:
                 held[batch_id] = money if money and not rule else waits
         self._blocked.see(held, now, moving)
         if news := self._waits.news(held, now):
-            await self._store.say_waiting(news)
+            await self._store.planning.say_waiting(news)
 
     async def _waiting(self) -> set[str]:
         """Tickets in the queues now. Forgets those that were taken, and all of them when Redis was wiped."""

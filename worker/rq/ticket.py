@@ -39,14 +39,14 @@ async def run_ticket(job_id: str) -> None:
         redis.asyncio.Redis.from_url(settings.redis_url) as connection,
         open_toolbox(settings, connection, worker_id, concurrency=1) as box,
     ):
-        await box.store.register_worker(worker_row(worker_id, 1), settings.worker.lease_s)
+        await box.store.claims.register_worker(worker_row(worker_id, 1), settings.worker.lease_s)
         beating = asyncio.create_task(_beat(box, worker_id, settings))
         try:
             await _run_to_the_end(box, worker_id, job_id)
             await stage_the_next(box)
         finally:
             beating.cancel()
-            await box.store.remove_worker(worker_id)
+            await box.store.claims.remove_worker(worker_id)
 
 
 async def _run_to_the_end(box: WorkerResources, worker_id: str, job_id: str) -> None:
@@ -76,11 +76,11 @@ async def _tickets_wait(box: WorkerResources) -> bool:
 
 
 async def _jobs_wait(box: WorkerResources) -> bool:
-    return bool(await box.store.lanes())
+    return bool(await box.store.planning.lanes())
 
 
 async def _start_when_due(box: WorkerResources, worker_id: str, job_id: str) -> StartedJob | None:
-    started = await box.store.start(worker_id, [job_id])
+    started = await box.store.claims.start(worker_id, [job_id])
     return started[0] if started else None
 
 
@@ -88,7 +88,7 @@ async def _beat(box: WorkerResources, worker_id: str, settings: Settings) -> Non
     while True:
         await asyncio.sleep(settings.worker.lease_s / LEASE_BEATS)
         with suppress(StoreBusy, StoreUnavailable, LimitsUnavailable):
-            await box.store.beat(worker_id, settings.worker.lease_s)
+            await box.store.claims.beat(worker_id, settings.worker.lease_s)
             await box.tools.places.beat()
         with suppress(LimitsUnavailable):
             await box.tools.budgets.beat()

@@ -83,7 +83,7 @@ class Deliverer:
     async def pass_once(self) -> None:
         """Start tries for as long as something is due that may start. Returns while slow ones are still under way."""
         while (free := self._free()) > 0:
-            claimed, self._place = await self._store.claim_deliveries(
+            claimed, self._place = await self._store.webhooks.claim_deliveries(
                 self._worker_id, free, self._per_receiver, LEASE_S, self._place, self._choose
             )
             for delivery in claimed:
@@ -162,12 +162,12 @@ class Deliverer:
             return dict(orjson.loads(delivery.data))
         if delivery.event.startswith("batch."):
             return {"id": delivery.object_id}
-        view = await self._store.seen_job(delivery.tenant, delivery.object_id)
+        view = await self._store.jobs.seen(delivery.tenant, delivery.object_id)
         if view is None:
             return None
         chain = await self._store.get_chain(view["chain_id"])
         fits = (view["answer_bytes"] or 0) <= MAX_INLINE_BYTES
-        answer = await self._store.answer(delivery.object_id) if fits else None
+        answer = await self._store.jobs.answer(delivery.object_id) if fits else None
         return job_data(view, chain, answer, self._public_url)
 
     def _judged(self, delivery: Delivery, answer: Answer, began: float, took_ms: int) -> Tried:
@@ -180,7 +180,7 @@ class Deliverer:
 
     async def _disable(self, endpoint_id: str) -> None:
         try:
-            await self._store.disable_endpoint(endpoint_id, "it answered 410 Gone")
+            await self._store.webhooks.disable_endpoint(endpoint_id, "it answered 410 Gone")
         except (StoreBusy, StoreUnavailable):
             return  # it will say so again
         self._signings.forget(endpoint_id)
@@ -192,7 +192,7 @@ class Deliverer:
         give_up_at = loop.time() + LEASE_S
         while True:
             try:
-                await self._store.finish_deliveries(self._worker_id, ended)
+                await self._store.webhooks.finish_deliveries(self._worker_id, ended)
                 break
             except (StoreBusy, StoreUnavailable) as outage:
                 if loop.time() > give_up_at:

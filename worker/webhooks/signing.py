@@ -31,7 +31,7 @@ class Signings:
             now = self._clock()
             until, signing = self._known.get(delivery.owner, (now, None))
             if signing is None or now >= until:
-                signing = await self._store.signing(delivery)
+                signing = await self._store.webhooks.signing(delivery)
                 self._keep(delivery.owner, now, signing)
             return signing
 

@@ -1,1 +1,1 @@
-"""Statements about batches and runs: filled, paused, ended, compared and shown."""
+"""Batches: shown, paused, ended; and the chains of their jobs."""

@@ -1,31 +1,24 @@
-"""Ends that no worker brings about: cancelled, expired and finished batches, in slices; credentials."""
+"""Ends that no worker brings about: cancelled, expired and finished batches, in slices."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
-    Insert,
     Row,
     Select,
     Update,
     bindparam,
     case,
-    delete,
     exists,
-    or_,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from understudy.models.disabled import ALL_MODELS, SetAside
-from understudy.models.failure import FailureClass
 from understudy.models.state import BatchState, JobState
 from understudy.models.store.batches.views import ERRORS, OUTPUT
-from understudy.models.store.ledger import Ledger
-from understudy.models.store.sql import NOW, QUEUED, RUNNING, BulkInsert, batch, clean, credential, file, job, tally
+from understudy.models.store.ledger import Area
+from understudy.models.store.sql import NOW, QUEUED, RUNNING, BulkInsert, batch, file, job, tally
 from understudy.models.store.tallies import OF_JOBS, Tallies
 from understudy.models.store.webhooks.outbox import ENDED_BATCH, ENDED_JOB, announce_batches, announce_jobs
 
@@ -111,60 +104,9 @@ CANCEL_BATCH = (
 )
 """A batch starts no more jobs, and those in flight are to be stopped."""
 
-CANCEL_JOB = (
-    update(job)
-    .where(job.c.id == bindparam("job_id"), or_(QUEUED, RUNNING))
-    .values(
-        state=case((QUEUED, str(JobState.CANCELLED)), else_=job.c.state),
-        ended_at=case((QUEUED, NOW), else_=None),
-        cancel_requested=True,
-    )
-    .returning(*ENDED_JOB)
-)
-"""A queued job is cancelled; of a running one its worker is asked to."""
 
-HOLDER = select(job.c.worker_id).where(RUNNING, job.c.id == bindparam("job_id"))
-"""The worker that runs a job."""
-
-JOB_STATE = select(job.c.state).where(job.c.id == bindparam("job_id"))
-"""The state of a job."""
-
-CANCELLED_RUNNING = (
-    select(job.c.id)
-    .outerjoin(batch, batch.c.id == job.c.batch_id)
-    .where(RUNNING, or_(job.c.cancel_requested, batch.c.state == str(BatchState.CANCELLING)))
-)
-"""Running jobs that their owner has cancelled."""
-
-
-def _replacing(insert: postgresql.Insert | sqlite.Insert) -> Insert:
-    values = {each.name: insert.excluded[each.name] for each in credential.columns if not each.primary_key}
-    return insert.on_conflict_do_update(index_elements=list(credential.primary_key.columns), set_=values)
-
-
-SET_ASIDE = {
-    "postgresql": _replacing(postgresql.insert(credential)),
-    "sqlite": _replacing(sqlite.insert(credential)),
-}
-"""Record that a credential is not to be used, in place of what was recorded before."""
-
-CREDENTIALS = select(credential).order_by(credential.c.provider, credential.c.key, credential.c.model)
-"""The credentials that are set aside."""
-
-ENABLE = (
-    delete(credential)
-    .where(
-        credential.c.provider == bindparam("provider"),
-        or_(credential.c.key == bindparam("name"), bindparam("all_keys", type_=Boolean)),
-        or_(credential.c.model == bindparam("model"), bindparam("all_records", type_=Boolean)),
-    )
-    .returning(credential.c.key)
-)
-"""A provider's credential, or all of them, may be used again, as far as all records say or one."""
-
-
-class Upkeep(Ledger):
-    async def close_batches(self) -> list[str]:
+class Lifecycle(Area):
+    async def close_finished(self) -> list[str]:
         """End the batches that have no open job; returns their ids."""
         async with self._db.write() as connection:
             closed = (await connection.execute(CLOSE_BATCHES)).all()
@@ -184,72 +126,10 @@ class Upkeep(Ledger):
             await connection.execute(EXPIRE_BATCHES)
         return await self._end_slices(EXPIRE_SLICES, limit)
 
-    async def cancel_batch(self, batch_id: str) -> bool:
+    async def cancel(self, batch_id: str) -> bool:
         """Begin to cancel a batch; False when it has ended, is ending, or does not exist."""
         async with self._db.write() as connection:
             return (await connection.execute(CANCEL_BATCH, {"batch_id": batch_id})).first() is not None
-
-    async def cancel_job(self, job_id: str) -> JobState | None:
-        """Cancel a job: CANCELLED at once if it was queued, RUNNING if its worker was asked to stop it, the state
-        in which it had ended before, or None when there is no such job."""
-        tallies = Tallies(WRITER)
-        async with self._db.write() as connection:
-            row = (await connection.execute(CANCEL_JOB, {"job_id": job_id})).first()
-            if row is None:
-                state = (await connection.execute(JOB_STATE, {"job_id": job_id})).scalar()
-                return None if state is None else JobState(state)
-            ended = [row] if row.ended_at is not None else []
-            tallies.jobs_ended(ended)
-            await announce_jobs(connection, ended)
-            await tallies.write(connection)
-        return JobState(row.state)
-
-    async def holder_of(self, job_id: str) -> str | None:
-        """The id of the worker that runs a job just now."""
-        async with self._db.read() as connection:
-            holder: str | None = (await connection.execute(HOLDER, {"job_id": job_id})).scalar()
-        return holder
-
-    async def cancelled_running(self) -> list[str]:
-        """The running jobs that their owner has cancelled: their workers should stop them."""
-        async with self._db.read() as connection:
-            return list((await connection.execute(CANCELLED_RUNNING)).scalars())
-
-    async def set_aside(
-        self,
-        provider: str,
-        key: str,
-        model: str,
-        failure: FailureClass,
-        reason: str,
-        fingerprint: str = "",
-        probe_at: float | None = None,
-        since: float | None = None,
-        job_id: str | None = None,
-    ) -> None:
-        """Record that a credential is not to be used (for one model, or ALL_MODELS), why and since when (now), in place
-        of what was recorded before. `job_id`: the job that was refused with this reason."""
-        now = await self.now() if since is None else since
-        words = {"failure": str(failure), "reason": clean(reason), "fingerprint": fingerprint, "probe_at": probe_at}
-        words["job_id"] = job_id
-        row = {"provider": provider, "key": key, "model": model or ALL_MODELS, "since": now, **words}
-        async with self._db.write() as connection:
-            await connection.execute(SET_ASIDE[self._db.dialect], row)
-
-    async def set_aside_list(self) -> list[SetAside]:
-        async with self._db.read() as connection:
-            rows = (await connection.execute(CREDENTIALS)).mappings()
-            return [SetAside(**row | {"failure": FailureClass(row["failure"])}) for row in map(dict, rows)]
-
-    async def enable(self, provider: str, key: str | None = None, model: str | None = None) -> list[str]:
-        """Use a credential again, or all of a provider; returns the keys of the records that were removed.
-
-        `model`: remove only the record for this model, or that for ALL_MODELS.
-        """
-        asked = {"provider": provider, "name": key or "", "all_keys": key is None}
-        asked |= {"model": model or ALL_MODELS, "all_records": model is None}
-        async with self._db.write() as connection:
-            return list((await connection.execute(ENABLE, asked)).scalars())
 
     async def _add_files(self, connection: AsyncConnection, closed: Sequence[Row[Any]]) -> None:
         """What came of a batch can be listed and deleted like other files, but its lines are read from the results."""

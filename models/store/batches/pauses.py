@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import bindparam, select, update
 
 from understudy.models.state import OPEN_BATCH_STATES
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import GOES_ON, NOW, batch, clean
 from understudy.models.store.webhooks.outbox import HELD_BATCH, announce_held, announce_resumed
 
@@ -58,8 +58,8 @@ BLOCKED = select(batch.c.id, batch.c.blocked).where(*_is_blocked)
 """The batches that only a person can let go on, and why."""
 
 
-class Holds(Ledger):
-    async def pause_batch(self, batch_id: str, reason: str) -> bool:
+class Pauses(Area):
+    async def pause(self, batch_id: str, reason: str) -> bool:
         """Hold a batch: none of its jobs starts, those that run go on. False when it has ended or does not exist."""
         asked = {"batch_id": batch_id, "reason": clean(reason)}
         async with self._db.write() as connection:
@@ -67,7 +67,7 @@ class Holds(Ledger):
             await announce_held(connection, held)
             return bool(held) or (await connection.execute(HOLD_BATCH, asked)).rowcount > 0
 
-    async def resume_batch(self, batch_id: str) -> bool:
+    async def resume(self, batch_id: str) -> bool:
         """Let a held batch go on. False when it has ended or does not exist."""
         asked = {"batch_id": batch_id}
         async with self._db.write() as connection:
@@ -75,7 +75,7 @@ class Holds(Ledger):
             await announce_resumed(connection, resumed)
             return bool(resumed) or (await connection.execute(RESUME_BATCH, asked)).first() is not None
 
-    async def block_batches(self, reasons: Mapping[str, str]) -> None:
+    async def block(self, reasons: Mapping[str, str]) -> None:
         """Say of batches that only a person can let them go on, and why."""
         async with self._db.write() as connection:
             for batch_id, reason in sorted(reasons.items()):
@@ -85,12 +85,12 @@ class Holds(Ledger):
                 if not blocked:
                     await connection.execute(BLOCK_BATCH, asked)
 
-    async def unblock_batches(self, ids: Sequence[str]) -> None:
+    async def unblock(self, ids: Sequence[str]) -> None:
         """These batches wait for no person any more."""
         async with self._db.write() as connection:
             await announce_resumed(connection, (await connection.execute(UNBLOCK_BATCHES, {"ids": list(ids)})).all())
 
-    async def blocked_batches(self) -> dict[str, str]:
+    async def blocked(self) -> dict[str, str]:
         """The batches that only a person can let go on, and why."""
         async with self._db.read() as connection:
             return {row.id: row.blocked for row in await connection.execute(BLOCKED)}

@@ -14,8 +14,8 @@ from understudy.models.jobs.pause_reasons import RUN_STOPPED
 from understudy.models.jobs.wait_reasons import waiting_until
 from understudy.models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from understudy.models.state import TERMINAL_STATES, BatchState, JobState, Priority
-from understudy.models.store.batches.budgets import granted_to_batch
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.budgets import granted_to_batch
+from understudy.models.store.ledger import Area
 from understudy.models.store.paging import ANSWER_BYTES, Paged, Span, size_of
 from understudy.models.store.sql import NOW, QUEUED, RUNNING, attempt, batch, file, job, job_input, result, tally
 from understudy.models.store.tallies import ANSWERED, OF_JOBS, SUMS
@@ -167,13 +167,17 @@ ENDED_NAMES_PAGE = Paged(
 """A page of the ended jobs of a batch: their names and how they ended."""
 
 
-class Views(Ledger):
-    async def list_batches(self, tenant: str | None = None, limit: int = 20, before: str = "") -> list[BatchView]:
+LATEST_BATCH = select(batch.c.id).order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(1)
+"""The batch that was submitted last."""
+
+
+class Views(Area):
+    async def page(self, tenant: str | None = None, limit: int = 20, before: str = "") -> list[BatchView]:
         """A tenant's batches, newest first, or those of all; `before` is the id of the last one already seen."""
         page = BATCHES if tenant is None else BATCHES.where(batch.c.tenant == tenant)
         async with self._db.read() as connection:
             ids = (await connection.execute(page, {"before": before, "most": limit})).scalars().all()
-        views = [await self.batch_view(each) for each in ids]
+        views = [await self.view(each) for each in ids]
         return [view for view in views if view is not None]
 
     async def fallbacks_of(self, batches: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -188,7 +192,7 @@ class Views(Ledger):
             row = (await connection.execute(ENDED_OF, {"batch_id": batch_id})).first()
         return (0, 0) if row is None else (row.total, row.ended)
 
-    async def batch_view(self, batch_id: str) -> BatchView | None:
+    async def view(self, batch_id: str) -> BatchView | None:
         """A batch with its sums; costs as many rows as it has tallies, not jobs."""
         key = {"batch_id": batch_id}
         async with self._db.read() as connection:
@@ -212,7 +216,7 @@ class Views(Ledger):
 
     async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
         """The jobs of a batch that have ended, with their results; also while others still run."""
-        async for row in self._pages(OUTPUTS_PAGE, {"batch_id": batch_id}):
+        async for row in OUTPUTS_PAGE.each(self._db, {"batch_id": batch_id}):
             yield output_row(row)
 
     async def output_rows(self, ids: Sequence[str]) -> dict[str, OutputRow]:
@@ -223,7 +227,7 @@ class Views(Ledger):
 
     async def ended_names(self, batch_id: str) -> AsyncIterator[tuple[str, str, JobState]]:
         """Of the jobs of a batch that have ended: name, id and state."""
-        async for row in self._pages(ENDED_NAMES_PAGE, {"batch_id": batch_id}):
+        async for row in ENDED_NAMES_PAGE.each(self._db, {"batch_id": batch_id}):
             yield row.custom_id, row.job_id, JobState(row.state)
 
     async def output_sizes(self, batch_id: str, after: str, limit: int) -> list[tuple[str, int]]:
@@ -237,11 +241,22 @@ class Views(Ledger):
         async with self._db.read() as connection:
             return [output_row(row) for row in await OUTPUTS_PAGE.rows(connection, {"batch_id": batch_id}, of)]
 
-    async def _pages(self, paged: Paged, parameters: Mapping[str, Any], first: Any = "") -> AsyncIterator[Row[Any]]:
-        """The rows of all pages; no transaction stays open between two of them."""
-        async for rows in paged.pages(self._db, parameters, first):
-            for row in rows:
-                yield row
+    async def retries_of(self, batch_id: str) -> list[str]:
+        """The retries of a batch, the retries of those, and so on, in this order."""
+        found: list[str] = []
+        waiting = [batch_id]
+        async with self._db.read() as connection:
+            while waiting:
+                retries = list((await connection.execute(RETRY_OF, {"batch_id": waiting.pop(0)})).scalars())
+                found += retries
+                waiting += retries
+        return found
+
+    async def latest(self, tenant: str | None = None) -> str | None:
+        """The batch that a tenant submitted last; None: that anybody submitted."""
+        latest = LATEST_BATCH if tenant is None else LATEST_BATCH.where(batch.c.tenant == tenant)
+        async with self._db.read() as connection:
+            return (await connection.execute(latest)).scalar()
 
 
 async def _jobs_per_s(connection: AsyncConnection, row: Row[Any]) -> float:

@@ -1,1 +1,1 @@
-"""Statements about single jobs: accepted, staged, claimed, settled, rescued and looked up."""
+"""Jobs one by one: looked up, listed, cancelled, asked again."""

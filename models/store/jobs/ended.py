@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, bindparam, select, union_all
 
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import batch, job
 
 ASKED_AT_ONCE = 1_000
@@ -19,7 +19,7 @@ ENDED_AMONG = union_all(
 """Those of some jobs and batches that have ended."""
 
 
-class EndedJobs(Ledger):
+class Ended(Area):
     async def ended_among(self, ids: Sequence[str]) -> set[str]:
         """Those of these jobs and batches that have ended."""
         ended: set[str] = set()

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, case, select
 from understudy.models.failure import FailureClass
 from understudy.models.records import NewJob
 from understudy.models.state import TERMINAL_STATES, JobState, Priority
-from understudy.models.store.batches.views import Views
+from understudy.models.store.ledger import Area, Ledger
 from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
 from understudy.models.store.sql import attempt, job, job_input, made_since, made_until, result
 from understudy.models.store.tallies import ANSWERED
@@ -100,8 +100,8 @@ class EndedJob:
     failure: FailureClass | None  # of a failed one
 
 
-class History(Views):
-    async def job_view(self, job_id: str) -> dict[str, Any] | None:
+class History(Area):
+    async def view(self, job_id: str) -> dict[str, Any] | None:
         """A job's row with its `request`, `result` (None while open) and `attempts`; None when there is none."""
         key = {"job_id": job_id}
         async with self._db.read() as connection:
@@ -158,49 +158,29 @@ class History(Views):
 
     async def ended_badly(self, batch_id: str) -> AsyncIterator[EndedJob]:
         """The jobs of a batch that ended without an answer; those whose request was pruned are left out."""
-        async for row in self._pages(ENDED_BADLY_PAGE, {"batch_id": batch_id}):
-            yield await self._ended(row)
+        async for row in ENDED_BADLY_PAGE.each(self._db, {"batch_id": batch_id}):
+            yield await ended_job(self._ledger, row)
 
     async def answered_jobs(self, batch_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
         """The jobs of a batch that one of these providers answered; those whose request was pruned are left out."""
-        async for row in self._pages(ANSWERED_BY_PAGE, {"batch_id": batch_id, "providers": list(providers)}):
-            yield await self._ended(row)
+        async for row in ANSWERED_BY_PAGE.each(self._db, {"batch_id": batch_id, "providers": list(providers)}):
+            yield await ended_job(self._ledger, row)
 
     async def custom_ids(self, batch_id: str) -> AsyncIterator[str]:
         """The caller's names of all jobs of a batch, open or not."""
-        async for row in self._pages(CUSTOM_IDS_PAGE, {"batch_id": batch_id}):
+        async for row in CUSTOM_IDS_PAGE.each(self._db, {"batch_id": batch_id}):
             yield row.custom_id
 
     async def asked(self, job_id: str) -> NewJob | None:
         """A job as a new one that asks the same, with its old id. None: there is none, or its request was removed."""
         async with self._db.read() as connection:
             row = (await connection.execute(ASKED, {"job_id": job_id})).first()
-        return None if row is None else await self._as_new(row)
+        return None if row is None else await _as_new(self._ledger, row)
 
     async def unfinished(self, batch_id: str) -> AsyncIterator[NewJob]:
         """The jobs of a batch that have no result: open, cancelled or expired. With their old ids."""
-        async for row in self._pages(UNFINISHED_PAGE, {"batch_id": batch_id}):
-            yield await self._as_new(row)
-
-    async def _ended(self, row: Row[Any]) -> EndedJob:
-        state = JobState(row.state)
-        failure = failure_of(row) if state is JobState.FAILED else None
-        return EndedJob(await self._as_new(row), row.batch_id, state, failure)
-
-    async def _as_new(self, row: Row[Any]) -> NewJob:
-        """A job that asks what another one asked, with its id."""
-        return NewJob(
-            id=row.id,
-            body=row.request,
-            chain=await self.get_chain(row.chain_id),
-            custom_id=row.custom_id,
-            line=row.line,
-            tokens=row.tokens,
-            max_output_tokens=row.max_output_tokens,
-            priority=Priority(row.priority),
-            tenant=row.tenant,
-            extra=row.extra,
-        )
+        async for row in UNFINISHED_PAGE.each(self._db, {"batch_id": batch_id}):
+            yield await _as_new(self._ledger, row)
 
 
 def priced(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -221,3 +201,25 @@ def failure_of(row: Row[Any]) -> FailureClass:
 def _percentile(times_ms: Sequence[int], percent: int) -> int:
     ordered = sorted(times_ms)
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+async def ended_job(ledger: Ledger, row: Row[Any]) -> EndedJob:
+    state = JobState(row.state)
+    failure = failure_of(row) if state is JobState.FAILED else None
+    return EndedJob(await _as_new(ledger, row), row.batch_id, state, failure)
+
+
+async def _as_new(ledger: Ledger, row: Row[Any]) -> NewJob:
+    """A job that asks what another one asked, with its id."""
+    return NewJob(
+        id=row.id,
+        body=row.request,
+        chain=await ledger.get_chain(row.chain_id),
+        custom_id=row.custom_id,
+        line=row.line,
+        tokens=row.tokens,
+        max_output_tokens=row.max_output_tokens,
+        priority=Priority(row.priority),
+        tenant=row.tenant,
+        extra=row.extra,
+    )

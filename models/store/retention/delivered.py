@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.records import SINGLE
 from understudy.models.store.batches.chains import cut_chains, drop_unused_chains
-from understudy.models.store.ledger import CLOCK, Ledger
+from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.retention.erasure import (
     FORGET_OF_BATCH,
     FORGET_REASONS,
@@ -107,7 +107,7 @@ END_INPUT = (
 """The upload that a batch was made from is gone for everybody, unless another batch has still prompts of it."""
 
 
-class Forgetting(Ledger):
+class Delivered(Area):
     _has_cut_chains = _has_forgotten = True  # by a process before this one, which may have been killed
 
     async def acknowledge(self, kind: str, owner: str, object_id: str) -> bool:

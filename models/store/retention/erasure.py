@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, Select, bindparam, case, exists, literal, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models import disabled as setaside
-from understudy.models.store.retention.files import FORGET
+from understudy.models.store.files import FORGET
 from understudy.models.store.sql import (
     NOW,
     attempt,

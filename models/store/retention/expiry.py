@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from understudy.models.records import SINGLE
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import (
     NOW,
     batch,
@@ -33,7 +33,7 @@ from understudy.models.store.sql import (
     webhook_delivery,
 )
 from understudy.models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, SPENT, SPENT_PERIOD_S
-from understudy.models.store.usage import first_day_of_month
+from understudy.models.store.tenants.usage import first_day_of_month
 
 SLICE = 2_000
 
@@ -140,7 +140,7 @@ class Prunable:
     tallies: int  # of what tenants used, and what was spent at providers
 
 
-class Retention(Ledger):
+class Expiry(Area):
     async def prunable(self, before: float) -> Prunable:
         """How much ended, or was made and is of no use any more, before a time."""
         use = await self._use_before(before)
@@ -191,7 +191,7 @@ class Retention(Ledger):
         return used + await self._delete_slices(DELETE_SPENT, {"day": use["day"]})
 
     async def _use_before(self, before: float) -> dict[str, int]:
-        now = await self.now()
+        now = await self._ledger.now()
         return {
             "minute": int(min(before, now - 600) // ACCEPTED_PERIOD_S),
             "day": min(int(before // SPENT_PERIOD_S), first_day_of_month(now)),

@@ -22,8 +22,9 @@ from understudy.models.costs.budgets import BATCH
 from understudy.models.records import SINGLE
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
 from understudy.models.store.disk_space import give_room_back
+from understudy.models.store.engine import Database
 from understudy.models.store.errors import StoreBusy, StoreConflict, StoreError
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import (
     NOW,
     attempt,
@@ -114,34 +115,58 @@ DELETE_LINES = delete(run_line).where(
 """Some lines of a run that nobody is at work on."""
 
 
-class Pruning(Ledger):
+async def discard_batch(database: Database, batch_id: str) -> None:
+    """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
+
+    Raises StoreConflict when the batch is open.
+    """
+    async with database.write() as connection:
+        await connection.execute(REFUSE_ROWS, {"batch_id": batch_id})
+        state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
+    if state is not None and BatchState(state) in OPEN_BATCH_STATES:
+        raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
+    await delete_jobs_of(database, batch_id)
+    async with database.write() as connection:
+        for statement in DELETE_BATCH:
+            await connection.execute(statement, {"batch_id": batch_id})
+    await give_room_back(database)
+
+
+async def delete_jobs_of(database: Database, batch_id: str) -> None:
+    slice_ = SLICE
+    while True:
+        try:
+            async with database.write() as connection:
+                asked = {"batch_id": batch_id, "at_most": slice_}
+                ids = (await connection.execute(SOME_JOBS, asked)).scalars().all()
+                await _delete_jobs(connection, ids)
+            if not ids:
+                return
+        except StoreBusy:
+            slice_ //= SMALLER
+            if not slice_:
+                raise
+
+
+class Pruning(Area):
     async def discard_batch(self, batch_id: str) -> None:
         """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
 
         Raises StoreConflict when the batch is open.
         """
-        async with self._db.write() as connection:
-            await connection.execute(REFUSE_ROWS, {"batch_id": batch_id})
-            state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
-        if state is not None and BatchState(state) in OPEN_BATCH_STATES:
-            raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
-        await self._delete_jobs_of(batch_id)
-        async with self._db.write() as connection:
-            for statement in DELETE_BATCH:
-                await connection.execute(statement, {"batch_id": batch_id})
-        await give_room_back(self._db)
+        await discard_batch(self._db, batch_id)
 
     async def discard_refused(self, batch_id: str) -> None:
         """Discard a batch that is not accepted. What cannot be deleted now, upkeep deletes."""
         with suppress(StoreError):
-            await self.discard_batch(batch_id)
+            await discard_batch(self._db, batch_id)
 
     async def prune(self, before: float) -> tuple[int, int]:
         """Delete the batches and the single jobs that ended before a time; returns how many of each."""
         async with self._db.read() as connection:
             batches = (await connection.execute(ENDED_BATCHES, {"before": before})).scalars().all()
         for each in batches:
-            await self.discard_batch(each)
+            await discard_batch(self._db, each)
         singles = await self._prune_singles(before)
         await self._prune_lines()
         return len(batches), singles
@@ -165,21 +190,6 @@ class Pruning(Ledger):
             if not ids:
                 return deleted
             deleted, after = deleted + len(ids), ids[-1]
-
-    async def _delete_jobs_of(self, batch_id: str) -> None:
-        slice_ = SLICE
-        while True:
-            try:
-                async with self._db.write() as connection:
-                    asked = {"batch_id": batch_id, "at_most": slice_}
-                    ids = (await connection.execute(SOME_JOBS, asked)).scalars().all()
-                    await _delete_jobs(connection, ids)
-                if not ids:
-                    return
-            except StoreBusy:
-                slice_ //= SMALLER
-                if not slice_:
-                    raise
 
 
 async def _delete_jobs(connection: AsyncConnection, ids: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.ids import new_id
 from understudy.models.store.audit import record_act
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.retention.delivered import mark_delivered
 from understudy.models.store.sql import NOW, BulkInsert, clean, webhook_delivery, webhook_endpoint, webhook_secret
 from understudy.models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Signing, Tried, new_secret
@@ -189,7 +189,7 @@ def as_they_come(due: Sequence[Due]) -> Iterable[Due]:
         yield from [each] * each.room
 
 
-class Deliveries(Ledger):
+class Deliveries(Area):
     async def claim_deliveries(
         self,
         holder: str,
@@ -282,7 +282,7 @@ class Deliveries(Ledger):
             "id": id_,
             "owner": owner,
             "secret": new_secret(),
-            "created_at": await self.now(),
+            "created_at": await self._ledger.now(),
             "retires_at": None,
         }
 

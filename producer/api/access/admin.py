@@ -97,7 +97,7 @@ async def create_key(request: Request, api: Api, caller: Administrator) -> Respo
     asked = checked(KeyRequest, document)
     expires_at = None if asked.expires_in_s is None else api.clock() + asked.expires_in_s
     made = new_key()
-    record = await api.store.add_api_key(
+    record = await api.store.tenants.add_key(
         made, tenant=caller.tenant, name=asked.name, scopes=asked.scopes, expires_at=expires_at, actor=caller.actor
     )
     api.keyring.forget()
@@ -107,7 +107,7 @@ async def create_key(request: Request, api: Api, caller: Administrator) -> Respo
 
 @router.get("/keys", response_model=KeyList, responses=REFUSALS, summary="The keys of your tenant, without secrets")
 async def list_keys(api: Api, caller: Administrator) -> Response:
-    records = await api.store.api_keys(caller.tenant)
+    records = await api.store.tenants.keys(caller.tenant)
     return _json({"object": "list", "data": [key_document(each, api.clock()) for each in records]})
 
 
@@ -118,9 +118,9 @@ async def list_keys(api: Api, caller: Administrator) -> Response:
     summary="Revoke a key of your tenant; it is refused within seconds",
 )
 async def revoke_key(key_id: KeyId, api: Api, caller: Administrator) -> Response:
-    await api.store.revoke_api_key(key_id, tenant=caller.tenant, actor=caller.actor)
+    await api.store.tenants.revoke_key(key_id, tenant=caller.tenant, actor=caller.actor)
     api.keyring.forget()
-    record = await api.store.api_key(key_id)
+    record = await api.store.tenants.key(key_id)
     if record is None or record.tenant != caller.tenant:
         raise ApiError(404, "there is no such key; GET /v1/keys lists yours", param="key_id", code="not_found")
     return _json(key_document(record, api.clock()))
@@ -133,7 +133,7 @@ async def audit(
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
     after: Annotated[str, Query(max_length=100, description="Id of the last act already seen.")] = "",
 ) -> Response:
-    acts = await api.store.audit(caller.tenant, limit + 1, after)
+    acts = await api.store.audit.entries(caller.tenant, limit + 1, after)
     data = [{"object": "audit", **each} for each in acts[:limit]]
     return _json({"object": "list", "data": data, "has_more": len(acts) > limit})
 

@@ -63,7 +63,7 @@ class QueuedJobs:
                 began = self._clock()
                 self._before.update(self._since)
                 self._since.clear()
-                self._read = await store.queued_by_tenant()
+                self._read = await store.tenants.queued()
                 self._before.clear()
                 self._read_at, self._took_s = self._clock(), self._clock() - began
 
@@ -105,7 +105,7 @@ class AcceptedJobs:
         async with self._reading:
             if self._read is None or self._stale():
                 await self._tell(store, writer)
-                read = await store.tenant_use(self._tenant, at)
+                read = await store.tenants.use(self._tenant, at)
                 self._since = Counter(self._untold)
                 self._read, self._read_at = read, self._clock()
             return self._read
@@ -124,7 +124,7 @@ class AcceptedJobs:
         if not any(telling.values()):
             return
         try:
-            await store.record_accepted(self._tenant, writer, telling)
+            await store.tenants.record_accepted(self._tenant, writer, telling)
         except BaseException:
             self._untold.update(telling)
             raise
@@ -158,7 +158,7 @@ class StoredContent:
                 if self._stale(most):
                     began = self._clock()
                     self._before, self._since = _sum(self._before, self._since), TenantStore()
-                    self._read = await store.tenant_store(self._tenant)
+                    self._read = await store.tenants.stored(self._tenant)
                     self._before = TenantStore()
                     self._read_at, self._took_s = self._clock(), self._clock() - began
         return self._known()
@@ -197,5 +197,5 @@ class Backlogs:
     async def drain_per_s(self, store: Store, at: float) -> float:
         """How many jobs of the whole ledger end per second; asked only when something is full. Raises StoreError."""
         if self._drain is None or self._clock() >= self._drain[0]:
-            self._drain = self._clock() + RELAXED_S, await store.ended_per_s(at)
+            self._drain = self._clock() + RELAXED_S, await store.tenants.ended_per_s(at)
         return self._drain[1]

@@ -61,12 +61,12 @@ async def retrieve(api: Api, caller: Administrator) -> Response:
 async def change(request: Request, api: Api, caller: Administrator) -> Response:
     document = await read_json(request, MAX_BODY_BYTES)
     asked = checked(TenantChange, document)
-    await api.store.set_store_content(caller.tenant, asked.store_content, actor=caller.actor)
+    await api.store.tenants.set_store_content(caller.tenant, asked.store_content, actor=caller.actor)
     return await _answer(api, caller)
 
 
 async def _answer(api: Api, caller: Caller) -> Response:
-    limits = (await api.store.tenant_use(caller.tenant, api.clock())).limits
+    limits = (await api.store.tenants.use(caller.tenant, api.clock())).limits
     return Response(orjson.dumps(_document(limits, api.settings, caller)), media_type=JSON)
 
 

@@ -24,7 +24,7 @@ class TenantRules:
         """Those of a tenant, at most a few seconds old. Raises StoreError."""
         read_at, rules = self._read.get(tenant, (float("-inf"), None))
         if rules is None or self._monotonic() - read_at >= KEPT_S:
-            rules = await store.tenant_rules(tenant)
+            rules = await store.tenants.rules(tenant)
             self._read[tenant] = (self._monotonic(), rules)
         return rules
 

@@ -63,11 +63,11 @@ async def resume(
         async with _admitted(api, caller, _most(view)) as taken:
             _, again = await _retrying(take_another_chain(api.store, api.settings, batch_id, route))
             taken.jobs = again.jobs
-    total_usd = await api.store.grant_batch(batch_id, budget_usd)
-    if not await api.store.resume_batch(batch_id):
+    total_usd = await api.store.budgets.grant_batch(batch_id, budget_usd)
+    if not await api.store.batches.resume(batch_id):
         raise has_ended(view, "resumed")
     changed = resumed(view, total_usd, model, chain)
-    await api.store.record_act(caller.actor, caller.tenant, "batch.resume", batch_id, *changed)
+    await api.store.audit.record(caller.actor, caller.tenant, "batch.resume", batch_id, *changed)
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
@@ -109,7 +109,7 @@ async def retry(
     asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
     said = {word: value for word, value in asked.items() if value is not None}
     made = {"batch": again.batch_id, "jobs": again.jobs, **said}
-    await api.store.record_act(caller.actor, caller.tenant, "batch.retry", batch_id, None, made)
+    await api.store.audit.record(caller.actor, caller.tenant, "batch.retry", batch_id, None, made)
     shown = await shown_batch(api, await own_batch(api, caller, again.batch_id))
     shown.headers[LEFT_OUT] = str(again.left_out.total())
     return shown

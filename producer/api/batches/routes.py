@@ -12,8 +12,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from understudy.models.ids import new_id
 from understudy.models.records import BatchView, FileRecord, NewBatch
 from understudy.models.state import BatchState
-from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
 from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.intake import NamedRequest, OtherRequest
 from understudy.models.store.paging import Span, spans
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
@@ -65,7 +65,7 @@ async def create(
     named = NamedRequest(idempotency_key, digest) if idempotency_key else None
     repeated = (x_stainless_retry_count or "0").strip("0") != ""
     try:
-        batch_id = await api.store.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
+        batch_id = await api.store.intake.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
         if batch_id is None:
             rules = await api.rules.of(api.store, caller.tenant)
             asked = await api.schemas.run(caller.tenant, parse_request, document, api.settings, rules)
@@ -77,7 +77,7 @@ async def create(
 
 @router.get("", summary="List batches", response_model=BatchList, responses=refusals(400, 401, 403, 503))
 async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
-    views = await api.store.list_batches(caller.tenant, limit + 1, after)
+    views = await api.store.batches.page(caller.tenant, limit + 1, after)
     shown = views[:limit]
     waiting = await waiting_of(api.store, api.redis, shown)
     held = await asyncio.gather(*(held_of(api.redis, view) for view in shown))
@@ -107,12 +107,12 @@ async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
 async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Finished lines are kept; calls under way are stopped. Cancelled again, it is answered as it stands."""
     await own_batch(api, caller, batch_id)
-    if not await api.store.cancel_filling(batch_id):
-        await api.store.cancel_batch(batch_id)
+    if not await api.store.ingest.cancel(batch_id):
+        await api.store.batches.cancel(batch_id)
     view = await own_batch(api, caller, batch_id)
     if view.state not in CANCELLED:
         raise has_ended(view, "cancelled")
-    await api.store.record_repeated(caller.actor, caller.tenant, "batch.cancel", batch_id)
+    await api.store.audit.record_repeated(caller.actor, caller.tenant, "batch.cancel", batch_id)
     api.fill_soon()
     return await shown_batch(api, view)
 
@@ -123,9 +123,9 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
 async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     """No other line of it starts; calls under way go on."""
     view = await own_batch(api, caller, batch_id)
-    if not await api.store.pause_batch(batch_id, "paused by its owner"):
+    if not await api.store.batches.pause(batch_id, "paused by its owner"):
         raise has_ended(view, "held")
-    await api.store.record_repeated(caller.actor, caller.tenant, "batch.pause", batch_id)
+    await api.store.audit.record_repeated(caller.actor, caller.tenant, "batch.pause", batch_id)
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
@@ -138,9 +138,9 @@ async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
 async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Where only undelivered content is kept, its prompts, answers and files are removed an hour later."""
     view = await own_batch(api, caller, batch_id)
-    if not await api.store.acknowledge("batch", caller.tenant, batch_id):
+    if not await api.store.retention.acknowledge("batch", caller.tenant, batch_id):
         raise ApiError(409, f"batch {batch_id} is {view.state}; it has not ended yet", code="not_ended")
-    await api.store.record_repeated(caller.actor, caller.tenant, "batch.ack", batch_id)
+    await api.store.audit.record_repeated(caller.actor, caller.tenant, "batch.ack", batch_id)
     return await shown_batch(api, view)
 
 
@@ -164,7 +164,7 @@ async def results(
     """
     await own_batch(api, caller, batch_id)
     begins = after.removeprefix(LINE_PREFIX)
-    sizes = await api.store.output_sizes(batch_id, begins, limit)
+    sizes = await api.store.batches.output_sizes(batch_id, begins, limit)
     headers = {NEXT_AFTER: LINE_PREFIX + sizes[-1][0]} if len(sizes) == limit else {}
     return await streamed(_lines(api, batch_id, sizes, begins), headers, JSONL)
 
@@ -180,7 +180,7 @@ async def _lines(api: Context, batch_id: str, sizes: Sequence[tuple[str, int]], 
 
 async def _page(api: Context, batch_id: str, span: Span, wanted: Collection[str]) -> Iterable[bytes]:
     """Without what has ended since."""
-    return [rendered_line(row) for row in await api.store.outputs_in(batch_id, span) if row.job_id in wanted]
+    return [rendered_line(row) for row in await api.store.batches.outputs_in(batch_id, span) if row.job_id in wanted]
 
 
 async def _accept(
@@ -191,7 +191,7 @@ async def _accept(
     await admit(api, caller, jobs=lines)
     try:
         await admit_bytes(api, caller, (file.bytes or 0) + ROW_BYTES * lines, batches=1)
-        batch_id = await api.store.accept_batch(new, named, repeated=repeated)
+        batch_id = await api.store.intake.accept_batch(new, named, repeated=repeated)
     finally:
         if batch_id != new.id:
             give_back(api, caller, lines)
@@ -201,7 +201,7 @@ async def _accept(
 
 async def _input(api: Context, caller: Caller, file_id: str) -> FileRecord:
     """The file whose lines are asked for. Raises ApiError."""
-    file = await api.store.file_view(caller.tenant, file_id)
+    file = await api.store.files.view(caller.tenant, file_id)
     if file is None:
         raise ApiError(404, f"there is no file {file_id}", param="input_file_id", code="not_found")
     if file.purpose != "batch":
@@ -238,7 +238,7 @@ async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: 
 
 
 async def own_batch(api: Context, caller: Caller, batch_id: str) -> BatchView:
-    view = await api.store.batch_view(batch_id) if batch_id.isprintable() else None
+    view = await api.store.batches.view(batch_id) if batch_id.isprintable() else None
     if view is None or view.tenant != caller.tenant:
         raise ApiError(404, f"there is no batch {batch_id[:80]}", param="batch_id", code="not_found")
     return view

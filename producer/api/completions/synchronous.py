@@ -99,7 +99,7 @@ async def _cancel(api: Context, job_id: str) -> None:
 
 async def view_of(api: Context, caller: Caller, job_id: str) -> dict[str, Any]:
     """A job that was there. Raises ApiError when it was pruned."""
-    view = await api.store.seen_job(caller.tenant, job_id)
+    view = await api.store.jobs.seen(caller.tenant, job_id)
     if view is None:
         raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
     return view

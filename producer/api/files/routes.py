@@ -93,7 +93,7 @@ async def upload(request: Request, api: Api, caller: Submitter) -> Response:
     file_id = new_id("file")
     size, lines = await api.blobs.put(file_id, admitted(api, caller, body.chunks(), body.declared))
     try:
-        record = await api.store.add_file(file_id, caller.tenant, body.filename or "", size, lines, body.lives_s)
+        record = await api.store.files.add(file_id, caller.tenant, body.filename or "", size, lines, body.lives_s)
     except BaseException:
         await api.blobs.delete(file_id)
         raise
@@ -118,7 +118,7 @@ async def list_files(
     purposes = [each for each in PURPOSES if purpose in (None, each)]
     if after is not None and not _may_be_id(after):
         raise _no_cursor()
-    found = await api.store.list_files(caller.tenant, purposes, limit + 1, after, order == "asc")
+    found = await api.store.files.page(caller.tenant, purposes, limit + 1, after, order == "asc")
     if found is None:
         raise _no_cursor()
     page = found[:limit]
@@ -166,15 +166,15 @@ async def content(file_id: str, api: Api, caller: Reader) -> Response:
 )
 async def delete(file_id: str, api: Api, caller: Submitter) -> Response:
     """It is gone at once; what it held is removed right after, in slices."""
-    if not _may_be_id(file_id) or not await api.store.delete_file(caller.tenant, file_id):
+    if not _may_be_id(file_id) or not await api.store.files.delete(caller.tenant, file_id):
         raise _unknown(file_id)
-    await api.store.record_act(caller.actor, caller.tenant, "file.delete", file_id)
+    await api.store.audit.record(caller.actor, caller.tenant, "file.delete", file_id)
     api.deleted_files.set()
     return _answer({"id": file_id, "object": "file", "deleted": True})
 
 
 async def _found(api: Context, caller: Caller, file_id: str) -> FileRecord:
-    record = await api.store.file_view(caller.tenant, file_id) if _may_be_id(file_id) else None
+    record = await api.store.files.view(caller.tenant, file_id) if _may_be_id(file_id) else None
     if record is None:
         raise _unknown(file_id)
     return record
@@ -184,17 +184,17 @@ async def _lines(api: Context, record: FileRecord) -> AsyncIterator[bytes]:
     """The lines of an output or error file, in pieces; its length is known after the first whole reading."""
     assert record.batch_id is not None and record.part is not None
     size = 0
-    async for span in api.store.part_spans(record.batch_id, record.part):
+    async for span in api.store.files.part_spans(record.batch_id, record.part):
         page = partial(_page, api, record.batch_id, record.part, span)
         async for piece in pieces(api, page, span.size):
             size += len(piece)
             yield piece
     if record.bytes is None:
-        await api.store.set_file_bytes(record.id, size)
+        await api.store.files.set_bytes(record.id, size)
 
 
 async def _page(api: Context, batch_id: str, part: str, span: Span) -> Iterable[bytes]:
-    return map(rendered_line, await api.store.part_rows(batch_id, part, span))
+    return map(rendered_line, await api.store.files.part_rows(batch_id, part, span))
 
 
 async def _size(api: Context, record: FileRecord) -> int:
@@ -203,9 +203,9 @@ async def _size(api: Context, record: FileRecord) -> int:
         return record.bytes
     assert record.batch_id is not None and record.part is not None
     size = 0
-    async for row, answer_bytes in api.store.part_sizes(record.batch_id, record.part):
+    async for row, answer_bytes in api.store.files.part_sizes(record.batch_id, record.part):
         size += rendered_size(row, answer_bytes)
-    await api.store.set_file_bytes(record.id, size)
+    await api.store.files.set_bytes(record.id, size)
     return size
 
 

@@ -33,7 +33,7 @@ async def sweep_files(api: Context) -> None:
     while True:
         try:
             if loop.time() - looked_at >= UNUSED_EVERY_S:
-                await api.store.end_unused_uploads(api.settings.api.unused_uploads_kept_s)
+                await api.store.retention.end_unused_uploads(api.settings.api.unused_uploads_kept_s)
                 looked_at = loop.time()
             await sweep_once(api)
         except (StoreError, BlobError) as error:
@@ -56,7 +56,7 @@ async def sweep_once(api: Context) -> int:
 async def remove_expired(store: Store, blobs: Blobs) -> int:
     """Remove what files held whose time is up; returns how many they were. Raises StoreError, BlobError."""
     removed = 0
-    while files := await store.expired_files():
+    while files := await store.files.expired():
         for each in files:
             await _remove(store, blobs, each)
         removed += len(files)
@@ -68,5 +68,5 @@ async def _remove(store: Store, blobs: Blobs, file: FileRecord) -> None:
     if file.batch_id is None or file.part is None:
         await blobs.delete(file.id)
     else:
-        await store.forget_part(file.batch_id, file.part)
-    await store.drop_file(file.id)
+        await store.files.forget_part(file.batch_id, file.part)
+    await store.files.drop(file.id)

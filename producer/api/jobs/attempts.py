@@ -33,7 +33,7 @@ async def attempts(
     after: After = "",
 ) -> Response:
     """Newest first. `failure` is a failure class, or `answered`; `key` is the name of a credential."""
-    rows = await api.store.attempts(
+    rows = await api.store.jobs.attempts(
         tenant=caller.tenant,
         batch_id=batch_id,
         job_id=job_id,

@@ -48,7 +48,7 @@ def _is_large(view: Mapping[str, Any]) -> bool:
 
 
 async def _answer(api: Context, view: Mapping[str, Any]) -> bytes:
-    body = await api.store.answer(view["id"])
+    body = await api.store.jobs.answer(view["id"])
     if body is None:
         raise ApiError(410, f"the result of {view['id']} was pruned", code="result_pruned", headers=FINAL)
     return body.encode()

@@ -13,7 +13,7 @@ from understudy.models.objects.shapes import page_of
 from understudy.models.records import SINGLE
 from understudy.models.request.wire import ErrorBody, RequestError
 from understudy.models.state import JobState, Priority
-from understudy.models.store.jobs.submission import JobFilter
+from understudy.models.store.jobs.of_tenant import JobFilter
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
 from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.context import Api, Context
@@ -127,7 +127,7 @@ async def listing(
 ) -> Response:
     """Newest first, or with `order=asc` oldest first. `provider` is who answered, or who gave the error."""
     wanted = JobFilter(state, batch_id, provider, created_after, created_before)
-    views = await api.store.list_jobs(caller.tenant, wanted, limit=limit + 1, after=after, ascending=order == "asc")
+    views = await api.store.jobs.page(caller.tenant, wanted, limit=limit + 1, after=after, ascending=order == "asc")
     root = root_of(request, api.settings)
     data = [job_object(view, await api.store.get_chain(view["chain_id"]), root) for view in views]
     return Response(orjson.dumps(page_of(data, limit)), media_type=JSON)
@@ -179,7 +179,7 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
     view = await _own(api, caller, job_id)
     if not has_ended(view):
         await cancel_job(api, job_id)
-        await api.store.record_repeated(caller.actor, caller.tenant, "job.cancel", job_id)
+        await api.store.audit.record_repeated(caller.actor, caller.tenant, "job.cancel", job_id)
         view = await _own(api, caller, job_id)
     return await _job_answer(request, api, view, {}, 200)
 
@@ -195,9 +195,9 @@ async def acknowledge(request: Request, api: Api, caller: Submitter, job_id: str
     view = await _own(api, caller, job_id)
     if view["batch_id"] != SINGLE:
         raise ApiError(409, f"{job_id} belongs to a batch; POST /v1/batches/{view['batch_id']}/ack", code="of_a_batch")
-    if not await api.store.acknowledge("job", caller.tenant, job_id):
+    if not await api.store.retention.acknowledge("job", caller.tenant, job_id):
         raise ApiError(409, f"{job_id} has not ended yet", code="not_ended")
-    await api.store.record_repeated(caller.actor, caller.tenant, "job.ack", job_id)
+    await api.store.audit.record_repeated(caller.actor, caller.tenant, "job.ack", job_id)
     return await _job_answer(request, api, view, {}, 200)
 
 
@@ -224,7 +224,7 @@ async def _judged(api: Context, caller: Caller, document: Mapping[str, Any]) -> 
 
 async def _own(api: Context, caller: Caller, job_id: str, gone: int = 404) -> dict[str, Any]:
     """Raises ApiError when the caller's tenant has no such job."""
-    view = await api.store.seen_job(caller.tenant, job_id) if ID.fullmatch(job_id) else None
+    view = await api.store.jobs.seen(caller.tenant, job_id) if ID.fullmatch(job_id) else None
     if view is None:
         code = "not_found" if gone == 404 else "job_pruned"
         known = job_id if ID.fullmatch(job_id) else "of this id"

@@ -12,9 +12,8 @@ from understudy.models.records import NewJob
 from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.route import check_schemas
 from understudy.models.state import Priority
-from understudy.models.store.batches.ingest import NamedRequest, OtherRequest
 from understudy.models.store.disk_space import ROW_BYTES, text_bytes
-from understudy.models.store.jobs.submission import Made
+from understudy.models.store.intake import Made, NamedRequest, OtherRequest
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller
 from understudy.producer.api.access.quotas import admit_bytes
@@ -50,7 +49,7 @@ async def accept(
     made, kept = None, False
     try:
         await admit_bytes(api, caller, sum(ROW_BYTES + text_bytes(each.body) for each in jobs))
-        made = await api.store.accept_jobs(caller.tenant, jobs, named, answer)
+        made = await api.store.intake.accept_jobs(caller.tenant, jobs, named, answer)
         kept = made is None
     except OtherRequest as error:
         raise _other_request(error) from None
@@ -69,7 +68,7 @@ async def made_before(api: Context, caller: Caller, named: NamedRequest | None) 
     Raises ApiError when the name belongs to another request.
     """
     try:
-        return await api.store.made_by(caller.tenant, named) if named else None
+        return await api.store.intake.made_by(caller.tenant, named) if named else None
     except OtherRequest as error:
         raise _other_request(error) from None
 

@@ -97,7 +97,7 @@ class Waiters:
 
     async def _look(self, ids: Iterable[str]) -> None:
         try:
-            self.tell(await self._store.ended_among(list(ids)))
+            self.tell(await self._store.jobs.ended_among(list(ids)))
         except StoreError as error:
             with about_many():
                 log.warning("those who wait go on waiting, the ledger cannot be read: %s", error)

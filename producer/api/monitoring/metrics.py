@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.models.state import Priority
 from understudy.models.store import Store
-from understudy.models.store.gauges import Backlog
+from understudy.models.store.metrics import Backlog
 from understudy.producer.api.monitoring.limit_metrics import SERIES_MAX, LimitMetrics
 
 KEPT_S = 5.0
@@ -46,9 +46,9 @@ class LedgerMetrics(Collector):
         """Raises StoreError."""
         if time.monotonic() - self._read_at < KEPT_S:
             return
-        self._backlog = await store.backlog()
-        self._workers = len(await store.live_workers())
-        self._webhooks = await store.undelivered_webhooks()
+        self._backlog = await store.metrics.backlog()
+        self._workers = len(await store.claims.live_workers())
+        self._webhooks = await store.metrics.undelivered_webhooks()
         await self._count(store)
         self._read_at = time.monotonic()
 
@@ -56,7 +56,7 @@ class LedgerMetrics(Collector):
         """Minutes that are over are added up once; only the latest are read again."""
         settled_before = int(await store.now() // 60) - SETTLED_MINUTES
         self._latest.clear()
-        for row in await store.tallies_since(self._from_minute):
+        for row in await store.metrics.tallies_since(self._from_minute):
             counts = self._settled if row.minute < settled_before else self._latest
             if row.kind == "job":
                 counts["jobs", row.outcome] += int(row.sum_count)

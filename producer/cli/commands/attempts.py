@@ -39,7 +39,7 @@ def attempts(
 
     async def work(_: Settings, store: Store) -> None:
         job = await job_named(store, given, tenant) if given else None
-        rows = await store.attempts(
+        rows = await store.jobs.attempts(
             tenant=tenant,
             batch_id=await shown_batch(store, given, tenant) if given and not job else None,
             job_id=given if job else None,

@@ -43,7 +43,7 @@ def audit(
 
     async def work(_: Settings, store: Store) -> None:
         begin = None if since is None else time.time() - since
-        acts = (await store.audit(tenant, limit, since=begin, actor=actor, action=action))[::-1]
+        acts = (await store.audit.entries(tenant, limit, since=begin, actor=actor, action=action))[::-1]
         if as_json:
             for act in acts:
                 show.print_json(act)

@@ -58,15 +58,15 @@ def cancel(
 
 
 async def _cancel_job(store: Store, job_id: str, tenant: str) -> None:
-    state = await store.cancel_job(job_id)
+    state = await store.jobs.cancel(job_id)
     if state not in (JobState.CANCELLED, JobState.RUNNING):
         raise Refused(f"{job_id} has ended already: it is {state}")
-    await store.record_act(command_line(), tenant, "job.cancel", job_id)
+    await store.audit.record(command_line(), tenant, "job.cancel", job_id)
     say(f"{job_id} is {'being stopped' if state is JobState.RUNNING else 'cancelled'}")
 
 
 async def _has_ended(store: Store, batch_id: str) -> Refused:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     return Refused(f"{batch_id} has ended or is ending: it is {view.state if view else 'gone'}")
 
 
@@ -130,7 +130,7 @@ def pause(
 
     async def work(_: Settings, store: Store) -> None:
         batch_id = await batch_named(store, given)
-        if not await store.pause_batch(batch_id, reason):
+        if not await store.batches.pause(batch_id, reason):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.pause", batch_id, new={"paused": reason})
         say(f"{batch_id} is held; `understudy resume {batch_id}` lets it go on")
@@ -163,11 +163,11 @@ def resume(
             await _grant(settings, store, given, budget_usd)
             return
         batch_id = await batch_named(store, given)
-        before = await store.batch_view(batch_id)
+        before = await store.batches.view(batch_id)
         if model or chain:
             await _take_another_chain(settings, store, batch_id, RouteOptions(model=model, chain=chain))
-        total_usd = await store.grant_batch(batch_id, budget_usd)
-        if not await store.resume_batch(batch_id):
+        total_usd = await store.budgets.grant_batch(batch_id, budget_usd)
+        if not await store.batches.resume(batch_id):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
         say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
@@ -186,15 +186,15 @@ def ack(given: options.AnyId, config: options.Config = None, data: options.Data 
         job = await job_named(store, given)
         if job is None:
             kind, object_id = "batch", await batch_named(store, given)
-            view = await store.batch_view(object_id)
+            view = await store.batches.view(object_id)
             tenant = view.tenant if view else ""
         elif job["batch_id"] != SINGLE:
             raise Refused(f"{given} belongs to a batch; `understudy ack {job['batch_id']}`")
         else:
             kind, object_id, tenant = "job", given, job["tenant"]
-        if not await store.acknowledge(kind, tenant, object_id):
+        if not await store.retention.acknowledge(kind, tenant, object_id):
             raise Refused(f"{object_id} has not ended yet")
-        await store.record_act(command_line(), tenant, f"{kind}.ack", object_id)
+        await store.audit.record(command_line(), tenant, f"{kind}.ack", object_id)
         say(f"{object_id} is delivered")
 
     on_ledger(config, data, work)
@@ -203,12 +203,12 @@ def ack(given: options.AnyId, config: options.Config = None, data: options.Data 
 async def _record(
     store: Store, action: str, batch_id: str, old: Values | None = None, new: Values | None = None
 ) -> None:
-    view = await store.batch_view(batch_id)
-    await store.record_act(command_line(), view.tenant if view else "", action, batch_id, old, new)
+    view = await store.batches.view(batch_id)
+    await store.audit.record(command_line(), view.tenant if view else "", action, batch_id, old, new)
 
 
 async def _take_another_chain(settings: Settings, store: Store, batch_id: str, route: RouteOptions) -> None:
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     if view is None or view.state not in OPEN_BATCH_STATES:
         raise Refused(f"{batch_id} has ended; `understudy retry {batch_id}` takes --model and --chain, too")
     waiting, again = await take_another_chain(store, settings, batch_id, route)

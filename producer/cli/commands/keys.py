@@ -51,7 +51,7 @@ def create(
     async def work(_: Settings, store: Store) -> KeyRecord:
         expires_at = None if lifetime_s is None else await store.now() + lifetime_s
         scopes = scope or [Scope.SUBMIT]
-        return await store.add_api_key(
+        return await store.tenants.add_key(
             made, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=command_line()
         )
 
@@ -71,7 +71,7 @@ def list_keys(
     as_json: options.AsJson = False,
 ) -> None:
     """Every key without its secret. With --json, one line per key."""
-    records = on_ledger(config, data, lambda _, store: store.api_keys(tenant), create=True)
+    records = on_ledger(config, data, lambda _, store: store.tenants.keys(tenant), create=True)
     if as_json:
         for record in records:
             show.print_json(_key_document(record))
@@ -100,14 +100,14 @@ def revoke(
     """End a key. API processes refuse it within three seconds."""
 
     async def work(settings: Settings, store: Store) -> None:
-        if await store.revoke_api_key(key_id, actor=command_line()):
+        if await store.tenants.revoke_key(key_id, actor=command_line()):
             say(f"key {key_id} is revoked")
-            if not await store.has_api_keys():
+            if not await store.tenants.has_keys():
                 say(
                     "That was the last key: an HTTP API that listens on its own machine only, and has no public_url, "
                     "serves callers there without one again."
                 )
-        elif await store.api_key(key_id) is None:
+        elif await store.tenants.key(key_id) is None:
             raise Refused(f"there is no key {key_id[:80]}; `understudy keys list` shows them")
         else:
             say(f"key {key_id} was revoked before")

@@ -25,5 +25,5 @@ def migrate(config: options.Config = None, data: options.Data = None) -> None:
 
 async def _migrate(settings: Settings) -> None:
     async with open_store(settings.database_url, settings.data, migrate=True) as store:
-        await store.record_act(command_line(), "", "migrate", store.place, None, {"schema": head()})
+        await store.audit.record(command_line(), "", "migrate", store.place, None, {"schema": head()})
     console().print("The schema is up to date.")

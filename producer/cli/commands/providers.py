@@ -96,10 +96,10 @@ def enable(
     async def work(settings: Settings, store: Store) -> None:
         provider = resolve_provider(settings, name)
         _check_key(provider, key)
-        aside = [each for each in await store.set_aside_list() if each.provider == name and key in (None, each.key)]
+        aside = [each for each in await store.credentials.listed() if each.provider == name and key in (None, each.key)]
         said = await enable_provider(settings, store, provider, key)
         old = {"set_aside": [f"{each.key}/{each.model}: {each.failure}" for each in aside]}
-        await store.record_act(command_line(), "", "provider.enable", _subject(name, key), old, {"set_aside": []})
+        await store.audit.record(command_line(), "", "provider.enable", _subject(name, key), old, {"set_aside": []})
         say(said)
 
     on_ledger(config, data, work)
@@ -119,8 +119,8 @@ def disable(
         provider = resolve_provider(settings, name)
         _check_key(provider, key)
         seen = await _fingerprint(provider, key)
-        await store.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"{BY_HAND}{reason}", seen)
-        await store.record_act(command_line(), "", "provider.disable", _subject(name, key), None, {"reason": reason})
+        await store.credentials.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"{BY_HAND}{reason}", seen)
+        await store.audit.record(command_line(), "", "provider.disable", _subject(name, key), None, {"reason": reason})
         say(f"key '{key}' of {name} is set aside; `understudy providers enable {name} --key {key}` lifts that")
 
     on_ledger(config, data, work)

@@ -40,7 +40,7 @@ def prune(
 
     async def work(settings: Settings, store: Store) -> None:
         before = await store.now() - age_s
-        found = await store.prunable(before) if dry_run else await _prune(settings, store, before, older_than)
+        found = await store.retention.prunable(before) if dry_run else await _prune(settings, store, before, older_than)
         if as_json:
             show.print_json({"before": before, "dry_run": dry_run, **asdict(found)})
         say(f"{_counts(found)} {'would be' if dry_run else 'were'} deleted")
@@ -51,18 +51,18 @@ def prune(
 async def _prune(settings: Settings, store: Store, before: float, older_than: str) -> Prunable:
     from understudy.producer.api.files.sweep import remove_expired  # with it comes FastAPI, which takes long to load
 
-    batches, jobs = await store.prune(before)
-    files = await store.end_old_uploads(before)
+    batches, jobs = await store.retention.prune(before)
+    files = await store.retention.end_old_uploads(before)
     pruned = Prunable(
         batches=batches,
         jobs=jobs,
         files=files,
-        deliveries=await store.prune_deliveries(before),
-        names=await store.prune_names(before),
-        tallies=await store.prune_use(before),
+        deliveries=await store.webhooks.prune_deliveries(before),
+        names=await store.retention.prune_names(before),
+        tallies=await store.retention.prune_use(before),
     )
-    await store.clear_up(pruned=True)
-    await store.record_act(command_line(), DEFAULT_TENANT, "prune", f"older than {older_than}", None, asdict(pruned))
+    await store.retention.clear_up(pruned=True)
+    await store.audit.record(command_line(), DEFAULT_TENANT, "prune", f"older than {older_than}", None, asdict(pruned))
     try:
         await remove_expired(store, open_blobs(settings))
     except BlobError as error:

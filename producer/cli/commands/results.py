@@ -45,7 +45,7 @@ def results(
             show.print_json(output_line(row))
             return
         batch_id = await shown_batch(store, given, tenant)
-        rows = rows_of(store, await store.root_of(batch_id) if given in NEWEST else batch_id)
+        rows = rows_of(store, await store.batches.root_of(batch_id) if given in NEWEST else batch_id)
         if as_csv:
             await write_csv(rows, output(), CsvForm(safe=csv_safe))
         else:

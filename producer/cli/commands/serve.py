@@ -157,14 +157,14 @@ def _processes(settings: Settings, count: int) -> str:
 
 async def _announce(server: "HttpServer", stack: Stack) -> None:
     log.info("The HTTP API is at %s, its documentation at %s/docs; Ctrl-C stops", server.url, server.url)
-    if await stack.store.has_api_keys():
+    if await stack.store.tenants.has_keys():
         return
     api = stack.settings.api
     if is_loopback(api.host) and api.public_url is None:
         log.info("No API key exists: callers on this machine need none; `understudy keys create` makes one")
         return
     made = new_key()
-    if await stack.store.add_first_api_key(
+    if await stack.store.tenants.add_first_key(
         made, tenant=DEFAULT_TENANT, name="first", scopes=[Scope.ADMIN], actor=command_line()
     ):
         where = f"is reached as {api.public_url}" if is_loopback(api.host) else f"listens on {api.host}"

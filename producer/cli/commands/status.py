@@ -49,7 +49,7 @@ def status(
 
 
 async def _print_batches(store: Store, tenant: str | None, limit: int, as_json: bool) -> None:
-    views = await store.list_batches(tenant, limit)
+    views = await store.batches.page(tenant, limit)
     if as_json:
         for view in views:
             show.print_json(show.batch_document(view))
@@ -61,7 +61,7 @@ async def _print_batches(store: Store, tenant: str | None, limit: int, as_json: 
 
 async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: bool) -> None:
     """A batch with its retries and what it waits for, for people or as JSON."""
-    view = await store.batch_view(batch_id)
+    view = await store.batches.view(batch_id)
     if view is None:
         raise UnknownId(batch_id, "batch")
     retries = (await line_of(store, batch_id))[1:]
@@ -71,7 +71,7 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
     if as_json:
         show.print_json(show.batch_document(view, retries, waiting, said, held_usd))
     else:
-        show.print_batch(view, retries, said, await store.latency_percentiles(batch_id), held_usd)
+        show.print_batch(view, retries, said, await store.jobs.latency_percentiles(batch_id), held_usd)
 
 
 async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:

@@ -100,8 +100,8 @@ def list_tenants(config: options.Config = None, data: options.Data = None, as_js
     """The tenants that have limits or keys, with both. With --json, one line per tenant."""
 
     async def work(_: Settings, store: Store) -> list[TenantLimits]:
-        known = {each.name: each for each in await store.tenants()}
-        for record in await store.api_keys():
+        known = {each.name: each for each in await store.tenants.limits()}
+        for record in await store.tenants.keys():
             known.setdefault(record.tenant, TenantLimits(record.tenant))
         return sorted(known.values(), key=lambda each: each.name)
 
@@ -213,8 +213,8 @@ def set_tenant(
                 "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, --open-batches, "
                 "--weight, --require, --forbid, --allow and --store-content"
             )
-        before = (await store.tenant_use(name, time.time())).limits
-        await store.set_tenant(replace(before, **changed), actor=command_line())
+        before = (await store.tenants.use(name, time.time())).limits
+        await store.tenants.set_limits(replace(before, **changed), actor=command_line())
         say(f"tenant '{name}' is changed")
 
     on_ledger(config, data, work, create=True)
@@ -227,11 +227,11 @@ def show_tenant(
     """A tenant's limits, what it spent this month, and how many of its jobs wait."""
 
     async def work(_: Settings, store: Store) -> dict[str, Any]:
-        use = await store.tenant_use(name, time.time())
-        queued = (await store.queued_by_tenant()).get(name, 0)
+        use = await store.tenants.use(name, time.time())
+        queued = (await store.tenants.queued()).get(name, 0)
         return {
             **asdict(use.limits),
-            "stored_now": (store_ := await store.tenant_store(name)).stored_bytes,
+            "stored_now": (store_ := await store.tenants.stored(name)).stored_bytes,
             "open_batches_now": store_.open_batches,
             "queued_now": queued,
             "usd_this_month": use.usd_this_month,

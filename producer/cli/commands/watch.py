@@ -51,7 +51,7 @@ def watch(
         sums = summary(views)
         if as_json:
             await print_batch(settings, store, batch_id, as_json=True)
-        console().print(split_table(views, await store.latency_percentiles(batch_id)))
+        console().print(split_table(views, await store.jobs.latency_percentiles(batch_id)))
         for said in await failure_examples(store, views):
             say(said)
         cost = spent(sums.cost_usd, sums.unpriced_calls)
@@ -79,7 +79,7 @@ async def print_answer(settings: Settings, store: Store, job_id: str, as_json: b
     job = await job_named(store, job_id)
     result = await AsyncClient.on(settings, store, tenant=job["tenant"] if job else DEFAULT_TENANT).wait(job_id)
     if as_json:
-        view = await store.job_view(job_id)
+        view = await store.jobs.view(job_id)
         show.print_json(show.job_document(view or {}, await store.now()))
     elif result.ok:
         output().write(f"{result.text}\n")

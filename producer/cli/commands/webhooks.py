@@ -50,7 +50,7 @@ def list_endpoints(
     as_json: options.AsJson = False,
 ) -> None:
     """A tenant's endpoints. With --json, one line each."""
-    rows = on_ledger(config, data, lambda _, store: store.endpoints(tenant), create=True)
+    rows = on_ledger(config, data, lambda _, store: store.webhooks.endpoints(tenant), create=True)
     if as_json:
         for row in rows:
             show.print_json(endpoint_document(row))
@@ -85,7 +85,7 @@ def add(
 
     async def work(settings: Settings, store: Store) -> tuple[dict[str, Any], str]:
         _check(settings, url, events)
-        return await store.add_endpoint(tenant, url, events, _pairs(match or []), actor=command_line())
+        return await store.webhooks.add_endpoint(tenant, url, events, _pairs(match or []), actor=command_line())
 
     row, secret = on_ledger(config, data, work, create=True)
     _print_secret(secret, {**endpoint_document(row), "secret": secret}, as_json)
@@ -99,7 +99,7 @@ def remove(
     """Tell an endpoint nothing more, and give up what waits for it."""
 
     async def work(_: Settings, store: Store) -> None:
-        _found(await store.remove_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
+        _found(await store.webhooks.remove_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
         say(f"endpoint {endpoint_id} is removed")
 
     on_ledger(config, data, work, create=True)
@@ -112,7 +112,7 @@ def enable(
     """Tell an endpoint again that was disabled; `understudy webhooks replay --dead` sends what it missed."""
 
     async def work(_: Settings, store: Store) -> None:
-        _found(await store.enable_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
+        _found(await store.webhooks.enable_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
         say(f"endpoint {endpoint_id} is in use")
 
     on_ledger(config, data, work, create=True)
@@ -129,8 +129,8 @@ def rotate(
     """Make a new secret and print it, this once. The old one signs beside it for 24 hours."""
 
     async def work(_: Settings, store: Store) -> str:
-        _found(await store.endpoint(tenant, endpoint_id) is not None, endpoint_id)
-        return await store.rotate_secret(tenant, endpoint_id, actor=command_line())
+        _found(await store.webhooks.endpoint(tenant, endpoint_id) is not None, endpoint_id)
+        return await store.webhooks.rotate_secret(tenant, endpoint_id, actor=command_line())
 
     secret = on_ledger(config, data, work, create=True)
     _print_secret(secret, {"id": endpoint_id, "secret": secret}, as_json)
@@ -151,9 +151,9 @@ def secret(
 
     async def work(_: Settings, store: Store) -> str:
         if rotate:
-            return await store.rotate_secret(tenant, owner, actor=command_line())
-        await store.record_repeated(command_line(), tenant, SECRET_READ, owner)
-        return (await store.signing_secrets(owner))[0]
+            return await store.webhooks.rotate_secret(tenant, owner, actor=command_line())
+        await store.audit.record_repeated(command_line(), tenant, SECRET_READ, owner)
+        return (await store.webhooks.signing_secrets(owner))[0]
 
     found = on_ledger(config, data, work, create=True)
     _print_secret(found, {"tenant": tenant, "secret": found}, as_json)
@@ -173,7 +173,7 @@ def deliveries(
     """What was sent or will be, newest first. With --json, one line each, with every try."""
 
     async def work(_: Settings, store: Store) -> list[dict[str, Any]]:
-        return await store.deliveries(tenant, endpoint_id=endpoint, state=state, object_id=of, limit=limit)
+        return await store.webhooks.deliveries(tenant, endpoint_id=endpoint, state=state, object_id=of, limit=limit)
 
     rows = on_ledger(config, data, work, create=True)
     if as_json:
@@ -206,16 +206,16 @@ def replay(
             await _replay_one(store, tenant, delivery_id)
             return
         begin = 0.0 if last_s is None else await store.now() - last_s
-        say(f"{await store.replay_dead(tenant, begin, actor=command_line())} deliveries are due now")
+        say(f"{await store.webhooks.replay_dead(tenant, begin, actor=command_line())} deliveries are due now")
 
     on_ledger(config, data, work, create=True)
 
 
 async def _replay_one(store: Store, tenant: str, delivery_id: str) -> None:
-    if await store.replay(tenant, delivery_id, actor=command_line()):
+    if await store.webhooks.replay(tenant, delivery_id, actor=command_line()):
         say(f"{delivery_id} is due now")
         return
-    if await store.delivery(tenant, delivery_id) is None:
+    if await store.webhooks.delivery(tenant, delivery_id) is None:
         raise Refused(f"tenant '{tenant}' has no delivery {delivery_id}; `understudy webhooks deliveries` shows them")
     raise Refused("its endpoint is disabled or gone; `understudy webhooks endpoints enable` it first")
 

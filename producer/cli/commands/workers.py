@@ -41,7 +41,7 @@ def workers(config: options.Config = None, data: options.Data = None, as_json: o
     """
 
     async def work(settings: Settings, store: Store) -> None:
-        alive, jobs, now = await store.live_workers(), await store.running_by_worker(), await store.now()
+        alive, jobs, now = await store.claims.live_workers(), await store.metrics.running_by_worker(), await store.now()
         queues = await _queues(settings)
         if as_json:
             show.print_json(_document(alive, jobs, queues))

@@ -31,8 +31,8 @@ from sqlalchemy.types import BigInteger
 
 from understudy.models.records import ComparedLine, Displaced
 from understudy.models.state import OPEN_STATES, BatchState, JobState
-from understudy.models.store.batches.runs import LINES_AT_ONCE, SLICE, Runs
-from understudy.models.store.jobs.history import History, failure_of
+from understudy.models.store.jobs.history import failure_of
+from understudy.models.store.runs.runs import LINES_AT_ONCE, SLICE, Lines
 from understudy.models.store.sql import JsonRows, batch, job, result, run_line
 
 NEW, REWORDED, CHANGED, AGAIN, LEFT = "new", "reworded", "changed", "again", "left"
@@ -251,10 +251,10 @@ def give_jobs(dialect: str) -> tuple[Update, JsonRows]:
     return update(run_line).where(_mine, run_line.c.position == found.position).values(values), given
 
 
-class Comparing(Runs, History):
+class Comparison(Lines):
     async def match_lines(self, run_id: str, version: int, lines: int) -> None:
         """Give each of the `lines` of a new version the job that was asked the same, if one was and is free."""
-        of = {"of_run": run_id, "of_version": version, "before": await self.run_version(run_id)}
+        of = {"of_run": run_id, "of_version": version, "before": await self.version(run_id)}
         for statement in (TAKE_BY_NAME, TAKE_BY_PLACE):
             await self._in_slices(statement, of, lines)
         for low, high in _ranges(lines):
@@ -263,7 +263,7 @@ class Comparing(Runs, History):
 
     async def compared(self, run_id: str, version: int) -> AsyncIterator[list[ComparedLine]]:
         """Pages of the new version's lines, in their order, with what was asked for them."""
-        of = {"of_run": run_id, "of_version": version, "before": await self.run_version(run_id)}
+        of = {"of_run": run_id, "of_version": version, "before": await self.version(run_id)}
         after = 0
         while True:
             async with self._db.read() as connection:
@@ -277,7 +277,7 @@ class Comparing(Runs, History):
         self, run_id: str, version: int, names: Sequence[str], places: Sequence[int]
     ) -> tuple[dict[str, Displaced], dict[int, Displaced]]:
         """What stood under these names, and in these places, in the version before, and has no line today."""
-        of = {"of_run": run_id, "of_version": version, "before": await self.run_version(run_id)}
+        of = {"of_run": run_id, "of_version": version, "before": await self.version(run_id)}
         async with self._db.read() as connection:
             named = await connection.execute(DISPLACED_NAMES, {**of, "names": list(names)})
             by_name = {row.name: _displaced_by(row) for row in named}
@@ -317,7 +317,7 @@ class Comparing(Runs, History):
 
     async def forget_stale_lines(self, run_id: str) -> None:
         """Of versions that do not count, keep only lines whose answers could serve again."""
-        current = await self.run_version(run_id)
+        current = await self.version(run_id)
         for version, most in (await self._versions(run_id)).items():
             if version > current:  # never taken up: whoever wrote it was killed
                 await self._forget_version(run_id, version, most)

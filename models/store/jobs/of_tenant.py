@@ -1,16 +1,13 @@
 """Jobs as callers over HTTP submit them, look at them and list them; always within their tenant."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, func, literal_column, select
 
-from understudy.models.records import SINGLE, NewJob
 from understudy.models.state import JobState
-from understudy.models.store.batches.ingest import NAME_REQUEST, NamedRequest, OtherRequest
 from understudy.models.store.jobs.history import ATTEMPTS_OF_JOB, priced
-from understudy.models.store.jobs.intake import Intake
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import (
     BURDEN,
     NOW,
@@ -18,18 +15,12 @@ from understudy.models.store.sql import (
     RUNNING,
     attempt,
     burden,
-    idempotency,
     job,
     job_input,
     made_since,
     made_until,
     result,
 )
-
-NAMED_REQUEST = select(idempotency).where(
-    idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
-)
-"""A request of that name, and what it made."""
 
 _spent = (
     select(func.coalesce(func.sum(attempt.c.cost_usd), literal_column("0.0")))
@@ -56,14 +47,6 @@ SEEN_JOB = _joined.where(job.c.id == bindparam("job_id"), job.c.tenant == bindpa
 
 ANSWER = select(result.c.body).where(result.c.job_id == bindparam("job_id"))
 """The answer to a job, or the provider's error body."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a named request made when it was accepted."""
-
-    object_id: str
-    answer: str | None  # JSON, of a request that made several jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,33 +96,8 @@ def _in_state(state: str) -> list[ColumnElement[bool]]:
     return [job.c.state == state]
 
 
-class Jobs(Intake):
-    async def made_by(self, tenant: str, named: NamedRequest) -> Made | None:
-        """What the same request made before. Raises OtherRequest when its name was given to another one."""
-        async with self._db.read() as connection:
-            row = (await connection.execute(NAMED_REQUEST, {"tenant": tenant, "key": named.key})).first()
-        return _made(row, named) if row is not None else None
-
-    async def accept_jobs(
-        self, tenant: str, jobs: Sequence[NewJob], named: NamedRequest | None = None, answer: str | None = None
-    ) -> Made | None:
-        """Accept jobs that belong to no batch, all or none. What the same named request made before, if it did:
-        nothing is accepted then.
-
-        Raises OtherRequest, and StoreConflict when an id is taken.
-        """
-        async with self._db.write() as connection:
-            if named is not None:
-                made = {"object_id": jobs[0].id if jobs else "", "answer": answer}
-                row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, **made}
-                if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
-                    asked = {"tenant": tenant, "key": named.key}
-                    return _made((await connection.execute(NAMED_REQUEST, asked)).one(), named)
-            if jobs:
-                await self._insert(connection, SINGLE, jobs, 0.0)
-        return None
-
-    async def seen_job(self, tenant: str, job_id: str) -> dict[str, Any] | None:
+class JobsOfTenant(Area):
+    async def seen(self, tenant: str, job_id: str) -> dict[str, Any] | None:
         """A tenant's job with its `calls`, and with what ended it, without prompt and answer; None: there is none."""
         async with self._db.read() as connection:
             asked = {"tenant": tenant, "job_id": job_id}
@@ -157,7 +115,7 @@ class Jobs(Intake):
                 await burden(connection)
         return body
 
-    async def list_jobs(
+    async def page(
         self, tenant: str, wanted: JobFilter, *, limit: int, after: str = "", ascending: bool = False
     ) -> list[dict[str, Any]]:
         """A tenant's jobs, newest first unless `ascending`, as `seen_job` shows them but for their calls."""
@@ -165,9 +123,3 @@ class Jobs(Intake):
         async with self._db.read() as connection:
             rows = await connection.execute(jobs_page(wanted, after, ascending), asked)
             return [dict(row) for row in rows.mappings()]
-
-
-def _made(row: Any, named: NamedRequest) -> Made:
-    if row.body_hash != named.body_hash:
-        raise OtherRequest("this Idempotency-Key was used for another body; send the same body again, or another key")
-    return Made(row.object_id, row.answer)

@@ -19,8 +19,8 @@ from understudy.models.costs.budgets import (
     of_tenant,
 )
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
-from understudy.models.store.jobs.lanes import LANES
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.lanes import LANES
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import (
     GOES_ON,
     NOW,
@@ -136,15 +136,15 @@ TAKE_GRANTS_BACK = delete(budget_grant).where(budget_grant.c.subject == bindpara
 """Forget what was granted beyond a budget."""
 
 
-class Budgets(Ledger):
-    async def open_budgets(self, at: float) -> list[BudgetKey]:
+class Budgets(Area):
+    async def open_keys(self, at: float) -> list[BudgetKey]:
         """The batches and tenants that have a budget and work to spend it on."""
         async with self._db.read() as connection:
             batches = (await connection.execute(WITH_OPEN_BUDGET)).scalars().all()
             tenants = (await connection.execute(TENANTS_WITH_BUDGET)).scalars().all()
         return [*(of_batch(each) for each in batches), *(of_tenant(each, at) for each in tenants)]
 
-    async def budgets(
+    async def read(
         self, subjects: Sequence[BudgetKey], of_providers: Mapping[BudgetKey, float] | None = None
     ) -> dict[BudgetKey, BudgetRecord]:
         """What the ledger knows of some budgets. Those of providers are not in it and must be given."""
@@ -192,7 +192,7 @@ class Budgets(Ledger):
             await announce_resumed(connection, resumed)
             row = {"subject": of_batch(batch_id).who, "period": FOR_LIFE, "usd": resumed[0].budget_usd}
             await ADD_GRANT.run(connection, [row])
-        known = (await self.budgets([of_batch(batch_id)]))[of_batch(batch_id)]
+        known = (await self.read([of_batch(batch_id)]))[of_batch(batch_id)]
         return known.balance.limit_usd if known.balance else None
 
     async def pause_spent(self, batch_id: str, limit_usd: float, reason: str) -> bool:

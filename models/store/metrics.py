@@ -9,8 +9,8 @@ from sqlalchemy import Select, bindparam, func, literal_column, select
 from understudy.models.failure import FailureClass
 from understudy.models.ids import id_at
 from understudy.models.state import Priority
-from understudy.models.store.jobs.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
-from understudy.models.store.ledger import CLOCK, Ledger
+from understudy.models.store.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
+from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.sql import NOW, QUEUED, RUNNING, attempt, job, tally, webhook_delivery
 from understudy.models.store.tallies import SUMS
 
@@ -96,7 +96,7 @@ class Backlog:
     waiting: int = 0
 
 
-class Gauges(Ledger):
+class Metrics(Area):
     async def backlog(self) -> dict[Priority, Backlog]:
         """By priority. Counts rows of an index: a second or so for some millions of them."""
         async with self._db.read() as connection:

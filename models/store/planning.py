@@ -10,8 +10,8 @@ from sqlalchemy import Row, Text, Update, bindparam, func, literal_column, selec
 
 from understudy.models.records import Head, Lane, OpenLane, Waiting
 from understudy.models.state import Priority
-from understudy.models.store.jobs.lanes import IN_LANE, LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.lanes import IN_LANE, LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, QUEUED, RUNNING, JsonRows, batch, job, tenant
 
 OPEN_LANES = select(LANES).select_from(LANES_WITH_BATCHES).where(MAY_START).order_by(*LANES.columns)
@@ -69,7 +69,7 @@ def say_waiting(dialect: str) -> tuple[Update, JsonRows]:
     return update(batch).where(batch.c.id == new.id).values(waiting=new.waiting, waiting_at=NOW), given
 
 
-class Planning(Ledger):
+class Planning(Area):
     async def lanes(self) -> list[Lane]:
         """The lanes with queued jobs, due or not, that their batch allows to start."""
         async with self._db.read() as connection:

@@ -8,11 +8,10 @@ from sqlalchemy import Select, Text, Update, bindparam, case, func, select, upda
 from understudy.models.records import NewJob
 from understudy.models.state import JobState
 from understudy.models.store.batches.chains import insert_chains
-from understudy.models.store.batches.compare import Comparing
-from understudy.models.store.batches.runs import current_line
-from understudy.models.store.jobs.history import ENDED_BADLY, EndedJob
-from understudy.models.store.ledger import CLOCK
+from understudy.models.store.jobs.history import ENDED_BADLY, EndedJob, ended_job
+from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
+from understudy.models.store.runs.runs import current_line
 from understudy.models.store.sql import QUEUED, JsonRows, job, job_input, result, run_line
 
 _lines: Select[Any] = (
@@ -60,17 +59,17 @@ def reroute(dialect: str) -> tuple[Update, JsonRows]:
     return update(job).where(job.c.id == new.job_id, QUEUED).values(values), given
 
 
-class Rerunning(Comparing):
+class Reruns(Area):
     async def lines_ended_badly(self, run_id: str) -> AsyncIterator[EndedJob]:
         """The lines of a run that ended without an answer, with today's names and columns and the ids of their jobs;
         those whose request was pruned are left out."""
-        async for row in self._pages(LINES_ENDED_BADLY, {"of_run": run_id}, 0):
-            yield await self._ended(row)
+        async for row in LINES_ENDED_BADLY.each(self._db, {"of_run": run_id}, 0):
+            yield await ended_job(self._ledger, row)
 
     async def lines_answered_by(self, run_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
         """The same of lines that one of these providers answered."""
-        async for row in self._pages(LINES_ANSWERED_BY, {"of_run": run_id, "providers": list(providers)}, 0):
-            yield await self._ended(row)
+        async for row in LINES_ANSWERED_BY.each(self._db, {"of_run": run_id, "providers": list(providers)}, 0):
+            yield await ended_job(self._ledger, row)
 
     async def reroute(self, jobs: Sequence[NewJob]) -> int:
         """Ask those of up to 2,000 jobs that wait along the chains that they have here; returns how many."""

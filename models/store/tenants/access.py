@@ -13,7 +13,7 @@ from understudy.models.api_keys import KeyRecord, NewKey, Scope, written
 from understudy.models.routing.chain import Tags
 from understudy.models.routing.data_rules import Rules
 from understudy.models.store.audit import changes, record_act
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, api_key, clean, tenant
 from understudy.models.tenants import StoreContent, TenantLimits
 
@@ -82,8 +82,8 @@ PUT_CONTENT = {"sqlite": _put_content(sqlite), "postgresql": _put_content(postgr
 """For how long a tenant's content is kept; its limits stay."""
 
 
-class Access(Ledger):
-    async def add_api_key(
+class Access(Area):
+    async def add_key(
         self,
         new: NewKey,
         *,
@@ -99,7 +99,7 @@ class Access(Ledger):
                 connection, new, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=actor
             )
 
-    async def add_first_api_key(
+    async def add_first_key(
         self, new: NewKey, *, tenant: str, name: str, scopes: Sequence[Scope], actor: str
     ) -> KeyRecord | None:
         """The same, unless there is a key that was not revoked: of processes that start together one makes it."""
@@ -110,7 +110,7 @@ class Access(Ledger):
                 return None
             return await _add_key(connection, new, tenant=tenant, name=name, scopes=scopes, actor=actor)
 
-    async def api_key(self, key_id: str) -> KeyRecord | None:
+    async def key(self, key_id: str) -> KeyRecord | None:
         async with self._db.read() as connection:
             row = (await connection.execute(KEY, {"key_id": clean(key_id)})).first()
         return None if row is None else _key(row)
@@ -121,17 +121,17 @@ class Access(Ledger):
             row = (await connection.execute(KEY, {"key_id": clean(key_id)})).first()
         return None if row is None else str(row.tenant)
 
-    async def api_keys(self, tenant: str | None = None) -> list[KeyRecord]:
+    async def keys(self, tenant: str | None = None) -> list[KeyRecord]:
         """The keys of a tenant or, without one, of all; also those that were revoked."""
         async with self._db.read() as connection:
             return [_key(row) for row in await connection.execute(KEYS, {"tenant": tenant or ""})]
 
-    async def has_api_keys(self) -> bool:
+    async def has_keys(self) -> bool:
         """Whether any key was made and not revoked. An expired one counts: nothing opens by itself."""
         async with self._db.read() as connection:
             return (await connection.execute(ANY_KEY)).first() is not None
 
-    async def revoke_api_key(self, key_id: str, *, tenant: str | None = None, actor: str) -> bool:
+    async def revoke_key(self, key_id: str, *, tenant: str | None = None, actor: str) -> bool:
         """False when there is no such key (of this tenant), or when it was revoked before."""
         async with self._db.write() as connection:
             asked = {"key_id": clean(key_id), "of_tenant": tenant or ""}
@@ -141,17 +141,17 @@ class Access(Ledger):
                 await record_act(connection, actor, ended.tenant, "key.revoke", key_id, was)
             return ended is not None
 
-    async def tenants(self) -> list[TenantLimits]:
+    async def limits(self) -> list[TenantLimits]:
         """The tenants that were given limits."""
         async with self._db.read() as connection:
             return [limits_of(row) for row in await connection.execute(TENANTS)]
 
-    async def tenant_rules(self, name: str) -> Rules:
+    async def rules(self, name: str) -> Rules:
         """What holds for every job of a tenant that is accepted from now on."""
         async with self._db.read() as connection:
             return (await _limits(connection, name)).rules
 
-    async def set_tenant(self, limits: TenantLimits, *, actor: str) -> None:
+    async def set_limits(self, limits: TenantLimits, *, actor: str) -> None:
         """Replace a tenant's limits. API processes notice within seconds."""
         row = {"name": limits.name, **{each: getattr(limits, each) for each in LIMITS}}
         row |= {each: orjson.dumps(tags).decode() if (tags := getattr(limits, each)) else None for each in RULES}

@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Boolean, Row, and_, bindparam, case, exists, func, literal_column, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Boolean, Row, and_, bindparam, case, exists, func, or_, select, update
 
-from understudy.models.records import Estimate, NewBatch, NewJob
-from understudy.models.routing.chain import Endpoint
+from understudy.models.records import Estimate, NewJob
 from understudy.models.state import BatchState, Priority
 from understudy.models.store.batches.chains import drop_unused_chains
 from understudy.models.store.disk_space import KEPT_BYTES, give_room_back
-from understudy.models.store.errors import StoreConflict
-from understudy.models.store.jobs.intake import INSERT_BATCH, Intake, batch_row, estimated
-from understudy.models.store.retention.prune import Pruning
-from understudy.models.store.sql import NOW, QUEUED, batch, file, idempotency, job
+from understudy.models.store.intake import estimated, insert_jobs
+from understudy.models.store.ledger import Area
+from understudy.models.store.retention.prune import delete_jobs_of, discard_batch
+from understudy.models.store.sql import NOW, QUEUED, batch, file, job
 from understudy.models.store.webhooks.outbox import ENDED_BATCH, announce_batches
 
 NOTHING_STORED = update(batch).where(batch.c.id == bindparam("of_batch")).values(stored_bytes=0)
@@ -33,37 +30,6 @@ HAS_FILE = batch.c.input_file_id.is_not(None)
 ABANDONED_AFTER_S = 3600.0
 """A submission that writes no row for so long is dead. One that was only held up is told that its batch is gone."""
 
-REPEATED_WITHIN_S = 3600.0
-"""An HTTP client that tries again does so within this time; later, an equal request is a new one."""
-
-EARLIER_REQUEST = (
-    select(batch.c.id)
-    .where(
-        batch.c.request_hash == bindparam("request_hash"),
-        batch.c.tenant == bindparam("tenant"),
-        batch.c.created_at > NOW - REPEATED_WITHIN_S,
-    )
-    .order_by(batch.c.id.desc())
-    .limit(1)
-)
-"""The newest batch that an equal request of the same tenant made a short time ago."""
-
-TAKE_REQUEST_LOCK = select(
-    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("request_hash"), literal_column("0")))
-)
-"""Wait until no other process is accepting an equal request; on SQLite writers take turns anyway."""
-
-_named = {
-    "postgresql": postgresql.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
-    "sqlite": sqlite.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
-}
-NAME_REQUEST = {dialect: insert.returning(idempotency.c.object_id) for dialect, insert in _named.items()}
-"""Note a request under the name that its caller gave it, unless there is one of that name."""
-
-NAMED_REQUEST = select(idempotency.c.object_id, idempotency.c.body_hash).where(
-    idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
-)
-"""What a request of that name made."""
 
 TO_FILL = (
     select(batch.c.id)
@@ -171,18 +137,6 @@ INPUT_LINES = select(file.c.lines).where(file.c.id == bindparam("file_id"), file
 
 
 @dataclass(frozen=True, slots=True)
-class NamedRequest:
-    """A request that its caller named with `Idempotency-Key`, and the hash of what it said."""
-
-    key: str
-    body_hash: str
-
-
-class OtherRequest(StoreConflict):
-    """The name was given to a request that said something else."""
-
-
-@dataclass(frozen=True, slots=True)
 class ToFill:
     """A batch whose rows are to be written by who claimed it."""
 
@@ -199,59 +153,8 @@ class ToFill:
     budget_usd: float | None
 
 
-class Filling(Intake, Pruning):
-    async def batch_made_before(
-        self, tenant: str, request_hash: str, *, named: NamedRequest | None, repeated: bool
-    ) -> str | None:
-        """The batch that the same request has made already.
-
-        It is the same when its caller says so by its name, or when it is `repeated` by an HTTP client and equal to one
-        of the last hour. Raises OtherRequest.
-        """
-        async with self._db.read() as connection:
-            if named is not None:
-                return await self._named_before(connection, tenant, named)
-            asked = {"request_hash": request_hash, "tenant": tenant}
-            found: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
-            return found
-
-    async def accept_batch(self, new: NewBatch, named: NamedRequest | None = None, *, repeated: bool = False) -> str:
-        """Accept a batch that is filled later; returns its id, or that of the batch which the same request made
-        meanwhile (see `batch_made_before`). Raises OtherRequest."""
-        async with self._db.write() as connection:
-            if named is not None:
-                row = {"tenant": new.tenant, "key": named.key, "body_hash": named.body_hash, "object_id": new.id}
-                if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
-                    return await self._named_before(connection, new.tenant, named) or new.id
-            elif new.request_hash is not None:
-                asked = {"request_hash": new.request_hash, "tenant": new.tenant}
-                if self._db.dialect == "postgresql":
-                    await connection.execute(TAKE_REQUEST_LOCK, {"request_hash": new.request_hash})
-                earlier: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
-                if earlier is not None:
-                    return earlier
-            await connection.execute(INSERT_BATCH, batch_row(new))
-        return new.id
-
-    async def open_named(
-        self,
-        batch_id: str,
-        total: int,
-        endpoint: Endpoint | None,
-        estimate: Estimate | None,
-        tenant: str,
-        named: NamedRequest,
-    ) -> str:
-        """`open_batch` for a batch whose caller named its request; or the id of what that request made before, and then
-        this batch is not opened. Raises OtherRequest, StoreConflict."""
-        async with self._db.write() as connection:
-            row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, "object_id": batch_id}
-            if (await connection.execute(NAME_REQUEST[self._db.dialect], row)).first() is None:
-                return await self._named_before(connection, tenant, named) or batch_id
-            await self._open(connection, batch_id, total, endpoint, estimate)
-        return batch_id
-
-    async def claim_filling(self, filler: str, lease_s: float) -> ToFill | None:
+class Ingest(Area):
+    async def claim(self, filler: str, lease_s: float) -> ToFill | None:
         """Take the oldest batch that waits to be filled. None: there is none."""
         async with self._db.write() as connection:
             row = (await connection.execute(CLAIM_FILLING, {"filler": filler, "lease_s": lease_s})).first()
@@ -275,7 +178,7 @@ class Filling(Intake, Pruning):
             if expires_at is None:
                 return False
             if jobs:
-                await self._insert(connection, batch_id, jobs, expires_at, kept_bytes)
+                await insert_jobs(self._db, connection, batch_id, jobs, expires_at, kept_bytes)
         return True
 
     async def forget_try(self, batch_id: str, filler: str) -> None:
@@ -283,7 +186,7 @@ class Filling(Intake, Pruning):
         async with self._db.write() as connection:
             await connection.execute(FORGET_TRY, {"batch_id": batch_id, "filler": filler})
 
-    async def release_filling(self, filler: str) -> None:
+    async def release(self, filler: str) -> None:
         """Leave what this filler holds to others."""
         async with self._db.write() as connection:
             await connection.execute(RELEASE_FILLING, {"filler": filler})
@@ -295,7 +198,7 @@ class Filling(Intake, Pruning):
             asked = {"batch_id": batch_id, "filler": filler, "rows": total, **estimated(estimate)}
             return (await connection.execute(OPEN_FILLED, asked)).first() is not None
 
-    async def fail_filling(self, batch_id: str, filler: str, errors: Sequence[dict[str, Any]]) -> bool:
+    async def fail(self, batch_id: str, filler: str, errors: Sequence[dict[str, Any]]) -> bool:
         """Refuse the input of a batch. False: it was cancelled or is another filler's. Its rows stay for `clear`."""
         asked = {"batch_id": batch_id, "filler": filler, "errors": orjson.dumps(errors).decode()}
         async with self._db.write() as connection:
@@ -303,7 +206,7 @@ class Filling(Intake, Pruning):
             await announce_batches(connection, ended)
         return bool(ended)
 
-    async def cancel_filling(self, batch_id: str) -> bool:
+    async def cancel(self, batch_id: str) -> bool:
         """Cancel a batch none of whose lines was accepted yet. False: it is not being filled from a file."""
         async with self._db.write() as connection:
             ended = (await connection.execute(CANCEL_FILLING, {"batch_id": batch_id})).all()
@@ -322,9 +225,9 @@ class Filling(Intake, Pruning):
         if found is None:
             return None
         if found.input_file_id is None and found.state == BatchState.FAILED:
-            await self.discard_batch(found.id)
+            await discard_batch(self._db, found.id)
         else:
-            await self._delete_jobs_of(found.id)
+            await delete_jobs_of(self._db, found.id)
             async with self._db.write() as connection:
                 await connection.execute(NOTHING_STORED, {"of_batch": found.id})
             await give_room_back(self._db)
@@ -337,12 +240,6 @@ class Filling(Intake, Pruning):
         while looked_at:
             async with self._db.write() as connection:
                 looked_at = bool(await drop_unused_chains(connection))
-
-    async def _named_before(self, connection: AsyncConnection, tenant: str, named: NamedRequest) -> str | None:
-        row = (await connection.execute(NAMED_REQUEST, {"tenant": tenant, "key": named.key})).first()
-        if row is not None and row.body_hash != named.body_hash:
-            raise OtherRequest("this Idempotency-Key was used for another request; give each request a key of its own")
-        return None if row is None else str(row.object_id)
 
 
 def _to_fill(row: Row[Any], lines: int, written: int) -> ToFill:

@@ -22,7 +22,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from understudy.models.records import OutputRow, RunLine, Standing
 from understudy.models.state import OPEN_STATES, TERMINAL_STATES, JobState
-from understudy.models.store.batches.views import OUTCOME, Views, output_row
+from understudy.models.store.batches.views import OUTCOME, output_row
+from understudy.models.store.ledger import Area
 from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
 from understudy.models.store.sql import NOW, BulkInsert, JsonRows, batch, job, job_input, result, run, run_line
 
@@ -188,24 +189,24 @@ def point_again(dialect: str) -> tuple[Update, JsonRows]:
     return update(run_line).where(current_line, run_line.c.job_id == new.old_id).values(again_id=new.new_id), given
 
 
-class Runs(Views):
-    async def keep_run(self, batches: Sequence[str], lease_s: float) -> None:
+class Lines(Area):
+    async def keep(self, batches: Sequence[str], lease_s: float) -> None:
         """Let the jobs of a run's batches start for the next `lease_s` seconds; its process says so again and again."""
         async with self._db.write() as connection:
             await connection.execute(KEEP_RUN, {"ids": list(batches), "lease_s": lease_s})
 
-    async def stop_run(self, batches: Sequence[str]) -> None:
+    async def stop(self, batches: Sequence[str]) -> None:
         """No other job of a run's batches starts until the run is taken up again or somebody resumes them."""
         async with self._db.write() as connection:
             await connection.execute(STOP_RUN, {"ids": list(batches)})
 
-    async def stop_runs(self) -> None:
+    async def stop_all(self) -> None:
         """Stop every run, for a start that knows that none can be alive (it holds the data folder's lock)."""
         async with self._db.write() as connection:
             await connection.execute(STOP_RUNS)
             await connection.execute(LET_GO_OF_RUNS)
 
-    async def take_run(self, run_id: str, lease_s: float) -> bool:
+    async def take(self, run_id: str, lease_s: float) -> bool:
         """Be at work on a run for the next `lease_s` seconds. False: another process is."""
         async with self._db.write() as connection:
             taken = await connection.execute(TAKE_RUN[self._db.dialect], {"of_run": run_id, "lease_s": lease_s})
@@ -221,7 +222,7 @@ class Runs(Views):
         async with self._db.read() as connection:
             return float((await connection.execute(TAKEN_FOR, {"of_run": run_id})).scalar() or 0.0)
 
-    async def batches_of_run(self, run_id: str) -> list[str]:
+    async def batches_of(self, run_id: str) -> list[str]:
         """Every batch of a run, oldest first; `run_id` has letters and digits only."""
         async with self._db.read() as connection:
             found = await connection.execute(BATCHES_BY_IDENTITY_PREFIX, {"prefix": f"{run_id}-"})
@@ -232,9 +233,9 @@ class Runs(Views):
         async with self._db.read() as connection:
             identity = (await connection.execute(IDENTITY_OF, {"batch_id": batch_id})).scalar()
         run_id = (identity or "").partition("-")[0]
-        return run_id if run_id and await self.run_version(run_id) else None
+        return run_id if run_id and await self.version(run_id) else None
 
-    async def run_version(self, run_id: str) -> int:
+    async def version(self, run_id: str) -> int:
         """The version of the run's lines; 0: there is no such run."""
         async with self._db.read() as connection:
             return int((await connection.execute(VERSION, {"run_id": run_id})).scalar() or 0)
@@ -251,7 +252,7 @@ class Runs(Views):
         async with self._db.write() as connection:
             await INSERT_LINES.run(connection, rows)
 
-    async def run_standing(self, run_id: str) -> Standing:
+    async def standing(self, run_id: str) -> Standing:
         """How the lines of a run stand."""
         async with self._db.read() as connection:
             rows = (await connection.execute(STANDING, {"of_run": run_id})).all()
@@ -261,9 +262,9 @@ class Runs(Views):
         fallbacks = sum(int(row.fallbacks) for row in rows if row.stands == JobState.SUCCEEDED)
         return Standing(sum(lines.values()), succeeded, ended - succeeded, fallbacks)
 
-    async def run_outputs(self, run_id: str) -> AsyncIterator[OutputRow]:
+    async def outputs(self, run_id: str) -> AsyncIterator[OutputRow]:
         """The lines of a run that have ended, in their order, with their results; also while others are open."""
-        async for row in self._pages(RUN_OUTPUTS_PAGE, {"of_run": run_id}, 0):
+        async for row in RUN_OUTPUTS_PAGE.each(self._db, {"of_run": run_id}, 0):
             yield output_row(row)
 
     async def settle_retries(self, run_id: str) -> None:
@@ -278,7 +279,7 @@ class Runs(Views):
         async with self._db.write() as connection:
             await connection.execute(statement, {"of_run": run_id, **given.bind(rows)})
 
-    async def forget_run(self, run_id: str) -> None:
+    async def forget(self, run_id: str) -> None:
         """Forget the lines of a run, in slices; its batches are deleted by who asks for this."""
         async with self._db.write() as connection:
             await connection.execute(FORGET_RUN, {"of_run": run_id})

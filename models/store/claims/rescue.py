@@ -12,8 +12,8 @@ from understudy.models.failure import FailureClass
 from understudy.models.jobs.suspects import DEAD_AT
 from understudy.models.records import ResultRecord
 from understudy.models.state import JobState
-from understudy.models.store.jobs.claims import DELETE_WORKER, INSERT_RESULTS, result_row
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.claims.claims import DELETE_WORKER, INSERT_RESULTS, result_row
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, RUNNING, job, tally, worker
 from understudy.models.store.tallies import OF_JOBS, Tallies
 from understudy.models.store.webhooks.outbox import ENDED_JOB, RELEASE_DELIVERIES, announce_jobs
@@ -74,7 +74,7 @@ TAKE_BACK = (
 ends."""
 
 
-class Rescue(Ledger):
+class Rescue(Area):
     async def rescue(self, sure: Callable[[], bool] = lambda: True) -> list[tuple[str, int]]:
         """Take back the jobs of workers whose lease has ended: their ids, and how many jobs each held.
 
@@ -98,7 +98,7 @@ class Rescue(Ledger):
 
     async def has_ended_jobs(self, lately_s: float) -> bool:
         """Whether a job has ended in the last so many seconds, or in the minute before, other than by crashes."""
-        asked = {"since_minute": int((await self.now() - lately_s) // 60)}
+        asked = {"since_minute": int((await self._ledger.now() - lately_s) // 60)}
         async with self._db.read() as connection:
             return bool((await connection.execute(HAS_ENDED_JOBS, asked)).scalar_one())
 

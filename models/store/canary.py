@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, Update, bindpar
 from understudy.models.failure import FailureClass
 from understudy.models.state import JobState
 from understudy.models.store.jobs.history import failure_of
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import GOES_ON, NOW, RUNNING, attempt, batch, job, result, tally
 from understudy.models.store.tallies import OF_JOBS
 from understudy.models.store.webhooks.outbox import HELD_BATCH, announce_held
@@ -99,13 +99,13 @@ class SameFailure:
     step: str | None
 
 
-class Canary(Ledger):
-    async def watched_batches(self) -> list[Watched]:
+class Canary(Area):
+    async def watched(self) -> list[Watched]:
         """The batches that go on and whose canary has neither passed nor died."""
         async with self._db.read() as connection:
             return [Watched(**row) for row in (await connection.execute(WATCHED)).mappings()]
 
-    async def pass_canaries(self, ids: Sequence[str]) -> None:
+    async def stop_watching(self, ids: Sequence[str]) -> None:
         """Watch these batches no more."""
         async with self._db.write() as connection:
             await connection.execute(PASS_CANARIES, {"ids": list(ids)})

@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from understudy.models.jobs.suspects import ALONE_AT
 from understudy.models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob
 from understudy.models.state import JobState, Priority
-from understudy.models.store.ledger import CLOCK, Ledger
+from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.paging import octets
 from understudy.models.store.sql import (
     GOES_ON,
@@ -213,7 +213,7 @@ INSERT_ATTEMPTS = BulkInsert(attempt, conflict="ignored", returning="id")
 """Provider calls, each once however often it is reported."""
 
 
-class Claims(Ledger):
+class WorkerClaims(Area):
     async def register_worker(self, new: Worker, lease_s: float) -> None:
         """Begin a lease. `started_at` and `lease_until` come from the ledger's clock, not from `new`."""
         row = {"id": new.id, "host": new.host, "pid": new.pid, "concurrency": new.concurrency, "lease_s": lease_s}

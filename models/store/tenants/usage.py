@@ -10,11 +10,11 @@ from sqlalchemy import and_, bindparam, case, delete, func, literal_column, sele
 from understudy.models.costs.budgets import of_tenant
 from understudy.models.records import SINGLE
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
-from understudy.models.store.access import LIMITS_OF, limits_of
 from understudy.models.store.disk_space import ROW_BYTES
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant_tally
 from understudy.models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
+from understudy.models.store.tenants.access import LIMITS_OF, limits_of
 from understudy.models.tenants import TenantLimits, TenantStore, TenantUse
 
 MINUTES_KEPT = 10
@@ -116,8 +116,8 @@ ENDED_LATELY = select(func.coalesce(func.sum(tally.c.count), 0)).where(
 """How many jobs of the whole ledger ended in this minute and later."""
 
 
-class Usage(Ledger):
-    async def queued_by_tenant(self) -> dict[str, int]:
+class Usage(Area):
+    async def queued(self) -> dict[str, int]:
         """How many jobs wait, by tenant.
 
         The file of a batch that is being validated counts in full from the moment the batch is there. A batch that
@@ -131,7 +131,7 @@ class Usage(Ledger):
                 queued[row.tenant] += row.jobs
         return queued
 
-    async def tenant_use(self, name: str, at: float) -> TenantUse:
+    async def use(self, name: str, at: float) -> TenantUse:
         """A tenant's limits and, when it has any, what it used by this time."""
         minute = int(at // ACCEPTED_PERIOD_S)
         async with self._db.read() as connection:
@@ -145,7 +145,7 @@ class Usage(Ledger):
             limits, minute, int(used.this_minute), int(used.last_minute), float(used.usd), float(used.granted_usd)
         )
 
-    async def tenant_store(self, name: str) -> TenantStore:
+    async def stored(self, name: str) -> TenantStore:
         """What a tenant has in store. What was written by earlier versions counts with its rows at most."""
         async with self._db.read() as connection:
             row = (await connection.execute(STORED, {"name": name})).one()

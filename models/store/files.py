@@ -32,7 +32,7 @@ from understudy.models.state import TERMINAL_STATES, BatchState, JobState
 from understudy.models.store.batches.views import ERRORS, OUTPUT, WAITED_FOR, waited_for
 from understudy.models.store.disk_space import ROW_BYTES
 from understudy.models.store.errors import StoreConflict
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area
 from understudy.models.store.paging import ANSWER_BYTES, Paged, Span, size_of
 from understudy.models.store.sql import NOW, batch, clean, file, job, job_input, result
 
@@ -141,8 +141,8 @@ STATES = {
 """Which jobs a part of what came of a batch shows."""
 
 
-class Files(Ledger):
-    async def add_file(
+class Files(Area):
+    async def add(
         self, file_id: str, tenant: str, filename: str, size: int, lines: int, lives_s: float | None = None
     ) -> FileRecord:
         """An upload whose bytes are kept; it was made at the time in its id, and ends `lives_s` after that."""
@@ -164,13 +164,13 @@ class Files(Ledger):
             await connection.execute(file.insert(), row)
         return record
 
-    async def file_view(self, tenant: str, file_id: str) -> FileRecord | None:
+    async def view(self, tenant: str, file_id: str) -> FileRecord | None:
         """None when the tenant has no such file, or has it no more."""
         async with self._db.read() as connection:
             row = (await connection.execute(FILE, {"owner": tenant, "file_id": file_id})).first()
         return None if row is None else _record(row)
 
-    async def list_files(
+    async def page(
         self,
         tenant: str,
         purposes: Sequence[str],
@@ -188,7 +188,7 @@ class Files(Ledger):
             rows = (await connection.execute(OLDEST_FILES if ascending else NEWEST_FILES, asked)).all()
         return [_record(row) for row in rows]
 
-    async def delete_file(self, tenant: str, file_id: str) -> bool:
+    async def delete(self, tenant: str, file_id: str) -> bool:
         """Nobody sees the file any more; False when there is none. Raises StoreConflict while a batch must read it."""
         asked = {"owner": tenant, "file_id": file_id}
         async with self._db.write() as connection:
@@ -201,17 +201,17 @@ class Files(Ledger):
                 return False
         raise StoreConflict(f"{file_id} is being read by a batch; wait until it is validated, or cancel it")
 
-    async def expired_files(self, limit: int = EXPIRED_AT_ONCE) -> list[FileRecord]:
+    async def expired(self, limit: int = EXPIRED_AT_ONCE) -> list[FileRecord]:
         """Files that are gone for everybody, and of which something is left to remove."""
         async with self._db.read() as connection:
             return [_record(row) for row in await connection.execute(EXPIRED_FILES.limit(limit))]
 
-    async def drop_file(self, file_id: str) -> None:
+    async def drop(self, file_id: str) -> None:
         """What it held is removed; forget the file itself."""
         async with self._db.write() as connection:
             await connection.execute(DROP_FILE, {"file_id": file_id})
 
-    async def set_file_bytes(self, file_id: str, size: int) -> None:
+    async def set_bytes(self, file_id: str, size: int) -> None:
         async with self._db.write() as connection:
             await connection.execute(SET_BYTES, {"file_id": file_id, "size": size})
 

@@ -1,0 +1,73 @@
+"""Credentials that are not to be used, until somebody enables them again."""
+
+from sqlalchemy import Boolean, Insert, bindparam, delete, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from understudy.models.disabled import ALL_MODELS, SetAside
+from understudy.models.failure import FailureClass
+from understudy.models.store.ledger import Area
+from understudy.models.store.sql import clean, credential
+
+
+def _replacing(insert: postgresql.Insert | sqlite.Insert) -> Insert:
+    values = {each.name: insert.excluded[each.name] for each in credential.columns if not each.primary_key}
+    return insert.on_conflict_do_update(index_elements=list(credential.primary_key.columns), set_=values)
+
+
+SET_ASIDE = {
+    "postgresql": _replacing(postgresql.insert(credential)),
+    "sqlite": _replacing(sqlite.insert(credential)),
+}
+"""Record that a credential is not to be used, in place of what was recorded before."""
+
+CREDENTIALS = select(credential).order_by(credential.c.provider, credential.c.key, credential.c.model)
+"""The credentials that are set aside."""
+
+ENABLE = (
+    delete(credential)
+    .where(
+        credential.c.provider == bindparam("provider"),
+        or_(credential.c.key == bindparam("name"), bindparam("all_keys", type_=Boolean)),
+        or_(credential.c.model == bindparam("model"), bindparam("all_records", type_=Boolean)),
+    )
+    .returning(credential.c.key)
+)
+"""A provider's credential, or all of them, may be used again, as far as all records say or one."""
+
+
+class Credentials(Area):
+    async def set_aside(
+        self,
+        provider: str,
+        key: str,
+        model: str,
+        failure: FailureClass,
+        reason: str,
+        fingerprint: str = "",
+        probe_at: float | None = None,
+        since: float | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        """Record that a credential is not to be used (for one model, or ALL_MODELS), why and since when (now), in place
+        of what was recorded before. `job_id`: the job that was refused with this reason."""
+        now = await self._ledger.now() if since is None else since
+        words = {"failure": str(failure), "reason": clean(reason), "fingerprint": fingerprint, "probe_at": probe_at}
+        words["job_id"] = job_id
+        row = {"provider": provider, "key": key, "model": model or ALL_MODELS, "since": now, **words}
+        async with self._db.write() as connection:
+            await connection.execute(SET_ASIDE[self._db.dialect], row)
+
+    async def listed(self) -> list[SetAside]:
+        async with self._db.read() as connection:
+            rows = (await connection.execute(CREDENTIALS)).mappings()
+            return [SetAside(**row | {"failure": FailureClass(row["failure"])}) for row in map(dict, rows)]
+
+    async def enable(self, provider: str, key: str | None = None, model: str | None = None) -> list[str]:
+        """Use a credential again, or all of a provider; returns the keys of the records that were removed.
+
+        `model`: remove only the record for this model, or that for ALL_MODELS.
+        """
+        asked = {"provider": provider, "name": key or "", "all_keys": key is None}
+        asked |= {"model": model or ALL_MODELS, "all_records": model is None}
+        async with self._db.write() as connection:
+            return list((await connection.execute(ENABLE, asked)).scalars())

@@ -1,0 +1,332 @@
+"""Accepting work: batches filled in slices, then opened in one commit; single jobs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Text, bindparam, func, insert, literal_column, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from understudy.models.records import SINGLE, Estimate, NewBatch, NewJob
+from understudy.models.routing.chain import Endpoint
+from understudy.models.state import BatchState, JobState
+from understudy.models.store.batches.chains import insert_chains
+from understudy.models.store.disk_space import KEPT_BYTES, ROW_BYTES, check_room, text_bytes
+from understudy.models.store.engine import Database
+from understudy.models.store.errors import StoreConflict
+from understudy.models.store.ledger import CLOCK, Area
+from understudy.models.store.sql import NOW, BulkInsert, batch, clean, idempotency, job, job_input
+
+INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0, fill_until=0)
+"""A batch whose rows are about to be written; none of them may start."""
+
+BATCH_BEING_FILLED = (
+    select(batch.c.expires_at)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
+    .with_for_update(read=True)
+)
+"""The deadline of a batch that still takes rows, held so that it is not cancelled under our hands."""
+
+INSERT_JOBS = BulkInsert(job)
+"""Jobs, queued."""
+
+INSERT_INPUTS = BulkInsert(job_input)
+"""The prompts of jobs."""
+
+ADD_STORED = (
+    update(batch)
+    .where(batch.c.id == bindparam("of_batch"))
+    .values(stored_bytes=batch.c.stored_bytes + bindparam("more"))
+)
+"""More is stored of a batch, by whoever writes its rows."""
+
+OPEN_BATCH = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
+    .values(
+        state=str(BatchState.IN_PROGRESS),
+        total=bindparam("rows"),
+        endpoint=func.coalesce(bindparam("of_lines", type_=Text), batch.c.endpoint),
+        started_at=NOW,
+        estimated_usd=bindparam("estimated_usd"),
+        unpriced_lines=bindparam("unpriced_lines"),
+    )
+    .returning(batch.c.id)
+)
+"""Accept a whole batch: from now on its rows may start."""
+
+REPEATED_WITHIN_S = 3600.0
+"""An HTTP client that tries again does so within this time; later, an equal request is a new one."""
+
+EARLIER_REQUEST = (
+    select(batch.c.id)
+    .where(
+        batch.c.request_hash == bindparam("request_hash"),
+        batch.c.tenant == bindparam("tenant"),
+        batch.c.created_at > NOW - REPEATED_WITHIN_S,
+    )
+    .order_by(batch.c.id.desc())
+    .limit(1)
+)
+"""The newest batch that an equal request of the same tenant made a short time ago."""
+
+TAKE_REQUEST_LOCK = select(
+    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("request_hash"), literal_column("0")))
+)
+"""Wait until no other process is accepting an equal request; on SQLite writers take turns anyway."""
+
+_named = {
+    "postgresql": postgresql.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
+}
+NAME_REQUEST = {dialect: insert.returning(idempotency.c.object_id) for dialect, insert in _named.items()}
+"""Note a request under the name that its caller gave it, unless there is one of that name."""
+
+NAMED_REQUEST = select(idempotency).where(
+    idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
+)
+"""A request of that name, and what it made."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRequest:
+    """A request that its caller named with `Idempotency-Key`, and the hash of what it said."""
+
+    key: str
+    body_hash: str
+
+
+class OtherRequest(StoreConflict):
+    """The name was given to a request that said something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a named request made when it was accepted."""
+
+    object_id: str
+    answer: str | None  # JSON, of a request that made several jobs
+
+
+class Intake(Area):
+    async def create_batch(self, new: NewBatch) -> None:
+        """Raises StoreConflict when the id or the identity is taken."""
+        async with self._db.write() as connection:
+            await connection.execute(INSERT_BATCH, batch_row(new))
+
+    async def add_jobs(self, batch_id: str, jobs: Sequence[NewJob]) -> None:
+        """Write up to 2,000 rows of a batch that is being filled. A job without a deadline takes the batch's.
+
+        Raises StoreConflict when the batch was opened, cancelled or discarded, or when an id is taken.
+        """
+        async with self._db.write() as connection:
+            expires_at = (await connection.execute(BATCH_BEING_FILLED, {"batch_id": batch_id})).scalar()
+            if expires_at is None:
+                raise StoreConflict(f"batch {batch_id} takes no more rows; submit them as a new batch")
+            await insert_jobs(self._db, connection, batch_id, jobs, expires_at)
+
+    async def add_single(self, jobs: Sequence[NewJob]) -> None:
+        """Accept jobs that belong to no batch. Raises StoreConflict when an id is taken."""
+        async with self._db.write() as connection:
+            await insert_jobs(self._db, connection, SINGLE, jobs, 0.0)
+
+    async def open_batch(
+        self, batch_id: str, total: int, endpoint: Endpoint | None = None, estimate: Estimate | None = None
+    ) -> None:
+        """Accept the batch. `endpoint` when it was not known before its lines; `estimate` of what it will cost.
+
+        Raises StoreConflict when it was cancelled or discarded meanwhile, or opened before.
+        """
+        async with self._db.write() as connection:
+            await _open(connection, batch_id, total, endpoint, estimate)
+
+    async def made_by(self, tenant: str, named: NamedRequest) -> Made | None:
+        """What the same request made before. Raises OtherRequest when its name was given to another one."""
+        async with self._db.read() as connection:
+            return await _made_before(connection, tenant, named)
+
+    async def accept_jobs(
+        self, tenant: str, jobs: Sequence[NewJob], named: NamedRequest | None = None, answer: str | None = None
+    ) -> Made | None:
+        """Accept jobs that belong to no batch, all or none. What the same named request made before, if it did:
+        nothing is accepted then.
+
+        Raises OtherRequest, and StoreConflict when an id is taken.
+        """
+        async with self._db.write() as connection:
+            if named is not None:
+                made = await _name(connection, tenant, named, jobs[0].id if jobs else "", answer)
+                if made is not None:
+                    return made
+            if jobs:
+                await insert_jobs(self._db, connection, SINGLE, jobs, 0.0)
+        return None
+
+    async def batch_made_before(
+        self, tenant: str, request_hash: str, *, named: NamedRequest | None, repeated: bool
+    ) -> str | None:
+        """The batch that the same request has made already.
+
+        It is the same when its caller says so by its name, or when it is `repeated` by an HTTP client and equal to one
+        of the last hour. Raises OtherRequest.
+        """
+        async with self._db.read() as connection:
+            if named is not None:
+                made = await _made_before(connection, tenant, named)
+                return None if made is None else made.object_id
+            asked = {"request_hash": request_hash, "tenant": tenant}
+            found: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
+            return found
+
+    async def accept_batch(self, new: NewBatch, named: NamedRequest | None = None, *, repeated: bool = False) -> str:
+        """Accept a batch that is filled later; returns its id, or that of the batch which the same request made
+        meanwhile (see `batch_made_before`). Raises OtherRequest."""
+        async with self._db.write() as connection:
+            if named is not None:
+                made = await _name(connection, new.tenant, named, new.id)
+                if made is not None:
+                    return made.object_id
+            elif new.request_hash is not None:
+                asked = {"request_hash": new.request_hash, "tenant": new.tenant}
+                if self._db.dialect == "postgresql":
+                    await connection.execute(TAKE_REQUEST_LOCK, {"request_hash": new.request_hash})
+                earlier: str | None = (await connection.execute(EARLIER_REQUEST, asked)).scalar() if repeated else None
+                if earlier is not None:
+                    return earlier
+            await connection.execute(INSERT_BATCH, batch_row(new))
+        return new.id
+
+    async def open_named(
+        self,
+        batch_id: str,
+        total: int,
+        endpoint: Endpoint | None,
+        estimate: Estimate | None,
+        tenant: str,
+        named: NamedRequest,
+    ) -> str:
+        """`open_batch` for a batch whose caller named its request; or the id of what that request made before, and then
+        this batch is not opened. Raises OtherRequest, StoreConflict."""
+        async with self._db.write() as connection:
+            made = await _name(connection, tenant, named, batch_id)
+            if made is not None:
+                return made.object_id
+            await _open(connection, batch_id, total, endpoint, estimate)
+        return batch_id
+
+
+def estimated(estimate: Estimate | None) -> dict[str, Any]:
+    estimate = estimate or Estimate()
+    return {"estimated_usd": estimate.usd, "unpriced_lines": estimate.unpriced_lines}
+
+
+def batch_row(new: NewBatch) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "tenant": new.tenant,
+        "priority": int(new.priority),
+        "endpoint": new.endpoint,
+        "source": clean(new.source),
+        "identity": new.identity,
+        "retry_of": new.retry_of,
+        "note": orjson.dumps(new.metadata).decode(),
+        "expires_at": new.expires_at,
+        "input_file_id": new.input_file_id,
+        "completion_window": new.completion_window,
+        "options": new.options,
+        "callback_url": new.callback_url,
+        "output_expires_s": new.output_expires_s,
+        "request_hash": new.request_hash,
+        "weight": new.weight,
+        "budget_usd": new.budget_usd,
+        "runs_until": new.runs_until,
+        "unpriced_lines": 0,
+        "canary_passed": False,
+        "stored_bytes": 0,
+        "waiting_at": 0.0,
+    }
+
+
+def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: float) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "batch_id": batch_id,
+        "tenant": new.tenant,
+        "custom_id": new.custom_id,
+        "line": new.line,
+        "chain_id": chain_id,
+        "priority": int(new.priority),
+        "state": str(JobState.QUEUED),
+        "not_before": new.not_before,
+        "expires_at": new.expires_at or expires_at if new.expires_in_s is None else now + new.expires_in_s,
+        "tokens": new.tokens,
+        "max_output_tokens": new.max_output_tokens,
+        "bytes": ROW_BYTES + text_bytes(new.body) + text_bytes(new.extra),
+        "claim_no": 0,
+        "cancel_requested": False,
+        "crashes": 0,
+        "attempts": 0,
+        "created_at": now,
+        "worker_id": None,
+        "progress": None,
+        "wait_reason": None,
+        "callback_url": new.callback_url,
+        "note": None if new.metadata is None else orjson.dumps(new.metadata).decode(),
+        "started_at": None,
+        "ended_at": None,
+        "delivered_at": None,
+    }
+
+
+async def _open(
+    connection: AsyncConnection,
+    batch_id: str,
+    total: int,
+    endpoint: Endpoint | None,
+    estimate: Estimate | None,
+) -> None:
+    words = {"batch_id": batch_id, "rows": total, "of_lines": endpoint}
+    done = await connection.execute(OPEN_BATCH, {**words, **estimated(estimate)})
+    if done.first() is None:
+        raise StoreConflict(f"batch {batch_id} cannot be opened; it is not being filled")
+
+
+async def insert_jobs(
+    database: Database,
+    connection: AsyncConnection,
+    batch_id: str,
+    jobs: Sequence[NewJob],
+    expires_at: float,
+    kept_bytes: int = KEPT_BYTES,
+) -> None:
+    prompts_bytes = sum(text_bytes(each.body) + text_bytes(each.extra) for each in jobs)
+    await check_room(database, connection, prompts_bytes, len(jobs), kept_bytes)
+    now = (await connection.execute(CLOCK)).scalar_one()
+    chain_ids = await insert_chains(connection, jobs, now)
+    rows = [_job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) for each in jobs]
+    await INSERT_JOBS.run(connection, rows)
+    inputs = [{"job_id": each.id, "body": each.body, "extra": each.extra} for each in jobs]
+    await INSERT_INPUTS.run(connection, inputs)
+    if batch_id != SINGLE:
+        await connection.execute(ADD_STORED, {"of_batch": batch_id, "more": sum(row["bytes"] for row in rows)})
+
+
+async def _made_before(connection: AsyncConnection, tenant: str, named: NamedRequest) -> Made | None:
+    row = (await connection.execute(NAMED_REQUEST, {"tenant": tenant, "key": named.key})).first()
+    if row is None:
+        return None
+    if row.body_hash != named.body_hash:
+        raise OtherRequest("this Idempotency-Key was used for another body; send the same body again, or another key")
+    return Made(row.object_id, row.answer)
+
+
+async def _name(
+    connection: AsyncConnection, tenant: str, named: NamedRequest, object_id: str, answer: str | None = None
+) -> Made | None:
+    """Note what a named request makes; or, when it was made before, what it made then, and nothing is noted."""
+    row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, "object_id": object_id, "answer": answer}
+    if (await connection.execute(NAME_REQUEST[connection.dialect.name], row)).first() is not None:
+        return None
+    return await _made_before(connection, tenant, named)
