@@ -12,7 +12,7 @@ LINKS := .package/understudy
 AUDIT := .venv-audit
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-servers lint types imports wheel format check audit corpus docs bench chaos soak clean
+.PHONY: help install demo test test-all test-servers lint types imports lua wheel format check audit corpus docs bench chaos soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -41,6 +41,9 @@ types: $(VENV)/.installed-dev $(LINKS) ## Check types, strictly
 
 imports: $(VENV)/.installed-dev $(LINKS) ## Check who may import whom
 	cd .package && ../$(BIN)/lint-imports --config ../pyproject.toml
+
+lua: $(VENV)/.installed-dev ## Check the Lua scripts; needs luacheck (in Debian: lua-check)
+	$(BIN)/python -P .ci/lua.py
 
 wheel: $(VENV)/.installed-dev ## Check what the wheel contains
 	$(BIN)/python -P .ci/wheel.py

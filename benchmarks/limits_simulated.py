@@ -41,13 +41,13 @@ from random_refusals import (
 from strict_provider import KINDS, Meter
 
 from understudy.models.failure import Scope
+from understudy.models.limits.law import USED_SHARE
 from understudy.models.request.tokens import Usage
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits import limiter as limits
 from understudy.worker.limits.estimates import Estimates
 from understudy.worker.limits.limiter import BULK, Candidate, Deployment, Grant, Limiter
 from understudy.worker.limits.scripts import STILL_HOLDS
-from understudy.worker.limits.shared_lua import KEPT
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = LATENCY_S * 1000
@@ -211,7 +211,7 @@ async def measure(
 ) -> None:
     await connection.flushdb()
     tokens, allowed = arguments.tokens, limit * TOKENS_A_CALL if arguments.tokens else limit
-    configured = allowed * KEPT if how == "configured" else None
+    configured = allowed * USED_SHARE if how == "configured" else None
     candidate = Candidate(DEPLOYMENT, None, configured) if tokens else Candidate(DEPLOYMENT, configured)
     meter, headers = KINDS[kind](float(allowed)), how != "neither"
     simulation = Simulation(Limiter(connection, "w1"), meter, candidate, headers, arguments.late_ms, tokens)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 
 from understudy.models.queue import keys
+from understudy.models.queue.lua_scripts import script_text
 
 LEAD_FOR_S = 3.0
 RENEW_EVERY_S = 1.0
@@ -17,22 +18,8 @@ RENEW_EVERY_S = 1.0
 LOOK_EVERY_S = 0.25
 """Who does not lead finds within this time that nobody does any more."""
 
-TAKE = """
--- KEYS: the lock. ARGV: who asks, ms. Returns 1 when the lock is the asker's, from now on for so long.
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-local left = redis.call('PTTL', KEYS[1])
-if left < 0 or left > tonumber(ARGV[2]) then  -- no worker wrote it, and nobody would give it up
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return 0
-end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
-
-RESIGN = """
--- KEYS: the lock. ARGV: who gives it up.
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-"""
+TAKE = script_text("worker/leader_take.lua")
+RESIGN = script_text("worker/leader_resign.lua")
 
 
 class LeaderLock:

@@ -15,6 +15,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
+from understudy.models.queue.lua_scripts import script_text
 from understudy.worker.coalesce import Coalescer
 from understudy.worker.redis_repair import is_misread
 
@@ -45,18 +46,13 @@ class Script:
     sha: str
 
     @classmethod
-    def of(cls, *parts: str) -> "Script":
-        text = "".join(parts)
+    def load(cls, name: str) -> "Script":
+        """From a file, by its path below the package; with all that it includes."""
+        return cls.of(script_text(name))
+
+    @classmethod
+    def of(cls, text: str) -> "Script":
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-NOW = """
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + time[2] / 1000
-end
-"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What the limiter keeps in Redis, as people and metrics read it: paces, schedules, calls in flight, cooldowns.
 
-`worker/limits/scripts.py` writes it and decides by it. Here it is only read, in one pipeline; times are unix seconds
+`worker/limits/*.lua` writes it and decides by it. Here it is only read, in one pipeline; times are unix seconds
 of Redis' clock, rates are per minute.
 """
 
@@ -11,6 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.models.failure import Scope
 from understudy.models.limits.day_use import DayUse, day_use
+from understudy.models.limits.law import (
+    BURST_MS,
+    FAST_GROWTH,
+    FAST_GROWTH_S,
+    LONGEST_PROBE_PAUSE_MS,
+    NO_LIMIT,
+    PROBE_AFTER,
+    PROBE_PAUSE_MS,
+    SLOW_GROWTH,
+    SLOW_GROWTH_S,
+    USED_SHARE,
+    WIDE,
+)
 from understudy.models.queue import keys
 from understudy.models.queue.redis_values import number, text
 
@@ -23,30 +36,6 @@ NAMES_MAX = 2_000
 SCAN_COUNT = 5_000
 SCAN_ROUNDS = 200
 """A look over the keys of Redis ends after so many round trips; what was asked for by name is read in any case."""
-
-BURST_S = 1.0
-"""So much of a schedule may be taken ahead of it."""
-
-KEPT = 0.99
-"""What is used of a limit that was configured or told: calls arrive a little sooner or later than they were sent, and a
-provider that counts strictly refuses those that come too soon."""
-
-NO_LIMIT = 1_000_000.0
-"""A learned rate that has grown to this is none."""
-
-SLOWLY, SLOW_S, FASTER = 1.01, 30.0, 1.1
-"""A learned rate grows by the first factor each second, and after so many seconds, or at once where it is a rough
-guess, by the second one."""
-
-PROBE_AFTER = 2
-"""After so many cooldowns in a row single calls are let through until one is answered, unless a hint of the provider
-said when it is well again. Breakers know no such hint."""
-
-PROBE_PAUSES_S = (1.0, 30.0)
-"""Between two of them; a breaker's pause is a sixth of the time for which it was open at the latest."""
-
-WIDE = 250.0
-"""A slow start that lets so many calls be in flight holds nobody up."""
 
 KINDS = frozenset({"rate", "flight", "day", "cool"})
 
@@ -75,7 +64,7 @@ class Limit:
         if self.amount is None:
             return float("inf")
         whole = self.source in (Source.CONFIGURED, Source.TOLD) and self.until is None
-        return self.amount * KEPT if whole else self.amount
+        return self.amount * USED_SHARE if whole else self.amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +93,7 @@ class Schedule:
     def next_start(self, configured: float | None, now: float) -> float:
         """When a call may start at the earliest, as far as this schedule is concerned."""
         limit = self.limit(configured)
-        return now if limit.amount is None else max(now, self.free_at - max(BURST_S - 60.0 / limit.pace, 0.0))
+        return now if limit.amount is None else max(now, self.free_at - max(BURST_MS / 1000 - 60.0 / limit.pace, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +246,8 @@ def _pace(learned: float, rate: Mapping[str, str], now: float) -> float | None:
     if trial is not None and now < _s(rate.get("trial_until")):
         return trial
     age_s = max(now - _s(rate.get("learned_at")), 0.0)
-    slow_s = 0.0 if rate.get("grows_fast") == "1" else min(age_s, SLOW_S)
-    grown = learned * SLOWLY**slow_s * FASTER ** min(age_s - slow_s, 1_000.0)
+    slow_s = 0.0 if rate.get("grows_fast") == "1" else min(age_s, SLOW_GROWTH_S)
+    grown = learned * SLOW_GROWTH**slow_s * FAST_GROWTH ** min(age_s - slow_s, FAST_GROWTH_S)
     return grown if grown < NO_LIMIT else None
 
 
@@ -284,10 +273,9 @@ def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | Non
         account, model = f"{provider}:{word}", model_name or None
     since, next_start = _s(fields.get("since")) or now, until
     if probing:
-        shortest, longest = PROBE_PAUSES_S
         latest = _s(fields.get("probe"))
-        pause_s = min((latest - since) / 6, longest) if kind == Scope.PROVIDER else 0.0
-        next_start = max(until, latest + max(pause_s, shortest))
+        pause_s = min((latest - since) / 6, LONGEST_PROBE_PAUSE_MS / 1000) if kind == Scope.PROVIDER else 0.0
+        next_start = max(until, latest + max(pause_s, PROBE_PAUSE_MS / 1000))
     scope, reason = Scope(kind), fields.get("reason", "")
     return Cooldown(scope, provider, account, model, until, in_a_row, since, probing, next_start, reason)
 

@@ -18,6 +18,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.suspension import WORKERS_SUSPENDED
 
 from understudy.models.queue.keys import JOB_FUNCTION, QUEUES, in_line
+from understudy.models.queue.lua_scripts import script_text
 from understudy.models.queue.redis_values import text
 from understudy.models.records import NewJob
 from understudy.models.state import Priority
@@ -45,42 +46,7 @@ IN_LINE_S = 2.0
 NO_TIMEOUT = -1
 DESCRIPTION = "understudy job"
 
-STAGE = """
--- KEYS: the queues, the most urgent first. ARGV: prefix, time, description, timeout, result ttl, failure ttl, data
--- before and after the id, how many may stand before a ticket (-1: any number), a key with which nothing is written (or
--- ''); then id, queue, ...
-local prefix, now, description, timeout, result_ttl, failure_ttl, head, tail = unpack(ARGV, 1, 8)
-local most, seen, written = tonumber(ARGV[9]), {}, 0
-if ARGV[10] ~= '' and redis.call('EXISTS', ARGV[10]) == 1 then return 0 end
-local function stand_before(key)
-  local count = 0
-  for _, each in ipairs(KEYS) do
-    count = count + redis.call('LLEN', each)
-    if each == key then return count end
-  end
-  return count
-end
-for i = 11, #ARGV, 2 do
-  local id, queue = ARGV[i], ARGV[i + 1]
-  if most < 0 or stand_before(prefix .. ':queue:' .. queue) < most then
-    local job = prefix .. ':job:' .. id
-    if not seen[queue] then
-      seen[queue] = true
-      redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
-    end
-    if redis.call('DEL', job, prefix .. ':results:' .. id) > 0 then
-      redis.call('ZREM', prefix .. ':finished:' .. queue, id)
-      redis.call('ZREM', prefix .. ':failed:' .. queue, id)
-    end
-    redis.call('HSET', job, 'status', 'queued', 'origin', queue, 'created_at', now, 'enqueued_at', now,
-      'data', head .. id .. tail, 'description', description,
-      'timeout', timeout, 'result_ttl', result_ttl, 'failure_ttl', failure_ttl)
-    redis.call('RPUSH', prefix .. ':queue:' .. queue, id)
-    written = written + 1
-  end
-end
-return written
-"""
+STAGE = script_text("models/queue/stage.lua")
 
 
 def queue_key(queue: str) -> str:

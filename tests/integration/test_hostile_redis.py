@@ -36,7 +36,7 @@ from understudy.worker.limits.limiter import (
     Refusal,
 )
 from understudy.worker.redis_repair import drop_misfits, is_misread
-from understudy.worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 from understudy.worker.rq.bridge import Bridge
 from understudy.worker.rq.worker import RegisteredWorker
 
@@ -214,7 +214,7 @@ async def test_latencies_that_are_none_are_left_out(connection: redis.asyncio.Re
     assert (latencies.of("a/b"), latencies.of("c/d")) == (None, 12.5)
 
 
-ADD = Script.of(NOW, "redis.call('HSET', KEYS[1], 'sum', redis.call('HGET', KEYS[1], 'sum') + ARGV[2])\nreturn 7")
+ADD = Script.of("redis.call('HSET', KEYS[1], 'sum', redis.call('HGET', KEYS[1], 'sum') + ARGV[2])\nreturn 7")
 
 
 @pytest.mark.parametrize("kind", ["value", "type"])

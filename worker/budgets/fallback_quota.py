@@ -26,7 +26,7 @@ from understudy.models.records import StartedJob
 from understudy.models.store import Store, StoreBusy, StoreUnavailable
 from understudy.worker.coalesce import Coalescer
 from understudy.worker.limits.limiter import LimitsUnavailable
-from understudy.worker.redis_scripts import NOW, Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 
 PLACE_LEASE_S = 60.0
 """Renewed with every beat of the worker. One that cannot reach Redis for longer may lose its places to others."""
@@ -45,47 +45,10 @@ UNDER_WAY = "calls under way may use up the batch's max_fallback_share"
 Allowance = tuple[int, int]
 """Of a batch: how many jobs it has, and how many of them another step than the first has answered."""
 
-TAKE = Script.of(
-    NOW,
-    """
--- KEYS: since when places are known, the places of the batch. ARGV: now, who takes, lease in ms, how long a wipe is
--- waited out in ms. Returns how many places are taken, or 0 and for how many ms nobody takes one.
-local since = tonumber(redis.call('GET', KEYS[1]))
-if not since or since > now then
-  since = now
-  redis.call('SET', KEYS[1], string.format('%.0f', now))
-end
-if now < since + ARGV[4] then return {0, math.ceil(since + ARGV[4] - now)} end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[3] * 2)
-return {redis.call('ZCARD', KEYS[2]), 0}
-""",
-)
-
-HOLD = Script.of(
-    NOW,
-    """
--- KEYS: the places of a batch. ARGV: now, lease in ms, who holds one ...
-for i = 3, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[i]) end
-redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
-""",
-)
-
-COUNT = Script.of(
-    NOW,
-    """
--- KEYS: the places of a batch. Returns how many are taken.
-return redis.call('ZCOUNT', KEYS[1], now, '+inf')
-""",
-)
-
-GIVE_BACK = Script.of(
-    """
--- KEYS: the places of a batch. ARGV: now, who gives its place back.
-redis.call('ZREM', KEYS[1], ARGV[2])
-""",
-)
+TAKE = Script.load("worker/budgets/fallback_take.lua")
+HOLD = Script.load("worker/budgets/fallback_hold.lua")
+COUNT = Script.load("worker/budgets/fallback_count.lua")
+GIVE_BACK = Script.load("worker/budgets/fallback_give_back.lua")
 
 
 class QuotaUsedUp(Exception):

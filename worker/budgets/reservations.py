@@ -148,7 +148,7 @@ class Budgets:
             return None
         async with self._gate.passing():
             self._held.update(dict.fromkeys(subjects, 0.0))  # an answer that is lost leaves something to mend
-            reply = await self._ask(scripts.HOLD, subjects, [self._worker_id, self._lease_ms, usd])
+            reply = await self._ask(scripts.RESERVE, subjects, [self._worker_id, self._lease_ms, usd])
             if reply[0] == 0:
                 self._held.update(dict.fromkeys(subjects, usd))
                 return None
@@ -185,14 +185,14 @@ class Budgets:
         balances = {subject: each.balance for subject, each in known.items() if each.balance is not None}
         numbers = [number for balance in balances.values() for number in (balance.limit_usd, balance.spent_usd)]
         if balances:
-            await self._ask(scripts.LEARN, list(balances), numbers)
+            await self._ask(scripts.LOAD, list(balances), numbers)
         return tuple(subject for subject in subjects if subject in balances)
 
     async def read(self, subjects: Sequence[BudgetKey]) -> dict[BudgetKey, tuple[Balance, float | None]]:
         """The purses that Redis knows, each with what the call was expected to cost that was refused last."""
         if not subjects:
             return {}
-        reply = await self._ask(scripts.LOOK, subjects, [])
+        reply = await self._ask(scripts.READ, subjects, [])
         rows = zip(subjects, reply[0::4], reply[1::4], reply[2::4], reply[3::4], strict=True)
         return {
             subject: (Balance(float(limit), float(spent), float(held)), float(short) if short else None)

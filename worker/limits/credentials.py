@@ -17,7 +17,7 @@ from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import ApiKey, Settings
 from understudy.models.disabled import ALL_MODELS, SetAside
 from understudy.models.failure import Failure, FailureClass, Scope
-from understudy.models.limits.state import KEPT
+from understudy.models.limits.law import USED_SHARE
 from understudy.models.routing.chain import Step
 from understudy.models.store import Store
 from understudy.worker.limits.breaker import HardFailures
@@ -217,4 +217,4 @@ class CredentialPool:
 
 
 def _kept_to(limit: int | None) -> float | None:
-    return None if limit is None else limit * KEPT
+    return None if limit is None else limit * USED_SHARE

@@ -23,7 +23,7 @@ from understudy.models.failure import Scope
 from understudy.models.jobs.wait_reasons import HOLD_WORDS, reason_at
 from understudy.models.queue import keys
 from understudy.worker.failures import LimitSignals
-from understudy.worker.limits import refusal_scripts, scripts
+from understudy.worker.limits import scripts
 from understudy.worker.planner.token_room import TokenRoom
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 from understudy.worker.rw_lock import RWLock
@@ -252,7 +252,7 @@ class Limiter:
         probes start until one is answered.
         """
         args = _rest_args(scope, for_s, reason, began_ms, probed=probed)
-        return self._at(await self._ask(refusal_scripts.COOL, [_cool_key(deployment, scope)], args))
+        return self._at(await self._ask(scripts.COOL, [_cool_key(deployment, scope)], args))
 
     async def refused(self, grant: Grant, scope: Scope, hint_s: float | None, reason: str) -> float | None:
         """A call was turned away without being done, by a rate limit or an overload. Draws from it what it proves.
@@ -263,7 +263,7 @@ class Limiter:
         names = [_cool_key(deployment, scope), *_keys(deployment)[:2]]
         args = _rest_args(scope, hint_s, reason, grant.start_ms, probed=False)
         configured = self._configured.get((deployment.account, deployment.model), (0, 0))
-        end = await self._ask(refusal_scripts.REFUSED, names, [*args, *configured, grant.number])
+        end = await self._ask(scripts.REFUSED, names, [*args, *configured, grant.number])
         return self._at(end) if end else None
 
     async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
@@ -282,7 +282,7 @@ class Limiter:
     async def answered(self, grant: Grant) -> None:
         """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
         if grant.streak:
-            await self._ask(refusal_scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
+            await self._ask(scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
 
     async def outlook(self, candidates: Sequence[Candidate], horizon_s: float, tokens: int = 0) -> list[Outlook]:
         """How many calls of `tokens` tokens each candidate could start within the horizon."""

@@ -1,80 +1,10 @@
-"""The Lua that judges refusals: what they are evidence for, how long a deployment rests, which pace follows."""
-
-REST = """
--- ARGV as COOL. Refusals of calls that were under way when the cooldown began do not count as a new one; calls that
--- began before the breaker was closed, or before its latest probe, prove nothing. A breaker rests a third of the time
--- for which it is open. Returns its end and whether it is a new one; nothing when the call proves nothing.
-local function rest(key, hint)
-  local cool = redis.call('HMGET', key, 'until', 'streak', 'since', 'closed', 'probe')
-  local old, streak = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0
-  local since = streak > 0 and tonumber(cool[3]) or now
-  local newer = math.max(tonumber(cool[4]) or 0, ARGV[7] == '1' and streak >= 2 and tonumber(cool[5]) or 0)
-  if (tonumber(ARGV[6]) or now) < newer - 1 then return end
-  local free, anew = old, old <= now
-  if anew then
-    local first, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
-    local pause = ARGV[7] == '1' and math.max((now - since) / 3, first) or first * 2 ^ streak
-    free = now + (hint or math.min(pause, longest))
-    streak = math.max(streak + 1, ARGV[8] == '1' and 2 or 1)
-  elseif hint then
-    free = math.max(old, now + hint)
-  end
-  if free > old then
-    redis.call('HSET', key, 'until', string.format('%.0f', free), 'streak', streak, 'hinted', hint and 1 or 0,
-      'reason', ARGV[5], 'since', string.format('%.0f', since))
-    redis.call('PEXPIRE', key, math.ceil(free - now + 120000))
-  end
-  return free, anew, streak
-end
-"""
-
-PACE = """
--- Calls a minute where nothing is known, and below which a learned rate grows fast, because each step is a call.
-local UNTRIED, FEW = 1200, 120
--- Calls are booked ahead: those of a new pace begin after the latest of them.
-local function latest_start(rate) return math.max(now, tonumber(redis.call('HGET', rate, 'latest')) or 0) end
--- Paced at `learned` a minute from `free` on, without a burst, because the provider has nothing left at this moment.
-local function set_learned(rate, learned, free, grows_at, fast)
-  local requests_free = tonumber(redis.call('HGET', rate, 'requests')) or 0
-  learned = math.max(learned, 1)
-  redis.call('HSET', rate, 'learned', learned, 'learned_at', grows_at, 'grows_fast', fast and 1 or 0,
-    'requests', math.max(requests_free, free - 1 + math.max(1000 - 60000 / learned, 0)))
-  redis.call('HSETNX', rate, 'learned_since', now)
-  redis.call('HDEL', rate, 'proven')
-  keep(rate, math.max(grows_at, requests_free))
-end
-local function set_token_brake(rate, tpm, tokens_free, free)
-  redis.call('HSET', rate, 'brake_tokens', 0.98 * tpm, 'brake_tokens_until', free + 5000,
-    'tokens', math.max(tokens_free, free + 1000))
-  keep(rate, free + 5000)
-end
--- After a rest. Where a limit is known that was nearly kept, a call came a little too soon: a fiftieth less. Else the
--- pace is what was accepted; where too few were to tell, half of what it was, or `unknown`. Where nobody said how long
--- the rest must be, few calls try again at first. A `rough` measure grows fast.
-local function pace_after_rest(rate, flight, free, anew, hint, accepted, rough)
-  local _, tokens_free, rpm, tpm, _, firm_rpm, firm_tpm = schedules(rate, tonumber(ARGV[9]), tonumber(ARGV[10]))
-  redis.call('HDEL', rate, 'trial_share', 'untried')
-  if firm_tpm > 0 and firm_rpm == 0 then
-    if anew then set_token_brake(rate, tpm, tokens_free, free) end
-    return
-  end
-  local learned
-  if firm_rpm > 0 and (not accepted or accepted >= 0.8 * rpm) then
-    learned = anew and 0.98 * rpm
-  else
-    learned = accepted and 0.98 * accepted or anew and (rpm > 0 and rpm / 2 or UNTRIED)
-  end
-  if not learned then return end
-  set_learned(rate, learned, free, free, rough or learned < FEW)
-  if firm_rpm == 0 and not hint then
-    if anew then set_window(rate, FIRST, in_flight(flight)) end
-  else
-    redis.call('HDEL', rate, 'window')
-  end
-end
-"""
-
-EVIDENCE = """
+-- include: models/queue/parts/now.lua
+-- include: models/limits/parts/flight.lua
+-- include: models/limits/parts/schedules.lua
+-- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/accepted.lua
+-- include: worker/limits/parts/hint_doubts.lua
+-- include: worker/limits/parts/pace.lua
 -- What a refusal is evidence for. Calls have numbers in the order in which they began.
 --
 -- A limit accepts as many calls a minute however many are asked; chance refuses the same share. So when two are refused
@@ -120,7 +50,7 @@ local function begin_trial(rate, of, k, n, accepted, how)
   if how == 'by count' then pace = pace * math.max(1 - spread(k, n) / math.max(n - k, 1), 0.5) end
   pace = math.max(pace, 1)
   local ends = latest_start(rate) + rest_of_trial(share, 0, pace)
-  local learned = of.only_tokens and 1000000 or 0.98 * accepted
+  local learned = of.only_tokens and NO_LIMIT or 0.98 * accepted
   set_learned(rate, learned, now, ends, how == 'rough')
   redis.call('HDEL', rate, 'chance', 'chance_until', 'untried')
   redis.call('HSET', rate, 'count_first', of.number + 1, 'count_refused', 0, 'count_at', now,
@@ -328,4 +258,3 @@ local function judged(rate, flight, number, began, hint)
   end
   return false
 end
-"""

@@ -1,0 +1,25 @@
+-- include: models/queue/parts/now.lua
+-- include: models/limits/parts/flight.lua
+-- include: models/limits/parts/lifetime.lua
+-- import: WIDE from models/limits/law.py
+-- Slow start: while no limit is known, and after failures, so many calls may be in flight: `window`, at first two. It
+-- grows by two with each call that was not refused, and fourfold in a second, because a refusal comes at once and an
+-- answer may take long; but only while a quarter of it is in use. From WIDE on it holds nobody up. Calls that were in
+-- flight when it began (`stuck`) are left out.
+local FIRST, SOON = 2, 100
+-- Returns the window, how much of it is in use, and `stuck`; nothing when it is open.
+local function window_of(rate, flight)
+  local known = redis.call('HMGET', rate, 'window', 'window_at', 'stuck')
+  local window, at = tonumber(known[1]) or FIRST, tonumber(known[2]) or now
+  if window >= WIDE then return end
+  local flying = in_flight(flight)
+  local stuck = math.min(tonumber(known[3]) or 0, flying)
+  local used = flying - stuck
+  if used * 4 >= window then window = window * 4 ^ (math.max(math.min(now - at, 1000), 0) / 1000) end
+  return window, used, stuck
+end
+local function has_window(rate, some) return not some or redis.call('HEXISTS', rate, 'window') == 1 end
+local function set_window(rate, window, stuck)
+  redis.call('HSET', rate, 'window', window, 'window_at', now, 'stuck', stuck)
+  keep(rate, now)
+end

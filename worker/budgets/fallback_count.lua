@@ -1,0 +1,3 @@
+-- include: models/queue/parts/now.lua
+-- KEYS: the places of a batch. Returns how many are taken.
+return redis.call('ZCOUNT', KEYS[1], now, '+inf')

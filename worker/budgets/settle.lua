@@ -1,0 +1,9 @@
+-- include: models/queue/parts/now.lua
+-- include: worker/budgets/parts/purse.lua
+-- KEYS: purses. ARGV: time, worker, lease ms, what was held, what the call did cost.
+local worker, lease_ms, held, cost = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+for _, key in ipairs(KEYS) do
+  set_held(key, worker, held_by(key, worker) - held, lease_ms)
+  if cost > 0 then redis.call('HINCRBYFLOAT', key, 'spent', amount(cost)) end
+  redis.call('PEXPIRE', key, LIFETIME_MS)
+end

@@ -1,0 +1,2 @@
+-- KEYS: the lock. ARGV: who gives it up.
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end

@@ -1,0 +1,6 @@
+local function set_state(worker_key)
+  if redis.call('EXISTS', worker_key) == 1 then
+    local running = redis.call('SCARD', worker_key .. ':executions')
+    redis.call('HSET', worker_key, 'state', running > 0 and 'busy' or 'idle')
+  end
+end
