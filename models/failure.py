@@ -1,6 +1,6 @@
 """The failure classes, and the value that describes one failure.
 
-All knowledge of provider errors is in `worker.failures`; everybody else sees only what is here.
+All knowledge of provider errors is in `worker.failures`; other code sees only what is defined here.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,22 +10,22 @@ from enum import StrEnum
 
 class FailureClass(StrEnum):
     CONNECT = "connect"  # nothing was sent: DNS, refused, TLS, connect timeout
-    TIMEOUT = "timeout"  # sent, no answer: the provider may bill it
+    TIMEOUT = "timeout"  # sent, no response: the provider may bill it
     SERVER = "server"  # 500, 502, 504
-    OVERLOADED = "overloaded"  # the provider has no capacity for anybody
-    RATE_LIMIT = "rate_limit"  # this account is too fast
+    OVERLOADED = "overloaded"  # the provider has no capacity for anyone
+    RATE_LIMIT = "rate_limit"  # this account sends too much
     QUOTA = "quota"  # no money, or a spend limit was reached
     CREDENTIAL = "credential"  # the key is wrong, revoked or expired
     MODEL_MISSING = "model_missing"  # this credential has no such model
-    REGION = "region"  # not served where we are, or data rules allow no step
+    REGION = "region"  # not served in our region, or data rules allow no step
     CONTEXT_LENGTH = "context_length"  # the prompt does not fit the model's window
-    TOO_LARGE = "too_large"  # the request is larger than the provider or the limit ever takes
-    CONTENT_FILTER = "content_filter"  # the provider refuses this content
-    BAD_REQUEST = "bad_request"  # the request is wrong for everybody
-    BAD_RESPONSE = "bad_response"  # an answer that is none, or a refusal of what the model itself wrote
+    TOO_LARGE = "too_large"  # larger than the provider or its limit can ever accept
+    CONTENT_FILTER = "content_filter"  # the provider rejects this content
+    BAD_REQUEST = "bad_request"  # the request is invalid for every provider
+    BAD_RESPONSE = "bad_response"  # an unusable answer, or an error about the model's own output
     CANCELLED = "cancelled"  # the owner cancelled while the call was in flight
-    CRASHED = "crashed"  # the job took its worker down, several times
-    UNKNOWN = "unknown"  # not in the tables yet
+    CRASHED = "crashed"  # the job took down its worker several times
+    UNKNOWN = "unknown"  # not yet in the tables
 
     @property
     def traits(self) -> "FailureTraits":
@@ -33,48 +33,48 @@ class FailureClass(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a failure says something about, and therefore what is cooled or disabled."""
+    """What a failure is about, and therefore what is cooled or disabled."""
 
     REQUEST = "request"  # this request only
     MODEL = "model"  # this account with this model
     ACCOUNT = "account"  # everything on this account
-    PROVIDER = "provider"  # this model for everybody: an overload or an outage
+    PROVIDER = "provider"  # this model for everyone: an overload or an outage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureTraits:
-    """What follows from a failure of a class. What else is known of one call is in its `Failure`."""
+    """The consequences of a failure class. Details of a single call are in its `Failure`."""
 
     transient: bool = False
-    """Time heals it: a job whose every step failed so waits for a new round."""
+    """Time heals it: a job whose every step failed this way waits for a new round."""
     load: bool = False
-    """The provider turned the call away without doing it, because there are too many: it gets fewer for a while."""
+    """The provider rejected the call unprocessed because there are too many: it gets fewer for a while."""
     trips_breaker: bool = False
     """Several in a row mean that the deployment is down, and it gets no calls for a while."""
     blocks: bool = False
     """A person must fix it: the credential is disabled, and its jobs stay queued."""
     about_credential: bool = False
-    """It speaks of the credential, which is disabled (for one model, or for all) when there is evidence enough; the
-    provider's words are kept for others without what they repeat of the request."""
+    """It concerns the credential, which is disabled (for one model or for all) once there is enough evidence; the
+    provider's message is kept for other jobs without what it repeats of the request."""
     probed: bool = False
-    """It may end without a word to us, so a disabled credential is tried from time to time: money comes in, and a
-    gateway that restarts answers 404 for a while."""
+    """It may end without notice, so a disabled credential is probed from time to time: money comes in, and a
+    restarting gateway answers 404 for a while."""
     about_request: bool = False
-    """The provider has read the request: it is neither down nor refusing calls."""
+    """The provider has read the request: it is neither down nor rejecting calls."""
     retries: int = 0
-    """How often the same step is asked again, within the round's budget."""
+    """How often the same step is retried, within the round's budget."""
     falls_back: bool = True
     """Unless its chain says otherwise, the job moves on to the next step; False: it ends."""
     rerun: bool = True
-    """`understudy retry` tries it again; False: the request would be refused again, or would kill workers again."""
+    """`understudy retry` reruns it; False: the request would be rejected again, or would kill workers again."""
     rerun_elsewhere: bool = True
-    """`understudy retry` with another chain tries it again: what one model refuses another one may take."""
+    """`understudy retry` with another chain reruns it: what one model rejects another may accept."""
     scope: Scope = Scope.REQUEST
-    """What it says something about, unless the provider's words say more."""
+    """What it is about, unless the provider's message is more specific."""
 
     @property
     def asks_another_credential(self) -> bool:
-        """It costs the job nothing: another credential of the step may be asked, and the limiter says which."""
+        """Free for the job: another credential of the step may be tried; the limiter chooses it."""
         return self.load or self.about_credential
 
 
@@ -110,13 +110,13 @@ def classes_where(has: Callable[[FailureTraits], bool]) -> frozenset[FailureClas
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed provider call, classified. Holds no prompt and no secret.
+    """One failed provider call, classified. Contains no prompt and no secret.
 
-    `hint_s` is how many seconds the provider asked us to wait, clamped to a sane range, or None.
-    `per_day` marks a daily limit. `body` is the provider's own error body (parsed JSON, or a cut text),
-    kept because the caller's error line shows it; it must not be logged. `repeatable` False: the same step would fail
-    in the same way. `sure`: said in words or by a status that can mean nothing else.
-    `for_others` is the message without what it repeats of the request, for those whom it concerns as well.
+    `hint_s` is how many seconds the provider asked us to wait, clamped to a sane range, or None. `per_day` marks a
+    daily limit. `body` is the provider's own error body (parsed JSON, or truncated text), kept because the caller's
+    error line shows it; it must not be logged. `repeatable` False: the same step would fail in the same way. `sure`:
+    stated in words or by an unambiguous status. `for_others` is the message without what it repeats of the request, for
+    others affected by the failure.
     """
 
     cls: FailureClass

@@ -1,4 +1,4 @@
-"""What is known about providers and models beyond what a person configured."""
+"""What is known about providers and models without configuration."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ __all__ = ["PRESETS", "Preset", "ResolvedProvider", "UnknownProvider", "resolve_
 
 
 class UnknownProvider(WrongUse):
-    """No provider of this name is configured. The message is one sentence for people."""
+    """No provider of this name is configured. The message is one readable sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedProvider:
-    """A configured provider with the gaps filled from its preset.
+    """A configured provider with its gaps filled from its preset.
 
-    `preset` is the dialect that adapters are told; for a provider outside the catalog it is its kind.
-    `needs_key` False: a call without a secret is fine. `settings` has the limits, headers, prices.
+    `preset` is the dialect passed to adapters; for a provider outside the catalog it is the protocol. With `needs_key`
+    False, calls without a secret are fine. `settings` has the limits, headers and prices.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ResolvedProvider:
 
 
 def resolve_provider(settings: Settings, name: str) -> ResolvedProvider:
-    """The provider that a step names. Raises UnknownProvider; `load_settings` has checked all else."""
+    """The provider that a step names. Raises UnknownProvider; everything else was checked by `load_settings`."""
     provider = settings.providers.get(name)
     if provider is None:
         raise UnknownProvider(f"unknown provider '{name}'{suggestion(name, settings.providers)}")
@@ -64,7 +64,7 @@ def kind_of(name: str, provider: Provider) -> Kind:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one, or all of them."""
+    """The end of a sentence about an unknown name: the closest known one, or all of them."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     if near:
@@ -74,11 +74,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def window(model: str) -> int | None:
-    """The context window of a model in tokens, input and output together; None when it is not known.
+    """The context window of a model in tokens, input and output together, or None if unknown.
 
-    Source: the offline tables of genai-prices. Names with a maker before a slash are looked up as OpenRouter's.
+    Source: the offline tables of genai-prices. Names with a vendor prefix ("vendor/model") are looked up under
+    OpenRouter.
     """
-    from genai_prices.data_snapshot import get_snapshot  # 0.3 s that a command which asks for no window should not wait
+    from genai_prices.data_snapshot import get_snapshot  # 0.3 s to import; commands that need no window skip it
 
     for reference, provider in ((model, None), (model.rpartition("/")[2], None), (model, "openrouter")):
         try:

@@ -1,4 +1,4 @@
-"""The deployments that a configuration names, with the account and the limits of each."""
+"""The deployments that a configuration names, each with its account and limits."""
 
 from collections.abc import Iterator
 
@@ -7,16 +7,16 @@ from understudy.models.config.settings import ApiKey, Limits, Provider, Settings
 from understudy.models.routing.route import configured_chain
 
 NO_KEY = ApiKey(name="none", value="env.NONE")
-"""Stands for a server that asks for no key."""
+"""Stands in for the key of a server that needs none."""
 
 
 def account_of(provider: str, key: ApiKey) -> str:
-    """Whose limits a key counts against, unique over providers: `openai:main`."""
+    """The account whose limits a key counts against, unique across providers: `openai:main`."""
     return f"{provider}:{key.account or key.name}"
 
 
 def limits_of(provider: Provider, model: str, key: ApiKey) -> Limits:
-    """The most specific words win, field by field: model and account, account, model, the provider's own."""
+    """The most specific limits win, field by field: model and account, account, model, provider."""
     account = key.account or key.name
     matching = [
         override
@@ -34,12 +34,12 @@ def limits_of(provider: Provider, model: str, key: ApiKey) -> Limits:
 
 
 def keys_of(provider: ResolvedProvider) -> tuple[ApiKey, ...]:
-    """The credentials to call it with; none when it needs a key and has none."""
+    """The credentials for calls; empty if the provider needs a key and has none."""
     return provider.api_keys or (() if provider.needs_key else (NO_KEY,))
 
 
 def named_deployments(settings: Settings) -> Iterator[tuple[ResolvedProvider, str | None]]:
-    """Each provider with the models that chains, model lists, prices and limits name; with None if none does."""
+    """Each provider with the models named by chains, model lists, prices and limits; with None if there are none."""
     named: dict[str, dict[str, None]] = {name: {} for name in settings.providers}
     for chain in settings.chains:
         for step in configured_chain(settings, chain).steps:

@@ -1,4 +1,4 @@
-"""Writes `docs/configuration.md` and `docs/understudy.schema.json` from the model, so that they cannot be wrong.
+"""Generates `docs/configuration.md` and `docs/understudy.schema.json` from the settings model.
 
 python -m understudy.models.config.docs
 """
@@ -25,9 +25,9 @@ HEAD = """# Configuration
 
 *Generated from `models/config/settings.py` by `python -m understudy.models.config.docs`; edit that file, not this one.*
 
-Nothing is required: a provider of the catalog is there when its variable is set in the environment. For more, write
-`understudy.toml` in the working folder, or name a file with `--config`. `understudy.schema.json` beside this page is
-its JSON schema, for editors. A key that is not known is an error that names the nearest known one.
+Nothing is required: a catalog provider is available when its variable is set in the environment. For anything else,
+write `understudy.toml` in the working folder, or name a file with `--config`. `understudy.schema.json`, next to this
+page, is its JSON schema, for editors. An unknown key is an error that names the closest known one.
 
 ```toml
 [providers.openai]
@@ -43,18 +43,18 @@ models = ["llama3.3"]
 steps = ["openai/gpt-4o-mini", { model = "local/llama3.3", max_tokens = 800 }]
 ```
 
-Secrets never stand in the file. A key's `value` says where its secret is: `env.NAME` (a variable), `file./path`
-(read again when the file changes), `cmd.program arguments` (its standard output, without a shell, asked again every
-five minutes). A literal key is refused.
+The file never contains secrets. A key's `value` says where its secret is: `env.NAME` (a variable), `file./path` (read
+again when the file changes), `cmd.program arguments` (its standard output; run without a shell, again every five
+minutes). A literal key is rejected.
 
-Durations are in seconds. Who sets the same thing twice: options of the command line win over the environment, and the
-environment (`REDIS_URL`, `DATABASE_URL`, and what begins with `UNDERSTUDY_`) over the file. A relative path is relative
-to the working folder. Keys, limits and prices hold from the next start of a worker; a secret that changes behind its
-reference holds at once.
+Durations are in seconds. Command-line options override the environment, and the environment (`REDIS_URL`,
+`DATABASE_URL` and variables that begin with `UNDERSTUDY_`) overrides the file. Relative paths are relative to the
+working folder. Changes to keys, limits and prices take effect when a worker restarts; a secret that changes behind its
+reference takes effect at once.
 
-A request may say its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`,
-`max_fallback_share`, `order`. That wins over the policy of a configured chain. It may also say data rules, `require`
-and `forbid`; those add to what the chain and the tenant say. A batch keeps the chain and the rules that it was accepted
+A request may set its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`,
+`max_fallback_share`, `order`. These override the policy of a configured chain. It may also set data rules, `require`
+and `forbid`, which add to those of the chain and the tenant. A batch keeps the chain and the rules that it was accepted
 with.
 """
 
@@ -111,7 +111,7 @@ def _section(title: str, section: type[BaseModel]) -> Iterator[str]:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """A JSON schema in words."""
+    """A JSON schema type as text."""
     if "anyOf" in schema or "oneOf" in schema:
         words = [_type(each) for each in schema.get("anyOf") or schema["oneOf"] if each.get("type") != "null"]
         return " or ".join(dict.fromkeys(words))
@@ -141,18 +141,18 @@ def _default(field: FieldInfo) -> str:
 
 
 def _failure_classes() -> Iterator[str]:
-    """The enumeration with its comments, which only its source has."""
+    """The enumeration with its comments, which only the source contains."""
     yield "## Failure classes\n"
-    yield "What `fallback_on` may list, and what results, `understudy attempts` and the end of a run show.\n"
-    yield "| class | means | same step again | next step | consequence for other jobs | `understudy retry` |"
+    yield "The values of `fallback_on`; also shown in results, by `understudy attempts` and at the end of a run.\n"
+    yield "| class | meaning | same step again | next step | consequence for other jobs | `understudy retry` |"
     yield "|---|---|---|---|---|---|"
     for name, meaning in re.findall(r'= "(\w+)"  # (.+)', inspect.getsource(FailureClass)):
         traits = FailureClass(name).traits
         again, following = _asked_again(traits), "yes" if traits.falls_back else "no"
         yield f"| `{name}` | {meaning} | {again} | {following} | {_consequence(traits)} | {_rerun(traits)} |"
     yield ""
-    yield "*Same step again*: how often in one round, `later` in another round too, after a pause. *Next step*: where"
-    yield "the chain has no `fallback_on`. *`understudy retry`*: without `--all`.\n"
+    yield "*Same step again*: retries within one round; `later`: also in another round, after a pause. *Next step*:"
+    yield "unless the chain sets `fallback_on`. *`understudy retry`*: without `--all`.\n"
 
 
 def _asked_again(traits: FailureTraits) -> str:
@@ -166,7 +166,7 @@ def _consequence(traits: FailureTraits) -> str:
     if traits.load:
         return "fewer calls for a while"
     if traits.trips_breaker:
-        return "after several in a row no calls for a while"
+        return "several in a row stop calls for a while"
     if not traits.about_credential:
         return ""
     disabled = "the key is disabled until it is fixed" if traits.blocks else "the key is disabled for this model"
@@ -181,7 +181,7 @@ def _rerun(traits: FailureTraits) -> str:
 
 def _catalog() -> Iterator[str]:
     yield "## The catalog\n"
-    yield "Providers that need no `kind` and no `base_url`. Bare model names with these beginnings find their way.\n"
+    yield "Providers that need neither `kind` nor `base_url`. Bare model names with these prefixes route to them.\n"
     yield "| name | protocol | base URL | key variable | bare model names | note |"
     yield "|---|---|---|---|---|---|"
     for name, preset in PRESETS.items():

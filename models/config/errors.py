@@ -1,5 +1,5 @@
-"""What is wrong with a configuration, said in one sentence: file, line, field, what to do. Values are never repeated:
-any of them may be a secret that was pasted into the wrong place.
+"""Configuration errors as one sentence: file, line, field, remedy. Values are never repeated: any of them may be a
+secret pasted into the wrong place.
 
     SettingsError
 """
@@ -26,14 +26,14 @@ Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
 
 CHOICES = ("[step]", "[sides]")
-"""Pydantic's words in the place of an error for which kind of entry a chain's step is."""
+"""The tags that pydantic puts into error locations for the kinds of chain entries."""
 
 HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
 
 
 class SettingsError(WrongUse):
-    """The configuration cannot be used. One sentence, without values."""
+    """The configuration is invalid. One sentence, without values."""
 
     @classmethod
     def at(cls, path: Path, text: str, location: Location, message: str) -> "SettingsError":
@@ -43,13 +43,13 @@ class SettingsError(WrongUse):
 
 
 def dotted(location: Sequence[int | str]) -> str:
-    """providers.openai.api_keys[0].value"""
+    """A location in dotted form: providers.openai.api_keys[0].value"""
     words = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part != "[key]"]
     return "".join(words).removeprefix(".")
 
 
 def explain(error: ValidationError, model: type[BaseModel], path: Path, text: str) -> SettingsError:
-    """The first thing that the model refuses, as a sentence."""
+    """The first validation error as a sentence."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     location: Location = tuple(part for part in first["loc"] if part not in CHOICES)
     return SettingsError.at(path, text, location, _message(first["type"], first["msg"], location, model))
@@ -65,7 +65,7 @@ def _message(kind: str, message: str, location: Location, model: type[BaseModel]
     if kind == "string_pattern_mismatch" and location[-1] == "base_url":
         return "must begin with http:// or https://"
     if kind == "string_pattern_mismatch":
-        return "must be made of letters, digits, '_', '.' and '-', 64 at most"
+        return "must consist of letters, digits, '_', '.' and '-', at most 64"
     return message.replace("Input should", "should", 1).replace("dictionary", "table")
 
 
@@ -100,7 +100,7 @@ def _section(kind: Any) -> type[BaseModel] | None:
 
 
 def line_of(text: str, location: Location) -> int | None:
-    """The line of a TOML text (from 1) that comes nearest to a field, or None when nothing of it is there."""
+    """The line (from 1) of a TOML text nearest to a field, or None if no part of its path is present."""
     best, best_depth = None, 0
     table: Location = ()
     arrays: Counter[str] = Counter()
@@ -127,7 +127,7 @@ def _keys(dotted_name: str) -> Location:
 
 
 def problem(settings: "Settings") -> Problem | None:
-    """The first thing that is wrong with settings whose every field is right on its own."""
+    """The first error in settings whose fields are all valid individually."""
     return next(_problems(settings), None)
 
 
@@ -142,7 +142,7 @@ def _problems(settings: "Settings") -> Iterator[Problem]:
             for step in entry if isinstance(entry, tuple) else (entry,):
                 yield from ((location, reason) for reason in _step_problems(settings, step))
             if not isinstance(entry, tuple) and entry.weight is not None:
-                yield location, "has a weight but stands alone; weighted steps are a list: [{ weight = 9, … }, { … }]"
+                yield location, "has a weight outside a list; weighted steps are a list: [{ weight = 9, … }, { … }]"
 
 
 def _provider_problems(name: str, provider: "Provider") -> Iterator[Problem]:
@@ -159,7 +159,7 @@ def _provider_problems(name: str, provider: "Provider") -> Iterator[Problem]:
     accounts = {each.account or each.name for each in provider.api_keys}
     for index, limit in enumerate(provider.limits):
         if limit.account is not None and limit.account not in accounts:
-            unknown = f"names no account of its keys{_nearest(limit.account, sorted(accounts))}"
+            unknown = f"is not an account of its keys{_nearest(limit.account, sorted(accounts))}"
             yield (*location, "limits", index, "account"), unknown
 
 

@@ -1,7 +1,7 @@
-"""The providers that need no explaining: where each listens, which protocol it speaks, which variable holds its key.
+"""Providers known out of the box: base URL, protocol and key variable.
 
 For the OpenAI protocol a base URL includes the version (`https://api.openai.com/v1`); adapters append
-`/chat/completions`. Anthropic, Gemini and Bedrock append the version themselves.
+`/chat/completions`. Anthropic, Gemini and Bedrock adapters append the version themselves.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """`base_url` None: the configuration must give one. `families` are the beginnings of model names that belong
-    to this provider, so that a bare `claude-sonnet-4-5` finds its way."""
+    """`base_url` None: the configuration must provide one. `families` are prefixes of this provider's model names,
+    so that a bare `claude-sonnet-4-5` is routed to it."""
 
     kind: Kind
     base_url: str | None
@@ -27,8 +27,8 @@ class Preset:
     families: tuple[str, ...] = ()
     note: str = ""
     max_tokens_count: Literal["held", "kept"] | None = None
-    """Whether a request's `max_tokens` counts against tokens per minute when it comes in: what the answer did not need
-    is given back at its end, or not. None: only what is used counts, or nobody says."""
+    """Whether a request's `max_tokens` counts against tokens per minute on arrival: the unused part is refunded when
+    the call ends ("held"), or not ("kept"). None: only actual usage counts, or it is undocumented."""
 
 
 def _openai(
@@ -83,7 +83,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "azure": _openai(
             None,
             "AZURE_OPENAI_API_KEY",
-            note='base_url = "https://NAME.openai.azure.com/openai/v1"; the model is the name of your deployment',
+            note='base_url = "https://NAME.openai.azure.com/openai/v1"; the model name is the name of your deployment',
             max_tokens_count="kept",
         ),
         "ollama": _local("http://127.0.0.1:11434/v1", "on this machine"),
@@ -93,11 +93,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 AZURE_ENDPOINT = "AZURE_OPENAI_ENDPOINT"
-"""With it and AZURE_OPENAI_API_KEY in the environment, Azure needs no configuration either."""
+"""With this variable and AZURE_OPENAI_API_KEY set, Azure needs no configuration either."""
 
 
 def family_of(model: str) -> str | None:
-    """The preset to whose makers a bare model name belongs by its beginning, or None."""
+    """The preset whose vendor a bare model name belongs to, judged by its prefix, or None."""
     for name, preset in PRESETS.items():
         if model.lower().startswith(preset.families or ("\0",)):
             return name

@@ -1,7 +1,7 @@
-"""What nobody else on this machine may see: the data folder, and what a process would leave behind when it crashes.
+"""Keeps data private from other users of the machine: the data folder, and what a crashing process would leave behind.
 
-data folder     0700, however it was made, and what is in it 0600 and 0700
-core dumps      none: they hold prompts, answers and keys
+data folder     0700 however it was created; its contents 0600 and 0700
+core dumps      disabled: they contain prompts, answers and keys
 """
 
 import logging
@@ -19,16 +19,16 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600
 OTHERS = 0o077
 
 FILES, FOLDERS = ("ledger.db", "understudy.lock", "redis.runtime"), ("redis", "files", "spool")
-"""How the names begin of what we keep in a data folder. A person may keep other things there as well, such as a whole
-project: those are left as they are, and so is the folder itself then."""
+"""Name prefixes of our own files in a data folder. If the folder also contains other things, such as a whole
+project, those keep their permissions, and so does the folder."""
 
 NO_CORE = 1
-"""Bytes of a core dump: too few for any. 0 would not do: Linux still hands the memory to a program that collects dumps,
-and 1 is the limit at which it does not."""
+"""Maximum size of a core dump in bytes: too small for any. 0 would not do: Linux still pipes the memory to a dump
+collector, but not at a limit of 1."""
 
 
 def make_private(data: Path) -> None:
-    """Make a data folder, or close one that others can look into, and the files in it. Raises OSError."""
+    """Create a data folder, or restrict an existing one and its files to the owner. Raises OSError."""
     folder = data.resolve()
     folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     found = list(folder.iterdir())
@@ -42,43 +42,44 @@ def make_private(data: Path) -> None:
 
 
 def make_private_within(folder: Path) -> None:
-    """Make a folder of ours within a data folder, or close it. Raises OSError."""
+    """Create one of our folders within a data folder, or restrict it to the owner. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     if _is_open(folder):
         _close([folder])
 
 
 def touch_private(file: Path) -> None:
-    """Make an empty file that only its owner can read, unless there is one. Raises OSError."""
+    """Create an empty file that only its owner can read, unless it exists. Raises OSError."""
     os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
 
 
 def new_file(path: Path, mode: int) -> int:
-    """A descriptor of a new file in the place of whatever is there. Raises OSError.
+    """Open a new file in place of whatever is there and return its descriptor. Raises OSError.
 
-    In a folder that others may write to, what is there may be a link of theirs: it is removed and never followed.
+    In a folder writable by others, the existing entry may be a symlink planted by them: it is removed and never
+    followed.
     """
     path.unlink(missing_ok=True)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 
 def without_core_dumps() -> None:
-    """For this process and those that it starts. Who must have a dump can raise the limit again from outside."""
+    """Applies to this process and its children. Where a dump is needed, the limit can be raised from outside."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (NO_CORE if hard == resource.RLIM_INFINITY else min(NO_CORE, hard), hard))
 
 
 def _is_open(path: Path) -> bool:
-    """To anybody but its owner. A link never is: what it leads to may be anything."""
+    """Whether anyone but its owner has access. Symlinks are never open: their target may be anything."""
     try:
         mode = path.stat(follow_symlinks=False).st_mode
-    except FileNotFoundError:  # a file of the moment
+    except FileNotFoundError:  # a temporary file
         return False
     return bool(mode & OTHERS) and not stat.S_ISLNK(mode)
 
 
 def _close(paths: Iterable[Path]) -> None:
-    """What is another user's, or on a disk that knows no permissions, stays as it is."""
+    """Files of other users, or on file systems without permissions, stay as they are."""
     for path in paths:
         with suppress(OSError):
             path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
@@ -86,12 +87,12 @@ def _close(paths: Iterable[Path]) -> None:
 
 @cache
 def _tell(folder: Path, left: Path | None) -> None:
-    """Once in a process."""
+    """Logs once per process."""
     if left is None:
-        log.warning("%s could be read by other users of this machine; from now on only by its owner", folder)
+        log.warning("%s was readable by other users of this machine; it is now readable only by its owner", folder)
     else:
         log.warning(
-            "%s can be read by other users of this machine and could not be closed; choose another folder with --data, "
-            "or let its owner run chmod -R go= %s",
+            "%s is readable by other users of this machine and could not be restricted; choose another folder "
+            "with --data, or have its owner run chmod -R go= %s",
             *(left, left),
         )

@@ -1,8 +1,8 @@
-"""Secrets: from a reference in the configuration to its value, today's value each time.
+"""Secrets: resolves a reference in the configuration to its current value.
 
-    SecretMissing   the reference leads nowhere; the message names provider, key and reference, never a value
+    SecretMissing   the reference has no value; the message names provider, key and reference, never a value
 
-A variable is looked up anew, a file is read again when it changed, a program is run again when its answer is
+A variable is looked up every time, a file is read again when it has changed, a program is run again when its output is
 older than `command_ttl_s`.
 """
 
@@ -23,7 +23,7 @@ MAX_SECRET_BYTES = 64 * 1024
 
 
 class SecretMissing(Exception):
-    """A key has no usable value now. One sentence for people."""
+    """A key has no usable value at the moment. One readable sentence."""
 
     def __init__(self, provider: str, key: ApiKey, reason: str) -> None:
         super().__init__(f"key '{key.name}' of provider '{provider}' has no value: {shown(key.value)} {reason}")
@@ -32,18 +32,18 @@ class SecretMissing(Exception):
 
 
 def shown(reference: str) -> str:
-    """A reference as people may see it: a program's arguments are left out, one of them may be a secret."""
+    """A reference without a program's arguments, one of which may be a secret."""
     kind, _, place = reference.partition(".")
     return f"cmd.{place.split()[0]}" if kind == "cmd" else reference
 
 
 def fingerprint(value: str) -> str:
-    """A short hash that tells a rotated secret from the old one and gives nothing of either away."""
+    """A short hash that distinguishes a rotated secret from the old one and reveals neither."""
     return hashlib.sha256(b"understudy secret\0" + value.encode()).hexdigest()[:16]
 
 
 def masked(value: str) -> str:
-    """For people to recognise a key by: its last four characters, if it is long enough to spare them."""
+    """The last four characters of a key, to recognise it by, if it is long enough to spare them."""
     return f"…{value[-4:]}" if len(value) >= 16 else "…"
 
 
@@ -64,7 +64,7 @@ class _CommandSecret:
 
 
 class Secrets:
-    """Resolves references. One per process; safe for many concurrent callers."""
+    """Resolves references. One per process; safe for concurrent callers."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Secrets:
             return known.value
 
     async def _run_again(self, command: str) -> _CommandSecret:
-        """All who waited for a run that failed learn it from that one run; who asks later has it run again."""
+        """All callers waiting for a failed run share its error; later callers start a new run."""
         try:
             value = await self._run(command)
         except _Unusable as failed:
@@ -128,7 +128,7 @@ class Secrets:
         return _CommandSecret(self._clock() + self._command_ttl_s, value)
 
     async def _run(self, command: str) -> str:
-        """Without a shell. Its error output is dropped: it may tell more than a log should know."""
+        """Runs without a shell. Standard error is dropped: it may contain what does not belong in a log."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *shlex.split(command),
@@ -140,12 +140,12 @@ class Secrets:
         except OSError as error:
             raise _Unusable(f"cannot be run ({error.strerror})") from None
         except ValueError:
-            raise _Unusable("cannot be run (its quotes do not match)") from None
+            raise _Unusable("cannot be run (unbalanced quotes)") from None
         try:
             async with asyncio.timeout(self._command_timeout_s):
                 output, _ = await process.communicate()
         except TimeoutError:
-            raise _Unusable(f"gave no answer within {self._command_timeout_s:g} s") from None
+            raise _Unusable(f"did not finish within {self._command_timeout_s:g} s") from None
         finally:
             if process.returncode is None:
                 process.kill()
@@ -157,18 +157,18 @@ class Secrets:
 
 def _decoded(content: bytes) -> str:
     if len(content) > MAX_SECRET_BYTES:
-        raise _Unusable("gives more than a secret can be")
+        raise _Unusable("printed more than a secret can contain")
     try:
         return _clean(content.decode(), "is empty")
     except UnicodeDecodeError:
-        raise _Unusable("gives no UTF-8 text") from None
+        raise _Unusable("did not print UTF-8 text") from None
 
 
 def _clean(value: str, if_empty: str) -> str:
-    """Without the newline that editors and `echo` leave; a blank or a control character inside could forge a header."""
+    """Strip the newline left by editors and `echo`; a space or control character inside could forge a header."""
     value = value.strip()
     if not value:
         raise _Unusable(if_empty)
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise _Unusable("gives text with blanks or characters that no key has")
+        raise _Unusable("contains spaces or characters that no key has")
     return value

@@ -1,10 +1,9 @@
-"""The addresses of PostgreSQL and of Redis as people and other programs write them: checked, and made canonical.
+"""URLs of PostgreSQL and Redis as people and other programs write them: validated and made canonical.
 
-    BadAddress    it cannot be used as it is written; the end of a sentence that begins with its name
+    BadAddress    it cannot be used as written; the end of a sentence that begins with the setting's name
 
-What other programs' options mean here is taken over, or they are left out where nothing depends on them. No message
-repeats a part of an address: where a password has characters that had to be escaped, any part may be one of the
-password.
+Options of other programs are translated, or dropped where nothing depends on them. No message repeats a part of a URL:
+if a password has unescaped characters, any part may belong to the password.
 """
 
 import re
@@ -35,7 +34,7 @@ NEEDLESS = frozenset(
     prepareThreshold prepare_threshold binary_parameters
     """.split()
 )
-"""Options of other programs, for poolers and prepared statements: we prepare none, so that every pooler will do."""
+"""Options of other programs for poolers and prepared statements: we prepare none, so every pooler works."""
 
 REDIS_OPTIONS = frozenset(
     """
@@ -59,11 +58,11 @@ OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 
 
 class BadAddress(ValueError):
-    """An address that cannot be used. The end of a sentence, without any part of the address."""
+    """A URL that cannot be used. The end of a sentence, without any part of the URL."""
 
 
 def postgresql_url(address: str) -> str:
-    """An address of PostgreSQL, whichever program it was written for, as libpq takes it. Raises BadAddress."""
+    """Convert a PostgreSQL URL, whichever program it was written for, to the form of libpq. Raises BadAddress."""
     scheme, separator, rest = address.partition("://")
     kind, _, _driver = scheme.partition("+")
     if not separator or ":" in scheme:
@@ -78,7 +77,7 @@ def postgresql_url(address: str) -> str:
 
 
 def _without_hosts(place: str) -> tuple[str, list[str]]:
-    """Where there are several hosts, they become options, as SQLAlchemy takes them: the first that answers is used."""
+    """Several hosts become options, as SQLAlchemy expects: the first that answers is used."""
     authority, slash, database = place.partition("/")
     secret, at, hosts = authority.rpartition("@")
     if "," not in hosts:
@@ -86,15 +85,15 @@ def _without_hosts(place: str) -> tuple[str, list[str]]:
     return secret + at + slash + database, hosts.split(",")
 
 
-SQLITE = "names SQLite, which needs no address: unset it, and the ledger is in the data folder (--data)"
+SQLITE = "names SQLite, which needs no URL: unset it to keep the ledger in the data folder (--data)"
 
 
 def _of_another_kind(address: str) -> str:
     if address.startswith("jdbc:"):
-        return f"is a JDBC address; {POSTGRESQL_FORM}"
+        return f"is a JDBC URL; {POSTGRESQL_FORM}"
     if address.startswith("sqlite:"):
         return SQLITE
-    return f"cannot be read; {POSTGRESQL_FORM}"
+    return f"cannot be parsed; {POSTGRESQL_FORM}"
 
 
 def _libpq_options(options: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -103,19 +102,19 @@ def _libpq_options(options: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         if name in NEEDLESS or (name == "schema" and value == "public"):
             continue
         if name == "schema":
-            raise BadAddress("has the option 'schema'; write ?options=-csearch_path%3DNAME in place of it")
+            raise BadAddress("has the option 'schema'; use ?options=-csearch_path%3DNAME instead")
         if name == "ssl" or name == "sslmode":
             name, value = "sslmode", SSL_WORDS.get(value.lower(), value)
             if value not in SSL_MODES:
-                raise BadAddress(f"has an sslmode that is none of {', '.join(SSL_MODES)}")
+                raise BadAddress(f"has an sslmode that is not one of {', '.join(SSL_MODES)}")
         if name not in LIBPQ_OPTIONS:
-            raise BadAddress(f"has {_shown(name)}, which PostgreSQL does not have; leave it out")
+            raise BadAddress(f"has {_shown(name)}, which PostgreSQL does not know; remove it")
         taken.append((name, value))
     return taken
 
 
 def redis_url(address: str) -> str:
-    """An address of Redis as redis-py takes it. Raises BadAddress."""
+    """Convert a Redis URL to the form of redis-py. Raises BadAddress."""
     scheme, separator, rest = address.partition("://")
     if scheme in ("unix", "redis+socket") and separator:
         return f"unix://{rest}"
@@ -124,7 +123,7 @@ def redis_url(address: str) -> str:
     known = REDIS_OPTIONS | REDIS_TLS_OPTIONS
     place, options = _taken_apart(_with_escaped_secret(rest), known)
     if not re.fullmatch(r"[^/]*(/\d*)?", place):
-        raise BadAddress("does not end in the number of a database; write redis://host:6379/0")
+        raise BadAddress("does not end in a database number; write redis://host:6379/0")
     return _put_together(REDIS_SCHEMES[scheme], place, _redis_options(options, tls=REDIS_SCHEMES[scheme] == "rediss"))
 
 
@@ -133,15 +132,15 @@ def _redis_options(options: Iterable[tuple[str, str]], *, tls: bool) -> list[tup
     for name, value in options:
         if name in REDIS_TLS_OPTIONS or name in ("ssl", "tls"):
             if not tls:
-                raise BadAddress(f"has {_shown(name)}, but TLS needs rediss:// in place of redis://")
+                raise BadAddress(f"has {_shown(name)}, but TLS needs rediss:// instead of redis://")
             if name in ("ssl", "tls"):
                 continue
         elif name not in REDIS_OPTIONS:
-            raise BadAddress(f"has {_shown(name)}, which is not known; leave it out")
+            raise BadAddress(f"has {_shown(name)}, which is unknown; remove it")
         if name == "ssl_cert_reqs":
             value = value.lower().removeprefix("cert_")
             if value not in CERT_REQS:
-                raise BadAddress(f"has an ssl_cert_reqs that is none of {', '.join(CERT_REQS)}")
+                raise BadAddress(f"has an ssl_cert_reqs that is not one of {', '.join(CERT_REQS)}")
         if name in NUMBERS and not re.fullmatch(r"\d+(\.\d+)?", value):
             raise BadAddress(f"has {_shown(name)} with a value that is not a number")
         taken.append((name, value))
@@ -149,7 +148,7 @@ def _redis_options(options: Iterable[tuple[str, str]], *, tls: bool) -> list[tup
 
 
 def _taken_apart(rest: str, known: frozenset[str]) -> tuple[str, list[tuple[str, str]]]:
-    """What stands before the options, and the options. Raises BadAddress where a password was not escaped."""
+    """Split into the part before the options and the options. Raises BadAddress if a password was not escaped."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     place, _, query = rest.partition("?")
     options = parse_qsl(query, keep_blank_values=True)
@@ -159,13 +158,13 @@ def _taken_apart(rest: str, known: frozenset[str]) -> tuple[str, list[tuple[str,
     if authority.count("@") > 1 or ("@" in beyond and not _is_in_values(beyond, options, known)):
         raise BadAddress(UNESCAPED)
     if "," not in host and (port is None or int(port[1] or 0) > HIGHEST_PORT):
-        raise BadAddress("has a port that is not a number up to 65535; a ':' in a user or password is written %3A")
+        raise BadAddress("has a port that is not a number up to 65535; write ':' in a user or password as %3A")
     return place, options
 
 
 def _with_escaped_secret(rest: str) -> str:
-    """Redis clients take everything before the last @ of host and port for user and password, and may have brackets
-    there for those of an IPv6 address."""
+    """Redis clients treat everything before the last @ of the authority as user and password, and may mistake
+    brackets in it for those of an IPv6 address."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     secret, at, host = authority.rpartition("@")
     secret = secret.replace("@", "%40").replace("[", "%5B").replace("]", "%5D")
@@ -173,13 +172,13 @@ def _with_escaped_secret(rest: str) -> str:
 
 
 UNESCAPED = (
-    "cannot be read: a password has a character that must be escaped; write @ as %40, / as %2F, # as %23, ? as %3F "
+    "cannot be parsed: a password has a character that must be escaped; write @ as %40, / as %2F, # as %23, ? as %3F "
     "and : as %3A"
 )
 
 
 def _is_in_values(beyond: str, options: Iterable[tuple[str, str]], known: frozenset[str]) -> bool:
-    """Whether an '@' behind the host can only be one of an option's value."""
+    """Whether an '@' behind the host can only belong to the value of an option."""
     return "@" not in beyond.partition("?")[0] and all(name in known for name, value in options if "@" in name + value)
 
 
@@ -188,11 +187,11 @@ def _put_together(scheme: str, place: str, options: list[tuple[str, str]]) -> st
 
 
 def _shown(name: str, otherwise: str = "an option") -> str:
-    """A name from an address, if it cannot be anything else."""
+    """A name from a URL, if it cannot be part of a secret."""
     if not OPTION_NAME.fullmatch(name):
         return otherwise
     return name if otherwise != "an option" else f"the option '{name}'"
 
 
 CANONICAL: Mapping[str, Callable[[str], str]] = {"database_url": postgresql_url, "redis_url": redis_url}
-"""By the name of the setting."""
+"""Canonicalizers by the name of the setting."""

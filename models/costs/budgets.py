@@ -1,7 +1,7 @@
-"""Budgets: what they cover and for how long, what is left of them, and how that is said. All amounts are US dollars.
+"""Budgets: scope, period, balance, and the sentences about them. All amounts are in US dollars.
 
-A batch has one budget for its whole life, a tenant one for each calendar month, a provider one for each month and one
-for each day (UTC).
+A batch has one budget for its lifetime, a tenant one per calendar month, a provider one per month and one per day
+(UTC).
 """
 
 from collections.abc import Mapping
@@ -18,25 +18,26 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 TOLERANCE_USD = 1e-9
-"""Sums of floats are compared with it."""
+"""Tolerance for comparing sums of floats."""
 
 UNKNOWN_USD = 1e12
-"""What a call costs whose price nobody knows: more than any budget has, so that no budget is evaded by its model."""
+"""The cost assumed for a call without a known price: more than any budget, so that no budget can be evaded by
+choosing such a model."""
 
 BATCH, TENANT, PROVIDER = "batch", "tenant", "provider"
 FOR_LIFE = ""
-"""In place of a period: the budget of a batch has none."""
+"""In place of a period: a batch's budget has none."""
 
 HELD_BY = "w:"
-"""How the fields of a purse begin that say what a worker holds, `usd|end of its lease in ms`."""
+"""Prefix of the fields in a balance's hash that record a worker's reservations, `usd|end of its lease in ms`."""
 
 BATCH_PAUSED = "its budget of "
-"""How the reason begins for which a batch is held that has spent its budget."""
+"""Prefix of the reason for which a batch is paused that has spent its budget."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class BudgetKey:
-    """What a budget covers, in one period: a month such as `2026-11`, a day such as `2026-11-26`, or FOR_LIFE."""
+    """A budget's scope in one period: a month such as `2026-11`, a day such as `2026-11-26`, or FOR_LIFE."""
 
     kind: str
     name: str
@@ -44,17 +45,17 @@ class BudgetKey:
 
     @property
     def who(self) -> str:
-        """As people name it: `tenant:acme`."""
+        """The name shown to people: `tenant:acme`."""
         return f"{self.kind}:{self.name}"
 
     @property
     def key(self) -> str:
-        """Names it in Redis: `tenant:acme:2026-11`."""
+        """The name in Redis: `tenant:acme:2026-11`."""
         return f"{self.who}:{self.period}" if self.period else self.who
 
     @property
     def days(self) -> tuple[int, int]:
-        """The first day of its period and the first one after it, as unix seconds // 86400."""
+        """The first day of the period and the first day after it, as unix seconds // 86400."""
         first = date.fromisoformat(self.period if self.is_day else f"{self.period}-01")
         epoch = date(1970, 1, 1)
         return (first - epoch).days, (self.resets - epoch).days
@@ -73,7 +74,8 @@ class BudgetKey:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What is known of a budget: its limit (with what was granted beyond it), spent, and held by calls under way."""
+    """The state of a budget: its limit (including grants), the amount spent, and the amount reserved by calls in
+    flight."""
 
     limit_usd: float
     spent_usd: float
@@ -81,7 +83,7 @@ class Balance:
 
     @property
     def left_usd(self) -> float:
-        """Once everything that is under way has cost nothing."""
+        """Limit minus spent, ignoring reservations."""
         return self.limit_usd - self.spent_usd
 
     @property
@@ -91,7 +93,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class BudgetRecord:
-    """A budget as the ledger has it; `base_usd` is what a grant adds once more. None: it has no budget."""
+    """A budget as recorded in the ledger; `base_usd` is the amount that a grant adds again. None: no budget."""
 
     base_usd: float | None
     granted_usd: float
@@ -111,7 +113,7 @@ def of_tenant(name: str, at: float) -> BudgetKey:
 
 
 def of_provider(settings: Settings, name: str, at: float) -> dict[BudgetKey, float]:
-    """The budgets of a provider at this time, and their amounts. Most have none."""
+    """A provider's budgets at this time, with their amounts. Most providers have none."""
     provider = settings.providers.get(name)
     if provider is None:
         return {}
@@ -121,7 +123,7 @@ def of_provider(settings: Settings, name: str, at: float) -> dict[BudgetKey, flo
 
 
 async def held_usd(redis: "Redis", subject: BudgetKey) -> float:
-    """What calls under way hold of a budget, by the workers whose leases run."""
+    """The amount of a budget reserved by calls in flight, counting only workers with a live lease."""
     seconds, microseconds = await redis.time()
     now_ms = seconds * 1000 + microseconds / 1000
     fields: dict[Any, Any] = await redis.hgetall(keys.balance(subject.key))
@@ -130,12 +132,12 @@ async def held_usd(redis: "Redis", subject: BudgetKey) -> float:
 
 
 def covers(usd: float, room_usd: float) -> bool:
-    """Whether so much money is enough for what is expected to cost `usd`."""
+    """Whether `room_usd` is enough for an expected cost of `usd`."""
     return usd <= room_usd + TOLERANCE_USD
 
 
 def amount(usd: float) -> str:
-    """`10.00`, and of less than a dollar four digits that say something: `0.0098`, `0.000012`."""
+    """`10.00`; below one dollar, significant digits: `0.0098`, `0.000012`."""
     if abs(usd) >= 1:
         return f"{usd:,.2f}"
     text = f"{usd:.4f}" if abs(usd) >= 0.001 or not usd else f"{Decimal(f'{usd:.2g}'):f}"
@@ -144,7 +146,7 @@ def amount(usd: float) -> str:
 
 
 def reached(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
-    """One sentence: what is spent, what the next job would cost, when and how it goes on."""
+    """One sentence: the amount spent, the expected cost of the next job, and when and how work resumes."""
     spent, limit = amount(balance.spent_usd), amount(balance.limit_usd)
     if job_usd >= UNKNOWN_USD:
         return _unpriced(subject, limit)
@@ -159,7 +161,7 @@ def reached(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
 
 
 def _too_small(subject: BudgetKey, limit: str, when: str, what: str) -> str:
-    remedy = f"raise the budget, or grant it once more with `understudy resume {subject.who}`"
+    remedy = f"raise the budget, or grant it again with `understudy resume {subject.who}`"
     return f"{subject.kind} {subject.name} may spend {limit} USD {when}, less than {what}; {remedy}"
 
 
@@ -168,7 +170,7 @@ def _goes_on(subject: BudgetKey) -> str:
 
 
 def spent_up(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
-    """What `reached` says without the amounts that are others for each job: why a job was put back."""
+    """What `reached` says without amounts that differ per job: the reason why a job was put back."""
     limit = amount(balance.limit_usd)
     if job_usd >= UNKNOWN_USD:
         return _unpriced(subject, limit)
@@ -181,8 +183,8 @@ def spent_up(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
 
 
 def _unpriced(subject: BudgetKey, limit: str) -> str:
-    """It begins as that of a spent budget does: the same `resume` lets it go on."""
-    remedy = "the operator writes it under [providers.NAME.prices], 0 if it is free, and starts the workers anew"
+    """It has the prefix of a spent budget's reason: the same `resume` continues the batch."""
+    remedy = "the operator writes it under [providers.NAME.prices], 0 if it is free, and restarts the workers"
     if subject.kind == BATCH:
         said = f"{BATCH_PAUSED}{limit} USD cannot see what the next job costs: no price of its model is known"
         return f"{said}; {remedy}, then `understudy resume {subject.name}`"
@@ -191,14 +193,14 @@ def _unpriced(subject: BudgetKey, limit: str) -> str:
 
 
 def in_use(subject: BudgetKey, balance: Balance) -> str:
-    """One sentence for a job that waits until it is known what the calls under way cost."""
-    return f"calls under way hold the rest of the budget of {subject.who}, {amount(balance.limit_usd)} USD"
+    """One sentence for a job that waits until the cost of the calls in flight is known."""
+    return f"calls in flight reserve the rest of the budget of {subject.who}, {amount(balance.limit_usd)} USD"
 
 
 def to_be_granted(known: Mapping[BudgetKey, BudgetRecord]) -> list[BudgetKey]:
-    """Of the budgets of one tenant or provider, those that a person means by `resume`.
+    """The budgets of one tenant or provider that `resume` refers to.
 
-    That is each of which less than a hundredth is left; when there is none, the one of which the least is left.
+    These are all with less than 1% left or, if there are none, the one with the least left.
     """
     left = {
         subject: each.balance.left_usd / each.base_usd

@@ -1,7 +1,7 @@
-"""What a batch will cost, before its first call: the tokens of its lines, estimated, at today's prices.
+"""Forecasts the cost of a batch before its first call: the estimated tokens of its lines at today's prices.
 
-Summed line by line, so that memory stays flat however many lines there are. Input tokens are estimated from the
-request's size; output tokens are what the request allows, but no more than a typical answer has.
+Summed line by line, so memory use does not grow with the number of lines. Input tokens are estimated from the request's
+size; output tokens are the request's maximum, capped at a typical answer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from understudy.models.request.tokens import expected_output_tokens, most_output
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
 
 MOST_CHAINS = 1_000
-"""Beyond so many different chains in one input, the rest is summed up as one."""
+"""Beyond this many distinct chains in one input, the rest are summed up as one."""
 
 KNOWN_CHAINS = 10_000
 REST = ("other chains",)
@@ -23,7 +23,7 @@ REST = ("other chains",)
 
 @dataclass(slots=True)
 class StepForecast:
-    """What the lines of a chain would cost if this step answered all of them, and how many it would answer first."""
+    """The cost if this step answered all lines of a chain, and how many it would answer as the first choice."""
 
     step: str  # provider/model
     first: int = 0
@@ -33,7 +33,7 @@ class StepForecast:
 
 @dataclass(slots=True)
 class ChainForecast:
-    """The lines that have one chain. Expected is that the step that would be asked first answers each of them."""
+    """The lines that share a chain. Expects each line to be answered by the step that would be tried first."""
 
     steps: list[StepForecast]
     lines: int = 0
@@ -46,15 +46,15 @@ class ChainForecast:
 
 @dataclass(slots=True)
 class _Priced:
-    """A chain with what is needed to add a line of it. Holds the chain, so that no other one gets its identity."""
+    """A chain with everything needed to add a line. Keeps the chain alive so that its `id()` is not reused."""
 
     chain: Chain
     group: ChainForecast
-    rates: list[tuple[StepForecast, Rate, int]]  # and the most output tokens that the step itself allows
+    rates: list[tuple[StepForecast, Rate, int]]  # and the step's own maximum of output tokens
 
 
 class Forecast:
-    """Sums while lines are read. `every_step`: also what each step would cost if it answered all."""
+    """Accumulates while lines are read. `every_step`: also the cost if each step answered everything."""
 
     def __init__(self, settings: Settings, *, every_step: bool = False) -> None:
         self._settings = settings
@@ -65,7 +65,7 @@ class Forecast:
 
     @property
     def chains(self) -> Sequence[ChainForecast]:
-        """The chains that lines have, the one of the most lines first."""
+        """The chains in use, the one with the most lines first."""
         return sorted(self._groups.values(), key=lambda group: -group.lines)
 
     @property
@@ -92,7 +92,8 @@ class Forecast:
             self.add(job)
 
     def add(self, job: NewJob, able: Sequence[int] | None = None) -> None:
-        """`able`: the steps that can serve it, by index, if not all can; what none can serve costs nothing."""
+        """`able`: indices of the steps that can serve it, if not all can; a line that no step can serve costs
+        nothing."""
         priced = self._known.get(id(job.chain)) or self._priced(job.chain)
         group = priced.group
         group.lines += 1
@@ -133,13 +134,13 @@ class Forecast:
     def _rate(self, step: Step) -> Rate:
         try:
             preset = resolve_provider(self._settings, step.provider).preset
-        except UnknownProvider:  # it was configured when the batch that is tried again was accepted
+        except UnknownProvider:  # it was configured when the batch being rerun was accepted
             preset = None
         return self._pricing.rate(step.provider, preset, step.model)
 
 
 def _answer(priced: _Priced, job: NewJob, step: int) -> tuple[int, float | None]:
-    """The output tokens expected of a step, and what its answer costs."""
+    """The expected output tokens of a step, and the cost of its answer."""
     _, rate, most = priced.rates[step]
     output = 0 if priced.chain.endpoint == EMBEDDINGS else expected_output_tokens(most or job.max_output_tokens)
     return output, rate(job.tokens, output)

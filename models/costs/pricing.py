@@ -1,4 +1,4 @@
-"""What a call costs, by the configured prices or by the price list that comes with `genai-prices`, offline."""
+"""The cost of a call, from configured prices or from the offline price list of `genai-prices`."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -9,40 +9,41 @@ from understudy.models.config.settings import Price, Settings
 from understudy.models.request.tokens import Usage
 
 PRICE_LIST_NAMES = {"gemini": "google", "vertex": "google", "bedrock": "aws", "xai": "x-ai"}
-"""Presets whose provider has another id in the price list."""
+"""Presets whose provider has a different id in the price list."""
 
 MILLION = 1_000_000
 Quote = Callable[[Usage], float | None]
 Rate = Callable[[int, int], float | None]
-"""US dollars of so many input and output tokens, none of them cached, at the price of one moment."""
+"""US dollars for the given input and output tokens, none of them cached, at the prices of one moment."""
 
 
 COST_DIGITS = 12
-"""A token of the cheapest model costs more than a billionth of a dollar; beyond this there is only noise."""
+"""A token of the cheapest model costs more than a billionth of a dollar; further digits are noise."""
 
 
 class _Price(NamedTuple):
     quote: Quote
-    tiers: Sequence[int] = ()  # above so many input tokens, each token has another price
+    tiers: Sequence[int] = ()  # above this many input tokens, every token has a different price
 
 
 class Pricing:
-    """Prices by deployment, each looked up once: a look-up takes longer than everything else about a cost."""
+    """Prices by deployment, each looked up once: a look-up takes longer than the rest of a cost calculation."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._prices: dict[tuple[str, str | None, str], _Price] = {}
 
     def cost_usd(self, provider: str, preset: str | None, model: str, usage: Usage) -> float | None:
-        """US dollars for one answer of a provider, or None when no price of the model is known."""
+        """US dollars for one response of a provider, or None if the model has no known price."""
         try:
             cost_usd = self._price(provider, preset, model).quote(usage)
-        except ValueError:  # counts that contradict each other; an answer must not be lost over its price
+        except ValueError:  # contradictory counts; a response must not be lost over its price
             return None
         return None if cost_usd is None else round(cost_usd, COST_DIGITS)
 
     def rate(self, provider: str, preset: str | None, model: str) -> Rate:
-        """The price of this moment, for who asks for a million requests: it costs a microsecond each."""
+        """The current price as a function, for callers that price a million requests: it costs a microsecond per
+        request."""
         quote, tiers = self._price(provider, preset, model)
         if quote(Usage()) is None:
             return lambda input_tokens, output_tokens: None
@@ -72,7 +73,7 @@ def _configured(price: Price) -> _Price:
 
 
 def _listed(name: str, model: str) -> _Price:
-    # 0.3 s that a command which asks for no price should not wait
+    # 0.3 s to import; commands that need no price skip it
     import genai_prices
     from genai_prices.data_snapshot import get_snapshot
     from genai_prices.types import ModelPrice, TieredPrices
@@ -95,7 +96,7 @@ def _listed(name: str, model: str) -> _Price:
     tiers = {tier.start for price in prices if isinstance(price, TieredPrices) for tier in price.tiers}
     if tiers or not isinstance(listed.prices, ModelPrice):
         return _Price(calculated, sorted(tiers))
-    # Without tiers and hours five calculations say everything, and spare 0.1 ms for each answer.
+    # Without tiers and time-of-day prices, five calculations determine the price and save 0.1 ms per answer.
     fixed = calculated(Usage())
     samples = (
         Usage(input_tokens=MILLION),
@@ -107,13 +108,13 @@ def _listed(name: str, model: str) -> _Price:
 
 
 def _slopes(quote: Quote, input_tokens: int) -> tuple[float, float, float]:
-    """US dollars per request, per input and per output token, for requests of about so many input tokens."""
+    """US dollars per request, per input token and per output token, for requests of about `input_tokens`."""
     fixed, short, long = (quote(usage) or 0.0 for usage in (Usage(), Usage(input_tokens), Usage(input_tokens, MILLION)))
     return fixed, (short - fixed) / input_tokens, (long - short) / MILLION
 
 
 def _linear(fixed: float, fresh: float, cached: float, written: float, output: float) -> Quote:
-    """US dollars per answer, and per million tokens of each kind."""
+    """US dollars per request, and per million tokens of each kind."""
 
     def cost(usage: Usage) -> float:
         tokens = max(usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens, 0)

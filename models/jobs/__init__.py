@@ -1,1 +1,1 @@
-"""Jobs as callers see them: objects, errors, and the reasons why they wait."""
+"""Jobs as callers see them: objects, errors, and wait reasons."""

@@ -1,4 +1,4 @@
-"""The error of a job that failed, in OpenAI's form: message, type, param and code, however its provider wrote it."""
+"""The error of a failed job in OpenAI's form: message, type, param and code, however its provider wrote it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ import orjson
 
 from understudy.models.request.wire import ERROR_TYPES
 
-UNEXPLAINED = "the job failed, and no record of why was kept"
+UNEXPLAINED = "the job failed; the reason was not recorded"
 
 MOST_MESSAGE_CHARS = 4_000
 
 
 def error_object(status: int, body: Any, message: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """What the provider's error `body` says (parsed JSON or text, of any shape), in words that are text or None.
+    """Convert a provider's error `body` (parsed JSON or text, of any shape); fields are text or None.
 
-    `message` replaces the provider's own sentence; `code` stands where the provider gave none.
+    `message` replaces the provider's own sentence; `code` is used if the provider gave none.
     """
     given = _given(body)
     usual = ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -28,7 +28,7 @@ def error_object(status: int, body: Any, message: str | None = None, code: str |
 
 
 def _given(body: Any) -> Mapping[str, Any]:
-    """The error in a body: nested as OpenAI has it, flat, in an array, or a sentence."""
+    """The error in a body: nested as in OpenAI's form, flat, in an array, or a plain sentence."""
     if isinstance(body, list) and body:
         body = body[0]
     if not isinstance(body, dict):
@@ -40,7 +40,7 @@ def _given(body: Any) -> Mapping[str, Any]:
 
 
 def _words(value: object) -> str | None:
-    """What a provider put there, as text."""
+    """A provider's value as text."""
     if value is None or isinstance(value, str):
         return value and value[:MOST_MESSAGE_CHARS]
     if isinstance(value, bool | int | float):

@@ -1,4 +1,4 @@
-"""Jobs as callers see them, over HTTP and in webhooks, and what a job's end answers with."""
+"""Jobs as callers see them, over HTTP and in webhooks, and the response for a finished job."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from understudy.models.state import TERMINAL_STATES, JobState, Priority
 SCHEDULED: Final = "scheduled"
 LONGEST_RETRY_S = 60
 RETRY_S = {Priority.INTERACTIVE: 1, Priority.NORMAL: 2, Priority.BULK: 10}
-"""In how many seconds a poller should ask again."""
+"""Seconds after which a poller should ask again."""
 
 NO_RESULT_STATUS = 409
-"""Of a job that ended without a result. Pollers and SDKs take 408, 429, 502, 503 and 504 as a reason to ask again."""
+"""The status for a job that ended without a result. Pollers and SDKs would retry on 408, 429, 502, 503 and 504."""
 
 WITHOUT_RESULT = {
     JobState.CANCELLED: ("job_cancelled", "the job was cancelled before it ended"),
-    JobState.EXPIRED: ("job_expired", "the job could not be done before its deadline"),
+    JobState.EXPIRED: ("job_expired", "the job could not be completed before its deadline"),
 }
 View = Mapping[str, Any]
-"""A job as `Store.jobs.seen` or `Store.jobs.page` gives it."""
+"""A job as returned by `Store.jobs.seen` or `Store.jobs.page`."""
 
 
 def has_ended(view: View) -> bool:
@@ -34,20 +34,20 @@ def has_ended(view: View) -> bool:
 
 
 def state_of(view: View) -> str:
-    """The state, with "scheduled" for what waits for its time."""
+    """The state, with "scheduled" for a job that waits for its start time."""
     waits = view["state"] == JobState.QUEUED and view["not_before"] > view["now"]
     return SCHEDULED if waits else str(view["state"])
 
 
 def waiting_of(view: View, now: float) -> Waiting | None:
-    """What a job that was put back waits for; `until` None: its time has come, and it waits for its turn."""
+    """What a put-back job waits for; `until` None: its time has come and it waits to be staged."""
     if view["state"] != JobState.QUEUED or not view["wait_reason"]:
         return None
     return waiting_until(view["wait_reason"], view["not_before"] if view["not_before"] > now else None)
 
 
 def retry_after_s(view: View) -> int:
-    """When to ask again. A job that waits for its time says so."""
+    """Seconds until the next poll makes sense; for a scheduled job, until its start."""
     usual = RETRY_S[Priority(view["priority"])]
     if state_of(view) != SCHEDULED:
         return usual
@@ -56,7 +56,7 @@ def retry_after_s(view: View) -> int:
 
 
 def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
-    """A job; of one that was read with its calls, those too. Holds neither prompt nor answer."""
+    """A job as JSON, with its calls if they were read. Contains neither prompt nor answer."""
     scheduled = state_of(view) == SCHEDULED
     open_job = not has_ended(view)
     shown = {
@@ -92,7 +92,7 @@ def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
 
 
 def error_of(view: View) -> tuple[int, dict[str, Any]]:
-    """The status and OpenAI's error for a job that ended without success; the provider's own words are kept."""
+    """The status and OpenAI-style error of a job that ended without success; the provider's own message is kept."""
     state = JobState(view["state"])
     if state in WITHOUT_RESULT:
         code, message = WITHOUT_RESULT[state]
@@ -106,14 +106,14 @@ def error_of(view: View) -> tuple[int, dict[str, Any]]:
 
 
 def extra_fields_of(view: View) -> dict[str, Any] | None:
-    """Who was tried before a job failed, if the record says so."""
+    """The attempts stored in the error body of a failed job, if any."""
     body = _parsed(view["error_body"] or view["error"])
     fields = body.get("extra_fields") if isinstance(body, dict) else None
     return fields if isinstance(fields, dict) else None
 
 
 def cost_of(calls: Sequence[View]) -> float | None:
-    """What the calls of a job cost together, in US dollars; None when that of one of them is not known."""
+    """The total cost of a job's calls in US dollars; None if the cost of any call is unknown."""
     costs = [call["cost_usd"] for call in calls]
     return None if None in costs else sum(costs)
 

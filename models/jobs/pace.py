@@ -1,4 +1,4 @@
-"""How fast a batch moves, and when it will have ended at that pace: the same for every command and over HTTP."""
+"""A batch's rate and its estimated time of completion; the same for every command and over HTTP."""
 
 from collections.abc import Mapping
 
@@ -6,20 +6,20 @@ from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES
 
 WINDOW_S = 60.0
-"""The rate is that of the last minute, or of the time since the first call if that is shorter."""
+"""The rate covers the last minute, or the time since the first call if shorter."""
 
 SHORTEST_WINDOW_S = 1.0
 
 NEW_START_S = 600.0
-"""After so long without a call a batch is taken to have started again: the pause before is no part of its rate."""
+"""After this long without a call a batch counts as restarted: the pause before does not affect its rate."""
 
 
 def jobs_per_s(
     ended: Mapping[int, int], now: float, moving_since: float | None, held: tuple[float, float] | None = None
 ) -> float:
-    """Jobs that end per second. `ended` are the jobs that ended by minute (unix seconds // 60), of the running minute
-    and the one before; `moving_since` is when the first call after the last long pause began, None when that is not
-    known; `held` is from when to when it was last held: that time does not count."""
+    """Jobs that end per second. `ended` counts ended jobs by minute (unix seconds // 60), for the current minute and
+    the one before; `moving_since` is the time of the first call after the last long pause, None if unknown; `held`
+    is the last interval in which the batch was paused, which does not count."""
     since = now - WINDOW_S if moving_since is None or moving_since > now else moving_since
     begins = min(max(since, now - WINDOW_S), now - SHORTEST_WINDOW_S)
     minute = int(now // 60)
@@ -32,13 +32,13 @@ def jobs_per_s(
 
 
 def _moved_s(start: float, end: float, held: tuple[float, float] | None) -> float:
-    """The time between two moments without that in which it was held."""
+    """The time between two moments, less the paused interval."""
     held_s = 0.0 if held is None else max(min(held[1], end) - max(held[0], start), 0.0)
     return max(end - start - held_s, 0.0)
 
 
 def eta_s(view: BatchView) -> float | None:
-    """Seconds until the end at the present rate; None when there is no rate, no end to wait for, or it is held."""
+    """Seconds until completion at the current rate; None without a rate, when ended, or while paused."""
     left = sum(count for state, count in view.counts.items() if state not in TERMINAL_STATES)
     if view.state not in OPEN_BATCH_STATES or view.paused or not view.recent_per_s or not left:
         return None

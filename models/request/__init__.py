@@ -1,1 +1,1 @@
-"""What a caller's request is made of, and what it needs of a model."""
+"""The contents of a caller's request, and what it needs from a model."""

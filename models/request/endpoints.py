@@ -1,4 +1,4 @@
-"""What is asked of a request, by the endpoint that it is for."""
+"""What is required of a request, per endpoint."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,20 +13,20 @@ from understudy.models.request.wire import RequestError, check_body, check_embed
 from understudy.models.routing.chain import CHAT, EMBEDDINGS, Endpoint, Step
 
 NO_EMBEDDINGS = frozenset({"anthropic", "bedrock"})
-"""Protocols in which nobody can be asked for embeddings."""
+"""Protocols without embeddings."""
 
 SAME_WEIGHTS = re.compile(r"(?::(?:latest|free|nitro|floor|extended)|@(?:latest|default))$")
-"""The ends of a model's name that change nothing about its vectors. Numbers, sizes and dates are not among them: to
-refuse a chain wrongly costs a line of configuration, to mix vectors wrongly spoils an index without a word."""
+"""Suffixes of a model name that do not change its vectors. Numbers, sizes and dates are not among them: wrongly
+rejecting a chain costs a line of configuration, while wrongly mixing vectors silently corrupts an index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of one endpoint. `check` and `check_steps` raise RequestError; `estimate_tokens` wants a body that was checked.
+    """Rules of one endpoint. `check` and `check_steps` raise RequestError; `estimate_tokens` expects a checked body.
 
-    `canonical` brings a body that was not checked yet to OpenAI's form. `needs` is the field without which a body is
-    none of this endpoint's. `check_steps` gets the steps of a chain, and whether its configuration wants models of one
-    family (None: it does not say).
+    `canonical` converts an unchecked body to OpenAI's form. `needs` is the field that every body of this endpoint has.
+    `check_steps` gets the steps of a chain, and whether its configuration requires models of one family (None:
+    unspecified).
     """
 
     needs: str
@@ -37,7 +37,8 @@ class Rules:
 
 
 def model_family(model: str) -> str:
-    """Models of one family are the same one: the model's own name, whoever serves it. Their vectors can be compared.
+    """Models of one family are the same model: its own name, whichever provider serves it. Their vectors are
+    comparable.
 
     `text-embedding-3-small` at OpenAI and Azure, and OpenRouter's `openai/text-embedding-3-small`, are one family.
     """
@@ -59,9 +60,9 @@ def _check_embedding_steps(settings: Settings, steps: tuple[Step, ...], same_fam
 
 
 def _check_chat_steps(settings: Settings, steps: tuple[Step, ...], same_family: bool | None) -> None:
-    """A completion may come from any model, unless the chain wants one."""
+    """A completion may come from any model, unless the chain requires one family."""
     if same_family:
-        _check_family(steps, "and the chain says same_model_family = true; name the same model at each provider")
+        _check_family(steps, "and the chain has same_model_family = true; name the same model at each provider")
 
 
 def _check_family(steps: tuple[Step, ...], consequence: str) -> None:
@@ -81,7 +82,7 @@ ENDPOINTS: Mapping[Endpoint, Rules] = {
 
 
 def endpoint_named(url: object) -> Endpoint | None:
-    """The endpoint that is meant by the `url` of a line or the `endpoint` of a batch. Azure leaves out `/v1`."""
+    """The endpoint meant by the `url` of a line or the `endpoint` of a batch. Azure omits `/v1`."""
     if not isinstance(url, str):
         return None
     path = url.rstrip("/")

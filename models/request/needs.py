@@ -1,4 +1,4 @@
-"""What a request needs of a model: room for its tokens, and what it can read and do."""
+"""What a request needs from a model: room for its tokens, and features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ MEDIA: Mapping[str, tuple[Modality, Feature]] = {
     "input_audio": ("audio", "audio"),
     "file": ("file", "files"),
 }
-"""What the parts of a message are beside text, by their type."""
+"""The modality of message parts other than text, by type."""
 
 TEXT_ALONE: frozenset[Modality] = frozenset({"text"})
 NOTHING: frozenset[Feature] = frozenset()
 
 OUTPUT_WORDS = ("max_completion_tokens", "max_tokens")
-"""The most tokens of one answer; the first that is there counts."""
+"""The maximum tokens of one answer; the first field present counts."""
 
 
 NOT_PLAIN = frozenset({"tools", "response_format", "modalities", "n"})
@@ -26,11 +26,11 @@ NOT_PLAIN = frozenset({"tools", "response_format", "modalities", "n"})
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Of one request. Token counts are estimates, but for `output_tokens`, which the request says itself.
+    """Needs of one request. Token counts are estimates, except for `output_tokens`, which the request states.
 
-    `text_tokens` is the part of the input that one context window has to hold for sure: without images and files,
-    whose size nobody knows before, and without lists of texts to be embedded, each of which is read on its own.
-    `output_tokens` is the most that one answer may have; 0: the request does not say.
+    `text_tokens` is the part of the input that a single context window must certainly hold: without images and files,
+    whose size is unknown in advance, and without lists of texts to be embedded, which are read separately.
+    `output_tokens` is the maximum for one answer; 0: not stated.
     """
 
     input_tokens: int = 0
@@ -40,7 +40,7 @@ class Needs:
     features: frozenset[Feature] = NOTHING
 
     def with_params(self, params: Mapping[str, Any]) -> "Needs":
-        """As a step with these overrides would ask for it."""
+        """The needs with a step's overrides applied."""
         if not params:
             return self
         said = next((params[word] for word in OUTPUT_WORDS if isinstance(params.get(word), int)), None)
@@ -52,14 +52,16 @@ class Needs:
 
 
 def is_plain(body: Mapping[str, Any]) -> bool:
-    """Whether a chat completion is text alone, once, and asks for nothing more: the numbers of its tokens say all."""
+    """Whether a chat completion is a single text-only answer without further options: its token counts describe it
+    fully."""
     return body.keys().isdisjoint(NOT_PLAIN) and not any(
         isinstance(message.get("content"), list) for message in body.get("messages", ())
     )
 
 
 def needs_of(body: Mapping[str, Any], endpoint: Endpoint, tokens: int, max_output_tokens: int) -> Needs:
-    """Of a body that was checked. `tokens` is its estimated input, `max_output_tokens` the most of all its answers."""
+    """The needs of a checked body. `tokens` is its estimated input, `max_output_tokens` the maximum of all its
+    answers."""
     if endpoint == EMBEDDINGS:
         given = body.get("input")
         is_one = isinstance(given, str) or (isinstance(given, list) and (len(given) == 1 or isinstance(given[0], int)))

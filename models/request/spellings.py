@@ -1,6 +1,6 @@
-"""What providers document beside OpenAI's own form of a chat completion, brought to that form.
+"""Documented alternatives to OpenAI's form of a chat completion, converted to that form.
 
-Only what can mean nothing else; all that is not known here is left to the check of the edge and to the provider.
+Only unambiguous ones; anything unknown here is left to the validation of the body and to the provider.
 
 | part | documented by | becomes |
 |---|---|---|
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def canonical_chat(body: dict[str, Any]) -> dict[str, Any]:
-    """The body in OpenAI's form; the same object where nothing had to change. It need not have been checked."""
+    """The body in OpenAI's form; the same object if nothing changed. It need not have been checked."""
     messages = body.get("messages")
     if not isinstance(messages, list):
         return body
@@ -52,7 +52,7 @@ def _text(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image(part: dict[str, Any]) -> dict[str, Any]:
-    """An image whose address is the value itself, perhaps with its `detail` beside."""
+    """An image whose address is the value itself, possibly next to its `detail`."""
     url = part.get("image_url")
     if not isinstance(url, str):
         return part

@@ -1,4 +1,4 @@
-"""About how many tokens a request will cost, before anybody has counted them.
+"""Estimates the tokens of a request before they are counted.
 
 The limiter corrects the ratio per model from the usage that providers report.
 """
@@ -11,15 +11,16 @@ import orjson
 
 IMAGE_TOKENS = 1_000
 FILE_TOKENS = 2_000
-"""Data URLs say nothing about tokens, so images and files count as typical ones do."""
+"""Data URLs say nothing about tokens, so images and files count as typical ones."""
 
 TYPICAL_OUTPUT_TOKENS = 500
-"""Expected of a chat completion, unless its request allows fewer; what a limit reserves and a forecast reckons with."""
+"""Expected output of a chat completion unless its request allows less; used for reservations and forecasts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts in one meaning for all: input includes cache reads and writes, output includes reasoning."""
+    """Token counts with one meaning for all providers: input includes cache reads and writes, output includes
+    reasoning."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -29,7 +30,7 @@ class Usage:
 
 
 def estimate_chat_tokens(body: Mapping[str, Any]) -> int:
-    """Input tokens of a chat completion: four bytes each, images and files as typical ones."""
+    """Input tokens of a chat completion: one per four bytes; images and files count as typical ones."""
     size = 0
     media = 0
     for message in body.get("messages", ()):
@@ -53,7 +54,7 @@ def estimate_chat_tokens(body: Mapping[str, Any]) -> int:
 
 
 def most_output_tokens(body: Mapping[str, Any]) -> int:
-    """The most tokens that the answers of a request may have together; 0: it does not say."""
+    """Maximum total tokens of all answers to a request; 0: not stated."""
     most = body.get("max_completion_tokens") or body.get("max_tokens")
     if not isinstance(most, int):
         return 0
@@ -62,12 +63,12 @@ def most_output_tokens(body: Mapping[str, Any]) -> int:
 
 
 def expected_output_tokens(most: int) -> int:
-    """Output tokens of a chat completion that may have at most so many; 0: it does not say."""
+    """Expected output tokens of a chat completion with this maximum; 0: not stated."""
     return min(most, TYPICAL_OUTPUT_TOKENS) if most > 0 else TYPICAL_OUTPUT_TOKENS
 
 
 def estimate_embeddings_tokens(body: Mapping[str, Any]) -> int:
-    """Input tokens of texts to be embedded: four bytes each; of token arrays, their own number."""
+    """Input tokens of texts to be embedded: one per four bytes; token arrays count exactly."""
     given = body["input"]
     inputs = given if isinstance(given, list) else [given]
     if isinstance(inputs[0], int):

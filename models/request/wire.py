@@ -1,8 +1,8 @@
-"""The edge: what the body of a chat completion or of embeddings must look like, and the error objects that callers get.
+"""Validation of the bodies of chat completions and embeddings, and the error objects for callers.
 
     RequestError    the request is wrong; `param` names the field, `code` is for programs
 
-No message of this file repeats what a caller wrote in a prompt.
+No message in this file repeats what a caller wrote in a prompt.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from understudy.models.errors import WrongUse
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-"""A line longer than this is refused. Images as data URLs make megabytes, nothing sensible makes more."""
+"""Longer lines are rejected. Images as data URLs take megabytes, nothing sensible takes more."""
 
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 
@@ -23,10 +23,10 @@ ROUTE_WORDS = (
     *("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill", "accept"),
     *("max_fallback_share", "order", "require", "forbid"),
 )
-"""The words of a body that are for us and not for the provider."""
+"""The fields of a body that are for us and not for the provider."""
 
 NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream", "when", "weight"}) - {"model"}
-"""What a step of a chain cannot override: the request itself, and the words of routing."""
+"""What a step of a chain cannot override: the request itself and the routing options."""
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
@@ -34,7 +34,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 ONE_MESSAGE = '; for one prompt write "messages": [{"role": "user", "content": "…"}]'
 
 MOST_INPUTS = 2_048
-"""Of one embeddings request; OpenAI's limit."""
+"""Maximum inputs of one embeddings request; OpenAI's limit."""
 
 
 ERROR_TYPES = {
@@ -69,7 +69,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every HTTP answer that is an error."""
+    """The body of every HTTP error response."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,7 +92,7 @@ class LineError(BaseModel):
 
 
 def parse_line(raw: bytes, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
-    """A line of JSON Lines (or a request body) as an object. Raises RequestError with the reason."""
+    """Parse a line of JSON Lines (or a request body) into an object. Raises RequestError with the reason."""
     if len(raw) > max_bytes:
         raise RequestError(f"is {len(raw):,} bytes long; the limit is {max_bytes:,}", code="line_too_long")
     try:
@@ -120,7 +120,7 @@ def is_utf8(raw: bytes) -> bool:
 
 
 def _first_wrong(raw: bytes) -> int:
-    """Where the first byte stands that is not UTF-8, from 0; -1: there is none."""
+    """The offset (from 0) of the first byte that is not UTF-8; -1: none."""
     try:
         raw.decode()
     except UnicodeDecodeError as error:
@@ -129,9 +129,9 @@ def _first_wrong(raw: bytes) -> int:
 
 
 def check_body(body: Mapping[str, Any]) -> None:
-    """Refuse what no provider could answer and no adapter could read. Raises RequestError.
+    """Reject what no provider could answer and no adapter could read. Raises RequestError.
 
-    Fields that are not known here pass: they are the provider's to judge.
+    Unknown fields pass: the provider judges them.
     """
     if body.get("stream"):
         raise RequestError("'stream' must be false or absent: results are polled or delivered, not streamed", "stream")
@@ -145,14 +145,14 @@ def check_body(body: Mapping[str, Any]) -> None:
 
 
 def check_embeddings_body(body: Mapping[str, Any]) -> None:
-    """The same for a request for embeddings."""
+    """The same for an embeddings request."""
     given = body.get("input")
     if given is None:
         _refuse("input", "is missing: a text, or a list of texts or token arrays")
     if isinstance(given, list) and not (given and _is_token(given[0])):
         _check_inputs(given)
     elif not _is_input(given):
-        _refuse("input", "must be a text that is not empty, or a list of texts or token arrays")
+        _refuse("input", "must be a non-empty text, or a list of texts or token arrays")
     _check_parameters(body, EMBEDDING_PARAMETERS)
 
 
@@ -162,7 +162,7 @@ def _check_inputs(inputs: list[Any]) -> None:
     kind = type(inputs[0])
     for index, entry in enumerate(inputs):
         if type(entry) is not kind or not _is_input(entry):
-            _refuse(f"input[{index}]", "must be a text or a token array, not empty and like the other entries")
+            _refuse(f"input[{index}]", "must be a non-empty text or token array, of the same type as the other entries")
 
 
 def _is_input(value: object) -> bool:
@@ -263,9 +263,9 @@ def _is_tool_choice(value: object) -> bool:
 
 
 PARAMETERS: Parameters = {
-    "max_tokens": (_is_count, "a whole number above 0"),
-    "max_completion_tokens": (_is_count, "a whole number above 0"),
-    "n": (_is_count, "a whole number above 0"),
+    "max_tokens": (_is_count, "an integer above 0"),
+    "max_completion_tokens": (_is_count, "an integer above 0"),
+    "n": (_is_count, "an integer above 0"),
     "temperature": (_is_number, "a number"),
     "top_p": (_is_number, "a number"),
     "frequency_penalty": (_is_number, "a number"),
@@ -275,10 +275,10 @@ PARAMETERS: Parameters = {
     "tool_choice": (_is_tool_choice, "a string or an object with a 'type'"),
     "response_format": (_is_typed, "an object with a 'type'"),
 }
-"""What adapters read: each must have the type they rely on. Ranges are the provider's to judge."""
+"""Fields that adapters read: each must have the type they rely on. The provider judges ranges."""
 
 EMBEDDING_PARAMETERS: Parameters = {
-    "dimensions": (_is_count, "a whole number above 0"),
+    "dimensions": (_is_count, "an integer above 0"),
     "encoding_format": (lambda value: value in ("float", "base64"), "'float' or 'base64'"),
     "user": (lambda value: isinstance(value, str), "a string"),
 }

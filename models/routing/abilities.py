@@ -1,4 +1,4 @@
-"""What models can do: what a person configured, else what is sure. What is not known is left open, and then tried."""
+"""Capabilities of models: configured values, else verified ones. Unknown capabilities are left open and tried."""
 
 import re
 from collections.abc import Mapping
@@ -20,14 +20,15 @@ SURE: Mapping[str, tuple[tuple[re.Pattern[str], Mapping[Feature, bool]], ...]] =
     "anthropic": ((re.compile(r"claude-"), {"audio": False}),),
     "deepseek": ((re.compile(r"deepseek-(chat|reasoner)$"), TEXT_ONLY),),
 }
-"""By preset: the first beginning of a model's name that fits. Only what its makers say, and only at the makers'."""
+"""By preset: the first matching model name prefix applies. Only what makers document, and only at the makers' own
+APIs."""
 
 NAMES_ARE_OTHERS = frozenset(name for name, preset in PRESETS.items() if not preset.needs_key or not preset.base_url)
-"""Presets whose model names say little about the model: a person named the deployment, or set up the server."""
+"""Presets whose model names say little about the model: they name a deployment or a self-hosted server."""
 
 
 def abilities_of(settings: Settings, provider: str, model: str) -> ModelFeatures:
-    """Of a model at a provider; None stands for what is not known."""
+    """Capabilities of a model at a provider; None means unknown."""
     configured = settings.providers.get(provider)
     if configured is None:
         return ModelFeatures()

@@ -1,7 +1,7 @@
-"""Which chains and models a tenant may use, and which of them have a price where a budget must see what they cost.
+"""The chains and models that a tenant may use, and whether they have a price where a budget must know their cost.
 
-What a tenant is allowed are names: of chains, `provider/model`, and `provider/*` for all models of a provider. A chain
-that is allowed by its name may use all its steps. One that is not is as good as the steps that it stands for.
+Allowed names are chains, `provider/model`, and `provider/*` for all models of a provider. A chain allowed by name may
+use all its steps; any other chain is judged by the steps it stands for.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from understudy.models.routing.data_rules import Rules
 from understudy.models.routing.model_names import checked_name, quoted, resolve_model
 
 NOT_ALLOWED = "model_not_allowed"
-"""The code of a refusal that only an operator can lift; over HTTP with the status 403."""
+"""The code of a rejection that only an operator can lift; over HTTP with status 403."""
 
 NO_PRICE = "model_without_price"
 
@@ -25,11 +25,11 @@ ALL_MODELS = "*"
 NAMES_SHOWN = 10
 
 CHOOSES_MODELS = ("models", "preset")
-"""Words of a body by which a provider that resells others' models is told to ask another one."""
+"""Body fields that make a reseller route to a different model."""
 
 
 class Allowed:
-    """What the rules of a tenant leave of a configuration."""
+    """The part of a configuration that a tenant's rules allow."""
 
     def __init__(self, settings: Settings, allow: tuple[str, ...] | None) -> None:
         """`allow` None: everything."""
@@ -43,43 +43,43 @@ class Allowed:
         return sorted(name for name in self._names or () if "/" in name and not name.endswith(f"/{ALL_MODELS}"))
 
     def model(self, step: Step | str) -> bool:
-        """By its own name, or that of its provider."""
+        """Allowed by its own name or by its provider's."""
         if self._names is None:
             return True
         name = str(step)
         return name in self._names or f"{name.partition('/')[0]}/{ALL_MODELS}" in self._names
 
     def chain(self, name: str) -> bool:
-        """A chain of the configuration."""
+        """A configured chain."""
         if self._names is None or name in self._names:
             return True
         return all(self.model(model) for model in _models_of(self._settings, name))
 
     def was_accepted(self, step: Step | str) -> bool:
-        """For steps of which nobody knows any more by which name they were asked for."""
+        """For steps whose requested name is no longer known."""
         if self._names is not None and self._of_chains is None:
             chains = self._names & self._settings.chains.keys()
             self._of_chains = frozenset(model for name in chains for model in _models_of(self._settings, name))
         return self.model(step) or str(step) in (self._of_chains or ())
 
     def refusal(self, name: str, where: str) -> RequestError:
-        """The same for a name that exists and for one that does not."""
+        """The same error for existing and unknown names."""
         names = sorted(self._names or ())
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        may = f"it may use {', '.join(names[:NAMES_SHOWN])}{more}" if names else "it may use none"
+        may = f"it may use {', '.join(names[:NAMES_SHOWN])}{more}" if names else "it may use no model"
         return RequestError(f"this tenant may not use {quoted(name)}; {may} (GET /v1/models)", where, NOT_ALLOWED)
 
 
 class Prices:
-    """Whether a budget can see what models cost."""
+    """Whether a budget can account for the cost of models."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pricing = Pricing(settings)
 
     def refuse_unpriced(self, steps: Iterable[Step], payer: str | None) -> None:
-        """`payer`: whose budget covers all of the steps; a provider's own covers its own. A provider that is not
-        configured any more is not asked. Raises RequestError."""
+        """`payer`: whose budget covers all of the steps; a provider's own budget covers its own. Providers that are
+        no longer configured are skipped. Raises RequestError."""
         for step in steps:
             whose = payer or self._budget_of(step.provider)
             if whose is not None and step.provider in self._settings.providers and not self._is_known(step):
@@ -97,29 +97,29 @@ class Prices:
 
 
 def no_price(step: Step | str, whose: str) -> str:
-    """One sentence: which model, which budget, and what can be done."""
+    """One sentence: which model, which budget, and the remedy."""
     provider, _, model = str(step).partition("/")
     return (
-        f"no price of {quoted(str(step))} is known, so the budget of {whose} could not see what it costs; name another "
-        f"model, or ask the operator to write its price (0 if it is free) under [providers.{provider}.prices], "
+        f"{quoted(str(step))} has no known price, so the budget of {whose} cannot account for it; name another "
+        f"model, or ask the operator to set its price (0 if it is free) under [providers.{provider}.prices], "
         f'such as "{model}" = {{ input = 0.5, output = 1.5 }} in US dollars per million tokens'
     )
 
 
 def refuse_choice_of_models(rules: Rules, *bodies: Mapping[str, Any]) -> None:
-    """Where it matters who is asked, nobody else chooses. Raises RequestError."""
+    """Where rules depend on the model, the request must not choose another one at the provider. Raises RequestError."""
     if rules.allow is None and rules.payer is None:
         return
     for body in bodies:
         for word in CHOOSES_MODELS:
             if word in body:
-                why = "would let the provider ask a model that is not known here; name models in 'fallbacks'"
+                why = "would let the provider use a model that is unknown here; name models in 'fallbacks'"
                 raise RequestError(f"'{word}' {why}", word, NOT_ALLOWED)
 
 
 def allowed_name(settings: Settings, given: str) -> str:
-    """An entry of a list of what is allowed, as it is compared. Raises ValueError, one sentence: a name with a typing
-    error would shut its tenant out."""
+    """An entry of an allow list in the form used for comparison. Raises ValueError, one sentence: a misspelt name
+    would lock its tenant out."""
     name = given.strip()
     if name in settings.chains:
         return name
@@ -137,7 +137,7 @@ def allowed_name(settings: Settings, given: str) -> str:
 
 
 def _models_of(settings: Settings, chain: str) -> list[str]:
-    """The steps of a configured chain, as `provider/model`; of one that cannot be used, what it says."""
+    """The steps of a configured chain as `provider/model`; if the chain cannot be used, its error."""
     found = []
     for entry in settings.chains[chain].steps:
         for config in (entry,) if isinstance(entry, StepConfig) else entry:

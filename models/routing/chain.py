@@ -16,34 +16,34 @@ CHAT: Endpoint = "/v1/chat/completions"
 EMBEDDINGS: Endpoint = "/v1/embeddings"
 
 Order = Literal["chain", "cheapest", "fastest"]
-"""In which order the steps that can serve a request are asked: as written, by price, by measured latency."""
+"""The order in which eligible steps are tried: as written, by price, by measured latency."""
 
 Modality = Literal["text", "image", "audio", "file"]
 Feature = Literal["tools", "json_schema", "images", "audio", "files"]
-"""What a request may need of a model beyond text."""
+"""What a request may need from a model beyond text."""
 
 Acceptance = Literal["json_schema", "not_empty", "not_truncated", "not_refused"]
-"""What an answer must be to count as one, where a chain asks for it."""
+"""What a chain can require of an answer before it counts."""
 
 ACCEPTANCE: tuple[Acceptance, ...] = get_args(Acceptance)
 
 Tags = dict[str, tuple[str, ...]]
-"""Values by the name of a provider's tag, such as `region: eu, ch` or `zdr: true`."""
+"""Values by tag name, such as `region: eu, ch` or `zdr: true`."""
 
-NO_FIRST_STEP = "has no meaning with an 'order' other than 'chain', where no step is the first; leave out one of them"
+NO_FIRST_STEP = "requires 'order' = 'chain', because otherwise no step is the first; remove one of them"
 
 
 class When(BaseModel):
-    """The requests that a step is for; all others skip it. What is absent does not matter."""
+    """The requests that a step serves; all others skip it. Omitted fields match everything."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     min_input_tokens: int | None = Field(default=None, ge=0)
-    """The least estimated tokens of the input."""
+    """Minimum estimated input tokens."""
     max_input_tokens: int | None = Field(default=None, gt=0)
-    """The most estimated tokens of the input."""
+    """Maximum estimated input tokens."""
     modality: Modality | None = None
-    """Only requests with images, audio or files; `text`: only requests without any of them."""
+    """Only requests with images, audio or files; `text`: only requests without any of these."""
     needs: frozenset[Feature] = frozenset()
     """Only requests that need all of these."""
 
@@ -63,13 +63,13 @@ class Step(BaseModel):
 
 
 class Chain(BaseModel):
-    """`patience_s` None means the default of the job's priority; `fallback_on` None means all but bad_request
-    and content_filter.
+    """`patience_s` None means the default of the job's priority; `fallback_on` None means all but bad_request and
+    content_filter.
 
-    `require` and `forbid` are rules about the tags of providers, checked before each call. `accept` names what an
-    answer must be. `hedge_after_s`: after so long without an answer the next step is asked beside it, for interactive
-    jobs and for the last `hedge_last` (a share) of a batch. `max_fallback_share`: of a batch's jobs, this share at most
-    may be answered by another step than the first.
+    `require` and `forbid` are rules about provider tags, checked before each call. `accept` lists what an answer must
+    satisfy. `hedge_after_s`: after this long without an answer the next step is called in parallel, for interactive
+    jobs and for the last `hedge_last` (a share) of a batch. `max_fallback_share`: at most this share of a batch's jobs
+    may be answered by a step other than the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +79,7 @@ class Chain(BaseModel):
     spill: bool = False
     fallback_on: frozenset[FailureClass] | None = None
     endpoint: Endpoint = CHAT
-    """What its steps are asked for."""
+    """The endpoint that its steps are called at."""
     order: Order = "chain"
     require: Tags = {}
     forbid: Tags = {}
@@ -95,7 +95,7 @@ class Chain(BaseModel):
         return "chn_" + hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
 
     def lead_alone(self) -> "Chain":
-        """The chain as it is for a job that only its first step may answer."""
+        """The chain restricted to its first step, for a job that no other step may answer."""
         return self.model_copy(update={"steps": self.steps[:1]})
 
     def falls_back_on(self, cls: FailureClass) -> bool:
@@ -105,7 +105,7 @@ class Chain(BaseModel):
 
 
 def _sorted(shown: Any, value: Any) -> Any:
-    """The JSON of a value with its sets in order: two processes list a set differently."""
+    """JSON with sets in order: two processes iterate over a set differently."""
     if isinstance(value, dict):
         return {key: _sorted(shown[key], value[key]) for key in shown}
     if isinstance(value, frozenset):

@@ -1,8 +1,7 @@
-"""Rules of a request: what providers must be tagged with, and what they must not, to be sent it; and what its tenant
-may use.
+"""Data rules of a request: tags that providers must or must not have; and the models its tenant may use.
 
-Closed on doubt: a provider that does not carry a tag has not said what a rule about it asks, so it is not asked
-either. One that names several values may use any of them, so each must be allowed.
+Fails closed: a provider without a tag has not stated what a rule asks about, so it is not used. A provider with several
+values may use any of them, so each must be allowed.
 """
 
 import re
@@ -19,10 +18,11 @@ YES = "true"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`require`: a provider has the tag, with none but these values. `forbid`: it has the tag, with none of these.
+    """`require`: the provider has the tag, with no values other than these. `forbid`: it has the tag, with none of
+    these.
 
-    `allow`: the names that its tenant may use (`models.routing.allowlist`); None: all. `payer`: whose budget must see
-    what its calls cost, as people name it; None: nobody's.
+    `allow`: the names that the tenant may use (`models.routing.allowlist`); None: all. `payer`: whose budget must
+    account for its calls, as shown to people; None: no budget.
     """
 
     require: Tags = field(default_factory=dict)
@@ -34,11 +34,11 @@ class Rules:
         return bool(self.require or self.forbid) or self.allow is not None or self.payer is not None
 
     def with_budget(self, budget_usd: float | None) -> "Rules":
-        """The request belongs to a batch with this budget; None: with none."""
+        """For a request in a batch with this budget; None: without one."""
         return self if budget_usd is None or self.payer is not None else replace(self, payer="the batch")
 
     def merged(self, *others: "Rules") -> "Rules":
-        """All data rules hold: what is required by several is what they have in common."""
+        """All rules apply: a tag required by several is limited to their common values."""
         require, forbid = dict(self.require), dict(self.forbid)
         for other in others:
             for tag, values in other.require.items():
@@ -48,9 +48,9 @@ class Rules:
         return replace(self, require=require, forbid=forbid)
 
     def broken_by(self, provider: str, tags: Tags | None) -> str | None:
-        """Why a provider with these tags may not be asked, as the end of a sentence. None: it may.
+        """Why a provider with these tags may not be used, as the end of a sentence. None: it may.
 
-        `tags` None: the provider is not configured any more.
+        `tags` None: the provider is no longer configured.
         """
         said = tags or {}
         for tag, wanted in self.require.items():
@@ -72,44 +72,45 @@ def rules_of(chain: Chain) -> Rules:
 
 
 def parse_tags(value: object) -> Tags:
-    """Tags as people write them: a table of texts, booleans and lists of texts. Raises ValueError, one sentence."""
+    """Parse tags as written in a configuration: a table of strings, booleans and lists of strings. Raises
+    ValueError, one sentence."""
     if not isinstance(value, Mapping):
         raise ValueError('must be a table of tags, such as { region = ["eu", "ch"], zdr = true }')
     if len(value) > MAX_TAGS:
-        raise ValueError(f"may name {MAX_TAGS} tags at most")
+        raise ValueError(f"may have at most {MAX_TAGS} tags")
     tags: dict[str, tuple[str, ...]] = {}
     for name, given in value.items():
         tag = name.lower() if isinstance(name, str) else ""
         if not TAG_NAME.fullmatch(tag):
-            raise ValueError("has a tag whose name is not made of letters, digits, '_', '.' and '-', 64 at most")
+            raise ValueError("has an invalid tag name: use letters, digits, '_', '.' and '-', at most 64")
         if tag in tags:
-            raise ValueError(f"names the tag '{tag}' twice")
+            raise ValueError(f"has the tag '{tag}' twice")
         tags[tag] = _values(tag, given)
     return tags
 
 
 def parse_pairs(pairs: Iterable[str]) -> Tags:
-    """Tags as a command line says them: `region=eu,ch`, and `zdr` for `zdr=true`. Raises ValueError."""
+    """Parse tags as given on a command line: `region=eu,ch`, and `zdr` for `zdr=true`. Raises ValueError."""
     tags: dict[str, object] = {}
     for pair in pairs:
         name, sign, values = pair.partition("=")
         if name.strip() in tags:
-            raise ValueError(f"names the tag '{name.strip()}' twice; write all its values at once, as {name}=a,b")
+            raise ValueError(f"has the tag '{name.strip()}' twice; give all its values at once, as {name}=a,b")
         tags[name.strip()] = [value.strip() for value in values.split(",")] if sign else True
     return parse_tags(tags)
 
 
 def shown(tags: Tags) -> str:
-    """Tags in one line for people: `region=eu,ch zdr`."""
+    """Tags on one line for people: `region=eu,ch zdr`."""
     return " ".join(tag if values == (YES,) else f"{tag}={','.join(values)}" for tag, values in tags.items())
 
 
 def _values(tag: str, given: object) -> tuple[str, ...]:
-    """In lower case: whether a region is written EU or eu must not decide where data goes."""
+    """Lower case: whether a region is written EU or eu must not decide where data goes."""
     listed = list(given) if isinstance(given, list | tuple) else [given]
     texts = [str(each).lower() if isinstance(each, bool) else each for each in listed]
     if not texts or len(texts) > MAX_TAGS or not all(map(_is_value, texts)):
-        raise ValueError(f"must give '{tag}' a text, true, false, or a list of texts, none of them empty")
+        raise ValueError(f"must set '{tag}' to a text, true, false, or a list of texts, none of them empty")
     return _ordered({str(text).strip().lower() for text in texts})
 
 
@@ -122,7 +123,7 @@ def _common(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _ordered(values: Iterable[str]) -> tuple[str, ...]:
-    """Equal rules make equal chains, in whatever order they were written."""
+    """Equal rules make equal chains, regardless of the order in which they were written."""
     return tuple(sorted(values))
 
 
@@ -132,5 +133,5 @@ def _pair(tag: str, values: Iterable[str]) -> str:
 
 def _what_it_says(provider: str, tag: str, said: Tags) -> str:
     if tag not in said:
-        return f"provider '{provider}' does not say its {tag}"
-    return f"provider '{provider}' says {tag} = {' and '.join(said[tag])}"
+        return f"provider '{provider}' has no tag {tag}"
+    return f"provider '{provider}' has {tag} = {' and '.join(said[tag])}"

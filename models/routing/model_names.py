@@ -1,4 +1,4 @@
-"""The names of models: which provider a request means when it writes one."""
+"""Model names: which provider a request refers to."""
 
 from difflib import get_close_matches
 
@@ -10,7 +10,7 @@ from understudy.models.routing.chain import Step
 
 MAX_MODEL_CHARS = 256
 NOT_FOUND = "model_not_found"
-"""OpenAI's code for a model that does not exist; over HTTP with its status, 404."""
+"""OpenAI's code for a model that does not exist; over HTTP with status 404."""
 
 
 def resolve_model(settings: Settings, name: str, where: str) -> Step:
@@ -53,7 +53,7 @@ def _by_family(settings: Settings, name: str, where: str) -> Step:
 
 
 def _unknown(message: str, where: str) -> RequestError:
-    """Only of a request's own `model`: other names that are wrong are wrong fields like all others."""
+    """Only for a request's own `model`: other wrong names are ordinary invalid fields."""
     return RequestError(message, where, NOT_FOUND) if where == "model" else RequestError(message, where)
 
 
@@ -83,9 +83,9 @@ def nothing_configured() -> str:
 
 def checked_name(value: object, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise RequestError(f"'{where}' must be a model's or a chain's name, or an object with 'model'", where)
+        raise RequestError(f"'{where}' must be the name of a model or a chain, or an object with 'model'", where)
     if len(value) > MAX_MODEL_CHARS or not value.isprintable() or value != value.strip():
-        raise RequestError(f"'{where}' is no model name: over {MAX_MODEL_CHARS} characters, or with blanks", where)
+        raise RequestError(f"'{where}' is not a model name: over {MAX_MODEL_CHARS} characters, or with spaces", where)
     return value
 
 

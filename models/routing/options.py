@@ -1,4 +1,4 @@
-"""The words about routing in a request, each read as what it means. All raise RequestError."""
+"""Parses the routing options of a request. All functions raise RequestError."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,14 +15,14 @@ from understudy.models.routing.data_rules import Rules, parse_tags
 OUR_WORDS = frozenset(ROUTE_WORDS)
 
 SHORTEST_WORD = 6
-"""Shorter words are too much like parameters of providers, such as `models` and `model`."""
+"""Shorter options are too similar to provider parameters, such as `models` and `model`."""
 
 ALIKE = 0.85
 
 
 def refuse_misspelt(document: Iterable[str], ours: frozenset[str] = OUR_WORDS) -> None:
-    """Fields that nobody knows go to the provider, but one of ours that is misspelt must not vanish without a word:
-    a data rule would not be kept.
+    """Unknown fields are passed to the provider, but a misspelt option of ours must not be dropped silently: a data
+    rule would be ignored.
     """
     for field in document:
         meant = None if field in ours else _meant(field[:80], ours)
@@ -32,13 +32,13 @@ def refuse_misspelt(document: Iterable[str], ours: frozenset[str] = OUR_WORDS) -
 
 @lru_cache(maxsize=10_000)
 def _meant(field: str, ours: frozenset[str]) -> str | None:
-    """Asked for each field of a million lines, which have few names."""
+    """Called for every field of a million lines, which have few distinct names."""
     near = get_close_matches(field, [word for word in ours if len(word) >= SHORTEST_WORD], n=1, cutoff=ALIKE)
     return near[0] if near else None
 
 
 def refuse_misplaced(line: Mapping[str, Any]) -> None:
-    """Beside the `body` of a line nobody would look for them."""
+    """Options next to a line's `body` would be overlooked."""
     for word in sorted(OUR_WORDS & line.keys()):
         raise RequestError(f"'{word}' belongs in 'body'", word)
 
@@ -67,7 +67,7 @@ def share_of(value: object, option: float | None, default: float | None) -> floa
 
 
 def check_share(policy: Chain) -> None:
-    """Raises RequestError where nobody could say which answers are fallbacks."""
+    """Raises RequestError where fallbacks are undefined."""
     if policy.max_fallback_share is not None and policy.order != "chain":
         raise RequestError(f"'max_fallback_share' {NO_FIRST_STEP}", "max_fallback_share")
 
@@ -103,7 +103,7 @@ def when_of(value: object, where: str) -> When | None:
 
 
 def acceptance(value: object) -> frozenset[Acceptance]:
-    """What an answer must be, as a request says it. Raises RequestError."""
+    """The acceptance conditions in a request. Raises RequestError."""
     if not isinstance(value, list | tuple | frozenset) or any(each not in ACCEPTANCE for each in value):
         raise RequestError(f"'accept' must be a list of {', '.join(ACCEPTANCE)}", "accept")
     return frozenset(value)

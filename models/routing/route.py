@@ -32,7 +32,7 @@ DEFAULT_CHAIN = "default"
 MAX_STEPS = 20
 CACHE_MAX = 10_000
 CACHED_KEY_BYTES = 4_096
-"""What a request says about routing is remembered up to this size: overrides may be as long as a whole body."""
+"""Routing options up to this size are cached: overrides may be as long as a whole body."""
 
 REASONS_SHOWN = 3
 AnEntry = TypeVar("AnEntry", bound=Entry)
@@ -40,8 +40,8 @@ AnEntry = TypeVar("AnEntry", bound=Entry)
 
 @dataclass(frozen=True, slots=True)
 class RouteOptions:
-    """What a whole batch (or command line) says about routing. A line's own words win, except that a named chain
-    replaces the `model` of a line that names no chain itself, and that all data rules hold. `model` is for lines
+    """Routing options for a whole batch (or command line). A line's own options win, except that a named chain
+    replaces the `model` of a line without a chain of its own, and that all data rules apply. `model` is for lines
     without one."""
 
     model: str | None = None
@@ -58,7 +58,7 @@ class RouteOptions:
 
 
 class Router:
-    """Resolves many requests against one configuration; lines that say the same share one Chain object."""
+    """Resolves many requests against one configuration; lines with equal options share one Chain object."""
 
     def __init__(
         self,
@@ -68,7 +68,8 @@ class Router:
         endpoint: Endpoint = CHAT,
         rules: Rules = NO_RULES,
     ) -> None:
-        """`rules` hold for every request beside what it, its chain and the options say: those of a tenant."""
+        """`rules` apply to every request in addition to its own, its chain's and those of the options: a tenant's
+        rules."""
         self._settings = settings
         self._suitability = Suitability(settings)
         self._options = options or RouteOptions()
@@ -79,17 +80,17 @@ class Router:
         self._routes: dict[Hashable, _Route] = {}
 
     def resolve(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
-        """The chain of a request, and its body without the words that were ours. Raises RequestError.
+        """A request's chain, and its body without our routing options. Raises RequestError.
 
-        `name` is the job's: its custom_id, or else its id. The same name has the same side of weighted steps. Blocks
-        until the schemas of `schemas_to_check` are checked.
+        `name` is the job's: its custom_id, or else its id. The same name always gets the same variant of a weighted
+        step. Blocks until the schemas of `schemas_to_check` are checked.
         """
         chain, rest = self.route(body, name)
         check_schemas(schemas_to_check(chain, rest))
         return chain, rest
 
     def route(self, body: Mapping[str, Any], name: str = "") -> tuple[Chain, dict[str, Any]]:
-        """As `resolve`, but without a look at schemas: that is left to who must not be kept waiting by it."""
+        """Like `resolve` but without checking schemas, for callers that must not block."""
         rest = dict(body)
         words = tuple(rest.pop(word, None) for word in ROUTE_WORDS)
         refuse_choice_of_models(self._rules, rest)
@@ -149,11 +150,11 @@ class Router:
         )
 
     def _lead(self, words: dict[str, Any]) -> "_Lead":
-        """What stands before the fallbacks, with the policy that comes with it."""
+        """The part before the fallbacks, with the policy that comes with it."""
         named = words["chain"] if words["chain"] is not None else self._options.chain
         if named is not None:
             if not isinstance(named, str):
-                raise RequestError("'chain' must be a chain's name", "chain")
+                raise RequestError("'chain' must be the name of a chain", "chain")
             if named not in self._settings.chains:
                 if self._rules.allow is not None:
                     raise self._allowed.refusal(named, "chain")
@@ -170,19 +171,19 @@ class Router:
         return _Lead((self._model(model, "model"),), Chain(steps=()), None)
 
     def _model(self, name: str, where: str) -> Step:
-        """A model by its name, if it may be used. Raises RequestError."""
+        """A model by its name, if allowed. Raises RequestError."""
         if self._rules.allow is None:
             return resolve_model(self._settings, name, where)
         try:
             step = resolve_model(self._settings, name, where)
-        except RequestError:  # whose words would name what others may use
+        except RequestError:  # a message would reveal names that others may use
             raise self._allowed.refusal(name, where) from None
         if not self._allowed.model(step):
             raise self._allowed.refusal(name, where)
         return step
 
     def _only_choice(self) -> str:
-        """What a request without a model means: the chain `default`, or the only model that is configured."""
+        """The route of a request without a model: the chain `default`, or the only configured model."""
         settings = self._settings
         if DEFAULT_CHAIN in settings.chains:
             return DEFAULT_CHAIN
@@ -199,7 +200,7 @@ class Router:
         )
 
     def _fallback(self, entry: object, where: str) -> tuple[list[Entry], Rules]:
-        """The steps that a fallback stands for, and the data rules of the chain that it names."""
+        """The steps that a fallback stands for, and the data rules of the chain it names."""
         if isinstance(entry, dict):
             params = dict(entry)
             name = checked_name(params.pop("model", None), f"{where}.model")
@@ -212,7 +213,9 @@ class Router:
             if not self._allowed.chain(name):
                 raise self._allowed.refusal(name, where)
             if when is not None:
-                raise RequestError(f"'{where}.when' is for one model; the chain {quoted(name)} has its own", where)
+                raise RequestError(
+                    f"'{where}.when' applies to a single model; the chain {quoted(name)} has its own", where
+                )
             entries = configured_entries(self._settings, name)
             rules = rules_of(_configured_policy(self._settings, name))
         else:
@@ -231,7 +234,7 @@ class _Lead:
 
 
 class _Route:
-    """What requests share that say the same about routing: their chains differ only in the sides of weighted steps."""
+    """Shared by requests with equal routing options: their chains differ only in the variants of weighted steps."""
 
     def __init__(self, entries: Iterable[Entry], policy: Chain) -> None:
         self._entries = tuple(entries)
@@ -251,15 +254,15 @@ class _Route:
 
 
 def _refuse_unwritable(chain: Chain) -> None:
-    """The ledger cannot keep it: what could just be read may be too deep to be written within ours."""
+    """The ledger cannot store it: what could be parsed may be too deeply nested to be serialized."""
     try:
         chain.id  # noqa: B018
     except (TypeError, ValueError):
-        raise RequestError("a step's overrides are nested too deep", "fallbacks") from None
+        raise RequestError("a step's overrides are nested too deeply", "fallbacks") from None
 
 
 def _key(words: tuple[Any, ...]) -> Hashable:
-    """Equal for requests that say the same about routing; scalars are compared with their types (1 is not true)."""
+    """Equal for requests with equal routing options; scalars are compared with their types (1 is not true)."""
     key = tuple((type(word), word) for word in words)
     try:
         hash(key)
@@ -267,23 +270,23 @@ def _key(words: tuple[Any, ...]) -> Hashable:
         try:
             return orjson.dumps(words)
         except TypeError:
-            raise RequestError("the words about routing must be plain JSON", "fallbacks") from None
+            raise RequestError("the routing options must be plain JSON", "fallbacks") from None
     return key
 
 
 def resolve(
     settings: Settings, body: Mapping[str, Any], options: RouteOptions | None = None, *, endpoint: Endpoint = CHAT
 ) -> tuple[Chain, dict[str, Any]]:
-    """One request's chain, and its body without the words that were ours. Raises RequestError.
+    """One request's chain, and its body without our routing options. Raises RequestError.
 
-    For many requests keep a Router.
+    For many requests, use a Router.
     """
     return Router(settings, options, endpoint=endpoint).resolve(body)
 
 
 def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
-    """An accepted chain under further rules. Raises RequestError when data rules leave none of its steps, when one of
-    its steps may not be used, or when it has no price that a budget could see."""
+    """An accepted chain under additional rules. Raises RequestError if data rules allow none of its steps, if a step
+    is not allowed, or if a step has no price that a budget could account for."""
     allowed = Allowed(settings, rules.allow)
     for step in chain.steps:
         if not allowed.was_accepted(step):
@@ -296,7 +299,8 @@ def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
 
 
 def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Iterable[Entry]) -> None:
-    """A chain whose every step breaks a rule would wait for ever. Of weighted steps each side must do."""
+    """Reject a chain without an allowed step: it would wait forever. Every variant of a weighted step must be
+    allowed."""
     broken = []
     for entry in entries:
         why = [suitability.broken_rule(policy, step) for step in steps_of(entry)]
@@ -305,21 +309,21 @@ def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Ite
         broken += [each for each in why if each is not None]
     more = f"; and {len(broken) - REASONS_SHOWN} more" if len(broken) > REASONS_SHOWN else ""
     raise RequestError(
-        f"no step may be asked under the data rules: {'; '.join(broken[:REASONS_SHOWN])}{more}; set 'tags' of "
-        "providers, or name other steps or rules",
+        f"the data rules allow no step: {'; '.join(broken[:REASONS_SHOWN])}{more}; set 'tags' on "
+        "providers, or change the steps or rules",
         "require" if policy.require else "forbid",
         "no_step_allowed",
     )
 
 
 def configured_chain(settings: Settings, name: str) -> Chain:
-    """A chain of the configuration, by name, with every side of its weighted steps."""
+    """A configured chain by name, with every variant of its weighted steps."""
     steps = (step for entry in configured_entries(settings, name) for step in steps_of(entry))
     return _configured_policy(settings, name).model_copy(update={"steps": tuple(steps)})
 
 
 def configured_entries(settings: Settings, name: str) -> tuple[Entry, ...]:
-    """The steps of a chain of the configuration; of weighted ones it is open which."""
+    """The steps of a configured chain; weighted steps are left open."""
     entries: list[Entry] = []
     for index, entry in enumerate(settings.chains[name].steps):
         where = f"chains.{name}.steps[{index}]"
@@ -368,7 +372,7 @@ def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
 
 
 def _without_repeats(entries: Iterable[AnEntry]) -> Iterable[AnEntry]:
-    """A step that stands in a chain already would only ask the same again."""
+    """A repeated step would only send the same call again."""
     seen: list[AnEntry] = []
     for entry in entries:
         if entry not in seen:
@@ -377,7 +381,7 @@ def _without_repeats(entries: Iterable[AnEntry]) -> Iterable[AnEntry]:
 
 
 def schemas_to_check(chain: Chain, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The schemas that the chain wants answers to a body to be checked against: its own, and those of steps."""
+    """The schemas that the chain checks answers to a body against: the body's own, and those of its steps."""
     if "json_schema" not in chain.accept:
         return []
     formats = body.get("response_format"), *(step.params.get("response_format") for step in chain.steps)
@@ -385,9 +389,9 @@ def schemas_to_check(chain: Chain, body: Mapping[str, Any]) -> list[dict[str, An
 
 
 def check_schemas(schemas: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a schema that answers could not be checked against, before they are paid for. Raises RequestError.
+    """Reject a schema that answers could not be checked against, before answers are paid for. Raises RequestError.
 
-    Blocks: `models.schemas.json_schema` says for how long.
+    Blocks: see `models.schemas.json_schema` for how long.
     """
     from understudy.models.schemas.json_schema import (  # few chains need it, and every command would load it
         Uncheckable,

@@ -1,7 +1,7 @@
-"""Why a step may not serve a request: a data rule that its provider breaks, or what the request is.
+"""Why a step may not serve a request: a data rule that its provider breaks, or a property of the request.
 
-A rule is about the configuration, which a person may mend at any moment. A misfit is about this request: it will be
-the same tomorrow.
+A rule violation depends on the configuration, which a person may fix at any moment. A misfit depends on the request: it
+will be the same tomorrow.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from understudy.models.routing.chain import Chain, Feature, Step, When
 from understudy.models.routing.data_rules import rules_of
 
 TOLERANCE = 1.2
-"""Estimated input may be so many times too high: nothing is skipped on a guess that is nearer to the window."""
+"""Factor by which estimated input may be too high: nothing is skipped if it exceeds the window by less."""
 
 FEATURE_WORDS: dict[Feature, str] = {
     "tools": "use tools",
@@ -25,34 +25,34 @@ FEATURE_WORDS: dict[Feature, str] = {
 
 
 DATA_RULES, CONDITION, CONTEXT_WINDOW, ANSWER_LENGTH = "data rules", "its condition", "context window", "answer length"
-"""Topics of a `WhyNot`, beside the features."""
+"""Topics of a `WhyNot`, in addition to the features."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """One clause for people. `rule`: a data rule forbids it; else this request does not fit."""
+    """One readable clause. `rule`: a data rule forbids it; else the request does not fit."""
 
     text: str
     rule: bool
-    topic: str = field(default="", compare=False)  # in a word or two, for who counts many
+    topic: str = field(default="", compare=False)  # one or two words, for counting
 
 
 class Suitability:
-    """Today's configuration, asked for each step of each job: what models can do is looked up once."""
+    """Evaluates steps against today's configuration for each job; model capabilities are looked up once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._abilities: dict[tuple[str, str], ModelFeatures] = {}
 
     def why_not(self, chain: Chain, step: Step, needs: Needs) -> WhyNot | None:
-        """None: it may be asked."""
+        """None: the step may be used."""
         broken = self.broken_rule(chain, step)
         if broken is not None:
             return WhyNot(broken, rule=True, topic=DATA_RULES)
         return self._misfit(step, needs)
 
     def broken_rule(self, chain: Chain, step: Step) -> str | None:
-        """The rule of the chain that the step's provider breaks, by its tags of today."""
+        """The chain's rule that the provider of the step breaks, by its current tags."""
         if not (chain.require or chain.forbid):
             return None
         provider = self._settings.providers.get(step.provider)
@@ -74,8 +74,8 @@ class Suitability:
             if getattr(known, feature) is False:
                 return feature, f"cannot {FEATURE_WORDS[feature]}"
         if known.max_output_tokens is not None and needs.output_tokens > known.max_output_tokens:
-            most = f"answers with {known.max_output_tokens:,} tokens at most"
-            return ANSWER_LENGTH, f"{most}, and {needs.output_tokens:,} are asked for"
+            most = f"answers with at most {known.max_output_tokens:,} tokens"
+            return ANSWER_LENGTH, f"{most}; the request asks for {needs.output_tokens:,}"
         room = known.context_window
         if room is not None and needs.text_tokens / TOLERANCE + needs.output_tokens > room:
             wanted = f"about {needs.text_tokens:,} tokens"
@@ -87,11 +87,11 @@ class Suitability:
 def _outside(when: When, needs: Needs) -> str | None:
     tokens = needs.input_tokens
     if when.min_input_tokens is not None and tokens < when.min_input_tokens:
-        return f"is for requests from {when.min_input_tokens:,} input tokens on; this one has about {tokens:,}"
+        return f"is for requests of at least {when.min_input_tokens:,} input tokens; this one has about {tokens:,}"
     if when.max_input_tokens is not None and tokens > when.max_input_tokens:
-        return f"is for requests of {when.max_input_tokens:,} input tokens at most; this one has about {tokens:,}"
+        return f"is for requests of at most {when.max_input_tokens:,} input tokens; this one has about {tokens:,}"
     if when.modality == "text" and needs.modalities != {"text"}:
-        return "is for requests of text alone"
+        return "is for text-only requests"
     if when.modality is not None and when.modality not in needs.modalities:
         return f"is for requests with {when.modality}"
     lacking = sorted(when.needs - needs.features)

@@ -1,4 +1,4 @@
-"""Weighted steps: of several steps each job asks one, and the same job always the same one."""
+"""A/B variants of a step. Each job gets one, chosen by a stable hash of its name."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Variants:
     weights: tuple[float, ...]
 
     def variant_for(self, name: str) -> int:
-        """Which of the steps is the one for the job of this name.
+        """The index of the step for the job of this name.
 
-        It depends on the name and the models alone, so other weights move as few names as can be.
+        It depends only on the name and the models, so changed weights move as few names as possible.
         """
         models = "\n".join(map(str, self.steps))
         digest = hashlib.sha256(f"{models}\0{name}".encode("utf-8", "surrogatepass")).digest()
@@ -29,9 +29,9 @@ class Variants:
 
 
 Entry = Step | Variants
-"""What a place in a chain holds before a job's side is known."""
+"""A place in a chain before a job's variant is chosen."""
 
 
 def steps_of(entry: Entry) -> tuple[Step, ...]:
-    """All that it may become."""
+    """All steps that it may become."""
     return entry.steps if isinstance(entry, Variants) else (entry,)

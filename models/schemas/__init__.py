@@ -1,1 +1,1 @@
-"""JSON schemas that callers send, checked and applied in a process of their own."""
+"""Callers' JSON schemas, checked and applied in a separate process."""

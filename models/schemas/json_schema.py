@@ -1,11 +1,11 @@
-"""JSON schemas that callers send: whether answers can be checked against one, and the check, within bounds.
+"""Callers' JSON schemas: whether answers can be checked against one, and the check, within bounds.
 
-A schema, its patterns and an answer come from people whom nobody checked. What they make a checker do is done in a
-child process (`models.schemas.judge`), whose time and memory the kernel bounds, and which is replaced when it dies of
-them. All of this blocks until the child has answered: an event loop asks through `models.schemas.queue`.
+Schemas, patterns and answers are untrusted. They are processed in a child process (`models.schemas.judge`), whose time
+and memory the kernel limits, and which is replaced when it dies. All functions block until the child has replied: an
+event loop goes through `models.schemas.queue`.
 
-    Uncheckable    the schema cannot be used; one sentence, without a word of the schema but keywords
-    TooCostly      the check has used up its time
+    Uncheckable    the schema cannot be used; one sentence that repeats nothing of the schema but keywords
+    TooCostly      the check ran out of time
     NoJudge        no child process can be started now (`models.schemas.process`)
 """
 
@@ -19,13 +19,13 @@ import orjson
 from understudy.models.schemas.process import Died, OutOfTime, the_judge
 
 MOST_BYTES = 100_000
-"""Of a schema, as compact JSON."""
+"""Maximum size of a schema, as compact JSON."""
 
 CHECK_S = 0.5
-"""Processor time for the check of an answer; a usual one takes a millisecond."""
+"""Processor time to check an answer; a typical check takes a millisecond."""
 
 KEPT = 100
-"""Schemas of which is remembered what was found."""
+"""Maximum schemas whose findings are cached."""
 
 
 class Uncheckable(Exception):
@@ -33,13 +33,13 @@ class Uncheckable(Exception):
 
 
 class TooCostly(Exception):
-    """The check has used up its time."""
+    """The check ran out of time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Where an answer breaks its schema, and the keyword that says so. No value of the answer, and of its names only
-    those that the schema has, too."""
+    """Where an answer violates its schema, and the keyword. Contains no value of the answer, and only those of its
+    names that also occur in the schema."""
 
     path: str
     keyword: str
@@ -50,26 +50,26 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with a schema: it is `invalid` by the rules of JSON schema, or `unfit` for a check."""
+    """What is wrong with a schema: `invalid` by the JSON Schema specification, or `unfit` for checking."""
 
     kind: Literal["invalid", "unfit"]
     reason: str
 
 
-TOO_LONG = Finding("unfit", "to prepare it takes too long; look for large counts in patterns")
-TOO_LARGE = Finding("unfit", "a check against it takes too much memory, or refers to itself too deeply")
+TOO_LONG = Finding("unfit", "preparing it takes too long; look for large counts in patterns")
+TOO_LARGE = Finding("unfit", "checking against it takes too much memory, or refers to itself too deeply")
 
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """One schema that answers can be checked against."""
+    """A schema that answers can be checked against."""
 
     schema: bytes
 
     def fault(self, value: Any, seconds: float) -> Fault | None:
         """The first fault of a JSON value, or None. Raises Uncheckable, TooCostly, NoJudge.
 
-        `seconds` of processor time are spent at most.
+        Uses at most `seconds` of processor time.
         """
         try:
             reply = the_judge().ask(self.schema, orjson.dumps(value), seconds)
@@ -78,7 +78,7 @@ class Checker:
         except Died:
             raise Uncheckable(TOO_LARGE.reason) from None
         except TypeError:
-            raise Uncheckable("the answer is nested too deep") from None
+            raise Uncheckable("the answer is nested too deeply") from None
         if "costly" in reply:
             raise TooCostly
         if (finding := _finding(reply)) is not None:
@@ -87,7 +87,7 @@ class Checker:
 
 
 def checker_for(schema: Mapping[str, Any]) -> Checker:
-    """For the checks against a schema. Raises Uncheckable, NoJudge."""
+    """The checker for a schema. Raises Uncheckable, NoJudge."""
     text = _as_bytes(schema)
     finding = _look_at(text)
     if finding is not None:
@@ -96,7 +96,7 @@ def checker_for(schema: Mapping[str, Any]) -> Checker:
 
 
 def is_schema(schema: Mapping[str, Any]) -> bool:
-    """Whether it keeps to the rules of JSON schema. One that is too large to be looked at is believed.
+    """Whether it conforms to the JSON Schema specification. Assumed for one that is too large to inspect.
 
     Raises NoJudge.
     """
@@ -127,7 +127,7 @@ def _as_bytes(schema: Mapping[str, Any]) -> bytes:
     try:
         text = orjson.dumps(schema)
     except TypeError:
-        raise Uncheckable("it is nested too deep") from None
+        raise Uncheckable("it is nested too deeply") from None
     if len(text) > MOST_BYTES:
         raise Uncheckable(f"it is {len(text):,} bytes long; the limit is {MOST_BYTES:,}")
     return text

@@ -1,16 +1,16 @@
-"""The process that does what a caller's schema asks for: `models.schemas.process` starts it.
+"""The process that evaluates callers' schemas; started by `models.schemas.process`.
 
-Whatever a schema, a pattern and an answer make the engine do happens here: time, memory or stack without end cost this
-process, and no other. The kernel keeps the bounds, so that they hold whatever the engine does. It has no network, no
-files, no secret.
+Whatever a schema, a pattern or an answer makes the engine do happens here: unbounded time, memory or stack kills only
+this process. The kernel enforces the limits, so they hold whatever the engine does. It has no network, no files and no
+secrets.
 
-It answers one request after another until its input ends, with the processor time that it took (`took_s`) and one of:
+It answers requests one by one until its input ends, with the processor time taken (`took_s`) and one of:
 
-    {"fault": null}              the schema can be checked; the answer, if there is one, keeps to it
-    {"fault": [path, keyword]}   where the answer breaks it
-    {"costly": true}             a pattern was given up
+    {"fault": null}              the schema can be checked; the answer, if any, conforms to it
+    {"fault": [path, keyword]}   where the answer violates it
+    {"costly": true}             a pattern was aborted
     {"unfit": "…"}               answers cannot be checked against it, and why
-    {"invalid": "…"}             it breaks the rules of JSON schema, and where
+    {"invalid": "…"}             it violates the JSON Schema specification, and where
 """
 
 import os
@@ -30,24 +30,25 @@ from understudy.models.config.private_files import without_core_dumps
 from understudy.models.schemas.process import FRAME, LENGTH
 
 PREPARE_S = 1.0
-"""Processor time to prepare a schema; a usual one takes a millisecond, and a pattern such as ^.{0,1000}$ 20 of them."""
+"""Processor time to prepare a schema; a typical one takes a millisecond, a pattern such as ^.{0,1000}$ takes 20."""
 
 MOST_MEMORY_BYTES = 1 << 30
-"""Of address space. Beside it a pattern is small (10 MB at most), and so is an answer: 1 MB is 250,000 tokens."""
+"""Limit of address space. By comparison a pattern is small (10 MB at most), and so is an answer: 1 MB is 250,000
+tokens."""
 
 BACKTRACKS = 100_000
-"""Steps back of one pattern with a lookaround or a backreference. Others are matched in linear time, without any."""
+"""Maximum backtracking steps of a pattern with a lookaround or a backreference. Others match in linear time."""
 
 KEPT = 100
-"""Schemas that are kept prepared."""
+"""Maximum prepared schemas to cache."""
 
 NAMED_SCHEMAS = frozenset(
     {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies", "dependentRequired"}
 )
-"""Their keys are the caller's names, not words of JSON schema."""
+"""Keywords whose keys are the caller's names, not JSON Schema keywords."""
 
 SHORTENED = "*"
-"""In a path, in place of a name that is not to be repeated."""
+"""Replaces a name in a path that must not be repeated."""
 
 MOST_PATH_PARTS = 12
 
@@ -57,7 +58,7 @@ Reply = Mapping[str, Any]
 
 
 class Unfit(Exception):
-    """The schema is of no use; its `reply` says why."""
+    """The schema is unusable; its `reply` says why."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class Unfit(Exception):
 
 
 class Prepared:
-    """A schema, ready for answers."""
+    """A schema prepared for checking answers."""
 
     def __init__(self, text: bytes) -> None:
         """Raises Unfit."""
@@ -75,8 +76,8 @@ class Prepared:
             self._validator = _validator(schema)
         except ValidationError as error:
             raise Unfit(_why_unfit(error)) from None
-        except ValueError:  # the engine's own bound
-            raise Unfit({"unfit": "it is nested too deep"}) from None
+        except ValueError:  # the engine's own limit
+            raise Unfit({"unfit": "it is nested too deeply"}) from None
 
     def judge(self, answer: bytes) -> Reply:
         try:
@@ -86,11 +87,11 @@ class Prepared:
                 return {"costly": True}
             return {"fault": [self._path(error), error.kind.name]}
         except ValueError:
-            return {"unfit": "the answer is nested too deep"}
+            return {"unfit": "the answer is nested too deeply"}
         return {"fault": None}
 
     def _path(self, error: ValidationError) -> str:
-        """Of the answer's names only those that the schema has, too."""
+        """Contains only those names of the answer that also occur in the schema."""
         parts: list[str | int] = list(error.instance_path)
         if isinstance(error.kind, ValidationErrorKind.Required):
             parts.append(error.kind.property)
@@ -98,7 +99,7 @@ class Prepared:
 
 
 def _validator(schema: Any) -> jsonschema_rs.Validator:
-    """By the draft that the schema names, or the newest. Raises ValidationError, ValueError."""
+    """By the draft that the schema names, else the latest. Raises ValidationError, ValueError."""
     options: dict[str, Any] = {
         "pattern_options": FancyRegexOptions(backtrack_limit=BACKTRACKS),
         "validate_formats": False,
@@ -113,15 +114,15 @@ def _validator(schema: Any) -> jsonschema_rs.Validator:
 
 
 def _why_unfit(error: ValidationError) -> Reply:
-    """In words that repeat none of the schema but keywords."""
+    """Repeats nothing of the schema but keywords."""
     match error.kind:
         case ValidationErrorKind.Format():
-            return {"unfit": "a 'pattern' is no regular expression of ECMA-262, or too large a one"}
+            return {"unfit": "a 'pattern' is not a regular expression of ECMA-262, or is too large"}
         case ValidationErrorKind.Referencing() if error.message.startswith("Resource"):
             return {"unfit": "a '$ref' refers to something outside the schema"}
         case ValidationErrorKind.Referencing():
             return {"unfit": "a '$ref' refers to nothing"}
-    return {"invalid": f"it is no valid JSON schema at {_as_path(list(_keywords(error.instance_path)))}"}
+    return {"invalid": f"it is not a valid JSON schema at {_as_path(list(_keywords(error.instance_path)))}"}
 
 
 def _keywords(path: Sequence[str | int]) -> Iterator[str | int]:
@@ -150,7 +151,7 @@ def _names(schema: Any) -> Iterator[str]:
 
 
 class Judge:
-    """Remembers what it prepared."""
+    """Caches prepared schemas."""
 
     def __init__(self) -> None:
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
@@ -175,7 +176,7 @@ class Judge:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """The kernel ends this process when it has used up so much processor time."""
+    """The kernel kills this process once it has used this much processor time."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
@@ -184,7 +185,7 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Until the input ends."""
+    """Runs until the input ends."""
     judge = Judge()
     while head := requests.read(FRAME.size):
         seconds, schema_length, answer_length = FRAME.unpack(head)
@@ -197,16 +198,16 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def limit_this_process() -> None:
-    """No file, no socket and no core dump any more, and only so much memory."""
+    """No more files, sockets or core dumps, and bounded memory."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
     without_core_dumps()
-    with suppress(ValueError, OSError):  # not every system has this one
+    with suppress(ValueError, OSError):  # not available on every system
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it, by ending its input
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the end of a deadline, also where who started this ignores it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process by closing its input
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # hard limit, even if the parent ignores the deadline
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
     limit_this_process()
     serve(os.fdopen(0, "rb"), os.fdopen(1, "wb"))

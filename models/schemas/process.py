@@ -1,7 +1,7 @@
-"""Keeps the process that judges schemas (`models.schemas.judge`), and speaks with it.
+"""Manages the process that evaluates schemas (`models.schemas.judge`) and talks to it.
 
 A request is `FRAME` (seconds of processor time for the answer, length of the schema, length of the answer + 1, or 0 for
-no answer) and then both as JSON. A reply is `LENGTH` and then JSON; the judge says what it means.
+no answer), followed by both as JSON. A reply is `LENGTH` followed by JSON; see the judge for its meaning.
 """
 
 import atexit
@@ -25,39 +25,41 @@ FRAME = struct.Struct("!dII")
 LENGTH = struct.Struct("!I")
 
 WAIT_S = 30.0
-"""For how long to wait for a reply, on a machine however busy: the processor time is what counts, this only ends a
-process that stands still."""
+"""Maximum seconds to wait for a reply, however busy the machine: processor time is the real limit, this only catches
+a process that hangs."""
 
 NEEDED = ("PATH", "PYTHON", "LD_", "DYLD_")
-"""Variables of the environment, by how they begin, that it is given: no secret is among them."""
+"""Prefixes of the environment variables passed on: none of them is a secret."""
 
 
 class OutOfTime(Exception):
-    """The judge was ended by its deadline."""
+    """The judge hit its deadline and was killed."""
 
 
 class Died(Exception):
-    """The judge died of what it was asked, and so did the one after it."""
+    """The judge died of the request, and so did its replacement."""
 
 
 class NoJudge(OutOfReach):
-    """This machine starts no process, or no thread, now. It may pass; nothing is known of what was asked."""
+    """This machine cannot start a process or thread right now. Transient; says nothing about the schema or answer."""
 
     def __init__(self) -> None:
         super().__init__("JSON schemas cannot be checked now, because no process can be started; try again later")
 
 
 class SchemaProcess:
-    """One judge, started when it is first asked and again when it has died. Threads are served as they come."""
+    """One judge, started on first use and again after it died. Threads are served in order of arrival."""
 
     def __init__(self) -> None:
-        self._turns = ThreadPoolExecutor(1, thread_name_prefix="schema-process")  # a lock would serve them by chance
+        self._turns = ThreadPoolExecutor(
+            1, thread_name_prefix="schema-process"
+        )  # a lock would serve them in arbitrary order
         self._process: subprocess.Popen[bytes] | None = None
         self._spent = threading.local()
         atexit.register(self.close)
 
     def ask(self, schema: bytes, answer: bytes | None, seconds: float) -> dict[str, Any]:
-        """What the judge says of a schema and an answer (JSON). Raises OutOfTime, Died, NoJudge."""
+        """The judge's reply for a schema and an answer (JSON). Raises OutOfTime, Died, NoJudge."""
         length = 0 if answer is None else len(answer) + 1
         request = FRAME.pack(seconds, len(schema), length) + schema + (answer or b"")
         try:
@@ -69,7 +71,7 @@ class SchemaProcess:
         return reply
 
     def spent_s(self) -> float:
-        """Processor time that the judge has used for what this thread asked, as far as it answered."""
+        """Processor time that the judge spent on requests of this thread, as far as it replied."""
         return float(getattr(self._spent, "seconds", 0.0))
 
     def _ask(self, request: bytes) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class SchemaProcess:
         except Died:
             if was_fresh:
                 raise
-        return self._exchange(request)  # it may have died of what others asked before
+        return self._exchange(request)  # it may have died of an earlier request
 
     def close(self) -> None:
         process, self._process = self._process, None
@@ -111,7 +113,7 @@ class SchemaProcess:
 
 
 class _Talk:
-    """One request and its reply. Raises OutOfTime when they take longer than `WAIT_S`, BrokenPipeError when the process
+    """One request and its reply. Raises OutOfTime if they take longer than `WAIT_S`, BrokenPipeError if the process
     has ended."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -162,7 +164,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def the_judge() -> SchemaProcess:
-    """That of this process; one that was forked has another."""
+    """The judge of this process; a forked process has its own."""
     return _judge_of(os.getpid())
 
 

@@ -1,4 +1,4 @@
-"""Work that a caller's JSON schema shapes, beside an event loop: one piece at a time for each tenant."""
+"""Runs work on callers' JSON schemas outside the event loop: one piece at a time per tenant."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -12,18 +12,18 @@ from understudy.models.schemas.process import NoJudge
 T = TypeVar("T")
 
 AT_ONCE = 4
-"""Tenants whose work is under way. It mostly waits for the process that checks schemas."""
+"""Tenants served concurrently. The work mostly waits for the process that checks schemas."""
 
 
 class SchemaTurns:
-    """However costly a tenant's schemas are, others wait for one piece of its work and never for a queue of them."""
+    """However costly a tenant's schemas are, others wait for at most one piece of its work, never for its queue."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="schemas")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, tenant: str, work: Callable[..., T], *arguments: Any) -> T:
-        """What `work` returns or raises; it runs in a thread. Raises NoJudge where none can be started."""
+        """Run `work` in a thread and return or raise what it does. Raises NoJudge if no thread can be started."""
         turn = self._turns.setdefault(tenant, asyncio.Lock())
         async with turn:
             try:
@@ -33,7 +33,7 @@ class SchemaTurns:
             return await done
 
     async def for_request(self, tenant: str, body: Mapping[str, Any], work: Callable[..., T], *arguments: Any) -> T:
-        """The same for work on a request or on its answer, which is done at once where the body asks for no schema."""
+        """The same for work on a request or its answer, done at once if the body contains no schema."""
         if schema_of(body.get("response_format")) is None:
             return work(*arguments)
         return await self.run(tenant, work, *arguments)

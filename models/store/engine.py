@@ -157,7 +157,7 @@ def open_postgresql(address: str) -> Database:
             connect_args={name: value for name, value in CONNECTING.items() if name not in url.query},
         )
     except ArgumentError:  # hosts and ports that do not go together
-        raise StoreMisplaced(f"DATABASE_URL cannot be read; {POSTGRESQL_FORM}") from None
+        raise StoreMisplaced(f"DATABASE_URL cannot be parsed; {POSTGRESQL_FORM}") from None
     _prepare_postgresql(engine)
     return Database("postgresql", _place(url), engine, engine)
 
@@ -199,4 +199,4 @@ def _postgresql_url(address: str) -> URL:
     except BadAddress as error:
         raise StoreMisplaced(f"DATABASE_URL {error}") from None
     except (ArgumentError, ValueError):
-        raise StoreMisplaced(f"DATABASE_URL cannot be read; {POSTGRESQL_FORM}") from None
+        raise StoreMisplaced(f"DATABASE_URL cannot be parsed; {POSTGRESQL_FORM}") from None

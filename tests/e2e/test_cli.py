@@ -193,7 +193,7 @@ def test_data_rules_that_nobody_keeps_are_refused_with_a_sentence_and_sent_nowhe
     )
     folder.prompts(3)
     said = folder.refused("run", "in.jsonl", "-o", "out.jsonl", "--require", "region=eu,ch")
-    assert "breaks the rule require region = ch or eu: provider 'lead' says region = us" in said
+    assert "breaks the rule require region = ch or eu: provider 'lead' has region = us" in said
     assert "--require" in folder.refused("submit", "--prompt", "hi", "--require", "region=")
     folder.succeed("tenants", "set", "default", "--forbid", "region=us")
     assert "breaks the rule forbid region = us" in folder.refused("submit", "--prompt", "hi")

@@ -108,7 +108,7 @@ async def test_a_request_that_no_step_may_serve_is_refused_in_one_sentence_and_l
     for path in ("/v1/jobs", "/v1/chat/completions"):
         error = await room.refused(path, require={"region": "ch"})
         assert (error["code"], error["param"]) == ("no_step_allowed", "require")
-        assert "provider 'us' says region = us" in error["message"]
+        assert "provider 'us' has region = us" in error["message"]
     assert await room.store.planning.lanes() == []
 
 
@@ -254,7 +254,7 @@ async def test_a_tenant_with_a_budget_names_no_model_whose_price_nobody_knows(ro
     error = await room.refused(model="eu/m-2026-11-30")
     assert error["code"] == "model_without_price"
     assert error["message"].startswith(
-        "no price of 'eu/m-2026-11-30' is known, so the budget of tenant 'acme' could not see what it costs"
+        "'eu/m-2026-11-30' has no known price, so the budget of tenant 'acme' cannot account for it"
     )
     batch = await room.batch(line("1", model="eu/m"))
     assert batch["errors"]["data"][0]["code"] == "model_without_price"

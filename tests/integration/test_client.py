@@ -467,7 +467,7 @@ async def test_data_rules_of_the_call_and_of_the_tenant_are_kept_with_the_job(st
     batch = await client.submit_batch(["a", "b"], forbid={"region": "us"})
     chains = [each.chain async for each in store.jobs.unfinished(batch.id)]
     assert [chain.forbid for chain in chains] == [{"region": ("us",)}] * 2
-    with pytest.raises(RequestError, match="provider 'lead' says region = eu"):
+    with pytest.raises(RequestError, match="provider 'lead' has region = eu"):
         await client.submit_batch(["a"], forbid={"region": "eu"})
 
 

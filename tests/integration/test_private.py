@@ -95,7 +95,7 @@ async def test_an_open_folder_of_an_older_version_is_closed_and_its_owner_is_tol
     await then(data)
     assert open_ones(data) == []
     (warning,) = caplog.messages
-    assert str(data) in warning and "could be read by other users" in warning
+    assert str(data) in warning and "was readable by other users" in warning
 
 
 async def test_a_folder_that_is_closed_already_is_no_news(place: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,7 +133,7 @@ async def test_a_folder_that_cannot_be_closed_is_used_and_named(
     for _ in range(2):
         make_private(place / "data")
     (warning,) = caplog.messages
-    assert "could not be closed" in warning and "chmod" in warning
+    assert "could not be restricted" in warning and "chmod" in warning
 
 
 async def lines() -> AsyncIterator[OutputRow]:

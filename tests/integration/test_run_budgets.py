@@ -62,7 +62,7 @@ async def test_the_wait_for_money_that_others_hold_costs_no_attempt(redis_url: s
         assert isinstance(await scene.tools.budgets.reserve([BATCH], 0.8), Reservation)
         settled = await scene.run(ALPHA, batch_budget=True)
         assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 0)
-        assert settled.wait_reason == "calls under way hold the rest of the budget of batch:batch_1, 1.00 USD"
+        assert settled.wait_reason == "calls in flight reserve the rest of the budget of batch:batch_1, 1.00 USD"
 
 
 @pytest.mark.parametrize("batch_id, state", [("", JobState.FAILED), ("batch_1", JobState.QUEUED)])
@@ -107,7 +107,7 @@ async def test_a_job_whose_only_provider_spent_its_day_waits(redis_url: str) -> 
         assert (settled.state, settled.attempts) == (JobState.QUEUED, [])
         assert settled.wait_reason is not None
         assert settled.wait_reason.startswith("provider alpha may spend 0.30 USD today, less than the next job would")
-        assert settled.wait_reason.endswith("or grant it once more with `understudy resume provider:alpha`")
+        assert settled.wait_reason.endswith("or grant it again with `understudy resume provider:alpha`")
 
 
 async def test_a_batch_that_cannot_pay_its_understudy_begins_again_at_the_lead(redis_url: str) -> None:

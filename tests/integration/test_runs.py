@@ -277,7 +277,7 @@ async def answered_run(store: Store, source: Path, **route: Any) -> str:
 
 async def test_a_retry_along_another_chain_keeps_the_data_rules_of_its_lines(sqlite: Store, source: Path) -> None:
     first = await answered_run(sqlite, source, require={"region": "eu"})
-    with pytest.raises(RequestError, match="no step may be asked under the data rules: 'far/large' breaks the rule"):
+    with pytest.raises(RequestError, match="the data rules allow no step: 'far/large' breaks the rule"):
         await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(model="far/large"))
     assert await line_of(sqlite, first) == [first]
     again = (await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="both"))).batch_id

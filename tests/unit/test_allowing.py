@@ -143,7 +143,7 @@ def test_where_a_budget_holds_a_model_without_a_price_is_refused(body: dict[str,
     asked(None, **body)
     error = refused(None, payer="tenant 'acme'", **body)
     assert (error.code, error.param) == (NO_PRICE, "model")
-    assert "the budget of tenant 'acme' could not see what it costs" in error.message
+    assert "the budget of tenant 'acme' cannot account for it" in error.message
     assert "under [providers." in error.message
     with pytest.raises(RequestError, match="the budget of the batch"):
         Router(SETTINGS, rules=NO_RULES.with_budget(1.0)).resolve({"messages": [], **body})

@@ -113,4 +113,4 @@ def test_the_planner_is_told_the_rule_that_no_step_keeps(choice: StepSelection) 
     of = chain("alpha/m", "gamma/m", require={"region": ("uk",)})
     seen, barred = choice.planned(of, 9)
     assert seen == of
-    assert barred == "'alpha/m' breaks the rule require region = uk: provider 'alpha' says region = us"
+    assert barred == "'alpha/m' breaks the rule require region = uk: provider 'alpha' has region = us"

@@ -24,7 +24,7 @@ def test_the_traits_of_a_class_agree_with_each_other(cls: FailureClass) -> None:
 @pytest.mark.parametrize(
     ("cls", "row"),
     [
-        ("connect", "twice; later | yes | after several in a row no calls for a while | yes |"),
+        ("connect", "twice; later | yes | several in a row stop calls for a while | yes |"),
         ("rate_limit", "with another key; later | yes | fewer calls for a while | yes |"),
         ("credential", "with another key | yes | the key is disabled until it is fixed | yes |"),
         ("bad_request", "no | no |  | with another model or chain |"),

@@ -70,13 +70,13 @@ def nested(depth: int) -> dict[str, Any]:
         ({"$ref": "http://169.254.169.254/latest"}, "outside the schema"),
         ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "outside the schema"),
         ({"$ref": "#/$defs/nothing"}, "refers to nothing"),
-        ({"pattern": "("}, "no regular expression"),
-        ({"patternProperties": {"(": {}}}, "no regular expression"),
+        ({"pattern": "("}, "not a regular expression"),
+        ({"patternProperties": {"(": {}}}, "not a regular expression"),
         ({"enum": ["x" * MOST_BYTES]}, "the limit is 100,000"),
-        (nested(450), "nested too deep"),
+        (nested(450), "nested too deeply"),
         (
             {"items": {"properties": {"SECRET": {"required": True}}}},
-            r"no valid JSON schema at \$.items.properties.\*.required",
+            r"not a valid JSON schema at \$.items.properties.\*.required",
         ),
     ],
 )

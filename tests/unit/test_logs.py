@@ -168,7 +168,7 @@ def test_variables_win_over_the_file_and_are_checked(tmp_path: Any, monkeypatch:
     variables = {"UNDERSTUDY_LOG_FORMAT": "TEXT", "UNDERSTUDY_LOG_LEVEL": "debug", "UNDERSTUDY_HEALTH_FILE": "b"}
     settings = load_settings(None, variables)
     assert settings.logging == LogSettings(format="text", level="debug") and str(settings.health_file) == "b"
-    with pytest.raises(SettingsError, match="UNDERSTUDY_LOG_LEVEL should be one of debug, info"):
+    with pytest.raises(SettingsError, match="UNDERSTUDY_LOG_LEVEL must be one of debug, info"):
         load_settings(None, {"UNDERSTUDY_LOG_LEVEL": CANARY})
     file.write_text("logging = 3\n")
     with pytest.raises(SettingsError, match="line 1: logging should be a valid table"):

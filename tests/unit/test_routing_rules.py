@@ -72,18 +72,18 @@ def test_a_chain_that_is_named_as_a_fallback_brings_its_rules() -> None:
 def test_a_chain_of_which_no_step_keeps_the_rules_is_refused_and_says_who_lacks_what() -> None:
     refused = refusal({"chain": "all", "require": {"region": "uk"}})
     assert refused.message == (
-        "no step may be asked under the data rules: "
-        "'us/m' breaks the rule require region = uk: provider 'us' says region = us; "
-        "'silent/m' breaks the rule require region = uk: provider 'silent' does not say its region; "
-        "'eu/m' breaks the rule require region = uk: provider 'eu' says region = eu; and 1 more; "
-        "set 'tags' of providers, or name other steps or rules"
+        "the data rules allow no step: "
+        "'us/m' breaks the rule require region = uk: provider 'us' has region = us; "
+        "'silent/m' breaks the rule require region = uk: provider 'silent' has no tag region; "
+        "'eu/m' breaks the rule require region = uk: provider 'eu' has region = eu; and 1 more; "
+        "set 'tags' on providers, or change the steps or rules"
     )
     assert (refused.param, refused.code) == ("require", "no_step_allowed")
 
 
 def test_the_rules_of_a_tenant_alone_can_refuse_a_chain() -> None:
     refused = refusal({"model": "silent/m"}, rules=Rules(forbid={"region": ("us",)}))
-    assert "forbid region = us: provider 'silent' does not say its region" in refused.message
+    assert "forbid region = us: provider 'silent' has no tag region" in refused.message
     assert refused.param == "forbid"
 
 

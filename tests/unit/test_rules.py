@@ -25,9 +25,9 @@ def test_a_provider_with_the_required_value_may_be_asked() -> None:
 @pytest.mark.parametrize(
     ("tags", "sentence"),
     [
-        ({"region": "us"}, "require region = eu: provider 'lead' says region = us"),
-        ({"zdr": True}, "require region = eu: provider 'lead' does not say its region"),
-        (None, "require region = eu: provider 'lead' does not say its region"),
+        ({"region": "us"}, "require region = eu: provider 'lead' has region = us"),
+        ({"zdr": True}, "require region = eu: provider 'lead' has no tag region"),
+        (None, "require region = eu: provider 'lead' has no tag region"),
     ],
 )
 def test_a_provider_with_another_value_or_without_the_tag_breaks_what_is_required(
@@ -37,15 +37,15 @@ def test_a_provider_with_another_value_or_without_the_tag_breaks_what_is_require
 
 
 def test_one_that_may_use_several_regions_must_be_allowed_all_of_them() -> None:
-    assert broken(EU, {"region": ["eu", "us"]}) == "require region = eu: provider 'lead' says region = eu and us"
+    assert broken(EU, {"region": ["eu", "us"]}) == "require region = eu: provider 'lead' has region = eu and us"
     assert broken(Rules(require={"region": ("ch", "eu", "uk")}), {"region": ["eu", "ch"]}) is None
 
 
 def test_what_is_forbidden_must_be_denied_by_the_provider_itself() -> None:
     no_us = Rules(forbid={"region": ("us",)})
     assert broken(no_us, {"region": "eu"}) is None
-    assert broken(no_us, {"region": ["eu", "us"]}) == "forbid region = us: provider 'lead' says region = eu and us"
-    assert broken(no_us, {}) == "forbid region = us: provider 'lead' does not say its region"
+    assert broken(no_us, {"region": ["eu", "us"]}) == "forbid region = us: provider 'lead' has region = eu and us"
+    assert broken(no_us, {}) == "forbid region = us: provider 'lead' has no tag region"
 
 
 def test_no_is_an_answer_but_not_to_a_rule_that_wants_yes() -> None:
@@ -74,13 +74,13 @@ def test_requirements_without_a_common_value_are_kept_by_nobody() -> None:
     ("value", "sentence"),
     [
         ("eu", "must be a table of tags"),
-        ({"region": ""}, "must give 'region' a text"),
-        ({"region": []}, "must give 'region' a text"),
-        ({"region": 3}, "must give 'region' a text"),
-        ({"region": {"eu": 1}}, "must give 'region' a text"),
-        ({"region": ["eu", None]}, "must give 'region' a text"),
-        ({"re gion": "eu"}, "a tag whose name"),
-        ({"region": "eu", "Region": "us"}, "names the tag 'region' twice"),
+        ({"region": ""}, "must set 'region' to a text"),
+        ({"region": []}, "must set 'region' to a text"),
+        ({"region": 3}, "must set 'region' to a text"),
+        ({"region": {"eu": 1}}, "must set 'region' to a text"),
+        ({"region": ["eu", None]}, "must set 'region' to a text"),
+        ({"re gion": "eu"}, "an invalid tag name"),
+        ({"region": "eu", "Region": "us"}, "has the tag 'region' twice"),
     ],
 )
 def test_what_are_no_tags_is_refused(value: object, sentence: str) -> None:
@@ -91,7 +91,7 @@ def test_what_are_no_tags_is_refused(value: object, sentence: str) -> None:
 def test_a_command_line_says_tags_in_pairs() -> None:
     assert parse_pairs(["region=EU, ch", "zdr"]) == {"region": ("ch", "eu"), "zdr": ("true",)}
     assert shown(parse_pairs(["region=eu,ch", "zdr"])) == "region=ch,eu zdr"
-    with pytest.raises(ValueError, match="twice; write all its values at once"):
+    with pytest.raises(ValueError, match="twice; give all its values at once"):
         parse_pairs(["region=eu", "region=ch"])
 
 

@@ -64,10 +64,10 @@ async def test_a_program_is_run_without_a_shell(tmp_path: Path) -> None:
         ("file./not/there", "file./not/there cannot be read (No such file or directory)"),
         ("file./tmp", "cannot be read (Is a directory)"),
         ("cmd./not/there --token hush", "cmd./not/there cannot be run"),
-        ("cmd./bin/echo 'hush", "cannot be run (its quotes do not match)"),
+        ("cmd./bin/echo 'hush", "cannot be run (unbalanced quotes)"),
         ("cmd./bin/cat /not/hush", "cmd./bin/cat failed with exit code 1"),
         ("cmd./bin/true", "cmd./bin/true is empty"),
-        ("cmd./bin/sleep 30", "gave no answer within 0.2 s"),
+        ("cmd./bin/sleep 30", "did not finish within 0.2 s"),
     ],
 )
 async def test_a_reference_that_leads_nowhere_is_named_with_provider_and_key(reference: str, reason: str) -> None:

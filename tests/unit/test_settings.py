@@ -145,7 +145,7 @@ def test_a_provider_that_is_not_configured_is_named_with_its_neighbour() -> None
         ("[providers.openai]\ntimeout_s = -1", "line 2: providers.openai.timeout_s should be greater than 0"),
         ("[providers.openai]\nkind = 'opnai'", "providers.openai.kind should be 'openai', 'anthropic'"),
         ("[providers.openai]\nbase_url = 'api.x/v1'", "base_url must begin with http:// or https://"),
-        ("[providers.'a/b']\nkind = 'openai'", "must be made of letters"),
+        ("[providers.'a/b']\nkind = 'openai'", "must consist of letters"),
         ("[providers.mine]\nkind = 'openai'", "line 1: providers.mine needs a base_url"),
         ("[providers.azure]\napi_keys = ['env.A']", "providers.azure needs a base_url"),
         ("[providers.mine]\npreset = 'opnai'\nbase_url='http://x'", "is not in the catalog; did you mean 'openai'?"),
@@ -153,7 +153,7 @@ def test_a_provider_that_is_not_configured_is_named_with_its_neighbour() -> None
         (
             "[providers.openai]\napi_keys = [{name='a', value='env.A', account='main'}]\n"
             "[[providers.openai.limits]]\naccount = 'mian'",
-            "line 4: providers.openai.limits[0].account names no account of its keys; did you mean 'main'?",
+            "line 4: providers.openai.limits[0].account is not an account of its keys; did you mean 'main'?",
         ),
         (
             "[chains.default]\nsteps = ['opnai/x']",
@@ -176,7 +176,7 @@ def test_a_provider_that_is_not_configured_is_named_with_its_neighbour() -> None
         ("[chains.default]\nsteps = [[]]", "chains.default.steps[0]"),
         (
             "[chains.default]\nsteps = [{ model = 'openai/x', weight = 2 }]",
-            "chains.default.steps[0] has a weight but stands alone",
+            "chains.default.steps[0] has a weight outside a list",
         ),
         (
             "[chains.default]\nsteps = [{ model = 'openai/x', when = { max_input = 3 } }]",
@@ -185,11 +185,11 @@ def test_a_provider_that_is_not_configured_is_named_with_its_neighbour() -> None
         ("[chains.default]\nsteps = ['openai/x']\norder = 'best'", "line 3: chains.default.order"),
         (
             "[chains.default]\nsteps = ['openai/x']\norder = 'cheapest'\nmax_fallback_share = 0.1",
-            "line 4: chains.default.max_fallback_share has no meaning with an 'order' other than 'chain'",
+            "line 4: chains.default.max_fallback_share requires 'order' = 'chain'",
         ),
         (
             "[chains.default]\nsteps = ['openai/x']\nrequire = { region = '' }",
-            "line 3: chains.default.require must give 'region' a text",
+            "line 3: chains.default.require must set 'region' to a text",
         ),
         ("[providers.openai]\ntags = 'eu'", "line 2: providers.openai.tags must be a table of tags"),
         (
@@ -225,7 +225,7 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(text: str) -> None:
 
 
 def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no such file"):
+    with pytest.raises(SettingsError, match="no such file"):
         load_settings(tmp_path / "none.toml", {})
 
 

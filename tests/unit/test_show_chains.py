@@ -35,7 +35,7 @@ def test_a_chain_that_can_never_keep_its_rules_is_a_problem() -> None:
         mixed={"steps": ["openai/m", "eu/n"], "same_model_family": True},
     )
     rules, family = chain_problems(seen)
-    assert rules.startswith("chain bad: no step may be asked under the data rules: 'openai/m' breaks the rule require")
-    assert "provider 'openai' does not say its region" in rules
-    assert "provider 'eu' says region = ch and eu" in rules
+    assert rules.startswith("chain bad: the data rules allow no step: 'openai/m' breaks the rule require")
+    assert "provider 'openai' has no tag region" in rules
+    assert "provider 'eu' has region = ch and eu" in rules
     assert family.startswith("chain mixed: 'openai/m' and 'eu/n' are different models")

@@ -89,7 +89,7 @@ def test_what_a_step_adds_to_the_request_counts() -> None:
 
 
 def test_an_answer_longer_than_the_model_gives_does_not_fit() -> None:
-    assert misfit(needs(max_tokens=401)) == "'local/m' answers with 400 tokens at most, and 401 are asked for"
+    assert misfit(needs(max_tokens=401)) == "'local/m' answers with at most 400 tokens; the request asks for 401"
     assert misfit(needs(max_tokens=400)) is None
 
 
@@ -129,13 +129,13 @@ def test_a_model_that_nobody_knows_is_tried() -> None:
 @pytest.mark.parametrize(
     ("when", "of", "reason"),
     [
-        ({"max_input_tokens": 5}, needs(), "is for requests of 5 input tokens at most; this one has about 6"),
+        ({"max_input_tokens": 5}, needs(), "is for requests of at most 5 input tokens; this one has about 6"),
         ({"max_input_tokens": 6}, needs(), None),
-        ({"min_input_tokens": 7}, needs(), "is for requests from 7 input tokens on; this one has about 6"),
+        ({"min_input_tokens": 7}, needs(), "is for requests of at least 7 input tokens; this one has about 6"),
         ({"min_input_tokens": 6}, needs(), None),
         ({"modality": "image"}, needs(), "is for requests with image"),
         ({"modality": "image"}, needs(IMAGE), None),
-        ({"modality": "text"}, needs(IMAGE), "is for requests of text alone"),
+        ({"modality": "text"}, needs(IMAGE), "is for text-only requests"),
         ({"modality": "text"}, needs(), None),
         ({"needs": ["tools", "json_schema"]}, needs(response_format=SCHEMA), "is for requests that need tools"),
         ({"needs": ["json_schema"]}, needs(response_format=SCHEMA), None),
@@ -152,7 +152,7 @@ def test_a_broken_rule_is_told_before_a_misfit_and_as_what_it_is() -> None:
     steps = (Step(provider="openai", model="m"), Step(provider="local", model="m"))
     chain = Chain(steps=steps, require={"region": ("eu",)})
     assert fit.why_not(chain, steps[0], needs()) == WhyNot(
-        "'openai/m' breaks the rule require region = eu: provider 'openai' does not say its region", rule=True
+        "'openai/m' breaks the rule require region = eu: provider 'openai' has no tag region", rule=True
     )
     assert fit.why_not(chain, steps[1], needs(tools=TOOLS)) == WhyNot("'local/m' cannot use tools", rule=False)
     assert fit.why_not(chain, steps[1], needs()) is None

@@ -146,11 +146,11 @@ def test_why_a_lane_waits_for_money_is_said() -> None:
     small = affordability({ACME: Balance(0.000004, 0.0)}).reason(lane("b", [1]), {})
     assert small == Waiting(
         "tenant acme may spend 0.000004 USD this month, less than the 0.01 that its next job would cost; "
-        "raise the budget, or grant it once more with `understudy resume tenant:acme`",
+        "raise the budget, or grant it again with `understudy resume tenant:acme`",
         "budget",
     )
     held = affordability({ACME: Balance(10.0, 9.0, 1.0)}).reason(lane("b", [1]), {})
-    assert held == Waiting("calls under way hold the rest of the budget of tenant:acme, 10.00 USD", "turn")
+    assert held == Waiting("calls in flight reserve the rest of the budget of tenant:acme, 10.00 USD", "turn")
     assert affordability({ACME: Balance(10.0, 9.0)}).reason(lane("b", [1]), {}) is None
 
 
