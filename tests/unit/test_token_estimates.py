@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
 from understudy.worker.limits import estimates as module
 from understudy.worker.limits.estimates import Estimates, keeps_max_tokens
+from understudy.worker.limits.latest import MODELS_MAX
 
 MODEL = ("alpha", "large")
 
@@ -93,8 +94,8 @@ def test_memory_is_bounded() -> None:
         estimates.learn(("alpha", f"model-{number}"), None, 1, Usage(input_tokens=1, output_tokens=1))
     for kept, most in (
         (estimates._of_batch, module.BATCHES_MAX),
-        (estimates._of_model, module.MODELS_MAX),
-        (estimates._inputs, module.MODELS_MAX),
+        (estimates._of_model, MODELS_MAX),
+        (estimates._inputs, MODELS_MAX),
     ):
         assert len(kept) == most
     assert (MODEL, "batch_0") not in estimates._of_batch

@@ -56,6 +56,7 @@ class HardFailures:
 
     def saw_answer(self, number: int, tenant: str, now: float) -> None:
         """Failures of calls that began before this one prove nothing any more; later ones do, whatever it says."""
+        self._knew(number)
         self.runs.pop(tenant, None)
         for run in self.runs.values():
             if number > run.first:
@@ -67,6 +68,7 @@ class HardFailures:
 
     def saw_failure(self, number: int, tenant: str, now: float) -> bool:
         """Whether the deployment should rest now."""
+        self._knew(number)
         is_its_own_affair = self._run_of(tenant, number).is_its_own_affair(now)
         self._count(tenant, number)
         if number < self.answered:
@@ -79,6 +81,10 @@ class HardFailures:
         self.first = min(self.first, number)
         self.failures += 1
         return self.failures >= max(BREAK_AFTER, (number - self.first + 1 - self.disregarded) / 2)
+
+    def _knew(self, number: int) -> None:
+        """It is a number that was given before the calls to this deployment were forgotten, if it is a higher one."""
+        self.begun = max(self.begun, number)
 
     def _run_of(self, tenant: str, number: int) -> _Run:
         if tenant not in self.runs and len(self.runs) >= MOST_RUNS:

@@ -5,7 +5,6 @@ A credential that only a person can mend is set aside for everybody (`asides`), 
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ from understudy.models.routing.chain import Step
 from understudy.models.store import Store
 from understudy.worker.limits.breaker import HardFailures
 from understudy.worker.limits.disabled_credentials import DisabledCredentials
+from understudy.worker.limits.latest import Latest
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 from understudy.worker.providers.base import Adapter, Endpoint
 from understudy.worker.providers.registry import adapter_for
@@ -71,7 +71,7 @@ class CredentialPool:
         self._clock = clock
         self._rng = rng
         self._asides = DisabledCredentials(clock)
-        self._failing: defaultdict[tuple[str, str], HardFailures] = defaultdict(HardFailures)  # by provider and model
+        self._failing: Latest[tuple[str, str], HardFailures] = Latest()  # by provider and model
         self._candidate = lru_cache(maxsize=10_000)(self._build_candidate)
         self._provider = lru_cache(maxsize=1_000)(self._find_provider)
 
@@ -164,8 +164,7 @@ class CredentialPool:
         elif failure.cls is FailureClass.OVERLOADED:
             await limiter.refused(grant, Scope.PROVIDER, failure.hint_s, reason)
         elif failure.cls.traits.trips_breaker:
-            failing = self._failing[deployment.provider, deployment.model]
-            if failing.saw_failure(number, tenant, self._clock()):
+            if self._failures_of(deployment).saw_failure(number, tenant, self._clock()):
                 await limiter.cool(deployment, Scope.PROVIDER, failure.hint_s, reason, began_ms=began_ms, probed=True)
         elif failure.cls.traits.about_request:
             await limiter.answered(grant)
@@ -174,12 +173,17 @@ class CredentialPool:
 
     def begun(self, deployment: Deployment) -> int:
         """A call is being made. Returns its number, by which its end is known."""
-        return self._failing[deployment.provider, deployment.model].begin()
+        return self._failures_of(deployment).begin()
 
     def answered(self, deployment: Deployment, target: Target, number: int, tenant: str) -> None:
         """A call was answered: the deployment works, and so does its credential."""
-        self._failing[deployment.provider, deployment.model].saw_answer(number, tenant, self._clock())
+        self._failures_of(deployment).saw_answer(number, tenant, self._clock())
         self._asides.answered(deployment, target.asked_at, on_probation=target.on_probation)
+
+    def _failures_of(self, deployment: Deployment) -> HardFailures:
+        name = (deployment.provider, deployment.model)
+        found = self._failing[name] = self._failing.get(name) or HardFailures()
+        return found
 
     async def share(self, store: Store) -> None:
         """Tell the ledger what this worker found out about credentials, and read what all found out."""

@@ -4,18 +4,16 @@ Kept in this process only: each worker sees enough calls to learn the same, and 
 usage a moment later.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections import deque
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Generic, TypeVar
 
 from understudy.models.config.catalog import PRESETS
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
+from understudy.worker.limits.latest import Latest
 
-MODELS_MAX = 1_000
 BATCHES_MAX = 1_000
-"""Of more than so many, those that were used least lately are forgotten."""
+"""Of more batches than so many, those that were used least lately are forgotten."""
 
 REMEMBERED = 200
 ENOUGH = 3
@@ -30,21 +28,8 @@ PRIOR_TOKENS = 1_000.0
 
 RATIO_BOUNDS = (0.2, 5.0)
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 Model = tuple[str, str]
 """Provider and model."""
-
-
-class _Latest(OrderedDict[K, V], Generic[K, V]):
-    """A mapping that forgets what was set least lately."""
-
-    def keep(self, key: K, value: V, most: int) -> V:
-        self[key] = value
-        self.move_to_end(key)
-        while len(self) > most:
-            self.popitem(last=False)
-        return value
 
 
 @dataclass(slots=True)
@@ -90,20 +75,20 @@ class Estimates:
     """What this worker learned. `estimated` is always the ledger's estimate of a job's input tokens."""
 
     def __init__(self) -> None:
-        self._inputs: _Latest[Model, _Input] = _Latest()
-        self._of_model: _Latest[Model, _Lengths] = _Latest()
-        self._of_batch: _Latest[tuple[Model, str], _Lengths] = _Latest()
+        self._inputs: Latest[Model, _Input] = Latest()
+        self._of_model: Latest[Model, _Lengths] = Latest()
+        self._of_batch: Latest[tuple[Model, str], _Lengths] = Latest(BATCHES_MAX)
 
     def learn(self, model: Model, batch: str | None, estimated: int, usage: Usage) -> None:
         """A call was answered."""
         if estimated > 0 and usage.input_tokens > 0:
-            seen = self._inputs.get(model) or _Input()
+            seen = self._inputs[model] = self._inputs.get(model) or _Input()
             seen.add(estimated, usage.input_tokens)
-            self._inputs.keep(model, seen, MODELS_MAX)
-        self._of_model.keep(model, self._of_model.get(model) or _Lengths(), MODELS_MAX).add(usage.output_tokens)
+        lengths = self._of_model[model] = self._of_model.get(model) or _Lengths()
+        lengths.add(usage.output_tokens)
         if batch is not None:
-            name = (model, batch)
-            self._of_batch.keep(name, self._of_batch.get(name) or _Lengths(), BATCHES_MAX).add(usage.output_tokens)
+            lengths = self._of_batch[model, batch] = self._of_batch.get((model, batch)) or _Lengths()
+            lengths.add(usage.output_tokens)
 
     def input_tokens(self, model: Model, estimated: int) -> int:
         seen = self._inputs.get(model)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from understudy.worker.failures import LimitSignals
 from understudy.worker.failures.limits import CLOSE, MINUTE_S
+from understudy.worker.limits.latest import Latest
 from understudy.worker.limits.limiter import Deployment
 
 SECOND_S = 1.0
@@ -36,7 +37,7 @@ class ToldPeriods:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._rows: dict[tuple[str, str, str], _Row] = {}
+        self._rows: Latest[tuple[str, str, str], _Row] = Latest()
 
     def named(self, deployment: Deployment, told: LimitSignals) -> LimitSignals:
         """What a response of this deployment told, with the periods that its numbers and earlier ones prove."""

@@ -12,6 +12,7 @@ import redis.asyncio
 
 from understudy.models.queue import keys
 from understudy.models.queue.redis_values import number, text
+from understudy.worker.limits.latest import Latest
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Latencies:
         self._monotonic = monotonic
         self._known: dict[str, float] = {}
         self._news: dict[str, list[float]] = {}
-        self._measured_since: dict[str, float] = {}
+        self._measured_since: Latest[str, float] = Latest()
 
     def answered(self, provider: str, model: str, latency_ms: float) -> None:
         """A call was answered after so many milliseconds."""

@@ -24,6 +24,7 @@ from understudy.models.jobs.wait_reasons import HOLD_WORDS, reason_at
 from understudy.models.queue import keys
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits import scripts
+from understudy.worker.limits.latest import Latest
 from understudy.worker.planner.token_room import TokenRoom
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 from understudy.worker.rw_lock import RWLock
@@ -176,10 +177,10 @@ class Limiter:
         self._ahead_s = 0.0  # Redis' clock, of the one that is compared with it
         self.now_ms = now_ms  # set by tests; None is Redis' own clock
         self._flights: set[tuple[str, str]] = set()
-        self._configured: dict[tuple[str, str], tuple[float, float]] = {}  # requests, tokens a minute; 0: none
+        self._configured: Latest[tuple[str, str], tuple[float, float]] = Latest()  # requests, tokens a minute; 0: none
         self._gate = RWLock()
         self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
-        self._told: dict[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = {}
+        self._told: Latest[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = Latest()
 
     async def reserve(
         self, candidates: Sequence[Candidate], tokens: int, ahead: Ahead | None = None
