@@ -341,6 +341,13 @@ class Idempotency(SQLModel, table=True):
             sqlite_where=text("answer IS NOT NULL"),
             postgresql_where=text("answer IS NOT NULL"),
         ),
+        Index(
+            "ix_idempotency_stored",
+            "tenant",
+            "answer_bytes",
+            sqlite_where=text("answer IS NOT NULL"),
+            postgresql_where=text("answer IS NOT NULL"),
+        ),
     )
 
     tenant: str = Field(primary_key=True)
@@ -348,6 +355,7 @@ class Idempotency(SQLModel, table=True):
     body_hash: str
     object_id: str  # the job or batch
     answer: str | None = Field(default=None, sa_column=Column(Text))  # JSON: of a request that made several jobs
+    answer_bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     created_at: float = Field(index=True)
 
 

@@ -1,10 +1,14 @@
 """Room on the disk with an SQLite ledger: some is kept when work is accepted, and what was deleted is given back."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from understudy.models.records import NewJob
+from understudy.models.routing.chain import Chain
 from understudy.models.store.engine import Database
 from understudy.models.store.errors import StoreFull
 
@@ -24,13 +28,34 @@ def text_bytes(content: str | None) -> int:
     return len(content.encode(errors="replace"))
 
 
+def job_bytes(jobs: Sequence[NewJob]) -> list[int]:
+    """What each job takes: its row, its prompt, what its output needs again and its caller's pairs. What a chain says
+    of its steps is written once, and counts with the first job that has it."""
+    weighed: set[int | str] = set()
+    return [_job_bytes(each) + _chain_bytes(each.chain, weighed) for each in jobs]
+
+
+def _job_bytes(job: NewJob) -> int:
+    pairs = len(orjson.dumps(job.metadata)) if job.metadata else 0
+    return ROW_BYTES + text_bytes(job.body) + text_bytes(job.extra) + pairs
+
+
+def _chain_bytes(chain: Chain, weighed: set[int | str]) -> int:
+    """0 for one that was weighed, or one that says the same."""
+    if id(chain) in weighed:
+        return 0
+    said = "".join(step.model_dump_json() for step in chain.steps if step.params)
+    known = said in weighed
+    weighed |= {id(chain), said}
+    return 0 if known else text_bytes(said)
+
+
 async def check_room(
-    database: Database, connection: AsyncConnection, prompts_bytes: int, rows: int, kept_bytes: int = KEPT_BYTES
+    database: Database, connection: AsyncConnection, needed: int, kept_bytes: int = KEPT_BYTES
 ) -> None:
     """Raises StoreFull when so much cannot be written and `kept_bytes` be left. A server minds its own disk."""
     if database.dialect != "sqlite":
         return
-    needed = prompts_bytes + rows * ROW_BYTES
     free = shutil.disk_usage(Path(database.place).parent).free
     if free >= kept_bytes + 2 * needed:
         return

@@ -13,7 +13,7 @@ from understudy.models.records import SINGLE, Estimate, NewBatch, NewJob
 from understudy.models.routing.chain import Endpoint
 from understudy.models.state import BatchState, JobState
 from understudy.models.store.batches.chains import insert_chains
-from understudy.models.store.disk_space import KEPT_BYTES, ROW_BYTES, check_room, text_bytes
+from understudy.models.store.disk_space import KEPT_BYTES, check_room, job_bytes, text_bytes
 from understudy.models.store.engine import Database
 from understudy.models.store.errors import StoreConflict
 from understudy.models.store.ledger import CLOCK, Area
@@ -263,7 +263,6 @@ def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: 
         "expires_at": new.expires_at or expires_at if new.expires_in_s is None else now + new.expires_in_s,
         "tokens": new.tokens,
         "max_output_tokens": new.max_output_tokens,
-        "bytes": ROW_BYTES + text_bytes(new.body) + text_bytes(new.extra),
         "claim_no": 0,
         "cancel_requested": False,
         "crashes": 0,
@@ -301,16 +300,19 @@ async def insert_jobs(
     expires_at: float,
     kept_bytes: int = KEPT_BYTES,
 ) -> None:
-    prompts_bytes = sum(text_bytes(each.body) + text_bytes(each.extra) for each in jobs)
-    await check_room(database, connection, prompts_bytes, len(jobs), kept_bytes)
+    sizes = job_bytes(jobs)
+    await check_room(database, connection, sum(sizes), kept_bytes)
     now = (await connection.execute(CLOCK)).scalar_one()
     chain_ids = await insert_chains(connection, jobs, now)
-    rows = [_job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) for each in jobs]
+    rows = [
+        _job_row(each, batch_id, chain_ids[id(each.chain)], expires_at, now) | {"bytes": size}
+        for each, size in zip(jobs, sizes, strict=True)
+    ]
     await INSERT_JOBS.run(connection, rows)
     inputs = [{"job_id": each.id, "body": each.body, "extra": each.extra} for each in jobs]
     await INSERT_INPUTS.run(connection, inputs)
     if batch_id != SINGLE:
-        await connection.execute(ADD_STORED, {"of_batch": batch_id, "more": sum(row["bytes"] for row in rows)})
+        await connection.execute(ADD_STORED, {"of_batch": batch_id, "more": sum(sizes)})
 
 
 async def _made_before(connection: AsyncConnection, tenant: str, named: NamedRequest) -> Made | None:
@@ -326,7 +328,8 @@ async def _name(
     connection: AsyncConnection, tenant: str, named: NamedRequest, object_id: str, answer: str | None = None
 ) -> Made | None:
     """Note what a named request makes; or, when it was made before, what it made then, and nothing is noted."""
-    row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, "object_id": object_id, "answer": answer}
+    what = {"object_id": object_id, "answer": answer, "answer_bytes": text_bytes(answer)}
+    row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, **what}
     if (await connection.execute(NAME_REQUEST[connection.dialect.name], row)).first() is not None:
         return None
     return await _made_before(connection, tenant, named)

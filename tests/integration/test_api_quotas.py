@@ -19,6 +19,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.routing.chain import CHAT
 from understudy.models.store import Store, open_store
 from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.retention.erasure import REMOVED
 from understudy.models.store.sql import chain
 from understudy.models.store.sql import file as store_files
 from understudy.models.tenants import NO_LIMIT, TenantLimits
@@ -141,6 +142,42 @@ async def test_jobs_and_lines_count_with_their_prompts_answers_and_rows(room: Ro
     assert refused(await room.http.post("/v1/jobs:batch", json=two)) == "tenant_storage_full"
     assert refused(await room.http.post("/v1/chat/completions", json=big)) == "tenant_storage_full"
     assert (await room.http.post("/v1/jobs", json={"model": "lead/m", "messages": MESSAGES})).status_code == 202
+
+
+async def test_what_a_name_remembers_counts_until_it_is_removed(room: Room) -> None:
+    await room.set(stored_bytes=400_000)
+    jobs = [{"model": "lead/m", "messages": MESSAGES}, *[{"model": "n" * 200 + "/m", "messages": MESSAGES}] * 999]
+    answers = [
+        await room.http.post("/v1/jobs:batch", json={"jobs": jobs}, headers={"Idempotency-Key": f"k{number}"})
+        for number in range(4)
+    ]
+    taken = [each for each in answers if each.status_code == 200]
+    assert len(taken) == 1 and refused(answers[-1]) == "tenant_storage_full"
+    assert await room.stored() == pytest.approx(len(taken[0].content) + ROW_BYTES, abs=200)
+    room.later()
+    again = await room.http.post("/v1/jobs:batch", json={"jobs": jobs}, headers={"Idempotency-Key": "k0"})
+    assert again.content == taken[0].content
+
+    job_id = taken[0].json()["data"][0]["id"]
+    assert (await room.http.delete(f"/v1/jobs/{job_id}")).status_code == 200
+    assert (await room.http.post(f"/v1/jobs/{job_id}/ack")).status_code == 200
+    await room.store.retention.forget_delivered("until_delivered", 0.0)
+    again = await room.http.post("/v1/jobs:batch", json={"jobs": jobs}, headers={"Idempotency-Key": "k0"})
+    assert again.json()["data"][1]["error"]["message"] == REMOVED
+    assert await room.stored() == len(again.content) + ROW_BYTES
+
+
+async def test_what_a_caller_writes_into_the_steps_of_a_chain_counts_once_for_those_that_share_it(room: Room) -> None:
+    await room.set(stored_bytes=60_000)
+    fallback = {"model": "lead/other", "user": "u" * 20_000}
+    job = {"model": "lead/m", "messages": MESSAGES, "fallbacks": [fallback], "metadata": {"why": "w" * 500}}
+    several = await room.http.post("/v1/jobs:batch", json={"jobs": [job] * 3})
+    assert several.status_code == 200 and several.json()["data"][0]["id"], several.text
+    assert 20_000 + 3 * (500 + ROW_BYTES) < await room.stored() < 20_500 + 3 * (600 + ROW_BYTES)
+    one, other, third = [{**job, "fallbacks": [{**fallback, "seed": number}]} for number in range(3)]
+    assert (await room.http.post("/v1/jobs", json=one)).status_code == 202
+    for each in (other, third):
+        assert refused(await room.http.post("/v1/jobs", json=each)) == "tenant_storage_full"
 
 
 async def test_a_batch_counts_from_its_acceptance_and_until_its_content_is_gone(room: Room) -> None:

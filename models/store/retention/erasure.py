@@ -86,7 +86,7 @@ TENANTS_NAMED_IN_VAIN = (
 SET_ANSWER = (
     update(idempotency)
     .where(idempotency.c.tenant == bindparam("owner"), idempotency.c.key == bindparam("name"))
-    .values(answer=bindparam("said"))
+    .values(answer=bindparam("said"), answer_bytes=bindparam("size"))
 )
 """What is answered to a named request from now on."""
 
@@ -107,5 +107,6 @@ async def shorten_answers(connection: AsyncConnection, which: Select[Any], asked
         for entry in answer["data"]:
             if entry["error"] is not None:
                 entry["error"] |= {"message": REMOVED, "param": None}
-        said = {"owner": row.tenant, "name": row.key, "said": orjson.dumps(answer).decode()}
-        await connection.execute(SET_ANSWER, said)
+        said = orjson.dumps(answer)
+        words = {"owner": row.tenant, "name": row.key, "said": said.decode(), "size": len(said)}
+        await connection.execute(SET_ANSWER, words)

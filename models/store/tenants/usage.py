@@ -12,7 +12,17 @@ from understudy.models.records import SINGLE
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
 from understudy.models.store.disk_space import ROW_BYTES
 from understudy.models.store.ledger import Area
-from understudy.models.store.sql import QUEUED, RUNNING, batch, budget_grant, file, job, tally, tenant_tally
+from understudy.models.store.sql import (
+    QUEUED,
+    RUNNING,
+    batch,
+    budget_grant,
+    file,
+    idempotency,
+    job,
+    tally,
+    tenant_tally,
+)
 from understudy.models.store.tallies import ACCEPTED, ACCEPTED_PERIOD_S, OF_JOBS, SPENT, SPENT_PERIOD_S, Tallies
 from understudy.models.store.tenants.access import LIMITS_OF, limits_of
 from understudy.models.tenants import TenantLimits, TenantStore, TenantUse
@@ -101,6 +111,10 @@ STORED = select(
     .where(job.c.tenant == bindparam("name"), job.c.batch_id == literal_column(f"'{SINGLE}'"))
     .scalar_subquery()
     .label("singles"),
+    select(func.coalesce(func.sum(idempotency.c.answer_bytes), 0))
+    .where(idempotency.c.tenant == bindparam("name"), idempotency.c.answer.is_not(None))
+    .scalar_subquery()
+    .label("remembered"),
     select(func.count())
     .select_from(batch)
     .where(batch.c.tenant == bindparam("name"), _open)
@@ -149,7 +163,8 @@ class Usage(Area):
         """What a tenant has in store. What was written by earlier versions counts with its rows at most."""
         async with self._db.read() as connection:
             row = (await connection.execute(STORED, {"name": name})).one()
-        return TenantStore(max(0, int(row.uploads) + int(row.batches) + int(row.singles)), int(row.open))
+        stored = int(row.uploads) + int(row.batches) + int(row.singles) + int(row.remembered)
+        return TenantStore(max(0, stored), int(row.open))
 
     async def record_accepted(self, name: str, writer: str, jobs_by_minute: Mapping[int, int]) -> None:
         """Add the jobs that an API process accepted, and drop the counts of minutes long past."""

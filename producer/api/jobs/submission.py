@@ -12,7 +12,7 @@ from understudy.models.records import NewJob
 from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.route import check_schemas
 from understudy.models.state import Priority
-from understudy.models.store.disk_space import ROW_BYTES, text_bytes
+from understudy.models.store.disk_space import job_bytes, text_bytes
 from understudy.models.store.intake import Made, NamedRequest, OtherRequest
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller
@@ -48,7 +48,8 @@ async def accept(
     await admit(api, caller, len(jobs))
     made, kept = None, False
     try:
-        await admit_bytes(api, caller, sum(ROW_BYTES + text_bytes(each.body) for each in jobs))
+        remembered = text_bytes(answer) if named else 0
+        await admit_bytes(api, caller, remembered + sum(job_bytes(jobs)))
         made = await api.store.intake.accept_jobs(caller.tenant, jobs, named, answer)
         kept = made is None
     except OtherRequest as error:
