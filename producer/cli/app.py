@@ -1,7 +1,7 @@
-"""The application: every command by its name. The module of a command is loaded when that command is typed.
+"""The application: all commands by name. A command's module is imported only when that command is invoked.
 
-To load all of them takes most of a second of processor time, and the list of commands needs a name and a sentence of
-each. A test holds these sentences against what the commands say of themselves.
+Importing all of them costs most of a second of CPU time, and the overview needs only a name and a sentence for each. A
+test keeps these sentences in step with the docstrings of the commands.
 """
 
 import gc
@@ -15,7 +15,7 @@ from typer.main import get_group
 
 
 class Listed(NamedTuple):
-    """A command as the list of all shows it, and the module of this package that it is in."""
+    """A command as shown in the overview, and the module that implements it."""
 
     name: str
     module: str
@@ -24,94 +24,94 @@ class Listed(NamedTuple):
 
 COMMANDS = (
     Listed("run", "run", "Run every prompt of INPUT through its chain of providers and write the results to a file."),
+    Listed("mock", "mock", "Fake providers over real HTTP with scripted failures; see `understudy mock --help`."),
+    Listed("migrate", "migrate", "Bring the database schema up to date (automatic with SQLite)."),
+    Listed("up", "serve", "Serve the HTTP API and process the queue in one command, at http://127.0.0.1:8080."),
     Listed(
-        "mock", "mock", "Fake providers over real HTTP with scripted failures; `understudy mock --help` tells more."
-    ),
-    Listed("migrate", "migrate", "Bring the database's schema up to date (SQLite does it by itself)."),
-    Listed("up", "serve", "Serve the HTTP API and work off the queue, all in one: http://127.0.0.1:8080."),
-    Listed(
-        "api", "serve", "Serve the HTTP API alone; `understudy worker` does the work, on this machine or on others."
+        "api", "serve", "Serve only the HTTP API; `understudy worker` processes the jobs, on this or other machines."
     ),
     Listed(
-        "worker", "serve", "Work off the queue until stopped; with REDIS_URL and DATABASE_URL as one of many machines."
+        "worker",
+        "serve",
+        "Process the queue until stopped; with REDIS_URL and DATABASE_URL, on any number of machines.",
     ),
     Listed("submit", "submit", "Accept a file as a batch, or one prompt as a job, and print its id."),
     Listed(
         "status",
         "status",
-        "Where a batch or a job stands: counts, rate, time left, cost, who answers, and why it waits.",
+        "Show the state of a batch or job: counts, rate, time left, cost, providers, and why it waits.",
     ),
     Listed(
         "watch",
         "watch",
-        "Show the progress of a batch or a job until it has ended. Exit code 0 if all of it succeeded, else 1.",
+        "Show the progress of a batch or job until it ends. Exit code 0 if everything succeeded, else 1.",
     ),
-    Listed("results", "results", "Print what has ended, one line per job, also while the rest still runs."),
+    Listed(
+        "results", "results", "Print the results so far, one line per finished job; works while the rest is running."
+    ),
     Listed(
         "attempts",
         "attempts",
-        "The log of provider calls: of a batch, a job, or all; the latest ones, oldest first. With --json, JSON lines.",
+        "Show the latest provider calls of a batch, a job or all jobs, oldest first. With --json, JSON lines.",
     ),
     Listed(
-        "cancel", "batches", "Cancel a batch or a job. What has ended keeps its result; calls in flight are stopped."
+        "cancel", "batches", "Cancel a batch or a job. Finished jobs keep their results; calls in flight are aborted."
     ),
     Listed(
         "retry",
         "batches",
-        "Run again what ended without an answer, as a new batch that points at the old one; print its id.",
+        "Rerun the jobs that ended without an answer, as a new batch linked to the old one; print its id.",
     ),
-    Listed("pause", "batches", "Hold a batch: calls in flight go on, no other job of it starts."),
+    Listed("pause", "batches", "Pause a batch: calls in flight continue, no further jobs start."),
     Listed(
         "resume",
         "batches",
-        "Let a held batch go on; a batch, tenant or provider that spent its budget is granted the amount once more.",
+        "Resume a paused batch. If a batch, tenant or provider has spent its budget, grant the same amount again.",
     ),
-    Listed("ack", "batches", "Say that you have the results of a batch or a job."),
+    Listed("ack", "batches", "Acknowledge that you have received the results of a batch or a job."),
     Listed(
         "providers",
         "providers",
-        "Each provider, key and model in use: its limits, its use, what it waits for, and why it is set aside.",
+        "Show each provider, key and model in use: limits, usage, what it waits for, and why it is disabled.",
     ),
     Listed(
         "prune",
         "prune",
-        "Delete what ended long ago, in every tenant: batches and single jobs with their prompts, answers and files.",
+        "Delete old finished batches and single jobs of all tenants, with their prompts, answers and files.",
     ),
     Listed(
         "check",
         "check",
         "Validate the configuration: stores, each provider, key (masked), model, limit and price, and the chains.",
     ),
-    Listed("keys", "keys", "Make, list and revoke keys of the HTTP API."),
-    Listed("tenants", "tenants", "What tenants may use, and what they used."),
+    Listed("keys", "keys", "Create, list and revoke API keys."),
+    Listed("tenants", "tenants", "Show and set the limits of tenants, and show their usage."),
     Listed(
         "audit",
         "audit",
-        "Who did what to what: the latest acts of administration, oldest first. With --json, JSON lines.",
+        "Show the latest administrative actions and who took them, oldest first. With --json, JSON lines.",
     ),
-    Listed("webhooks", "webhooks", "Who is told of what ends, and whether it got there."),
+    Listed("webhooks", "webhooks", "Manage webhook endpoints and their secrets; show and replay deliveries."),
     Listed(
         "workers",
         "workers",
-        "The worker processes whose leases run, the jobs that each has, and the tickets that wait in the queues.",
+        "Show the live worker processes, their running jobs, and the tickets waiting in the queues.",
     ),
-    Listed(
-        "health", "health", "Whether the service that writes the health file works: exit code 0 or 1, and one sentence."
-    ),
+    Listed("health", "health", "Check the service that writes the health file: exit code 0 or 1, and one sentence."),
 )
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command until it is typed."""
+    """Placeholder for a command until it is invoked."""
 
     def __init__(self, listed: Listed) -> None:
         super().__init__(listed.name, help=listed.help)
         self._listed = listed
 
     def make_context(self, *given: Any, **more: Any) -> Any:
-        """That of the command itself: what it takes, its help, what it does, the commands below it."""
+        """The context of the real command: its parameters, help, callback and subcommands."""
         command = self.loaded()
-        if not gc.isenabled():  # `__main__` puts it off until now: what is loaded stays
+        if not gc.isenabled():  # `__main__` disabled it during import: loaded modules stay anyway
             gc.freeze()
             gc.enable()
         return command.make_context(*given, **more)
@@ -139,7 +139,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # slow to load, and nothing else needs it
+        from importlib.metadata import version  # slow to import, and nothing else needs it
 
         sys.stdout.write(f"understudy {version('understudy')}\n")
         raise typer.Exit
@@ -151,4 +151,4 @@ def common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Run LLM completions in bulk: a queue, a chain of providers per job, results that are never lost."""
+    """Run LLM completions in bulk: a queue, a chain of providers per job, and results that are never lost."""

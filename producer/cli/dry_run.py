@@ -1,4 +1,4 @@
-"""`--dry-run`: every line is read and checked as if it were submitted; nothing is kept, nobody is called."""
+"""`--dry-run`: read and check every line as if it were submitted; store nothing, call no provider."""
 
 import asyncio
 from pathlib import Path
@@ -36,8 +36,8 @@ def dry_run(
     output: Path | None = None,
     everything: bool = False,
 ) -> None:
-    """Print what would become of an input: of all its lines, or of a run into an `output` that was written before, of
-    those that would be asked, `everything` as in RunRequest. Raises BadInput, InputError."""
+    """Print what a run would do: for all lines, or, when `output` exists from an earlier run, for the lines still to be
+    asked (`everything` as in RunRequest). Raises BadInput, InputError."""
     with requests.as_file(source) as path:
         asked = None if output is None else RunRequest(path, output, shape, skip_bad, everything=everything)
         found = asyncio.run(_resumed(settings, asked)) if asked and settings.redis_url is None else None
@@ -72,8 +72,8 @@ def _all_lines(settings: Settings, source: Path, path: Path, shape: Shape, skip_
 
 
 async def _resumed(settings: Settings, asked: RunRequest) -> Preview | None:
-    """What a run into the output would ask. None: it was never written, or a command is at work in the data folder,
-    which may be this run. (With a Redis of many machines nobody could tell, so all lines are counted there.)"""
+    """What a resumed run would ask. None: no earlier run wrote this output, or another command is using the data
+    folder, possibly that very run. (With a shared Redis there is no way to know, so there all lines are counted.)"""
     try:
         async with open_ledger(settings) as store:
             with data_lock(settings.data):
@@ -81,12 +81,12 @@ async def _resumed(settings: Settings, asked: RunRequest) -> Preview | None:
     except NoLedger:
         return None
     except DataFolderBusy as busy:
-        say(f"all lines are counted, those with an answer too: {busy}")
+        say(f"counting all lines, including answered ones: {busy}")
         return None
 
 
 async def _rules(settings: Settings) -> Rules:
-    """Those of the tenant, which hold for every line; without a ledger there are none."""
+    """The tenant's rules, which apply to every line; none without a ledger."""
     try:
         async with open_ledger(settings) as store:
             return await store.tenants.rules(TENANT)
@@ -100,22 +100,23 @@ def _print(name: str, preview: Preview) -> None:
     if preview.compared is not None:
         out.print(f"resuming: {escape(preview.compared.words)}")
     if not forecast.lines:
-        out.print(f"[bold]{escape(name)}[/bold]: nothing is left to ask")
+        out.print(f"[bold]{escape(name)}[/bold]: nothing left to ask")
         return
     out.print(f"[bold]{escape(name)}[/bold]: {escape(preflight.expected)}")
     out.print(
-        f"about {forecast.input_tokens:,} tokens of input and {forecast.output_tokens:,} of output, "
-        f"{TYPICAL_OUTPUT_TOKENS} at most for each line"
+        f"about {forecast.input_tokens:,} input and {forecast.output_tokens:,} output tokens "
+        f"(at most {TYPICAL_OUTPUT_TOKENS} output tokens per line)"
     )
     for chain in forecast.chains[:CHAINS_SHOWN]:
         out.print()
         out.print(_table(chain))
     if len(forecast.chains) > CHAINS_SHOWN:
         rest = forecast.chains[CHAINS_SHOWN:]
-        out.print(f"\nand {counted(sum(chain.lines for chain in rest), 'line')} with {len(rest):,} other chains")
+        lines = counted(sum(chain.lines for chain in rest), "line")
+        out.print(f"\nand {lines} with {counted(len(rest), 'other chain')}")
     for finding in preflight.findings:
         out.print(f"\n[yellow]{escape(finding)}[/yellow]")
-    out.print("\nNothing was sent and nothing is kept.")
+    out.print("\nNothing was sent or stored.")
 
 
 def _table(chain: ChainForecast) -> Table:

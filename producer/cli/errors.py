@@ -1,4 +1,4 @@
-"""How a command ends that cannot do what it was asked for."""
+"""Turns errors of a command into one sentence and an exit code."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from understudy.producer.terminal import complain
 
 
 class Refused(WrongUse):
-    """What was asked for cannot be done as things stand. One sentence."""
+    """The request cannot be carried out in the current state. The message is one sentence."""
 
 
 def _complain(sentence: str) -> None:
@@ -21,10 +21,10 @@ def _complain(sentence: str) -> None:
 
 @contextmanager
 def plain_errors(tell: Callable[[str], None] = _complain) -> Iterator[None]:
-    """A person's mistake or a missing service becomes one sentence and an exit code; a defect keeps its traceback."""
+    """Turn user errors and unreachable services into one sentence and an exit code; defects keep their traceback."""
     try:
         yield
-        sys.stdout.flush()  # a closed pipe is noticed here, and not while the interpreter ends
+        sys.stdout.flush()  # notice a closed pipe here rather than at interpreter exit
     except WrongUse as error:
         tell(str(error))
         raise typer.Exit(WRONG_USE) from None
@@ -32,7 +32,7 @@ def plain_errors(tell: Callable[[str], None] = _complain) -> Iterator[None]:
         tell(str(error))
         raise typer.Exit(UNREACHABLE) from None
     except BrokenPipeError:
-        raise  # whoever read our output has seen enough; typer ends quietly
+        raise  # the reader closed the pipe, as `head` does; typer exits quietly
     except OSError as error:
         if error.filename is None:
             raise

@@ -1,4 +1,4 @@
-"""The ledger that a command works on."""
+"""Runs a command's work on the ledger."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ def on_ledger(
     *,
     create: bool = False,
 ) -> T:
-    """Do a command's work on the ledger that its options name. `create`: it may come before the first job."""
+    """Run a command's work on the ledger given by its options. `create`: create the ledger if it does not exist."""
 
     async def opened(settings: Settings) -> T:
         async with open_ledger(settings, create=create) as store:

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have, and values of options that are no text."""
+"""Options and arguments shared by several commands, and parsers of option values."""
 
 import math
 from contextlib import suppress
@@ -12,7 +12,7 @@ from understudy.producer.durations import seconds_of
 
 
 def dollars(text: str) -> float:
-    """5, 0.01 or $5: an amount above nothing."""
+    """5, 0.01 or $5: an amount above zero."""
     with suppress(ValueError):
         if 0 < (usd := float(text.strip().removeprefix("$"))) < math.inf:
             return usd
@@ -28,7 +28,7 @@ def duration_s(text: str) -> float:
 
 
 def weight(text: str) -> float:
-    """A share when turns are taken."""
+    """The share of a batch or tenant when turns are taken."""
     try:
         return weight_of(text)
     except ValueError as wrong:
@@ -36,25 +36,26 @@ def weight(text: str) -> float:
 
 
 Config = Annotated[
-    Path | None, typer.Option("--config", help="Configuration file; default: understudy.toml here, if there is one.")
+    Path | None,
+    typer.Option("--config", help="Configuration file; default: understudy.toml in this folder, if present."),
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder for the queue and the ledger; default .understudy.")]
-Tenant = Annotated[str | None, typer.Option("--tenant", help="Only what belongs to this tenant; default: all of them.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; default: all tenants.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 CsvSafe = Annotated[
-    bool, typer.Option("--csv-safe", help="In CSV, put an apostrophe before cells that a spreadsheet would calculate.")
+    bool, typer.Option("--csv-safe", help="In CSV, prefix cells that a spreadsheet would evaluate with an apostrophe.")
 ]
-BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch; latest or - for the newest one.")]
-AnyId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch or a job; latest or - for the newest batch.")]
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch, or latest or - for the newest.")]
+AnyId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch or job, or latest or - for the newest batch.")]
 MaybeId = Annotated[
-    str | None, typer.Argument(metavar="[ID]", help="Id of a batch or a job; latest or - for the newest batch.")
+    str | None, typer.Argument(metavar="[ID]", help="Id of a batch or job, or latest or - for the newest batch.")
 ]
 AnotherModel = Annotated[str | None, typer.Option("--model", "-m", help="Ask this model instead.")]
 AnotherChain = Annotated[str | None, typer.Option("--chain", help="Use this chain instead.")]
 BudgetUsd = Annotated[
     float | None,
     typer.Option(
-        "--budget-usd", parser=dollars, metavar="USD", help="Pause before the calls of the batch cost more than this."
+        "--budget-usd", parser=dollars, metavar="USD", help="Pause the batch before its calls cost more than this."
     ),
 ]
 Weight = Annotated[
@@ -63,7 +64,7 @@ Weight = Annotated[
         "--weight",
         parser=weight,
         metavar="NUMBER",
-        help="Turns for one of another batch; default 1, 0.01 to 100.",
+        help="Share of capacity relative to other batches, 0.01 to 100; default 1.",
     ),
 ]
 Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")]

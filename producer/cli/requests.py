@@ -1,4 +1,4 @@
-"""What a command line says about requests: where they are, which models they are for, and their parameters."""
+"""Options about requests: their source, models and parameters."""
 
 import shutil
 import sys
@@ -22,56 +22,59 @@ Prompt = Annotated[
     str | None,
     typer.Option("--prompt", help="CSV: template of the prompt, columns in braces."),
 ]
-System = Annotated[str | None, typer.Option("--system", help="System prompt put before every request.")]
+System = Annotated[str | None, typer.Option("--system", help="System prompt for every request.")]
 Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Model or chain for lines that name none, e.g. openai/gpt-4o-mini.")
+    str | None, typer.Option("--model", "-m", help="Model or chain for lines without one, e.g. openai/gpt-4o-mini.")
 ]
-ChainName = Annotated[str | None, typer.Option("--chain", help="Chain for every line, whatever model it names.")]
-Fallback = Annotated[
-    list[str] | None, typer.Option("--fallback", help="Model to try next; may be given several times.")
+ChainName = Annotated[
+    str | None, typer.Option("--chain", help="Chain for every line; overrides the model of the line.")
 ]
+Fallback = Annotated[list[str] | None, typer.Option("--fallback", help="Model to try next; repeatable.")]
 Require = Annotated[
     list[str] | None,
     typer.Option(
         "--require",
         metavar="TAG=VALUE",
-        help="Only providers with this tag and no other value, e.g. region=eu,ch or zdr; may be given several times.",
+        help="Only providers with this tag and no other values of it, e.g. region=eu,ch or zdr; repeatable.",
     ),
 ]
 Forbid = Annotated[
     list[str] | None,
-    typer.Option("--forbid", metavar="TAG=VALUE", help="Only providers that have this tag with other values."),
+    typer.Option(
+        "--forbid", metavar="TAG=VALUE", help="Only providers with this tag and none of these values; repeatable."
+    ),
 ]
 OrderName = Annotated[
-    str | None, typer.Option("--order", help="Which step is asked first: chain (as written), cheapest or fastest.")
+    str | None, typer.Option("--order", help="Order of the steps: chain (as written), cheapest or fastest first.")
 ]
-IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column that names a line.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N lines.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Most tokens of each answer.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="For lines that name none.")]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column with the id of each line.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N lines.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Maximum output tokens per answer.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Temperature for lines without one.")]
 Param = Annotated[
     list[str] | None,
     typer.Option(
         "--param",
         metavar="NAME=VALUE",
-        help="Another parameter for lines that do not set it, as JSON or text, or @FILE: response_format=@schema.json.",
+        help="Another parameter for lines that do not set it; VALUE is JSON, text or @FILE, "
+        "e.g. response_format=@schema.json; repeatable.",
     ),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are wrong, and list them.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and list invalid lines instead of stopping.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only check INPUT and say what it would cost; keep and send nothing.")
+    bool, typer.Option("--dry-run", help="Only check INPUT and estimate its cost; store and send nothing.")
 ]
 
 
 @contextmanager
 def as_file(source: Path) -> Iterator[Path]:
-    """The input as a file; standard input is kept for as long as it is read, because it is read twice."""
+    """The input as a file. Standard input is copied to a temporary file, because it is read twice."""
     if str(source) != "-":
         with source.open("rb"):
             yield source
         return
     with tempfile.TemporaryDirectory(prefix="understudy-") as folder:
-        copy = Path(folder) / "standard-input"  # the options say what it holds
+        copy = Path(folder) / "standard-input"  # no suffix: the options say which format it has
         with copy.open("wb") as stream:
             shutil.copyfileobj(sys.stdin.buffer, stream)
         yield copy
@@ -96,7 +99,7 @@ def route_of(
 
 
 def tags_of(option: str, pairs: list[str] | None) -> Tags | None:
-    """Tags as an option names them; None when it was not given."""
+    """The tags given by an option; None when it was not given."""
     try:
         return parse_pairs(pairs) if pairs else None
     except ValueError as error:
@@ -115,19 +118,19 @@ def shape_of(
 
 
 def params_of(max_tokens: int | None, temperature: float | None, pairs: list[str] | None) -> dict[str, Any]:
-    """Parameters for requests that do not have them themselves."""
+    """Default parameters for requests that do not set them."""
     named = dict(map(_param, pairs or ()))
     said = {"max_tokens": max_tokens, "temperature": temperature}
     return named | {name: value for name, value in said.items() if value is not None}
 
 
 def _param(pair: str) -> tuple[str, Any]:
-    """NAME=VALUE; the value as JSON if it is some, else as text; @FILE is the JSON in a file."""
+    """NAME=VALUE; the value is JSON if it parses, else text; @FILE is the JSON in a file."""
     name, equals, text = pair.partition("=")
     if not name or not equals:
         raise typer.BadParameter(f"--param {pair!r} must be NAME=VALUE, e.g. seed=7")
     if name in NO_OVERRIDES or name == "model":
-        raise typer.BadParameter(f"--param cannot set '{name}': it is not a parameter of a request")
+        raise typer.BadParameter(f"--param cannot set '{name}': it is not a request parameter")
     try:
         return name, orjson.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
     except orjson.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""What the commands that stay have in common: their log, and why they stop."""
+"""What the long-running commands share: logging and signal handling."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ from understudy.producer.processes.stack import Stack
 log = logging.getLogger(__name__)
 
 LogFormat = Annotated[
-    Literal["text", "json"] | None, typer.Option("--log-format", help="How lines of the log are written; default text.")
+    Literal["text", "json"] | None, typer.Option("--log-format", help="Format of log lines; default text.")
 ]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None,
-    typer.Option("--log-level", help="The least level that is logged; default info."),
+    typer.Option("--log-level", help="Lowest level to log; default info."),
 ]
 
 
@@ -35,8 +35,8 @@ LogLevel = Annotated[
 def service(
     config: Path | None, data: Path | None, log_format: LogFormat, log_level: LogLevel, *, calls: bool
 ) -> Iterator[Settings]:
-    """The settings of a command that stays. From here on it speaks by its log, also of what ends it. With `calls` it
-    calls providers: what a configuration does that was merely found here is told first."""
+    """The settings of a long-running command. From here on it reports through its log, including fatal errors. `calls`:
+    the command calls providers, so warnings about a configuration found in the working folder come first."""
     with plain_errors():
         settings = _with_log(settings_from(config, data), log_format, log_level)
         configure_logs(settings.logging)
@@ -52,26 +52,26 @@ def _with_log(settings: Settings, log_format: LogFormat, log_level: LogLevel) ->
 
 
 def started(stack: Stack, what: str) -> None:
-    """With what it is connected to; none of it holds a password."""
+    """Log the start, with the ledger and queue in use; passwords are masked."""
     queue = f"embedded, in {stack.settings.data}" if stack.settings.redis_url is None else shown_url(stack.redis_url)
     log.info("Started Understudy %s: %s; ledger %s, queue %s", version("understudy"), what, stack.store.place, queue)
 
 
 class Ending:
-    """Why a command that stays ends: the signals that it was sent."""
+    """Why a long-running command ended: the signals it received."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
-        """`stop` is called at each signal: the first lets what is in flight finish, the second gives it back."""
+        """`stop` is called on each signal: the first lets calls in flight finish, the second puts their jobs back."""
         self._stop = stop
         self._signals: list[str] = []
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: signal.Signals) -> None:
-        doing = "Giving back what is in flight" if self._signals else "Finishing what is in flight"
+        doing = "Putting back the jobs in flight" if self._signals else "Finishing the jobs in flight"
         self._signals.append(signal.Signals(number).name)
         log.info("%s: %s", self._signals[-1], doing)
         self._stop()
 
     def __str__(self) -> str:
-        return f"stopped by {' and '.join(self._signals)}" if self._signals else "it was not asked to"
+        return f"stopped by {' and '.join(self._signals)}" if self._signals else "not by a signal"

@@ -1,4 +1,4 @@
-"""The settings that a command begins with: what is configured, and over that what its options say."""
+"""The settings of a command: the configuration, overridden by its options."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ def settings_from(config: Path | None, data: Path | None) -> Settings:
 
 
 def settings_for_calls(config: Path | None, data: Path | None) -> Settings:
-    """For a command that calls providers: a file that was merely found here is told about first."""
+    """For a command that calls providers: first print warnings about a configuration file found in this folder."""
     settings = settings_from(config, data)
     for sentence in told_of(settings, config, os.environ):
         say(sentence)

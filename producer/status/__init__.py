@@ -1,1 +1,1 @@
-"""What people see of work: batches, jobs, providers, progress, and why something waits."""
+"""How work is presented: batches, jobs, providers, progress, and wait reasons."""

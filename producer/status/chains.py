@@ -1,4 +1,4 @@
-"""How `understudy check` shows chains: their steps, order and data rules, and what would refuse every request."""
+"""How `understudy check` shows chains: steps, order, data rules, and problems that would reject every request."""
 
 from collections.abc import Iterator
 
@@ -20,14 +20,14 @@ def chain_lines(settings: Settings) -> Iterator[str]:
 def chain_text(chain: ChainConfig) -> str:
     text = ", then ".join(_entry_text(entry) for entry in chain.steps)
     if chain.order != "chain":
-        text += f"; the {chain.order} first"
+        text += f"; {chain.order} first"
     for word, tags in (("require", chain.require), ("forbid", chain.forbid)):
         text += f"; {word} {shown(tags)}" if tags else ""
     return text
 
 
 def chain_problems(settings: Settings) -> Iterator[str]:
-    """Chains that no request could use, such as one whose data rules none of its steps keeps."""
+    """Chains that no request can use, such as one where every step violates the data rules."""
     for name in settings.chains:
         try:
             Router(settings).resolve({"chain": name})

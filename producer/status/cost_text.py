@@ -1,4 +1,4 @@
-"""What a batch is expected to cost and what it has cost, in words."""
+"""Expected and actual costs as text."""
 
 from understudy.models.records import Estimate
 
@@ -6,12 +6,12 @@ SMALLEST_SHOWN_USD = 0.0001
 
 
 def expected_cost(estimate: Estimate, lines: int) -> str:
-    """The end of a sentence that begins with what will be run, such as `2,000 lines, `."""
+    """The end of a sentence that begins with what will run, such as `2,000 lines, `."""
     if estimate.usd is None:
-        return "at unknown cost: no price of its models is known"
+        return "cost unknown: none of its models has a known price"
     words = f"about {dollars(estimate.usd)} expected"
     if estimate.unpriced_lines:
-        words += f", without {estimate.unpriced_lines:,} of {lines:,} lines, whose model has no known price"
+        words += f", excluding {estimate.unpriced_lines:,} of {lines:,} lines, whose model has no known price"
     return words
 
 
@@ -21,7 +21,7 @@ def counted(count: int, word: str) -> str:
 
 
 def spent(usd: float, unpriced_calls: int) -> str:
-    """What calls cost, with those whose cost is not known: `$0.0123`, `$0.0123 + 40 calls of unknown cost`."""
+    """The cost of calls, and the number of calls of unknown cost: `$0.0123`, `$0.0123 + 40 calls of unknown cost`."""
     if not unpriced_calls:
         return _exactly(usd)
     unknown = f"{counted(unpriced_calls, 'call')} of unknown cost"
@@ -36,10 +36,10 @@ def spent_briefly(usd: float, unpriced_calls: int) -> str:
 
 
 def dollars(usd: float) -> str:
-    """What is only expected: `$0.0123`, `$12,345`."""
+    """An estimate: `$0.0123`, `$12,345`."""
     return _exactly(usd) if usd < 1_000 else f"${usd:,.0f}"
 
 
 def _exactly(usd: float) -> str:
-    """What is not free is not shown as nothing."""
+    """A cost above zero is never shown as zero."""
     return f"under ${SMALLEST_SHOWN_USD:.4f}" if 0 < usd < SMALLEST_SHOWN_USD else f"${usd:,.4f}"

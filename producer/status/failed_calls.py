@@ -1,4 +1,4 @@
-"""What providers said when calls failed: one example of each kind, and where the others are."""
+"""Error messages of failed calls: one example per failure class, and how to list the others."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from understudy.models.store import Store
 
 MOST_EXAMPLES = 5
 MOST_WORDS = 200
-"""So much is repeated of what a provider said."""
+"""Characters of a provider's message that are shown."""
 
 
 def in_a_line(message: str | None) -> str:
-    """A provider's message, cut, without its line breaks."""
+    """A provider's message on one line, truncated."""
     words = " ".join((message or "").split())
     return words if len(words) <= MOST_WORDS else f"{words[: MOST_WORDS - 1]}…"
 
@@ -26,7 +26,7 @@ def said(call: Mapping[str, Any]) -> str:
 
 
 async def failure_examples(store: Store, views: Sequence[BatchView]) -> list[str]:
-    """Of a batch and its retries: the most frequent failures with an example each. Raises StoreError."""
+    """The most frequent failures of a batch and its retries, with one example each. Raises StoreError."""
     counts: Counter[str] = Counter()
     for view in views:
         for tally in view.by_deployment:
@@ -37,12 +37,12 @@ async def failure_examples(store: Store, views: Sequence[BatchView]) -> list[str
         lines += [f"for example at {call['provider']}/{call['model']}: {said(call)}" for call in calls]
     if lines:
         kind, look = counts.most_common(1)[0][0], f"`understudy attempts {views[-1].id}`"
-        lines.append(f"{look} shows every call; add --failure {kind} for those of one kind.")
+        lines.append(f"{look} lists all calls; add --failure {kind} to list only these failures.")
     return lines
 
 
 async def _newest(store: Store, views: Sequence[BatchView], cls: FailureClass) -> list[dict[str, Any]]:
-    """The newest call that failed so, of the newest batch that has one."""
+    """The latest call with this failure, from the newest batch that has one."""
     for view in reversed(views):
         if any(cls in tally.failures for tally in view.by_deployment):
             return await store.jobs.attempts(batch_id=view.id, failure=cls, limit=1, latest=True)

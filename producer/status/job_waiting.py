@@ -1,4 +1,4 @@
-"""Why a job that is queued does not start: what holds it, its batch, or the steps of its chain."""
+"""Why a queued job does not start: because of the job, its batch, or the steps of its chain."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def waiting_of_job(
     settings: Settings, store: Store, queue: "Redis | None", job: Mapping[str, Any], now: float
 ) -> Waiting | None:
-    """None: it moves, or has ended, or only its owner's time has not come. Raises StoreError."""
+    """None: the job is running, has ended, or is scheduled for later by its owner. Raises StoreError."""
     if job["state"] != JobState.QUEUED:
         return None
     nobody = await nobody_works(store, queue)
@@ -42,7 +42,7 @@ async def _of_batch(store: Store, batch_id: str) -> Waiting | None:
     view = await store.batches.view(batch_id) if batch_id else None
     if view is None:
         return None
-    return Waiting(f"its batch is held: {view.paused}", PAUSED) if view.paused else view.waiting
+    return Waiting(f"its batch is paused: {view.paused}", PAUSED) if view.paused else view.waiting
 
 
 async def _at_its_steps(
@@ -70,9 +70,9 @@ def _accounts(settings: Settings, step: Step) -> list[str]:
 def held_at(
     settings: Settings, chain: Chain, priority: Priority, live: LimitState, aside: Sequence[SetAside]
 ) -> Waiting | None:
-    """What the chain's steps wait for; None when one of them could start a call now.
+    """What the steps of the chain wait for; None when one of them could start a call now.
 
-    That is the first step that is worth waiting for, else the one that comes back first.
+    The first step worth waiting for, or else the one that is available soonest.
     """
     patience_s = priority.patience_s if chain.patience_s is None else chain.patience_s
     held: list[Waiting] = []
@@ -87,7 +87,7 @@ def held_at(
 
 
 def _held(settings: Settings, step: Step, live: LimitState, aside: Sequence[SetAside]) -> Waiting | None:
-    """What the credential of a step waits for that may start first; None when one may start now."""
+    """The wait of the credential that may start first; None when one may start now."""
     try:
         provider = resolve_provider(settings, step.provider)
     except UnknownProvider:
@@ -112,7 +112,7 @@ def _held(settings: Settings, step: Step, live: LimitState, aside: Sequence[SetA
 
 
 def _reserve(live: LimitState, step: Step, account: str, limits: Limits) -> tuple[str | None, float]:
-    """The limiter's name for what holds a call of this account, and until when."""
+    """The limiter's name for what blocks a call of this account, and until when."""
     state = live.of(account, step.model)
     ends = {
         "requests": state.requests.next_start(limits.requests_per_minute, live.now),

@@ -1,4 +1,4 @@
-"""Batches, jobs and provider calls as commands show them: documents for --json, text and tables for people."""
+"""Batches, jobs and provider calls as the commands show them: documents for --json, text and tables otherwise."""
 
 import sys
 import time
@@ -23,17 +23,17 @@ from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.durations import ago, duration
 from understudy.producer.runs.output import error_text, output_line, row_of_job
 from understudy.producer.runs.retry_chain import summary
-from understudy.producer.status.cost_text import dollars, spent, spent_briefly
+from understudy.producer.status.cost_text import counted, dollars, spent, spent_briefly
 from understudy.producer.status.pauses import how_to_go_on
 from understudy.producer.status.split_table import percent, split_table
 from understudy.producer.terminal import output
 from understudy.producer.terminal import page as page
 
 WIDE_CHARS = 110
-"""What needs more room than a terminal of 80 columns has is shown from this width on."""
+"""Columns beyond those that fit an 80-column terminal are shown from this width on."""
 
 VERY_WIDE_CHARS = 160
-"""A table of provider calls has ten columns."""
+"""Width from which provider calls are shown as a table: it has ten columns."""
 
 
 def print_json(document: object) -> None:
@@ -41,7 +41,7 @@ def print_json(document: object) -> None:
 
 
 def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None:
-    """What was accepted."""
+    """Print the id of an accepted job or batch."""
     if as_json:
         print_json({"id": id_, "skipped_lines": skipped_lines})
     else:
@@ -55,7 +55,7 @@ def batch_document(
     why: str = "",
     held_usd: float | None = None,
 ) -> dict[str, Any]:
-    """`waiting`: what it waits for; `why`: the same as a sentence; `held_usd`: of its budget."""
+    """`waiting`: what it waits for; `why`: the same as a sentence; `held_usd`: reserved of its budget."""
     return {
         "id": view.id,
         "object": "batch",
@@ -95,7 +95,7 @@ def deployment_document(tally: DeploymentTally) -> dict[str, Any]:
 
 
 def fallback_share(view: BatchView) -> float | None:
-    """How much of what was answered so far another step than the first has answered, 0 to 1; None: nothing was."""
+    """The share of answers so far that came from a fallback, 0 to 1; None without answers."""
     answered = view.counts.get(JobState.SUCCEEDED, 0)
     return round(view.fallbacks / answered, 4) if answered else None
 
@@ -121,7 +121,7 @@ def print_batch(
     elif view.ended_at:
         facts.append(f"took {duration(view.ended_at - view.created_at)}, ended {ago(view.ended_at, now)}")
     if view.budget_usd is not None:
-        held = f", {amount(held_usd)} held by calls under way" if held_usd else ""
+        held = f", {amount(held_usd)} reserved for calls in flight" if held_usd else ""
         facts.append(f"budget {amount(view.budget_usd)} USD{held}")
     out.print("; ".join(facts))
     if view.paused and view.state in OPEN_BATCH_STATES:
@@ -131,7 +131,7 @@ def print_batch(
     for reason, count in view.waits:
         out.print(f"{count:,} put back: {escape(reason)}")
     if retries:
-        out.print(f"tried again in {', '.join(retries)}")
+        out.print(f"retried in {', '.join(retries)}")
     if view.by_deployment:
         out.print(split_table([view], latency))
 
@@ -140,15 +140,15 @@ def _fallbacks(view: BatchView) -> list[str]:
     answered = view.counts.get(JobState.SUCCEEDED, 0)
     if not answered:
         return []
-    return [f"{view.fallbacks:,} of {answered:,} answers through a fallback ({percent(view.fallbacks, answered)})"]
+    return [f"{view.fallbacks:,} of {answered:,} answers from a fallback ({percent(view.fallbacks, answered)})"]
 
 
 def _cost(view: BatchView) -> str:
-    """Spent, of what was expected."""
+    """Spent, out of the estimate."""
     cost = spent(view.cost_usd, view.unpriced_calls)
     if view.estimated_usd is None:
         return cost
-    unpriced = f" without {view.unpriced_lines:,} lines of unknown price" if view.unpriced_lines else ""
+    unpriced = f", excluding {counted(view.unpriced_lines, 'line')} of unknown price" if view.unpriced_lines else ""
     return f"{cost} of about {dollars(view.estimated_usd)} expected{unpriced}"
 
 
@@ -158,7 +158,7 @@ def _state(view: BatchView) -> str:
     if view.paused and view.state in OPEN_BATCH_STATES:
         return f"{view.state}, paused ({escape(view.paused)})"
     if view.blocked and view.state in OPEN_BATCH_STATES:
-        return f"{view.state}, waits for a person ({escape(view.blocked)})"
+        return f"{view.state}, needs attention ({escape(view.blocked)})"
     return str(view.state)
 
 
@@ -166,11 +166,11 @@ BATCH_ID_CHARS = 32
 
 
 def batches_table(views: Sequence[BatchView]) -> Table:
-    """On a narrow page some columns are left out. Tenants are named where there are several."""
+    """Some columns are omitted on a narrow page. The tenant is shown if there are several."""
     wide = page().width >= WIDE_CHARS
     tenants = {view.tenant for view in views} != {DEFAULT_TENANT}
     table = Table(show_edge=False, pad_edge=False)
-    table.add_column("batch", no_wrap=True, min_width=BATCH_ID_CHARS)  # whole, because people copy it
+    table.add_column("batch", no_wrap=True, min_width=BATCH_ID_CHARS)  # never truncated, because people copy it
     table.add_column("state", overflow="fold", min_width=len(BatchState.IN_PROGRESS))
     if tenants:
         table.add_column("tenant", overflow="fold")
@@ -214,13 +214,13 @@ def job_document(view: Mapping[str, Any], now: float, waiting: Waiting | None = 
 
 
 def job_state(view: Mapping[str, Any], now: float) -> str:
-    """A queued job whose time has not come is shown as scheduled."""
+    """A queued job with a later start time is shown as scheduled."""
     scheduled = view["state"] == JobState.QUEUED and view["not_before"] > now
     return "scheduled" if scheduled else str(view["state"])
 
 
 def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
-    """`why`: what it waits for, a sentence."""
+    """`why`: what it waits for, as a sentence."""
     out, row = page(), row_of_job(view)
     batch = f" of {view['batch_id']}" if view["batch_id"] else ""
     name = f"  {escape(' '.join(row.custom_id.split()))}" if row.custom_id != row.job_id else ""
@@ -234,7 +234,7 @@ def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
 
 
 def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table on a wide page; on any other two lines for each call, so that ids can be copied."""
+    """A table on a wide page; otherwise two lines per call, so that ids can be copied."""
     out = page()
     if out.width >= VERY_WIDE_CHARS:
         out.print(attempts_table(rows))
@@ -259,7 +259,7 @@ def _call_cost(row: Mapping[str, Any]) -> str:
 
 def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = new_table("time", "job", "provider", "model", "key", "outcome")
-    table.columns[1].no_wrap = True  # whole, because people copy it
+    table.columns[1].no_wrap = True  # never truncated, because people copy it
     for name in ("status", "took", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("message", overflow="fold", ratio=1)
@@ -287,7 +287,7 @@ def new_table(*columns: str) -> Table:
 
 
 def limits_text(row: Mapping[str, Any]) -> str:
-    """The configured limits of a row; what is not configured is learned from the provider's answers."""
+    """The configured limits of a row; others are learned from the provider's answers."""
     words = {
         **{"requests_per_minute": "requests/min", "tokens_per_minute": "tokens/min"},
         **{"requests_per_day": "requests/day", "tokens_per_day": "tokens/day", "max_in_flight": "in flight"},

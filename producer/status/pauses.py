@@ -1,4 +1,4 @@
-"""Which batch is held, and what a person does about it."""
+"""Which batch is paused, and how to resume it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,14 +9,14 @@ from understudy.models.state import OPEN_BATCH_STATES
 
 
 def held_one(views: Iterable[BatchView]) -> BatchView | None:
-    """The first of these batches that is held. One that was cancelled while it was held is not any more."""
+    """The first paused batch. A batch that was cancelled while paused does not count."""
     return next((view for view in views if view.paused and view.state in OPEN_BATCH_STATES), None)
 
 
 def resumed(
     before: BatchView | None, total_usd: float | None, model: str | None, chain: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What letting a batch go on changed of it: as it was, and as it is. `total_usd`: what it may spend, if new."""
+    """Old and new values of a resumed batch, for the audit log. `total_usd`: its new budget, if changed."""
     old: dict[str, Any] = {"paused": before.paused if before else None}
     new: dict[str, Any] = {"paused": None}
     if total_usd is not None:
@@ -27,8 +27,8 @@ def resumed(
 
 def how_to_go_on(batch_id: str, paused: str) -> str:
     if paused == RUN_STOPPED:
-        return f"stopped; the same run or `understudy resume {batch_id}` continues it"
-    goes_on = f"`understudy resume {batch_id}` lets it go on"
+        return f"stopped; repeat the run or use `understudy resume {batch_id}` to continue it"
+    goes_on = f"`understudy resume {batch_id}` resumes it"
     if not is_by_failures(paused):
         return goes_on
-    return f"`understudy attempts {batch_id}` shows what was answered; once it is mended, {goes_on}"
+    return f"`understudy attempts {batch_id}` shows the answers; once the cause is fixed, {goes_on}"

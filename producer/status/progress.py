@@ -1,4 +1,4 @@
-"""What a person sees while a run is under way, and the table at its end. On standard error only."""
+"""Progress of a run, on standard error only."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from understudy.producer.status.split_table import merged, percent
 
 
 class _Pace(ProgressColumn):
-    """Rate, and the time that is left at that rate."""
+    """Rate, and the time left at that rate."""
 
     def render(self, task: Task) -> Text:
         per_s = task.fields.get("per_s") or 0.0
@@ -30,7 +30,7 @@ class _Pace(ProgressColumn):
 
 
 class _Note(ProgressColumn):
-    """Costs, failures and who answers; cut where the page ends."""
+    """Cost, failures and the share of each provider; truncated at the page width."""
 
     def render(self, task: Task) -> Text:
         note = Text.from_markup(task.fields["note"], overflow="ellipsis")
@@ -39,16 +39,16 @@ class _Note(ProgressColumn):
 
 
 FIGURES_CHARS = 75
-"""What a page must have room for beside the bar: counts, rate, time left, cost and failures."""
+"""Width needed next to the bar: counts, rate, time left, cost and failures."""
 
 SHORTEST_BAR, LONGEST_BAR = 5, 30
 
 HEARTBEAT_S = 60.0
-"""A log gets a line for each tenth that is done, and one after so long without one."""
+"""Seconds. Without a terminal, a line is printed for each 10 % of progress, and after this time without one."""
 
 
 class Display:
-    """A progress bar on a terminal; on anything else, a line now and then."""
+    """A progress bar on a terminal; elsewhere, a line now and then."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Display:
             yield self
 
     def say(self, line: str) -> None:
-        """Something for people, above the bar."""
+        """Print a message above the bar."""
         self._console.print(escape(line), style="yellow", highlight=False, soft_wrap=not self._console.is_terminal)
 
     def update(self, summary: Summary, views: Sequence[BatchView], word: str = "running") -> None:
@@ -111,7 +111,7 @@ class Display:
 
 
 def _mix(views: Sequence[BatchView]) -> str:
-    """Which provider answers, in shares."""
+    """The share of answers per provider."""
     answered = {row.provider: 0 for row in merged(views)}
     for row in merged(views):
         answered[row.provider] += row.answered

@@ -1,6 +1,6 @@
-"""Each provider, key and model in use: its limits and their sources, its use, what cools it, why it is set aside.
+"""Each provider, key and model in use: limits and their sources, usage, cooldowns, and why it is disabled.
 
-Three things are laid over each other: the configuration, what the ledger counts, and what the limiter keeps in Redis.
+Merges three sources: the configuration, the counts in the ledger, and the limiter's state in Redis.
 """
 
 from collections import Counter
@@ -24,12 +24,12 @@ from understudy.models.store.metrics import CallCount
 
 CALLS_OVER_S = 60.0
 LANES_MAX = 1_000
-"""The models of so many lanes are looked at."""
+"""Lanes whose models are considered."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerPart:
-    """What the ledger says: what is set aside, the calls of the last minute, and (provider, model) of open jobs."""
+    """Data from the ledger: disabled credentials, calls of the last minute, and (provider, model) of open jobs."""
 
     aside: Sequence[SetAside] = ()
     calls: Sequence[CallCount] = ()
@@ -38,7 +38,8 @@ class LedgerPart:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A credential of a provider with a model; `key` None: it needs a key and has none, `model` None: none is named."""
+    """A credential of a provider with a model. `key` None: the required key is missing; `model` None: none
+    configured."""
 
     provider: ResolvedProvider
     key: ApiKey | None
@@ -83,7 +84,7 @@ def _names(found: Iterable[Place]) -> list[tuple[str, str]]:
 
 
 def places(settings: Settings, ledger: LedgerPart, live: LimitState | None) -> list[Place]:
-    """Each key with the models that the configuration, open jobs, late calls or the limiter know of it."""
+    """Each key with its models from the configuration, open jobs, recent calls and the limiter."""
     providers: dict[str, ResolvedProvider] = {}
     models: dict[str, dict[str, None]] = {}
     for provider, model in named_deployments(settings):
@@ -113,7 +114,7 @@ def _models_of(
 
 
 def provider_documents(settings: Settings, ledger: LedgerPart, live: LimitState | None) -> list[dict[str, Any]]:
-    """One for each key and model. Without `live` what only Redis knows is None."""
+    """One document per key and model. Without `live`, values from Redis are None."""
     return [_document(place, settings, ledger, live) for place in places(settings, ledger, live)]
 
 
@@ -152,7 +153,7 @@ def _limit(schedule: Schedule, configured: int | None) -> dict[str, Any]:
 
 
 def _of_day(used: int, limit: int | None, live: LimitState | None) -> dict[str, Any] | None:
-    """None when a day has no limit."""
+    """None without a daily limit."""
     if limit is None:
         return None
     return {"limit": limit, "used": used if live else None, "until": end_of_day(live.now) if live else None}
@@ -170,7 +171,7 @@ def _in_flight(state: AccountState, configured: int | None, live: LimitState | N
 
 
 def _next_start(state: AccountState, configured: Limits, live: LimitState | None) -> float | None:
-    """None when one could start now, as far as the schedules are concerned."""
+    """When the schedules allow the next call; None: now."""
     if live is None:
         return None
     requests = state.requests.next_start(configured.requests_per_minute, live.now)
@@ -204,7 +205,7 @@ def _set_aside(row: SetAside) -> dict[str, Any]:
 
 
 def _state(document: dict[str, Any], cooldowns: Sequence[Cooldown], live: LimitState | None) -> str:
-    """One word: what would become of a call that wants to start now."""
+    """One word: what would happen to a call that wants to start now."""
     if document["key"] is None:
         return "no_key"
     if document["set_aside"]:

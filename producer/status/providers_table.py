@@ -1,4 +1,4 @@
-"""`understudy providers` for people: a table of limits and use, below it a sentence for whatever is not as usual."""
+"""`understudy providers` as text: a table of limits and usage, followed by a sentence for anything unusual."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from understudy.producer.durations import ago, clock_time, duration, until
 from understudy.producer.status.objects import WIDE_CHARS, new_table, page
 
 Row = Mapping[str, Any]
-"""As `producer.status.provider_state.provider_documents` gives it."""
+"""As returned by `producer.status.provider_state.provider_documents`."""
 
-WORDS = {"no_key": "no key", "set_aside": "set aside", "unknown": "–"}
+WORDS = {"no_key": "no key", "set_aside": "disabled", "unknown": "–"}
 COLOURS = {"ready": "green", "set_aside": "red", "no_key": "red", "unknown": "dim"}
 WAITS_S = 1.0
-"""A schedule that is full for no longer is in full use, which is what it is for."""
+"""A schedule that is full for less than this is merely well used, and not worth a sentence."""
 
 
 def print_providers(rows: Sequence[Row]) -> None:
@@ -56,7 +56,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _block(row: Row) -> str:
-    """The same on a narrow page: one deployment, with its figures below it."""
+    """The same for a narrow page: a deployment, with its figures below."""
     head = escape(f"{row['provider']}/{row['model'] or '–'}, key {row['key'] or '–'}")
     flight, limits = row["in_flight"], (("requests", "requests_per_minute"), ("tokens", "tokens_per_minute"))
     figures = [f"{word}/min {_limit(row[name])}" for word, name in limits]
@@ -71,7 +71,7 @@ def _word(state: str) -> str:
 
 
 def _limit(limit: Mapping[str, Any]) -> str:
-    """`588 learned`, and where a configured one is undercut `588 of 600, learned`."""
+    """`588 learned`, or `588 of 600, learned` when the learned limit is below the configured one."""
     if limit["limit"] is None:
         return "[dim]unknown[/dim]"
     undercut = limit["configured"] is not None and limit["limit"] < limit["configured"]
@@ -80,7 +80,7 @@ def _limit(limit: Mapping[str, Any]) -> str:
 
 
 def _today(row: Row) -> list[str]:
-    """`120 of 1,000 requests`, of the limits that a UTC day has."""
+    """`120 of 1,000 requests`, for limits per UTC day."""
     limits = (("requests", row["requests_per_day"]), ("tokens", row["tokens_per_day"]))
     return [
         f"{'–' if limit['used'] is None else format(limit['used'], ',')} of {limit['limit']:,} {what}"
@@ -96,13 +96,13 @@ def _in_flight(flight: Mapping[str, Any]) -> str:
 
 
 def _calls(counts: Mapping[str, int]) -> str:
-    """Answered calls, and the others by how they ended."""
+    """Answered calls, and the other calls by outcome."""
     others = [f"{counts[how]:,} {how}" for how in ("refused", "failed") if counts[how]]
     return ", ".join([f"{counts['answered']:,}", *others])
 
 
 def _lines(row: Row, now: float) -> Iterator[str]:
-    """What is not as usual. The same sentence about several rows is said once."""
+    """Sentences about anything unusual. A sentence shared by several rows is printed once."""
     what = escape(f"{row['provider']}/{row['model'] or '–'}")
     if row["key"] is None:
         yield f"[red]{escape(row['provider'])} has no key; set api_keys in its section[/red]"
@@ -113,21 +113,21 @@ def _lines(row: Row, now: float) -> Iterator[str]:
     brake = row["requests_per_minute"]["until"]
     if brake is not None and brake > max(now, row["next_start"] or 0.0):
         yield (
-            f"[yellow]{what} (account {escape(row['account'])}): less is left than we used, so others use the account "
-            f"as well; slower until {until(brake, now)}[/yellow]"
+            f"[yellow]{what} (account {escape(row['account'])}): the provider reports less quota than our usage "
+            f"explains, so others share the account; slowed down until {until(brake, now)}[/yellow]"
         )
     if row["next_start"] is not None and row["next_start"] - now > WAITS_S:
         yield (
-            f"[yellow]{what} (account {escape(row['account'])}): used up; the next call may start at "
+            f"[yellow]{what} (account {escape(row['account'])}): limit reached; the next call may start at "
             f"{until(row['next_start'], now)}[/yellow]"
         )
 
 
 def _set_aside(row: Row, aside: Mapping[str, Any], now: float) -> str:
     model = f" for {escape(aside['model'])}" if aside["model"] else ""
-    tries = f"; one job tries it at {clock_time(aside['probe_at'], now)}" if aside["probe_at"] else ""
+    tries = f"; one job retries it at {clock_time(aside['probe_at'], now)}" if aside["probe_at"] else ""
     return (
-        f"{escape(row['provider'])}, key {escape(row['key'])}: set aside{model} {ago(aside['since'], now)}: "
+        f"{escape(row['provider'])}, key {escape(row['key'])}: disabled{model} {ago(aside['since'], now)}: "
         f"{escape(aside['reason'].rstrip('.'))}{tries}"
     )
 
@@ -137,7 +137,7 @@ def _cooldown(row: Row, cooldown: Mapping[str, Any], now: float) -> str:
     often = f", {cooldown['in_a_row']} in a row" if cooldown["in_a_row"] > 1 and not breaker else ""
     often += f", since {clock_time(cooldown['since'], now)}" if cooldown["in_a_row"] > 1 else ""
     if cooldown["until"] <= now:
-        return f"{_covered(row, cooldown)}: single calls try it until one is answered: {why}{often}"
+        return f"{_covered(row, cooldown)}: probing with single calls until one succeeds: {why}{often}"
     word = "resting" if breaker else "cooling"
     left = duration(cooldown["until"] - now)
     return f"{_covered(row, cooldown)}: {word} until {clock_time(cooldown['until'], now)} ({left} more): {why}{often}"

@@ -1,4 +1,4 @@
-"""Who answered how much of a batch: per provider and model, as a table and in shares."""
+"""The answers of a batch by provider and model, as a table and as shares."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,11 +12,11 @@ from understudy.models.records import BatchView, DeploymentTally
 from understudy.producer.status.cost_text import spent_briefly
 
 MEASURED_ON = 10_000
-"""A page on which everything fits."""
+"""Characters: wide enough for any table."""
 
 
 def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
-    """The split over providers and models, summed over a batch and its retries."""
+    """The answers by provider and model, summed over a batch and its retries."""
     sums: dict[tuple[str, str], DeploymentTally] = {}
     for tally in (tally for view in views for tally in view.by_deployment):
         row = sums.setdefault((tally.provider, tally.model), DeploymentTally(tally.provider, tally.model))
@@ -33,12 +33,11 @@ def merged(views: Sequence[BatchView]) -> list[DeploymentTally]:
 
 COLUMNS = ("answers", "share", "fallbacks", "p50", "p95", "cost")
 GIVE_WAY = ("p95", "p50", "fallbacks", "share")
-"""On a narrow page these columns are left out, the first one first, before a name is broken."""
+"""Columns omitted on a narrow page, in this order, before a name is wrapped."""
 
 
 def split_table(views: Sequence[BatchView], latency: Mapping[tuple[str, str], tuple[float, float]]) -> RenderableType:
-    """Per provider and model: answers and their share of all, how many of them as a fallback, latency, cost; below it,
-    the failed calls by class."""
+    """Per provider and model: answers, their share, fallbacks, latency and cost; below, the failed calls by class."""
     rows = merged(views)
     failed = [_failed_calls(row) for row in rows if row.failures]
     table = _Split(rows, latency)
@@ -84,7 +83,7 @@ class _Split:
 
 
 def percent(part: int, whole: int) -> str:
-    """`12%`; what is not quite nothing or all is told as such."""
+    """`12%`; `<1%` and `>99%` for shares that would round to nothing or all."""
     if not whole:
         return "–"
     share = part * 100 / whole

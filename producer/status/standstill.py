@@ -1,4 +1,4 @@
-"""What is said of work that stands still: by `run` and `watch`, on a terminal and in a log, and by `status`."""
+"""Explains why work stands still, for `run`, `watch` and `status`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,21 +18,22 @@ from understudy.producer.status.pauses import held_one, how_to_go_on
 from understudy.producer.status.waiting import NOBODY, WaitNews, blocked_by, explained, lack_of_workers, waiting_of
 
 STILL_AFTER_S = 10.0
-"""Work of which nothing has ended for so long stands still."""
+"""Seconds without a finished job after which work stands still."""
 
 LOOK_EVERY_S = 1.0
 
 SAY_EVERY_S = 60.0
-"""At a provider that fails, cooldowns and rests take turns every few seconds: one line in a minute is enough."""
+"""Seconds. At a failing provider, cooldowns and breaker pauses alternate every few seconds: one line a minute is
+enough."""
 
 CALLS = "calls"
-"""The hold of what is said here only: calls are under way, and none of them has ended."""
+"""A wait reason used only here: calls are in flight, and none has ended."""
 
 
 async def awaited(settings: Settings, store: Store, views: Sequence[BatchView]) -> tuple[Waiting | None, str]:
-    """What the first of these batches that waits does wait for, and the sentence that says so.
+    """What the first waiting batch waits for, and the sentence that explains it.
 
-    None and no words: they move, or have ended. Raises StoreError.
+    None and an empty text: all are running or have ended. Raises StoreError.
     """
     if held := held_one(views):
         paused = held.paused or ""
@@ -54,7 +55,7 @@ async def awaited(settings: Settings, store: Store, views: Sequence[BatchView]) 
 
 
 async def _last_failure(settings: Settings, store: Store, view: BatchView, waiting: Waiting) -> str | None:
-    """How the newest call of the batch at that provider failed; None: it did not, or there was none."""
+    """How the batch's latest call to that provider failed; None: it did not fail, or there was none."""
     if waiting.provider is None:
         return None
     calls = await store.jobs.attempts(batch_id=view.id, provider=waiting.provider, limit=1, latest=True)
@@ -68,7 +69,7 @@ async def _last_failure(settings: Settings, store: Store, view: BatchView, waiti
 
 
 class Standstill:
-    """Says what is waited for once nothing has ended for `after_s`, and again when that is another thing or lasts."""
+    """Reports the wait reason once no job has ended for `after_s`, and again when it changes or persists."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Standstill:
         self._said_at = float("-inf")
 
     async def look(self, views: Sequence[BatchView], done: int) -> None:
-        """`done` is how many jobs have ended. Raises StoreError."""
+        """`done`: number of finished jobs. Raises StoreError."""
         now = self._monotonic()
         if done != self._done:
             self._done, self._since, self._seen = done, now, None
@@ -99,12 +100,12 @@ class Standstill:
             return
         self._looked_at = now
         waiting, sentence = await awaited(self._settings, self._store, views)
-        if waiting is not None:  # kept: between two tries of a few jobs nothing is waited for
+        if waiting is not None:  # kept, because between two attempts of a few jobs nothing waits
             self._seen = waiting, sentence
         if now - self._since < self._after_s:
             return
         waiting, sentence = self._seen or (None, "")
-        if waiting is None and now - self._since >= STILL_AFTER_S:  # earlier an answer is merely on its way
+        if waiting is None and now - self._since >= STILL_AFTER_S:  # earlier, answers are merely pending
             waiting, sentence = _under_way(views)
         if waiting is None:
             return
@@ -120,4 +121,4 @@ def _under_way(views: Sequence[BatchView]) -> tuple[Waiting | None, str]:
     running = sum(view.counts.get(JobState.RUNNING, 0) for view in views)
     if not running:
         return None, ""
-    return Waiting("calls are under way", CALLS), f"waits for answers: {counted(running, 'call')} under way"
+    return Waiting("calls are in flight", CALLS), f"waiting for answers: {counted(running, 'call')} in flight"

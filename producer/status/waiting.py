@@ -1,4 +1,4 @@
-"""Why a batch or a job does not move, and until when: nobody works, a person must mend something, or time heals it."""
+"""Why a batch or a job waits, and until when: no worker, a cause that a person must fix, or a limit that passes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 NO_WORKER = Waiting("no worker is running; start one with `understudy worker`", WORKER)
-NO_QUEUE = Waiting("Redis cannot be reached, so no new call starts", "queue")
-NO_PLANNER = Waiting("no worker plans just now; look at the workers' log if this lasts", "planner")
-"""A worker that dies while it plans is followed by another within seconds."""
+NO_QUEUE = Waiting("Redis is unreachable, so no new calls start", "queue")
+NO_PLANNER = Waiting("no worker is currently planning; check the workers' log if this persists", "planner")
+"""When the planning worker dies, another one takes over within seconds."""
 
 NOBODY = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
 
 TOLD_AGAIN_S = 10.0
 
 PACING = frozenset({"requests", "tokens"})
-"""Holds after which single calls start at their time; after the others everything goes on."""
+"""Wait reasons that end call by call; after the others, everything resumes at once."""
 
 
 async def lack_of_workers(store: Store) -> str | None:
-    """One sentence when nobody is there to do any work."""
+    """One sentence when no worker is running."""
     return None if await store.claims.live_workers() else NO_WORKER.reason
 
 
 async def waiting_of(store: Store, redis: "Redis | None", views: Sequence[BatchView]) -> list[Waiting | None]:
-    """What each of the batches waits for; None: it moves, is held, or has ended. Raises StoreError."""
+    """What each batch waits for; None: it is running, is paused, or has ended. Raises StoreError."""
     still = [_stands_still(view) for view in views]
     nobody = await nobody_works(store, redis) if any(still) else None
     return [(nobody or view.waiting) if stands else None for view, stands in zip(views, still, strict=True)]
@@ -49,7 +49,7 @@ def _stands_still(view: BatchView) -> bool:
 
 
 async def nobody_works(store: Store, redis: "Redis | None") -> Waiting | None:
-    """Why nothing at all starts: no worker, no queue (`redis` None: there is none), nobody who plans."""
+    """Why nothing at all starts: no worker, no queue (`redis` None: there is none), or no planner."""
     if not await store.claims.live_workers():
         return NO_WORKER
     planned = None if redis is None else await in_time(redis.exists(keys.PLANNER))
@@ -59,7 +59,7 @@ async def nobody_works(store: Store, redis: "Redis | None") -> Waiting | None:
 
 
 def explained(waiting: Waiting | None, now: float) -> str | None:
-    """For people: `waits for lead/large (account lead:main): cooling after a refusal until 14:03:20 (in 25s)`."""
+    """As text: `waits for lead/large (account lead:main): cooling after a refusal until 14:03:20 (in 25s)`."""
     if waiting is None:
         return None
     whom, reason = "" if waiting.hold in NOBODY else "waits: ", waiting.reason
@@ -74,9 +74,9 @@ def explained(waiting: Waiting | None, now: float) -> str | None:
 
 
 class WaitNews:
-    """Who watches is told what is waited for once, and again when that lasts longer than was announced.
+    """Reports each wait reason once, and again when it outlasts its announced end.
 
-    Our own pacing, which ends and begins again all the time, is told once.
+    Our own pacing, which stops and starts all the time, is reported once.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class WaitNews:
         self._until = 0.0
 
     def is_news(self, waiting: Waiting | None, now: float) -> bool:
-        """Whether to say so now; None: nothing is waited for."""
+        """Whether to report it now. None: nothing waits."""
         if waiting is None:
             return False
         what = replace(waiting, until=None)
@@ -96,11 +96,11 @@ class WaitNews:
 
 
 BELIEVED_AFTER_S = 20.0
-"""What set a credential aside may have been an accident until so many seconds of probes have said the same."""
+"""Seconds of failing probes after which a disabled credential is no longer taken for an accident."""
 
 
 async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -> str | None:
-    """What a person must mend before any of these batches goes on; None while something runs or may run."""
+    """What a person must fix before any of these batches continues; None while something runs or may run."""
     views = [view for batch_id in batches if (view := await store.batches.view(batch_id)) is not None]
     if any(view.counts.get(JobState.RUNNING) for view in views):
         return None
@@ -117,11 +117,11 @@ async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -
         return None
     lead = chains[0].steps[0].provider
     row = next((row for row in aside if row.provider == lead), aside[0])
-    return f"key '{row.key}' of provider '{row.provider}' is set aside ({row.failure}: {row.reason})"
+    return f"key '{row.key}' of provider '{row.provider}' is disabled ({row.failure}: {row.reason})"
 
 
 def _blocked(chain: Chain, settings: Settings, aside: Iterable[SetAside]) -> bool:
-    """Whether every credential of every step is set aside."""
+    """Whether every credential of every step is disabled."""
     refused = {(row.provider, row.key) for row in aside if row.model == ""}
     for step in chain.steps:
         provider = settings.providers.get(step.provider)

@@ -1,4 +1,4 @@
-"""Endpoints for webhooks and deliveries, as callers and commands see them."""
+"""Webhook endpoints and deliveries, as the API and the commands show them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class Endpoint(BaseModel):
-    """Where a tenant is told of what ends; `match`: the metadata that a job or batch must have."""
+    """A webhook endpoint of a tenant. `match`: metadata that a job or batch must have."""
 
     id: str
     object: str = "webhook_endpoint"
@@ -25,7 +25,7 @@ class Try(BaseModel):
 
 
 class Delivery(BaseModel):
-    """One event for one receiver; its id is the `webhook-id` of all its tries."""
+    """One event for one receiver; its id is the `webhook-id` of all its attempts."""
 
     id: str
     object: str = "webhook_delivery"
@@ -44,13 +44,13 @@ class Delivery(BaseModel):
 
 
 def endpoint_document(row: dict[str, Any]) -> dict[str, Any]:
-    """An endpoint as callers and commands show it."""
+    """An endpoint as the API and the commands show it."""
     shown = {name: row[name] for name in ("id", "url", "events", "match", "disabled")}
     return {"object": "webhook_endpoint", **shown, "created_at": int(row["created_at"])}
 
 
 def delivery_document(row: dict[str, Any]) -> dict[str, Any]:
-    """A delivery as callers and commands show it."""
+    """A delivery as the API and the commands show it."""
     shown = {name: row[name] for name in Delivery.model_fields if name not in ("object", "next_at")}
     due = row["next_at"] if row["state"] == "pending" else None
     return {"object": "webhook_delivery", **shown, "next_at": due}

@@ -85,7 +85,7 @@ def test_a_budget_of_a_cent_lets_five_calls_start_and_resume_five_more(
     said = "its budget of 0.01 USD is reached: 0.01 is spent, and the next job would cost about 0.002"
     assert until_paused(scene, workers, batch) == f"{said}; `understudy resume {batch}` grants it again"
     assert (mock.answered(), spent(scene)) == (5, pytest.approx(0.01))
-    assert "may spend 0.02 USD in all" in understudy(scene, "resume", batch)
+    assert "is resumed with a total budget of 0.02 USD" in understudy(scene, "resume", batch)
     workers.until(lambda: mock.answered() == 10, "five more calls are made")
     until_paused(scene, workers, batch)
     status = json.loads(understudy(scene, "status", batch, "--json"))

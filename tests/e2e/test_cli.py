@@ -132,7 +132,7 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
     folder.write("a.csv", "x\n1\n")
     folder.prompts(2)
     folder.write("wrong.toml", "[providers.lead]\nbase_urll = 1\n")
-    assert "name an INPUT" in folder.refused("submit")
+    assert "give an INPUT file" in folder.refused("submit")
     assert "'0' is no weight; write a number from 0.01 to 100" in folder.refused("submit", "in.jsonl", "--weight", "0")
     assert "nofile: no such file" in folder.refused("submit", "nofile")
     assert "is a directory" in folder.refused("submit", ".")
@@ -268,7 +268,7 @@ def test_a_batch_is_submitted_watched_read_and_tried_again(worked: Folder) -> No
     by_state = [json.loads(line)["response"]["status_code"] for line in worked.succeed("results", batch).splitlines()]
     assert sorted(by_state) == [200] * 10 + [400]
     assert json.loads(worked.succeed("status", batch, "--json"))["retries"] == [retry]
-    assert "could get one" in worked.refused("retry", batch)
+    assert "worth a retry" in worked.refused("retry", batch)
     assert "has ended" in worked.refused("cancel", batch)
 
 

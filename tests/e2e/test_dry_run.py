@@ -36,7 +36,7 @@ def test_a_dry_run_in_a_fresh_folder_leaves_no_data_folder(scene: Scene, provide
     there = sorted(path.name for path in scene.folder.iterdir())
     done = scene.type("submit", source, "--dry-run")
     assert done.returncode == 0, done.said
-    assert "3 lines, about $" in done.said and "Nothing was sent and nothing is kept" in done.said
+    assert "3 lines, about $" in done.said and "Nothing was sent or stored" in done.said
     assert sorted(path.name for path in scene.folder.iterdir()) == there
 
 

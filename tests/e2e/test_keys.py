@@ -47,7 +47,7 @@ def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)
 def test_a_server_on_all_addresses_makes_a_first_key_and_shows_it_once(scene: Scene) -> None:
     process, url = scene.serve("up", "--host", "0.0.0.0")
-    assert re.search(r" WARNING \S+ It listens on 0.0.0.0, but no API key exists", process.said)
+    assert re.search(r" WARNING \S+ The HTTP API listens on 0.0.0.0, but no API key existed", process.said)
     (key,) = [word for word in process.said.split() if word.startswith("us_")]
     url = url.replace("0.0.0.0", "127.0.0.1")
     assert httpx.get(f"{url}/v1/keys").status_code == 401
@@ -74,7 +74,7 @@ def test_what_a_tenant_may_use_and_store_is_set_by_names_and_sizes_that_are_chec
         (("--allow", "fsat"), "did you mean the chain 'fast'"),
         (("--allow", "fast", "--allow", "two/m"), "provider 'two' is not configured here"),
         (("--stored-bytes", "50 apples"), "such as 50GB"),
-        (("--open-batches", "-1"), "a number above 0"),
+        (("--open-batches", "-1"), "write a positive number"),
     ):
         done = understudy("set", "acme", *wrong)
         assert (done.returncode, said in done.stderr) == (2, True), done.said

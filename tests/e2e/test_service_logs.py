@@ -99,7 +99,7 @@ def test_api_and_worker_log_text_in_one_line_for_each_event(scene: Scene, provid
         for line in process.said.splitlines():
             assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 (DEBUG|INFO|WARNING) [\w.]+ \S", line), line
         assert "\x1b" not in process.said
-        assert "SIGTERM: Finishing what is in flight" in process.said
+        assert "SIGTERM: Finishing the jobs in flight" in process.said
     assert re.search(r"access_log GET /readyz 200 \d+\.\d ms \[request_id=req_\w+\]$", api.said, re.MULTILINE)
     assert "Ended: stopped by SIGTERM; " in api.said.splitlines()[-1]
     assert worker.said.splitlines()[-1].endswith("Ended: stopped by SIGTERM")

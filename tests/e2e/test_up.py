@@ -39,7 +39,7 @@ def test_told_twice_it_gives_back_what_is_in_flight(scene: Scene, providers: Cal
         process.send(signal.SIGTERM)
         process.until(lambda: "Finishing" in process.said, "it says that it stops")
         process.send(signal.SIGTERM)
-        process.until(lambda: "Giving back" in process.said, "it says that it stops at once")
+        process.until(lambda: "Putting back" in process.said, "it says that it stops at once")
     assert process.exit_code(GRACE_S - 5.0) == 0, process.said
     assert scene.ledger.states() == {"queued": 1}
 

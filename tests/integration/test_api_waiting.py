@@ -175,7 +175,7 @@ async def test_a_job_of_a_batch_waits_for_what_its_batch_waits_for(
     assert said is not None and said["hold"] == "budget"
     await store.batches.pause(batch_id, "by hand")
     said = await waiting(api, f"/v1/jobs/{job_id}")
-    assert said is not None and said["reason"] == "its batch is held: by hand"
+    assert said is not None and said["reason"] == "its batch is paused: by hand"
 
 
 async def batch_object(api: Served, batch_id: str) -> dict[str, Any]:

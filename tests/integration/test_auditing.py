@@ -229,4 +229,4 @@ def test_the_command_line_shows_who_did_what(tmp_path: Path) -> None:
     shown = understudy("audit", "--tenant", "acme", "--since", "1h").stdout
     assert "usd_per_month=10.0" in shown and "usd_per_month=20.0" in shown and batch_id not in shown
     assert understudy("audit", "--action", "key.create", "--json").stdout.count("\n") == 1
-    assert "No such act is on record" in understudy("audit", "--actor", "nobody").said
+    assert "No matching actions are on record" in understudy("audit", "--actor", "nobody").said

@@ -22,7 +22,7 @@ async def test_each_kind_of_failure_has_one_example_the_most_frequent_first(stor
     assert bad.startswith("for example at lead/large: bad_request 500: words of call 3 xxx") and bad.endswith("…")
     assert server.startswith("for example at lead/large: server 500: words of call 0")
     assert look == (
-        f"`understudy attempts {batch_id}` shows every call; add --failure bad_request for those of one kind."
+        f"`understudy attempts {batch_id}` lists all calls; add --failure bad_request to list only these failures."
     )
 
 

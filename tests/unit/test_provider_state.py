@@ -144,7 +144,7 @@ def test_what_a_day_has_used_is_told_where_a_day_has_a_limit(
         monkeypatch.setenv("COLUMNS", width)
         words = said(rows, monkeypatch, capsys)
         assert "1,000 of 1,000 requests, 41,500 of 50,000 tokens" in words
-        assert "lead/large (account lead:other): used up; the next call may start at" in words
+        assert "lead/large (account lead:other): limit reached; the next call may start at" in words
     (row, *_) = provider_documents(settings, LedgerPart(), None)[1:]
     assert row["requests_per_day"] == {"limit": 1_000, "used": None, "until": None}
 
@@ -182,10 +182,13 @@ def test_what_is_set_aside_used_up_probed_or_shared_is_a_sentence(
     braked = Schedule(free_at=NOW + 30, braked=60.0, braked_until=NOW + 4)
     state = live(cooled(Scope.MODEL, NOW - 1, 3, probing=True), other=AccountState(braked))
     words = said(documents(ledger, state), monkeypatch, capsys)
-    assert "lead, key main: set aside 5m00s ago: no money left; one job tries it at" in words
-    assert "single calls try it until one is answered: rate_limit, 3 in a row, since" in words
-    assert "(account lead:other): used up; the next call may start at" in words and "(in 30s)" in words
-    assert "less is left" not in words
+    assert "lead, key main: disabled 5m00s ago: no money left; one job retries it at" in words
+    assert "probing with single calls until one succeeds: rate_limit, 3 in a row, since" in words
+    assert "(account lead:other): limit reached; the next call may start at" in words and "(in 30s)" in words
+    assert "reports less quota" not in words
     slower = live(other=AccountState(Schedule(braked=60.0, braked_until=NOW + 4)))
     words = said(documents(state=slower), monkeypatch, capsys)
-    assert "(account lead:other): less is left than we used, so others use the account as well; slower until" in words
+    assert (
+        "(account lead:other): the provider reports less quota than our usage explains, so others share the account; "
+        "slowed down until" in words
+    )

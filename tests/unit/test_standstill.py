@@ -102,14 +102,14 @@ async def test_a_reason_from_before_an_answer_came_is_not_repeated_as_that_of_no
     watcher.awaited = NOTHING
     await watcher.after(9, 1)
     said = await watcher.after(10, 1, counts={JobState.RUNNING: 1})
-    assert said == ["waits for answers: 1 call under way"]
+    assert said == ["waiting for answers: 1 call in flight"]
 
 
 async def test_who_watches_is_not_told_of_calls_that_have_only_begun(watcher: Watcher) -> None:
     watching = Watcher(after_s=0.0)
     for seconds in (0, 9):
         assert await watching.after(seconds, counts={JobState.RUNNING: 3}) == []
-    assert await watching.after(1, counts={JobState.RUNNING: 3}) == ["waits for answers: 3 calls under way"]
+    assert await watching.after(1, counts={JobState.RUNNING: 3}) == ["waiting for answers: 3 calls in flight"]
 
 
 async def test_without_any_reason_nothing_is_made_up(watcher: Watcher) -> None:

@@ -1,1 +1,1 @@
-"""One module for each command, or for commands about the same things."""
+"""One module per command, or per group of related commands."""

@@ -23,11 +23,13 @@ ATTEMPTS_MAX = 100_000
 def attempts(
     given: options.MaybeId = None,
     provider: Annotated[str | None, typer.Option("--provider", help="Only calls of this provider.")] = None,
-    failure: Annotated[FailureClass | None, typer.Option("--failure", help="Only failures of this class.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Only calls with the credential of this name.")] = None,
+    failure: Annotated[
+        FailureClass | None, typer.Option("--failure", help="Only calls that failed with this class.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Only calls with the key of this name.")] = None,
     since: Annotated[
         float | None,
-        typer.Option("--since", parser=options.duration_s, metavar="TIME", help="Only the last 15m, 24h, ..."),
+        typer.Option("--since", parser=options.duration_s, metavar="TIME", help="Only the last 15m, 24h, …"),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=ATTEMPTS_MAX, help="Show the latest N calls.")] = 50,
     tenant: options.Tenant = None,
@@ -35,7 +37,7 @@ def attempts(
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """The log of provider calls: of a batch, a job, or all; the latest ones, oldest first. With --json, JSON lines."""
+    """Show the latest provider calls of a batch, a job or all jobs, oldest first. With --json, JSON lines."""
 
     async def work(_: Settings, store: Store) -> None:
         job = await job_named(store, given, tenant) if given else None

@@ -1,4 +1,4 @@
-"""The command that shows who did what."""
+"""`understudy audit`: the log of administrative actions."""
 
 import time
 from collections.abc import Mapping
@@ -25,20 +25,21 @@ VALUE_CHARS = 60
 def audit(
     since: Annotated[
         float | None,
-        typer.Option("--since", parser=options.duration_s, metavar="TIME", help="Only the last 15m, 24h, ..."),
+        typer.Option("--since", parser=options.duration_s, metavar="TIME", help="Only the last 15m, 24h, …"),
     ] = None,
-    actor: Annotated[str | None, typer.Option("--actor", help="Only acts of this key, or of who is so named.")] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Only acts of this kind, such as key.create.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Show the latest N acts.")] = 50,
+    actor: Annotated[str | None, typer.Option("--actor", help="Only actions by this key or user.")] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", help="Only actions of this kind, such as key.create.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Show the latest N actions.")] = 50,
     tenant: options.Tenant = None,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Who did what to what: the latest acts of administration, oldest first. With --json, JSON lines.
+    """Show the latest administrative actions and who took them, oldest first. With --json, JSON lines.
 
-    By HTTP and by command line, with what was changed and what it was before. Keys that were refused are there, too,
-    and reads of secrets.
+    Covers HTTP and the command line, with old and new values. Rejected API keys and reads of secrets are logged, too.
     """
 
     async def work(_: Settings, store: Store) -> None:
@@ -50,13 +51,13 @@ def audit(
         elif acts:
             _print(acts)
         else:
-            say("No such act is on record.")
+            say("No matching actions are on record.")
 
     on_ledger(config, data, work)
 
 
 def _print(acts: list[dict[str, Any]]) -> None:
-    table = show.new_table("at", "who", "did", "to what", "of tenant", "from", "to")
+    table = show.new_table("at", "actor", "action", "object", "tenant", "old", "new")
     for act in acts:
         times = f" ({act['times']:,} times)" if act["times"] > 1 else ""
         table.add_row(

@@ -1,4 +1,4 @@
-"""The commands that change what becomes of a batch: cancel, retry, pause, resume, ack."""
+"""The commands that act on a batch: cancel, retry, pause, resume, ack."""
 
 from typing import Annotated
 
@@ -39,7 +39,7 @@ app = typer.Typer()
 def cancel(
     given: options.AnyId, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
 ) -> None:
-    """Cancel a batch or a job. What has ended keeps its result; calls in flight are stopped."""
+    """Cancel a batch or a job. Finished jobs keep their results; calls in flight are aborted."""
 
     async def work(settings: Settings, store: Store) -> None:
         job = await job_named(store, given)
@@ -60,9 +60,9 @@ def cancel(
 async def _cancel_job(store: Store, job_id: str, tenant: str) -> None:
     state = await store.jobs.cancel(job_id)
     if state not in (JobState.CANCELLED, JobState.RUNNING):
-        raise Refused(f"{job_id} has ended already: it is {state}")
+        raise Refused(f"{job_id} has already ended: it is {state}")
     await store.audit.record(command_line(), tenant, "job.cancel", job_id)
-    say(f"{job_id} is {'being stopped' if state is JobState.RUNNING else 'cancelled'}")
+    say(f"{job_id} is {'being cancelled' if state is JobState.RUNNING else 'cancelled'}")
 
 
 async def _has_ended(store: Store, batch_id: str) -> Refused:
@@ -75,24 +75,28 @@ def retry(
     given: options.BatchId,
     answered_by: Annotated[
         list[str] | None,
-        typer.Option("--answered-by", metavar="PROVIDER", help="Instead: what this provider answered. Repeatable."),
+        typer.Option(
+            "--answered-by", metavar="PROVIDER", help="Rerun what this provider answered instead; repeatable."
+        ),
     ] = None,
     model: options.AnotherModel = None,
     chain: options.AnotherChain = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also bad requests, refused content and what killed workers: you mended the cause."),
+        typer.Option(
+            "--all", help="Also rerun bad requests, refused content and crashed jobs, after fixing the cause."
+        ),
     ] = False,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Run again what ended without an answer, as a new batch that points at the old one; print its id.
+    """Rerun the jobs that ended without an answer, as a new batch linked to the old one; print its id.
 
-    That is what failed, expired or was cancelled, except bad requests, refused content and crashed jobs, which would
-    fail again; with another --model or --chain, bad requests and refused content are tried, too. When the batch paused
-    because its first jobs all failed, those run again whatever their failure was. Nothing that was answered, or that
-    another retry has taken up, is paid for again. With --answered-by, what a provider answered is asked and paid again.
+    These are the failed, expired and cancelled jobs, except bad requests, refused content and crashed jobs, which would
+    fail again; with another --model or --chain, bad requests and refused content are retried, too. If the batch paused
+    because its first jobs all failed, those are rerun whatever the failure. Answered jobs and jobs that are already in
+    another retry are not paid for again. With --answered-by, what a provider answered is asked and paid for again.
     """
 
     async def work(settings: Settings, store: Store) -> None:
@@ -100,11 +104,11 @@ def retry(
         route = RouteOptions(model=model, chain=chain)
         if answered_by:
             again = await retry_answered(store, settings, batch_id, answered_by, route)
-            lack = f"no line whose newest answer is by {' or '.join(answered_by)}, with its prompt still there"
+            lack = f"no line whose latest answer is from {' or '.join(answered_by)} and whose prompt is still stored"
         else:
             worth = EVERYTHING if everything else WORTH_A_RETRY
             again = await retry_failed(store, settings, batch_id, worth, route)
-            lack = "no job that ended without an answer and could get one"
+            lack = "no unanswered job that is worth a retry"
         if again.batch_id is None:
             raise Refused(f"{batch_id} has {lack}{again.left_out_words and f'; {again.left_out_words}'}")
         asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
@@ -122,18 +126,20 @@ def retry(
 @app.command()
 def pause(
     given: options.BatchId,
-    reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why it waits.")] = "paused by hand",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Shown as the reason why the batch waits.")
+    ] = "paused by hand",
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """Hold a batch: calls in flight go on, no other job of it starts."""
+    """Pause a batch: calls in flight continue, no further jobs start."""
 
     async def work(_: Settings, store: Store) -> None:
         batch_id = await batch_named(store, given)
         if not await store.batches.pause(batch_id, reason):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.pause", batch_id, new={"paused": reason})
-        say(f"{batch_id} is held; `understudy resume {batch_id}` lets it go on")
+        say(f"{batch_id} is paused; `understudy resume {batch_id}` resumes it")
 
     on_ledger(config, data, work)
 
@@ -145,17 +151,17 @@ def resume(
     ],
     budget_usd: Annotated[
         float | None,
-        typer.Option("--budget-usd", parser=options.dollars, metavar="USD", help="A new budget of the batch, in all."),
+        typer.Option("--budget-usd", parser=options.dollars, metavar="USD", help="New total budget of the batch."),
     ] = None,
     model: options.AnotherModel = None,
     chain: options.AnotherChain = None,
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """Let a held batch go on; a batch, tenant or provider that spent its budget is granted the amount once more.
+    """Resume a paused batch. If a batch, tenant or provider has spent its budget, grant the same amount again.
 
-    What a tenant or provider is granted holds for the rest of its month or day. With --model or --chain, what the batch
-    has not asked yet takes that, and what failed runs again along it, as a new batch.
+    A grant to a tenant or provider lasts until the end of its month or day. With --model or --chain, the waiting jobs
+    of the batch switch to it, and its failed jobs are rerun with it as a new batch.
     """
 
     async def work(settings: Settings, store: Store) -> None:
@@ -170,16 +176,16 @@ def resume(
         if not await store.batches.resume(batch_id):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
-        say(f"{batch_id} goes on{'' if total_usd is None else f' and may spend {amount(total_usd)} USD in all'}")
+        say(f"{batch_id} is resumed{'' if total_usd is None else f' with a total budget of {amount(total_usd)} USD'}")
 
     on_ledger(config, data, work)
 
 
 @app.command()
 def ack(given: options.AnyId, config: options.Config = None, data: options.Data = None) -> None:
-    """Say that you have the results of a batch or a job.
+    """Acknowledge that you have received the results of a batch or a job.
 
-    Where only undelivered content is kept (`store_content`), prompts, answers and files are removed an hour later.
+    With `store_content = "until_delivered"`, prompts, answers and files are deleted an hour later.
     """
 
     async def work(_: Settings, store: Store) -> None:
@@ -189,13 +195,13 @@ def ack(given: options.AnyId, config: options.Config = None, data: options.Data 
             view = await store.batches.view(object_id)
             tenant = view.tenant if view else ""
         elif job["batch_id"] != SINGLE:
-            raise Refused(f"{given} belongs to a batch; `understudy ack {job['batch_id']}`")
+            raise Refused(f"{given} belongs to a batch; run `understudy ack {job['batch_id']}`")
         else:
             kind, object_id, tenant = "job", given, job["tenant"]
         if not await store.retention.acknowledge(kind, tenant, object_id):
             raise Refused(f"{object_id} has not ended yet")
         await store.audit.record(command_line(), tenant, f"{kind}.ack", object_id)
-        say(f"{object_id} is delivered")
+        say(f"{object_id} is acknowledged")
 
     on_ledger(config, data, work)
 
@@ -210,16 +216,18 @@ async def _record(
 async def _take_another_chain(settings: Settings, store: Store, batch_id: str, route: RouteOptions) -> None:
     view = await store.batches.view(batch_id)
     if view is None or view.state not in OPEN_BATCH_STATES:
-        raise Refused(f"{batch_id} has ended; `understudy retry {batch_id}` takes --model and --chain, too")
+        raise Refused(f"{batch_id} has ended; `understudy retry {batch_id}` accepts --model and --chain, too")
     waiting, again = await take_another_chain(store, settings, batch_id, route)
-    say(f"{counted(waiting, 'job')} of {batch_id} {'takes' if waiting == 1 else 'take'} that instead")
+    say(f"{counted(waiting, 'waiting job')} of {batch_id} switched")
     if again.batch_id is not None:
-        say(f"{counted(again.jobs, 'failed job')} {'runs' if again.jobs == 1 else 'run'} again as {again.batch_id}")
+        say(f"{counted(again.jobs, 'failed job')} submitted again as {again.batch_id}")
 
 
 async def _grant(settings: Settings, store: Store, given: str, budget_usd: float | None) -> None:
     if budget_usd is not None:
-        raise Refused("--budget-usd is for a batch; the budgets of tenants and providers are settings")
+        raise Refused(
+            "--budget-usd applies to batches only; budgets of tenants and providers are set in the configuration"
+        )
     try:
         for sentence in await grant(store, settings, given, command_line()):
             say(sentence)

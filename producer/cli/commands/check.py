@@ -1,4 +1,4 @@
-"""`understudy check`: is the configuration right, and does everything answer?"""
+"""`understudy check`: validate the configuration and see whether every service answers."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ app = typer.Typer()
 @app.command()
 def check(
     live: Annotated[
-        bool, typer.Option("--live", help="Ask each deployment for one tiny completion; costs a little.")
+        bool, typer.Option("--live", help="Also request one tiny completion from each deployment; costs a little.")
     ] = False,
     config: options.Config = None,
     data: options.Data = None,
@@ -40,8 +40,8 @@ def check(
 ) -> None:
     """Validate the configuration: stores, each provider, key (masked), model, limit and price, and the chains.
 
-    Exit code 2 if something must be mended, 3 if a store or, with --live, a provider does not answer. With --json,
-    one line per deployment; prices are US dollars per million tokens.
+    Exit code 2 if something must be fixed, 3 if a store or, with --live, a provider does not answer. With --json, one
+    line per deployment; prices are in US dollars per million tokens.
     """
     with plain_errors():
         settings = settings_for_calls(config, data)
@@ -64,8 +64,8 @@ async def _check(settings: Settings, config: Path | None, live: bool, as_json: b
         say(line)
     unpriced = [(row["provider"], row["model"]) for row in rows if row["model"] and row["input_usd"] is None]
     for provider, model in dict.fromkeys(unpriced):
-        known = f"no price of {provider}/{model} is known: its costs are shown as unknown, and no budget pays for it"
-        say(f"{known}; write it in [providers.{provider}.prices]")
+        known = f"the price of {provider}/{model} is unknown: its costs are shown as unknown, and no budget allows it"
+        say(f"{known}; set it in [providers.{provider}.prices]")
     problems = dict.fromkeys([*(row["problem"] for row in rows if "problem" in row), *chain_problems(settings)])
     for problem in problems:
         say(problem)
@@ -87,11 +87,11 @@ async def _check_stores(settings: Settings) -> None:
         return
     async with open_ledger(settings):
         named_by = "DATABASE_URL" if os.environ.get("DATABASE_URL") else "database_url in the configuration"
-        say(f"ledger: {place_of(settings.database_url)} (named by {named_by}), and its schema is up to date")
+        say(f"ledger: {place_of(settings.database_url)} (from {named_by}), schema up to date")
 
 
 async def _asked_of_worker(config: Path | None, live: bool) -> AsyncIterator[dict[str, Any]]:
-    """What `worker.check` finds. Raises Refused with its sentence."""
+    """The rows that `worker.check` prints. Raises Refused with its error message."""
     command = [sys.executable, "-P", "-m", "understudy.worker.check", *(["--live"] if live else [])]
     command += ["--config", str(config)] if config is not None else []
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, limit=1 << 20)
@@ -124,9 +124,9 @@ def _check_table(rows: Sequence[Mapping[str, Any]], live: bool) -> Table:
 
 def _live_word(row: Mapping[str, Any]) -> str:
     if "problem" in row:
-        return "not asked: it has no key"
+        return "skipped: no key"
     if "live" not in row:
-        return "not asked: name a model in a chain or under models"
+        return "skipped: no model; name one in a chain or under `models`"
     live = row["live"]
     return (
         f"answers, {live['latency_ms'] / 1000:.2f} s" if live["answered"] else f"{live['failure']}: {live['message']}"

@@ -1,4 +1,4 @@
-"""`understudy health`: what a container is asked."""
+"""`understudy health`: the health check of a container."""
 
 import typer
 
@@ -13,12 +13,14 @@ app = typer.Typer()
 
 @app.command()
 def health(config: options.Config = None, data: options.Data = None) -> None:
-    """Whether the service that writes the health file works: exit code 0 or 1, and one sentence.
+    """Check the service that writes the health file: exit code 0 or 1, and one sentence.
 
-    `up`, `api`, `worker` and `run` write the file that UNDERSTUDY_HEALTH_FILE or the setting health_file names.
+    `up`, `api`, `worker` and `run` write the file given by UNDERSTUDY_HEALTH_FILE or the setting health_file.
     """
     with plain_errors():
         file = settings_from(config, data).health_file
         if file is None:
-            raise SettingsError("no health file is named; set UNDERSTUDY_HEALTH_FILE for this command and the service")
+            raise SettingsError(
+                "no health file is configured; set UNDERSTUDY_HEALTH_FILE for this command and for the service"
+            )
     raise typer.Exit(tell(file))

@@ -1,4 +1,4 @@
-"""The commands about keys of the HTTP API."""
+"""`understudy keys`: keys of the HTTP API."""
 
 import sys
 import time
@@ -22,28 +22,30 @@ from understudy.producer.status import objects as show
 from understudy.producer.terminal import say
 
 app = typer.Typer()
-keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys of the HTTP API.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 app.add_typer(keys, name="keys")
 
-Tenant = Annotated[str, typer.Option("--tenant", callback=tenant_name, help="Whose key it is.")]
+Tenant = Annotated[str, typer.Option("--tenant", callback=tenant_name, help="Tenant of the key.")]
 
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Option("--name", help="What it is for; shown in lists.")],
+    name: Annotated[str, typer.Option("--name", help="Name shown in lists, such as its purpose.")],
     scope: Annotated[
         list[Scope] | None,
-        typer.Option("--scope", help="May be given several times; submit reads, too; default submit."),
+        typer.Option("--scope", help="Repeatable; submit includes read; default submit."),
     ] = None,
     tenant: Tenant = DEFAULT_TENANT,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, such as 90d; default never.")] = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", help="Lifetime, such as 90d; default: never expires.")
+    ] = None,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a key and print it, this once: only a hash of it is kept.
+    """Create an API key and print it. It is shown only once: only its hash is stored.
 
-    From the first key on, the HTTP API asks everybody for one, also on this machine.
+    As soon as one key exists, the HTTP API requires a key from every caller, including those on this machine.
     """
     lifetime_s = None if expires is None else options.duration_s(expires)
     made = new_key()
@@ -60,26 +62,28 @@ def create(
         show.print_json({**_key_document(record), "key": made.text})
     else:
         sys.stdout.write(f"{made.text}\n")
-    say(f"key {record.id} of tenant '{record.tenant}' ({_scopes(record)}); it cannot be shown again")
+    say(f"key {record.id} of tenant '{record.tenant}' ({_scopes(record)}); it is not shown again")
 
 
 @keys.command("list")
 def list_keys(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's; default all.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="Only keys of this tenant; default: all tenants.")
+    ] = None,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Every key without its secret. With --json, one line per key."""
+    """List all keys, without their secrets. With --json, one line per key."""
     records = on_ledger(config, data, lambda _, store: store.tenants.keys(tenant), create=True)
     if as_json:
         for record in records:
             show.print_json(_key_document(record))
         return
     if not records:
-        say("There is no key; `understudy keys create` makes one.")
+        say("There are no keys; `understudy keys create` creates one.")
         return
-    table = show.new_table("id", "tenant", "name", "scopes", "state", "made", "expires")
+    table = show.new_table("id", "tenant", "name", "scopes", "state", "created", "expires")
     for record in records:
         state = record.state(time.time())
         table.add_row(
@@ -93,24 +97,24 @@ def list_keys(
 
 @keys.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The middle part of the key, as `keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key (its middle part), see `keys list`.")],
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """End a key. API processes refuse it within three seconds."""
+    """Revoke a key. API processes reject it within three seconds."""
 
     async def work(settings: Settings, store: Store) -> None:
         if await store.tenants.revoke_key(key_id, actor=command_line()):
             say(f"key {key_id} is revoked")
             if not await store.tenants.has_keys():
                 say(
-                    "That was the last key: an HTTP API that listens on its own machine only, and has no public_url, "
-                    "serves callers there without one again."
+                    "That was the last key: an HTTP API that listens on loopback only, and has no public_url, "
+                    "serves local callers without a key again."
                 )
         elif await store.tenants.key(key_id) is None:
-            raise Refused(f"there is no key {key_id[:80]}; `understudy keys list` shows them")
+            raise Refused(f"there is no key {key_id[:80]}; `understudy keys list` lists all keys")
         else:
-            say(f"key {key_id} was revoked before")
+            say(f"key {key_id} was already revoked")
 
     on_ledger(config, data, work)
 

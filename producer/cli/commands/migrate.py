@@ -1,4 +1,4 @@
-"""`understudy migrate`: the schema of this version."""
+"""`understudy migrate`: migrate the database to the schema of this version."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command()
 def migrate(config: options.Config = None, data: options.Data = None) -> None:
-    """Bring the database's schema up to date (SQLite does it by itself)."""
+    """Bring the database schema up to date (automatic with SQLite)."""
     with plain_errors():
         asyncio.run(_migrate(settings_from(config, data)))
 

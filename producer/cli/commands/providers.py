@@ -1,4 +1,4 @@
-"""The commands about providers: what is configured, and what is set aside."""
+"""`understudy providers`: show the configured providers; enable and disable their keys."""
 
 import asyncio
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ app = typer.Typer()
 providers = typer.Typer(invoke_without_command=True)
 app.add_typer(providers, name="providers")
 
-NOTHING_CONFIGURED = "no provider is configured; set OPENAI_API_KEY or another key, or write understudy.toml"
+NOTHING_CONFIGURED = "no provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml"
 
 ProviderName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a configured provider.")]
 
@@ -39,12 +39,12 @@ ProviderName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a con
 def list_providers(
     context: typer.Context, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
 ) -> None:
-    """Each provider, key and model in use: its limits, its use, what it waits for, and why it is set aside.
+    """Show each provider, key and model in use: limits, usage, what it waits for, and why it is disabled.
 
-    A limit is *configured*, *told* by the provider's headers, *learned* from its refusals, or *unknown* so far.
-    Calls in flight are those of all workers. A key is set aside when it was refused for a reason that only a person can
-    mend; `understudy providers enable` lets it be used again, and so does a changed secret.
-    With --json, one line per provider, key and model.
+    A limit is *configured*, *told* by the provider's headers, *learned* from its refusals, or *unknown* so far. Calls
+    in flight are counted across all workers. A key is disabled when the provider rejects it for a reason that only a
+    person can fix; `understudy providers enable` or a changed secret puts it back in use. With --json, one line per
+    provider, key and model.
     """
     if context.invoked_subcommand is not None:
         return
@@ -54,7 +54,7 @@ def list_providers(
         if not rows:
             say("No provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml.")
         elif missing:
-            say(f"Present limits, calls in flight and cooldowns are not shown: {missing}.")
+            say(f"Current limits, calls in flight and cooldowns are unavailable: {missing}.")
         if as_json:
             for row in rows:
                 show.print_json(row)
@@ -63,9 +63,9 @@ def list_providers(
 
 
 async def _seen(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
-    """What is known of each provider, and why only Redis' part is missing, if it is.
+    """A document per provider, key and model, and the reason why the live part from Redis is missing, if it is.
 
-    A ledger that is not there yet has counted nothing.
+    Without a ledger, usage is zero.
     """
     ledger = LedgerPart()
     if settings.database_url is not None or (settings.data / LEDGER_FILE).exists():
@@ -86,12 +86,14 @@ async def _seen(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
 @providers.command()
 def enable(
     name: ProviderName,
-    key: Annotated[str | None, typer.Option("--key", help="Name of one key; default: all of the provider.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Name of one key; default: all keys of the provider.")
+    ] = None,
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """Let a provider's key (or all of them) be used again: whatever holds it is removed, a key or model that is set
-    aside, cooldowns, the breaker, and the rates that were learned. Workers notice within seconds."""
+    """Put a provider's key, or all of its keys, back in use: clear disabled keys and models, cooldowns, the breaker and
+    learned rates. Workers notice within seconds."""
 
     async def work(settings: Settings, store: Store) -> None:
         provider = resolve_provider(settings, name)
@@ -109,11 +111,11 @@ def enable(
 def disable(
     name: ProviderName,
     key: Annotated[str, typer.Option("--key", help="Name of the key.")],
-    reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why it is not used.")],
+    reason: Annotated[str, typer.Option("--reason", help="Shown as the reason why the key is disabled.")],
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """Set a key aside by hand, until `enable` or until its secret changes. Calls in flight go on."""
+    """Disable a key until `enable` or until its secret changes. Calls in flight continue."""
 
     async def work(settings: Settings, store: Store) -> None:
         provider = resolve_provider(settings, name)
@@ -121,7 +123,7 @@ def disable(
         seen = await _fingerprint(provider, key)
         await store.credentials.set_aside(name, key, ALL_MODELS, FailureClass.CREDENTIAL, f"{BY_HAND}{reason}", seen)
         await store.audit.record(command_line(), "", "provider.disable", _subject(name, key), None, {"reason": reason})
-        say(f"key '{key}' of {name} is set aside; `understudy providers enable {name} --key {key}` lifts that")
+        say(f"key '{key}' of {name} is disabled; `understudy providers enable {name} --key {key}` enables it again")
 
     on_ledger(config, data, work)
 
@@ -137,7 +139,7 @@ def _check_key(provider: ResolvedProvider, key: str | None) -> None:
 
 
 async def _fingerprint(provider: ResolvedProvider, key: str) -> str:
-    """Of today's secret: with another one, workers use the key again."""
+    """Fingerprint of the current secret: once it changes, workers use the key again."""
     for each in provider.api_keys:
         if each.name == key:
             try:

@@ -1,4 +1,4 @@
-"""The command that deletes what ended long ago."""
+"""`understudy prune`: delete old finished work."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -19,8 +19,8 @@ from understudy.producer.terminal import say
 
 app = typer.Typer()
 
-OlderThan = Annotated[str, typer.Option("--older-than", help="How long ago it must have ended: 12h, 30d.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell how much would be deleted.")]
+OlderThan = Annotated[str, typer.Option("--older-than", help="Minimum time since it ended: 12h, 30d.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show how much would be deleted.")]
 
 
 @app.command()
@@ -31,10 +31,10 @@ def prune(
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Delete what ended long ago, in every tenant: batches and single jobs with their prompts, answers and files.
+    """Delete old finished batches and single jobs of all tenants, with their prompts, answers and files.
 
-    With them go uploads that no other batch was made from, webhook deliveries, the names given with Idempotency-Key,
-    and counts of what tenants used before this month. What has not ended is kept, and so is the audit log.
+    Also deletes uploads that no remaining batch was created from, webhook deliveries, idempotency keys, and usage
+    counters of tenants from before this month. Unfinished work and the audit log are kept.
     """
     age_s = options.duration_s(older_than)
 
@@ -49,7 +49,7 @@ def prune(
 
 
 async def _prune(settings: Settings, store: Store, before: float, older_than: str) -> Prunable:
-    from understudy.producer.api.files.sweep import remove_expired  # with it comes FastAPI, which takes long to load
+    from understudy.producer.api.files.sweep import remove_expired  # imports FastAPI, which is slow to load
 
     batches, jobs = await store.retention.prune(before)
     files = await store.retention.end_old_uploads(before)
@@ -66,13 +66,13 @@ async def _prune(settings: Settings, store: Store, before: float, older_than: st
     try:
         await remove_expired(store, open_blobs(settings))
     except BlobError as error:
-        raise Refused(f"files are deleted, but their bytes are still there: {error}; run it again") from None
+        raise Refused(f"the files are deleted, but their contents are still stored: {error}; run it again") from None
     return pruned
 
 
 def _counts(found: Prunable) -> str:
     return (
         f"{found.batches:,} batches, {found.jobs:,} single jobs, {found.files:,} uploaded files, "
-        f"{found.deliveries:,} webhook deliveries, {found.names:,} names of requests and "
-        f"{found.tallies:,} counts of what tenants used"
+        f"{found.deliveries:,} webhook deliveries, {found.names:,} idempotency keys and "
+        f"{found.tallies:,} usage counters"
     )

@@ -1,4 +1,4 @@
-"""`understudy results`: what has ended, as lines."""
+"""`understudy results`: the results of finished jobs, one per line."""
 
 from typing import Annotated
 
@@ -28,13 +28,13 @@ def results(
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """Print what has ended, one line per job, also while the rest still runs.
+    """Print the results so far, one line per finished job; works while the rest is running.
 
-    Lines are those of OpenAI's batch output; with --csv the input's columns and the answer beside them. What a retry
-    has answered stands in place of the failure.
+    The format is that of OpenAI's batch output; with --csv, the columns of the input followed by the answer. Answers of
+    a retry replace the original failures.
     """
     if csv_safe and not as_csv:
-        raise typer.BadParameter("is for --csv; JSON lines have no formulas", param_hint="--csv-safe")
+        raise typer.BadParameter("requires --csv; JSON lines have no formulas", param_hint="--csv-safe")
 
     async def work(_: Settings, store: Store) -> None:
         job = await job_named(store, given, tenant)

@@ -21,7 +21,7 @@ from understudy.producer.terminal import console
 app = typer.Typer()
 
 LOG_OF_RUN = LogSettings(format="text", level="warning")
-"""Of its workers: people read it between its own sentences."""
+"""Logging of the workers of `run`, shown between its progress lines."""
 
 
 @app.command()
@@ -44,11 +44,11 @@ def run(
     skip_bad: requests.SkipBad = False,
     budget_usd: options.BudgetUsd = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Ask lines again that have changed since they were answered.")
+        bool, typer.Option("--update", help="Ask again lines that changed since they were answered.")
     ] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Also try again bad requests and refused content.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also retry bad requests and refused content.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget every answer in this output and ask all lines.")
+        bool, typer.Option("--fresh", help="Discard all answers in this output and ask every line.")
     ] = False,
     csv_safe: options.CsvSafe = False,
     weight: options.Weight = USUAL_WEIGHT,
@@ -61,9 +61,9 @@ def run(
 ) -> None:
     """Run every prompt of INPUT through its chain of providers and write the results to a file.
 
-    Ctrl-C once finishes what is in flight and stops, twice stops at once. Run again into the same OUTPUT, it goes on: a
-    line that was answered keeps its answer and is not paid for again, also when lines were added, moved or removed, or
-    the chain is another one. A line that has changed since it was answered needs --update.
+    Ctrl-C finishes the calls in flight and stops; a second Ctrl-C stops at once. A run with the same OUTPUT resumes:
+    answered lines keep their answers and are not paid for again, even if lines were added, moved or removed, or the
+    chain changed. Lines that changed since they were answered are asked again only with --update.
     """
     route = requests.route_of(model, chain, fallback, order, require, forbid)
     with plain_errors():

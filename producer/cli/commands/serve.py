@@ -1,6 +1,6 @@
-"""The commands that stay until they are stopped: `up`, everything in one, and its parts alone, `api` and `worker`.
+"""The long-running commands: `api`, `worker`, and `up`, which is both in one.
 
-The server is imported when it is started: no other command should wait until FastAPI is loaded.
+The server is imported on start, so that the other commands need not load FastAPI.
 """
 
 import asyncio
@@ -45,11 +45,11 @@ def up(
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Serve the HTTP API and work off the queue, all in one: http://127.0.0.1:8080.
+    """Serve the HTTP API and process the queue in one command, at http://127.0.0.1:8080.
 
-    The queue is a server of its own in the data folder unless REDIS_URL is set, the ledger is SQLite there unless
-    DATABASE_URL is set. Ctrl-C once finishes what is in flight, twice stops at once. With a --host beyond this machine,
-    or a public_url, callers need a key: if there is none, a first one is made and printed, this once.
+    Without REDIS_URL, the queue is an embedded server in the data folder; without DATABASE_URL, the ledger is SQLite
+    there. Ctrl-C finishes the calls in flight; a second Ctrl-C stops at once. With a --host other than loopback, or a
+    public_url, callers need an API key: if none exists, one is created and printed, only once.
     """
     with service(config, data, log_format, log_level, calls=True) as settings:
         settings = with_concurrency(settings, max_concurrency)
@@ -65,14 +65,16 @@ def api(
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Serve the HTTP API alone; `understudy worker` does the work, on this machine or on others.
+    """Serve only the HTTP API; `understudy worker` processes the jobs, on this or other machines.
 
-    It needs REDIS_URL, so that workers can be told, and for more than one machine DATABASE_URL. With a --host beyond
-    this machine, or a public_url, callers need a key: if there is none, a first one is made and printed, this once.
+    Requires REDIS_URL to reach the workers and, for several machines, DATABASE_URL. With a --host other than loopback,
+    or a public_url, callers need an API key: if none exists, one is created and printed, only once.
     """
     with service(config, data, log_format, log_level, calls=False) as settings:
         if settings.redis_url is None:
-            raise SettingsError("REDIS_URL is not set: the API alone needs the queue; or start `understudy up`")
+            raise SettingsError(
+                "REDIS_URL is not set: the API needs the queue; set it, or start `understudy up` instead"
+            )
         asyncio.run(_api(with_address(settings, host, port)))
 
 
@@ -81,17 +83,17 @@ def worker(
     workers: options.Workers = 1,
     max_concurrency: options.Concurrency = None,
     grace: Annotated[
-        float | None, typer.Option("--grace", min=0, help="Seconds that a stopping worker lets its calls finish.")
+        float | None, typer.Option("--grace", min=0, help="Seconds that a stopping worker waits for its calls.")
     ] = None,
     config: options.Config = None,
     data: options.Data = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Work off the queue until stopped; with REDIS_URL and DATABASE_URL as one of many machines.
+    """Process the queue until stopped; with REDIS_URL and DATABASE_URL, on any number of machines.
 
-    Without REDIS_URL the queue is a server of its own in the data folder. SIGTERM (or Ctrl-C) finishes what is in
-    flight within the grace period and gives the rest back; twice gives it back at once.
+    Without REDIS_URL, the queue is an embedded server in the data folder. SIGTERM or Ctrl-C finishes the calls in
+    flight within the grace period and puts the remaining jobs back; a second signal puts all back at once.
     """
     with service(config, data, log_format, log_level, calls=True) as settings:
         asyncio.run(_work(with_concurrency(settings, max_concurrency, grace), workers, config))
@@ -152,16 +154,16 @@ async def _work(settings: Settings, count: int, config: Path | None) -> None:
 
 def _processes(settings: Settings, count: int) -> str:
     slots = settings.worker.max_concurrency
-    return f"1 worker process of {slots} slots" if count == 1 else f"{count} worker processes of {slots} slots each"
+    return f"1 worker process with {slots} slots" if count == 1 else f"{count} worker processes with {slots} slots each"
 
 
 async def _announce(server: "HttpServer", stack: Stack) -> None:
-    log.info("The HTTP API is at %s, its documentation at %s/docs; Ctrl-C stops", server.url, server.url)
+    log.info("The HTTP API is at %s, its documentation at %s/docs; Ctrl-C stops it", server.url, server.url)
     if await stack.store.tenants.has_keys():
         return
     api = stack.settings.api
     if is_loopback(api.host) and api.public_url is None:
-        log.info("No API key exists: callers on this machine need none; `understudy keys create` makes one")
+        log.info("No API key exists: local callers need none; `understudy keys create` creates one")
         return
     made = new_key()
     if await stack.store.tenants.add_first_key(
@@ -169,8 +171,8 @@ async def _announce(server: "HttpServer", stack: Stack) -> None:
     ):
         where = f"is reached as {api.public_url}" if is_loopback(api.host) else f"listens on {api.host}"
         log.warning(
-            "It %s, but no API key exists: a first one is made, may do everything, and is written to standard output, "
-            "this once. Everybody needs a key; `understudy keys` makes, lists and revokes them",
+            "The HTTP API %s, but no API key existed: created one with scope `admin` and printed it to standard "
+            "output, only once. Every caller needs a key; `understudy keys` creates, lists and revokes them",
             where,
         )
         sys.stdout.write(f"{made.text}\n")

@@ -1,4 +1,4 @@
-"""`understudy status`: where batches and jobs stand."""
+"""`understudy status`: the state of batches and jobs."""
 
 from typing import Annotated, Any
 
@@ -24,15 +24,15 @@ app = typer.Typer()
 @app.command()
 def status(
     given: options.MaybeId = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many batches the list has.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="List the latest N batches.")] = 20,
     tenant: options.Tenant = None,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Where a batch or a job stands: counts, rate, time left, cost, who answers, and why it waits.
+    """Show the state of a batch or job: counts, rate, time left, cost, providers, and why it waits.
 
-    Without an ID: the latest batches. A list with --json has one batch per line.
+    Without an ID, list the latest batches; with --json, one batch per line.
     """
 
     async def work(settings: Settings, store: Store) -> None:
@@ -56,11 +56,11 @@ async def _print_batches(store: Store, tenant: str | None, limit: int, as_json: 
     elif views:
         show.page().print(show.batches_table(views))
     else:
-        say("no batch was submitted yet" + (f" by tenant {tenant}" if tenant else ""))
+        say("no batches have been submitted yet" + (f" by tenant {tenant}" if tenant else ""))
 
 
 async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: bool) -> None:
-    """A batch with its retries and what it waits for, for people or as JSON."""
+    """Print a batch with its retries and wait reasons, as text or JSON."""
     view = await store.batches.view(batch_id)
     if view is None:
         raise UnknownId(batch_id, "batch")

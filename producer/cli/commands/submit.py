@@ -47,7 +47,9 @@ def submit(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", help="Without INPUT: a single prompt. CSV: its template, columns in braces."),
+        typer.Option(
+            "--prompt", help="Without INPUT: a single prompt. CSV: template of the prompt, columns in braces."
+        ),
     ] = None,
     system: requests.System = None,
     model: requests.Model = None,
@@ -69,12 +71,16 @@ def submit(
     expires_in: Annotated[
         float | None,
         typer.Option(
-            "--expires-in", parser=options.duration_s, metavar="TIME", help="Deadline, e.g. 15m; default 24h."
+            "--expires-in",
+            parser=options.duration_s,
+            metavar="TIME",
+            help="Time until the deadline, e.g. 15m; default 24h.",
         ),
     ] = None,
     budget_usd: options.BudgetUsd = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Watch it until it ends; of a single prompt print the answer, not the id.")
+        bool,
+        typer.Option("--wait", help="Watch it until it ends; for a single prompt, print the answer instead of the id."),
     ] = False,
     dry: requests.DryRun = False,
     config: options.Config = None,
@@ -83,8 +89,8 @@ def submit(
 ) -> None:
     """Accept a file as a batch, or one prompt as a job, and print its id.
 
-    It is accepted when the id is printed: from then on it is done sooner or later, whatever dies. Workers do it
-    (`understudy worker`), on this data folder or on the same REDIS_URL and DATABASE_URL.
+    Once the id is printed, the work is accepted and will be completed whatever crashes. Workers (`understudy worker`)
+    on the same data folder, or with the same REDIS_URL and DATABASE_URL, process it.
     """
     route = requests.route_of(model, chain, fallback, order, require, forbid)
     with plain_errors():
@@ -92,7 +98,7 @@ def submit(
         shape = requests.shape_of(prompt, system, id_column, limit, route, params)
         if dry:
             if source is None:
-                raise InputError("--dry-run is for an INPUT; a single prompt has none")
+                raise InputError("--dry-run needs an INPUT; it does not apply to a single prompt")
             dry_run(settings, source, shape, skip_bad, as_json)
             return
         if source is not None:
@@ -102,13 +108,13 @@ def submit(
                 show.print_id(new.id, as_json, [bad.line for bad in skipped])
         elif prompt is not None:
             if budget_usd is not None:
-                raise InputError("--budget-usd is for a batch; a single prompt has none")
+                raise InputError("--budget-usd applies to batches only, not to a single prompt")
             ask = {**params, **_prompt_request(prompt, system)}
             word = _priority(priority, Priority.NORMAL).queue
             code = asyncio.run(_submit_prompt(settings, ask, route, word, expires_in, wait, as_json))
             raise typer.Exit(code)
         else:
-            raise InputError("name an INPUT, or give a single prompt with --prompt")
+            raise InputError("give an INPUT file, or a single prompt with --prompt")
     if wait:
         watch(new.id, config, data, as_json)
 

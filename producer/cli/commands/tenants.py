@@ -1,4 +1,4 @@
-"""The commands about tenants: what they may use, and what they used."""
+"""`understudy tenants`: limits, policies and usage of tenants."""
 
 import re
 import time
@@ -25,7 +25,7 @@ from understudy.producer.status import objects as show
 from understudy.producer.terminal import say
 
 app = typer.Typer()
-tenants = typer.Typer(no_args_is_help=True, help="What tenants may use, and what they used.")
+tenants = typer.Typer(no_args_is_help=True, help="Show and set the limits of tenants, and show their usage.")
 app.add_typer(tenants, name="tenants")
 
 NONE = "none"
@@ -36,17 +36,17 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 class ContentWord(StrEnum):
     ALWAYS = "always"
     UNTIL_DELIVERED = "until_delivered"
-    DEFAULT = "default"  # as the installation does
+    DEFAULT = "default"  # as configured for the installation
 
 
 def tenant_name(given: str) -> str:
     if TENANT_NAME.fullmatch(given) is None:
-        raise typer.BadParameter(f"{given!r} is no name; write letters, digits, '_', '-' and '.', at most 63")
+        raise typer.BadParameter(f"{given!r} is not a valid name; use up to 63 letters, digits, '_', '-' and '.'")
     return given
 
 
 def _limit(given: str | None, kind: type[int] | type[float]) -> int | float | None:
-    """`none` lifts a limit."""
+    """`none` removes a limit."""
     if given is None or given == NONE:
         return None
     try:
@@ -54,12 +54,12 @@ def _limit(given: str | None, kind: type[int] | type[float]) -> int | float | No
     except ValueError:
         value = -1
     if not 0 <= value < 2**31:
-        raise Refused(f"'{given}' is no limit; write a number that is not negative, or none")
+        raise Refused(f"'{given}' is not a valid limit; write 0 or a positive number, or none")
     return value
 
 
 def _quota(given: str) -> int | None:
-    """`none` lifts it, `default` is what the installation allows."""
+    """`none` removes the limit, `default` restores the limit of the installation."""
     if given == ContentWord.DEFAULT:
         return None
     if given == NONE:
@@ -67,19 +67,19 @@ def _quota(given: str) -> int | None:
     found = SIZE.fullmatch(given.replace("_", ""))
     size = 0.0 if found is None else float(found[1]) * UNITS[found[2].lower()]
     if not 0 < size < NO_LIMIT:
-        raise Refused(f"'{given}' is no limit; write a number above 0, such as 50GB, or none, or default")
+        raise Refused(f"'{given}' is not a valid limit; write a positive number, such as 50GB, or none or default")
     return int(size)
 
 
 def _rules(word: str, pairs: list[str] | None) -> dict[str, Tags]:
-    """`none` lifts them."""
+    """`none` removes them."""
     if pairs is None:
         return {}
     return {word: {} if pairs == [NONE] else requests.tags_of(f"--{word}", pairs) or {}}
 
 
 def _allow(settings: Settings, names: list[str] | None) -> dict[str, tuple[str, ...] | None]:
-    """`none` lifts it."""
+    """`none` removes the list."""
     if names is None:
         return {}
     if names == [NONE]:
@@ -92,12 +92,12 @@ def _allow(settings: Settings, names: list[str] | None) -> dict[str, tuple[str, 
 
 TenantName = Annotated[str, typer.Argument(metavar="NAME", callback=tenant_name, help="Name of a tenant.")]
 ANumber = "; none: no limit."
-NO_RULE = "; may be given several times; none: no rule."
+NO_RULE = "; repeatable; none: no rule."
 
 
 @tenants.command("list")
 def list_tenants(config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False) -> None:
-    """The tenants that have limits or keys, with both. With --json, one line per tenant."""
+    """List the tenants that have limits or keys. With --json, one line per tenant."""
 
     async def work(_: Settings, store: Store) -> list[TenantLimits]:
         known = {each.name: each for each in await store.tenants.limits()}
@@ -111,7 +111,7 @@ def list_tenants(config: options.Config = None, data: options.Data = None, as_js
             show.print_json(asdict(each))
         return
     if not found:
-        say(f"No tenant has a limit or a key; all belongs to '{DEFAULT_TENANT}', without limits.")
+        say(f"No tenant has limits or keys; everything belongs to '{DEFAULT_TENANT}', without limits.")
         return
     columns = (
         "jobs per minute",
@@ -121,7 +121,7 @@ def list_tenants(config: options.Config = None, data: options.Data = None, as_js
         "require",
         "forbid",
         "allow",
-        "content kept",
+        "store content",
     )
     table = show.new_table("tenant", *columns)
     for each in found:
@@ -136,13 +136,11 @@ def list_tenants(config: options.Config = None, data: options.Data = None, as_js
 def set_tenant(
     name: TenantName,
     jobs_per_minute: Annotated[
-        str | None, typer.Option("--jobs-per-minute", help=f"Jobs that it may submit in a minute{ANumber}")
+        str | None, typer.Option("--jobs-per-minute", help=f"Submitted jobs per minute{ANumber}")
     ] = None,
-    queued_jobs: Annotated[
-        str | None, typer.Option("--queued-jobs", help=f"Jobs that it may have waiting{ANumber}")
-    ] = None,
+    queued_jobs: Annotated[str | None, typer.Option("--queued-jobs", help=f"Waiting jobs{ANumber}")] = None,
     usd_per_month: Annotated[
-        str | None, typer.Option("--usd-per-month", help=f"Dollars per calendar month (UTC){ANumber}")
+        str | None, typer.Option("--usd-per-month", help=f"US dollars per calendar month (UTC){ANumber}")
     ] = None,
     weight: Annotated[
         float | None,
@@ -150,48 +148,48 @@ def set_tenant(
             "--weight",
             parser=options.weight,
             metavar="NUMBER",
-            help="Turns of this tenant for one of another; usual is 1.",
+            help="Share of capacity relative to other tenants; usually 1.",
         ),
     ] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option("--require", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=eu,ch{NO_RULE}"),
+        typer.Option("--require", metavar="TAG=VALUE", help=f"Data rule for all its jobs, e.g. region=eu,ch{NO_RULE}"),
     ] = None,
     forbid: Annotated[
         list[str] | None,
-        typer.Option("--forbid", metavar="TAG=VALUE", help=f"Data rule of all its jobs, e.g. region=us{NO_RULE}"),
+        typer.Option("--forbid", metavar="TAG=VALUE", help=f"Data rule for all its jobs, e.g. region=us{NO_RULE}"),
     ] = None,
     stored_bytes: Annotated[
         str | None,
         typer.Option(
             "--stored-bytes",
             metavar="SIZE",
-            help="The most that is stored of it, such as 50GB; none; default.",
+            help="Maximum size of its stored content: a size such as 50GB, none or default.",
         ),
     ] = None,
     open_batches: Annotated[
-        str | None, typer.Option("--open-batches", help="Batches of it that have not ended; none; default.")
+        str | None,
+        typer.Option("--open-batches", help="Maximum number of unfinished batches: a number, none or default."),
     ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
             "--allow",
             metavar="NAME",
-            help="A chain, provider/model or 'provider/*' that it may use, and no other; may be given several times; "
-            "none: all.",
+            help="Allow only this chain, provider/model or 'provider/*'; repeatable; none: allow all.",
         ),
     ] = None,
     store_content: Annotated[
         ContentWord | None,
-        typer.Option("--store-content", help="For how long its prompts and answers are kept; default: as configured."),
+        typer.Option("--store-content", help="How long its prompts and answers are stored; default: as configured."),
     ] = None,
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """Change a tenant's limits, weight and policy; what is not named stays.
+    """Change a tenant's limits, weight and policies; the others stay as they are.
 
-    API processes notice within ten seconds. Data rules and what is allowed hold for what is accepted from then on. All
-    of an option's values are given at once.
+    API processes notice within ten seconds. Data rules and allowed models apply to jobs accepted from then on. A
+    repeatable option replaces all of its earlier values.
     """
 
     async def work(settings: Settings, store: Store) -> None:
@@ -210,7 +208,7 @@ def set_tenant(
             changed["store_content"] = None if store_content is ContentWord.DEFAULT else str(store_content)
         if not changed:
             raise Refused(
-                "name one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, --open-batches, "
+                "give one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, --open-batches, "
                 "--weight, --require, --forbid, --allow and --store-content"
             )
         before = (await store.tenants.use(name, time.time())).limits
@@ -224,7 +222,7 @@ def set_tenant(
 def show_tenant(
     name: TenantName, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
 ) -> None:
-    """A tenant's limits, what it spent this month, and how many of its jobs wait."""
+    """Show a tenant's limits, its spending this month, and its waiting jobs."""
 
     async def work(_: Settings, store: Store) -> dict[str, Any]:
         use = await store.tenants.use(name, time.time())

@@ -1,4 +1,4 @@
-"""`understudy watch`: the progress of a batch or a job, until it has ended."""
+"""`understudy watch`: the progress of a batch or a job until it ends."""
 
 import asyncio
 
@@ -37,9 +37,9 @@ def watch(
     as_json: options.AsJson = False,
     tenant: options.Tenant = None,
 ) -> None:
-    """Show the progress of a batch or a job until it has ended. Exit code 0 if all of it succeeded, else 1.
+    """Show the progress of a batch or job until it ends. Exit code 0 if everything succeeded, else 1.
 
-    Retries of a batch that exist by now are part of it. Ctrl-C stops watching, not the work.
+    Existing retries of a batch are included. Ctrl-C stops watching, not the work.
     """
 
     async def work(settings: Settings, store: Store) -> int:
@@ -75,7 +75,7 @@ async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list
 
 
 async def print_answer(settings: Settings, store: Store, job_id: str, as_json: bool) -> int:
-    """Wait for a job and print its answer; returns the exit code."""
+    """Wait for a job and print its answer. Returns the exit code."""
     job = await job_named(store, job_id)
     result = await AsyncClient.on(settings, store, tenant=job["tenant"] if job else DEFAULT_TENANT).wait(job_id)
     if as_json:

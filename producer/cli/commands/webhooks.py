@@ -1,4 +1,4 @@
-"""The commands about webhooks: endpoints, the secret of callback URLs, the log of deliveries, replays."""
+"""`understudy webhooks`: endpoints, the secret of callback URLs, the delivery log, replays."""
 
 import sys
 import time
@@ -24,8 +24,10 @@ from understudy.producer.status.webhook_objects import delivery_document, endpoi
 from understudy.producer.terminal import say
 
 app = typer.Typer()
-webhooks = typer.Typer(no_args_is_help=True, help="Who is told of what ends, and whether it got there.")
-endpoints = typer.Typer(no_args_is_help=True, help="Where a tenant is told of what ends.")
+webhooks = typer.Typer(
+    no_args_is_help=True, help="Manage webhook endpoints and their secrets; show and replay deliveries."
+)
+endpoints = typer.Typer(no_args_is_help=True, help="The webhook endpoints of a tenant.")
 app.add_typer(webhooks, name="webhooks")
 webhooks.add_typer(endpoints, name="endpoints")
 
@@ -36,10 +38,8 @@ class DeliveryState(StrEnum):
     DEAD = DEAD
 
 
-Tenant = Annotated[str, typer.Option("--tenant", help="Whose webhooks.")]
-EndpointId = Annotated[
-    str, typer.Argument(metavar="ID", help="Id of an endpoint, as `webhooks endpoints list` has it.")
-]
+Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the webhooks.")]
+EndpointId = Annotated[str, typer.Argument(metavar="ID", help="Id of an endpoint, see `webhooks endpoints list`.")]
 
 
 @endpoints.command("list")
@@ -49,38 +49,38 @@ def list_endpoints(
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """A tenant's endpoints. With --json, one line each."""
+    """List a tenant's endpoints. With --json, one line per endpoint."""
     rows = on_ledger(config, data, lambda _, store: store.webhooks.endpoints(tenant), create=True)
     if as_json:
         for row in rows:
             show.print_json(endpoint_document(row))
         return
     if not rows:
-        say("There is no endpoint; `understudy webhooks endpoints add URL` makes one.")
+        say("There are no endpoints; `understudy webhooks endpoints add URL` adds one.")
         return
     table = show.new_table("id", "URL", "events", "metadata", "state")
     for row in rows:
         match = ", ".join(f"{name}={value}" for name, value in (row["match"] or {}).items())
-        state = f"[red]{escape(row['disabled'])}[/red]" if row["disabled"] else "in use"
+        state = f"[red]{escape(row['disabled'])}[/red]" if row["disabled"] else "enabled"
         table.add_row(row["id"], escape(row["url"]), ", ".join(row["events"]), escape(match) or "–", state)
     show.page().print(table)
 
 
 @endpoints.command()
 def add(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where to send them.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to send the events.")],
     event: Annotated[
-        list[str] | None, typer.Option("--event", help="Such as job.failed or batch.*; several times; default all.")
+        list[str] | None, typer.Option("--event", help="Event such as job.failed or batch.*; repeatable; default: all.")
     ] = None,
     match: Annotated[
-        list[str] | None, typer.Option("--match", help="KEY=VALUE that the metadata must have; several times.")
+        list[str] | None, typer.Option("--match", help="KEY=VALUE that the metadata must contain; repeatable.")
     ] = None,
     tenant: Tenant = DEFAULT_TENANT,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make an endpoint and print the secret that signs for it: it is shown this once."""
+    """Add an endpoint and print its signing secret, which is shown only once."""
     events = event or ["*"]
 
     async def work(settings: Settings, store: Store) -> tuple[dict[str, Any], str]:
@@ -89,14 +89,14 @@ def add(
 
     row, secret = on_ledger(config, data, work, create=True)
     _print_secret(secret, {**endpoint_document(row), "secret": secret}, as_json)
-    say(f"endpoint {row['id']} of tenant '{tenant}'; its secret cannot be shown again")
+    say(f"endpoint {row['id']} of tenant '{tenant}'; its secret is not shown again")
 
 
 @endpoints.command()
 def remove(
     endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
 ) -> None:
-    """Tell an endpoint nothing more, and give up what waits for it."""
+    """Remove an endpoint and drop its pending deliveries."""
 
     async def work(_: Settings, store: Store) -> None:
         _found(await store.webhooks.remove_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
@@ -109,11 +109,11 @@ def remove(
 def enable(
     endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
 ) -> None:
-    """Tell an endpoint again that was disabled; `understudy webhooks replay --dead` sends what it missed."""
+    """Enable a disabled endpoint again; `understudy webhooks replay --dead` sends what it missed."""
 
     async def work(_: Settings, store: Store) -> None:
         _found(await store.webhooks.enable_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
-        say(f"endpoint {endpoint_id} is in use")
+        say(f"endpoint {endpoint_id} is enabled")
 
     on_ledger(config, data, work, create=True)
 
@@ -126,7 +126,7 @@ def rotate(
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a new secret and print it, this once. The old one signs beside it for 24 hours."""
+    """Create a new signing secret and print it, only once. For 24 hours, the old one signs as well."""
 
     async def work(_: Settings, store: Store) -> str:
         _found(await store.webhooks.endpoint(tenant, endpoint_id) is not None, endpoint_id)
@@ -139,14 +139,14 @@ def rotate(
 @webhooks.command()
 def secret(
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make a new one; the old one signs for 24 hours more.")
+        bool, typer.Option("--rotate", help="Create a new one; for 24 hours, the old one signs as well.")
     ] = False,
     tenant: Tenant = DEFAULT_TENANT,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Print what signs the webhooks to the callback URLs of a tenant's jobs and batches."""
+    """Print the secret that signs webhooks to the callback URLs of a tenant's jobs and batches."""
     owner = callback_owner(tenant)
 
     async def work(_: Settings, store: Store) -> str:
@@ -161,16 +161,16 @@ def secret(
 
 @webhooks.command()
 def deliveries(
-    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Only of this endpoint.")] = None,
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Only to this endpoint.")] = None,
     state: Annotated[DeliveryState | None, typer.Option("--state", help="Only in this state.")] = None,
     of: Annotated[str | None, typer.Option("--of", help="Only about this job or batch.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest N.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show the newest N.")] = 50,
     tenant: Tenant = DEFAULT_TENANT,
     config: options.Config = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """What was sent or will be, newest first. With --json, one line each, with every try."""
+    """Show past and pending deliveries, newest first. With --json, one line per delivery, with every attempt."""
 
     async def work(_: Settings, store: Store) -> list[dict[str, Any]]:
         return await store.webhooks.deliveries(tenant, endpoint_id=endpoint, state=state, object_id=of, limit=limit)
@@ -182,23 +182,23 @@ def deliveries(
     elif rows:
         _print_deliveries(rows)
     else:
-        say("Nothing was to be delivered.")
+        say("There are no deliveries.")
 
 
 @webhooks.command()
 def replay(
     delivery_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of one delivery.")] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
-    since: Annotated[str | None, typer.Option("--since", help="With --dead: of the last 6h, 3d …")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All deliveries that were given up.")] = False,
+    since: Annotated[str | None, typer.Option("--since", help="With --dead: only the last 6h, 3d, …")] = None,
     tenant: Tenant = DEFAULT_TENANT,
     config: options.Config = None,
     data: options.Data = None,
 ) -> None:
-    """Send deliveries (again) now, under the ids that they had."""
+    """Send deliveries now, or send them again, with their original ids."""
     if (delivery_id is None) is not dead:
-        raise typer.BadParameter("name one delivery, or write --dead")
+        raise typer.BadParameter("give the ID of a delivery, or --dead")
     if since is not None and not dead:
-        raise typer.BadParameter("--since goes with --dead")
+        raise typer.BadParameter("--since requires --dead")
     last_s = None if since is None else options.duration_s(since)
 
     async def work(_: Settings, store: Store) -> None:
@@ -206,23 +206,23 @@ def replay(
             await _replay_one(store, tenant, delivery_id)
             return
         begin = 0.0 if last_s is None else await store.now() - last_s
-        say(f"{await store.webhooks.replay_dead(tenant, begin, actor=command_line())} deliveries are due now")
+        say(f"{await store.webhooks.replay_dead(tenant, begin, actor=command_line())} deliveries are now due")
 
     on_ledger(config, data, work, create=True)
 
 
 async def _replay_one(store: Store, tenant: str, delivery_id: str) -> None:
     if await store.webhooks.replay(tenant, delivery_id, actor=command_line()):
-        say(f"{delivery_id} is due now")
+        say(f"{delivery_id} is now due")
         return
     if await store.webhooks.delivery(tenant, delivery_id) is None:
-        raise Refused(f"tenant '{tenant}' has no delivery {delivery_id}; `understudy webhooks deliveries` shows them")
-    raise Refused("its endpoint is disabled or gone; `understudy webhooks endpoints enable` it first")
+        raise Refused(f"tenant '{tenant}' has no delivery {delivery_id}; `understudy webhooks deliveries` lists them")
+    raise Refused("its endpoint is disabled or removed; enable it first with `understudy webhooks endpoints enable`")
 
 
 def _print_deliveries(rows: Sequence[Mapping[str, Any]]) -> None:
     now = time.time()
-    table = show.new_table("id", "made", "event", "about", "to", "state", "tries", "last answer")
+    table = show.new_table("id", "created", "event", "object", "to", "state", "attempts", "last answer")
     for row in rows:
         due_s = max(0.0, row["next_at"] - now)
         state = f"due in {due_s:.0f} s" if row["state"] == PENDING else row["state"]
@@ -253,16 +253,16 @@ def _check(settings: Settings, url: str, events: Sequence[str]) -> None:
         raise Refused(f"the URL {error}") from None
     for event in events:
         if event not in (*EVENTS, *PATTERNS):
-            raise Refused(f"there is no event {event[:80]}; there are {', '.join((*PATTERNS, *EVENTS))}")
+            raise Refused(f"unknown event {event[:80]}; known events: {', '.join((*PATTERNS, *EVENTS))}")
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str] | None:
     pairs = [each.partition("=") for each in given]
     if any(not name or not equals for name, equals, _ in pairs):
-        raise Refused("--match must be KEY=VALUE")
+        raise Refused("--match must have the form KEY=VALUE")
     return {name: value for name, _, value in pairs} or None
 
 
 def _found(done: bool, endpoint_id: str) -> None:
     if not done:
-        raise Refused(f"there is no endpoint {endpoint_id}; `understudy webhooks endpoints list` shows them")
+        raise Refused(f"there is no endpoint {endpoint_id}; `understudy webhooks endpoints list` lists them")

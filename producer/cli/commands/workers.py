@@ -1,4 +1,4 @@
-"""`understudy workers`: who works, and what waits in the queues, read without running or unpickling anything."""
+"""`understudy workers`: live workers and waiting tickets, read without running or unpickling anything."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from understudy.producer.status.waiting import NO_WORKER
 
 app = typer.Typer()
 
-SUSPENDED = "claiming is suspended; `rq resume` ends that"
+SUSPENDED = "claiming is suspended; `rq resume` resumes it"
 
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """How many tickets wait in each queue (None: Redis holds something else there), and whether any are claimed."""
+    """Tickets waiting in each queue (None: the Redis key is not a queue), and whether claiming is suspended."""
 
     tickets: Mapping[str, int | None]
     suspended: bool
@@ -35,7 +35,7 @@ class Queues:
 
 @app.command()
 def workers(config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False) -> None:
-    """The worker processes whose leases run, the jobs that each has, and the tickets that wait in the queues.
+    """Show the live worker processes, their running jobs, and the tickets waiting in the queues.
 
     With --json, one document.
     """
@@ -52,7 +52,7 @@ def workers(config: options.Config = None, data: options.Data = None, as_json: o
 
 
 async def _queues(settings: Settings) -> Queues | None:
-    """None: Redis cannot be asked."""
+    """None: Redis is unreachable."""
     async with queue_of(settings) as queue:
         return None if queue is None else await in_time(_seen(queue))
 
@@ -86,6 +86,6 @@ def _print(alive: Sequence[Worker], jobs: Mapping[str, int], queues: Queues | No
 
 def _waiting(queues: Queues | None) -> str:
     if queues is None:
-        return "Redis cannot be reached: how many tickets wait is not known"
+        return "Redis is unreachable: the number of waiting tickets is unknown"
     counts = ("not a queue" if (count := queues.tickets[name]) is None else f"{count:,}" for name in QUEUES)
     return "tickets: " + ", ".join(f"{name} {count}" for name, count in zip(QUEUES, counts, strict=True))
