@@ -1,10 +1,26 @@
 """The states of a job and of a batch, and the named groups of them.
 
-A terminal row never changes. Nothing outside the store's statements moves a row from state to state.
+A terminal row never changes. Only the store's statements move a row from state to state: `JOB_TRANSITIONS` and
+`BATCH_TRANSITIONS` list every way there is, `docs/state_machine.md` says when each is taken.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Literal, cast
+from typing import Generic, Literal, TypeVar, cast
+
+State = TypeVar("State", bound=StrEnum)
+Actor = Literal["producer", "worker", "leader"]
+"""Who runs a statement. The leader is the worker that also does what one of them must do for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition(Generic[State]):
+    """One way from a state to another."""
+
+    source: State | None  # None: a row comes into being
+    target: State
+    actor: Actor
+    statement: str  # its module below `models.store`, and its name
 
 
 class JobState(StrEnum):
@@ -18,6 +34,31 @@ class JobState(StrEnum):
 
 OPEN_STATES = frozenset({JobState.QUEUED, JobState.RUNNING})
 TERMINAL_STATES = frozenset(JobState) - OPEN_STATES
+
+JOB_TRANSITIONS = (
+    Transition(None, JobState.QUEUED, "producer", "intake.INSERT_JOBS"),
+    Transition(JobState.QUEUED, JobState.RUNNING, "worker", "claims.claims.START"),
+    Transition(JobState.QUEUED, JobState.CANCELLED, "producer", "jobs.cancel.CANCEL_JOB"),
+    Transition(JobState.QUEUED, JobState.CANCELLED, "producer", "batches.lifecycle.CANCEL_SLICE"),
+    Transition(JobState.QUEUED, JobState.CANCELLED, "leader", "batches.lifecycle.CANCEL_SLICE"),
+    Transition(JobState.QUEUED, JobState.EXPIRED, "producer", "batches.lifecycle.EXPIRE_SLICES"),
+    Transition(JobState.QUEUED, JobState.EXPIRED, "leader", "batches.lifecycle.EXPIRE_SLICES"),
+    Transition(JobState.RUNNING, JobState.QUEUED, "worker", "claims.claims.settle_jobs"),
+    Transition(JobState.RUNNING, JobState.QUEUED, "worker", "claims.claims.GIVE_BACK"),
+    Transition(JobState.RUNNING, JobState.QUEUED, "worker", "claims.claims.GIVE_BACK_SOME"),
+    Transition(JobState.RUNNING, JobState.QUEUED, "producer", "claims.rescue.TAKE_BACK"),
+    Transition(JobState.RUNNING, JobState.QUEUED, "leader", "claims.rescue.TAKE_BACK"),
+    Transition(JobState.RUNNING, JobState.SUCCEEDED, "worker", "claims.claims.settle_jobs"),
+    Transition(JobState.RUNNING, JobState.FAILED, "worker", "claims.claims.settle_jobs"),
+    Transition(JobState.RUNNING, JobState.FAILED, "producer", "claims.rescue.TAKE_BACK"),
+    Transition(JobState.RUNNING, JobState.FAILED, "leader", "claims.rescue.TAKE_BACK"),
+    Transition(JobState.RUNNING, JobState.CANCELLED, "worker", "claims.claims.settle_jobs"),
+    Transition(JobState.RUNNING, JobState.CANCELLED, "worker", "claims.claims.GIVE_BACK"),
+    Transition(JobState.RUNNING, JobState.CANCELLED, "worker", "claims.claims.GIVE_BACK_SOME"),
+    Transition(JobState.RUNNING, JobState.CANCELLED, "producer", "claims.rescue.TAKE_BACK"),
+    Transition(JobState.RUNNING, JobState.CANCELLED, "leader", "claims.rescue.TAKE_BACK"),
+    Transition(JobState.RUNNING, JobState.EXPIRED, "worker", "claims.claims.settle_jobs"),
+)
 
 
 class BatchState(StrEnum):
@@ -33,6 +74,27 @@ class BatchState(StrEnum):
 
 OPEN_BATCH_STATES = frozenset(
     {BatchState.VALIDATING, BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.EXPIRING}
+)
+
+BATCH_TRANSITIONS = (
+    Transition(None, BatchState.VALIDATING, "producer", "intake.INSERT_BATCH"),
+    Transition(BatchState.VALIDATING, BatchState.IN_PROGRESS, "producer", "intake.OPEN_BATCH"),
+    Transition(BatchState.VALIDATING, BatchState.IN_PROGRESS, "producer", "ingest.OPEN_FILLED"),
+    Transition(BatchState.VALIDATING, BatchState.FAILED, "producer", "ingest.FAIL_FILLING"),
+    Transition(BatchState.VALIDATING, BatchState.FAILED, "producer", "retention.prune.REFUSE_ROWS"),
+    Transition(BatchState.VALIDATING, BatchState.FAILED, "producer", "ingest.ABANDON"),
+    Transition(BatchState.VALIDATING, BatchState.FAILED, "leader", "ingest.ABANDON"),
+    Transition(BatchState.VALIDATING, BatchState.CANCELLED, "producer", "ingest.CANCEL_FILLING"),
+    Transition(BatchState.VALIDATING, BatchState.CANCELLING, "producer", "batches.lifecycle.CANCEL_BATCH"),
+    Transition(BatchState.IN_PROGRESS, BatchState.CANCELLING, "producer", "batches.lifecycle.CANCEL_BATCH"),
+    Transition(BatchState.IN_PROGRESS, BatchState.EXPIRING, "producer", "batches.lifecycle.EXPIRE_BATCHES"),
+    Transition(BatchState.IN_PROGRESS, BatchState.EXPIRING, "leader", "batches.lifecycle.EXPIRE_BATCHES"),
+    Transition(BatchState.IN_PROGRESS, BatchState.COMPLETED, "producer", "batches.lifecycle.CLOSE_BATCHES"),
+    Transition(BatchState.IN_PROGRESS, BatchState.COMPLETED, "leader", "batches.lifecycle.CLOSE_BATCHES"),
+    Transition(BatchState.CANCELLING, BatchState.CANCELLED, "producer", "batches.lifecycle.CLOSE_BATCHES"),
+    Transition(BatchState.CANCELLING, BatchState.CANCELLED, "leader", "batches.lifecycle.CLOSE_BATCHES"),
+    Transition(BatchState.EXPIRING, BatchState.EXPIRED, "producer", "batches.lifecycle.CLOSE_BATCHES"),
+    Transition(BatchState.EXPIRING, BatchState.EXPIRED, "leader", "batches.lifecycle.CLOSE_BATCHES"),
 )
 
 
