@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from understudy.models.objects.shapes import ErrorObject
 from understudy.models.request.wire import ERROR_TYPES
 
 UNEXPLAINED = "the job failed; the reason was not recorded"
@@ -12,7 +13,7 @@ UNEXPLAINED = "the job failed; the reason was not recorded"
 MOST_MESSAGE_CHARS = 4_000
 
 
-def error_object(status: int, body: Any, message: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error_object(status: int, body: Any, message: str | None = None, code: str | None = None) -> ErrorObject:
     """Convert a provider's error `body` (parsed JSON or text, of any shape); fields are text or None.
 
     `message` replaces the provider's own sentence; `code` is used if the provider gave none.

@@ -4,7 +4,8 @@ requests per minute are used up at openai/gpt-4o-mini (account openai:main)
 """
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from understudy.models.failure import FailureClass
 from understudy.models.records import Waiting
@@ -30,9 +31,14 @@ money of a tenant or provider is spent; the batch is held."""
 WORKER = "worker"
 """The hold of everything while no worker runs."""
 
-OPERATOR, OWNER = "operator", "owner"
+OPERATOR: Final = "operator"
+OWNER: Final = "owner"
+Helper = Literal["operator", "owner"]
 
-WHO_CAN_HELP = {CREDENTIAL: OPERATOR, RULES: OPERATOR, BUDGET: OPERATOR, WORKER: OPERATOR, PAUSED: OWNER}
+WHO_CAN_HELP: Mapping[str, Helper] = {
+    **{CREDENTIAL: OPERATOR, RULES: OPERATOR, BUDGET: OPERATOR, WORKER: OPERATOR},
+    PAUSED: OWNER,
+}
 """Whose act ends a wait that time does not end: of who runs Understudy, or of who submitted the work."""
 
 
@@ -68,18 +74,3 @@ def waiting_until(sentence: str, until: float | None) -> Waiting:
         return Waiting(sentence, PUT_BACK, until=until)
     reason = f"{found['reason']} at {found['provider']}/{found['model']}"
     return Waiting(reason, PUT_BACK, found["provider"], found["model"], found["account"], until)
-
-
-def waiting_object(waiting: Waiting | None) -> dict[str, Any] | None:
-    """As JSON shows it; times are unix seconds."""
-    if waiting is None:
-        return None
-    return {
-        "reason": waiting.reason,
-        "hold": waiting.hold,
-        "provider": waiting.provider,
-        "model": waiting.model,
-        "account": waiting.account,
-        "until": waiting.until,
-        "who_can_help": WHO_CAN_HELP.get(waiting.hold),
-    }

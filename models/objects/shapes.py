@@ -4,9 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 described = with_config(ConfigDict(use_attribute_docstrings=True))
 """Of a TypedDict: the texts below its fields are their descriptions in the OpenAPI document."""
+
+
+@described
+class ErrorObject(TypedDict):
+    """OpenAI's error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
 
 
 def page_of(data: Sequence[Any], limit: int) -> Any:

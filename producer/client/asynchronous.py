@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from understudy.models.ids import new_id
-from understudy.models.jobs.objects import SCHEDULED
+from understudy.models.objects.job import SCHEDULED
 from understudy.models.records import BatchView, NewBatch
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.route import RouteOptions

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from understudy.models.jobs.objects import View, job_object
+from understudy.models.objects.job import View, job_object
 from understudy.models.records import BatchView, OutputRow
 from understudy.models.routing.chain import Chain
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
@@ -71,7 +71,7 @@ class Job:
     @classmethod
     def of(cls, view: View, chain: Chain) -> "Job":
         """From what the ledger shows of a job, by way of what HTTP and webhooks show of it."""
-        shown = job_object(view, chain, "")
+        shown: Mapping[str, Any] = job_object(view, chain, "")
         as_it_is = ("id", "custom_id", "batch_id", "priority", "metadata", "callback_url", "wait_reason", "wait_until")
         return cls(
             state=JobState(view["state"]),

@@ -8,9 +8,9 @@ from understudy.models.config.deployments import account_of, keys_of, limits_of
 from understudy.models.config.settings import Limits, Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import Scope
-from understudy.models.jobs.objects import waiting_of as put_back_for
 from understudy.models.jobs.wait_reasons import CREDENTIAL, HOLD_WORDS, PAUSED, no_credential
 from understudy.models.limits.state import LimitState, read_limits
+from understudy.models.objects.job import waiting_of as put_back_for
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState, Priority

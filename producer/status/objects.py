@@ -12,11 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from understudy.models.costs.budgets import amount
-from understudy.models.jobs.objects import cost_of
 from understudy.models.jobs.pace import eta_s
 from understudy.models.jobs.pause_reasons import RUN_STOPPED
-from understudy.models.jobs.wait_reasons import waiting_object
-from understudy.models.objects.attempt import attempt_object
+from understudy.models.objects.job import state_of
+from understudy.models.objects.waiting import waiting_object
 from understudy.models.records import BatchView, DeploymentTally, Waiting
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.models.tenants import DEFAULT_TENANT
@@ -190,41 +189,12 @@ def batches_table(views: Sequence[BatchView]) -> Table:
     return table
 
 
-def job_document(view: Mapping[str, Any], now: float, waiting: Waiting | None = None) -> dict[str, Any]:
-    row = row_of_job(view)
-    ended = row.state in TERMINAL_STATES
-    line = output_line(row) if ended else None
-    return {
-        "id": row.job_id,
-        "object": "job",
-        "state": job_state(view, now),
-        "custom_id": row.custom_id,
-        "batch": view["batch_id"] or None,
-        "not_before": view["not_before"] or None,
-        "waiting": waiting_object(waiting),
-        "wait_reason": view["wait_reason"],
-        "created_at": view["created_at"],
-        "expires_at": view["expires_at"],
-        "ended_at": view["ended_at"],
-        "cost_usd": cost_of(view["attempts"]),
-        "attempts": [attempt_object(each) for each in view["attempts"]],
-        "response": line and line["response"],
-        "error": line and line["error"],
-    }
-
-
-def job_state(view: Mapping[str, Any], now: float) -> str:
-    """A queued job with a later start time is shown as scheduled."""
-    scheduled = view["state"] == JobState.QUEUED and view["not_before"] > now
-    return "scheduled" if scheduled else str(view["state"])
-
-
 def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
     """`why`: what it waits for, as a sentence."""
     out, row = page(), row_of_job(view)
     batch = f" of {view['batch_id']}" if view["batch_id"] else ""
     name = f"  {escape(' '.join(row.custom_id.split()))}" if row.custom_id != row.job_id else ""
-    out.print(f"[bold]{row.job_id}[/bold]  {job_state(view, now)}{name}{batch}")
+    out.print(f"[bold]{row.job_id}[/bold]  {state_of(view, now)}{name}{batch}")
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")
     if row.state in TERMINAL_STATES - {JobState.SUCCEEDED}:

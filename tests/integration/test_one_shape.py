@@ -5,21 +5,27 @@ import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from api_help import Served, bearer, key_for, served
 from commands import type_command
-from ledger_help import failed, new_worker, open_batch, sqlite_ledger, succeeded
+from ledger_help import HOUR_S, failed, new_worker, open_batch, singles, sqlite_ledger, succeeded
 from pydantic import TypeAdapter
+from webhook_help import Receiver, receiver
 
 from understudy.models.api_keys import Scope
-from understudy.models.config.settings import ApiSettings, Settings
+from understudy.models.config.settings import ApiSettings, Settings, WebhookSettings
 from understudy.models.failure import FailureClass
 from understudy.models.objects.attempt import AttemptList, AttemptObject, AttemptSummary
+from understudy.models.objects.job import JobList, JobObject, JobWithResult
 from understudy.models.store import Store
+from understudy.worker.webhooks.delivery import Deliverer
+from understudy.worker.webhooks.sender import Sender
 
 PUBLIC_URL = "https://jobs.example.org"
+LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ async def api(store: Store) -> AsyncIterator[Served]:
 @pytest.fixture
 async def batch_id(store: Store) -> str:
     """Of three lines: one is answered, one failed, one waits."""
-    batch_id, ids = await open_batch(store, 3)
+    batch_id, ids = await open_batch(store, 3, metadata={"flow": "7"})
     worker = await new_worker(store)
     answered, refused = await store.claims.start(worker, ids[:2])
     await store.claims.settle(worker, [succeeded(answered), failed(refused, FailureClass.CONTEXT_LENGTH)])
@@ -52,13 +58,23 @@ async def over_http(api: Served, path: str) -> Any:
     return answer.json()
 
 
-async def typed(folder: Path, *words: str) -> list[Any]:
+async def webhooks(store: Store, there: Receiver) -> dict[str, Any]:
+    """What was delivered, by the id of what it is about."""
+    settings = Settings(api=ApiSettings(public_url=PUBLIC_URL), webhooks=LOOPBACK)
+    async with Sender(LOOPBACK, 4, deadline_s=5) as sender:
+        each = Deliverer("worker_1", store, settings, sender, time.time, Random(1))
+        await each.pass_once()
+        await each.idle()
+    return {got.event["data"]["id"]: got.event["data"] for got in there.got}
+
+
+async def typed(folder: Path, *words: str, code: int = 0) -> list[Any]:
     """The documents that `understudy WORDS --json` prints."""
     config = folder / "understudy.toml"
     config.write_text(f'[api]\npublic_url = "{PUBLIC_URL}"\n')
     whole = [*words, "--json", "--data", str(folder), "--config", str(config)]
     done = await asyncio.to_thread(type_command, *whole, folder=folder, environment={})
-    assert done.returncode == 0, done.said
+    assert done.returncode == code, done.said
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -75,6 +91,53 @@ async def test_a_call_is_one_document(api: Served, tmp_path: Path, batch_id: str
     jobs = (await over_http(api, "/v1/jobs"))["data"]
     of_jobs = [call for job in jobs for call in (await over_http(api, f"/v1/jobs/{job['id']}"))["attempts"]]
     assert sorted(of_jobs, key=lambda call: str(call["id"])) == listed["data"][::-1]
+
+
+async def test_a_job_is_one_document(api: Served, store: Store, tmp_path: Path) -> None:
+    async with receiver() as there:
+        ended = await singles(store, 2, callback_url=there.url, metadata={"flow": "7"})
+        waits, delayed = await singles(store, 1), await singles(store, 1, not_before=time.time() + HOUR_S)
+        worker = await new_worker(store)
+        answered, refused = await store.claims.start(worker, ended)
+        await store.claims.settle(worker, [succeeded(answered), failed(refused, FailureClass.CONTEXT_LENGTH)])
+        told = await webhooks(store, there)
+    for job_id in (*ended, *waits, *delayed):
+        seen = await over_http(api, f"/v1/jobs/{job_id}")
+        assert is_whole(JobObject, seen) and seen["links"]["self"] == f"{PUBLIC_URL}/v1/jobs/{job_id}"
+        (typed_one,) = await typed(tmp_path, "status", job_id)
+        assert {**typed_one, "waiting": None} == {**seen, "waiting": None}  # HTTP looks into it after some seconds
+    results = {answered.id: {"answer": "yes"}, refused.id: None}
+    for job_id in ended:
+        seen = await over_http(api, f"/v1/jobs/{job_id}")
+        whole = {**seen, "result": results[job_id], "result_url": seen["links"]["result"]}
+        assert told[job_id] == whole and is_whole(JobWithResult, whole)
+        assert await typed(tmp_path, "watch", job_id, code=int(job_id == refused.id)) == [whole]
+    listed = await over_http(api, "/v1/jobs?order=asc")
+    assert is_whole(JobList, listed) and [each["id"] for each in listed["data"]] == [*ended, *waits, *delayed]
+    without_calls = {name: value for name, value in seen.items() if name != "attempts"}
+    assert listed["data"][1] == without_calls
+
+
+SCHEMAS = [
+    ("get", "/v1/attempts", 200, "AttemptList"),
+    ("post", "/v1/jobs", 202, "JobObject"),
+    ("post", "/v1/jobs", 200, "JobObject"),
+    ("post", "/v1/jobs:batch", 200, "SubmittedJobs"),
+    ("get", "/v1/jobs", 200, "JobList"),
+    ("get", "/v1/jobs/{job_id}", 200, "JobObject"),
+    ("get", "/v1/jobs/{job_id}/result", 202, "JobObject"),
+    ("delete", "/v1/jobs/{job_id}", 200, "JobObject"),
+    ("post", "/v1/jobs/{job_id}/ack", 200, "JobObject"),
+    ("post", "/v1/chat/completions", 202, "JobObject"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "schema"), SCHEMAS)
+async def test_generated_clients_get_types(api: Served, method: str, path: str, status: int, schema: str) -> None:
+    document = api.app.openapi()
+    answer = document["paths"][path][method]["responses"][str(status)]["content"]["application/json"]
+    assert answer["schema"] == {"$ref": f"#/components/schemas/{schema}"}
+    assert "object" in document["components"]["schemas"][schema]["required"]
 
 
 def test_what_results_keep_of_a_call_are_fields_of_it() -> None:

@@ -3,7 +3,7 @@
 from ledger_help import CHAIN, call, failed, new_worker, open_batch, outputs_of, put_back, run_all, singles, succeeded
 
 from understudy.models.failure import FailureClass
-from understudy.models.jobs.objects import cost_of
+from understudy.models.objects.job import job_object
 from understudy.models.records import ResultRecord
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store
@@ -179,5 +179,6 @@ async def test_costs_that_are_not_known_are_counted_beside_the_sum(store: Store)
     assert view is not None and (view.cost_usd, view.known_cost_usd, view.unpriced_calls) == (0.25, 0.25, 2)
     assert [row.cost_usd for row in await outputs_of(store, batch_id)] == [0.0, None, None]
     assert [each["cost_usd"] for each in await store.jobs.attempts(batch_id=batch_id)] == [0.25, None, None]
-    job = await store.jobs.view(ids[1])
-    assert job is not None and cost_of(job["attempts"]) is None and job["result"]["cost_usd"] is None
+    job, seen = await store.jobs.view(ids[1]), await store.jobs.seen("default", ids[1])
+    assert job is not None and job["result"]["cost_usd"] is None and seen is not None
+    assert job_object(seen, CHAIN, "")["cost_usd"] is None

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from understudy.models.failure import FailureClass
-from understudy.models.jobs.objects import error_of, extra_fields_of
 from understudy.models.objects.attempt import attempt_summary
+from understudy.models.objects.job import error_of, extra_fields_of
 from understudy.models.records import AttemptRecord, OutputRow, StartedJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState, Priority

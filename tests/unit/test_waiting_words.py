@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from understudy.models.jobs.objects import waiting_of
-from understudy.models.jobs.wait_reasons import PUT_BACK, reason_at, waiting_object, waiting_until
+from understudy.models.jobs.wait_reasons import PUT_BACK, reason_at, waiting_until
+from understudy.models.objects.job import waiting_of
+from understudy.models.objects.waiting import waiting_object
 from understudy.models.records import Waiting
 from understudy.producer.durations import clock_time
 from understudy.producer.status.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained

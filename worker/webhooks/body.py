@@ -7,12 +7,13 @@ A job's `data` is the job as the HTTP API shows it, with its whole `result`; one
 `result_url`. A batch's `data` is its id, as OpenAI sends it; of one that waits for a person also the `reason`.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from understudy.models.jobs.objects import View, job_object
+from understudy.models.objects.job import JobWithResult, View, job_object, with_result
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState
 from understudy.models.webhooks import Delivery
@@ -20,7 +21,7 @@ from understudy.models.webhooks import Delivery
 MAX_INLINE_BYTES = 256 * 1024
 
 
-def event_body(delivery: Delivery, data: dict[str, Any]) -> bytes:
+def event_body(delivery: Delivery, data: Mapping[str, Any]) -> bytes:
     """The body of every try of a delivery."""
     event = {
         "id": delivery.id,
@@ -33,12 +34,7 @@ def event_body(delivery: Delivery, data: dict[str, Any]) -> bytes:
     return orjson.dumps(event)
 
 
-def job_data(view: View, chain: Chain, answer: str | None, public_url: str | None) -> dict[str, Any]:
+def job_data(view: View, chain: Chain, answer: str | None, public_url: str | None) -> JobWithResult:
     """A job with its result, or with where its result is."""
-    shown = job_object(view, chain, public_url or "")
     fits = view["state"] == JobState.SUCCEEDED and answer is not None and len(answer.encode()) <= MAX_INLINE_BYTES
-    return {
-        **shown,
-        "result": orjson.Fragment(answer) if fits and answer is not None else None,
-        "result_url": shown["links"]["result"],
-    }
+    return with_result(job_object(view, chain, public_url or ""), answer if fits else None)

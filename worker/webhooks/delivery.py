@@ -157,7 +157,7 @@ class Deliverer:
         headers = signed_headers(signing.secrets, delivery.id, int(now), body)
         return await self._sender.post(delivery.url, headers, body, delivery.tenant)
 
-    async def _data(self, delivery: Delivery) -> dict[str, Any] | None:
+    async def _data(self, delivery: Delivery) -> Mapping[str, Any] | None:
         if delivery.data is not None:
             return dict(orjson.loads(delivery.data))
         if delivery.event.startswith("batch."):

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from understudy.models.jobs.pace import eta_s
-from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP, waiting_object
+from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP
+from understudy.models.objects.waiting import WaitingObject, waiting_object
 from understudy.models.records import BatchView, DeploymentTally, Waiting
 from understudy.models.request.wire import LineError
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
@@ -75,21 +76,6 @@ class DeploymentShare(Documented):
 class Wait(Documented):
     reason: str
     count: int
-
-
-class WaitingObject(Documented):
-    reason: str
-    """A sentence."""
-    hold: str
-    """A limit (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), `credential`, `rules`, `budget`,
-    `turn`; `put_back`: every line waits for its time; `worker`, `planner`, `queue`: nobody works."""
-    provider: str | None
-    model: str | None
-    account: str | None
-    until: float | None
-    """Unix seconds; null when nobody can tell."""
-    who_can_help: Literal["operator", "owner"] | None
-    """Whose act ends the wait: of who runs Understudy, or of who submitted the work. Null: time does."""
 
 
 class Ours(Documented):

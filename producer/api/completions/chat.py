@@ -12,6 +12,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
+from understudy.models.objects.job import JobObject
 from understudy.models.request.wire import RequestError
 from understudy.models.state import JobState, Priority
 from understudy.models.store import StoreError
@@ -59,7 +60,7 @@ class ChatRequest(JobRequest):
     openapi_extra=documented(ChatRequest),
     responses={
         200: {"description": "The completion, or with `stream` its chunks", "content": {JSON: {}, EVENTS: {}}},
-        202: {"description": "With `background`: the job"},
+        202: {"description": "With `background`: the job", "model": JobObject},
         **REFUSALS,
     },
 )

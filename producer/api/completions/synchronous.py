@@ -11,7 +11,7 @@ import orjson
 from fastapi import Request, Response
 
 from understudy.models.cancellation import end_if_cancelled
-from understudy.models.jobs.objects import job_object, retry_after_s
+from understudy.models.objects.job import job_object, retry_after_s
 from understudy.models.records import NewJob
 from understudy.models.request.wire import ErrorBody
 from understudy.models.store import StoreError

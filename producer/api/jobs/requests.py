@@ -1,10 +1,11 @@
-"""What creates jobs, as the OpenAPI document shows it. The bodies are read and judged by `accepting`."""
+"""What creates jobs, as the OpenAPI document shows it. The bodies are read and judged by `submission`."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from understudy.models.request.wire import ErrorDetail
 from understudy.models.routing.chain import Acceptance
 
 MOST_JOBS = 1_000
@@ -64,3 +65,17 @@ class JobsRequest(BaseModel):
     """Up to 1,000 jobs, each accepted or refused on its own."""
 
     jobs: list[JobRequest] = Field(min_length=1, max_length=MOST_JOBS)
+
+
+class SubmittedJob(BaseModel):
+    """What became of one of the jobs: either `id` or `error`."""
+
+    index: int
+    id: str | None
+    custom_id: str | None
+    error: ErrorDetail | None
+
+
+class SubmittedJobs(BaseModel):
+    object: Literal["list"]
+    data: list[SubmittedJob]

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from fastapi import Response
 
-from understudy.models.jobs.objects import error_of, extra_fields_of
+from understudy.models.objects.job import error_of, extra_fields_of
 from understudy.models.state import JobState
 from understudy.producer.api.context import Context
 from understudy.producer.api.errors import JSON, ApiError

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from understudy.models.jobs.objects import LONGEST_RETRY_S, has_ended, job_object, retry_after_s
-from understudy.models.jobs.wait_reasons import waiting_object
+from understudy.models.objects.job import LONGEST_RETRY_S, JobList, JobObject, has_ended, job_object, retry_after_s
 from understudy.models.objects.shapes import page_of
+from understudy.models.objects.waiting import WaitingObject
 from understudy.models.records import SINGLE
 from understudy.models.request.wire import ErrorBody, RequestError
 from understudy.models.state import JobState, Priority
@@ -20,7 +20,7 @@ from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import JSON, ApiError, refusals
 from understudy.producer.api.jobs.cancel import cancel_job
 from understudy.producer.api.jobs.links import root_of
-from understudy.producer.api.jobs.requests import MOST_JOBS, JobRequest, JobsRequest
+from understudy.producer.api.jobs.requests import MOST_JOBS, JobRequest, JobsRequest, SubmittedJobs
 from understudy.producer.api.jobs.results import outcome_of
 from understudy.producer.api.jobs.submission import accept, job_of, made_before
 from understudy.producer.single_jobs import JOBS_PATH, named_by
@@ -51,7 +51,9 @@ HEADERS = {
     "Location": {"description": "Where the result will be", "schema": {"type": "string"}},
     "Retry-After": {"description": "In how many seconds to ask again", "schema": {"type": "integer"}},
 }
-ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"description": "Not ended yet: the job", "headers": HEADERS}}
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Not ended yet: the job", "headers": HEADERS, "model": JobObject}
+}
 NO_SUCCESS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
     "5XX": {"description": "Failed: the provider's status and error; 502 when it gave none", "model": ErrorBody},
@@ -62,11 +64,11 @@ NO_SUCCESS: dict[int | str, dict[str, Any]] = {
     "/jobs",
     summary="Submit a job",
     status_code=202,
-    response_class=Response,
+    response_model=JobObject,
     openapi_extra=documented(JobRequest),
     responses={
         **ACCEPTED,
-        200: {"description": "Ended while the answer was held: the job"},
+        200: {"description": "Ended while the answer was held: the job", "model": JobObject},
         **refusals(400, 401, 403, 404, 410, 413, 415, 422, 429, 503),
     },
 )
@@ -90,7 +92,7 @@ async def submit(
 @router.post(
     "/jobs:batch",
     summary="Submit up to 1,000 jobs",
-    response_class=Response,
+    response_model=SubmittedJobs,
     openapi_extra=documented(JobsRequest),
     responses=refusals(400, 401, 403, 413, 415, 422, 429, 503),
 )
@@ -111,7 +113,7 @@ async def submit_many(request: Request, api: Api, caller: Submitter, idempotency
     return Response(made.answer, media_type=JSON)
 
 
-@router.get("/jobs", summary="List jobs", response_class=Response, responses=refusals(400, 401, 403, 503))
+@router.get("/jobs", summary="List jobs", response_model=JobList, responses=refusals(400, 401, 403, 503))
 async def listing(
     request: Request,
     api: Api,
@@ -136,7 +138,7 @@ async def listing(
 @router.get(
     "/jobs/{job_id}",
     summary="A job",
-    response_class=Response,
+    response_model=JobObject,
     responses=refusals(400, 401, 403, 404, 503),
 )
 async def retrieve(
@@ -171,7 +173,7 @@ async def result(
 @router.delete(
     "/jobs/{job_id}",
     summary="Cancel a job",
-    response_class=Response,
+    response_model=JobObject,
     responses=refusals(400, 401, 403, 404, 503),
 )
 async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> Response:
@@ -187,7 +189,7 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
 @router.post(
     "/jobs/{job_id}/ack",
     summary="Say that you have the result of a job",
-    response_class=Response,
+    response_model=JobObject,
     responses=refusals(400, 401, 403, 404, 409, 503),
 )
 async def acknowledge(request: Request, api: Api, caller: Submitter, job_id: str) -> Response:
@@ -253,7 +255,7 @@ def _wait_s(wait: int, prefer: str | None) -> int | None:
     return min(int(preferred[1]), LONGEST_WAIT_S) if preferred else None
 
 
-def _retry_after_s(view: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> int:
+def _retry_after_s(view: Mapping[str, Any], waiting: WaitingObject | None) -> int:
     """What waits for a person is not asked for every other second."""
     return LONGEST_RETRY_S if waiting is not None and waiting["who_can_help"] else retry_after_s(view)
 
@@ -261,10 +263,10 @@ def _retry_after_s(view: Mapping[str, Any], waiting: Mapping[str, Any] | None) -
 async def _job_answer(
     request: Request, api: Context, view: dict[str, Any], applied: Mapping[str, str], status: int
 ) -> Response:
-    shown = job_object(view, await api.store.get_chain(view["chain_id"]), root_of(request, api.settings))
+    chain, waiting = await api.store.get_chain(view["chain_id"]), None
     if view["state"] == JobState.QUEUED and view["now"] - view["created_at"] > SOON_S:
         waiting = await waiting_of_job(api.settings, api.store, api.redis, view, view["now"])
-        shown["waiting"] = waiting_object(waiting)
+    shown = job_object(view, chain, root_of(request, api.settings), waiting)
     headers = dict(applied)
     if status == 202:
         headers["Location"] = shown["links"]["result"]

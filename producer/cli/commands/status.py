@@ -13,6 +13,7 @@ from understudy.producer.queue_access import queue_of
 from understudy.producer.runs.budget_grants import held_of
 from understudy.producer.runs.retry_chain import line_of
 from understudy.producer.status import objects as show
+from understudy.producer.status.documents import job_document
 from understudy.producer.status.job_waiting import waiting_of_job
 from understudy.producer.status.standstill import awaited
 from understudy.producer.status.waiting import explained
@@ -79,6 +80,6 @@ async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_j
     async with queue_of(settings) as queue:
         waiting = await waiting_of_job(settings, store, queue, job, now)
     if as_json:
-        show.print_json(show.job_document(job, now, waiting))
+        show.print_json(await job_document(settings, store, job["id"], job["tenant"], waiting))
     else:
         show.print_job(job, explained(waiting, now), now)

@@ -5,6 +5,7 @@ import asyncio
 import typer
 
 from understudy.models.config.settings import Settings
+from understudy.models.objects.job import with_result
 from understudy.models.records import BatchView
 from understudy.models.state import JobState
 from understudy.models.store import Store
@@ -18,6 +19,7 @@ from understudy.producer.ledger import job_named, shown_batch
 from understudy.producer.runs.retry_chain import line_of, summary, views_of
 from understudy.producer.status import objects as show
 from understudy.producer.status.cost_text import spent
+from understudy.producer.status.documents import job_document
 from understudy.producer.status.failed_calls import failure_examples
 from understudy.producer.status.progress import Display
 from understudy.producer.status.split_table import split_table
@@ -77,10 +79,11 @@ async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list
 async def print_answer(settings: Settings, store: Store, job_id: str, as_json: bool) -> int:
     """Wait for a job and print its answer. Returns the exit code."""
     job = await job_named(store, job_id)
-    result = await AsyncClient.on(settings, store, tenant=job["tenant"] if job else DEFAULT_TENANT).wait(job_id)
+    tenant = job["tenant"] if job else DEFAULT_TENANT
+    result = await AsyncClient.on(settings, store, tenant=tenant).wait(job_id)
     if as_json:
-        view = await store.jobs.view(job_id)
-        show.print_json(show.job_document(view or {}, await store.now()))
+        answer = await store.jobs.answer(job_id) if result.ok else None
+        show.print_json(with_result(await job_document(settings, store, job_id, tenant), answer))
     elif result.ok:
         output().write(f"{result.text}\n")
     else:

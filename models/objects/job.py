@@ -1,17 +1,20 @@
-"""Jobs as callers see them, over HTTP and in webhooks, and the response for a finished job."""
+"""A job as callers see it, over HTTP, on the command line and in webhooks, and the response for a finished job."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NotRequired
 
 import orjson
+from typing_extensions import TypedDict
 
 from understudy.models.jobs.errors import error_object
-from understudy.models.jobs.wait_reasons import waiting_object, waiting_until
-from understudy.models.objects.attempt import attempt_object
+from understudy.models.jobs.wait_reasons import waiting_until
+from understudy.models.objects.attempt import AttemptObject, attempt_object
+from understudy.models.objects.shapes import ErrorObject, described
+from understudy.models.objects.waiting import WaitingObject, waiting_object
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain
-from understudy.models.state import TERMINAL_STATES, JobState, Priority
+from understudy.models.state import TERMINAL_STATES, JobState, Priority, PriorityWord
 
 SCHEDULED: Final = "scheduled"
 LONGEST_RETRY_S = 60
@@ -28,15 +31,87 @@ WITHOUT_RESULT = {
 View = Mapping[str, Any]
 """A job as returned by `Store.jobs.seen` or `Store.jobs.page`."""
 
+StateWord = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "expired"]
+
+
+class JobLinks(TypedDict):
+    self: str
+    result: str
+
+
+@described
+class JobObject(TypedDict):
+    """A job, without its prompt and answer. Times are unix seconds."""
+
+    id: str
+    object: Literal["job"]
+    state: StateWord
+    """`scheduled` is a queued job whose time has not come."""
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    expires_at: int
+    custom_id: str
+    """The caller's name for it."""
+    batch_id: str | None
+    """null: it was submitted alone."""
+    tenant: str
+    endpoint: str
+    chain: list[str]
+    """The steps that are asked, in this order."""
+    priority: PriorityWord
+    metadata: dict[str, str]
+    callback_url: str | None
+    extra: dict[str, Any] | None
+    """Of a line of CSV: its columns."""
+    cancel_requested: bool
+    wait_reason: str | None
+    """Why an open job was put back."""
+    wait_until: int | None
+    """When a `scheduled` job may start."""
+    waiting: WaitingObject | None
+    """What a queued job waits for, as far as that is known."""
+    provider: str | None
+    """Who gave the record that ended it."""
+    model: str | None
+    cost_usd: float | None
+    """Of all its calls; null when the price of one is not known."""
+    attempt_count: int
+    error: ErrorObject | None
+    """Why it ended without an answer."""
+    links: JobLinks
+    attempts: NotRequired[list[AttemptObject]]
+    """Its calls; lists of jobs leave them out."""
+
+
+@described
+class JobWithResult(JobObject):
+    """A job that has ended, with its answer: in webhooks and as `understudy watch --json` prints it."""
+
+    result: Any
+    """The completion, as the job's result has it; null: there is none, or it is too large for a webhook."""
+    result_url: str
+
+
+@described
+class JobList(TypedDict):
+    object: Literal["list"]
+    data: list[JobObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
 
 def has_ended(view: View) -> bool:
     return view["state"] in TERMINAL_STATES
 
 
-def state_of(view: View) -> str:
+def state_of(view: View, now: float) -> StateWord:
     """The state, with "scheduled" for a job that waits for its start time."""
-    waits = view["state"] == JobState.QUEUED and view["not_before"] > view["now"]
-    return SCHEDULED if waits else str(view["state"])
+    if view["state"] == JobState.QUEUED and view["not_before"] > now:
+        return SCHEDULED
+    state: StateWord = view["state"]
+    return state
 
 
 def waiting_of(view: View, now: float) -> Waiting | None:
@@ -49,26 +124,30 @@ def waiting_of(view: View, now: float) -> Waiting | None:
 def retry_after_s(view: View) -> int:
     """Seconds until the next poll makes sense; for a scheduled job, until its start."""
     usual = RETRY_S[Priority(view["priority"])]
-    if state_of(view) != SCHEDULED:
+    if state_of(view, view["now"]) != SCHEDULED:
         return usual
     until_due_s: float = view["not_before"] - view["now"]
     return max(usual, min(LONGEST_RETRY_S, math.ceil(until_due_s)))
 
 
-def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
-    """A job as JSON, with its calls if they were read. Contains neither prompt nor answer."""
-    scheduled = state_of(view) == SCHEDULED
+def job_object(view: View, chain: Chain, root: str, waiting: Waiting | None = None) -> JobObject:
+    """A job as JSON, with its calls if they were read. Contains neither prompt nor answer.
+
+    `root` is the part of links before the path. `waiting` replaces the wait reason stored in the job's row.
+    """
+    scheduled = state_of(view, view["now"]) == SCHEDULED
     open_job = not has_ended(view)
-    shown = {
+    shown: JobObject = {
         "id": view["id"],
         "object": "job",
-        "state": state_of(view),
+        "state": state_of(view, view["now"]),
         "created_at": int(view["created_at"]),
         "started_at": _seconds(view["started_at"]),
         "ended_at": _seconds(view["ended_at"]),
         "expires_at": int(view["expires_at"]),
         "custom_id": view["custom_id"],
         "batch_id": view["batch_id"] or None,
+        "tenant": view["tenant"],
         "endpoint": chain.endpoint,
         "chain": [str(step) for step in chain.steps],
         "priority": Priority(view["priority"]).queue,
@@ -78,7 +157,7 @@ def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
         "cancel_requested": view["cancel_requested"],
         "wait_reason": view["wait_reason"] if open_job else None,
         "wait_until": math.ceil(view["not_before"]) if scheduled else None,
-        "waiting": waiting_object(waiting_of(view, view["now"])),
+        "waiting": waiting_object(waiting or waiting_of(view, view["now"])),
         "provider": view["provider"],
         "model": view["model"],
         "cost_usd": None if view["unpriced"] else view["spent_usd"],
@@ -91,7 +170,13 @@ def job_object(view: View, chain: Chain, root: str) -> dict[str, Any]:
     return shown
 
 
-def error_of(view: View) -> tuple[int, dict[str, Any]]:
+def with_result(shown: JobObject, answer: str | None) -> JobWithResult:
+    """A job with its result; `answer` is the completion as JSON, None if there is none to show."""
+    result = None if answer is None else orjson.Fragment(answer)
+    return {**shown, "result": result, "result_url": shown["links"]["result"]}
+
+
+def error_of(view: View) -> tuple[int, ErrorObject]:
     """The status and OpenAI-style error of a job that ended without success; the provider's own message is kept."""
     state = JobState(view["state"])
     if state in WITHOUT_RESULT:
@@ -110,12 +195,6 @@ def extra_fields_of(view: View) -> dict[str, Any] | None:
     body = _parsed(view["error_body"] or view["error"])
     fields = body.get("extra_fields") if isinstance(body, dict) else None
     return fields if isinstance(fields, dict) else None
-
-
-def cost_of(calls: Sequence[View]) -> float | None:
-    """The total cost of a job's calls in US dollars; None if the cost of any call is unknown."""
-    costs = [call["cost_usd"] for call in calls]
-    return None if None in costs else sum(costs)
 
 
 def _seconds(time: float | None) -> int | None:
