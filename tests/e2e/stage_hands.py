@@ -89,7 +89,7 @@ class Process:
 
     def workers(self) -> list[int]:
         """The worker processes that this one has started and that live."""
-        return [child.pid for child in self._children() if "worker" in _command_of(child)]
+        return [child.pid for child in self._children() if "understudy.worker" in _command_of(child)]
 
     def exit_code(self, deadline_s: float = DEADLINE_S) -> int:
         try:

@@ -17,7 +17,7 @@ DEADLINE_S = 60.0
 
 MODEL_OF_THE_PAGES, MODEL = '"openai/gpt-4o-mini"', '"lead/large"'
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-CLIENT = "from understudy.producer.client import Client\n"
+CLIENT = "from understudy import Client\n"
 
 Python = Callable[..., str]
 

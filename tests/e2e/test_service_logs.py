@@ -92,7 +92,7 @@ def test_api_and_worker_log_text_in_one_line_for_each_event(scene: Scene, provid
     scene.environment["COLUMNS"] = "40"
     api, _ = scene.serve("api")
     worker = scene.worker("--workers", "2")
-    worker.until(lambda: worker.said.count(" worker.main Started Understudy ") == 2, "both have started")
+    worker.until(lambda: worker.said.count(" understudy.worker.main Started Understudy ") == 2, "both have started")
     for process in (api, worker):
         stop(process)
     for process in (api, worker):

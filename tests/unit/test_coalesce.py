@@ -129,4 +129,4 @@ async def test_what_is_logged_of_many_is_not_about_the_one_that_came_first() -> 
             await coalescer.add(1)
     finally:
         logging.getLogger().removeHandler(handler)
-    assert stream.getvalue().endswith("WARNING worker.job.settle 1 are held [worker_id=wrk_1]\n")
+    assert stream.getvalue().endswith("WARNING understudy.worker.job.settle 1 are held [worker_id=wrk_1]\n")

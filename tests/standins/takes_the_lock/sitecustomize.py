@@ -35,5 +35,5 @@ def lay() -> None:
     module.JobRun.run = run_or_hang
 
 
-if "worker" in sys.orig_argv:
+if "understudy.worker" in sys.orig_argv:
     threading.Thread(target=lay, daemon=True).start()

@@ -156,7 +156,9 @@ def test_why_a_lane_waits_for_money_is_said() -> None:
 
 @given(
     lanes=st.lists(
-        st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 40), max_size=12), st.booleans()), max_size=6
+        st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 40), max_size=12), st.booleans()),
+        max_size=6,
+        unique_by=lambda each: (each[0], each[2]),  # a batch has one lane for each of its chains
     ),
     rooms=st.tuples(*[st.integers(0, 200)] * 4),
     starts=st.integers(0, 30),
