@@ -1,10 +1,8 @@
 """How much of a UTC day's limits is used, as people read it from what the limiter counts in Redis."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from understudy.models.config.settings import Limits
-from understudy.models.queue.redis_values import number
 
 DAY_S = 86_400.0
 
@@ -20,13 +18,6 @@ class DayUse:
         """When a call may start at the earliest, as far as the day that it is now is concerned."""
         uses = ((self.requests, limits.requests_per_day), (self.tokens, limits.tokens_per_day))
         return end_of_day(now) if any(limit is not None and used >= limit for used, limit in uses) else now
-
-
-def day_use(fields: Mapping[str, str], now: float) -> DayUse:
-    """Of the day that it is now: the hash has those of the day before, too, and of the next one around midnight."""
-    day = int(now // DAY_S)
-    requests, tokens = (int(number(fields.get(f"{day}|{what}")) or 0) for what in ("requests", "tokens"))
-    return DayUse(requests, tokens)
 
 
 def end_of_day(now: float) -> float:

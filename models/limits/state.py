@@ -1,41 +1,45 @@
 """What the limiter keeps in Redis, as people and metrics read it: paces, schedules, calls in flight, cooldowns.
 
-`worker/limits/*.lua` writes it and decides by it. Here it is only read, in one pipeline; times are unix seconds
-of Redis' clock, rates are per minute.
+`worker/limits/*.lua` writes it and decides by it. Here it is only read, by two scripts that share the Lua of that law
+(`models/limits/parts/`), so that what is shown is what is decided by. Times are unix seconds of Redis' clock, rates are
+per minute.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from understudy.models.failure import Scope
-from understudy.models.limits.day_use import DayUse, day_use
-from understudy.models.limits.law import (
-    BURST_MS,
-    FAST_GROWTH,
-    FAST_GROWTH_S,
-    LONGEST_PROBE_PAUSE_MS,
-    NO_LIMIT,
-    PROBE_AFTER,
-    PROBE_PAUSE_MS,
-    SLOW_GROWTH,
-    SLOW_GROWTH_S,
-    USED_SHARE,
-    WIDE,
-)
+from understudy.models.limits.day_use import DayUse
+from understudy.models.limits.law import BURST_MS, USED_SHARE
 from understudy.models.queue import keys
+from understudy.models.queue.lua_scripts import script_text
 from understudy.models.queue.redis_values import number, text
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-NAMES_MAX = 2_000
-"""Of so many keys at most the state is read."""
+T = TypeVar("T")
+
+NAMES_MAX = 1_000
+"""The state of at most this many accounts with a model, and of as many cooldowns, is read."""
+
+READ_TOGETHER = 100
+"""By one script, so that none keeps other clients of Redis waiting for more than a millisecond or two."""
+
+ACCOUNTS = script_text("models/limits/read_accounts.lua")
+COOLDOWNS = script_text("models/limits/read_cooldowns.lua")
 
 SCAN_COUNT = 5_000
 SCAN_ROUNDS = 200
 """A look over the keys of Redis ends after so many round trips; what was asked for by name is read in any case."""
+
+NOTHING = (b"",) * 5
+"""A schedule of which nothing is known."""
+
+USED_UP = 1.0
+"""The brake while headers say that a day's limit is used up."""
 
 KINDS = frozenset({"rate", "flight", "day", "cool"})
 
@@ -152,34 +156,27 @@ class LimitState:
 
 async def read_limits(redis: "Redis", named: Iterable[tuple[str, str]] = (), *, others: bool = True) -> LimitState:
     """The state of these (account, model), and of `others` that `limiter_keys` finds. Raises RedisError, OSError."""
-    names = dict.fromkeys(name for account, model in named for name in _keys_of(account, model))
-    names |= dict.fromkeys(sorted(await limiter_keys(redis))) if others else {}
-    wanted = list(names)[:NAMES_MAX]
+    accounts = dict.fromkeys(named)
+    cooldowns = dict.fromkeys(key for account, model in accounts for key in _cooldowns_of(account, model))
+    for key in sorted(await limiter_keys(redis)) if others else ():
+        if key.startswith(keys.cool("")):
+            cooldowns[key] = None
+        elif (name := _account_in(key)) is not None:
+            accounts[name] = None
+    asked, cooling = list(accounts)[:NAMES_MAX], list(cooldowns)[:NAMES_MAX]
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.time()
-        for name in wanted:
-            pipeline.hgetall(name)
-        (seconds, micros), *hashes = [_unless_odd(reply) for reply in await pipeline.execute(raise_on_error=False)]
+        for names in _chunks(asked):
+            hashes = [key for name in names for key in (keys.rate(*name), keys.flight(*name), keys.day(*name))]
+            pipeline.eval(ACCOUNTS, len(hashes), *hashes, "")
+        for chunk in _chunks(cooling):
+            pipeline.eval(COOLDOWNS, len(chunk), *chunk, "", *(int(_is_breaker(key)) for key in chunk))
+        (seconds, micros), *replies = await pipeline.execute()
+    rows = [row for reply in replies for row in reply]
     now = int(seconds) + int(micros) / 1_000_000
-    return state_of({name: _text(fields) for name, fields in zip(wanted, hashes, strict=True) if fields}, now)
-
-
-def state_of(hashes: Mapping[str, Mapping[str, str]], now: float) -> LimitState:
-    """The meaning of the limiter's hashes, by key."""
-    accounts: dict[tuple[str, str], AccountState] = {}
-    rates, flights, days = (_by_account(hashes, kind) for kind in ("rate", "flight", "day"))
-    for name in {**rates, **flights, **days}:
-        rate = rates.get(name, {})
-        in_flight, window = _in_flight(flights.get(name, {}), now), number(rate.get("window"))
-        accounts[name] = AccountState(
-            _schedule(rate, "requests", now),
-            _schedule(rate, "tokens", now),
-            in_flight,
-            window if window is not None and window < WIDE else None,
-            day_use(days.get(name, {}), now),
-        )
-    cooldowns = (_cooldown(key, fields, now) for key, fields in hashes.items() if key.startswith(keys.cool("")))
-    return LimitState(now, accounts, tuple(each for each in cooldowns if each is not None))
+    states = {name: _account(row, now) for name, row in zip(asked, rows[: len(asked)], strict=True) if any(row)}
+    ends = (_cooldown(key, row) for key, row in zip(cooling, rows[len(asked) :], strict=True) if row)
+    return LimitState(now, states, tuple(each for each in ends if each is not None))
 
 
 async def limiter_keys(redis: "Redis") -> set[str]:
@@ -193,76 +190,52 @@ async def limiter_keys(redis: "Redis") -> set[str]:
     return {name for name in found if name.count(":") > 1 and name.split(":")[1] in KINDS}
 
 
-def _keys_of(account: str, model: str) -> list[str]:
+def _chunks(names: Sequence[T]) -> list[Sequence[T]]:
+    return [names[start : start + READ_TOGETHER] for start in range(0, len(names), READ_TOGETHER)]
+
+
+def _cooldowns_of(account: str, model: str) -> list[str]:
     provider = account.partition(":")[0]
-    scopes = (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)
-    return [
-        keys.rate(account, model),
-        keys.flight(account, model),
-        keys.day(account, model),
-        *(keys.cooldown(scope, provider, account, model) for scope in scopes),
-    ]
+    return [keys.cooldown(scope, provider, account, model) for scope in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)]
 
 
-def _text(fields: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
-    return {text(name): text(value) for name, value in fields.items()}
+def _account_in(key: str) -> tuple[str, str] | None:
+    """Account and model of a rate, flight or day. An account is `provider:name`; neither has a colon in it, a model may
+    have."""
+    _, _, *rest = key.split(":", 4)
+    return (f"{rest[0]}:{rest[1]}", rest[2]) if len(rest) == 3 else None
 
 
-def _unless_odd(reply: Any) -> Any:
-    """A reply of Redis; nothing of a key that holds no hash."""
-    if isinstance(reply, Exception) and "WRONGTYPE" in str(reply):
-        return {}
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
+def _is_breaker(key: str) -> bool:
+    return key.startswith(keys.cool(f"{Scope.PROVIDER}:"))
 
 
-def _by_account(hashes: Mapping[str, Mapping[str, str]], kind: str) -> dict[tuple[str, str], Mapping[str, str]]:
-    """An account is `provider:name`; neither has a colon in it, a model may have."""
-    found = {}
-    for key, fields in hashes.items():
-        _, this, *rest = key.split(":", 4)
-        if this == kind and len(rest) == 3:
-            found[f"{rest[0]}:{rest[1]}", rest[2]] = fields
-    return found
-
-
-def _schedule(rate: Mapping[str, str], what: str, now: float) -> Schedule:
-    braked_until = _s(rate.get(f"brake_{what}_until"))
-    learned = _rate(rate.get("learned")) if what == "requests" else None
-    return Schedule(
-        free_at=_s(rate.get(what)),
-        told=_rate(rate.get(f"told_{what}")),
-        learned=None if learned is None else _pace(learned, rate, now),
-        braked=_rate(rate.get(f"brake_{what}")) if braked_until > now else None,
-        braked_until=braked_until,
-        brake_source=Source.TOLD if what == "requests" or rate.get("brake_tokens") == "1" else Source.LEARNED,
+def _account(row: Sequence[Any], now: float) -> AccountState:
+    """Of a row of `read_accounts.lua`."""
+    rate, in_flight, day = row
+    requests, tokens, window = rate or (NOTHING, NOTHING, b"")
+    used = [int(number(each) or 0) for each in day]
+    return AccountState(
+        _schedule(requests, now),
+        _schedule(tokens, now, refusals_brake=True),
+        int(number(in_flight or b"") or 0),
+        number(window),
+        DayUse(*used),
     )
 
 
-def _pace(learned: float, rate: Mapping[str, str], now: float) -> float | None:
-    """While a trial is under way its pace, else the learned rate as it has grown."""
-    trial = _rate(rate.get("trial_pace")) if "trial_share" in rate else None
-    if trial is not None and now < _s(rate.get("trial_until")):
-        return trial
-    age_s = max(now - _s(rate.get("learned_at")), 0.0)
-    slow_s = 0.0 if rate.get("grows_fast") == "1" else min(age_s, SLOW_GROWTH_S)
-    grown = learned * SLOW_GROWTH**slow_s * FAST_GROWTH ** min(age_s - slow_s, FAST_GROWTH_S)
-    return grown if grown < NO_LIMIT else None
+def _schedule(row: Sequence[bytes], now: float, *, refusals_brake: bool = False) -> Schedule:
+    free_ms, told, learned, brake, brake_ms = map(number, row)
+    braked_until = _s(brake_ms)
+    braked = _rate(brake) if braked_until > now else None
+    source = Source.LEARNED if refusals_brake and brake != USED_UP else Source.TOLD
+    return Schedule(_s(free_ms), _rate(told), _rate(learned), braked, braked_until, source)
 
 
-def _in_flight(flight: Mapping[str, str], now: float) -> int:
-    """Over the fleet: a field per worker, `count|end of its lease`. The counts of workers that died do not count."""
-    counts = (value.partition("|") for value in flight.values())
-    return sum(int(number(count) or 0) for count, _, lease in counts if _s(lease) > now)
-
-
-def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | None:
-    """None when it has ended and nothing of it is left to tell."""
+def _cooldown(key: str, row: Sequence[bytes]) -> Cooldown | None:
+    """Of a row of `read_cooldowns.lua`; None when the key names no scope of ours."""
     kind, _, rest = key.removeprefix(keys.cool("")).partition(":")
-    until, in_a_row = _s(fields.get("until")), int(number(fields.get("streak")) or 0)
-    probing = in_a_row >= PROBE_AFTER and (kind == Scope.PROVIDER or fields.get("hinted") == "0")
-    if kind not in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER) or (until <= now and not probing):
+    if kind not in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER):
         return None
     provider, _, name = rest.partition(":")
     account, model = None, None
@@ -271,19 +244,24 @@ def _cooldown(key: str, fields: Mapping[str, str], now: float) -> Cooldown | Non
     else:
         word, _, model_name = name.partition(":")
         account, model = f"{provider}:{word}", model_name or None
-    since, next_start = _s(fields.get("since")) or now, until
-    if probing:
-        latest = _s(fields.get("probe"))
-        pause_s = min((latest - since) / 6, LONGEST_PROBE_PAUSE_MS / 1000) if kind == Scope.PROVIDER else 0.0
-        next_start = max(until, latest + max(pause_s, PROBE_PAUSE_MS / 1000))
-    scope, reason = Scope(kind), fields.get("reason", "")
-    return Cooldown(scope, provider, account, model, until, in_a_row, since, probing, next_start, reason)
+    ends_ms, in_a_row, probing, next_ms, since_ms = map(number, row[:5])
+    return Cooldown(
+        Scope(kind),
+        provider,
+        account,
+        model,
+        until=_s(ends_ms),
+        in_a_row=int(in_a_row or 0),
+        since=_s(since_ms),
+        probing=bool(probing),
+        next_start=_s(next_ms),
+        reason=text(row[5]),
+    )
 
 
-def _rate(value: str | None) -> float | None:
-    rate = number(value)
-    return rate if rate is not None and rate > 0 else None
+def _rate(per_minute: float | None) -> float | None:
+    return per_minute if per_minute is not None and per_minute > 0 else None
 
 
-def _s(milliseconds: str | None) -> float:
-    return (number(milliseconds) or 0.0) / 1000
+def _s(milliseconds: float | None) -> float:
+    return (milliseconds or 0.0) / 1000

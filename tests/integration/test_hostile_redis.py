@@ -16,7 +16,7 @@ from examples import examples
 from understudy.models.config.settings import Limits, Settings
 from understudy.models.costs.budgets import held_usd, of_batch
 from understudy.models.failure import Scope
-from understudy.models.limits.state import read_limits, state_of
+from understudy.models.limits.state import LimitState, read_limits
 from understudy.models.queue import keys
 from understudy.models.queue.keys import QUEUES
 from understudy.models.queue.tickets import queue_key, stage, staged_ids
@@ -106,13 +106,19 @@ async def test_an_odd_message_on_the_channel_of_ends_ends_no_listener(
         assert await waiting
 
 
+@examples(60)
 @given(hashes=st.dictionaries(st.sampled_from(OURS), fields))
-def test_whatever_the_limiters_hashes_hold_can_be_shown(hashes: dict[str, dict[bytes, bytes]]) -> None:
-    text = {
-        key: {name.decode(errors="replace"): value.decode(errors="replace") for name, value in found.items()}
-        for key, found in hashes.items()
-    }
-    state = state_of(text, time.time())
+def test_whatever_the_limiters_hashes_hold_can_be_shown(
+    redis_server: str, hashes: dict[str, dict[bytes, bytes]]
+) -> None:
+    async def read() -> LimitState:
+        async with redis.asyncio.Redis.from_url(redis_server) as connection:
+            await connection.flushdb()
+            for name, hash_ in hashes.items():
+                await write(connection, name, hash_)
+            return await read_limits(connection, [ACCOUNT])
+
+    state = asyncio.run(read())
     settings = Settings.model_validate({"providers": {"alpha": {"preset": "openai", "api_keys": ["env.A"]}}})
     for document in provider_documents(settings, LedgerPart(), state):
         assert document["provider"] == "alpha"

@@ -3,8 +3,8 @@
 -- include: models/limits/parts/day.lua
 -- include: models/limits/parts/schedules.lua
 -- include: models/limits/parts/cooldowns.lua
--- include: models/limits/parts/lifetime.lua
--- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/lifetime.lua
+-- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/recovery.lua
 -- KEYS as RESERVE. ARGV: time, horizon ms, tokens of a typical call; then per candidate as RESERVE.
 -- Returns per candidate: calls that could start within the horizon (-1: no limit), ms it is cooled (0: it is not), what

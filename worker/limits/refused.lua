@@ -2,8 +2,8 @@
 -- include: models/limits/parts/flight.lua
 -- include: models/limits/parts/schedules.lua
 -- include: worker/limits/parts/accepted.lua
--- include: models/limits/parts/lifetime.lua
--- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/lifetime.lua
+-- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/rest.lua
 -- include: worker/limits/parts/pace.lua
 -- include: worker/limits/parts/hint_doubts.lua

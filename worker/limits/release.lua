@@ -3,8 +3,8 @@
 -- include: models/limits/parts/day.lua
 -- include: worker/limits/parts/booked.lua
 -- include: worker/limits/parts/accepted.lua
--- include: models/limits/parts/lifetime.lua
--- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/lifetime.lua
+-- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/hint_doubts.lua
 -- KEYS: rate, flight, the cooldowns, and the day where it has a limit. ARGV: time, worker, lease ms, start ms, ms of
 -- the schedule that a request took, 'answered', 'refused' or 'unmade', tokens used more than reserved, tokens/min,

@@ -5,8 +5,8 @@
 -- include: worker/limits/parts/booked.lua
 -- include: worker/limits/parts/accepted.lua
 -- include: models/limits/parts/cooldowns.lua
--- include: models/limits/parts/lifetime.lua
--- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/lifetime.lua
+-- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/recovery.lua
 -- KEYS: per candidate rate, flight, the cooldowns of (account, model), account, (provider, model), and the day.
 -- ARGV: time, worker, longest wait ms, calls that may be booked ahead however slow the limit is, the longest wait for

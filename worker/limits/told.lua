@@ -1,6 +1,6 @@
 -- include: models/queue/parts/now.lua
 -- include: worker/limits/parts/accepted.lua
--- include: models/limits/parts/lifetime.lua
+-- include: worker/limits/parts/lifetime.lua
 -- KEYS: rate. ARGV: time; then for requests and for tokens: limit (0: not told), remaining (-1: not told), ms to the
 -- reset, ms of the period.
 -- The limit becomes the rate. Where the first calls ran without one, the schedule's burst is taken. When less remains

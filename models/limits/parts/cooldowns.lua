@@ -1,8 +1,11 @@
 -- include: models/queue/parts/now.lua
--- import: PROBE_AFTER, PROBE_PAUSE_MS, LONGEST_PROBE_PAUSE_MS from models/limits/law.py
--- A breaker that failures opened, and a cooldown without a hint that followed another one, let one probe through at a
--- time until a call is answered: one a second, of a breaker ever fewer the longer it is open, one in 30 s at least.
--- Returns until when nobody else may start, how often in a row it cooled, whether it is probed, since when.
+-- Cooldowns. A breaker that failures opened, and a cooldown without a hint that followed another one, are probed after
+-- their end: one call at a time is let through until one is answered. There is a second between two of them; for a
+-- breaker a sixth of the time that it had been open at the latest probe, if that is longer, up to half a minute.
+local PROBE_AFTER, PROBE_PAUSE_MS, LONGEST_PROBE_PAUSE_MS = 2, 1000, 30000
+
+-- Returns until when no call may start (0: nothing is known), how many cooldowns there were in a row, whether it is
+-- probed, and since when it answers nothing.
 local function cooled(key, breaker)
   local cool = redis.call('HMGET', key, 'until', 'streak', 'hinted', 'probe', 'since')
   local free, streak, since = tonumber(cool[1]) or 0, tonumber(cool[2]) or 0, tonumber(cool[5]) or now

@@ -1,42 +1,67 @@
 -- include: models/queue/parts/now.lua
--- import: USED_SHARE, BURST_MS, NO_LIMIT from models/limits/law.py
--- import: SLOW_GROWTH, SLOW_GROWTH_S, FAST_GROWTH, FAST_GROWTH_S from models/limits/law.py
+-- import: USED_SHARE, BURST_MS from models/limits/law.py
+-- The virtual schedules (GCRA) of requests and tokens. Rates are per minute.
+--
 -- A call that takes more than SLOW ms of its schedule belongs to a slow limit: such calls are booked further ahead.
--- Where it takes a second or more, there is no burst: two calls begin no closer together than TIGHT of that.
+-- From one second per call on there is no burst: two calls begin at least TIGHT of their interval apart.
 local SLOW, TIGHT = 500, 0.994
--- GCRA: `theoretical` is when the virtual schedule is next free; a second's worth may be taken ahead of it.
+-- A learned rate grows so that a limit that was raised is found: by 1% a second, and after GROWS_SLOWLY_S without a
+-- refusal by 10% a second, because it was far too low. A rough guess grows by 10% a second at once. From NO_LIMIT (a
+-- million a minute) on it limits nothing.
+local SLOW_GROWTH, GROWS_SLOWLY_S, FAST_GROWTH, GROWS_S, NO_LIMIT = 1.01, 30, 1.1, 1000, 1000000
+
+-- When a call that takes `cost` ms of a schedule may start that is next free at `theoretical`.
 local function earliest(theoretical, cost)
   return math.max(now, theoretical - math.max(BURST_MS - cost, 0))
 end
--- A learned rate grows by 1% a second, so that a limit that was raised is found, and by 10% a second when nothing was
--- refused for half a minute, or at once where it is a rough guess: it was far too low. Above a million a minute it is
--- no limit.
+
+-- A learned rate as it has grown since `learned_at`; nil when it limits nothing any more.
 local function grown(learned, learned_at, fast)
   local s = math.max((now - learned_at) / 1000, 0)
-  local slow = fast and 0 or math.min(s, SLOW_GROWTH_S)
-  local rate = learned * SLOW_GROWTH ^ slow * FAST_GROWTH ^ math.min(s - slow, FAST_GROWTH_S)
+  local slow_s = fast and 0 or math.min(s, GROWS_SLOWLY_S)
+  local rate = learned * SLOW_GROWTH ^ slow_s * FAST_GROWTH ^ math.min(s - slow_s, GROWS_S)
   if rate < NO_LIMIT then return rate end
 end
--- What is known of a rate: when its schedules are next free, requests and tokens per minute, whether any limit is known
--- at all, those that were configured or told, and since when a learned rate is the lowest (nil: it is not).
--- A configured limit wins over one that headers told; a learned rate, and a brake because others use the account, too,
--- win over both when they are lower.
+
+-- The rate that refusals taught, as of now: the pace of a trial while it lasts, else the learned rate as it has grown.
+-- nil: nothing was learned, or it limits nothing any more.
+local LEARNED = {'learned', 'learned_at', 'grows_fast', 'trial_share', 'trial_pace', 'trial_until'}
+local function learned_rate(learned, learned_at, grows_fast, trial_share, trial_pace, trial_until)
+  if not learned then return end
+  if trial_share and now < trial_until then return trial_pace end
+  return grown(learned, learned_at, grows_fast == 1)
+end
+
+-- The hash's fields as numbers, nil where one is missing.
+local function numbers_of(key, fields)
+  local values = redis.call('HMGET', key, unpack(fields))
+  for i = 1, #fields do values[i] = tonumber(values[i]) end
+  return values
+end
+
+-- What is known of a (account, model), where `rpm` and `tpm` are the configured limits (0: none). Returns
+--   when the schedule of requests is next free (ms), and that of tokens,
+--   requests and tokens per minute as they hold now (0: no limit),
+--   whether any limit is known, configured, advertised or learned,
+--   the limits of requests and tokens that are configured or advertised (0: none),
+--   since when a learned rate is the lowest limit of requests (nil: it is not).
+-- A configured limit wins over an advertised one. A learned rate, and a brake because others use the account, win over
+-- both when they are lower.
+local RATE = {'requests', 'tokens', 'told_requests', 'told_tokens', 'brake_requests', 'brake_requests_until',
+  'brake_tokens', 'brake_tokens_until', 'learned_since', unpack(LEARNED)}
 local function schedules(key, rpm, tpm)
-  local known = redis.call('HMGET', key, 'requests', 'tokens', 'learned', 'learned_at', 'told_requests', 'told_tokens',
-    'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until', 'learned_since', 'trial_share',
-    'trial_pace', 'trial_until', 'grows_fast')
-  for i = 1, 15 do known[i] = tonumber(known[i]) end
+  local known = numbers_of(key, RATE)
+  local requests_free, tokens_free, told_rpm, told_tpm, brake_rpm, brake_rpm_until, brake_tpm, brake_tpm_until, since =
+    unpack(known, 1, 9)
   local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
-  if rpm == 0 then rpm = (known[5] or 0) * USED_SHARE end
-  if tpm == 0 then tpm = (known[6] or 0) * USED_SHARE end
+  if rpm == 0 then rpm = (told_rpm or 0) * USED_SHARE end
+  if tpm == 0 then tpm = (told_tpm or 0) * USED_SHARE end
   local firm_rpm, firm_tpm = rpm, tpm
-  local some = rpm > 0 or tpm > 0 or known[3] ~= nil
-  if known[3] then
-    local tried = known[12] and now < known[14]
-    rpm = lower(rpm, tried and known[13] or grown(known[3], known[4], known[15] == 1))
-  end
-  local since = known[3] and rpm > 0 and (firm_rpm == 0 or rpm < firm_rpm) and known[11] or nil
-  if known[8] and known[8] > now then rpm = lower(rpm, known[7]) end
-  if known[10] and known[10] > now then tpm = lower(tpm, known[9]) end
-  return known[1] or 0, known[2] or 0, rpm, tpm, some, firm_rpm, firm_tpm, since
+  local has_learned = known[10] ~= nil
+  rpm = lower(rpm, learned_rate(unpack(known, 10, 15)))
+  if not has_learned or rpm == 0 or firm_rpm > 0 and rpm >= firm_rpm then since = nil end
+  if brake_rpm_until and brake_rpm_until > now then rpm = lower(rpm, brake_rpm) end
+  if brake_tpm_until and brake_tpm_until > now then tpm = lower(tpm, brake_tpm) end
+  local some = firm_rpm > 0 or firm_tpm > 0 or has_learned
+  return requests_free or 0, tokens_free or 0, rpm, tpm, some, firm_rpm, firm_tpm, since
 end

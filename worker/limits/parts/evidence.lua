@@ -1,7 +1,7 @@
 -- include: models/queue/parts/now.lua
 -- include: models/limits/parts/flight.lua
 -- include: models/limits/parts/schedules.lua
--- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/accepted.lua
 -- include: worker/limits/parts/hint_doubts.lua
 -- include: worker/limits/parts/pace.lua

@@ -1,8 +1,8 @@
 -- include: models/queue/parts/now.lua
 -- include: models/limits/parts/flight.lua
--- include: models/limits/parts/lifetime.lua
+-- include: worker/limits/parts/lifetime.lua
 -- include: models/limits/parts/schedules.lua
--- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/slow_start.lua
 -- Calls a minute where nothing is known, and below which a learned rate grows fast, because each step is a call.
 local UNTRIED, FEW = 1200, 120
 -- Calls are booked ahead: those of a new pace begin after the latest of them.

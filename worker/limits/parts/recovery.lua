@@ -1,5 +1,5 @@
 -- include: models/queue/parts/now.lua
--- include: models/limits/parts/slow_start.lua
+-- include: worker/limits/parts/slow_start.lua
 -- A breaker that was open until a moment ago: its deployment starts slowly on each account. Calls that were under way
 -- are not counted, because they may be stuck.
 local function recover(rate, flight, breaker)

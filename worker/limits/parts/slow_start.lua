@@ -1,6 +1,6 @@
 -- include: models/queue/parts/now.lua
 -- include: models/limits/parts/flight.lua
--- include: models/limits/parts/lifetime.lua
+-- include: worker/limits/parts/lifetime.lua
 -- import: WIDE from models/limits/law.py
 -- Slow start: while no limit is known, and after failures, so many calls may be in flight: `window`, at first two. It
 -- grows by two with each call that was not refused, and fourfold in a second, because a refusal comes at once and an
