@@ -1,26 +1,26 @@
 """The ledger: every SQL statement of the project, each named, for SQLite and PostgreSQL.
 
-A `Store` consists of areas. Each is a class in a module of its own, or in `area.py` of a folder. It is loaded when it
-is first used: its statements are built when its module is imported.
+A `Store` consists of areas. Each is a class in a module of its own, or in `area.py` of a folder. It is loaded on first
+use: its statements are built when its module is imported.
 
 | area | about |
 |---|---|
 | `intake` | accepting batches and single jobs, each request once |
 | `ingest` | batches that are accepted first and filled from a file afterwards |
-| `jobs` | jobs one by one and the calls made for them: looked up, listed, cancelled, asked again |
-| `batches` | batches as wholes: shown, paused, cancelled, ended |
-| `runs` | runs that may be repeated: whose turn it is, their lines, what stands for each of them |
-| `planning` | what the planner reads, and what it says of batches that wait |
+| `jobs` | single jobs and their provider calls: looked up, listed, cancelled, run again |
+| `batches` | whole batches: shown, paused, cancelled, ended |
+| `runs` | repeatable runs: which process owns one, its lines, the job behind each line |
+| `planning` | what the planner reads, and what it reports on waiting batches |
 | `claims` | what workers hold: leases, the guarded start, the fenced settle, rescue |
-| `canary` | whether a batch is worth going on |
-| `credentials` | those that are not to be used until they are enabled again |
+| `canary` | whether a batch is worth continuing |
+| `credentials` | disabled credentials, until they are enabled again |
 | `budgets` | what may be spent, and what was |
 | `webhooks` | endpoints, secrets and deliveries; `webhooks/outbox.py` writes what is to be delivered |
 | `files` | uploads, and the files that batches make |
-| `tenants` | keys, limits, use |
+| `tenants` | keys, limits, usage |
 | `retention` | deletion of what is old, refused or delivered |
 | `audit` | who did what |
-| `metrics` | what metrics show |
+| `metrics` | numbers for metrics |
 
 All methods raise the errors of `models.store.errors`.
 """
@@ -187,16 +187,16 @@ class Store:
         return Metrics(self._ledger)
 
     async def now(self) -> float:
-        """Unix seconds by the clock that leases and times of the ledger are compared with."""
+        """Unix seconds by the ledger's clock, which leases and times are compared with."""
         return await self._ledger.now()
 
     async def get_chain(self, chain_id: str) -> "Chain":
-        """Raises StoreError when no job was ever accepted with it. Kept in memory: a chain never changes."""
+        """Raises StoreError if no job was ever accepted with it. Cached: a chain never changes."""
         return await self._ledger.get_chain(chain_id)
 
     @property
     def place(self) -> str:
-        """Where the ledger is, for people; holds no password."""
+        """The location of the ledger, for people; contains no password."""
         return self._db.place
 
     @property
@@ -205,7 +205,7 @@ class Store:
         return self._db.dialect
 
     async def migrate(self) -> None:
-        """Bring the schema up to date; does nothing when it is."""
+        """Bring the schema up to date; a no-op if it is."""
         async with self._db.write() as connection:
             await connection.run_sync(schema.upgrade)
 
@@ -223,10 +223,10 @@ class Store:
 async def open_store(
     url: str | None, data: Path, clock: Callable[[], float] = time.time, *, migrate: bool = False
 ) -> AsyncIterator[Store]:
-    """The ledger at a PostgreSQL address, or in the data folder when `url` is None.
+    """Open the ledger at a PostgreSQL address, or in the data folder if `url` is None.
 
-    A SQLite ledger is migrated at once. A PostgreSQL one only with `migrate`: workers of another version may be at
-    work on it. Raises StoreUnavailable.
+    A SQLite ledger is migrated automatically. A PostgreSQL one only with `migrate`: workers of another version may be
+    using it. Raises StoreUnavailable.
     """
     database: Database = open_sqlite(data / LEDGER_FILE, clock) if url is None else open_postgresql(url)
     try:
@@ -239,7 +239,7 @@ async def open_store(
                 )
             if url is not None and not migrate:
                 raise StoreUnavailable(
-                    f"the database at {database.place} does not have this version's tables; run understudy migrate"
+                    f"the database at {database.place} has an outdated schema; run understudy migrate"
                 )
             await store.migrate()
         yield store

@@ -1,4 +1,4 @@
-"""The record of acts of administration: who did what to what, and what it was before and after."""
+"""The audit log: who changed what, and its state before and after."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +12,19 @@ from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, audit, clean
 
 COMMAND_LINE = "command line"
-"""How an actor begins who is at the machine and not behind the HTTP API."""
+"""Prefix of actors on the machine itself, as opposed to HTTP API callers."""
 
 MOST_IN_AN_HOUR = 1_000
-"""Beyond so many rows of one caller about one kind of act the latest one counts the others: who may act may not fill
-the ledger by acting."""
+"""Beyond this many rows per caller and kind of action, the latest row counts further ones: an authorized caller must
+not be able to fill the ledger."""
 
 HOUR_S = 3_600.0
 
 Values = Mapping[str, Any]
-"""What an act changed, by name. Never a secret, a prompt or an answer."""
+"""What an action changed, by name. Never a secret, a prompt or an answer."""
 
 INSERT_AUDIT = insert(audit).values(at=NOW, times=1, last_at=None)
-"""An act of administration."""
+"""An administrative action."""
 
 _of_actor = and_(
     audit.c.action == bindparam("of_action"), audit.c.actor == bindparam("of_actor"), audit.c.at > NOW - HOUR_S
@@ -32,7 +32,7 @@ _of_actor = and_(
 _lately = select(audit.c.id).where(_of_actor).limit(MOST_IN_AN_HOUR).subquery()
 
 ACTS_LATELY = select(func.count()).select_from(_lately)
-"""How many acts of one kind an actor did within an hour, as far as that matters."""
+"""How many actions of one kind an actor performed within an hour, up to the limit that matters."""
 
 _again = {"times": audit.c.times + bindparam("more"), "last_at": NOW}
 
@@ -47,14 +47,14 @@ COUNT_SAME = (
     .values(_again)
     .returning(audit.c.id)
 )
-"""An act that its actor did within the last hour, once more."""
+"""Count an action that its actor already performed within the last hour."""
 
 COUNT_LATEST = update(audit).where(audit.c.id == _latest()).values(_again)
-"""An act beside too many others."""
+"""Count an action beyond the limit."""
 
 
 def audit_page(tenant: str | None, before: str, since: float | None, equal: Mapping[str, str | None]) -> Select[Any]:
-    """The acts that concern a tenant, or all, newest first."""
+    """The actions that concern a tenant, or all, newest first."""
     page = select(audit).order_by(audit.c.id.desc())
     for name, value in {"tenant": tenant, **equal}.items():
         if value is not None:
@@ -75,7 +75,7 @@ class Audit(Area):
         actor: str | None = None,
         action: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Acts, newest first; `before` is the id of the last one already seen."""
+        """Actions, newest first; `before` is the id of the last one seen."""
         page = audit_page(tenant, clean(before) or "", since, {"actor": clean(actor), "action": clean(action)})
         async with self._db.read() as connection:
             return [_act(row) for row in await connection.execute(page.limit(limit))]
@@ -83,12 +83,12 @@ class Audit(Area):
     async def record(
         self, actor: str, tenant: str, action: str, subject: str, old: Values | None = None, new: Values | None = None
     ) -> None:
-        """For acts that no other statement of the same transaction records. `tenant` "": it concerns them all."""
+        """For actions that no other statement of the same transaction records. `tenant` "": it concerns all."""
         async with self._db.write() as connection:
             await record_act(connection, actor, tenant, action, subject, old, new)
 
     async def record_repeated(self, actor: str, tenant: str, action: str, subject: str, times: int = 1) -> None:
-        """For what may happen often: within an hour it is one row, which counts."""
+        """For frequent actions: one row per hour, with a count."""
         same = {"of_actor": actor, "of_tenant": tenant, "of_action": action, "of_subject": clean(subject)}
         async with self._db.write() as connection:
             if (await connection.execute(COUNT_SAME, {**same, "more": times})).first() is not None:
@@ -107,8 +107,8 @@ async def record_act(
     old: Values | None = None,
     new: Values | None = None,
 ) -> None:
-    """An audit row, in the transaction of the act itself. `actor`: a key's id, "loopback", or "command line: " or
-    "python: " with the user of the operating system."""
+    """An audit row, in the transaction of the action itself. `actor`: a key's id, "loopback", or "command line: " or
+    "python: " with the operating system user."""
     of = {"of_actor": actor, "of_action": action}
     at_the_machine = actor.startswith(COMMAND_LINE)
     if not at_the_machine and (await connection.execute(ACTS_LATELY, of)).scalar_one() >= MOST_IN_AN_HOUR:
@@ -119,7 +119,7 @@ async def record_act(
 
 
 def changes(before: Values, after: Values) -> tuple[Values, Values]:
-    """Of two states of a thing what is different: as it was, and as it is."""
+    """The differences between two states: values before and after."""
     names = [name for name in after if before.get(name) != after[name]]
     return {name: before.get(name) for name in names}, {name: after[name] for name in names}
 

@@ -1,4 +1,4 @@
-"""Budgets as the ledger has them: limits, what was granted beyond them, and what was spent."""
+"""Budgets in the ledger: limits, grants and spending."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -41,12 +41,12 @@ from understudy.models.store.webhooks.outbox import HELD_BATCH, announce_held, a
 _names: BindParameter[Any] = bindparam("names", expanding=True)
 
 WITH_OPEN_BUDGET = select(batch.c.id).where(GOES_ON, batch.c.budget_usd.is_not(None))
-"""The batches that run on a budget."""
+"""Active batches with a budget."""
 
 TENANTS_WITH_BUDGET = select(tenant.c.name).where(
     tenant.c.usd_per_month.is_not(None), tenant.c.name.in_(select(LANES.c.tenant))
 )
-"""The tenants with a monthly budget and work that is queued."""
+"""Tenants with a monthly budget and queued work."""
 
 BUDGETS_OF_BATCHES = select(
     batch.c.id.label("name"),
@@ -56,7 +56,7 @@ BUDGETS_OF_BATCHES = select(
     .scalar_subquery()
     .label("spent_usd"),
 ).where(batch.c.id.in_(_names))
-"""Of some batches: the budget, and what their calls cost."""
+"""Budget and spending of some batches."""
 
 BUDGETS_OF_TENANTS = select(tenant.c.name, tenant.c.usd_per_month.label("base_usd")).where(tenant.c.name.in_(_names))
 """The monthly budgets of some tenants."""
@@ -71,7 +71,7 @@ SPENT_BY_TENANTS = (
     )
     .group_by(tenant_tally.c.tenant)
 )
-"""What the calls of some tenants cost in some days."""
+"""Spending of some tenants over some days."""
 
 SPENT_AT_PROVIDERS = (
     select(provider_tally.c.provider.label("name"), func.sum(provider_tally.c.cost_usd).label("spent_usd"))
@@ -82,13 +82,13 @@ SPENT_AT_PROVIDERS = (
     )
     .group_by(provider_tally.c.provider)
 )
-"""What the calls at some providers cost in some days."""
+"""Spending at some providers over some days."""
 
 GRANTS = select(budget_grant).where(budget_grant.c.subject.in_(_names))
-"""All that was ever granted beyond the budgets of some subjects."""
+"""All grants on the budgets of some subjects."""
 
 ADD_GRANT = BulkInsert(budget_grant, conflict="added", adds=("usd",))
-"""Grant money beyond a budget."""
+"""Grant money on top of a budget."""
 
 granted_to_batch = (
     select(func.coalesce(func.sum(budget_grant.c.usd), 0.0))
@@ -96,7 +96,7 @@ granted_to_batch = (
     .correlate(batch)
     .scalar_subquery()
 )
-"""What was granted to a batch beyond its first budget."""
+"""Grants on a batch's budget."""
 
 PAUSE_SPENT = (
     update(batch)
@@ -110,7 +110,7 @@ PAUSE_SPENT = (
     .values(paused=bindparam("reason"), paused_at=NOW)
     .returning(*HELD_BATCH, batch.c.paused.label("reason"))
 )
-"""Hold a batch that has spent its budget, when nothing of it runs and nobody has granted more meanwhile."""
+"""Pause a batch that has spent its budget, if none of its jobs runs and no grant was made in the meantime."""
 
 RESUME_SPENT = (
     update(batch)
@@ -122,7 +122,8 @@ RESUME_SPENT = (
     .values(paused=None, resumed_at=NOW)
     .returning(*HELD_BATCH, batch.c.budget_usd)
 )
-"""Let a batch go on that is held because it spent its budget; whoever gets its first budget back grants more."""
+"""Resume a batch that was paused because its budget was spent; when the original budget is restored, the difference
+is granted."""
 
 SET_BUDGET = (
     update(batch)
@@ -130,15 +131,15 @@ SET_BUDGET = (
     .values(budget_usd=bindparam("usd"))
     .returning(batch.c.id)
 )
-"""Give a batch that has not ended another budget."""
+"""Replace the budget of a batch that has not ended."""
 
 TAKE_GRANTS_BACK = delete(budget_grant).where(budget_grant.c.subject == bindparam("who"))
-"""Forget what was granted beyond a budget."""
+"""Delete the grants on a budget."""
 
 
 class Budgets(Area):
     async def open_keys(self, at: float) -> list[BudgetKey]:
-        """The batches and tenants that have a budget and work to spend it on."""
+        """Batches and tenants with a budget and work to spend it on."""
         async with self._db.read() as connection:
             batches = (await connection.execute(WITH_OPEN_BUDGET)).scalars().all()
             tenants = (await connection.execute(TENANTS_WITH_BUDGET)).scalars().all()
@@ -147,7 +148,7 @@ class Budgets(Area):
     async def read(
         self, subjects: Sequence[BudgetKey], of_providers: Mapping[BudgetKey, float] | None = None
     ) -> dict[BudgetKey, BudgetRecord]:
-        """What the ledger knows of some budgets. Those of providers are not in it and must be given."""
+        """The ledger's records of some budgets. Provider budgets are not in the ledger and must be passed in."""
         known: dict[BudgetKey, BudgetRecord] = {}
         base: dict[BudgetKey, float | None] = dict(of_providers or {})
         spent: dict[BudgetKey, float] = {}
@@ -168,16 +169,15 @@ class Budgets(Area):
         return known
 
     async def grant(self, subject: BudgetKey, usd: float) -> None:
-        """More money for this period."""
+        """Grant money for this period."""
         async with self._db.write() as connection:
             row = {"subject": subject.who, "period": subject.period, "usd": usd}
             await ADD_GRANT.run(connection, [row])
 
     async def grant_batch(self, batch_id: str, total_usd: float | None = None) -> float | None:
-        """Its budget once more for a batch that is held because that is spent, which goes on then; or a new one of
-        `total_usd` in all.
+        """Grant a paused batch its budget again and resume it; or set a new total of `total_usd`.
 
-        Returns how much it may spend now; None when nothing was granted.
+        Returns how much it may now spend; None if nothing was granted.
         """
         async with self._db.write() as connection:
             if total_usd is not None:
@@ -196,8 +196,8 @@ class Budgets(Area):
         return known.balance.limit_usd if known.balance else None
 
     async def pause_spent(self, batch_id: str, limit_usd: float, reason: str) -> bool:
-        """Hold a batch that has spent its budget of `limit_usd`. False while something of it runs, and when its
-        budget has grown or it is held already."""
+        """Pause a batch that has spent its budget of `limit_usd`. False while any of its jobs runs, if its budget
+        has grown, or if it is already paused."""
         words = {"batch_id": batch_id, "limit_usd": limit_usd, "reason": clean(reason)}
         async with self._db.write() as connection:
             held = (await connection.execute(PAUSE_SPENT, words)).all()

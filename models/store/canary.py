@@ -1,4 +1,4 @@
-"""What came of the first jobs of a batch, and of its latest calls: whether it is worth going on."""
+"""Outcomes of a batch's first jobs and of its latest calls: whether it is worth continuing."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,10 +33,10 @@ WATCHED = select(
     _ended(JobState.SUCCEEDED).label("succeeded"),
     _ended(JobState.FAILED).label("failed"),
 ).where(GOES_ON, ~batch.c.canary_passed)
-"""The batches that go on and of which nobody knows yet whether their jobs can succeed, with how far they are."""
+"""Active batches whose canary is undecided, with their progress."""
 
 PASS_CANARIES = update(batch).where(batch.c.id.in_(bindparam("ids", expanding=True))).values(canary_passed=True)
-"""These batches are watched no more."""
+"""Stop watching these batches."""
 
 FIRST_RESULTS: Select[Any] = (
     select(job.c.state, result.c.error, result.c.body.label("answer"))
@@ -45,7 +45,7 @@ FIRST_RESULTS: Select[Any] = (
     .order_by(result.c.created_at, result.c.job_id)
     .limit(bindparam("most"))
 )
-"""What came of the first jobs of a batch that ended."""
+"""Outcomes of a batch's first jobs to end."""
 
 _newest = select(attempt.c.id).where(attempt.c.batch_id == batch.c.id).order_by(attempt.c.id.desc()).limit(1)
 _newest_failure = _newest.with_only_columns(attempt.c.failure)
@@ -55,7 +55,7 @@ NEWEST_CALLS = select(
     func.coalesce(_newest.scalar_subquery(), "").label("call_id"),
     _newest_failure.scalar_subquery().label("failure"),
 ).where(GOES_ON)
-"""The batches that go on, each with its newest call."""
+"""Active batches with their newest call."""
 
 LATEST_FAILURES = (
     select(attempt.c.failure, attempt.c.provider, attempt.c.model, job.c.state)
@@ -64,7 +64,7 @@ LATEST_FAILURES = (
     .order_by(attempt.c.id.desc())
     .limit(bindparam("most"))
 )
-"""What came of the latest calls of a batch, and of their jobs."""
+"""Outcomes of a batch's latest calls, and the states of their jobs."""
 
 
 def _reserve(*conditions: ColumnElement[bool]) -> Update:
@@ -74,15 +74,15 @@ def _reserve(*conditions: ColumnElement[bool]) -> Update:
 
 
 HOLD_CANARY = _reserve(~batch.c.canary_passed)
-"""Pause a batch that is watched, unless somebody held it or let it go on meanwhile."""
+"""Pause a watched batch, unless it was paused or resumed in the meantime."""
 
 HOLD_FAILING = _reserve()
-"""Pause a batch, unless somebody held it meanwhile."""
+"""Pause a batch, unless it was paused in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A batch none of whose jobs is known to have succeeded, in jobs."""
+    """A batch without a known success, counted in jobs."""
 
     id: str
     total: int
@@ -93,7 +93,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class SameFailure:
-    """How some jobs or calls of a batch all failed. `step`: where most of them did; None when it is not known."""
+    """The common failure of some jobs or calls of a batch. `step`: where most of them failed; None if unknown."""
 
     cls: FailureClass
     step: str | None
@@ -101,17 +101,18 @@ class SameFailure:
 
 class Canary(Area):
     async def watched(self) -> list[Watched]:
-        """The batches that go on and whose canary has neither passed nor died."""
+        """Active batches whose canary is undecided."""
         async with self._db.read() as connection:
             return [Watched(**row) for row in (await connection.execute(WATCHED)).mappings()]
 
     async def stop_watching(self, ids: Sequence[str]) -> None:
-        """Watch these batches no more."""
+        """Stop watching these batches."""
         async with self._db.write() as connection:
             await connection.execute(PASS_CANARIES, {"ids": list(ids)})
 
     async def first_failure(self, batch_id: str, count: int) -> SameFailure | None:
-        """How the first `count` jobs of a batch that ended all failed. None: fewer ended, or not all in one way."""
+        """The common failure of the first `count` jobs of a batch to end. None: fewer ended, or not all failed
+        alike."""
         async with self._db.read() as connection:
             found = await connection.execute(FIRST_RESULTS, {"batch_id": batch_id, "most": count})
             rows: Sequence[Row[Any]] = found.all()
@@ -125,13 +126,13 @@ class Canary(Area):
         return SameFailure(cls, steps.most_common(1)[0][0] if steps else None)
 
     async def newest_calls(self) -> dict[str, tuple[str, str | None]]:
-        """Of each batch that goes on, the id of its newest call ("": none) and how that failed (None: it did not)."""
+        """For each active batch, the id of its newest call ("": none) and how it failed (None: it succeeded)."""
         async with self._db.read() as connection:
             return {row.id: (row.call_id, row.failure) for row in await connection.execute(NEWEST_CALLS)}
 
     async def last_failure(self, batch_id: str, count: int, after: str) -> SameFailure | None:
-        """How the last `count` calls of a batch, those behind an id, all failed, and their jobs with them. None: fewer,
-        or not in one way, or some of the jobs go on: another step may still serve them."""
+        """The common failure of the last `count` calls of a batch after an id, if their jobs failed too. None: fewer
+        calls, different failures, or some of the jobs continue: another step may still serve them."""
         asked = {"batch_id": batch_id, "most": count, "after": after}
         async with self._db.read() as connection:
             rows = (await connection.execute(LATEST_FAILURES, asked)).all()
@@ -143,7 +144,8 @@ class Canary(Area):
         return SameFailure(FailureClass(classes.pop()), steps.most_common(1)[0][0])
 
     async def hold_failing(self, batch_id: str, reason: str, *, canary: bool) -> bool:
-        """Pause a batch whose jobs fail; `canary`: only while it is watched. False: somebody was faster."""
+        """Pause a batch whose jobs fail; `canary`: only while it is watched. False: it was paused or resumed in the
+        meantime."""
         statement = HOLD_CANARY if canary else HOLD_FAILING
         async with self._db.write() as connection:
             held = (await connection.execute(statement, {"batch_id": batch_id, "reason": reason})).all()
@@ -152,7 +154,7 @@ class Canary(Area):
 
 
 def _step_of(row: Row[Any]) -> str | None:
-    """The step whose error is the job's."""
+    """The step that produced the job's error."""
     document = orjson.loads((row.answer if row.error is None else row.error) or "{}")
     step: str | None = document.get("extra_fields", {}).get("step")
     return step

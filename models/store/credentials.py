@@ -1,4 +1,4 @@
-"""Credentials that are not to be used, until somebody enables them again."""
+"""Disabled credentials, until they are enabled again."""
 
 from sqlalchemy import Boolean, Insert, bindparam, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -18,10 +18,10 @@ SET_ASIDE = {
     "postgresql": _replacing(postgresql.insert(credential)),
     "sqlite": _replacing(sqlite.insert(credential)),
 }
-"""Record that a credential is not to be used, in place of what was recorded before."""
+"""Disable a credential, replacing an earlier record."""
 
 CREDENTIALS = select(credential).order_by(credential.c.provider, credential.c.key, credential.c.model)
-"""The credentials that are set aside."""
+"""The disabled credentials."""
 
 ENABLE = (
     delete(credential)
@@ -32,7 +32,7 @@ ENABLE = (
     )
     .returning(credential.c.key)
 )
-"""A provider's credential, or all of them, may be used again, as far as all records say or one."""
+"""Enable a provider's credential, or all of them: every record or a single one."""
 
 
 class Credentials(Area):
@@ -48,8 +48,8 @@ class Credentials(Area):
         since: float | None = None,
         job_id: str | None = None,
     ) -> None:
-        """Record that a credential is not to be used (for one model, or ALL_MODELS), why and since when (now), in place
-        of what was recorded before. `job_id`: the job that was refused with this reason."""
+        """Disable a credential (for one model, or ALL_MODELS) as of now, with the reason, replacing an earlier
+        record. `job_id`: the job whose call failed for this reason."""
         now = await self._ledger.now() if since is None else since
         words = {"failure": str(failure), "reason": clean(reason), "fingerprint": fingerprint, "probe_at": probe_at}
         words["job_id"] = job_id
@@ -63,9 +63,9 @@ class Credentials(Area):
             return [SetAside(**row | {"failure": FailureClass(row["failure"])}) for row in map(dict, rows)]
 
     async def enable(self, provider: str, key: str | None = None, model: str | None = None) -> list[str]:
-        """Use a credential again, or all of a provider; returns the keys of the records that were removed.
+        """Enable a credential, or all of a provider; returns the keys of the removed records.
 
-        `model`: remove only the record for this model, or that for ALL_MODELS.
+        `model`: remove only the record for this model, or the one for ALL_MODELS.
         """
         asked = {"provider": provider, "name": key or "", "all_keys": key is None}
         asked |= {"model": model or ALL_MODELS, "all_records": model is None}

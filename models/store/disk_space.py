@@ -1,4 +1,4 @@
-"""Room on the disk with an SQLite ledger: some is kept when work is accepted, and what was deleted is given back."""
+"""Disk space for an SQLite ledger: a reserve is kept when work is accepted, and freed pages are returned."""
 
 import shutil
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from understudy.models.store.engine import Database
 from understudy.models.store.errors import StoreFull
 
 KEPT_BYTES = 8 * 1024 * 1024
-"""For answers that are under way, and for deleting what is refused: SQLite cannot delete on a disk that is full."""
+"""Reserve for answers of running calls and for deleting rejected work: SQLite cannot delete on a full disk."""
 
 ROW_BYTES = 1_500
-"""What a job takes apart from its prompt: its row, and its entries in the indexes."""
+"""Bytes per job without its prompt: its row and its index entries."""
 
 PAGES_AT_ONCE = 2_000
 
 
 def text_bytes(content: str | None) -> int:
-    """Bytes that a text takes."""
+    """Bytes that a text occupies."""
     if content is None or content.isascii():
         return len(content or "")
     return len(content.encode(errors="replace"))
@@ -41,7 +41,7 @@ def _job_bytes(job: NewJob) -> int:
 
 
 def _chain_bytes(chain: Chain, weighed: set[int | str]) -> int:
-    """0 for one that was weighed, or one that says the same."""
+    """0 if it was counted already, or has the same content as one that was."""
     if id(chain) in weighed:
         return 0
     said = "".join(step.model_dump_json() for step in chain.steps if step.params)
@@ -53,7 +53,8 @@ def _chain_bytes(chain: Chain, weighed: set[int | str]) -> int:
 async def check_room(
     database: Database, connection: AsyncConnection, needed: int, kept_bytes: int = KEPT_BYTES
 ) -> None:
-    """Raises StoreFull when so much cannot be written and `kept_bytes` be left. A server minds its own disk."""
+    """Raises StoreFull if writing this many bytes would leave less than `kept_bytes`. A PostgreSQL server manages
+    its own disk."""
     if database.dialect != "sqlite":
         return
     free = shutil.disk_usage(Path(database.place).parent).free
@@ -69,7 +70,7 @@ async def check_room(
 
 
 async def give_room_back(database: Database) -> None:
-    """Shorten the file by what was deleted from it, in slices. One that an earlier version made keeps its length."""
+    """Shrink the file by its free pages, in slices. A file created by an early version keeps its size."""
     while database.dialect == "sqlite":
         async with database.write() as connection:
             before = await _pragma(connection, "freelist_count")
@@ -80,7 +81,7 @@ async def give_room_back(database: Database) -> None:
 
 
 async def _vacuum(connection: AsyncConnection) -> None:
-    """By the driver: each step of the statement frees one page, and SQLAlchemy takes one."""
+    """Uses the driver directly: each step of the statement frees one page, and SQLAlchemy performs only one."""
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
     await driver.execute_fetchall(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")

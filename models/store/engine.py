@@ -1,4 +1,4 @@
-"""Connections to the ledger: SQLite or PostgreSQL, for reading or for writing, and their errors in plain words."""
+"""Connections to the ledger: SQLite or PostgreSQL, for reading or writing, with readable errors."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -20,7 +20,7 @@ from understudy.models.store.sqlite_lock import WriteLock
 
 SQLITE_TIMEOUT_S = 5.0
 CHECKPOINT_S = 0.5
-"""Who reads for longer keeps the write-ahead log as it is until the next time; writers wait meanwhile."""
+"""Longer reads keep the write-ahead log until the next checkpoint; writers wait in the meantime."""
 
 SQLITE_READERS = 4
 POSTGRESQL_CONNECTIONS = 10
@@ -29,7 +29,8 @@ POSTGRESQL_IDLE_S = 10
 POSTGRESQL_LOCK_S = 5
 
 TCP_DEAD_AFTER_S = 20
-"""A peer that acknowledges nothing for so long is gone: the system alone would wait for a quarter of an hour."""
+"""A peer that acknowledges nothing for this long is considered gone: the operating system would wait a quarter of an
+hour."""
 
 CONNECTING = {
     "prepare_threshold": None,
@@ -37,7 +38,7 @@ CONNECTING = {
     "tcp_user_timeout": TCP_DEAD_AFTER_S * 1000,
     **{"keepalives_idle": TCP_DEAD_AFTER_S // 2, "keepalives_interval": 5, "keepalives_count": 2},
 }
-"""How connections are made where the address does not say so itself."""
+"""Connection options, unless the address sets them."""
 
 
 class Database:
@@ -46,7 +47,7 @@ class Database:
     def __init__(
         self, dialect: str, place: str, readers: AsyncEngine, writers: AsyncEngine, turns: WriteLock | None = None
     ) -> None:
-        """`place` is for people and holds no password."""
+        """`place` is for people and contains no password."""
         self.dialect = dialect
         self.place = place
         self._readers = readers
@@ -67,8 +68,8 @@ class Database:
                 yield connection
 
     async def empty_journal(self) -> bool:
-        """Of SQLite: what was deleted is deleted from the write-ahead log, too. False: somebody still reads it, so that
-        this is to be asked again. What a server keeps is its own affair."""
+        """SQLite only: remove deleted content from the write-ahead log, too. False: a reader still needs it, try
+        again later. What a PostgreSQL server keeps is outside our control."""
         if self._turns is None:
             return True
         with self._plain_errors():
@@ -95,7 +96,7 @@ class Database:
         except PoolTimeout:
             raise StoreBusy(f"every connection to {self.place} is in use; try again") from None
         except IntegrityError as error:
-            raise StoreConflict(f"the ledger at {self.place} has such a row already") from error
+            raise StoreConflict(f"the ledger at {self.place} already has this row") from error
         except DBAPIError as error:
             raise meaning_of(error, self.place, self._readers.url.password) from None
         except OSError as error:
@@ -103,10 +104,10 @@ class Database:
 
 
 def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
-    """Readers never wait for the writer (WAL); one connection writes, in turns with other processes."""
+    """Readers never wait for the writer (WAL); one connection writes, taking turns with other processes."""
     try:
         make_private(file.parent)
-        touch_private(file)  # SQLite gives the files beside it the same permissions
+        touch_private(file)  # SQLite gives its auxiliary files the same permissions
         turns = WriteLock(file, SQLITE_TIMEOUT_S)
     except OSError as error:
         reason = folder_reason(error)
@@ -117,8 +118,12 @@ def open_sqlite(file: Path, clock: Callable[[], float]) -> Database:
     readers = create_async_engine(url, hide_parameters=True, pool_size=SQLITE_READERS, max_overflow=0)
     writers = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
     _prepare_sqlite(readers, clock, begin="BEGIN DEFERRED", settings=["query_only = ON"])
-    durable = ["auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"]  # the first, of a new file only
-    durable.append("secure_delete = ON")  # not everybody's SQLite does it by itself
+    durable = [
+        "auto_vacuum = INCREMENTAL",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+    ]  # the first statement, on new files only
+    durable.append("secure_delete = ON")  # not every build of SQLite does this by default
     _prepare_sqlite(writers, clock, begin="BEGIN IMMEDIATE", settings=durable)
     return Database("sqlite", str(file), readers, writers, turns)
 
@@ -135,7 +140,7 @@ def _prepare_sqlite(engine: AsyncEngine, clock: Callable[[], float], begin: str,
 
     @event.listens_for(engine.sync_engine, "invalidate")
     def on_cancel(connection: Any, _record: object, _error: object) -> None:
-        # Closing alone would keep the write lock until the cancelled statement is collected as garbage.
+        # Closing alone would keep the write lock until the cancelled statement is garbage collected.
         connection.rollback()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -156,14 +161,14 @@ def open_postgresql(address: str) -> Database:
             pool_pre_ping=True,
             connect_args={name: value for name, value in CONNECTING.items() if name not in url.query},
         )
-    except ArgumentError:  # hosts and ports that do not go together
+    except ArgumentError:  # contradictory hosts and ports
         raise StoreMisplaced(f"DATABASE_URL cannot be parsed; {POSTGRESQL_FORM}") from None
     _prepare_postgresql(engine)
     return Database("postgresql", _place(url), engine, engine)
 
 
 def place_of(address: str) -> str:
-    """Where a PostgreSQL address points to, without user, password and options. Raises what opening it raises."""
+    """The location of a PostgreSQL address, without user, password and options. Raises the errors of opening it."""
     return _place(_postgresql_url(address))
 
 
@@ -176,8 +181,8 @@ def _place(url: URL) -> str:
 
 
 def _prepare_postgresql(engine: AsyncEngine) -> None:
-    """Nobody waits for ever for a process that was stopped in the middle of a transaction: its locks end, and who waits
-    for one gives up first and comes again. Statements on the connection, because pgbouncer refuses startup options."""
+    """No process waits forever for one that was suspended mid-transaction: the holder's locks expire, and waiters
+    time out first and retry. Set by statements on the connection, because pgbouncer rejects startup options."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:
@@ -185,7 +190,7 @@ def _prepare_postgresql(engine: AsyncEngine) -> None:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{POSTGRESQL_IDLE_S}s'")
         cursor.execute(f"SET lock_timeout = '{POSTGRESQL_LOCK_S}s'")
         cursor.close()
-        connection.commit()  # a rollback would take the settings back
+        connection.commit()  # a rollback would revert the settings
 
     @event.listens_for(engine.sync_engine, "checkin")
     def on_checkin(_connection: Any, record: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a database's error means to who asked. Whatever does not speak of what was asked is an outage, and may pass."""
+"""Translates database errors. Any error not caused by the statement itself counts as an outage, which may pass."""
 
 import sqlite3
 
@@ -22,30 +22,30 @@ SQLITE_UNUSABLE = {
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and its permissions",
     sqlite3.SQLITE_READONLY: "cannot be written to; check its permissions and those of its folder",
     sqlite3.SQLITE_NOTADB: "is not an SQLite database; move it away, or name another folder with --data",
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a copy, or name another folder with --data",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup, or name another folder with --data",
 }
 
-# SQLSTATEs, or the classes that they begin with.
+# SQLSTATEs or their classes (prefixes).
 POSTGRESQL_READ_ONLY = "25006"
 POSTGRESQL_FORBIDDEN = "42501"
 POSTGRESQL_FULL = ("53100", "53200")  # disk, memory
 POSTGRESQL_BUSY = ("0A", "25", "40", "53400", "55", "57014")  # state of a transaction, conflicts, locks, timeouts
 POSTGRESQL_REFUSED = ("21", "22", "44", "54")  # cardinality, data, a view's check, a limit such as a row's size
-POSTGRESQL_DEFECT = ("0Z", "2F", "34", "42", "P0")  # syntax, unknown names, a trigger of somebody's that raised
+POSTGRESQL_DEFECT = ("0Z", "2F", "34", "42", "P0")  # syntax, unknown names, an error raised by a user-defined trigger
 POSTGRESQL_AWAY = ("08", "28", "3D", "53300", "57P")  # connection, login, no such database, slots, shutdown
 
 
 def meaning_of(error: DBAPIError, place: str, password: str | None) -> StoreError:
-    """The error's own text is repeated only where it is about the connection: else it may quote what was to be written.
+    """The error's own text is only repeated if it is about the connection: otherwise it may quote data.
 
-    `place` is the database, for people. `password` is cut out.
+    `place` is the database, for people. `password` is removed.
     """
     code: int | None = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
         return _of_sqlite(code & 0xFF, place)
     sqlstate: str | None = getattr(error.orig, "sqlstate", None)
     if sqlstate is None and not isinstance(error, OperationalError | InterfaceError | InternalError):
-        return StoreRefused(f"the driver cannot write what it was given to {place} ({type(error.orig).__name__})")
+        return StoreRefused(f"the driver cannot write this data to {place} ({type(error.orig).__name__})")
     if sqlstate is None or error.connection_invalidated or sqlstate.startswith(POSTGRESQL_AWAY):
         return StoreUnavailable(f"the database at {place} {why_refused(str(error.orig), password)}")
     return _of_postgresql(sqlstate, error, place)
@@ -54,26 +54,26 @@ def meaning_of(error: DBAPIError, place: str, password: str | None) -> StoreErro
 def _of_postgresql(sqlstate: str, error: DBAPIError, place: str) -> StoreError:
     if sqlstate == POSTGRESQL_READ_ONLY:
         return StoreBusy(
-            f"the database at {place} can only be read now: it is a replica, or a failover is under way; "
+            f"the database at {place} is read-only at the moment: it is a replica, or a failover is under way; "
             "name the primary in DATABASE_URL"
         )
     if sqlstate == POSTGRESQL_FORBIDDEN:
-        return StoreUnavailable(f"the database at {place} does not let its user do this: {_primary(error)}; grant it")
+        return StoreUnavailable(f"the database at {place} denies its user permission: {_primary(error)}; grant it")
     if sqlstate.startswith(POSTGRESQL_FULL):
-        return StoreBusy(f"the database at {place} has no room left; free some disk space and try again")
+        return StoreBusy(f"the database at {place} is out of space; free some disk space and try again")
     if sqlstate.startswith(POSTGRESQL_BUSY):
         return StoreBusy(f"the database at {place} is busy with a conflicting change; try again")
     if sqlstate.startswith(POSTGRESQL_REFUSED):
-        return StoreRefused(f"the database at {place} cannot hold what it was given (SQLSTATE {sqlstate})")
+        return StoreRefused(f"the database at {place} cannot store this data (SQLSTATE {sqlstate})")
     if sqlstate.startswith(POSTGRESQL_DEFECT):
         return StoreDefect(
-            f"the database at {place} does not know what this version asks (SQLSTATE {sqlstate}): understudy migrate"
+            f"the database at {place} does not match this version (SQLSTATE {sqlstate}); run understudy migrate"
         )
-    return StoreUnavailable(f"the database at {place} cannot be used now (SQLSTATE {sqlstate}); its log says why")
+    return StoreUnavailable(f"the database at {place} cannot be used at the moment (SQLSTATE {sqlstate}); see its log")
 
 
 def _primary(error: DBAPIError) -> str:
-    """What the server says was forbidden; it names tables and schemas, never values."""
+    """What the server says was forbidden; names tables and schemas, never values."""
     diagnosis = getattr(error.orig, "diag", None)
     return str(getattr(diagnosis, "message_primary", None) or "permission denied")
 
@@ -84,8 +84,8 @@ def _of_sqlite(code: int, place: str) -> StoreError:
     if code == SQLITE_FULL:
         return StoreFull(f"the disk with {place} is full; free some space and try again")
     if code in SQLITE_REFUSED:
-        return StoreRefused(f"the database {place} cannot hold what it was given (SQLite code {code})")
+        return StoreRefused(f"the database {place} cannot store this data (SQLite code {code})")
     if code == SQLITE_DEFECT:
-        return StoreDefect(f"the database {place} does not know what this version asks; were its tables changed?")
+        return StoreDefect(f"the database {place} does not match this version's schema; were its tables changed?")
     reason = SQLITE_UNUSABLE.get(code, f"cannot be used (SQLite code {code}); check its disk")
     return StoreUnavailable(f"the database {place} {reason}")

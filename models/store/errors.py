@@ -1,25 +1,25 @@
-"""What the store raises when the ledger cannot do what was asked. None of the texts holds a password or a prompt.
+"""Errors raised when the ledger cannot do what was requested. No message contains a password or a prompt.
 
 StoreError
-├── StoreOutage            it may pass, whatever was asked; the same call may succeed later
+├── StoreOutage            transient, whatever the request; the same call may succeed later
 │   ├── StoreUnavailable   no connection to the database, or it may not be used
-│   │   └── StoreMisplaced the data folder cannot be one, or the address cannot be read: a person's mistake
+│   │   └── StoreMisplaced the data folder or the address is invalid: a user's mistake
 │   └── StoreBusy          the database cannot write now: locked, deadlocked, read-only, or its disk is full
-│       └── StoreFull      the disk of an SQLite ledger has no room for it
-├── StoreConflict          the row is there already, or is not in a state that allows the change
-├── StoreRefused           the database cannot hold what it was given
-└── StoreDefect            a statement that the database does not understand: a mistake of ours, or a changed schema
+│       └── StoreFull      the disk of an SQLite ledger has no room for the data
+├── StoreConflict          the row already exists, or is not in a state that allows the change
+├── StoreRefused           the database cannot store the data
+└── StoreDefect            the database rejects a statement: our bug, or a modified schema
 """
 
 from understudy.models.errors import OutOfReach, WrongUse
 
 
 class StoreError(OutOfReach):
-    """The ledger could not do what was asked."""
+    """The ledger could not do what was requested."""
 
 
 class StoreOutage(StoreError):
-    """It may pass, and says nothing about what was asked: the same call may succeed later."""
+    """Transient, and not caused by the request: the same call may succeed later."""
 
 
 class StoreUnavailable(StoreOutage):
@@ -27,7 +27,7 @@ class StoreUnavailable(StoreOutage):
 
 
 class StoreMisplaced(StoreUnavailable, WrongUse):
-    """No ledger can be where it was said to be."""
+    """There cannot be a ledger at the configured location."""
 
 
 class StoreBusy(StoreOutage):
@@ -35,23 +35,23 @@ class StoreBusy(StoreOutage):
 
 
 class StoreFull(StoreBusy):
-    """The disk of an SQLite ledger has no room for what was given; nothing was changed."""
+    """The disk of an SQLite ledger has no room for the data; nothing was changed."""
 
 
 class StoreConflict(StoreError):
-    """The row is there already, or is not in a state that allows the change."""
+    """The row already exists, or is not in a state that allows the change."""
 
 
 class StoreRefused(StoreError):
-    """The database cannot hold what it was given: the same call fails again, whenever it is made."""
+    """The database cannot store the data: the same call always fails."""
 
 
 class StoreDefect(StoreError):
-    """A statement that the database does not understand: a mistake of ours, or a schema that somebody changed."""
+    """The database rejects a statement: our bug, or a modified schema."""
 
 
 def folder_reason(error: OSError) -> str:
-    """Why a data folder cannot be used, from what was raised when it was made or a file in it was opened."""
+    """Why a data folder cannot be used, given the error from creating it or opening a file in it."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return "a file is in its place"
     return (error.strerror or "it cannot be written to").lower()

@@ -1,7 +1,7 @@
-"""Files: uploaded inputs, and what came of batches. Their bytes are elsewhere: with the API, or in the results.
+"""Files: uploaded inputs, and results of batches. Their bytes are stored elsewhere: by the API, or in the result rows.
 
-A file that is deleted is one whose time is up at once: nobody sees it any more, and what it holds is removed after
-that, in slices, by whoever comes first. A crash in between loses nothing of the deletion.
+Deleting a file makes it expire immediately: it becomes invisible, and its content is then removed in slices, by
+whichever process comes first. A crash in between does not undo the deletion.
 """
 
 import re
@@ -53,12 +53,12 @@ FILE = select(file).where(*_this, _alive)
 """A tenant's file."""
 
 FILE_CREATED_AT = select(file.c.created_at).where(*_this)
-"""When a tenant's file was made, also while it is being deleted."""
+"""When a tenant's file was created, even while it is being deleted."""
 
 BATCH_ENDED_AT = select(batch.c.ended_at).where(
     batch.c.id == bindparam("batch_id"), batch.c.tenant == bindparam("owner")
 )
-"""When a tenant's batch ended: the time of its files."""
+"""When a tenant's batch ended, which is the creation time of its files."""
 
 
 def _files_page(ascending: bool) -> Select[Any]:
@@ -82,21 +82,21 @@ OLDEST_FILES, NEWEST_FILES = _files_page(ascending=True), _files_page(ascending=
 """A page of a tenant's files, oldest or newest first."""
 
 END_FILE = update(file).where(*_this, _alive, ~_awaited).values(expires_at=NOW).returning(file.c.batch_id, file.c.part)
-"""A tenant's file is gone for everybody, unless a batch has still to read it."""
+"""Delete a tenant's file, unless a batch still has to read it."""
 
 MARK_BATCH = (
     update(batch).where(batch.c.id == bindparam("of_batch"), batch.c.delivered_at.is_(None)).values(delivered_at=NOW)
 )
-"""Who deletes the output of a batch has it."""
+"""Deleting a batch's output marks it as delivered."""
 
 EXPIRED_FILES = select(file).where(file.c.expires_at <= NOW, ~_awaited).order_by(file.c.expires_at)
-"""Files whose time is up, and that no batch has still to read."""
+"""Expired files that no batch still has to read."""
 
 DROP_FILE = delete(file).where(file.c.id == bindparam("file_id"))
-"""Nothing is left of a file."""
+"""Delete the row of a file."""
 
 SET_BYTES = update(file).where(file.c.id == bindparam("file_id")).values(bytes=bindparam("size"))
-"""How long a file is."""
+"""Set the size of a file."""
 
 _of_part = (job.c.batch_id == bindparam("batch_id"), job.c.state.in_(bindparam("states", expanding=True)))
 
@@ -108,13 +108,13 @@ _part = (
     .where(*_of_part)
 )
 PART_PAGE = Paged(_part.add_columns(result.c.body, result.c.error), job.c.id, ANSWER_BYTES + size_of(job.c.custom_id))
-"""A page of the jobs of a batch that ended in some states, with their results."""
+"""A page of a batch's jobs that ended in certain states, with their results."""
 
 PART_SIZES = Paged(_part.add_columns(ANSWER_BYTES.label("answer_bytes")), job.c.id, size_of(job.c.custom_id))
-"""The same, with what their results weigh in their place."""
+"""The same, with the size of their results instead."""
 
 PART_IDS = select(job.c.id).where(*_of_part, job.c.id > bindparam("after")).order_by(job.c.id).limit(SLICE)
-"""A slice of the jobs of a batch that ended in some states."""
+"""A slice of a batch's jobs that ended in certain states."""
 
 _ids: BindParameter[str] = bindparam("ids", expanding=True)
 
@@ -132,20 +132,20 @@ FORGET = (
     update(result).where(result.c.job_id.in_(_ids)).values(body=None, error=None),
     update(job).where(job.c.id.in_(_ids)).values(answer_bytes=0, bytes=job.c.bytes - _prompt_bytes),
 )
-"""Prompts and answers of some jobs; what they cost and how they ended stays."""
+"""Prompts and answers of some jobs; cost and outcome are kept."""
 
 STATES = {
     OUTPUT: [str(JobState.SUCCEEDED)],
     ERRORS: sorted(str(state) for state in TERMINAL_STATES - {JobState.SUCCEEDED}),
 }
-"""Which jobs a part of what came of a batch shows."""
+"""The job states in each part of a batch's results."""
 
 
 class Files(Area):
     async def add(
         self, file_id: str, tenant: str, filename: str, size: int, lines: int, lives_s: float | None = None
     ) -> FileRecord:
-        """An upload whose bytes are kept; it was made at the time in its id, and ends `lives_s` after that."""
+        """An upload whose bytes are stored; created at the time in its id, expires `lives_s` later."""
         created_at = time_of(file_id)
         record = FileRecord(
             id=file_id,
@@ -165,7 +165,7 @@ class Files(Area):
         return record
 
     async def view(self, tenant: str, file_id: str) -> FileRecord | None:
-        """None when the tenant has no such file, or has it no more."""
+        """None if the tenant has no such file, or no longer."""
         async with self._db.read() as connection:
             row = (await connection.execute(FILE, {"owner": tenant, "file_id": file_id})).first()
         return None if row is None else _record(row)
@@ -178,8 +178,8 @@ class Files(Area):
         after: str | None = None,
         ascending: bool = False,
     ) -> list[FileRecord] | None:
-        """A tenant's files by the time they were made; `after` is the last one already seen, which may be deleted by
-        now. None when `after` names no file."""
+        """A tenant's files by creation time; `after` is the last one seen, which may have been deleted since. None
+        if `after` is not a file."""
         at = (-1.0 if ascending else 1e12) if after is None else await self._place_of(tenant, after)
         if at is None:
             return None
@@ -189,7 +189,7 @@ class Files(Area):
         return [_record(row) for row in rows]
 
     async def delete(self, tenant: str, file_id: str) -> bool:
-        """Nobody sees the file any more; False when there is none. Raises StoreConflict while a batch must read it."""
+        """Delete the file; False if there is none. Raises StoreConflict while a batch must read it."""
         asked = {"owner": tenant, "file_id": file_id}
         async with self._db.write() as connection:
             ended = (await connection.execute(END_FILE, asked)).first()
@@ -202,12 +202,12 @@ class Files(Area):
         raise StoreConflict(f"{file_id} is being read by a batch; wait until it is validated, or cancel it")
 
     async def expired(self, limit: int = EXPIRED_AT_ONCE) -> list[FileRecord]:
-        """Files that are gone for everybody, and of which something is left to remove."""
+        """Expired or deleted files whose content is still to be removed."""
         async with self._db.read() as connection:
             return [_record(row) for row in await connection.execute(EXPIRED_FILES.limit(limit))]
 
     async def drop(self, file_id: str) -> None:
-        """What it held is removed; forget the file itself."""
+        """Delete the row of a file whose content was removed."""
         async with self._db.write() as connection:
             await connection.execute(DROP_FILE, {"file_id": file_id})
 
@@ -216,13 +216,13 @@ class Files(Area):
             await connection.execute(SET_BYTES, {"file_id": file_id, "size": size})
 
     async def part_pages(self, batch_id: str, part: str) -> AsyncIterator[list[OutputRow]]:
-        """The rows of a batch's output or error file, page by page; no transaction stays open between two pages."""
+        """The rows of a batch's output or error file, page by page; no transaction stays open between pages."""
         asked = {"batch_id": batch_id, "states": STATES[part]}
         async for rows in PART_PAGE.pages(self._db, asked, ""):
             yield [_output_row(row) for row in rows]
 
     def part_spans(self, batch_id: str, part: str) -> AsyncIterator[Span]:
-        """The same pages, to be read when there is room for them."""
+        """The spans of the same pages, to be read when there is memory for them."""
         return PART_PAGE.spans(self._db, {"batch_id": batch_id, "states": STATES[part]}, "")
 
     async def part_rows(self, batch_id: str, part: str, of: Span) -> list[OutputRow]:
@@ -232,14 +232,14 @@ class Files(Area):
             return [_output_row(row) for row in await PART_PAGE.rows(connection, asked, of)]
 
     async def part_sizes(self, batch_id: str, part: str) -> AsyncIterator[tuple[OutputRow, int]]:
-        """The same rows without body and error, each with the bytes of what is left out."""
+        """The same rows without body and error, each with the size in bytes of what is omitted."""
         asked = {"batch_id": batch_id, "states": STATES[part]}
         async for rows in PART_SIZES.pages(self._db, asked, ""):
             for row in rows:
                 yield _output_row(row), row.answer_bytes
 
     async def forget_part(self, batch_id: str, part: str) -> None:
-        """Remove prompts and answers behind a batch's output or error file, in slices; counts and costs stay."""
+        """Remove the prompts and answers of a batch's output or error file, in slices; counts and costs are kept."""
         after = ""
         while True:
             async with self._db.write() as connection:
@@ -252,7 +252,8 @@ class Files(Area):
             after = ids[-1]
 
     async def _place_of(self, tenant: str, file_id: str) -> float | None:
-        """When a file was made. Callers delete page by page what they list, so the ids of deleted ones tell too."""
+        """When a file was created. Callers delete listed files page by page, so the ids of deleted files are
+        accepted."""
         asked = {"owner": tenant, "file_id": file_id}
         of_batch = OF_BATCH.fullmatch(file_id)
         async with self._db.read() as connection:

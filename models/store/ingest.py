@@ -1,7 +1,7 @@
 """Batches of the HTTP API: accepted first, filled with the lines of their file afterwards.
 
-Whoever fills a batch holds a lease on it (`filled_by`, `fill_until`) and renews it with each slice that it writes, in
-the same transaction. A filler that was away for too long finds another's name there and writes nothing.
+The filler of a batch holds a lease on it (`filled_by`, `fill_until`) and renews it with each slice it writes, in the
+same transaction. A filler whose lease has been taken over writes nothing.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from understudy.models.store.sql import NOW, QUEUED, batch, file, job
 from understudy.models.store.webhooks.outbox import ENDED_BATCH, announce_batches
 
 NOTHING_STORED = update(batch).where(batch.c.id == bindparam("of_batch")).values(stored_bytes=0)
-"""The rows of a batch that was not accepted are gone."""
+"""The rows of a rejected batch were deleted."""
 
 VALIDATING = batch.c.state == str(BatchState.VALIDATING)
 HAS_FILE = batch.c.input_file_id.is_not(None)
 
 ABANDONED_AFTER_S = 3600.0
-"""A submission that writes no row for so long is dead. One that was only held up is told that its batch is gone."""
+"""A submission that writes no row for this long is dead. If it was only delayed, it learns that its batch is gone."""
 
 
 TO_FILL = (
@@ -38,7 +38,7 @@ TO_FILL = (
     .limit(1)
     .with_for_update(skip_locked=True, of=batch)
 )
-"""The oldest batch that waits to be filled, or whose filler died."""
+"""The oldest batch that waits for a filler, or whose filler died."""
 
 CLAIM_FILLING = (
     update(batch)
@@ -46,7 +46,7 @@ CLAIM_FILLING = (
     .values(filled_by=bindparam("filler"), fill_until=NOW + bindparam("lease_s"), fill_tries=batch.c.fill_tries + 1)
     .returning(batch)
 )
-"""One filler takes a batch; that is a try."""
+"""A filler claims a batch; this counts as an attempt."""
 
 _mine = and_(batch.c.id == bindparam("batch_id"), VALIDATING, batch.c.filled_by == bindparam("filler"))
 
@@ -59,22 +59,22 @@ RENEW_FILLING = (
     )
     .returning(batch.c.expires_at)
 )
-"""A filler goes on, unless the batch was cancelled or is another's. With rows that are written its tries begin anew."""
+"""Renew a filler's lease, unless the batch was cancelled or taken over. Written rows reset the attempts."""
 
 _one_try_less = case((batch.c.fill_tries > 0, batch.c.fill_tries - 1), else_=0)
 
 FORGET_TRY = update(batch).where(_mine).values(fill_tries=_one_try_less)
-"""What ended a try says nothing of the batch."""
+"""The attempt failed for a reason unrelated to the batch; do not count it."""
 
 RELEASE_FILLING = (
     update(batch)
     .where(VALIDATING, batch.c.filled_by == bindparam("filler"))
     .values(fill_until=0.0, fill_tries=_one_try_less)
 )
-"""A filler that stops leaves its batch to others at once."""
+"""A stopping filler releases its batch at once."""
 
 WRITTEN_LINES = select(func.coalesce(func.max(job.c.line), 0)).where(job.c.batch_id == bindparam("batch_id"))
-"""Up to which line a batch is filled: slices are written whole and in order."""
+"""The line up to which a batch is filled: slices are written completely and in order."""
 
 OPEN_FILLED = (
     update(batch)
@@ -88,7 +88,7 @@ OPEN_FILLED = (
     )
     .returning(batch.c.id)
 )
-"""Its filler accepts a whole batch: from now on its rows may start."""
+"""The filler accepts the whole batch: its rows may now start."""
 
 FAIL_FILLING = (
     update(batch)
@@ -96,7 +96,7 @@ FAIL_FILLING = (
     .values(state=str(BatchState.FAILED), error=bindparam("errors"), ended_at=NOW)
     .returning(*ENDED_BATCH)
 )
-"""The input of a batch is refused."""
+"""Reject the input of a batch."""
 
 CANCEL_FILLING = (
     update(batch)
@@ -104,7 +104,7 @@ CANCEL_FILLING = (
     .values(state=str(BatchState.CANCELLED), cancelling_at=NOW, ended_at=NOW)
     .returning(*ENDED_BATCH)
 )
-"""A batch that is still being filled is cancelled at once: none of its lines was accepted."""
+"""Cancel a batch while it is being filled: none of its lines was accepted."""
 
 _written_at = select(job.c.created_at).where(job.c.batch_id == batch.c.id).order_by(job.c.id.desc()).limit(1)
 ABANDON = (
@@ -116,7 +116,7 @@ ABANDON = (
     )
     .values(state=str(BatchState.FAILED), ended_at=NOW)
 )
-"""End the batches whose submission was killed: nothing was written of them for a long time."""
+"""End batches whose submission was killed: no rows were written for a long time."""
 
 NEVER_OPENED = (
     select(batch.c.id, batch.c.state, batch.c.input_file_id)
@@ -130,15 +130,15 @@ NEVER_OPENED = (
     )
     .limit(1)
 )
-"""A batch that ended while it was being filled and still has rows, or that nobody else knows of."""
+"""A batch that ended while being filled and still has rows, or that is referenced nowhere else."""
 
 INPUT_LINES = select(file.c.lines).where(file.c.id == bindparam("file_id"), file.c.tenant == bindparam("tenant"))
-"""How many lines an uploaded file has."""
+"""The number of lines of an uploaded file."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToFill:
-    """A batch whose rows are to be written by who claimed it."""
+    """A claimed batch whose rows are to be written."""
 
     id: str
     tenant: str
@@ -148,14 +148,14 @@ class ToFill:
     input_file_id: str
     input_lines: int  # as counted at upload
     expires_at: float
-    written_lines: int  # up to this line its rows are written
-    tries: int  # this one, and those before it that ended without a row of it
+    written_lines: int  # rows are written up to this line
+    tries: int  # including this one, the attempts that ended without writing a row
     budget_usd: float | None
 
 
 class Ingest(Area):
     async def claim(self, filler: str, lease_s: float) -> ToFill | None:
-        """Take the oldest batch that waits to be filled. None: there is none."""
+        """Claim the oldest batch that waits to be filled. None: there is none."""
         async with self._db.write() as connection:
             row = (await connection.execute(CLAIM_FILLING, {"filler": filler, "lease_s": lease_s})).first()
             if row is None:
@@ -168,9 +168,9 @@ class Ingest(Area):
     async def fill(
         self, batch_id: str, filler: str, lease_s: float, jobs: Sequence[NewJob], kept_bytes: int = KEPT_BYTES
     ) -> bool:
-        """Write up to 2,000 rows and renew the lease. False: the batch was cancelled or is another filler's.
+        """Write up to 2,000 rows and renew the lease. False: the batch was cancelled or taken over by another filler.
 
-        Raises StoreFull when they would leave less than `kept_bytes` of the disk.
+        Raises StoreFull if the rows would leave less than `kept_bytes` of the disk.
         """
         async with self._db.write() as connection:
             asked = {"batch_id": batch_id, "filler": filler, "lease_s": lease_s, "writes": bool(jobs)}
@@ -182,24 +182,25 @@ class Ingest(Area):
         return True
 
     async def forget_try(self, batch_id: str, filler: str) -> None:
-        """The try that ends now says nothing of the batch."""
+        """Do not count an attempt that failed for a reason unrelated to the batch."""
         async with self._db.write() as connection:
             await connection.execute(FORGET_TRY, {"batch_id": batch_id, "filler": filler})
 
     async def release(self, filler: str) -> None:
-        """Leave what this filler holds to others."""
+        """Release what this filler holds."""
         async with self._db.write() as connection:
             await connection.execute(RELEASE_FILLING, {"filler": filler})
 
     async def open_filled(self, batch_id: str, filler: str, total: int, estimate: Estimate | None = None) -> bool:
-        """Accept all rows of a batch, with what they are expected to cost. False: it was cancelled or is another
-        filler's."""
+        """Accept all rows of a batch, with their estimated cost. False: it was cancelled or taken over by another
+        filler."""
         async with self._db.write() as connection:
             asked = {"batch_id": batch_id, "filler": filler, "rows": total, **estimated(estimate)}
             return (await connection.execute(OPEN_FILLED, asked)).first() is not None
 
     async def fail(self, batch_id: str, filler: str, errors: Sequence[dict[str, Any]]) -> bool:
-        """Refuse the input of a batch. False: it was cancelled or is another filler's. Its rows stay for `clear`."""
+        """Reject the input of a batch. False: it was cancelled or taken over by another filler. `clear_never_opened`
+        deletes its rows."""
         asked = {"batch_id": batch_id, "filler": filler, "errors": orjson.dumps(errors).decode()}
         async with self._db.write() as connection:
             ended = (await connection.execute(FAIL_FILLING, asked)).all()
@@ -207,16 +208,16 @@ class Ingest(Area):
         return bool(ended)
 
     async def cancel(self, batch_id: str) -> bool:
-        """Cancel a batch none of whose lines was accepted yet. False: it is not being filled from a file."""
+        """Cancel a batch of which no line was accepted yet. False: it is not being filled from a file."""
         async with self._db.write() as connection:
             ended = (await connection.execute(CANCEL_FILLING, {"batch_id": batch_id})).all()
             await announce_batches(connection, ended)
         return bool(ended)
 
     async def clear_never_opened(self) -> str | None:
-        """Delete the rows of one batch that ended while it was being filled, in slices; returns its id.
+        """Delete the rows of one batch that ended while being filled, in slices; returns its id.
 
-        Of one that was refused, and whose input is not here, nothing is kept: its submitter was told.
+        A rejected batch whose input came with the request is deleted entirely: its submitter received the error.
         """
         async with self._db.write() as connection:
             await connection.execute(ABANDON)
@@ -235,7 +236,7 @@ class Ingest(Area):
         return str(found.id)
 
     async def _drop_unused_chains(self) -> None:
-        """Each line of what was refused may have had one of its own."""
+        """Each rejected line may have had a chain of its own."""
         looked_at = True
         while looked_at:
             async with self._db.write() as connection:

@@ -20,14 +20,14 @@ from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.sql import NOW, BulkInsert, batch, clean, idempotency, job, job_input
 
 INSERT_BATCH = insert(batch).values(state=str(BatchState.VALIDATING), created_at=NOW, total=0, fill_until=0)
-"""A batch whose rows are about to be written; none of them may start."""
+"""A batch whose rows are about to be written; none of them may start yet."""
 
 BATCH_BEING_FILLED = (
     select(batch.c.expires_at)
     .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
     .with_for_update(read=True)
 )
-"""The deadline of a batch that still takes rows, held so that it is not cancelled under our hands."""
+"""The deadline of a batch that still takes rows, locked so that it cannot be cancelled in the meantime."""
 
 INSERT_JOBS = BulkInsert(job)
 """Jobs, queued."""
@@ -40,7 +40,7 @@ ADD_STORED = (
     .where(batch.c.id == bindparam("of_batch"))
     .values(stored_bytes=batch.c.stored_bytes + bindparam("more"))
 )
-"""More is stored of a batch, by whoever writes its rows."""
+"""Account for more stored bytes of a batch."""
 
 OPEN_BATCH = (
     update(batch)
@@ -55,10 +55,10 @@ OPEN_BATCH = (
     )
     .returning(batch.c.id)
 )
-"""Accept a whole batch: from now on its rows may start."""
+"""Accept a whole batch: its rows may now start."""
 
 REPEATED_WITHIN_S = 3600.0
-"""An HTTP client that tries again does so within this time; later, an equal request is a new one."""
+"""HTTP clients retry within this time; after it, an equal request is a new one."""
 
 EARLIER_REQUEST = (
     select(batch.c.id)
@@ -70,7 +70,7 @@ EARLIER_REQUEST = (
     .order_by(batch.c.id.desc())
     .limit(1)
 )
-"""The newest batch that an equal request of the same tenant made a short time ago."""
+"""The newest batch that an equal request of the same tenant created recently."""
 
 TAKE_REQUEST_LOCK = select(
     func.pg_advisory_xact_lock(func.hashtextextended(bindparam("request_hash"), literal_column("0")))
@@ -82,44 +82,44 @@ _named = {
     "sqlite": sqlite.insert(idempotency).values(created_at=NOW).on_conflict_do_nothing(),
 }
 NAME_REQUEST = {dialect: insert.returning(idempotency.c.object_id) for dialect, insert in _named.items()}
-"""Note a request under the name that its caller gave it, unless there is one of that name."""
+"""Record a request under its idempotency key, unless the key exists."""
 
 NAMED_REQUEST = select(idempotency).where(
     idempotency.c.tenant == bindparam("tenant"), idempotency.c.key == bindparam("key")
 )
-"""A request of that name, and what it made."""
+"""The request recorded under a key, and what it created."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedRequest:
-    """A request that its caller named with `Idempotency-Key`, and the hash of what it said."""
+    """A request with an `Idempotency-Key`, and the hash of its content."""
 
     key: str
     body_hash: str
 
 
 class OtherRequest(StoreConflict):
-    """The name was given to a request that said something else."""
+    """The key was used for a request with different content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a named request made when it was accepted."""
+    """What a request with an idempotency key created when it was accepted."""
 
     object_id: str
-    answer: str | None  # JSON, of a request that made several jobs
+    answer: str | None  # JSON, if the request created several jobs
 
 
 class Intake(Area):
     async def create_batch(self, new: NewBatch) -> None:
-        """Raises StoreConflict when the id or the identity is taken."""
+        """Raises StoreConflict if the id or the identity is taken."""
         async with self._db.write() as connection:
             await connection.execute(INSERT_BATCH, batch_row(new))
 
     async def add_jobs(self, batch_id: str, jobs: Sequence[NewJob]) -> None:
-        """Write up to 2,000 rows of a batch that is being filled. A job without a deadline takes the batch's.
+        """Write up to 2,000 rows of a batch that is being filled. Jobs without a deadline get the batch's.
 
-        Raises StoreConflict when the batch was opened, cancelled or discarded, or when an id is taken.
+        Raises StoreConflict if the batch was opened, cancelled or discarded, or if an id is taken.
         """
         async with self._db.write() as connection:
             expires_at = (await connection.execute(BATCH_BEING_FILLED, {"batch_id": batch_id})).scalar()
@@ -128,32 +128,32 @@ class Intake(Area):
             await insert_jobs(self._db, connection, batch_id, jobs, expires_at)
 
     async def add_single(self, jobs: Sequence[NewJob]) -> None:
-        """Accept jobs that belong to no batch. Raises StoreConflict when an id is taken."""
+        """Accept jobs outside of batches. Raises StoreConflict if an id is taken."""
         async with self._db.write() as connection:
             await insert_jobs(self._db, connection, SINGLE, jobs, 0.0)
 
     async def open_batch(
         self, batch_id: str, total: int, endpoint: Endpoint | None = None, estimate: Estimate | None = None
     ) -> None:
-        """Accept the batch. `endpoint` when it was not known before its lines; `estimate` of what it will cost.
+        """Accept the batch. `endpoint` if it was unknown before its lines were read; `estimate` of its cost.
 
-        Raises StoreConflict when it was cancelled or discarded meanwhile, or opened before.
+        Raises StoreConflict if it was opened, cancelled or discarded in the meantime.
         """
         async with self._db.write() as connection:
             await _open(connection, batch_id, total, endpoint, estimate)
 
     async def made_by(self, tenant: str, named: NamedRequest) -> Made | None:
-        """What the same request made before. Raises OtherRequest when its name was given to another one."""
+        """What the same request created before. Raises OtherRequest if its key was used for another request."""
         async with self._db.read() as connection:
             return await _made_before(connection, tenant, named)
 
     async def accept_jobs(
         self, tenant: str, jobs: Sequence[NewJob], named: NamedRequest | None = None, answer: str | None = None
     ) -> Made | None:
-        """Accept jobs that belong to no batch, all or none. What the same named request made before, if it did:
-        nothing is accepted then.
+        """Accept jobs outside of batches, all or none. If the same request with this key was already accepted, returns
+        what it created, and nothing is accepted.
 
-        Raises OtherRequest, and StoreConflict when an id is taken.
+        Raises OtherRequest, and StoreConflict if an id is taken.
         """
         async with self._db.write() as connection:
             if named is not None:
@@ -167,9 +167,9 @@ class Intake(Area):
     async def batch_made_before(
         self, tenant: str, request_hash: str, *, named: NamedRequest | None, repeated: bool
     ) -> str | None:
-        """The batch that the same request has made already.
+        """The batch that the same request has already created.
 
-        It is the same when its caller says so by its name, or when it is `repeated` by an HTTP client and equal to one
+        It is the same request if its idempotency key says so, or if it is `repeated` by an HTTP client and equal to one
         of the last hour. Raises OtherRequest.
         """
         async with self._db.read() as connection:
@@ -181,8 +181,8 @@ class Intake(Area):
             return found
 
     async def accept_batch(self, new: NewBatch, named: NamedRequest | None = None, *, repeated: bool = False) -> str:
-        """Accept a batch that is filled later; returns its id, or that of the batch which the same request made
-        meanwhile (see `batch_made_before`). Raises OtherRequest."""
+        """Accept a batch that is filled later; returns its id, or the id of the batch that the same request created
+        in the meantime (see `batch_made_before`). Raises OtherRequest."""
         async with self._db.write() as connection:
             if named is not None:
                 made = await _name(connection, new.tenant, named, new.id)
@@ -207,8 +207,8 @@ class Intake(Area):
         tenant: str,
         named: NamedRequest,
     ) -> str:
-        """`open_batch` for a batch whose caller named its request; or the id of what that request made before, and then
-        this batch is not opened. Raises OtherRequest, StoreConflict."""
+        """`open_batch` for a request with an idempotency key; if the request was already accepted, returns the id of
+        what it created, and this batch is not opened. Raises OtherRequest, StoreConflict."""
         async with self._db.write() as connection:
             made = await _name(connection, tenant, named, batch_id)
             if made is not None:
@@ -327,7 +327,8 @@ async def _made_before(connection: AsyncConnection, tenant: str, named: NamedReq
 async def _name(
     connection: AsyncConnection, tenant: str, named: NamedRequest, object_id: str, answer: str | None = None
 ) -> Made | None:
-    """Note what a named request makes; or, when it was made before, what it made then, and nothing is noted."""
+    """Record what a request with an idempotency key creates; if it was already accepted, return what it created and
+    record nothing."""
     what = {"object_id": object_id, "answer": answer, "answer_bytes": text_bytes(answer)}
     row = {"tenant": tenant, "key": named.key, "body_hash": named.body_hash, **what}
     if (await connection.execute(NAME_REQUEST[connection.dialect.name], row)).first() is not None:

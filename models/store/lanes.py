@@ -1,6 +1,6 @@
-"""Where jobs wait, read off the index of the queued jobs themselves.
+"""Lanes of waiting jobs, read from the index of queued jobs itself.
 
-Nothing is written about lanes, so a job that is queued, by whatever path, cannot be without one.
+Lanes are not stored, so a job queued by any path cannot be without one.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from understudy.models.records import SINGLE
 from understudy.models.store.sql import GOES_ON, QUEUED, batch, job
 
 NAMES = ("batch_id", "tenant", "chain_id", "priority")
-"""What a lane is: the first columns of the index `ix_job_ready`, in its order."""
+"""The columns of a lane: the first ones of the index `ix_job_ready`, in order."""
 
 
 def _first_beyond(lane: CTE, kept: int) -> ScalarSelect[Any]:
-    """The id of the first queued job behind a lane among those that share its first `kept` columns."""
+    """The id of the first queued job after a lane among those that share its first `kept` columns."""
     same = [job.c[name] == lane.c[name] for name in NAMES[:kept]]
     further = job.c[NAMES[kept]] > lane.c[NAMES[kept]]
     order = [job.c[name] for name in NAMES[kept:]]
@@ -26,23 +26,23 @@ def _lanes() -> CTE:
     columns = [job.c[name] for name in NAMES]
     first = select(*columns).where(QUEUED).order_by(*columns).limit(1).subquery("first_lane")
     lane = select(first).cte("lane", recursive=True)
-    # one column after the other: SQLite searches an index with no more than the first column of a row comparison
+    # column by column: SQLite uses only the first column of a row comparison for an index search
     following = func.coalesce(*(_first_beyond(lane, kept) for kept in reversed(range(len(NAMES)))))
     next_job = job.alias("next_job")
     return lane.union_all(select(*(next_job.c[name] for name in NAMES)).join(lane, next_job.c.id == following))
 
 
 LANES = _lanes()
-"""The lanes that have queued jobs: a few steps down the index from each to the next, however many jobs are between."""
+"""The lanes with queued jobs: a few index searches from each to the next, however many jobs are in between."""
 
 SAME_LANE: ColumnElement[bool] = and_(*(job.c[name] == LANES.c[name] for name in NAMES))
-"""The job belongs to the lane of the statement around it."""
+"""The job belongs to the lane of the enclosing statement."""
 
 IN_LANE: ColumnElement[bool] = and_(*(job.c[name] == bindparam(name) for name in NAMES))
 """The job belongs to the lane whose columns are bound."""
 
 LANES_WITH_BATCHES: FromClause = LANES.outerjoin(batch, batch.c.id == LANES.c.batch_id)
-"""The lanes, each with the batch that it is of, if any."""
+"""The lanes, each with its batch, if any."""
 
 MAY_START: ColumnElement[bool] = or_(LANES.c.batch_id == SINGLE, GOES_ON)
-"""The jobs of a lane may start: they are single, or their batch goes on."""
+"""The jobs of a lane may start: they are single, or their batch is active."""

@@ -1,4 +1,4 @@
-"""What every part of the store stands on."""
+"""Shared foundation of all store areas."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ CHAIN_DOCUMENT = select(chain.c.document).where(chain.c.id == bindparam("chain_i
 
 
 class Ledger:
-    """One database, the injected clock, and the chains that were read from it."""
+    """One database, the injected clock, and the cached chains."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self.database = database
@@ -28,14 +28,14 @@ class Ledger:
         self._chains: dict[str, Chain] = {}
 
     async def now(self) -> float:
-        """Unix seconds by the clock that leases and times of the ledger are compared with."""
+        """Unix seconds by the ledger's clock, which leases and times are compared with."""
         if self.database.dialect == "sqlite":
             return self._clock()
         async with self.database.read() as connection:
             return float((await connection.execute(CLOCK)).scalar_one())
 
     async def get_chain(self, chain_id: str) -> Chain:
-        """Raises StoreError when no job was ever accepted with it. Kept in memory: a chain never changes."""
+        """Raises StoreError if no job was ever accepted with it. Cached: a chain never changes."""
         if chain_id not in self._chains:
             async with self.database.read() as connection:
                 document = (await connection.execute(CHAIN_DOCUMENT, {"chain_id": chain_id})).scalar()
@@ -51,7 +51,7 @@ class Ledger:
 
 
 class Area:
-    """What the store can do in one matter. All areas share the ledger."""
+    """The store's methods for one subject. All areas share the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

@@ -1,4 +1,4 @@
-"""What metrics show of the whole ledger, read every few seconds at most."""
+"""Metrics over the whole ledger, read every few seconds at most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,14 +35,14 @@ READY = (
     .select_from(LANES_WITH_BATCHES)
     .where(MAY_START)
 )
-"""Of each open lane: how many jobs could start now, and since when the first of them could."""
+"""For each open lane: the number of jobs that could start now, and since when the first could."""
 
 WAITING_JOBS = (
     select(job.c.priority, func.count().label("jobs"))
     .where(QUEUED, job.c.not_before > literal_column("0"), job.c.not_before > NOW)
     .group_by(job.c.priority)
 )
-"""How many jobs were put back to a time that has not come."""
+"""The number of jobs put back to a future time."""
 
 TALLIES_SINCE: Select[Any] = (
     select(
@@ -56,28 +56,28 @@ TALLIES_SINCE: Select[Any] = (
     .where(tally.c.minute >= bindparam("minute"))
     .group_by(tally.c.minute, tally.c.kind, tally.c.provider, tally.c.model, tally.c.outcome)
 )
-"""The counts of the whole ledger, minute by minute."""
+"""Counts over the whole ledger, by minute."""
 
 DELIVERIES_DUE = select(func.count(), func.min(webhook_delivery.c.created_at)).where(
     webhook_delivery.c.state == literal_column("'pending'")
 )
-"""How many webhooks are not delivered yet, and since when the oldest of them waits."""
+"""The number of undelivered webhooks, and since when the oldest has been waiting."""
 
 
 RUNNING_BY_WORKER = select(job.c.worker_id, func.count().label("jobs")).where(RUNNING).group_by(job.c.worker_id)
-"""How many jobs each worker has."""
+"""Running jobs per worker."""
 
 CALLS_SINCE = (
     select(attempt.c.provider, attempt.c.model, attempt.c.key, attempt.c.failure, func.count().label("calls"))
     .where(attempt.c.id >= bindparam("first"), attempt.c.started_at >= bindparam("since"))
     .group_by(attempt.c.provider, attempt.c.model, attempt.c.key, attempt.c.failure)
 )
-"""How many provider calls began lately and have ended, by deployment and outcome."""
+"""Recent provider calls that have ended, by deployment and outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallCount:
-    """Calls of one deployment that ended the same way; `failure` None: answered."""
+    """Calls of one deployment with the same outcome; `failure` None: answered."""
 
     provider: str
     model: str
@@ -88,8 +88,8 @@ class CallCount:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The queue of one priority: jobs that could start now, for how long the first of them could, and those whose time
-    has not come."""
+    """The queue of one priority: jobs that could start now, how long the first of them has waited, and jobs
+    scheduled for later."""
 
     ready: int = 0
     oldest_ready_s: float = 0.0
@@ -98,7 +98,7 @@ class Backlog:
 
 class Metrics(Area):
     async def backlog(self) -> dict[Priority, Backlog]:
-        """By priority. Counts rows of an index: a second or so for some millions of them."""
+        """By priority. Counts index rows: about a second for a few million."""
         async with self._db.read() as connection:
             now = (await connection.execute(CLOCK)).scalar_one()
             ready = (await connection.execute(READY)).all()
@@ -106,21 +106,22 @@ class Metrics(Area):
         return {each: _backlog(each, ready, waiting.get(int(each), 0), now) for each in Priority}
 
     async def running_by_worker(self) -> dict[str, int]:
-        """How many jobs each worker has that has any, by its id."""
+        """Running jobs by worker id, without idle workers."""
         async with self._db.read() as connection:
             return {row.worker_id: row.jobs for row in await connection.execute(RUNNING_BY_WORKER)}
 
     async def tallies_since(self, minute: int) -> Sequence[Any]:
-        """What was counted in this minute (unix seconds // 60) and later, by minute."""
+        """Counts of this minute (unix seconds // 60) and later, by minute."""
         async with self._db.read() as connection:
             rows: Sequence[Any] = (await connection.execute(TALLIES_SINCE, {"minute": minute})).all()
         return rows
 
     async def calls_since(self, since: float) -> list[CallCount]:
-        """Provider calls that began after that and have ended. Meant for the last minutes: costs as many rows as calls.
+        """Provider calls that began after `since` and have ended. For the last minutes only: reads as many rows as
+        calls.
 
-        A call is found by the time in its id, which is its worker's clock: one that is wrong by more than
-        CLOCKS_APART_S hides its calls here.
+        Calls are found by the time in their id, which is the worker's clock: if it is off by more than CLOCKS_APART_S,
+        its calls are missing here.
         """
         asked = {"since": since, "first": id_at("att", since - CLOCKS_APART_S)}
         async with self._db.read() as connection:
@@ -131,7 +132,7 @@ class Metrics(Area):
         ]
 
     async def undelivered_webhooks(self) -> tuple[int, float]:
-        """How many webhooks are under way or due, and how long the oldest has been waiting, in seconds."""
+        """The number of pending webhooks, and the seconds that the oldest has been waiting."""
         async with self._db.read() as connection:
             now = (await connection.execute(CLOCK)).scalar_one()
             count, oldest = (await connection.execute(DELIVERIES_DUE)).one()

@@ -1,6 +1,6 @@
-"""Pages that are bounded in bytes as well as in rows: what rows weigh is asked before they are read.
+"""Pages bounded in bytes as well as in rows: row sizes are queried before the rows are read.
 
-A page of a thousand answers is a megabyte, or fifty gigabytes.
+A page of a thousand answers may be a megabyte or fifty gigabytes.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ from understudy.models.store.sql import BURDEN, burden, job, result
 
 PAGE = 1_000
 PAGE_BYTES = 4 * 1024 * 1024
-"""So much is read at a time, or one row if that is more. It takes about four times the memory."""
+"""Bytes read at a time, or a single row if larger. It takes about four times as much memory."""
 
 
 class octets(FunctionElement[int]):
-    """How many bytes a text has in UTF-8."""
+    """Size of a text in UTF-8 bytes."""
 
     inherit_cache = True
     type = BigInteger()
@@ -39,19 +39,19 @@ def _octets_of_sqlite(element: octets, compiler: SQLCompiler, **options: Any) ->
 
 
 def size_of(*texts: ColumnElement[Any]) -> ColumnElement[int]:
-    """The bytes of some texts of a row together."""
+    """Total bytes of some texts of a row."""
     none = literal_column("0", BigInteger())
     return sum((func.coalesce(octets(text), none) for text in texts), none)
 
 
 _read_bytes = select(size_of(result.c.body, result.c.error)).where(result.c.job_id == job.c.id).correlate(job)
 ANSWER_BYTES = func.coalesce(job.c.answer_bytes, _read_bytes.scalar_subquery(), literal_column("0", BigInteger()))
-"""What a job's result weighs: written beside the job, so that it is known without reading the result."""
+"""Size of a job's result, stored with the job so that it is known without reading the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The rows behind one place and up to another, and how many bytes they have."""
+    """The rows after one position up to another, and their size in bytes."""
 
     after: Any
     up_to: Any
@@ -59,10 +59,10 @@ class Span:
 
 
 class Paged:
-    """A statement whose rows are read a page at a time, in the order of `key`; `size` is what a row weighs."""
+    """A statement read page by page, ordered by `key`; `size` is the size of a row."""
 
     def __init__(self, statement: Select[Any], key: Column[Any], size: ColumnElement[int], most: int = PAGE) -> None:
-        """The statement says what it selects from, and has neither order nor limit. `most` rows are a page."""
+        """The statement has neither order nor limit. A page has at most `most` rows."""
         self._of = statement, key, size
         later = statement.where(key > bindparam("after", type_=key.type)).order_by(key)
         places = key.label("place"), size.label("size")
@@ -76,7 +76,7 @@ class Paged:
         return Paged(*self._of, most)
 
     async def span(self, connection: AsyncConnection, parameters: Mapping[str, Any], after: Any) -> Span | None:
-        """The next page; None: there are no more. Rows are weighed one by one only where they are no page together."""
+        """The next page; None: no more. Row sizes are only summed one by one if they do not fit one page."""
         asked = {**parameters, "after": after}
         whole = (await connection.execute(self._whole, asked)).one()
         if whole.place is None:
@@ -94,7 +94,7 @@ class Paged:
         return rows
 
     async def spans(self, database: Database, parameters: Mapping[str, Any], first: Any) -> AsyncIterator[Span]:
-        """All pages behind a place. No transaction stays open between two of them."""
+        """All pages after a position. No transaction stays open between them."""
         after = first
         while True:
             async with database.read() as connection:
@@ -107,7 +107,7 @@ class Paged:
     async def pages(
         self, database: Database, parameters: Mapping[str, Any], first: Any
     ) -> AsyncIterator[Sequence[Row[Any]]]:
-        """The rows of all pages behind a place. No transaction stays open between two of them."""
+        """The rows of all pages after a position. No transaction stays open between pages."""
         after = first
         while True:
             async with database.read() as connection:
@@ -119,14 +119,14 @@ class Paged:
             after = found.up_to
 
     async def each(self, database: Database, parameters: Mapping[str, Any], first: Any = "") -> AsyncIterator[Row[Any]]:
-        """The rows of all pages, one by one; no transaction stays open between two pages."""
+        """The rows of all pages, one by one; no transaction stays open between pages."""
         async for rows in self.pages(database, parameters, first):
             for row in rows:
                 yield row
 
 
 def spans(sizes: Iterable[tuple[Any, int]], after: Any) -> Iterator[Span]:
-    """Places with what stands there weighs, in their order, as pages of no more bytes than a page has, or of one."""
+    """Groups positions with their sizes, in order, into pages of at most PAGE_BYTES, or of a single row."""
     begins, last, total = after, None, 0
     for place, size in sizes:
         if last is not None and total + size > PAGE_BYTES:

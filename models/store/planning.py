@@ -1,4 +1,4 @@
-"""What the planner reads, lanes and the jobs at their heads, and what it says of batches that wait."""
+"""What the planner reads (lanes and their first jobs) and what it reports on waiting batches."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, QUEUED, RUNNING, JsonRows, batch, job, tenant
 
 OPEN_LANES = select(LANES).select_from(LANES_WITH_BATCHES).where(MAY_START).order_by(*LANES.columns)
-"""The lanes whose rows may start: of batches in progress that nobody holds, and of single jobs."""
+"""The lanes whose rows may start: of active batches that are not paused, and of single jobs."""
 
 _ready = (
     select(literal_column("1"))
@@ -35,7 +35,8 @@ READY_LANES = (
     .where(MAY_START)
     .order_by(*LANES.columns)
 )
-"""Of each lane whose rows may start: how many are due, by an index alone, and the weights of its batch and tenant."""
+"""For each lane that may start: the number of due jobs, from an index alone, and the weights of its batch and
+tenant."""
 
 DUE_HEADS = (
     select(job.c.id, job.c.tokens, job.c.max_output_tokens)
@@ -43,7 +44,7 @@ DUE_HEADS = (
     .order_by(job.c.not_before, job.c.id)
     .limit(bindparam("most"))
 )
-"""The jobs of a lane that were put back and whose time has come, longest due first."""
+"""Put-back jobs of a lane that are due, longest due first."""
 
 NEW_HEADS = (
     select(job.c.id, job.c.tokens, job.c.max_output_tokens)
@@ -51,19 +52,19 @@ NEW_HEADS = (
     .order_by(job.c.id)
     .limit(bindparam("most"))
 )
-"""The jobs of a lane that wait for no time, oldest first."""
+"""Jobs of a lane without a start time, oldest first."""
 
 URGENT_RUNNING = (
     select(job.c.tenant, func.count().label("running"))
     .where(RUNNING, job.c.priority < int(Priority.BULK))
     .group_by(job.c.tenant)
 )
-"""How many jobs of each tenant that are no bulk are under way."""
+"""Running non-bulk jobs per tenant."""
 
 
 @cache
 def say_waiting(dialect: str) -> tuple[Update, JsonRows]:
-    """Write down what some batches wait for; nothing: they move."""
+    """Record what some batches wait for; null: they make progress."""
     given = JsonRows(dialect, {"id": Text(), "waiting": Text()})
     new = given.source.c
     return update(batch).where(batch.c.id == new.id).values(waiting=new.waiting, waiting_at=NOW), given
@@ -71,12 +72,12 @@ def say_waiting(dialect: str) -> tuple[Update, JsonRows]:
 
 class Planning(Area):
     async def lanes(self) -> list[Lane]:
-        """The lanes with queued jobs, due or not, that their batch allows to start."""
+        """The lanes with queued jobs, due or not, whose batch allows starts."""
         async with self._db.read() as connection:
             return [_lane(row) for row in await connection.execute(OPEN_LANES)]
 
     async def ready_lanes(self, cap: int) -> list[OpenLane]:
-        """The lanes that have jobs which may start now, up to `cap` of each counted."""
+        """The lanes with jobs that may start now, counted up to `cap` each."""
         async with self._db.read() as connection:
             rows = await connection.execute(READY_LANES, {"most": cap})
             return [
@@ -86,7 +87,7 @@ class Planning(Area):
             ]
 
     async def heads(self, lane: Lane, limit: int) -> list[Head]:
-        """The jobs of a lane that may start now: those put back and due first, then the others by age."""
+        """The jobs of a lane that may start now: first due put-back jobs, then the others by age."""
         found: list[Head] = []
         async with self._db.read() as connection:
             for statement in (DUE_HEADS, NEW_HEADS):
@@ -95,12 +96,12 @@ class Planning(Area):
         return found
 
     async def urgent_running(self) -> dict[str, int]:
-        """The jobs under way that are not bulk, by tenant."""
+        """Running non-bulk jobs by tenant."""
         async with self._db.read() as connection:
             return {row.tenant: row.running for row in await connection.execute(URGENT_RUNNING)}
 
     async def say_waiting(self, batches: Mapping[str, Waiting | None]) -> None:
-        """Say what batches wait for, now; None for one that moves again."""
+        """Record what batches currently wait for; None for one that makes progress again."""
         rows = [
             {"id": batch_id, "waiting": None if what is None else orjson.dumps(asdict(what)).decode()}
             for batch_id, what in batches.items()

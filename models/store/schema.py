@@ -12,12 +12,12 @@ from understudy.models import migrations
 if TYPE_CHECKING:
     from alembic.config import Config
 
-MIGRATION_LOCK = 0x756E64657273  # any number that all our processes agree on
+MIGRATION_LOCK = 0x756E64657273  # an arbitrary number that all our processes share
 FOLDER = Path(migrations.__file__).parent
 
 
 def configuration(connection: Connection | None = None) -> "Config":
-    from alembic.config import Config  # Alembic takes as long to load as all the rest; few processes migrate
+    from alembic.config import Config  # Alembic takes as long to load as everything else; few processes migrate
 
     config = Config()
     folder = str(FOLDER)
@@ -28,7 +28,8 @@ def configuration(connection: Connection | None = None) -> "Config":
 
 
 def upgrade(connection: Connection) -> None:
-    """Apply what is missing. Several processes may try at once: the first does it, the others find it done."""
+    """Apply missing migrations. Several processes may try at once: the first migrates, the others then find nothing
+    to do."""
     from alembic import command
 
     if connection.dialect.name == "postgresql":
@@ -41,7 +42,7 @@ def is_current(connection: Connection) -> bool:
 
 
 def is_newer(connection: Connection) -> bool:
-    """Whether a newer version of Understudy has migrated the database: this one cannot read it, nor take it back."""
+    """Whether a newer version of Understudy has migrated the database: this one cannot read it or downgrade it."""
     return any(revision > head() for revision in _revisions(connection))
 
 
@@ -53,7 +54,7 @@ def _revisions(connection: Connection) -> Sequence[str]:
 
 @cache
 def head() -> str:
-    """The latest revision; the files are named after theirs."""
+    """The latest revision; files are named after their revision."""
     return max(path.name.partition("_")[0] for path in (FOLDER / "versions").glob("[0-9]*_*.py"))
 
 

@@ -1,4 +1,4 @@
-"""What the statements are made of: the tables, the ledger's clock, conditions with names, rows as parameters."""
+"""Building blocks of statements: tables, the ledger's clock, named conditions, rows as parameters."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -66,10 +66,10 @@ def _clock_of_sqlite(_element: ledger_now, _compiler: SQLCompiler, **_options: A
     return "ledger_now()"
 
 
-# As a subquery the clock is read once per statement, and an index can be searched with it.
+# In a subquery the clock is read once per statement, and an index can be searched with it.
 NOW = select(ledger_now()).scalar_subquery()
 
-# Written out, not bound: an index that holds only some states is used only when the state is in the text.
+# Literal, not bound: a partial index on states is only used if the state is in the text.
 QUEUED = job.c.state == literal_column("'queued'")
 RUNNING = job.c.state == literal_column("'running'")
 
@@ -78,20 +78,20 @@ GOES_ON = and_(
     batch.c.paused.is_(None),
     or_(batch.c.runs_until.is_(None), batch.c.runs_until > NOW),
 )
-"""The jobs of a batch may start: it is accepted, nobody holds it, and if it is a `run`'s, that runs."""
+"""The jobs of a batch may start: it is accepted and not paused, and if it belongs to a `run`, that process is alive."""
 
 
 def hidden(state: JobState) -> ColumnElement[bool]:
-    """The job is in that state, said so that no partial index serves: for statements that find their rows by id.
+    """state = X, written so that the planner cannot pick a partial index: for statements that find their rows by id.
 
-    Both planners would else search all running, or all queued, jobs of the ledger for each given one.
+    Both planners would otherwise search all running, or all queued, jobs of the ledger for each id.
     """
     return func.coalesce(job.c.state, "") == str(state)
 
 
 class JsonRows:
-    """Rows that a statement joins with, in one parameter: JSON, which both databases take apart faster than a driver
-    can write arrays."""
+    """Rows for a statement to join with, in one parameter: JSON, which both databases parse faster than a driver can
+    write arrays."""
 
     def __init__(self, dialect: str, columns: Mapping[str, TypeEngine[Any]]) -> None:
         self.source: FromClause
@@ -114,9 +114,9 @@ class JsonRows:
 
 
 class BulkInsert:
-    """INSERT of many rows. `conflict`: a row that exists fails, is ignored, or has the numbers of `adds` added to it.
+    """INSERT of many rows. `conflict`: an existing row fails, is ignored, or has the numbers in `adds` added to it.
 
-    With `returning`, the ids of the rows that were really inserted come back.
+    With `returning`, the ids of the rows actually inserted are returned.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class BulkInsert:
     async def _without_large(
         self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
-        """Insert large rows one by one: in the JSON of all they would be in memory three times. Returns the rest."""
+        """Insert large rows one by one: in one JSON text they would be in memory three times. Returns the rest."""
         large = [row for row in rows if _weight(row) > LARGE_ROW]
         for row in large:
             await connection.execute(self._as_large, row)
@@ -164,7 +164,7 @@ class BulkInsert:
     def _from_source(self, dialect: str) -> tuple[Any, JsonRows]:
         given = JsonRows(dialect, {each.name: plain_type(each) for each in self._table.columns})
         insert = postgresql.insert(self._table) if dialect == "postgresql" else sqlite.insert(self._table)
-        # SQLite cannot tell ON CONFLICT from a join's ON unless the SELECT has a WHERE.
+        # SQLite cannot distinguish ON CONFLICT from a join's ON unless the SELECT has a WHERE.
         rows = select(*given.source.columns).where(true())
         return self._with_conflict(insert.from_select(self._columns, rows)), given
 
@@ -182,8 +182,8 @@ def _weight(row: Mapping[str, Any]) -> int:
 
 
 async def burden(connection: AsyncConnection) -> None:
-    """The connection is closed after its transaction: PostgreSQL's library keeps buffers as large as the largest row
-    that went through them for as long as it lives."""
+    """Close the connection after its transaction: libpq keeps buffers as large as the largest row they held for the
+    lifetime of the connection."""
     raw = await connection.get_raw_connection()
     raw.info[BURDENED] = connection.dialect.name == "postgresql"
 
@@ -201,24 +201,25 @@ LARGEST_INT = 2**31 - 1
 
 
 def whole(number: int) -> int:
-    """As much of a number as its column takes: a provider's absurd usage must not spoil the rows beside it."""
+    """Clamp a number to the range of its column: a provider's absurd usage must not fail the other rows."""
     return max(0, min(int(number), LARGEST_INT))
 
 
 def clean(words: str | None) -> str | None:
-    """Text from outside without what PostgreSQL refuses to store: NUL and lone surrogates."""
+    """External text without what PostgreSQL cannot store: NUL and lone surrogates."""
     return words and words.replace("\0", "").encode(errors="replace").decode()
 
 
 CLOCKS_APART_S = 86_400.0
-"""Ids carry the clock of who made them, rows the ledger's: no farther apart than this, whoever keeps time."""
+"""Ids carry the clock of their creator, rows the ledger's clock: they differ by at most this, if clocks are
+synchronized."""
 
 
 def made_since(ids: Column[Any], prefix: str, time_s: float) -> ColumnElement[bool]:
-    """The ids of rows from a time on, and some before: where an index on ids can begin."""
+    """The ids of rows from a time on, and some earlier ones: where a search by id can begin."""
     return ids >= id_at(prefix, time_s - CLOCKS_APART_S)
 
 
 def made_until(ids: Column[Any], prefix: str, time_s: float) -> ColumnElement[bool]:
-    """The ids of rows before a time, and some behind: where it can end."""
+    """The ids of rows before a time, and some later ones: where it can end."""
     return ids < id_at(prefix, time_s + CLOCKS_APART_S)

@@ -1,4 +1,4 @@
-"""Turns at the write lock of one SQLite file, between processes and between the tasks of one process."""
+"""The write lock of an SQLite file, shared fairly by processes and by the tasks of a process."""
 
 import asyncio
 import fcntl
@@ -14,10 +14,10 @@ POLL_S = 0.001
 
 
 class WriteLock:
-    """Held for the length of one write transaction.
+    """Held for the duration of one write transaction.
 
-    Who waits holds the turnstile, so whoever has just written must queue behind it before writing again: without
-    that, a busy process takes the lock back before another one wakes up. Waiting polls, because a blocking flock
+    Waiters hold the turnstile, so a process that has just written must queue behind them before writing again:
+    otherwise a busy process takes the lock back before another one wakes up. Waiting polls, because a blocking flock
     can be neither cancelled nor timed out.
     """
 
@@ -31,7 +31,8 @@ class WriteLock:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Raises StoreBusy when no turn came within the timeout, to all who have waited so long at the same time."""
+        """Raises StoreBusy if the lock is not acquired within the timeout, for all tasks that have waited that long
+        at once."""
         asked_at = time.monotonic()
         async with self._tasks:
             deadline = max(asked_at, self._had_turn_at) + self._timeout_s
@@ -59,6 +60,6 @@ class WriteLock:
                 if time.monotonic() >= deadline:
                     raise StoreBusy(
                         f"another process has been writing to {self._database} for {self._timeout_s:g} s; "
-                        "find and stop the one that hangs, or try again"
+                        "stop it if it hangs, or try again"
                     ) from None
             await asyncio.sleep(POLL_S)

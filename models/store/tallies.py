@@ -1,4 +1,4 @@
-"""Counts beside the rows, so that a batch of a million is summed in a few reads."""
+"""Counters stored next to the rows, so that a batch of a million jobs is summed in a few reads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,25 +18,25 @@ TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
 SUMS = ("count", "fallbacks", *TOKENS, "cost_usd", "unpriced", "bytes")
 
 ADD_TALLIES = BulkInsert(tally, conflict="added", adds=SUMS)
-"""Add to the counts of this writer and minute."""
+"""Add to the counters of this writer and minute."""
 
 SPENT, SPENT_PERIOD_S = "spent", 86_400
 ACCEPTED, ACCEPTED_PERIOD_S = "accepted", 60
 
 ADD_TENANT_TALLIES = BulkInsert(tenant_tally, conflict="added", adds=("count", "cost_usd"))
-"""Add to what a tenant used in a period."""
+"""Add to a tenant's usage in a period."""
 
 ADD_PROVIDER_TALLIES = BulkInsert(provider_tally, conflict="added", adds=("cost_usd",))
-"""Add to what calls of a provider cost on a day."""
+"""Add to the cost of a provider's calls on a day."""
 
 
 def answer_bytes(result: ResultRecord) -> int:
-    """The bytes of its body and its error, as they are stored."""
+    """Stored bytes of its body and its error."""
     return text_bytes(result.body) + (0 if result.error is None else len(orjson.dumps(result.error)))
 
 
 class Tallies:
-    """What one transaction adds to the counts. `writer` has rows of its own, so no writer waits for another."""
+    """What one transaction adds to the counters. Each `writer` has its own rows, so writers do not block each other."""
 
     def __init__(self, writer: str) -> None:
         self._writer = writer
@@ -53,7 +53,7 @@ class Tallies:
         row["bytes"] += answer_bytes(result) if result else 0
 
     def jobs_ended(self, rows: Iterable[Row[Any]]) -> None:
-        """Of rows (id, batch_id, state, ended_at) that ended without a result."""
+        """From rows (id, batch_id, state, ended_at) that ended without a result."""
         for each in rows:
             self.job_ended(each.batch_id, each.state, each.ended_at)
 
@@ -74,7 +74,7 @@ class Tallies:
         self._add_tenant(tenant, ACCEPTED, int(at // ACCEPTED_PERIOD_S), jobs, 0.0)
 
     async def write(self, connection: AsyncConnection) -> None:
-        # In one order everywhere: two writers of the same rows cannot deadlock.
+        # In the same order everywhere: two writers of the same rows cannot deadlock.
         rows: Sequence[Mapping[str, Any]] = [self._rows[key] for key in sorted(self._rows, key=repr)]
         await ADD_TALLIES.run(connection, rows)
         await ADD_TENANT_TALLIES.run(connection, [self._of_tenants[key] for key in sorted(self._of_tenants, key=repr)])

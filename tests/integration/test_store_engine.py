@@ -196,7 +196,7 @@ async def test_what_postgresql_refuses_is_said_with_its_cause(postgresql_url: st
         (here.set(username="no_such_user"), "has no such user"),
         (here.update_query_dict({"sslmode": "require"}), "offers no TLS"),
         (here.set(host="no.such.host.invalid"), "its host name is not known"),
-        (here.update_query_dict({"options": "-cdefault_transaction_read_only=on"}), "can only be read now"),
+        (here.update_query_dict({"options": "-cdefault_transaction_read_only=on"}), "is read-only at the moment"),
         (here.update_query_dict({"schema": "public", "pgbouncer": "true"}), None),
     ):
         opening = open_store(url.render_as_string(hide_password=False), tmp_path, migrate=True)
@@ -231,7 +231,7 @@ async def test_a_user_who_may_not_write_is_told_what_is_forbidden(postgresql_url
         connection.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'x'")
         try:
             url = make_url(postgresql_url).set(username=name, password="x")
-            with pytest.raises(StoreUnavailable, match="does not let its user do this: permission denied for"):
+            with pytest.raises(StoreUnavailable, match="denies its user permission: permission denied for"):
                 async with open_store(url.render_as_string(hide_password=False), tmp_path, migrate=True):
                     pass
         finally:

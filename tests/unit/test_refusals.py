@@ -10,11 +10,11 @@ TO = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (TO + 'FATAL:  password authentication failed for user "app"', "refuses the user or the password"),
+        (TO + 'FATAL:  password authentication failed for user "app"', "rejects the user or the password"),
         (TO + 'FATAL:  database "led" does not exist', "does not exist; create it"),
         (TO + 'FATAL:  role "app" does not exist', "has no such user"),
-        (TO + "FATAL:  sorry, too many clients already", "has no connection left"),
-        (TO + 'FATAL:  too many connections for role "app"', "has no connection left"),
+        (TO + "FATAL:  sorry, too many clients already", "has no connections left"),
+        (TO + 'FATAL:  too many connections for role "app"', "has no connections left"),
         (TO + "FATAL:  the database system is starting up", "is starting up"),
         (TO + "server does not support SSL, but SSL was required", "offers no TLS"),
         (
@@ -29,7 +29,7 @@ TO = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
         (TO + 'server certificate for "a" does not match host name "b"', "for another host name"),
         ('connection is bad: connection to server on socket "/x" failed: No such file or directory', "no socket there"),
         ("consuming input failed: server closed the connection unexpectedly\n\tThis", "closed the connection"),
-        (TO + "FATAL:  kein Zutritt mit secret\nmore", "cannot be reached: kein Zutritt mit ***; see that"),
+        (TO + "FATAL:  kein Zutritt mit secret\nmore", "cannot be reached: kein Zutritt mit ***; check that"),
         ("", "no reason was given"),
     ],
 )

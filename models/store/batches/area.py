@@ -6,4 +6,4 @@ from understudy.models.store.batches.views import Views
 
 
 class Batches(Views, Pauses, Lifecycle):
-    """Batches as wholes: shown, paused, cancelled, ended."""
+    """Whole batches: shown, paused, cancelled, ended."""

@@ -1,6 +1,7 @@
-"""Chains: written with the first job that has one, cut down when their jobs are forgotten, gone with their last job.
+"""Chains: written with their first job, stripped when the content of their jobs is removed, deleted with their last
+job.
 
-A chain has what a caller wrote into a step (a system prompt, tools, a prediction), and so is content like a prompt.
+A chain contains what a caller wrote into a step (a system prompt, tools, a prediction), so it is content like a prompt.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ INSERT_CHAINS = BulkInsert(chain, conflict="ignored")
 KEEP_CHAINS = (
     select(chain.c.id).where(chain.c.id.in_(_ids)).order_by(chain.c.id).with_for_update(read=True, key_share=True)
 )
-"""Those of some chains that are there, kept from being deleted until the commit, which many may do at once."""
+"""Those of the given chains that exist, protected from deletion until the commit; many transactions may do so at
+once."""
 
 CHAINS_OF = select(chain.c.id, chain.c.document).where(
     chain.c.id.in_(select(job.c.chain_id).where(job.c.id.in_(_ids)).distinct())
@@ -36,19 +38,19 @@ MOVE_JOBS = (
     .where(job.c.id.in_(_ids), job.c.chain_id == bindparam("of_chain"))
     .values(chain_id=bindparam("other_chain"))
 )
-"""Those of some jobs that have one chain get another."""
+"""Replace the chain of some jobs that share one."""
 
 UNUSED: Select[tuple[str]] = select(chain.c.id).where(_unused).limit(DROPPED_AT_ONCE)
-"""Some chains that no job has, and that nobody is giving to a job just now."""
+"""Some chains that no job uses and no transaction is assigning to a job."""
 
 DROP = delete(chain).where(chain.c.id.in_(_ids), _unused)
-"""Chains, if no job has them."""
+"""Delete chains that no job uses."""
 
 
 async def insert_chains(connection: AsyncConnection, jobs: Sequence[NewJob], now: float) -> dict[int, str]:
-    """The chain ids by chain object: most jobs share one, and hashing it for each would be slow.
+    """Chain ids by chain object: most jobs share one, and hashing it for each job would be slow.
 
-    They stay until the transaction has written the jobs.
+    They are protected until the transaction has written the jobs.
     """
     distinct = {id(each.chain): each.chain for each in jobs}
     chain_ids = {key: each.id for key, each in distinct.items()}
@@ -60,15 +62,14 @@ async def _insert(connection: AsyncConnection, chains: dict[str, Chain], now: fl
     rows = [{"id": id_, "document": chains[id_].model_dump_json(), "created_at": now} for id_ in sorted(chains)]
     while rows:
         await INSERT_CHAINS.run(connection, rows)
-        if connection.dialect.name == "sqlite":  # nobody else writes
+        if connection.dialect.name == "sqlite":  # SQLite has a single writer
             return
         kept = (await connection.execute(KEEP_CHAINS, {"ids": [row["id"] for row in rows]})).scalars().all()
         rows = [row for row in rows if row["id"] not in kept]
 
 
 async def cut_chains(connection: AsyncConnection, ids: Sequence[str], now: float) -> bool:
-    """Give some jobs that have ended chains without anything but the names of providers and models. False: they had
-    none but such."""
+    """Reduce the chains of some ended jobs to provider and model names. False: they already were."""
     found = (await connection.execute(CHAINS_OF, {"ids": list(ids)})).all()
     whole = {row.id: Chain.model_validate(orjson.loads(row.document)) for row in found}
     cut = {id_: short for id_, each in whole.items() if (short := _names_of(each)) != each}
@@ -84,10 +85,10 @@ def _names_of(of: Chain) -> Chain:
 
 
 async def drop_unused_chains(connection: AsyncConnection) -> int:
-    """Delete some of the chains that no job has any more; returns how many were looked at.
+    """Delete some of the chains that no job uses any more; returns how many were examined.
 
-    What others hold for jobs that they are writing is passed over; and a job that was written before the lock was
-    taken is seen by the second statement only.
+    Chains locked by transactions that are writing jobs are skipped; a job written before the lock was taken is only
+    seen by the second statement.
     """
     unused = UNUSED if connection.dialect.name == "sqlite" else UNUSED.with_for_update(skip_locked=True)
     ids = (await connection.execute(unused)).scalars().all()

@@ -1,4 +1,4 @@
-"""Ends that no worker brings about: cancelled, expired and finished batches, in slices."""
+"""State changes without a worker: cancelled, expired and completed batches, in slices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ ENDS = {
     BatchState.CANCELLING: BatchState.CANCELLED,
     BatchState.EXPIRING: BatchState.EXPIRED,
 }
-"""What a batch becomes when none of its jobs is open."""
+"""The final state of a batch without open jobs."""
 
 CLOSE_BATCHES = (
     update(batch)
@@ -45,14 +45,14 @@ CLOSE_BATCHES = (
     )
     .returning(*ENDED_BATCH, batch.c.output_expires_s)
 )
-"""End the batches none of whose jobs is queued or running."""
+"""End batches without queued or running jobs."""
 
 OUTCOMES_OF_BATCHES = (
     select(tally.c.batch_id, tally.c.outcome)
     .where(tally.c.batch_id.in_(bindparam("ids", expanding=True)), tally.c.kind == OF_JOBS)
     .distinct()
 )
-"""How jobs of some batches ended."""
+"""Jobs of some batches by final state."""
 
 INSERT_FILES = BulkInsert(file, conflict="ignored")
 """The output and error files of batches that have ended."""
@@ -74,14 +74,14 @@ def _queued_in(state: BatchState) -> Select[tuple[str]]:
 
 
 CANCEL_SLICE = _end_slice(_queued_in(BatchState.CANCELLING), JobState.CANCELLED)
-"""Cancel some of the queued jobs of batches that are being cancelled."""
+"""Cancel some queued jobs of batches that are being cancelled."""
 
 EXPIRE_BATCHES = (
     update(batch)
     .where(batch.c.state == str(BatchState.IN_PROGRESS), batch.c.expires_at <= NOW)
     .values(state=str(BatchState.EXPIRING))
 )
-"""Batches past their deadline start no more jobs."""
+"""Stop starting jobs of batches past their deadline."""
 
 _validating = select(batch.c.id).where(batch.c.state == str(BatchState.VALIDATING))
 
@@ -91,7 +91,7 @@ EXPIRE_SLICES = (
         select(job.c.id).where(QUEUED, job.c.expires_at <= NOW, job.c.batch_id.not_in(_validating)), JobState.EXPIRED
     ),
 )
-"""Expire some of the queued jobs whose batch, or whose own deadline, has passed."""
+"""Expire some queued jobs past their own or their batch's deadline."""
 
 CANCEL_BATCH = (
     update(batch)
@@ -102,12 +102,12 @@ CANCEL_BATCH = (
     .values(state=str(BatchState.CANCELLING), cancelling_at=NOW)
     .returning(batch.c.id)
 )
-"""A batch starts no more jobs, and those in flight are to be stopped."""
+"""Stop starting jobs of a batch, and ask for those in flight to be stopped."""
 
 
 class Lifecycle(Area):
     async def close_finished(self) -> list[str]:
-        """End the batches that have no open job; returns their ids."""
+        """End the batches without open jobs; returns their ids."""
         async with self._db.write() as connection:
             closed = (await connection.execute(CLOSE_BATCHES)).all()
             ids = [each.id for each in closed]
@@ -117,22 +117,23 @@ class Lifecycle(Area):
         return ids
 
     async def cancel_slice(self, limit: int = SLICE) -> int:
-        """Cancel up to `limit` queued jobs of batches that are being cancelled; 0 when none is left."""
+        """Cancel up to `limit` queued jobs of batches being cancelled; returns 0 when none is left."""
         return len(await self._end_slices([CANCEL_SLICE], limit))
 
     async def expire_slice(self, limit: int = SLICE) -> list[str]:
-        """Expire up to `limit` queued jobs that passed their deadline; returns their ids, none when none is left."""
+        """Expire up to `limit` queued jobs past their deadline; returns their ids, empty when none is left."""
         async with self._db.write() as connection:
             await connection.execute(EXPIRE_BATCHES)
         return await self._end_slices(EXPIRE_SLICES, limit)
 
     async def cancel(self, batch_id: str) -> bool:
-        """Begin to cancel a batch; False when it has ended, is ending, or does not exist."""
+        """Start cancelling a batch; False if it has ended, is ending, or does not exist."""
         async with self._db.write() as connection:
             return (await connection.execute(CANCEL_BATCH, {"batch_id": batch_id})).first() is not None
 
     async def _add_files(self, connection: AsyncConnection, closed: Sequence[Row[Any]]) -> None:
-        """What came of a batch can be listed and deleted like other files, but its lines are read from the results."""
+        """A batch's results can be listed and deleted like other files, but their lines are read from the result
+        rows."""
         outcomes = await connection.execute(OUTCOMES_OF_BATCHES, {"ids": [each.id for each in closed]})
         parts = {(row.batch_id, OUTPUT if row.outcome == JobState.SUCCEEDED else ERRORS) for row in outcomes}
         rows = [_file_row(each, part) for each in closed for part in (OUTPUT, ERRORS) if (each.id, part) in parts]

@@ -1,8 +1,8 @@
-"""Batches that are held until a person acts, and those that go on again; both are told of in the same transaction.
+"""Batches that wait for a person to act, and their resumption; both are announced in the same transaction.
 
-A batch is *paused* when somebody held it, its jobs all failed alike, or its budget is spent: `resume` lets it go on.
-It is *blocked* when nothing but a person's act elsewhere helps (a key, a data rule, a budget of a tenant or provider):
-then it goes on by itself.
+A batch is *paused* when someone paused it, its jobs all failed alike, or its budget is spent: `resume` continues it. It
+is *blocked* when it needs a person to act elsewhere (a key, a data rule, a budget of a tenant or provider): afterwards
+it continues by itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ _open = batch.c.state.in_([str(state) for state in OPEN_BATCH_STATES])
 _is_blocked = (batch.c.blocked.is_not(None), GOES_ON)
 
 HOLD_BATCH = update(batch).where(batch.c.id == bindparam("batch_id"), _open).values(paused=bindparam("reason"))
-"""Hold a batch, or hold it for another reason."""
+"""Pause a batch, or change the reason of its pause."""
 
 FIRST_HOLD = (
     HOLD_BATCH.where(batch.c.paused.is_(None))
     .values(paused_at=NOW)
     .returning(*HELD_BATCH, batch.c.paused.label("reason"))
 )
-"""Hold a batch that was not held."""
+"""Pause a batch that was not paused."""
 
 RESUME_BATCH = (
     update(batch)
@@ -33,18 +33,19 @@ RESUME_BATCH = (
     .values(paused=None, canary_passed=True, runs_until=None)
     .returning(batch.c.id)
 )
-"""Let a batch go on, without its `run` if it is one's: its owner knows how its first jobs ended."""
+"""Resume a batch and mark its canary as passed: its owner knows how its first jobs ended. A batch of a `run` no
+longer depends on its process."""
 
 RESUME_HELD = (
     RESUME_BATCH.where(batch.c.paused.is_not(None)).values(blocked=None, resumed_at=NOW).returning(*HELD_BATCH)
 )
-"""Let a batch go on that is held. If it is still blocked, too, that is news to who was told that it goes on."""
+"""Resume a paused batch. If it is also still blocked, that is announced again."""
 
 BLOCK_BATCH = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON).values(blocked=bindparam("reason"))
-"""Say that only a person can let a batch go on, and why."""
+"""Mark a batch as blocked, with the reason."""
 
 FIRST_BLOCK = BLOCK_BATCH.where(batch.c.blocked.is_(None)).returning(*HELD_BATCH, batch.c.blocked.label("reason"))
-"""Say so of a batch of which it was not said."""
+"""Mark a batch as blocked that was not."""
 
 UNBLOCK_BATCHES = (
     update(batch)
@@ -52,15 +53,15 @@ UNBLOCK_BATCHES = (
     .values(blocked=None)
     .returning(*HELD_BATCH)
 )
-"""Some batches wait for no person any more."""
+"""Mark some batches as no longer blocked."""
 
 BLOCKED = select(batch.c.id, batch.c.blocked).where(*_is_blocked)
-"""The batches that only a person can let go on, and why."""
+"""Blocked batches with their reasons."""
 
 
 class Pauses(Area):
     async def pause(self, batch_id: str, reason: str) -> bool:
-        """Hold a batch: none of its jobs starts, those that run go on. False when it has ended or does not exist."""
+        """Pause a batch: its jobs no longer start, running ones finish. False if it has ended or does not exist."""
         asked = {"batch_id": batch_id, "reason": clean(reason)}
         async with self._db.write() as connection:
             held = (await connection.execute(FIRST_HOLD, asked)).all()
@@ -68,7 +69,7 @@ class Pauses(Area):
             return bool(held) or (await connection.execute(HOLD_BATCH, asked)).rowcount > 0
 
     async def resume(self, batch_id: str) -> bool:
-        """Let a held batch go on. False when it has ended or does not exist."""
+        """Resume a paused batch. False if it has ended or does not exist."""
         asked = {"batch_id": batch_id}
         async with self._db.write() as connection:
             resumed = (await connection.execute(RESUME_HELD, asked)).all()
@@ -76,7 +77,7 @@ class Pauses(Area):
             return bool(resumed) or (await connection.execute(RESUME_BATCH, asked)).first() is not None
 
     async def block(self, reasons: Mapping[str, str]) -> None:
-        """Say of batches that only a person can let them go on, and why."""
+        """Mark batches as blocked, with their reasons."""
         async with self._db.write() as connection:
             for batch_id, reason in sorted(reasons.items()):
                 asked = {"batch_id": batch_id, "reason": clean(reason)}
@@ -86,11 +87,11 @@ class Pauses(Area):
                     await connection.execute(BLOCK_BATCH, asked)
 
     async def unblock(self, ids: Sequence[str]) -> None:
-        """These batches wait for no person any more."""
+        """Mark these batches as no longer blocked."""
         async with self._db.write() as connection:
             await announce_resumed(connection, (await connection.execute(UNBLOCK_BATCHES, {"ids": list(ids)})).all())
 
     async def blocked(self) -> dict[str, str]:
-        """The batches that only a person can let go on, and why."""
+        """Blocked batches with their reasons."""
         async with self._db.read() as connection:
             return {row.id: row.blocked for row in await connection.execute(BLOCKED)}

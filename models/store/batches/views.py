@@ -1,4 +1,4 @@
-"""What people and callers read: batches with their sums, jobs, outputs page by page."""
+"""Reads for people and callers: batches with their sums, jobs, outputs page by page."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -21,14 +21,14 @@ from understudy.models.store.sql import NOW, QUEUED, RUNNING, attempt, batch, fi
 from understudy.models.store.tallies import ANSWERED, OF_JOBS, SUMS
 
 OUTPUT, ERRORS = "output", "error"
-"""The parts of what came of a batch, one file each."""
+"""The parts of a batch's results, one file each."""
 WAITS_SAMPLE = 2_000
 WAITING_HOLDS_S = 10.0
 
 BATCH = select(batch, granted_to_batch.label("granted_usd"), NOW.label("now")).where(
     batch.c.id == bindparam("batch_id")
 )
-"""A batch's row, what was granted beyond its budget, and the time."""
+"""A batch's row, the grants on its budget, and the current time."""
 
 BATCHES = (
     select(batch.c.id)
@@ -39,12 +39,12 @@ BATCHES = (
 """Batches, newest first."""
 
 RETRY_OF = select(batch.c.id).where(batch.c.retry_of == bindparam("batch_id")).order_by(batch.c.created_at, batch.c.id)
-"""The batches that try a batch's failed jobs again."""
+"""The batches that rerun a batch's failed jobs."""
 
 RETRIED = select(batch.c.id).where(
     batch.c.id == select(batch.c.retry_of).where(batch.c.id == bindparam("batch_id")).scalar_subquery()
 )
-"""The batch that a retry tries again, if it is still there."""
+"""The batch that a retry reruns, if it still exists."""
 
 TALLIES_OF_BATCH = (
     select(
@@ -67,7 +67,7 @@ _fallbacks = select(func.coalesce(func.sum(tally.c.fallbacks), 0)).where(
 FALLBACKS_OF = select(batch.c.id, batch.c.total, _fallbacks.scalar_subquery().label("fallbacks")).where(
     batch.c.id.in_(bindparam("ids", expanding=True))
 )
-"""Of some batches: how many jobs they have, and how many were answered by another step than the first."""
+"""For some batches: the number of jobs, and of those answered by a step other than the first."""
 
 _ended_jobs = select(func.coalesce(func.sum(tally.c.count), 0)).where(
     tally.c.batch_id == batch.c.id, tally.c.kind == OF_JOBS
@@ -76,14 +76,14 @@ _ended_jobs = select(func.coalesce(func.sum(tally.c.count), 0)).where(
 ENDED_OF = select(batch.c.total, _ended_jobs.scalar_subquery().label("ended")).where(
     batch.c.id == bindparam("batch_id")
 )
-"""How many jobs a batch has, and how many of them have ended."""
+"""The number of jobs of a batch, and of those that have ended."""
 
 ENDED_SINCE = (
     select(tally.c.minute, func.sum(tally.c.count).label("ended"))
     .where(tally.c.batch_id == bindparam("batch_id"), tally.c.kind == OF_JOBS, tally.c.minute >= bindparam("since"))
     .group_by(tally.c.minute)
 )
-"""How many jobs of a batch ended in the latest minutes."""
+"""The number of jobs of a batch that ended in recent minutes."""
 
 FIRST_CALL_SINCE = (
     select(attempt.c.started_at)
@@ -91,27 +91,27 @@ FIRST_CALL_SINCE = (
     .order_by(attempt.c.id)
     .limit(1)
 )
-"""When the first call of a batch began of those that were made after a time."""
+"""The start of the first call of a batch after a given time."""
 
 RUNNING_OF_BATCH = select(func.count()).select_from(job).where(RUNNING, job.c.batch_id == bindparam("batch_id"))
-"""How many jobs of a batch are claimed: never more than the fleet has slots."""
+"""The number of claimed jobs of a batch: never more than the fleet has slots."""
 
 WAITS_OF_BATCH = (
     select(job.c.wait_reason, job.c.not_before)
     .where(QUEUED, job.c.batch_id == bindparam("batch_id"), job.c.not_before > literal_column("0"))
     .limit(WAITS_SAMPLE)
 )
-"""Why some of the put-back jobs of a batch wait, and until when."""
+"""The wait reasons of some put-back jobs of a batch, with their ends."""
 
 FILES_OF_BATCH = select(file.c.part, file.c.id).where(
     file.c.batch_id == bindparam("batch_id"), or_(file.c.expires_at.is_(None), file.c.expires_at > NOW)
 )
-"""The output and the error file of a batch that has ended, unless they were deleted."""
+"""The output and error files of an ended batch, unless they were deleted."""
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 
 WAITED_FOR = (batch.c.paused, batch.c.blocked, job.c.wait_reason)
-"""What kept a job from starting, the first of them that there is."""
+"""What kept a job from starting; the first that is not null."""
 
 NOT_SHOWN = frozenset({"position", "unpriced", *(each.name for each in WAITED_FOR)})
 
@@ -127,7 +127,7 @@ OUTCOME = (
     result.c.unpriced,
     *WAITED_FOR,
 )
-"""What is shown of a job that has ended, beside its name, its line and its columns."""
+"""What is shown of an ended job in addition to its name, its line and its columns."""
 
 _outputs: Select[Any] = (
     select(*OUTCOME, job.c.custom_id, job.c.line, job_input.c.extra)
@@ -143,7 +143,7 @@ OUTPUTS_PAGE = Paged(
     job.c.id,
     ANSWER_BYTES + size_of(job.c.custom_id, job_input.c.extra),
 )
-"""A page of the ended jobs of a batch with their results, in the order of their ids."""
+"""A page of a batch's ended jobs with their results, by id."""
 
 OUTPUT_SIZES = (
     select(job.c.id, (ANSWER_BYTES + size_of(job.c.custom_id)).label("size"))
@@ -152,10 +152,10 @@ OUTPUT_SIZES = (
     .order_by(job.c.id)
     .limit(bindparam("most"))
 )
-"""Ended jobs of a batch and what their results weigh."""
+"""A batch's ended jobs and the size of their results."""
 
 OUTPUTS_OF_JOBS = _outputs.where(job.c.id.in_(bindparam("ids", expanding=True)))
-"""Those of some jobs that have ended, with their results."""
+"""Those of the given jobs that have ended, with their results."""
 
 ENDED_NAMES_PAGE = Paged(
     select(job.c.id.label("job_id"), job.c.custom_id, job.c.state).where(
@@ -164,7 +164,7 @@ ENDED_NAMES_PAGE = Paged(
     job.c.id,
     size_of(job.c.custom_id),
 )
-"""A page of the ended jobs of a batch: their names and how they ended."""
+"""A page of a batch's ended jobs: their names and final states."""
 
 
 LATEST_BATCH = select(batch.c.id).order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(1)
@@ -173,7 +173,7 @@ LATEST_BATCH = select(batch.c.id).order_by(batch.c.created_at.desc(), batch.c.id
 
 class Views(Area):
     async def page(self, tenant: str | None = None, limit: int = 20, before: str = "") -> list[BatchView]:
-        """A tenant's batches, newest first, or those of all; `before` is the id of the last one already seen."""
+        """A tenant's batches, or all, newest first; `before` is the id of the last one seen."""
         page = BATCHES if tenant is None else BATCHES.where(batch.c.tenant == tenant)
         async with self._db.read() as connection:
             ids = (await connection.execute(page, {"before": before, "most": limit})).scalars().all()
@@ -181,19 +181,19 @@ class Views(Area):
         return [view for view in views if view is not None]
 
     async def fallbacks_of(self, batches: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """Of each batch: how many jobs it has, and how many were answered by another step than the first."""
+        """For each batch: the number of jobs, and of those answered by a step other than the first."""
         async with self._db.read() as connection:
             rows = (await connection.execute(FALLBACKS_OF, {"ids": list(batches)})).all()
         return {row.id: (row.total, row.fallbacks) for row in rows}
 
     async def ended_of(self, batch_id: str) -> tuple[int, int]:
-        """How many jobs a batch has, and how many of them have ended."""
+        """The number of jobs of a batch, and of those that have ended."""
         async with self._db.read() as connection:
             row = (await connection.execute(ENDED_OF, {"batch_id": batch_id})).first()
         return (0, 0) if row is None else (row.total, row.ended)
 
     async def view(self, batch_id: str) -> BatchView | None:
-        """A batch with its sums; costs as many rows as it has tallies, not jobs."""
+        """A batch with its sums; reads as many rows as it has tallies, not jobs."""
         key = {"batch_id": batch_id}
         async with self._db.read() as connection:
             row = (await connection.execute(BATCH, key)).first()
@@ -208,41 +208,41 @@ class Views(Area):
         return _batch_view(row, sums, running, per_s, waits, files, retries)
 
     async def root_of(self, batch_id: str) -> str:
-        """The batch of whose lines a retry is one, over the retries between them; of any other batch itself."""
+        """The original batch of a retry, across the retries in between; for any other batch, itself."""
         async with self._db.read() as connection:
             while earlier := (await connection.execute(RETRIED, {"batch_id": batch_id})).scalar():
                 batch_id = earlier
         return batch_id
 
     async def outputs(self, batch_id: str) -> AsyncIterator[OutputRow]:
-        """The jobs of a batch that have ended, with their results; also while others still run."""
+        """A batch's ended jobs with their results, even while others still run."""
         async for row in OUTPUTS_PAGE.each(self._db, {"batch_id": batch_id}):
             yield output_row(row)
 
     async def output_rows(self, ids: Sequence[str]) -> dict[str, OutputRow]:
-        """Of up to 1,000 jobs those that have ended, by their ids, with their results."""
+        """Those of up to 1,000 jobs that have ended, by id, with their results."""
         async with self._db.read() as connection:
             rows = (await connection.execute(OUTPUTS_OF_JOBS, {"ids": list(ids)})).all() if ids else []
         return {row.job_id: output_row(row) for row in rows}
 
     async def ended_names(self, batch_id: str) -> AsyncIterator[tuple[str, str, JobState]]:
-        """Of the jobs of a batch that have ended: name, id and state."""
+        """Name, id and state of a batch's ended jobs."""
         async for row in ENDED_NAMES_PAGE.each(self._db, {"batch_id": batch_id}):
             yield row.custom_id, row.job_id, JobState(row.state)
 
     async def output_sizes(self, batch_id: str, after: str, limit: int) -> list[tuple[str, int]]:
-        """The ids of jobs of a batch that have ended, behind one of them, and what their results weigh in bytes."""
+        """The ids of a batch's ended jobs after the given one, and the size of their results in bytes."""
         asked = {"batch_id": batch_id, "after": after, "most": limit}
         async with self._db.read() as connection:
             return [(row.id, row.size) for row in await connection.execute(OUTPUT_SIZES, asked)]
 
     async def outputs_in(self, batch_id: str, of: Span) -> list[OutputRow]:
-        """The jobs of a batch that have ended between two places, with their results."""
+        """A batch's ended jobs within a span, with their results."""
         async with self._db.read() as connection:
             return [output_row(row) for row in await OUTPUTS_PAGE.rows(connection, {"batch_id": batch_id}, of)]
 
     async def retries_of(self, batch_id: str) -> list[str]:
-        """The retries of a batch, the retries of those, and so on, in this order."""
+        """The retries of a batch, their retries, and so on, in this order."""
         found: list[str] = []
         waiting = [batch_id]
         async with self._db.read() as connection:
@@ -253,7 +253,7 @@ class Views(Area):
         return found
 
     async def latest(self, tenant: str | None = None) -> str | None:
-        """The batch that a tenant submitted last; None: that anybody submitted."""
+        """The batch last submitted by a tenant; None: by anyone."""
         latest = LATEST_BATCH if tenant is None else LATEST_BATCH.where(batch.c.tenant == tenant)
         async with self._db.read() as connection:
             return (await connection.execute(latest)).scalar()
@@ -271,14 +271,14 @@ async def _jobs_per_s(connection: AsyncConnection, row: Row[Any]) -> float:
 
 
 def _latest_pause(row: Row[Any]) -> tuple[float, float] | None:
-    """From when to when it was held, the latest time; None while it is, and when it never was."""
+    """Start and end of the latest pause; None while paused, and if it never was."""
     if row.paused is not None or row.paused_at is None or row.resumed_at is None:
         return None
     return row.paused_at, row.resumed_at
 
 
 def output_row(row: Row[Any]) -> OutputRow:
-    """Of a row of `OUTPUTS_PAGE`, or of one with its columns."""
+    """From a row of `OUTPUTS_PAGE`, or of a statement with its columns."""
     columns = {name: value for name, value in row._mapping.items() if name not in NOT_SHOWN}
     error = columns.pop("error")
     return OutputRow(
@@ -293,7 +293,7 @@ def output_row(row: Row[Any]) -> OutputRow:
 
 
 def waited_for(row: Row[Any]) -> str | None:
-    """Of a row with `WAITED_FOR`: why a job that expired was not done in time, as far as that is known."""
+    """From a row with `WAITED_FOR`: why an expired job was not completed in time, as far as known."""
     if row.state != str(JobState.EXPIRED):
         return None
     return f"its batch was paused: {row.paused}" if row.paused else row.blocked or row.wait_reason
@@ -352,12 +352,12 @@ NOT_HELD = frozenset(map(str, (BatchState.CANCELLING, BatchState.CANCELLED, Batc
 
 
 def _put_back(now: float, waits: Sequence[Row[Any]]) -> list[tuple[str, int]]:
-    """Reasons and how many jobs wait for each. What is due waits for its turn, whatever kept it before."""
+    """The wait reasons and how many jobs share each. Due jobs wait to be staged, whatever kept them before."""
     return Counter(each.wait_reason for each in waits if each.wait_reason and each.not_before > now).most_common()
 
 
 def _paused(row: Row[Any]) -> str | None:
-    """Why it is held, or was until its deadline. One that was cancelled, or whose last calls ended, is held no more."""
+    """Why it is paused, or was until its deadline. A batch that was cancelled, or whose last calls ended, is not."""
     if row.state in NOT_HELD:
         return None
     if row.paused is None and row.runs_until is not None and row.runs_until <= row.now:
@@ -367,7 +367,7 @@ def _paused(row: Row[Any]) -> str | None:
 
 
 def _counts(row: Row[Any], sums: Sequence[Row[Any]], running: int) -> dict[JobState, int]:
-    """Jobs by state. Those that are queued are what is left: they are not counted, there may be a million."""
+    """Jobs by state. Queued jobs are the remainder: they are not counted, there may be a million."""
     counts = dict.fromkeys(JobState, 0)
     for each in sums:
         if each.kind == OF_JOBS:
@@ -386,8 +386,9 @@ def _by_deployment(sums: Iterable[Row[Any]]) -> list[DeploymentTally]:
 
 
 def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]) -> Waiting | None:
-    """What the planner said last, unless it said so too long ago to be true of this moment; it says nothing of a batch
-    whose jobs were all put back, or of which only the first few may start and those were: it waits for the first."""
+    """The planner's latest report, unless it is too old to be current. The planner does not report on a batch whose
+    jobs were all put back, or of which only the canary may start and was put back: such a batch waits for the first
+    of them."""
     if row.state != str(BatchState.IN_PROGRESS) or _paused(row) is not None:
         return None
     if row.waiting is not None and row.now - row.waiting_at <= WAITING_HOLDS_S:

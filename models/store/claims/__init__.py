@@ -1,1 +1,1 @@
-"""What workers hold: their leases, the jobs they claim and settle, and the rescue of what a dead one held."""
+"""What workers hold: leases, claimed and settled jobs, and the rescue of a dead worker's jobs."""

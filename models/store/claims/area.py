@@ -5,4 +5,4 @@ from understudy.models.store.claims.rescue import Rescue
 
 
 class Claims(WorkerClaims, Rescue):
-    """What workers hold: leases, the guarded start, the fenced settle, and the rescue of what a dead one held."""
+    """What workers hold: leases, the guarded start, the fenced settle, and the rescue of a dead worker's jobs."""

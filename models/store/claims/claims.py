@@ -1,4 +1,4 @@
-"""A worker's dealings with jobs: its lease, the guarded start, the fenced settle."""
+"""A worker's operations on jobs: its lease, the guarded start, the fenced settle."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,7 +54,7 @@ from understudy.models.store.webhooks.outbox import ENDED_JOB, RELEASE_DELIVERIE
 from understudy.models.tables import Worker
 
 INSERT_WORKER = insert(worker).values(started_at=NOW, lease_until=NOW + bindparam("lease_s"))
-"""A worker's lease begins."""
+"""Begin a worker's lease."""
 
 BEAT = (
     update(worker)
@@ -62,7 +62,7 @@ BEAT = (
     .values(lease_until=NOW + bindparam("lease_s"))
     .returning(worker.c.id)
 )
-"""A lease goes on, unless the worker was rescued."""
+"""Renew a lease, unless the worker was rescued."""
 
 GIVE_BACK = (
     update(job)
@@ -76,16 +76,16 @@ GIVE_BACK = (
     )
     .returning(*ENDED_JOB)
 )
-"""What a worker holds becomes due at once, and what its owner cancelled meanwhile ends."""
+"""Make due at once what a worker holds; end jobs that were cancelled in the meantime."""
 
 GIVE_BACK_SOME = GIVE_BACK.where(job.c.id.in_(bindparam("ids", expanding=True)))
 """As `GIVE_BACK`, for some jobs only."""
 
 DELETE_WORKER = delete(worker).where(worker.c.id == bindparam("worker_id"))
-"""A lease ends."""
+"""End a lease."""
 
 LIVE_WORKERS = select(worker).where(worker.c.lease_until > NOW).order_by(worker.c.id)
-"""The workers whose leases run."""
+"""Workers with a live lease."""
 
 _lease = (
     select(worker.c.id)
@@ -111,7 +111,7 @@ _nobody_else_is_suspected = or_(
     and_(job.c.crashes < ALONE_AT, ~_runs_with(ALONE_AT)),
     and_(job.c.crashes >= ALONE_AT, ~_runs_with(1)),
 )
-"""Beside a job that runs alone none runs in other workers that was aboard of a crash: one of them may kill them all."""
+"""While a job runs alone, no other worker runs a suspect: one of them may kill them all."""
 
 _startable = (
     select(job.c.id)
@@ -128,7 +128,7 @@ _startable = (
     .with_for_update(skip_locked=True, of=job)
 )
 LARGE_PROMPT_BYTES = 256 * 1024
-"""A prompt of more than that is not read with its claim: many are claimed together."""
+"""Larger prompts are not read with their claim, because many jobs are claimed at once."""
 
 _prompt_bytes = octets(job_input.c.body)
 
@@ -160,13 +160,13 @@ START = (
         ),
     )
 )
-"""Claim those of some jobs that are queued, due, in time and of a batch that runs, for a worker whose lease runs;
-one that must run alone only while no other suspect runs, and others that are suspects not while it does."""
+"""Claim those of some jobs that are queued, due, before their deadline and in an active batch, for a worker with a
+live lease; a job that must run alone only while no other suspect runs, and other suspects only while it does not."""
 
 
 @cache
 def settle_jobs(dialect: str) -> tuple[Update, JsonRows]:
-    """Write what became of jobs where the claim is still theirs; a put-back job that was cancelled ends."""
+    """Write outcomes of jobs where the claim is still valid; a put-back job that was cancelled ends."""
     given = JsonRows(
         dialect,
         {
@@ -207,10 +207,10 @@ def settle_jobs(dialect: str) -> tuple[Update, JsonRows]:
 
 
 INSERT_RESULTS = BulkInsert(result)
-"""The one terminal record of each job that was settled just now."""
+"""The single terminal record of each job just settled."""
 
 INSERT_ATTEMPTS = BulkInsert(attempt, conflict="ignored", returning="id")
-"""Provider calls, each once however often it is reported."""
+"""Provider calls, each once, however often it is reported."""
 
 
 class WorkerClaims(Area):
@@ -221,13 +221,13 @@ class WorkerClaims(Area):
             await connection.execute(INSERT_WORKER, row)
 
     async def beat(self, worker_id: str, lease_s: float) -> bool:
-        """Prolong a lease. False: the worker was rescued, its jobs are others' now, and it must stop."""
+        """Renew a lease. False: the worker was rescued, its jobs belong to others now, and it must stop."""
         async with self._db.write() as connection:
             done = await connection.execute(BEAT, {"worker_id": worker_id, "lease_s": lease_s})
             return done.first() is not None
 
     async def remove_worker(self, worker_id: str) -> None:
-        """End a lease in good order. What the worker still holds becomes due at once, webhooks as well; no crash is
+        """End a lease properly. What the worker still holds, webhooks included, becomes due at once; no crash is
         counted."""
         async with self._db.write() as connection:
             await self._give_back(connection, GIVE_BACK, {"holder": worker_id})
@@ -235,7 +235,7 @@ class WorkerClaims(Area):
             await connection.execute(DELETE_WORKER, {"worker_id": worker_id})
 
     async def give_back(self, worker_id: str, ids: Sequence[str]) -> int:
-        """Make due at once what this worker holds of these jobs, for instance because the answer of `start` was
+        """Make due at once those of these jobs that this worker holds, for instance because the reply to `start` was
         lost; returns how many it held."""
         async with self._db.write() as connection:
             return await self._give_back(connection, GIVE_BACK_SOME, {"holder": worker_id, "ids": list(ids)})
@@ -254,8 +254,8 @@ class WorkerClaims(Area):
             return [Worker(**row) for row in (await connection.execute(LIVE_WORKERS)).mappings()]
 
     async def start(self, worker_id: str, ids: Sequence[str]) -> list[StartedJob]:
-        """Claim jobs for this worker, in the order given. Those that may not start now, or that another has, are left
-        out."""
+        """Claim jobs for this worker, in the order given. Jobs that may not start now, or that another worker holds,
+        are left out."""
         if not ids:
             return []
         async with self._db.write() as connection:
@@ -273,8 +273,7 @@ class WorkerClaims(Area):
     async def settle(self, worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
         """Write outcomes where the claim is still this worker's, and all their attempts; returns the ids written.
 
-        A second call with the same outcomes, after a commit whose answer was lost, changes nothing and returns
-        nothing.
+        A second call with the same outcomes, after a commit whose reply was lost, changes nothing and returns nothing.
         """
         if not outcomes:
             return set()

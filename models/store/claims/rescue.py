@@ -1,6 +1,6 @@
-"""Taking back the jobs of workers that died, and finding the job that kills its workers.
+"""Takes back the jobs of dead workers, and finds the job that kills its workers.
 
-A crash counts for every job that was aboard; `models.jobs.suspects` says what follows.
+A crash counts against every job that the worker was running; see `models.jobs.suspects` for the consequences.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ _orphans = (
 )
 
 DEAD_HOLDERS = union(select(worker.c.id).where(worker.c.lease_until <= NOW), _orphans)
-"""Workers whose lease has ended, and holders of jobs that no worker row speaks for."""
+"""Workers whose lease has ended, and holders of jobs without a worker row."""
 
 ALL_HOLDERS = union(select(worker.c.id), _orphans)
 """Every worker, and every holder of jobs."""
@@ -37,18 +37,19 @@ LOCK_DEAD_WORKER = (
     .where(worker.c.id == bindparam("holder"), or_(worker.c.lease_until <= NOW, bindparam("even_alive", type_=Boolean)))
     .with_for_update(skip_locked=True)
 )
-"""Keep a dead worker from coming back while its jobs are taken; none if it came back or starts jobs just now."""
+"""Lock a dead worker's row while its jobs are taken, so that it cannot come back; no row if it came back or is
+starting jobs right now."""
 
 WORKER_EXISTS = select(worker.c.id).where(worker.c.id == bindparam("holder"))
 """Whether a worker has a row."""
 
 HOW_MANY_ABOARD = select(func.count()).where(RUNNING, job.c.worker_id == bindparam("holder"))
-"""How many jobs a worker holds."""
+"""The number of jobs that a worker holds."""
 
 HAS_ENDED_JOBS = select(
     exists().where(tally.c.minute >= bindparam("since_minute"), tally.c.kind == OF_JOBS, tally.c.worker_id != WRITER)
 )
-"""Whether a job ended in a worker, or was ended by hand."""
+"""Whether a job ended in a worker, or was ended by a user."""
 
 _crashes = job.c.crashes + 1
 _dead = (_crashes >= DEAD_AT) & bindparam("was_alone", type_=Boolean)
@@ -70,34 +71,34 @@ TAKE_BACK = (
     )
     .returning(*ENDED_JOB)
 )
-"""A dead worker's jobs are due at once; one that was alone and has crashed too many workers fails, a cancelled one
+"""A dead worker's jobs are due at once; one that ran alone and has crashed too many workers fails, a cancelled one
 ends."""
 
 
 class Rescue(Area):
     async def rescue(self, sure: Callable[[], bool] = lambda: True) -> list[tuple[str, int]]:
-        """Take back the jobs of workers whose lease has ended: their ids, and how many jobs each held.
+        """Take back the jobs of workers whose lease has ended: worker ids, and how many jobs each held.
 
-        `sure` is asked when the ledger has told who they are: while it hung, nobody could prolong a lease.
+        `sure` is asked after the ledger has replied: while it was unavailable, no worker could renew a lease.
         """
         async with self._db.read() as connection:
             holders = (await connection.execute(DEAD_HOLDERS)).scalars().all()
         return await self._rescue_each(holders if sure() else [], even_alive=False)
 
     async def rescue_all(self) -> list[tuple[str, int]]:
-        """Take back everything that is running, for a start that knows no worker can be alive (it holds the data
-        folder's lock). What is running then was aboard when all processes died."""
+        """Take back everything that is running, for a process that knows that no worker can be alive (it holds the
+        data folder's lock). These jobs were running when all processes died."""
         async with self._db.read() as connection:
             holders = (await connection.execute(ALL_HOLDERS)).scalars().all()
         return await self._rescue_each(holders, even_alive=True)
 
     async def rescue_worker(self, worker_id: str) -> int:
-        """Take back the jobs of a worker whose process was seen to end, without waiting for its lease; returns how
-        many it held: none if it signed off."""
+        """Take back the jobs of a worker whose process was seen to exit, without waiting for its lease; returns how
+        many it held: none if it exited properly."""
         return sum(jobs for _, jobs in await self._rescue_each([worker_id], even_alive=True))
 
     async def has_ended_jobs(self, lately_s: float) -> bool:
-        """Whether a job has ended in the last so many seconds, or in the minute before, other than by crashes."""
+        """Whether a job has ended in the last `lately_s` seconds, or in the minute before, other than by crashes."""
         asked = {"since_minute": int((await self._ledger.now() - lately_s) // 60)}
         async with self._db.read() as connection:
             return bool((await connection.execute(HAS_ENDED_JOBS, asked)).scalar_one())
@@ -138,8 +139,8 @@ CRASHED = ResultRecord(
     body=None,
     error={
         "code": str(FailureClass.CRASHED),
-        "message": f"{DEAD_AT} workers died while they ran this job, the last of them with nothing else to run; "
-        "it is not tried again",
+        "message": f"{DEAD_AT} workers died while running this job, the last one with nothing else to run; "
+        "it is not retried",
     },
 )
 """The result of a job that kills its workers."""

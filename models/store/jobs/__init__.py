@@ -1,1 +1,1 @@
-"""Jobs one by one: looked up, listed, cancelled, asked again."""
+"""Single jobs: looked up, listed, cancelled, run again."""

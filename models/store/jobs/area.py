@@ -7,4 +7,4 @@ from understudy.models.store.jobs.of_tenant import JobsOfTenant
 
 
 class Jobs(History, JobsOfTenant, Cancelling, Ended):
-    """Jobs one by one: looked up, listed, cancelled, asked again; and the calls made for them."""
+    """Single jobs: looked up, listed, cancelled, run again; and their provider calls."""

@@ -1,4 +1,4 @@
-"""Cancelling single jobs: at once while they wait, by their worker while they run."""
+"""Cancels single jobs: immediately while queued, through their worker while running."""
 
 from sqlalchemy import bindparam, case, or_, select, update
 
@@ -20,7 +20,7 @@ CANCEL_JOB = (
     )
     .returning(*ENDED_JOB)
 )
-"""A queued job is cancelled; of a running one its worker is asked to."""
+"""Cancel a queued job; ask the worker of a running one to stop it."""
 
 HOLDER = select(job.c.worker_id).where(RUNNING, job.c.id == bindparam("job_id"))
 """The worker that runs a job."""
@@ -33,13 +33,13 @@ CANCELLED_RUNNING = (
     .outerjoin(batch, batch.c.id == job.c.batch_id)
     .where(RUNNING, or_(job.c.cancel_requested, batch.c.state == str(BatchState.CANCELLING)))
 )
-"""Running jobs that their owner has cancelled."""
+"""Running jobs cancelled by their owner."""
 
 
 class Cancelling(Area):
     async def cancel(self, job_id: str) -> JobState | None:
-        """Cancel a job: CANCELLED at once if it was queued, RUNNING if its worker was asked to stop it, the state
-        in which it had ended before, or None when there is no such job."""
+        """Cancel a job. Returns CANCELLED if it was queued, RUNNING if its worker was asked to stop it, its final
+        state if it had ended, or None if there is no such job."""
         tallies = Tallies(WRITER)
         async with self._db.write() as connection:
             row = (await connection.execute(CANCEL_JOB, {"job_id": job_id})).first()
@@ -53,12 +53,12 @@ class Cancelling(Area):
         return JobState(row.state)
 
     async def holder_of(self, job_id: str) -> str | None:
-        """The id of the worker that runs a job just now."""
+        """The id of the worker currently running a job."""
         async with self._db.read() as connection:
             holder: str | None = (await connection.execute(HOLDER, {"job_id": job_id})).scalar()
         return holder
 
     async def cancelled_running(self) -> list[str]:
-        """The running jobs that their owner has cancelled: their workers should stop them."""
+        """Running jobs cancelled by their owner: their workers should stop them."""
         async with self._db.read() as connection:
             return list((await connection.execute(CANCELLED_RUNNING)).scalars())

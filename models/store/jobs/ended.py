@@ -1,4 +1,4 @@
-"""Which of the jobs and batches that somebody waits for have ended: one question for all of them."""
+"""Which of the awaited jobs and batches have ended, in a single query."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +16,12 @@ ENDED_AMONG = union_all(
     select(job.c.id).where(job.c.id.in_(_ids), job.c.ended_at.is_not(None)),
     select(batch.c.id).where(batch.c.id.in_(_ids), batch.c.ended_at.is_not(None)),
 )
-"""Those of some jobs and batches that have ended."""
+"""The given jobs and batches that have ended."""
 
 
 class Ended(Area):
     async def ended_among(self, ids: Sequence[str]) -> set[str]:
-        """Those of these jobs and batches that have ended."""
+        """The given jobs and batches that have ended."""
         ended: set[str] = set()
         async with self._db.read() as connection:
             for start in range(0, len(ids), ASKED_AT_ONCE):

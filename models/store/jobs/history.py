@@ -1,4 +1,4 @@
-"""Single jobs and provider calls as people read them, and the jobs that a retry runs again."""
+"""Single jobs and provider calls for display, and the jobs that a retry runs again."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,11 +37,11 @@ LATEST_LATENCIES = (
     .order_by(result.c.job_id.desc())
     .limit(LATENCY_SAMPLE)
 )
-"""How long the latest answers of a batch took."""
+"""Latencies of a batch's latest answers."""
 
 
 def attempts_page(matching: Sequence[ColumnElement[bool]], latest: bool = False) -> Select[Any]:
-    """Provider calls that meet all conditions, in the order of their ids, or in the opposite order."""
+    """Provider calls that meet all conditions, by id, ascending or descending."""
     order = attempt.c.id.desc() if latest else attempt.c.id
     return select(attempt).where(attempt.c.id > bindparam("after"), *matching).order_by(order)
 
@@ -51,7 +51,7 @@ ASKED = (
     .join(job_input, job_input.c.job_id == job.c.id)
     .where(job.c.id == bindparam("job_id"))
 )
-"""A job with what it asks."""
+"""A job with its request."""
 
 ENDED_BADLY = [str(state) for state in sorted(TERMINAL_STATES - {JobState.SUCCEEDED})]
 
@@ -66,12 +66,12 @@ _to_run_again = (
 _asked_bytes = size_of(job.c.custom_id, job_input.c.body, job_input.c.extra)
 
 ENDED_BADLY_PAGE = Paged(_to_run_again.where(job.c.state.in_(ENDED_BADLY)), job.c.id, _asked_bytes + ANSWER_BYTES)
-"""A page of the jobs of a batch that ended without an answer, with their requests and errors."""
+"""A page of a batch's jobs that ended without an answer, with their requests and errors."""
 
 UNFINISHED_PAGE = Paged(
     _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)])), job.c.id, _asked_bytes
 )
-"""A page of the jobs of a batch that have no result, whether still open or closed without one."""
+"""A page of a batch's jobs without a result, whether open or closed."""
 
 ANSWERED_BY_PAGE = Paged(
     _to_run_again.where(
@@ -80,19 +80,19 @@ ANSWERED_BY_PAGE = Paged(
     job.c.id,
     _asked_bytes,
 )
-"""A page of the jobs of a batch that some providers answered, with their requests."""
+"""A page of a batch's jobs answered by certain providers, with their requests."""
 
 CUSTOM_IDS_PAGE = Paged(
     select(job.c.id.label("job_id"), job.c.custom_id).where(job.c.batch_id == bindparam("batch_id")),
     job.c.id,
     size_of(job.c.custom_id),
 )
-"""A page of the names that the caller gave to the jobs of a batch."""
+"""A page of the custom ids of a batch's jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """A job that has ended, as a new one that asks the same, with its old id."""
+    """An ended job as a new one with the same request, with its old id."""
 
     job: NewJob
     batch_id: str
@@ -102,7 +102,7 @@ class EndedJob:
 
 class History(Area):
     async def view(self, job_id: str) -> dict[str, Any] | None:
-        """A job's row with its `request`, `result` (None while open) and `attempts`; None when there is none."""
+        """A job's row with its `request`, `result` (None while open) and `attempts`; None if there is no such job."""
         key = {"job_id": job_id}
         async with self._db.read() as connection:
             row = (await connection.execute(JOB, key)).mappings().first()
@@ -128,9 +128,9 @@ class History(Area):
         before: str = "",
         latest: bool = False,
     ) -> list[dict[str, Any]]:
-        """Provider calls in the order of their ids, filtered; only those between the ids `after` and `before`.
+        """Provider calls by id, filtered; only those between the ids `after` and `before`.
 
-        `latest`: of more than `limit` the last ones, instead of the first.
+        `latest`: if there are more than `limit`, the last ones instead of the first.
         """
         equal = {"tenant": tenant, "batch_id": batch_id, "job_id": job_id, "provider": provider, "key": key}
         matching = [attempt.c[name] == str(value) for name, value in equal.items() if value is not None]
@@ -157,40 +157,40 @@ class History(Area):
         return {key: (_percentile(times, 50), _percentile(times, 95)) for key, times in by_deployment.items()}
 
     async def ended_badly(self, batch_id: str) -> AsyncIterator[EndedJob]:
-        """The jobs of a batch that ended without an answer; those whose request was pruned are left out."""
+        """A batch's jobs that ended without an answer; those whose request was pruned are left out."""
         async for row in ENDED_BADLY_PAGE.each(self._db, {"batch_id": batch_id}):
             yield await ended_job(self._ledger, row)
 
     async def answered_jobs(self, batch_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
-        """The jobs of a batch that one of these providers answered; those whose request was pruned are left out."""
+        """A batch's jobs answered by one of these providers; those whose request was pruned are left out."""
         async for row in ANSWERED_BY_PAGE.each(self._db, {"batch_id": batch_id, "providers": list(providers)}):
             yield await ended_job(self._ledger, row)
 
     async def custom_ids(self, batch_id: str) -> AsyncIterator[str]:
-        """The caller's names of all jobs of a batch, open or not."""
+        """The custom ids of all jobs of a batch, open or not."""
         async for row in CUSTOM_IDS_PAGE.each(self._db, {"batch_id": batch_id}):
             yield row.custom_id
 
     async def asked(self, job_id: str) -> NewJob | None:
-        """A job as a new one that asks the same, with its old id. None: there is none, or its request was removed."""
+        """A job as a new one with the same request, with its old id. None: no such job, or its request was removed."""
         async with self._db.read() as connection:
             row = (await connection.execute(ASKED, {"job_id": job_id})).first()
         return None if row is None else await _as_new(self._ledger, row)
 
     async def unfinished(self, batch_id: str) -> AsyncIterator[NewJob]:
-        """The jobs of a batch that have no result: open, cancelled or expired. With their old ids."""
+        """A batch's jobs without a result: open, cancelled or expired. With their old ids."""
         async for row in UNFINISHED_PAGE.each(self._db, {"batch_id": batch_id}):
             yield await _as_new(self._ledger, row)
 
 
 def priced(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A call or a result with its cost; None where no price is known."""
+    """A call or a result with its cost; None if the price is unknown."""
     shown = dict(row)
     return {**shown, "cost_usd": None} if shown.pop("unpriced") else shown
 
 
 def failure_of(row: Row[Any]) -> FailureClass:
-    """The class that the result names: as the code of our own error, or beside the provider's."""
+    """The class in the result: as the code of our own error, or next to the provider's."""
     if row.error is not None:
         named = orjson.loads(row.error).get("code")
     else:
@@ -210,7 +210,7 @@ async def ended_job(ledger: Ledger, row: Row[Any]) -> EndedJob:
 
 
 async def _as_new(ledger: Ledger, row: Row[Any]) -> NewJob:
-    """A job that asks what another one asked, with its id."""
+    """A job with the same request as another one, and its id."""
     return NewJob(
         id=row.id,
         body=row.request,

@@ -1,4 +1,4 @@
-"""Jobs as callers over HTTP submit them, look at them and list them; always within their tenant."""
+"""Jobs as callers over HTTP see and list them; always scoped to their tenant."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ _seen = select(
 _joined = _seen.outerjoin(job_input, job_input.c.job_id == job.c.id).outerjoin(result, result.c.job_id == job.c.id)
 
 SEEN_JOB = _joined.where(job.c.id == bindparam("job_id"), job.c.tenant == bindparam("tenant"))
-"""A tenant's job with what ended it, without prompt and answer."""
+"""A tenant's job with its result's metadata, without prompt and answer."""
 
 ANSWER = select(result.c.body).where(result.c.job_id == bindparam("job_id"))
 """The answer to a job, or the provider's error body."""
@@ -51,17 +51,17 @@ ANSWER = select(result.c.body).where(result.c.job_id == bindparam("job_id"))
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs of a tenant are meant; None means all. `state` may be "scheduled": queued, and its time to come."""
+    """Selects jobs of a tenant; None means any. `state` may be "scheduled": queued with a start time in the future."""
 
     state: str | None = None
     batch_id: str | None = None
-    provider: str | None = None  # who gave the record that ended it
+    provider: str | None = None  # who wrote the terminal record
     created_after: float | None = None
     created_before: float | None = None
 
 
 def jobs_page(wanted: JobFilter, after: str, ascending: bool) -> Select[Any]:
-    """Some of a tenant's jobs in the order of their ids, which is that of time, behind the id of one already seen."""
+    """A tenant's jobs by id, which is by time, after the last id seen."""
     matching = [job.c.tenant == bindparam("tenant"), *_matching(wanted)]
     if after:
         matching.append(job.c.id > bindparam("after") if ascending else job.c.id < bindparam("after"))
@@ -86,7 +86,7 @@ def _matching(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 
 def _in_state(state: str) -> list[ColumnElement[bool]]:
-    """The states that few jobs are in are written so that their partial indexes serve."""
+    """States with few jobs are written so that their partial indexes apply."""
     if state == "scheduled":
         return [QUEUED, job.c.not_before > literal_column("0"), job.c.not_before > NOW]
     if state == JobState.QUEUED:
@@ -98,7 +98,7 @@ def _in_state(state: str) -> list[ColumnElement[bool]]:
 
 class JobsOfTenant(Area):
     async def seen(self, tenant: str, job_id: str) -> dict[str, Any] | None:
-        """A tenant's job with its `calls`, and with what ended it, without prompt and answer; None: there is none."""
+        """A tenant's job with its `calls` and its result's metadata, without prompt and answer; None: no such job."""
         async with self._db.read() as connection:
             asked = {"tenant": tenant, "job_id": job_id}
             row = (await connection.execute(SEEN_JOB, asked)).mappings().first()
@@ -108,7 +108,7 @@ class JobsOfTenant(Area):
         return {**row, "calls": [priced(call) for call in calls]}
 
     async def answer(self, job_id: str) -> str | None:
-        """The answer to a job as JSON. None: it has none, or it was pruned."""
+        """The answer to a job as JSON. None: there is none, or it was pruned."""
         async with self._db.read() as connection:
             body: str | None = (await connection.execute(ANSWER, {"job_id": job_id})).scalar()
             if body is not None and len(body) > BURDEN:
@@ -118,7 +118,7 @@ class JobsOfTenant(Area):
     async def page(
         self, tenant: str, wanted: JobFilter, *, limit: int, after: str = "", ascending: bool = False
     ) -> list[dict[str, Any]]:
-        """A tenant's jobs, newest first unless `ascending`, as `seen_job` shows them but for their calls."""
+        """A tenant's jobs, newest first unless `ascending`, as in `seen` but without their calls."""
         asked = {"tenant": tenant, "most": limit, **({"after": after} if after else {})}
         async with self._db.read() as connection:
             rows = await connection.execute(jobs_page(wanted, after, ascending), asked)

@@ -1,8 +1,8 @@
-"""Who has what: results that reached their owner, and the removal of what was asked and answered after that.
+"""Deletes prompts and answers after delivery (`store_content = "until_delivered"`).
 
-A job or batch is marked when its owner has it: a webhook was taken, the output file was deleted, or the owner said so.
-Some time later the mark is taken away, and with it, where only undelivered content is kept, every prompt and answer,
-what the caller wrote into the steps of a chain, and every word of a provider.
+A job or batch is marked as delivered when a webhook was accepted, the output file was deleted, or the owner
+acknowledged it. Some time later the mark is removed, and with it, if only undelivered content is kept, every prompt and
+answer, the caller's content in chain steps, and providers' error messages.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,10 +41,10 @@ def _marks(what: Table) -> Update:
 
 
 MARK_JOBS = _marks(job).where(job.c.batch_id == SINGLE).values(_mark)
-"""The owner has the results of some jobs that were submitted alone and have ended."""
+"""Mark some single jobs that have ended as delivered."""
 
 MARK_BATCHES = _marks(batch).values(_mark)
-"""The owner has the results of some batches that have ended."""
+"""Mark some batches that have ended as delivered."""
 
 ENDED_AMONG = {
     "job": select(job.c.id).where(job.c.id.in_(_ids), job.c.tenant == bindparam("owner"), job.c.ended_at.is_not(None)),
@@ -69,17 +69,17 @@ def _delivered(what: Table, *columns: Any) -> Select[Any]:
 
 
 DELIVERED_JOBS = _delivered(job).limit(SLICE)
-"""Jobs that were delivered so long ago, and of which no other receiver has still to be told."""
+"""Jobs that were delivered long enough ago and have no other receiver pending."""
 
 DELIVERED_BATCHES = _delivered(batch, batch.c.input_file_id).limit(BATCHES_AT_ONCE)
-"""The same of batches."""
+"""The same for batches."""
 
 CONTENT_OF_TENANTS = select(tenant.c.name, tenant.c.store_content).where(tenant.c.store_content.is_not(None))
-"""For how long the content of tenants is kept that say so themselves."""
+"""Tenants' own settings of how long content is kept."""
 
 UNMARK_JOBS = update(job).where(job.c.id.in_(_ids)).values(delivered_at=None)
 UNMARK_BATCHES = update(batch).where(batch.c.id.in_(_ids)).values(delivered_at=None)
-"""Nothing is left to be done after a delivery."""
+"""Nothing is left to do after a delivery."""
 
 JOBS_AFTER = (
     select(job.c.id)
@@ -87,7 +87,7 @@ JOBS_AFTER = (
     .order_by(job.c.id)
     .limit(SLICE)
 )
-"""A slice of the jobs of a batch, in order."""
+"""A slice of a batch's jobs, by id."""
 
 _with_prompts = exists(
     select(job_input.c.job_id)
@@ -97,21 +97,21 @@ _with_prompts = exists(
 )
 
 END_OUTPUTS = update(file).where(file.c.batch_id == bindparam("of_batch")).values(expires_at=NOW)
-"""The output and the error file of a batch are gone for everybody; their rows are removed after that."""
+"""Expire the output and error file of a batch; their rows are removed afterwards."""
 
 END_INPUT = (
     update(file)
     .where(file.c.id == bindparam("input_id"), file.c.batch_id.is_(None), ~_with_prompts)
     .values(expires_at=NOW)
 )
-"""The upload that a batch was made from is gone for everybody, unless another batch has still prompts of it."""
+"""Expire the upload that a batch was created from, unless another batch still has prompts from it."""
 
 
 class Delivered(Area):
-    _has_cut_chains = _has_forgotten = True  # by a process before this one, which may have been killed
+    _has_cut_chains = _has_forgotten = True  # left by an earlier process, which may have been killed
 
     async def acknowledge(self, kind: str, owner: str, object_id: str) -> bool:
-        """The owner has the results of a "batch", or of a "job" that was submitted alone. False: it has not ended."""
+        """The owner has received the results of a "batch" or of a single "job". False: it has not ended."""
         ids = {"ids": [object_id]}
         async with self._db.write() as connection:
             if (await connection.execute(ENDED_AMONG[kind], {**ids, "owner": owner})).first() is None:
@@ -120,9 +120,9 @@ class Delivered(Area):
             return True
 
     async def forget_delivered(self, default: StoreContent, since_s: float) -> int:
-        """Forget the content of what was delivered `since_s` seconds ago, where only undelivered content is kept.
+        """Remove the content of what was delivered `since_s` seconds ago, where only undelivered content is kept.
 
-        Returns how many jobs and batches were looked at: 0 when nothing is left.
+        Returns how many jobs and batches were examined: 0 when nothing is left.
         """
         words = {"since_s": since_s}
         async with self._db.read() as connection:
@@ -151,8 +151,8 @@ class Delivered(Area):
         return len(jobs) + len(batches)
 
     async def clear_up(self, *, pruned: bool = False) -> None:
-        """After content was removed, or jobs were `pruned`: what only they referred to goes, and what the files of the
-        database still hold of them."""
+        """After content was removed, or jobs were `pruned`: delete what only they referred to, and its remains in
+        the database files."""
         if pruned:
             self._has_cut_chains = self._has_forgotten = True
         async with self._db.read() as connection:
@@ -204,7 +204,7 @@ class Delivered(Area):
 
 
 async def mark_delivered(connection: AsyncConnection, tried: Iterable[Tried]) -> None:
-    """In the transaction that writes how tries of webhooks ended: what a receiver took is delivered."""
+    """In the transaction that records attempts of webhooks: mark what a receiver accepted as delivered."""
     taken = [each.delivery for each in tried if each.state == DELIVERED and tells_of_an_end(each.delivery.event)]
     for kind, statement in (("job.", MARK_JOBS), ("batch.", MARK_BATCHES)):
         await _run(connection, statement, sorted({each.object_id for each in taken if each.event.startswith(kind)}))

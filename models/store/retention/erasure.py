@@ -1,7 +1,7 @@
-"""Every word of a caller or a provider that the ledger keeps beside prompts and answers, and how it is removed.
+"""Everything written by callers or providers that the ledger stores besides prompts and answers, and its removal.
 
-What stays of a job is which it was, how it ended, when, by whom and at what cost; and what its caller calls things:
-`custom_id`, `metadata`, names of files, models and tenants, addresses of receivers.
+What remains of a job is its identity, outcome, times, provider and cost, and the caller's labels: `custom_id`,
+`metadata`, names of files, models and tenants, addresses of receivers.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from understudy.models.store.sql import (
 
 SLICE = 2_000
 REMOVED = "removed with the content of its job"
-"""In place of words that may quote a prompt."""
+"""Replaces text that may quote a prompt."""
 
 _ids: BindParameter[str] = bindparam("ids", expanding=True)
 
@@ -36,32 +36,33 @@ FORGET_WORDS = (
     update(run_line).where(run_line.c.job_id.in_(_ids)).values(extra=None),
     update(job).where(job.c.id.in_(_ids)).values(progress=None, wait_reason=None),
 )
-"""Every word of what some jobs asked and were answered, providers' words about failures included."""
+"""All content of some jobs: requests, answers and providers' error messages."""
 
 FORGET_SAID = (
     update(webhook_delivery)
     .where(webhook_delivery.c.object_id.in_(_ids), webhook_delivery.c.data.is_not(None))
     .values(data=literal('{"id":"') + webhook_delivery.c.object_id + literal(f'","reason":"{REMOVED}"}}'))
 )
-"""Why jobs or batches were held, as receivers were told."""
+"""The reasons why jobs or batches were paused, as sent to receivers."""
 
 FORGET_OF_BATCH = (
     update(batch)
     .where(batch.c.id.in_(_ids))
     .values(
-        options=case((batch.c.input_file_id.is_(None), batch.c.options)),  # of a retry: names of providers and models
+        options=case((batch.c.input_file_id.is_(None), batch.c.options)),  # of a retry: provider and model names
         error=None,
         paused=None,
         blocked=None,
         waiting=None,
     )
 )
-"""What a caller wrote for all lines of a batch, what was wrong with some, and why it was held."""
+"""What a caller specified for all lines of a batch, its line errors, and the reason for its pause."""
 
 NAMED = select(idempotency.c.tenant, idempotency.c.key, idempotency.c.answer).where(
     idempotency.c.object_id.in_(_ids), idempotency.c.answer.is_not(None)
 )
-"""What was answered to named requests that made several jobs, of which the first is among these."""
+"""Stored responses to requests with an idempotency key that created several jobs, including one of these as the
+first."""
 
 NAMED_IN_VAIN = (
     select(idempotency.c.tenant, idempotency.c.key, idempotency.c.answer)
@@ -74,21 +75,21 @@ NAMED_IN_VAIN = (
     )
     .limit(SLICE)
 )
-"""What was answered to named requests of some tenants of which nothing was accepted."""
+"""Stored responses to some tenants' requests with an idempotency key that created nothing."""
 
 TENANTS_NAMED_IN_VAIN = (
     select(idempotency.c.tenant)
     .where(idempotency.c.object_id == literal_column("''"), idempotency.c.answer.is_not(None))
     .distinct()
 )
-"""Whose such requests there are."""
+"""The tenants that have such requests."""
 
 SET_ANSWER = (
     update(idempotency)
     .where(idempotency.c.tenant == bindparam("owner"), idempotency.c.key == bindparam("name"))
     .values(answer=bindparam("said"), answer_bytes=bindparam("size"))
 )
-"""What is answered to a named request from now on."""
+"""The response to a repeated request from now on."""
 
 _forgotten_reason = (
     credential.c.job_id.is_not(None),
@@ -97,11 +98,11 @@ _forgotten_reason = (
 )
 REASONS = select(credential.c.job_id).where(*_forgotten_reason).limit(1)
 FORGET_REASONS = update(credential).where(*_forgotten_reason).values(reason=setaside.FORGOTTEN)
-"""What providers said to jobs whose content is gone, where it is why a credential is set aside."""
+"""Providers' messages to jobs whose content was removed, where they are the reason for a disabled credential."""
 
 
 async def shorten_answers(connection: AsyncConnection, which: Select[Any], asked: dict[str, Any]) -> None:
-    """Which jobs a named request made stays: the same request again makes no others."""
+    """The ids of the jobs created are kept: the same request still creates no others."""
     for row in (await connection.execute(which, asked)).all():
         answer = orjson.loads(row.answer)
         for entry in answer["data"]:

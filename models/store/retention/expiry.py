@@ -1,4 +1,4 @@
-"""What is too old to be kept beside batches and jobs: names of requests, uploads, what tenants used; and how much."""
+"""Retention of idempotency keys, uploads and usage counters."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -65,25 +65,25 @@ def _count(what: Table, *conditions: ColumnElement[bool]) -> Select[Any]:
 
 
 COUNT_BATCHES = _count(batch, batch.c.ended_at < _before)
-"""How many batches ended before a time."""
+"""Number of batches that ended before a time."""
 
 COUNT_SINGLES = _count(job, job.c.batch_id == SINGLE, job.c.ended_at < _before)
-"""How many single jobs ended before a time."""
+"""Number of single jobs that ended before a time."""
 
 COUNT_DELIVERIES = _count(webhook_delivery, webhook_delivery.c.ended_at < _before)
-"""How many deliveries ended before a time."""
+"""Number of deliveries that ended before a time."""
 
 COUNT_NAMES = _count(idempotency, _old_name)
-"""How many names of requests are older than a time, and name nothing that is kept."""
+"""Number of idempotency keys older than a time that refer to nothing kept."""
 
 COUNT_UPLOADS = _count(file, _old_upload, _alive)
-"""How many uploads are older than a time, and were read by no batch that is kept."""
+"""Number of uploads older than a time that no kept batch has read."""
 
 COUNT_USE = _count(tenant_tally, _old_use)
-"""How many counts of what tenants used nobody asks for any more."""
+"""Number of usage counters that are no longer needed."""
 
 COUNT_SPENT = _count(provider_tally, _old_spending)
-"""How many sums of what was spent at providers nobody asks for any more."""
+"""Number of provider cost sums that are no longer needed."""
 
 END_UPLOADS = (
     update(file)
@@ -91,7 +91,7 @@ END_UPLOADS = (
     .values(expires_at=NOW)
     .returning(file.c.id)
 )
-"""Some old uploads are gone for everybody; what they hold is removed after that."""
+"""Expire some old uploads; their content is removed afterwards."""
 
 END_UNUSED = (
     update(file)
@@ -110,39 +110,39 @@ END_UNUSED = (
     .values(expires_at=NOW)
     .returning(file.c.id)
 )
-"""Some uploads that no batch was ever made from are gone for everybody."""
+"""Expire some uploads that no batch ever used."""
 
 DELETE_NAMES: Delete = delete(idempotency).where(
     _name.in_(select(idempotency.c.tenant, idempotency.c.key).where(_old_name).limit(SLICE))
 )
-"""Some old names of requests."""
+"""Some old idempotency keys."""
 
 DELETE_USE: Delete = delete(tenant_tally).where(
     _use.in_(select(*tenant_tally.primary_key.columns).where(_old_use).limit(SLICE))
 )
-"""Some old counts of what tenants used."""
+"""Some old usage counters."""
 
 DELETE_SPENT: Delete = delete(provider_tally).where(
     _spending.in_(select(*provider_tally.primary_key.columns).where(_old_spending).limit(SLICE))
 )
-"""Some old sums of what was spent at providers."""
+"""Some old provider cost sums."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """How many of each kind are too old to be kept."""
+    """How many rows of each kind are too old to keep."""
 
     batches: int
     jobs: int  # that belong to no batch
     files: int  # uploads; those of batches go with them
     deliveries: int
     names: int  # given with Idempotency-Key
-    tallies: int  # of what tenants used, and what was spent at providers
+    tallies: int  # usage of tenants, and cost at providers
 
 
 class Expiry(Area):
     async def prunable(self, before: float) -> Prunable:
-        """How much ended, or was made and is of no use any more, before a time."""
+        """How much ended, or was created and is no longer needed, before a time."""
         use = await self._use_before(before)
         async with self._db.read() as connection:
             counted = [
@@ -161,7 +161,7 @@ class Expiry(Area):
         return Prunable(*counted)
 
     async def end_old_uploads(self, before: float) -> int:
-        """Uploads from before a time are gone for everybody; `expired_files` then shows what is left to remove."""
+        """Expire uploads from before a time; `files.expired` then lists what is left to remove."""
         ended = 0
         while True:
             async with self._db.write() as connection:
@@ -171,7 +171,7 @@ class Expiry(Area):
                 return ended
 
     async def end_unused_uploads(self, kept_s: float) -> int:
-        """Uploads from which nobody made a batch for so long, and that have no time of their own, are gone."""
+        """Expire uploads that have been unused for this long and have no expiry of their own."""
         ended = 0
         while True:
             async with self._db.write() as connection:
@@ -181,11 +181,11 @@ class Expiry(Area):
                 return ended
 
     async def prune_names(self, before: float) -> int:
-        """Forget names of requests from before a time whose jobs and batches are not kept; returns how many."""
+        """Delete idempotency keys from before a time whose jobs and batches are gone; returns how many."""
         return await self._delete_slices(DELETE_NAMES, {"before": before})
 
     async def prune_use(self, before: float) -> int:
-        """Forget what tenants used before a time; what limits and budgets still ask for stays."""
+        """Delete usage counters from before a time, except what limits and budgets still need."""
         use = await self._use_before(before)
         used = await self._delete_slices(DELETE_USE, use)
         return used + await self._delete_slices(DELETE_SPENT, {"day": use["day"]})

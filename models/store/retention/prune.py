@@ -1,4 +1,4 @@
-"""Deleting what is no longer wanted, in slices that hold no lock for long."""
+"""Deletes old data in slices that hold no lock for long."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,14 +41,14 @@ from understudy.models.store.sql import (
 
 SLICE = 2_000
 SMALLER = 10
-"""A slice is made so many times smaller where a disk that is nearly full does not take it."""
+"""Factor by which a slice shrinks if it does not fit on an almost full disk."""
 
 REFUSE_ROWS = (
     update(batch)
     .where(batch.c.id == bindparam("batch_id"), batch.c.state == str(BatchState.VALIDATING))
     .values(state=str(BatchState.FAILED), ended_at=NOW)
 )
-"""End a batch that was never opened, so that nothing fills or opens it while it is being deleted."""
+"""End a batch that was never opened, so that it cannot be filled or opened while being deleted."""
 
 BATCH_STATE = select(batch.c.state).where(batch.c.id == bindparam("batch_id"))
 """The state of a batch."""
@@ -70,7 +70,7 @@ ENDED_SINGLES = (
     .order_by(job.c.id)
     .limit(SLICE)
 )
-"""A slice of the single jobs that ended before a time, in order."""
+"""A slice of single jobs that ended before a time, by id."""
 
 _ids: BindParameter[str] = bindparam("ids", expanding=True)
 
@@ -81,7 +81,7 @@ DELETE_JOBS = (
     delete(run_line).where(run_line.c.job_id.in_(_ids)),
     delete(job).where(job.c.id.in_(_ids)),
 )
-"""Everything that is kept about some jobs."""
+"""All rows that belong to some jobs."""
 
 DELETE_BATCH = (
     delete(attempt).where(attempt.c.batch_id == bindparam("batch_id")),
@@ -90,7 +90,7 @@ DELETE_BATCH = (
     delete(budget_grant).where(budget_grant.c.subject == literal(f"{BATCH}:", Text) + bindparam("batch_id")),
     delete(batch).where(batch.c.id == bindparam("batch_id")),
 )
-"""What is left of a batch whose jobs are gone; the batch row last, so that an interrupted deletion is found again."""
+"""The rest of a batch without jobs; the batch row last, so that an interrupted deletion is found again."""
 
 
 _lines, _idle = run_line.alias("lines"), run.c.taken_until <= NOW
@@ -102,7 +102,7 @@ _asked = exists(
 RUNS_NEVER_ASKED = select(run.c.id).where(
     _idle, ~_asked, exists(select(_lines.c.run_id).where(_lines.c.run_id == run.c.id))
 )
-"""Runs that nobody is at work on and whose lines have no job, or none any more: they are compared anew in any case."""
+"""Runs that no process owns and whose lines have no jobs any more: a repeated run compares everything in any case."""
 
 _place = tuple_(run_line.c.version, run_line.c.position)
 DELETE_LINES = delete(run_line).where(
@@ -112,19 +112,19 @@ DELETE_LINES = delete(run_line).where(
         select(run_line.c.version, run_line.c.position).where(run_line.c.run_id == bindparam("of_run")).limit(SLICE)
     ),
 )
-"""Some lines of a run that nobody is at work on."""
+"""Some lines of a run that no process owns."""
 
 
 async def discard_batch(database: Database, batch_id: str) -> None:
-    """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
+    """Delete a batch that was never opened or has ended, with all its rows, in slices.
 
-    Raises StoreConflict when the batch is open.
+    Raises StoreConflict if the batch is open.
     """
     async with database.write() as connection:
         await connection.execute(REFUSE_ROWS, {"batch_id": batch_id})
         state = (await connection.execute(BATCH_STATE, {"batch_id": batch_id})).scalar()
     if state is not None and BatchState(state) in OPEN_BATCH_STATES:
-        raise StoreConflict(f"batch {batch_id} is {state}; cancel it before it is deleted")
+        raise StoreConflict(f"batch {batch_id} is {state}; cancel it before deleting it")
     await delete_jobs_of(database, batch_id)
     async with database.write() as connection:
         for statement in DELETE_BATCH:
@@ -150,19 +150,19 @@ async def delete_jobs_of(database: Database, batch_id: str) -> None:
 
 class Pruning(Area):
     async def discard_batch(self, batch_id: str) -> None:
-        """Delete a batch that was never opened, or that has ended, with all its rows, in slices.
+        """Delete a batch that was never opened or has ended, with all its rows, in slices.
 
-        Raises StoreConflict when the batch is open.
+        Raises StoreConflict if the batch is open.
         """
         await discard_batch(self._db, batch_id)
 
     async def discard_refused(self, batch_id: str) -> None:
-        """Discard a batch that is not accepted. What cannot be deleted now, upkeep deletes."""
+        """Discard a batch that was rejected. Whatever cannot be deleted now is deleted in the background."""
         with suppress(StoreError):
             await discard_batch(self._db, batch_id)
 
     async def prune(self, before: float) -> tuple[int, int]:
-        """Delete the batches and the single jobs that ended before a time; returns how many of each."""
+        """Delete batches and single jobs that ended before a time; returns how many of each."""
         async with self._db.read() as connection:
             batches = (await connection.execute(ENDED_BATCHES, {"before": before})).scalars().all()
         for each in batches:

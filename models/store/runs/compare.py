@@ -1,9 +1,9 @@
-"""The lines of a run as they are today, compared with what was asked for its output before.
+"""Compares the current lines of a run with those previously sent for its output.
 
-Today's lines are written as a new version, with no job. Each then takes the answer of the line before that has the same
-name and asks the same; what is left takes any job that asks the same and has no line today, answered ones first, so a
-line that moved, came back or has another name is not paid for again. A job answers one line: a prompt that stands twice
-is asked twice.
+The current lines are written as a new version, without jobs. Each then takes the answer of the earlier line with the
+same name and request; a remaining line takes any job with the same request that has no line today, answered ones first,
+so a line that was moved, restored or renamed is not paid for again. A job answers one line: a prompt that occurs twice
+is sent twice.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,8 +36,8 @@ from understudy.models.store.runs.runs import LINES_AT_ONCE, SLICE, Lines
 from understudy.models.store.sql import JsonRows, batch, job, result, run_line
 
 NEW, REWORDED, CHANGED, AGAIN, LEFT = "new", "reworded", "changed", "again", "left"
-"""Why a line is asked: nobody was asked that before; its request is another one than before, and that had no answer, or
-had one; its request has no answer that may stay; it was accepted before and not asked yet."""
+"""Why a line is sent: its request is new; the line's request has changed, and the earlier one had no answer, or had
+one; its request has no answer that may be kept; it was accepted before and not yet sent."""
 
 _new, _old = run_line.alias("new_line"), run_line.alias("old_line")
 _run: BindParameter[str] = bindparam("of_run")
@@ -55,7 +55,7 @@ _serves = exists(
     .join_from(job, result, result.c.job_id == job.c.id)
     .where(job.c.id == _old.c.job_id, _is_answered, _words_are_kept)
 )
-"""It has an answer, which was neither pruned nor forgotten after its delivery."""
+"""It has an answer that was neither pruned nor removed after delivery."""
 
 TAKE_BY_NAME = (
     update(run_line)
@@ -69,7 +69,7 @@ TAKE_BY_NAME = (
         .scalar_subquery()
     )
 )
-"""Lines that the caller names take the answer of the line of that name, if it asks the same."""
+"""Named lines take the answer of the line with that name, if the request is the same."""
 
 TAKE_BY_PLACE = (
     update(run_line)
@@ -87,7 +87,7 @@ TAKE_BY_PLACE = (
         .scalar_subquery()
     )
 )
-"""Lines without a name take the answer of the line in their place, if it asks the same."""
+"""Lines without a name take the answer of the line at their position, if the request is the same."""
 
 _other = run_line.alias("other_line")
 _is_free = ~exists(
@@ -133,7 +133,7 @@ _pairs = (
     .subquery("pairs")
 )
 TAKE_BY_REQUEST = update(run_line).where(_mine, run_line.c.position == _pairs.c.position).values(job_id=_pairs.c.job_id)
-"""Lines that have no job yet take those that ask the same and have no line: answered ones first, each once."""
+"""Lines still without a job take jobs with the same request that have no line: answered ones first, each once."""
 
 COMPARED: Select[Any] = (
     select(
@@ -164,7 +164,7 @@ COMPARED: Select[Any] = (
     .order_by(_new.c.position)
     .limit(SLICE)
 )
-"""A page of today's lines with what was asked for them."""
+"""A page of the current lines with their earlier requests."""
 
 _displaced: Select[Any] = (
     select(_old.c.name, _old.c.position, job.c.state, result.c.cost_usd, result.c.unpriced)
@@ -174,7 +174,7 @@ _displaced: Select[Any] = (
 )
 DISPLACED_NAMES = _displaced.where(_old.c.named, _old.c.name.in_(bindparam("names", expanding=True)))
 DISPLACED_PLACES = _displaced.where(~_old.c.named, _old.c.position.in_(bindparam("places", expanding=True)))
-"""What stood under some names, or in some places, in the version before and stands nowhere today."""
+"""Earlier lines under some names or at some positions that have no line today."""
 
 ASK_LEFT = (
     update(run_line)
@@ -189,7 +189,7 @@ ASK_LEFT = (
     )
     .values(ask=LEFT)
 )
-"""What was accepted and not asked yet is to be accepted again, with the rest."""
+"""Lines that were accepted and not yet sent are accepted again, with the rest."""
 
 TO_ASK = (
     select(_new.c.position, _new.c.request, _new.c.ask)
@@ -202,7 +202,7 @@ TO_ASK = (
     .order_by(_new.c.position)
     .limit(SLICE)
 )
-"""A page of the lines that are to be asked."""
+"""A page of the lines to be sent."""
 
 _counts = run_line.alias("counted")
 _stale = and_(
@@ -220,7 +220,7 @@ _stale = and_(
     ),
 )
 FORGET_STALE = delete(run_line).where(_stale)
-"""Lines of an older version whose job has a line today, or no answer that could serve again."""
+"""Lines of an older version whose job has a line today, or no answer that could be reused."""
 
 OPEN_JOBS = (
     select(func.count())
@@ -232,11 +232,11 @@ OPEN_JOBS = (
         or_(job.c.state == literal_column("'queued'"), job.c.state == literal_column("'running'")),
     )
 )
-"""How many jobs of some batches are still to be done."""
+"""The number of unfinished jobs of some batches."""
 
 
 def note_lines(dialect: str) -> tuple[Update, JsonRows]:
-    """Write down what was found out of some lines."""
+    """Record findings about some lines."""
     given = JsonRows(dialect, {"position": BigInteger(), "ask": Text(), "again_id": Text()})
     found = given.source.c
     values = {"ask": found.ask, "again_id": found.again_id}
@@ -244,7 +244,7 @@ def note_lines(dialect: str) -> tuple[Update, JsonRows]:
 
 
 def give_jobs(dialect: str) -> tuple[Update, JsonRows]:
-    """Some lines are answered by these jobs, which were made of them."""
+    """Assign to some lines the jobs created for them."""
     given = JsonRows(dialect, {"position": BigInteger(), "job_id": Text()})
     found = given.source.c
     values = {"job_id": found.job_id, "again_id": None, "ask": None, "extra": None}
@@ -253,7 +253,7 @@ def give_jobs(dialect: str) -> tuple[Update, JsonRows]:
 
 class Comparison(Lines):
     async def match_lines(self, run_id: str, version: int, lines: int) -> None:
-        """Give each of the `lines` of a new version the job that was asked the same, if one was and is free."""
+        """Assign to each of the `lines` of a new version an existing unassigned job with the same request, if any."""
         of = {"of_run": run_id, "of_version": version, "before": await self.version(run_id)}
         for statement in (TAKE_BY_NAME, TAKE_BY_PLACE):
             await self._in_slices(statement, of, lines)
@@ -262,7 +262,7 @@ class Comparison(Lines):
                 await connection.execute(TAKE_BY_REQUEST, {**of, "low": low, "high": high})
 
     async def compared(self, run_id: str, version: int) -> AsyncIterator[list[ComparedLine]]:
-        """Pages of the new version's lines, in their order, with what was asked for them."""
+        """Pages of the new version's lines, in order, with their earlier requests."""
         of = {"of_run": run_id, "of_version": version, "before": await self.version(run_id)}
         after = 0
         while True:
@@ -276,7 +276,7 @@ class Comparison(Lines):
     async def displaced(
         self, run_id: str, version: int, names: Sequence[str], places: Sequence[int]
     ) -> tuple[dict[str, Displaced], dict[int, Displaced]]:
-        """What stood under these names, and in these places, in the version before, and has no line today."""
+        """The previous version's lines under these names and at these positions that have no line today."""
         of = {"of_run": run_id, "of_version": version, "before": await self.version(run_id)}
         async with self._db.read() as connection:
             named = await connection.execute(DISPLACED_NAMES, {**of, "names": list(names)})
@@ -285,15 +285,16 @@ class Comparison(Lines):
             return by_name, {row.position: _displaced_by(row) for row in placed}
 
     async def note_lines(self, run_id: str, version: int, found: Sequence[Mapping[str, Any]]) -> None:
-        """Write down of lines, by `position`, why they are to be `ask`ed, and the retry (`again_id`) that goes on."""
+        """Record for lines, by `position`, why they are to be sent (`ask`), and the retry (`again_id`) that
+        continues them."""
         await self._update_lines(note_lines(self._db.dialect), run_id, version, found)
 
     async def ask_left(self, run_id: str, version: int, lines: int) -> None:
-        """Ask the lines, too, that were accepted before and wait to be asked."""
+        """Also send lines that were accepted before and wait to be sent."""
         await self._in_slices(ASK_LEFT, {"of_run": run_id, "of_version": version}, lines)
 
     async def to_ask(self, run_id: str, version: int) -> AsyncIterator[tuple[int, str, str]]:
-        """Position, request and reason of each line that is to be asked, in their order."""
+        """Position, request and reason of each line to be sent, in order."""
         after = 0
         while True:
             async with self._db.read() as connection:
@@ -306,20 +307,20 @@ class Comparison(Lines):
             after = rows[-1].position
 
     async def give_jobs(self, run_id: str, version: int, jobs: Mapping[int, str]) -> None:
-        """These jobs, by position, were made of lines."""
+        """These jobs, by position, were created for lines."""
         found = [{"position": position, "job_id": job_id} for position, job_id in jobs.items()]
         await self._update_lines(give_jobs(self._db.dialect), run_id, version, found)
 
     async def open_jobs(self, batches: Sequence[str]) -> int:
-        """How many jobs of those of the batches that are accepted and go on have not ended."""
+        """The number of unfinished jobs in those of the batches that are accepted and active."""
         async with self._db.read() as connection:
             return int((await connection.execute(OPEN_JOBS, {"ids": list(batches)})).scalar_one())
 
     async def forget_stale_lines(self, run_id: str) -> None:
-        """Of versions that do not count, keep only lines whose answers could serve again."""
+        """Delete lines of superseded versions, except those whose answers could be reused."""
         current = await self.version(run_id)
         for version, most in (await self._versions(run_id)).items():
-            if version > current:  # never taken up: whoever wrote it was killed
+            if version > current:  # never completed: its writer was killed
                 await self._forget_version(run_id, version, most)
             elif version < current:
                 of = {"of_run": run_id, "of_version": current, "old_version": version}
@@ -341,7 +342,7 @@ class Comparison(Lines):
 
 
 def _ranges(lines: int) -> list[tuple[str, str]]:
-    """Of hashes in hexadecimal: bounds between which there are not too many."""
+    """Bounds of hash ranges (hexadecimal), each with a limited number of lines."""
     if lines <= LINES_AT_ONCE:
         return [("", "g")]
     bounds = ["", *"123456789abcdef", "g"]

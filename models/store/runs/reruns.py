@@ -1,4 +1,4 @@
-"""The jobs that stand for the lines of a run, for a retry of them; and another chain for what a batch has not asked."""
+"""The jobs behind the lines of a run, for a retry; and rerouting of a batch's unsent jobs."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -41,18 +41,18 @@ _lines: Select[Any] = (
 _size = ANSWER_BYTES + size_of(run_line.c.name, run_line.c.extra, job_input.c.body, job_input.c.extra)
 
 LINES_ENDED_BADLY = Paged(_lines.where(job.c.state.in_(ENDED_BADLY)), run_line.c.position, _size)
-"""A page of the lines of a run that have no answer and are not asked, with their requests and errors."""
+"""A page of a run's lines that have no answer and are not being sent, with their requests and errors."""
 
 LINES_ANSWERED_BY = Paged(
     _lines.where(job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))),
     run_line.c.position,
     _size,
 )
-"""A page of the lines of a run that some providers answered and that are not asked again, with their requests."""
+"""A page of a run's lines answered by certain providers and not being sent again, with their requests."""
 
 
 def reroute(dialect: str) -> tuple[Update, JsonRows]:
-    """Some jobs that wait are asked along another chain, from its first step on, as soon as they may be."""
+    """Move some queued jobs to another chain, from its first step, as soon as they may start."""
     given = JsonRows(dialect, {"job_id": Text(), "chain_id": Text()})
     new = given.source.c
     values = {"chain_id": new.chain_id, "progress": None, "not_before": 0.0, "wait_reason": None}
@@ -61,18 +61,18 @@ def reroute(dialect: str) -> tuple[Update, JsonRows]:
 
 class Reruns(Area):
     async def lines_ended_badly(self, run_id: str) -> AsyncIterator[EndedJob]:
-        """The lines of a run that ended without an answer, with today's names and columns and the ids of their jobs;
-        those whose request was pruned are left out."""
+        """The lines of a run that ended without an answer, with the current names and columns and the ids of their
+        jobs; those whose request was pruned are left out."""
         async for row in LINES_ENDED_BADLY.each(self._db, {"of_run": run_id}, 0):
             yield await ended_job(self._ledger, row)
 
     async def lines_answered_by(self, run_id: str, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
-        """The same of lines that one of these providers answered."""
+        """The same for lines answered by one of these providers."""
         async for row in LINES_ANSWERED_BY.each(self._db, {"of_run": run_id, "providers": list(providers)}, 0):
             yield await ended_job(self._ledger, row)
 
     async def reroute(self, jobs: Sequence[NewJob]) -> int:
-        """Ask those of up to 2,000 jobs that wait along the chains that they have here; returns how many."""
+        """Move those of up to 2,000 jobs that are queued to the chains given here; returns how many."""
         statement, given = reroute(self._db.dialect)
         async with self._db.write() as connection:
             chain_ids = await insert_chains(connection, jobs, (await connection.execute(CLOCK)).scalar_one())

@@ -1,4 +1,4 @@
-"""Runs of `understudy run`: whether the process of one lives, what its lines are, and what came of them."""
+"""Runs of `understudy run`: whether a run's process lives, its lines, and their results."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -28,10 +28,10 @@ from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
 from understudy.models.store.sql import NOW, BulkInsert, JsonRows, batch, job, job_input, result, run, run_line
 
 SLICE = 2_000
-"""Lines that one transaction writes."""
+"""Lines written per transaction."""
 
 LINES_AT_ONCE = 20_000
-"""Lines that one statement looks at."""
+"""Lines examined per statement."""
 
 _of_a_run = update(batch).where(batch.c.runs_until.is_not(None), batch.c.ended_at.is_(None))
 
@@ -40,35 +40,35 @@ KEEP_RUN = (
     .where(batch.c.id.in_(bindparam("ids", expanding=True)), batch.c.ended_at.is_(None))
     .values(runs_until=NOW + bindparam("lease_s"))
 )
-"""The process of a run lives: the jobs of its batches may start for a while."""
+"""Renew a run's lease: the jobs of its batches may start for a while."""
 
 STOP_RUN = _of_a_run.where(batch.c.id.in_(bindparam("ids", expanding=True))).values(runs_until=0.0)
-"""A run stops, unless somebody has let its batches go on without it."""
+"""Stop a run, unless its batches were resumed without it."""
 
 STOP_RUNS = _of_a_run.values(runs_until=0.0)
-"""All runs have stopped."""
+"""Stop all runs."""
 
 BATCHES_BY_IDENTITY_PREFIX = (
     select(batch.c.id)
     .where(batch.c.identity.startswith(bindparam("prefix"), autoescape=False))
     .order_by(batch.c.created_at, batch.c.id)
 )
-"""The batches whose identity begins so, oldest first: those of one run."""
+"""The batches with this identity prefix, oldest first: those of one run."""
 
 TAKEN = update(run).where(run.c.id == bindparam("of_run")).values(taken_until=NOW + bindparam("lease_s"))
-"""The process that is at work on a run lives, or lets it go."""
+"""Renew or release a process's ownership of a run."""
 
 LET_GO_OF_RUNS = update(run).values(taken_until=0.0)
-"""No process is at work on any run."""
+"""Release every ownership of a run."""
 
 TAKEN_FOR = select(run.c.taken_until - NOW).where(run.c.id == bindparam("of_run"))
-"""For how long the process that is at work on a run may be taken to be alive."""
+"""For how long the process that owns a run may be considered alive."""
 
 IDENTITY_OF = select(batch.c.identity).where(batch.c.id == bindparam("batch_id"))
-"""Which run a batch belongs to."""
+"""The run that a batch belongs to."""
 
 VERSION = select(run.c.version).where(run.c.id == bindparam("run_id"))
-"""Which version of its lines a run has."""
+"""The version of a run's lines."""
 
 
 def _putting(insert: postgresql.Insert | sqlite.Insert) -> Insert:
@@ -84,10 +84,10 @@ def _taking(insert: postgresql.Insert | sqlite.Insert) -> Insert:
 
 
 TAKE_RUN = {"postgresql": _taking(postgresql.insert(run)), "sqlite": _taking(sqlite.insert(run))}
-"""Be at work on a run on which no process is that lives."""
+"""Take ownership of a run that no live process owns."""
 
 PUT_VERSION = {"postgresql": _putting(postgresql.insert(run)), "sqlite": _putting(sqlite.insert(run))}
-"""A run has these lines from now on."""
+"""Make this version the lines of a run."""
 
 INSERT_LINES = BulkInsert(run_line)
 """Lines of a run."""
@@ -104,7 +104,7 @@ again_counts = case(
     (_again.c.state == str(JobState.SUCCEEDED), True),
     else_=func.coalesce(_first.c.state, "") != str(JobState.SUCCEEDED),
 )
-"""Which of a line's two jobs is shown: the newest answer counts, or else the newest record."""
+"""Which of a line's two jobs is shown: the newest answer, or else the newest record."""
 
 _lines_with_jobs = run_line.outerjoin(_first, _first.c.id == run_line.c.job_id).outerjoin(
     _again, _again.c.id == run_line.c.again_id
@@ -122,7 +122,7 @@ STANDING = (
     .where(current_line)
     .group_by("stands")
 )
-"""How many lines of a run stand how; one that is asked again is open."""
+"""The number of lines of a run by state; a line being rerun counts as open."""
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 
@@ -144,7 +144,7 @@ RUN_OUTPUTS_PAGE = Paged(
     run_line.c.position,
     ANSWER_BYTES + size_of(run_line.c.name, run_line.c.extra, job_input.c.extra),
 )
-"""A page of the lines of a run that have ended, in their order, with their results."""
+"""A page of a run's lines that have ended, in order, with their results."""
 
 
 def _state_of(job_id: Column[str]) -> ScalarSelect[Any]:
@@ -163,7 +163,7 @@ SETTLE_RETRIES = (
         again_id=case((and_(_again_state.in_(_open), _is_answered), run_line.c.again_id), else_=None),
     )
 )
-"""What retries have answered is the answer of its line; a retry that ended without one is forgotten."""
+"""The answer of a retry becomes the answer of its line; a retry that ended without one is dropped."""
 
 _whole_run = run_line.c.run_id == bindparam("run_id")
 
@@ -176,14 +176,14 @@ FORGET_LINES = delete(run_line).where(
 """Some lines of a version of a run."""
 
 VERSIONS = select(run_line.c.version, func.max(run_line.c.position).label("most")).where(_whole_run).group_by("version")
-"""The versions of a run's lines that are kept, and how far each goes."""
+"""The stored versions of a run's lines, and the last position of each."""
 
 FORGET_RUN = update(run).where(run.c.id == bindparam("of_run")).values(version=0)
-"""Nothing was ever asked for this output."""
+"""Nothing was ever sent for this output."""
 
 
 def point_again(dialect: str) -> tuple[Update, JsonRows]:
-    """Some jobs of a run are asked again, as other jobs."""
+    """Some jobs of a run are rerun as other jobs."""
     given = JsonRows(dialect, {"old_id": Text(), "new_id": Text()})
     new = given.source.c
     return update(run_line).where(current_line, run_line.c.job_id == new.old_id).values(again_id=new.new_id), given
@@ -191,69 +191,70 @@ def point_again(dialect: str) -> tuple[Update, JsonRows]:
 
 class Lines(Area):
     async def keep(self, batches: Sequence[str], lease_s: float) -> None:
-        """Let the jobs of a run's batches start for the next `lease_s` seconds; its process says so again and again."""
+        """Let the jobs of a run's batches start for the next `lease_s` seconds; its process renews this
+        periodically."""
         async with self._db.write() as connection:
             await connection.execute(KEEP_RUN, {"ids": list(batches), "lease_s": lease_s})
 
     async def stop(self, batches: Sequence[str]) -> None:
-        """No other job of a run's batches starts until the run is taken up again or somebody resumes them."""
+        """No further job of a run's batches starts until the run is continued or its batches are resumed."""
         async with self._db.write() as connection:
             await connection.execute(STOP_RUN, {"ids": list(batches)})
 
     async def stop_all(self) -> None:
-        """Stop every run, for a start that knows that none can be alive (it holds the data folder's lock)."""
+        """Stop every run, for a process that knows that none can be alive (it holds the data folder's lock)."""
         async with self._db.write() as connection:
             await connection.execute(STOP_RUNS)
             await connection.execute(LET_GO_OF_RUNS)
 
     async def take(self, run_id: str, lease_s: float) -> bool:
-        """Be at work on a run for the next `lease_s` seconds. False: another process is."""
+        """Take ownership of a run for the next `lease_s` seconds. False: another process owns it."""
         async with self._db.write() as connection:
             taken = await connection.execute(TAKE_RUN[self._db.dialect], {"of_run": run_id, "lease_s": lease_s})
             return taken.first() is not None
 
     async def keep_taken(self, run_id: str, lease_s: float) -> None:
-        """Whoever took a run is at work on it for `lease_s` more seconds; 0: not any longer."""
+        """Renew ownership of a run for `lease_s` more seconds; 0: release it."""
         async with self._db.write() as connection:
             await connection.execute(TAKEN, {"of_run": run_id, "lease_s": lease_s})
 
     async def taken_for_s(self, run_id: str) -> float:
-        """For how many seconds from now a process may still be at work on a run; 0.0 or less: none is."""
+        """Seconds from now during which a process may still own a run; 0.0 or less: none does."""
         async with self._db.read() as connection:
             return float((await connection.execute(TAKEN_FOR, {"of_run": run_id})).scalar() or 0.0)
 
     async def batches_of(self, run_id: str) -> list[str]:
-        """Every batch of a run, oldest first; `run_id` has letters and digits only."""
+        """Every batch of a run, oldest first; `run_id` consists of letters and digits."""
         async with self._db.read() as connection:
             found = await connection.execute(BATCHES_BY_IDENTITY_PREFIX, {"prefix": f"{run_id}-"})
             return list(found.scalars())
 
     async def run_of(self, batch_id: str) -> str | None:
-        """The run that a batch belongs to. None: it belongs to none whose lines are known."""
+        """The run of a batch. None: it belongs to none with stored lines."""
         async with self._db.read() as connection:
             identity = (await connection.execute(IDENTITY_OF, {"batch_id": batch_id})).scalar()
         run_id = (identity or "").partition("-")[0]
         return run_id if run_id and await self.version(run_id) else None
 
     async def version(self, run_id: str) -> int:
-        """The version of the run's lines; 0: there is no such run."""
+        """The version of the run's lines; 0: no such run."""
         async with self._db.read() as connection:
             return int((await connection.execute(VERSION, {"run_id": run_id})).scalar() or 0)
 
     async def put_version(self, run_id: str, version: int) -> None:
-        """From now on the run has the lines that were written as this version."""
+        """Make the lines written as this version the run's lines."""
         async with self._db.write() as connection:
             await connection.execute(PUT_VERSION[self._db.dialect], {"id": run_id, "version": version})
 
     async def add_lines(self, run_id: str, version: int, lines: Sequence[RunLine]) -> None:
-        """Write up to 2,000 lines of a version that does not count yet."""
+        """Write up to 2,000 lines of a version that is not yet current."""
         common = {"run_id": run_id, "version": version, "again_id": None, "ask": None}
         rows = [{**{name: getattr(line, name) for name in RunLine.__slots__}, **common} for line in lines]
         async with self._db.write() as connection:
             await INSERT_LINES.run(connection, rows)
 
     async def standing(self, run_id: str) -> Standing:
-        """How the lines of a run stand."""
+        """The state of a run's lines."""
         async with self._db.read() as connection:
             rows = (await connection.execute(STANDING, {"of_run": run_id})).all()
         lines = {row.stands: int(row.lines) for row in rows}
@@ -263,24 +264,24 @@ class Lines(Area):
         return Standing(sum(lines.values()), succeeded, ended - succeeded, fallbacks)
 
     async def outputs(self, run_id: str) -> AsyncIterator[OutputRow]:
-        """The lines of a run that have ended, in their order, with their results; also while others are open."""
+        """A run's lines that have ended, in order, with their results, even while others are open."""
         async for row in RUN_OUTPUTS_PAGE.each(self._db, {"of_run": run_id}, 0):
             yield output_row(row)
 
     async def settle_retries(self, run_id: str) -> None:
-        """What retries of a run's jobs have answered becomes the answer of its line."""
+        """Make the answers of a run's retries the answers of their lines."""
         async with self._db.write() as connection:
             await connection.execute(SETTLE_RETRIES, {"of_run": run_id})
 
     async def point_again(self, run_id: str, jobs: Mapping[str, str]) -> None:
-        """Jobs that stand for lines of the run are asked again as others: the new ids by the old ones."""
+        """Jobs behind lines of the run are rerun as others: new ids by old ids."""
         statement, given = point_again(self._db.dialect)
         rows = [{"old_id": old, "new_id": new} for old, new in jobs.items()]
         async with self._db.write() as connection:
             await connection.execute(statement, {"of_run": run_id, **given.bind(rows)})
 
     async def forget(self, run_id: str) -> None:
-        """Forget the lines of a run, in slices; its batches are deleted by who asks for this."""
+        """Delete the lines of a run, in slices; the caller deletes its batches."""
         async with self._db.write() as connection:
             await connection.execute(FORGET_RUN, {"of_run": run_id})
         for version, most in (await self._versions(run_id)).items():

@@ -1,1 +1,1 @@
-"""Keys, limits and use of tenants."""
+"""Keys, limits and usage of tenants."""

@@ -1,4 +1,4 @@
-"""Who may do what: API keys, and tenants."""
+"""Authorization: API keys, and tenants."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,10 +18,10 @@ from understudy.models.store.sql import NOW, api_key, clean, tenant
 from understudy.models.tenants import StoreContent, TenantLimits
 
 INSERT_KEY = insert(api_key).values(created_at=NOW)
-"""A new key, of which only the hash is known."""
+"""A new key, of which only the hash is stored."""
 
 KEY = select(api_key).where(api_key.c.id == bindparam("key_id"))
-"""A key by its id."""
+"""A key by id."""
 
 KEYS = (
     select(api_key)
@@ -31,11 +31,11 @@ KEYS = (
 """The keys of a tenant, or of all, oldest first."""
 
 ANY_KEY: Select[Any] = select(literal_column("1")).select_from(api_key).where(api_key.c.revoked_at.is_(None)).limit(1)
-"""Whether there is a key that was not revoked."""
+"""Whether a key exists that was not revoked."""
 
 KEYS_LOCK = 0x75736B6579  # "uskey"
 ONE_MAKES_KEYS = select(func.pg_advisory_xact_lock(KEYS_LOCK))
-"""Of several processes that look whether there is a key, one after the other does."""
+"""Processes that check whether a key exists do so one after the other."""
 
 REVOKE_KEY = (
     update(api_key)
@@ -47,10 +47,10 @@ REVOKE_KEY = (
     .values(revoked_at=NOW)
     .returning(api_key.c.tenant, api_key.c.name, api_key.c.scopes)
 )
-"""End a key, unless it was ended before."""
+"""Revoke a key, unless it was revoked before."""
 
 TENANTS = select(tenant).order_by(tenant.c.name)
-"""The tenants that were written down."""
+"""The tenants with a row."""
 
 LIMITS = (
     *("jobs_per_minute", "queued_jobs", "usd_per_month", "weight", "store_content"),
@@ -70,7 +70,7 @@ def _put_tenant(dialect: Any) -> Any:
 
 
 PUT_TENANT = {"sqlite": _put_tenant(sqlite), "postgresql": _put_tenant(postgresql)}
-"""A tenant's limits and rules, in place of those it had."""
+"""Replace a tenant's limits and rules."""
 
 
 def _put_content(dialect: Any) -> Any:
@@ -79,7 +79,7 @@ def _put_content(dialect: Any) -> Any:
 
 
 PUT_CONTENT = {"sqlite": _put_content(sqlite), "postgresql": _put_content(postgresql)}
-"""For how long a tenant's content is kept; its limits stay."""
+"""Set how long a tenant's content is kept; its limits are unchanged."""
 
 
 class Access(Area):
@@ -93,7 +93,7 @@ class Access(Area):
         expires_at: float | None = None,
         actor: str,
     ) -> KeyRecord:
-        """Keep a key that was just made; its secret is not kept."""
+        """Store a key that was just created; its secret is not stored."""
         async with self._db.write() as connection:
             return await _add_key(
                 connection, new, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=actor
@@ -102,7 +102,7 @@ class Access(Area):
     async def add_first_key(
         self, new: NewKey, *, tenant: str, name: str, scopes: Sequence[Scope], actor: str
     ) -> KeyRecord | None:
-        """The same, unless there is a key that was not revoked: of processes that start together one makes it."""
+        """The same, unless a key exists that was not revoked: of processes starting together only one creates it."""
         async with self._db.write() as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(ONE_MAKES_KEYS)
@@ -116,23 +116,23 @@ class Access(Area):
         return None if row is None else _key(row)
 
     async def owner_of_key(self, key_id: str) -> str | None:
-        """Whose key it is, whatever its state; None: there is none of this id."""
+        """The tenant of a key, whatever its state; None: no such key."""
         async with self._db.read() as connection:
             row = (await connection.execute(KEY, {"key_id": clean(key_id)})).first()
         return None if row is None else str(row.tenant)
 
     async def keys(self, tenant: str | None = None) -> list[KeyRecord]:
-        """The keys of a tenant or, without one, of all; also those that were revoked."""
+        """The keys of a tenant or, without one, of all, including revoked ones."""
         async with self._db.read() as connection:
             return [_key(row) for row in await connection.execute(KEYS, {"tenant": tenant or ""})]
 
     async def has_keys(self) -> bool:
-        """Whether any key was made and not revoked. An expired one counts: nothing opens by itself."""
+        """Whether any key was created and not revoked. Expired keys count: access never opens by itself."""
         async with self._db.read() as connection:
             return (await connection.execute(ANY_KEY)).first() is not None
 
     async def revoke_key(self, key_id: str, *, tenant: str | None = None, actor: str) -> bool:
-        """False when there is no such key (of this tenant), or when it was revoked before."""
+        """False if there is no such key (of this tenant), or if it was revoked before."""
         async with self._db.write() as connection:
             asked = {"key_id": clean(key_id), "of_tenant": tenant or ""}
             ended = (await connection.execute(REVOKE_KEY, asked)).first()
@@ -142,12 +142,12 @@ class Access(Area):
             return ended is not None
 
     async def limits(self) -> list[TenantLimits]:
-        """The tenants that were given limits."""
+        """The tenants with limits."""
         async with self._db.read() as connection:
             return [limits_of(row) for row in await connection.execute(TENANTS)]
 
     async def rules(self, name: str) -> Rules:
-        """What holds for every job of a tenant that is accepted from now on."""
+        """The rules for every job of a tenant accepted from now on."""
         async with self._db.read() as connection:
             return (await _limits(connection, name)).rules
 
@@ -163,7 +163,7 @@ class Access(Area):
             await record_act(connection, actor, limits.name, "tenant.set", limits.name, old, new)
 
     async def set_store_content(self, tenant: str, keep: StoreContent | None, *, actor: str) -> None:
-        """For how long a tenant's prompts and answers are kept; None: as the installation does."""
+        """How long a tenant's prompts and answers are kept; None: the installation's setting."""
         row = {"name": tenant, "store_content": keep, "weight": TenantLimits(tenant).weight}
         async with self._db.write() as connection:
             before = await _limits(connection, tenant)

@@ -5,4 +5,4 @@ from understudy.models.store.tenants.usage import Usage
 
 
 class Tenants(Access, Usage):
-    """Keys, limits and use of tenants."""
+    """Keys, limits and usage of tenants."""

@@ -1,4 +1,4 @@
-"""What tenants use: jobs that wait, jobs accepted by the minute, dollars by the month; how fast the queue drains."""
+"""Usage of tenants: queued jobs, accepted jobs per minute, dollars per month; and how fast the queue drains."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -55,15 +55,15 @@ OPEN_BATCHES = (
     .outerjoin(file, file.c.id == batch.c.input_file_id)
     .where(batch.c.state.in_([str(state) for state in sorted(OPEN_BATCH_STATES)]))
 )
-"""Of each open batch: how many jobs it has or will have, and how many of them do not wait any more. Its rows are not
-counted: those that ended have tallies, and only as many run as the fleet has slots."""
+"""For each open batch: its number of jobs, existing or expected, and of those no longer queued. Rows are not
+counted: ended jobs have tallies, and only as many run as the fleet has slots."""
 
 QUEUED_SINGLES = (
     select(job.c.tenant, func.count().label("jobs"))
     .where(QUEUED, job.c.batch_id == literal_column(f"'{SINGLE}'"))
     .group_by(job.c.tenant)
 )
-"""The single jobs that wait, by tenant: entries of an index are counted."""
+"""Queued single jobs by tenant, counted from an index."""
 
 _tally_of = and_(tenant_tally.c.tenant == bindparam("name"))
 
@@ -82,12 +82,12 @@ USE = select(
     .scalar_subquery()
     .label("granted_usd"),
 )
-"""What a tenant used: jobs of two minutes, dollars since the month began; what it was granted beyond its budget."""
+"""A tenant's usage: jobs of two minutes, dollars since the start of the month, and grants on its budget."""
 
 FORGET_MINUTES = delete(tenant_tally).where(
     _tally_of, tenant_tally.c.kind == ACCEPTED, tenant_tally.c.period < bindparam("minute")
 )
-"""Counts of a tenant's minutes that nobody asks for any more."""
+"""Minute counters of a tenant that are no longer needed."""
 
 _open = batch.c.state.in_([str(state) for state in sorted(OPEN_BATCH_STATES)])
 _is_read = and_(batch.c.state == str(BatchState.VALIDATING), file.c.bytes > batch.c.stored_bytes)
@@ -127,15 +127,15 @@ the whole file; answers are in the tallies, and what is gone of them is taken of
 ENDED_LATELY = select(func.coalesce(func.sum(tally.c.count), 0)).where(
     tally.c.minute >= bindparam("minute"), tally.c.kind == OF_JOBS
 )
-"""How many jobs of the whole ledger ended in this minute and later."""
+"""Jobs of the whole ledger that ended in this minute and later."""
 
 
 class Usage(Area):
     async def queued(self) -> dict[str, int]:
-        """How many jobs wait, by tenant.
+        """Queued jobs by tenant.
 
-        The file of a batch that is being validated counts in full from the moment the batch is there. A batch that
-        `run` or `submit` is still writing counts when it is opened.
+        The file of a batch being validated counts in full as soon as the batch exists. A batch that `run` or `submit`
+        is still writing counts once it is opened.
         """
         queued: Counter[str] = Counter()
         async with self._db.read() as connection:
@@ -146,7 +146,7 @@ class Usage(Area):
         return queued
 
     async def use(self, name: str, at: float) -> TenantUse:
-        """A tenant's limits and, when it has any, what it used by this time."""
+        """A tenant's limits and, if it has any, its usage at this time."""
         minute = int(at // ACCEPTED_PERIOD_S)
         async with self._db.read() as connection:
             row = (await connection.execute(LIMITS_OF, {"name": name})).first()
@@ -160,14 +160,14 @@ class Usage(Area):
         )
 
     async def stored(self, name: str) -> TenantStore:
-        """What a tenant has in store. What was written by earlier versions counts with its rows at most."""
+        """A tenant's stored data. Data written by earlier versions counts with its rows at most."""
         async with self._db.read() as connection:
             row = (await connection.execute(STORED, {"name": name})).one()
         stored = int(row.uploads) + int(row.batches) + int(row.singles) + int(row.remembered)
         return TenantStore(max(0, stored), int(row.open))
 
     async def record_accepted(self, name: str, writer: str, jobs_by_minute: Mapping[int, int]) -> None:
-        """Add the jobs that an API process accepted, and drop the counts of minutes long past."""
+        """Add the jobs accepted by an API process, and delete counters of minutes long past."""
         tallies = Tallies(writer)
         for minute, jobs in jobs_by_minute.items():
             tallies.accepted(name, jobs, minute * ACCEPTED_PERIOD_S)
@@ -177,7 +177,7 @@ class Usage(Area):
             await connection.execute(FORGET_MINUTES, {"name": name, "minute": oldest})
 
     async def ended_per_s(self, at: float) -> float:
-        """How many jobs of the whole ledger ended per second lately."""
+        """The recent rate at which jobs of the whole ledger end, per second."""
         minute = int(at // 60) - DRAIN_MINUTES + 1
         async with self._db.read() as connection:
             ended = int((await connection.execute(ENDED_LATELY, {"minute": minute})).scalar_one())
@@ -185,6 +185,6 @@ class Usage(Area):
 
 
 def first_day_of_month(at: float) -> int:
-    """The day (unix seconds // 86400) on which the calendar month of this time began, UTC."""
+    """The first day (unix seconds // 86400) of the calendar month (UTC) of this time."""
     month = datetime.fromtimestamp(at, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return int(month.timestamp() // SPENT_PERIOD_S)

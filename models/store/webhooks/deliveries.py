@@ -1,4 +1,4 @@
-"""Webhooks under way: claiming what is due, in an order that is the claimer's, and how each try ended."""
+"""Webhook deliveries: claiming due ones in an order chosen by the claimer, and recording each attempt."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from understudy.models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Sign
 
 TENANTS_AT_ONCE = 100
 RECEIVERS_AT_ONCE = 200
-"""Of each tenant: however many it names, looking at them takes little of a claim."""
+"""Per tenant: bounds the cost of a claim, however many receivers it names."""
 
 SLICE = 2_000
 CLAIM_LOCK = 0x57EB_4001
@@ -31,12 +31,13 @@ ANYTHING_DUE = select(exists(select(_row.id).where(*_due)))
 """Whether any delivery is due."""
 
 ONE_CLAIMS = select(func.pg_try_advisory_xact_lock(CLAIM_LOCK))
-"""PostgreSQL: one worker at a time claims deliveries, or two could both fill up one receiver. SQLite's writers take
-turns anyway."""
+"""PostgreSQL: one worker at a time claims deliveries, otherwise two could both fill up a receiver. SQLite's writers
+take turns anyway."""
 
 
 def _names(of: Any, *conditions: Any) -> Any:
-    """The different values of a column among pending rows, in order; found in steps, however many rows have each."""
+    """The distinct values of a column among pending rows, in order; found by index steps, however many rows share
+    each."""
     first = select(func.min(of).label("name")).where(_pending, of > bindparam("after"), *conditions)
     each = first.cte("names", recursive=True)
     following = select(func.min(of)).where(_pending, of > each.c.name, *conditions).scalar_subquery()
@@ -46,7 +47,7 @@ def _names(of: Any, *conditions: Any) -> Any:
 _tenants = _names(_row.tenant)
 
 TENANTS_WAITING: Select[Any] = select(_tenants.c.name).where(_tenants.c.name.is_not(None)).limit(TENANTS_AT_ONCE)
-"""Tenants with pending deliveries, in the order of their names."""
+"""Tenants with pending deliveries, by name."""
 
 _of_tenant = _row.tenant == bindparam("whose")
 _receivers = _names(_row.receiver, _of_tenant)
@@ -66,15 +67,15 @@ RECEIVERS_WAITING: Select[Any] = (
     .where(_receivers.c.name.is_not(None))
     .limit(RECEIVERS_AT_ONCE)
 )
-"""A tenant's receivers with pending deliveries, in the order of their names, and how much for each is due, as far as
-that is enough."""
+"""A tenant's receivers with pending deliveries, by name, and how many deliveries are due for each, up to the number
+that matters."""
 
 UNDER_WAY = (
     select(_row.receiver, func.count().label("tries"))
     .where(_row.claimed_by.is_not(None), _row.next_at > NOW)
     .group_by(_row.receiver)
 )
-"""How many tries run for each receiver, in the whole fleet."""
+"""Running attempts per receiver, fleet-wide."""
 
 CLAIM_DELIVERIES = (
     update(webhook_delivery)
@@ -90,7 +91,7 @@ CLAIM_DELIVERIES = (
     .values(claimed_by=bindparam("holder"), next_at=NOW + bindparam("lease_s"))
     .returning(*(_row[name] for name in Delivery.__dataclass_fields__))
 )
-"""Some due deliveries of one receiver are this worker's to try, until the lease ends."""
+"""Claim some due deliveries of one receiver for this worker until the lease ends."""
 
 FINISH_DELIVERY = (
     update(webhook_delivery)
@@ -112,7 +113,7 @@ FINISH_DELIVERY = (
     )
     .returning(_row.id)
 )
-"""A try has ended, if the claim is still this worker's."""
+"""Record an attempt, if the claim is still this worker's."""
 
 SECRETS_IN_FORCE = (
     select(webhook_secret.c.secret)
@@ -122,20 +123,20 @@ SECRETS_IN_FORCE = (
     )
     .order_by(webhook_secret.c.retires_at.is_not(None), webhook_secret.c.id.desc())
 )
-"""What an owner's webhooks are signed with now, the current secret first."""
+"""The current signing secrets of an owner, newest first."""
 
 RETIRE_SECRETS = (
     update(webhook_secret)
     .where(webhook_secret.c.owner == bindparam("whose"), webhook_secret.c.retires_at.is_(None))
     .values(retires_at=NOW + ROTATION_S)
 )
-"""The current secret signs for one more day."""
+"""The current secret remains valid for one more day."""
 
 INSERT_SECRETS = BulkInsert(webhook_secret, conflict="ignored")
 """A secret."""
 
 ENDPOINT_DISABLED = select(webhook_endpoint.c.disabled).where(webhook_endpoint.c.id == bindparam("endpoint_id"))
-"""Why an endpoint is not told any more, if so."""
+"""Why an endpoint is disabled, if so."""
 
 DISABLE_ENDPOINT = (
     update(webhook_endpoint)
@@ -143,7 +144,7 @@ DISABLE_ENDPOINT = (
     .values(disabled=bindparam("reason"))
     .returning(webhook_endpoint.c.id)
 )
-"""An endpoint is told of nothing more."""
+"""Disable an endpoint."""
 
 GIVE_UP_SLICE = (
     update(webhook_delivery)
@@ -158,12 +159,12 @@ GIVE_UP_SLICE = (
     .values(state=DEAD, claimed_by=None, ended_at=NOW, last_error=bindparam("reason"))
     .returning(_row.id)
 )
-"""Some of the deliveries that wait for an endpoint are given up."""
+"""Give up some deliveries pending for an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A receiver with something due, and how many tries of it may begin beside those under way."""
+    """A receiver with due deliveries, and how many more attempts may start for it."""
 
     tenant: str
     receiver: str
@@ -172,8 +173,8 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Up to where tenants and their receivers were looked at: the next look goes on there. `more`: there are others
-    behind that were not looked at."""
+    """The position up to which tenants and their receivers were examined; the next claim continues there. `more`:
+    others after it were not examined."""
 
     tenant: str = ""
     receivers: Mapping[str, str] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class Place:
 
 
 Choose = Callable[[Sequence[Due]], Iterable[Due]]
-"""The receivers that are tried now, one for each try, in the order in which they are claimed."""
+"""The receivers to try now, one entry per attempt, in the order of claiming."""
 
 
 def as_they_come(due: Sequence[Due]) -> Iterable[Due]:
@@ -199,10 +200,10 @@ class Deliveries(Area):
         place: Place = Place(),
         choose: Choose = as_they_come,
     ) -> tuple[list[Delivery], Place]:
-        """Up to `most` due deliveries of the chosen receivers, and where to look next.
+        """Up to `most` due deliveries of the chosen receivers, and the position for the next claim.
 
-        No receiver has more than `per_receiver` under way in the whole fleet, whatever waits for it. A claim whose
-        worker dies is due again when its lease ends.
+        No receiver has more than `per_receiver` attempts running fleet-wide, however many wait. A claim whose worker
+        dies becomes due again when its lease ends.
         """
         async with self._db.read() as connection:
             if not (await connection.execute(ANYTHING_DUE)).scalar_one():
@@ -222,7 +223,7 @@ class Deliveries(Area):
         return claimed, place
 
     async def finish_deliveries(self, holder: str, ended: Sequence[Tried]) -> set[str]:
-        """Write how tries ended where the claim is still this worker's; returns the ids written."""
+        """Record the outcome of attempts if the claim is still this worker's; returns the ids written."""
         written = set()
         async with self._db.write() as connection:
             for each in sorted(ended, key=lambda tried: tried.delivery.id):
@@ -232,7 +233,7 @@ class Deliveries(Area):
         return written
 
     async def signing(self, of: Delivery) -> Signing:
-        """What a delivery is signed with. Its owner's first secret is made when it is needed."""
+        """What a delivery is signed with. Its owner's first secret is created when needed."""
         refused = None
         async with self._db.read() as connection:
             if of.endpoint_id is not None:
@@ -244,18 +245,18 @@ class Deliveries(Area):
         return Signing(tuple(secrets), refused)
 
     async def signing_secrets(self, owner: str) -> list[str]:
-        """What an owner's webhooks are signed with now, the current secret first; made when there is none."""
+        """The current signing secrets of an owner, newest first; created if there is none."""
         async with self._db.write() as connection:
             found = await connection.execute(SECRETS_IN_FORCE, {"owner": owner})
             if secrets := list(found.scalars()):
                 return secrets
-            # Named after its owner, so that two who make the first one at the same time make one.
+            # Named after its owner, so that two processes creating the first one at once create the same row.
             first = await self._secret_row(f"whs_0_{owner}", owner)
             await INSERT_SECRETS.run(connection, [first])
             return list((await connection.execute(SECRETS_IN_FORCE, {"owner": owner})).scalars())
 
     async def rotate_secret(self, tenant: str, owner: str, *, actor: str) -> str:
-        """A new secret; those in force until now sign beside it for one more day."""
+        """Create a new secret; the previous ones remain valid for one more day."""
         row = await self._secret_row(new_id("whs"), owner)
         async with self._db.write() as connection:
             await connection.execute(RETIRE_SECRETS, {"whose": owner})
@@ -264,7 +265,7 @@ class Deliveries(Area):
         return str(row["secret"])
 
     async def disable_endpoint(self, endpoint_id: str, reason: str) -> bool:
-        """Tell an endpoint of nothing more, and give up what waits for it. False when it was disabled, or is gone."""
+        """Disable an endpoint and give up its pending deliveries. False if it was disabled or removed already."""
         words = {"to": endpoint_id, "reason": clean(reason)}
         async with self._db.write() as connection:
             disabled = (await connection.execute(DISABLE_ENDPOINT, words)).first() is not None

@@ -1,4 +1,4 @@
-"""What administrators of webhooks do and see: endpoints, the log of deliveries, replays."""
+"""Administration of webhooks: endpoints, the delivery log, replays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ INSERT_ENDPOINT = insert(webhook_endpoint).values(created_at=NOW, disabled=None)
 ENDPOINTS = (
     select(webhook_endpoint).where(webhook_endpoint.c.tenant == bindparam("tenant")).order_by(webhook_endpoint.c.id)
 )
-"""A tenant's endpoints, in the order of their making."""
+"""A tenant's endpoints, oldest first."""
 
 ENDPOINT = select(webhook_endpoint).where(
     webhook_endpoint.c.tenant == bindparam("tenant"), webhook_endpoint.c.id == bindparam("endpoint_id")
@@ -31,17 +31,17 @@ ENABLE_ENDPOINT = (
     .values(disabled=None)
     .returning(webhook_endpoint.c.id)
 )
-"""An endpoint is told of what ends from now on."""
+"""Enable an endpoint."""
 
 DELETE_ENDPOINT = (
     delete(webhook_endpoint)
     .where(webhook_endpoint.c.tenant == bindparam("whose"), webhook_endpoint.c.id == bindparam("endpoint_id"))
     .returning(webhook_endpoint.c.url, webhook_endpoint.c.events)
 )
-"""An endpoint is gone."""
+"""Remove an endpoint."""
 
 DELETE_SECRETS = delete(webhook_secret).where(webhook_secret.c.owner == bindparam("whose"))
-"""So are its secrets."""
+"""Remove its secrets."""
 
 _row = webhook_delivery.c
 _endpoint_is_told = (
@@ -63,7 +63,7 @@ REPLAY = (
     .values(**_again)
     .returning(_row.id)
 )
-"""A delivery is due at once, with all its tries before it, under the id that it had."""
+"""Make a delivery due at once under its old id, keeping the log of earlier attempts."""
 
 REPLAY_SLICE = (
     update(webhook_delivery)
@@ -83,18 +83,18 @@ REPLAY_SLICE = (
     .values(**_again)
     .returning(_row.id)
 )
-"""Some of a tenant's dead deliveries are due at once."""
+"""Make some of a tenant's dead deliveries due at once."""
 
 DELETE_ENDED_SLICE = (
     delete(webhook_delivery)
     .where(_row.id.in_(select(_row.id).where(_row.ended_at < bindparam("before")).limit(SLICE)))
     .returning(_row.id)
 )
-"""Some of the deliveries that ended before a time are forgotten."""
+"""Delete some deliveries that ended before a time."""
 
 
 def deliveries_page(tenant: str, after: str, equal: Mapping[str, str | None]) -> Select[Any]:
-    """A tenant's deliveries, newest first, that have all the given values."""
+    """A tenant's deliveries with the given values, newest first."""
     page = select(webhook_delivery).where(_row.tenant == tenant).order_by(_row.id.desc())
     for name, value in equal.items():
         if value is not None:
@@ -137,7 +137,7 @@ class Webhooks(Deliveries):
         return None if row is None else _endpoint(dict(row))
 
     async def enable_endpoint(self, tenant: str, endpoint_id: str, *, actor: str) -> bool:
-        """Tell an endpoint again of what ends from now on; what was given up is replayed on demand only."""
+        """Enable an endpoint for future events; deliveries that were given up are only replayed on demand."""
         async with self._db.write() as connection:
             key = {"whose": tenant, "endpoint_id": endpoint_id}
             before = (await connection.execute(ENDPOINT, {**key, "tenant": tenant})).first()
@@ -149,7 +149,7 @@ class Webhooks(Deliveries):
         return True
 
     async def remove_endpoint(self, tenant: str, endpoint_id: str, *, actor: str) -> bool:
-        """Forget an endpoint with its secrets; what waits for it is given up, its log stays."""
+        """Remove an endpoint with its secrets; pending deliveries are given up, its log is kept."""
         async with self._db.write() as connection:
             key = {"whose": tenant, "endpoint_id": endpoint_id}
             gone = (await connection.execute(DELETE_ENDPOINT, key)).first()
@@ -171,7 +171,7 @@ class Webhooks(Deliveries):
         limit: int = 100,
         after: str = "",
     ) -> list[dict[str, Any]]:
-        """A tenant's deliveries, newest first; `after` is the id of the last one already seen."""
+        """A tenant's deliveries, newest first; `after` is the id of the last one seen."""
         equal = {"endpoint_id": endpoint_id, "state": state, "object_id": object_id}
         async with self._db.read() as connection:
             rows = await connection.execute(deliveries_page(tenant, after, equal).limit(limit))
@@ -184,7 +184,7 @@ class Webhooks(Deliveries):
         return None if row is None else _delivery(dict(row))
 
     async def replay(self, tenant: str, delivery_id: str, *, actor: str) -> bool:
-        """Deliver it (again) now. False when there is none, or its endpoint is disabled or gone."""
+        """Deliver (again) now. False if there is no such delivery, or its endpoint is disabled or removed."""
         async with self._db.write() as connection:
             key = {"whose": tenant, "delivery_id": delivery_id}
             if (await connection.execute(REPLAY, key)).first() is None:
@@ -193,7 +193,7 @@ class Webhooks(Deliveries):
         return True
 
     async def replay_dead(self, tenant: str, since: float = 0.0, *, actor: str) -> int:
-        """Deliver now what was given up and came into being at `since` or later; returns how many."""
+        """Deliver now what was given up and was created at `since` or later; returns how many."""
         replayed = 0
         while True:
             async with self._db.write() as connection:
@@ -205,7 +205,7 @@ class Webhooks(Deliveries):
                 return replayed
 
     async def prune_deliveries(self, before: float) -> int:
-        """Forget deliveries of all tenants that were delivered or given up before a time; returns how many."""
+        """Delete deliveries of all tenants that were delivered or given up before a time; returns how many."""
         pruned = 0
         while True:
             async with self._db.write() as connection:

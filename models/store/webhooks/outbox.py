@@ -1,8 +1,8 @@
-"""Telling of what happened: the rows of webhooks, written in the transaction that ends a job or a batch, or holds one.
+"""The transactional outbox: webhook rows, written in the transaction that ends, pauses or resumes a job or batch.
 
-Every statement that ends jobs returns `ENDED_JOB` and hands its rows to `announce_jobs`; one that ends batches returns
-`ENDED_BATCH` and hands them to `announce_batches`; one that holds a batch or lets it go on returns `HELD_BATCH`. Jobs
-of a batch are not told of one by one, and cost nothing here.
+Every statement that ends jobs returns `ENDED_JOB` and passes its rows to `announce_jobs`; one that ends batches returns
+`ENDED_BATCH` and passes them to `announce_batches`; one that pauses or resumes a batch returns `HELD_BATCH`. Jobs of a
+batch are not announced one by one, and cost nothing here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,13 @@ from understudy.models.store.sql import NOW, BulkInsert, batch, job, webhook_del
 from understudy.models.webhooks import BATCH_PAUSED, BATCH_RESUMED, PENDING, has_all, wants
 
 ENDED_JOB = (job.c.id, job.c.batch_id, job.c.state, job.c.ended_at, job.c.tenant, job.c.callback_url, job.c.note)
-"""What is to be known of a job that ended just now."""
+"""Columns needed to announce a job that just ended."""
 
 ENDED_BATCH = (batch.c.id, batch.c.state, batch.c.ended_at, batch.c.tenant, batch.c.callback_url, batch.c.note)
-"""What is to be known of a batch that ended just now."""
+"""Columns needed to announce a batch that just ended."""
 
 HELD_BATCH = (batch.c.id, batch.c.tenant, batch.c.callback_url, batch.c.note, NOW.label("now"))
-"""What is to be known of a batch that is held, or goes on, since just now; of one that is held also its `reason`."""
+"""Columns needed to announce a batch that was just paused or resumed; with `reason` if paused."""
 
 ENDPOINTS_IN_USE: Select[Any] = select(
     webhook_endpoint.c.id,
@@ -34,7 +34,7 @@ ENDPOINTS_IN_USE: Select[Any] = select(
     webhook_endpoint.c.events,
     webhook_endpoint.c.match,
 ).where(webhook_endpoint.c.tenant.in_(bindparam("tenants", expanding=True)), webhook_endpoint.c.disabled.is_(None))
-"""The endpoints of some tenants that are to be told of something."""
+"""The endpoints of some tenants that subscribe to an event."""
 
 INSERT_DELIVERIES = BulkInsert(webhook_delivery)
 """Events for receivers, due at once."""
@@ -45,12 +45,12 @@ RELEASE_DELIVERIES = (
     .where(webhook_delivery.c.state == literal_column("'pending'"))
     .values(claimed_by=None, next_at=NOW)
 )
-"""What a worker was delivering when it died or stopped is due at once."""
+"""Make due at once what a worker was delivering when it died or stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """`data`: what the webhook says, where that is not read from the ledger when it is sent."""
+    """`data`: the content of the webhook, unless it is read from the ledger at delivery."""
 
     name: str
     at: float
@@ -59,24 +59,25 @@ class _Event:
 
 
 async def announce_jobs(connection: AsyncConnection, ended: Iterable[Row[Any]]) -> None:
-    """Of rows of `ENDED_JOB`: those that were submitted alone are told of."""
+    """From rows of `ENDED_JOB`: announces single jobs."""
     singles = (row for row in ended if row.batch_id == SINGLE)
     await _announce(connection, [_Event(f"job.{row.state}", row.ended_at, row) for row in singles])
 
 
 async def announce_batches(connection: AsyncConnection, ended: Iterable[Row[Any]]) -> None:
-    """Of rows of `ENDED_BATCH`."""
+    """From rows of `ENDED_BATCH`."""
     await _announce(connection, [_Event(f"batch.{row.state}", row.ended_at, row) for row in ended])
 
 
 async def announce_held(connection: AsyncConnection, held: Iterable[Row[Any]]) -> None:
-    """Of rows of `HELD_BATCH` with a `reason`. It is told as it was, whatever becomes of the batch meanwhile."""
+    """From rows of `HELD_BATCH` with a `reason`. The webhook reports the state at this moment, whatever happens to
+    the batch later."""
     events = [_Event(BATCH_PAUSED, row.now, row, {"id": row.id, "reason": row.reason}) for row in held]
     await _announce(connection, events)
 
 
 async def announce_resumed(connection: AsyncConnection, resumed: Iterable[Row[Any]]) -> None:
-    """Of rows of `HELD_BATCH`."""
+    """From rows of `HELD_BATCH`."""
     await _announce(connection, [_Event(BATCH_RESUMED, row.now, row) for row in resumed])
 
 
@@ -124,5 +125,5 @@ def _delivery(event: _Event, url: str, endpoint_id: str | None) -> dict[str, Any
 
 
 def callback_receiver(tenant: str, url: str) -> str:
-    """Callback URLs often differ for every job; those of one tenant at one server take turns."""
+    """Callback URLs often differ per job; those of one tenant at one server share a queue."""
     return f"{tenant} {'/'.join(url.split('/', 3)[:3])}"
