@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from understudy.models.failure import FailureClass
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.request.needs import Needs
 from understudy.models.routing.chain import Chain
 from understudy.models.state import BatchState, JobState, Priority
@@ -214,6 +215,8 @@ class ResultRecord:
     cost_usd: float = 0.0
     unpriced: bool = False  # no price of its answer is known
     latency_ms: int = 0
+    failure: FailureClass | None = None  # of a job that failed
+    step: str | None = None  # whose error that is, "provider/model"; None: no step's
 
 
 @dataclass(slots=True)
@@ -263,7 +266,7 @@ class BatchView:
     created_at: float
     expires_at: float
     ended_at: float | None
-    paused: str | None
+    paused: str | None  # why it is held
     retry_of: str | None
     counts: dict[JobState, int]
     cost_usd: float
@@ -287,6 +290,7 @@ class BatchView:
     estimated_usd: float | None = None  # what it was expected to cost when it was accepted
     waiting: Waiting | None = None  # None: it moves, it is held or has ended, or nobody plans
     unpriced_lines: int = 0  # those that the estimate leaves out
+    pause_kind: PauseKind | None = None  # of `paused`
     blocked: str | None = None  # what a person must fix before it goes on, though it is not held
     retries: list[str] = field(default_factory=list)  # the batches that try it again, oldest first
 

@@ -107,8 +107,14 @@ def _outcome(line: bytes) -> Settled:
     return Settled(
         **words | {"state": JobState(words["state"])},
         attempts=[AttemptRecord(**each | {"cls": each["cls"] and FailureClass(each["cls"])}) for each in attempts],
-        result=None if result is None else ResultRecord(**_known(ResultRecord, result)),
+        result=None if result is None else _result(result),
     )
+
+
+def _result(words: dict[str, Any]) -> ResultRecord:
+    known = _known(ResultRecord, words)
+    failure = known.pop("failure", None)
+    return ResultRecord(**known, failure=failure and FailureClass(failure))
 
 
 def _known(record: type, words: dict[str, Any]) -> dict[str, Any]:

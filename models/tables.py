@@ -31,6 +31,7 @@ class Batch(SQLModel, table=True):
     note: str = Field(default="{}", sa_column=Column(Text, nullable=False))  # the caller's metadata
     total: int = 0  # rows, known when validating ends
     paused: str | None = None  # why it is held; None when it is not
+    pause_kind: str | None = None  # `PauseKind` of the same, for what follows from it
     paused_at: float | None = None  # since when, of the latest time
     resumed_at: float | None = None  # when it was let go on, the latest time
     runs_until: float | None = None  # of a `run`: until when its process lives; its jobs start no later
@@ -210,6 +211,8 @@ class Result(SQLModel, table=True):
     status_code: int | None = None  # of the provider's HTTP answer
     body: str | None = Field(default=None, sa_column=Column(Text))  # completion, or the provider's error body
     error: str | None = Field(default=None, sa_column=Column(Text))  # JSON, when there was no HTTP answer
+    failure: str | None = None  # the class of a job that failed
+    step: str | None = None  # whose error that is, "provider/model"; None: no step's
     provider: str | None = None
     model: str | None = None
     key: str | None = None  # the credential's name

@@ -31,9 +31,6 @@ FOR_LIFE = ""
 HELD_BY = "w:"
 """Prefix of the fields in a balance's hash that record a worker's reservations, `usd|end of its lease in ms`."""
 
-BATCH_PAUSED = "its budget of "
-"""Prefix of the reason for which a batch is paused that has spent its budget."""
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class BudgetKey:
@@ -152,7 +149,7 @@ def reached(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
         return _unpriced(subject, limit)
     if subject.kind == BATCH:
         said = f"{spent} is spent, and the next job would cost about {amount(job_usd)}"
-        return f"{BATCH_PAUSED}{limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
+        return f"its budget of {limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
     when = "today" if subject.is_day else "this month"
     if not covers(job_usd, balance.limit_usd):
         return _too_small(subject, limit, when, f"the {amount(job_usd)} that its next job would cost")
@@ -175,7 +172,7 @@ def spent_up(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
     if job_usd >= UNKNOWN_USD:
         return _unpriced(subject, limit)
     if subject.kind == BATCH:
-        return f"{BATCH_PAUSED}{limit} USD is reached; `understudy resume {subject.name}` grants it again"
+        return f"its budget of {limit} USD is reached; `understudy resume {subject.name}` grants it again"
     when = "today" if subject.is_day else "this month"
     if not covers(job_usd, balance.limit_usd):
         return _too_small(subject, limit, when, "the next job would cost")
@@ -183,10 +180,10 @@ def spent_up(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
 
 
 def _unpriced(subject: BudgetKey, limit: str) -> str:
-    """It has the prefix of a spent budget's reason: the same `resume` continues the batch."""
+    """The same `resume` continues the batch as one whose budget is spent."""
     remedy = "the operator writes it under [providers.NAME.prices], 0 if it is free, and restarts the workers"
     if subject.kind == BATCH:
-        said = f"{BATCH_PAUSED}{limit} USD cannot see what the next job costs: no price of its model is known"
+        said = f"its budget of {limit} USD cannot see what the next job costs: no price of its model is known"
         return f"{said}; {remedy}, then `understudy resume {subject.name}`"
     said = f"{subject.kind} {subject.name} may spend {limit} USD, and no price of the next job's model is known"
     return f"{said}; {remedy}"

@@ -1,11 +1,21 @@
-"""What a batch says that does not go on: its jobs fail, or its run was stopped. No prompt, no answer and none of the
-provider's words."""
+"""Why a batch is held: the kind, which decides what happens next, and the sentence for people. No prompt, no answer and
+none of the provider's words."""
 
-import re
+from enum import StrEnum
 
 from understudy.models.failure import FailureClass
 
-_BY_FAILURES = re.compile(r"the (first|last) [\d,]+ (jobs|calls) all failed: ")
+
+class PauseKind(StrEnum):
+    OWNER = "owner"  # a person or a program held it
+    BUDGET = "budget"  # it has spent its budget
+    CANARY = "canary"  # its first jobs all failed alike
+    FAILING = "failing"  # its latest calls all failed alike
+    STOPPED = "stopped"  # its `run` has ended or died; never in the ledger, whose lease of the run says it
+
+
+BY_FAILURES = frozenset({PauseKind.CANARY, PauseKind.FAILING})
+"""Nobody asked for the pause: its jobs failed, one like the other."""
 
 RUN_STOPPED = "its run was stopped"
 """What holds the batch of a `run` whose process has ended or died."""
@@ -17,11 +27,6 @@ def first_jobs_failed(count: int, cls: FailureClass, step: str | None) -> str:
 
 def last_calls_failed(count: int, cls: FailureClass, step: str) -> str:
     return f"the last {count:,} calls all failed: {_what(cls, step)}"
-
-
-def is_by_failures(reason: str) -> bool:
-    """Whether nobody asked for the pause: its jobs failed, one like the other."""
-    return _BY_FAILURES.match(reason) is not None
 
 
 def _what(cls: FailureClass, step: str | None) -> str:

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.costs.budgets import (
     BATCH,
-    BATCH_PAUSED,
     FOR_LIFE,
     TENANT,
     TOLERANCE_USD,
@@ -18,6 +17,7 @@ from understudy.models.costs.budgets import (
     of_batch,
     of_tenant,
 )
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
 from understudy.models.store.lanes import LANES
 from understudy.models.store.ledger import Area
@@ -107,7 +107,7 @@ PAUSE_SPENT = (
         batch.c.budget_usd + granted_to_batch <= bindparam("limit_usd") + TOLERANCE_USD,
         ~exists(select(job.c.id).where(RUNNING, job.c.batch_id == batch.c.id)),
     )
-    .values(paused=bindparam("reason"), paused_at=NOW)
+    .values(paused=bindparam("reason"), pause_kind=str(PauseKind.BUDGET), paused_at=NOW)
     .returning(*HELD_BATCH, batch.c.paused.label("reason"))
 )
 """Pause a batch that has spent its budget, if none of its jobs runs and no grant was made in the meantime."""
@@ -117,9 +117,9 @@ RESUME_SPENT = (
     .where(
         batch.c.id == bindparam("batch_id"),
         batch.c.state == str(BatchState.IN_PROGRESS),
-        batch.c.paused.startswith(BATCH_PAUSED, autoescape=True),
+        batch.c.pause_kind == str(PauseKind.BUDGET),
     )
-    .values(paused=None, resumed_at=NOW)
+    .values(paused=None, pause_kind=None, resumed_at=NOW)
     .returning(*HELD_BATCH, batch.c.budget_usd)
 )
 """Resume a batch that was paused because its budget was spent; when the original budget is restored, the difference

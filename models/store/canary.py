@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, Update, bindparam, func, select, update
 
 from understudy.models.failure import FailureClass
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.state import JobState
 from understudy.models.store.jobs.history import failure_of
 from understudy.models.store.ledger import Area
@@ -39,7 +39,7 @@ PASS_CANARIES = update(batch).where(batch.c.id.in_(bindparam("ids", expanding=Tr
 """Stop watching these batches."""
 
 FIRST_RESULTS: Select[Any] = (
-    select(job.c.state, result.c.error, result.c.body.label("answer"))
+    select(job.c.state, result.c.failure, result.c.step)
     .join(job, job.c.id == result.c.job_id)
     .where(result.c.batch_id == bindparam("batch_id"))
     .order_by(result.c.created_at, result.c.job_id)
@@ -67,16 +67,16 @@ LATEST_FAILURES = (
 """Outcomes of a batch's latest calls, and the states of their jobs."""
 
 
-def _reserve(*conditions: ColumnElement[bool]) -> Update:
+def _reserve(kind: PauseKind, *conditions: ColumnElement[bool]) -> Update:
     mine = update(batch).where(batch.c.id == bindparam("batch_id"), GOES_ON, *conditions)
-    held = mine.values(paused=bindparam("reason"), paused_at=NOW)
+    held = mine.values(paused=bindparam("reason"), pause_kind=str(kind), paused_at=NOW)
     return held.returning(*HELD_BATCH, batch.c.paused.label("reason"))
 
 
-HOLD_CANARY = _reserve(~batch.c.canary_passed)
+HOLD_CANARY = _reserve(PauseKind.CANARY, ~batch.c.canary_passed)
 """Pause a watched batch, unless it was paused or resumed in the meantime."""
 
-HOLD_FAILING = _reserve()
+HOLD_FAILING = _reserve(PauseKind.FAILING)
 """Pause a batch, unless it was paused in the meantime."""
 
 
@@ -116,14 +116,10 @@ class Canary(Area):
         async with self._db.read() as connection:
             found = await connection.execute(FIRST_RESULTS, {"batch_id": batch_id, "most": count})
             rows: Sequence[Row[Any]] = found.all()
-        if len(rows) < count or any(row.state != JobState.FAILED for row in rows):
-            return None
         classes = {failure_of(row) for row in rows}
-        if len(classes) > 1:
-            return None
-        cls = classes.pop()
-        steps = Counter(step for row in rows if (step := _step_of(row)) is not None)
-        return SameFailure(cls, steps.most_common(1)[0][0] if steps else None)
+        cls = classes.pop() if len(rows) == count and len(classes) == 1 else None
+        steps = Counter(row.step for row in rows if row.step is not None)
+        return None if cls is None else SameFailure(cls, steps.most_common(1)[0][0] if steps else None)
 
     async def newest_calls(self) -> dict[str, tuple[str, str | None]]:
         """For each active batch, the id of its newest call ("": none) and how it failed (None: it succeeded)."""
@@ -151,10 +147,3 @@ class Canary(Area):
             held = (await connection.execute(statement, {"batch_id": batch_id, "reason": reason})).all()
             await announce_held(connection, held)
         return bool(held)
-
-
-def _step_of(row: Row[Any]) -> str | None:
-    """The step that produced the job's error."""
-    document = orjson.loads((row.answer if row.error is None else row.error) or "{}")
-    step: str | None = document.get("extra_fields", {}).get("step")
-    return step

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.objects.job import View, job_object
 from understudy.models.records import BatchView, OutputRow
 from understudy.models.routing.chain import Chain
@@ -146,8 +147,9 @@ class Result:
 class Batch:
     """Where a batch stands, without its retries.
 
-    `counts` has the number of jobs by state. `paused` says why it is held until `resume_batch`, `waiting` why it does
-    not go on though it is not held. `cost_usd` None: no price is known. `errors` are those of a refused input.
+    `counts` has the number of jobs by state. `paused` says why it is held until `resume_batch`, and `pause_kind` by
+    what; `waiting` why it does not go on though it is not held. `cost_usd` None: no price is known. `errors` are those
+    of a refused input.
     """
 
     id: str
@@ -160,6 +162,7 @@ class Batch:
     ended_at: float | None
     expires_at: float
     paused: str | None
+    pause_kind: PauseKind | None
     waiting: str | None
     retry_of: str | None
     retries: tuple[str, ...]
@@ -186,7 +189,7 @@ class Batch:
     @classmethod
     def of(cls, view: BatchView) -> "Batch":
         same = ("id", "state", "source", "total", "created_at", "ended_at", "expires_at", "paused", "retry_of")
-        more = ("budget_usd", "estimated_usd", "metadata", "callback_url")
+        more = ("pause_kind", "budget_usd", "estimated_usd", "metadata", "callback_url")
         return cls(
             priority=view.priority.queue,
             counts=dict(view.counts),

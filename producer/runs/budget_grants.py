@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import (
-    BATCH_PAUSED,
     PROVIDER,
     TENANT,
     BudgetKey,
@@ -17,6 +16,7 @@ from understudy.models.costs.budgets import (
     of_tenant,
     to_be_granted,
 )
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
 from understudy.models.store import Store
@@ -77,7 +77,7 @@ def _said(subject: BudgetKey, known: Mapping[BudgetKey, BudgetRecord]) -> str:
 
 def spent_its_budget(view: BatchView) -> bool:
     """It is held for that reason, until `resume`."""
-    return view.state in OPEN_BATCH_STATES and (view.paused or "").startswith(BATCH_PAUSED)
+    return view.state in OPEN_BATCH_STATES and view.pause_kind is PauseKind.BUDGET
 
 
 async def held_of(queue: "Redis | None", view: BatchView) -> float | None:

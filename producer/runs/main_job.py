@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from understudy.models.config.settings import Settings
-from understudy.models.costs.budgets import BATCH_PAUSED
-from understudy.models.jobs.pause_reasons import is_by_failures
+from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store, StoreBusy, StoreError, StoreUnavailable
@@ -114,7 +113,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         await _try_set_aside_again(stack.store)
         job = await begin(stack.store, settings, asked)
         _say_what_begins(display, asked, job)
-        blocked = None
+        over = _Over()
         if job.is_open and not interrupts.count:
             workers = Workers(stack, options.workers, options.config, display.say)
             still = Standstill(settings, stack.store, display.say, options.still_after_s)
@@ -123,11 +122,11 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
                 health = reporting(settings.health_file, workers.trouble)
                 async with _Lease(stack.store, job.batches) as lease, health, workers:
                     watch = _Watch(stack.store, settings, job, display, workers, interrupts, lease, still)
-                    blocked = await watch.until_over()
+                    over = await watch.until_over()
         views = await views_of(stack.store, job.batches)
         total = await final_summary(stack.store, job, views)
         if total.open:
-            return _stopped_early(console, asked, total, blocked)
+            return _stopped_early(console, asked, total, over)
         lines = await write_output(stack.store.runs.outputs(job.id), asked.output, form)
         latency = await stack.store.jobs.latency_percentiles(job.batches[-1])
         if options.as_json:
@@ -141,9 +140,11 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
 
 
 class _Over(NamedTuple):
-    """A run is not watched any longer. `blocked`: what it waits for, when only a person can help."""
+    """A run is not watched any longer. `blocked`: what it waits for, when only a person can help; `kind`: if its batch
+    is held for that."""
 
     blocked: str | None = None
+    kind: PauseKind | None = None
 
 
 @dataclass(slots=True)
@@ -161,14 +162,13 @@ class _Watch:
     blocked_looks: int = 0
     away: bool = False  # the ledger, at the last look
 
-    async def until_over(self) -> str | None:
-        """What it waits for, if that is why."""
+    async def until_over(self) -> _Over:
         ended = asyncio.create_task(self.workers.ended())
         try:
             while (over := await self._look_through_outages(ended)) is None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.shield(ended), POLL_S)
-            return over.blocked
+            return over
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
@@ -200,11 +200,11 @@ class _Watch:
             await self.lease.stop()
             return None
         await self.lease.renew()
-        if spent := next((view.paused for view in views if spent_its_budget(view)), None):
-            return _Over(spent)
+        if spent := next(filter(spent_its_budget, views), None):
+            return _Over(spent.paused, spent.pause_kind)
         held = held_one(views)
-        if held is not None and is_by_failures(held.paused or "") and not _moves(views):
-            return _Over(held.paused)
+        if held is not None and held.pause_kind in BY_FAILURES and not _moves(views):
+            return _Over(held.paused, held.pause_kind)
         await self.still.look(views, now.done)
         reason = await blocked_by(self.store, self.settings, self.job.batches)
         self.blocked_looks = self.blocked_looks + 1 if reason else 0
@@ -271,17 +271,17 @@ def _say_what_is_resumed(display: Display, compared: Comparison, batch_id: str) 
         )
 
 
-def _stopped_early(console: Console, asked: RunRequest, total: Summary, blocked: str | None) -> int:
+def _stopped_early(console: Console, asked: RunRequest, total: Summary, over: _Over) -> int:
     console.print(_kept(asked, total), highlight=False, markup=False, soft_wrap=not console.is_terminal)
-    if blocked:
-        failing = is_by_failures(blocked)
+    if over.blocked:
+        failing = over.kind in BY_FAILURES
         look = " `understudy attempts latest` shows what was answered." if failing else ""
         act = (
             "Run it again with a larger --budget-usd"
-            if blocked.startswith(BATCH_PAUSED)
+            if over.kind is PauseKind.BUDGET
             else "Correct that and run it again"
         )
-        words = f"Stopped: {blocked}.{look} {act}: what was answered is kept."
+        words = f"Stopped: {over.blocked}.{look} {act}: what was answered is kept."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         return UNREACHABLE
     console.print("Run the same command again to go on; until then nothing else of it is sent.", highlight=False)

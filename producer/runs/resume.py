@@ -8,7 +8,7 @@ from understudy.models.costs.budgets import amount, of_batch
 from understudy.models.costs.forecast import Forecast
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.jobs.pause_reasons import is_by_failures
+from understudy.models.jobs.pause_reasons import BY_FAILURES
 from understudy.models.records import NewBatch, NewJob
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, Priority
 from understudy.models.store import Store
@@ -277,7 +277,7 @@ class _Resuming:
                 others_usd = sum(other.cost_usd for other in views if other.id != view.id)
                 _what_is_left(self._asked.budget_usd, others_usd + view.cost_usd)
                 await self._store.budgets.grant_batch(view.id, self._asked.budget_usd - others_usd)
-            if view.paused and is_by_failures(view.paused):
+            if view.pause_kind in BY_FAILURES:
                 await self._store.batches.resume(view.id)
             elif self._asked.budget_usd is not None and spent_its_budget(view):
                 await self._store.batches.resume(view.id)

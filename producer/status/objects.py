@@ -13,7 +13,7 @@ from rich.table import Table
 
 from understudy.models.costs.budgets import amount
 from understudy.models.jobs.pace import eta_s
-from understudy.models.jobs.pause_reasons import RUN_STOPPED
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.objects.job import state_of
 from understudy.models.objects.waiting import waiting_object
 from understudy.models.records import BatchView, DeploymentTally, Waiting
@@ -80,6 +80,7 @@ def batch_document(
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "why": why or None,
         "paused": view.paused,
+        "pause_kind": view.pause_kind,
         "blocked": view.blocked,
         "retry_of": view.retry_of,
         "retries": list(retries),
@@ -124,7 +125,7 @@ def print_batch(
         facts.append(f"budget {amount(view.budget_usd)} USD{held}")
     out.print("; ".join(facts))
     if view.paused and view.state in OPEN_BATCH_STATES:
-        out.print(f"[yellow]{escape(how_to_go_on(view.id, view.paused))}[/yellow]")
+        out.print(f"[yellow]{escape(how_to_go_on(view))}[/yellow]")
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")
     for reason, count in view.waits:
@@ -152,7 +153,7 @@ def _cost(view: BatchView) -> str:
 
 
 def _state(view: BatchView) -> str:
-    if view.paused == RUN_STOPPED:
+    if view.pause_kind is PauseKind.STOPPED:
         return "stopped"
     if view.paused and view.state in OPEN_BATCH_STATES:
         return f"{view.state}, paused ({escape(view.paused)})"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from understudy.models.jobs.pause_reasons import RUN_STOPPED, is_by_failures
+from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
 
@@ -25,10 +25,10 @@ def resumed(
     return old, new | {word: name for word, name in route.items() if name is not None}
 
 
-def how_to_go_on(batch_id: str, paused: str) -> str:
-    if paused == RUN_STOPPED:
-        return f"stopped; repeat the run or use `understudy resume {batch_id}` to continue it"
-    goes_on = f"`understudy resume {batch_id}` resumes it"
-    if not is_by_failures(paused):
+def how_to_go_on(held: BatchView) -> str:
+    if held.pause_kind is PauseKind.STOPPED:
+        return f"stopped; repeat the run or use `understudy resume {held.id}` to continue it"
+    goes_on = f"`understudy resume {held.id}` resumes it"
+    if held.pause_kind not in BY_FAILURES:
         return goes_on
-    return f"`understudy attempts {batch_id}` shows the answers; once the cause is fixed, {goes_on}"
+    return f"`understudy attempts {held.id}` shows the answers; once the cause is fixed, {goes_on}"

@@ -37,7 +37,7 @@ async def awaited(settings: Settings, store: Store, views: Sequence[BatchView]) 
     """
     if held := held_one(views):
         paused = held.paused or ""
-        return Waiting(paused, PAUSED), f"it is paused: {paused}; {how_to_go_on(held.id, paused)}"
+        return Waiting(paused, PAUSED), f"it is paused: {paused}; {how_to_go_on(held)}"
     open_ones = [view for view in views if view.state in OPEN_BATCH_STATES]
     if not open_ones:
         return None, ""

@@ -85,7 +85,7 @@ def succeeded(job: StartedJob, answer: str = "yes", **fields: Any) -> Settled:
 
 
 def failed(job: StartedJob, cls: FailureClass = FailureClass.BAD_REQUEST) -> Settled:
-    result = ResultRecord(None, None, {"code": str(cls), "message": "no"})
+    result = ResultRecord(None, None, {"code": str(cls), "message": "no"}, failure=cls)
     return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, [call(job, cls)], result)
 
 

@@ -24,7 +24,7 @@ from run_help import Stage, chain, purses_of, stage, without_slow_start
 from understudy.models.config.settings import BatchSettings, Settings
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.jobs.pause_reasons import is_by_failures
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.queue.tickets import queue_key, staged_ids
 from understudy.models.records import NewBatch, Settled, StartedJob
 from understudy.models.routing.chain import Chain
@@ -59,6 +59,7 @@ def failed_at(job: StartedJob, cls: FailureClass = BAD, message: str = "no") -> 
     outcome = failed(job, cls)
     assert outcome.result is not None
     outcome.result.error = {"code": str(cls), "message": message, "extra_fields": {"step": "lead/large"}}
+    outcome.result.step = "lead/large"
     outcome.attempts = [call(job, cls, message=message)]
     return outcome
 
@@ -80,7 +81,8 @@ async def test_a_batch_whose_first_jobs_all_fail_alike_pauses_and_says_how(store
     assert await canary.rooms() == {batch_id: 0}
     reason = await paused(store, batch_id)
     assert reason == "the first 5 jobs all failed: bad_request at lead/large"
-    assert is_by_failures(reason)
+    view = await store.batches.view(batch_id)
+    assert view is not None and view.pause_kind is PauseKind.CANARY
     assert await store.claims.start(worker, ids[LINES:]) == []
     assert await canary.rooms() == {}
 

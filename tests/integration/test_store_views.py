@@ -143,7 +143,7 @@ async def test_jobs_without_an_answer_can_be_taken_up_again_and_say_how_they_fai
     worker = await new_worker(store)
     refused, overloaded, fine = await store.claims.start(worker, ids[:3])
     shown = failed(overloaded)
-    shown.result = ResultRecord(503, '{"error":{},"extra_fields":{"failure":"overloaded"}}')
+    shown.result = ResultRecord(503, '{"error":{},"extra_fields":{"failure":"quota"}}', failure=FailureClass.OVERLOADED)
     await store.claims.settle(worker, [failed(refused), shown, succeeded(fine)])
 
     again = [each async for each in store.jobs.ended_badly(batch_id)]

@@ -100,6 +100,18 @@ def test_the_error_names_each_step_and_its_words_and_is_the_first_ones() -> None
     assert body["body"]["extra_fields"]["skipped_steps"] == {"alpha/m": ruled_out[0], "beta/n": ruled_out[1]}
 
 
+@pytest.mark.parametrize("status", [403, None])
+def test_the_ledger_knows_how_and_where_a_job_failed_without_reading_its_error(status: int | None) -> None:
+    progress = Progress(step=1, errors={1: error(FailureClass.REGION, "no", status)})
+    record = outcome.failed(started(), TWO, progress, []).result
+    assert record is not None and (record.body is None) is (status is None)
+    assert (record.failure, record.step) == (FailureClass.REGION, "beta/n")
+    nothing = outcome.failed(started(), TWO, Progress(ruled_out={0: "alpha/m: cannot take images"}), []).result
+    assert nothing is not None and (nothing.failure, nothing.step) == (FailureClass.BAD_REQUEST, None)
+    defect = outcome.defect(started(), progress, [], "KeyError").result
+    assert defect is not None and defect.failure is FailureClass.UNKNOWN
+
+
 def test_a_held_request_whose_lead_was_not_even_called_says_what_the_other_step_answered() -> None:
     errors = {0: error(FailureClass.RATE_LIMIT, "cooling", None), 1: error(FailureClass.BAD_REQUEST, "no such field")}
     progress = Progress(step=1, errors=errors, passed={0: Passed("cooling", 5.0)}, ruled_out={1: "bad_request: no"})

@@ -25,7 +25,10 @@ NOTHING_TRIED: Mapping[str, Any] = {
 GIVEN_BACK = "given back by a worker that stopped"
 
 UNWRITABLE = ResultRecord(
-    None, None, {"code": FailureClass.UNKNOWN, "message": "internal error: the ledger cannot hold what came of it"}
+    None,
+    None,
+    {"code": FailureClass.UNKNOWN, "message": "internal error: the ledger cannot hold what came of it"},
+    failure=FailureClass.UNKNOWN,
 )
 
 
@@ -84,10 +87,11 @@ def succeeded(
 def failed(job: StartedJob, chain: Chain, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
     """The first step's error is the job's, in OpenAI's form whoever failed; its message has the words of each step."""
     step, error = first_error(progress) or (None, _nothing_tried(progress))
+    name = None if step is None else str(chain.steps[step])
     reasons = {str(chain.steps[index]): reason for index, reason in left_out(progress).items()}
     extra = {
         "failure": error["class"],
-        "step": None if step is None else str(chain.steps[step]),
+        "step": name,
         "attempts": progress.attempts,
         "skipped_steps": reasons,
     }
@@ -97,6 +101,7 @@ def failed(job: StartedJob, chain: Chain, progress: Progress, attempts: list[Att
     else:
         shown = {"error": error_object(status, error["body"], message, error["class"]), "extra_fields": extra}
         result = ResultRecord(status, _json(shown))
+    result.failure, result.step = FailureClass(error["class"]), name
     return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
 
 
@@ -138,7 +143,7 @@ def defect(job: StartedJob, progress: Progress, attempts: list[AttemptRecord], n
     """A mistake of ours stopped it: trying again would only repeat it."""
     message = f"internal error: {name}; the worker's log says where"
     error = {"code": FailureClass.UNKNOWN, "message": message, "extra_fields": {"attempts": progress.attempts}}
-    result = ResultRecord(None, None, error)
+    result = ResultRecord(None, None, error, failure=FailureClass.UNKNOWN)
     return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import bindparam, select, update
 
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.state import OPEN_BATCH_STATES
 from understudy.models.store.ledger import Area
 from understudy.models.store.sql import GOES_ON, NOW, batch, clean
@@ -17,7 +18,11 @@ from understudy.models.store.webhooks.outbox import HELD_BATCH, announce_held, a
 _open = batch.c.state.in_([str(state) for state in OPEN_BATCH_STATES])
 _is_blocked = (batch.c.blocked.is_not(None), GOES_ON)
 
-HOLD_BATCH = update(batch).where(batch.c.id == bindparam("batch_id"), _open).values(paused=bindparam("reason"))
+HOLD_BATCH = (
+    update(batch)
+    .where(batch.c.id == bindparam("batch_id"), _open)
+    .values(paused=bindparam("reason"), pause_kind=str(PauseKind.OWNER))
+)
 """Pause a batch, or change the reason of its pause."""
 
 FIRST_HOLD = (
@@ -30,7 +35,7 @@ FIRST_HOLD = (
 RESUME_BATCH = (
     update(batch)
     .where(batch.c.id == bindparam("batch_id"), _open)
-    .values(paused=None, canary_passed=True, runs_until=None)
+    .values(paused=None, pause_kind=None, canary_passed=True, runs_until=None)
     .returning(batch.c.id)
 )
 """Resume a batch and mark its canary as passed: its owner knows how its first jobs ended. A batch of a `run` no

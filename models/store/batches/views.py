@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.ids import id_at
 from understudy.models.jobs.pace import NEW_START_S, jobs_per_s
-from understudy.models.jobs.pause_reasons import RUN_STOPPED
+from understudy.models.jobs.pause_reasons import RUN_STOPPED, PauseKind
 from understudy.models.jobs.wait_reasons import waiting_until
 from understudy.models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from understudy.models.state import TERMINAL_STATES, BatchState, JobState, Priority
@@ -309,6 +309,7 @@ def _batch_view(
     retries: list[str],
 ) -> BatchView:
     counts, by_deployment = _counts(row, sums, running), _by_deployment(sums)
+    pause_kind, paused = _pause(row)
     return BatchView(
         id=row.id,
         state=BatchState(row.state),
@@ -319,7 +320,8 @@ def _batch_view(
         created_at=row.created_at,
         expires_at=row.expires_at,
         ended_at=row.ended_at,
-        paused=_paused(row),
+        paused=paused,
+        pause_kind=pause_kind,
         retry_of=row.retry_of,
         retries=retries,
         counts=counts,
@@ -356,14 +358,14 @@ def _put_back(now: float, waits: Sequence[Row[Any]]) -> list[tuple[str, int]]:
     return Counter(each.wait_reason for each in waits if each.wait_reason and each.not_before > now).most_common()
 
 
-def _paused(row: Row[Any]) -> str | None:
+def _pause(row: Row[Any]) -> tuple[PauseKind | None, str | None]:
     """Why it is paused, or was until its deadline. A batch that was cancelled, or whose last calls ended, is not."""
     if row.state in NOT_HELD:
-        return None
-    if row.paused is None and row.runs_until is not None and row.runs_until <= row.now:
-        return RUN_STOPPED if row.state == str(BatchState.IN_PROGRESS) else None
-    paused: str | None = row.paused
-    return paused
+        return None, None
+    if row.paused is not None:
+        return PauseKind(row.pause_kind or PauseKind.OWNER), row.paused
+    stopped = row.runs_until is not None and row.runs_until <= row.now and row.state == str(BatchState.IN_PROGRESS)
+    return (PauseKind.STOPPED, RUN_STOPPED) if stopped else (None, None)
 
 
 def _counts(row: Row[Any], sums: Sequence[Row[Any]], running: int) -> dict[JobState, int]:
@@ -389,7 +391,7 @@ def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]
     """The planner's latest report, unless it is too old to be current. The planner does not report on a batch whose
     jobs were all put back, or of which only the canary may start and was put back: such a batch waits for the first
     of them."""
-    if row.state != str(BatchState.IN_PROGRESS) or _paused(row) is not None:
+    if row.state != str(BatchState.IN_PROGRESS) or _pause(row)[0] is not None:
         return None
     if row.waiting is not None and row.now - row.waiting_at <= WAITING_HOLDS_S:
         return Waiting(**orjson.loads(row.waiting))

@@ -341,6 +341,8 @@ def result_row(ended: Row[Any], record: ResultRecord) -> dict[str, Any]:
         "status_code": record.status_code,
         "body": record.body,
         "error": None if record.error is None else orjson.dumps(record.error).decode(),
+        "failure": None if record.failure is None else str(record.failure),
+        "step": clean(record.step),
         "provider": record.provider,
         "model": record.model,
         "key": record.key,

@@ -142,5 +142,6 @@ CRASHED = ResultRecord(
         "message": f"{DEAD_AT} workers died while running this job, the last one with nothing else to run; "
         "it is not retried",
     },
+    failure=FailureClass.CRASHED,
 )
 """The result of a job that kills its workers."""

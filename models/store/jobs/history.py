@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
-from sqlalchemy import ColumnElement, Row, Select, bindparam, case, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select
 
 from understudy.models.failure import FailureClass
 from understudy.models.records import NewJob
 from understudy.models.state import TERMINAL_STATES, JobState, Priority
 from understudy.models.store.ledger import Area, Ledger
-from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
+from understudy.models.store.paging import Paged, size_of
 from understudy.models.store.sql import attempt, job, job_input, made_since, made_until, result
 from understudy.models.store.tallies import ANSWERED
 
@@ -56,17 +55,16 @@ ASKED = (
 ENDED_BADLY = [str(state) for state in sorted(TERMINAL_STATES - {JobState.SUCCEEDED})]
 
 _to_run_again = (
-    select(job, job.c.id.label("job_id"), job_input.c.body.label("request"), job_input.c.extra, result.c.error)
+    select(job, job.c.id.label("job_id"), job_input.c.body.label("request"), job_input.c.extra, result.c.failure)
     .select_from(job)
     .join(job_input, job_input.c.job_id == job.c.id)
     .outerjoin(result, result.c.job_id == job.c.id)
-    .add_columns(case((job.c.state == str(JobState.FAILED), result.c.body)).label("answer"))
     .where(job.c.batch_id == bindparam("batch_id"))
 )
 _asked_bytes = size_of(job.c.custom_id, job_input.c.body, job_input.c.extra)
 
-ENDED_BADLY_PAGE = Paged(_to_run_again.where(job.c.state.in_(ENDED_BADLY)), job.c.id, _asked_bytes + ANSWER_BYTES)
-"""A page of a batch's jobs that ended without an answer, with their requests and errors."""
+ENDED_BADLY_PAGE = Paged(_to_run_again.where(job.c.state.in_(ENDED_BADLY)), job.c.id, _asked_bytes)
+"""A page of a batch's jobs that ended without an answer, with their requests and how they failed."""
 
 UNFINISHED_PAGE = Paged(
     _to_run_again.where(job.c.state.not_in([str(JobState.SUCCEEDED), str(JobState.FAILED)])), job.c.id, _asked_bytes
@@ -189,13 +187,9 @@ def priced(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {**shown, "cost_usd": None} if shown.pop("unpriced") else shown
 
 
-def failure_of(row: Row[Any]) -> FailureClass:
-    """The class in the result: as the code of our own error, or next to the provider's."""
-    if row.error is not None:
-        named = orjson.loads(row.error).get("code")
-    else:
-        named = orjson.loads(row.answer or "{}").get("extra_fields", {}).get("failure")
-    return FailureClass(named) if named in set(FailureClass) else FailureClass.UNKNOWN
+def failure_of(row: Row[Any]) -> FailureClass | None:
+    """Of a row with `state` and `failure`; None: the job did not fail."""
+    return FailureClass(row.failure or FailureClass.UNKNOWN) if row.state == JobState.FAILED else None
 
 
 def _percentile(times_ms: Sequence[int], percent: int) -> int:
@@ -204,9 +198,7 @@ def _percentile(times_ms: Sequence[int], percent: int) -> int:
 
 
 async def ended_job(ledger: Ledger, row: Row[Any]) -> EndedJob:
-    state = JobState(row.state)
-    failure = failure_of(row) if state is JobState.FAILED else None
-    return EndedJob(await _as_new(ledger, row), row.batch_id, state, failure)
+    return EndedJob(await _as_new(ledger, row), row.batch_id, JobState(row.state), failure_of(row))
 
 
 async def _as_new(ledger: Ledger, row: Row[Any]) -> NewJob:

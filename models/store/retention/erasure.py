@@ -52,6 +52,7 @@ FORGET_OF_BATCH = (
         options=case((batch.c.input_file_id.is_(None), batch.c.options)),  # of a retry: provider and model names
         error=None,
         paused=None,
+        pause_kind=None,
         blocked=None,
         waiting=None,
     )

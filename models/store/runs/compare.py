@@ -148,8 +148,7 @@ COMPARED: Select[Any] = (
         batch.c.state.label("batch_state"),
         job.c.chain_id.label("job_chain"),
         _old.c.again_id,
-        result.c.error,
-        case((job.c.state == str(JobState.FAILED), result.c.body)).label("answer"),
+        result.c.failure,
     )
     .select_from(
         _new.outerjoin(job, job.c.id == _new.c.job_id)
@@ -363,7 +362,7 @@ def _compared(row: Row[Any]) -> ComparedLine:
         batch_state=None if row.batch_state is None else BatchState(row.batch_state),
         job_chain=row.job_chain,
         again_id=row.again_id,
-        failure=failure_of(row) if state is JobState.FAILED else None,
+        failure=failure_of(row),
     )
 
 

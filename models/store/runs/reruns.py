@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, Text, Update, bindparam, case, func, select, update
+from sqlalchemy import Select, Text, Update, bindparam, func, select, update
 
 from understudy.models.records import NewJob
 from understudy.models.state import JobState
 from understudy.models.store.batches.chains import insert_chains
 from understudy.models.store.jobs.history import ENDED_BADLY, EndedJob, ended_job
 from understudy.models.store.ledger import CLOCK, Area
-from understudy.models.store.paging import ANSWER_BYTES, Paged, size_of
+from understudy.models.store.paging import Paged, size_of
 from understudy.models.store.runs.runs import current_line
 from understudy.models.store.sql import QUEUED, JsonRows, job, job_input, result, run_line
 
@@ -29,8 +29,7 @@ _lines: Select[Any] = (
         run_line.c.line,
         job_input.c.body.label("request"),
         func.coalesce(run_line.c.extra, job_input.c.extra).label("extra"),
-        result.c.error,
-        case((job.c.state == str(JobState.FAILED), result.c.body)).label("answer"),
+        result.c.failure,
     )
     .select_from(run_line)
     .join(job, job.c.id == run_line.c.job_id)
@@ -38,10 +37,10 @@ _lines: Select[Any] = (
     .outerjoin(result, result.c.job_id == job.c.id)
     .where(current_line, run_line.c.again_id.is_(None))
 )
-_size = ANSWER_BYTES + size_of(run_line.c.name, run_line.c.extra, job_input.c.body, job_input.c.extra)
+_size = size_of(run_line.c.name, run_line.c.extra, job_input.c.body, job_input.c.extra)
 
 LINES_ENDED_BADLY = Paged(_lines.where(job.c.state.in_(ENDED_BADLY)), run_line.c.position, _size)
-"""A page of a run's lines that have no answer and are not being sent, with their requests and errors."""
+"""A page of a run's lines that have no answer and are not being sent, with their requests and how they failed."""
 
 LINES_ANSWERED_BY = Paged(
     _lines.where(job.c.state == str(JobState.SUCCEEDED), result.c.provider.in_(bindparam("providers", expanding=True))),

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from understudy.models.jobs.pace import eta_s
+from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP
 from understudy.models.objects.waiting import WaitingObject, waiting_object
 from understudy.models.records import BatchView, DeploymentTally, Waiting
@@ -114,6 +115,8 @@ class Ours(Documented):
     weight: float
     """Its turns for one of another batch of the same tenant and priority."""
     paused: str | None
+    pause_kind: PauseKind | None
+    """What holds it: `stopped` is a `run` that has ended or died."""
     retry_of: str | None
     retries: list[str]
     """The batches that try its lines again."""
@@ -273,6 +276,7 @@ def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> d
         "priority": view.priority.queue,
         "weight": view.weight,
         "paused": view.paused,
+        "pause_kind": view.pause_kind,
         "retry_of": view.retry_of,
         "retries": view.retries,
         "webhook_url": view.callback_url,
