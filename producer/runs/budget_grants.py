@@ -1,4 +1,4 @@
-"""Budgets on the command line: what is held of them, and what `resume` grants."""
+"""Budgets on the command line: reservations, and the grants of `resume`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ WITH_PERIOD = (TENANT, PROVIDER)
 
 
 class NoBudget(Exception):
-    """There is nothing to grant. One sentence."""
+    """There is no budget to grant. The message is one sentence."""
 
 
 def is_subject(given: str) -> bool:
@@ -38,7 +38,7 @@ def is_subject(given: str) -> bool:
 
 
 async def grant(store: Store, settings: Settings, given: str, actor: str) -> list[str]:
-    """Grant a tenant's or a provider's budget once more, for its period; says what may be spent now.
+    """Grant a tenant's or provider's budget again, for the current period. Returns sentences with the new totals.
 
     Raises NoBudget, StoreError.
     """
@@ -46,12 +46,10 @@ async def grant(store: Store, settings: Settings, given: str, actor: str) -> lis
     at = await store.now()
     if kind == PROVIDER:
         known = await store.budgets.read([], of_provider(settings, name, at))
-        lacks = (
-            f"provider '{name}' has no budget; [providers.{name}] may have budget_usd_per_day or budget_usd_per_month"
-        )
+        lacks = f"provider '{name}' has no budget; set budget_usd_per_day or budget_usd_per_month in [providers.{name}]"
     else:
         known = await store.budgets.read([of_tenant(name, at)])
-        lacks = f"tenant '{name}' has no budget; `understudy tenants set {name} --usd-per-month` gives it one"
+        lacks = f"tenant '{name}' has no budget; set one with `understudy tenants set {name} --usd-per-month`"
     granted = to_be_granted(known)
     if not granted:
         raise NoBudget(lacks)
@@ -70,18 +68,18 @@ def _said(subject: BudgetKey, known: Mapping[BudgetKey, BudgetRecord]) -> str:
     base, period = before.base_usd or 0.0, "today" if subject.is_day else "this month"
     total = base + before.granted_usd + base
     return (
-        f"{subject.kind} {subject.name} is granted {amount(base)} USD more {period}: "
-        f"it may spend {amount(total)}, and has spent {amount(before.spent_usd)}"
+        f"granted {subject.kind} {subject.name} another {amount(base)} USD for {period}: "
+        f"the budget is now {amount(total)} USD, of which {amount(before.spent_usd)} are spent"
     )
 
 
 def spent_its_budget(view: BatchView) -> bool:
-    """It is held for that reason, until `resume`."""
+    """Whether the batch is paused because its budget is spent, until `resume`."""
     return view.state in OPEN_BATCH_STATES and view.pause_kind is PauseKind.BUDGET
 
 
 async def held_of(queue: "Redis | None", view: BatchView) -> float | None:
-    """What the calls under way of a batch hold of its budget; None: it has none, or nobody can tell."""
+    """USD reserved for the calls in flight of a batch; None: no budget, or unknown."""
     if view.budget_usd is None or queue is None:
         return None
     return await in_time(held_usd(queue, of_batch(view.id)))

@@ -1,7 +1,7 @@
-"""What of a run's input is to be asked: its lines of today beside what was asked for its output before.
+"""Decides which lines of a run's input to ask, by comparing them with what was asked for this output before.
 
-A line's request is what the model is asked; who is asked is the chain's matter. So a line that has an answer keeps it
-when the chain changes, and a line that has none is asked along today's chain.
+A line is identified by its request, not by its chain: an answered line keeps its answer when the chain changes, and an
+unanswered line is asked with the current chain.
 """
 
 from collections import Counter
@@ -21,23 +21,23 @@ from understudy.producer.status.cost_text import counted
 LINES_NAMED = 5
 
 Worth = Callable[[str], Awaitable[frozenset[FailureClass]]]
-"""By a batch: which failures of its jobs are worth another try."""
+"""For a batch: the failures of its jobs that are worth a retry."""
 
 
 @dataclass(slots=True)
 class Comparison:
-    """How today's lines stand, in lines; `asked` has those to be asked, by reason."""
+    """The state of the current lines, in numbers of lines. `asked`: lines to ask, by reason."""
 
     lines: int = 0
-    answered: int = 0  # and stay so
-    elsewhere: int = 0  # of those, along another chain than today's
-    refused: int = 0  # failed, and would fail again in the same way
-    left: int = 0  # accepted before, and not asked yet
-    retried: int = 0  # answered, and asked again by a retry that goes on
+    answered: int = 0  # and keep their answer
+    elsewhere: int = 0  # of those, by another chain than the current one
+    refused: int = 0  # failed, and would fail again the same way
+    left: int = 0  # accepted earlier, not asked yet
+    retried: int = 0  # answered, and asked again by a retry in progress
     asked: Counter[str] = field(default_factory=Counter)
-    changed_lines: list[int] = field(default_factory=list)  # the first of them, by their numbers in the file
-    changed_cost_usd: float = 0.0  # what the answers cost that would be replaced
-    changed_unpriced: int = 0  # those of them that the cost leaves out
+    changed_lines: list[int] = field(default_factory=list)  # line numbers of the first ones
+    changed_cost_usd: float = 0.0  # cost of the answers that would be replaced
+    changed_unpriced: int = 0  # answers of unknown cost, not in changed_cost_usd
 
     @property
     def to_ask(self) -> int:
@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How the lines stand, for programs."""
+        """The state of the lines, as JSON."""
         return {
             "answered": self.answered,
             "new": self.asked[NEW],
@@ -57,12 +57,12 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        """How the lines stand, such as "100 answered, 12 new, 3 changed"."""
+        """The state of the lines as text, such as "100 answered, 12 new, 3 changed"."""
         return ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in self.counts.items() if count)
 
     @property
     def changed_words(self) -> str:
-        """Which lines have changed."""
+        """The changed lines as text."""
         more = ", …" if self.asked[CHANGED] > len(self.changed_lines) else ""
         lines = ", ".join(f"{line:,}" for line in self.changed_lines)
         one = self.asked[CHANGED] == 1
@@ -70,7 +70,7 @@ class Comparison:
 
 
 def lines_of(jobs: Iterable[NewJob], first: int, *, with_jobs: bool) -> list[RunLine]:
-    """Jobs as lines of a run, from the position `first` on; `with_jobs`: answered by them."""
+    """Jobs as lines of a run, starting at position `first`. `with_jobs`: these jobs answer them."""
     return [
         RunLine(
             position=position,
@@ -87,10 +87,10 @@ def lines_of(jobs: Iterable[NewJob], first: int, *, with_jobs: bool) -> list[Run
 
 
 async def compare(store: Store, run_id: str, version: int, lines: int, worth: Worth) -> Comparison:
-    """Compare the lines of a new version, as many as were written, and note which of them are to be asked."""
+    """Compare the `lines` lines of a new version with earlier ones, and record which of them to ask."""
     await store.runs.match_lines(run_id, version, lines)
     found = Comparison(lines=lines)
-    shift = 0  # between a line's place before and today, as the lines around it have moved
+    shift = 0  # between a line's previous and current position, judged by its neighbours
     async for page in store.runs.compared(run_id, version):
         asks: dict[int, str] = {}
         strangers: list[tuple[ComparedLine, int]] = []
@@ -114,7 +114,7 @@ async def compare(store: Store, run_id: str, version: int, lines: int, worth: Wo
 
 
 async def _why_again(found: Comparison, line: ComparedLine, worth: Worth) -> str | None:
-    """Why a line is asked again that was asked, or accepted, before. None: it is not."""
+    """The reason to ask a known line again. None: do not ask."""
     otherwise = line.job_chain != line.chain_id
     if line.state is JobState.SUCCEEDED:
         found.answered += 1
@@ -133,7 +133,7 @@ async def _why_again(found: Comparison, line: ComparedLine, worth: Worth) -> str
 async def _why_new(
     store: Store, run_id: str, version: int, found: Comparison, strangers: list[tuple[ComparedLine, int]]
 ) -> dict[int, str]:
-    """Of lines that were never asked so, and where they would have stood before: whether another line stood there."""
+    """For lines whose request is new, with their expected previous positions: whether they replace another line."""
     names = [line.name for line, _ in strangers if line.named]
     places = [place for line, place in strangers if not line.named]
     if not strangers:
@@ -160,9 +160,9 @@ def _ask_of(before: Displaced | None) -> str:
 async def jobs_to_ask(
     store: Store, run_id: str, version: int, jobs: AsyncIterator[NewJob]
 ) -> AsyncIterator[tuple[int, NewJob, str]]:
-    """Of all jobs of the input, in their order, those that are to be asked: with position and reason.
+    """The jobs of the input to ask, in order, with position and reason.
 
-    Raises InputError when the input is another one than the one that was compared.
+    Raises InputError when the input is no longer the one that was compared.
     """
     wanted = store.runs.to_ask(run_id, version)
     next_one = await anext(wanted, None)

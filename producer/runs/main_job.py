@@ -1,4 +1,5 @@
-"""`understudy run`: the main job, whole: input in, workers up, progress shown, output written, summary printed."""
+"""`understudy run` from start to end: read the input, start workers, show progress, write the output, print a
+summary."""
 
 import asyncio
 import os
@@ -43,7 +44,7 @@ from understudy.producer.status.waiting import blocked_by
 
 POLL_S = 0.25
 BLOCKED_LOOKS = 4
-"""A run stops for blocked credentials when so many looks in a row find nothing else to wait for."""
+"""A run stops for disabled credentials after this many checks in a row find nothing else to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,11 @@ class RunOptions:
     config: Path | None
     workers: int = 1
     as_json: bool = False
-    still_after_s: float = STILL_AFTER_S  # after so long without an answer it says what it waits for
+    still_after_s: float = STILL_AFTER_S  # seconds without an answer before it reports what it waits for
 
 
 class _Interrupts:
-    """Ctrl-C: once drains, twice stops. SIGTERM counts the same."""
+    """Ctrl-C: the first drains, the second stops. SIGTERM counts as well."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -73,7 +74,7 @@ class _Interrupts:
 
 
 class _Lease:
-    """Lets a run's batches go on while this process lives and nobody has asked it to stop."""
+    """Keeps a run's batches going while this process is alive and not asked to stop."""
 
     def __init__(self, store: Store, batches: Sequence[str]) -> None:
         self._store = store
@@ -102,7 +103,7 @@ class _Lease:
 
 
 async def run(settings: Settings, options: RunOptions, console: Console) -> int:
-    """Returns the exit code. Raises what `producer.cli.errors` turns into one sentence."""
+    """Returns the exit code. Raises errors that `producer.cli.errors` turns into one sentence."""
     asked = options.asked
     _check_output(asked.output, asked.source)
     form = csv_form(asked.source, asked.shape, asked.output, safe=asked.csv_safe)
@@ -149,7 +150,7 @@ class _Over(NamedTuple):
 
 @dataclass(slots=True)
 class _Watch:
-    """Shows progress until the run has ended, is interrupted, or waits for nothing but a person."""
+    """Shows progress until the run ends, is interrupted, or is blocked until a person acts."""
 
     store: Store
     settings: Settings
@@ -160,7 +161,7 @@ class _Watch:
     lease: _Lease
     still: Standstill
     blocked_looks: int = 0
-    away: bool = False  # the ledger, at the last look
+    away: bool = False  # whether the ledger was unreachable at the last look
 
     async def until_over(self) -> _Over:
         ended = asyncio.create_task(self.workers.ended())
@@ -174,7 +175,7 @@ class _Watch:
             await asyncio.gather(ended, return_exceptions=True)
 
     async def _look_through_outages(self, ended: asyncio.Task[None]) -> _Over | None:
-        """The workers hold what was answered while the ledger is away; as long as they live, so does the run."""
+        """While the ledger is unreachable, the workers keep the answers; the run lasts as long as they do."""
         try:
             over = await self._look(ended)
             self.away = False
@@ -182,12 +183,12 @@ class _Watch:
             if ended.done():
                 raise
             if not self.away:
-                self.display.say(f"the ledger is away, and what is answered meanwhile is held: {outage}")
+                self.display.say(f"the ledger is unreachable; workers keep new answers until it is back: {outage}")
             self.away, over = True, None
         return over
 
     async def _look(self, ended: asyncio.Task[None]) -> _Over | None:
-        """None: go on."""
+        """None: continue watching."""
         views = await views_of(self.store, self.job.batches)
         now = self.job.summary(views)
         self.display.update(now, views, "draining" if self.interrupts.count else "running")
@@ -212,40 +213,39 @@ class _Watch:
 
 
 def _moves(views: Sequence[BatchView]) -> bool:
-    """Whether any of these batches has calls in flight, or may start some."""
+    """Whether any of these batches has calls in flight or may start new ones."""
     open_ones = [view for view in views if view.state in OPEN_BATCH_STATES]
     return any(not view.paused or view.counts[JobState.RUNNING] for view in open_ones)
 
 
 async def _try_set_aside_again(store: Store) -> None:
-    """Whoever runs again has mended what was wrong, or wants to see that it is still wrong."""
+    """Enable all credentials: a person who runs the command again has fixed the cause, or wants to see it again."""
     for row in await store.credentials.listed():
         await store.credentials.enable(row.provider, row.key)
 
 
 def _check_output(output: Path, source: Path) -> None:
-    """Raises InputError for a place or a name that results cannot be written to."""
+    """Raises InputError when results cannot be written to this path."""
     check_suffix(output)
     if output.exists() and output.samefile(source):
-        raise InputError(f"{output} is the input; name another file for the results")
+        raise InputError(f"{output} is the input; choose another file for the results")
     if output.is_dir():
-        raise InputError(f"{output} is a folder; name a file for the results")
+        raise InputError(f"{output} is a folder; give a file name for the results")
     if not output.resolve().parent.is_dir():
-        raise InputError(f"the folder of the output, {output.parent}, does not exist")
+        raise InputError(f"the output folder {output.parent} does not exist")
     if not os.access(output.resolve().parent, os.W_OK):
-        raise InputError(f"the folder of the output, {output.parent}, cannot be written to")
+        raise InputError(f"the output folder {output.parent} is not writable")
 
 
 def _say_what_begins(display: Display, asked: RunRequest, job: Run) -> None:
     if job.skipped:
-        are = "is" if len(job.skipped) == 1 else "are"
-        display.say(f"{counted(len(job.skipped), 'bad line')} of {asked.source.name} {are} skipped:")
+        display.say(f"skipping {counted(len(job.skipped), 'bad line')} of {asked.source.name}:")
         for bad in job.skipped:
             display.say(f"  line {bad.line}: {bad.reason}")
     if job.forgotten is not None:
         what = counted(job.forgotten.succeeded, "answer")
         cost = spent(job.forgotten.cost_usd, job.forgotten.unpriced_calls)
-        display.say(f"--fresh: forgot {what} in {asked.output}, which cost {cost}")
+        display.say(f"--fresh: discarded {what} in {asked.output}, which cost {cost}")
     if job.compared is not None:
         _say_what_is_resumed(display, job.compared, job.batches[-1])
     if job.preflight is not None:
@@ -254,19 +254,18 @@ def _say_what_begins(display: Display, asked: RunRequest, job: Run) -> None:
 
 
 def _say_what_is_resumed(display: Display, compared: Comparison, batch_id: str) -> None:
-    """What is answered and not paid for again, what is asked now, and what is not."""
-    done = "" if compared.to_ask or compared.left else "; nothing is left to ask"
+    """Say which lines keep their answers, which are asked now, and which are not."""
+    done = "" if compared.to_ask or compared.left else "; nothing left to ask"
     display.say(f"resuming: {compared.words}{done}")
     if compared.refused:
-        are, them = ("is", "it") if compared.refused == 1 else ("are", "they")
+        they = "it is" if compared.refused == 1 else "they are"
         display.say(
-            f"{counted(compared.refused, 'line')} failed as a bad request, with refused content or as crashed; "
-            f"{them} {are} not tried again, unless you add --all"
+            f"{counted(compared.refused, 'line')} failed as a bad request, refused content or a crash; "
+            f"{they} not retried unless you add --all"
         )
     if compared.elsewhere:
         display.say(
-            f"{counted(compared.elsewhere, 'answer')} came along another chain than today's and "
-            f"{'is' if compared.elsewhere == 1 else 'are'} kept; --fresh asks every line again, and "
+            f"kept {counted(compared.elsewhere, 'answer')} from an earlier chain; --fresh asks every line again, "
             f"`understudy retry {batch_id} --answered-by PROVIDER` the lines that one provider answered"
         )
 
@@ -275,16 +274,14 @@ def _stopped_early(console: Console, asked: RunRequest, total: Summary, over: _O
     console.print(_kept(asked, total), highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if over.blocked:
         failing = over.kind in BY_FAILURES
-        look = " `understudy attempts latest` shows what was answered." if failing else ""
+        look = " `understudy attempts latest` shows the answers." if failing else ""
         act = (
-            "Run it again with a larger --budget-usd"
-            if over.kind is PauseKind.BUDGET
-            else "Correct that and run it again"
+            "Run it again with a larger --budget-usd" if over.kind is PauseKind.BUDGET else "Fix that and run it again"
         )
         words = f"Stopped: {over.blocked}.{look} {act}: what was answered is kept."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         return UNREACHABLE
-    console.print("Run the same command again to go on; until then nothing else of it is sent.", highlight=False)
+    console.print("Run the same command again to continue; until then, nothing more is sent.", highlight=False)
     return INTERRUPTED
 
 
@@ -293,7 +290,7 @@ def _kept(asked: RunRequest, total: Summary) -> str:
     if not total.done:
         return f"0 of {total.total:,} answered."
     look = f"understudy results latest{' --csv' if is_csv(asked.output) else ''}"
-    return f"{total.succeeded:,} of {total.total:,} answered{failed}; all of it is saved, `{look}` shows what is there."
+    return f"{total.succeeded:,} of {total.total:,} answered{failed}, all saved; `{look}` shows the results so far."
 
 
 def _last_words(asked: RunRequest, total: Summary, lines: int, job: Run) -> str:
@@ -302,7 +299,7 @@ def _last_words(asked: RunRequest, total: Summary, lines: int, job: Run) -> str:
     cost = spent(total.cost_usd, total.unpriced_calls)
     results = f"{counted(lines, 'result')} {'is' if lines == 1 else 'are'}"
     return (
-        f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} through a fallback, "
+        f"{total.succeeded:,} of {total.total:,} succeeded{failed}{skipped}, {total.fallbacks:,} via a fallback, "
         f"{cost}. {results} in [bold]{escape(str(asked.output))}[/bold]"
     )
 

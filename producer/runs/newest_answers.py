@@ -1,4 +1,4 @@
-"""Which record is shown of each line that was asked for several times: the newest answer, or else the newest record."""
+"""For each line that was asked several times, the record to show: the newest answer, or else the newest record."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ ROWS_AT_ONCE = 500
 
 
 async def rows_of(store: Store, batch_id: str) -> AsyncIterator[OutputRow]:
-    """The lines that have ended, in the order of the input: of the run that a batch belongs to, as its input is today;
-    or of the batch, with what its retries have answered."""
+    """The finished lines in input order: of the whole run that the batch belongs to, by its current input; otherwise of
+    the batch, with the answers of its retries."""
     run_id = await store.runs.run_of(batch_id)
     rows = store.runs.outputs(run_id) if run_id else newest_rows(store, await line_of(store, batch_id))
     async for row in rows:
@@ -27,9 +27,9 @@ class _Retried:
 
 
 async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[OutputRow]:
-    """Every line once, in the order of the input: `batches` are a batch and its retries, oldest first.
+    """Every line once, in input order. `batches`: a batch and its retries, oldest first.
 
-    Memory: the ids of what was retried, not of the batch.
+    Memory: proportional to the retried lines, not to the batch.
     """
     retried: dict[str, _Retried] = {}
     for batch_id in batches[1:]:
@@ -50,7 +50,7 @@ async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[Out
 
 
 async def _with_retries(store: Store, page: list[OutputRow], retried: dict[str, _Retried]) -> list[OutputRow]:
-    """Rows of the first batch, or in their places the newer records that count."""
+    """Rows of the first batch, replaced by newer records where those count."""
     newer = {
         row.custom_id: again.job_id
         for row in page

@@ -1,7 +1,7 @@
-"""Results as lines: OpenAI batch output lines, or the input's CSV columns with the answer beside them.
+"""Results as lines: OpenAI batch output lines, or the CSV columns of the input followed by the answer.
 
-The output file is a projection of the ledger: written beside its place and renamed at the end, so that it is either
-whole or not there.
+The output file is a projection of the ledger. It is written to a temporary file next to its path and renamed at the
+end, so it is either complete or absent.
 """
 
 import csv
@@ -23,20 +23,20 @@ from understudy.producer.terminal import Writes
 
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-"""By the end of an output's name; a CSV gets its input's."""
+"""By suffix of the output; a CSV output takes the separator of its input."""
 
 WITHOUT_ANSWER = {
-    JobState.CANCELLED: {"code": "batch_cancelled", "message": "This request was cancelled before it ended."},
-    JobState.EXPIRED: {"code": "batch_expired", "message": "This request could not be done before its deadline."},
+    JobState.CANCELLED: {"code": "batch_cancelled", "message": "This request was cancelled before it finished."},
+    JobState.EXPIRED: {"code": "batch_expired", "message": "This request could not be completed before its deadline."},
 }
 
-UNEXPLAINED = {"code": "unknown", "message": "This request failed, and no record of why was kept."}
+UNEXPLAINED = {"code": "unknown", "message": "This request failed, and the reason was not recorded."}
 
 
 @dataclass(frozen=True, slots=True)
 class CsvForm:
-    """How CSV is written. `marked`: with a byte order mark, without which Excel takes UTF-8 for something else.
-    `safe`: no cell is one that spreadsheets calculate."""
+    """How CSV is written. `marked`: with a byte order mark, without which Excel misreads UTF-8.
+    `safe`: no cell can be evaluated as a formula."""
 
     separator: str = ","
     marked: bool = False
@@ -55,28 +55,28 @@ def is_csv(output: Path) -> bool:
 
 
 def check_suffix(output: Path, *, csv_safe: bool = False) -> None:
-    """Raises InputError for a name that promises a format that is not written, or is not what `csv_safe` is for."""
+    """Raises InputError for a suffix of an unsupported format, or one to which `csv_safe` does not apply."""
     if csv_safe and not is_csv(output):
-        raise InputError(f"{output}: --csv-safe is for .csv and .tsv; JSON lines have no formulas")
+        raise InputError(f"{output}: --csv-safe applies to .csv and .tsv only; JSON lines have no formulas")
     if not is_csv(output) and output.suffix.lower() not in JSON_LINES:
         excel = "; Excel opens .csv" if output.suffix.lower().startswith(".xls") else ""
-        raise InputError(f"{output}: results are written as .jsonl, .ndjson, .csv or .tsv; name it so{excel}")
+        raise InputError(f"{output}: unsupported output format; use .jsonl, .ndjson, .csv or .tsv{excel}")
 
 
 def output_line(row: OutputRow) -> dict[str, Any]:
-    """One line of a batch's output as OpenAI writes it, success or failure."""
+    """One line of a batch's output in OpenAI's format, success or failure."""
     return _line(row, orjson.loads(row.body) if row.body else None)
 
 
 def rendered_line(row: OutputRow) -> bytes:
-    """`output_line` as JSON with its newline. The stored answer is taken as it is, which is much faster than to read
-    and write it again. What would break the line are blanks of the JSON, and become others."""
+    """`output_line` as JSON with a newline. The stored answer is embedded as it is, which is much faster than parsing
+    and serializing it. Line breaks in it are whitespace of the JSON, and become spaces."""
     body = orjson.Fragment(row.body.replace("\n", " ").replace("\r", " ")) if row.body else None
     return orjson.dumps(_line(row, body), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def rendered_size(row: OutputRow, answer_bytes: int) -> int:
-    """How long the rendered line is of a row whose body and error, which have so many bytes, were left out."""
+    """The length of the rendered line of a row whose body or error (`answer_bytes` long) was not loaded."""
     if row.status_code is not None:
         return len(rendered_line(row)) + (answer_bytes - len("null") if answer_bytes else 0)
     if answer_bytes and row.state not in WITHOUT_ANSWER:
@@ -100,7 +100,7 @@ def _without_answer(row: OutputRow) -> dict[str, str] | None:
 
 
 def row_of_job(view: Mapping[str, Any]) -> OutputRow:
-    """What `Store.jobs.view` shows of a job, as a row of an output; of an open one only ids and state are known."""
+    """A job as `Store.jobs.view` returns it, as an output row; for an open job, only ids and state are known."""
     result = view["result"] or {}
     return OutputRow(
         job_id=view["id"],
@@ -119,7 +119,7 @@ def row_of_job(view: Mapping[str, Any]) -> OutputRow:
 
 
 def completion_text(body: Any) -> str:
-    """The text of the first choice; tool calls as JSON when there is no text; of embeddings the first vector."""
+    """The text of the first choice; without text, its tool calls as JSON; for embeddings, the first vector."""
     if body and body.get("object") == "list" and body.get("data"):
         return orjson.dumps(body["data"][0]["embedding"]).decode()
     message = body["choices"][0]["message"] if body and body.get("choices") else {}
@@ -131,12 +131,12 @@ def completion_text(body: Any) -> str:
 
 
 def finish_reason(body: Any) -> str:
-    """Why the first choice ended: `length` is an answer that was cut. Embeddings have none."""
+    """Why the first choice ended; `length` means truncated. Embeddings have none."""
     return str((body["choices"][0].get("finish_reason") if body.get("choices") else None) or "")
 
 
 def error_text(line: dict[str, Any]) -> str:
-    """Why a line has no answer: our own words, or the provider's."""
+    """Why a line has no answer: our error message, or the provider's."""
     if line["error"] is not None:
         return str(line["error"].get("message") or line["error"].get("code"))
     body = line["response"]["body"] if line["response"] else {}
@@ -164,15 +164,15 @@ def csv_row(row: OutputRow) -> dict[str, Any]:
 
 
 def _free_name(name: str, columns: Mapping[str, Any]) -> str:
-    """A column of the input that has the name of one of ours keeps its place and its value; the input may be such an
-    output itself."""
+    """A column name that the input does not use: its columns keep their names and values, since the input may itself be
+    such an output."""
     while name in columns:
         name = f"answer_{name}"
     return name
 
 
 async def write_output(rows: AsyncIterator[OutputRow], path: Path, form: CsvForm = CSV) -> int:
-    """Write lines to `path`, whole or not at all. Returns how many. Who may read it stays as it was."""
+    """Write lines to `path`, atomically. Returns their number. Keeps the file mode."""
     part = path.with_name(path.name + ".part")
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
     with open(new_file(part, mode), "w", encoding=form.encoding if is_csv(path) else "utf-8", newline="") as stream:
@@ -188,13 +188,13 @@ NUMBER = re.compile(r"\s*[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?%?\s*")
 
 
 def without_formula(cell: object) -> str:
-    """A cell that no spreadsheet calculates: an apostrophe stands before what would be a formula. Numbers stay."""
+    """A cell that no spreadsheet evaluates: formulas get an apostrophe in front. Numbers stay as they are."""
     text = "" if cell is None else str(cell)
     return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
 async def write_jsonl(rows: AsyncIterator[OutputRow], stream: Writes) -> int:
-    """One output line per row. Returns how many."""
+    """Write one output line per row. Returns their number."""
     count = 0
     async for row in rows:
         stream.write(rendered_line(row).decode())
@@ -203,7 +203,7 @@ async def write_jsonl(rows: AsyncIterator[OutputRow], stream: Writes) -> int:
 
 
 async def write_csv(rows: AsyncIterator[OutputRow], stream: Writes, form: CsvForm = CSV) -> int:
-    """A header with the first row's columns, then the rows. Returns how many."""
+    """Write a header with the columns of the first row, then the rows. Returns their number."""
     writer: csv.DictWriter[str] | None = None
     shown = without_formula if form.safe else str
     count = 0

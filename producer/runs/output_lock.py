@@ -1,4 +1,4 @@
-"""One process at a time is at work on an output, also where several machines share a ledger."""
+"""Only one process at a time works on an output, even when several machines share a ledger."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,15 +9,15 @@ from understudy.producer.runs.runs import OtherRun, RunRequest
 
 LEASE_S = 15.0
 RENEW_S = 3.0
-"""A run whose process was killed stays stopped: its batches go on for this long at most, and only where other workers
-are at work on the same ledger. Nobody else takes it up for as long."""
+"""Seconds. When the process of a run is killed, other workers on the same ledger continue its batches for at most
+LEASE_S; until then, no other process can take over the run."""
 
 
 @asynccontextmanager
 async def alone_at_work(store: Store, asked: RunRequest, say: Callable[[str], None]) -> AsyncIterator[None]:
-    """From before an input is accepted until its results are written no other process works on this output.
+    """Lock the output from before the input is accepted until the results are written.
 
-    Waits for one that may have been killed. Raises OtherRun when another one lives: two at once would ask, and pay for,
+    Waits for a process that may have been killed. Raises OtherRun when it is alive: two runs would ask, and pay for,
     the same lines.
     """
     await _take(store, asked, say)
@@ -27,7 +27,7 @@ async def alone_at_work(store: Store, asked: RunRequest, say: Callable[[str], No
     finally:
         kept.cancel()
         await asyncio.gather(kept, return_exceptions=True)
-        with suppress(StoreError):  # then its lease ends by itself
+        with suppress(StoreError):  # the lease then expires by itself
             await store.runs.keep_taken(asked.run_id, 0.0)
 
 
@@ -36,14 +36,14 @@ async def _take(store: Store, asked: RunRequest, say: Callable[[str], None]) -> 
     while not await store.runs.take(asked.run_id, LEASE_S):
         before_s, left_s = left_s, await store.runs.taken_for_s(asked.run_id)
         if before_s is None:
-            say(f"waiting for up to {left_s:.0f} s: another run into {asked.output} was at work a moment ago")
+            say(f"waiting for up to {left_s:.0f} s: another run was writing to {asked.output} a moment ago")
         elif left_s > before_s:
-            raise OtherRun(f"another `understudy run` is at work on {asked.output}; wait for it, or stop it")
+            raise OtherRun(f"another `understudy run` is writing to {asked.output}; wait for it or stop it")
         await asyncio.sleep(min(1.0, max(left_s, 0.1)))
 
 
 async def _keep(store: Store, run_id: str) -> None:
     while True:
         await asyncio.sleep(RENEW_S)
-        with suppress(StoreError):  # the next one may get through
+        with suppress(StoreError):  # the next renewal may succeed
             await store.runs.keep_taken(run_id, LEASE_S)

@@ -1,6 +1,7 @@
-"""What is known of an input before its first call: which steps can serve its lines, and what it will cost.
+"""What is known about an input before its first call: which steps can serve its lines, and the expected cost.
 
-Fed line by line while they are read. That a request fits is an estimate: what fits nowhere is told, not refused.
+Fed line by line while the input is read. Whether a request fits is an estimate, so lines that fit no step are reported,
+not rejected.
 """
 
 from collections import Counter
@@ -21,13 +22,13 @@ KNOWN_NEEDS = 10_000
 KNOWN_CHAINS = 1_000
 
 Skips = tuple[tuple[int, str], ...]
-"""The steps that cannot serve a request, by index, and why in a word or two."""
+"""The steps that cannot serve a request: index, and the reason in a word or two."""
 
 
 @dataclass(slots=True)
 class _Fit:
-    """Of one chain: up to so many tokens, plain requests are known to fit all its steps. Holds the chain, so that no
-    other one gets its identity."""
+    """Token counts up to which plain requests are known to fit all steps of a chain. Keeps the chain alive so that its
+    `id()` is not reused."""
 
     chain: Chain
     conditional: bool
@@ -36,7 +37,7 @@ class _Fit:
 
 
 class Preflight:
-    """`forecast` has the tokens and the money; `notes` say how the input was read."""
+    """`forecast`: tokens and cost. `notes`: sentences on how the input was read."""
 
     def __init__(self, settings: Settings, *, every_step: bool = False) -> None:
         self.forecast = Forecast(settings, every_step=every_step)
@@ -46,7 +47,7 @@ class Preflight:
         self.notes: list[str] = []
         self.skips: Counter[tuple[str, str]] = Counter()  # lines by step and topic
         self.unfit = 0  # lines that fit no step
-        self.unfit_lines: list[int] = []  # the first of them
+        self.unfit_lines: list[int] = []  # the first ones
         self.unfit_topics: Counter[str] = Counter()
 
     def add_all(self, jobs: Iterable[NewJob]) -> None:
@@ -68,13 +69,13 @@ class Preflight:
 
     @property
     def expected(self) -> str:
-        """How many lines, and what they are expected to cost."""
+        """The number of lines and their expected cost, as text."""
         lines = self.forecast.lines
         return f"{counted(lines, 'line')}, {expected_cost(self.forecast.estimate, lines)}"
 
     @property
     def findings(self) -> list[str]:
-        """Sentences for people: how the input was read, and which lines do not fit which steps, the gravest first."""
+        """Sentences on how the input was read and which lines do not fit which steps, worst first."""
         found = [*self.notes, *([self._unfit_words()] if self.unfit else [])]
         for (step, topic), count in self.skips.most_common(SKIPS_NAMED):
             found.append(f"{counted(count, 'line')} will skip {step} ({topic})")
@@ -121,7 +122,7 @@ class Preflight:
         return skips
 
     def _widen(self, fit: _Fit, needs: Needs) -> None:
-        """What has fewer tokens than a request that fits, fits as well."""
+        """A request with fewer tokens than one that fits, fits as well."""
         tokens, output = max(needs.input_tokens, fit.input_tokens), max(needs.output_tokens, fit.output_tokens)
         if not self._ask(fit.chain, Needs(tokens, tokens, output)):
             fit.input_tokens, fit.output_tokens = tokens, output

@@ -1,4 +1,4 @@
-"""What is run again, as a new batch that points at the old one; the newest answer of a line counts."""
+"""Retries: jobs are run again as a new batch linked to the old one; the newest answer of a line counts."""
 
 import asyncio
 from collections import Counter
@@ -26,7 +26,7 @@ from understudy.producer.runs.retry_chain import ANSWERED_BY, NEVER_ACCEPTED, ac
 SLICE = 2_000
 KNOWN_CHAINS = 1_000
 AS_BEFORE = RouteOptions()
-"""No other chain than the one that a line had."""
+"""Each line keeps its chain."""
 
 T = TypeVar("T")
 
@@ -36,17 +36,17 @@ WORTH_ANOTHER_CHAIN = classes_where(lambda traits: traits.rerun_elsewhere)
 EVERYTHING = frozenset(FailureClass)
 
 FILLED_WITHIN_S = 600.0
-"""A retry that is being accepted for longer was left behind by a process that was killed."""
+"""Seconds. A retry still being accepted after this time was left behind by a killed process."""
 
 
 class RetryUnderWay(WrongUse):
-    """The same is being tried again just now. One sentence."""
+    """Another retry of the same batch is being accepted. The message is one sentence."""
 
 
 @dataclass(slots=True)
 class Retry:
-    """What a retry has taken up. `batch_id` None: there was nothing to try. `left_out`: jobs that failed in a way that
-    would come again, by class."""
+    """The jobs of a retry. `batch_id` None: nothing to retry. `left_out`: jobs that would fail the same way again, by
+    class."""
 
     batch_id: str | None = None
     jobs: int = 0
@@ -54,11 +54,11 @@ class Retry:
 
     @property
     def left_out_words(self) -> str:
-        """One sentence about what is not tried again; empty when there is nothing of it."""
+        """One sentence about the jobs that are not retried; empty if there are none."""
         if not self.left_out:
             return ""
         classes = ", ".join(f"{count:,} {cls}" for cls, count in self.left_out.most_common())
-        return f"not tried again, because it would fail in the same way: {classes}; --all tries that, too"
+        return f"not retried, because they would fail the same way: {classes}; --all retries them, too"
 
 
 async def retry_failed(
@@ -68,13 +68,13 @@ async def retry_failed(
     worth: frozenset[FailureClass] = WORTH_A_RETRY,
     route: RouteOptions = AS_BEFORE,
 ) -> Retry:
-    """Submit what ended without an answer again, as a new batch that points at the newest one of this batch's line.
+    """Submit the jobs that ended without an answer again, as a new batch linked to the newest one of the retry chain.
 
-    That is what failed and may succeed, what expired and what was cancelled; and whatever made the first jobs of a
-    batch fail, because it paused so that somebody corrects that. Of a batch of a run it is what the run's lines of
-    today lack. A line counts as its newest retry says, so nothing is tried twice because two retries were asked for.
-    Jobs keep their chains, unless `route` names a model or a chain; their data rules hold for that, too.
-    Raises RequestError, RetryUnderWay. Memory: the custom ids of the retries, not of the batch.
+    These are failed jobs that may succeed, expired and cancelled jobs, and, if the first jobs of the batch all failed,
+    that failure as well, because the batch paused for it to be fixed. For a batch of a run, these are the unanswered
+    lines of the run's current input. The newest retry of a line counts, so that two retries do not run a line twice.
+    Jobs keep their chains and data rules; a model or chain in `route` replaces the chain, not the rules. Raises
+    RequestError, RetryUnderWay. Memory: the custom ids of the retries, not of the batch.
     """
     line = await _Line.of(store, batch_id)
     if _names_a_chain(route):
@@ -95,7 +95,7 @@ async def retry_failed(
 async def retry_answered(
     store: Store, settings: Settings, batch_id: str, providers: Sequence[str], route: RouteOptions
 ) -> Retry:
-    """Submit the lines again that one of these providers answered, as a new batch; `retry_failed` says how."""
+    """Submit the lines that one of these providers answered again, as a new batch; see `retry_failed`."""
     line = await _Line.of(store, batch_id)
     options = {ANSWERED_BY: list(providers), "model": route.model, "chain": route.chain}
     said = {word: value for word, value in options.items() if value is not None}
@@ -108,7 +108,7 @@ async def retry_answered(
 
 
 async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> int:
-    """Give what a batch has not asked yet another chain; returns how many jobs that are. Raises RequestError."""
+    """Switch the waiting jobs of a batch to another chain. Returns their number. Raises RequestError."""
     view = await store.batches.view(batch_id)
     if view is None:
         return 0
@@ -118,8 +118,8 @@ async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteO
 
 
 async def take_another_chain(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> tuple[int, Retry]:
-    """What an open batch has not asked yet takes this model or chain, and what has failed is tried again along it; how
-    many jobs the first are, and the retry. Raises RequestError, RetryUnderWay."""
+    """Switch the waiting jobs of an open batch to this model or chain, and retry its failed jobs with it. Returns the
+    number of switched jobs, and the retry. Raises RequestError, RetryUnderWay."""
     return await reroute(store, settings, batch_id, route), await retry_failed(store, settings, batch_id, route=route)
 
 
@@ -128,8 +128,8 @@ def _names_a_chain(route: RouteOptions) -> bool:
 
 
 async def job_again(store: Store, settings: Settings, job_id: str, route: RouteOptions = AS_BEFORE) -> NewJob | None:
-    """What a job that was submitted alone asked, as a new job that is not accepted yet, under the rules that its tenant
-    has by now; along the route, if that names a chain. None: its request was removed. Raises RequestError."""
+    """The request of a single job as a new job, not accepted yet, under the current rules of its tenant, and with the
+    chain of the route if it has one. None: the request was deleted. Raises RequestError."""
     asked = await store.jobs.asked(job_id)
     if asked is None:
         return None
@@ -147,7 +147,7 @@ async def job_again(store: Store, settings: Settings, job_id: str, route: RouteO
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Whose jobs are tried again, what they ask for, and the budget that they will have."""
+    """The tenant, endpoint and budget of the jobs that are retried."""
 
     tenant: str
     endpoint: Endpoint
@@ -157,10 +157,10 @@ class _Origin:
 async def _as_allowed(
     store: Store, settings: Settings, route: RouteOptions, of: _Origin, jobs: AsyncIterator[NewJob]
 ) -> AsyncIterator[NewJob]:
-    """The jobs along the route, if that names a chain, and under the rules that their tenant has by now.
+    """The jobs with the chain of the route, if it has one, and under the current rules of their tenant.
 
-    Raises RequestError for a route that nobody could take, whether or not there are jobs. To be asked for a job raises
-    it, too, when the rules leave that without a step.
+    Raises RequestError for a route that no request could use, even without jobs; and, while iterating, when the rules
+    leave a job without a step.
     """
     rules = (await store.tenants.rules(of.tenant)).with_budget(of.budget_usd)
     if _names_a_chain(route):
@@ -172,7 +172,7 @@ async def _as_allowed(
 async def _along(
     settings: Settings, route: RouteOptions, of_tenant: Rules, jobs: AsyncIterator[NewJob]
 ) -> AsyncIterator[NewJob]:
-    """The jobs with another chain, also under the data rules that they were accepted with."""
+    """The jobs with another chain; the data rules that they were accepted with still apply."""
     routers: dict[str, Router] = {}
     async for job in jobs:
         rules = of_tenant.merged(rules_of(job.chain))
@@ -185,8 +185,8 @@ async def _along(
 
 
 async def _under_rules(settings: Settings, rules: Rules, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
-    """The jobs along their own chains, which keep these rules, too."""
-    known: dict[int, tuple[Chain, Chain]] = {}  # holds each chain, so that no other one gets its identity
+    """The jobs with their own chains, which must satisfy these rules as well."""
+    known: dict[int, tuple[Chain, Chain]] = {}  # keeps each chain alive so that its `id()` is not reused
     async for job in jobs:
         if id(job.chain) not in known:
             if len(known) >= KNOWN_CHAINS:
@@ -198,7 +198,7 @@ async def _under_rules(settings: Settings, rules: Rules, jobs: AsyncIterator[New
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A batch and its retries that were accepted, or all batches of a run: oldest first."""
+    """A batch and its accepted retries, or all batches of a run, oldest first."""
 
     store: Store
     batches: list[str]
@@ -223,7 +223,7 @@ class _Line:
         return self._newest(lambda batch_id: self.store.jobs.answered_jobs(batch_id, providers))
 
     async def _newest(self, chosen: Callable[[str], AsyncIterator[EndedJob]]) -> AsyncIterator[EndedJob]:
-        """Those of the chosen jobs that have no newer record."""
+        """The chosen jobs that have no newer record."""
         newer: set[str] = set()
         for batch_id in reversed(self.batches):
             async for ended in chosen(batch_id):
@@ -242,10 +242,10 @@ async def _submit_again(
     jobs: AsyncIterator[NewJob],
     options: dict[str, Any] | None = None,
 ) -> Retry:
-    """Accept these jobs as a new batch that points at the newest one of the line, if there are any.
+    """Accept these jobs, if any, as a new batch linked to the newest one of the retry chain.
 
-    They are accepted anew, so the rules that their tenant has by now hold for them, too. Raises RequestError when those
-    leave a job without a step.
+    They are newly accepted, so the current rules of their tenant apply. Raises RequestError when those leave a job
+    without a step.
     """
     newest = await store.batches.view(line.batches[-1]) if line.batches else None
     if newest is None:
@@ -280,7 +280,7 @@ async def _submit_again(
 
 
 async def _share_budget(store: Store, newest: BatchView, retry_id: str, jobs: int) -> None:
-    """While the batch that is tried again goes on, each of the two may spend a part of what is left, by their jobs."""
+    """While the retried batch is still open, the two batches share the remaining budget in proportion to their jobs."""
     open_jobs = newest.total - sum(newest.counts.get(state, 0) for state in TERMINAL_STATES)
     if newest.state not in OPEN_BATCH_STATES or not open_jobs:
         return
@@ -294,7 +294,7 @@ async def _share_budget(store: Store, newest: BatchView, retry_id: str, jobs: in
 
 
 async def _following(store: Store, line: _Line, newest: BatchView, options: dict[str, Any] | None) -> NewBatch:
-    """A retry of the newest batch. By its identity there is one retry of it at a time."""
+    """A retry of the newest batch. Its identity ensures that a batch has one retry at a time."""
     return NewBatch(
         new_id("batch"),
         priority=newest.priority,
@@ -321,12 +321,12 @@ async def _create(store: Store, new: NewBatch, newest: BatchView) -> None:
                 await store.retention.discard_batch(each)
                 await store.intake.create_batch(new)
                 return
-        raise RetryUnderWay(f"a retry of {newest.id} is being accepted just now; wait for it") from None
+        raise RetryUnderWay(f"another retry of {newest.id} is being accepted; wait for it to finish") from None
 
 
 async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, float]:
-    """The budget of a batch that follows another one, and what is to be granted beyond it (less than nothing, most of
-    the time): it may spend what the other one left, and `resume` grants the first amount once more."""
+    """The budget of a batch that follows another one, and the grant on top of it (usually negative): it may spend what
+    the other one left, and `resume` grants the original amount again."""
     budget = (await store.budgets.read([of_batch(batch_id)]))[of_batch(batch_id)]
     granted_usd = 0.0 if budget.balance is None else budget.balance.left_usd - (budget.base_usd or 0.0)
     return budget.base_usd, granted_usd
@@ -335,8 +335,8 @@ async def inherited_budget(store: Store, batch_id: str) -> tuple[float | None, f
 async def worth_of(
     store: Store, settings: Settings, batch_id: str, worth: frozenset[FailureClass] = WORTH_A_RETRY
 ) -> frozenset[FailureClass]:
-    """Which failures of a batch are worth a retry: these, and what made its first jobs fail, because it paused so that
-    somebody corrects that."""
+    """The failures of a batch that are worth a retry: `worth`, and the common failure of its first jobs, because the
+    batch paused for that to be fixed."""
     first = settings.batches.canary_lines
     died = await store.canary.first_failure(batch_id, first) if first else None
     return worth if died is None else worth | {died.cls}

@@ -1,4 +1,4 @@
-"""Taking up a run: its input of today is compared with what was asked before, and the rest is accepted."""
+"""Resuming a run: compare its current input with what was asked before, and accept the rest."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ from understudy.producer.status.cost_text import counted, expected_cost, spent
 
 
 async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
-    """Find this run in the ledger and take it up, or accept its input. Nothing of it starts before its process says
-    that it lives.
+    """Resume this run if the ledger has it, or else accept its input. No job starts before this process takes its
+    lease.
 
     Raises OtherRun, BadInput, InputError.
     """
@@ -57,19 +57,20 @@ async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
 
 
 async def _refuse_unknown(store: Store, asked: RunRequest) -> None:
-    """A run that was broken off while it was accepted leaves nothing. One of an earlier version has no lines."""
+    """Discard what an interrupted acceptance left behind. Raises OtherRun for a run of an earlier version, without
+    lines."""
     for view in await views_of(store, await store.runs.batches_of(asked.run_id)):
         if view.state not in (BatchState.VALIDATING, BatchState.FAILED):
             raise OtherRun(
-                f"{asked.output} was filled by an earlier version of Understudy, which did not keep its lines; choose "
-                "another output, or pass --fresh to forget that run and its results"
+                f"{asked.output} was written by an earlier version of Understudy, which did not store its lines; "
+                "choose another output, or use --fresh to discard that run and its results"
             )
         await store.retention.discard_batch(view.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What would be asked, and the bad lines that would be skipped. `compared`: of a run that was found."""
+    """What would be asked, and the bad lines that would be skipped. `compared`: of an existing run."""
 
     preflight: Preflight
     bad: list[BadLine]
@@ -77,7 +78,7 @@ class Preview:
 
 
 async def preview_of(store: Store, settings: Settings, asked: RunRequest) -> Preview | None:
-    """What taking up this run would ask; nothing of it is kept. None: it was never accepted. Raises BadInput."""
+    """What resuming this run would ask, without storing anything. None: it was never accepted. Raises BadInput."""
     if not await store.runs.version(asked.run_id):
         return None
     return await _Resuming(store, settings, asked).preview()
@@ -118,7 +119,7 @@ class _Resuming:
         return await compare(self._store, self._id, self._version, await self._write_lines(), self._worth_of)
 
     async def _ask_left(self, compared: Comparison) -> None:
-        """What was accepted before and not asked yet is asked with the rest."""
+        """Jobs accepted earlier but not asked yet are asked with the rest."""
         await self._store.runs.ask_left(self._id, self._version, compared.lines)
         compared.asked[LEFT], compared.left = compared.left, 0
 
@@ -136,16 +137,14 @@ class _Resuming:
             await self._let_go_on()
         else:
             for view in await views_of(store, before):
-                if (
-                    ANSWERED_BY not in view.options
-                ):  # asked for by hand, and of lines that have an answer: not asked here
+                if ANSWERED_BY not in view.options:  # requested by hand, for answered lines: left alone
                     await _close(store, view.id)
         run = await run_as_it_stands(store, self._id)
         run.skipped, run.compared, run.preflight = self._bad, compared, preflight
         return run
 
     async def _clear_up(self) -> None:
-        """What a run left that was killed while it was taken up; and jobs whose deadline has passed are closed."""
+        """Discard what an interrupted resume left behind, and close jobs whose deadline has passed."""
         while await self._store.batches.expire_slice():
             continue
         await self._store.batches.close_finished()
@@ -156,7 +155,7 @@ class _Resuming:
         await self._store.runs.forget_stale_lines(self._id)
 
     async def _jobs(self) -> AsyncIterator[list[NewJob]]:
-        """The good lines of the input in slices; the others are in `_bad`."""
+        """The good lines of the input in slices; the bad ones go to `_bad`."""
         rules = (await self._store.tenants.rules("default")).with_budget(self._asked.budget_usd)
         expires_at = await self._store.now() + self._settings.deadline_s
         self._bad, self._notes = [], []
@@ -173,7 +172,7 @@ class _Resuming:
             yield good
 
     async def _write_lines(self) -> int:
-        """Write today's lines as a new version; returns how many. Raises BadInput, InputError."""
+        """Write the current lines as a new version. Returns their number. Raises BadInput, InputError."""
         total = 0
         async for good in self._jobs():
             if not self._bad or self._asked.skip_bad:
@@ -190,7 +189,7 @@ class _Resuming:
         return self._worth[batch_id]
 
     async def _can_go_on(self, compared: Comparison) -> bool:
-        """Whether what was accepted before is all that is to be done, nothing but that, and has time enough."""
+        """Whether the open batches contain exactly the remaining work, with enough time until their deadlines."""
         batches = await self._store.runs.batches_of(self._id)
         soon = await self._store.now() + self._settings.deadline_s / 2
         open_ones = [view for view in await views_of(self._store, batches) if view.state in OPEN_BATCH_STATES]
@@ -212,7 +211,7 @@ class _Resuming:
             f"{spent(compared.changed_cost_usd, compared.changed_unpriced)}. "
             f"--update asks {it} again, {expected_cost(changed.estimate, count)}; "
             f"--fresh asks all {counted(lines, 'line')} again, {expected_cost(every.estimate, lines)}; "
-            f"another output leaves {self._asked.output} as it is"
+            f"another output keeps {self._asked.output} unchanged"
         )
 
     async def _to_ask(self) -> AsyncIterator[tuple[int, NewJob, str]]:
@@ -225,7 +224,7 @@ class _Resuming:
             yield each
 
     async def _accept(self, compared: Comparison) -> Preflight:
-        """What is to be asked becomes a batch, in place of those that are open. Raises InputError."""
+        """Accept the lines to ask as a batch that replaces the open ones. Raises InputError."""
         store, preflight = self._store, Preflight(self._settings)
         new, granted_usd = await self._new_batch()
         await store.intake.create_batch(new)
@@ -248,7 +247,7 @@ class _Resuming:
         return preflight
 
     async def _new_batch(self) -> tuple[NewBatch, float]:
-        """With what is to be granted to it beyond its budget. Raises InputError."""
+        """The new batch, and the grant on top of its budget. Raises InputError."""
         new = NewBatch(
             new_id("batch"),
             weight=self._asked.weight,
@@ -267,7 +266,7 @@ class _Resuming:
         return new, granted_usd
 
     async def _let_go_on(self) -> None:
-        """What was accepted before goes on: it was paused because its jobs failed, or spent its budget and has a larger
+        """Resume batches that were paused because their jobs failed, or that spent their budget and now have a larger
         one. Raises InputError."""
         views = await views_of(self._store, await self._store.runs.batches_of(self._id))
         for view in views:
@@ -285,14 +284,12 @@ class _Resuming:
 
 def _what_is_left(budget_usd: float, spent_usd: float) -> float:
     if spent_usd >= budget_usd:
-        raise InputError(
-            f"this run has cost {amount(spent_usd)} USD before; name a --budget-usd that is larger than that"
-        )
+        raise InputError(f"this run has already cost {amount(spent_usd)} USD; give a larger --budget-usd")
     return budget_usd - spent_usd
 
 
 async def _close(store: Store, batch_id: str) -> None:
-    """End a batch of a run that has stopped: what it was still to ask is asked by another one, or by none."""
+    """End a batch of a stopped run; its unasked lines move to another batch or are no longer wanted."""
     view = await store.batches.view(batch_id)
     if view is None or view.state not in OPEN_BATCH_STATES - {BatchState.VALIDATING}:
         return

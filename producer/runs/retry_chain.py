@@ -1,4 +1,4 @@
-"""A batch and its retries, oldest first, seen as one: which they are, and how far all of it is."""
+"""A batch and its retries, oldest first, treated as one: their ids and their combined progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchSta
 from understudy.models.store import Store
 
 ANSWERED_BY = "answered_by"
-"""In the options of a retry: the providers whose answers it asks for again."""
+"""In the options of a retry: the providers whose answers it replaces."""
 
 NEVER_ACCEPTED = frozenset({BatchState.VALIDATING, BatchState.FAILED})
-"""A batch that is being filled, or whose filling was broken off."""
+"""A batch still being filled, or whose filling failed."""
 
 ENDED_BADLY = TERMINAL_STATES - {JobState.SUCCEEDED}
 
 
 async def line_of(store: Store, batch_id: str) -> list[str]:
-    """A batch and its retries that were accepted, oldest first. Empty when the batch was not."""
+    """A batch and its accepted retries, oldest first. Empty when the batch itself was not accepted."""
     line = await accepted(store, [batch_id, *await store.batches.retries_of(batch_id)])
     return line if line[:1] == [batch_id] else []
 
@@ -28,14 +28,14 @@ async def accepted(store: Store, batches: Sequence[str]) -> list[str]:
 
 
 async def views_of(store: Store, batches: Sequence[str]) -> list[BatchView]:
-    """Those of the batches that exist, in the given order."""
+    """The batches that exist, in the given order."""
     views = [await store.batches.view(batch_id) for batch_id in batches]
     return [view for view in views if view is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Where a run stands, over its batches. A line that is being retried counts as unfinished."""
+    """The progress of a run over all its batches. A line being retried counts as unfinished."""
 
     total: int
     succeeded: int
@@ -43,7 +43,7 @@ class Summary:
     open: bool
     cost_usd: float
     fallbacks: int
-    unpriced_calls: int = 0  # which the cost leaves out
+    unpriced_calls: int = 0  # not included in cost_usd
 
     @property
     def done(self) -> int:
@@ -51,8 +51,8 @@ class Summary:
 
 
 def summary(views: list[BatchView]) -> Summary:
-    """Sum a batch and its retries, oldest first: each retry's lines stood as failed in what it retries, or as answered
-    when the retry asked again for the answers of a provider."""
+    """Sum a batch and its retries, oldest first: the lines of a retry were counted as failed in the retried batch, or
+    as answered if the retry replaces answers of a provider."""
     asked_again = sum(view.total for view in views[1:] if ANSWERED_BY in view.options)
     succeeded = sum(view.counts.get(JobState.SUCCEEDED, 0) for view in views) - asked_again
     retried = sum(view.total for view in views[1:]) - asked_again

@@ -1,8 +1,8 @@
 """A run: an output file, the lines of its input, and the batches that answer them. Resumed, not repeated.
 
-A run is named by its output's place, and resumed by its lines: a line whose request was answered before for this output
-keeps that answer. What is new, changed or without an answer is asked, in a new batch, unless the batch before has
-nothing else left to do.
+A run is identified by the path of its output and resumed line by line: a line whose request was already answered for
+this output keeps that answer. New, changed and unanswered lines are asked in a new batch, unless the previous batch
+contains exactly these.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ BAD_LINES_SHOWN = 20
 
 
 class OtherRun(WrongUse):
-    """The output holds answers that would be lost. One sentence."""
+    """The output contains answers that would be lost. The message is one sentence."""
 
 
 class BadInput(WrongUse):
-    """Lines that cannot become jobs; nothing was accepted. The text lists the first of them."""
+    """Lines that cannot become jobs; nothing was accepted. The message lists the first ones."""
 
     def __init__(self, bad: list[BadLine], good: int) -> None:
         super().__init__(_bad_lines(bad, good))
@@ -61,10 +61,10 @@ def _bad_lines(bad: list[BadLine], good: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What `understudy run` was asked to do.
+    """The options of `understudy run`.
 
-    `update`: ask lines again whose request has changed since they were answered. `everything`: also try again what was
-    refused. `budget_usd` is for all batches of the run together; None leaves a run that is found its budget.
+    `update`: ask lines again whose request changed since they were answered. `everything`: also retry refused requests.
+    `budget_usd` covers all batches of the run; None keeps the budget of an existing run.
     """
 
     source: Path
@@ -85,26 +85,27 @@ class RunRequest:
 
 @dataclass(slots=True)
 class Run:
-    """A run as it begins. `batches` are all that were ever accepted for it, oldest first.
+    """A run as it starts. `batches`: all batches ever accepted for it, oldest first.
 
-    `compared` and `preflight` are of a run that was found, and of what is accepted now.
+    `compared`: of an existing run. `preflight`: of the lines accepted now.
     """
 
     id: str
     batches: list[str]
     standing: Standing
-    views: Mapping[str, BatchView]  # of its batches, when `standing` was read
+    views: Mapping[str, BatchView]  # of its batches, as of `standing`
     skipped: list[BadLine] = field(default_factory=list)
     compared: Comparison | None = None
     preflight: Preflight | None = None
-    forgotten: Summary | None = None  # with --fresh: what was there
+    forgotten: Summary | None = None  # with --fresh: the discarded run
 
     @property
     def is_open(self) -> bool:
         return any(view.state in OPEN_BATCH_STATES for view in self.views.values())
 
     def summary(self, views: Sequence[BatchView]) -> Summary:
-        """Where it stands, by how its batches have moved since it began: to count its lines would take too long."""
+        """Its progress, derived from the changes of its batches since the start, because counting lines takes too
+        long."""
 
         def moved(view: BatchView, states: Iterable[JobState]) -> int:
             before = self.views[view.id].counts if view.id in self.views else {}
@@ -125,20 +126,20 @@ class Run:
 
 
 async def run_as_it_stands(store: Store, run_id: str) -> Run:
-    """A run with its batches that were accepted. Batches that are being closed move its standing no more."""
+    """A run with its accepted batches. Batches being closed no longer affect its progress."""
     views = await views_of(store, await store.runs.batches_of(run_id))
     accepted = {view.id: view for view in views if view.state is not BatchState.VALIDATING}
     return Run(run_id, list(accepted), await store.runs.standing(run_id), accepted)
 
 
 async def final_summary(store: Store, run: Run, views: Sequence[BatchView]) -> Summary:
-    """Where a run stands, counted line by line."""
+    """The progress of a run, counted line by line."""
     run.standing, run.views = await store.runs.standing(run.id), {view.id: view for view in views}
     return run.summary(views)
 
 
 async def accept_run(store: Store, settings: Settings, asked: RunRequest) -> Run:
-    """Accept a run whose output was never written before. Raises BadInput, InputError."""
+    """Accept a run for a new output. Raises BadInput, InputError."""
     new = NewBatch(
         new_id("batch"), weight=asked.weight, budget_usd=asked.budget_usd, runs_until=0.0, source=asked.source.name
     )
@@ -175,10 +176,10 @@ async def accept(
     preflight: Preflight | None = None,
     run_id: str | None = None,
 ) -> list[BadLine]:
-    """Write an input as one batch, all or nothing. Returns the bad lines that were skipped.
+    """Accept an input as one batch, all or nothing. Returns the bad lines that were skipped.
 
-    `preflight` is told of each good line; `run_id`: they become the lines of this run. Raises BadInput when there are
-    bad lines that may not be skipped, or no good one at all; InputError.
+    `preflight` sees each good line. `run_id`: they become the lines of this run. Raises BadInput for bad lines without
+    `skip_bad`, or when no line is good; InputError.
     """
     batch.source = batch.source or source.name
     batch.expires_at = batch.expires_at or await store.now() + settings.deadline_s
@@ -215,9 +216,9 @@ async def accept(
 
 
 def refuse_bad_start(settings: Settings, source: Path, shape: Shape, *, skip_bad: bool) -> None:
-    """What is wrong from the first line on is told before there is a data folder. Raises BadInput, InputError.
+    """Reject an input whose first line is bad before a data folder is created. Raises BadInput, InputError.
 
-    Whoever begins makes such mistakes: no key, a misspelt model, another format.
+    These are typical mistakes of new users: no key, a misspelt model, the wrong format.
     """
     lines = read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0)
     if not skip_bad and not isinstance(next(lines, None), NewJob):
@@ -227,14 +228,14 @@ def refuse_bad_start(settings: Settings, source: Path, shape: Shape, *, skip_bad
 def refuse_bad_input(
     settings: Settings, source: Path, shape: Shape, *, skip_bad: bool, rules: Rules = NO_RULES
 ) -> None:
-    """Read the whole input before anything is given up for it. Raises BadInput, InputError."""
+    """Validate the whole input before discarding anything for it. Raises BadInput, InputError."""
     bad: list[BadLine] = []
     lines = read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0, rules=rules)
     refuse_bad(source, bad, sum(map(len, slices(lines, bad))), skip_bad=skip_bad)
 
 
 def refuse_bad(source: Path, bad: list[BadLine], good: int, *, skip_bad: bool) -> None:
-    """Raises BadInput for bad lines that may not be skipped, or without a good one; InputError without any line."""
+    """Raises BadInput for bad lines without `skip_bad`, or when no line is good; InputError for an empty input."""
     if not bad and not good:
         raise InputError(f"{source} has no lines; nothing was sent")
     if (bad and not skip_bad) or not good:
@@ -242,7 +243,7 @@ def refuse_bad(source: Path, bad: list[BadLine], good: int, *, skip_bad: bool) -
 
 
 def slices(lines: Iterable[NewJob | BadLine], bad: list[BadLine]) -> Iterable[list[NewJob]]:
-    """Good lines in slices; bad ones are put aside."""
+    """Good lines in slices; bad ones are appended to `bad`."""
     iterator = iter(lines)
     while chunk := list(islice(iterator, SLICE)):
         bad.extend(line for line in chunk if isinstance(line, BadLine))

@@ -143,7 +143,7 @@ def test_a_tenant_that_spent_its_month_waits_and_is_granted_more(
     )
     assert (mock.answered(), paused(scene, batch)) == (5, None)
     said = understudy(scene, "resume", "tenant:default")
-    assert "tenant default is granted 0.01 USD more this month: it may spend 0.02, and has spent 0.01" in said
+    assert "granted tenant default another 0.01 USD for this month: the budget is now 0.02 USD, of which 0.01" in said
     workers.until(lambda: mock.answered() == 10, "five more calls are made")
     workers.until(lambda: "has spent 0.02 of 0.02 USD" in waits_for(scene, batch), "the tenant waits again")
     assert mock.answered() == 10
@@ -166,7 +166,7 @@ def test_a_provider_that_spent_its_day_leaves_the_rest_to_the_next(
     only = submit(scene, write_lines(scene.folder, 3, "gamma/m"))
     workers.until(lambda: "gamma has spent 0.01 of 0.01 USD today" in waits_for(scene, only), "it waits")
     assert "provider gamma has spent 0.01 of 0.01 USD today, and the next " in understudy(scene, "status", only)
-    assert "provider gamma is granted 0.01 USD more today" in understudy(scene, "resume", "provider:gamma")
+    assert "granted provider gamma another 0.01 USD for today" in understudy(scene, "resume", "provider:gamma")
     workers.until(lambda: scene.ledger.ended() == 63, "it goes on")
 
 

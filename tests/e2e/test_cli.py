@@ -235,7 +235,7 @@ def test_a_run_writes_its_results_and_is_resumed(folder: Folder) -> None:
     assert {line["custom_id"] for line in lines} == {f"prompt {number}" for number in range(8)}
     again = folder.type("run", "in.jsonl", "-o", "out.jsonl")
     assert (again.returncode, again.stdout) == (0, "")
-    assert "resuming: 8 answered; nothing is left to ask" in again.stderr
+    assert "resuming: 8 answered; nothing left to ask" in again.stderr
     other = folder.type("run", "in.jsonl", "-o", "out.jsonl", "--system", "be kind")
     assert other.returncode == 2 and "--fresh" in other.stderr
 

@@ -46,7 +46,7 @@ def test_csv_comes_in_by_standard_input_and_parameters_by_the_command(folder: Fo
 def test_an_output_that_promises_another_format_is_refused_before_anything_is_sent(folder: Folder) -> None:
     folder.prompts(1)
     for name in ("out.xlsx", "out.tsv.gz", "out"):
-        assert "results are written as .jsonl" in folder.refused("run", "in.jsonl", "-o", name)
+        assert "use .jsonl" in folder.refused("run", "in.jsonl", "-o", name)
     assert not (folder.path / ".understudy").exists()
 
 

@@ -147,7 +147,7 @@ def test_ctrl_c_once_drains_and_the_same_command_goes_on(scene: Scene, providers
     run.send(signal.SIGINT)
     assert run.exit_code(15.0) == 130, run.said
     assert "Run the same command again" in run.said
-    assert "`understudy results latest` shows what is there" in run.said
+    assert "`understudy results latest` shows the results so far" in run.said
     states = scene.ledger.states()
     assert states.keys() == {"succeeded", "queued"}
     assert not scene.output.exists()

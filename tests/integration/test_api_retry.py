@@ -58,7 +58,7 @@ async def test_what_failed_runs_again_and_what_is_left_out_is_counted(room: Serv
         assert (await http.get(f"/v1/batches/{batch_id}")).json()["understudy"]["retries"] == [again["id"]]
     answer = await post(room, f"{batch_id}/retry")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "nothing_to_retry")
-    assert "2 bad_request; ?all=true tries that, too" in answer.json()["error"]["message"]
+    assert "2 bad_request; ?all=true retries them, too" in answer.json()["error"]["message"]
     answer = await post(room, f"{batch_id}/retry", all="true")
     assert (answer.json()["request_counts"]["total"], answer.headers[LEFT_OUT]) == (2, "0")
 

@@ -165,7 +165,7 @@ async def test_a_batch_that_nobody_takes_notice_of_ends_at_its_deadline_and_its_
         "put back": ": rate_limit at lead/large",
         "unknown": ".",
     }[kind]
-    expected = {"code": "batch_expired", "message": f"This request could not be done before its deadline{why}"}
+    expected = {"code": "batch_expired", "message": f"This request could not be completed before its deadline{why}"}
     assert said == {JobState.SUCCEEDED: None, JobState.EXPIRED: expected}
     pages = [row async for page in store.files.part_pages(batch_id, "error") for row in page]
     assert [output_line(row)["error"] for row in pages] == [expected]

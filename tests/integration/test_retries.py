@@ -60,7 +60,7 @@ async def test_what_would_fail_again_is_counted_and_left_out(store: Store) -> No
     assert retry.batch_id is not None
     assert (retry.jobs, (await view_of(store, retry.batch_id)).total) == (1, 1)
     assert retry.left_out_words == (
-        "not tried again, because it would fail in the same way: 2 bad_request, 1 content_filter; --all tries that, too"
+        "not retried, because they would fail the same way: 2 bad_request, 1 content_filter; --all retries them, too"
     )
     nothing = await retry_failed(store, SETTINGS, batch_id)
     assert (nothing.batch_id, nothing.left_out.total()) == (None, 3)
@@ -87,7 +87,7 @@ async def test_one_retry_of_a_batch_is_accepted_at_a_time(store: Store) -> None:
     await end(store, ids, FailureClass.SERVER)
     being_filled = NewBatch(new_id("batch"), retry_of=batch_id, identity=f"retry-of-{batch_id}", expires_at=9e9)
     await store.intake.create_batch(being_filled)
-    with pytest.raises(RetryUnderWay, match=f"a retry of {batch_id} is being accepted just now"):
+    with pytest.raises(RetryUnderWay, match=f"another retry of {batch_id} is being accepted"):
         await retry_failed(store, SETTINGS, batch_id)
 
 

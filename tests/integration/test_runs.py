@@ -323,7 +323,7 @@ async def test_the_budget_of_a_run_is_for_its_retries_too(sqlite: Store, source:
     await start(sqlite, source, budget_usd=5.0)
     *_, retry = await views_of(sqlite, again.batches)
     assert retry.budget_usd == pytest.approx(4.25)
-    with pytest.raises(InputError, match=r"this run has cost 0\.75 USD before; name a --budget-usd that is larger"):
+    with pytest.raises(InputError, match=r"this run has already cost 0\.75 USD; give a larger --budget-usd"):
         await start(sqlite, source, budget_usd=0.75)
     *_, retry = await views_of(sqlite, again.batches)
     assert retry.budget_usd == pytest.approx(4.25), "nothing is changed"

@@ -34,7 +34,7 @@ async def test_who_comes_after_a_killed_run_waits_until_nobody_can_be_at_work(
         assert said == []
     await store.runs.take(request_of_run.run_id, 0.5)
     async with alone_at_work(store, request_of_run, said.append):
-        assert "out.jsonl was at work a moment ago" in said[0]
+        assert "out.jsonl a moment ago" in said[0]
 
 
 async def test_who_comes_beside_a_run_that_lives_is_refused(
@@ -42,7 +42,7 @@ async def test_who_comes_beside_a_run_that_lives_is_refused(
 ) -> None:
     monkeypatch.setattr("understudy.producer.runs.output_lock.RENEW_S", 0.1)
     async with alone_at_work(store, request_of_run, lambda _: None):
-        with pytest.raises(OtherRun, match=r"is at work on .*out\.jsonl; wait for it, or stop it"):
+        with pytest.raises(OtherRun, match=r"is writing to .*out\.jsonl; wait for it or stop it"):
             async with alone_at_work(store, request_of_run, lambda _: None):
                 pass
     async with alone_at_work(store, request_of_run, lambda _: None):

@@ -75,7 +75,7 @@ def test_cancelled_and_expired_lines_carry_the_codes_of_a_batch() -> None:
 
 
 def test_a_failure_without_any_record_still_says_something() -> None:
-    assert error_text(output_line(row(JobState.FAILED))) == "This request failed, and no record of why was kept."
+    assert error_text(output_line(row(JobState.FAILED))) == "This request failed, and the reason was not recorded."
 
 
 def test_an_error_body_of_an_odd_shape_is_shown_by_its_status_or_its_text() -> None:
@@ -127,7 +127,7 @@ def test_an_output_that_becomes_an_input_again_and_again_keeps_every_column() ->
 
 @pytest.mark.parametrize("name", ["out.xlsx", "out.parquet", "out.json", "out.csv.gz", "out", ".csv"])
 def test_a_name_that_promises_another_format_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"results are written as \.jsonl, \.ndjson, \.csv or \.tsv"):
+    with pytest.raises(InputError, match=r"unsupported output format; use \.jsonl, \.ndjson, \.csv or \.tsv"):
         check_suffix(Path(name))
 
 

@@ -24,7 +24,7 @@ def test_tags_steps_order_and_rules_are_shown_in_a_line_each() -> None:
     assert list(chain_lines(seen)) == [
         "provider eu: tags region=ch,eu zdr",
         "chain plain: eu/m, then openai/m (some requests)",
-        "chain full: eu/a (9) or eu/b (1), then openai/c; the fastest first; require region=ch,eu zdr; forbid owner=x",
+        "chain full: eu/a (9) or eu/b (1), then openai/c; fastest first; require region=ch,eu zdr; forbid owner=x",
     ]
 
 
