@@ -1,1 +1,1 @@
-"""What is stored, what crosses the wire, and what everybody must know."""
+"""What is stored, what crosses the wire, and the knowledge that all packages share."""

@@ -1,7 +1,7 @@
-"""Keys of the HTTP API: what they look like, what is kept of them, and how one is known again.
+"""Keys of the HTTP API: their format, what is stored of them, and how one is verified.
 
-A key is `us_<id>_<secret>`. The id may be shown and logged; of the secret only its SHA-256 is kept, which is enough
-for 200 random bits: nobody can try them all.
+A key is `us_<id>_<secret>`. The id may be shown and logged; only the SHA-256 of the secret is stored, which is enough
+for 200 random bits: they cannot be guessed by brute force.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Without the letters that are taken for digits or for each other."""
+"""Without letters that are easily confused with digits or with each other."""
 
 ID_CHARS = 12
 SECRET_CHARS = 40  # 200 bits
@@ -22,8 +22,8 @@ NO_HASH = "0" * 64
 
 
 class Scope(StrEnum):
-    READ = "read"  # look at the tenant's own jobs, batches and files
-    SUBMIT = "submit"  # make and cancel them
+    READ = "read"  # see the tenant's own jobs, batches and files
+    SUBMIT = "submit"  # create and cancel them
     ADMIN = "admin"  # the tenant's own keys, webhooks and audit
 
 
@@ -37,7 +37,7 @@ INCLUDED = {
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made. `text` is the only place where its secret is, and no representation shows it."""
+    """A key that was just created. Only `text` contains its secret, and no representation shows it."""
 
     id: str
     hash: str = field(repr=False)
@@ -46,7 +46,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key as the ledger keeps it."""
+    """A key as stored in the ledger."""
 
     id: str
     tenant: str
@@ -72,13 +72,13 @@ def new_key() -> NewKey:
 
 
 def parts_of(text: str) -> tuple[str, str] | None:
-    """Id and secret; None when it is no key of ours."""
+    """Id and secret; None if it is not a key of ours."""
     match = SHAPE.fullmatch(text)
     return None if match is None else (match[1], match[2])
 
 
 def is_right(secret: str, record: KeyRecord | None) -> bool:
-    """Takes as long for a key that does not exist as for a wrong secret."""
+    """Takes as long for a nonexistent key as for a wrong secret."""
     same = hmac.compare_digest(secret_hash(secret), record.hash if record else NO_HASH)
     return same and record is not None
 
@@ -88,7 +88,7 @@ def secret_hash(secret: str) -> str:
 
 
 def written(scopes: Iterable[Scope]) -> str:
-    """Scopes as the ledger writes them."""
+    """Scopes as stored in the ledger."""
     given = set(scopes)
     return " ".join(scope for scope in Scope if scope in given)
 

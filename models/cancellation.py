@@ -1,8 +1,8 @@
-"""Ending tasks for certain.
+"""Cancel tasks and wait until they have really stopped.
 
-Before Python 3.12 `asyncio.wait_for`, which redis-py calls around every command, gives the result instead of the
-cancellation when both come in the same moment; calls of PostgreSQL were seen to do so, too. A task in an endless loop
-around Redis would then never end; asked again, it does.
+Before Python 3.12 `asyncio.wait_for`, which redis-py uses around every command, returns the result instead of raising
+the cancellation when both happen at the same moment; PostgreSQL calls were seen to do so, too. A task in an endless
+loop around Redis would then never end; cancelled again, it does.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ ASK_AGAIN_S = 0.2
 
 
 async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    """Cancel tasks and return when all of them have ended. What they raised is left in them."""
+    """Cancel tasks and return when all of them have ended. Their exceptions stay in them."""
     waiting = {task for task in tasks if not task.done()}
     while waiting:
         for task in waiting:
@@ -22,12 +22,12 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
 
 
 def is_being_ended() -> bool:
-    """Whether this task was cancelled, even if what it awaited swallowed that."""
+    """Whether this task was cancelled, even if the awaited call swallowed that."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def end_if_cancelled() -> None:
-    """Raise CancelledError where what this task awaited may have swallowed it."""
+    """Raise CancelledError if the awaited call may have swallowed it."""
     if is_being_ended():
         raise asyncio.CancelledError

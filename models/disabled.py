@@ -1,7 +1,7 @@
-"""Which credentials are set aside, and until when.
+"""A disabled credential: why, since when, and when one job may probe it.
 
-A credential that was refused for a reason that only a person can mend is recorded in the ledger until
-`understudy providers enable`, a changed secret, or a probe that is answered.
+A credential rejected for a reason that only a person can fix is recorded in the ledger until `understudy providers
+enable`, a changed secret, or a successful probe.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from understudy.models.failure import FailureClass
 ALL_MODELS = ""
 
 BY_HAND = "by hand: "
-"""How the reason begins when a person set the credential aside."""
+"""Prefix of the reason when a person disabled the credential."""
 
-FORGOTTEN = "what the provider said went with the content of the job that it was said to"
-"""In place of a reason that may quote a prompt which is not kept any more."""
+FORGOTTEN = "the provider's message was removed with the content of its job"
+"""Replaces a reason that may quote a prompt that is no longer stored."""
 
 PROBE_EVERY_S = 900.0
-"""How often one real job tries a credential that ran out of money, or one that does not have a model."""
+"""How often one real job probes a credential that ran out of money, or that lacks a model."""
 
 WEAK_PROBES_S = (2.0, 60.0)
-"""The first pause before a credential is tried that was set aside on weak evidence, and the longest; it doubles."""
+"""The first and the longest pause before a credential disabled on weak evidence is probed; the pause doubles."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """`model` ALL_MODELS, or the one model that this credential does not have. `since`: when it was set aside, whatever
-    probes found afterwards. `probe_at`: when one job may try it; None: not before a person has acted. `job_id`: the job
-    whose refusal `reason` repeats; None: `reason` is no provider's.
+    """`model` ALL_MODELS, or the one model that this credential lacks. `since`: when it was disabled, regardless of
+    later probes. `probe_at`: when one job may probe it; None: not before a person has acted. `job_id`: the job whose
+    provider message `reason` repeats; None: `reason` is not a provider's.
     """
 
     provider: str
@@ -42,7 +42,7 @@ class SetAside:
 
     @property
     def is_weak(self) -> bool:
-        """It rests on what might be an accident, and time has not confirmed it."""
+        """Based on what may be an accident, and not yet confirmed by time."""
         return self.probe_at is not None and self.probe_at - self.since < PROBE_EVERY_S
 
     @property
@@ -50,7 +50,7 @@ class SetAside:
         return self.reason.startswith(BY_HAND)
 
     def next_probe(self, now: float) -> float:
-        """When to try it after a probe that begins now."""
+        """When to probe it again after a probe that begins now."""
         shortest, longest = WEAK_PROBES_S if self.is_weak else (PROBE_EVERY_S, PROBE_EVERY_S)
         return now + min(max(now - self.since, shortest), longest)
 

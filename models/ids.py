@@ -31,10 +31,10 @@ def new_id(prefix: str) -> str:
 
 
 def time_of(made: str) -> float:
-    """The unix time in an id of `new_id`, to the millisecond. Raises ValueError when it is none."""
+    """The unix time in an id of `new_id`, to the millisecond. Raises ValueError if it is not one."""
     digits = made.rpartition("_")[2]
     if len(digits) != 26 or not set(digits) <= set(_ALPHABET):
-        raise ValueError("this is not an id with a time in it")
+        raise ValueError("not an id that contains a time")
     ms = 0
     for digit in digits[:10]:
         ms = ms << 5 | _ALPHABET.index(digit)
@@ -42,5 +42,5 @@ def time_of(made: str) -> float:
 
 
 def id_at(prefix: str, time_s: float) -> str:
-    """What sorts before every id that is made from that time on, and behind those made before."""
+    """Sorts before every id created from that time on, and after those created before."""
     return f"{prefix}_{_base32(max(0, int(time_s * 1000)), 10)}"

@@ -1,7 +1,7 @@
-"""The time by the ledger's clock, without asking the ledger each time.
+"""The ledger's time, without a query each time.
 
-What waits until a time, and deadlines, are compared with the ledger's clock, and machines disagree. Between two
-readings this machine's monotonic clock counts on: what it believes the time to be matters to nobody.
+Scheduled times and deadlines are compared with the ledger's clock, and machines disagree. Between two readings this
+machine's monotonic clock advances the time; its wall clock is irrelevant.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ READ_EVERY_S = 5.0
 
 @asynccontextmanager
 async def ledger_clock(store: Store) -> AsyncIterator["LedgerClock"]:
-    """A clock that is compared with the ledger's for as long as the block runs. Raises StoreError."""
+    """A clock synchronized with the ledger's while the block runs. Raises StoreError."""
     clock = LedgerClock(store.now)
     await clock.read()
     reading = asyncio.create_task(_keep_reading(clock), name="ledger clock")
@@ -35,7 +35,7 @@ async def _keep_reading(clock: "LedgerClock") -> None:
 
 
 class LedgerClock:
-    """Unix seconds. Must be read once before it is asked."""
+    """Unix seconds. Must be read once before use."""
 
     def __init__(self, now: Callable[[], Awaitable[float]], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -43,7 +43,7 @@ class LedgerClock:
         self._offset_s: float | None = None
 
     async def read(self) -> None:
-        """Compare it with the ledger's. A reading that took long tells no more than its own length.
+        """Synchronize with the ledger's clock. The accuracy of a reading is limited by how long it took.
 
         Raises StoreOutage.
         """

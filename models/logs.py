@@ -1,10 +1,10 @@
-"""What a service writes to its log: one line for each event, as text or as JSON, and nothing that must not stand there.
+"""Logs of a service: one line per event, as text or JSON, and nothing that does not belong in a log.
 
 Every line has the time (UTC, ISO 8601, milliseconds), the level, the logger's name, the message, and the ids of the
-request, the job or the batch that it is about, where one is known (`about`).
+request, job or batch that it is about, where known (`about`).
 
-Libraries speak through the same handler. Of what they say only warnings and errors are written, of those the first
-line, and of an exception its kind and the places in the code: its text may quote a prompt or a secret.
+Libraries log through the same handler. Only their warnings and errors are written, only the first line of those, and
+only type and code locations of an exception: its text may quote a prompt or a secret.
 """
 
 import json
@@ -38,7 +38,7 @@ _LOG_LINE = re.compile(r'(?:\{"time": ")?\d{4}-\d\d-\d\dT\d\d:')
 
 @contextmanager
 def about(**ids: str) -> Iterator[None]:
-    """What is logged within, also by tasks that are started there, is about these: `request_id`, `job_id`, …"""
+    """Log lines within the block, also from tasks started there, carry these ids: `request_id`, `job_id`, …"""
     token = _about.set({**_about.get(), **ids})
     try:
         yield
@@ -48,7 +48,7 @@ def about(**ids: str) -> Iterator[None]:
 
 @contextmanager
 def about_many() -> Iterator[None]:
-    """What is logged within is about no single request, job or batch, whoever happened to start it."""
+    """Log lines within the block carry no request, job or batch id, whatever started it."""
     token = _about.set({name: value for name, value in _about.get().items() if name == "worker_id"})
     try:
         yield
@@ -57,20 +57,20 @@ def about_many() -> Iterator[None]:
 
 
 def configure_logs(settings: LogSettings) -> None:
-    """Whatever this process logs from now on, whoever logs it, and what nobody catches: to standard error."""
+    """Configure all logging of this process, including uncaught exceptions: to standard error."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     logging.basicConfig(handlers=[log_handler(settings)], level=max(level, logging.WARNING), force=True)
     for name in OURS:
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # it would print what cannot be formatted as it came
+    logging.raiseExceptions = False  # it would print what cannot be formatted verbatim
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     sys.unraisablehook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def log_handler(settings: LogSettings, stream: TextIO | None = None) -> logging.Handler:
-    """Writes lines to a stream; absent: to standard error."""
+    """Writes lines to a stream; default: standard error."""
     handler = logging.StreamHandler(stream)
     handler.addFilter(_name_what_it_is_about)
     handler.setFormatter(JsonLines() if settings.format == "json" else TextLines())
@@ -78,7 +78,7 @@ def log_handler(settings: LogSettings, stream: TextIO | None = None) -> logging.
 
 
 def raised_at(error: BaseException | None, frames: int = FRAMES) -> str:
-    """The kind of an exception and the latest calls that led to it, the innermost first. Never its text."""
+    """The type of an exception and the latest calls that led to it, innermost first. Never its text."""
     if error is None:
         return "no exception"
     latest = traceback.extract_tb(error.__traceback__)[-frames:]
@@ -87,7 +87,7 @@ def raised_at(error: BaseException | None, frames: int = FRAMES) -> str:
 
 
 def relay(line: str) -> None:
-    """What a process of ours wrote to its standard error: its log lines as they are, anything else as a warning."""
+    """Relay standard error of a child process of ours: its log lines unchanged, anything else as a warning."""
     if _LOG_LINE.match(line):
         sys.stderr.write(f"{inert(line)}\n")
         sys.stderr.flush()
@@ -105,7 +105,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """`{"time": …, "level": …, "logger": …, "message": …}`, the ids, and what else is counted or measured."""
+    """`{"time": …, "level": …, "logger": …, "message": …}`, the ids, and further counts or measurements."""
 
     def format(self, record: logging.LogRecord) -> str:
         head = {"time": _time(record), "level": record.levelname, "logger": record.name, "message": _message(record)}
@@ -138,9 +138,9 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Who can put a line feed into a message must not be able to write a line of the log."""
+    """A line feed smuggled into a message must not start a new log line."""
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def _uncaught(_kind: type[BaseException], error: BaseException | None, _traceback: TracebackType | None) -> None:
-    log.critical("Nobody caught an exception: %s", raised_at(error, FRAMES_OF_A_DEFECT))
+    log.critical("Uncaught exception: %s", raised_at(error, FRAMES_OF_A_DEFECT))

@@ -1,4 +1,4 @@
-"""Memory for what is large, shared by all who need some at the same time: no more of it than was set aside is taken."""
+"""A memory budget for large data, shared by concurrent users: at most the configured amount is in use."""
 
 from asyncio import Future, get_running_loop
 from collections import deque
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 
 class Headroom:
-    """Bytes for those who ask, in the order in which they ask. Who asks for more than there is waits to be alone."""
+    """Bytes, granted in order of request. A request for more than the total waits until it is alone."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -23,7 +23,7 @@ class Headroom:
             self.give(size)
 
     async def take(self, size: int) -> None:
-        """Wait until there is room for so many bytes; whoever takes them gives them back."""
+        """Wait until this many bytes are free; the caller must release them."""
         if not self._waiting and self._fits(size):
             self._taken += size
             return
@@ -32,7 +32,7 @@ class Headroom:
         try:
             await turn
         except BaseException:
-            if turn.done() and not turn.cancelled():  # it was let in, and cancelled before it knew
+            if turn.done() and not turn.cancelled():  # it was admitted, and cancelled before it knew
                 self._taken -= size
             self._let_in()
             raise

@@ -1,5 +1,5 @@
-"""What is too large to be held in memory for long, on disk until it is needed: in a file without a name, that nobody
-else can open and that is gone with its process."""
+"""Data too large to hold in memory for long, on disk until it is needed: in an unnamed file that no one else can
+open and that disappears with its process."""
 
 import tempfile
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from understudy.models.config.private_files import make_private
 
 
 def overflow_file(data: Path, parts: Iterable[bytes] = ()) -> IO[bytes]:
-    """An empty file in the data folder, or one of these bytes. Raises OSError."""
+    """A file in the data folder, empty or with these bytes. Raises OSError."""
     make_private(data)
     file = tempfile.TemporaryFile(dir=data, buffering=0)
     try:

@@ -1,7 +1,8 @@
-"""Outcomes that the ledger did not take before their worker had to end: in the data folder, until its next start.
+"""Outcomes that could not be written to the ledger before their worker had to exit: in the data folder, until its next
+start.
 
-Each file begins with a line that names the worker and the ledger; an outcome is a line. To write them a second time
-changes nothing: the ledger knows each claim and each call.
+Each file begins with a line that names the worker and the ledger; each further line is an outcome. Writing them twice
+is harmless: the ledger identifies each claim and each call.
 """
 
 import logging
@@ -27,7 +28,7 @@ TOGETHER = 200
 
 
 def keep(data: Path, place: str, worker_id: str, outcomes: Iterable[Settled]) -> None:
-    """Write outcomes of a worker to the disk, for the ledger at `place`. Returns when they are safe there.
+    """Write outcomes of a worker to disk, for the ledger at `place`. Returns when they are durable.
 
     Raises OSError.
     """
@@ -51,22 +52,22 @@ def keep(data: Path, place: str, worker_id: str, outcomes: Iterable[Settled]) ->
 
 
 async def replay(data: Path, store: Store) -> int:
-    """Write to the ledger what was kept for it; to be called before anybody's jobs are taken back.
+    """Write to the ledger what was kept for it; call this before jobs of dead workers are taken back.
 
-    Returns how many jobs it was in time for: others run again, and of those it tells the calls only. What is kept for
-    another ledger stays. Raises StoreOutage, OSError.
+    Returns for how many jobs it was in time: the others run again, and only their calls are recorded. Files for another
+    ledger stay. Raises StoreOutage, OSError.
     """
     in_time = 0
     for file in sorted((data / FOLDER).glob("*.jsonl")):
         try:
             worker_id, place, outcomes = _read(file)
-        except FileNotFoundError:  # another process starts in this folder, too, and was faster
+        except FileNotFoundError:  # another process is starting in this folder, too, and was faster
             continue
         except (ValueError, KeyError, TypeError):
-            log.error("%s was changed by somebody and cannot be read; it is left alone", file)
+            log.error("%s was modified and cannot be parsed; it is left unchanged", file)
             continue
         if place != store.place:
-            log.warning("%s holds answers for the ledger at %s and is left alone", file, place)
+            log.warning("%s holds answers for the ledger at %s and is left unchanged", file, place)
             continue
         for start in range(0, len(outcomes), TOGETHER):
             in_time += await _settle(store, worker_id, outcomes[start : start + TOGETHER])
@@ -88,15 +89,17 @@ async def _settle(store: Store, worker_id: str, outcomes: Sequence[Settled]) -> 
     except StoreError as refusal:
         if len(outcomes) > 1:
             return sum([await _settle(store, worker_id, [each]) for each in outcomes])
-        log.error("The ledger cannot hold the outcome of job %s, which runs again: %s", outcomes[0].job_id, refusal)
+        log.error(
+            "The ledger cannot store the outcome of job %s, which will run again: %s", outcomes[0].job_id, refusal
+        )
         return 0
 
 
 def _line(settled: Settled) -> bytes:
     try:
         return orjson.dumps(settled) + b"\n"
-    except orjson.JSONEncodeError:  # nor could the ledger have held it
-        log.error("The outcome of job %s cannot be kept; it runs again", settled.job_id)
+    except orjson.JSONEncodeError:  # the ledger could not have stored it either
+        log.error("The outcome of job %s cannot be saved; the job will run again", settled.job_id)
         return b""
 
 
@@ -118,6 +121,6 @@ def _result(words: dict[str, Any]) -> ResultRecord:
 
 
 def _known(record: type, words: dict[str, Any]) -> dict[str, Any]:
-    """Without what another version knew of."""
+    """Without fields that another version added."""
     names = {each.name for each in fields(record)}
     return {name: value for name, value in words.items() if name in names}

@@ -1,7 +1,6 @@
-"""The states of a job and of a batch, and the named groups of them.
+"""The states of jobs and batches, and named groups of them.
 
-A terminal row never changes. Only the store's statements move a row from state to state: `JOB_TRANSITIONS` and
-`BATCH_TRANSITIONS` list every way there is, `docs/state_machine.md` says when each is taken.
+A terminal row never changes. Only the store's statements change the state of a row.
 """
 
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ class JobState(StrEnum):
     RUNNING = "running"  # claimed by a worker that holds a lease
     SUCCEEDED = "succeeded"  # a provider answered; one Result row
     FAILED = "failed"  # failed for good; one Result row with the error (the dead letter)
-    CANCELLED = "cancelled"  # its owner cancelled it before it ended
+    CANCELLED = "cancelled"  # the input was rejected; it has no rows to run
     EXPIRED = "expired"  # its deadline passed before it ended
 
 
@@ -105,7 +104,7 @@ PriorityWord = Literal["interactive", "normal", "bulk"]
 class Priority(IntEnum):
     """Lower runs first. Each priority has one queue in Redis, named after it."""
 
-    INTERACTIVE = 0  # somebody holds a connection; one round over the chain
+    INTERACTIVE = 0  # a client is holding a connection; one round over the chain
     NORMAL = 1  # single jobs
     BULK = 2  # batches
 
@@ -125,5 +124,5 @@ class Priority(IntEnum):
 
     @property
     def patience_s(self) -> float:
-        """How long a step may refuse before it is passed over, unless the chain says otherwise."""
+        """How long a step may reject calls before it is skipped, unless the chain sets it."""
         return {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 10.0, Priority.BULK: 30.0}[self]

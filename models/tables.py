@@ -10,7 +10,7 @@ from understudy.models.state import BatchState, JobState
 
 
 class Chain(SQLModel, table=True):
-    """A chain as it was accepted, once for all jobs that use it."""
+    """A chain as accepted, shared by all jobs that use it."""
 
     id: str = Field(primary_key=True)  # hash of the document
     document: str = Field(sa_column=Column(Text, nullable=False))
@@ -44,27 +44,28 @@ class Batch(SQLModel, table=True):
     error: str | None = Field(default=None, sa_column=Column(Text))  # JSON list of line errors of a failed one
     input_file_id: str | None = Field(default=None, index=True)
     completion_window: str = "24h"  # as the caller wrote it
-    options: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what shapes its lines, while validating
-    callback_url: str | None = None  # told when it ends
+    options: str | None = Field(default=None, sa_column=Column(Text))  # JSON: settings for its lines, while validating
+    callback_url: str | None = None  # notified when it ends
     output_expires_s: float | None = None  # after its end
-    request_hash: str | None = Field(default=None, index=True)  # of the whole create request, to know a repeated one
+    request_hash: str | None = Field(default=None, index=True)  # of the whole create request, to recognise a repetition
     filled_by: str | None = None  # the process that writes its rows
-    fill_until: float = 0.0  # until when that process may be taken to be alive
-    fill_tries: int = 0  # times that it was begun since rows of it were written
-    weight: float = 1.0  # its share when batches of one tenant and priority take turns
+    fill_until: float = 0.0  # lease of that process
+    fill_tries: int = 0  # filling attempts since rows were last written
+    weight: float = 1.0  # its share among batches of one tenant and priority
     budget_usd: float | None = None  # it is paused before it would cost more
-    estimated_usd: float | None = None  # what it was expected to cost when it was accepted
-    unpriced_lines: int = 0  # those that the estimate leaves out, because no price of their model was known
-    canary_passed: bool = False  # one of its jobs succeeded, or its owner resumed it: no canary looks at it any more
-    waiting: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what the planner says it waits for
-    waiting_at: float = 0.0  # when the planner said so
-    delivered_at: float | None = None  # its owner has its results: their content may go
+    estimated_usd: float | None = None  # estimated cost when accepted
+    unpriced_lines: int = 0  # lines that the estimate leaves out, because their model has no known price
+    canary_passed: bool = False  # a job succeeded, or its owner resumed it: the canary is decided
+    waiting: str | None = Field(default=None, sa_column=Column(Text))  # JSON: the planner's wait reason
+    waiting_at: float = 0.0  # when the planner reported it
+    delivered_at: float | None = None  # when its owner received its results: their content may be removed
     stored_bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
-    """Of its rows and prompts, less all that is gone, answers included; `tally` has the bytes of the answers."""
+    """Bytes of its rows and prompts, less everything removed, answers included; `tally` has the bytes of the
+    answers."""
 
 
 class Job(SQLModel, table=True):
-    """One completion owed. `(worker_id, claim_no)` is the fence of everything that is written about it."""
+    """One completion owed. `(worker_id, claim_no)` fences everything that is written about it."""
 
     __table_args__ = (
         Index(
@@ -128,7 +129,7 @@ class Job(SQLModel, table=True):
     )
 
     id: str = Field(primary_key=True)
-    batch_id: str  # "" for a job that was submitted alone
+    batch_id: str  # "" for a single job
     tenant: str = "default"
     custom_id: str
     line: int = 0
@@ -138,18 +139,18 @@ class Job(SQLModel, table=True):
     not_before: float = 0.0  # 0: never put back
     expires_at: float
     tokens: int = 0  # estimated input tokens
-    max_output_tokens: int = 0  # the most that its answer may have; 0: the request does not say
+    max_output_tokens: int = 0  # maximum tokens of its answer; 0: the request does not say
     bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of its row and its prompt
     worker_id: str | None = None  # who holds the claim while running
     claim_no: int = 0  # grows with every claim
-    cancel_requested: bool = False  # its owner cancelled while it was running
-    crashes: int = 0  # workers that died with it aboard and may have died of it
+    cancel_requested: bool = False  # cancelled by its owner while running
+    crashes: int = 0  # workers that died while running it, possibly because of it
     attempts: int = 0  # provider calls recorded so far
-    progress: str | None = Field(default=None, sa_column=Column(Text))  # where it stands in its chain
+    progress: str | None = Field(default=None, sa_column=Column(Text))  # its position in the chain
     wait_reason: str | None = None  # why it was put back, for people
-    callback_url: str | None = None  # told when it ends; for jobs that were submitted alone
+    callback_url: str | None = None  # notified when it ends; single jobs only
     note: str | None = Field(default=None, sa_column=Column(Text))  # the caller's metadata, JSON
-    delivered_at: float | None = None  # of a job that was submitted alone: its owner has its result
+    delivered_at: float | None = None  # of a single job: when its owner received its result
     answer_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))  # of its result; None: not counted
     created_at: float
     started_at: float | None = None  # latest claim
@@ -157,17 +158,17 @@ class Job(SQLModel, table=True):
 
 
 class Run(SQLModel, table=True):
-    """An output file of `understudy run`, and which version of its input it is to hold."""
+    """An output file of `understudy run`, and the version of its input that it contains."""
 
-    id: str = Field(primary_key=True)  # hash of the file's place
+    id: str = Field(primary_key=True)  # hash of the file's path
     version: int  # 0: it has no lines
-    taken_until: float = 0.0  # until when the process that is at work on it may be taken to be alive
+    taken_until: float = 0.0  # lease of the process that owns it
 
 
 class RunLine(SQLModel, table=True):
-    """A line of a run's input in one version of it, and the job that answers it.
+    """A line of a run's input in one version, and the job that answers it.
 
-    A line of an older version is kept while its job has an answer that could serve again.
+    A line of an older version is kept while its job has an answer that could be reused.
     """
 
     __tablename__ = "run_line"
@@ -182,17 +183,17 @@ class RunLine(SQLModel, table=True):
     position: int = Field(primary_key=True)  # among the lines, from 1
     line: int  # of the file, from 1
     name: str  # its custom_id
-    named: bool  # the caller gave it that name
-    request: str  # hash of what the model is asked
-    chain_id: str  # along which it would be asked today
+    named: bool  # the custom_id is the caller's own
+    request: str  # hash of what is sent to the model
+    chain_id: str  # the chain it would use today
     extra: str | None = Field(default=None, sa_column=Column(Text))  # as in `job_input`; None: as there
-    job_id: str | None = None  # None while it is compared and has none
-    again_id: str | None = None  # asked by a retry; counts once it is answered, or if `job_id` is not
-    ask: str | None = None  # while it is compared: why it is to be asked
+    job_id: str | None = None  # None while being compared and unassigned
+    again_id: str | None = None  # created by a retry; counts once answered, or if `job_id` is not
+    ask: str | None = None  # while being compared: why it is to be sent
 
 
 class JobInput(SQLModel, table=True):
-    """The prompt, apart from the row that is updated, and prunable."""
+    """The prompt, separate from the row that is updated, and prunable."""
 
     __tablename__ = "job_input"
 
@@ -202,7 +203,7 @@ class JobInput(SQLModel, table=True):
 
 
 class Result(SQLModel, table=True):
-    """The one terminal record of a job that succeeded or failed."""
+    """The single terminal record of a job that succeeded or failed."""
 
     __table_args__ = (Index("ix_result_batch", "batch_id", "job_id"),)
 
@@ -220,7 +221,7 @@ class Result(SQLModel, table=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    unpriced: bool = False  # no price of its answer is known, so that its cost is not
+    unpriced: bool = False  # its price is unknown, so its cost is, too
     latency_ms: int = 0
     created_at: float
 
@@ -244,7 +245,7 @@ class Attempt(SQLModel, table=True):
     provider: str
     model: str
     key: str
-    failure: str | None = Field(default=None, index=True)  # failure class; None: it answered
+    failure: str | None = Field(default=None, index=True)  # failure class; None: answered
     status: int | None = None
     latency_ms: int
     started_at: float
@@ -252,12 +253,12 @@ class Attempt(SQLModel, table=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    unpriced: bool = False  # it used tokens whose price is not known
+    unpriced: bool = False  # it used tokens without a known price
     possibly_billed: bool = False
 
 
 class Tally(SQLModel, table=True):
-    """Counts, one row per writer and minute so that nobody waits for anybody; summed on read.
+    """Counters, one row per writer and minute to avoid lock contention; summed on read.
 
     `kind` is "attempt" (outcome: "answered" or a failure class) or "job" (outcome: a terminal job state).
     """
@@ -278,12 +279,12 @@ class Tally(SQLModel, table=True):
     cached_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the input
     reasoning_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the output
     cost_usd: float = 0.0
-    unpriced: int = 0  # calls whose price is not known, and which the cost leaves out
+    unpriced: int = 0  # calls without a known price, which the cost leaves out
     bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # of the answers
 
 
 class Lane(SQLModel, table=True):
-    """Written by earlier versions only. The lanes of jobs are read off the jobs; migrations take nothing away."""
+    """Written by earlier versions only. Lanes are now read from the jobs; migrations drop nothing."""
 
     batch_id: str = Field(primary_key=True)
     tenant: str = Field(primary_key=True)
@@ -303,7 +304,7 @@ class Worker(SQLModel, table=True):
 
 
 class Credential(SQLModel, table=True):
-    """A credential that was set aside, and why. `model` "" means for all models."""
+    """A disabled credential, and why. `model` "" means for all models."""
 
     provider: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
@@ -312,8 +313,8 @@ class Credential(SQLModel, table=True):
     reason: str
     fingerprint: str = ""  # short hash of the secret: a rotated key is tried again
     since: float
-    probe_at: float | None = None  # when one real job may try it again
-    job_id: str | None = None  # to which the provider said `reason`; its words go with the job's content
+    probe_at: float | None = None  # when one real job may probe it
+    job_id: str | None = None  # the job whose provider message `reason` repeats; removed with the job's content
 
 
 class File(SQLModel, table=True):
@@ -328,14 +329,14 @@ class File(SQLModel, table=True):
     filename: str
     bytes: int | None = Field(default=None, sa_column=Column(BigInteger))  # None: not measured yet
     lines: int = 0  # of an input
-    batch_id: str | None = Field(default=None, index=True)  # whose output it is
+    batch_id: str | None = Field(default=None, index=True)  # the batch whose output it is
     part: str | None = None  # "output" or "error"; None for an upload
     created_at: float
     expires_at: float | None = Field(default=None, index=True)
 
 
 class Idempotency(SQLModel, table=True):
-    """A request that its caller named, and what it made: the same request again makes nothing new."""
+    """A request with an idempotency key, and what it created: the same request again creates nothing new."""
 
     __table_args__ = (
         Index(
@@ -357,30 +358,30 @@ class Idempotency(SQLModel, table=True):
     key: str = Field(primary_key=True)
     body_hash: str
     object_id: str  # the job or batch
-    answer: str | None = Field(default=None, sa_column=Column(Text))  # JSON: of a request that made several jobs
+    answer: str | None = Field(default=None, sa_column=Column(Text))  # JSON, if the request created several jobs
     answer_bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     created_at: float = Field(index=True)
 
 
 class Tenant(SQLModel, table=True):
-    """Whose jobs they are, and how much of them. A limit that is None does not hold."""
+    """The owner of jobs, with its limits. A limit that is None does not apply."""
 
     name: str = Field(primary_key=True)
     jobs_per_minute: int | None = None
     queued_jobs: int | None = None
     usd_per_month: float | None = None  # calendar month, UTC
-    weight: float = 1.0  # its share when tenants of one priority take turns
+    weight: float = 1.0  # its share among tenants of one priority
     require: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that its providers must have
     forbid: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that they must not have
-    store_content: str | None = None  # "always" or "until_delivered"; None: as the installation does
+    store_content: str | None = None  # "always" or "until_delivered"; None: the installation's setting
     allow: str | None = Field(default=None, sa_column=Column(Text))  # JSON list: the chains and models it may use
-    stored_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))  # None: as the installation allows
+    stored_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))  # None: the installation's setting
     open_batches: int | None = Field(default=None, sa_column=Column(BigInteger))  # the same
     created_at: float
 
 
 class TenantTally(SQLModel, table=True):
-    """What a tenant used, one row per writer and period so that nobody waits for anybody; summed on read.
+    """Usage of a tenant, one row per writer and period to avoid lock contention; summed on read.
 
     `kind` is "accepted" (jobs; the period is a minute) or "spent" (US dollars; the period is a day).
     """
@@ -397,7 +398,7 @@ class TenantTally(SQLModel, table=True):
 
 
 class ProviderTally(SQLModel, table=True):
-    """What calls of a provider cost, one row per writer and day so that nobody waits for anybody; summed on read."""
+    """Cost of a provider's calls, one row per writer and day to avoid lock contention; summed on read."""
 
     __tablename__ = "provider_tally"
 
@@ -408,7 +409,7 @@ class ProviderTally(SQLModel, table=True):
 
 
 class BudgetGrant(SQLModel, table=True):
-    """Money beyond a budget, granted by `resume` when the budget of a tenant or provider was spent."""
+    """Money on top of a budget, granted by `resume` when the budget of a tenant or provider was spent."""
 
     __tablename__ = "budget_grant"
 
@@ -418,7 +419,7 @@ class BudgetGrant(SQLModel, table=True):
 
 
 class ApiKey(SQLModel, table=True):
-    """A key of the HTTP API. Only its hash is kept."""
+    """A key of the HTTP API. Only its hash is stored."""
 
     __tablename__ = "api_key"
 
@@ -426,14 +427,14 @@ class ApiKey(SQLModel, table=True):
     tenant: str = Field(default="default", index=True)
     name: str
     hash: str  # SHA-256 of the secret part, hexadecimal
-    scopes: str  # "read", "submit", "admin", separated by blanks
+    scopes: str  # "read", "submit", "admin", separated by spaces
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
 
 
 class WebhookSecret(SQLModel, table=True):
-    """What webhooks are signed with. During a rotation an owner has two."""
+    """A signing secret for webhooks. During a rotation an owner has two."""
 
     __tablename__ = "webhook_secret"
 
@@ -445,7 +446,7 @@ class WebhookSecret(SQLModel, table=True):
 
 
 class WebhookEndpoint(SQLModel, table=True):
-    """Where a tenant is told of what ended."""
+    """Where a tenant is notified of ended jobs and batches."""
 
     __tablename__ = "webhook_endpoint"
 
@@ -454,12 +455,13 @@ class WebhookEndpoint(SQLModel, table=True):
     url: str
     events: str  # JSON list of event types; "batch.*", "job.*" and "*" are patterns
     match: str | None = Field(default=None, sa_column=Column(Text))  # JSON: metadata that a job or batch must have
-    disabled: str | None = None  # why it is not told any more
+    disabled: str | None = None  # why it is disabled
     created_at: float
 
 
 class WebhookDelivery(SQLModel, table=True):
-    """One event for one receiver. The body is made from the ledger when it is sent, for what ended does not change."""
+    """One event for one receiver. The body is built from the ledger when sent, because ended jobs and batches do not
+    change."""
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
@@ -493,37 +495,37 @@ class WebhookDelivery(SQLModel, table=True):
         Index("ix_delivery_tenant", "tenant", "id"),
     )
 
-    id: str = Field(primary_key=True)  # the webhook-id of all its tries
+    id: str = Field(primary_key=True)  # the webhook-id of all its attempts
     tenant: str = "default"
     endpoint_id: str | None = Field(default=None, index=True)  # None: a callback URL
     url: str
-    receiver: str  # whose deliveries take turns: the endpoint, or a tenant's callback URLs of one server
+    receiver: str  # deliveries with the same value take turns: the endpoint, or a tenant's callback URLs of one server
     event: str  # such as "job.succeeded"
     object_id: str = Field(index=True)  # the job or batch
-    data: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what it says; None: made when it is sent
+    data: str | None = Field(default=None, sa_column=Column(Text))  # JSON content; None: built when sent
     state: str = "pending"  # "pending", "delivered", "dead"
     tries: int = 0
-    next_at: float  # when the next try is due; while one runs, when it may be taken to have died
-    claimed_by: str | None = None  # the worker that tries just now
+    next_at: float  # when the next attempt is due; while one runs, when it counts as dead
+    claimed_by: str | None = None  # the worker of the current attempt
     last_status: int | None = None
     last_error: str | None = None
-    log: str = Field(default="[]", sa_column=Column(Text, nullable=False))  # JSON list of tries: at, status, error
+    log: str = Field(default="[]", sa_column=Column(Text, nullable=False))  # JSON list of attempts: at, status, error
     created_at: float
     ended_at: float | None = None
 
 
 class Audit(SQLModel, table=True):
-    """An act of administration."""
+    """An administrative action."""
 
     __table_args__ = (Index("ix_audit_actor", "action", "actor", "at"), Index("ix_audit_tenant", "tenant", "id"))
 
     id: str = Field(primary_key=True)
     at: float
-    actor: str  # an API key's id, "loopback", "command line: USER@HOST", or the address of whose key was refused
-    tenant: str  # "": it concerns all, or nobody knows whom
+    actor: str  # an API key's id, "loopback", "command line: USER@HOST", or the address of a rejected key's sender
+    tenant: str  # "": it concerns all, or the tenant is unknown
     action: str  # such as "key.create"
-    subject: str  # what it was done to
-    old: str | None = Field(default=None, sa_column=Column(Text))  # JSON: what it changed, as that was before
-    new: str | None = Field(default=None, sa_column=Column(Text))  # JSON: and as it is since
+    subject: str  # the object of the action
+    old: str | None = Field(default=None, sa_column=Column(Text))  # JSON: changed values before
+    new: str | None = Field(default=None, sa_column=Column(Text))  # JSON: changed values after
     times: int = 1  # how often it was done within an hour
-    last_at: float | None = None  # when it was done last, if more than once
+    last_at: float | None = None  # when it was last done, if more than once

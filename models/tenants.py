@@ -1,4 +1,4 @@
-"""Tenants: whose jobs they are, how much of them, and what was used."""
+"""Tenants: owners of jobs, with their limits and their usage."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,43 +13,41 @@ TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 MINUTE_S = 60
 
 StoreContent = Literal["always", "until_delivered"]
-"""For how long prompts and answers are kept: until they are pruned, or until their owner has the answers."""
+"""How long prompts and answers are kept: until they are pruned, or until their owner has received the answers."""
 
 NO_LIMIT = 2**63 - 1
-"""Of what has a limit unless an operator lifts it."""
+"""For limits that apply unless an operator lifts them."""
 
 CONTENT_KEPT_S = 3_600.0
-"""After a delivery, so that its receiver may come again."""
+"""After a delivery, so that its receiver may retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantLimits:
-    """A limit that is None does not hold. A tenant that was never written down has none."""
+    """A limit that is None does not apply. A tenant without a row has none."""
 
     name: str
     jobs_per_minute: int | None = None
     queued_jobs: int | None = None
     usd_per_month: float | None = None
     weight: float = 1.0  # its share when tenants of one priority take turns
-    store_content: StoreContent | None = None  # None: as the installation does
+    store_content: StoreContent | None = None  # None: the installation's setting
     require: Tags = field(default_factory=dict)  # data rules of all its jobs
     forbid: Tags = field(default_factory=dict)
-    stored_bytes: int | None = None  # NO_LIMIT: any; None: as the installation allows
+    stored_bytes: int | None = None  # NO_LIMIT: unlimited; None: the installation's setting
     open_batches: int | None = None  # the same
-    allow: tuple[str, ...] | None = (
-        None  # the chains and models that it may use (`models.routing.allowlist`); None: all
-    )
+    allow: tuple[str, ...] | None = None  # the chains and models it may use (`models.routing.allowlist`); None: all
 
     @property
     def rules(self) -> Rules:
-        """What holds for every job of it that is accepted."""
+        """The rules for every job accepted from it."""
         payer = None if self.usd_per_month is None else f"tenant '{self.name}'"
         return Rules(self.require, self.forbid, self.allow, payer)
 
 
 @dataclass(frozen=True, slots=True)
 class TenantStore:
-    """What a tenant has in store: uploads, rows, prompts and answers, and batches that have not ended."""
+    """What is stored for a tenant: uploads, rows, prompts and answers, and unfinished batches."""
 
     stored_bytes: int = 0
     open_batches: int = 0
@@ -57,11 +55,11 @@ class TenantStore:
 
 @dataclass(frozen=True, slots=True)
 class TenantUse:
-    """A tenant's limits and what the ledger knows of its use. Minutes are unix seconds // 60."""
+    """A tenant's limits and its usage according to the ledger. Minutes are unix seconds // 60."""
 
     limits: TenantLimits
     minute: int
     accepted_this_minute: int = 0
     accepted_last_minute: int = 0
     usd_this_month: float = 0.0
-    usd_granted: float = 0.0  # beyond its budget, for this month
+    usd_granted: float = 0.0  # on top of its budget, for this month

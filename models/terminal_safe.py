@@ -1,11 +1,11 @@
-"""Words of callers and providers without what would make a terminal act: move, rename or repaint it, fill a clipboard,
-or show them in another order than they stand."""
+"""Removes from callers' and providers' text what would control a terminal: move, rename or repaint it, set a
+clipboard, or reorder text."""
 
 import logging
 import re
 
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed, and those that turn the direction of writing."""
+"""Control characters except tab and line feed, and those that change the direction of text."""
 
 
 def inert(text: str) -> str:
@@ -18,5 +18,5 @@ class _InertRecord(logging.LogRecord):
 
 
 def make_logs_inert() -> None:
-    """Whatever a process logs from now on, whoever logs it."""
+    """Applies to everything that the process logs from now on."""
     logging.setLogRecordFactory(_InertRecord)

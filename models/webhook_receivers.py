@@ -1,9 +1,9 @@
-"""Where webhooks may go: what the URL of a receiver must look like, and which addresses are anybody's to call.
+"""Allowed webhook targets: what a receiver's URL must look like, and which addresses are public.
 
     RefusedReceiver     one sentence, without the user, the password or the path of the URL
 
-A receiver's name is judged by the addresses it leads to when it is called (`worker.webhooks.guard`); what can be known
-from the URL alone is refused when it is submitted.
+A receiver's host name is judged by its addresses when it is called (`worker.webhooks.guard`); what can be judged by the
+URL alone is rejected on submission.
 """
 
 import ipaddress
@@ -43,8 +43,8 @@ NOT_PUBLIC_4 = tuple(
 )
 
 PUBLIC_6 = IPv6Network("2000::/3")
-"""All that is in use worldwide. Outside are loopback, private and link-local addresses, multicast, NAT64, and IPv4
-addresses in IPv6 clothes."""
+"""Everything in use on the internet. Outside are loopback, private, link-local and multicast addresses, NAT64, and
+IPv4-mapped addresses."""
 
 NOT_PUBLIC_6 = tuple(
     IPv6Network(network)
@@ -57,24 +57,25 @@ NOT_PUBLIC_6 = tuple(
 )
 
 NAME = re.compile(rb"(?=.{1,253}\.?\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
-"""What a name server can be asked for."""
+"""What a DNS server can be asked for."""
 
 NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 
 
 class RefusedReceiver(ValueError):
-    """A webhook is not sent there."""
+    """Webhooks are not sent to this receiver."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one that anybody on the internet may be sent to."""
+    """Whether an address is public on the internet."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in NOT_PUBLIC_4)
     return address.scope_id is None and address in PUBLIC_6 and not any(address in each for each in NOT_PUBLIC_6)
 
 
 def is_allowed(address: Address, port: int, settings: WebhookSettings) -> bool:
-    """Whether webhooks may go to this address and port: public ones on the usual ports, and the operator's networks."""
+    """Whether webhooks may go to this address and port: public addresses on the usual ports, and the operator's
+    networks."""
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return False
     networks: Sequence[Network] = settings.allow_networks
@@ -84,32 +85,32 @@ def is_allowed(address: Address, port: int, settings: WebhookSettings) -> bool:
 
 
 def receiver_url(url: str) -> httpx.URL:
-    """A receiver's URL, taken apart by the library that will send to it. Raises RefusedReceiver."""
+    """A receiver's URL, parsed by the library that will send to it. Raises RefusedReceiver."""
     if len(url) > MAX_URL:
         raise RefusedReceiver(f"is longer than {MAX_URL:,} characters")
     if not url.isprintable() or " " in url or "\\" in url:
-        raise RefusedReceiver("holds a blank, a backslash or a control character")
+        raise RefusedReceiver("contains a space, a backslash or a control character")
     try:
         parsed = httpx.URL(url)
         port = port_of(parsed)
-        host = parsed.host  # a name that is no name in the alphabet it claims to be in is noticed here
+        host = parsed.host  # invalid internationalized names are noticed here
     except (httpx.InvalidURL, ValueError):
         raise RefusedReceiver("is not a URL") from None
     if parsed.scheme not in ("http", "https") or not host:
         raise RefusedReceiver("must begin with https:// or http:// and name a host")
     if parsed.userinfo:
-        raise RefusedReceiver("holds a user or a password; a receiver knows us by the signature")
+        raise RefusedReceiver("contains a user or a password; receivers authenticate webhooks by their signature")
     if not 0 < port < 65_536:
         raise RefusedReceiver("has a port that does not exist")
     if literal_address(parsed) is None and not NAME.fullmatch(parsed.raw_host):
-        raise RefusedReceiver("names a host that no name server can know")
+        raise RefusedReceiver("has a host name that no DNS server can know")
     if literal_address(parsed) is None and NUMBER.fullmatch(_last_label(parsed)):
-        raise RefusedReceiver("names a host that is a number; write an address as four decimal numbers")
+        raise RefusedReceiver("has a number as its host; write an address as four decimal numbers")
     return parsed
 
 
 def literal_address(url: httpx.URL) -> Address | None:
-    """The address that a URL names itself, or None when it names a host that must be looked up."""
+    """The address in a URL, or None if it has a host name that must be looked up."""
     try:
         return ipaddress.ip_address(url.host)
     except ValueError:
@@ -123,9 +124,9 @@ def port_of(url: httpx.URL) -> int:
 
 
 def check_receiver(url: str, settings: WebhookSettings) -> None:
-    """Refuse what no look-up could make good: a malformed URL, an address or a port that is not allowed.
+    """Reject what no DNS lookup could fix: a malformed URL, an address or port that is not allowed.
 
-    Raises RefusedReceiver. Pure: asks no name server.
+    Raises RefusedReceiver. Pure: makes no DNS queries.
     """
     parsed = receiver_url(url)
     address, port = literal_address(parsed), port_of(parsed)
@@ -135,13 +136,13 @@ def check_receiver(url: str, settings: WebhookSettings) -> None:
     elif _is_this_machine(parsed.host) and not settings.allow_networks:
         raise RefusedReceiver(refusal(parsed, port, settings))
     elif port not in settings.allow_ports and not settings.allow_networks:
-        raise RefusedReceiver(f"has port {port}; allowed are {_listed(settings)} (webhooks.allow_ports)")
+        raise RefusedReceiver(f"has port {port}; allowed ports are {_listed(settings)} (webhooks.allow_ports)")
 
 
 def refusal(url: httpx.URL, port: int, settings: WebhookSettings) -> str:
     return (
-        f"leads to no address that may be called: {url.host} port {port} is private, reserved or not on one of the "
-        f"ports {_listed(settings)}; an operator can allow it by webhooks.allow_networks"
+        f"is not an allowed address: {url.host} port {port} is private, reserved or not on one of the "
+        f"ports {_listed(settings)}; an operator can allow it with webhooks.allow_networks"
     )
 
 

@@ -1,7 +1,7 @@
-"""Webhooks as both sides know them: the names of events, who wants which, secrets and signatures.
+"""Webhooks as known to both sides: event names, subscriptions, secrets and signatures.
 
-Signed as Standard Webhooks has it: `webhook-id` is the same for all tries of a delivery, `webhook-timestamp` is that
-of the try, `webhook-signature` is one `v1,…` for each secret that is in force, separated by blanks.
+Signed according to Standard Webhooks: `webhook-id` is the same for all attempts of a delivery, `webhook-timestamp` is
+the attempt's, `webhook-signature` contains one `v1,…` per valid secret, separated by spaces.
 """
 
 import base64
@@ -20,7 +20,7 @@ BATCH_EVENTS = tuple(
     f"batch.{state}" for state in (BatchState.CANCELLED, BatchState.COMPLETED, BatchState.EXPIRED, BatchState.FAILED)
 )
 BATCH_PAUSED, BATCH_RESUMED = "batch.paused", "batch.resumed"
-"""A batch waits for a person, and goes on."""
+"""A batch waits for a person, or continues."""
 
 EVENTS = (*JOB_EVENTS, *BATCH_EVENTS, BATCH_PAUSED, BATCH_RESUMED)
 PATTERNS = ("*", "job.*", "batch.*")
@@ -28,37 +28,37 @@ PATTERNS = ("*", "job.*", "batch.*")
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = 32
 ROTATION_S = 86_400.0
-"""For how long a secret that was replaced goes on signing beside the new one."""
+"""How long a replaced secret keeps signing in addition to the new one."""
 
 PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"
 STATES = (PENDING, DELIVERED, DEAD)
 
 LOG_ENTRIES = 40
-"""The latest tries that a delivery remembers: a replayed one may have had many."""
+"""The latest attempts recorded with a delivery: a replayed one may have had many."""
 
 
 def wants(patterns: Iterable[str], event: str) -> bool:
-    """Whether a list of events and patterns names this event."""
+    """Whether a list of events and patterns matches this event."""
     kind = event.partition(".")[0]
     return not {event, f"{kind}.*", "*"}.isdisjoint(patterns)
 
 
 def tells_of_an_end(event: str) -> bool:
-    """Whether a job or batch has ended with it."""
+    """Whether the event is the end of a job or batch."""
     return event not in (BATCH_PAUSED, BATCH_RESUMED)
 
 
 def has_all(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether the metadata has every wanted pair."""
+    """Whether the metadata contains every wanted pair."""
     return all(metadata.get(name) == value for name, value in wanted.items())
 
 
 SECRET_READ = "webhook.secret.read"
-"""The act of looking at what signs the webhooks to callback URLs."""
+"""The audited action of reading the secrets for webhooks to callback URLs."""
 
 
 def callback_owner(tenant: str) -> str:
-    """Whose secrets sign what goes to a tenant's callback URLs."""
+    """The owner of the secrets for a tenant's callback URLs."""
     return f"tenant:{tenant}"
 
 
@@ -67,14 +67,14 @@ def new_secret() -> str:
 
 
 def signature(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """One `v1,…`: HMAC-SHA256 of id, timestamp and body, with a dot between them."""
+    """One `v1,…`: HMAC-SHA256 of id, timestamp and body, joined by dots."""
     signed = f"{webhook_id}.{timestamp}.".encode() + body
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
 def signed_headers(secrets: Iterable[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """What a receiver verifies a try by."""
+    """The headers by which a receiver verifies an attempt."""
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(timestamp),
@@ -84,7 +84,7 @@ def signed_headers(secrets: Iterable[str], webhook_id: str, timestamp: int, body
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery that this worker has claimed for one try."""
+    """A delivery that this worker has claimed for one attempt."""
 
     id: str
     tenant: str
@@ -93,20 +93,20 @@ class Delivery:
     receiver: str
     event: str
     object_id: str
-    tries: int  # that ended before this one
+    tries: int  # attempts that ended before this one
     log: str
     created_at: float
-    data: str | None = None  # JSON: what it says; None: made from the ledger when it is sent
+    data: str | None = None  # JSON content; None: read from the ledger when sent
 
     @property
     def owner(self) -> str:
-        """Whose secrets sign it."""
+        """The owner of the secrets that sign it."""
         return self.endpoint_id or callback_owner(self.tenant)
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How a try ended: delivered, dead, or pending again in `delay_s` seconds."""
+    """The outcome of an attempt: delivered, dead, or pending again in `delay_s` seconds."""
 
     delivery: Delivery
     state: str
@@ -115,7 +115,7 @@ class Tried:
     status: int | None = None
     error: str | None = None
     took_ms: int = 0
-    counted: bool = True  # False: no connection was made, it is due again as if nothing had been tried
+    counted: bool = True  # False: no connection was made; due again as if not attempted
 
     @property
     def log(self) -> str:
@@ -128,7 +128,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What a delivery is signed with, or why its receiver is not told any more."""
+    """What a delivery is signed with, or why its receiver is disabled."""
 
     secrets: tuple[str, ...]
     refused: str | None = None

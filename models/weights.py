@@ -1,15 +1,15 @@
-"""Weights: whose turn comes how often, among tenants of one priority and among batches of one tenant."""
+"""Weights: shares among tenants of one priority and among batches of one tenant."""
 
 LEAST_WEIGHT, MOST_WEIGHT = 0.01, 100.0
 USUAL_WEIGHT = 1.0
 
 
 def weight_of(text: str) -> float:
-    """A weight as a person writes it. Raises ValueError with one sentence."""
+    """Parse a weight written by a person. Raises ValueError with one sentence."""
     try:
         weight = float(text)
     except ValueError:
         weight = 0.0
     if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-        raise ValueError(f"'{text[:40]}' is no weight; write a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}")
+        raise ValueError(f"'{text[:40]}' is not a valid weight; use a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}")
     return weight

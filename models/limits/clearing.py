@@ -1,4 +1,4 @@
-"""What the limiter learned against a provider, forgotten by hand: for `understudy providers enable`."""
+"""Clears what the limiter learned about a provider: for `understudy providers enable`."""
 
 import redis.asyncio
 
@@ -8,11 +8,12 @@ from understudy.models.queue import keys
 
 
 async def clear_limits(redis: redis.asyncio.Redis, provider: str, account: str | None = None) -> int:
-    """Forget all that holds an account of a provider, or all of its accounts (None). Returns how many records it was.
+    """Clear everything that blocks an account of a provider, or all of its accounts (None). Returns the number of
+    records.
 
-    Cooldowns of every scope, breakers, rates that were learned from refusals and limits that headers told: the next
-    calls start as if nothing was known. Calls in flight and the use of a day are facts and stay. A breaker speaks of a
-    model for all accounts, so that it is closed in either case. Raises RedisError, OSError.
+    Cooldowns of every scope, breakers, rates learned from refusals and limits advertised in headers: the next calls
+    start as if nothing were known. Calls in flight and daily usage are facts and stay. A breaker applies to a model for
+    all accounts, so it is closed in either case. Raises RedisError, OSError.
     """
     owner = account or provider
     of_scope = {Scope.MODEL: owner, Scope.ACCOUNT: owner, Scope.PROVIDER: provider}

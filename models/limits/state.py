@@ -1,8 +1,8 @@
-"""What the limiter keeps in Redis, as people and metrics read it: paces, schedules, calls in flight, cooldowns.
+"""The limiter's state in Redis, for people and metrics: paces, schedules, calls in flight, cooldowns.
 
-`worker/limits/*.lua` writes it and decides by it. Here it is only read, by two scripts that share the Lua of that law
-(`models/limits/parts/`), so that what is shown is what is decided by. Times are unix seconds of Redis' clock, rates are
-per minute.
+`worker/limits/*.lua` writes it and decides by it. This module only reads it, with two scripts that share the Lua of
+those decisions (`models/limits/parts/`), so what is shown is what decides. Times are unix seconds of Redis' clock,
+rates are per minute.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAMES_MAX = 1_000
-"""The state of at most this many accounts with a model, and of as many cooldowns, is read."""
+"""At most this many account-model pairs, and as many cooldowns, are read."""
 
 READ_TOGETHER = 100
-"""By one script, so that none keeps other clients of Redis waiting for more than a millisecond or two."""
+"""Read per script, so that no script blocks other clients of Redis for more than a millisecond or two."""
 
 ACCOUNTS = script_text("models/limits/read_accounts.lua")
 COOLDOWNS = script_text("models/limits/read_cooldowns.lua")
 
 SCAN_COUNT = 5_000
 SCAN_ROUNDS = 200
-"""A look over the keys of Redis ends after so many round trips; what was asked for by name is read in any case."""
+"""A scan of the keys of Redis ends after this many round trips; keys requested by name are read in any case."""
 
 NOTHING = (b"",) * 5
-"""A schedule of which nothing is known."""
+"""A schedule without any state."""
 
 USED_UP = 1.0
-"""The brake while headers say that a day's limit is used up."""
+"""The brake while headers report that a daily limit is used up."""
 
 KINDS = frozenset({"rate", "flight", "day", "cool"})
 
 
 class Source(StrEnum):
-    """Where a limit comes from."""
+    """The origin of a limit."""
 
     CONFIGURED = "configured"  # understudy.toml
     TOLD = "told"  # the provider's headers
     LEARNED = "learned"  # its refusals
-    UNKNOWN = "unknown"  # nothing limits yet
+    UNKNOWN = "unknown"  # no limit yet
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit as it holds now; `amount` None: none is known. `until`: it is lower than usual until then, because others
-    use the account as well (told) or because tokens were refused (learned)."""
+    """A limit in force; `amount` None: unknown. `until`: it is reduced until then, because others use the account as
+    well (advertised) or because tokens were refused (learned)."""
 
     amount: float | None
     source: Source
@@ -64,7 +64,7 @@ class Limit:
 
     @property
     def pace(self) -> float:
-        """What is made of it, per minute."""
+        """The pace we keep, per minute: 99 % of a configured or advertised limit, all of a learned one."""
         if self.amount is None:
             return float("inf")
         whole = self.source in (Source.CONFIGURED, Source.TOLD) and self.until is None
@@ -77,13 +77,13 @@ class Schedule:
 
     free_at: float = 0.0
     told: float | None = None
-    learned: float | None = None  # as it has grown by now
+    learned: float | None = None  # including growth up to now
     braked: float | None = None
     braked_until: float = 0.0
     brake_source: Source = Source.TOLD
 
     def limit(self, configured: float | None) -> Limit:
-        """Configured wins over told; what was learned from refusals, and a brake, win over both when they are lower."""
+        """Configured overrides advertised; a rate learned from refusals, and a brake, override both if lower."""
         if configured is not None:
             limit = Limit(float(configured), Source.CONFIGURED)
         else:
@@ -95,7 +95,7 @@ class Schedule:
         return limit
 
     def next_start(self, configured: float | None, now: float) -> float:
-        """When a call may start at the earliest, as far as this schedule is concerned."""
+        """The earliest start of a call, as far as this schedule is concerned."""
         limit = self.limit(configured)
         return now if limit.amount is None else max(now, self.free_at - max(BURST_MS / 1000 - 60.0 / limit.pace, 0.0))
 
@@ -107,11 +107,11 @@ class AccountState:
     requests: Schedule = Schedule()
     tokens: Schedule = Schedule()
     in_flight: int = 0
-    window: float | None = None  # slow start: as many may be in flight by now; None: it holds nobody up
+    window: float | None = None  # slow start: this many may be in flight now; None: no restriction
     day: DayUse = field(default_factory=DayUse)
 
     def most_in_flight(self, configured: int | None) -> Limit:
-        """How many calls may be in flight: configured, or fewer while the first calls find out what is taken."""
+        """The maximum calls in flight: configured, or less during slow start."""
         if self.window is not None and (configured is None or self.window < configured):
             return Limit(float(int(self.window)), Source.LEARNED)
         return Limit(configured, Source.UNKNOWN if configured is None else Source.CONFIGURED)
@@ -119,9 +119,10 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """Nobody picks the scope until a time. `in_a_row`: cooldowns without an answer between, the first of them `since`.
+    """No one uses the scope until a given time. `in_a_row`: consecutive cooldowns without an answer in between, the
+    first of them at `since`.
 
-    `probing`: from its end on single calls are let through until one is answered, the next at `next_start`.
+    `probing`: after its end single calls are let through until one is answered, the next at `next_start`.
     """
 
     scope: Scope
@@ -141,7 +142,7 @@ class Cooldown:
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
-    """All that the limiter knew at one moment, by (account, model)."""
+    """The limiter's complete state at one moment, by (account, model)."""
 
     now: float
     accounts: Mapping[tuple[str, str], AccountState]
@@ -155,7 +156,7 @@ class LimitState:
 
 
 async def read_limits(redis: "Redis", named: Iterable[tuple[str, str]] = (), *, others: bool = True) -> LimitState:
-    """The state of these (account, model), and of `others` that `limiter_keys` finds. Raises RedisError, OSError."""
+    """The state of these (account, model), and of `others` found by `limiter_keys`. Raises RedisError, OSError."""
     accounts = dict.fromkeys(named)
     cooldowns = dict.fromkeys(key for account, model in accounts for key in _cooldowns_of(account, model))
     for key in sorted(await limiter_keys(redis)) if others else ():
@@ -180,7 +181,7 @@ async def read_limits(redis: "Redis", named: Iterable[tuple[str, str]] = (), *, 
 
 
 async def limiter_keys(redis: "Redis") -> set[str]:
-    """The keys of the limiter that a bounded look finds. Raises RedisError, OSError."""
+    """The limiter's keys found by a bounded scan. Raises RedisError, OSError."""
     cursor, found = 0, set[str]()
     for _ in range(SCAN_ROUNDS):
         cursor, names = await redis.scan(cursor, match=keys.LIMITS, count=SCAN_COUNT)
@@ -200,8 +201,8 @@ def _cooldowns_of(account: str, model: str) -> list[str]:
 
 
 def _account_in(key: str) -> tuple[str, str] | None:
-    """Account and model of a rate, flight or day. An account is `provider:name`; neither has a colon in it, a model may
-    have."""
+    """Account and model in the key of a rate, flight or day. An account is `provider:name`; neither part contains a
+    colon, a model may."""
     _, _, *rest = key.split(":", 4)
     return (f"{rest[0]}:{rest[1]}", rest[2]) if len(rest) == 3 else None
 
@@ -211,7 +212,7 @@ def _is_breaker(key: str) -> bool:
 
 
 def _account(row: Sequence[Any], now: float) -> AccountState:
-    """Of a row of `read_accounts.lua`."""
+    """From a row of `read_accounts.lua`."""
     rate, in_flight, day = row
     requests, tokens, window = rate or (NOTHING, NOTHING, b"")
     used = [int(number(each) or 0) for each in day]
@@ -233,7 +234,7 @@ def _schedule(row: Sequence[bytes], now: float, *, refusals_brake: bool = False)
 
 
 def _cooldown(key: str, row: Sequence[bytes]) -> Cooldown | None:
-    """Of a row of `read_cooldowns.lua`; None when the key names no scope of ours."""
+    """From a row of `read_cooldowns.lua`; None if the key names no scope of ours."""
     kind, _, rest = key.removeprefix(keys.cool("")).partition(":")
     if kind not in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER):
         return None

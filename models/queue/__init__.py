@@ -1,1 +1,1 @@
-"""Redis as a queue: the names of its keys, the tickets in it, and whether a server is fit for it."""
+"""Redis as a queue: the names of its keys, the tickets in it, and whether a server is suitable."""

@@ -1,18 +1,18 @@
-"""Every Redis key of ours, and the names of the queues. RQ's own keys are known only to `worker.rq.bridge`.
+"""All our Redis keys, and the names of the queues. RQ's own keys are known only to `worker.rq.bridge`.
 
 | key | type | owner | meaning |
 |---|---|---|---|
-| understudy:planner | string, TTL | planner | id of the worker that plans now |
-| understudy:in-line:<tenant> | string, TTL | planner | new jobs of this tenant get no ticket at once, others wait |
-| understudy:epoch | string | planner | exists unless Redis was wiped; its loss makes the planner stage anew |
+| understudy:planner | string, TTL | planner | id of the worker that is planning |
+| understudy:in-line:<tenant> | string, TTL | planner | new jobs of this tenant get no ticket at once |
+| understudy:epoch | string | planner | exists unless Redis was wiped; if missing, the planner stages again |
 | understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted, learned rate |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
-| understudy:day:<account>:<model> | hash, TTL | limiter | calls and tokens of a UTC day, where a day has a limit |
-| understudy:purse:<budget> | hash, TTL | budgets | limit, spent, held by each worker, what was refused last |
+| understudy:day:<account>:<model> | hash, TTL | limiter | calls and tokens of a UTC day, where a daily limit exists |
+| understudy:purse:<budget> | hash, TTL | budgets | limit, spent, reserved by each worker, latest refusal |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
-| understudy:latency | hash, TTL | workers | how fast steps answer: milliseconds by step, and when that was measured |
-| understudy:places:<batch> | sorted set, TTL | places | claimed jobs that a later step may answer, by end of lease |
-| understudy:places-since | string | places | since when places are known: Redis was empty then (ms) |
+| understudy:latency | hash, TTL | workers | latency of steps: milliseconds by step, and when measured |
+| understudy:places:<batch> | sorted set, TTL | fallback quota | claimed jobs a later step may answer, by end of lease |
+| understudy:places-since | string | fallback quota | since when the quota is tracked: Redis was empty then (ms) |
 """
 
 from understudy.models.failure import Scope
@@ -22,10 +22,10 @@ QUEUES: tuple[str, ...] = tuple(priority.queue for priority in Priority)
 """In the order in which a worker takes from them."""
 
 JOB_FUNCTION = "understudy.worker.rq.ticket.run_ticket"
-"""The only function that a ticket may name."""
+"""The only function that a ticket may call."""
 
 ENDED = "understudy:ended"
-"""The channel on which ids of single jobs and batches that have just ended are published, separated by spaces."""
+"""The channel on which ids of single jobs and batches that just ended are published, separated by spaces."""
 
 PLANNER = "understudy:planner"
 EPOCH = "understudy:epoch"
@@ -54,7 +54,7 @@ LIMITS = "understudy:*"
 
 
 def cooldown(scope: Scope, provider: str, account: str, model: str) -> str:
-    """What is cooled: (account, model), the account, or the deployment (provider, model) for everybody."""
+    """The key of what is cooled: (account, model), the account, or the deployment (provider, model) for everyone."""
     if scope is Scope.PROVIDER:
         return cool(f"provider:{provider}:{model}")
     if scope is Scope.ACCOUNT:

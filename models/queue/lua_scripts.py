@@ -30,12 +30,14 @@ class Line:
 
 
 def script_text(name: str) -> str:
-    """The script in the file `name` (a path below the package) with all that it includes. Raises FileNotFoundError."""
+    """A script from the file `name` (a path below the package) with everything it includes. Raises
+    FileNotFoundError."""
     return "".join(f"{line.text}\n" for line in script_lines(name))
 
 
 def script_lines(name: str, included: set[str] | None = None) -> Iterator[Line]:
-    """Its lines, those of its parts first; parts that are in `included` already are left out, and new ones added."""
+    """The lines of a script after those of its parts; parts already in `included` are left out, new ones are added
+    to it."""
     included = set() if included is None else included
     included.add(name)
     top, *below = name.split("/")

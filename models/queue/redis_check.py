@@ -1,4 +1,4 @@
-"""Is this Redis fit to hold our queues?
+"""Checks that a Redis server is suitable for the queues.
 
 QueueUnavailable   it cannot be reached or must not be used; one sentence, without the password of its URL
 """
@@ -27,53 +27,53 @@ CONNECT_TIMEOUT_S = 5.0
 
 RIGHT = "correct REDIS_URL"
 OTHERWISE = f"cannot be reached; start it, {RIGHT}, or unset it"
-NO_TLS = f"offers no TLS on this port; write redis:// in place of rediss://, or {RIGHT}"
-NOT_REDIS = f"does not answer as Redis does: another service may be there; {RIGHT}"
-CLOSES = f"closes the connection; if it wants TLS write rediss://, else {RIGHT}"
-TOO_LATE = f"does not answer within {CONNECT_TIMEOUT_S:g} s; see that it is up, and that REDIS_URL is right about TLS"
+NO_TLS = f"offers no TLS on this port; use redis:// instead of rediss://, or {RIGHT}"
+NOT_REDIS = f"does not respond like Redis: another service may be listening there; {RIGHT}"
+CLOSES = f"closes the connection; if it requires TLS use rediss://, else {RIGHT}"
+TOO_LATE = f"does not answer within {CONNECT_TIMEOUT_S:g} s; check that it is up and that REDIS_URL is right about TLS"
 NOT_TRUSTED = (
     "has a certificate that is not trusted, or one for another host; name its CA with ?ssl_ca_certs=FILE in REDIS_URL, "
     "or trust any with ?ssl_cert_reqs=none"
 )
 
 BY_KIND: tuple[tuple[type[BaseException], str], ...] = (
-    (NoPermissionError, "does not let this user run INFO; allow it"),
-    (AuthenticationError, f"refuses the password; {RIGHT}"),
-    (AuthenticationWrongNumberOfArgsError, f"wants a user and a password; {RIGHT}"),
+    (NoPermissionError, "denies this user INFO; allow it"),
+    (AuthenticationError, f"rejects the password; {RIGHT}"),
+    (AuthenticationWrongNumberOfArgsError, f"requires a user and a password; {RIGHT}"),
     (BusyLoadingError, "is loading its data; try again in a moment"),
     (ssl.SSLCertVerificationError, NOT_TRUSTED),
     (socket.gaierror, f"cannot be reached: its host name is not known; {RIGHT}"),
     (ConnectionRefusedError, f"cannot be reached: nothing listens there; start it, {RIGHT}, or unset it"),
     (FileNotFoundError, f"cannot be reached: its socket, or a file of an ssl_ option, is not there; {RIGHT}"),
 )
-"""What was raised, at any depth, and the sentence that follows the address. The first that fits counts."""
+"""Exception types, at any depth of the causes, and the text that follows the address. The first match counts."""
 
 BY_WORDS = (
     ("wrong version number", NO_TLS),
     ("record layer failure", NO_TLS),
-    ("certificate required", "wants a certificate of its clients; name it with ?ssl_certfile=…&ssl_keyfile=…"),
+    ("certificate required", "requires a client certificate; name it with ?ssl_certfile=…&ssl_keyfile=…"),
     ("no password is set", f"has no password, but one is given; {RIGHT}"),
     ("without any password configured", f"has no password, but one is given; {RIGHT}"),
-    ("max number of clients", "has no connection left (maxclients); close some there, or raise the number"),
-    ("db index is out of range", f"has no database of this number; {RIGHT}"),
-    ("protected mode", "runs in protected mode; set a password there, and write it into REDIS_URL"),
+    ("max number of clients", "has no connections left (maxclients); close some or raise the limit"),
+    ("db index is out of range", f"has no database with this number; {RIGHT}"),
+    ("protected mode", "runs in protected mode; set a password there and add it to REDIS_URL"),
     ("protocol error", NOT_REDIS),
     ("invalid response", NOT_REDIS),
     ("closed by server", CLOSES),
     ("connection reset", CLOSES),
-    ("ssl", f"cannot be spoken to over TLS; see the ssl_ options, or {RIGHT}"),
+    ("ssl", f"does not accept our TLS connection; see the ssl_ options, or {RIGHT}"),
     ("timeout", TOO_LATE),
     ("timed out", TOO_LATE),
 )
-"""The same by what was said, in small letters."""
+"""The same by the error's text, in lower case."""
 
 
 class QueueUnavailable(OutOfReach):
-    """The queue cannot be used now."""
+    """The queue cannot be used at the moment."""
 
 
 def shown_url(url: str) -> str:
-    """A Redis URL as people may see it: without user, password and options."""
+    """A Redis URL for people: without user, password and options."""
     try:
         parts = urlsplit(redis_url(url))
         host = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else ""
@@ -83,7 +83,7 @@ def shown_url(url: str) -> str:
 
 
 async def check_redis(url: str) -> list[str]:
-    """Refuse a Redis that would lose queues by design; return warnings about one that may lose them by accident.
+    """Reject a Redis that would lose queues by design; return warnings about one that may lose them by accident.
 
     Raises QueueUnavailable.
     """
@@ -102,13 +102,13 @@ async def check_redis(url: str) -> list[str]:
 
 
 def unavailable(url: str, error: Exception) -> QueueUnavailable:
-    """That a Redis cannot be used, and why, from what was raised when it was asked."""
+    """Why a Redis cannot be used, given the exception from using it."""
     return QueueUnavailable(f"Redis at {shown_url(url)} {_why(error)}")
 
 
 def _why(error: Exception) -> str:
     for kind, reason in BY_KIND:
-        # redis-py wraps what goes wrong while it connects in a ConnectionError
+        # redis-py wraps errors during connection in a ConnectionError
         if any(isinstance(each, kind) for each in _causes(error)):
             return reason
     said = " ".join(str(each) for each in _causes(error)).lower()
@@ -116,7 +116,7 @@ def _why(error: Exception) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An error and those behind it, the outermost first."""
+    """An error and its causes, outermost first."""
     found = [error]
     while (behind := found[-1].__cause__ or found[-1].__context__) is not None and behind not in found:
         found.append(behind)
@@ -132,7 +132,7 @@ def _refuse_unfit(info: dict[str, Any], where: str) -> None:
             f"Redis at {where} is a Redis Cluster, which RQ cannot use; use one primary with replicas"
         )
     if info.get("role") == "slave":
-        raise QueueUnavailable(f"Redis at {where} is a replica, which can only be read; name its primary in REDIS_URL")
+        raise QueueUnavailable(f"Redis at {where} is a replica, which is read-only; name its primary in REDIS_URL")
     policy = info.get("maxmemory_policy", SAFE_POLICY)
     if policy != SAFE_POLICY and info.get("maxmemory"):
         raise QueueUnavailable(
@@ -149,7 +149,7 @@ def _warnings(info: dict[str, Any], where: str) -> list[str]:
         )
     if info.get("aof_enabled") == 0:
         warnings.append(
-            f"Redis at {where} keeps no append-only file: after a crash its queues are built again from the ledger, "
+            f"Redis at {where} has no append-only file: after a crash its queues are rebuilt from the ledger, "
             "which takes a while; set appendonly yes"
         )
     return warnings

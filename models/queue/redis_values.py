@@ -1,11 +1,12 @@
-"""What was read from Redis: whoever can write there can write anything, and nothing of it may end a process."""
+"""Values read from Redis are untrusted: whoever can write there can write anything, and none of it may crash a
+process."""
 
 MOST = 1e14
 """In milliseconds the year 5138. Nothing that we write is larger."""
 
 
 def number(value: bytes | str | None) -> float | None:
-    """A number as we write it, of either sign; None for what is none, or is beyond MOST."""
+    """A number in the form we write, of either sign; None if it is not one, or is beyond MOST."""
     try:
         found = float(value) if value else None
     except ValueError:
@@ -14,5 +15,5 @@ def number(value: bytes | str | None) -> float | None:
 
 
 def text(value: bytes | str) -> str:
-    """With a mark in place of what is no UTF-8."""
+    """With replacement characters for invalid UTF-8."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,9 +1,9 @@
-"""Tickets: the RQ jobs that stand in Redis for rows of the ledger, and how they are put into and out of the queues.
+"""Tickets: RQ jobs in Redis that stand for rows of the ledger, and how they enter and leave the queues.
 
-This file, `worker.rq.bridge` and `worker.rq.worker` are the only ones that know RQ and its key layout (RQ 3.0).
+Only this file, `worker.rq.bridge` and `worker.rq.worker` know RQ and its key layout (RQ 3.0).
 
 A ticket is an RQ job whose function is `JOB_FUNCTION` and whose only argument is its own id. It carries nothing else,
-so losing or doubling it costs nothing: the ledger decides whether its job may start.
+so losing or duplicating it is harmless: the ledger decides whether its job may start.
 """
 
 import json
@@ -24,24 +24,24 @@ from understudy.models.records import NewJob
 from understudy.models.state import Priority
 
 RESULT_TTL_S = 20
-"""How long a finished ticket stays visible in RQ's tools. It says nothing about the job, so it need not stay long."""
+"""How long a finished ticket stays visible in RQ's tools. It says nothing about the job, so it can be short."""
 
 FAILURE_TTL_S = 86_400
-"""How long a refused ticket stays visible. RQ would keep it for a year."""
+"""How long a rejected ticket stays visible. RQ's default is a year."""
 
 TICKET_DATA_MAX = 4_096
-"""A ticket's data in bytes is far below. Whatever is longer is not unpacked."""
+"""A ticket's data in bytes is far below. Longer data is not parsed."""
 
 STAGE_MAX = 1_000
-"""Tickets per script: a script of a few milliseconds is the longest that other clients of Redis should wait."""
+"""Tickets per script: other clients of Redis should wait a few milliseconds at most."""
 
 AT_ONCE_MAX = 100
-"""A job whose ticket would stand behind so many is left to the planner, by which tenants take turns: queues are served
-in the order in which tickets came, and whoever submits thousands would be served before all others. Fewer than the
-planner stages at least, so that nobody who goes on submitting leaves it no room."""
+"""A job whose ticket would be behind this many others is left to the planner, which shares fairly among tenants:
+queues are served in order of arrival, so a tenant that submits thousands would be served before all others. Less
+than the planner stages at least, so that a continuous submitter always leaves it room."""
 
 IN_LINE_S = 2.0
-"""A tenant is in line for so long after the planner said so last, which it says with each pass."""
+"""Seconds that a tenant stays in line after the planner's last announcement, which it repeats with each pass."""
 
 NO_TIMEOUT = -1
 DESCRIPTION = "understudy job"
@@ -50,17 +50,17 @@ STAGE = script_text("models/queue/stage.lua")
 
 
 def queue_key(queue: str) -> str:
-    """The list of ticket ids that wait in a queue."""
+    """The list of waiting ticket ids of a queue."""
     return f"{RQ_KEY_PREFIX}:queue:{queue}"
 
 
 def rq_time(timestamp: float) -> str:
-    """A unix time in seconds, the way RQ writes times into the hash of a job."""
+    """A unix time in seconds, formatted like RQ's times in the hash of a job."""
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def ticket_data(job_id: str) -> str:
-    """What RQ's JSON serializer makes of a call: function, instance, arguments, keyword arguments."""
+    """A call as encoded by RQ's JSON serializer: function, instance, arguments, keyword arguments."""
     return json.dumps([JOB_FUNCTION, None, [job_id], {}])
 
 
@@ -85,11 +85,11 @@ async def stage(
     behind_at_most: int | None = None,
     unless: str = "",
 ) -> int:
-    """Put tickets at the end of their queues, in the given order; return how many.
+    """Append tickets to their queues, in the given order; return how many.
 
-    A ticket that finished, failed or vanished before is written anew. One that waits already would wait twice,
-    which costs a claim and nothing else. `behind_at_most`: one that would stand behind so many tickets of its own and
-    more urgent queues is not written. `unless`: a key of Redis; while it exists nothing is written.
+    A ticket that finished, failed or vanished before is written again. One that is already waiting would wait twice,
+    which costs only a claim. `behind_at_most`: a ticket with this many others ahead, in its own and more urgent queues,
+    is not written. `unless`: a Redis key; while it exists nothing is written.
     """
     script = redis.register_script(STAGE)
     queues = [queue_key(queue) for queue in QUEUES]
@@ -108,8 +108,8 @@ async def stage(
 async def stage_at_once(
     redis: Redis, tenant: str, jobs: Sequence[NewJob], clock: Callable[[], float] = time.time
 ) -> int:
-    """Tickets for new single jobs of a tenant, unless it is for the planner to say when it is their turn: so they start
-    in milliseconds, and as many as are submitted in this way take nothing from other tenants."""
+    """Write tickets for new single jobs of a tenant, unless the planner decides about their turn: so they start in
+    milliseconds, and however many are submitted this way, other tenants lose nothing."""
     return await stage(redis, [(job.id, job.priority) for job in jobs], clock, AT_ONCE_MAX, in_line(tenant))
 
 
@@ -122,7 +122,7 @@ async def stand_in_line(redis: Redis, tenants: Collection[str]) -> None:
 
 
 async def staged_ids(redis: Redis) -> dict[str, list[str]]:
-    """The ids that wait in each queue, in the order in which they will be claimed."""
+    """The ids waiting in each queue, in the order in which they will be claimed."""
     async with redis.pipeline(transaction=False) as pipeline:
         for queue in QUEUES:
             pipeline.lrange(queue_key(queue), 0, -1)
@@ -131,7 +131,7 @@ async def staged_ids(redis: Redis) -> dict[str, list[str]]:
 
 
 async def tickets_waiting(redis: Redis) -> dict[str, int | None]:
-    """How many tickets wait in each queue; None where Redis holds something else. Raises RedisError."""
+    """The number of tickets waiting in each queue; None where Redis holds something else. Raises RedisError."""
     async with redis.pipeline(transaction=False) as pipeline:
         for queue in QUEUES:
             pipeline.llen(queue_key(queue))
@@ -143,11 +143,11 @@ async def tickets_waiting(redis: Redis) -> dict[str, int | None]:
 
 
 async def is_suspended(redis: Redis) -> bool:
-    """Whether `rq suspend` holds claiming up. Raises RedisError."""
+    """Whether `rq suspend` has suspended claiming. Raises RedisError."""
     return bool(await redis.exists(WORKERS_SUSPENDED))
 
 
 async def ask_to_stop(redis: Redis, worker_name: str, job_id: str) -> None:
-    """RQ's command to a worker to stop a job that it runs; one that does not run it any more ignores it."""
+    """Send RQ's command to a worker to stop a job; it is ignored if the job no longer runs."""
     command = {"command": "stop-job", "job_id": job_id}
     await redis.publish(PUBSUB_CHANNEL_TEMPLATE % worker_name, json.dumps(command))

@@ -133,7 +133,8 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(folder: Folder) -> None:
     folder.prompts(2)
     folder.write("wrong.toml", "[providers.lead]\nbase_urll = 1\n")
     assert "give an INPUT file" in folder.refused("submit")
-    assert "'0' is no weight; write a number from 0.01 to 100" in folder.refused("submit", "in.jsonl", "--weight", "0")
+    refused = folder.refused("submit", "in.jsonl", "--weight", "0")
+    assert "'0' is not a valid weight; use a number from 0.01 to 100" in refused
     assert "nofile: no such file" in folder.refused("submit", "nofile")
     assert "is a directory" in folder.refused("submit", ".")
     assert "needs --prompt" in folder.refused("submit", "a.csv")

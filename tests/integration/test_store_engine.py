@@ -176,7 +176,7 @@ async def test_a_cancelled_write_leaves_the_store_usable(store: Store) -> None:
     [
         ("postgresql://somebody:hunter2@127.0.0.1:1/ledger", "127.0.0.1:1/ledger cannot be reached"),
         ("mysql://somebody:hunter2@127.0.0.1/ledger", "only postgresql:// is supported"),
-        ("hunter2", "cannot be read"),
+        ("hunter2", "cannot be parsed"),
     ],
 )
 async def test_a_database_that_is_away_is_one_clear_sentence_without_the_password(

@@ -12,5 +12,5 @@ def test_a_weight_is_a_positive_number_within_bounds(text: str, weight: float) -
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "100.1", "0.009", "heavy", ""])
 def test_anything_else_is_refused_in_one_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match=f"'{text}' is no weight; write a number from 0.01 to 100"):
+    with pytest.raises(ValueError, match=f"'{text}' is not a valid weight; use a number from 0.01 to 100"):
         weight_of(text)
