@@ -21,6 +21,7 @@ from understudy.producer.api.access.keyring import Keyring
 from understudy.producer.api.access.refused_keys import RefusedKeys
 from understudy.producer.api.access.tenant_rules import TenantRules
 from understudy.producer.api.files.blobs import Blobs
+from understudy.producer.api.files.delivery_room import IN_MEMORY, ON_DISK, DeliveryRoom
 from understudy.producer.api.jobs.waiters import Waiters
 from understudy.producer.api.monitoring.metrics import Metrics
 from understudy.producer.api.monitoring.readiness import Readiness
@@ -45,6 +46,9 @@ class Context:
     rooms: Backlogs = field(default_factory=Backlogs)
     headroom: Headroom = field(default_factory=lambda: Headroom(READ_BYTES))
     """For the pages of answers that are read just now."""
+    untaken: DeliveryRoom = field(default_factory=lambda: DeliveryRoom(*ON_DISK, always_one=True))
+    untaken_in_memory: DeliveryRoom = field(default_factory=lambda: DeliveryRoom(*IN_MEMORY, always_one=False))
+    """For those that were read and are not taken yet."""
     readiness: Readiness = field(default_factory=Readiness)
     writer: str = field(default_factory=lambda: new_id("api"))
     """The name under which this process writes counts and fills batches."""

@@ -23,7 +23,7 @@ from understudy.producer.api.access.auth import Caller, Scope
 from understudy.producer.api.context import Context
 from understudy.producer.api.files import spooled_answers as spooling
 from understudy.producer.api.files.blobs import open_blobs
-from understudy.producer.api.files.spooled_answers import pieces
+from understudy.producer.api.files.spooled_answers import Delivery
 from understudy.producer.api.jobs import results as outcomes
 
 MB = 1024 * 1024
@@ -95,7 +95,6 @@ async def test_the_lines_that_a_limit_allows_come_in_one_answer_however_large_th
 ) -> None:
     monkeypatch.setattr(paging, "PAGE_BYTES", 100_000)
     monkeypatch.setattr(spooling, "PIECE_BYTES", 10_000)
-    monkeypatch.setattr(spooling, "HELD_BYTES", 20_000)
     batch_id = await ended(store, ["é" * size for size in (0, 30_000, 200_000, 40_000, 5)], failures=2)
     all_lines = (await http.get(f"/v1/batches/{batch_id}/results")).content
     rows = await outputs_of(store, batch_id)
@@ -145,9 +144,8 @@ async def test_forgotten_answers_are_as_long_as_what_is_left(http: httpx.AsyncCl
 async def test_a_large_answer_to_a_job_is_the_whole_answer(
     http: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spooling, "PIECE_BYTES", 1_000)
     for module in (spooling, outcomes):
-        monkeypatch.setattr(module, "HELD_BYTES", 1_000)
+        monkeypatch.setattr(module, "PIECE_BYTES", 1_000)
     batch_id = await ended(store, ["é" * 10_000, "yes"])
     for row in await outputs_of(store, batch_id):
         answer = await http.get(f"/v1/jobs/{row.job_id}/result")
@@ -161,7 +159,7 @@ async def test_who_does_not_take_its_answers_holds_no_memory_for_others(context:
     async def page() -> list[bytes]:
         return [b"x" * MB, b"y" * MB]
 
-    slow = [pieces(context, page, 2 * MB) for _ in range(5)]
+    slow = [Delivery(context, "acme").pieces(page, 2 * MB) for _ in range(5)]
     firsts = [await anext(each) for each in slow]
     assert {len(each) for each in firsts} == {spooling.PIECE_BYTES}
     rest = [b"".join([each async for each in one]) for one in slow]
@@ -176,4 +174,4 @@ async def test_a_full_disk_loses_no_answer(context: Context, monkeypatch: pytest
         return [b"x" * MB, b"y"]
 
     monkeypatch.setattr(spooling, "overflow_file", full)
-    assert b"".join([each async for each in pieces(context, page, MB)]) == b"x" * MB + b"y"
+    assert b"".join([each async for each in Delivery(context, "acme").pieces(page, MB)]) == b"x" * MB + b"y"

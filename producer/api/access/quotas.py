@@ -105,6 +105,12 @@ def refuse_near_full(settings: Settings, more: int) -> None:
         raise _full(DISK_FULL, "the server's disk is nearly full, so it takes no uploads and no batches for now")
 
 
+def is_left_to_answers(settings: Settings, more: int) -> bool:
+    """Whether so much of answers may lie on the disk until they are taken: half of what uploads leave free is left to
+    the ledger."""
+    return shutil.disk_usage(_existing(settings.data)).free - more >= kept_free(settings) // 2
+
+
 def _existing(folder: Path) -> Path:
     return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
 

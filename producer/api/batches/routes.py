@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -23,7 +23,7 @@ from understudy.producer.api.batches.requests import BatchRequest, canonical, pa
 from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import JSON, ApiError, refusals
-from understudy.producer.api.files.spooled_answers import pieces, streamed
+from understudy.producer.api.files.spooled_answers import Delivery, streamed
 from understudy.producer.runs.budget_grants import held_of
 from understudy.producer.runs.output import rendered_line
 from understudy.producer.status.waiting import waiting_of
@@ -148,7 +148,7 @@ async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
     "/{batch_id}/results",
     summary="The lines that have ended so far",
     response_class=Response,
-    responses={200: {"content": {JSONL: {}}}, **refusals(400, 401, 403, 404, 503)},
+    responses={200: {"content": {JSONL: {}}}, **refusals(400, 401, 403, 404, 429, 503)},
 )
 async def results(
     api: Api,
@@ -166,15 +166,18 @@ async def results(
     begins = after.removeprefix(LINE_PREFIX)
     sizes = await api.store.batches.output_sizes(batch_id, begins, limit)
     headers = {NEXT_AFTER: LINE_PREFIX + sizes[-1][0]} if len(sizes) == limit else {}
-    return await streamed(_lines(api, batch_id, sizes, begins), headers, JSONL)
+    return await streamed(_lines(api, caller, batch_id, sizes, begins), headers, JSONL)
 
 
-async def _lines(api: Context, batch_id: str, sizes: Sequence[tuple[str, int]], after: str) -> AsyncIterator[bytes]:
+async def _lines(
+    api: Context, caller: Caller, batch_id: str, sizes: Sequence[tuple[str, int]], after: str
+) -> AsyncGenerator[bytes, None]:
     """The lines of these jobs, in pieces."""
+    delivery = Delivery(api, caller.tenant)
     wanted = {job_id for job_id, _ in sizes}
     for span in spans(sizes, after):
         page = partial(_page, api, batch_id, span, wanted)
-        async for piece in pieces(api, page, span.size):
+        async for piece in delivery.pieces(page, span.size):
             yield piece
 
 

@@ -53,7 +53,11 @@ async def answer_when_ended(request: Request, api: Context, caller: Caller, job_
     if not await held(request, api, job_id, api.settings.api.hold_s):
         cancel_soon(api, job_id)
         raise late(job_id)
-    return await outcome_of(api, await view_of(api, caller, job_id), job_header(job_id))
+    try:
+        return await outcome_of(api, await view_of(api, caller, job_id), job_header(job_id))
+    except ApiError as error:  # the job has ended and was paid for: it is not to be asked a second time
+        error.headers |= {**job_header(job_id), **FINAL}
+        raise
 
 
 async def held(request: Request, api: Context, job_id: str, for_s: float) -> bool:

@@ -12,7 +12,7 @@ What one put writes is seen whole or not at all.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ from understudy.models.config.settings import Settings, SettingsError
 FOLDER = "files"
 PART_BYTES = 5 * 1024 * 1024
 PARTS_AT_ONCE = 3
-READ_BYTES = 1024 * 1024
+READ_BYTES = 256 * 1024
 RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 """An object store that is away is given up after this: the caller is told to come back, and its memory is freed."""
 LOCAL = ("file:", "memory:")
@@ -109,7 +109,7 @@ class Blobs:
             await self._sync(file_id)
         return measure.bytes, measure.lines
 
-    async def read(self, file_id: str) -> AsyncIterator[bytes]:
+    async def read(self, file_id: str) -> AsyncGenerator[bytes, None]:
         """The bytes in pieces. Raises NoBlob, StorageDown."""
         with self._plain_errors(file_id):
             found = await obstore.get_async(self._store, file_id)

@@ -1,6 +1,6 @@
 """OpenAI's files: uploads, which batches are made from, and what came of batches."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from understudy.producer.api.access.auth import Caller, Reader, Submitter
 from understudy.producer.api.access.quotas import admitted
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import JSON, ApiError, refusals
-from understudy.producer.api.files.spooled_answers import pieces, streamed
+from understudy.producer.api.files.spooled_answers import Delivery, streamed
 from understudy.producer.api.files.upload import KIND, LONGEST_S, SHORTEST_S, Upload
 from understudy.producer.runs.output import rendered_line, rendered_size
 
@@ -145,7 +145,7 @@ async def retrieve(file_id: str, api: Api, caller: Reader) -> Response:
     response_class=StreamingResponse,
     responses={
         200: {"content": {LINES: {"schema": {"type": "string", "format": "binary"}}}},
-        **refusals(400, 401, 403, 404, 503),
+        **refusals(400, 401, 403, 404, 429, 503),
     },
 )
 async def content(file_id: str, api: Api, caller: Reader) -> Response:
@@ -180,13 +180,13 @@ async def _found(api: Context, caller: Caller, file_id: str) -> FileRecord:
     return record
 
 
-async def _lines(api: Context, record: FileRecord) -> AsyncIterator[bytes]:
+async def _lines(api: Context, record: FileRecord) -> AsyncGenerator[bytes, None]:
     """The lines of an output or error file, in pieces; its length is known after the first whole reading."""
     assert record.batch_id is not None and record.part is not None
-    size = 0
+    size, delivery = 0, Delivery(api, record.tenant)
     async for span in api.store.files.part_spans(record.batch_id, record.part):
         page = partial(_page, api, record.batch_id, record.part, span)
-        async for piece in pieces(api, page, span.size):
+        async for piece in delivery.pieces(page, span.size):
             size += len(piece)
             yield piece
     if record.bytes is None:

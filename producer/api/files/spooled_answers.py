@@ -1,54 +1,134 @@
 """Answers on their way to callers: read a page at a time, and kept on disk until who asked has taken them.
 
-A caller that reads slowly, or not at all, holds a piece in memory, or a small page.
+A caller that reads slowly, or not at all, holds a piece in memory and a page on disk, for which there is room
+(`producer.api.files.delivery_room`). It is cut when it takes next to nothing (`producer.server.http_protocol`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import IO
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from understudy.models.overflow import overflow_file
+from understudy.producer.api.access.quotas import is_left_to_answers
 from understudy.producer.api.context import Context
+from understudy.producer.api.errors import ApiError
+from understudy.producer.api.files.delivery_room import DeliveryRoom, NoRoom
 
-PIECE_BYTES = 256 * 1024
-HELD_BYTES = 1024 * 1024
-"""A page of so much is not worth a file."""
+PIECE_BYTES = 64 * 1024
+"""What is handed on at a time. A page of so much is not worth a file."""
+
+WAIT_S = 20.0
+"""So long a request waits for room before it is refused. One that has begun waits for as long as it takes."""
+
+RETRY_S = 5
 
 Page = Callable[[], Awaitable[Iterable[bytes]]]
 """Reads the parts of a page."""
 
 
-async def pieces(api: Context, page: Page, size: int) -> AsyncIterator[bytes]:
-    """A page of about `size` bytes, which is in memory no longer than it takes to read it."""
-    async with api.headroom.of(size):
-        parts: list[bytes] = list(await page())
-        if sum(map(len, parts)) > HELD_BYTES:
+class Delivery:
+    """What one request of a tenant is answered with."""
+
+    def __init__(self, api: Context, tenant: str) -> None:
+        self._api, self._tenant = api, tenant
+        self._has_begun = False
+
+    async def pieces(self, page: Page, size: int) -> AsyncGenerator[bytes, None]:
+        """A page of about `size` bytes, which is in memory no longer than it takes to read it.
+
+        To be asked for the first one raises ApiError when this tenant, or all of them, have not taken what they asked
+        for before.
+        """
+        async with self._room(self._api.untaken, size) as grow:
+            read = await self._read(page, size, grow)
+            if read is not None:
+                async for piece in _all_of(read):
+                    yield self._begun(piece)
+                return
+        async with self._room(self._api.untaken_in_memory, size):
+            async with self._api.headroom.of(size):
+                read = b"".join(await page())
+            async for piece in _all_of(read):
+                yield self._begun(piece)
+
+    async def _read(self, page: Page, size: int, grow: Callable[[int], None]) -> IO[bytes] | bytes | None:
+        """A small page, or the file that has it. None: there is no room on the disk."""
+        async with self._api.headroom.of(size):
+            parts: list[bytes] = list(await page())
+            length = sum(map(len, parts))
+            if length <= PIECE_BYTES:
+                return b"".join(parts)
+            grow(max(0, length - size))
+            if not is_left_to_answers(self._api.settings, length):
+                return None
             try:
-                file = await asyncio.to_thread(overflow_file, api.settings.data, parts)
-            except OSError:  # the disk is full: rather too much memory than no answer
-                file = None
-            parts = parts if file is None else []
-        else:
-            file = None
-    if file is None:
-        yield b"".join(parts)
+                return await asyncio.to_thread(overflow_file, self._api.settings.data, parts)
+            except OSError:
+                return None
+
+    @asynccontextmanager
+    async def _room(self, room: DeliveryRoom, size: int) -> AsyncIterator[Callable[[int], None]]:
+        held = size
+
+        def grow(more: int) -> None:
+            nonlocal held
+            held += more
+            room.grow(self._tenant, more)
+
+        try:
+            await room.take(self._tenant, size, None if self._has_begun else WAIT_S)
+        except NoRoom:
+            raise self._refusal(room) from None
+        try:
+            yield grow
+        finally:
+            room.give(self._tenant, held)
+
+    def _refusal(self, room: DeliveryRoom) -> ApiError:
+        headers = {"Retry-After": str(RETRY_S)}
+        if room is self._api.untaken_in_memory:
+            message = "the server's disk is nearly full, and other answers are not taken yet; try again later"
+            return ApiError(503, message, code="storage_full", headers=headers)
+        message = f"too much of what tenant '{self._tenant}' asked for is not taken yet; take it, or hang up there"
+        return ApiError(429, message, code="answers_not_taken", headers=headers)
+
+    def _begun(self, piece: bytes) -> bytes:
+        self._has_begun = True
+        return piece
+
+
+async def _all_of(read: IO[bytes] | bytes) -> AsyncIterator[bytes]:
+    if isinstance(read, bytes):
+        for start in range(0, len(read), PIECE_BYTES):
+            yield read[start : start + PIECE_BYTES]
         return
-    del parts
-    with file:
-        file.seek(0)
-        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+    with read:
+        read.seek(0)
+        while piece := await asyncio.to_thread(read.read, PIECE_BYTES):
             yield piece
 
 
-async def streamed(chunks: AsyncIterator[bytes], headers: Mapping[str, str], media_type: str) -> Response:
+class _Streamed(StreamingResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A caller that hangs up gives its room back at once."""
+        assert isinstance(self.body_iterator, AsyncGenerator)
+        async with aclosing(self.body_iterator):
+            await super().__call__(scope, receive, send)
+
+
+async def streamed(chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str], media_type: str) -> Response:
     """What can go wrong at once goes wrong before there is a status."""
     first = await anext(chunks, b"")
-    return StreamingResponse(_resumed(first, chunks), headers=headers, media_type=media_type)
+    return _Streamed(_resumed(first, chunks), headers=headers, media_type=media_type)
 
 
-async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
+async def _resumed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest):
+        yield first
+        async for chunk in rest:
+            yield chunk

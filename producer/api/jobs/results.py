@@ -1,6 +1,6 @@
 """How a job ended, as an HTTP answer: the same to who polled for it and to who was held."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -10,14 +10,16 @@ from understudy.models.objects.job import error_of, extra_fields_of
 from understudy.models.state import JobState
 from understudy.producer.api.context import Context
 from understudy.producer.api.errors import JSON, ApiError
-from understudy.producer.api.files.spooled_answers import HELD_BYTES, pieces, streamed
+from understudy.producer.api.files.spooled_answers import PIECE_BYTES, Delivery, streamed
 
 FINAL = {"X-Should-Retry": "false"}
 """What the OpenAI SDK reads before it tries again after an error status: this is the end of the job."""
 
 
 async def outcome_of(api: Context, view: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-    """What came of a job that has ended, with these headers. Raises ApiError (410) when its answer was pruned."""
+    """What came of a job that has ended, with these headers.
+
+    Raises ApiError: 410 when its answer was pruned, 429 or 503 when there is no room for it."""
     if view["state"] == JobState.SUCCEEDED and _is_large(view):
         length = {"Content-Length": str(view["answer_bytes"])}
         return await streamed(pieces_of(api, view, lambda body: [body]), {**headers, **length}, JSON)
@@ -34,17 +36,19 @@ async def status_and_body(api: Context, view: Mapping[str, Any]) -> tuple[int, b
     return status, orjson.dumps({"error": error, **({"extra_fields": fields} if fields else {})})
 
 
-def pieces_of(api: Context, view: Mapping[str, Any], shown: Callable[[bytes], Iterable[bytes]]) -> AsyncIterator[bytes]:
+def pieces_of(
+    api: Context, view: Mapping[str, Any], shown: Callable[[bytes], Iterable[bytes]]
+) -> AsyncGenerator[bytes, None]:
     """An answer as `shown` makes it, in pieces. To be asked for the first one raises ApiError."""
 
     async def page() -> Iterable[bytes]:
         return shown(await _answer(api, view))
 
-    return pieces(api, page, view["answer_bytes"] or 0)
+    return Delivery(api, view["tenant"]).pieces(page, view["answer_bytes"] or 0)
 
 
 def _is_large(view: Mapping[str, Any]) -> bool:
-    return (view["answer_bytes"] or 0) > HELD_BYTES
+    return (view["answer_bytes"] or 0) > PIECE_BYTES
 
 
 async def _answer(api: Context, view: Mapping[str, Any]) -> bytes:

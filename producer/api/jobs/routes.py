@@ -156,14 +156,15 @@ async def retrieve(
     responses={
         200: {"description": "Succeeded: the completion"},
         **ACCEPTED,
-        **refusals(400, 401, 403, 404, 409, 410, 502, 503),
+        **refusals(400, 401, 403, 404, 409, 410, 429, 502, 503),
         **NO_SUCCESS,
     },
 )
 async def result(
     request: Request, api: Api, caller: Reader, job_id: str, wait: Wait = 0, prefer: Prefer = None
 ) -> Response:
-    """202 means ask again, after `Retry-After` seconds, at `Location`. Anything else is final."""
+    """202 means ask again, after `Retry-After` seconds, at `Location`. Anything else is final, but for what has a
+    `Retry-After`: it is to be asked for again."""
     view, applied = await _held(api, caller, job_id, _wait_s(wait, prefer))
     if not has_ended(view):
         return await _job_answer(request, api, view, applied, 202)
