@@ -52,13 +52,13 @@ format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix-only $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-check: lint types imports test ## All checks that need no server
+check: lint types imports test ## Run all checks that need no server
 
-audit: $(AUDIT)/.installed ## Ask whether vulnerabilities are known of the packages; fails also when nobody can be asked
+audit: $(AUDIT)/.installed ## Ask for known vulnerabilities of the packages; fails, too, if the question could not be asked
 	$(AUDIT)/bin/python -P .ci/audit.py
 
 corpus: $(VENV)/.installed-dev ## Measure classifier and adapters on recorded traffic: make corpus DIR=folder
-	@test -n "$(DIR)" || { echo "say where the recordings are: make corpus DIR=folder"; exit 2; }
+	@test -n "$(DIR)" || { echo "name the folder of the recordings: make corpus DIR=folder"; exit 2; }
 	$(BIN)/python -P -m understudy.worker.corpus $(DIR)
 
 docs: $(VENV)/.installed ## Write docs/configuration.md from the settings
@@ -67,16 +67,16 @@ docs: $(VENV)/.installed ## Write docs/configuration.md from the settings
 bench: $(VENV)/.installed-dev ## Measure the queue against RQ's own workers, the store, and the limiter
 	$(BIN)/python benchmarks/noop_jobs.py
 
-chaos: $(VENV)/.installed-dev ## Kill, cut and wipe for MINUTES= under load, on both ledgers, and count: make chaos SEED=7
+chaos: $(VENV)/.installed-dev ## Kill, disconnect and wipe for MINUTES= under load, on both ledgers, then count: make chaos SEED=7
 	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/e2e/test_chaos.py
 
-soak: $(VENV)/.installed-dev ## The long fault tests
+soak: $(VENV)/.installed-dev ## Run the long fault tests
 	$(BIN)/pytest -q -m soak --timeout 1800
 
-clean: ## Remove what the targets made
+clean: ## Remove everything the targets created
 	rm -rf $(VENV) $(AUDIT) .demo .package build dist *.egg-info
 
-# The package as it is installed: checkers read folders, and do not ask pyproject.toml what they are called.
+# The package as it is installed: checkers read folders and do not know the names that setup.py maps them to.
 $(LINKS): | $(BIN)/python
 	mkdir -p $@
 	for each in models producer worker; do ln -sfn ../../$$each $@/$$each; done
@@ -84,7 +84,7 @@ $(LINKS): | $(BIN)/python
 	ln -sf ../../understudy/py.typed $@/py.typed
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(AUDIT)/.installed: constraints.txt

@@ -1,4 +1,4 @@
-"""Tells setuptools that the folders at the top are packages below `understudy`; all else stands in pyproject.toml."""
+"""Tells setuptools that the top folders are packages below `understudy`; everything else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

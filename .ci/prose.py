@@ -1,0 +1,98 @@
+"""Find words that read like a translation, and say what to write instead.
+
+    python .ci/prose.py
+
+Checks the prose of README.md, CONTRIBUTING.md, docs/*.md and examples/*.md (not their code blocks), and the docstrings
+and string literals of the package. Decisions (docs/adr), CHANGELOG.md and migrations are history and stay as they were
+written.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "examples/*.md")
+CODE = ("models", "producer", "worker", "understudy")
+
+WORDS = {
+    r"anew": "again, from scratch",
+    r"mend(s|ed|ing)?": "fix",
+    r"beside": "next to, besides, as well as",
+    r"so many": "this many, or name the number",
+    r"nobody": "no one, or name the person",
+    r"somebody": "someone, or name the person",
+    r"whoever|whomever": "anyone who, or name the person",
+    r"hither|thither|hence|whence": "here, there, so",
+    r"thereof|therein|thereby|whereof|wherein|whereby": "of it, in it, by it",
+    r"for ever": "forever",
+    r"whilst": "while",
+    r"upon": "on",
+    r"what (came|comes) of": "the outcome, the result",
+    r"what is made of": "how … is used",
+    r"(has|have|had) not (the|an?)": "does not have",
+    r"(?<!there\s)(is|are|was|were) no (?!longer|more|one|less|fewer|different|better|worse|larger)\w+": "is not a",
+    r"(hang|hangs|hung) up on": "disconnect",
+    r"(take|takes|took) no notice": "ignore",
+    r"stands? (in|there|beside)(?! for| the way)": "is in",
+}
+"""A pattern for each word, and what to write instead."""
+
+PATTERNS = [
+    (re.compile(rf"\b({word})\b".replace(" ", r"\s+"), re.IGNORECASE), instead) for word, instead in WORDS.items()
+]
+CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+class Finding(NamedTuple):
+    line: int  # from 1
+    word: str
+    instead: str
+
+
+def in_text(text: str, first_line: int = 1) -> list[Finding]:
+    """The findings in a text that begins on this line of its file."""
+    return sorted(
+        Finding(first_line + text.count("\n", 0, found.start()), " ".join(found[0].split()), instead)
+        for pattern, instead in PATTERNS
+        for found in pattern.finditer(text)
+    )
+
+
+def in_page(markdown: str) -> list[Finding]:
+    """The findings in a page, outside its code blocks."""
+    return in_text(CODE_BLOCK.sub(lambda block: "\n" * block[0].count("\n"), markdown))
+
+
+def in_module(source: str) -> list[Finding]:
+    """The findings in the docstrings and string literals of a module."""
+    return sorted(
+        finding
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for finding in in_text(node.value, node.lineno)
+    )
+
+
+def report() -> Iterator[str]:
+    """A line for each finding: file, line, word and replacement."""
+    for pattern in PAGES:
+        for page in sorted(ROOT.glob(pattern)):
+            yield from _lines(page, in_page(page.read_text(encoding="utf-8")))
+    for folder in CODE:
+        for module in sorted((ROOT / folder).rglob("*.py")):
+            if module.parent.name != "versions":  # released migrations do not change
+                yield from _lines(module, in_module(module.read_text(encoding="utf-8")))
+
+
+def _lines(path: Path, findings: list[Finding]) -> Iterator[str]:
+    return (f"{path.relative_to(ROOT)}:{line}: {word}: write {instead}" for line, word, instead in findings)
+
+
+if __name__ == "__main__":
+    lines = list(report())
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.exit(bool(lines))

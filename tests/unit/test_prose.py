@@ -1,0 +1,62 @@
+"""The checker of prose finds the words that it lists, where they are, and nothing else."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHECKER: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / ".ci" / "prose.py"))
+
+
+def words(text: str) -> list[str]:
+    return [finding.word for finding in CHECKER["in_text"](text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It starts anew.",
+        "Mend it first.",
+        "the file beside it",
+        "So many jobs wait.",
+        "Nobody waits.",
+        "It stays for\never.",
+        "'x' is no duration",
+        "the database has not the tables",
+        "what came of the job",
+        "a key that stands in Redis",
+    ],
+)
+def test_translated_words_are_found(text: str) -> None:
+    assert len(words(text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Besides, it is renewed.",
+        "The amended plan has many steps.",
+        "There is no room.",
+        "It is no longer there, and is no more than a hint.",
+        "It has not changed.",
+        "It stands for the whole, and nothing stands in the way.",
+    ],
+)
+def test_native_words_are_not(text: str) -> None:
+    assert words(text) == []
+
+
+def test_a_finding_names_its_line_and_what_to_write() -> None:
+    (finding,) = CHECKER["in_text"]("fine\nfine\nwritten anew")
+    assert finding == (3, "anew", "again, from scratch")
+
+
+def test_code_blocks_of_a_page_are_left_out_and_its_lines_keep_their_numbers() -> None:
+    found = CHECKER["in_page"]("one\n```\nanew\nanew\n```\nanew\n")
+    assert [finding.line for finding in found] == [6]
+
+
+def test_of_a_module_docstrings_and_literals_are_read_and_names_are_not() -> None:
+    source = '"""Fine.\n\nMade anew."""\nanew = 1\nprint(f"{anew} is no key")  # anew\n'
+    assert [(finding.line, finding.word) for finding in CHECKER["in_module"](source)] == [(3, "anew"), (5, "is no key")]
