@@ -1,1 +1,1 @@
-"""Jobs as callers see them: objects, errors, and wait reasons."""
+"""Jobs: why they wait or are paused, their pace, and the error of a failed one."""

@@ -20,13 +20,12 @@ class ErrorObject(TypedDict):
     code: str | None
 
 
-def page_of(data: Sequence[Any], limit: int) -> Any:
-    """A list of up to `limit`; `data` holds one more when there are more."""
-    shown = list(data[:limit])
+def page_of(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
+    """A page of a list; `has_more`: there are others behind it."""
     return {
         "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(data) > limit,
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
     }

@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
+from understudy.models.objects.shapes import page_of
+from understudy.models.objects.webhook import DeliveryObject, EndpointObject, delivery_object, endpoint_object
 from understudy.models.request.wire import RequestError
 from understudy.models.webhook_receivers import MAX_URL, RefusedReceiver, check_receiver
 from understudy.models.webhooks import EVENTS, PATTERNS, SECRET_READ, callback_owner
@@ -13,7 +16,6 @@ from understudy.producer.api.access.auth import Administrator, Caller
 from understudy.producer.api.bodies import checked, documented, read_json
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import JSON, ApiError, refusals
-from understudy.producer.status.webhook_objects import Delivery, Endpoint, delivery_document, endpoint_document
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -37,15 +39,15 @@ class EndpointRequest(BaseModel):
     match: dict[Word, Word] | None = Field(default=None, max_length=16)
 
 
-class EndpointWithSecret(Endpoint):
+class EndpointWithSecret(EndpointObject):
     """`secret` is shown this once."""
 
     secret: str
 
 
-class EndpointList(BaseModel):
-    object: str = "list"
-    data: list[Endpoint]
+class EndpointList(TypedDict):
+    object: Literal["list"]
+    data: list[EndpointObject]
 
 
 class Deleted(BaseModel):
@@ -61,9 +63,9 @@ class Secret(BaseModel):
     secret: str
 
 
-class DeliveryList(BaseModel):
-    object: str = "list"
-    data: list[Delivery]
+class DeliveryList(TypedDict):
+    object: Literal["list"]
+    data: list[DeliveryObject]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -86,7 +88,7 @@ async def create_endpoint(request: Request, api: Api, caller: Administrator) -> 
     made, secret = await api.store.webhooks.add_endpoint(
         caller.tenant, asked.url, asked.events, asked.match, actor=caller.actor
     )
-    return _secret({**endpoint_document(made), "secret": secret}, 201)
+    return _secret({**endpoint_object(made), "secret": secret}, 201)
 
 
 @router.get(
@@ -94,17 +96,17 @@ async def create_endpoint(request: Request, api: Api, caller: Administrator) -> 
 )
 async def list_endpoints(api: Api, caller: Administrator) -> Response:
     rows = await api.store.webhooks.endpoints(caller.tenant)
-    return _json({"object": "list", "data": [endpoint_document(row) for row in rows]})
+    return _json({"object": "list", "data": [endpoint_object(row) for row in rows]})
 
 
 @router.get(
     "/endpoints/{endpoint_id}",
-    response_model=Endpoint,
+    response_model=EndpointObject,
     responses={**REFUSALS, **refusals(404)},
     summary="One endpoint",
 )
 async def get_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
-    return _json(endpoint_document(await _endpoint(api, caller, endpoint_id)))
+    return _json(endpoint_object(await _endpoint(api, caller, endpoint_id)))
 
 
 @router.delete(
@@ -121,14 +123,14 @@ async def delete_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
 
 @router.post(
     "/endpoints/{endpoint_id}/enable",
-    response_model=Endpoint,
+    response_model=EndpointObject,
     responses={**REFUSALS, **refusals(404)},
     summary="Be told again by an endpoint that was disabled",
 )
 async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     if not await api.store.webhooks.enable_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
         raise _no_endpoint()
-    return _json(endpoint_document(await _endpoint(api, caller, endpoint_id)))
+    return _json(endpoint_object(await _endpoint(api, caller, endpoint_id)))
 
 
 @router.post(
@@ -140,7 +142,7 @@ async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
 async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     row = await _endpoint(api, caller, endpoint_id)
     secret = await api.store.webhooks.rotate_secret(caller.tenant, endpoint_id, actor=caller.actor)
-    return _secret({**endpoint_document(row), "secret": secret})
+    return _secret({**endpoint_object(row), "secret": secret})
 
 
 @router.get(
@@ -182,15 +184,13 @@ async def list_deliveries(
     rows = await api.store.webhooks.deliveries(
         caller.tenant, endpoint_id=endpoint_id, state=state, object_id=object_id, limit=limit + 1, after=after
     )
-    data = [delivery_document(row) for row in rows[:limit]]
-    ids = [row["id"] for row in data]
-    page = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None, "has_more": len(rows) > limit}
-    return _json({"object": "list", "data": data, **page})
+    data = [delivery_object(row) for row in rows[:limit]]
+    return _json(page_of(data, has_more=len(rows) > limit))
 
 
 @router.post(
     "/deliveries/{delivery_id}/replay",
-    response_model=Delivery,
+    response_model=DeliveryObject,
     responses={**REFUSALS, **refusals(404, 409)},
     summary="Send it (again) now, under the same webhook-id",
 )
@@ -201,7 +201,7 @@ async def replay_delivery(delivery_id: DeliveryId, api: Api, caller: Administrat
         raise ApiError(404, "there is no such delivery", param="delivery_id", code="not_found")
     if not replayed:
         raise ApiError(409, "its endpoint is disabled or gone; enable the endpoint first", code="endpoint_disabled")
-    return _json(delivery_document(row))
+    return _json(delivery_object(row))
 
 
 def check_endpoint(api: Context, url: str, events: list[str]) -> None:

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from understudy.models.config.settings import Settings
 from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
+from understudy.models.objects.batch import deployment_shares
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store, StoreBusy, StoreError, StoreUnavailable
@@ -35,7 +36,6 @@ from understudy.producer.runs.retry_chain import Summary, views_of
 from understudy.producer.runs.runs import Run, RunRequest, final_summary, refuse_bad_start
 from understudy.producer.status.cost_text import counted, spent
 from understudy.producer.status.failed_calls import failure_examples
-from understudy.producer.status.objects import deployment_document
 from understudy.producer.status.pauses import held_one
 from understudy.producer.status.progress import Display
 from understudy.producer.status.split_table import merged, split_table
@@ -315,6 +315,6 @@ def _print_json(asked: RunRequest, job: Run, total: Summary, views: Sequence[Bat
         "fallbacks": total.fallbacks,
         "cost_usd": total.cost_usd if total.cost_usd or not total.unpriced_calls else None,
         "unpriced_calls": total.unpriced_calls,
-        "by_deployment": [deployment_document(each) for each in merged(views)],
+        "by_provider": deployment_shares(merged(views)),
     }
     sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")

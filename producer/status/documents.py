@@ -1,10 +1,20 @@
-"""Jobs and batches as `--json` prints them: the documents that HTTP answers with, read from the same place."""
+"""Jobs and batches as documents, with what they wait for: what HTTP answers with and `--json` prints."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from understudy.models.config.settings import Settings
+from understudy.models.objects.batch import BatchObject, batch_object
 from understudy.models.objects.job import JobObject, job_object
-from understudy.models.records import Waiting
+from understudy.models.records import BatchView, Waiting
 from understudy.models.store import Store
 from understudy.producer.ledger import UnknownId
+from understudy.producer.runs.budget_grants import held_of
+from understudy.producer.status.waiting import waiting_of
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 
 async def job_document(
@@ -15,3 +25,10 @@ async def job_document(
     if view is None:
         raise UnknownId(job_id, "job")
     return job_object(view, await store.get_chain(view["chain_id"]), settings.api.public_url or "", waiting)
+
+
+async def batch_documents(store: Store, queue: "Redis | None", views: Sequence[BatchView]) -> list[BatchObject]:
+    """Each batch with what it waits for, and how much of its budget calls under way hold. Raises StoreError."""
+    waiting = await waiting_of(store, queue, views)
+    held = await asyncio.gather(*(held_of(queue, view) for view in views))
+    return [batch_object(view, why, usd) for view, why, usd in zip(views, waiting, held, strict=True)]

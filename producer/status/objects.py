@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +14,7 @@ from understudy.models.costs.budgets import amount
 from understudy.models.jobs.pace import eta_s
 from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.objects.job import state_of
-from understudy.models.objects.waiting import waiting_object
-from understudy.models.records import BatchView, DeploymentTally, Waiting
+from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.durations import ago, duration
@@ -45,59 +43,6 @@ def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None
         print_json({"id": id_, "skipped_lines": skipped_lines})
     else:
         sys.stdout.write(f"{id_}\n")
-
-
-def batch_document(
-    view: BatchView,
-    retries: Sequence[str] = (),
-    waiting: Waiting | None = None,
-    why: str = "",
-    held_usd: float | None = None,
-) -> dict[str, Any]:
-    """`waiting`: what it waits for; `why`: the same as a sentence; `held_usd`: reserved of its budget."""
-    return {
-        "id": view.id,
-        "object": "batch",
-        "state": view.state,
-        "tenant": view.tenant,
-        "source": view.source,
-        "priority": view.priority.queue,
-        "weight": view.weight,
-        "total": view.total,
-        "counts": {str(state): count for state, count in view.counts.items()},
-        "per_s": round(view.recent_per_s, 3),
-        "eta_s": eta_s(view),
-        "cost_usd": view.known_cost_usd,
-        "unpriced_calls": view.unpriced_calls,
-        "estimated_cost_usd": view.estimated_usd,
-        "unpriced_lines": view.unpriced_lines,
-        "budget_usd": view.budget_usd,
-        "held_usd": held_usd,
-        "fallbacks": view.fallbacks,
-        "fallback_share": fallback_share(view),
-        "by_deployment": [deployment_document(each) for each in view.by_deployment],
-        "waiting": waiting_object(waiting),
-        "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
-        "why": why or None,
-        "paused": view.paused,
-        "pause_kind": view.pause_kind,
-        "blocked": view.blocked,
-        "retry_of": view.retry_of,
-        "retries": list(retries),
-        "created_at": view.created_at,
-        "expires_at": view.expires_at,
-        "ended_at": view.ended_at,
-    }
-
-
-def deployment_document(tally: DeploymentTally) -> dict[str, Any]:
-    return {**asdict(tally), "cost_usd": tally.known_cost_usd}
-
-
-def fallback_share(view: BatchView) -> float | None:
-    """The share of answers so far that came from a fallback, 0 to 1; None without answers."""
-    answered = view.counts.get(JobState.SUCCEEDED, 0)
-    return round(view.fallbacks / answered, 4) if answered else None
 
 
 def print_batch(

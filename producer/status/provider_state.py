@@ -5,8 +5,7 @@ Merges three sources: the configuration, the counts in the ledger, and the limit
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -18,6 +17,16 @@ from understudy.models.disabled import SetAside
 from understudy.models.failure import Scope
 from understudy.models.limits.day_use import end_of_day
 from understudy.models.limits.state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
+from understudy.models.objects.provider import (
+    Calls,
+    CooldownObject,
+    DayObject,
+    InFlight,
+    LimitObject,
+    ProviderObject,
+    ProviderState,
+    SetAsideObject,
+)
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
 from understudy.models.store import Store
 from understudy.models.store.metrics import CallCount
@@ -113,53 +122,55 @@ def _models_of(
     return list(dict.fromkeys([*named, *sorted(more)]))
 
 
-def provider_documents(settings: Settings, ledger: LedgerPart, live: LimitState | None) -> list[dict[str, Any]]:
+def provider_documents(settings: Settings, ledger: LedgerPart, live: LimitState | None) -> list[ProviderObject]:
     """One document per key and model. Without `live`, values from Redis are None."""
     return [_document(place, settings, ledger, live) for place in places(settings, ledger, live)]
 
 
-def _document(place: Place, settings: Settings, ledger: LedgerPart, live: LimitState | None) -> dict[str, Any]:
+def _document(place: Place, settings: Settings, ledger: LedgerPart, live: LimitState | None) -> ProviderObject:
     provider, key, model = place.provider.name, place.key, place.model
     configured = limits_of(settings.providers[provider], model or "", key) if key else Limits()
     state = live.of(place.account, model) if live else AccountState()
     cooldowns = live.cooldowns_of(provider, place.account, model) if live and key else []
     aside = [row for row in ledger.aside if key and (row.provider, row.key) == (provider, key.name)]
     aside = [row for row in aside if row.model in ("", model)]
-    document = {
+    in_flight, next_start = _in_flight(state, configured.max_in_flight, live), _next_start(state, configured, live)
+    return {
+        "object": "provider",
         "provider": provider,
-        "key": key and key.name,
+        "key": key.name if key else None,
         "account": place.account or None,
         "model": model,
         "protocol": place.provider.kind,
         "base_url": place.provider.base_url,
         "live": live is not None,
+        "state": _state(key, aside, cooldowns, in_flight, next_start, live),
         "requests_per_minute": _limit(state.requests, configured.requests_per_minute),
         "tokens_per_minute": _limit(state.tokens, configured.tokens_per_minute),
         "requests_per_day": _of_day(state.day.requests, configured.requests_per_day, live),
         "tokens_per_day": _of_day(state.day.tokens, configured.tokens_per_day, live),
-        "in_flight": _in_flight(state, configured.max_in_flight, live),
-        "next_start": _next_start(state, configured, live),
+        "in_flight": in_flight,
+        "next_start": next_start,
         "last_minute": _calls(place, ledger),
         "cooldowns": [_cooldown(each) for each in cooldowns],
         "set_aside": [_set_aside(row) for row in aside],
     }
-    return {**document, "state": _state(document, cooldowns, live)}
 
 
-def _limit(schedule: Schedule, configured: int | None) -> dict[str, Any]:
+def _limit(schedule: Schedule, configured: int | None) -> LimitObject:
     limit: Limit = schedule.limit(configured)
     amount = None if limit.amount is None else round(limit.amount, 1)
     return {"limit": amount, "source": limit.source, "until": limit.until, "configured": configured}
 
 
-def _of_day(used: int, limit: int | None, live: LimitState | None) -> dict[str, Any] | None:
+def _of_day(used: int, limit: int | None, live: LimitState | None) -> DayObject | None:
     """None without a daily limit."""
     if limit is None:
         return None
     return {"limit": limit, "used": used if live else None, "until": end_of_day(live.now) if live else None}
 
 
-def _in_flight(state: AccountState, configured: int | None, live: LimitState | None) -> dict[str, Any]:
+def _in_flight(state: AccountState, configured: int | None, live: LimitState | None) -> InFlight:
     limit = state.most_in_flight(configured)
     amount = None if limit.amount is None else int(limit.amount)
     return {
@@ -180,21 +191,28 @@ def _next_start(state: AccountState, configured: Limits, live: LimitState | None
     return latest if latest > live.now else None
 
 
-def _calls(place: Place, ledger: LedgerPart) -> dict[str, int]:
+def _calls(place: Place, ledger: LedgerPart) -> Calls:
     counts: Counter[str] = Counter(answered=0, refused=0, failed=0)
     for each in ledger.calls:
         if place.key and (each.provider, each.key, each.model) == (place.provider.name, place.key.name, place.model):
             how = "answered" if each.failure is None else "refused" if each.failure.traits.load else "failed"
             counts[how] += each.calls
-    return dict(counts)
+    return {"answered": counts["answered"], "refused": counts["refused"], "failed": counts["failed"]}
 
 
-def _cooldown(cooldown: Cooldown) -> dict[str, Any]:
-    kept = ("scope", "until", "in_a_row", "since", "probing", "next_start", "reason")
-    return {name: value for name, value in asdict(cooldown).items() if name in kept}
+def _cooldown(cooldown: Cooldown) -> CooldownObject:
+    return {
+        "scope": cooldown.scope,
+        "until": cooldown.until,
+        "in_a_row": cooldown.in_a_row,
+        "since": cooldown.since,
+        "probing": cooldown.probing,
+        "next_start": cooldown.next_start,
+        "reason": cooldown.reason,
+    }
 
 
-def _set_aside(row: SetAside) -> dict[str, Any]:
+def _set_aside(row: SetAside) -> SetAsideObject:
     return {
         "model": row.model or None,
         "failure": row.failure,
@@ -204,11 +222,18 @@ def _set_aside(row: SetAside) -> dict[str, Any]:
     }
 
 
-def _state(document: dict[str, Any], cooldowns: Sequence[Cooldown], live: LimitState | None) -> str:
+def _state(
+    key: ApiKey | None,
+    aside: Sequence[SetAside],
+    cooldowns: Sequence[Cooldown],
+    in_flight: InFlight,
+    next_start: float | None,
+    live: LimitState | None,
+) -> ProviderState:
     """One word: what would happen to a call that wants to start now."""
-    if document["key"] is None:
+    if key is None:
         return "no_key"
-    if document["set_aside"]:
+    if aside:
         return "set_aside"
     if live is None:
         return "unknown"
@@ -217,6 +242,5 @@ def _state(document: dict[str, Any], cooldowns: Sequence[Cooldown], live: LimitS
         return "resting" if any(each.scope is Scope.PROVIDER for each in cooling) else "cooling"
     if cooldowns:
         return "probing"
-    flight = document["in_flight"]
-    full = flight["limit"] is not None and flight["now"] >= flight["limit"]
-    return "full" if full or document["next_start"] else "ready"
+    full = in_flight["limit"] is not None and (in_flight["now"] or 0) >= in_flight["limit"]
+    return "full" if full or next_start else "ready"

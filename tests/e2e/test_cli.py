@@ -254,9 +254,9 @@ def test_a_batch_is_submitted_watched_read_and_tried_again(worked: Folder) -> No
     watched = worked.type("watch", batch, "--json")
     assert watched.returncode == 1, watched.stderr
     document = json.loads(watched.stdout)
-    assert (document["id"], document["state"], document["total"]) == (batch, "completed", 11)
-    assert document["weight"] == 3.0
-    assert (document["counts"]["succeeded"], document["counts"]["failed"]) == (9, 2)
+    assert (document["id"], document["status"]) == (batch, "completed")
+    assert document["request_counts"] == {"total": 11, "completed": 9, "failed": 2}
+    assert document["understudy"]["weight"] == 3.0
     assert len(worked.succeed("results", "latest").splitlines()) == 11
     assert worked.succeed("results", batch, "--csv").startswith("custom_id,completion,")
     rows = [json.loads(line) for line in worked.succeed("attempts", batch, "--json", "--limit", "99").splitlines()]
@@ -268,7 +268,7 @@ def test_a_batch_is_submitted_watched_read_and_tried_again(worked: Folder) -> No
     assert worked.type("watch", retry).returncode == 0
     by_state = [json.loads(line)["response"]["status_code"] for line in worked.succeed("results", batch).splitlines()]
     assert sorted(by_state) == [200] * 10 + [400]
-    assert json.loads(worked.succeed("status", batch, "--json"))["retries"] == [retry]
+    assert json.loads(worked.succeed("status", batch, "--json"))["understudy"]["retries"] == [retry]
     assert "worth a retry" in worked.refused("retry", batch)
     assert "has ended" in worked.refused("cancel", batch)
 
@@ -279,7 +279,8 @@ def test_a_batch_is_held_and_cancelled_without_a_worker(folder: Folder) -> None:
     batch = json.loads(done.stdout)["id"]
     assert "no worker is running" in done.stderr
     folder.succeed("pause", batch, "--reason", "wait for the budget")
-    assert json.loads(folder.succeed("status", batch, "--json"))["paused"] == "wait for the budget"
+    paused = json.loads(folder.succeed("status", batch, "--json"))["understudy"]["paused"]
+    assert paused == "wait for the budget"
     assert "wait for the budget" in folder.succeed("status")
     folder.succeed("resume", batch)
     folder.succeed("cancel", batch)

@@ -11,20 +11,34 @@ from typing import Any
 import pytest
 from api_help import Served, bearer, key_for, served
 from commands import type_command
-from ledger_help import HOUR_S, failed, new_worker, open_batch, singles, sqlite_ledger, succeeded
+from ledger_help import HOUR_S, failed, new_worker, open_batch, run_all, singles, sqlite_ledger, succeeded
 from pydantic import TypeAdapter
 from webhook_help import Receiver, receiver
 
 from understudy.models.api_keys import Scope
-from understudy.models.config.settings import ApiSettings, Settings, WebhookSettings
+from understudy.models.config.deployments import NO_KEY
+from understudy.models.config.settings import ApiSettings, Settings, WebhookSettings, load_settings
 from understudy.models.failure import FailureClass
+from understudy.models.jobs.wait_reasons import WORKER
 from understudy.models.objects.attempt import AttemptList, AttemptObject, AttemptSummary
+from understudy.models.objects.batch import BatchList, BatchObject
 from understudy.models.objects.job import JobList, JobObject, JobWithResult
+from understudy.models.objects.provider import ProviderList, ProviderObject
+from understudy.models.objects.webhook import DeliveryObject, EndpointObject
 from understudy.models.store import Store
 from understudy.worker.webhooks.delivery import Deliverer
 from understudy.worker.webhooks.sender import Sender
 
 PUBLIC_URL = "https://jobs.example.org"
+CONFIG = f"""
+[api]
+public_url = "{PUBLIC_URL}"
+
+[providers.one]
+base_url = "http://127.0.0.1:9/v1"
+models = ["m"]
+prices.m = {{ input = 0, output = 0 }}
+"""
 LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
 
 
@@ -35,8 +49,10 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def api(store: Store) -> AsyncIterator[Served]:
-    async with served(store, time.time, Settings(api=ApiSettings(public_url=PUBLIC_URL))) as opened:
+async def api(store: Store, tmp_path: Path) -> AsyncIterator[Served]:
+    config = tmp_path / "understudy.toml"
+    config.write_text(CONFIG)
+    async with served(store, time.time, load_settings(config, {})) as opened:
         yield opened
 
 
@@ -47,6 +63,7 @@ async def batch_id(store: Store) -> str:
     worker = await new_worker(store)
     answered, refused = await store.claims.start(worker, ids[:2])
     await store.claims.settle(worker, [succeeded(answered), failed(refused, FailureClass.CONTEXT_LENGTH)])
+    await store.claims.remove_worker(worker)
     return batch_id
 
 
@@ -70,9 +87,7 @@ async def webhooks(store: Store, there: Receiver) -> dict[str, Any]:
 
 async def typed(folder: Path, *words: str, code: int = 0) -> list[Any]:
     """The documents that `understudy WORDS --json` prints."""
-    config = folder / "understudy.toml"
-    config.write_text(f'[api]\npublic_url = "{PUBLIC_URL}"\n')
-    whole = [*words, "--json", "--data", str(folder), "--config", str(config)]
+    whole = [*words, "--json", "--data", str(folder), "--config", str(folder / "understudy.toml")]
     done = await asyncio.to_thread(type_command, *whole, folder=folder, environment={})
     assert done.returncode == code, done.said
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -81,7 +96,7 @@ async def typed(folder: Path, *words: str, code: int = 0) -> list[Any]:
 def is_whole(shape: Any, document: Any) -> bool:
     """Whether the document has all fields of the shape, of their types, and no others."""
     checked = TypeAdapter(shape)
-    return bool(checked.dump_python(checked.validate_python(document, strict=True), mode="json") == document)
+    return bool(checked.dump_python(checked.validate_json(json.dumps(document), strict=True), mode="json") == document)
 
 
 async def test_a_call_is_one_document(api: Served, tmp_path: Path, batch_id: str) -> None:
@@ -118,8 +133,63 @@ async def test_a_job_is_one_document(api: Served, store: Store, tmp_path: Path) 
     assert listed["data"][1] == without_calls
 
 
+async def test_a_batch_is_one_document(api: Served, store: Store, tmp_path: Path, batch_id: str) -> None:
+    await store.batches.pause(batch_id, "lunch")
+    (waits, _) = await open_batch(store, 1)
+    (seen, paused) = [unrated(await over_http(api, f"/v1/batches/{each}")) for each in (waits, batch_id)]
+    assert seen["understudy"]["waiting"]["hold"] == WORKER and seen["request_counts"]["total"] == 1
+    assert paused["understudy"]["paused"] == "lunch" and paused["understudy"]["counts"]["failed"] == 1
+    listed = await over_http(api, "/v1/batches")
+    assert is_whole(BatchList, listed)
+    assert [unrated(each) for each in listed["data"]] == [seen, paused]
+    assert [unrated(each) for each in await typed(tmp_path, "status")] == [seen, paused]
+    for each in (seen, paused):
+        assert [unrated(typed_one) for typed_one in await typed(tmp_path, "status", each["id"])] == [each]
+    (changed,) = await typed(tmp_path, "cancel", waits)
+    assert is_whole(BatchObject, changed) and changed["status"] == "cancelled"
+
+
+def unrated(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch without its rate, which is another one at each look."""
+    return {**batch, "understudy": {**batch["understudy"], "rate_per_s": 0.0}}
+
+
+async def test_a_provider_is_one_document_and_tenants_do_not_see_all_of_it(
+    api: Served, store: Store, tmp_path: Path
+) -> None:
+    await store.credentials.set_aside("one", NO_KEY.name, "", FailureClass.CREDENTIAL, "wrong key sk-123", "")
+    seen = await over_http(api, "/v1/providers")
+    (printed,) = await typed(tmp_path, "providers")
+    assert is_whole(ProviderList, seen) and is_whole(ProviderObject, printed)
+    (over,) = seen["data"]
+    assert (over["live"], printed["live"], over["state"], printed["state"]) == (True, False, "set_aside", "set_aside")
+    assert printed.keys() - over.keys() == {"base_url"} and "127.0.0.1" not in str(seen)
+    assert printed["set_aside"] == [{**over["set_aside"][0], "reason": "wrong key sk-123"}]
+
+
+async def test_a_delivery_and_its_endpoint_are_one_document(api: Served, store: Store, tmp_path: Path) -> None:
+    await store.webhooks.add_endpoint("default", "https://in.example.org", ["batch.*"], None, actor="test")
+    async with receiver() as there:
+        (job_id,) = await singles(store, 1, callback_url=there.url)
+        await run_all(store, await new_worker(store), [job_id])
+        await webhooks(store, there)
+    for path, words, shape in (
+        ("/v1/webhooks/deliveries", ("webhooks", "deliveries"), DeliveryObject),
+        ("/v1/webhooks/endpoints", ("webhooks", "endpoints", "list"), EndpointObject),
+    ):
+        (seen,) = (await over_http(api, path))["data"]
+        assert is_whole(shape, seen) and await typed(tmp_path, *words) == [seen]
+
+
 SCHEMAS = [
     ("get", "/v1/attempts", 200, "AttemptList"),
+    ("post", "/v1/batches", 200, "BatchObject"),
+    ("get", "/v1/batches", 200, "BatchList"),
+    ("get", "/v1/batches/{batch_id}", 200, "BatchObject"),
+    ("post", "/v1/batches/{batch_id}/retry", 200, "BatchObject"),
+    ("get", "/v1/providers", 200, "ProviderList"),
+    ("get", "/v1/webhooks/deliveries", 200, "DeliveryList"),
+    ("get", "/v1/webhooks/endpoints/{endpoint_id}", 200, "EndpointObject"),
     ("post", "/v1/jobs", 202, "JobObject"),
     ("post", "/v1/jobs", 200, "JobObject"),
     ("post", "/v1/jobs:batch", 200, "SubmittedJobs"),

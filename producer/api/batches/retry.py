@@ -7,6 +7,7 @@ from typing import Annotated, Final, TypeVar
 
 from fastapi import APIRouter, Query, Response
 
+from understudy.models.objects.batch import BatchObject
 from understudy.models.records import BatchView
 from understudy.models.routing.route import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
@@ -14,7 +15,6 @@ from understudy.models.store.disk_space import ROW_BYTES
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller, Submitter
 from understudy.producer.api.access.quotas import admit_bytes
-from understudy.producer.api.batches.objects import BatchObject
 from understudy.producer.api.batches.routes import has_ended, own_batch, shown_batch
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError, refusals

@@ -1,15 +1,16 @@
 """Batches as OpenAI's Batch API has them; beside it the results so far, and holding a batch."""
 
-import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from understudy.models.ids import new_id
+from understudy.models.objects.batch import BatchList, BatchObject
+from understudy.models.objects.shapes import page_of
 from understudy.models.records import BatchView, FileRecord, NewBatch
 from understudy.models.state import BatchState
 from understudy.models.store.disk_space import ROW_BYTES
@@ -18,15 +19,13 @@ from understudy.models.store.paging import Span, spans
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
 from understudy.producer.api.access.quotas import admit_bytes
-from understudy.producer.api.batches.objects import BatchList, BatchObject, batch_object
 from understudy.producer.api.batches.requests import BatchRequest, canonical, parse_request
 from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import JSON, ApiError, refusals
 from understudy.producer.api.files.spooled_answers import Delivery, streamed
-from understudy.producer.runs.budget_grants import held_of
 from understudy.producer.runs.output import rendered_line
-from understudy.producer.status.waiting import waiting_of
+from understudy.producer.status.documents import batch_documents
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -79,18 +78,8 @@ async def create(
 async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
     views = await api.store.batches.page(caller.tenant, limit + 1, after)
     shown = views[:limit]
-    waiting = await waiting_of(api.store, api.redis, shown)
-    held = await asyncio.gather(*(held_of(api.redis, view) for view in shown))
-    data = [batch_object(view, why, usd) for view, why, usd in zip(shown, waiting, held, strict=True)]
-    return _answer(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": len(views) > limit,
-        }
-    )
+    data = await batch_documents(api.store, api.redis, shown)
+    return Response(orjson.dumps(page_of(data, has_more=len(views) > limit)), media_type=JSON)
 
 
 @router.get("/{batch_id}", summary="A batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503))
@@ -252,9 +241,5 @@ def has_ended(view: BatchView, what: str) -> ApiError:
 
 
 async def shown_batch(api: Context, view: BatchView) -> Response:
-    (waiting,) = await waiting_of(api.store, api.redis, [view])
-    return _answer(batch_object(view, waiting, await held_of(api.redis, view)))
-
-
-def _answer(document: dict[str, Any]) -> Response:
+    (document,) = await batch_documents(api.store, api.redis, [view])
     return Response(orjson.dumps(document), media_type=JSON)

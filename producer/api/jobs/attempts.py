@@ -46,5 +46,5 @@ async def attempts(
         before=after,
         latest=True,
     )
-    data = [attempt_object(row) for row in reversed(rows)]
-    return Response(orjson.dumps(page_of(data, limit)), media_type=JSON)
+    data = [attempt_object(row) for row in rows[::-1][:limit]]
+    return Response(orjson.dumps(page_of(data, has_more=len(rows) > limit)), media_type=JSON)

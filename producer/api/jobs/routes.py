@@ -131,8 +131,8 @@ async def listing(
     wanted = JobFilter(state, batch_id, provider, created_after, created_before)
     views = await api.store.jobs.page(caller.tenant, wanted, limit=limit + 1, after=after, ascending=order == "asc")
     root = root_of(request, api.settings)
-    data = [job_object(view, await api.store.get_chain(view["chain_id"]), root) for view in views]
-    return Response(orjson.dumps(page_of(data, limit)), media_type=JSON)
+    data = [job_object(view, await api.store.get_chain(view["chain_id"]), root) for view in views[:limit]]
+    return Response(orjson.dumps(page_of(data, has_more=len(views) > limit)), media_type=JSON)
 
 
 @router.get(

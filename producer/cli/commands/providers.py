@@ -1,7 +1,7 @@
 """`understudy providers`: show the configured providers; enable and disable their keys."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import ALL_MODELS, BY_HAND
 from understudy.models.failure import FailureClass
+from understudy.models.objects.provider import ProviderObject
 from understudy.models.queue.redis_check import QueueUnavailable
 from understudy.models.store import LEDGER_FILE, Store
 from understudy.producer.acting import command_line
@@ -62,7 +63,7 @@ def list_providers(
             print_providers(rows)
 
 
-async def _seen(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
+async def _seen(settings: Settings) -> tuple[list[ProviderObject], str | None]:
     """A document per provider, key and model, and the reason why the live part from Redis is missing, if it is.
 
     Without a ledger, usage is zero.

@@ -13,7 +13,7 @@ from understudy.producer.queue_access import queue_of
 from understudy.producer.runs.budget_grants import held_of
 from understudy.producer.runs.retry_chain import line_of
 from understudy.producer.status import objects as show
-from understudy.producer.status.documents import job_document
+from understudy.producer.status.documents import batch_documents, job_document
 from understudy.producer.status.job_waiting import waiting_of_job
 from understudy.producer.status.standstill import awaited
 from understudy.producer.status.waiting import explained
@@ -38,7 +38,7 @@ def status(
 
     async def work(settings: Settings, store: Store) -> None:
         if given is None:
-            await _print_batches(store, tenant, limit, as_json)
+            await _print_batches(settings, store, tenant, limit, as_json)
             return
         job = await job_named(store, given, tenant)
         if job is not None:
@@ -49,11 +49,12 @@ def status(
     on_ledger(config, data, work)
 
 
-async def _print_batches(store: Store, tenant: str | None, limit: int, as_json: bool) -> None:
+async def _print_batches(settings: Settings, store: Store, tenant: str | None, limit: int, as_json: bool) -> None:
     views = await store.batches.page(tenant, limit)
     if as_json:
-        for view in views:
-            show.print_json(show.batch_document(view))
+        async with queue_of(settings) as queue:
+            for document in await batch_documents(store, queue, views):
+                show.print_json(document)
     elif views:
         show.page().print(show.batches_table(views))
     else:
@@ -65,14 +66,15 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
     view = await store.batches.view(batch_id)
     if view is None:
         raise UnknownId(batch_id, "batch")
-    retries = (await line_of(store, batch_id))[1:]
-    waiting, said = (None, "") if view.paused else await awaited(settings, store, [view])
     async with queue_of(settings) as queue:
+        if as_json:
+            (document,) = await batch_documents(store, queue, [view])
+            show.print_json(document)
+            return
         held_usd = await held_of(queue, view)
-    if as_json:
-        show.print_json(show.batch_document(view, retries, waiting, said, held_usd))
-    else:
-        show.print_batch(view, retries, said, await store.jobs.latency_percentiles(batch_id), held_usd)
+    retries = (await line_of(store, batch_id))[1:]
+    _, said = (None, "") if view.paused else await awaited(settings, store, [view])
+    show.print_batch(view, retries, said, await store.jobs.latency_percentiles(batch_id), held_usd)
 
 
 async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from understudy.models.config.settings import Settings
+from understudy.models.objects.webhook import delivery_object, endpoint_object
 from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.models.webhook_receivers import RefusedReceiver, check_receiver
@@ -20,7 +21,6 @@ from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.ledger import on_ledger
 from understudy.producer.status import objects as show
-from understudy.producer.status.webhook_objects import delivery_document, endpoint_document
 from understudy.producer.terminal import say
 
 app = typer.Typer()
@@ -53,7 +53,7 @@ def list_endpoints(
     rows = on_ledger(config, data, lambda _, store: store.webhooks.endpoints(tenant), create=True)
     if as_json:
         for row in rows:
-            show.print_json(endpoint_document(row))
+            show.print_json(endpoint_object(row))
         return
     if not rows:
         say("There are no endpoints; `understudy webhooks endpoints add URL` adds one.")
@@ -88,7 +88,7 @@ def add(
         return await store.webhooks.add_endpoint(tenant, url, events, _pairs(match or []), actor=command_line())
 
     row, secret = on_ledger(config, data, work, create=True)
-    _print_secret(secret, {**endpoint_document(row), "secret": secret}, as_json)
+    _print_secret(secret, {**endpoint_object(row), "secret": secret}, as_json)
     say(f"endpoint {row['id']} of tenant '{tenant}'; its secret is not shown again")
 
 
@@ -178,7 +178,7 @@ def deliveries(
     rows = on_ledger(config, data, work, create=True)
     if as_json:
         for row in rows:
-            show.print_json(delivery_document(row))
+            show.print_json(delivery_object(row))
     elif rows:
         _print_deliveries(rows)
     else:

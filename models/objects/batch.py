@@ -1,38 +1,46 @@
-"""A batch as the OpenAI API shows it, with what only we know under `understudy`."""
+"""A batch over HTTP and on the command line: OpenAI's batch object, with our fields under `understudy`."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
-from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
 
 from understudy.models.jobs.pace import eta_s
 from understudy.models.jobs.pause_reasons import PauseKind
-from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP
+from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP, Helper
+from understudy.models.objects.shapes import described
 from understudy.models.objects.waiting import WaitingObject, waiting_object
 from understudy.models.records import BatchView, DeploymentTally, Waiting
-from understudy.models.request.wire import LineError
-from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
-from understudy.producer.status.objects import fallback_share
+from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState, PriorityWord
 
-STATUS = {BatchState.EXPIRING: "finalizing"}
-"""OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
+StatusWord = Literal[
+    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+]
 
 
 PAUSED_CODE = "batch_paused"
 """In the `errors` of a batch that waits for a person, whatever its status."""
 
 
-class Documented(BaseModel):
-    """For the OpenAPI document; what is answered is not validated again."""
+@described
+class BatchError(TypedDict):
+    """One entry of `errors`."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+    """Line of the input file, from 1."""
 
 
-class BatchErrors(Documented):
+@described
+class BatchErrors(TypedDict):
     object: Literal["list"]
-    data: list[LineError]
+    data: list[BatchError]
 
 
-class RequestCounts(Documented):
+@described
+class RequestCounts(TypedDict):
     total: int
     """0 until the whole file was read."""
     completed: int
@@ -40,15 +48,18 @@ class RequestCounts(Documented):
     """All that ended without an answer, cancelled and expired lines included."""
 
 
-class InputDetails(Documented):
+@described
+class InputDetails(TypedDict):
     cached_tokens: int
 
 
-class OutputDetails(Documented):
+@described
+class OutputDetails(TypedDict):
     reasoning_tokens: int
 
 
-class BatchUsage(Documented):
+@described
+class BatchUsage(TypedDict):
     """Over all provider calls of the batch."""
 
     input_tokens: int
@@ -58,7 +69,8 @@ class BatchUsage(Documented):
     total_tokens: int
 
 
-class DeploymentShare(Documented):
+@described
+class DeploymentShare(TypedDict):
     provider: str
     model: str
     answered: int
@@ -70,16 +82,36 @@ class DeploymentShare(Documented):
     """Calls by failure class."""
     input_tokens: int
     output_tokens: int
+    cached_tokens: int
+    """Part of the input tokens, read from the provider's cache."""
+    reasoning_tokens: int
+    """Part of the output tokens."""
     cost_usd: float | None
+    """null if no price is known."""
     unpriced_calls: int
+    """Calls left out of the cost, because no price is known."""
 
 
-class Wait(Documented):
+@described
+class Wait(TypedDict):
     reason: str
     count: int
 
 
-class Ours(Documented):
+class BatchTimes(TypedDict):
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+
+
+@described
+class UnderstudyFields(TypedDict):
     """What OpenAI's object has no word for."""
 
     cost_usd: float | None
@@ -95,13 +127,13 @@ class Ours(Documented):
     held_usd: float | None
     """Of the budget, by calls under way; null without a budget."""
     by_provider: list[DeploymentShare]
-    rate: float
+    rate_per_s: float
     """Lines that end per second, over the last minute, or since the first call if that is more recent."""
-    eta: float | None
+    eta_s: float | None
     """Seconds until the end at that rate."""
     waiting: WaitingObject | None
     """What it waits for at this moment; null while it moves, is held or has ended."""
-    who_can_help: Literal["operator", "owner"] | None
+    who_can_help: Helper | None
     """Who must act before it goes on, and has not done so yet: who runs Understudy, or who submitted it."""
     waits: list[Wait]
     """Why single lines were put back, of a sample."""
@@ -111,19 +143,26 @@ class Ours(Documented):
     """Lines that another step than the first has answered."""
     fallback_share: float | None
     """Their share of the lines that were answered so far, from 0 to 1."""
-    priority: str
+    tenant: str
+    source: str
+    """The name of its input, or its id."""
+    priority: PriorityWord
     weight: float
     """Its turns for one of another batch of the same tenant and priority."""
     paused: str | None
+    """Why it is paused."""
     pause_kind: PauseKind | None
     """What holds it: `stopped` is a `run` that has ended or died."""
+    blocked: str | None
+    """What a person must fix before it goes on, although it is not paused."""
     retry_of: str | None
     retries: list[str]
     """The batches that try its lines again."""
     webhook_url: str | None
 
 
-class BatchObject(Documented):
+@described
+class BatchObject(BatchTimes):
     """OpenAI's batch. Times are unix seconds."""
 
     id: str
@@ -133,28 +172,18 @@ class BatchObject(Documented):
     errors: BatchErrors | None
     input_file_id: str | None
     completion_window: str
-    status: Literal[
-        "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
-    ]
+    status: StatusWord
     output_file_id: str | None
     """None when no line was answered, before the end, and once it was deleted."""
     error_file_id: str | None
-    created_at: int
-    in_progress_at: int | None
-    expires_at: int | None
-    finalizing_at: int | None
-    completed_at: int | None
-    failed_at: int | None
-    expired_at: int | None
-    cancelling_at: int | None
-    cancelled_at: int | None
     request_counts: RequestCounts
     usage: BatchUsage
     metadata: dict[str, str] | None
-    understudy: Ours
+    understudy: UnderstudyFields
 
 
-class BatchList(Documented):
+@described
+class BatchList(TypedDict):
     object: Literal["list"]
     data: list[BatchObject]
     first_id: str | None
@@ -162,7 +191,7 @@ class BatchList(Documented):
     has_more: bool
 
 
-def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | None = None) -> dict[str, Any]:
+def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | None = None) -> BatchObject:
     """`waiting`: what `producer.status.waiting` says of it."""
     return {
         "id": view.id,
@@ -172,7 +201,7 @@ def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | Non
         "errors": _errors(view),
         "input_file_id": view.input_file_id,
         "completion_window": view.completion_window,
-        "status": STATUS.get(view.state, str(view.state)),
+        "status": _status(view.state),
         "output_file_id": view.output_file_id,
         "error_file_id": view.error_file_id,
         **_times(view),
@@ -183,10 +212,15 @@ def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | Non
     }
 
 
-def _errors(view: BatchView) -> dict[str, Any] | None:
+def _status(state: BatchState) -> StatusWord:
+    """OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
+    return "finalizing" if state is BatchState.EXPIRING else cast(StatusWord, state.value)
+
+
+def _errors(view: BatchView) -> BatchErrors | None:
     """Why it failed; or why it waits, or has waited until its deadline, for a person: whoever polls sees it there."""
     if view.errors is not None:
-        return {"object": "list", "data": view.errors}
+        return {"object": "list", "data": cast(list[BatchError], view.errors)}
     if view.state not in OPEN_BATCH_STATES | {BatchState.EXPIRED}:
         return None
     if view.paused:
@@ -195,45 +229,48 @@ def _errors(view: BatchView) -> dict[str, Any] | None:
         message = f"the batch waits for the operator: {view.blocked}"
     else:
         return None
-    return {"object": "list", "data": [LineError(code=PAUSED_CODE, message=message).model_dump()]}
+    return {"object": "list", "data": [{"code": PAUSED_CODE, "message": message, "param": None, "line": None}]}
 
 
-def _times(view: BatchView) -> dict[str, int | None]:
+def _times(view: BatchView) -> BatchTimes:
     """A batch is finalized in no time of its own: the results are there as soon as the last line has ended."""
-    ended = {
-        BatchState.COMPLETED: "completed_at",
-        BatchState.FAILED: "failed_at",
-        BatchState.EXPIRED: "expired_at",
-        BatchState.CANCELLED: "cancelled_at",
-    }.get(view.state)
-    times: dict[str, float | None] = {
-        "created_at": view.created_at,
-        "in_progress_at": view.started_at,
-        "expires_at": view.expires_at,
-        "finalizing_at": None,
-        "completed_at": None,
-        "failed_at": None,
-        "expired_at": None,
-        "cancelling_at": view.cancelling_at,
-        "cancelled_at": None,
+    return {
+        "created_at": int(view.created_at),
+        "in_progress_at": _seconds(view.started_at),
+        "expires_at": int(view.expires_at),
+        "finalizing_at": _seconds(_finalizing_at(view)),
+        "completed_at": _ended_at(view, BatchState.COMPLETED),
+        "failed_at": _ended_at(view, BatchState.FAILED),
+        "expired_at": _ended_at(view, BatchState.EXPIRED),
+        "cancelling_at": _seconds(view.cancelling_at),
+        "cancelled_at": _ended_at(view, BatchState.CANCELLED),
     }
-    if ended is not None:
-        times[ended] = view.ended_at
+
+
+def _finalizing_at(view: BatchView) -> float | None:
     if view.state is BatchState.COMPLETED:
-        times["finalizing_at"] = view.ended_at
+        return view.ended_at
     if view.state in (BatchState.EXPIRING, BatchState.EXPIRED):
-        times["finalizing_at"] = max(view.expires_at, view.started_at or 0.0)
-    return {name: None if at is None else int(at) for name, at in times.items()}
+        return max(view.expires_at, view.started_at or 0.0)
+    return None
 
 
-def _request_counts(view: BatchView) -> dict[str, int]:
+def _ended_at(view: BatchView, state: BatchState) -> int | None:
+    return _seconds(view.ended_at) if view.state is state else None
+
+
+def _seconds(at: float | None) -> int | None:
+    return None if at is None else int(at)
+
+
+def _request_counts(view: BatchView) -> RequestCounts:
     """`failed` has all that ended without an answer, as the error file has: cancelled and expired lines as well."""
     completed = view.counts[JobState.SUCCEEDED]
     ended = sum(view.counts[state] for state in TERMINAL_STATES)
     return {"total": view.total, "completed": completed, "failed": ended - completed}
 
 
-def _usage(deployments: list[DeploymentTally]) -> dict[str, Any]:
+def _usage(deployments: list[DeploymentTally]) -> BatchUsage:
     """Over all provider calls, also those whose answers came to nothing."""
     read = sum(each.input_tokens for each in deployments)
     written = sum(each.output_tokens for each in deployments)
@@ -255,8 +292,7 @@ def _model(view: BatchView) -> str | None:
     return asked.pop() if len(asked) == 1 else None
 
 
-def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> dict[str, Any]:
-    answers = sum(each.answered for each in view.by_deployment)
+def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> UnderstudyFields:
     return {
         "cost_usd": _rounded(view.known_cost_usd),
         "unpriced_calls": view.unpriced_calls,
@@ -264,26 +300,29 @@ def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> d
         "unpriced_lines": view.unpriced_lines,
         "budget_usd": view.budget_usd,
         "held_usd": held_usd,
-        "by_provider": [_deployment(each, answers) for each in view.by_deployment],
-        "rate": round(view.recent_per_s, 3),
-        "eta": eta_s(view),
+        "by_provider": deployment_shares(view.by_deployment),
+        "rate_per_s": round(view.recent_per_s, 3),
+        "eta_s": eta_s(view),
         "waiting": waiting_object(waiting),
         "who_can_help": _who_can_help(view, waiting),
         "waits": [{"reason": reason, "count": count} for reason, count in view.waits],
         "counts": {str(state): count for state, count in view.counts.items()},
         "fallbacks": view.fallbacks,
-        "fallback_share": fallback_share(view),
+        "fallback_share": _fallback_share(view),
+        "tenant": view.tenant,
+        "source": view.source,
         "priority": view.priority.queue,
         "weight": view.weight,
         "paused": view.paused,
         "pause_kind": view.pause_kind,
+        "blocked": view.blocked,
         "retry_of": view.retry_of,
         "retries": view.retries,
         "webhook_url": view.callback_url,
     }
 
 
-def _who_can_help(view: BatchView, waiting: Waiting | None) -> str | None:
+def _who_can_help(view: BatchView, waiting: Waiting | None) -> Helper | None:
     if view.state not in OPEN_BATCH_STATES:
         return None
     if view.paused:
@@ -293,7 +332,18 @@ def _who_can_help(view: BatchView, waiting: Waiting | None) -> str | None:
     return None if waiting is None else WHO_CAN_HELP.get(waiting.hold)
 
 
-def _deployment(tally: DeploymentTally, answers: int) -> dict[str, Any]:
+def _fallback_share(view: BatchView) -> float | None:
+    answered = view.counts.get(JobState.SUCCEEDED, 0)
+    return round(view.fallbacks / answered, 4) if answered else None
+
+
+def deployment_shares(tallies: Sequence[DeploymentTally]) -> list[DeploymentShare]:
+    """Who answered how much, by provider and model."""
+    answers = sum(each.answered for each in tallies)
+    return [_deployment_share(each, answers) for each in tallies]
+
+
+def _deployment_share(tally: DeploymentTally, answers: int) -> DeploymentShare:
     return {
         "provider": tally.provider,
         "model": tally.model,
@@ -303,6 +353,8 @@ def _deployment(tally: DeploymentTally, answers: int) -> dict[str, Any]:
         "failures": tally.failures,
         "input_tokens": tally.input_tokens,
         "output_tokens": tally.output_tokens,
+        "cached_tokens": tally.cached_tokens,
+        "reasoning_tokens": tally.reasoning_tokens,
         "cost_usd": _rounded(tally.known_cost_usd),
         "unpriced_calls": tally.unpriced_calls,
     }

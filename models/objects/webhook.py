@@ -1,0 +1,99 @@
+"""Webhook endpoints and deliveries, over HTTP and on the command line."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+from understudy.models.objects.shapes import described
+from understudy.models.webhooks import PENDING
+
+
+@described
+class EndpointObject(TypedDict):
+    """Where a tenant is told of what ends."""
+
+    id: str
+    object: Literal["webhook_endpoint"]
+    url: str
+    events: list[str]
+    match: dict[str, str] | None
+    """The metadata that a job or batch must have."""
+    disabled: str | None
+    """Why it is disabled."""
+    created_at: int
+
+
+@described
+class TryObject(TypedDict):
+    at: float
+    """Unix seconds."""
+    status: int | None
+    """Of the receiver's answer; null: there was none."""
+    error: str | None
+    latency_ms: int
+
+
+@described
+class DeliveryObject(TypedDict):
+    """One event for one receiver. Times are unix seconds."""
+
+    id: str
+    """The `webhook-id` of all its tries."""
+    object: Literal["webhook_delivery"]
+    endpoint_id: str | None
+    """null: it goes to the callback URL of a job or batch."""
+    url: str
+    event: str
+    object_id: str
+    """Of the job or batch."""
+    state: Literal["pending", "delivered", "dead"]
+    tries: int
+    next_at: float | None
+    """When a pending one is tried next."""
+    last_status: int | None
+    last_error: str | None
+    log: list[TryObject]
+    """The latest tries, oldest first."""
+    created_at: float
+    ended_at: float | None
+
+
+def endpoint_object(row: Mapping[str, Any]) -> EndpointObject:
+    return {
+        "id": row["id"],
+        "object": "webhook_endpoint",
+        "url": row["url"],
+        "events": row["events"],
+        "match": row["match"],
+        "disabled": row["disabled"],
+        "created_at": int(row["created_at"]),
+    }
+
+
+def delivery_object(row: Mapping[str, Any]) -> DeliveryObject:
+    return {
+        "id": row["id"],
+        "object": "webhook_delivery",
+        "endpoint_id": row["endpoint_id"],
+        "url": row["url"],
+        "event": row["event"],
+        "object_id": row["object_id"],
+        "state": row["state"],
+        "tries": row["tries"],
+        "next_at": row["next_at"] if row["state"] == PENDING else None,
+        "last_status": row["last_status"],
+        "last_error": row["last_error"],
+        "log": [_try_object(each) for each in row["log"]],
+        "created_at": row["created_at"],
+        "ended_at": row["ended_at"],
+    }
+
+
+def _try_object(entry: Mapping[str, Any]) -> TryObject:
+    return {
+        "at": entry["at"],
+        "status": entry["status"],
+        "error": entry["error"],
+        "latency_ms": entry["ms"],
+    }
