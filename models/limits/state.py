@@ -48,7 +48,7 @@ class Source(StrEnum):
     """The origin of a limit."""
 
     CONFIGURED = "configured"  # understudy.toml
-    TOLD = "told"  # the provider's headers
+    ADVERTISED = "advertised"  # the provider's headers
     LEARNED = "learned"  # its refusals
     UNKNOWN = "unknown"  # no limit yet
 
@@ -67,7 +67,7 @@ class Limit:
         """The pace we keep, per minute: 99 % of a configured or advertised limit, all of a learned one."""
         if self.amount is None:
             return float("inf")
-        whole = self.source in (Source.CONFIGURED, Source.TOLD) and self.until is None
+        whole = self.source in (Source.CONFIGURED, Source.ADVERTISED) and self.until is None
         return self.amount * USED_SHARE if whole else self.amount
 
 
@@ -76,18 +76,18 @@ class Schedule:
     """The requests, or the tokens, of one account and model. `free_at`: when the virtual schedule is next free."""
 
     free_at: float = 0.0
-    told: float | None = None
+    advertised: float | None = None
     learned: float | None = None  # including growth up to now
     braked: float | None = None
     braked_until: float = 0.0
-    brake_source: Source = Source.TOLD
+    brake_source: Source = Source.ADVERTISED
 
     def limit(self, configured: float | None) -> Limit:
         """Configured overrides advertised; a rate learned from refusals, and a brake, override both if lower."""
         if configured is not None:
             limit = Limit(float(configured), Source.CONFIGURED)
         else:
-            limit = Limit(self.told, Source.TOLD if self.told is not None else Source.UNKNOWN)
+            limit = Limit(self.advertised, Source.ADVERTISED if self.advertised is not None else Source.UNKNOWN)
         if self.learned is not None and self.learned < limit.pace:
             limit = Limit(self.learned, Source.LEARNED)
         if self.braked is not None and self.braked < limit.pace:
@@ -226,11 +226,11 @@ def _account(row: Sequence[Any], now: float) -> AccountState:
 
 
 def _schedule(row: Sequence[bytes], now: float, *, refusals_brake: bool = False) -> Schedule:
-    free_ms, told, learned, brake, brake_ms = map(number, row)
+    free_ms, advertised, learned, brake, brake_ms = map(number, row)
     braked_until = _s(brake_ms)
     braked = _rate(brake) if braked_until > now else None
-    source = Source.LEARNED if refusals_brake and brake != USED_UP else Source.TOLD
-    return Schedule(_s(free_ms), _rate(told), _rate(learned), braked, braked_until, source)
+    source = Source.LEARNED if refusals_brake and brake != USED_UP else Source.ADVERTISED
+    return Schedule(_s(free_ms), _rate(advertised), _rate(learned), braked, braked_until, source)
 
 
 def _cooldown(key: str, row: Sequence[bytes]) -> Cooldown | None:

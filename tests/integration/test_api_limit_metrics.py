@@ -66,7 +66,7 @@ async def test_limits_flights_and_cooldowns_of_an_account_are_one_series_each(ap
     assert seen["understudy_calls_in_flight", PLACE] == 1
     assert 15 < seen["understudy_cooldown_seconds", PLACE] <= 20
     assert seen["understudy_requests_per_minute", (*PLACE, ("source", "configured"))] == 600
-    assert seen["understudy_tokens_per_minute", (*PLACE, ("source", "told"))] == 90_000
+    assert seen["understudy_tokens_per_minute", (*PLACE, ("source", "advertised"))] == 90_000
 
 
 async def test_what_is_configured_is_shown_before_the_first_call(api: Served) -> None:

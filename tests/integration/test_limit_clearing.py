@@ -45,10 +45,10 @@ async def test_what_was_learned_and_told_is_forgotten_and_calls_in_flight_are_no
     await refuse(limiter, MAIN, None)
     await refuse(limiter, MAIN, 3_600.0)
     before = (await read_limits(connection)).of("alpha:main", "vendor/large:free")
-    assert before.requests.learned is not None and before.requests.told is not None
+    assert before.requests.learned is not None and before.requests.advertised is not None
     assert await clear_limits(connection, "alpha") == 2
     seen = (await read_limits(connection)).of("alpha:main", "vendor/large:free")
-    assert (seen.requests.learned, seen.requests.told, seen.in_flight) == (None, None, 1)
+    assert (seen.requests.learned, seen.requests.advertised, seen.in_flight) == (None, None, 1)
 
 
 async def test_one_key_is_let_go_without_the_others_of_its_provider(

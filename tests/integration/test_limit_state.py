@@ -120,8 +120,8 @@ async def test_what_headers_tell_is_the_limit_where_none_is_configured(
 ) -> None:
     await limiter.told(DEPLOYMENT, HEADERS)
     _, account = await seen(connection)
-    assert account.requests.limit(None) == Limit(600.0, Source.TOLD)
-    assert account.tokens.limit(None) == Limit(90_000.0, Source.TOLD)
+    assert account.requests.limit(None) == Limit(600.0, Source.ADVERTISED)
+    assert account.tokens.limit(None) == Limit(90_000.0, Source.ADVERTISED)
     assert account.requests.limit(300) == Limit(300.0, Source.CONFIGURED)
     assert await promised_per_minute(limiter, UNKNOWN) == pytest.approx(account.requests.limit(None).pace, abs=2)
 
@@ -132,7 +132,7 @@ async def test_a_brake_because_others_use_the_account_says_until_when(
     await limiter.told(DEPLOYMENT, replace(HEADERS, requests_remaining=60.0))
     state, account = await seen(connection)
     limit = account.requests.limit(6_000)
-    assert (limit.amount, limit.source) == (pytest.approx(60.0), Source.TOLD)
+    assert (limit.amount, limit.source) == (pytest.approx(60.0), Source.ADVERTISED)
     assert limit.until is not None and state.now < limit.until <= state.now + 5.0
 
 

@@ -42,10 +42,10 @@ def list_providers(
 ) -> None:
     """Show each provider, key and model in use: limits, usage, what it waits for, and why it is disabled.
 
-    A limit is *configured*, *told* by the provider's headers, *learned* from its refusals, or *unknown* so far. Calls
-    in flight are counted across all workers. A key is disabled when the provider rejects it for a reason that only a
-    person can fix; `understudy providers enable` or a changed secret puts it back in use. With --json, one line per
-    provider, key and model.
+    A limit is *configured*, *advertised* in the provider's headers, *learned* from its refusals, or *unknown* so far.
+    Calls in flight are counted across all workers. A key is disabled when the provider rejects it for a reason that
+    only a person can fix; `understudy providers enable` or a changed secret puts it back in use. With --json, one line
+    per provider, key and model.
     """
     if context.invoked_subcommand is not None:
         return
