@@ -285,13 +285,13 @@ class BatchView:
     started_at: float | None = None  # when it became in_progress
     cancelling_at: float | None = None
     weight: float = 1.0
-    budget_usd: float | None = None  # with what was granted beyond it
-    estimated_usd: float | None = None  # what it was expected to cost when it was accepted
-    waiting: Waiting | None = None  # None: it moves, it is held or has ended, or nobody plans
-    unpriced_lines: int = 0  # those that the estimate leaves out
+    budget_usd: float | None = None  # including grants
+    estimated_usd: float | None = None  # estimated cost when accepted
+    waiting: Waiting | None = None  # None: it progresses, is paused or has ended, or no planner runs
+    unpriced_lines: int = 0  # lines that the estimate leaves out
     pause_kind: PauseKind | None = None  # of `paused`
-    blocked: str | None = None  # what a person must fix before it goes on, though it is not held
-    retries: list[str] = field(default_factory=list)  # the batches that try it again, oldest first
+    blocked: str | None = None  # what a person must fix before it continues, though it is not paused
+    retries: list[str] = field(default_factory=list)  # its retries, oldest first
 
     @property
     def estimate(self) -> Estimate:

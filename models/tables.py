@@ -29,13 +29,13 @@ class Batch(SQLModel, table=True):
     identity: str | None = Field(default=None, unique=True)  # of a run's batch: the run's id first
     retry_of: str | None = Field(default=None, index=True)
     note: str = Field(default="{}", sa_column=Column(Text, nullable=False))  # the caller's metadata
-    total: int = 0  # rows, known when validating ends
-    paused: str | None = None  # why it is held; None when it is not
-    pause_kind: str | None = None  # `PauseKind` of the same, for what follows from it
-    paused_at: float | None = None  # since when, of the latest time
-    resumed_at: float | None = None  # when it was let go on, the latest time
-    runs_until: float | None = None  # of a `run`: until when its process lives; its jobs start no later
-    blocked: str | None = Field(default=None, sa_column=Column(Text))  # what a person must fix before it goes on
+    total: int = 0  # number of rows, known once validated
+    paused: str | None = None  # why it is paused; None if it is not
+    pause_kind: str | None = None  # its `PauseKind`, which determines the consequences
+    paused_at: float | None = None  # start of the latest pause
+    resumed_at: float | None = None  # end of the latest pause
+    runs_until: float | None = None  # of a `run`: lease of its process; its jobs start no later
+    blocked: str | None = Field(default=None, sa_column=Column(Text))  # what a person must fix before it continues
     created_at: float
     expires_at: float
     started_at: float | None = None  # when it became in_progress
@@ -211,9 +211,9 @@ class Result(SQLModel, table=True):
     batch_id: str
     status_code: int | None = None  # of the provider's HTTP answer
     body: str | None = Field(default=None, sa_column=Column(Text))  # completion, or the provider's error body
-    error: str | None = Field(default=None, sa_column=Column(Text))  # JSON, when there was no HTTP answer
+    error: str | None = Field(default=None, sa_column=Column(Text))  # JSON, if there was no HTTP answer
     failure: str | None = None  # the class of a job that failed
-    step: str | None = None  # whose error that is, "provider/model"; None: no step's
+    step: str | None = None  # the step with the error, "provider/model"; None: not a step's
     provider: str | None = None
     model: str | None = None
     key: str | None = None  # the credential's name

@@ -26,8 +26,8 @@ def alpha(**answer: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("answer", "accept", "calls", "why"),
     [
-        (WRONG, "json_schema", 2, "it is not JSON, which response_format asked for"),
-        (WRONG_JSON, "json_schema", 2, "it breaks its schema at $ (type)"),
+        (WRONG, "json_schema", 2, "it is not JSON, as response_format requires"),
+        (WRONG_JSON, "json_schema", 2, "it violates its schema at $ (type)"),
         ({"heeds_format": False, "text": ""}, "not_empty", 2, "it is empty"),
         ({"finish": "length"}, "not_truncated", 1, "it was cut at the limit of output tokens"),
         ({"finish": "refusal"}, "not_refused", 1, "the model refused"),
@@ -65,7 +65,7 @@ async def test_when_no_answer_is_acceptable_the_job_fails_with_the_reason_of_eac
     assert error is not None
     assert (error["code"], error["message"]) == (
         "bad_response",
-        "alpha/m: the answer is not accepted: it breaks its schema at $ (type); "
+        "alpha/m: the answer is not accepted: it violates its schema at $ (type); "
         "beta/m: the answer is not accepted: it is empty",
     )
     assert "SECRET" not in repr(settled)

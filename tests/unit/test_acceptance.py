@@ -35,9 +35,9 @@ def reason(*choices: dict[str, Any], body: dict[str, Any] | None = None, accept:
         (choice("half of", "length"), {}, "it was cut at the limit of output tokens"),
         (choice(None, refusal="I will not."), {}, "the model refused"),
         (choice("some", "content_filter"), {}, "the model refused"),
-        (choice("SECRET"), AS_OBJECT, "it is not JSON, which response_format asked for"),
-        (choice("[1]"), AS_OBJECT, "it is no JSON object, which response_format asked for"),
-        (choice('{"n": "SECRET"}'), AS_SCHEMA, "it breaks its schema at $.n (type)"),
+        (choice("SECRET"), AS_OBJECT, "it is not JSON, as response_format requires"),
+        (choice("[1]"), AS_OBJECT, "it is not a JSON object, as response_format requires"),
+        (choice('{"n": "SECRET"}'), AS_SCHEMA, "it violates its schema at $.n (type)"),
         (choice('{"n": 1', "length"), AS_SCHEMA, "it was cut at the limit of output tokens"),
     ],
 )
@@ -75,4 +75,4 @@ def test_a_schema_that_takes_forever_does_not_pass_an_answer() -> None:
     levels = {f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(40)}
     schema = {"$defs": {**levels, "d40": {}}, "$ref": "#/$defs/d0"}
     body = {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
-    assert reason(choice("1"), body=body) == "the check against its schema takes too long"
+    assert reason(choice("1"), body=body) == "checking it against its schema takes too long"

@@ -1,1 +1,1 @@
-"""How one job runs: from its claim, through its chain, to the outcome that is settled."""
+"""Running one job: from its claim, through its chain, to its settled outcome."""

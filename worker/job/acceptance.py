@@ -1,7 +1,7 @@
-"""Whether an answer counts as one, where its chain says what an answer must be. Pure.
+"""Whether an answer satisfies the `accept` conditions of its chain. Pure.
 
-An answer that does not count is a failure of class `bad_response`: it was paid for, and the next step is asked. Its
-reason says which part is wrong and never repeats a word of the answer.
+An unacceptable answer is a failure of class `bad_response`: it was paid for, and the next step is tried. The reason
+names the violated condition and never repeats a word of the answer.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +23,9 @@ Reason = str
 def unacceptable(
     accept: frozenset[Acceptance], endpoint: str, body: Mapping[str, Any], completion: Mapping[str, Any]
 ) -> Failure | None:
-    """Why the answer to a request does not count; None when it does. Embeddings always do.
+    """Why the answer to a request is unacceptable; None if it is acceptable. Embeddings always are.
 
-    Blocks when `json_schema` is among what is asked for: `models.schemas.json_schema` says for how long.
+    Blocks if `json_schema` is among the conditions: see `models.schemas.json_schema` for how long.
     """
     if endpoint != CHAT:
         return None
@@ -38,7 +38,7 @@ def unacceptable(
 
 
 def _failure(name: Acceptance, reason: Reason) -> Failure:
-    """Only where the same model may well answer otherwise is it asked again."""
+    """Retried only if the same model may well answer differently."""
     return Failure(
         FailureClass.BAD_RESPONSE,
         f"the answer is not accepted: {reason}",
@@ -81,9 +81,9 @@ def _misshapen(choice: Choice, body: Mapping[str, Any]) -> Reason | None:
     try:
         value = orjson.loads(message.get("content") or "")
     except orjson.JSONDecodeError:
-        return "it is not JSON, which response_format asked for"
+        return "it is not JSON, as response_format requires"
     if kind == "json_object":
-        return None if isinstance(value, dict) else "it is no JSON object, which response_format asked for"
+        return None if isinstance(value, dict) else "it is not a JSON object, as response_format requires"
     return _against_schema(schema_of(wanted) or {}, value)
 
 
@@ -93,8 +93,8 @@ def _against_schema(schema: Mapping[str, Any], value: Any) -> Reason | None:
     except Uncheckable as why:
         return f"its schema cannot be checked: {why}"
     except TooCostly:
-        return "the check against its schema takes too long"
-    return None if fault is None else f"it breaks its schema at {fault}"
+        return "checking it against its schema takes too long"
+    return None if fault is None else f"it violates its schema at {fault}"
 
 
 RULES: Mapping[Acceptance, Callable[[Choice, Mapping[str, Any]], Reason | None]] = {
@@ -103,7 +103,8 @@ RULES: Mapping[Acceptance, Callable[[Choice, Mapping[str, Any]], Reason | None]]
     "not_empty": _empty,
     "json_schema": _misshapen,
 }
-"""In this order, so that the reason is the one that explains the others: what was cut is no JSON either."""
+"""In this order, so that the first reason explains the others: a truncated answer is not valid JSON either."""
 
 NOT_REPEATABLE: frozenset[Acceptance] = frozenset({"not_truncated", "not_refused"})
-"""The same limit cuts the same model again, and a model that refuses does so again: another one is asked at once."""
+"""The same limit truncates the same model again, and a model that refuses does so again: another one is tried at
+once."""

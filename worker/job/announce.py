@@ -1,6 +1,6 @@
-"""Telling who waits: ids of what has ended, never what came of it. Nothing waits for Redis, and nothing fails with it.
+"""Publishes ids of finished jobs to waiting API processes. Best effort: errors are logged, not raised.
 
-What Redis loses is found by those who wait: they look into the ledger once a second.
+Waiters notice what Redis loses: they check the ledger once a second.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ PUBLISH_S = 1.0
 
 
 class Announcer:
-    """Publishes what was told, together, while the teller goes on."""
+    """Publishes announcements in batches, without blocking the caller."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -27,13 +27,13 @@ class Announcer:
         self._suffering = False
 
     def tell(self, ids: Iterable[str]) -> None:
-        """These have ended, and that is committed."""
+        """These jobs have ended, and that is committed."""
         self._untold.extend(ids)
         if self._untold and (self._telling is None or self._telling.done()):
             self._telling = asyncio.create_task(self._publish_all(), name="announce")
 
     async def close(self) -> None:
-        """Return when all that was told is published, or could not be."""
+        """Return when everything announced was published, or publishing failed."""
         if self._telling is not None:
             await asyncio.wait([self._telling])
 
@@ -46,5 +46,8 @@ class Announcer:
                 self._suffering = False
             except (RedisError, OSError) as error:
                 if not self._suffering:
-                    log.warning("Who waits is not told (%s) and finds out by looking", type(error).__name__)
+                    log.warning(
+                        "Waiting API processes were not notified (%s) and will find out by polling",
+                        type(error).__name__,
+                    )
                 self._suffering = True

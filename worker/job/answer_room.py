@@ -1,7 +1,7 @@
-"""Room in a worker's memory for answers that are large: until it is there, they wait on disk.
+"""Memory for large answers in a worker: until some is free, they wait on disk.
 
-A job holds what its latest answer needs from the moment it is read until the ledger has it, so that a slow ledger, or
-one that is away, fills no memory either.
+A job holds memory for its latest answer from reading it until the ledger has it, so that a slow or unavailable ledger
+does not fill memory either.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from contextvars import ContextVar
 from understudy.models.memory_room import Headroom
 
 SMALL_BYTES = 64 * 1024
-"""An answer of so much needs no room."""
+"""Smaller answers need no reservation."""
 
 ROOM_BYTES = 32 * 1024 * 1024
-"""Bytes of large answers at the same time, or one answer if that is more. They take about five times the memory."""
+"""Bytes of large answers at the same time, or a single answer if larger. They take about five times as much memory."""
 
 
 class _Place:
-    """What a job holds. A second answer of the same job takes the place of the first: neither waits for the other."""
+    """The memory held by a job. A second answer of the same job replaces the first: neither waits for the other."""
 
     def __init__(self, room: Headroom) -> None:
         self._room = room
@@ -40,7 +40,7 @@ _of_this_job: ContextVar[_Place | None] = ContextVar("place", default=None)
 
 @contextmanager
 def place_in(room: Headroom) -> Iterator[None]:
-    """For what a job is answered in this block, in the tasks that are begun in it as well."""
+    """For the job's answers in this block and in tasks started within it."""
     place = _Place(room)
     before = _of_this_job.set(place)
     try:
@@ -51,7 +51,7 @@ def place_in(room: Headroom) -> Iterator[None]:
 
 
 async def room_for(size: int) -> None:
-    """Wait for the room that an answer of this job needs. What belongs to no job needs none."""
+    """Wait for the memory that an answer of this job needs. Outside of a job none is needed."""
     place = _of_this_job.get()
     if place is not None:
         await place.take(size)

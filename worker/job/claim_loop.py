@@ -1,6 +1,6 @@
-"""The claim loop: free slots become claimed jobs, each runs as a task, and what came of it is settled.
+"""The claim loop: free slots become claimed jobs, each runs as a task, and its outcome is settled.
 
-A slot is free again only when its outcome is committed, so that a slow ledger slows the claiming.
+A slot becomes free only when its outcome is committed, so a slow ledger slows down claiming.
 """
 
 import asyncio
@@ -38,18 +38,18 @@ FINISH_AT_MOST = 200
 
 IDLE_WAIT_S = 5.0
 FINISH_CLAIM_S = 1.0
-"""A claim that was under way when the order to stop came is completed, unless Redis or the ledger hang."""
+"""A claim in progress when the worker is asked to stop is completed, unless Redis or the ledger hangs."""
 
 LEASE_LOOK_S = 0.2
 
 GIVE_BACK_S = 2.0
-"""Kept of the grace period for stopping calls and committing what is given back."""
+"""Reserved from the grace period for stopping calls and committing returned jobs."""
 
 WAITS_ITS_TURN = "few at a time: workers died that ran it"
 
 
 class ClaimLoop:
-    """Keeps up to `concurrency` jobs in flight until told to stop."""
+    """Keeps up to `concurrency` jobs in flight until asked to stop."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class ClaimLoop:
         urgent_slots: int | None = None,
         lease_runs: Callable[[], bool] = lambda: True,
     ) -> None:
-        """While its lease does not run (`lease_runs`) it claims nothing: the ledger would start no job for it, and the
-        tickets would be gone."""
+        """Claims nothing while its lease is not live (`lease_runs`): the ledger would start no job for it, and the
+        tickets would be lost."""
         self.worker_id = worker_id
         self.bridge = bridge
         self.store = store
@@ -75,20 +75,20 @@ class ClaimLoop:
         )
         self._bulk: set[asyncio.Task[None]] = set()
         self.runs: dict[str, JobRun] = {}
-        self.done = self.put_back = 0  # jobs that were settled, and those of them that run again
+        self.done = self.put_back = 0  # settled jobs, and those of them that will run again
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
-        self._runs_alone = False  # a job that must share this worker with nothing runs, or waits for the others to end
+        self._runs_alone = False  # a job that must run alone in this worker is running, or waits for the others to end
         self._prompts = PromptRoom()
-        self._aboard: dict[str, int] = {}  # the crashes of each job that is held
+        self._aboard: dict[str, int] = {}  # crash counts of the suspects held
         self._leaving = False
-        self._away = False  # a store, at the last look
+        self._away = False  # whether a store is available, when last checked
         self._doubtful: set[str] = set()
         self.settler = Settler(worker_id, store, tell)
         self._finisher = Coalescer(self._finish, max_items=FINISH_AT_MOST, max_delay_s=GATHER_S)
 
     async def run(self, stopping: asyncio.Event, refill: Callable[[], Awaitable[int]] | None = None) -> None:
-        """Claim and run until `stopping` is set; in a burst (`refill` stages more), until there is nothing left."""
+        """Claim and run until `stopping` is set; in burst mode (`refill` stages more), until nothing is left."""
         stop = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
@@ -107,10 +107,10 @@ class ClaimLoop:
             stop.cancel()
 
     async def drain(self, grace_s: float, hurry: asyncio.Event) -> list[Settled]:
-        """Let what runs finish for `grace_s` seconds (or until `hurry`), give the rest back, and commit it all.
+        """Let running jobs finish for `grace_s` seconds (or until `hurry`), return the rest, and commit everything.
 
-        Takes no longer than `grace_s`, or `GIVE_BACK_S` if that is more. Returns what a ledger that is away did not
-        take by then.
+        Takes at most `grace_s`, or `GIVE_BACK_S` if longer. Returns the outcomes that an unavailable ledger did not
+        accept by then.
         """
         hurried = asyncio.create_task(hurry.wait())
         with suppress(TimeoutError):
@@ -136,13 +136,13 @@ class ClaimLoop:
             run.stop(JobState.QUEUED)
 
     def cancel(self, job_id: str) -> None:
-        """The owner cancelled: stop the call in flight, if it is ours."""
+        """The owner cancelled: stop the call in flight, if this worker runs it."""
         run = self.runs.get(job_id)
         if run is not None:
             run.stop(JobState.CANCELLED)
 
     def calls_in_flight(self) -> Counter[tuple[str, str]]:
-        """Calls under way by (account, model): what this worker's counts in Redis must say."""
+        """Calls in flight by (account, model): what this worker's counts in Redis must equal."""
         return Counter(call for run in self.runs.values() for call in run.calls_in_flight())
 
     async def _refilled(self, refill: Callable[[], Awaitable[int]]) -> bool:
@@ -150,12 +150,13 @@ class ClaimLoop:
         try:
             return await refill() > 0
         except OUTAGES as outage:
-            log.warning("Whether there is more to do cannot be seen: %s", type(outage).__name__)
+            log.warning("Cannot determine whether there is more to do: %s", type(outage).__name__)
             await asyncio.sleep(OUTAGE_PAUSE_S)
             return True
 
     async def _wait_for_tickets(self) -> None:
-        """For tickets that there is a slot for. When bulk jobs have all of theirs, also for one of those to be free."""
+        """Wait for tickets that fit a free slot. If bulk jobs use all of their slots, also wait for one of those to
+        become free."""
         if self._bulk_room():
             await self._listen()
             return
@@ -172,11 +173,11 @@ class ClaimLoop:
         return max(self._for_bulk - len(self._bulk), 0)
 
     async def _wait_in_a_burst(self) -> None:
-        """For tickets, or for the last job to end: then the burst may be over."""
+        """Wait for tickets, or for the last job to end: then the burst may be over."""
         await first_completed(self._wait_for_tickets(), self._all_done())
 
     async def _claim(self) -> bool:
-        """Turn tickets into running jobs. False when there was nothing to claim."""
+        """Turn tickets into running jobs. False if there was nothing to claim."""
         try:
             await self._give_doubtful_back()
             claimed = await self._tickets(min(self.concurrency - len(self._tasks), START_AT_MOST))
@@ -196,12 +197,12 @@ class ClaimLoop:
             if job.priority is Priority.BULK:
                 self._bulk.add(task)
         for job_id in set(claimed) - {job.id for job in aboard}:
-            # done, cancelled, paused or claimed elsewhere: the ledger said no
+            # done, cancelled, paused or claimed elsewhere: the ledger refused
             self._spawn(self._finish_ticket(job_id))
         return True
 
     async def _tickets(self, wanted: int) -> list[str]:
-        """Up to so many tickets, in scripts that hold Redis up for a moment only, to be started by one commit."""
+        """Up to `wanted` tickets, in scripts that block Redis only briefly, to be started by one commit."""
         room = self._bulk_room()
         claimed = more = await self.bridge.claim(min(wanted, CLAIM_AT_MOST), {BULK: room})
         with suppress(redis.exceptions.RedisError):
@@ -215,20 +216,20 @@ class ClaimLoop:
         try:
             return await self.store.claims.start(self.worker_id, claimed)
         except StoreOutage as error:
-            log.warning("The ledger did not take the claim of %d jobs: %s", len(claimed), error)
+            log.warning("The ledger did not accept the claim of %d jobs: %s", len(claimed), error)
             self._doubtful.update(claimed)
             await asyncio.sleep(OUTAGE_PAUSE_S)
             return []
 
     async def _give_doubtful_back(self) -> None:
-        """A claim may have been committed although its answer was lost: then nobody runs what this worker holds."""
+        """A claim may have been committed although its reply was lost: the jobs would be held here without running."""
         if self._doubtful:
             await self.store.claims.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
             self._doubtful.clear()
 
     async def _those_that_fit(self, started: list[StartedJob]) -> list[StartedJob]:
-        """Give the ledger back, before any of them may do harm, what would be too many suspects or too large prompts in
-        one worker."""
+        """Return to the ledger, before any can do harm, jobs that would be too many suspects or too large prompts
+        for one worker."""
         admitted = admit([job.crashes for job in started], self._aboard.values(), self.concurrency)
         few = [job for job, fits in zip(started, admitted, strict=True) if fits]
         aboard = [job for job in few if self._prompts.take(job)]
@@ -245,7 +246,7 @@ class ClaimLoop:
         return aboard
 
     async def _work_alone(self, job: StartedJob) -> None:
-        """Run it when all others have ended; none is claimed meanwhile."""
+        """Run it once all others have ended; none is claimed in the meantime."""
         try:
             while others := self._tasks - {asyncio.current_task()}:
                 await asyncio.wait(others)
@@ -294,18 +295,18 @@ class ClaimLoop:
         except StoreOutage:
             return _put_back(job, OUTAGE)
         except Exception as error:
-            log.error("Job %s met a defect of ours: %s", job.id, raised_at(error))
+            log.error("Job %s hit an internal error: %s", job.id, raised_at(error))
             progress, attempts = (run.progress, run.attempts) if run else (Progress(), [])
             return outcome.defect(job, progress, attempts, type(error).__name__)
         finally:
-            if run is not None and self.runs.get(job.id) is run:  # after a lost lease it may run here anew
+            if run is not None and self.runs.get(job.id) is run:  # after a lost lease it may run here again
                 del self.runs[job.id]
 
     async def _finish_ticket(self, job_id: str) -> None:
         try:
             await self._finisher.add(job_id)
         except redis.exceptions.RedisError as error:
-            log.warning("Redis was not told that a ticket ended: %s", type(error).__name__)
+            log.warning("Redis did not record that a ticket ended: %s", type(error).__name__)
 
     async def _finish(self, ids: Sequence[str]) -> list[None]:
         await self.bridge.finish(ids)
@@ -313,7 +314,7 @@ class ClaimLoop:
 
 
 def kept_free(concurrency: int) -> int:
-    """How many slots of a worker only urgent jobs may have, when its settings do not say."""
+    """How many slots of a worker are reserved for urgent jobs if the settings do not say."""
     return max(1, concurrency // 20) if concurrency >= 5 else 0
 
 

@@ -1,15 +1,15 @@
-"""What follows from a failure or a refusal. Pure: values in, a verdict and the new progress out.
+"""Decides what follows from a failure or a refusal. Pure: values in, a verdict and the new progress out.
 
     after_failure   a provider was called and did not answer
     after_refusal   the limiter did not let the call start
     after_short     a budget did not let the call start
-    after_block     no credential of the step can be used until a person mends it
+    after_block     no credential of the step can be used until a person fixes it
     after_misfit    the step cannot serve this request at all
-    after_every_key_refused  every credential of the step refused this job, though they serve others
-    after_unfit     the step may not be asked: a data rule, or what the request is
-    without_a_place only the first step that may serve this job may answer any more
+    after_every_key_refused  every credential of the step was rejected for this job, though they work for others
+    after_unfit     the step may not be used: a data rule, or a property of the request
+    without_a_place only the first eligible step may still answer this job
 
-Rounds, and how a job goes through the steps of one, are told in `progress`.
+See `progress` for rounds, and for how a job moves through the steps of one.
 """
 
 from collections.abc import Mapping
@@ -39,17 +39,17 @@ from understudy.worker.limits.limiter import Hold, Refusal
 ROUND_BACKOFF_S = (5.0, 600.0)
 SHORTEST_ROUND_S = 1.0
 UNCONFIRMED_ROUNDS = 4
-"""After so many rounds of about half a minute together, what nobody else met is about the job."""
+"""After this many rounds, about half a minute in total, a failure seen by no other job is attributed to this one."""
 
 RETRY_BACKOFF_S = (0.25, 8.0)
 IN_SLOT_S = 1.0
-"""A pause up to this long is waited out in the slot; a longer one goes back to the ledger."""
+"""Shorter pauses are waited out in the slot; longer ones in the ledger."""
 
 BLOCKED_RECHECK_S = 2.0
-"""The planner leaves jobs alone whose steps are all blocked, so they may come due at once and wait for the person."""
+"""The planner skips jobs whose steps are all blocked, so they may be due at once and wait for the person."""
 
 MONEY_RECHECK_S = 0.5
-"""Calls under way hold the rest of a budget: what they really cost is known soon."""
+"""Calls in flight reserve the rest of a budget: their actual cost is known soon."""
 
 SHARE_USED_UP = "the batch's max_fallback_share is used up"
 
@@ -58,14 +58,14 @@ REFUSED_LIKE: Mapping[Hold, FailureClass] = {
     Hold.DAY: FailureClass.RATE_LIMIT,
     Hold.BREAKER: FailureClass.OVERLOADED,
 }
-"""The failure that a refusal stands for. The other holds are our own pacing, which is not a failure of the step: they
-end in a moment, while a day that is used up may last longer than patience. A pace that refusals taught tells `since`
-when."""
+"""The failure that a refusal stands for. The other holds are our own pacing, which is not a failure of the step:
+they end soon, while a used-up day may outlast the patience. For a rate learned from refusals, `since` says when it
+began."""
 
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """The same step once more, after a pause."""
+    """Retry the same step, after a pause."""
 
     after_s: float = 0.0
     reason: str = ""
@@ -73,12 +73,12 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class MoveOn:
-    """The step that the new progress points at."""
+    """Continue with the step that the new progress points at."""
 
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """Return to the ledger until a time; costs no attempt."""
+    """Return to the ledger until a given time; costs no attempt."""
 
     until: float
     reason: str
@@ -94,8 +94,8 @@ Verdict = TryAgain | MoveOn | PutBack | Fail
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a decision depends on beside the event itself. `now` in unix seconds. `account` is that of the call which
-    was made, if one was."""
+    """What a decision depends on besides the event itself. `now` in unix seconds. `account` is that of the call, if
+    one was made."""
 
     chain: Chain
     priority: Priority
@@ -109,7 +109,7 @@ class Situation:
 
 
 def after_failure(at: Situation, progress: Progress, failure: Failure, key: str = "") -> tuple[Verdict, Progress]:
-    """`key` is the name of the credential that was used."""
+    """`key` is the name of the credential used."""
     error = {"class": failure.cls, "message": failure.message, "status": failure.status, "body": failure.body}
     progress = replace(progress, errors={**progress.errors, progress.step: error})
     cls = failure.cls
@@ -121,7 +121,7 @@ def after_failure(at: Situation, progress: Progress, failure: Failure, key: str 
     if worth_waiting and progress.tries < retries and progress.retries_left > 0:
         retried = replace(progress, tries=progress.tries + 1, retries_left=progress.retries_left - 1)
         return TryAgain(pause, _failed(at, progress, cls)), retried
-    if cls.traits.transient or progress.tries < retries:  # the retry that it deserves may be left in the next round
+    if cls.traits.transient or progress.tries < retries:  # its retry may be left for the next round
         return _pass_over_failure(at, progress, failure)
     if cls in (FailureClass.CONTEXT_LENGTH, FailureClass.TOO_LARGE):
         progress = _rule_out_smaller_windows(at.chain, progress, cls)
@@ -146,10 +146,10 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
 def after_short(
     at: Situation, progress: Progress, short: InsufficientBudget, *, alone: bool
 ) -> tuple[Verdict, Progress]:
-    """A provider whose budget is spent is passed over. A batch or tenant that has spent its budget waits, and begins
-    again at the lead: an understudy that costs less is not asked instead.
+    """A provider whose budget is spent is skipped. A batch or tenant that has spent its budget waits, and starts again
+    at the first step: a cheaper step is not used instead.
 
-    `alone`: the job belongs to no batch. When somebody waits for it (`interactive`), it fails at once.
+    `alone`: the job belongs to no batch. If a client waits for it (`interactive`), it fails at once.
     """
     if short.why is not Shortage.SPENT:
         return PutBack(at.now + MONEY_RECHECK_S, short.waits), progress
@@ -165,15 +165,15 @@ def after_short(
 
 
 def _no_money(message: str) -> dict[str, Any]:
-    """As OpenAI's API tells it, with the status that it has at others: 429 would be tried again."""
+    """In the form of OpenAI's API, with the status that other APIs use: 429 would be retried."""
     return {"error": {"message": message, "type": "insufficient_quota", "param": None, "code": "budget_reached"}}
 
 
 def after_block(
     at: Situation, progress: Progress, cls: FailureClass, reason: str, until: float | None = None
 ) -> tuple[Verdict, Progress]:
-    """`cls` is what every usable credential of the step was refused for: `quota` or `credential`, until a person acts;
-    or `model_missing`, where that is only supposed, `until` it is tried again."""
+    """`cls` is why every usable credential of the step is rejected: `quota` or `credential`, until a person acts; or
+    `model_missing`, where that is only presumed, `until` it is probed."""
     return _pass_over(at, _with_error(progress, cls, reason), cls, Passed(reason, until))
 
 
@@ -186,9 +186,10 @@ def after_misfit(
 def after_every_key_refused(
     at: Situation, progress: Progress, failure: Failure | None = None
 ) -> tuple[Verdict, Progress]:
-    """Each credential of the step refused this job, `failure` was the last refusal, and nothing is proved against them:
-    it may be about this job. It is asked once more, because one odd answer proves nothing. What can only be about a
-    credential is waited out for some rounds: others will confirm it, or a later call is answered."""
+    """Each credential of the step was rejected for this job, `failure` was the last rejection, and nothing is proved
+    against them: the cause may be this job. It is retried once, because one odd answer proves nothing. A failure
+    that can only be about a credential is waited out for some rounds: other jobs will confirm it, or a later call
+    succeeds."""
     error = progress.errors[progress.step]
     cls = FailureClass(error["class"])
     if cls.traits.transient:
@@ -203,7 +204,7 @@ def after_every_key_refused(
 
 
 def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict, Progress]:
-    """The step is skipped, whatever the chain falls back on; its job's error is that of a step that was asked."""
+    """The step is skipped, whatever `fallback_on` says; the job's error is that of a step that was tried."""
     if not why.rule:
         return _rule_out(at, progress, why.text)
     passed = Passed(why.text, until=None, rule=True)
@@ -211,7 +212,8 @@ def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict
 
 
 def without_a_place(at: Situation, progress: Progress, lead: int) -> tuple[Verdict, Progress]:
-    """The batch has used up its share of fallbacks: the job does as if its chain had no step but `lead`, by index."""
+    """The batch has used up its share of fallbacks: the job continues as if its chain had only the step `lead`, by
+    index."""
     passed = {step: why for step, why in progress.passed.items() if step == lead}
     progress = replace(moved_to(progress, lead), passed=passed)
     if lead in progress.ruled_out:
@@ -225,10 +227,10 @@ def without_a_place(at: Situation, progress: Progress, lead: int) -> tuple[Verdi
 
 
 def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key: str) -> tuple[Verdict, Progress]:
-    """A call that the provider turned away without doing it: the limiter knows what else may start.
+    """After a call that the provider rejected unprocessed: the limiter knows what else may start.
 
-    Cooldowns may end sooner than other credentials refuse, so that without an end there might always be one to ask.
-    Without patience the step's other credentials are asked once each, unless it is overloaded, and then the next step.
+    Cooldowns may end before all other credentials have been rejected, so there might always be one to try. Without
+    patience each of the step's other credentials is tried once, unless the step is overloaded, and then the next step.
     """
     at_once = at.patience_s == 0 and at.chain.falls_back_on(failure.cls) and bool(later_steps(at.chain, progress))
     if not failure.cls.traits.transient:
@@ -241,7 +243,7 @@ def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key
 
 
 def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
-    """Unless another step is usable sooner, this one is asked again after the round's backoff."""
+    """Unless another step is usable sooner, this one is retried after the round's backoff."""
     pause_s = max(_backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng), failure.hint_s or 0.0)
     passed = Passed(_failed(at, progress, failure.cls), at.now + pause_s, called=True)
     return _pass_over(at, progress, failure.cls, passed)
@@ -253,19 +255,19 @@ def _failed(at: Situation, progress: Progress, cls: FailureClass) -> str:
 
 
 def _is_out_of_patience(at: Situation, refusal: Refusal) -> bool:
-    """With a pace that the step's refusals taught: that is the provider refusing, not a limit of ours."""
+    """A rate learned from the step's refusals counts as rejection by the provider, not as a limit of ours."""
     learned = refusal.since is not None and at.chain.falls_back_on(FailureClass.RATE_LIMIT)
     return learned and at.now - (refusal.since or at.now) >= at.patience_s
 
 
 def _refused_for(at: Situation, progress: Progress) -> float:
-    """For how many seconds the step has answered nothing but refusals; -1 before the first."""
+    """For how many seconds the step has only rejected calls; -1 before the first."""
     return -1.0 if progress.refused_since is None else at.now - progress.refused_since
 
 
 def _with_error(progress: Progress, cls: FailureClass, message: str) -> Progress:
-    """A step that was not even called has an error, too. What a provider told is worth more, unless it was a passing
-    reason and this is none. Who asks for a model that is known to be missing gets the status of that."""
+    """A step that was not even called has an error, too. A provider's error takes precedence, unless it is transient
+    and this one is not. A request for a model known to be missing gets the status of that."""
     told = progress.errors.get(progress.step)
     if told is not None and (cls.traits.transient or not FailureClass(told["class"]).traits.transient):
         return progress
@@ -285,14 +287,14 @@ def _rule_out(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, 
 
 
 def _after_verdict(at: Situation, progress: Progress, cls: FailureClass, message: str) -> tuple[Verdict, Progress]:
-    """What the step says of this request rules it out, and nothing else: steps that were passed over are waited for.
+    """The step's verdict on this request rules out this step only: skipped steps are waited for.
 
-    Where the chain does not fall back on the class, no later step is asked in any round.
+    If the chain does not fall back on the class, no later step is tried in any round.
     """
     progress = replace(progress, ruled_out={**progress.ruled_out, progress.step: f"{cls}: {message}"})
     if at.chain.falls_back_on(cls):
         return _advance(at, progress)
-    why = f"not asked, because this chain does not fall back on {cls}, the answer of {at.chain.steps[progress.step]}"
+    why = f"not tried, because this chain does not fall back on {cls}, the failure of {at.chain.steps[progress.step]}"
     not_asked = dict.fromkeys(later_steps(at.chain, progress), why)
     return _end_of_round(at, replace(progress, ruled_out={**progress.ruled_out, **not_asked}))
 
@@ -305,10 +307,10 @@ def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
 
 
 def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClass) -> Progress:
-    """A prompt that is too long for one model is not sent on to another that cannot take more. An earlier step that is
-    waited for says so itself.
+    """A prompt too long for one model is not sent to another with no larger window. An earlier step that is waited for
+    reports this itself.
 
-    What was merely too large may fit the same model elsewhere: that limit is an account's or a gateway's.
+    A request that was merely too large may fit the same model elsewhere: that limit belongs to an account or a gateway.
     """
     ours = chain.steps[progress.step].model
     size = window(ours)
@@ -332,13 +334,13 @@ def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]
         return PutBack(at.now + BLOCKED_RECHECK_S, passed[0].reason), replace(following, round=progress.round)
     earliest, reason = min(waits)
     until = max(earliest, at.now + SHORTEST_ROUND_S)
-    if len(waits) < len(passed):  # a person may mend the others at any moment
+    if len(waits) < len(passed):  # a person may fix the others at any moment
         until = min(until, at.now + _backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng))
     return PutBack(until, reason), following
 
 
 def _backoff(bounds_s: tuple[float, float], exponent: int, rng: Random) -> float:
-    """Doubling with full jitter over the upper half, so that a herd spreads and nobody comes too early."""
+    """Doubling, with jitter over the upper half, so that a herd spreads out and no one comes too early."""
     low, high = bounds_s
     full: float = min(low * 2 ** min(exponent, 20), high)
     return full * (0.5 + 0.5 * rng.random()) if exponent else full * (1.0 + 0.25 * rng.random())

@@ -20,14 +20,15 @@ log = logging.getLogger(__name__)
 
 NOTHING_USED = Usage()
 OUR_WORDS = "extra_fields"
-"""What stands beside an answer is ours to say, also where a provider has a field of that name."""
+"""Reserved for our own data in an answer, even if a provider has a field of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What came back: the tokens that it cost, and what the response's headers tell of limits (None: no response).
+    """The outcome: the tokens used, and the limits advertised in the response's headers (None: no response).
 
-    `written` is the completion of an answer as JSON, taken out by who stores it: a large one must not be there twice.
+    `written` is the completion of an answer as JSON, removed by the code that stores it: a large one must not be in
+    memory twice.
     """
 
     reply: Answer | Failure
@@ -48,7 +49,8 @@ async def exchange(
     clock: Callable[[], float],
     read: Callable[..., Awaitable[Exchange]],
 ) -> Exchange:
-    """Ask once. `read` does, where it keeps nobody waiting, what it is given. Raises nothing for a provider's sake."""
+    """Send one request. `read` runs the parsing where it blocks no one. Never raises because of what a provider
+    does."""
     protocol, secret = target.adapter.protocol, target.endpoint.secret
     try:
         status, headers, content = await client.send(request, target.endpoint, target.timeout_s)
@@ -67,7 +69,7 @@ async def exchange(
         return replace(await read(_read, call, target, request, status, headers, came), told=told)
     except BadAnswer as bad:
         failure = _no_answer(bad)
-        if bad.cls is FailureClass.BAD_RESPONSE:  # some tell their errors with 200, and may repeat the key in them
+        if bad.cls is FailureClass.BAD_RESPONSE:  # some send errors with status 200, and may repeat the key in them
             inside = without_key(begins, secret)
             failure = classify_success(target.dialect, protocol, headers, inside, clock(), request) or failure
         usage = bad.answer.usage if bad.answer else NOTHING_USED
@@ -77,25 +79,25 @@ async def exchange(
 def _read(
     call: Call, target: Target, request: WireRequest, status: int, headers: Mapping[str, str], came: list[bytes]
 ) -> Exchange:
-    """The answer, and what it is when it is written down. Takes what came, of which there may be too much to have it
-    twice. Raises BadAnswer, whatever the matter with it is."""
+    """The answer, and its serialized form. Consumes the body, which may be too large to hold twice. Raises BadAnswer
+    for anything wrong with it."""
     content = came.pop()
     size = len(content)
     try:
         answer = target.adapter.answer(call, status, headers, content)
     except BadAnswer:
         raise
-    except Exception as error:  # nested too deep, a number that is none: nothing that a provider says is our defect
+    except Exception as error:  # nested too deeply, not a number: nothing that a provider sends is our bug
         log.error("An answer of %s/%s could not be read: %s", target.dialect, call.model, type(error).__name__)
-        words = f"the answer is nested too deep, or is not as its protocol has it ({type(error).__name__})"
+        words = f"the answer is nested too deeply, or does not follow its protocol ({type(error).__name__})"
         raise BadAnswer(words) from None
     del content
     usage = _believed(answer.usage, call, request, size)
     try:
         written = orjson.dumps({name: said for name, said in answer.completion.items() if name != OUR_WORDS})
-        orjson.dumps([answer.model, answer.raw_usage, answer.raw_finish])  # which our own words repeat
-    except TypeError:  # of orjson: more than 254 levels, or more than 64 bits
-        words = "the answer cannot be written down: it is nested too deep, or has a number that is too large"
+        orjson.dumps([answer.model, answer.raw_usage, answer.raw_finish])  # which our own message repeats
+    except TypeError:  # from orjson: more than 254 levels, or more than 64 bits
+        words = "the answer cannot be serialized: it is nested too deeply, or contains a number that is too large"
         raise BadAnswer(words, answer=replace(answer, usage=usage)) from None
     return Exchange(replace(answer, usage=usage), usage, written=[written])
 
@@ -105,11 +107,11 @@ def _no_answer(bad: BadAnswer) -> Failure:
 
 
 def _believed(usage: Usage, call: Call, request: WireRequest, answer_bytes: int) -> Usage:
-    """Counts that cannot be true count for nothing."""
+    """Implausible counts are ignored."""
     if is_believable(usage, call, request, answer_bytes):
         return usage
     log.warning(
-        "%s/%s reports a usage that cannot be: %d and %d tokens for %d bytes asked and %d answered; it is not counted",
+        "%s/%s reports impossible usage: %d and %d tokens for %d bytes sent and %d received; it is not counted",
         *(call.dialect, call.model, usage.input_tokens, usage.output_tokens, len(request.content), answer_bytes),
     )
     return NOTHING_USED

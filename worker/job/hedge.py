@@ -1,7 +1,7 @@
-"""Hedging: a step that is long in answering is not waited for alone.
+"""Hedging: a slow step is not waited for alone.
 
-After `hedge_after_s` the next step that may start at once is asked beside it. The first answer that counts is the
-job's; the other call is cut short, and what it may cost is told. A call that fails leaves the other running.
+After `hedge_after_s` the next step that may start at once is called in parallel. The first acceptable answer wins; the
+other call is cut short, and its possible cost is recorded. A call that fails leaves the other running.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from understudy.worker.job_resources import JobResources
 from understudy.worker.limits.limiter import LimitsUnavailable
 
 LOOK_AGAIN_S = 1.0
-"""How often a slow call looks whether it may be hedged: its batch may be nearly done by now, or a limit free."""
+"""How often a slow call checks whether it may be hedged: its batch may be nearly done by now, or a limit free."""
 
 SHORTEST_LOOK_S = 0.01
 
@@ -30,7 +30,7 @@ Other = asyncio.Task[Answered | None]
 
 
 def run_of(job: StartedJob, chain: Chain, tools: JobResources) -> JobRun:
-    """The run of a job, hedged where its chain says so."""
+    """The run of a job, hedged if its chain says so."""
     if chain.hedge_after_s is None or len(chain.steps) == 1:
         return JobRun(job, chain, tools)
     return HedgedRun(job, chain, tools, chain.hedge_after_s)
@@ -74,7 +74,7 @@ class HedgedRun(JobRun):
                     return await self._adopt(lead, answer)
                 if lead.done() or self._has_asked():
                     break
-                await asyncio.wait([lead], timeout=LOOK_AGAIN_S)  # nobody could be asked just now
+                await asyncio.wait([lead], timeout=LOOK_AGAIN_S)  # no call can start right now
             if other is not None and other.done():
                 self._take_over()
             await asyncio.wait([lead])
@@ -89,14 +89,14 @@ class HedgedRun(JobRun):
             await self._end(lead, other)
 
     def _unless_tried_beside(self, result: Answered | Verdict) -> Answered | Verdict:
-        """The lead's verdict may be to go on at the step that has failed for good beside it meanwhile."""
+        """The first call's verdict may be to continue with a step that has meanwhile failed for good in parallel."""
         why = self.progress.ruled_out.get(self.progress.step)
         if why is None or not isinstance(result, MoveOn):
             return result
         return self._follow(after_misfit(self.situation(), self.progress, why))
 
     async def _is_slow(self, lead: Race) -> bool:
-        """Wait until another may be asked beside the call. False: it is done before."""
+        """Wait until a parallel call may be made. False: the first call finished before."""
         while not lead.done():
             missing_s = self._after_s - (self.call.elapsed_s() if self.call else 0.0)
             if missing_s <= 0 and await self._may_hedge():
@@ -110,7 +110,7 @@ class HedgedRun(JobRun):
         return self.job.batch_id != SINGLE and await self.tools.tails.is_tail(self.job.batch_id, self.chain.hedge_last)
 
     async def _ask_beside(self) -> Answered | None:
-        """Ask the first later step that may start at once. None: it did not answer, or there is none."""
+        """Call the first later step that may start at once. None: it did not answer, or there is none."""
         for step in later_steps(self.chain, self.progress):
             self._beside = Beside(self, step)
             answer = await self._beside.ask()
@@ -122,15 +122,15 @@ class HedgedRun(JobRun):
         return self._beside is not None and bool(self._beside.attempts)
 
     async def _first(self, lead: Race, other: Other) -> None:
-        """Wait for an answer; for both, if the first to come back has none."""
+        """Wait for an answer; for both calls if the first to return has none."""
         await asyncio.wait([lead, other], return_when=asyncio.FIRST_COMPLETED)
         if lead.done() and _answer_of(lead) is None and self._stop_as is None:
-            self.call = None  # the job can be stopped again: what is in hand is no answer
+            self.call = None  # the job can be stopped again: what was in hand is not an answer
             await asyncio.wait([other])
 
     async def _adopt(self, lead: Race, answer: Answered) -> Answered:
-        """The other step's answer is the job's."""
-        self._task = None  # the job cannot be stopped any more
+        """The other step's answer becomes the job's."""
+        self._task = None  # the job can no longer be stopped
         beside = self._beside
         assert beside is not None
         await _cut_short(lead, self.call, beside.call)
@@ -139,7 +139,7 @@ class HedgedRun(JobRun):
         return answer
 
     async def _kept(self, task: Race | Other | None, run: JobRun | None) -> Answered | None:
-        """Stopped: the answer that a step has given already, if there is one to keep."""
+        """Stopped: the answer that a step has already given, if any."""
         if task is None or run is None or self._stop_as is None:
             return None
         if not task.done() and run.in_hand:
@@ -148,18 +148,18 @@ class HedgedRun(JobRun):
         if answer is not None and (current := asyncio.current_task()) is not None:
             current.uncancel()
         elif task.done():
-            run.call = None  # what was in hand is no answer
+            run.call = None  # what was in hand was not an answer
         return answer
 
     async def _end(self, lead: Race, other: Other | None) -> None:
-        """Nothing of this try goes on."""
+        """Cancel everything in progress for this step."""
         await _cut_short(lead, self.call, None)
         if other is not None and self._beside is not None:
             await _cut_short(other, self._beside.call, self.call if _answer_of(lead) else None)
         self._take_over()
 
     def _take_over(self) -> None:
-        """What was tried beside is part of what was tried."""
+        """Attempts of the parallel call become part of this run's."""
         beside, self._beside = self._beside, None
         if beside is None:
             return
@@ -175,7 +175,7 @@ class HedgedRun(JobRun):
 
 
 def _answer_of(task: Race | Other) -> Answered | None:
-    """None: it goes on, it ended without one, or it was cut short."""
+    """None: still running, ended without an answer, or cut short."""
     if not task.done() or task.cancelled() or task.exception() is not None:
         return None
     result = task.result()
@@ -183,7 +183,7 @@ def _answer_of(task: Race | Other) -> Answered | None:
 
 
 async def _cut_short(task: Race | Other, call: ProviderCall | None, winner: ProviderCall | None) -> None:
-    """End a try with its call, unless that has just come back. `winner` None: because the job was stopped."""
+    """Cancel a task and its call, unless that has just returned. `winner` None: because the job was stopped."""
     if task.done():
         return
     if call is not None and winner is not None:
@@ -194,8 +194,8 @@ async def _cut_short(task: Race | Other, call: ProviderCall | None, winner: Prov
 
 
 def _beaten_by(winner: ProviderCall, loser: ProviderCall) -> Failure:
-    """What a call costs that nobody waits for is an estimate at best."""
+    """The cost of a call whose answer is discarded is an estimate at best."""
     usd = loser.expected_usd()
-    cost = f"about ${usd:.6f} may be billed" if usd < UNKNOWN_USD else "it may be billed, and its price is not known"
+    cost = f"about ${usd:.6f} may be billed" if usd < UNKNOWN_USD else "it may be billed, and its price is unknown"
     text = f"cut short: {winner.step} answered first; {cost}"
     return Failure(FailureClass.CANCELLED, text, possibly_billed=True)

@@ -1,4 +1,4 @@
-"""Builds what is written about a job when its run ends: the result, or its return to the ledger."""
+"""Builds what is written when a job's run ends: the result, or its return to the ledger."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ GIVEN_BACK = "given back by a worker that stopped"
 UNWRITABLE = ResultRecord(
     None,
     None,
-    {"code": FailureClass.UNKNOWN, "message": "internal error: the ledger cannot hold what came of it"},
+    {"code": FailureClass.UNKNOWN, "message": "internal error: the ledger cannot store its outcome"},
     failure=FailureClass.UNKNOWN,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A call that succeeded, and where. `cost_usd` None: no price is known. `written` is the completion as JSON, which
-    who stores it takes out."""
+    """A successful call, and its step. `cost_usd` None: no known price. `written` is the completion as JSON, removed
+    by the code that stores it."""
 
     answer: Answer
     written: list[bytes]
@@ -48,7 +48,7 @@ class Answered:
 def succeeded(
     job: StartedJob, chain: Chain, progress: Progress, first: int, attempts: list[AttemptRecord], answered: Answered
 ) -> Settled:
-    """`first` is the step, by index, that was asked for: the first that may serve the job."""
+    """`first` is the index of the primary step: the first that may serve the job."""
     answer, deployment = answered.answer, answered.deployment
     order = in_order(chain, progress)
     place = order.index(progress.step) - order.index(first)
@@ -85,7 +85,8 @@ def succeeded(
 
 
 def failed(job: StartedJob, chain: Chain, progress: Progress, attempts: list[AttemptRecord]) -> Settled:
-    """The first step's error is the job's, in OpenAI's form whoever failed; its message has the words of each step."""
+    """The first step's error is the job's, in OpenAI's form whichever provider failed; its message includes every
+    step's message."""
     step, error = first_error(progress) or (None, _nothing_tried(progress))
     name = None if step is None else str(chain.steps[step])
     reasons = {str(chain.steps[index]): reason for index, reason in left_out(progress).items()}
@@ -96,7 +97,7 @@ def failed(job: StartedJob, chain: Chain, progress: Progress, attempts: list[Att
         "skipped_steps": reasons,
     }
     message, status = _words_of_each_step(chain, progress) or error["message"], error["status"]
-    if status is None or status < 400:  # nothing was answered, or a 200 that was no answer and must not look like one
+    if status is None or status < 400:  # no response, or a 200 without an answer, which must not look like success
         result = ResultRecord(None, None, {"code": error["class"], "message": message, "extra_fields": extra})
     else:
         shown = {"error": error_object(status, error["body"], message, error["class"]), "extra_fields": extra}
@@ -106,7 +107,7 @@ def failed(job: StartedJob, chain: Chain, progress: Progress, attempts: list[Att
 
 
 def _words_of_each_step(chain: Chain, progress: Progress) -> str:
-    """What each step said, the first one's first; where there is only one, without its name."""
+    """Each step's message, in order; without its name if there is only one."""
     said = {str(chain.steps[step]): progress.errors[step]["message"] for step in steps_with_errors(progress)}
     return "; ".join(said.values() if len(chain.steps) == 1 else (f"{step}: {words}" for step, words in said.items()))
 
@@ -128,7 +129,7 @@ def put_back(
 
 
 def stopped(job: StartedJob, attempts: list[AttemptRecord], progress: Progress, state: JobState) -> Settled:
-    """Cancelled by its owner, or given back by a worker that drains: due at once, nothing spent."""
+    """Cancelled by its owner, or returned by a draining worker: due at once, nothing spent."""
     if state is JobState.QUEUED:
         return put_back(job, attempts, progress, 0.0, GIVEN_BACK)
     return Settled(job.id, job.batch_id, job.claim_no, state, attempts, tenant=job.tenant)
@@ -140,20 +141,20 @@ def expired(job: StartedJob, attempts: list[AttemptRecord]) -> Settled:
 
 
 def defect(job: StartedJob, progress: Progress, attempts: list[AttemptRecord], name: str) -> Settled:
-    """A mistake of ours stopped it: trying again would only repeat it."""
-    message = f"internal error: {name}; the worker's log says where"
+    """Stopped by a bug of ours: a retry would only repeat it."""
+    message = f"internal error: {name}; see the worker's log"
     error = {"code": FailureClass.UNKNOWN, "message": message, "extra_fields": {"attempts": progress.attempts}}
     result = ResultRecord(None, None, error, failure=FailureClass.UNKNOWN)
     return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, attempts, result, tenant=job.tenant)
 
 
 def unwritable(settled: Settled) -> Settled:
-    """In place of an outcome that the ledger refuses for what is in it."""
+    """Replaces an outcome whose content the ledger rejects."""
     return Settled(settled.job_id, settled.batch_id, settled.claim_no, JobState.FAILED, result=UNWRITABLE)
 
 
 def _nothing_tried(progress: Progress) -> Mapping[str, Any]:
-    """No step could be asked: the request fits none, or data rules forbid those that it fits."""
+    """No step could be tried: the request fits none, or data rules forbid those that it fits."""
     reasons = skipped(progress)
     if not reasons:
         return NOTHING_TRIED
@@ -164,7 +165,8 @@ def _nothing_tried(progress: Progress) -> Mapping[str, Any]:
 
 
 def _with_extra_fields(written: list[bytes], extra: Mapping[str, Any]) -> str:
-    """A completion that is not read again for it: it may be large, and must not be there more often than it has to."""
+    """A completion that is not parsed for this: it may be large, and must not be in memory more often than
+    necessary."""
     completion = written.pop()
     whole = b"".join((memoryview(completion)[:-1], b',"extra_fields":', orjson.dumps(extra), b"}"))
     del completion

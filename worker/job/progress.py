@@ -1,9 +1,9 @@
-"""Where a job stands in its chain, and how it goes through it. Pure, and without judgement: `decide` judges.
+"""A job's position in its chain, and how it moves through it. Pure, and without policy: that is in `decide`.
 
-A round is one pass over the chain. When every step of a round was passed over and at least one of them for a
-reason that time heals, the job goes back to the ledger and a new round begins, until its deadline.
+A round is one pass over the chain. When every step of a round was passed over, at least one of them for a transient
+reason, the job returns to the ledger and a new round begins, until its deadline.
 
-The steps of a round are asked as they stand in the chain, or in the order that `begin_round` was given for this round.
+The steps of a round are tried in chain order, or in the order that `begin_round` was given for this round.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from typing import Any
 from understudy.models.routing.chain import Chain
 
 RETRIES_PER_ROUND = 3
-"""Over the whole chain: three retries on three steps must not become twelve calls."""
+"""For the whole chain: three retries on three steps must not become twelve calls."""
 
 
 MOST_ATTEMPTS = 50
-"""The latest that a job's row and its result list. A job that waits out an outage makes hundreds: the ledger's table of
-attempts has them all."""
+"""The latest attempts listed in a job's row and result. A job that waits out an outage makes hundreds: the ledger's
+table of attempts has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
     """Why a step was passed over in this round, and when it may be usable again (unix seconds).
 
-    None: when a person has mended it. `called`: this job's own call failed there, it was not merely held back.
-    `rule`: a data rule forbids it.
+    None: once a person has fixed it. `called`: this job's own call failed there, it was not merely held back. `rule`: a
+    data rule forbids it.
     """
 
     reason: str
@@ -37,11 +37,11 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a job stands in its chain. Kept in its row when it is put back.
+    """A job's position in its chain. Stored in its row when it is put back.
 
-    `order` is that of this round, by index; empty: as in the chain. `refused_since` is when the step now tried began to
-    answer nothing but refusals, `refused_by` the names of its credentials that turned this job away. `errors` holds the
-    last error of each step, because the job's error is that of the first step that has one.
+    `order` is that of this round, by index; empty: chain order. `refused_since` is when the current step began to only
+    reject calls, `refused_by` the names of its credentials that were rejected for this job. `errors` holds the last
+    error of each step, because the job's error is that of the first step that has one.
     """
 
     step: int = 0
@@ -77,35 +77,35 @@ class Progress:
 
 
 def steps_with_errors(progress: Progress) -> Sequence[int]:
-    """By index, in the order in which they were asked."""
+    """By index, in the order in which they were tried."""
     ordered = [step for step in progress.order if step in progress.errors]
     return ordered or sorted(progress.errors)
 
 
 def first_error(progress: Progress) -> tuple[int, Mapping[str, Any]] | None:
-    """The job's error as its caller would have seen it, with its step: that of the earliest step that has one."""
+    """The job's error as its caller would have seen it, with its step: the earliest step that has one."""
     steps = steps_with_errors(progress)
     return (steps[0], progress.errors[steps[0]]) if steps else None
 
 
 def skipped(progress: Progress) -> Mapping[int, str]:
-    """Why steps were left out for good, or because of a data rule, by index."""
+    """Why steps were ruled out for good, or by a data rule, by index."""
     by_rule = {step: passed.reason for step, passed in progress.passed.items() if passed.rule}
     return {**by_rule, **progress.ruled_out}
 
 
 def left_out(progress: Progress) -> Mapping[int, str]:
-    """Why each step did not serve the job, by index: also those that were passed over for a time."""
+    """Why each step did not serve the job, by index, including steps passed over temporarily."""
     return {**{step: passed.reason for step, passed in progress.passed.items()}, **progress.ruled_out}
 
 
 def in_order(chain: Chain, progress: Progress) -> Sequence[int]:
-    """The steps of this round by index, in the order in which they are asked."""
+    """The steps of this round by index, in the order in which they are tried."""
     return progress.order or range(len(chain.steps))
 
 
 def later_steps(chain: Chain, progress: Progress) -> list[int]:
-    """The steps after the one that is tried now, in the order in which they would be."""
+    """The steps after the current one, in the order in which they would be tried."""
     steps = in_order(chain, progress)
     return [step for step in steps[steps.index(progress.step) + 1 :] if step not in progress.ruled_out]
 
@@ -116,7 +116,8 @@ def is_last_resort(chain: Chain, progress: Progress) -> bool:
 
 
 def worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:
-    """Steps that break a data rule are waited for only when all do: then the configuration has changed since submit."""
+    """Steps that break a data rule are waited for only if all do: then the configuration has changed since
+    submission."""
     passed = [each for step, each in progress.passed.items() if step not in progress.ruled_out]
     if len(passed) == len(chain.steps) and all(each.rule for each in passed):
         return passed
@@ -124,24 +125,24 @@ def worth_waiting_for(chain: Chain, progress: Progress) -> list[Passed]:
 
 
 def with_attempt(progress: Progress, brief: Mapping[str, Any]) -> Progress:
-    """One more provider call, as results list it."""
+    """Adds a provider call, as listed in results."""
     return replace(progress, attempts=(*progress.attempts, brief)[-MOST_ATTEMPTS:])
 
 
 def moved_to(progress: Progress, step: int) -> Progress:
-    """Another step is tried from now on."""
+    """Makes another step the current one."""
     return replace(progress, step=step, tries=0, refused_since=None, refused_by=())
 
 
 def passed_over(progress: Progress, why: Passed) -> Progress:
-    """The step that is tried now is left for the rest of the round."""
+    """Passes over the current step for the rest of the round."""
     return replace(progress, passed={**progress.passed, progress.step: why})
 
 
 def at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress:
-    """A job that waits for our own pacing goes on at the first step that may be usable by then, not where it waited.
+    """A job that waits for our own pacing continues at the first step that may be usable by then, not where it waited.
 
-    Steps where its own call failed are left for the next round, so that a job which hurts a provider does not return.
+    Steps where its own call failed are left for the next round, so that a job that hurts a provider does not return.
     """
     steps = in_order(chain, progress)
     waits = (each for each in steps[: steps.index(progress.step)] if each not in progress.ruled_out)
@@ -154,7 +155,7 @@ def at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress:
 
 
 def begin_round(progress: Progress, order: tuple[int, ...]) -> Progress:
-    """Ask the steps in this order until the round ends. `order` has every step of the chain."""
+    """Use this order until the round ends. `order` contains every step of the chain."""
     first = next(step for step in order if step not in progress.ruled_out)
     return replace(progress, order=order, step=first)
 

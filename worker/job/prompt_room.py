@@ -1,14 +1,14 @@
-"""Room in a worker's memory for prompts that are large. A job that finds none goes back and holds no slot."""
+"""Memory for large prompts in a worker. A job that gets none is put back and holds no slot."""
 
 from typing import Final
 
 from understudy.models.records import StartedJob
 
 ROOM_BYTES: Final = 128 * 1024 * 1024
-"""Bytes of large prompts in work at the same time. They take about five times the memory."""
+"""Bytes of large prompts in use at the same time. They take about five times as much memory."""
 
 TENANT_BYTES: Final = ROOM_BYTES * 3 // 4
-"""So much of the room may be one tenant's. One large prompt of each tenant always fits: none waits for others."""
+"""The maximum for one tenant. One large prompt of each tenant always fits, so none waits for others."""
 
 LOOK_AGAIN_S: Final = 2.0
 WAITS_FOR_ROOM: Final = "large prompts take turns in a worker"
@@ -19,7 +19,7 @@ class PromptRoom:
         self._held: dict[str, tuple[str, int]] = {}
 
     def take(self, job: StartedJob) -> bool:
-        """Whether the prompt of a job may be read now. Small ones need no room."""
+        """Whether the prompt of a job may be read now. Small ones need no reservation."""
         if not job.large_bytes:
             return True
         of_all = sum(size for _, size in self._held.values())

@@ -1,8 +1,8 @@
-"""One call of one step, from its reservation until everybody knows what came of it:
+"""One call of one step, from its reservation until its effects are published:
 
-    reserve → wait for the start → exchange → record, and then tell Redis, the fleet and the estimates
+    reserve → wait for the start → exchange → record, and then update Redis, the credential pool and the estimates
 
-It is made for a job, but does not know where the job stands: what follows from it is its run's to decide.
+It is made for a job, but does not know the job's progress: what follows from it is decided by the run.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ TELL_REDIS_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Back:
-    """What came back, from where. `number` is what the fleet said when the call began."""
+    """What came back, and from where. `number` is the pool's counter when the call began."""
 
     target: Target
     grant: Grant
@@ -48,14 +48,14 @@ class _Back:
 
 
 class TurnedAway:
-    """No credential is left to ask: each that the step has refused this job, and nothing is proved against it."""
+    """No credential is left to try: each was rejected for this job, and nothing is proved against them."""
 
 
 class ProviderCall:
-    """Make it, decide what follows, tell what came. To cut it short, cancel the task that makes it.
+    """Makes the call, records it, publishes its effects. To cut it short, cancel the task that makes it.
 
-    `cut_as` is what it is recorded as when it is cut short. `record` is there when it was sent and is over; its number
-    is given by who keeps it.
+    `cut_as` is how it is recorded when cut short. `record` is set once it was sent and has ended; its owner assigns its
+    number.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class ProviderCall:
         refused_by: Collection[str] = (),
         insist: bool = False,
     ) -> None:
-        """`index` is the step's in the chain. `may_wait`: its start may be some moments ahead. `refused_by` names the
-        credentials that are not asked. `insist`: ask also where the model is known to be missing, once."""
+        """`index` is the step's in the chain. `may_wait`: it may start a little later. `refused_by` names the
+        credentials to skip. `insist`: try even if the model is known to be missing, once."""
         self.step = chain.steps[index]
         self.cut_as = STOPPED_IN_FLIGHT
         self.record: AttemptRecord | None = None
-        self.account: str | None = None  # whose limits it counts for, once it was granted
-        self.in_flight: tuple[str, str] | None = None  # (account, model), from its reservation until it is back
+        self.account: str | None = None  # the account whose limits it counts against, once granted
+        self.in_flight: tuple[str, str] | None = None  # (account, model), from its reservation until it has returned
         self._job = job
         self._chain = chain
         self._index = index
@@ -85,13 +85,13 @@ class ProviderCall:
         self._may_wait = may_wait
         self._refused_by = refused_by
         self._insist = insist and not refused_by
-        self._watch: Stopwatch | None = None  # while it is in flight, once it was sent
+        self._watch: Stopwatch | None = None  # while in flight, once it was sent
         self._is_read = False
         self._back: _Back | None = None
 
     @property
     def in_hand(self) -> bool:
-        """It has come back: there may be an answer to keep, and it is too late to cut it short."""
+        """It has returned: there may be an answer to keep, and it is too late to cut it short."""
         return self._is_read or self._back is not None
 
     @property
@@ -99,17 +99,17 @@ class ProviderCall:
         return self.record.cost_usd if self.record else 0.0
 
     def elapsed_s(self) -> float:
-        """Since it was sent; 0 when it is not in flight."""
+        """Seconds since it was sent; 0 if it is not in flight."""
         return self._watch.elapsed_s() if self._watch else 0.0
 
     def expected_usd(self) -> float:
-        """What it is expected to cost; UNKNOWN_USD where no price is known."""
+        """Its expected cost; UNKNOWN_USD without a known price."""
         return self._tools.costs.of_call(self._chain, self.step, self._batch, self._job.tokens, self._body)
 
     async def make(self) -> Answered | Failure | Refusal | Absence | TurnedAway | None:
-        """None: it did not start, because it may not wait, or because the deployment must rest meanwhile.
+        """None: it did not start, because it may not wait, or because the deployment was cooled in the meantime.
 
-        Raises CannotExpress, and LimitsUnavailable when nothing could be reserved.
+        Raises CannotExpress, and LimitsUnavailable if nothing could be reserved.
         """
         fleet = self._tools.fleet
         ways = await fleet.ways(self.step)
@@ -135,7 +135,7 @@ class ProviderCall:
         return await self._start(target, call, request, reserved)
 
     async def tell(self) -> None:
-        """Let everybody know what came, if anything did. No answer is lost because somebody cannot be told."""
+        """Publish the outcome, if any. No answer is lost because publishing fails."""
         if self._back is None:
             return
         if isinstance(self._back.came.reply, Failure):
@@ -165,7 +165,7 @@ class ProviderCall:
         cost_usd = self._cost_usd(target, deployment, came.usage)
         try:
             reply = await self._unless_unacceptable(call, came.reply)
-        except NoJudge:  # it was answered and paid for, whatever the answer is worth
+        except NoJudge:  # it was answered and paid for, even if the answer is unacceptable
             self._record(deployment, watch, None, came.usage, cost_usd)
             await self.tell()
             raise
@@ -175,12 +175,12 @@ class ProviderCall:
             self._record(deployment, watch, reply, came.usage, cost_usd)
             return reply
         record = self._record(deployment, watch, None, came.usage, cost_usd)
-        reply = replace(reply, completion={})  # it is written, and may be large
+        reply = replace(reply, completion={})  # it is serialized, and may be large
         self._back = replace(self._back, came=replace(came, reply=reply))
         return Answered(reply, came.written, deployment, request.dropped, record.latency_ms, cost_usd)
 
     async def _may_start(self, grant: Grant) -> bool:
-        """Wait for the start, if it may. False also when others found out meanwhile that the deployment must rest."""
+        """Wait for the start, if allowed. False also if the deployment was cooled in the meantime."""
         limiter, starts = self._tools.limiter, not grant.wait_s
         try:
             if not starts and self._may_wait:
@@ -194,7 +194,7 @@ class ProviderCall:
         return starts
 
     async def _unless_unacceptable(self, call: Call, reply: Answer | Failure) -> Answer | Failure:
-        """The failure that the chain takes an answer for which is not what it must be."""
+        """The failure for an answer that violates the chain's `accept`."""
         accept = self._chain.accept
         if isinstance(reply, Failure) or not accept:
             return reply
@@ -202,12 +202,12 @@ class ProviderCall:
         return await self._beside(call, unacceptable, *asked) or reply
 
     async def _read(self, call: Call, work: Callable[..., T], *arguments: Any) -> T:
-        """The answer has come."""
+        """The answer has arrived."""
         self._is_read = True
         return await self._beside(call, work, *arguments)
 
     async def _beside(self, call: Call, work: Callable[..., T], *arguments: Any) -> T:
-        """A caller's schema must not keep the jobs of others waiting."""
+        """A caller's schema must not block other jobs."""
         return await self._tools.schemas.for_request(self._job.tenant, call.body, work, *arguments)
 
     async def _tell_of_failure(self, back: _Back, failure: Failure) -> None:
@@ -218,7 +218,7 @@ class ProviderCall:
         await if_redis_listens(learn(back.grant, failure, limiter, back.number, self._job.tenant))
 
     async def _tell_of_answer(self, back: _Back) -> None:
-        """Also of one that the chain does not accept: the provider did what it was asked."""
+        """Also for an answer that the chain does not accept: the provider did its part."""
         limiter, deployment = self._tools.limiter, back.grant.candidate.deployment
         self._tools.fleet.answered(deployment, back.target, back.number, self._job.tenant)
         await self._tell_of_limits(back)
@@ -281,12 +281,12 @@ class ProviderCall:
 
     @property
     def _batch(self) -> str | None:
-        """The batch whose answers are likely to be alike; single jobs have nothing in common."""
+        """The batch whose answers are likely to be similar; single jobs have nothing in common."""
         return None if self._job.batch_id == SINGLE else self._job.batch_id
 
 
 async def if_redis_listens(call: Awaitable[None]) -> None:
-    """What came of a call is kept whether or not Redis can be told about it at once; leases mend the counts."""
+    """The outcome of a call is kept whether or not Redis can be updated at once; leases repair the counts."""
     try:
         async with asyncio.timeout(TELL_REDIS_S):
             await call

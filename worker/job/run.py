@@ -1,8 +1,8 @@
 """How one job runs: the page that tells the story.
 
-    reserve → call → classify → decide, over and over, until the job is answered, failed for good or put back.
+    reserve → call → classify → decide, repeated until the job is answered, failed for good or put back.
 
-Nothing here raises for a provider's sake, waits longer than a second, or knows SQL, RQ or a wire format.
+Nothing here raises because of a provider, waits longer than a second, or knows SQL, RQ or a wire format.
 """
 
 import asyncio
@@ -40,17 +40,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SHORTEST_PAUSE_S = 0.02
-"""So that a limiter whose clock is behind ours is not asked in a tight loop."""
+"""So that a limiter whose clock is behind ours is not polled in a tight loop."""
 
 REDIS_AWAY_S = 2.0
-"""How long a job rests in the ledger when the limits cannot be read."""
+"""Seconds that a job rests in the ledger when the limits cannot be read."""
 
 
 class JobRun:
-    """One claimed job under way: its progress, and the calls made in this claim."""
+    """One claimed job in progress: its progress, and the calls made under this claim."""
 
     may_wait = True
-    """Its calls may start some moments after they were granted."""
+    """Its calls may start a little after they were granted."""
 
     def __init__(self, job: StartedJob, chain: Chain, tools: JobResources) -> None:
         self.job = job
@@ -59,7 +59,7 @@ class JobRun:
         self.body: Mapping[str, Any] = orjson.loads(job.body)
         self.progress = Progress.from_dict(job.progress)
         self.attempts: list[AttemptRecord] = []
-        self.call: ProviderCall | None = None  # of the step that is being tried
+        self.call: ProviderCall | None = None  # of the current step
         self._refusal: Failure | None = None  # the last failure of a call
         self._stop_as: JobState | None = None
         self._task: asyncio.Task[Any] | None = None  # what `stop` may cancel
@@ -74,7 +74,7 @@ class JobRun:
 
     @property
     def first_step(self) -> int:
-        """The first of this round, by index, that may serve this job: to be answered by a later one is a fallback."""
+        """The index of the first step of this round that may serve this job: an answer by a later one is a fallback."""
         may_serve = (
             step
             for step in in_order(self.chain, self.progress)
@@ -87,7 +87,7 @@ class JobRun:
 
     @property
     def in_hand(self) -> bool:
-        """The call has come back: there may be an answer to keep."""
+        """The call has returned: there may be an answer to keep."""
         return self.call is not None and self.call.in_hand
 
     def calls_in_flight(self) -> list[tuple[str, str]]:
@@ -96,9 +96,9 @@ class JobRun:
         return [] if under_way is None else [under_way]
 
     def stop(self, state: JobState) -> None:
-        """Stop the call in flight; the job becomes CANCELLED, or QUEUED again when the worker drains.
+        """Stop the call in flight; the job becomes CANCELLED, or QUEUED again if the worker drains.
 
-        What is in hand is kept: who stops the job then waits for the few words to Redis.
+        If the call has already returned, its result is kept, and `stop` takes effect after the bookkeeping.
         """
         if self._stop_as is None:
             self._stop_as = state
@@ -106,7 +106,7 @@ class JobRun:
                 self._task.cancel()
 
     async def run(self) -> Settled:
-        """Run to an outcome. Raises only for a defect of ours: providers and our servers may do what they like."""
+        """Run to an outcome. Raises only for a bug of ours, whatever providers and servers do."""
         try:
             return await self._to_outcome()
         except LimitsUnavailable:
@@ -116,7 +116,7 @@ class JobRun:
             log.warning("Job %s is put back: %s", self.job.id, reason)
             return self._put_back(self.tools.clock() + NO_JUDGE_PAUSE_S, NO_JUDGE)
         except (*OUTAGES, StoreDefect) as outage:
-            log.warning("Job %s is put back, a server of ours is away: %s", self.job.id, type(outage).__name__)
+            log.warning("Job %s is put back, a store is unavailable: %s", self.job.id, type(outage).__name__)
             return self._put_back(self.tools.clock() + OUTAGE_PAUSE_S, OUTAGE)
 
     async def _to_outcome(self) -> Settled:
@@ -145,7 +145,7 @@ class JobRun:
         return outcome.stopped(self.job, self.attempts, self.progress, self._stop_as)
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T | None:
-        """None when `stop` ended it."""
+        """None if `stop` ended it."""
         self._task = asyncio.current_task()
         try:
             return await work
@@ -161,7 +161,7 @@ class JobRun:
         return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
 
     async def _try_step(self) -> Answered | Verdict:
-        """One call, if it may be made; what budgets cover is held before it and settled after it."""
+        """One call, if allowed; budgets are reserved before it and settled after it."""
         if self.chain.order != "chain" and not self.progress.order:
             self.progress = begin_round(self.progress, self.tools.choice.order(self.chain, self.needs))
         unfit = self.tools.choice.why_not(self.chain, self.step, self.needs)
@@ -187,7 +187,7 @@ class JobRun:
             await if_redis_listens(budgets.settle(held, call.cost_usd))
 
     async def _make(self, call: ProviderCall) -> Answered | Verdict:
-        """Make the call, write down that it was made, decide what follows, and tell what came."""
+        """Make the call, record it, decide what follows, and publish its effects."""
         if (otherwise := await self._without_a_place()) is not None:
             return otherwise
         try:
@@ -202,7 +202,7 @@ class JobRun:
         return result
 
     async def _without_a_place(self) -> Verdict | None:
-        """None: the step may be asked. Only so many jobs of a batch may be answered by a later one."""
+        """None: the step may be tried. Only a share of a batch's jobs may be answered by a later step."""
         share = self.chain.max_fallback_share
         if share is None or self.job.batch_id == SINGLE or self.progress.step == self.first_step:
             return None
@@ -236,7 +236,7 @@ class JobRun:
                 return TryAgain(), progress
 
     def _keep(self, attempt: AttemptRecord) -> None:
-        """Number what was tried, in the order in which it came back."""
+        """Number the attempts in the order in which they returned."""
         attempt.no = self.job.attempts + len(self.attempts) + 1
         self.attempts.append(attempt)
         self.progress = with_attempt(self.progress, attempt_summary(attempt))

@@ -1,4 +1,4 @@
-"""Buffered, fenced writes: what came of many jobs is committed together, and held while the ledger does not take it."""
+"""Buffered, fenced writes: outcomes of many jobs are committed together, and held while the ledger is unavailable."""
 
 import asyncio
 import logging
@@ -20,15 +20,16 @@ GATHER_S = 0.004
 """How long outcomes are gathered before they are committed together."""
 
 COMMITS_AT_ONCE = 8
-"""While so many are under way, or held, the others gather behind them."""
+"""While this many commits are in progress, or held, further outcomes gather behind them."""
 
 DOUBTED_TRIES = 30
-"""A ledger that does not understand our statement may have been changed, and be mended: so often an outcome is tried
-before it is taken for one that cannot be written."""
+"""A ledger that does not understand our statement may have been modified and may be repaired: so often an outcome is
+tried before it counts as unwritable."""
 
 
 class Settler:
-    """Commits the outcomes of one worker. `tell` is given the ids of the single jobs that ended, after the commit."""
+    """Commits the outcomes of one worker. `tell` is called with the ids of the single jobs that ended, after the
+    commit."""
 
     def __init__(self, worker_id: str, store: Store, tell: Callable[[Sequence[str]], None] = lambda _ids: None) -> None:
         self._worker_id = worker_id
@@ -44,25 +45,25 @@ class Settler:
         self._nothing_held.set()
 
     async def add(self, settled: Settled) -> None:
-        """Return when the ledger has it; an answer that was paid for is held for as long as the ledger is away."""
+        """Return when the ledger has it; a paid answer is held for as long as the ledger is unavailable."""
         self._uncommitted[_claim(settled)] = settled
         await self._gathered.add(settled)
 
     async def close(self) -> None:
-        """Return when everything that was added is committed."""
+        """Return when everything added is committed."""
         await self._gathered.close()
 
     def abandon(self) -> None:
-        """Try no more to commit what is held."""
+        """Stop trying to commit what is held."""
         self._gathered.abandon()
 
     def uncommitted(self) -> list[Settled]:
-        """What the ledger is not known to have."""
+        """Outcomes that are not known to be in the ledger."""
         return list(self._uncommitted.values())
 
     @property
     def holds(self) -> bool:
-        """Outcomes are held, because the ledger did not take them: whoever starts more jobs makes them more."""
+        """Outcomes are held because the ledger did not accept them: starting more jobs would add to them."""
         return self._held > 0
 
     async def until_nothing_is_held(self) -> None:
@@ -89,31 +90,31 @@ class Settler:
                 self._nothing_held.set()
 
     async def _write(self, outcomes: Sequence[Settled]) -> Sequence[Settled]:
-        """Returns those that are to be tried again."""
+        """Returns those to be tried again."""
         try:
             written = await self._store.claims.settle(self._worker_id, outcomes)
         except StoreOutage as outage:
-            log.warning("The ledger did not take %d outcomes, they are held: %s", len(outcomes), outage)
+            log.warning("The ledger did not accept %d outcomes, they are held: %s", len(outcomes), outage)
             return outcomes
         except Exception as refusal:
             if len(outcomes) == 1:
                 return await self._end_otherwise(outcomes[0], refusal)
-            # what cannot be written must not take its neighbours along
+            # an unwritable outcome must not take its neighbours down
             return [left for each in outcomes for left in await self._write([each])]
         self._let_go(outcomes)
         self._tell([each.job_id for each in outcomes if each.job_id in written and _is_waited_for(each)])
         return []
 
     async def _end_otherwise(self, settled: Settled, refusal: Exception) -> Sequence[Settled]:
-        """Its job fails with that as the reason, if the ledger takes at least this."""
+        """Fail the job with that as the reason, if the ledger accepts at least this."""
         job_id, claim = settled.job_id, _claim(settled)
         if isinstance(refusal, StoreDefect):
             self._doubts[claim] += 1
             if self._doubts[claim] < DOUBTED_TRIES:
-                log.error("The ledger did not take the outcome of job %s, it is held: %s", job_id, refusal)
+                log.error("The ledger did not accept the outcome of job %s, it is held: %s", job_id, refusal)
                 return [settled]
         said = str(refusal) if isinstance(refusal, StoreError) else type(refusal).__name__
-        log.error("The ledger cannot hold the outcome of job %s: %s", job_id, said)
+        log.error("The ledger cannot store the outcome of job %s: %s", job_id, said)
         instead = outcome.unwritable(settled)
         try:
             if await self._store.claims.settle(self._worker_id, [instead]) and _is_waited_for(instead):
