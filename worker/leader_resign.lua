@@ -1,2 +1,3 @@
--- KEYS: the lock. ARGV: who gives it up.
+-- KEYS: the lock. ARGV: the worker that gives it up.
+-- Returns nothing.
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end

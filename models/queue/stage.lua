@@ -1,6 +1,9 @@
--- KEYS: the queues, the most urgent first. ARGV: prefix, time, description, timeout, result ttl, failure ttl, data
--- before and after the id, how many may stand before a ticket (-1: any number), a key with which nothing is written (or
--- ''); then id, queue, ...
+-- Writes tickets at the ends of their queues.
+-- KEYS: the queues, the most urgent first.
+-- ARGV: RQ's key prefix, time (as RQ writes it), description, timeout, result ttl, failure ttl, a ticket's data
+--   before and after its id, how many tickets may stand before one (-1: any number), a key while which exists nothing
+--   is written ('': none); then id, queue of each ticket.
+-- Returns how many were written.
 local prefix, now, description, timeout, result_ttl, failure_ttl, head, tail = unpack(ARGV, 1, 8)
 local most, seen, written = tonumber(ARGV[9]), {}, 0
 if ARGV[10] ~= '' and redis.call('EXISTS', ARGV[10]) == 1 then return 0 end

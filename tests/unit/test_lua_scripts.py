@@ -1,6 +1,7 @@
 """The scripts as they are sent to Redis: each is put together from its file and the parts that it includes."""
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_lua_accepts_each_script_and_each_part_with_what_it_includes(name: str) 
 def test_redis_accepts_each_script(name: str, redis_url: str) -> None:
     with Redis.from_url(redis_url) as connection:
         assert connection.script_load(script_text(name))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_says_at_its_top_what_it_is_given_and_what_it_returns(name: str) -> None:
+    text = (ROOT / name).read_text()
+    head = "\n".join(takewhile(lambda line: line.startswith("--"), text.splitlines()))
+    for word in ("KEYS", "ARGV"):
+        assert word in head or word not in script_text(name)
+    assert re.search(r"^-- Returns\b", head, re.M)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -1,2 +1,3 @@
--- KEYS: the places of a batch. ARGV: now, who gives its place back.
+-- KEYS: the places of a batch. ARGV: time (not used), the claimed job that gives its place back.
+-- Returns nothing.
 redis.call('ZREM', KEYS[1], ARGV[2])

@@ -1,6 +1,9 @@
 -- include: models/queue/parts/now.lua
--- KEYS: since when places are known, the places of the batch. ARGV: now, who takes, lease in ms, how long a wipe is
--- waited out in ms. Returns how many places are taken, or 0 and for how many ms nobody takes one.
+-- A job takes a place: it may be answered by a later step than its first.
+-- KEYS: since when places are known (ms), the places of the batch: a sorted set of claimed jobs by the end of their
+--   lease.
+-- ARGV: time, the claimed job, lease (ms), for how long after a wipe no place is given (ms).
+-- Returns {places taken, 0}; or {0, for how many ms none is given}.
 local since = tonumber(redis.call('GET', KEYS[1]))
 if not since or since > now then
   since = now

@@ -1,6 +1,8 @@
 -- include: models/queue/parts/now.lua
 -- include: worker/budgets/parts/purse.lua
--- KEYS: purses. ARGV: time. Returns for each: limit ('': unknown), spent, held, what was refused last ('': nothing).
+-- Reads balances.
+-- KEYS: purses. ARGV: time.
+-- Returns for each limit ('': not known), spent, reserved, expected cost of the call that was refused last ('': none).
 local seen = {}
 for _, key in ipairs(KEYS) do
   local limit, spent, held = purse(key)

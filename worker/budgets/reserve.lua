@@ -1,9 +1,10 @@
 -- include: models/queue/parts/now.lua
 -- include: worker/budgets/parts/purse.lua
--- KEYS: purses. ARGV: time, worker, lease ms, what the call is expected to cost.
--- Holds it in all of them, or in none. Returns {0}; or {index of the purse that refused, why, limit, spent, held}:
--- why is 'unknown' (its limit), 'spent', or 'held': calls under way hold the rest.
--- What was refused though nothing can come back is noted, so that a batch whose next job it was is paused.
+-- Reserves what a call is expected to cost in all of the purses, or in none.
+-- KEYS: purses. ARGV: time, worker, lease (ms), expected cost.
+-- Returns {0}; or {index of the purse that refused (from 1), why, limit, spent, reserved}, where why is 'unknown' (its
+--   limit is not known), 'spent', or 'held': calls under way reserve the rest.
+-- A call that was refused although nothing can come back is noted in the purse, so that its batch can be paused.
 local worker, lease_ms, usd = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 for i, key in ipairs(KEYS) do
   local limit, spent, held = purse(key)

@@ -1,6 +1,8 @@
 -- include: models/queue/parts/now.lua
--- KEYS: cooldowns of (account, model), account, (provider, model). ARGV: time. A call was answered: what cooled before
--- and has ended is over. Of a breaker on which only probes were let through it is kept when that was.
+-- A call was answered: cooldowns that have ended are over for good. A breaker whose cooldowns came in a row, so that
+-- only probes were let through, keeps for ten minutes when it was closed.
+-- KEYS: the cooldowns of (account, model), of the account, and of (provider, model), which is the breaker. ARGV: time.
+-- Returns nothing.
 for k, key in ipairs(KEYS) do
   local cool = redis.call('HMGET', key, 'until', 'streak')
   if (tonumber(cool[1]) or 0) <= now and cool[2] then

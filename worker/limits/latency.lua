@@ -1,7 +1,9 @@
 -- include: models/queue/parts/now.lua
--- KEYS[1] hash: 'average in ms' by step, and 'when' (unix ms) by 'at:' and step
--- ARGV: now, ms after which a measurement is forgotten, then of each step: name, mean of its news in ms, and
---       the share of the news in the average
+-- A worker shares how fast steps answered, and learns what all workers measured. Old measurements are removed.
+-- KEYS: the hash of latencies: per step its average in ms, and as 'at:<step>' when it was measured (unix ms).
+-- ARGV: time, ms after which a measurement is forgotten; then for each step that the worker measured: its name, the
+--   mean of the new measurements (ms), and their weight in the average (0 to 1).
+-- Returns step, average (ms) of each step that was measured lately.
 local name = KEYS[1]
 for i = 3, #ARGV, 3 do
   local average = tonumber(redis.call('HGET', name, ARGV[i]))

@@ -1,31 +1,28 @@
 -- include: models/queue/parts/now.lua
 -- include: models/limits/parts/flight.lua
--- include: models/limits/parts/schedules.lua
--- include: worker/limits/parts/accepted.lua
--- include: worker/limits/parts/lifetime.lua
 -- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/rest.lua
 -- include: worker/limits/parts/pace.lua
 -- include: worker/limits/parts/hint_doubts.lua
 -- include: worker/limits/parts/evidence.lua
--- KEYS: cooldown, rate, flight. ARGV as COOL, requests/min and tokens/min that are configured (0: no limit), and the
--- number of the call. A call was refused without being done.
--- Returns the end of the rest that this is evidence for; "" where none is.
-local hint = tonumber(ARGV[2])
-local rests, how, paced, accepted, rough =
-  judged(KEYS[2], KEYS[3], tonumber(ARGV[11]), tonumber(ARGV[6]) or now, hint)
+-- A call was refused without being done: by a rate limit or an overload.
+-- KEYS: the cooldown of the scope that refused, rate, flight.
+-- ARGV: as COOL; then the configured requests/min and tokens/min (0: no limit), and the number of the call.
+-- Returns the end of the rest that this is evidence for (ms); '' where it is evidence for none.
+local call = rest_arguments()
+call.rpm, call.tpm, call.number = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local cooldown, rate, flight = KEYS[1], KEYS[2], KEYS[3]
+local rests, how, paced, accepted, rough = judged(rate, flight, call)
 if not rests then return '' end
-local streak = tonumber(redis.call('HGET', KEYS[1], 'streak')) or 0
-if hint and how == 'doubtful' then hint = math.min(hint, tonumber(ARGV[3]) * 2 ^ streak) end
-local free, anew = rest(KEYS[1], hint or how ~= 'outlasts' and tonumber(ARGV[3]) or nil)
+local hint, streak = call.hint, tonumber(redis.call('HGET', cooldown, 'streak')) or 0
+if hint and how == 'doubtful' then hint = math.min(hint, call.first * 2 ^ streak) end
+local free, is_new = rest(cooldown, call, hint or how ~= 'outlasts' and call.first or nil)
 if not free then return '' end
-if anew and how ~= 'outlasts' then redis.call('HSET', KEYS[1], 'streak', 1) end
-if hint then
-  redis.call('HSET', KEYS[2], 'hint_from', (tonumber(ARGV[6]) or now) + SAME_MOMENT, 'hint_until', free)
+if is_new and how ~= 'outlasts' then redis.call('HSET', cooldown, 'streak', 1) end
+if hint then redis.call('HSET', rate, 'hint_from', call.began + SAME_MOMENT, 'hint_until', free) end
+if paced and is_new then
+  pace_after_rest(rate, flight, call, free, hint, accepted, rough)
+elseif is_new and not hint then
+  set_window(rate, FIRST, in_flight(flight))
 end
-if paced and anew then
-  pace_after_rest(KEYS[2], KEYS[3], free, anew, hint, accepted, rough)
-elseif anew and not hint then
-  set_window(KEYS[2], FIRST, in_flight(KEYS[3]))
-end
-return string.format('%.0f', tonumber(redis.call('HGET', KEYS[1], 'until')))
+return string.format('%.0f', tonumber(redis.call('HGET', cooldown, 'until')))

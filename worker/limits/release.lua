@@ -1,16 +1,19 @@
 -- include: models/queue/parts/now.lua
 -- include: models/limits/parts/flight.lua
--- include: models/limits/parts/day.lua
+-- include: worker/limits/parts/add_flight.lua
+-- include: worker/limits/parts/day_count.lua
 -- include: worker/limits/parts/booked.lua
 -- include: worker/limits/parts/accepted.lua
 -- include: worker/limits/parts/lifetime.lua
 -- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/hint_doubts.lua
--- KEYS: rate, flight, the cooldowns, and the day where it has a limit. ARGV: time, worker, lease ms, start ms, ms of
--- the schedule that a request took, 'answered', 'refused' or 'unmade', tokens used more than reserved, tokens/min,
--- tokens reserved, number.
--- A call that was never made gives its request back, less the part of its share of the schedule that went by, and
--- less what later calls that wait for their start have passed over: nobody can use that any more.
+-- A call has ended, or was never made.
+-- KEYS: rate, flight, the three cooldowns, and the day where it has a limit.
+-- ARGV: time, worker, lease (ms), start (ms), ms that it took of the schedule of requests, 'answered', 'refused' or
+--   'unmade', tokens used beyond those reserved, configured tokens/min (0: none), tokens reserved, number of the call.
+-- Returns nothing.
+-- A call that was never made gives its request back, less the part of its share of the schedule that has gone by, and
+-- less what calls with a later start have passed over: nothing can use that any more.
 local rate, start, cost, ended = KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local tokens, tpm, number = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10])
 if ended == 'answered' and redis.call('HEXISTS', rate, 'window') == 1 then
@@ -24,7 +27,8 @@ if ended ~= 'answered' then count_refused(rate, start) end
 local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens', 'hint_from', 'hint_until',
   'answered')
 if ended == 'answered' and not known[7] then redis.call('HSET', rate, 'answered', 1) end
--- A hint said that nothing would be accepted before its end, and a call that began in that time was.
+
+-- A hint said that nothing would be accepted before its end, but a call that began before then was: it was wrong.
 local hinted = tonumber(known[6])
 if ended == 'answered' and hinted and start > tonumber(known[5]) and start < hinted then
   for k = 3, 5 do
@@ -33,7 +37,7 @@ if ended == 'answered' and hinted and start > tonumber(known[5]) and start < hin
   redis.call('HDEL', rate, 'hint_from', 'hint_until')
   redis.call('HSET', rate, 'hints_doubted_until', now + DOUBTED)
 end
-if ended == 'unmade' then
+if ended == 'unmade' then -- the counts of refusals have one call less
   for _, field in ipairs({'run_first', 'count_first'}) do
     local first = tonumber(redis.call('HGET', rate, field))
     if first and first <= number then redis.call('HINCRBYFLOAT', rate, field, 1) end

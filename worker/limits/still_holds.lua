@@ -1,8 +1,9 @@
 -- include: models/queue/parts/now.lua
 -- include: models/limits/parts/schedules.lua
--- KEYS: cooldowns, rate. ARGV: time, ms of the schedule that the request took. A call that waited is about to start.
--- Returns -1 when what it is for was cooled meanwhile; else how many ms it must still wait, because at a slow limit the
--- call before it began late: there is no burst that makes up for it.
+-- A call that waited for its start is about to be made.
+-- KEYS: the cooldowns of its candidate, then its rate. ARGV: time, ms that it took of the schedule of requests.
+-- Returns -1 when its candidate was cooled meanwhile; else how many ms it must still wait (0: none), because at a slow
+--   limit the call before it began late: there is no burst to make up for that.
 for k = 1, #KEYS - 1 do
   if (tonumber(redis.call('HGET', KEYS[k], 'until')) or 0) > now then return -1 end
 end

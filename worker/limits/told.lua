@@ -1,19 +1,25 @@
 -- include: models/queue/parts/now.lua
 -- include: worker/limits/parts/accepted.lua
 -- include: worker/limits/parts/lifetime.lua
--- KEYS: rate. ARGV: time; then for requests and for tokens: limit (0: not told), remaining (-1: not told), ms to the
--- reset, ms of the period.
--- The limit becomes the rate. Where the first calls ran without one, the schedule's burst is taken. When less remains
--- than we used up ourselves, others use the account: what remains is spread over the time to the reset. A bucket of a
--- second is whole again too soon to tell. A daily limit sets no pace; once used up, nothing starts until the reset.
+-- The headers of a response speak of the limits.
+-- KEYS: rate. ARGV: time; then for requests and for tokens: limit (0: not advertised), remaining (-1: not advertised),
+--   time to the reset (ms), period (ms).
+-- Returns nothing.
+-- The limit becomes the rate. Where the first calls ran without one, the schedule's burst counts as used. When less
+-- remains than what we used ourselves explains, others use the account: what remains is spread over the time to the
+-- reset. A bucket of a second is full again too soon to tell. A daily limit sets no pace; once it is used up, nothing
+-- starts until the reset.
 local rate = KEYS[1]
 local latest, _, _, long, long_since = accepted_until(rate)
 latest = latest or now
+
+-- How many requests of ours the provider has counted in its period (ms).
 local function own(period)
   local span = latest - (long_since or latest)
   if not long or span <= 0 then return long or 0 end
   return math.max(long / (1 - math.exp(-span / LONG)) * math.min(span, period) / LONG, long)
 end
+
 local last = now
 for i, what in ipairs({'requests', 'tokens'}) do
   local limit, remaining = tonumber(ARGV[i * 4 - 2]), tonumber(ARGV[i * 4 - 1])

@@ -1,4 +1,6 @@
--- ARGV: prefix, now, timestamp, ttl; then id, execution, queue of each execution. What has ended is not revived.
+-- Renews executions. One that has ended is not revived.
+-- ARGV: prefix, now, timestamp, ttl; then id, execution, queue of each execution.
+-- Returns nothing.
 local prefix, now, timestamp, ttl = unpack(ARGV, 1, 4)
 local expiry = math.floor(timestamp) + ttl
 for i = 5, #ARGV, 3 do

@@ -1,7 +1,8 @@
 -- include: worker/rq/parts/set_state.lua
--- ARGV: prefix, worker, limit, start of the execution ids, now, timestamp, ttl, most bytes of data; then each queue and
--- how many may come from it.
--- Returns nothing while RQ is suspended, else id, execution, queue, data for each ticket that was started.
+-- Starts tickets.
+-- ARGV: prefix, worker, limit, start of the execution ids, now, timestamp, ttl, longest data of a ticket in bytes; then
+--   each queue and how many tickets may come from it. KEYS: none; they are built from RQ's prefix.
+-- Returns nothing while RQ is suspended; else id, execution, queue, data of each ticket that was started.
 local prefix, worker, limit, execution_start, now, timestamp, ttl, data_max = unpack(ARGV, 1, 8)
 local worker_key = prefix .. ':worker:' .. worker
 if redis.call('EXISTS', prefix .. ':suspended') == 1 then

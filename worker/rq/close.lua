@@ -1,7 +1,9 @@
 -- include: worker/rq/parts/set_state.lua
--- ARGV: prefix, worker, now, timestamp, status and registry, result type, result ttl, counter, exc_string or '';
--- then id, execution, queue, started (unix seconds) of each execution to end.
--- The last execution of a ticket closes it. One that was staged again meanwhile, or is gone, is not touched.
+-- Ends executions. The last one of a ticket closes the ticket; one that was staged again meanwhile, or is gone, is left
+-- alone.
+-- ARGV: prefix, worker, now, timestamp, status (and name of the registry), result type, result ttl, counter,
+--   exc_string or ''; then id, execution, queue, start (unix seconds) of each execution.
+-- Returns nothing.
 local prefix, worker, now, timestamp, status, type, ttl, counter, exc_string = unpack(ARGV, 1, 9)
 local worker_key = prefix .. ':worker:' .. worker
 local count, working_time = 0, 0

@@ -1,5 +1,6 @@
--- ARGV: prefix, worker; then "<id>:<execution>" of executions of that worker.
--- Deletes them, and each ticket that nobody else runs, so that the planner can stage it anew.
+-- Deletes executions of a worker, and each ticket that nothing else runs, so that the planner can stage it again.
+-- ARGV: prefix, worker; then '<id>:<execution>' of each execution.
+-- Returns nothing.
 local prefix, worker = ARGV[1], ARGV[2]
 for i = 3, #ARGV do
   local entry = ARGV[i]

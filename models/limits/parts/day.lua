@@ -1,46 +1,6 @@
 -- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
--- Calls and tokens of a UTC day, by its number since 1970: `N|requests`, `N|tokens`, and of these tokens `N|held` by
--- calls under way. A call belongs to the day in which it starts.
+-- Calls and tokens of a UTC day: a hash with the fields `N|requests`, `N|tokens`, and `N|held` for those of the tokens
+-- that calls under way hold. N is the number of the day since 1970. A call belongs to the day in which it starts.
 local DAY_MS = 86400000
 local function day_of(ms) return math.floor(tonumber(string.format('%.3f', ms)) / DAY_MS) end
 local function of_day(day, what) return string.format('%d|%s', day, what) end
--- How many calls of so many tokens the day of `start` has left (nil: no limit), and when there may be more: at its end,
--- or in a second where calls under way hold what this one needs and may give it back. A call that is larger than a
--- whole day is the only one of its day.
-local function left_of_day(key, flight, start, rpd, tpd, tokens)
-  if rpd + tpd == 0 then return end
-  local day = day_of(start)
-  local known = redis.call('HMGET', key, of_day(day, 'requests'), of_day(day, 'tokens'), of_day(day, 'held'))
-  local requests, used, held = tonumber(known[1]) or 0, tonumber(known[2]) or 0, tonumber(known[3]) or 0
-  local left, again = rpd > 0 and math.max(rpd - requests, 0) or nil, (day + 1) * DAY_MS
-  if tpd > 0 and left ~= 0 then
-    local need = math.max(tokens, 1)
-    local calls = used == 0 and math.max(math.floor(tpd / need), 1) or math.max(math.floor((tpd - used) / need), 0)
-    if calls == 0 and tpd - used + held >= need and in_flight(flight) > 0 then again = math.min(again, now + 1000) end
-    left = math.min(left or calls, calls)
-  end
-  return left, again
-end
-local function add_to_day(key, day, requests, tokens, held)
-  for what, by in pairs({requests = requests, tokens = tokens, held = held}) do
-    local field = of_day(day, what)
-    if by ~= 0 and redis.call('HINCRBY', key, field, string.format('%d', by)) < 0 then
-      redis.call('HSET', key, field, 0)
-    end
-  end
-end
--- The count outlives its day by an hour, for calls that end after it.
-local function count_in_day(key, start, tokens)
-  local day = day_of(start)
-  add_to_day(key, day, 1, tokens, tokens)
-  redis.call('HDEL', key, of_day(day - 2, 'requests'), of_day(day - 2, 'tokens'), of_day(day - 2, 'held'))
-  local ms = math.ceil((day + 1) * DAY_MS - now + 3600000)
-  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
-end
-local function settle_in_day(key, start, made, more_tokens, held)
-  local day = day_of(start)
-  if redis.call('HEXISTS', key, of_day(day, 'requests')) == 1 then
-    add_to_day(key, day, made and 0 or -1, more_tokens, -held)
-  end
-end

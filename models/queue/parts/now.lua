@@ -1,3 +1,5 @@
+-- ARGV[1] of every script that includes this: the time in ms that it goes by, or '' for Redis' own clock, which the
+-- whole fleet shares. Only tests pass one.
 local now = tonumber(ARGV[1])
 if not now then
   local time = redis.call('TIME')

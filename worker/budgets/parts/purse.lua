@@ -1,8 +1,13 @@
 -- include: models/queue/parts/now.lua
 -- import: HELD_BY, TOLERANCE_USD from models/costs/budgets.py
+-- A purse is the hash of a budget: `limit` (absent: not known yet), `spent`, `short` (what a call was expected to cost
+-- that was refused although nothing can come back), and per worker in the field `w:<id>` what its calls under way
+-- reserve, with the end of its lease: 'usd|ms'. Amounts are US dollars; differences below TOLERANCE_USD are rounding.
 local LIFETIME_MS = 3600000
 local function amount(x) return string.format('%.12g', x) end
--- Limit, spent, and what workers hold whose leases run. Counts of workers that died do not count.
+
+-- Returns the limit (nil: not known), what is spent, and what workers reserve. Reservations whose lease has ended are
+-- removed.
 local function purse(key)
   local limit, spent, held = nil, 0, 0
   local fields = redis.call('HGETALL', key)
@@ -17,6 +22,7 @@ local function purse(key)
   end
   return limit, spent, held
 end
+
 local function set_held(key, worker, usd, lease_ms)
   if usd > TOLERANCE_USD then
     redis.call('HSET', key, HELD_BY .. worker, string.format('%.12g|%.0f', usd, now + lease_ms))
@@ -25,6 +31,7 @@ local function set_held(key, worker, usd, lease_ms)
   end
   redis.call('PEXPIRE', key, LIFETIME_MS)
 end
+
 local function held_by(key, worker)
   local own = redis.call('HGET', key, HELD_BY .. worker)
   return own and tonumber(string.match(own, '^(.+)|')) or 0
