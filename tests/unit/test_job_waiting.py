@@ -48,7 +48,7 @@ def test_a_breaker_holds_all_keys() -> None:
 
 
 def test_a_full_schedule_holds_until_its_next_start() -> None:
-    full = AccountState(tokens=Schedule(free_at=NOW + 3, told=60_000.0))
+    full = AccountState(tokens=Schedule(free_at=NOW + 3, advertised=60_000.0))
     held = waiting(accounts={("lead:main", "m"): full, ("lead:spare", "m"): full})
     assert held is not None and (held.hold, held.reason) == ("tokens", "tokens per minute are used up at lead/m")
     assert held.until is not None and NOW + 2 <= held.until <= NOW + 3

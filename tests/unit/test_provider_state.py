@@ -124,10 +124,12 @@ def test_when_the_next_call_may_start_is_told_while_none_may() -> None:
 def test_a_limit_names_its_source_and_what_it_undercuts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = live(other=AccountState(Schedule(learned=588.0)), main=AccountState(Schedule(told=1_000.0), in_flight=2))
+    state = live(
+        other=AccountState(Schedule(learned=588.0)), main=AccountState(Schedule(advertised=1_000.0), in_flight=2)
+    )
     words = said(documents(state=state), monkeypatch, capsys)
     assert "lead/large spare 588 of 600, learned unknown 0 of 4 0 ready" in words
-    assert "lead/large main 1,000 told unknown 2 of 4 0 ready" in words
+    assert "lead/large main 1,000 advertised unknown 2 of 4 0 ready" in words
     assert "openai has no key; set api_keys in its section" in words
 
 
