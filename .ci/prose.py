@@ -2,9 +2,9 @@
 
     python .ci/prose.py
 
-Checks the prose of README.md, CONTRIBUTING.md, docs/*.md and examples/*.md (not their code blocks), and the docstrings
-and string literals of the package. Decisions (docs/adr), CHANGELOG.md and migrations are history and stay as they were
-written.
+Checks the prose of README.md, CONTRIBUTING.md, docs/*.md and examples/*.md (not their code blocks), the docstrings and
+string literals of the package, and the comments of its Lua scripts. Decisions (docs/adr), CHANGELOG.md and migrations
+are history and stay as they were written.
 """
 
 import ast
@@ -77,6 +77,11 @@ def in_module(source: str) -> list[Finding]:
     )
 
 
+def in_script(lua: str) -> list[Finding]:
+    """The findings in the comments of a Lua script."""
+    return in_text("\n".join(line.partition("--")[2] for line in lua.splitlines()))
+
+
 def report() -> Iterator[str]:
     """A line for each finding: file, line, word and replacement."""
     for pattern in PAGES:
@@ -86,6 +91,8 @@ def report() -> Iterator[str]:
         for module in sorted((ROOT / folder).rglob("*.py")):
             if module.parent.name != "versions":  # released migrations do not change
                 yield from _lines(module, in_module(module.read_text(encoding="utf-8")))
+        for script in sorted((ROOT / folder).rglob("*.lua")):
+            yield from _lines(script, in_script(script.read_text(encoding="utf-8")))
 
 
 def _lines(path: Path, findings: list[Finding]) -> Iterator[str]:

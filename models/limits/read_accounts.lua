@@ -14,9 +14,9 @@
 local function text(number) return number and string.format('%.3f', number) or '' end
 
 local function schedule(key, what, learned)
-  local free, told, brake, brake_until =
+  local free, advertised, brake, brake_until =
     unpack(numbers_of(key, {what, 'told_' .. what, 'brake_' .. what, 'brake_' .. what .. '_until'}), 1, 4)
-  return {text(free), text(told), text(learned), text(brake), text(brake_until)}
+  return {text(free), text(advertised), text(learned), text(brake), text(brake_until)}
 end
 
 local function rate_of(key)

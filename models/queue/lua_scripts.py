@@ -5,8 +5,8 @@ A `.lua` file names what it needs in lines of two kinds, by paths below the pack
     -- include: models/queue/parts/now.lua
     -- import: USED_SHARE, BURST_MS from models/limits/law.py
 
-An included part stands before the file, once, however many files include it. An import becomes `local` definitions
-with the values of the Python module, so that no number stands in both languages.
+An included part comes before the file, once, however many files include it. An import becomes `local` definitions with
+the values of the Python module, so that no number is written twice.
 """
 
 import re

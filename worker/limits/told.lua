@@ -1,7 +1,7 @@
 -- include: models/queue/parts/now.lua
 -- include: worker/limits/parts/accepted.lua
 -- include: worker/limits/parts/lifetime.lua
--- The headers of a response speak of the limits.
+-- The headers of a response advertise limits.
 -- KEYS: rate. ARGV: time; then for requests and for tokens: limit (0: not advertised), remaining (-1: not advertised),
 --   time to the reset (ms), period (ms).
 -- Returns nothing.

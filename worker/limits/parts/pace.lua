@@ -29,10 +29,10 @@ local function set_token_brake(rate, tpm, tokens_free, free)
   keep(rate, free + 5000)
 end
 
--- The pace after a rest that ends at `free` (ms). Where a limit is known and was nearly kept, a call only came a
+-- The pace after a rest that ends at `free` (ms). Where a limit is known and was nearly kept to, a call only came a
 -- little too soon: a fiftieth less. Else the pace is what was `accepted` a minute; where too few calls were to tell
--- (nil), half of what it was, or UNTRIED. Without a `hint` nobody said how long the rest must be: few calls try again
--- at first. A `rough` measure grows fast.
+-- (nil), half of what it was, or UNTRIED. Without a `hint` it is not known how long the rest must be: few calls try
+-- again at first. A `rough` measure grows fast.
 local function pace_after_rest(rate, flight, call, free, hint, accepted, rough)
   local _, tokens_free, rpm, tpm, _, firm_rpm, firm_tpm = schedules(rate, call.rpm, call.tpm)
   redis.call('HDEL', rate, 'trial_share', 'untried')
