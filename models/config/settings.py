@@ -94,7 +94,7 @@ class Limits(Section):
     """Limits apply per account and model, across all workers on all machines."""
 
     requests_per_minute: int | None = Field(default=None, gt=0)
-    """Calls per minute. Default: no limit until the provider rejects a call, then the rate it accepted, raised by 1%
+    """Calls per minute. Default: no limit until the provider refuses a call, then the rate it accepted, raised by 1%
     every second."""
     tokens_per_minute: int | None = Field(default=None, gt=0)
     """Input and output tokens per minute. Default: no limit of our own."""
@@ -232,7 +232,7 @@ class ChainConfig(Section):
     """Tags that a provider must not have: `{ region = "us" }`. A provider without the tag is unknown and skipped
     too."""
     patience_s: float | None = Field(default=None, ge=0)
-    """Seconds to wait for a step that rejects calls, or that is at the rate learned from its rejections, before
+    """Seconds to wait for a step that refuses calls, or that is at the rate learned from its refusals, before
     later steps are tried too; 0 moves on at once. Configured and advertised limits do not count (see `spill`).
     Default: 0 for interactive jobs, 10 for single ones, 30 for batches."""
     spill: bool = False
