@@ -1,4 +1,4 @@
-"""A provider call, as the log of calls, jobs and results show it."""
+"""A provider call, as it appears in the log of calls, in jobs and in results."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -17,30 +17,30 @@ class AttemptObject(TypedDict):
     object: Literal["attempt"]
     job_id: str
     batch_id: str | None
-    """null: its job was submitted alone."""
+    """null for a job that was submitted alone."""
     tenant: str
     no: int
-    """Its number among the calls of its job, from 1."""
+    """The call's number within its job, from 1."""
     step: int
-    """Of the chain, from 0."""
+    """Index of the chain's step, from 0."""
     provider: str
     model: str
     key: str
-    """The name of the credential."""
+    """Name of the credential."""
     started_at: float
     failure: str | None
-    """The failure class; null: it answered."""
+    """Failure class; null for a call that was answered."""
     status: int | None
-    """Of the HTTP answer; null: there was none."""
+    """HTTP status; null without a response."""
     latency_ms: int
     possibly_billed: bool
-    """It failed, and may cost something all the same."""
+    """The call failed but may be billed by the provider."""
     message: str | None
-    """What the provider said when it failed."""
+    """The provider's error message."""
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
-    """null: no price is known."""
+    """null if no price is known."""
 
 
 @described
@@ -53,7 +53,7 @@ class AttemptList(TypedDict):
 
 
 class AttemptSummary(TypedDict):
-    """What is kept of a call in a job's result (`extra_fields.attempts`): some fields of an `AttemptObject`."""
+    """A call in `extra_fields.attempts` of a job's result: a subset of the fields of `AttemptObject`."""
 
     provider: str
     model: str
@@ -65,7 +65,7 @@ class AttemptSummary(TypedDict):
 
 
 def attempt_object(row: Mapping[str, Any]) -> AttemptObject:
-    """From a row of the log, as `Store.jobs.attempts` gives it."""
+    """`row`: as returned by `Store.jobs.attempts`."""
     return {
         "id": row["id"],
         "object": "attempt",
@@ -90,7 +90,7 @@ def attempt_object(row: Mapping[str, Any]) -> AttemptObject:
 
 
 def attempt_summary(attempt: AttemptRecord) -> AttemptSummary:
-    """From a call that was just made."""
+    """The summary of a call, for its job's result."""
     return {
         "provider": attempt.provider,
         "model": attempt.model,

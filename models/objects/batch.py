@@ -19,7 +19,7 @@ StatusWord = Literal[
 
 
 PAUSED_CODE = "batch_paused"
-"""In the `errors` of a batch that waits for a person, whatever its status."""
+"""The code in `errors` of a batch that waits for someone to act, whatever its status."""
 
 
 @described
@@ -42,10 +42,10 @@ class BatchErrors(TypedDict):
 @described
 class RequestCounts(TypedDict):
     total: int
-    """0 until the whole file was read."""
+    """0 until the whole file has been read."""
     completed: int
     failed: int
-    """All that ended without an answer, cancelled and expired lines included."""
+    """Lines that ended without an answer, including cancelled and expired ones."""
 
 
 @described
@@ -75,11 +75,11 @@ class DeploymentShare(TypedDict):
     model: str
     answered: int
     share: float | None
-    """Of all answers, from 0 to 1."""
+    """Share of all answers, from 0 to 1."""
     fallbacks: int
-    """Its answers as another step than the first."""
+    """Answers it gave as a fallback."""
     failures: dict[str, int]
-    """Calls by failure class."""
+    """Failed calls by failure class."""
     input_tokens: int
     output_tokens: int
     cached_tokens: int
@@ -89,7 +89,7 @@ class DeploymentShare(TypedDict):
     cost_usd: float | None
     """null if no price is known."""
     unpriced_calls: int
-    """Calls left out of the cost, because no price is known."""
+    """Calls not included in the cost, because no price is known."""
 
 
 @described
@@ -112,52 +112,52 @@ class BatchTimes(TypedDict):
 
 @described
 class UnderstudyFields(TypedDict):
-    """What OpenAI's object has no word for."""
+    """Fields that OpenAI's batch object does not have."""
 
     cost_usd: float | None
-    """So far; null when no price is known of anything that was used."""
+    """Cost so far; null if no price is known for any of it."""
     unpriced_calls: int
-    """Calls that the cost leaves out, because no price is known."""
+    """Calls not included in the cost, because no price is known."""
     estimated_cost_usd: float | None
-    """What it was expected to cost when its lines were read; None when no price is known."""
+    """Expected cost when its lines were read; null if no price is known."""
     unpriced_lines: int
-    """Lines that the estimate leaves out, because no price of their model was known."""
+    """Lines not included in the estimate, because the price of their model was unknown."""
     budget_usd: float | None
-    """It is paused before it costs more; with what was granted since."""
+    """Budget, including later grants. The batch is paused before it costs more."""
     held_usd: float | None
-    """Of the budget, by calls under way; null without a budget."""
+    """Part of the budget reserved by calls in flight; null without a budget."""
     by_provider: list[DeploymentShare]
     rate_per_s: float
-    """Lines that end per second, over the last minute, or since the first call if that is more recent."""
+    """Lines that end per second, over the last minute or since the first call, whichever is shorter."""
     eta_s: float | None
-    """Seconds until the end at that rate."""
+    """Seconds left at that rate."""
     waiting: WaitingObject | None
-    """What it waits for at this moment; null while it moves, is held or has ended."""
+    """What it currently waits for; null while it makes progress, is paused or has ended."""
     who_can_help: Helper | None
-    """Who must act before it goes on, and has not done so yet: who runs Understudy, or who submitted it."""
+    """Who has to act before it can continue: the operator of Understudy, or the owner of the batch."""
     waits: list[Wait]
-    """Why single lines were put back, of a sample."""
+    """Why individual lines were put back, from a sample."""
     counts: dict[str, int]
     """Lines by state."""
     fallbacks: int
-    """Lines that another step than the first has answered."""
+    """Lines answered by a fallback."""
     fallback_share: float | None
-    """Their share of the lines that were answered so far, from 0 to 1."""
+    """Share of fallbacks among the answers so far, from 0 to 1."""
     tenant: str
     source: str
-    """The name of its input, or its id."""
+    """Name of the input, or its file id."""
     priority: PriorityWord
     weight: float
-    """Its turns for one of another batch of the same tenant and priority."""
+    """Turns it gets for each turn of another batch of the same tenant and priority with weight 1."""
     paused: str | None
     """Why it is paused."""
     pause_kind: PauseKind | None
-    """What holds it: `stopped` is a `run` that has ended or died."""
+    """What paused it; `stopped` means that its `run` has ended or died."""
     blocked: str | None
-    """What a person must fix before it goes on, although it is not paused."""
+    """What someone has to fix before it can continue, although it is not paused."""
     retry_of: str | None
     retries: list[str]
-    """The batches that try its lines again."""
+    """Batches that retry lines of this one, oldest first."""
     webhook_url: str | None
 
 
@@ -174,7 +174,7 @@ class BatchObject(BatchTimes):
     completion_window: str
     status: StatusWord
     output_file_id: str | None
-    """None when no line was answered, before the end, and once it was deleted."""
+    """null before the end, if no line was answered, and after the file was deleted."""
     error_file_id: str | None
     request_counts: RequestCounts
     usage: BatchUsage
@@ -192,7 +192,7 @@ class BatchList(TypedDict):
 
 
 def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | None = None) -> BatchObject:
-    """`waiting`: what `producer.status.waiting` says of it."""
+    """`waiting`: as returned by `producer.status.waiting`; `held_usd`: reserved by calls in flight."""
     return {
         "id": view.id,
         "object": "batch",
@@ -213,12 +213,12 @@ def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | Non
 
 
 def _status(state: BatchState) -> StatusWord:
-    """OpenAI has no word for a batch whose deadline has passed while its last lines are being closed."""
+    """OpenAI has no status for a batch past its deadline whose last lines are being closed."""
     return "finalizing" if state is BatchState.EXPIRING else cast(StatusWord, state.value)
 
 
 def _errors(view: BatchView) -> BatchErrors | None:
-    """Why it failed; or why it waits, or has waited until its deadline, for a person: whoever polls sees it there."""
+    """Why it failed; or why it waits, or waited until its deadline, for someone to act, so that pollers see it."""
     if view.errors is not None:
         return {"object": "list", "data": cast(list[BatchError], view.errors)}
     if view.state not in OPEN_BATCH_STATES | {BatchState.EXPIRED}:
@@ -233,7 +233,7 @@ def _errors(view: BatchView) -> BatchErrors | None:
 
 
 def _times(view: BatchView) -> BatchTimes:
-    """A batch is finalized in no time of its own: the results are there as soon as the last line has ended."""
+    """Finalizing takes no time: results are available as soon as the last line has ended."""
     return {
         "created_at": int(view.created_at),
         "in_progress_at": _seconds(view.started_at),
@@ -264,14 +264,14 @@ def _seconds(at: float | None) -> int | None:
 
 
 def _request_counts(view: BatchView) -> RequestCounts:
-    """`failed` has all that ended without an answer, as the error file has: cancelled and expired lines as well."""
+    """`failed` counts all lines without an answer, like the error file: also cancelled and expired ones."""
     completed = view.counts[JobState.SUCCEEDED]
     ended = sum(view.counts[state] for state in TERMINAL_STATES)
     return {"total": view.total, "completed": completed, "failed": ended - completed}
 
 
 def _usage(deployments: list[DeploymentTally]) -> BatchUsage:
-    """Over all provider calls, also those whose answers came to nothing."""
+    """The usage of all provider calls, including those whose answers were not used."""
     read = sum(each.input_tokens for each in deployments)
     written = sum(each.output_tokens for each in deployments)
     return {
@@ -284,7 +284,7 @@ def _usage(deployments: list[DeploymentTally]) -> BatchUsage:
 
 
 def _model(view: BatchView) -> str | None:
-    """What the request named, or the one model that was asked."""
+    """The model named in the request, or the only one that was called."""
     named = view.options.get("model") or view.options.get("chain")
     if named is not None:
         return str(named)
@@ -338,7 +338,7 @@ def _fallback_share(view: BatchView) -> float | None:
 
 
 def deployment_shares(tallies: Sequence[DeploymentTally]) -> list[DeploymentShare]:
-    """Who answered how much, by provider and model."""
+    """The share of answers, failures, tokens and cost of each provider and model."""
     answers = sum(each.answered for each in tallies)
     return [_deployment_share(each, answers) for each in tallies]
 

@@ -41,55 +41,55 @@ class JobLinks(TypedDict):
 
 @described
 class JobObject(TypedDict):
-    """A job, without its prompt and answer. Times are unix seconds."""
+    """A job without its prompt and answer. Times are unix seconds."""
 
     id: str
     object: Literal["job"]
     state: StateWord
-    """`scheduled` is a queued job whose time has not come."""
+    """`scheduled`: a queued job whose start time has not come."""
     created_at: int
     started_at: int | None
     ended_at: int | None
     expires_at: int
     custom_id: str
-    """The caller's name for it."""
+    """The caller's name for the job."""
     batch_id: str | None
-    """null: it was submitted alone."""
+    """null for a job that was submitted alone."""
     tenant: str
     endpoint: str
     chain: list[str]
-    """The steps that are asked, in this order."""
+    """The chain's steps, in order."""
     priority: PriorityWord
     metadata: dict[str, str]
     callback_url: str | None
     extra: dict[str, Any] | None
-    """Of a line of CSV: its columns."""
+    """The columns of a CSV line."""
     cancel_requested: bool
     wait_reason: str | None
-    """Why an open job was put back."""
+    """Why a job that has not ended was put back."""
     wait_until: int | None
     """When a `scheduled` job may start."""
     waiting: WaitingObject | None
-    """What a queued job waits for, as far as that is known."""
+    """What a queued job waits for, if known."""
     provider: str | None
-    """Who gave the record that ended it."""
+    """The provider of the answer, or of the final error."""
     model: str | None
     cost_usd: float | None
-    """Of all its calls; null when the price of one is not known."""
+    """Cost of all calls; null if the price of any call is unknown."""
     attempt_count: int
     error: ErrorObject | None
-    """Why it ended without an answer."""
+    """Why the job ended without an answer."""
     links: JobLinks
     attempts: NotRequired[list[AttemptObject]]
-    """Its calls; lists of jobs leave them out."""
+    """The job's calls; not in lists of jobs."""
 
 
 @described
 class JobWithResult(JobObject):
-    """A job that has ended, with its answer: in webhooks and as `understudy watch --json` prints it."""
+    """A finished job with its answer, as in webhooks and in `understudy watch --json`."""
 
     result: Any
-    """The completion, as the job's result has it; null: there is none, or it is too large for a webhook."""
+    """The completion; null if there is none, or if it is too large for a webhook."""
     result_url: str
 
 
@@ -171,7 +171,7 @@ def job_object(view: View, chain: Chain, root: str, waiting: Waiting | None = No
 
 
 def with_result(shown: JobObject, answer: str | None) -> JobWithResult:
-    """A job with its result; `answer` is the completion as JSON, None if there is none to show."""
+    """A job with its result; `answer` is the completion as JSON, or None."""
     result = None if answer is None else orjson.Fragment(answer)
     return {**shown, "result": result, "result_url": shown["links"]["result"]}
 

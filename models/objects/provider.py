@@ -12,26 +12,26 @@ from understudy.models.limits.state import Source
 from understudy.models.objects.shapes import described
 
 ProviderState = Literal["ready", "full", "cooling", "resting", "probing", "set_aside", "no_key", "unknown"]
-"""What would become of a call that wants to start now."""
+"""What would happen to a call that wants to start now."""
 
 
 @described
 class LimitObject(TypedDict):
     limit: float | None
-    """What holds now; null: nothing limits yet."""
+    """The limit now in force; null if there is none yet."""
     source: Source
     until: float | None
-    """It is lower than usual until then, because others use the account as well."""
+    """Until then the limit is reduced, because others use the account as well."""
     configured: int | None
 
 
 @described
 class DayObject(TypedDict):
-    """What is used of a UTC day's limit."""
+    """The use of a limit per UTC day."""
 
     limit: int
     used: int | None
-    """Over all workers, calls under way with what they are expected to use; null while Redis does not answer."""
+    """By all workers, including the expected use of calls in flight; null while Redis does not answer."""
     until: float | None
     """When the day ends."""
 
@@ -40,17 +40,17 @@ class DayObject(TypedDict):
 class InFlight(TypedDict):
     limit: int | None
     source: Source
-    """`learned`: a slow start, which ends as calls are answered."""
+    """`learned`: a slow start, which ends as answers come."""
     configured: int | None
     now: int | None
-    """Over all workers; null while Redis does not answer."""
+    """Calls in flight of all workers; null while Redis does not answer."""
 
 
 @described
 class Calls(TypedDict):
     answered: int
     refused: int
-    """By a rate limit or an overload."""
+    """Refused with a rate limit or overload error."""
     failed: int
 
 
@@ -60,13 +60,13 @@ class CooldownObject(TypedDict):
     """`model`: this account with this model; `account`: all of its models; `provider`: this model for all keys."""
     until: float
     in_a_row: int
-    """Cooldowns without an answer between."""
+    """Consecutive cooldowns without an answer in between."""
     since: float
-    """When the first of them began."""
+    """Start of the first of these cooldowns."""
     probing: bool
-    """From its end on single calls try it until one is answered."""
+    """After `until`, single calls test it until one is answered."""
     next_start: float
-    """When the next of them may start."""
+    """When the next of these calls may start."""
     reason: str
 
 
@@ -76,36 +76,36 @@ class SetAsideObject(TypedDict):
     failure: FailureClass
     since: float
     probe_at: float | None
-    """When one job may try it again."""
+    """When a single job may test it."""
     reason: NotRequired[str]
-    """On the command line only: a provider's own words may quote what a tenant sent."""
+    """Only on the command line, because a provider's message may quote what a tenant sent."""
 
 
 @described
 class ProviderObject(TypedDict):
-    """A key of a provider with one model. Times are unix seconds."""
+    """A provider's key with one model. Times are unix seconds."""
 
     object: Literal["provider"]
     provider: str
     key: str | None
-    """Its name; null: the provider needs a key and has none."""
+    """Name of the key; null if the provider needs a key and has none."""
     account: str | None
-    """Keys of one account share its limits."""
+    """Keys of the same account share its limits."""
     model: str | None
     protocol: str
     base_url: NotRequired[str]
-    """On the command line only: it may be an address of the inner network."""
+    """Only on the command line, because it may be an internal address."""
     live: bool
-    """False: Redis does not answer, so what only it knows is missing."""
+    """False while Redis does not answer: values that only Redis has are missing."""
     state: ProviderState
     requests_per_minute: LimitObject
     tokens_per_minute: LimitObject
     requests_per_day: DayObject | None
-    """null: a day has no limit."""
+    """null without a daily limit."""
     tokens_per_day: DayObject | None
     in_flight: InFlight
     next_start: float | None
-    """When the next call may start, if none could now."""
+    """When the next call may start; null if one may start now."""
     last_minute: Calls
     cooldowns: list[CooldownObject]
     set_aside: list[SetAsideObject]
@@ -115,5 +115,5 @@ class ProviderObject(TypedDict):
 class ProviderList(TypedDict):
     object: Literal["list"]
     live: bool
-    """False: Redis does not answer, so what only it knows is missing."""
+    """False while Redis does not answer: values that only Redis has are missing."""
     data: list[ProviderObject]

@@ -1,4 +1,4 @@
-"""What the shapes have in common."""
+"""Parts that several shapes share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 described = with_config(ConfigDict(use_attribute_docstrings=True))
-"""Of a TypedDict: the texts below its fields are their descriptions in the OpenAPI document."""
+"""Decorator of a TypedDict: the strings below its fields become their descriptions in the OpenAPI document."""
 
 
 @described
@@ -21,7 +21,7 @@ class ErrorObject(TypedDict):
 
 
 def page_of(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
-    """A page of a list; `has_more`: there are others behind it."""
+    """A page of a list; `has_more`: whether another page follows."""
     return {
         "object": "list",
         "data": data,

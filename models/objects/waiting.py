@@ -1,4 +1,4 @@
-"""What a job or a batch waits for, as both show it."""
+"""What a job or a batch waits for."""
 
 from typing_extensions import TypedDict
 
@@ -10,17 +10,17 @@ from understudy.models.records import Waiting
 @described
 class WaitingObject(TypedDict):
     reason: str
-    """A sentence."""
+    """One sentence."""
     hold: str
     """A limit (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), `credential`, `rules`, `budget`,
-    `turn`; `put_back`: every line waits for its time; `worker`, `planner`, `queue`: nobody works."""
+    `turn`; `put_back`: every line waits for its own start time; `worker`, `planner`, `queue`: nothing works on it."""
     provider: str | None
     model: str | None
     account: str | None
     until: float | None
-    """Unix seconds; null when nobody can tell."""
+    """Unix seconds; null if unknown."""
     who_can_help: Helper | None
-    """Whose act ends the wait: of who runs Understudy, or of who submitted the work. Null: time does."""
+    """Who has to act to end the wait: the operator of Understudy or the owner of the work. null: it ends by itself."""
 
 
 def waiting_object(waiting: Waiting | None) -> WaitingObject | None:

@@ -11,16 +11,16 @@ from understudy.models.webhooks import PENDING
 
 @described
 class EndpointObject(TypedDict):
-    """Where a tenant is told of what ends."""
+    """A URL that receives a tenant's events."""
 
     id: str
     object: Literal["webhook_endpoint"]
     url: str
     events: list[str]
     match: dict[str, str] | None
-    """The metadata that a job or batch must have."""
+    """Metadata that a job or batch must have for its events to be sent."""
     disabled: str | None
-    """Why it is disabled."""
+    """Why the endpoint is disabled; null if it is enabled."""
     created_at: int
 
 
@@ -29,7 +29,7 @@ class TryObject(TypedDict):
     at: float
     """Unix seconds."""
     status: int | None
-    """Of the receiver's answer; null: there was none."""
+    """HTTP status; null without a response."""
     error: str | None
     latency_ms: int
 
@@ -39,18 +39,18 @@ class DeliveryObject(TypedDict):
     """One event for one receiver. Times are unix seconds."""
 
     id: str
-    """The `webhook-id` of all its tries."""
+    """The `webhook-id`, the same for all tries."""
     object: Literal["webhook_delivery"]
     endpoint_id: str | None
-    """null: it goes to the callback URL of a job or batch."""
+    """null for a callback URL of a job or batch."""
     url: str
     event: str
     object_id: str
-    """Of the job or batch."""
+    """Id of the job or batch."""
     state: Literal["pending", "delivered", "dead"]
     tries: int
     next_at: float | None
-    """When a pending one is tried next."""
+    """When a pending delivery is tried next."""
     last_status: int | None
     last_error: str | None
     log: list[TryObject]
