@@ -1,1 +1,1 @@
-"""Accepts work and hands back results."""
+"""Accepts work and returns results."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 def main() -> None:
     file = os.environ.get("UNDERSTUDY_HEALTH_FILE")
-    if file and sys.argv[1:] == ["health"]:  # asked every few seconds: nothing that takes a second is loaded for it
+    if file and sys.argv[1:] == ["health"]:  # runs every few seconds: avoid slow imports
         from understudy.producer.processes.health_file import tell
 
         sys.exit(tell(Path(file)))
-    gc.disable()  # until the command is loaded: to look for garbage in modules takes a third of the time to load them
+    gc.disable()  # until the command is imported: garbage collection takes a third of the import time
     from understudy.models.config.private_files import without_core_dumps
     from understudy.models.terminal_safe import make_logs_inert
     from understudy.producer.cli.app import app

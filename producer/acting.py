@@ -1,4 +1,4 @@
-"""Who acts at a command line or in a program of their own, as audit rows name them."""
+"""The actor of command-line and Python calls, as recorded in the audit log."""
 
 import os
 import pwd
@@ -20,9 +20,9 @@ def python_program() -> str:
 
 @cache
 def _who() -> str:
-    """The user whom the system says it is, whatever the environment claims.
+    """The user according to the operating system, whatever the environment claims.
 
-    Of somebody who became root the name is told, too, as far as root lets it be known.
+    For root via sudo, also the original user, as far as root lets it be known.
     """
     uid = os.getuid()
     name = _name(uid)
@@ -34,5 +34,5 @@ def _who() -> str:
 def _name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
-    except KeyError:  # in a container nobody may have that number
+    except KeyError:  # in a container, the uid may have no name
         return f"uid {uid}"

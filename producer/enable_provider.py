@@ -1,4 +1,4 @@
-"""Let a provider be used again: whatever holds its next call is removed, in the ledger and in Redis."""
+"""Puts a provider back in use: removes everything that blocks its next call, in the ledger and in Redis."""
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -14,24 +14,24 @@ from understudy.producer.status.cost_text import counted
 
 
 async def enable_provider(settings: Settings, store: Store, provider: ResolvedProvider, key: str | None) -> str:
-    """Use a provider's key again, or all of its keys (None). Returns what was done, for people."""
+    """Enable a provider's key, or all of its keys (None). Returns a sentence on what was done."""
     keys = len(set(await store.credentials.enable(provider.name, key)))
     said = (
-        f"Re-enabled {counted(keys, 'key')} of {provider.name}" if keys else f"No key of {provider.name} was set aside"
+        f"Re-enabled {counted(keys, 'key')} of {provider.name}" if keys else f"No key of {provider.name} was disabled"
     )
     try:
         records = await _forget_limits(settings, provider, key)
     except QueueUnavailable as missing:
-        return f"{said}; its cooldowns and learned limits stay as they are: {missing}."
+        return f"{said}; its cooldowns and learned limits are unchanged: {missing}."
     if records is None:
-        return f"{said}; nothing runs in {settings.data}, so no limits were looked at."
+        return f"{said}; nothing is running in {settings.data}, so no limits were checked."
     if records:
-        return f"{said}; forgot {counted(records, 'record')} of its cooldowns and learned limits."
-    return f"{said}; no cooldown and no learned limit held it."
+        return f"{said}; cleared {counted(records, 'record')} of its cooldowns and learned limits."
+    return f"{said}; it had no cooldowns and no learned limits."
 
 
 async def _forget_limits(settings: Settings, provider: ResolvedProvider, key: str | None) -> int | None:
-    """None: nothing that could hold a call is running. Raises QueueUnavailable."""
+    """The number of cleared records. None: no queue is running. Raises QueueUnavailable."""
     url = settings.redis_url or running_redis(settings.data)
     if url is None:
         return None

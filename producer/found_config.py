@@ -1,8 +1,8 @@
-"""What a configuration file that was merely found in the working folder does with keys and programs.
+"""Warnings about what a configuration file found in the working folder does with keys and programs.
 
-Whoever works in a folder that came from somebody else, such as a cloned repository, has not read its `understudy.toml`.
-They are told, before the first call, where such a file sends a key that belongs to another provider, which files of
-this user it sends away, and that it runs programs. A file that was named with --config was chosen.
+Users of a folder from someone else, such as a cloned repository, may not have read its `understudy.toml`. Before the
+first call, they are warned if the file sends a key of one provider to another, sends files of the user, or runs
+programs. A file given with --config was chosen deliberately.
 """
 
 import re
@@ -28,17 +28,17 @@ OF_OTHERS = (
     "DATABASE_URL",
     "REDIS_URL",
 )
-"""How the names of variables begin that hold secrets of other services."""
+"""Prefixes of environment variables that hold secrets of other services."""
 
 OWN_HOSTS: Mapping[str, str] = {
     "AZURE_OPENAI_API_KEY": r"[a-z0-9-]+\.(?:openai|cognitiveservices|services\.ai)\.azure\.(?:com|us|cn)",
     "AWS_BEARER_TOKEN_BEDROCK": r"(?:.+\.)?bedrock-runtime(?:-fips)?\.[a-z0-9-]+\.(?:vpce\.)?amazonaws\.com",
 }
-"""Of providers that have more than one address, by the variable of their key."""
+"""Hosts of providers with more than one address, by the variable of their key."""
 
 
 def told_of(settings: Settings, config: Path | None, environ: Mapping[str, str]) -> list[str]:
-    """Sentences for people; none for a file that was named, or that does nothing of the kind."""
+    """Warnings as sentences; none for a file given with --config, or one without such settings."""
     if config is not None or not Path(CONFIG_NAME).exists():
         return []
     return [f"WARNING: {CONFIG_NAME} in this folder {what}" for what in dict.fromkeys(_found(settings, environ))]
@@ -60,7 +60,7 @@ def _found(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _is_anothers(key: ApiKey, kind: str, place: str, address: str) -> bool:
-    """Whether a secret is not one that the receiver was given it for."""
+    """Whether a secret belongs to someone other than the receiver."""
     if kind == "file":
         path = Path(place)
         return (path.is_absolute() or place.startswith("~") or ".." in path.parts) and not _is_well_known(address)
@@ -75,7 +75,7 @@ def _is_well_known(address: str) -> bool:
 
 
 def _owns(preset: Preset, address: str) -> bool:
-    """Whether an address is the provider's own, and nobody can listen on the way."""
+    """Whether an address is the provider's own, over HTTPS."""
     parts = urlsplit(address)
     host = parts.hostname or ""
     if parts.scheme != "https":
@@ -88,12 +88,12 @@ def _owns(preset: Preset, address: str) -> bool:
 
 def _named(kind: str, place: str) -> str:
     if kind == "file":
-        return f"what is in {place}"
+        return f"the contents of {place}"
     owners = [preset.base_url for preset in PRESETS.values() if preset.env == place and preset.base_url]
     return f"{place}, a key for {_origin(owners[0])}," if owners else place
 
 
 def _origin(address: str) -> str:
-    """Without a user and password, which an address may hold."""
+    """Scheme and host, without user and password."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

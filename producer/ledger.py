@@ -1,8 +1,8 @@
-"""The ledger as commands and the client open it: beside whatever works on it now.
+"""The ledger as commands and the client open it, while other processes may be using it.
 
-NoLedger    there is none, or nothing in it; one sentence
-UnknownId   nothing is known by this id; one sentence
-OtherTenant the newest batch is another tenant's; one sentence
+NoLedger    there is none, or it is empty; one sentence
+UnknownId   no object has this id; one sentence
+OtherTenant the newest batch belongs to another tenant; one sentence
 """
 
 from collections.abc import AsyncIterator
@@ -15,11 +15,11 @@ from understudy.models.store import LEDGER_FILE, Store, open_store
 from understudy.models.tenants import DEFAULT_TENANT
 
 NEWEST = frozenset({"latest", "-"})
-"""What a person may write in place of the id of the newest batch."""
+"""Aliases for the id of the newest batch."""
 
 
 class NoLedger(WrongUse):
-    """There is no ledger that could be used."""
+    """There is no usable ledger."""
 
 
 class UnknownId(WrongUse, LookupError):
@@ -35,25 +35,25 @@ class OtherTenant(WrongUse, LookupError):
 
 @asynccontextmanager
 async def open_ledger(settings: Settings, *, create: bool = False) -> AsyncIterator[Store]:
-    """The ledger of these settings. Without `create`, looking for one leaves no folder behind.
+    """The ledger of these settings. Without `create`, nothing is created when there is none.
 
     Raises NoLedger, StoreUnavailable.
     """
     if settings.database_url is None and not create and not (settings.data / LEDGER_FILE).exists():
-        raise NoLedger(f"nothing was submitted in {settings.data} yet; name another folder with --data")
+        raise NoLedger(f"nothing has been submitted in {settings.data} yet; choose another folder with --data")
     async with open_store(settings.database_url, settings.data) as store:
         yield store
 
 
 async def shown_batch(store: Store, given: str, tenant: str | None = None) -> str:
-    """The id of an existing batch, for who looks at it: as given, or the newest one's, of a tenant or of all.
+    """The id of an existing batch, for reading: as given, or of the newest batch, of one tenant or of all.
 
     Raises UnknownId, NoLedger.
     """
     if given in NEWEST:
         newest = await store.batches.latest(tenant)
         if newest is None:
-            raise NoLedger("no batch was submitted yet" + (f" by tenant {tenant}" if tenant else ""))
+            raise NoLedger("no batches have been submitted yet" + (f" by tenant {tenant}" if tenant else ""))
         return newest
     view = await store.batches.view(given)
     if view is None or tenant not in (None, view.tenant):
@@ -62,13 +62,13 @@ async def shown_batch(store: Store, given: str, tenant: str | None = None) -> st
 
 
 async def job_named(store: Store, given: str, tenant: str | None = None) -> dict[str, Any] | None:
-    """What the ledger shows of a job, of one tenant if that is given; None when the id is none of such a job."""
+    """The job with this id, of one tenant if given; None if there is no such job."""
     job = None if given in NEWEST else await store.jobs.view(given)
     return job if job is not None and tenant in (None, job["tenant"]) else None
 
 
 async def batch_named(store: Store, given: str) -> str:
-    """As `shown_batch`, for who changes it: the newest one of another tenant must be named by its id.
+    """As `shown_batch`, for changes: the newest batch of another tenant must be given by its id.
 
     Raises UnknownId, NoLedger, OtherTenant.
     """
@@ -76,5 +76,5 @@ async def batch_named(store: Store, given: str) -> str:
     if given in NEWEST:
         view = await store.batches.view(batch_id)
         if view is not None and view.tenant != DEFAULT_TENANT:
-            raise OtherTenant(f"the newest batch, {batch_id}, belongs to tenant {view.tenant}; name it by its id")
+            raise OtherTenant(f"the newest batch, {batch_id}, belongs to tenant {view.tenant}; give its id explicitly")
     return batch_id

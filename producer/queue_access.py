@@ -1,6 +1,6 @@
-"""The queue as commands look into it that only want to know something: for a moment, and without it if need be.
+"""Brief read access to the queue for commands that can do without it.
 
-Its client is loaded when there is a queue to ask: it takes a tenth of the time until a command begins.
+The Redis client is imported only when there is a queue, because it takes a tenth of a command's start-up time.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 ASK_REDIS_S = 1.0
-"""Who only wants to know why a batch waits is not kept by a Redis that hangs."""
+"""Seconds. A command that only shows a wait reason is not blocked by a hanging Redis."""
 
 T = TypeVar("T")
 
 
 @asynccontextmanager
 async def queue_of(settings: Settings) -> AsyncIterator["Redis | None"]:
-    """The queue that workers of these settings use now; None when it is an embedded one and nothing runs."""
+    """The queue that workers with these settings use; None for an embedded queue that is not running."""
     url = settings.redis_url or running_redis(settings.data)
     if url is None:
         yield None
@@ -34,7 +34,7 @@ async def queue_of(settings: Settings) -> AsyncIterator["Redis | None"]:
 
 
 async def in_time(answer: Awaitable[T]) -> T | None:
-    """What the queue answers; None when it does not, or not soon."""
+    """The answer of the queue; None on an error or timeout."""
     from redis.exceptions import RedisError
 
     try:

@@ -1,4 +1,4 @@
-"""The words about a job or a batch that mean the same wherever they stand in a request."""
+"""Fields of jobs and batches that mean the same in every request."""
 
 import math
 
@@ -16,7 +16,7 @@ LONGEST_DEADLINE_S = 7 * 86_400
 
 
 def metadata(value: object) -> dict[str, str] | None:
-    """The caller's own words about an object, by OpenAI's limits. Raises RequestError."""
+    """The caller's metadata of an object, within OpenAI's limits. Raises RequestError."""
     if value is None:
         return None
     if not isinstance(value, dict) or len(value) > MOST_PAIRS:
@@ -43,7 +43,7 @@ def priority(value: object, default: Priority) -> Priority:
 
 
 def receiver(value: object, word: str, settings: Settings) -> str | None:
-    """Where an end is to be told; names are looked up when it is. Raises RequestError."""
+    """The URL to notify; its host is resolved at delivery. Raises RequestError."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -56,7 +56,7 @@ def receiver(value: object, word: str, settings: Settings) -> str | None:
 
 
 def lifetime(value: object, default_s: float) -> float:
-    """After how many seconds a job starts no more. Raises RequestError."""
+    """Seconds until a job expires. Raises RequestError."""
     if value is None:
         return default_s
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_DEADLINE_S:
@@ -68,14 +68,14 @@ def lifetime(value: object, default_s: float) -> float:
 
 
 def budget(value: float | None) -> float | None:
-    """US dollars that a batch may cost. Raises RequestError."""
+    """The budget of a batch in US dollars. Raises RequestError."""
     if value is None or (_is_number(value) and 0 < value < math.inf):
         return value
     raise RequestError("'budget_usd' must be an amount of US dollars above 0", "budget_usd")
 
 
 def weight(value: float) -> float:
-    """Turns of a batch for one of another. Raises RequestError."""
+    """The share of a batch relative to others. Raises RequestError."""
     if _is_number(value) and LEAST_WEIGHT <= value <= MOST_WEIGHT:
         return value
     raise RequestError(f"'weight' must be a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}", "weight")

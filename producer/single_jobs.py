@@ -1,4 +1,4 @@
-"""Jobs that are submitted alone, over HTTP and from Python: what their words mean, their names, and their tickets."""
+"""Single jobs, over HTTP and from Python: their fields, idempotency keys and tickets."""
 
 import hashlib
 import logging
@@ -28,12 +28,12 @@ from understudy.producer.ingest.intake import checked_id
 log = logging.getLogger(__name__)
 
 JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id")
-"""The words of a body that are about the job. Those about routing are `models.request.wire.ROUTE_WORDS`."""
+"""The fields of a body that are about the job. The routing fields are `models.request.wire.ROUTE_WORDS`."""
 
 OUR_WORDS = frozenset({*JOB_WORDS, *ROUTE_WORDS})
 
 JOBS_PATH = "/v1/jobs"
-"""Where such a job is submitted over HTTP, and what its named requests are named for."""
+"""The path for submitting single jobs, also part of the hash of their named requests."""
 
 MOST_NAME_CHARS = 255
 
@@ -47,9 +47,9 @@ def single_job(
     priority: Priority,
     endpoint: Endpoint,
 ) -> tuple[NewJob, list[dict[str, Any]]]:
-    """The job that a body asks for, and the schemas that must be checked before it is accepted (`check_schemas`).
+    """The job described by a body, and the schemas to check before it is accepted (`check_schemas`).
 
-    `priority` is for a body that names none. Raises RequestError.
+    `priority`: default for a body without one. Raises RequestError.
     """
     request = dict(document)
     refuse_misspelt(request, OUR_WORDS)
@@ -76,7 +76,7 @@ def single_job(
 
 
 def named_by(key: str | None, path: str, document: Mapping[str, Any]) -> NamedRequest | None:
-    """An Idempotency-Key with what it names: a body, however it is spelled, sent to a path. Raises RequestError."""
+    """An Idempotency-Key with a hash of the path and the normalized body. Raises RequestError."""
     if key is None:
         return None
     check_key(key)
@@ -84,7 +84,7 @@ def named_by(key: str | None, path: str, document: Mapping[str, Any]) -> NamedRe
 
 
 def check_key(key: str) -> None:
-    """Raises RequestError for what cannot name a request."""
+    """Raises RequestError for an invalid Idempotency-Key."""
     if not 1 <= len(key) <= MOST_NAME_CHARS or not (key.isascii() and key.isprintable()):
         raise RequestError(
             f"an Idempotency-Key must have 1 to {MOST_NAME_CHARS} printable ASCII characters", "Idempotency-Key"
@@ -92,22 +92,22 @@ def check_key(key: str) -> None:
 
 
 async def stage(redis: Redis, tenant: str, jobs: Sequence[NewJob], clock: Callable[[], float]) -> None:
-    """Tickets for jobs that are in the ledger, so that they start in milliseconds where no others wait before them."""
+    """Stage tickets for jobs in the ledger, so that they start within milliseconds unless others are ahead."""
     if not jobs:
         return
     try:
         await tickets.stage_at_once(redis, tenant, jobs, clock)
     except (RedisError, OSError) as error:
         log.warning(
-            "%d jobs are accepted, but Redis cannot be told (%s): they start later", len(jobs), type(error).__name__
+            "%d jobs are accepted, but Redis is unreachable (%s): they start later", len(jobs), type(error).__name__
         )
 
 
 async def cancel_job(store: Store, redis: Redis | None, job_id: str) -> JobState | None:
-    """Cancel a job that has not ended; one that runs is stopped by its worker in a moment. Returns what it is now.
+    """Cancel a job that has not ended; a running job is stopped by its worker shortly. Returns its new state.
 
-    The ledger decides, and whom it concerns is told at once: its worker would find out by looking within a second, and
-    so would those who wait for its end. Raises StoreError.
+    The ledger decides. Its worker, or those waiting for it, are notified at once; otherwise they would notice within a
+    second. Raises StoreError.
     """
     state = await store.jobs.cancel(job_id)
     if redis is None:
@@ -119,12 +119,12 @@ async def cancel_job(store: Store, redis: Redis | None, job_id: str) -> JobState
         elif holder is not None:
             await tickets.ask_to_stop(redis, holder, job_id)
     except (RedisError, OSError) as error:
-        log.warning("the end of %s is found by looking, Redis cannot be told: %s", job_id, type(error).__name__)
+        log.warning("cancellation of %s is noticed by polling, Redis is unreachable: %s", job_id, type(error).__name__)
     return state
 
 
 def sorted_json(document: Mapping[str, Any]) -> bytes:
-    """The same bytes for bodies that say the same: callers that retry may write their JSON once more."""
+    """Identical bytes for equivalent bodies: callers that retry may serialize their JSON again."""
     try:
         return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:  # nested too deep
@@ -134,5 +134,5 @@ def sorted_json(document: Mapping[str, Any]) -> bytes:
 def _as_json(body: Mapping[str, Any]) -> str:
     try:
         return orjson.dumps(body).decode()
-    except TypeError as error:  # nested too deep; orjson does not quote what it refuses
+    except TypeError as error:  # nested too deep; orjson's message does not quote the text
         raise RequestError(f"the body cannot be written as JSON again: {error}", code="invalid_json") from None

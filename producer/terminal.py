@@ -1,4 +1,4 @@
-"""What people see: in colours of ours, and without control characters of others."""
+"""Output for people: with our own colours, and without control characters from others."""
 
 import sys
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from rich.segment import Segment
 from understudy.models.terminal_safe import inert
 
 PIPED_WIDTH = 200
-"""In a pipe lines are long, because nothing there wraps them better than we would."""
+"""Line width in a pipe: long, because nothing there needs wrapped lines."""
 
 
 class InertConsole(Console):
-    """Only what it writes itself moves a cursor or has a colour."""
+    """A console that only lets its own control sequences through."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -34,12 +34,12 @@ class _Inert:
 
 
 def output() -> Writes:
-    """Standard output for what others wrote: as it is in a pipe or a file, inert on a terminal."""
+    """Standard output for text from others: unchanged in a pipe or file, without control characters on a terminal."""
     return _Inert(sys.stdout) if sys.stdout.isatty() else sys.stdout
 
 
 def complain(text: str) -> None:
-    """To standard error."""
+    """Write to standard error."""
     sys.stderr.write(inert(text))
 
 
@@ -49,10 +49,10 @@ def page() -> Console:
 
 
 def console() -> Console:
-    """For people; data goes to standard output."""
+    """Standard error for people; data goes to standard output."""
     return InertConsole(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 
 def say(line: str) -> None:
-    """One sentence for people, as it is."""
+    """Print one sentence to standard error, without markup."""
     console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -6,8 +6,8 @@
         job = client.submit("Say hello in Latin.", model="openai/gpt-4o-mini")
         print(client.wait(job.id, timeout_s=60).text)
 
-Everything that `understudy.producer.client` offers can be imported from here; it is loaded when it is first asked for.
-The command `understudy` is `python -m understudy`.
+Everything exported by `understudy.producer.client` can be imported from here; it is loaded on first use.
+`python -m understudy` runs the command `understudy`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`python -m understudy` is the command `understudy`."""
+"""`python -m understudy` runs the command `understudy`."""
 
 from understudy.producer.__main__ import main
 

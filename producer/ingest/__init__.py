@@ -1,1 +1,1 @@
-"""Input files become validated jobs."""
+"""Turns input files into validated jobs."""

@@ -1,7 +1,7 @@
-"""Filling: the lines of an uploaded file become the rows of its batch, while the server goes on answering.
+"""Filling: the lines of an uploaded file become the rows of its batch in the background.
 
-Each API process looks for batches that wait for it. One that dies in the middle is followed by another process, which
-reads the file from its start and writes what is not written yet. Nothing of a batch starts before all of it is there.
+Each API process looks for batches to fill. If it dies halfway, another process reads the file from the start and writes
+the missing rows. No job of a batch starts before all its rows are written.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from understudy.producer.ingest.batch_lines import BatchReader
 log = logging.getLogger(__name__)
 
 SLICE = 500
-"""Rows per transaction: more would keep the requests of others waiting for as long as it takes to prepare them."""
+"""Rows per transaction: preparing more would delay other requests."""
 
 LEASE_S = 15.0
 LOOK_S = 2.0
 AT_ONCE = 3
-"""Batches that one process fills at the same time, so that a small one need not wait for a big one."""
+"""Batches that one process fills concurrently, so that a small one need not wait for a big one."""
 
 READING_FAILED = "input_file_unreadable"
 
@@ -41,24 +41,24 @@ TOO_LATE = LineError(code="batch_expired", message="The input file could not be 
 
 MOST_TRIES = 2
 MOST_UNEXPLAINED_TRIES = 5
-"""Of a batch that is begun so often, and of which no row was written since, the process that fills it may be killed."""
+"""Attempts without a single new row after which a batch is suspected of killing the process that fills it."""
 
 STOPPED_US = LineError(
     code="lines_stopped_the_server",
-    message="Reading the lines of this batch failed more than once inside the server, so it is not tried again; "
-    "the server's log says where. Send the batch in parts to find the line.",
+    message="Reading the lines of this batch repeatedly caused an internal server error, so it is not retried; "
+    "see the server's log. Submit the batch in parts to find the line.",
 )
 
 NO_ROOM = LineError(
     code="no_room",
-    message="The server's disk has no room for the lines of this batch; try it again later, or in parts.",
+    message="The server's disk has no room for the lines of this batch; try again later, or submit it in parts.",
 )
 
 Read = Callable[[str], AsyncIterator[bytes]]
 
 
 def route_options(words: Mapping[str, Any]) -> RouteOptions:
-    """From the words about routing that a batch was accepted with."""
+    """From the routing fields that a batch was accepted with."""
     sets = {word: frozenset(words[word]) for word in ("accept",) if word in words}
     return RouteOptions(**{**words, "fallbacks": tuple(words.get("fallbacks", ())), **sets})
 
@@ -75,7 +75,7 @@ class Filler:
         lease_s: float = LEASE_S,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        """`read` gives the bytes of a file by its id; raises BlobError. `kept_bytes` of the disk are left to others."""
+        """`read` streams the bytes of a file by id and raises BlobError. `kept_bytes` of the disk stay free."""
         self._settings = settings
         self._store = store
         self._read = read
@@ -85,7 +85,7 @@ class Filler:
         self._came = asyncio.Event()
 
     def wake(self) -> None:
-        """A batch was accepted just now."""
+        """Look for a batch that was just accepted."""
         self._came.set()
 
     async def run(self, look_s: float = LOOK_S) -> None:
@@ -94,7 +94,7 @@ class Filler:
                 while await self.step():
                     continue
             except (StoreError, BlobError, NoJudge) as error:
-                log.warning("batches cannot be filled now: %s", error)
+                log.warning("cannot fill batches at the moment: %s", error)
             except Exception as error:
                 log.error("filling a batch failed: %s", raised_at(error))
             self._came.clear()
@@ -103,7 +103,7 @@ class Filler:
                     await self._came.wait()
 
     async def step(self) -> bool:
-        """Fill one batch, or clear up after one. False: there was nothing to do."""
+        """Fill one batch, or clean up after one. False: there was nothing to do."""
         batch = await self._store.ingest.claim(self._name, self._lease_s)
         if batch is not None:
             with about(batch_id=batch.id):
@@ -112,12 +112,12 @@ class Filler:
         return await self._store.ingest.clear_never_opened() is not None
 
     async def release(self) -> None:
-        """What is half done is another's at once, not when the lease ends."""
+        """Release unfinished batches at once instead of when their leases expire."""
         with contextlib.suppress(StoreError):
             await self._store.ingest.release(self._name)
 
     async def _try(self, batch: ToFill) -> None:
-        """Fill it, or refuse it when it has stopped us before. Else its lease ends by itself, and it is tried again."""
+        """Fill it, or fail it after repeated attempts. Otherwise its lease expires, and it is retried."""
         try:
             if batch.tries > MOST_UNEXPLAINED_TRIES:
                 await self._refuse(batch, STOPPED_US)
@@ -132,7 +132,7 @@ class Filler:
         except Exception as error:
             if batch.tries < MOST_TRIES:
                 raise
-            log.error("batch %s is refused, filling it failed %d times: %s", batch.id, batch.tries, raised_at(error))
+            log.error("batch %s fails: filling it failed %d times: %s", batch.id, batch.tries, raised_at(error))
             await self._refuse(batch, STOPPED_US)
 
     async def _refuse(self, batch: ToFill, why: LineError) -> None:
@@ -153,8 +153,8 @@ class Filler:
             if not await self._write_rows(batch, reader):
                 return
         except NoBlob:
-            reader.errors.insert(0, LineError(code=READING_FAILED, message="The input file is not there any more."))
-        except StoreFull:  # its rows would keep everybody else's out
+            reader.errors.insert(0, LineError(code=READING_FAILED, message="The input file no longer exists."))
+        except StoreFull:  # its rows would use up the room of other tenants
             reader.errors.insert(0, NO_ROOM)
         if reader.errors:
             await self._store.ingest.fail(batch.id, self._name, [error.model_dump() for error in reader.errors])
@@ -162,7 +162,7 @@ class Filler:
             await self._store.ingest.open_filled(batch.id, self._name, reader.total, reader.preflight.forecast.estimate)
 
     async def _write_rows(self, batch: ToFill, reader: BatchReader) -> bool:
-        """False: the batch is not ours to fill any more. With errors the rows written so far are left to clear up."""
+        """False: another process fills the batch now. With errors, the rows written so far are left for cleanup."""
         pen = _Pen(self._store, batch.id, self._name, self._lease_s, self._kept_bytes)
         async for chunk in self._read(batch.input_file_id):
             pen.waiting += await pen.meanwhile(reader.read, chunk)
@@ -175,7 +175,7 @@ class Filler:
 
 
 class _Pen:
-    """Writes the rows of one batch in slices, and keeps its lease while there is nothing to write."""
+    """Writes the rows of one batch in slices, and renews its lease while there is nothing to write."""
 
     def __init__(self, store: Store, batch_id: str, filler: str, lease_s: float, kept_bytes: int) -> None:
         self._store = store
@@ -187,14 +187,14 @@ class _Pen:
         self.mine = True
 
     async def meanwhile(self, read: Callable[..., list[NewJob]], *arguments: bytes) -> list[NewJob]:
-        """What `read` makes of lines, in a thread: the schemas in them may take long."""
+        """Run `read` in a thread: checking the schemas in the lines may take long."""
         reading = asyncio.create_task(asyncio.to_thread(read, *arguments))
         while not (await asyncio.wait([reading], timeout=self._renew_s))[0]:
             await self.write(leave=len(self.waiting))
         return reading.result()
 
     async def write(self, leave: int) -> bool:
-        """Write until no more than `leave` rows wait. False: the batch is not ours any more."""
+        """Write until at most `leave` rows wait. False: another process fills the batch now."""
         while self.mine and (len(self.waiting) > leave or time.monotonic() - self._written_at > self._renew_s):
             jobs = self.waiting[:SLICE] if len(self.waiting) > leave else []
             self.mine = await self._store.ingest.fill(*self._asked, jobs, self._kept_bytes)
@@ -207,7 +207,7 @@ class _Pen:
 async def filling(
     settings: Settings, store: Store, read: Read, name: str, kept_bytes: int = KEPT_BYTES
 ) -> AsyncIterator[Callable[[], None]]:
-    """Fill batches as long as this lasts. Gives what to call when one was accepted, so that it is begun at once."""
+    """Fill batches while the block runs. Yields a function to call when a batch was accepted, to start it at once."""
     names = [f"{name}-{number}" for number in range(AT_ONCE)]
     fillers = [Filler(settings, store, read, each, kept_bytes=kept_bytes) for each in names]
 

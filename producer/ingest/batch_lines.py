@@ -1,8 +1,8 @@
-"""The lines of an OpenAI batch file: from chunks of bytes to jobs, or to errors by line.
+"""Reads an OpenAI batch file: from chunks of bytes to jobs, or to errors per line.
 
-Strict where `producer.ingest.intake` is lenient, because the file was written for OpenAI:
-`{"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions", "body": {…}}` and nothing else. A line that is too
-long is passed over while it arrives, so memory stays flat.
+Strict where `producer.ingest.intake` is lenient, because the file follows OpenAI's format: `{"custom_id": "r1",
+"method": "POST", "url": "/v1/chat/completions", "body": {…}}` and nothing else. A line that is too long is skipped
+while it arrives, so memory stays flat.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,32 +24,33 @@ from understudy.producer.ingest.intake import BadLine, JobReader, Row, Shape, ch
 from understudy.producer.runs.preflight import Preflight
 
 MAX_ERRORS = 100
-"""After so many a file is read no further."""
+"""Errors after which reading stops."""
 
 SCHEMAS_S, SCHEMAS_S_PER_LINE = 20.0, 0.001
-"""Processor time that the schemas of a file may take: others' batches wait for it."""
+"""CPU time that the schemas of a file may take, because other batches wait meanwhile."""
 
 REQUIRED = ("custom_id", "method", "url", "body")
 METHOD = "POST"
 IN_BODY = ("invalid_request", NOT_FOUND)
-"""What may be wrong with a field of the `body`: one code for all of it, the field says the rest."""
+"""Codes of errors in a field of the `body`: they are reported as one code, with the field as `param`."""
 
 BARE = ("prompt", "messages")
 NO_LINE = (
-    'is a request without its frame; a line of a batch is {"custom_id": "…", "method": "POST", "url": '
-    '"/v1/chat/completions", "body": {"messages": […]}}, and `understudy run` and `submit` take it as it is'
+    'is a bare request body; a batch line has the form {"custom_id": "…", "method": "POST", "url": '
+    '"/v1/chat/completions", "body": {"messages": […]}}. `understudy run` and `submit` accept bare bodies'
 )
 EMPTY_FILE = LineError(code="empty_file", message="The input file has no lines; nothing was accepted.")
 
 
 SCHEMAS_TOO_COSTLY = (
-    f"the different schemas up to here took more than {SCHEMAS_S:.0f} s to prepare, which is more than one batch may "
-    "take of the server; look for large counts in patterns, or send the same schema on each line"
+    f"preparing the distinct schemas up to this line took more than {SCHEMAS_S:.0f} s, the limit for one batch; "
+    "look for large repetition counts in patterns, or use the same schema on each line"
 )
 
 
 class LineSplitter:
-    """Cuts chunks into lines, numbered from 1, without their ends. Blank ones are left out; None is a too long one."""
+    """Splits chunks into lines without line ends, numbered from 1. Skips blank lines; None is a line that is too
+    long."""
 
     def __init__(self, max_bytes: int = LINE_MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -65,7 +66,7 @@ class LineSplitter:
         self._add(rest)
 
     def end(self) -> Iterator[tuple[int, bytes | None]]:
-        """The line that has arrived so far."""
+        """Yield the last line."""
         raw, too_long = bytes(self._line), self._too_long
         self._line.clear()
         self._too_long = False
@@ -86,7 +87,7 @@ class LineSplitter:
 
 
 class BatchReader:
-    """Makes jobs of the chunks of one file. Once there is an error it makes no more, it only looks for others."""
+    """Turns the chunks of one file into jobs. After the first error it only collects further errors."""
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class BatchReader:
         expected_lines: int = 0,
         written_lines: int = 0,
     ) -> None:
-        """`written_lines`: up to this line the jobs are in the ledger already."""
+        """`written_lines`: the jobs up to this line are already in the ledger."""
         self._endpoint = endpoint
         self._splitter = LineSplitter()
         self._jobs = JobReader(
@@ -116,14 +117,14 @@ class BatchReader:
 
     @property
     def full(self) -> bool:
-        """Enough errors were found, or one after which no other is looked for."""
+        """Whether reading can stop: after MAX_ERRORS errors, or a fatal one."""
         return self.is_over or len(self.errors) >= MAX_ERRORS
 
     def read(self, chunk: bytes) -> list[NewJob]:
         return self._jobs_of(self._splitter.feed(chunk))
 
     def finish(self) -> list[NewJob]:
-        """The job of a last line without an end."""
+        """The job of a last line without a line end."""
         jobs = self._jobs_of(self._splitter.end())
         if not self.total and not self.errors:
             self.errors.append(EMPTY_FILE)
@@ -169,7 +170,7 @@ class BatchReader:
 
 
 def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
-    """A line as OpenAI and Azure define it. Raises RequestError."""
+    """A line in the format of OpenAI and Azure. Raises RequestError."""
     if "body" not in document and not document.keys().isdisjoint(BARE):
         raise RequestError(NO_LINE, "body", "missing_required_parameter")
     for word in REQUIRED:
@@ -191,7 +192,7 @@ def batch_row(document: Mapping[str, Any], endpoint: Endpoint) -> Row:
 
 
 def _why_not_utf8(start: bytes) -> str:
-    """Of a file that begins so; it is read as it was uploaded, so that its bytes stay the caller's."""
+    """Why a file that starts with these bytes is not UTF-8. Uploads are read as they are, never converted."""
     if start.startswith(GZIP):
         return "the file is compressed with gzip; upload it unpacked"
     if any(start.startswith(mark) for mark, encoding in MARKS if encoding != UTF8_MARKED):

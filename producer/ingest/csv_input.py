@@ -1,7 +1,7 @@
-"""CSV inputs: what spreadsheets write, row by row, and the template that makes prompts of it.
+"""CSV inputs as spreadsheets write them, row by row, and the template that turns rows into prompts.
 
-The separator is the one under which the header has the columns that the command names: a comma, a semicolon (Excel
-where numbers have decimal commas), a tab, or what a first line `sep=;` says.
+The separator is the one with which the header contains the columns used in the command: comma, semicolon (Excel in
+locales with decimal commas) or tab; or the one set by a first line `sep=;`.
 """
 
 import csv
@@ -28,7 +28,7 @@ SHEETS = frozenset({".csv", ".tsv", ".tab"})
 TAB_SEPARATED = frozenset({".tsv", ".tab"})
 SEPARATORS = (",", ";", "\t")
 SEPARATOR_LINE = re.compile(r"\"?sep=(.)\"?[\r\n]*")
-"""Excel's own: it is no row, it tells the separator of the rows that follow."""
+"""Excel's first line that sets the separator. It is not a row."""
 
 HEADER_MAX_LINES = 100
 COLUMNS_SHOWN = 20
@@ -38,13 +38,13 @@ ALIKE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`--prompt` of a CSV input, taken apart: text and the column that follows it, if one does."""
+    """`--prompt` of a CSV input, parsed: pieces of text, each with the column that follows it, if any."""
 
     pieces: tuple[tuple[str, str | None], ...]
 
     @classmethod
     def parse(cls, text: str) -> "Template":
-        """Raises InputError. Whatever stands between two braces is a column's name, colons and dots included."""
+        """Raises InputError. Everything between braces is a column name, including colons and dots."""
         try:
             return cls(tuple((before, _column(*rest)) for before, *rest in string.Formatter().parse(text)))
         except ValueError as error:
@@ -68,9 +68,9 @@ def _column(name: str | None, spec: str | None, conversion: str | None) -> str |
 
 @dataclass(frozen=True)
 class Sheet:
-    """How a CSV file is written: `columns` as they stand in its header, which ends on the line `header_end`, from 1.
+    """The format of a CSV file: `columns` as in its header, which ends on line `header_end` (from 1).
 
-    `places` are the indexes of the columns that a person named, by that name.
+    `places`: indexes of the columns used in the command, by name.
     """
 
     encoding: Encoding
@@ -81,25 +81,25 @@ class Sheet:
 
     @cached_property
     def names(self) -> list[str]:
-        """By which the output repeats cells. Columns without a name get blanks, each so many that they differ."""
+        """Column names for the output. Unnamed columns get a distinct number of spaces each."""
         blanks = (" " * number for number in count())
         return [column if column.strip() else next(blanks) for column in self.columns]
 
     @property
     def named(self) -> list[str]:
-        """The columns that have a name, without blanks around it."""
+        """The names of the named columns, stripped."""
         return [column.strip() for column in self.columns if column.strip()]
 
 
 class Row(NamedTuple):
-    """The cells of a record, and the line on which it begins."""
+    """The cells of a record, and the line on which it starts."""
 
     line: int
     cells: list[str]
 
 
 def sheet_of(path: Path, wanted: Sequence[str]) -> Sheet:
-    """How a CSV file is written; `wanted` are the columns that must be there. Raises InputError."""
+    """The format of a CSV file. `wanted`: columns that must exist. Raises InputError."""
     encoding = encoding_of(path)
     with open_text(path, encoding) as text:
         head = list(islice(text, HEADER_MAX_LINES))
@@ -117,7 +117,7 @@ def sheet_of(path: Path, wanted: Sequence[str]) -> Sheet:
 
 
 def _with_header(encoding: Encoding, separator: str, head: Sequence[str], begin: int, wanted: Iterable[str]) -> Sheet:
-    """The header is the first record that says anything."""
+    """The header is the first record that is not blank."""
     reader = csv.reader(islice(head, begin, None), delimiter=separator, strict=True)
     columns: list[str] = []
     try:
@@ -130,7 +130,7 @@ def _with_header(encoding: Encoding, separator: str, head: Sequence[str], begin:
 
 
 def _place(name: str, columns: Sequence[str]) -> int | None:
-    """Where a column stands: as it is written, or else without blanks around it."""
+    """The index of a column: by exact name, or else ignoring surrounding whitespace."""
     for known, wanted in ((list(columns), name), ([column.strip() for column in columns], name.strip())):
         if wanted in known:
             return known.index(wanted)
@@ -139,36 +139,36 @@ def _place(name: str, columns: Sequence[str]) -> int | None:
 
 def _check(sheet: Sheet, wanted: Iterable[str]) -> None:
     if not sheet.columns:
-        raise InputError("the CSV is empty; its first line must name the columns")
+        raise InputError("the CSV is empty; its first line must contain the column names")
     named = [column for column in sheet.columns if column.strip()]
     if len(set(named)) != len(named):
-        raise InputError(f"line {sheet.header_end}: the CSV header names a column twice")
+        raise InputError(f"line {sheet.header_end}: the CSV header has a duplicate column name")
     for name in wanted:
         if name not in sheet.places:
             raise InputError(f"the CSV has no column {_shown(name)!r}{_meant(name, sheet.named)}")
 
 
 def _meant(name: str, columns: list[str]) -> str:
-    """The end of a sentence about a column that is none."""
+    """The end of an error message about an unknown column."""
     known = ", ".join(map(_shown, columns[:COLUMNS_SHOWN])) + (", …" if len(columns) > COLUMNS_SHOWN else "")
     if re.search(r"[\"'{}\n]", name):
-        return f"; it has {known}. Braces name columns: write a literal brace twice, {{{{ or }}}}"
+        return f"; it has {known}. Braces enclose column names: write a literal brace as {{{{ or }}}}"
     by_lower = {column.lower(): column for column in reversed(columns)}
     near = get_close_matches(name.strip().lower(), by_lower, n=1, cutoff=ALIKE)
     return f"; it has {known}" + (f"; did you mean {_shown(by_lower[near[0]])!r}?" if near else "")
 
 
 def _shown(name: str) -> str:
-    """Short, and without what would move the cursor of a terminal."""
+    """Truncated, without control characters."""
     name = "".join(character if character.isprintable() else "�" for character in name[: COLUMN_SHOWN_CHARS + 1])
     return name if len(name) <= COLUMN_SHOWN_CHARS else name[: COLUMN_SHOWN_CHARS - 1] + "…"
 
 
 @dataclass(slots=True)
 class Rows:
-    """The records of a CSV file below its header, without empty cells beyond its columns.
+    """The records of a CSV file after its header, without empty cells beyond the last column.
 
-    `empty` counts those that hold separators and nothing else; they are passed over.
+    `empty`: number of skipped records without any content.
     """
 
     path: Path
@@ -176,8 +176,8 @@ class Rows:
     empty: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Row]:
-        """Raises InputError where the next record cannot be found: going on would drop or mix lines without a word."""
-        csv.field_size_limit(LINE_MAX_BYTES)  # the default of 128 KiB is less than a document to be summarised
+        """Raises InputError when a record cannot be parsed: continuing could silently drop or merge lines."""
+        csv.field_size_limit(LINE_MAX_BYTES)  # the default of 128 KiB is too small for a document to summarise
         with open_text(self.path, self.sheet.encoding) as text:
             yield from self._records(text)
 
@@ -201,11 +201,11 @@ class Rows:
 def _unreadable(line: int, error: csv.Error, separator: str) -> str:
     reason = str(error)
     if "unexpected end of data" in reason:
-        return f"a quote that is opened on line {line} or below is never closed; nothing after it can be read"
+        return f"a quote opened on line {line} or later is never closed; the rest cannot be read"
     if "field larger" in reason:
         most = LINE_MAX_BYTES // 1024 // 1024
-        return f"line {line}: a cell is longer than {most} MiB; is a quote before it never closed?"
+        return f"line {line}: a cell is longer than {most} MiB; is an earlier quote never closed?"
     if "expected after" in reason:
         mark = {"\t": "a tab"}.get(separator, repr(separator))
-        reason = f'after a closing quote must come {mark}; a quote inside of quotes is written twice ("")'
-    return f"line {line} and what follows cannot be read: no valid CSV: {reason}"
+        reason = f'a closing quote must be followed by {mark}; a quote inside quotes is doubled ("")'
+    return f"line {line} and the rest cannot be read: invalid CSV: {reason}"

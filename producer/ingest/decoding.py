@@ -1,8 +1,8 @@
-"""What the bytes of an input file are: text in which encoding, compressed, or no text at all.
+"""Detects the encoding of an input file, gzip compression, and files that are not text.
 
     InputError    the input as a whole cannot be used
 
-Only what is certain is assumed: a byte order mark, valid UTF-8, and Windows-1252 where nothing speaks for UTF-8.
+Only certain cases are assumed: a byte order mark, valid UTF-8, and Windows-1252 if nothing indicates UTF-8.
 """
 
 import codecs
@@ -33,21 +33,21 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks with Python's names of their encodings, longer ones first."""
+"""Byte order marks with Python's encoding names, longer ones first."""
 
 UNPACK = "unpack it first"
-SAVE_AS_CSV = "open it in Excel and save it as 'CSV UTF-8', then name that file"
+SAVE_AS_CSV = "open it in Excel, save it as 'CSV UTF-8' and use that file"
 NO_TEXT = (
     (b"PK\x03\x04", "a zip archive", UNPACK),
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook of the old kind (.xls)", SAVE_AS_CSV),
-    (b"PAR1", "a Parquet file", "write it as JSON lines or CSV first, for instance with DuckDB or pandas"),
-    (b"SQLite format 3\0", "an SQLite database", "write the rows as JSON lines or CSV first"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook in the old .xls format", SAVE_AS_CSV),
+    (b"PAR1", "a Parquet file", "convert it to JSON lines or CSV first, for instance with DuckDB or pandas"),
+    (b"SQLite format 3\0", "an SQLite database", "export the rows as JSON lines or CSV first"),
     (b"%PDF", "a PDF", "prompts are read from JSON lines or CSV"),
     (b"BZh", "compressed with bzip2", UNPACK),
     (b"\xfd7zXZ\0", "compressed with xz", UNPACK),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", UNPACK),
 )
-"""How files begin that are no text, what they are, and what to do."""
+"""First bytes of files that are not text, what they are, and what to do."""
 
 WORKBOOKS = frozenset({".xlsx", ".xlsm", ".xlsb", ".ods", ".numbers"})
 """Spreadsheets that are zip archives inside."""
@@ -55,17 +55,18 @@ WORKBOOKS = frozenset({".xlsx", ".xlsm", ".xlsb", ".ods", ".numbers"})
 MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 HIGH = re.compile(rb"[\x80-\xff]")
 LONE_PER_MULTIBYTE = 10
-"""Windows-1252 text has next to nothing that could be a character of UTF-8. A file with more of that is UTF-8 with a
-few wrong bytes: to read it as Windows-1252 would garble what is right."""
+"""Windows-1252 text contains hardly any valid multibyte UTF-8. A file with more of it is UTF-8 with a few invalid
+bytes, and reading it as Windows-1252 would garble the valid text."""
 
 
 class InputError(WrongUse):
-    """The input as a whole cannot be used. One sentence."""
+    """The input as a whole cannot be used. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """`name` is Python's. `wrong_line` is the first line that is not UTF-8, of a file that is read as another."""
+    """`name`: Python's name. `wrong_line`: the first line that is not UTF-8, if the file is read in another
+    encoding."""
 
     name: str
     wrong_line: int | None = None
@@ -78,7 +79,7 @@ class Encoding:
 
 @contextmanager
 def open_input(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of an input; those inside, if it is compressed with gzip. Raises InputError for what is no text."""
+    """The bytes of an input, decompressed if it is gzip. Raises InputError for files that are not text."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         file.seek(0)
@@ -90,11 +91,11 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
             with gzip.open(file) as unpacked:
                 yield cast(BinaryIO, unpacked)
         except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise InputError(f"{path.name} is compressed with gzip, but damaged or cut off; make it again") from None
+            raise InputError(f"{path.name} is a damaged or truncated gzip file; create it again") from None
 
 
 def inner_suffix(path: Path) -> str:
-    """The end of a name that says what a file holds, in small letters: `.csv` of in.CSV and of in.csv.gz."""
+    """The suffix that tells the format, in lower case: `.csv` for in.CSV and in.csv.gz."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -102,7 +103,7 @@ def inner_suffix(path: Path) -> str:
 
 
 def encoding_of(path: Path) -> Encoding:
-    """Reads the whole file where it has no byte order mark. Raises InputError with the line that is wrong."""
+    """Reads the whole file unless it has a byte order mark. Raises InputError with the offending line."""
     marked = marked_encoding(path)
     if marked is not None and marked != UTF8_MARKED:
         return Encoding(marked)
@@ -118,34 +119,36 @@ def encoding_of(path: Path) -> Encoding:
 
 
 def marked_encoding(path: Path) -> str | None:
-    """The encoding that a byte order mark names. Raises InputError."""
+    """The encoding given by a byte order mark. Raises InputError."""
     with open_input(path) as stream:
         head = stream.read(HEAD_BYTES)
     marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
     if marked is None and b"\0" in head:
-        raise InputError(f"{path.name} is not UTF-8 text: it holds NUL characters; if it is UTF-16, save it as UTF-8")
+        raise InputError(
+            f"{path.name} is not UTF-8 text: it contains NUL characters; if it is UTF-16, save it as UTF-8"
+        )
     return marked
 
 
 @contextmanager
 def open_text(path: Path, encoding: Encoding) -> Iterator[io.TextIOWrapper]:
-    """The text of an input, its line ends as they are. Raises InputError with the line that cannot be decoded."""
+    """The text of an input, line ends unchanged. Raises InputError with the line that cannot be decoded."""
     try:
         with open_input(path) as stream:
             yield io.TextIOWrapper(stream, encoding=encoding.name, newline="")
     except UnicodeError:
         line = _undecodable_line(path, encoding)
-        raise InputError(f"line {line} cannot be read as {encoding.name.upper()}; save the file as UTF-8") from None
+        raise InputError(f"line {line} is not valid {encoding.name.upper()}; save the file as UTF-8") from None
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What a file holds that is not ASCII."""
+    """The non-ASCII content of a file."""
 
-    wrong_line: int | None = None  # the first that is not UTF-8
-    undefined_line: int | None = None  # the first with a byte that Windows-1252 does not have either
-    multibyte: int = 0  # characters of UTF-8
-    lone: int = 0  # bytes that belong to none
+    wrong_line: int | None = None  # the first line that is not UTF-8
+    undefined_line: int | None = None  # the first line that is not Windows-1252 either
+    multibyte: int = 0  # multibyte UTF-8 characters
+    lone: int = 0  # high bytes outside them
 
     @classmethod
     def of(cls, stream: BinaryIO) -> "_Seen":
@@ -184,12 +187,12 @@ def _refuse_no_text(path: Path, head: bytes) -> None:
 
 
 def kind_of(head: bytes) -> tuple[str, str] | None:
-    """What a file that begins so is, if it is no text, and what to do."""
+    """What kind of file starts with these bytes, if it is not text, and what to do."""
     return next(((what, remedy) for start, what, remedy in NO_TEXT if head.startswith(start)), None)
 
 
 def _undecodable_line(path: Path, encoding: Encoding) -> int:
-    """A reader decodes ahead of the line that it gives out, so the place is looked for once more."""
+    """The line is searched again, because the reader decodes ahead of the line it returns."""
     decoder, line = codecs.getincrementaldecoder(encoding.name)(), 1
     with open_input(path) as stream:
         while chunk := stream.read(CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""On which line of an input each id stands first, for a million ids in some 24 MB."""
+"""The line on which each id of an input first appears; a million ids take about 24 MB."""
 
 from array import array
 
@@ -10,8 +10,8 @@ BITS_64 = (1 << 64) - 1
 class FirstLines:
     """A hash table with open addressing in two flat arrays: 64 bits of an id's hash, and its line.
 
-    Two ids with one hash would count as the same id. The hash is salted anew in each process, so nobody can aim at
-    that; by chance it happens to one in some 30 million inputs of a million lines.
+    Two ids with the same hash would count as duplicates. The hash is salted per process, so collisions cannot be
+    provoked; by chance they affect one in about 30 million inputs of a million lines.
     """
 
     def __init__(self, expected: int = 0) -> None:
@@ -19,7 +19,7 @@ class FirstLines:
         self._make(1 << max(SMALLEST, expected * 3 // 2).bit_length())
 
     def first(self, id_: str, line: int) -> int:
-        """The line on which the id was seen first: an earlier one, or this one, which is noted."""
+        """The line on which the id first appeared: an earlier one, or this one, which is then recorded."""
         hashed = (hash(id_) & BITS_64) or 1
         slot = self._slot(hashed)
         if self._hashes[slot] == FREE:
@@ -36,7 +36,7 @@ class FirstLines:
         self._lines = array("I", bytes(4 * slots))
 
     def _slot(self, hashed: int) -> int:
-        """Where this hash is, or would be."""
+        """The slot of this hash, or the free slot for it."""
         hashes, mask = self._hashes, self._mask
         slot = hashed & mask
         while hashes[slot] not in (FREE, hashed):

@@ -1,4 +1,4 @@
-"""What a person should know of how an input was read, gathered while it is."""
+"""Notes for the user on how an input was read, collected while reading."""
 
 from collections import Counter
 from collections.abc import Set
@@ -21,14 +21,14 @@ PARAMETERS = frozenset(
     structured_outputs think top_a top_k transforms usage
     """.split()
 )
-"""What may stand beside a prompt: OpenAI's parameters, and those that other providers of its protocol document."""
+"""Fields allowed next to a prompt: OpenAI's parameters, and those documented by providers with the same protocol."""
 
 KNOWN = PARAMETERS.union(ROUTE_WORDS)
 
 
 @dataclass(slots=True)
 class InputNotes:
-    """Of the input `name`. `wrong_line` is the first line that is not UTF-8, where it is read as Windows-1252."""
+    """Notes on the input `name`. `wrong_line`: the first line that is not UTF-8, if it is read as Windows-1252."""
 
     name: str
     wrong_line: int | None = None
@@ -38,12 +38,12 @@ class InputNotes:
     beside: Counter[str] = field(default_factory=Counter)
 
     def blank_row(self, line: int) -> None:
-        """A cell of it that belongs in the prompt is empty."""
+        """Note a row with an empty cell in a column of the prompt."""
         self.blank_rows += 1
         self.first_blank = self.first_blank or line
 
     def beside_prompt(self, names: Set[str]) -> None:
-        """The fields of a line that has a prompt."""
+        """Note the fields of a line that has a prompt."""
         unknown = names - KNOWN
         if unknown and len(self.beside) < MOST_FIELDS:
             self.beside.update(name[:80] for name in sorted(unknown))
@@ -52,15 +52,13 @@ class InputNotes:
     def sentences(self) -> list[str]:
         said = []
         if self.wrong_line is not None:
-            said.append(f"{self.name} is not UTF-8 (line {self.wrong_line:,}); it is read as Windows-1252")
+            said.append(f"{self.name} is not UTF-8 (line {self.wrong_line:,}); reading it as Windows-1252")
         if self.empty_rows:
-            said.append(f"{counted(self.empty_rows, 'empty row')} {'was' if self.empty_rows == 1 else 'were'} skipped")
+            said.append(f"skipped {counted(self.empty_rows, 'empty row')}")
         if self.blank_rows:
             rows = f"{counted(self.blank_rows, 'row')} {'has' if self.blank_rows == 1 else 'have'}"
             said.append(f"{rows} an empty cell in a column of the prompt, the first on line {self.first_blank:,}")
         for name, lines in self.beside.most_common(FIELDS_NAMED):
             have = f"{counted(lines, 'line')} {'has' if lines == 1 else 'have'}"
-            said.append(
-                f"{have} a field '{name}', which is sent as a parameter: providers refuse what they do not know"
-            )
+            said.append(f"{have} a field '{name}', which is sent as a parameter; providers reject unknown parameters")
         return said

@@ -1,12 +1,12 @@
-"""Inputs become validated jobs, one line at a time: JSON lines in three shapes, and CSV with a template.
+"""Turns inputs into validated jobs, line by line: JSON lines in three shapes, and CSV with a template.
 
     {"custom_id": …, "body": {…}}     OpenAI batch lines
     {"messages": […], …}              bare chat-completion bodies
-    {"prompt": "…", …}                prompts; `system` and other parameters may stand beside
+    {"prompt": "…", …}                prompts, optionally with `system` and other parameters
     name,colour / Ada,red             CSV; `--prompt 'Write a blurb for {name}'`
 
-Memory stays flat: a line is read, checked and handed on. A bad line is a value (`BadLine`), not an exception,
-because all of them are reported at once.
+Memory stays flat: each line is read, checked and passed on. A bad line is a value (`BadLine`), not an exception,
+because all of them are reported together.
 """
 
 import hashlib
@@ -50,13 +50,14 @@ CUSTOM_ID_MAX = 512
 NAMES_SHOWN = 5
 NAME_SHOWN_CHARS = 40
 TEXTS = frozenset({".txt", ".text", ".md", ".dat"})
-TEXT_REMEDY = 'each line must be an object such as {"prompt": "…"}; a table with a header line is read with --prompt'
+TEXT_REMEDY = 'each line must be an object such as {"prompt": "…"}; for a table with a header line, use --prompt'
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that cannot become a job: its number (from 1) and one sentence; a word for programs, and the field."""
+    """A line that cannot become a job: its number (from 1), the reason as one sentence, an error code, and the
+    field."""
 
     line: int
     reason: str
@@ -73,7 +74,7 @@ class Shape:
     id_column: str | None = None
     route: RouteOptions = field(default_factory=RouteOptions)
     limit: int | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)  # for requests that do not have them
+    params: Mapping[str, Any] = field(default_factory=dict)  # defaults for requests that do not set them
 
 
 def read_jobs(
@@ -87,9 +88,9 @@ def read_jobs(
     rules: Rules = NO_RULES,
     notes: list[str] | None = None,
 ) -> Iterator[NewJob | BadLine]:
-    """Every line of the input as a job or as what is wrong with it. `rules` are the tenant's. Raises InputError.
+    """Every line of the input as a job or a BadLine. `rules`: those of the tenant. Raises InputError.
 
-    `notes` gets sentences for people about how the input was read, as far as it was read.
+    `notes` receives sentences on how the input was read.
     """
     reader = JobReader(shape, settings, priority, expires_at, tenant, endpoint=None, rules=rules)
     noted = InputNotes(path.name)
@@ -101,23 +102,23 @@ def read_jobs(
 
 
 def is_sheet(path: Path, shape: Shape) -> bool:
-    """Whether an input is read as CSV: by its name, or where that says nothing because only CSV needs a template."""
+    """Whether an input is read as CSV: by its suffix, or, for other suffixes, because only CSV takes a template."""
     suffix = inner_suffix(path)
     return suffix in SHEETS or (suffix not in JSON_SUFFIXES and shape.prompt is not None)
 
 
 @dataclass(slots=True)
 class Row:
-    """One line, parsed: the request, the caller's id if it has one, and what the output repeats."""
+    """One parsed line: the request, the caller's id if any, and the columns that the output repeats."""
 
     body: dict[str, Any]
     custom_id: str | None = None
     extra: str | None = None
-    endpoint: Endpoint | None = None  # None: the line does not say
+    endpoint: Endpoint | None = None  # None: not given by the line
 
 
 class JobReader:
-    """Makes jobs of the rows of one input, and finds the ids that it uses twice."""
+    """Turns the rows of one input into jobs, and finds duplicate ids."""
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class JobReader:
         endpoint: Endpoint | None = CHAT,
         rules: Rules = NO_RULES,
     ) -> None:
-        """`endpoint` None: the one of the first row; a chat completion if that says nothing. `rules`: the tenant's."""
+        """`endpoint` None: that of the first row, or chat completions if it has none. `rules`: those of the tenant."""
         self._rules = rules
         self._shape = shape
         self._settings = settings
@@ -143,7 +144,7 @@ class JobReader:
         self._custom_ids = FirstLines(expected_lines)
 
     def job(self, line: int, row: Row | str) -> NewJob | BadLine:
-        """`row` as text is the reason why there is none. Line 0: the job is alone, and named by its id."""
+        """A `row` that is text is an error message. Line 0: a single job, named by its id."""
         if isinstance(row, str):
             return BadLine(line, row)
         job_id = new_id("job")
@@ -155,7 +156,7 @@ class JobReader:
             return BadLine(line, str(error), error.code, error.param)
         earlier = self._custom_ids.first(custom_id, line)
         if earlier != line:
-            reason = f"{self._shape.id_column or 'custom_id'} {custom_id!r} was used already, on line {earlier}"
+            reason = f"{self._shape.id_column or 'custom_id'} {custom_id!r} was already used on line {earlier}"
             return BadLine(line, reason, "duplicate_custom_id", "custom_id")
         tokens, most = ENDPOINTS[chain.endpoint].estimate_tokens(body), most_output_tokens(body)
         plain = chain.endpoint == CHAT and is_plain(body)
@@ -183,21 +184,21 @@ class JobReader:
         ENDPOINTS[endpoint].check(body)
         if self._shape.system is not None:
             if endpoint != CHAT:
-                raise RequestError(f"a system prompt has no meaning for {endpoint}; leave out --system", "system")
+                raise RequestError(f"a system prompt does not apply to {endpoint}; omit --system", "system")
             body = {**body, "messages": [{"role": "system", "content": self._shape.system}, *body["messages"]]}
         if self._router is None:
             self._router = Router(self._settings, self._shape.route, endpoint=endpoint, rules=self._rules)
         return self._router.resolve(body, custom_id)
 
     def _with_params(self, body: dict[str, Any]) -> dict[str, Any]:
-        """What a line says of its own counts, and the most tokens of an answer have two names."""
+        """Add default parameters. Those of the line win; the output token limit has two names."""
         if not self._shape.params:
             return body
         said = {*body, *(OUTPUT_WORDS if not body.keys().isdisjoint(OUTPUT_WORDS) else ())}
         return {**{name: value for name, value in self._shape.params.items() if name not in said}, **body}
 
     def _endpoint_of(self, row: Row) -> Endpoint:
-        """All rows of one input have the same."""
+        """The endpoint of all rows of one input, which must be the same."""
         if self._endpoint is None:
             self._endpoint = row.endpoint or CHAT
         if row.endpoint not in (None, self._endpoint):
@@ -206,7 +207,7 @@ class JobReader:
 
 
 def as_chat(body: dict[str, Any]) -> dict[str, Any]:
-    """A chat-completion body, also of one that has a `prompt`. Raises RequestError."""
+    """A chat-completion body; a `prompt` is converted. Raises RequestError."""
     if "messages" not in body and "prompt" in body:
         return _from_prompt(body)
     if "messages" not in body:
@@ -215,15 +216,15 @@ def as_chat(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def request_of(job: NewJob) -> str:
-    """Names what the model is asked: messages and parameters in any order, without who is asked."""
+    """A hash of the request: messages and parameters in any order, without the model or chain."""
     asked = orjson.dumps(orjson.loads(job.body), option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(asked, digest_size=16, key=job.chain.endpoint.encode()).hexdigest()
 
 
 def _fields_of(body: Mapping[str, Any]) -> str:
-    """The end of a sentence about a line without a prompt: what stands there in its place."""
+    """The end of an error message about a line without a prompt: the fields it has instead."""
     if "params" in body:
-        return "; what Anthropic's batches call 'params' is the 'body' here"
+        return "; 'params' of Anthropic's batches corresponds to 'body' here"
     names = [f"'{name}'" for name in body if name.isidentifier() and len(name) <= NAME_SHOWN_CHARS]
     return f"; it has {', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''}" if names else ""
 
@@ -231,7 +232,7 @@ def _fields_of(body: Mapping[str, Any]) -> str:
 def _as_json(document: dict[str, Any]) -> str:
     try:
         return orjson.dumps(document).decode()
-    except TypeError as error:  # nested too deep, or text that is no Unicode; orjson does not quote what it refuses
+    except TypeError as error:  # nested too deep, or invalid Unicode; orjson's message does not quote the text
         raise RequestError(f"cannot be written as JSON: {error}", code="invalid_json") from None
 
 
@@ -246,7 +247,7 @@ def _from_prompt(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(readline: Callable[[int], bytes]) -> Iterator[tuple[int, bytes | str]]:
-    """Lines without their ends, numbered from 1; a too long one is skipped over and comes as a reason."""
+    """Lines without line ends, numbered from 1; a line that is too long is skipped and yields an error message."""
     number = 0
     while raw := readline(LINE_MAX_BYTES + 1):
         number += 1
@@ -265,7 +266,7 @@ def _lines(readline: Callable[[int], bytes]) -> Iterator[tuple[int, bytes | str]
 def _json_rows(path: Path, shape: Shape, noted: InputNotes) -> Iterator[tuple[int, Row | str]]:
     for option, value in (("--prompt", shape.prompt), ("--id-column", shape.id_column)):
         if value is not None:
-            raise InputError(f"{option} is for CSV inputs, whose names end in .csv; this one is read as JSON lines")
+            raise InputError(f"{option} applies to CSV inputs (.csv); this input is read as JSON lines")
     marked = marked_encoding(path)
     with open_input(path) as stream:
         start = stream.readline(LINE_MAX_BYTES).removeprefix(BYTE_ORDER_MARK).strip()
@@ -297,14 +298,14 @@ def _rows_of_lines(lines: Iterator[tuple[int, bytes | str]], noted: InputNotes) 
 
 
 def _as_lines(start: bytes) -> str:
-    """The end of a sentence about JSON that is not in lines, by how it begins."""
+    """The end of an error message about JSON that is not in lines, judged by its first line."""
     if start == b"{":
-        return "is JSON over several lines; write each object on one line, e.g. with jq -c ."
-    return "is a JSON array; write each of its objects on one line, e.g. with jq -c '.[]'"
+        return "is JSON spread over several lines; write each object on one line, e.g. with jq -c ."
+    return "is a JSON array; write each object on its own line, e.g. with jq -c '.[]'"
 
 
 def checked_id(value: object, what: str = "custom_id") -> str | None:
-    """A caller's name for a request: text, or a whole number as text. Raises RequestError, which says `what` it is."""
+    """A caller's id for a request: a string, or an integer as text. `what` is its name in the RequestError raised."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -316,7 +317,7 @@ def checked_id(value: object, what: str = "custom_id") -> str | None:
 
 
 def row_of(document: dict[str, Any]) -> Row:
-    """A request in any of the shapes of a JSON line. Raises RequestError."""
+    """A request in any supported JSON line format. Raises RequestError."""
     custom_id = checked_id(document.get("custom_id", document.get("id")))
     if "body" not in document:
         own = ("custom_id", "id")
@@ -331,12 +332,12 @@ def _endpoint(document: dict[str, Any]) -> Endpoint | None:
     url = document.get("url")
     served = endpoint_named(url)
     if (url is not None and served is None) or document.get("method", "POST") != "POST":
-        raise RequestError(f"only POST {' and '.join(ENDPOINTS)} are served", "url")
+        raise RequestError(f"only POST {' and '.join(ENDPOINTS)} are supported", "url")
     return served
 
 
 def csv_form(source: Path, shape: Shape, output: Path, *, safe: bool = False) -> CsvForm:
-    """How a CSV output is to be written: as the spreadsheet that wrote the input will read it. Raises InputError."""
+    """The format of a CSV output: one that the spreadsheet program of the input can read. Raises InputError."""
     separator = SEPARATORS.get(output.suffix.lower())
     if separator is None or not is_sheet(source, shape):
         return CsvForm(separator or CSV.separator, safe=safe)
@@ -349,12 +350,12 @@ def csv_form(source: Path, shape: Shape, output: Path, *, safe: bool = False) ->
 
 def _read_form(path: Path, shape: Shape) -> tuple[Template, Sheet]:
     if shape.prompt is None:
-        raise InputError("a CSV input needs --prompt with the columns in braces, e.g. --prompt 'Describe {name}'")
+        raise InputError("a CSV input needs --prompt with column names in braces, e.g. --prompt 'Describe {name}'")
     template = Template.parse(shape.prompt)
     sheet = sheet_of(path, [*template.columns, *([shape.id_column] if shape.id_column is not None else [])])
     if not template.columns:
         raise InputError(
-            "--prompt names no column, so every row would be asked the same; write columns in braces, "
+            "--prompt contains no column, so every row would get the same prompt; put column names in braces, "
             f"e.g. --prompt 'Describe {{{sheet.named[0]}}}'"
         )
     return template, sheet
@@ -376,7 +377,7 @@ def _sheet_rows(path: Path, shape: Shape, noted: InputNotes) -> Iterator[tuple[i
 def _row_of_sheet(cells: list[str], sheet: Sheet, template: Template, id_column: str | None) -> Row | str:
     if len(cells) != len(sheet.columns):
         columns = "1 column" if len(cells) == 1 else f"{len(cells):,} columns"
-        return f"has {columns}, the header has {len(sheet.columns):,}"
+        return f"has {columns}, but the header has {len(sheet.columns):,}"
     row = {name: cells[place] for name, place in sheet.places.items()}
     try:
         custom_id = checked_id(row[id_column], repr(id_column)) if id_column is not None else None

@@ -141,8 +141,8 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
 
 
 class _Over(NamedTuple):
-    """A run is not watched any longer. `blocked`: what it waits for, when only a person can help; `kind`: if its batch
-    is held for that."""
+    """Watching has ended. `blocked`: the cause that only a person can fix, if that is why; `kind`: if its batch is
+    paused for it."""
 
     blocked: str | None = None
     kind: PauseKind | None = None
@@ -278,7 +278,7 @@ def _stopped_early(console: Console, asked: RunRequest, total: Summary, over: _O
         act = (
             "Run it again with a larger --budget-usd" if over.kind is PauseKind.BUDGET else "Fix that and run it again"
         )
-        words = f"Stopped: {over.blocked}.{look} {act}: what was answered is kept."
+        words = f"Stopped: {over.blocked}.{look} {act}; answers so far are kept."
         console.print(words, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         return UNREACHABLE
     console.print("Run the same command again to continue; until then, nothing more is sent.", highlight=False)

@@ -123,7 +123,7 @@ def test_the_version_and_the_help_of_every_command_are_printed(empty: Folder) ->
 
 def test_looking_before_anything_was_submitted_leaves_no_folder_behind(empty: Folder) -> None:
     for words in (["status"], ["watch", "latest"], ["results", "-"], ["cancel", "x"], ["retry", "x"], ["attempts"]):
-        assert "nothing was submitted in .understudy yet" in empty.refused(*words)
+        assert "nothing has been submitted in .understudy yet" in empty.refused(*words)
     assert list(empty.path.iterdir()) == []
 
 
@@ -206,7 +206,9 @@ def test_a_key_is_set_aside_and_let_back_by_hand(folder: Folder) -> None:
     (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
     assert row["set_aside"][0]["reason"] == "by hand: too dear"
     assert folder.type("providers", "enable", "lead").stderr.startswith("Re-enabled 1 key of lead; nothing runs in")
-    assert folder.type("providers", "enable", "lead").stderr.startswith("No key of lead was set aside; nothing runs in")
+    assert folder.type("providers", "enable", "lead").stderr.startswith(
+        "No key of lead was disabled; nothing is running in"
+    )
     (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
     assert row["set_aside"] == []
     assert "it has main" in folder.refused("providers", "enable", "lead", "--key", "mian")

@@ -37,7 +37,7 @@ async def test_keys_cooldowns_breakers_and_learned_rates_are_all_let_go(store: S
         assert learned is not None
         await limiter.cool(MAIN, Scope.PROVIDER, 3_600.0, "overloaded")
         said = await enabled(store, redis_url)
-        assert said == "Re-enabled 2 keys of slow; forgot 3 records of its cooldowns and learned limits."
+        assert said == "Re-enabled 2 keys of slow; cleared 3 records of its cooldowns and learned limits."
         assert await store.credentials.listed() == []
         assert isinstance(await limiter.reserve([Candidate(MAIN)], 1), Grant)
 
@@ -46,7 +46,7 @@ async def test_one_key_is_let_go_alone(store: Store, redis_url: str) -> None:
     for key in ("main", "spare"):
         await store.credentials.set_aside("slow", key, "", FailureClass.CREDENTIAL, "401")
     said = await enabled(store, redis_url, "main")
-    assert said == "Re-enabled 1 key of slow; no cooldown and no learned limit held it."
+    assert said == "Re-enabled 1 key of slow; it had no cooldowns and no learned limits."
     assert [row.key for row in await store.credentials.listed()] == ["spare"]
 
 
@@ -55,6 +55,6 @@ async def test_a_redis_that_cannot_be_reached_keeps_nobody_from_the_keys(store: 
     if aside:
         await store.credentials.set_aside("slow", "main", "", FailureClass.CREDENTIAL, "401")
     said = await enabled(store, "redis://127.0.0.1:1/0")
-    assert said.startswith("Re-enabled 1 key of slow; its" if aside else "No key of slow was set aside; its")
+    assert said.startswith("Re-enabled 1 key of slow; its" if aside else "No key of slow was disabled; its")
     assert "127.0.0.1:1" in said
     assert await store.credentials.listed() == []

@@ -47,9 +47,12 @@ def sentences(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: 
         ('[providers.x]\nbase_url = "https://e.example"\napi_keys = ["env.GITHUB_TOKEN"]', ["GITHUB_TOKEN to"]),
         (
             '[providers.x]\nbase_url = "https://e.example"\napi_keys = ["file.~/.ssh/id_rsa"]',
-            ["what is in ~/.ssh/id_rsa"],
+            ["the contents of ~/.ssh/id_rsa"],
         ),
-        ('[providers.x]\nbase_url = "https://e.example"\napi_keys = ["file.../../key"]', ["what is in ../../key to"]),
+        (
+            '[providers.x]\nbase_url = "https://e.example"\napi_keys = ["file.../../key"]',
+            ["the contents of ../../key to"],
+        ),
         ('[providers.x]\nbase_url = "https://e.example"\napi_keys = ["cmd.sh -c secret"]', ["runs a program", ": sh"]),
         ('[providers.openai]\napi_keys = ["cmd.op read"]', ["runs a program", "provider openai: op"]),
     ],

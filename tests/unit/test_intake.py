@@ -101,8 +101,8 @@ def test_fields_beside_a_prompt_that_are_no_parameter_are_told_before_they_are_s
     jobs = list(read_jobs(path, Shape(), SETTINGS, priority=Priority.BULK, expires_at=9.0, notes=notes))
     assert json.loads(jobs[0].body)["sku"] == "A1"
     assert notes == [
-        "2 lines have a field 'sku', which is sent as a parameter: providers refuse what they do not know",
-        "1 line has a field 'shelf', which is sent as a parameter: providers refuse what they do not know",
+        "2 lines have a field 'sku', which is sent as a parameter; providers reject unknown parameters",
+        "1 line has a field 'shelf', which is sent as a parameter; providers reject unknown parameters",
     ]
 
 
@@ -130,7 +130,7 @@ def test_only_the_first_lines_are_taken(tmp_path: Path) -> None:
         ("{oops", "is not valid JSON"),
         ("[1]", "must be a JSON object, not an array"),
         ('{"promt": "a"}', "has neither 'prompt' nor 'messages'; it has 'promt'"),
-        ('{"custom_id": "a", "params": {}}', "what Anthropic's batches call 'params' is the 'body' here"),
+        ('{"custom_id": "a", "params": {}}', "'params' of Anthropic's batches corresponds to 'body' here"),
         ('{"id": 1, "question": "a", "answer": "b", "a b": 1}', "nor 'messages'; it has 'question', 'answer'"),
         ('{"messages": []}', "'messages' must be a list with at least one message"),
         ('{"messages": 5}', "'messages' must be a list"),
@@ -180,7 +180,7 @@ def test_json_lines_are_read_in_any_encoding_that_a_byte_order_mark_names(tmp_pa
 
 def test_a_line_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     lines = "\ufeff" + '{"prompt":"a"}\n' * 5_000
-    with pytest.raises(InputError, match="line 5001 cannot be read as UTF-16"):
+    with pytest.raises(InputError, match="line 5001 is not valid UTF-16"):
         read(tmp_path, lines.encode("utf-16-le") + b"\x00\xdc" + '\n{"prompt":"b"}'.encode("utf-16-le"))
 
 
@@ -189,7 +189,7 @@ def test_what_was_compressed_with_gzip_is_read(tmp_path: Path) -> None:
     assert len(read(tmp_path, packed, name="in.jsonl.gz")) == 200
     job = only(tmp_path, gzip.compress(b"name\npan\n"), Shape(prompt="{name}"), "in.csv.gz")
     assert messages(job) == [("user", "pan")]
-    with pytest.raises(InputError, match="compressed with gzip, but damaged or cut off"):
+    with pytest.raises(InputError, match="is a damaged or truncated gzip file"):
         read(tmp_path, packed[:-20], name="in.jsonl.gz")
 
 
@@ -199,17 +199,25 @@ def test_what_was_compressed_with_gzip_is_read(tmp_path: Path) -> None:
         (
             b"PK\x03\x04\x14\0",
             "in.xlsx",
-            "is a spreadsheet, not a text file; open it in Excel and save it as 'CSV UTF-8'",
+            "is a spreadsheet, not a text file; open it in Excel, save it as 'CSV UTF-8'",
         ),
         (b"PK\x03\x04\x14\0", "in.csv", "is a zip archive; unpack it"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "in.csv", "an Excel workbook of the old kind"),
-        (b"PAR1\x15\x04", "in.parquet", "is a Parquet file; write it as JSON lines or CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "in.csv", "an Excel workbook in the old .xls format"),
+        (b"PAR1\x15\x04", "in.parquet", "is a Parquet file; convert it to JSON lines or CSV"),
         (b"BZh91AY&SY", "in.jsonl.bz2", "is compressed with bzip2; unpack it"),
-        ('{"prompt":"a"}'.encode("utf-16-le"), "in.jsonl", "holds NUL characters; if it is UTF-16, save it as UTF-8"),
-        (b"Write a poem.\nWrite a song.\n", "in.txt", 'each line must be an object such as {"prompt": "…"}; a table'),
-        (b'[{"prompt":"a"},', "in.json", "is a JSON array; write each of its objects on one line"),
+        (
+            '{"prompt":"a"}'.encode("utf-16-le"),
+            "in.jsonl",
+            "contains NUL characters; if it is UTF-16, save it as UTF-8",
+        ),
+        (
+            b"Write a poem.\nWrite a song.\n",
+            "in.txt",
+            'each line must be an object such as {"prompt": "…"}; for a table',
+        ),
+        (b'[{"prompt":"a"},', "in.json", "is a JSON array; write each object on its own line"),
         (b'[\n  {"prompt":"a"}\n]', "in.jsonl", "is a JSON array"),
-        (b'{\n  "prompt": "a"\n}', "in.jsonl", "is JSON over several lines; write each object on one line"),
+        (b'{\n  "prompt": "a"\n}', "in.jsonl", "is JSON spread over several lines; write each object on one line"),
     ],
 )
 def test_what_is_not_lines_of_text_is_called_by_its_name(tmp_path: Path, start: bytes, name: str, said: str) -> None:
@@ -223,7 +231,7 @@ def test_a_custom_id_used_twice_is_refused_with_both_lines(tmp_path: Path) -> No
     first, second, third = read(tmp_path, lines)
     assert isinstance(first, NewJob) and isinstance(second, NewJob)
     assert third == BadLine(
-        3, "custom_id 'x' was used already, on line 1", code="duplicate_custom_id", param="custom_id"
+        3, "custom_id 'x' was already used on line 1", code="duplicate_custom_id", param="custom_id"
     )
 
 
@@ -251,8 +259,8 @@ def test_csv_rows_with_other_columns_or_without_an_id_are_bad_lines(tmp_path: Pa
     shape = Shape(prompt="{name}", id_column="id")
     short, long, nameless, good = read(tmp_path, "id,name\n1\n1,2,3\n,b\n4,d\n", shape, "in.csv")
     assert (short, long) == (
-        BadLine(2, "has 1 column, the header has 2"),
-        BadLine(3, "has 3 columns, the header has 2"),
+        BadLine(2, "has 1 column, but the header has 2"),
+        BadLine(3, "has 3 columns, but the header has 2"),
     )
     assert nameless.reason == "'id' must have 1 to 512 characters, none of them NUL"
     assert good.custom_id == "4"
@@ -266,16 +274,16 @@ def test_csv_rows_with_other_columns_or_without_an_id_are_bad_lines(tmp_path: Pa
         ("a,b\n1,2\n", Shape(prompt="{c}"), "the CSV has no column 'c'; it has a, b"),
         ("a,b\n1,2\n", Shape(prompt="{a!x}"), "no column 'a!x'"),
         ("a,b\n1,2\n", Shape(prompt="{a}", id_column="c"), "no column 'c'"),
-        ("a,b\n1,2\n", Shape(prompt="Describe it"), "every row would be asked the same"),
+        ("a,b\n1,2\n", Shape(prompt="Describe it"), "every row would get the same prompt"),
         ("a,b\n1,2\n", Shape(prompt="{a"), "--prompt is not a valid template"),
-        ("a,a\n1,2\n", Shape(prompt="{a}"), "names a column twice"),
+        ("a,a\n1,2\n", Shape(prompt="{a}"), "duplicate column name"),
         ("a,b\né,2\n".encode() + "é,3\n".encode("latin-1"), Shape(prompt="{a}"), "line 3 is not UTF-8 text"),
         (b"a,b\n1,2\n\x81,3\n", Shape(prompt="{a}"), "line 3 is not UTF-8 text"),
         (b"\xef\xbb\xbfa,b\n1,2\n\xe9,3\n", Shape(prompt="{a}"), "line 3 is not UTF-8 text"),
-        ('a,b\n1,2\n"3,4\n5,6\n', Shape(prompt="{a}"), "a quote that is opened on line 3 or below is never closed"),
+        ('a,b\n1,2\n"3,4\n5,6\n', Shape(prompt="{a}"), "a quote opened on line 3 or later is never closed"),
         ("Name,b\n1,2\n", Shape(prompt="{nmae}"), "it has Name, b; did you mean 'Name'?"),
-        ("a,b\n1,2\n", Shape(prompt='{"text": {a}}'), "write a literal brace twice"),
-        ('a,b\n1,2\n"x"y,3\n4,5\n', Shape(prompt="{a}"), "line 3 and what follows cannot be read: no valid CSV"),
+        ("a,b\n1,2\n", Shape(prompt='{"text": {a}}'), "write a literal brace as"),
+        ('a,b\n1,2\n"x"y,3\n4,5\n', Shape(prompt="{a}"), "line 3 and the rest cannot be read: invalid CSV"),
     ],
 )
 def test_a_csv_that_cannot_be_used_is_refused_whole(
@@ -287,7 +295,7 @@ def test_a_csv_that_cannot_be_used_is_refused_whole(
 
 @pytest.mark.parametrize("shape", [Shape(prompt="{a}"), Shape(id_column="a")])
 def test_csv_options_are_not_silently_ignored_for_json_lines(tmp_path: Path, shape: Shape) -> None:
-    with pytest.raises(InputError, match="is for CSV inputs"):
+    with pytest.raises(InputError, match="applies to CSV inputs"):
         read(tmp_path, '{"prompt":"a"}', shape)
 
 

@@ -62,7 +62,7 @@ async def test_a_german_spreadsheet_is_read_and_answered_in_kind(tmp_path: Path,
     jobs = read(path, SHAPE, notes)
     assert prompts(jobs) == ['Beschreibe Möbel "Süd" für 1.234,50 €', "Beschreibe Stühle, weiß für 7,5 €"]
     assert [(job.custom_id, job.line) for job in jobs] == [("A1", 2), ("A2", 3)]
-    assert notes == ([f"{name} is not UTF-8 (line 2); it is read as Windows-1252"] if encoding == "cp1252" else [])
+    assert notes == ([f"{name} is not UTF-8 (line 2); reading it as Windows-1252"] if encoding == "cp1252" else [])
     output = await written(jobs, path, SHAPE, "out.csv")
     assert output.startswith(b"\xef\xbb\xbf") == (encoding != "utf-8")
     first, second, _ = output.decode("utf-8-sig").split("\r\n", 2)
@@ -74,7 +74,7 @@ def test_the_line_is_named_that_shows_another_encoding_however_late_it_comes(tmp
     path, notes = tmp_path / "in.csv", list[str]()
     path.write_bytes(b"sku,name\n" + b"A,table\n" * 3_000 + "B,Stühle\n".encode("cp1252") + b"A,desk\n" * 9)
     assert prompts(read(path, Shape(prompt="{name}"), notes))[3_000] == "Stühle"
-    assert notes == ["in.csv is not UTF-8 (line 3,002); it is read as Windows-1252"]
+    assert notes == ["in.csv is not UTF-8 (line 3,002); reading it as Windows-1252"]
 
 
 def test_a_utf8_file_with_a_few_wrong_bytes_is_refused_and_not_garbled(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_empty_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     path.write_text("sku,name\nA1,pan\n,\n\n , \nA2,pot,,\n,,,\n")
     jobs = read(path, Shape(prompt="{name}", id_column="sku"), notes)
     assert [(job.custom_id, job.line) for job in jobs] == [("A1", 2), ("A2", 6)]
-    assert notes == ["3 empty rows were skipped"]
+    assert notes == ["skipped 3 empty rows"]
 
 
 def test_rows_that_leave_a_gap_in_the_prompt_are_counted(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_an_id_that_stands_twice_is_called_by_the_name_of_its_column(tmp_path: P
     path = tmp_path / "in.csv"
     path.write_text("sku,name\nA1,pan\nA1,pot\n")
     _, bad = read(path, Shape(prompt="{name}", id_column="sku"))
-    assert (bad.line, bad.reason) == (3, "sku 'A1' was used already, on line 2")
+    assert (bad.line, bad.reason) == (3, "sku 'A1' was already used on line 2")
 
 
 async def test_tabs_go_into_a_tsv_and_commas_into_a_csv_that_was_made_of_one(tmp_path: Path) -> None:
