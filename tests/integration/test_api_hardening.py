@@ -298,13 +298,27 @@ async def test_a_body_that_stops_arriving_is_given_up(
     writer.close()
 
 
-async def test_a_body_that_drips_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "LONGEST_BODY_S", 0.3)
+FILE_BEGINS = (
+    b'--edge\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--edge\r\n'
+    b'Content-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "bound"),
+    [
+        ("/v1/jobs", b"application/json", "LONGEST_BODY_S"),
+        ("/v1/jobs", b"application/json", "STALLED_S"),
+        ("/v1/files", b"multipart/form-data; boundary=edge", "STALLED_S"),
+    ],
+)
+async def test_a_body_that_drips_is_given_up(
+    port: int, path: str, kind: bytes, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, bound, 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = (
-        b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n"
-    )
-    writer.write(head)
+    head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\nContent-Length: 9000\r\n\r\n"
+    writer.write(head % (path.encode(), kind) + (FILE_BEGINS if path == "/v1/files" else b""))
     said = asyncio.create_task(reader.read())
     async with asyncio.timeout(10):
         while not said.done():

@@ -24,7 +24,8 @@ from understudy.models.store.sql import chain
 from understudy.models.store.sql import file as store_files
 from understudy.models.tenants import NO_LIMIT, TenantLimits
 from understudy.producer.api.access import quotas
-from understudy.producer.api.files.sweep import sweep_once
+from understudy.producer.api.errors import ApiError
+from understudy.producer.api.files.sweep import sweep_once, sweeping
 from understudy.producer.ingest.batch_filler import Filler
 
 PROVIDERS = {"lead": {"base_url": "http://127.0.0.1:1/v1"}}
@@ -243,6 +244,42 @@ async def test_defaults_let_bulk_users_through_and_single_users_notice_nothing(s
         assert (lifted["stored_bytes"], lifted["open_batches"]) == (None, 5)
 
 
+@pytest.mark.parametrize("said_by", ["nobody", "configuration"])
+async def test_defaults_hold_for_whoever_has_a_key_and_is_given_no_other_limit(
+    said_by: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(quotas.shutil, "disk_usage", lambda _: usage._replace(total=800_000, free=10**9))
+    monkeypatch.setattr(quotas, "OPEN_BATCHES", 1)
+    chosen = {} if said_by == "nobody" else {"tenant_stored_bytes": 200_000, "tenant_open_batches": 1}
+    async with served(store, time.time, settings(tmp_path, **chosen)) as api, api.client() as http:
+        room = Room(api, store, http, Clock(0.0), api.context.settings)
+        http.headers.update(bearer(await key_for(store, Scope.SUBMIT, tenant="acme")))
+        batches = [await room.batch(lines(1)) for _ in range(2)]
+        assert batches[0].status_code == 200 and refused(batches[1]) == "too_many_open_batches"
+        content = b"{}\n" + b" " * 90_000
+        uploads = [await room.upload(content) for _ in range(3)]
+        assert [each.status_code for each in uploads[:2]] == [200, 200]
+        assert refused(uploads[2]) == "tenant_storage_full"
+
+
+async def test_unused_uploads_end_by_themselves(tmp_path: Path) -> None:
+    now = [1_800_000_000.0]
+    chosen = settings(tmp_path, unused_uploads_kept_s=1_000)
+    async with open_store(None, tmp_path, lambda: now[0]) as store, served(store, lambda: now[0], chosen) as api:
+        async with api.client() as http:
+            room = Room(api, store, http, Clock(0.0), chosen)
+            file_id = (await room.upload(lines(1))).json()["id"]
+            now[0] += 5_000
+            async with sweeping(api.context), asyncio.timeout(20):
+                while (await http.get(f"/v1/files/{file_id}")).status_code != 404:
+                    await asyncio.sleep(0.02)
+                now[0] += 1
+                while (tmp_path / "files" / file_id).exists():
+                    api.context.deleted_files.set()
+                    await asyncio.sleep(0.02)
+
+
 async def test_uploads_that_nobody_used_end_and_those_of_batches_stay(tmp_path: Path) -> None:
     now = [1_800_000_000.0]
     chosen = settings(tmp_path)
@@ -281,6 +318,32 @@ async def test_below_the_floor_of_free_space_uploads_and_batches_are_the_first_t
             assert not any(each.isdigit() for each in answer.json()["error"]["message"].partition(";")[0])
             job = await http.post("/v1/jobs", json={"model": "lead/m", "messages": MESSAGES})
             assert job.status_code == 202, "what takes little goes on"
+
+
+@pytest.mark.parametrize(("total", "kept"), [(10**12, 10**9), (10**10, 5 * 10**8)])
+def test_a_twentieth_of_the_disk_or_a_gigabyte_is_left_free(
+    total: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(quotas.shutil, "disk_usage", lambda _: usage._replace(total=total, free=kept))
+    assert quotas.kept_free(settings(tmp_path)) == kept
+    assert quotas.kept_free(settings(tmp_path, min_free_bytes=7)) == 7
+    with pytest.raises(ApiError, match="nearly full"):
+        quotas.refuse_near_full(settings(tmp_path), 1)
+    quotas.refuse_near_full(settings(tmp_path), 0)
+
+
+async def test_an_upload_is_broken_off_where_the_disk_becomes_full_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage, first = shutil.disk_usage(tmp_path), iter([True])
+    left = lambda _: usage._replace(free=2 * 10**9 if next(first, False) else 10**8)  # noqa: E731
+    async with open_store(None, tmp_path) as store:
+        async with served(store, time.time, settings(tmp_path, min_free_bytes=10**9)) as api, api.client() as http:
+            room = Room(api, store, http, Clock(0.0), api.context.settings)
+            monkeypatch.setattr(quotas.shutil, "disk_usage", left)
+            assert refused(await room.upload(b"{}\n" + b" " * 3_000_000)) == "storage_full"
+            assert not list((tmp_path / "files").glob("*"))
 
 
 async def test_a_batch_is_not_filled_into_the_space_that_is_kept(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from run_help import Stage, answered, answering, chain
 
+from understudy.models.costs.budgets import BudgetRecord, of_batch
 from understudy.models.failure import FailureClass
 from understudy.models.state import JobState
 
@@ -133,6 +134,17 @@ async def test_a_count_that_cannot_be_is_neither_priced_nor_charged(
             assert attempt.cost_usd < 0.1 and attempt.input_tokens < 100 and attempt.output_tokens < 100
             assert attempt.cost_usd or (attempt.unpriced and settled.result.unpriced)
         assert _reserved(scene) <= before
+
+
+async def test_no_budget_is_charged_for_a_count_that_cannot_be(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = of_batch("batch_1")
+    documents = [completion(usage={"prompt_tokens": count, "completion_tokens": count}) for count in COUNTS]
+    async with answering(redis_url, monkeypatch, Says(*documents)) as scene:
+        scene.known[batch] = BudgetRecord(20.0, 0.0, 0.0)
+        for _ in COUNTS:
+            assert (await scene.run(chain("alpha/m"), batch_budget=True)).state is JobState.SUCCEEDED
+        (balance, *_) = (await scene.tools.budgets.read([batch]))[batch]
+        assert (balance.spent_usd, balance.held_usd) == (0, 0)
 
 
 def _reserved(scene: Stage) -> int:
