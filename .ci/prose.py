@@ -3,8 +3,8 @@
     python .ci/prose.py
 
 Checks the prose of README.md, CONTRIBUTING.md, docs/*.md and examples/*.md (not their code blocks), the docstrings and
-string literals of the package, and the comments of its Lua scripts. Decisions (docs/adr), CHANGELOG.md and migrations
-are history and stay as they were written.
+string literals of the package, the examples and the benchmarks, and the comments of Lua scripts. Decisions (docs/adr),
+CHANGELOG.md and migrations are history and stay as they were written.
 """
 
 import ast
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "examples/*.md")
-CODE = ("models", "producer", "worker", "understudy")
+CODE = ("models", "producer", "worker", "understudy", "examples", "benchmarks")
 
 WORDS = {
     r"anew": "again, from scratch",

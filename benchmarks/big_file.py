@@ -88,7 +88,7 @@ def body(size: int) -> Iterator[bytes]:
 
 
 def fill(ledger: Path, lines: int) -> None:
-    """A batch that has ended, with so many answers."""
+    """A batch that has ended, with one answer per line."""
     job = {
         "id": "printf('job_%09d', n)",
         "batch_id": f"'{BATCH}'",

@@ -37,7 +37,7 @@ Request = tuple[str, int]
 """A body, and the tokens of its prompt."""
 
 CALL = tuple[float, str, str, str]
-"""Seconds since the first call, provider, key, what came of it."""
+"""Seconds since the first call, provider, key, outcome."""
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def fleet(
     requests: Callable[[], Iterator[Request]] = one_size,
     **environment: str,
 ) -> Iterator[Path]:
-    """Three workers with a batch of so many jobs for each chain. Gives their data folder."""
+    """Three workers with a batch of this many jobs for each chain. Yields their data folder."""
     with tempfile.TemporaryDirectory(prefix="us-") as folder, redis.Redis.from_url(redis_url) as connection:
         data, path = Path(folder) / "data", Path(folder) / "understudy.toml"
         data.mkdir()

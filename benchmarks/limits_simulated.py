@@ -1,5 +1,5 @@
 """How well limits are used when time is simulated: the limiter's real scripts in a real Redis, and a busy machine's
-delays by chance. Beside `benchmarks/limits.py`, whose figures depend on how busy the machine really is.
+delays by chance. Complements `benchmarks/limits.py`, whose figures depend on how busy the machine really is.
 
     python benchmarks/limits_simulated.py --redis-url URL [--seconds 120] [--limits 60,600,6000]
         [--known configured,headers,hints,neither] [--servers bucket,fixed,sliding] [--late-ms 3] [--tokens]

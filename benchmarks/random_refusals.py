@@ -51,7 +51,7 @@ def random_cases(arguments: argparse.Namespace) -> Iterator[Case]:
 
 
 def slots(rate: float) -> int:
-    """What a rate of so many calls a minute needs when nothing is refused."""
+    """The slots that this rate of calls a minute needs when nothing is refused."""
     return max(round(rate / 60 * LATENCY_S), 1)
 
 
@@ -91,7 +91,7 @@ def measure(
 ) -> None:
     """Print a line for each case, and before them one without refusals, which tells how fast the slots are.
 
-    `started` runs WORKERS processes that call a base URL with so many slots each.
+    `started` runs WORKERS processes that call a base URL with the given number of slots each.
     """
     each, lost_s = max(round(slots(arguments.rate) / WORKERS), 1), 0.0
     for case in (NOTHING_REFUSED, *random_cases(arguments)):

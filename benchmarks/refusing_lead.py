@@ -1,4 +1,4 @@
-"""A lead that refuses by chance, before two steps that are well: how long a batch takes beside one whose lead is well.
+"""A primary that refuses by chance, before two healthy steps: how long a batch takes, compared with a healthy primary.
 
     python benchmarks/refusing_lead.py --redis-url URL [--jobs 3000] [--shares 0.4,1] [--patience 0,30] [--hints 0]
         [--statuses 429,503,529] [--rate 3000]

@@ -161,8 +161,8 @@ def chains(arguments: argparse.Namespace, name: str) -> None:
             with rival(arguments, name, groups, slots(3_060)):
                 counts = counts_after(other, arguments.seconds)
                 seen.append(counts["accepted"] / counts["seconds"])
-    alone, beside = seen
-    print(f"{name}: the other chain {alone:.1f}/s alone, {beside:.1f}/s beside: {beside / alone:.1%}", flush=True)
+    alone, both = seen
+    print(f"{name}: the other chain {alone:.1f}/s alone, {both:.1f}/s next to it: {both / alone:.1%}", flush=True)
 
 
 LOADS = {"limits": limits, "random": random, "lead": lead, "key": key, "chains": chains}

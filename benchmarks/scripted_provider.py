@@ -7,7 +7,7 @@ The provider is the first part of the path: /lead/v1/chat/completions. A fault n
 the bearer token), when (`from_s`, `to_s`, counted from the first call), how often at most (`times`), which `share` of
 these calls, by chance (`seed`), and what happens: a status from 400, e.g. "500" or "429" (with `retry_after_s`, if any,
 after `refused_after_s`), or "stall": no answer for `stall_s`, then the connection is closed. It prints its port.
-/calls lists all calls as [seconds since the first, provider, key, what came of it], /count says how many are answered.
+/calls lists all calls as [seconds since the first, provider, key, outcome], /count says how many are answered.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """How long the ledger takes per job, at growing size: `python benchmarks/store.py [ROWS [LANES]]`.
 
-LANES single jobs of as many tenants wait beside the batch.
+LANES single jobs of as many tenants wait as well.
 
 SQLite in a temporary folder, and PostgreSQL in a database of its own when DATABASE_URL names a server.
 Prints microseconds per job (a group's time, divided), and milliseconds for what is read.

@@ -1,8 +1,8 @@
-"""One chain saturated, another one free: the rate of the other alone and beside it, and what the waiting costs.
+"""One chain saturated, another one free: the rate of the other alone and next to it, and the cost of the waiting.
 
     python benchmarks/two_chains.py --redis-url URL [--seconds 60] [--rate 3000] [--in-flight 0] [--jobs 5000]
 
-The named Redis database is FLUSHED; its server should serve nobody else, whose commands would be counted, too. The
+The named Redis database is FLUSHED; its server should serve no one else, whose commands would be counted, too. The
 saturated chain's provider takes 60 requests a minute strictly, with thousands of jobs waiting; the other's takes --rate
 a minute, or is held by --in-flight calls at once instead. Three workers. Rates are calls that a provider accepted from
 the fifth second on. Of the saturated chain it is printed what its waiting costs: tickets and claims for each call that
@@ -88,14 +88,14 @@ def main() -> None:
     slow = run(arguments, arguments.jobs, 0)
     alone = run(arguments, 0, enough)
     both = run(arguments, arguments.jobs, enough)
-    print(f"the other chain: {alone.other:.1f}/s alone, {both.other:.1f}/s beside: {both.other / alone.other:.1%}")
+    print(f"the other chain: {alone.other:.1f}/s alone, {both.other:.1f}/s next to it: {both.other / alone.other:.1%}")
     print(
-        f"the saturated one: {slow.slow:.2f} calls/s alone and {both.slow:.2f} beside the other; alone it costs"
+        f"the saturated one: {slow.slow:.2f} calls/s alone and {both.slow:.2f} next to the other; alone it costs"
         f" {slow.tickets / slow.slow:.2f} tickets and {slow.starts / slow.slow:.2f} claims a call,"
         f" {slow.commands - idle.commands:.0f} commands of Redis a second (an idle fleet: {idle.commands:.0f})"
     )
     print(
-        f"beside the other: {(both.tickets - alone.tickets) / both.slow:.2f} more tickets and"
+        f"next to the other: {(both.tickets - alone.tickets) / both.slow:.2f} more tickets and"
         f" {(both.starts - alone.starts) / both.slow:.2f} more claims a call of it,"
         f" {both.commands - alone.commands:.0f} more commands a second",
         flush=True,

@@ -1,4 +1,4 @@
-"""Submit work from Python and read what became of it.
+"""Submit work from Python and read the results.
 
 Needs a provider and a worker. To try it without keys, in an empty folder:
 

@@ -3,7 +3,7 @@
     python benchmarks/rivals/retry_loop.py SPEC.json     (what a SPEC is: `benchmarks/rivals.py`)
 
 Each process has slots of its own and knows nothing of the others. A job tries a step up to three times, then the next
-step, and begins anew after the last. A 429 is no try: it is waited out as told, or with the backoff.
+step, and starts over after the last. A 429 does not count as a try: it waits for `Retry-After`, or with the backoff.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """`make demo`: starts the fake providers, runs `understudy run` on 2,000 prompts against them, and stops them.
 
-A demo that was interrupted goes on where it stopped; one that has ended begins anew.
+An interrupted demo resumes where it stopped; one that has ended starts over.
 """
 
 import os

@@ -7,7 +7,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import OpenAI from "openai";
 
 const server = process.env.UNDERSTUDY_URL ?? "http://127.0.0.1:8080";
-const client = new OpenAI({ baseURL: `${server}/v1`, apiKey: "not needed on this machine before a key was made" });
+const client = new OpenAI({ baseURL: `${server}/v1`, apiKey: "not needed on this machine until a key is created" });
 const file = await client.files.create({ file: fs.createReadStream(process.argv[2]), purpose: "batch" });
 let batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" });
 while (!["completed", "failed", "expired", "cancelled"].includes(batch.status)) {

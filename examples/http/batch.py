@@ -17,7 +17,7 @@ DONE = {"completed", "failed", "expired", "cancelled"}
 
 
 def main(source: str, model: str) -> None:
-    client = OpenAI(base_url=f"{SERVER}/v1", api_key="not needed on this machine before a key was made")
+    client = OpenAI(base_url=f"{SERVER}/v1", api_key="not needed on this machine until a key is created")
     prompts = [json.loads(line)["prompt"] for line in Path(source).read_text().splitlines()]
     lines = [
         {

@@ -1,7 +1,7 @@
-r"""A receiver of webhooks, such as an n8n flow has: gives Understudy its address with a job, then waits to be called.
+r"""A receiver of webhooks, like the one in an n8n flow: submits a job with its own address, then waits to be called.
 
 pip install standardwebhooks
-printf '[webhooks]\nallow_networks = ["127.0.0.0/8"]\n' >> understudy.toml      (private addresses are refused else)
+printf '[webhooks]\nallow_networks = ["127.0.0.0/8"]\n' >> understudy.toml    (otherwise private addresses are refused)
 understudy up
 SECRET=$(understudy webhooks secret) python callback.py default "Say hello."
 """

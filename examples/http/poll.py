@@ -1,5 +1,5 @@
-"""Submits a job and polls it the way Power Automate and Logic Apps do: 202 means come again, after `Retry-After`
-seconds, to `Location`; anything else is the end. Nothing but the standard library.
+"""Submits a job and polls it the way Power Automate and Logic Apps do: 202 means try again, after `Retry-After`
+seconds, at `Location`; anything else is final. Uses only the standard library.
 
 python poll.py default "Say hello."
 """
