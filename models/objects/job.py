@@ -82,15 +82,11 @@ class JobObject(TypedDict):
     links: JobLinks
     attempts: NotRequired[list[AttemptObject]]
     """The job's calls; not in lists of jobs."""
-
-
-@described
-class JobWithResult(JobObject):
-    """A finished job with its answer, as in webhooks and in `understudy watch --json`."""
-
-    result: Any
-    """The completion; null if there is none, or if it is too large for a webhook."""
-    result_url: str
+    result: NotRequired[Any]
+    """Only in webhooks and `understudy watch --json`: the completion; null if there is none, or if it is too large for
+    a webhook."""
+    result_url: NotRequired[str]
+    """Only next to `result`."""
 
 
 @described
@@ -170,7 +166,7 @@ def job_object(view: View, chain: Chain, root: str, waiting: Waiting | None = No
     return shown
 
 
-def with_result(shown: JobObject, answer: str | None) -> JobWithResult:
+def with_result(shown: JobObject, answer: str | None) -> JobObject:
     """A job with its result; `answer` is the completion as JSON, or None."""
     result = None if answer is None else orjson.Fragment(answer)
     return {**shown, "result": result, "result_url": shown["links"]["result"]}

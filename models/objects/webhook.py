@@ -1,10 +1,11 @@
-"""Webhook endpoints and deliveries, over HTTP and on the command line."""
+"""Webhook endpoints and deliveries, over HTTP and on the command line, and the bodies of webhooks."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from understudy.models.objects.job import JobObject
 from understudy.models.objects.shapes import described
 from understudy.models.webhooks import PENDING
 
@@ -57,6 +58,45 @@ class DeliveryObject(TypedDict):
     """The latest tries, oldest first."""
     created_at: float
     ended_at: float | None
+
+
+@described
+class JobEvent(TypedDict):
+    """The body of a webhook about a job."""
+
+    id: str
+    """The `webhook-id`, the same for all tries."""
+    object: Literal["event"]
+    type: Literal["job.cancelled", "job.expired", "job.failed", "job.succeeded"]
+    created_at: int
+    """Unix seconds."""
+    timestamp: str
+    """The same in UTC, such as `2026-11-22T20:40:00Z`."""
+    data: JobObject
+
+
+@described
+class EventBatch(TypedDict):
+    id: str
+    reason: NotRequired[str]
+    """Of `batch.paused`: a sentence for people."""
+
+
+@described
+class BatchEvent(TypedDict):
+    """The body of a webhook about a batch."""
+
+    id: str
+    """The `webhook-id`, the same for all tries."""
+    object: Literal["event"]
+    type: Literal[
+        "batch.cancelled", "batch.completed", "batch.expired", "batch.failed", "batch.paused", "batch.resumed"
+    ]
+    created_at: int
+    """Unix seconds."""
+    timestamp: str
+    """The same in UTC, such as `2026-11-22T20:40:00Z`."""
+    data: EventBatch
 
 
 def endpoint_object(row: Mapping[str, Any]) -> EndpointObject:

@@ -82,7 +82,12 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
             yield
 
     app = FastAPIOffline(
-        title="Understudy", version=version("understudy"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+        title="Understudy",
+        version=version("understudy"),
+        lifespan=lifespan,
+        webhooks=webhooks.events,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(TimedRequests)
     app.add_middleware(DrainedRequests)

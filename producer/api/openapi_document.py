@@ -26,7 +26,15 @@ def document_errors(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                webhooks=app.webhooks.routes,
+            )
+            for operations in document["webhooks"].values():
+                del operations["post"]["responses"]["422"]
             for operations in document["paths"].values():
                 for operation in operations.values():
                     _with_our_errors(operation["responses"])

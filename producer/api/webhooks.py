@@ -8,7 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from understudy.models.objects.shapes import page_of
-from understudy.models.objects.webhook import DeliveryObject, EndpointObject, delivery_object, endpoint_object
+from understudy.models.objects.webhook import (
+    BatchEvent,
+    DeliveryObject,
+    EndpointObject,
+    JobEvent,
+    delivery_object,
+    endpoint_object,
+)
 from understudy.models.request.wire import RequestError
 from understudy.models.webhook_receivers import MAX_URL, RefusedReceiver, check_receiver
 from understudy.models.webhooks import EVENTS, PATTERNS, SECRET_READ, callback_owner
@@ -69,6 +76,20 @@ class DeliveryList(TypedDict):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+events = APIRouter()
+"""For the OpenAPI document: what is sent to receivers."""
+
+
+@events.post("job", summary="A job has ended", status_code=204)
+async def job_event(event: JobEvent) -> None:
+    """Any 2xx counts as delivered."""
+
+
+@events.post("batch", summary="A batch has ended, was paused or goes on", status_code=204)
+async def batch_event(event: BatchEvent) -> None:
+    """Any 2xx counts as delivered."""
 
 
 @router.post(

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from api_help import Served, bearer, key_for, served
@@ -22,10 +22,11 @@ from understudy.models.failure import FailureClass
 from understudy.models.jobs.wait_reasons import WORKER
 from understudy.models.objects.attempt import AttemptList, AttemptObject, AttemptSummary
 from understudy.models.objects.batch import BatchList, BatchObject
-from understudy.models.objects.job import JobList, JobObject, JobWithResult
+from understudy.models.objects.job import JobList, JobObject
 from understudy.models.objects.provider import ProviderList, ProviderObject
-from understudy.models.objects.webhook import DeliveryObject, EndpointObject
+from understudy.models.objects.webhook import BatchEvent, DeliveryObject, EndpointObject, JobEvent
 from understudy.models.store import Store
+from understudy.models.webhooks import EVENTS
 from understudy.worker.webhooks.delivery import Deliverer
 from understudy.worker.webhooks.sender import Sender
 
@@ -82,6 +83,7 @@ async def webhooks(store: Store, there: Receiver) -> dict[str, Any]:
         each = Deliverer("worker_1", store, settings, sender, time.time, Random(1))
         await each.pass_once()
         await each.idle()
+    assert all(is_whole(JobEvent, got.event) for got in there.got)
     return {got.event["data"]["id"]: got.event["data"] for got in there.got}
 
 
@@ -125,7 +127,7 @@ async def test_a_job_is_one_document(api: Served, store: Store, tmp_path: Path) 
     for job_id in ended:
         seen = await over_http(api, f"/v1/jobs/{job_id}")
         whole = {**seen, "result": results[job_id], "result_url": seen["links"]["result"]}
-        assert told[job_id] == whole and is_whole(JobWithResult, whole)
+        assert told[job_id] == whole and is_whole(JobObject, whole)
         assert await typed(tmp_path, "watch", job_id, code=int(job_id == refused.id)) == [whole]
     listed = await over_http(api, "/v1/jobs?order=asc")
     assert is_whole(JobList, listed) and [each["id"] for each in listed["data"]] == [*ended, *waits, *delayed]
@@ -208,6 +210,15 @@ async def test_generated_clients_get_types(api: Served, method: str, path: str, 
     answer = document["paths"][path][method]["responses"][str(status)]["content"]["application/json"]
     assert answer["schema"] == {"$ref": f"#/components/schemas/{schema}"}
     assert "object" in document["components"]["schemas"][schema]["required"]
+
+
+async def test_the_document_has_the_bodies_of_webhooks(api: Served) -> None:
+    document = api.app.openapi()
+    for name, shape in (("job", JobEvent), ("batch", BatchEvent)):
+        body = document["webhooks"][name]["post"]["requestBody"]["content"]["application/json"]
+        assert body["schema"] == {"$ref": f"#/components/schemas/{shape.__name__}"}
+    types = (*get_args(JobEvent.__annotations__["type"]), *get_args(BatchEvent.__annotations__["type"]))
+    assert types == EVENTS
 
 
 def test_what_results_keep_of_a_call_are_fields_of_it() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from understudy.models.objects.job import JobWithResult, View, job_object, with_result
+from understudy.models.objects.job import JobObject, View, job_object, with_result
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState
 from understudy.models.webhooks import Delivery
@@ -34,7 +34,7 @@ def event_body(delivery: Delivery, data: Mapping[str, Any]) -> bytes:
     return orjson.dumps(event)
 
 
-def job_data(view: View, chain: Chain, answer: str | None, public_url: str | None) -> JobWithResult:
+def job_data(view: View, chain: Chain, answer: str | None, public_url: str | None) -> JobObject:
     """A job with its result, or with where its result is."""
     fits = view["state"] == JobState.SUCCEEDED and answer is not None and len(answer.encode()) <= MAX_INLINE_BYTES
     return with_result(job_object(view, chain, public_url or ""), answer if fits else None)
