@@ -1,14 +1,14 @@
-"""The HTTP surface: OpenAI's files and batches, single jobs, chat completions, webhooks' endpoints, health, metrics.
+"""The HTTP API: OpenAI's files and batches, single jobs, chat completions, webhook endpoints, health, metrics.
 
 | module | about |
 |---|---|
 | app | the application and its routers, listed in one place |
-| context | what requests share: stores, queue, settings |
-| auth, keyring | who asks, and what that caller may do; the keys presented lately |
+| context | state shared by all requests: stores, queue, settings |
+| auth, keyring | the caller and their permissions; a cache of presented keys |
 | admin | keys and audit |
-| admission, rooms | whether there is room for more work; what is known of it |
+| admission, rooms | whether there is capacity for more work; the cached backlog |
 | bodies | reading a JSON body: its size, type and shape |
-| files, upload | OpenAI's files; a multipart body taken apart while it arrives |
-| blobs, sweeping | where uploaded bytes are kept; removing what deleted files held |
+| files, upload | OpenAI's files; parsing of multipart bodies while they arrive |
+| blobs, sweeping | storage of uploaded bytes; cleanup after deleted files |
 | errors | every error as OpenAI's error object |
 """

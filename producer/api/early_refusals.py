@@ -1,8 +1,8 @@
-"""Requests that are refused before their body has arrived: the caller gets to read why, and then is hung up on.
+"""Requests rejected before their body arrived: drain it so the client can read the error, then close.
 
-A server that hung up at once would lose the answer, because most clients read it only when they have sent everything;
-one that goes on reading can be kept busy for ever. So the rest of a body is read and thrown away, up to some size and
-for some time, and the connection ends with the answer. A body that stops arriving is not waited for either.
+Closing at once would lose the response, because most clients read it only after sending everything; reading on without
+limit would keep the server busy forever. So the rest of the body is read and discarded, up to a size and a time, and
+the connection is closed after the response. A stalled body is not waited for.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MOST_BYTES = 256 * 1024 * 1024
 LONGEST_S = 10.0
 HARMLESS_BYTES = 1024 * 1024
-"""The rest of so short a body may arrive after its answer, and the connection is kept."""
+"""A body up to this length may arrive after the response, and the connection stays open."""
 
 CLOSE = (b"connection", b"close")
 
 
 class DrainedRequests:
-    """Bounds what is read of a body after its answer."""
+    """Limits how much of a body is read after its response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class DrainedRequests:
 
 
 def _may_be_long(scope: Scope) -> bool:
-    """Whether a body comes whose end is unknown or far."""
+    """Whether the body may be long, or its length is unknown."""
     headers = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
     length = headers.get(b"content-length", b"0")
     return b"transfer-encoding" in headers or len(length) > 18 or (length.isdigit() and int(length) > HARMLESS_BYTES)

@@ -1,10 +1,10 @@
-"""Every error that a caller gets is OpenAI's error object: message, type, param, code.
+"""Every error response is OpenAI's error object: message, type, param, code.
 
-ApiError        a refusal with a status of its own
-RequestError    the request is wrong (400), or names a model that nobody has (404) or its tenant may not use (403)
-UnknownId       there is no such object, or it is another tenant's (404)
-StoreError      the ledger is away or busy (503, with Retry-After)
-BlobError       a file is too long (413), empty (400), gone (404), or its storage is away or full (503)
+ApiError        an error with its own status
+RequestError    the request is invalid (400), or its model is unknown (404) or not allowed for its tenant (403)
+UnknownId       there is no such object, or it belongs to another tenant (404)
+StoreError      the ledger is unreachable or busy (503, with Retry-After)
+BlobError       a file is too large (413), empty (400) or gone (404), or its storage is unreachable or full (503)
 """
 
 from collections.abc import Mapping
@@ -31,13 +31,13 @@ OUTAGE_RETRY_S = 5
 MOST_PATH_CHARS = 200
 
 REQUEST_ERRORS = {NOT_FOUND: 404, NOT_ALLOWED: 403}
-"""The status of a wrong request by its code; all others are 400."""
+"""The status of an invalid request by its code; all others are 400."""
 
 BLOB_ERRORS = ((TooLarge, 413, "file_too_large"), (Empty, 400, "file_empty"), (NoBlob, 404, "not_found"))
 
 
 class ApiError(Exception):
-    """A refusal. `message` is one sentence without prompts or secrets."""
+    """An error response. `message` is one sentence without prompts or secrets."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ def error_response(error: ApiError) -> Response:
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For `responses`: the statuses with which a route may refuse, all with the same body. What can be too long can
-    also be too slow."""
+    """For `responses`: the error statuses of a route, all with the same body. A body that can be too large can also be
+    too slow (408)."""
     slow = (408,) if 413 in statuses else ()
     return {status: {"model": ErrorBody} for status in (*slow, *statuses)}
 
@@ -77,24 +77,24 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 NOT_SERVED = {
     "/v1/completions": "; use /v1/chat/completions",
     "/v1/responses": "; use /v1/chat/completions",
-    "/": "; the API begins at /v1, its documentation is at /docs",
+    "/": "; the API is under /v1, its documentation at /docs",
 }
 
 
 def _way_out(app: FastAPI, path: str) -> str:
-    """The end of a sentence about a path that is none: what was meant, when that can be told."""
+    """The end of an error message about an unknown path: the path that was probably meant, if any."""
     served = {getattr(route, "path", "") for route in app.routes} | set(app.openapi()["paths"])
     if path in NOT_SERVED:
         return NOT_SERVED[path]
     if f"/v1{path}" in served:
-        return f"; it is /v1{path}: the base URL ends in /v1"
+        return f"; use /v1{path}: the base URL ends in /v1"
     if path.rstrip("/") in served:
-        return "; leave out the slash at the end"
+        return "; remove the trailing slash"
     return ""
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
-    """What a path may be asked, by all of its routes: a single route knows its own methods only."""
+    """The methods of a path over all its routes: a single route knows only its own."""
     found: set[str] = set()
     for template, operations in app.openapi()["paths"].items():
         if compile_path(template)[0].match(path):
@@ -128,7 +128,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        path = request.scope["path"]  # a URL may not be made of the caller's Host
+        path = request.scope["path"]  # not from request.url, which contains the caller's Host
         shown = path if len(path) <= MOST_PATH_CHARS else path[: MOST_PATH_CHARS - 3] + "..."
         message = f"{request.method} {shown}: {str(error.detail).lower()}"
         if error.status_code == 404:
@@ -136,19 +136,19 @@ def add_error_handlers(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405 and (methods := _methods(request.app, path)):
             headers["Allow"] = ", ".join(methods)
-            message += f"; it takes {headers['Allow']}"
+            message += f"; allowed: {headers['Allow']}"
         return error_response(ApiError(error.status_code, message, headers=headers))
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> Response:
-        """Nobody reads it; it is no defect, and not logged as one."""
-        return error_response(ApiError(400, "the body broke off before its end", code="incomplete"))
+        """The client has gone; this is not a defect, and not logged as one."""
+        return error_response(ApiError(400, "the body ended prematurely", code="incomplete"))
 
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:
-        """What it was is logged by `producer.api.defects`, which also sees what breaks an answer off."""
-        headers = {name.decode(): value.decode() for name, value in DATA}  # no middleware sees this answer
-        message = "internal error; the server's log says where"
+        """Logged by `producer.api.defects`, which also sees failures in the middle of a response."""
+        headers = {name.decode(): value.decode() for name, value in DATA}  # no middleware sees this response
+        message = "internal error; see the server's log"
         return error_response(ApiError(500, message, code="internal_error", headers=headers))
 
 

@@ -51,7 +51,7 @@ def test_who_is_lost_is_told_the_way(scene: Scene, providers: Callable[[str], Mo
         ways = {
             "/v1/completions": "use /v1/chat/completions",
             "/chat/completions": "the base URL ends in /v1",
-            "/v1/jobs/": "leave out the slash",
+            "/v1/jobs/": "remove the trailing slash",
         }
         for path, way in ways.items():
             answer = http.post(path, json=job())

@@ -99,7 +99,7 @@ async def test_a_tenants_queue_is_its_own(store: Store, api: Served) -> None:
     async with api.client() as http:
         answer = await submit(http, 3, acme)
         assert refused(answer, "tenant_queue_full")
-        assert "8 jobs of tenant 'acme' wait, and it may have 10" in answer.json()["error"]["message"]
+        assert "tenant 'acme' has 8 jobs waiting, and its limit is 10" in answer.json()["error"]["message"]
         assert (await submit(http, 2, acme)).status_code == 200
         assert refused(await submit(http, 1, acme), "tenant_queue_full")
         assert (await submit(http, 100, other)).status_code == 200
@@ -171,7 +171,7 @@ async def test_a_spent_budget_holds_until_the_month_ends(store: Store) -> None:
         clock.now += 2
         answer = await submit(http, 1, headers)
         assert refused(answer, "insufficient_quota")
-        assert "spent 0.75 USD this month, and may spend 0.50" in answer.json()["error"]["message"]
+        assert "spent 0.75 USD this month; its limit is 0.50" in answer.json()["error"]["message"]
         clock.now += 31 * 86_400
         assert (await submit(http, 1, headers)).status_code == 200
 

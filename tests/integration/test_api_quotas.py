@@ -106,7 +106,7 @@ async def test_uploads_are_taken_up_to_what_the_tenant_may_have_and_not_beyond(r
     assert [each.status_code for each in answers] == [200, 200, 200, 429, 429, 429]
     error = answers[-1].json()["error"]
     assert error["code"] == "tenant_storage_full"
-    assert "tenant 'acme', and it may have 300.0 kB" in error["message"]
+    assert "of at most 300.0 kB" in error["message"]
     room.later()
     assert refused(await room.upload(content)) == "tenant_storage_full", "the ledger says the same"
     assert (await room.http.get("/v1/tenant")).json()["stored_bytes"] == 300_000

@@ -1,1 +1,1 @@
-"""Who may ask, for how much: keys, tenants, quotas and backpressure."""
+"""Access control: keys, tenants, quotas and backpressure."""

@@ -1,4 +1,4 @@
-"""Administration over HTTP: a tenant's own keys, and what was done by whom. Limits are the command line's."""
+"""Administration over HTTP: a tenant's keys and audit log. Limits are set on the command line."""
 
 from typing import Annotated, Any
 
@@ -22,11 +22,11 @@ KeyId = Annotated[str, Path(description="The middle part of a key.", max_length=
 
 
 class KeyRequest(BaseModel):
-    """A key to be made for the caller's own tenant."""
+    """A key to create for the caller's tenant."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")  # terminals show it
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")  # shown on terminals
     scopes: list[Scope] = Field(min_length=1)
     expires_in_s: float | None = Field(default=None, gt=0, le=TEN_YEARS_S)
 
@@ -46,7 +46,7 @@ class Key(BaseModel):
 
 
 class CreatedKey(Key):
-    """A key that was just made: `key` is shown this once."""
+    """A newly created key. `key` is shown only once."""
 
     key: str
 
@@ -57,7 +57,7 @@ class KeyList(BaseModel):
 
 
 class Act(BaseModel):
-    """An act of administration."""
+    """An administrative action."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -69,13 +69,13 @@ class Act(BaseModel):
     action: str
     subject: str
     old: dict[str, Any] | None
-    """What it changed, as that was before."""
+    """The values before the change."""
     new: dict[str, Any] | None
-    """And as it is since."""
+    """The values after the change."""
     times: int
-    """How often it was done; what may happen often is one row for an hour."""
+    """How often it happened; frequent actions are combined into one entry per hour."""
     last_at: float | None
-    """When it was done last, if more than once."""
+    """When it happened last, if more than once."""
 
 
 class ActList(BaseModel):
@@ -90,7 +90,7 @@ class ActList(BaseModel):
     response_model=CreatedKey,
     responses={**REFUSALS, **refusals(413, 415)},
     openapi_extra=documented(KeyRequest),
-    summary="Make a key for your tenant; it is shown this once",
+    summary="Create a key for your tenant; it is shown only once",
 )
 async def create_key(request: Request, api: Api, caller: Administrator) -> Response:
     document = await read_json(request, MAX_BODY_BYTES)
@@ -105,7 +105,9 @@ async def create_key(request: Request, api: Api, caller: Administrator) -> Respo
     return Response(orjson.dumps(shown), 201, {"Cache-Control": "no-store"}, media_type=JSON)
 
 
-@router.get("/keys", response_model=KeyList, responses=REFUSALS, summary="The keys of your tenant, without secrets")
+@router.get(
+    "/keys", response_model=KeyList, responses=REFUSALS, summary="List the keys of your tenant, without secrets"
+)
 async def list_keys(api: Api, caller: Administrator) -> Response:
     records = await api.store.tenants.keys(caller.tenant)
     return _json({"object": "list", "data": [key_document(each, api.clock()) for each in records]})
@@ -115,7 +117,7 @@ async def list_keys(api: Api, caller: Administrator) -> Response:
     "/keys/{key_id}",
     response_model=Key,
     responses={**REFUSALS, **refusals(404)},
-    summary="Revoke a key of your tenant; it is refused within seconds",
+    summary="Revoke a key of your tenant; it is rejected within seconds",
 )
 async def revoke_key(key_id: KeyId, api: Api, caller: Administrator) -> Response:
     await api.store.tenants.revoke_key(key_id, tenant=caller.tenant, actor=caller.actor)
@@ -126,12 +128,12 @@ async def revoke_key(key_id: KeyId, api: Api, caller: Administrator) -> Response
     return _json(key_document(record, api.clock()))
 
 
-@router.get("/audit", response_model=ActList, responses=REFUSALS, summary="What was administered by whom, newest first")
+@router.get("/audit", response_model=ActList, responses=REFUSALS, summary="List administrative actions, newest first")
 async def audit(
     api: Api,
     caller: Administrator,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
-    after: Annotated[str, Query(max_length=100, description="Id of the last act already seen.")] = "",
+    after: Annotated[str, Query(max_length=100, description="Id of the last action already seen.")] = "",
 ) -> Response:
     acts = await api.store.audit.entries(caller.tenant, limit + 1, after)
     data = [{"object": "audit", **each} for each in acts[:limit]]
@@ -139,7 +141,7 @@ async def audit(
 
 
 def key_document(record: KeyRecord, now: float) -> dict[str, Any]:
-    """A key as callers and commands show it."""
+    """A key as the API and the commands show it."""
     return {
         "id": record.id,
         "object": "api_key",

@@ -1,4 +1,4 @@
-"""Whether there is room for more work: the producers' backpressure."""
+"""Admission control: backpressure for producers."""
 
 import math
 import random
@@ -14,19 +14,19 @@ from understudy.producer.api.errors import ApiError
 
 SHORTEST_S, LONGEST_S = 1.0, 88.0
 SPREAD = 0.25
-"""Callers who were refused together are told times up to a quarter apart: never more than 110 seconds."""
+"""Random spread of Retry-After, so that callers rejected together do not return together: at most 110 seconds."""
 
 UNKNOWN_S = 30.0
-"""When nothing ended lately, nobody knows when there will be room."""
+"""Wait in seconds when no job ended recently, so that no estimate is possible."""
 
 FREE_SHARE = 4
-"""A tenant without a limit of its own has no more jobs waiting than so many times the room that is left then: alone
-four fifths of it, so that there is some for whoever comes."""
+"""A tenant without its own limit may have at most this multiple of the remaining capacity waiting: alone, four fifths
+of the total, which leaves room for others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Why there is no room, and how many seconds from now there may be."""
+    """Why there is no capacity, and the estimated wait in seconds."""
 
     code: str
     message: str
@@ -34,9 +34,9 @@ class Full:
 
 
 async def admit(api: Context, caller: Caller, jobs: int) -> None:
-    """Return when so many more jobs may be accepted from this caller; they count from now on.
+    """Return if this many more jobs may be accepted from this caller. They count from now on.
 
-    Raises ApiError 429 with Retry-After when there is no room, RequestError when there never can be. To be asked
+    Raises ApiError 429 with Retry-After when there is no capacity, RequestError when there never can be. To be called
     before anything of the request is written: all of it is accepted, or nothing.
     """
     at, room = api.clock(), api.settings.api.max_queued_jobs
@@ -53,7 +53,7 @@ async def admit(api: Context, caller: Caller, jobs: int) -> None:
 
 
 def give_back(api: Context, caller: Caller, jobs: int) -> None:
-    """Jobs that were admitted were not accepted after all: they do not count any more."""
+    """Undo `admit` for jobs that were not accepted after all."""
     api.rooms.waiting.accepted(caller.tenant, -jobs)
     api.rooms.used(caller.tenant).accepted(api.clock(), -jobs)
 
@@ -61,10 +61,10 @@ def give_back(api: Context, caller: Caller, jobs: int) -> None:
 def _refuse_impossible(caller: Caller, limits: TenantLimits, room: int, jobs: int) -> None:
     alone = room * FREE_SHARE // (FREE_SHARE + 1) if _shares(caller, limits) else None
     most = {
-        f"tenant '{limits.name}' may have waiting when it is alone": alone,
-        "the system may hold at a time": room,
-        f"tenant '{limits.name}' may have waiting at a time": limits.queued_jobs,
-        f"tenant '{limits.name}' may submit in a minute": limits.jobs_per_minute,
+        f"tenant '{limits.name}' may have waiting": alone,
+        "the system may have waiting": room,
+        f"tenant '{limits.name}' may have waiting by its limit": limits.queued_jobs,
+        f"tenant '{limits.name}' may submit per minute": limits.jobs_per_minute,
     }
     for what, limit in most.items():
         if limit is not None and jobs > limit:
@@ -75,7 +75,7 @@ def _refuse_impossible(caller: Caller, limits: TenantLimits, room: int, jobs: in
 
 
 def _shares(caller: Caller, limits: TenantLimits) -> bool:
-    """Whether there may be other tenants, and no operator has said how much this one may have."""
+    """Whether there may be other tenants, and no limit is set for this one."""
     return caller.key_id is not None and limits.queued_jobs is None
 
 
@@ -83,18 +83,18 @@ async def _queue_full(api: Context, caller: Caller, limits: TenantLimits, jobs: 
     waiting, tenant = api.rooms.waiting, caller.tenant
     left = api.settings.api.max_queued_jobs - waiting.total() - jobs
     if left < 0:
-        said = "the system is full: as many jobs of all its tenants wait as it holds"
+        said = "the system is full: it has the maximum number of waiting jobs over all tenants"
         return Full("system_full", said, await _drained_in_s(api, -left))
     over, said = 0, ""
     if limits.queued_jobs is not None:
         over = waiting.of(tenant) + jobs - limits.queued_jobs
-        said = f"it may have {limits.queued_jobs:,}"
+        said = f"its limit is {limits.queued_jobs:,}"
     elif _shares(caller, limits):
         over = waiting.of(tenant) + jobs - FREE_SHARE * left
-        said = "the rest of the room is for other tenants"
+        said = "the remaining capacity is for other tenants"
     if over <= 0:
         return None
-    said = f"{waiting.of(tenant):,} jobs of tenant '{tenant}' wait, and {said}"
+    said = f"tenant '{tenant}' has {waiting.of(tenant):,} jobs waiting, and {said}"
     return Full("tenant_queue_full", said, await _drained_in_s(api, over))
 
 
@@ -104,19 +104,19 @@ async def _spent(api: Context, tenant: str, limits: TenantLimits, jobs: int) -> 
         this, last = used.minutes(at)
         wait_s = window_wait_s(this, last, jobs, limits.jobs_per_minute, at % MINUTE_S)
         if wait_s > 0:
-            said = f"tenant '{tenant}' submitted {this:,} jobs in this minute and {last:,} in the last"
-            return Full("rate_limit_exceeded", f"{said}, and may submit {limits.jobs_per_minute:,} per minute", wait_s)
+            said = f"tenant '{tenant}' submitted {this:,} jobs in this minute and {last:,} in the previous one"
+            return Full("rate_limit_exceeded", f"{said}; its limit is {limits.jobs_per_minute:,} per minute", wait_s)
     if limits.usd_per_month is not None:
         use = await used.freshen(api.store, api.writer, at)
         spent, most = use.usd_this_month, limits.usd_per_month + use.usd_granted
         if spent >= most:
-            said = f"tenant '{tenant}' spent {amount(spent)} USD this month, and may spend {amount(most)}"
+            said = f"tenant '{tenant}' spent {amount(spent)} USD this month; its limit is {amount(most)} USD"
             return Full("insufficient_quota", said, LONGEST_S)
     return None
 
 
 def window_wait_s(this: int, last: int, jobs: int, limit: int, second: float) -> float:
-    """Seconds until so many jobs fit in the window, which is this minute and what is left of the last one's weight."""
+    """Seconds until this many jobs fit into the sliding window: this minute plus the remaining weight of the last."""
     if this + last * (1 - second / MINUTE_S) + jobs <= limit:
         return 0.0
     if this + jobs <= limit:
@@ -132,5 +132,5 @@ async def _drained_in_s(api: Context, jobs: int) -> float:
 def _refusal(full: Full) -> ApiError:
     wait_s = min(LONGEST_S, max(SHORTEST_S, full.wait_s)) * random.uniform(1, 1 + SPREAD)
     seconds = math.ceil(wait_s)
-    message = f"{full.message}; nothing of this request was accepted, try again in {seconds} s"
+    message = f"{full.message}; nothing was accepted, try again in {seconds} s"
     return ApiError(429, message, code=full.code, headers={"Retry-After": str(seconds)})

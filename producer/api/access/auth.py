@@ -1,7 +1,7 @@
-"""Who asks, and what that caller may do.
+"""Authentication and authorization of callers.
 
-Once a key exists, everybody needs one. Until then callers on this machine are served, and nobody else
-(`producer.api.access.locality`); and not even those where the server is there for others.
+Once a key exists, every caller needs one. Until then, only callers on this machine are served
+(`producer.api.access.locality`), and not even those if the server is configured for other machines.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from understudy.producer.server.addresses import is_loopback
 __all__ = ["DEFAULT_TENANT", "Administrator", "Caller", "MetricsReader", "Reader", "Scope", "Submitter"]
 
 LOOPBACK = "loopback"
-"""What audit rows call a caller without a key."""
+"""The actor of a caller without a key in the audit log."""
 
 BEARER = {"WWW-Authenticate": "Bearer"}
-MAKE_A_KEY = "make a key with `understudy keys create` and send it as 'Authorization: Bearer us_…'"
+MAKE_A_KEY = "create a key with `understudy keys create` and send it as 'Authorization: Bearer us_…'"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`key_id` None: nobody has made a key yet, and the caller is on this machine."""
+    """`key_id` None: no key exists yet, and the caller is on this machine."""
 
     tenant: str
     scopes: frozenset[Scope]
@@ -38,7 +38,7 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """As audit rows name it."""
+        """As named in the audit log."""
         return self.key_id or LOOPBACK
 
 
@@ -52,7 +52,7 @@ Presented = Annotated[
         HTTPBearer(
             auto_error=False,
             scheme_name="ApiKey",
-            description="A key from `understudy keys create`. Before any is made, the server's machine needs none.",
+            description="A key from `understudy keys create`. Until one exists, local callers need none.",
         )
     ),
 ]
@@ -71,14 +71,14 @@ async def administrator(request: Request, api: Api, presented: Presented) -> Cal
 
 
 async def metrics_reader(request: Request, api: Api, presented: Presented) -> Caller:
-    """On this machine nobody needs a key for figures. From elsewhere a key of the operator's own tenant is needed:
-    they are those of all tenants."""
+    """Metrics are open on loopback; elsewhere they require a key of the operator's tenant, because they cover all
+    tenants."""
     if presented is None and api.settings.api.public_url is None and why_not_local(request) is None:
         return NOBODY_BUT_LOCAL
     caller = await _caller(request, api, presented, Scope.READ)
     if caller.tenant != DEFAULT_TENANT:
-        why = f"these are figures of all tenants, and need a key of tenant '{DEFAULT_TENANT}'"
-        raise ApiError(403, f"{why}; {caller.key_id} is one of '{caller.tenant}'", code="not_for_tenants")
+        why = f"metrics cover all tenants and require a key of tenant '{DEFAULT_TENANT}'"
+        raise ApiError(403, f"{why}; {caller.key_id} belongs to '{caller.tenant}'", code="not_for_tenants")
     return caller
 
 
@@ -101,20 +101,20 @@ async def _caller(
     _let_in(request, caller)
     if needed not in caller.scopes:
         held = ", ".join(sorted(caller.scopes))
-        raise ApiError(403, f"this needs the scope '{needed}'; key {caller.key_id} has {held}", code="missing_scope")
+        raise ApiError(403, f"this requires the scope '{needed}'; key {caller.key_id} has {held}", code="missing_scope")
     return caller
 
 
 async def _holder(request: Request, api: Context, presented: HTTPAuthorizationCredentials | None) -> Caller:
-    """Whoever holds the key that was presented. What was presented is never repeated."""
+    """The caller with the presented key, which is never echoed."""
     if presented is None:
-        raise _refused("an API key is needed; send it as 'Authorization: Bearer us_…'")
+        raise _refused("an API key is required; send it as 'Authorization: Bearer us_…'")
     record = await api.keyring.find(api.store, presented.credentials)
     address = request.client.host if request.client else "an unknown address"
     if record is None:
         claimed = parts_of(presented.credentials)
         api.refused_keys.note(address, key_id=claimed[0] if claimed else UNKNOWN)
-        raise _refused("the API key is not known here; check that it was copied whole")
+        raise _refused("unknown API key; check that it was copied completely")
     state = record.state(api.clock())
     if state != "active":
         api.refused_keys.note(address, record.tenant, record.id)
@@ -123,26 +123,24 @@ async def _holder(request: Request, api: Context, presented: HTTPAuthorizationCr
 
 
 def _why_for_others(api: ApiSettings) -> str | None:
-    """What says that others than callers on this machine are to be served, and that a key is needed for that."""
+    """Why the server is meant for callers on other machines, and therefore requires a key. None: it is not."""
     if api.public_url is not None:
-        return "a server with a public_url serves nobody without one"
+        return "a server with a public_url requires one"
     if not is_loopback(api.host):
-        return "a server that listens on more than its own machine serves nobody without one"
+        return "a server that listens beyond loopback requires one"
     return None
 
 
 def _let_in(request: Request, caller: Caller) -> None:
-    """The log may name the caller's tenant, and its connection counts as known (`producer.server.connection_limit`).
+    """Record the caller's tenant for the log and for the connection limit (`producer.server.connection_limit`).
 
-    Raises ApiError 429 when its tenant has too many requests under way. Tests without a server have no connection.
+    Raises ApiError 429 when the tenant has too many requests in progress. Tests without a server have no connection.
     """
     request.state.tenant = caller.tenant
     be_known = getattr(request.state, "be_known", None)
     if be_known is None or be_known(caller.tenant if caller.key_id else None):
         return
-    message = (
-        f"too many requests of tenant '{caller.tenant}' are under way in this process; wait until some are answered"
-    )
+    message = f"too many requests of tenant '{caller.tenant}' are in progress in this process; wait until some finish"
     raise ApiError(429, message, code="too_many_requests_under_way", headers={"Retry-After": str(CROWDED_RETRY_S)})
 
 

@@ -1,7 +1,7 @@
-"""What one API process knows of the room that is left: the ledger as it was read lately, and what was accepted since.
+"""The backlog as one API process knows it: a cached reading of the ledger, plus what it accepted since.
 
-Other API processes are seen when the ledger is read again. What they accept in between is the error of every number
-here, and the most by which a limit can be passed.
+Jobs accepted by other API processes are seen at the next reading. Until then they are the error of every number here,
+and the amount by which a limit can be exceeded.
 """
 
 import asyncio
@@ -13,27 +13,27 @@ from understudy.models.store import Store
 from understudy.models.tenants import MINUTE_S, TenantStore, TenantUse
 
 KEPT_S = 1.0
-"""The ledger is read at most once in so many seconds by a process, and for each tenant with limits."""
+"""Minimum seconds between readings by a process, and for each tenant with limits."""
 
 RELAXED_S = 10.0
-"""As long as that when the limits are far, so that single requests do not pay for it."""
+"""The same when the limits are far away, so that single requests do not pay for readings."""
 
 READING_SHARE = 20
-"""A slow reading is kept for so many times its own length: it never takes more than a twentieth of the time."""
+"""A reading is cached for this multiple of its duration, so that readings take at most a twentieth of the time."""
 
 LONGEST_S = 15.0
 LONGEST_STORED_S = 300.0
-"""What is stored is read off millions of rows where a tenant has so many, and changes by little."""
+"""Maximum cache time of the stored size, which may take reading millions of rows and changes slowly."""
 
 NEAR = 0.5
-"""The part of the system's limit from which on its jobs are counted closely."""
+"""Fraction of the limit from which on usage is read more often."""
 
 STRIDE = 0.1
-"""The part of a tenant's minute that a process accepts before it tells the ledger and asks what others accepted."""
+"""Fraction of a tenant's limit per minute that a process accepts before it syncs with the ledger."""
 
 
 class QueuedJobs:
-    """How many jobs wait, by tenant."""
+    """Numbers of waiting jobs, by tenant."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -41,7 +41,7 @@ class QueuedJobs:
         self._read_at = 0.0
         self._took_s = 0.0
         self._since: Counter[str] = Counter()
-        self._before: Counter[str] = Counter()  # accepted before the reading that goes on just now
+        self._before: Counter[str] = Counter()  # accepted before the reading in progress
         self._reading = asyncio.Lock()
 
     def of(self, tenant: str) -> int:
@@ -51,7 +51,7 @@ class QueuedJobs:
         return sum((self._read or {}).values()) + self._since.total() + self._before.total()
 
     def accepted(self, tenant: str, jobs: int) -> None:
-        """Negative for jobs that were not accepted after all."""
+        """Count accepted jobs; negative for jobs that were not accepted after all."""
         self._since[tenant] += jobs
 
     async def freshen(self, store: Store, closely: bool) -> None:
@@ -73,7 +73,7 @@ class QueuedJobs:
 
 
 class AcceptedJobs:
-    """What one tenant used."""
+    """The usage of one tenant."""
 
     def __init__(self, tenant: str, clock: Callable[[], float]) -> None:
         self._tenant = tenant
@@ -85,13 +85,13 @@ class AcceptedJobs:
         self._reading = asyncio.Lock()
 
     def accepted(self, at: float, jobs: int) -> None:
-        """Negative for jobs that were not accepted after all."""
+        """Count accepted jobs; negative for jobs that were not accepted after all."""
         if self._read is not None and self._read.limits.jobs_per_minute is not None:
             self._since[int(at // MINUTE_S)] += jobs
             self._untold[int(at // MINUTE_S)] += jobs
 
     def minutes(self, at: float) -> tuple[int, int]:
-        """Jobs accepted in this minute, and in the last."""
+        """Jobs accepted in this minute, and in the previous one."""
         minute, read = int(at // MINUTE_S), self._read
         known: Counter[int] = Counter()
         if read is not None:
@@ -99,7 +99,7 @@ class AcceptedJobs:
         return known[minute] + self._since[minute], known[minute - 1] + self._since[minute - 1]
 
     async def freshen(self, store: Store, writer: str, at: float) -> TenantUse:
-        """The tenant's limits and use, read lately. Raises StoreError."""
+        """The tenant's limits and usage, possibly cached. Raises StoreError."""
         if self._read is not None and (not self._stale() or self._reading.locked()):
             return self._read
         async with self._reading:
@@ -131,7 +131,7 @@ class AcceptedJobs:
 
 
 class StoredContent:
-    """What one tenant has in store."""
+    """The stored content of one tenant."""
 
     def __init__(self, tenant: str, clock: Callable[[], float]) -> None:
         self._tenant = tenant
@@ -140,16 +140,16 @@ class StoredContent:
         self._read_at = 0.0
         self._took_s = 0.0
         self._since = TenantStore()
-        self._before = TenantStore()  # accepted before the reading that goes on just now
+        self._before = TenantStore()  # accepted before the reading in progress
         self._reading = asyncio.Lock()
-        self.arriving = 0  # bytes of uploads under way
+        self.arriving = 0  # bytes of uploads in progress
 
     def accepted(self, stored_bytes: int, batches: int = 0) -> None:
-        """Negative for what was not kept after all."""
+        """Count stored content; negative for content that was not stored after all."""
         self._since = _sum(self._since, TenantStore(stored_bytes, batches))
 
     async def freshen(self, store: Store, most: TenantStore) -> TenantStore:
-        """As it was read lately, with what was accepted since. Far from what is allowed it is read less often.
+        """The last reading plus what was accepted since. Read less often far from the limit.
 
         Raises StoreError.
         """
@@ -179,7 +179,7 @@ def _sum(one: TenantStore, other: TenantStore) -> TenantStore:
 
 
 class Backlogs:
-    """All that one API process knows."""
+    """The backlog of all tenants, as one API process knows it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -195,7 +195,7 @@ class Backlogs:
         return self._stored.setdefault(tenant, StoredContent(tenant, self._clock))
 
     async def drain_per_s(self, store: Store, at: float) -> float:
-        """How many jobs of the whole ledger end per second; asked only when something is full. Raises StoreError."""
+        """Jobs finished per second over the whole ledger; needed only when something is full. Raises StoreError."""
         if self._drain is None or self._clock() >= self._drain[0]:
             self._drain = self._clock() + RELAXED_S, await store.tenants.ended_per_s(at)
         return self._drain[1]

@@ -1,7 +1,7 @@
-"""The keys that were presented lately, so that a request costs no look into the ledger.
+"""A cache of presented keys, so that a request needs no ledger query.
 
-What is kept is the hash of the whole key as it was presented, and the record it was right for, if any: a wrong secret
-for an id that exists takes exactly the way of an id that does not.
+It stores a hash of the whole presented key and the matching record, if any. A wrong secret for an existing id takes
+exactly the same path as an unknown id.
 """
 
 import asyncio
@@ -13,24 +13,24 @@ from understudy.models.api_keys import KeyRecord, is_right, parts_of
 from understudy.models.store import Store
 
 KEPT_S = 3.0
-"""A revoked key is refused after this time at the latest, and the first key that is made closes the door."""
+"""Seconds after which a revoked key is rejected at the latest, and after which the first key makes keys mandatory."""
 
 KEPT_KEYS = 10_000
 LOOKS = 4
-"""Looks into the ledger at the same time: a crowd with wrong keys cannot take all its connections."""
+"""Concurrent ledger queries: many callers with wrong keys cannot use up its connections."""
 
 
 class Keyring:
-    """What one API process knows about keys."""
+    """The key cache of one API process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[bytes, tuple[float, KeyRecord | None]] = {}
         self._any: tuple[float, bool] | None = None
-        self._looks = [asyncio.Lock() for _ in range(LOOKS)]  # a key always takes the same one: it is looked up once
+        self._looks = [asyncio.Lock() for _ in range(LOOKS)]  # a key always uses the same lock, so it is looked up once
 
     async def find(self, store: Store, presented: str) -> KeyRecord | None:
-        """The record of a key that is right, though perhaps revoked or expired. Raises StoreError."""
+        """The record of a correct key, which may be revoked or expired. Raises StoreError."""
         parts = parts_of(presented)
         if parts is None:
             return None
@@ -44,14 +44,14 @@ class Keyring:
         return known[1]
 
     async def has_keys(self, store: Store) -> bool:
-        """Whether anybody has made a key. Raises StoreError."""
+        """Whether any key exists. Raises StoreError."""
         if self._any is None or self._clock() >= self._any[0]:
             until = self._clock() + KEPT_S
             self._any = until, await store.tenants.has_keys()
         return self._any[1]
 
     def forget(self) -> None:
-        """Keys were changed by this process."""
+        """Clear the cache after this process changed keys."""
         self._known.clear()
         self._any = None
 

@@ -1,8 +1,8 @@
-"""Whether a request comes from this machine: what could make an outsider look local is told apart here.
+"""Whether a request comes from this machine, by ruling out what could make an outsider look local.
 
-A proxy on this machine makes everybody local, a name that is pointed at this machine makes a web page look like a
-caller of ours, and a browser here sends what any page tells it. What each of them leaves in a request is looked for. A
-proxy that leaves nothing cannot be told: that is what `public_url`, and keys, are for.
+A proxy on this machine makes every caller look local, a DNS name pointed at this machine makes a web page look like a
+local caller (DNS rebinding), and a local browser sends whatever a page makes it send. Each of them leaves traces in a
+request, which are checked here. A proxy without traces cannot be detected: that is what `public_url` and keys are for.
 """
 
 import re
@@ -13,7 +13,7 @@ from fastapi import Request
 from understudy.producer.server.addresses import is_loopback
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-"""A name or an address, and a port. No user, path or blank: whoever reads them otherwise would see another name."""
+"""A name or address, and a port. No user, path or blank, which other parsers may read differently."""
 
 SHOWN_CHARS = 80
 
@@ -21,26 +21,27 @@ OF_A_PROXY = re.compile(
     r"(?:x-)?forwarded(?:-.*)?|via|x-original-.*|x-real-.*|x-host|x-scheme|x-url-scheme"
     r"|front-end-https|x-ssl-.*|ssl-client-.*|x-client-(?:cert|verify|dn|port).*"
     r"|max-forwards|early-data|surrogate-capability|proxy-.*|x-proxy.*"
-    # who is asked for: CF-Connecting-IP, True-Client-IP, X-Azure-ClientIP, X-Remote-Addr, X-Envoy-External-Address …
+    # the client's address: CF-Connecting-IP, True-Client-IP, X-Azure-ClientIP, X-Remote-Addr, X-Envoy-External-Address
+    # …
     r"|(?:.*-)?(?:(?:client|remote|user|peer|socket|source|connecting)-?)?ip(?:v[46])?(?:-?addr(?:ess)?)?"
     r"|(?:.*-)?(?:client|remote|user|peer|source|external)-?addr(?:ess)?"
     r"|(?:cf|cdn|fastly|fly|akamai|incap|ngrok|tailscale|cloudfront|zscaler|x-zscaler|x-sucuri|x-azure|x-appengine)-.*"
     r"|x-(?:envoy|arr|amzn|varnish|nginx|haproxy|traefik|caddy|pomerium|authentik|webauth|auth-request)(?:-.*)?"
     r"|x-(?:amz-cf|goog-iap|goog-authenticated)-.*|(?:x-)?remote-user|x-remote-.*"
 )
-"""Names of headers that proxies and networks in front of servers add, and programs that call an API do not."""
+"""Headers that proxies and CDNs add, and API clients do not send."""
 
 OWN_PAGES = ("same-origin", "none")
-"""What a browser says of requests of our own pages, and of those that a person typed in."""
+"""Values of Sec-Fetch-Site for requests from our own pages, and for addresses typed by a person."""
 
 
 def why_not_local(request: Request) -> str | None:
-    """None for a caller on this machine; else what speaks against it, as a clause."""
+    """None for a caller on this machine; otherwise the evidence against it, as a clause."""
     return _through_a_proxy(request) or _from_elsewhere(request) or _from_a_page(request)
 
 
 def host_of(request: Request) -> str | None:
-    """Host and port that the request names, as they may stand in a link; None when they may not."""
+    """Host and port of the request, for use in links; None when invalid."""
     given = request.headers.getlist("host")
     return given[0] if len(given) == 1 and HOST.fullmatch(given[0]) else None
 
@@ -48,15 +49,15 @@ def host_of(request: Request) -> str | None:
 def _through_a_proxy(request: Request) -> str | None:
     for name in request.headers:
         if OF_A_PROXY.fullmatch(name.replace("_", "-")):
-            return f"this request came through a proxy ({name[:SHOWN_CHARS]}), which could bring it from anywhere"
+            return f"this request came through a proxy ({name[:SHOWN_CHARS]}), so it may come from anywhere"
     if request.scope["http_version"] == "1.0":
-        return "this request is HTTP/1.0, as proxies send it, and a proxy could bring it from anywhere"
+        return "this request is HTTP/1.0, as sent by proxies, so it may come from anywhere"
     return None
 
 
 def _from_elsewhere(request: Request) -> str | None:
     if request.client is None or not is_loopback(request.client.host):
-        return "only callers on the server's own machine are served without one"
+        return "only callers on the server's machine are served without one"
     host = host_of(request)
     if host is None or not is_loopback(urlsplit(f"//{host}").hostname or ""):
         shown = request.headers.get("host", "")[:SHOWN_CHARS]

@@ -1,4 +1,4 @@
-"""The providers as the fleet sees them now, for administrators."""
+"""The current state of the providers across the fleet, for administrators."""
 
 import orjson
 from fastapi import APIRouter, Response
@@ -17,10 +17,10 @@ router = APIRouter(prefix="/v1", tags=["administration"])
     "/providers",
     response_model=ProviderList,
     responses=refusals(401, 403, 503),
-    summary="Limits, use and cooldowns of each provider, key and model",
+    summary="Limits, usage and cooldowns of each provider, key and model",
 )
 async def providers(api: Api, caller: Administrator) -> Response:
-    """Of the whole installation, as all tenants share its providers; of what your tenant may use, where limited."""
+    """Values cover the whole installation, since tenants share its providers. Lists only what your tenant may use."""
     ledger = await read_ledger(api.store)
     live = await live_of(api.redis, api.settings, ledger)
     allowed = Allowed(api.settings, (await api.rules.of(api.store, caller.tenant)).allow)
@@ -31,7 +31,7 @@ async def providers(api: Api, caller: Administrator) -> Response:
 
 
 def _for_tenants(document: ProviderObject) -> ProviderObject:
-    """Without what may be an address of the inner network, or may quote what another tenant sent."""
+    """Without fields that may contain an internal address or quote another tenant's request."""
     shown = document.copy()
     shown.pop("base_url", None)
     shown["set_aside"] = [row.copy() for row in document["set_aside"]]

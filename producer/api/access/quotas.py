@@ -1,4 +1,4 @@
-"""What a tenant may have in store, and what is left of the disk: asked before anything is kept of a request."""
+"""Storage quotas of tenants and free disk space, checked before anything of a request is stored."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from understudy.producer.api.context import Context
 from understudy.producer.api.errors import ApiError
 
 DISK_SHARE = 4
-"""A tenant may fill the fourth part of the disk, unless an operator says otherwise."""
+"""By default, a tenant may use a quarter of the disk."""
 
 STORED_ELSEWHERE = 10**12
 OPEN_BATCHES = 1_000
@@ -23,8 +23,8 @@ TENANT_FULL, DISK_FULL, TOO_MANY_BATCHES = "tenant_storage_full", "storage_full"
 
 
 async def admit_bytes(api: Context, caller: Caller, more: int, *, batches: int = 0) -> None:
-    """Return when so many more bytes, and batches, may be kept for this caller; they count from now on, until the
-    ledger is read again.
+    """Return if `more` bytes and `batches` may be stored for this caller. They count from now on, until the ledger is
+    read again.
 
     Raises ApiError 429, StoreError.
     """
@@ -41,8 +41,8 @@ async def admit_bytes(api: Context, caller: Caller, more: int, *, batches: int =
     if batches and known.open_batches + batches > most_batches:
         raise _full(
             TOO_MANY_BATCHES,
-            f"{known.open_batches:,} batches of tenant '{caller.tenant}' have not ended, and it may have "
-            f"{most_batches:,}; wait for some, or put more lines into each",
+            f"tenant '{caller.tenant}' has {known.open_batches:,} unfinished batches, and its limit is "
+            f"{most_batches:,}; wait for some to finish, or submit fewer, larger batches",
         )
     stored.accepted(more, batches)
 
@@ -50,9 +50,9 @@ async def admit_bytes(api: Context, caller: Caller, more: int, *, batches: int =
 async def admitted(
     api: Context, caller: Caller, chunks: AsyncIterator[bytes], declared: int = 0
 ) -> AsyncIterator[bytes]:
-    """The chunks of an upload, each once there is room for it; what arrives at the same time counts, too.
+    """The chunks of an upload, each once there is room for it; concurrent uploads count as well.
 
-    `declared`: how long it says it is. What could not be kept is not read.
+    `declared`: its declared length. An upload that does not fit is not read.
     """
     stored, taken = api.rooms.stored(caller.tenant), 0
     if api.settings.files_url is None:
@@ -93,16 +93,19 @@ def batches_limit(settings: Settings, limits: TenantLimits, caller: Caller) -> i
 
 
 def kept_free(settings: Settings) -> int:
-    """How much of the disk is left to what was accepted before."""
+    """Bytes of disk space reserved for work that is already accepted."""
     if settings.api.min_free_bytes is not None:
         return settings.api.min_free_bytes
     return min(MOST_FLOOR, shutil.disk_usage(_existing(settings.data)).total // FLOOR_SHARE)
 
 
 def refuse_near_full(settings: Settings, more: int) -> None:
-    """Uploads and batches are the first to be refused. Tells no number: the disk is everybody's. Raises ApiError."""
+    """Reject uploads and batches first when the disk fills up. The error has no numbers, since all tenants share the
+    disk. Raises ApiError."""
     if shutil.disk_usage(_existing(settings.data)).free - more < kept_free(settings):
-        raise _full(DISK_FULL, "the server's disk is nearly full, so it takes no uploads and no batches for now")
+        raise _full(
+            DISK_FULL, "the server's disk is nearly full, so uploads and batches are not accepted at the moment"
+        )
 
 
 def is_left_to_answers(settings: Settings, more: int) -> bool:
@@ -118,14 +121,14 @@ def _existing(folder: Path) -> Path:
 def _tenant_full(tenant: str, stored: int, more: int, most: int) -> ApiError:
     return _full(
         TENANT_FULL,
-        f"{_size(stored)} are stored for tenant '{tenant}', and it may have {_size(most)}: {_size(more)} more do not "
-        "fit; delete files that are not needed any more, or ask the operator for room (understudy tenants set "
-        "--stored-bytes, understudy prune)",
+        f"tenant '{tenant}' stores {_size(stored)} of at most {_size(most)}: {_size(more)} more do not fit; delete "
+        "files that are no longer needed, or ask the operator for more room (understudy tenants set --stored-bytes, "
+        "understudy prune)",
     )
 
 
 def _full(code: str, said: str) -> ApiError:
-    message = f"{said}; nothing of this request was accepted, try again in {RETRY_S} s"
+    message = f"{said}; nothing was accepted, try again in {RETRY_S} s"
     return ApiError(429, message, code=code, headers={"Retry-After": str(RETRY_S)})
 
 

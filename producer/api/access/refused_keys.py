@@ -1,6 +1,6 @@
-"""Keys that were refused, for the audit: each is told of soon, and a flood of them takes a few rows an hour.
+"""Records rejected API keys in the audit log: promptly, but a flood takes only a few rows an hour.
 
-Of a key that is known here its tenant sees it. What else was presented is never repeated: it may be somebody's secret.
+The tenant of a known key sees the entry. Any other presented value is never recorded, because it may be a secret.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from understudy.models.store import Store, StoreError
 log = logging.getLogger(__name__)
 
 ACTION = "key.refused"
-UNKNOWN = "a key that is not known here"
+UNKNOWN = "unknown key"
 NO_TENANT = ""
 MOST_NAMED = 20
-"""So many different callers and keys are told apart within an hour by one API process; the others are counted."""
+"""Distinct callers and keys recorded per hour and API process; the rest are only counted."""
 
-OTHERS = "callers beyond those that are named"
+OTHERS = "other callers"
 HOUR_S = 3_600.0
 GATHER_S = 0.2
 WRITE_EVERY_S = 2.0
 
 Refusal = tuple[str, str, str]
-"""Who presented it, whose it is, and which key."""
+"""Address of the caller, tenant of the key, and id of the key."""
 
 
 class RefusedKeys:
@@ -38,7 +38,7 @@ class RefusedKeys:
         self._came = asyncio.Event()
 
     def note(self, address: str, tenant: str = NO_TENANT, key_id: str = UNKNOWN) -> None:
-        """`key_id` of a key that is only claimed, when nobody knows whose it is. Costs no look into the ledger."""
+        """Count a rejected key, without a ledger query. `key_id`: the claimed id if `tenant` is unknown."""
         hour = self._clock() // HOUR_S
         if hour != self._hour:
             self._hour = hour
@@ -53,7 +53,7 @@ class RefusedKeys:
         self._came.set()
 
     async def write(self, store: Store) -> None:
-        """Raises StoreError; what is not written then is written the next time."""
+        """Write the counts. Raises StoreError; what was not written is written next time."""
         self._came.clear()
         for refusal in list(self._counts):
             address, tenant, key_id = refusal
@@ -63,24 +63,24 @@ class RefusedKeys:
                 tenant, key_id = (NO_TENANT, UNKNOWN) if owner is None else (owner, key_id)
             await store.audit.record_repeated(address, tenant, ACTION, key_id, times)
             self._counts[refusal] -= times
-        self._counts += Counter()  # without those that are written
+        self._counts += Counter()  # drops the written ones
 
     async def run(self, store: Store) -> None:
-        """Until cancelled."""
+        """Write until cancelled."""
         while True:
             await self._came.wait()
             await asyncio.sleep(GATHER_S)
             try:
                 await self.write(store)
             except StoreError as error:
-                log.warning("refused keys are not in the audit yet: %s", error)
+                log.warning("rejected keys are not in the audit log yet: %s", error)
                 self._came.set()
             await asyncio.sleep(WRITE_EVERY_S)
 
 
 @asynccontextmanager
 async def recording(refused: RefusedKeys, store: Store) -> AsyncIterator[None]:
-    """Refused keys are written down for as long as the block runs."""
+    """Record rejected keys while the block runs."""
     task = asyncio.create_task(refused.run(store), name="refused-keys")
     try:
         yield

@@ -1,4 +1,4 @@
-"""What its administrators see and change of their tenant. Its limits are the platform's to set, on the command line."""
+"""A tenant as seen and changed by its administrators. Limits are set by the operator on the command line."""
 
 from typing import Any
 
@@ -20,17 +20,17 @@ MAX_BODY_BYTES = 65_536
 
 
 class TenantChange(BaseModel):
-    """What an administrator may change."""
+    """The settings an administrator may change."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     store_content: StoreContent | None
-    """For how long prompts and answers are kept: `always`, or `until_delivered`: an hour after the owner has the
-    answers. Null: as the installation does."""
+    """How long prompts and answers are stored: `always`, or `until_delivered`, which deletes them an hour after the
+    owner has the answers. Null: as configured for the installation."""
 
 
 class TenantObject(BaseModel):
-    """A tenant. A limit that is null does not hold."""
+    """A tenant. A limit of null means no limit."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -40,9 +40,9 @@ class TenantObject(BaseModel):
     queued_jobs: int | None
     usd_per_month: float | None
     stored_bytes: int | None
-    """The most that is stored: uploads, prompts, answers and rows."""
+    """Maximum size of stored uploads, prompts, answers and rows."""
     open_batches: int | None
-    """The most batches that have not ended."""
+    """Maximum number of unfinished batches."""
     store_content: StoreContent
 
 
@@ -56,7 +56,7 @@ async def retrieve(api: Api, caller: Administrator) -> Response:
     response_model=TenantObject,
     responses=refusals(400, 401, 403, 413, 415, 503),
     openapi_extra=documented(TenantChange),
-    summary="Change for how long your tenant's prompts and answers are kept",
+    summary="Change how long your tenant's prompts and answers are stored",
 )
 async def change(request: Request, api: Api, caller: Administrator) -> Response:
     document = await read_json(request, MAX_BODY_BYTES)

@@ -1,4 +1,4 @@
-"""The rules of tenants, as the ledger was read lately, and what resolves requests under them."""
+"""The data rules of tenants, cached from the ledger, and routers that apply them."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -11,7 +11,7 @@ from understudy.models.store import Store
 
 KEPT_S = 5.0
 MOST_ROUTERS = 100
-"""Each remembers thousands of chains; beyond so many the oldest is forgotten."""
+"""Routers to cache, oldest dropped first; each remembers thousands of chains."""
 
 
 class TenantRules:
@@ -21,7 +21,7 @@ class TenantRules:
         self._routers: dict[Hashable, Router] = {}
 
     async def of(self, store: Store, tenant: str) -> Rules:
-        """Those of a tenant, at most a few seconds old. Raises StoreError."""
+        """The rules of a tenant, at most KEPT_S seconds old. Raises StoreError."""
         read_at, rules = self._read.get(tenant, (float("-inf"), None))
         if rules is None or self._monotonic() - read_at >= KEPT_S:
             rules = await store.tenants.rules(tenant)
@@ -29,7 +29,7 @@ class TenantRules:
         return rules
 
     def router(self, settings: Settings, rules: Rules, endpoint: Endpoint) -> Router:
-        """One for all tenants with these rules."""
+        """A router shared by all tenants with these rules."""
         tags = (tuple(sorted(each.items())) for each in (rules.require, rules.forbid))
         name = (endpoint, *tags, rules.allow, rules.payer)
         if name not in self._routers:

@@ -1,1 +1,1 @@
-"""Chat completions and embeddings that hold the connection."""
+"""Synchronous chat completions and embeddings."""

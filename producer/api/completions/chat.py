@@ -1,6 +1,6 @@
-"""POST /v1/chat/completions: one job through the queue, and the connection held until it has ended.
+"""POST /v1/chat/completions: one job through the queue, with the connection kept open until it ends.
 
-A caller that goes away, or that was held for `api.hold_s`, gets nothing any more: its job is cancelled.
+When the caller disconnects, or after `api.hold_s`, the job is cancelled.
 """
 
 import asyncio
@@ -43,14 +43,14 @@ EVENTS = "text/event-stream"
 
 
 class ChatRequest(JobRequest):
-    """A chat-completion body with our words beside."""
+    """A chat-completion body with additional fields."""
 
     stream: bool | None = None
-    """True: server-sent events; comments while the job is under way, then the answer as chunks."""
+    """True: server-sent events: comments while the job is in progress, then the answer in chunks."""
     stream_options: dict[str, Any] | None = None
-    """`include_usage`: a last chunk with the usage."""
+    """`include_usage`: send a last chunk with the usage."""
     background: bool | None = None
-    """True: answered with 202 and the job at once."""
+    """True: respond at once with 202 and the job."""
 
 
 @router.post(
@@ -65,7 +65,7 @@ class ChatRequest(JobRequest):
     },
 )
 async def complete(request: Request, api: Api, caller: Submitter) -> Response:
-    """Held until the job has ended. When the caller goes away, the job is cancelled."""
+    """Responds when the job has ended. If the caller disconnects, the job is cancelled."""
     document = await read_json(request, api.settings.api.max_body_bytes)
     stream, background = _flag(document, "stream"), _flag(document, "background")
     include_usage = _includes_usage(document)
@@ -91,7 +91,7 @@ async def _events(
             ended = await held(request, api, job_id, min(KEEP_ALIVE_S, left_s))
             if not ended:
                 yield KEEP_ALIVE
-    except ApiError:  # nobody reads this stream any more
+    except ApiError:  # the client has disconnected
         return
     finally:
         if not ended:

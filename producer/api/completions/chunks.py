@@ -1,4 +1,4 @@
-"""A whole completion as the chunks of a stream, as OpenAI's clients put them together again."""
+"""Splits a complete answer into the chunks of a stream, which OpenAI's clients reassemble."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

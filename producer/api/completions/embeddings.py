@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: one job through the queue, and the connection held until it has ended."""
+"""POST /v1/embeddings: one job through the queue, with the connection kept open until it ends."""
 
 from typing import Any
 
@@ -22,16 +22,16 @@ EXAMPLE: JsonDict = {"input": ["a walnut desk", "a brass lamp"]}
 
 
 class EmbeddingsRequest(JobWords):
-    """An embeddings body with our words beside. Whatever is not listed here goes to the provider as it is."""
+    """An embeddings body with additional fields. Fields not listed here are passed to the provider unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     input: str | list[Any] = Field(min_length=1)
     """A text, up to 2,048 texts, or tokens."""
     dimensions: int | None = Field(default=None, gt=0)
-    """How long the vectors are to be, where the model can be told."""
+    """Length of the vectors, for models that support it."""
     encoding_format: str | None = Field(default=None, pattern="^(float|base64)$")
-    """`float` (when absent) or `base64`."""
+    """`float` (default) or `base64`."""
 
 
 @router.post(
@@ -42,7 +42,7 @@ class EmbeddingsRequest(JobWords):
     responses={200: {"description": "The vectors", "content": {JSON: {}}}, **REFUSALS},
 )
 async def embed(request: Request, api: Api, caller: Submitter) -> Response:
-    """Held until the job has ended. When the caller goes away, the job is cancelled."""
+    """Responds when the job has ended. If the caller disconnects, the job is cancelled."""
     document = await read_json(request, api.settings.api.max_body_bytes)
     job = await job_of(api, caller, document, priority=Priority.INTERACTIVE, endpoint=EMBEDDINGS)
     await accept_held(api, caller, job)

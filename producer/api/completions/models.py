@@ -1,4 +1,4 @@
-"""What a request's `model` may be: the chains by name, and `provider/model` of all that the configuration names."""
+"""The values for a request's `model`: the chains by name, and the configured models as `provider/model`."""
 
 from contextlib import suppress
 from typing import Any
@@ -20,11 +20,11 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 OURS = "understudy"
 CREATED = 0
-"""OpenAI says when a model was made. Nobody tells us."""
+"""OpenAI returns when a model was created; we do not know it."""
 
 
 class Model(BaseModel):
-    """OpenAI's object. `owned_by` is the provider's name, or `understudy` for a chain."""
+    """OpenAI's object. `owned_by`: the name of the provider, or `understudy` for a chain."""
 
     id: str
     object: str = "model"
@@ -39,18 +39,23 @@ class ModelList(BaseModel):
 
 @router.get("", summary="List the chains and models", response_model=ModelList, responses=refusals(401, 403, 503))
 async def list_models(api: Api, caller: Reader) -> Response:
-    """Those that your tenant may use. Nobody is asked: what providers have beside it can be requested as
-    `provider/model`, too."""
+    """The chains and models your tenant may use, from the configuration. Other models of the providers can be requested
+    as `provider/model`, too."""
     data = [_model(name, owner) for name, owner in (await _owners(api, caller)).items()]
     return Response(orjson.dumps({"object": "list", "data": data}), media_type=JSON)
 
 
-@router.get("/{model:path}", summary="One of them", response_model=Model, responses=refusals(400, 401, 403, 404, 503))
+@router.get(
+    "/{model:path}",
+    summary="Retrieve a chain or model",
+    response_model=Model,
+    responses=refusals(400, 401, 403, 404, 503),
+)
 async def retrieve_model(model: str, api: Api, caller: Reader) -> Response:
     known = await _owners(api, caller)
     if model not in known:
         shown = model if len(model) <= 80 else model[:77] + "..."
-        reason = f"no model '{shown}' is configured here; GET /v1/models lists those that are"
+        reason = f"no model '{shown}' is configured; GET /v1/models lists the configured models"
         raise ApiError(404, reason, param="model", code=NOT_FOUND)
     return Response(orjson.dumps(_model(model, known[model])), media_type=JSON)
 
@@ -61,11 +66,11 @@ async def _owners(api: Context, caller: Caller) -> dict[str, str]:
 
 
 def owners(settings: Settings, allowed: Allowed) -> dict[str, str]:
-    """Whose each model is that may be used."""
+    """The owner of each usable chain and model."""
     chains = [name for name in settings.chains if allowed.chain(name)]
     found = dict.fromkeys(chains, OURS)
     for chain in chains:
-        with suppress(RequestError):  # a chain that cannot be used says so when it is
+        with suppress(RequestError):  # an unusable chain raises its error on use
             found |= {str(step): step.provider for step in configured_chain(settings, chain).steps}
     for name, provider in settings.providers.items():
         found |= {f"{name}/{model}": name for model in provider.models}

@@ -1,6 +1,6 @@
-"""Holding a connection until its job has ended: what every route that answers with a completion does.
+"""Keeps a connection open until its job has ended, for all routes that respond with a completion.
 
-A caller that goes away, or that was held for `api.hold_s`, gets nothing any more: its job is cancelled.
+When the caller disconnects, or after `api.hold_s`, the job is cancelled.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def job_header(job_id: str) -> dict[str, str]:
 
 
 async def accept_held(api: Context, caller: Caller, job: NewJob) -> None:
-    """Accept a job whose caller is held. Who is cut off midway gets nothing: its job, if there is one, is cancelled."""
+    """Accept a job whose caller waits. If the request is cancelled meanwhile, so is the job."""
     try:
         await accept(api, caller, [job])
         end_if_cancelled()
@@ -49,7 +49,7 @@ async def accept_held(api: Context, caller: Caller, job: NewJob) -> None:
 
 
 async def answer_when_ended(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
-    """The completion, or the error with its status. Raises ApiError when it takes too long."""
+    """The completion, or the error with its status. Raises ApiError on timeout."""
     if not await held(request, api, job_id, api.settings.api.hold_s):
         cancel_soon(api, job_id)
         raise late(job_id)
@@ -61,7 +61,7 @@ async def answer_when_ended(request: Request, api: Context, caller: Caller, job_
 
 
 async def held(request: Request, api: Context, job_id: str, for_s: float) -> bool:
-    """Whether the job has ended by then. A caller that goes away has its job cancelled, and is waited for no more."""
+    """Whether the job ended in time. Cancels the job and raises ApiError when the caller disconnects."""
     waiting = asyncio.create_task(api.waiters.ended(job_id, for_s))
     leaving = asyncio.create_task(_gone(request))
     ended = left = False
@@ -78,7 +78,7 @@ async def held(request: Request, api: Context, job_id: str, for_s: float) -> boo
         if left:
             cancel_soon(api, job_id)
     if left:
-        raise ApiError(499, f"the caller of {job_id} went away", code="caller_gone")
+        raise ApiError(499, f"the caller of {job_id} disconnected", code="caller_gone")
     return ended
 
 
@@ -88,7 +88,7 @@ async def _gone(request: Request) -> None:
 
 
 def cancel_soon(api: Context, job_id: str) -> None:
-    """Not awaited: who calls may be cancelled itself."""
+    """Cancel a job in the background, because the calling task may itself be cancelled."""
     task = asyncio.create_task(_cancel(api, job_id))
     _cancelling.add(task)
     task.add_done_callback(_cancelling.discard)
@@ -98,11 +98,11 @@ async def _cancel(api: Context, job_id: str) -> None:
     try:
         await cancel_job(api, job_id)
     except StoreError as error:
-        log.warning("job %s goes on although its caller went away: %s", job_id, error)
+        log.warning("job %s continues although its caller disconnected: %s", job_id, error)
 
 
 async def view_of(api: Context, caller: Caller, job_id: str) -> dict[str, Any]:
-    """A job that was there. Raises ApiError when it was pruned."""
+    """A job that existed. Raises ApiError when it was pruned."""
     view = await api.store.jobs.seen(caller.tenant, job_id)
     if view is None:
         raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
@@ -117,7 +117,7 @@ async def accepted(request: Request, api: Context, caller: Caller, job_id: str) 
 
 
 def late(job_id: str) -> ApiError:
-    message = f"the job {job_id} did not end while the connection was held, and is cancelled"
+    message = f"the job {job_id} did not finish in time and is cancelled"
     return ApiError(504, message, code="held_too_long", headers=FINAL)
 
 

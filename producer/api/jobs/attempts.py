@@ -32,7 +32,7 @@ async def attempts(
     limit: Limit = 100,
     after: After = "",
 ) -> Response:
-    """Newest first. `failure` is a failure class, or `answered`; `key` is the name of a credential."""
+    """Newest first. `failure`: a failure class, or `answered`. `key`: the name of a credential."""
     rows = await api.store.jobs.attempts(
         tenant=caller.tenant,
         batch_id=batch_id,

@@ -1,4 +1,4 @@
-"""Where a caller finds a job and its result."""
+"""URLs of a job and its result."""
 
 from fastapi import Request
 
@@ -7,8 +7,8 @@ from understudy.producer.api.access.locality import host_of
 
 
 def root_of(request: Request, settings: Settings) -> str:
-    """What comes before the path in links: as configured, or as the request came."""
+    """The part of links before the path: as configured, or from the request."""
     if settings.api.public_url is not None:
         return settings.api.public_url
     host = host_of(request)
-    return "" if host is None else f"{request.scope['scheme']}://{host}"  # without a host a link is right, too
+    return "" if host is None else f"{request.scope['scheme']}://{host}"  # a relative link is correct, too

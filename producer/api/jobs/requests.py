@@ -1,4 +1,4 @@
-"""What creates jobs, as the OpenAPI document shows it. The bodies are read and judged by `submission`."""
+"""Requests that create jobs, for the OpenAPI document. `submission` parses and validates the bodies."""
 
 from typing import Any, Literal
 
@@ -14,46 +14,46 @@ EXAMPLE: JsonDict = {"messages": [{"role": "user", "content": "Say hello."}], "m
 
 
 class JobWords(BaseModel):
-    """The words of ours that may stand in the body of any job."""
+    """Additional fields of Understudy, allowed in the body of any job."""
 
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     model: str | None = None
-    """`provider/model`, a chain's name, or a model that one provider lists. Absent: the chain `default`."""
+    """`provider/model`, the name of a chain, or a model listed by one provider. Default: the chain `default`."""
     chain: str | None = None
-    """A configured chain, in place of `model`."""
+    """A configured chain, instead of `model`."""
     fallbacks: list[str | dict[str, Any]] | None = None
-    """Models to go on to, as names or as objects with `model` and parameters that override the request's."""
+    """Models to fall back to: names, or objects with `model` and parameters that override those of the request."""
     allow_fallbacks: bool | None = None
-    """False: only the first model is asked."""
+    """False: use only the first model."""
     patience_s: float | None = Field(default=None, ge=0)
-    """Seconds that a refusing model is waited for before the next is asked."""
+    """Seconds to wait for a model that refuses before the next one is asked."""
     spill: bool | None = None
-    """Also go on to the next model while one is merely at its limit."""
+    """Also move on to the next model when one is merely at its limit."""
     accept: list[Acceptance] | None = None
-    """What an answer must be to count as one; another is a failure, and the next model is asked."""
+    """Conditions that an answer must meet; otherwise it counts as a failure, and the next model is asked."""
     max_fallback_share: float | None = Field(default=None, ge=0, le=1)
-    """For the lines of batches; a job alone is not held by it."""
+    """Applies to lines of batches; ignored for single jobs."""
     order: Literal["chain", "cheapest", "fastest"] | None = None
-    """Which model is asked first: as written, the cheapest for this request, or the fastest of late."""
+    """Order of the models: as written (`chain`), `cheapest` for this request first, or recently `fastest` first."""
     require: dict[str, Any] | None = None
-    """Tags that a provider must have to be asked, such as `{"region": ["eu", "ch"], "zdr": true}`."""
+    """Tags that a provider must have, such as `{"region": ["eu", "ch"], "zdr": true}`."""
     forbid: dict[str, Any] | None = None
-    """Tags that it must not have; it must say so itself."""
+    """Tag values that a provider must not have. A provider without the tag is excluded, too."""
     priority: Literal["interactive", "normal", "bulk"] | None = None
-    """`interactive`, `normal` (when absent) or `bulk`."""
+    """`interactive`, `normal` (default) or `bulk`."""
     callback_url: str | None = None
-    """Told when the job ends, by a signed POST."""
+    """URL that receives a signed POST when the job ends."""
     metadata: dict[str, str] | None = None
-    """Up to 16 pairs of the caller's own; keys up to 64 characters, values up to 512."""
+    """Up to 16 key-value pairs; keys up to 64 characters, values up to 512."""
     expires_in_s: float | None = Field(default=None, gt=0, le=604_800)
-    """After so many seconds, at most 604,800 (7 days), the job starts no more."""
+    """Seconds until the job expires, at most 604,800 (7 days)."""
     custom_id: str | None = None
-    """The caller's name for the job."""
+    """The caller's id for the job."""
 
 
 class JobRequest(JobWords):
-    """A chat-completion body with our words beside. Whatever is not listed here goes to the provider as it is."""
+    """A chat-completion body with additional fields. Fields not listed here are passed to the provider unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -62,13 +62,13 @@ class JobRequest(JobWords):
 
 
 class JobsRequest(BaseModel):
-    """Up to 1,000 jobs, each accepted or refused on its own."""
+    """Up to 1,000 jobs, each accepted or rejected individually."""
 
     jobs: list[JobRequest] = Field(min_length=1, max_length=MOST_JOBS)
 
 
 class SubmittedJob(BaseModel):
-    """What became of one of the jobs: either `id` or `error`."""
+    """The outcome for one of the jobs: either `id` or `error`."""
 
     index: int
     id: str | None

@@ -1,4 +1,4 @@
-"""How a job ended, as an HTTP answer: the same to who polled for it and to who was held."""
+"""The result of a job as an HTTP response, the same for polling and waiting callers."""
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from understudy.producer.api.errors import JSON, ApiError
 from understudy.producer.api.files.spooled_answers import PIECE_BYTES, Delivery, streamed
 
 FINAL = {"X-Should-Retry": "false"}
-"""What the OpenAI SDK reads before it tries again after an error status: this is the end of the job."""
+"""Tells the OpenAI SDK not to retry after an error status: the job has ended."""
 
 
 async def outcome_of(api: Context, view: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-    """What came of a job that has ended, with these headers.
+    """The result of a finished job, with these headers.
 
     Raises ApiError: 410 when its answer was pruned, 429 or 503 when there is no room for it."""
     if view["state"] == JobState.SUCCEEDED and _is_large(view):
@@ -28,7 +28,7 @@ async def outcome_of(api: Context, view: Mapping[str, Any], headers: Mapping[str
 
 
 async def status_and_body(api: Context, view: Mapping[str, Any]) -> tuple[int, bytes]:
-    """The same, as it is sent; for what is not large. Raises ApiError."""
+    """Status and body of a result that is not large. Raises ApiError."""
     if view["state"] == JobState.SUCCEEDED:
         return 200, await _answer(api, view)
     status, error = error_of(view)
@@ -39,7 +39,7 @@ async def status_and_body(api: Context, view: Mapping[str, Any]) -> tuple[int, b
 def pieces_of(
     api: Context, view: Mapping[str, Any], shown: Callable[[bytes], Iterable[bytes]]
 ) -> AsyncGenerator[bytes, None]:
-    """An answer as `shown` makes it, in pieces. To be asked for the first one raises ApiError."""
+    """An answer as rendered by `shown`, in pieces. Asking for the first piece may raise ApiError."""
 
     async def page() -> Iterable[bytes]:
         return shown(await _answer(api, view))

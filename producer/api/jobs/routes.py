@@ -1,4 +1,4 @@
-"""Single jobs: submitted, looked at, waited for, cancelled and listed."""
+"""Single jobs: submit, retrieve, wait, cancel and list."""
 
 import re
 from collections.abc import Mapping
@@ -32,31 +32,33 @@ ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 ID_PATTERN: Final = r"^[A-Za-z0-9_-]*$"
 LONGEST_WAIT_S = 60
 SOON_S = 5.0
-"""For so long a job may be queued before it is found out why."""
+"""Seconds a job may be queued before its wait reason is determined."""
 
 PREFERRED_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 
-Wait = Annotated[int, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to hold the answer until the job has ended.")]
-Prefer = Annotated[str | None, Header(description="`wait=N`: the same as the parameter.")]
-Key = Annotated[str | None, Header(description="A name for this request: sent again, it makes nothing new.")]
+Wait = Annotated[
+    int, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for the job to end before responding.")
+]
+Prefer = Annotated[str | None, Header(description="`wait=N`: same as the parameter.")]
+Key = Annotated[str | None, Header(description="A name for this request: repeating it creates nothing new.")]
 State = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "expired"]
 Time = Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False, description="Unix seconds.")]
 Id = Annotated[str | None, Query(max_length=100, pattern=ID_PATTERN)]
 Name = Annotated[str | None, Query(max_length=100, pattern=r"^[^\x00]*$")]
 Limit = Annotated[int, Query(ge=1, le=100)]
-After = Annotated[str, Query(max_length=100, pattern=ID_PATTERN, description="The id of the last one already seen.")]
+After = Annotated[str, Query(max_length=100, pattern=ID_PATTERN, description="The id of the last item already seen.")]
 Order = Literal["asc", "desc"]
 
 HEADERS = {
-    "Location": {"description": "Where the result will be", "schema": {"type": "string"}},
-    "Retry-After": {"description": "In how many seconds to ask again", "schema": {"type": "integer"}},
+    "Location": {"description": "URL of the result", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds until the next poll", "schema": {"type": "integer"}},
 }
 ACCEPTED: dict[int | str, dict[str, Any]] = {
-    202: {"description": "Not ended yet: the job", "headers": HEADERS, "model": JobObject}
+    202: {"description": "Not finished yet: the job", "headers": HEADERS, "model": JobObject}
 }
 NO_SUCCESS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
-    "5XX": {"description": "Failed: the provider's status and error; 502 when it gave none", "model": ErrorBody},
+    "5XX": {"description": "Failed: the provider's status and error; 502 if there is none", "model": ErrorBody},
 }
 
 
@@ -68,14 +70,14 @@ NO_SUCCESS: dict[int | str, dict[str, Any]] = {
     openapi_extra=documented(JobRequest),
     responses={
         **ACCEPTED,
-        200: {"description": "Ended while the answer was held: the job", "model": JobObject},
+        200: {"description": "Finished while waiting: the job", "model": JobObject},
         **refusals(400, 401, 403, 404, 410, 413, 415, 422, 429, 503),
     },
 )
 async def submit(
     request: Request, api: Api, caller: Submitter, idempotency_key: Key = None, wait: Wait = 0, prefer: Prefer = None
 ) -> Response:
-    """Accepted for good once it is answered with 202. `Location` is where the result will be."""
+    """Once the response is 202, the job is durably accepted. `Location` is the URL of the result."""
     document = await read_json(request, api.settings.api.max_body_bytes)
     named = named_by(idempotency_key, JOBS_PATH, document)
     made = await made_before(api, caller, named)
@@ -97,14 +99,14 @@ async def submit(
     responses=refusals(400, 401, 403, 413, 415, 422, 429, 503),
 )
 async def submit_many(request: Request, api: Api, caller: Submitter, idempotency_key: Key = None) -> Response:
-    """Each is accepted or refused on its own: `data` has one entry for each, in order, with `id` or `error`."""
+    """Each job is accepted or rejected individually: `data` has one entry per job, in order, with `id` or `error`."""
     document = await read_json(request, api.settings.api.max_body_bytes)
     named = named_by(idempotency_key, "/v1/jobs:batch", document)
     made = await made_before(api, caller, named)
     if made is None:
         entries, jobs = await _judged(api, caller, document)
         answer = orjson.dumps({"object": "list", "data": entries}).decode()
-        remembered = named if jobs else None  # what made nothing may be asked again, and would take room for ever
+        remembered = named if jobs else None  # what created nothing may be repeated, and would take space forever
         made = await accept(api, caller, jobs, remembered, answer)
         if made is None:
             return Response(answer, media_type=JSON)
@@ -127,7 +129,7 @@ async def listing(
     after: After = "",
     order: Order = "desc",
 ) -> Response:
-    """Newest first, or with `order=asc` oldest first. `provider` is who answered, or who gave the error."""
+    """Newest first, or with `order=asc` oldest first. `provider`: the one that returned the answer or the error."""
     wanted = JobFilter(state, batch_id, provider, created_after, created_before)
     views = await api.store.jobs.page(caller.tenant, wanted, limit=limit + 1, after=after, ascending=order == "asc")
     root = root_of(request, api.settings)
@@ -144,7 +146,7 @@ async def listing(
 async def retrieve(
     request: Request, api: Api, caller: Reader, job_id: str, wait: Wait = 0, prefer: Prefer = None
 ) -> Response:
-    """Answered with 200 whatever its state."""
+    """The response is 200 whatever the state of the job."""
     view, applied = await _held(api, caller, job_id, _wait_s(wait, prefer))
     return await _job_answer(request, api, view, applied, 200)
 
@@ -163,8 +165,8 @@ async def retrieve(
 async def result(
     request: Request, api: Api, caller: Reader, job_id: str, wait: Wait = 0, prefer: Prefer = None
 ) -> Response:
-    """202 means ask again, after `Retry-After` seconds, at `Location`. Anything else is final, but for what has a
-    `Retry-After`: it is to be asked for again."""
+    """202: poll `Location` again after `Retry-After` seconds. Any other status is final, unless it has a `Retry-After`:
+    then repeat the request."""
     view, applied = await _held(api, caller, job_id, _wait_s(wait, prefer))
     if not has_ended(view):
         return await _job_answer(request, api, view, applied, 202)
@@ -178,7 +180,7 @@ async def result(
     responses=refusals(400, 401, 403, 404, 503),
 )
 async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> Response:
-    """A queued job is cancelled at once, one that runs in a moment, one that has ended stays as it is."""
+    """A queued job is cancelled at once, a running job shortly after; a finished job is unchanged."""
     view = await _own(api, caller, job_id)
     if not has_ended(view):
         await cancel_job(api, job_id)
@@ -189,15 +191,17 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
 
 @router.post(
     "/jobs/{job_id}/ack",
-    summary="Say that you have the result of a job",
+    summary="Acknowledge that you have received the result of a job",
     response_model=JobObject,
     responses=refusals(400, 401, 403, 404, 409, 503),
 )
 async def acknowledge(request: Request, api: Api, caller: Submitter, job_id: str) -> Response:
-    """Where only undelivered content is kept, its prompt and answer are removed an hour later."""
+    """With `store_content = "until_delivered"`, its prompt and answer are deleted an hour later."""
     view = await _own(api, caller, job_id)
     if view["batch_id"] != SINGLE:
-        raise ApiError(409, f"{job_id} belongs to a batch; POST /v1/batches/{view['batch_id']}/ack", code="of_a_batch")
+        raise ApiError(
+            409, f"{job_id} belongs to a batch; use POST /v1/batches/{view['batch_id']}/ack", code="of_a_batch"
+        )
     if not await api.store.retention.acknowledge("job", caller.tenant, job_id):
         raise ApiError(409, f"{job_id} has not ended yet", code="not_ended")
     await api.store.audit.record_repeated(caller.actor, caller.tenant, "job.ack", job_id)
@@ -205,7 +209,7 @@ async def acknowledge(request: Request, api: Api, caller: Submitter, job_id: str
 
 
 async def _judged(api: Context, caller: Caller, document: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
-    """An entry for each of the `jobs`, and those that are accepted."""
+    """An entry for each of the `jobs`, and the accepted jobs."""
     given = document.get("jobs")
     if not isinstance(given, list) or not 1 <= len(given) <= MOST_JOBS:
         raise RequestError(f"'jobs' must be a list of 1 to {MOST_JOBS:,} jobs", "jobs")
@@ -238,7 +242,7 @@ async def _own(api: Context, caller: Caller, job_id: str, gone: int = 404) -> di
 async def _held(
     api: Context, caller: Caller, job_id: str, wait_s: int | None, gone: int = 404
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The job as it stands, or as it stands once it has ended or the time is over; and the headers that say so."""
+    """The job, after waiting for it to end for up to `wait_s`, and the response headers that say so."""
     view = await _own(api, caller, job_id, gone)
     if wait_s is None:
         return view, {}
@@ -249,7 +253,7 @@ async def _held(
 
 
 def _wait_s(wait: int, prefer: str | None) -> int | None:
-    """How long the caller would wait, by the parameter or by the header; None when neither says so."""
+    """How long the caller is willing to wait, by parameter or header; None when neither is given."""
     if wait:
         return wait
     preferred = PREFERRED_WAIT.search(prefer or "")
@@ -257,7 +261,7 @@ def _wait_s(wait: int, prefer: str | None) -> int | None:
 
 
 def _retry_after_s(view: Mapping[str, Any], waiting: WaitingObject | None) -> int:
-    """What waits for a person is not asked for every other second."""
+    """Seconds until the next poll: long when the job waits for a person."""
     return LONGEST_RETRY_S if waiting is not None and waiting["who_can_help"] else retry_after_s(view)
 
 

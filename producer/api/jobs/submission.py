@@ -1,7 +1,7 @@
-"""Accepting single jobs: from the body of a request to rows of the ledger and tickets in the queue.
+"""Accepts single jobs: from a request body to rows in the ledger and tickets in the queue.
 
-Accepted means committed: whatever is answered with success has its rows in the ledger. The queue is told afterwards;
-where it cannot be reached, the planner finds the jobs.
+Accepted means committed: a success response implies rows in the ledger. The queue is notified afterwards; if it is
+unreachable, the planner finds the jobs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from understudy.producer.single_jobs import single_job, stage
 async def job_of(
     api: Context, caller: Caller, document: Mapping[str, Any], *, priority: Priority, endpoint: Endpoint = CHAT
 ) -> NewJob:
-    """The job that a body asks for; `priority` is for one that names none. Raises RequestError, StoreError."""
+    """The job described by a body. `priority`: the default. Raises RequestError, StoreError."""
     router = await api.router(caller.tenant, endpoint)
     job, schemas = single_job(document, router, api.settings, caller.tenant, priority=priority, endpoint=endpoint)
     if schemas:
@@ -40,10 +40,11 @@ async def accept(
     named: NamedRequest | None = None,
     answer: str | None = None,
 ) -> Made | None:
-    """Accept all of them, or none. Returns None, or what the same named request made before: nothing is accepted then.
+    """Accept all jobs or none. Returns None, or what an earlier request with the same name created: then nothing is
+    accepted.
 
-    `answer` is remembered with the name. Raises ApiError (429 there is no room, 422 the name belongs to another
-    request), RequestError and StoreError.
+    `answer` is stored with the name. Raises ApiError (429: no capacity; 422: the name belongs to another request),
+    RequestError and StoreError.
     """
     await admit(api, caller, len(jobs))
     made, kept = None, False
@@ -64,7 +65,8 @@ async def accept(
 
 
 async def made_before(api: Context, caller: Caller, named: NamedRequest | None) -> Made | None:
-    """What the same named request made: asked before its body is judged, because the configuration may have changed.
+    """What an earlier request with the same name created. Checked before validating the body, because the configuration
+    may have changed.
 
     Raises ApiError when the name belongs to another request.
     """

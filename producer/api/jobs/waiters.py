@@ -1,9 +1,9 @@
-"""Waiting for jobs and batches to end: however many wait, the ledger is asked one question a second.
+"""Waiting for jobs and batches to end, with a single ledger query per second for all waiting callers.
 
     ended(id, timeout_s)    returns the moment the job or batch has ended
 
-Workers publish what ended in Redis. The question to the ledger finds what was not published or got lost; it is put at
-once for those who begin to wait, and only after they are registered, so that no end is missed.
+Workers publish finished ids in Redis. The ledger query finds those that were not published or got lost. For a new
+waiter it runs at once, after the waiter is registered, so that no end is missed.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ LISTEN_S = 1.0
 
 
 class Waiters:
-    """All that wait in one API process."""
+    """All waiting callers of one API process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class Waiters:
         self._looking: asyncio.Task[None] | None = None
 
     async def ended(self, id_: str, timeout_s: float) -> bool:
-        """True the moment the job or batch has ended; False when it has not after that time."""
+        """True as soon as the job or batch has ended; False after the timeout."""
         event = asyncio.Event()
         self._register(id_, event)
         try:
@@ -50,14 +50,14 @@ class Waiters:
         return True
 
     def tell(self, ids: Iterable[str]) -> None:
-        """These have ended."""
+        """Wake the callers that wait for these ids, which have ended."""
         for id_ in ids:
             for event in self._waiting.get(id_, ()):
                 event.set()
 
     @asynccontextmanager
     async def listening(self, redis: Redis) -> AsyncIterator[None]:
-        """What workers publish is heard for as long as the block runs."""
+        """Listen to what workers publish while the block runs."""
         listener = asyncio.create_task(self._listen(redis), name="hear-of-ends")
         try:
             yield
@@ -100,7 +100,7 @@ class Waiters:
             self.tell(await self._store.jobs.ended_among(list(ids)))
         except StoreError as error:
             with about_many():
-                log.warning("those who wait go on waiting, the ledger cannot be read: %s", error)
+                log.warning("the ledger cannot be read, callers keep waiting: %s", error)
 
     async def _listen(self, redis: Redis) -> None:
         suffering = False
@@ -115,7 +115,7 @@ class Waiters:
                             self.tell(message["data"].decode(errors="replace").split())
             except (RedisError, OSError) as error:
                 if not suffering:
-                    log.warning("ends are found by looking, Redis cannot be heard: %s", type(error).__name__)
+                    log.warning("Redis is unreachable, polling the ledger for finished jobs: %s", type(error).__name__)
                 suffering = True
             if not is_being_ended():
                 await asyncio.sleep(RECONNECT_S)

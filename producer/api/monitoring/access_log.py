@@ -1,6 +1,6 @@
-"""A line for each request that has ended, and its id, which the caller may choose and reads in the answer.
+"""Logs a line per finished request, with a request id that the caller may set and that the response returns.
 
-The line has the path as the route has it: a URL may hold secrets. A health check that went well is logged at `debug`.
+The path is that of the route, because URLs may contain secrets. Successful health checks are logged at `debug`.
 """
 
 import logging
@@ -21,11 +21,11 @@ HARMLESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 OUR_ID = re.compile(r"(job|batch)_[0-9a-z]{26}")
 NO_ROUTE = "none"
 NO_ANSWER = 499
-"""The caller went away before an answer began: nginx' word for it."""
+"""nginx's status for a caller that disconnected before the response started."""
 
 
 class LoggedRequests:
-    """Goes around the whole application."""
+    """Wraps the whole application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -54,7 +54,7 @@ class LoggedRequests:
 
 
 def _chosen(scope: Scope) -> str | None:
-    """What the caller calls the request, if it is short, and neither acts nor is a key."""
+    """The caller's request id, if it is short, harmless and not an API key."""
     given: list[str] = [value.decode("latin-1") for name, value in scope["headers"] if name == HEADER]
     if len(given) == 1 and HARMLESS.fullmatch(given[0]) and parts_of(given[0]) is None:
         return given[0]

@@ -1,4 +1,4 @@
-"""Whether this process is alive, whether it can do its work, and what Prometheus reads."""
+"""Liveness, readiness and Prometheus metrics."""
 
 import orjson
 from fastapi import APIRouter, Response
@@ -25,7 +25,7 @@ async def readyz(api: Api) -> Response:
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Prometheus metrics",
     response_class=Response,
     responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}, **refusals(401, 403, 503)},
 )

@@ -1,7 +1,7 @@
-"""What Prometheus reads of the limiter: limits, calls in flight and cooldowns of the whole fleet.
+"""Prometheus metrics of the limiter: limits, calls in flight and cooldowns of the whole fleet.
 
-Every API process shows the same: take the maximum. An account is named as the configuration names it, a key's value
-never is. There are at most SERIES_MAX deployments, those that are in use first: callers may name any model.
+Every API process exports the same values: take the maximum. Accounts appear by their configured names, never by the
+value of a key. At most SERIES_MAX deployments are exported, busiest first, because callers may use any model name.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from understudy.models.limits.state import Limit, LimitState
 from understudy.producer.status.provider_state import LedgerPart, Place, live_of, places
 
 KEPT_S = 5.0
-"""Redis is looked at once in so many seconds, however often it is scraped."""
+"""Seconds between reads of Redis, however often metrics are scraped."""
 
 ASK_REDIS_S = 2.0
 SERIES_MAX = 300
@@ -26,7 +26,7 @@ LABELS = ["provider", "model", "account"]
 
 
 class LimitMetrics(Collector):
-    """The limits as they were when `read` was last called; nothing while Redis does not answer."""
+    """The limits as of the last call of `read`; none while Redis does not answer."""
 
     def __init__(self) -> None:
         self._read_at = -KEPT_S
@@ -45,11 +45,13 @@ class LimitMetrics(Collector):
         self._read_at = time.monotonic()
 
     def collect(self) -> Iterator[Metric]:
-        flight = GaugeMetricFamily("understudy_calls_in_flight", "Provider calls under way", labels=LABELS)
+        flight = GaugeMetricFamily("understudy_calls_in_flight", "Provider calls in flight", labels=LABELS)
         cooldown = GaugeMetricFamily(
-            "understudy_cooldown_seconds", "For how long no call may start after refusals or failures", labels=LABELS
+            "understudy_cooldown_seconds",
+            "Time during which no call may start, after refusals or failures",
+            labels=LABELS,
         )
-        help_ = "The limit per minute that holds now, by where it comes from"
+        help_ = "The limit per minute in effect, by source"
         requests = GaugeMetricFamily("understudy_requests_per_minute", help_, labels=[*LABELS, "source"])
         tokens = GaugeMetricFamily("understudy_tokens_per_minute", help_, labels=[*LABELS, "source"])
         live = self._live
@@ -65,7 +67,7 @@ class LimitMetrics(Collector):
         yield from (flight, cooldown, requests, tokens)
 
     def _shown(self, live: LimitState) -> list[tuple[list[str], Place, ApiKey]]:
-        """Keys that share an account share its series."""
+        """Deployments with their labels. Keys of one account share its series."""
         found = {
             (place.provider.name, place.model, place.account): (place, place.key)
             for place in places(self._settings, LedgerPart(), live)

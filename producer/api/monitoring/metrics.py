@@ -1,8 +1,8 @@
-"""What Prometheus reads: the ledger's counts and the queue's age, and this process' own requests.
+"""Prometheus metrics: counts from the ledger, the age of the queue, and the requests of this process.
 
-The ledger's figures are those of the whole fleet, and every API process shows the same: read them from one, or take
-their maximum, never their sum. Nothing here names a tenant, a job or a prompt. Callers may name any model: the
-first SERIES_MAX that are seen have series of their own, the others share those of `OTHERS` at their provider.
+The ledger metrics cover the whole fleet, and every API process exports the same values: scrape one process, or take the
+maximum, never the sum. No metric contains a tenant, job or prompt. Since callers may use any model name, the first
+SERIES_MAX models get their own series; the others share `OTHERS` of their provider.
 """
 
 import time
@@ -20,17 +20,17 @@ from understudy.models.store.metrics import Backlog
 from understudy.producer.api.monitoring.limit_metrics import SERIES_MAX, LimitMetrics
 
 KEPT_S = 5.0
-"""The ledger is read once in so many seconds, however often it is scraped."""
+"""Seconds between reads of the ledger, however often metrics are scraped."""
 
 OTHERS = "other models"
-"""No model has such a name at a provider."""
+"""Not a possible model name."""
 
 SETTLED_MINUTES = 2
-"""Counts of a minute may still grow for a while after it is over."""
+"""Minutes after which the counts of a minute no longer grow."""
 
 
 class LedgerMetrics(Collector):
-    """The figures of the ledger, as they were when `read` was last called."""
+    """Metrics from the ledger, as of the last call of `read`."""
 
     def __init__(self) -> None:
         self._read_at = -KEPT_S
@@ -53,7 +53,7 @@ class LedgerMetrics(Collector):
         self._read_at = time.monotonic()
 
     async def _count(self, store: Store) -> None:
-        """Minutes that are over are added up once; only the latest are read again."""
+        """Settled minutes are added up once; only the latest ones are read again."""
         settled_before = int(await store.now() // 60) - SETTLED_MINUTES
         self._latest.clear()
         for row in await store.metrics.tallies_since(self._from_minute):
@@ -69,7 +69,7 @@ class LedgerMetrics(Collector):
         self._from_minute = max(self._from_minute, settled_before)
 
     def _shown(self, provider: str, model: str) -> str:
-        """A model keeps the series that it began with: a counter that became less would look like a restart."""
+        """A model keeps its series: a decreasing counter would look like a restart."""
         if len(self._named) < SERIES_MAX:
             self._named.add((provider, model))
         return model if (provider, model) in self._named else OTHERS
@@ -81,29 +81,29 @@ class LedgerMetrics(Collector):
     def _gauges(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("understudy_ready_jobs", "Queued jobs that could start now", labels=["priority"])
         age = GaugeMetricFamily(
-            "understudy_oldest_ready_seconds", "How long the oldest ready job has been ready", labels=["priority"]
+            "understudy_oldest_ready_seconds", "Time that the oldest ready job has been ready", labels=["priority"]
         )
-        waiting = GaugeMetricFamily(
-            "understudy_waiting_jobs", "Jobs that were put back to a later time", labels=["priority"]
-        )
+        waiting = GaugeMetricFamily("understudy_waiting_jobs", "Jobs put back to a later time", labels=["priority"])
         for priority, backlog in self._backlog.items():
             ready.add_metric([priority.queue], backlog.ready)
             age.add_metric([priority.queue], backlog.oldest_ready_s)
             waiting.add_metric([priority.queue], backlog.waiting)
         yield from (ready, age, waiting)
-        yield GaugeMetricFamily("understudy_workers", "Worker processes whose leases run", self._workers)
+        yield GaugeMetricFamily("understudy_workers", "Live worker processes", self._workers)
         pending, oldest_s = self._webhooks
-        yield GaugeMetricFamily("understudy_pending_webhooks", "Webhooks that are not delivered yet", pending)
-        yield GaugeMetricFamily("understudy_oldest_webhook_seconds", "Age of the oldest of them", oldest_s)
+        yield GaugeMetricFamily("understudy_pending_webhooks", "Webhooks not delivered yet", pending)
+        yield GaugeMetricFamily("understudy_oldest_webhook_seconds", "Age of the oldest undelivered webhook", oldest_s)
 
     def _counters(self) -> Iterator[Metric]:
         families = {
-            "jobs": CounterMetricFamily("understudy_jobs", "Jobs that ended", labels=["state"]),
+            "jobs": CounterMetricFamily("understudy_jobs", "Finished jobs", labels=["state"]),
             "attempts": CounterMetricFamily(
                 "understudy_attempts", "Provider calls", labels=["provider", "model", "outcome"]
             ),
-            "tokens": CounterMetricFamily("understudy_tokens", "Tokens", labels=["provider", "model", "direction"]),
-            "cost": CounterMetricFamily("understudy_cost_usd", "US dollars", labels=["provider", "model"]),
+            "tokens": CounterMetricFamily(
+                "understudy_tokens", "Tokens used", labels=["provider", "model", "direction"]
+            ),
+            "cost": CounterMetricFamily("understudy_cost_usd", "Cost in US dollars", labels=["provider", "model"]),
         }
         for (family, *labels), value in sorted((self._settled + self._latest).items()):
             families[family].add_metric(labels, value)
@@ -121,14 +121,14 @@ class Metrics:
         self.registry.register(self.limits)
         self.requests = Histogram(
             "understudy_http_request_seconds",
-            "Requests by route and status, until the answer began",
+            "Time until the response started, by route and status",
             ["method", "route", "status"],
             registry=self.registry,
         )
 
 
 class TimedRequests:
-    """Measures how long each route takes to begin its answer. Held requests are meant to take long."""
+    """Measures the time until each route starts its response. Waiting requests take long by design."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Whether the stores can be reached: looked at once in a while, because anybody may ask, as often as they please."""
+"""Whether the stores are reachable. Cached, because anyone may ask at any rate."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ KEPT_S = 0.5
 
 
 class Readiness:
-    """What was found lately."""
+    """Caches the checks for KEPT_S seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -21,7 +21,7 @@ class Readiness:
         self._looking = asyncio.Lock()
 
     async def checks(self, store: Store, redis: Redis) -> Mapping[str, str]:
-        """By store "ok", or what is wrong with it."""
+        """For each store "ok", or what is wrong with it."""
         async with self._looking:
             if self._found is None or self._clock() >= self._found[0]:
                 database, queue = await asyncio.gather(_database(store), _redis(redis))
@@ -31,7 +31,7 @@ class Readiness:
 
 async def _database(store: Store) -> str:
     try:
-        return "ok" if await store.schema_is_current() else "its schema is not this version's; run understudy migrate"
+        return "ok" if await store.schema_is_current() else "the schema is not current; run `understudy migrate`"
     except StoreError as error:
         return str(error)
 
@@ -40,5 +40,5 @@ async def _redis(redis: Redis) -> str:
     try:
         await redis.ping()
     except (RedisError, OSError, TimeoutError):
-        return "Redis cannot be reached; check REDIS_URL and that it is running"
+        return "Redis is unreachable; check REDIS_URL and that it is running"
     return "ok"
