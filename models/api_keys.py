@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Without letters that are easily confused with digits or with each other."""
@@ -44,6 +45,9 @@ class NewKey:
     text: str = field(repr=False)
 
 
+KeyState = Literal["active", "expired", "revoked"]
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """A key as stored in the ledger."""
@@ -57,7 +61,7 @@ class KeyRecord:
     expires_at: float | None = None
     revoked_at: float | None = None
 
-    def state(self, now: float) -> str:
+    def state(self, now: float) -> KeyState:
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"

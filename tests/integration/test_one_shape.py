@@ -20,6 +20,7 @@ from understudy.models.config.deployments import NO_KEY
 from understudy.models.config.settings import ApiSettings, Settings, WebhookSettings, load_settings
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.wait_reasons import WORKER
+from understudy.models.objects.administration import ActObject, KeyObject
 from understudy.models.objects.attempt import AttemptList, AttemptObject, AttemptSummary
 from understudy.models.objects.batch import BatchList, BatchObject
 from understudy.models.objects.job import JobList, JobObject
@@ -181,6 +182,16 @@ async def test_a_delivery_and_its_endpoint_are_one_document(api: Served, store: 
     ):
         (seen,) = (await over_http(api, path))["data"]
         assert is_whole(shape, seen) and await typed(tmp_path, *words) == [seen]
+
+
+async def test_a_key_and_an_action_are_one_document(api: Served, tmp_path: Path) -> None:
+    expiring = await typed(tmp_path, "keys", "create", "--name", "x", "--expires", "1d")
+    listed = await over_http(api, "/v1/keys")
+    assert all(is_whole(KeyObject, each) for each in listed["data"]) and expiring[0].pop("key")
+    assert expiring[0] in listed["data"] and await typed(tmp_path, "keys", "list") == listed["data"]
+    acts = await over_http(api, "/v1/audit")
+    assert acts["data"] and all(is_whole(ActObject, each) for each in acts["data"])
+    assert await typed(tmp_path, "audit") == acts["data"][::-1]
 
 
 SCHEMAS = [

@@ -1,12 +1,14 @@
 """Administration over HTTP: a tenant's keys and audit log. Limits are set on the command line."""
 
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
-from understudy.models.api_keys import KeyRecord, Scope, new_key
+from understudy.models.api_keys import Scope, new_key
+from understudy.models.objects.administration import ActObject, KeyObject, act_object, key_object
 from understudy.producer.api.access.auth import Administrator
 from understudy.producer.api.bodies import checked, documented, read_json
 from understudy.producer.api.context import Api
@@ -31,56 +33,20 @@ class KeyRequest(BaseModel):
     expires_in_s: float | None = Field(default=None, gt=0, le=TEN_YEARS_S)
 
 
-class Key(BaseModel):
-    """A key without its secret."""
-
-    id: str
-    object: str = "api_key"
-    name: str
-    tenant: str
-    scopes: list[Scope]
-    state: str
-    created_at: int
-    expires_at: int | None
-    revoked_at: int | None
-
-
-class CreatedKey(Key):
+class CreatedKey(KeyObject):
     """A newly created key. `key` is shown only once."""
 
     key: str
 
 
-class KeyList(BaseModel):
-    object: str = "list"
-    data: list[Key]
+class KeyList(TypedDict):
+    object: Literal["list"]
+    data: list[KeyObject]
 
 
-class Act(BaseModel):
-    """An administrative action."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    id: str
-    object: str = "audit"
-    at: float
-    actor: str
-    tenant: str
-    action: str
-    subject: str
-    old: dict[str, Any] | None
-    """The values before the change."""
-    new: dict[str, Any] | None
-    """The values after the change."""
-    times: int
-    """How often it happened; frequent actions are combined into one entry per hour."""
-    last_at: float | None
-    """When it happened last, if more than once."""
-
-
-class ActList(BaseModel):
-    object: str = "list"
-    data: list[Act]
+class ActList(TypedDict):
+    object: Literal["list"]
+    data: list[ActObject]
     has_more: bool
 
 
@@ -101,7 +67,7 @@ async def create_key(request: Request, api: Api, caller: Administrator) -> Respo
         made, tenant=caller.tenant, name=asked.name, scopes=asked.scopes, expires_at=expires_at, actor=caller.actor
     )
     api.keyring.forget()
-    shown = {**key_document(record, api.clock()), "key": made.text}
+    shown = {**key_object(record, api.clock()), "key": made.text}
     return Response(orjson.dumps(shown), 201, {"Cache-Control": "no-store"}, media_type=JSON)
 
 
@@ -110,12 +76,12 @@ async def create_key(request: Request, api: Api, caller: Administrator) -> Respo
 )
 async def list_keys(api: Api, caller: Administrator) -> Response:
     records = await api.store.tenants.keys(caller.tenant)
-    return _json({"object": "list", "data": [key_document(each, api.clock()) for each in records]})
+    return _json({"object": "list", "data": [key_object(each, api.clock()) for each in records]})
 
 
 @router.delete(
     "/keys/{key_id}",
-    response_model=Key,
+    response_model=KeyObject,
     responses={**REFUSALS, **refusals(404)},
     summary="Revoke a key of your tenant; it is rejected within seconds",
 )
@@ -125,7 +91,7 @@ async def revoke_key(key_id: KeyId, api: Api, caller: Administrator) -> Response
     record = await api.store.tenants.key(key_id)
     if record is None or record.tenant != caller.tenant:
         raise ApiError(404, "there is no such key; GET /v1/keys lists yours", param="key_id", code="not_found")
-    return _json(key_document(record, api.clock()))
+    return _json(key_object(record, api.clock()))
 
 
 @router.get("/audit", response_model=ActList, responses=REFUSALS, summary="List administrative actions, newest first")
@@ -136,23 +102,8 @@ async def audit(
     after: Annotated[str, Query(max_length=100, description="Id of the last action already seen.")] = "",
 ) -> Response:
     acts = await api.store.audit.entries(caller.tenant, limit + 1, after)
-    data = [{"object": "audit", **each} for each in acts[:limit]]
+    data = [act_object(each) for each in acts[:limit]]
     return _json({"object": "list", "data": data, "has_more": len(acts) > limit})
-
-
-def key_document(record: KeyRecord, now: float) -> dict[str, Any]:
-    """A key as the API and the commands show it."""
-    return {
-        "id": record.id,
-        "object": "api_key",
-        "name": record.name,
-        "tenant": record.tenant,
-        "scopes": sorted(record.scopes),
-        "state": record.state(now),
-        "created_at": int(record.created_at),
-        "expires_at": None if record.expires_at is None else int(record.expires_at),
-        "revoked_at": None if record.revoked_at is None else int(record.revoked_at),
-    }
 
 
 def _json(document: object) -> Response:

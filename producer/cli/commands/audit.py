@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from understudy.models.config.settings import Settings
+from understudy.models.objects.administration import act_object
 from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.ledger import on_ledger
@@ -47,7 +48,7 @@ def audit(
         acts = (await store.audit.entries(tenant, limit, since=begin, actor=actor, action=action))[::-1]
         if as_json:
             for act in acts:
-                show.print_json(act)
+                show.print_json(act_object(act))
         elif acts:
             _print(acts)
         else:

@@ -2,15 +2,15 @@
 
 import sys
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from understudy.models.api_keys import KeyRecord, Scope, new_key
 from understudy.models.config.settings import Settings
+from understudy.models.objects.administration import key_object
 from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
@@ -59,7 +59,7 @@ def create(
 
     record = on_ledger(config, data, work, create=True)
     if as_json:
-        show.print_json({**_key_document(record), "key": made.text})
+        show.print_json({**key_object(record, time.time()), "key": made.text})
     else:
         sys.stdout.write(f"{made.text}\n")
     say(f"key {record.id} of tenant '{record.tenant}' ({_scopes(record)}); it is not shown again")
@@ -78,7 +78,7 @@ def list_keys(
     records = on_ledger(config, data, lambda _, store: store.tenants.keys(tenant), create=True)
     if as_json:
         for record in records:
-            show.print_json(_key_document(record))
+            show.print_json(key_object(record, time.time()))
         return
     if not records:
         say("There are no keys; `understudy keys create` creates one.")
@@ -117,12 +117,6 @@ def revoke(
             say(f"key {key_id} was already revoked")
 
     on_ledger(config, data, work)
-
-
-def _key_document(record: KeyRecord) -> dict[str, Any]:
-    document = {**asdict(record), "scopes": sorted(record.scopes), "state": record.state(time.time())}
-    del document["hash"]
-    return document
 
 
 def _scopes(record: KeyRecord) -> str:
