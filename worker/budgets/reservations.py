@@ -152,8 +152,8 @@ class Budgets:
             if reply[0] == 0:
                 self._held.update(dict.fromkeys(subjects, usd))
                 return None
-        limit, spent, held = map(float, reply[2:])
-        return InsufficientBudget(subjects[reply[0] - 1], Balance(limit, spent, held), usd, Shortage(reply[1].decode()))
+        index, why, *amounts = reply
+        return InsufficientBudget(subjects[index - 1], Balance(*map(float, amounts)), usd, Shortage(why.decode()))
 
     async def settle(self, held: Reservation, cost_usd: float) -> None:
         """The call has ended, or was never made: nothing is held for it any more. Raises LimitsUnavailable."""

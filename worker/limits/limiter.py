@@ -201,19 +201,20 @@ class Limiter:
                 ],
             )
             if reply[0] >= 0:
-                candidate = candidates[reply[0]]
+                index, wait_ms, streak, start_ms, cost_ms, number = reply
+                candidate = candidates[index]
                 flight = (candidate.deployment.account, candidate.deployment.model)
                 self._flights.add(flight)
                 self._configured[flight] = (candidate.requests_per_minute or 0, candidate.tokens_per_minute or 0)
                 self._granted_meanwhile[flight] += 1
-                return Grant(
-                    candidate, float(reply[1]) / 1000, tokens, reply[2], float(reply[3]), float(reply[4]), reply[5]
-                )
-        hold, deployment = Hold(reply[2].decode()), candidates[reply[3]].deployment
+                wait_s = float(wait_ms) / 1000
+                return Grant(candidate, wait_s, tokens, streak, float(start_ms), float(cost_ms), number)
+        _, until_ms, held_by, index, since_ms, is_paced = reply
+        hold, deployment = Hold(held_by.decode()), candidates[index].deployment
         reason = reason_at(HOLD_WORDS[hold], deployment.provider, deployment.model, deployment.account)
         cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
-        since = self._at(reply[4]) if cooled or reply[5] else None
-        return Refusal(self._at(reply[1]), hold, deployment, reason, since=since)
+        since = self._at(since_ms) if cooled or is_paced else None
+        return Refusal(self._at(until_ms), hold, deployment, reason, since=since)
 
     async def still_holds(self, grant: Grant) -> bool:
         """False when what it is for was cooled while the caller waited for the start: cancel it and ask again.
