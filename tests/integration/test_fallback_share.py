@@ -182,7 +182,7 @@ async def test_after_a_wipe_nobody_takes_a_place_before_all_have_told_theirs(red
         with pytest.raises(QuotaUsedUp):
             await other.take(two, 0.5)
         settled = await JobRun(two, shared(0.5), replace(here.scene.tools, places=other)).run()
-        assert settled.state is JobState.QUEUED and "Redis was emptied" in (settled.wait_reason or "")
+        assert settled.state is JobState.QUEUED and "Redis was wiped" in (settled.wait_reason or "")
         await mine.beat()
         with pytest.raises(QuotaUsedUp, match=UNDER_WAY):
             await FallbackQuota(here.scene.redis, store, quiet_s=0).take(two, 0.5)

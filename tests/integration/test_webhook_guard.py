@@ -148,7 +148,7 @@ async def test_nobody_listening_and_no_such_name_are_failed_tries() -> None:
     async with receiver() as there:
         gone = there.url
     assert (await post(gone)).error == "no connection could be made"
-    assert (await post("http://nobody.invalid/")).error == "the name cannot be looked up"
+    assert (await post("http://nobody.invalid/")).error == "the name cannot be resolved"
 
 
 def certificates(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -1,1 +1,1 @@
-"""Money and fallback shares, reserved before a call and settled after it."""
+"""Budgets and fallback shares, reserved before a call and settled after it."""

@@ -1,4 +1,4 @@
-"""What a call is expected to cost before it is made: the tokens that are learned, at today's prices."""
+"""The expected cost of a call before it is made: learned token counts at today's prices."""
 
 import logging
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Costs:
         self._unpriced: set[tuple[str, str]] = set()
 
     def of_job(self, chain: Chain, step: Step, batch: str | None, tokens: int, most_output_tokens: int) -> float:
-        """US dollars for one call of a job at a step of its chain; UNKNOWN_USD where no price is known."""
+        """US dollars for one call of a job at a step of its chain; UNKNOWN_USD without a known price."""
         model, most = (step.provider, step.model), tokens_of_answer(step.params) or most_output_tokens
         output = 0 if chain.endpoint == EMBEDDINGS else self._estimates.output_tokens(model, batch, most)
         usage = Usage(input_tokens=self._estimates.input_tokens(model, tokens), output_tokens=output)
@@ -37,14 +37,14 @@ class Costs:
         return usd
 
     def of_call(self, chain: Chain, step: Step, batch: str | None, tokens: int, body: Mapping[str, Any]) -> float:
-        """As `of_job`, from the request itself."""
+        """Like `of_job`, from the request itself."""
         return self.of_job(chain, step, batch, tokens, tokens_of_answer(body))
 
     def _say_unpriced(self, step: Step) -> None:
         if (step.provider, step.model) not in self._unpriced:
             self._unpriced.add((step.provider, step.model))
             log.warning(
-                "No price is known of %s, so no budget pays for it; write it under [providers.%s.prices]",
+                "%s has no known price, so no budget pays for it; set it under [providers.%s.prices]",
                 step,
                 step.provider,
             )

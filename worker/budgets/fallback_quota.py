@@ -1,14 +1,14 @@
-"""How many jobs of a batch another step than the first may answer, where its chain sets a share (`max_fallback_share`).
+"""How many jobs of a batch a step other than the first may answer, if its chain sets a share (`max_fallback_share`).
 
-A job takes a place before its call at a later step and keeps it until what came of it is committed. Places that are
-taken are in Redis; those that were used are the ledger's own count of such answers. A place is taken first and the
-ledger read afterwards, so that of two workers each sees the other: never too many, at worst too few for a moment.
+A job acquires a place before its call at a later step and keeps it until its outcome is committed. Places in use are in
+Redis; used-up ones are the ledger's own count of such answers. A place is acquired first and the ledger read
+afterwards, so that of two workers each sees the other: never too many, at worst too few for a moment.
 
-A killed worker's places end with their lease. When Redis was wiped nobody takes a place until every worker that lives
-has told which ones it holds.
+A killed worker's places end with their lease. After a wipe of Redis no place is granted until every live worker has
+reported those it holds.
 
-    LimitsUnavailable   Redis or the ledger cannot be asked
-    NotYet              it cannot be said yet: the last places are taken by calls under way, or Redis was wiped
+    LimitsUnavailable   Redis or the ledger is unavailable
+    QuotaUsedUp         unknown for now: calls in flight hold the last places, or Redis was wiped
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from understudy.worker.limits.limiter import LimitsUnavailable
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 
 PLACE_LEASE_S = 60.0
-"""Renewed with every beat of the worker. One that cannot reach Redis for longer may lose its places to others."""
+"""Renewed with every beat of the worker. A worker that cannot reach Redis for longer may lose its places to others."""
 
 QUIET_S = 12.0
 """Beats of a worker are at most 10 seconds apart."""
@@ -39,11 +39,11 @@ READ_AFTER_S = 0.02
 LOOK_EVERY_S = 1.0
 ROUNDING = 1e-9
 
-EMPTIED = "Redis was emptied: how many fallbacks are under way is being found out"
-UNDER_WAY = "calls under way may use up the batch's max_fallback_share"
+EMPTIED = "Redis was wiped: fallbacks in flight are being counted again"
+UNDER_WAY = "calls in flight may use up the batch's max_fallback_share"
 
 Allowance = tuple[int, int]
-"""Of a batch: how many jobs it has, and how many of them another step than the first has answered."""
+"""For a batch: its number of jobs, and of those answered by a step other than the first."""
 
 TAKE = Script.load("worker/budgets/fallback_take.lua")
 HOLD = Script.load("worker/budgets/fallback_hold.lua")
@@ -52,7 +52,7 @@ GIVE_BACK = Script.load("worker/budgets/fallback_give_back.lua")
 
 
 class QuotaUsedUp(Exception):
-    """To be asked again in `in_s` seconds; `reason` is for people."""
+    """Ask again in `in_s` seconds; `reason` is for people."""
 
     def __init__(self, reason: str, in_s: float) -> None:
         super().__init__(reason)
@@ -61,24 +61,24 @@ class QuotaUsedUp(Exception):
 
 
 class FallbackQuota:
-    """One worker's view of them."""
+    """One worker's view of the quotas."""
 
     def __init__(self, redis: redis.asyncio.Redis, store: Store, *, quiet_s: float = QUIET_S) -> None:
-        """`quiet_s`: after a wipe nobody takes a place for so long; more than a worker's beats are apart."""
+        """`quiet_s`: after a wipe no place is granted for this long; longer than the interval of workers' beats."""
         self._scripts = ScriptRunner(redis)
         self._quiet_ms = round(quiet_s * 1000)
         self._store = store
-        self._held: dict[str, str] = {}  # who holds a place (a claimed job): the batch
-        self._looked: dict[str, tuple[float, int]] = {}  # batch: when it was looked at, the places left
+        self._held: dict[str, str] = {}  # the batch of each place holder (a claimed job)
+        self._looked: dict[str, tuple[float, int]] = {}  # by batch: when checked, the places left
         self._read: Coalescer[str, Allowance] = Coalescer(
             self._allowances, max_items=READ_TOGETHER, max_delay_s=READ_AFTER_S
         )
 
     async def take(self, job: StartedJob, share: float) -> bool:
-        """Whether the job may be answered by another step than its first; False: the share is used up.
+        """Whether the job may be answered by a step other than its first; False: the share is used up.
 
-        A place that was taken is held until `give_back`, also when this is cancelled midway. Raises LimitsUnavailable,
-        NotYet.
+        An acquired place is held until `give_back`, even if this call is cancelled midway. Raises LimitsUnavailable,
+        QuotaUsedUp.
         """
         holder = _holder(job)
         if holder in self._held:
@@ -100,14 +100,14 @@ class FallbackQuota:
         return left > 0
 
     async def give_back(self, job: StartedJob) -> None:
-        """What came of the job is committed, or it goes another way: its place, if it has one, is free."""
+        """The job's outcome is committed, or it takes another way: release its place, if any."""
         batch_id = self._held.pop(_holder(job), None)
         if batch_id is not None:
-            with suppress(LimitsUnavailable):  # the place ends with its lease then
+            with suppress(LimitsUnavailable):  # the place then ends with its lease
                 await self._ask(GIVE_BACK, [keys.places(batch_id)], [_holder(job)])
 
     async def left(self, batch_id: str, share: float) -> bool:
-        """Whether the batch has places left; looked at once a second. Raises LimitsUnavailable."""
+        """Whether the batch has places left; checked once a second. Raises LimitsUnavailable."""
         looked_at, left = self._looked.get(batch_id, (-math.inf, 0))
         if time.monotonic() - looked_at >= LOOK_EVERY_S:
             left = await self._unused(batch_id, share)
@@ -144,9 +144,9 @@ class FallbackQuota:
         try:
             return await self._scripts.run(script, names, ["", *args])
         except ScriptsUnavailable as outage:
-            raise LimitsUnavailable(f"the places in Redis cannot be read: {outage}") from None
+            raise LimitsUnavailable(f"the fallback quota in Redis cannot be read: {outage}") from None
 
 
 def _holder(job: StartedJob) -> str:
-    """A claim of a job: one that was taken back from a worker holds nothing of the next."""
+    """A claim of a job: after it was taken back from a worker, its place does not carry over to the next claim."""
     return f"{job.id}:{job.claim_no}"

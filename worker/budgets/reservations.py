@@ -1,8 +1,8 @@
-"""Money is held before a call starts and settled after it, for every budget that covers the call.
+"""Reserves money before a call starts and settles it afterwards, for every budget that covers the call.
 
-The purses are in Redis (`worker.budgets.scripts`), so that the whole fleet shares them in one atomic step; what they
-hold for a worker ends with its lease. The ledger is the truth: whoever meets a purse that Redis does not know reads it
-from there, and the planner compares them each second (`worker.planner.budget_sync`).
+Balances are in Redis (`worker/budgets/*.lua`), so that the whole fleet shares them in one atomic step; a worker's
+reservations end with its lease. The ledger is the truth: a balance unknown to Redis is loaded from there, and the
+planner compares them every second (`worker.planner.budget_sync`).
 """
 
 import asyncio
@@ -36,20 +36,20 @@ from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavail
 from understudy.worker.rw_lock import RWLock
 
 Read = Callable[[Sequence[BudgetKey], Mapping[BudgetKey, float]], Awaitable[Mapping[BudgetKey, BudgetRecord]]]
-"""What the ledger knows of some budgets; those of providers are given with their amounts."""
+"""The ledger's records of some budgets; those of providers are passed in with their amounts."""
 
 
 class Shortage(StrEnum):
     """Why money was refused."""
 
-    SPENT = "spent"  # nothing that is under way can bring back enough
-    HELD = "held"  # calls under way hold the rest
-    UNKNOWN = "unknown"  # neither Redis nor the ledger can tell
+    SPENT = "spent"  # no call in flight can release enough
+    HELD = "held"  # calls in flight reserve the rest
+    UNKNOWN = "unknown"  # neither Redis nor the ledger is available
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money that is held for one call."""
+    """Money reserved for one call."""
 
     subjects: tuple[BudgetKey, ...]
     usd: float
@@ -57,7 +57,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class InsufficientBudget:
-    """No money was held. `usd` is what the call was expected to cost."""
+    """No money was reserved. `usd` is the expected cost of the call."""
 
     subject: BudgetKey
     balance: Balance
@@ -74,16 +74,16 @@ class InsufficientBudget:
             return reached(self.subject, self.balance, self.usd)
         if self.why is Shortage.HELD:
             return in_use(self.subject, self.balance)
-        return f"the ledger cannot tell what is left of the budget of {self.subject.who}"
+        return f"the ledger is unavailable, so the budget left is unknown for {self.subject.who}"
 
     @property
     def waits(self) -> str:
-        """The reason as a job keeps it that is put back: many are, and the next may find other amounts."""
+        """The reason stored with a job that is put back: many are, and the amounts may differ for the next."""
         return spent_up(self.subject, self.balance, self.usd) if self.why is Shortage.SPENT else self.reason
 
 
 class Budgets:
-    """One worker's dealings with the purses."""
+    """One worker's operations on the balances."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Budgets:
         self.now_ms: float | None = None  # set by tests; None is Redis' own clock
 
     def covering(self, job: StartedJob, provider: str) -> tuple[BudgetKey, ...]:
-        """The budgets that a call of this job at a provider is paid from. Most have none."""
+        """The budgets that pay for a job's call at a provider. Most jobs have none."""
         if not (job.batch_budget or job.tenant_budget or provider in self._providers):
             return ()
         at = self._clock()
@@ -118,17 +118,17 @@ class Budgets:
         return (*own, *self.of_providers([provider], at))
 
     def now(self) -> float:
-        """The time that says in which month and day a call falls."""
+        """The time that determines the month and day of a call."""
         return self._clock()
 
     def of_providers(self, names: Sequence[str] | None = None, at: float | None = None) -> dict[BudgetKey, float]:
-        """Today's budgets of some providers, or of all, with their amounts as configured."""
+        """Today's budgets of some providers, or of all, with their configured amounts."""
         now = self._clock() if at is None else at
         named = self._providers if names is None else self._providers.intersection(names)
         return {each: usd for name in sorted(named) for each, usd in of_provider(self._settings, name, now).items()}
 
     async def reserve(self, subjects: Sequence[BudgetKey], usd: float) -> Reservation | InsufficientBudget:
-        """Hold what a call is expected to cost in all of these purses, or in none. Raises LimitsUnavailable."""
+        """Reserve the expected cost of a call in all of these balances, or in none. Raises LimitsUnavailable."""
         asked = tuple(subjects)
         refused = await self._reserve(asked, usd)
         if refused is not None and refused.why is Shortage.UNKNOWN:
@@ -147,7 +147,7 @@ class Budgets:
         if not subjects:
             return None
         async with self._gate.passing():
-            self._held.update(dict.fromkeys(subjects, 0.0))  # an answer that is lost leaves something to mend
+            self._held.update(dict.fromkeys(subjects, 0.0))  # a lost reply leaves something to repair
             reply = await self._ask(scripts.RESERVE, subjects, [self._worker_id, self._lease_ms, usd])
             if reply[0] == 0:
                 self._held.update(dict.fromkeys(subjects, usd))
@@ -156,7 +156,7 @@ class Budgets:
         return InsufficientBudget(subjects[index - 1], Balance(*map(float, amounts)), usd, Shortage(why.decode()))
 
     async def settle(self, held: Reservation, cost_usd: float) -> None:
-        """The call has ended, or was never made: nothing is held for it any more. Raises LimitsUnavailable."""
+        """The call has ended, or was never made: release its reservation. Raises LimitsUnavailable."""
         if not held.subjects:
             return
         async with self._gate.passing():
@@ -164,7 +164,7 @@ class Budgets:
             await self._ask(scripts.SETTLE, held.subjects, [self._worker_id, self._lease_ms, held.usd, cost_usd])
 
     async def beat(self) -> None:
-        """Renew the lease of what this worker holds, and mend what a lost message, or a wipe, left wrong."""
+        """Renew the lease of this worker's reservations, and repair what a lost message, or a wipe, left wrong."""
         if not self._held:
             return
         async with self._gate.alone():
@@ -173,7 +173,7 @@ class Budgets:
             self._held = Counter({subject: usd for subject, usd in self._held.items() if abs(usd) > NOTHING_USD})
 
     async def load(self, subjects: Sequence[BudgetKey]) -> tuple[BudgetKey, ...]:
-        """Tell Redis what the ledger knows of these budgets; returns those that (still) are budgets.
+        """Write the ledger's records of these budgets to Redis; returns those that (still) are budgets.
 
         Raises StoreBusy, StoreUnavailable, LimitsUnavailable.
         """
@@ -189,7 +189,7 @@ class Budgets:
         return tuple(subject for subject in subjects if subject in balances)
 
     async def read(self, subjects: Sequence[BudgetKey]) -> dict[BudgetKey, tuple[Balance, float | None]]:
-        """The purses that Redis knows, each with what the call was expected to cost that was refused last."""
+        """The balances known to Redis, each with the expected cost of the call refused last."""
         if not subjects:
             return {}
         reply = await self._ask(scripts.READ, subjects, [])
@@ -209,4 +209,4 @@ class Budgets:
 
 
 NOTHING_USD = 1e-12
-"""What remains of sums and differences of floats."""
+"""Rounding residue of sums and differences of floats."""

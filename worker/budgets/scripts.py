@@ -1,4 +1,4 @@
-"""The scripts of budgets. What a purse is in Redis, see `worker/budgets/parts/purse.lua`."""
+"""The Lua scripts of budgets. See `worker/budgets/parts/purse.lua` for the format of a balance in Redis."""
 
 from understudy.worker.redis_scripts import Script
 

@@ -1,5 +1,5 @@
-"""Which steps of a chain may serve a job, and in which order they are asked: by today's configuration and prices, and
-by the latencies that the fleet measured.
+"""Which steps of a chain may serve a job, and in which order they are tried: by today's configuration and prices,
+and by the latencies measured across the fleet.
 """
 
 from understudy.models.config.settings import Settings
@@ -19,11 +19,11 @@ class StepSelection:
         self._suitability = Suitability(settings)
 
     def why_not(self, chain: Chain, step: Step, needs: Needs) -> WhyNot | None:
-        """Why this step may not be asked. To be asked itself before every call, whatever led to the step."""
+        """Why this step may not be used. Checked before every call, however the step was reached."""
         return self._suitability.why_not(chain, step, needs)
 
     def order(self, chain: Chain, needs: Needs, *, for_a_job: bool = True) -> tuple[int, ...]:
-        """The steps by index, those first that are to be asked first. `for_a_job` False: only to look ahead."""
+        """The steps by index, in the order in which to try them. `for_a_job` False: only a preview."""
         steps = range(len(chain.steps))
         match chain.order:
             case "cheapest":
@@ -33,7 +33,7 @@ class StepSelection:
         return tuple(steps)
 
     def planned(self, chain: Chain, tokens: int) -> tuple[Chain, str | None]:
-        """A chain as jobs of so many tokens would go through it now; with the rule that no step keeps, if so."""
+        """A chain as jobs of this many tokens would go through it now; with the rule that every step breaks, if so."""
         if chain.order == "chain" and not (chain.require or chain.forbid):
             return chain, None
         order = self.order(chain, Needs(input_tokens=tokens), for_a_job=False)
@@ -44,7 +44,7 @@ class StepSelection:
         return chain.model_copy(update={"steps": steps}), None
 
     def _cost_usd(self, step: Step, endpoint: Endpoint, needs: Needs) -> float:
-        """For this job, as far as its tokens are known; infinite where no price is."""
+        """For this job, as far as its tokens are known; infinite without a known price."""
         output = 0 if endpoint == EMBEDDINGS else expected_output_tokens(needs.with_params(step.params).output_tokens)
         usage = Usage(input_tokens=needs.input_tokens, output_tokens=output)
         provider = self._settings.providers.get(step.provider)
@@ -53,7 +53,7 @@ class StepSelection:
         return float("inf") if cost_usd is None else cost_usd
 
     def _by_latency(self, chain: Chain, needs: Needs, for_a_job: bool) -> tuple[int, ...]:
-        """A step that nobody measured comes first for one job, and last until that one is answered."""
+        """An unmeasured step is tried by one job first; until that answers, it sorts last."""
         found = {}
         for index, step in enumerate(chain.steps):
             known = self.latencies.of(str(step))

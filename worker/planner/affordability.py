@@ -1,4 +1,4 @@
-"""What is left of the budgets while a plan is made: staged jobs take from it what they are expected to cost. Pure."""
+"""Remaining budgets during planning: staged jobs draw their expected cost from them. Pure."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,15 +13,15 @@ from understudy.models.state import Priority
 from understudy.worker.planner.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
 
 Cost = Callable[[LaneHeads, Step, Head], float]
-"""What a call of a job at a step of its chain is expected to cost."""
+"""The expected cost of a job's call at a step of its chain."""
 
 HEADS_LOOKED_AT = 50
-"""A batch is out of money when none of so many jobs at its head can be paid."""
+"""A batch is out of money if none of this many jobs at its head is affordable."""
 
 
 class Affordability:
-    """The purses of one pass of the planner. `staged` is what the jobs that have tickets are expected to take,
-    `cheapest` what a job would cost at a step of a provider with a budget, as far as jobs were read lately.
+    """The balances of one planning pass. `staged` is the expected cost of jobs with tickets, `cheapest` the cost of
+    a job at a step of a provider with a budget, as far as jobs were read recently.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Affordability:
         return seen
 
     def payable(self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook]) -> Sequence[LaneHeads]:
-        """The lanes, without the jobs that there is no money for. Those that share a purse take turns at it.
+        """The lanes, without the jobs that are not affordable. Lanes that share a balance take turns at it.
 
-        A job that may start at one of several steps takes what it would cost at the dearest that can be paid. One that
-        somebody waits for does not wait for money that is spent: its worker ends it.
+        A job that may start at one of several steps draws the cost of the most expensive affordable one. A job with a
+        waiting client does not wait for spent money: its worker ends it.
         """
         if not self.balances:
             return views
@@ -78,8 +78,8 @@ class Affordability:
         return [seen.get(view.lane, view) for view in views]
 
     def _affordable(self, view: LaneHeads, steps: Sequence[str], head: Head) -> list[str]:
-        """The steps before the first that costs more than is left of the budget of the batch or the tenant: who has
-        spent it goes back to the lead, and does not try what is cheaper."""
+        """The steps before the first that costs more than the budget of the batch or tenant has left: a job whose
+        budget is spent returns to the first step, and does not try a cheaper one."""
         own = self._own(view.lane)
         return list(
             takewhile(lambda step: step == NOWHERE or not self._spent(own, self._usd(view, step, head)), steps)
@@ -88,7 +88,7 @@ class Affordability:
         )
 
     def _without_dear_steps(self, view: LaneHeads, outlook: Mapping[str, StepOutlook]) -> LaneHeads:
-        """A lane that spills does not spill to what it cannot pay."""
+        """A lane that spills does not spill to what it cannot afford."""
         steps = steps_of(view, outlook)
         affordable = self._affordable(view, steps, view.heads[0]) if view.heads else steps
         if not affordable or len(affordable) == len(steps):
@@ -98,7 +98,7 @@ class Affordability:
         return replace(view, chain=view.chain.model_copy(update={"steps": kept}))
 
     def _draws(self, view: LaneHeads, steps: Sequence[str], head: Head) -> dict[BudgetKey, float] | None:
-        """What a job may cost at the dearest of these steps; None when there is no step."""
+        """The cost of a job at the most expensive of these steps; None if there is no step."""
         draws: dict[BudgetKey, float] = {}
         for step in steps:
             subjects = self._covering(view.lane, step)
@@ -116,7 +116,7 @@ class Affordability:
         self.cheapest |= seen
 
     def reason(self, view: LaneHeads, outlook: Mapping[str, StepOutlook]) -> Waiting | None:
-        """Why the job at the head of a lane waits for money; None when it does not, or was not read."""
+        """Why the job at the head of a lane waits for money; None if it does not, or was not read."""
         if not view.heads or not self.balances:
             return None
         for step in steps_of(view, outlook):
@@ -131,7 +131,7 @@ class Affordability:
     def spent_batches(
         self, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook]
     ) -> Iterable[tuple[BudgetKey, float]]:
-        """The batches whose budget pays no job at their heads any more, and what the cheapest of those would cost."""
+        """The batches whose budget cannot pay any job at their heads, and the cost of the cheapest of those."""
         cheapest: dict[BudgetKey, float] = {}
         for view in views:
             for subject in self._of.get((BATCH, view.lane.batch_id), ()):
@@ -170,7 +170,7 @@ def _fails_without_money(lane: Lane) -> bool:
 
 
 def _in_turns(views: Iterable[LaneHeads]) -> Iterator[tuple[LaneHeads, Head]]:
-    """The jobs of the more urgent lanes first, of each of equals one after the other."""
+    """The jobs of more urgent lanes first; lanes of equal priority alternate."""
     by_priority = sorted(views, key=_priority)
     for _, group in groupby(by_priority, key=_priority):
         waiting = [(view, iter(view.heads)) for view in group]
@@ -185,7 +185,7 @@ def _priority(view: LaneHeads) -> int:
 
 
 def _only(view: LaneHeads, paid: Sequence[Head]) -> LaneHeads:
-    """What is behind a job that cannot be paid is not asked for."""
+    """Jobs behind an unaffordable one are not considered."""
     return replace(view, heads=paid, more=view.more and len(paid) == len(view.heads))
 
 

@@ -1,4 +1,5 @@
-"""The planner's side of budgets: compares Redis with the ledger, fills the till, pauses batches that spent theirs."""
+"""The planner's side of budgets: syncs Redis with the ledger, provides affordability, pauses batches that spent
+their budget."""
 
 import logging
 import time
@@ -17,17 +18,17 @@ log = logging.getLogger(__name__)
 
 SYNC_EVERY_S = 1.0
 READING_SHARE = 20
-"""A slow reading of the ledger is kept for so many times its own length."""
+"""A slow read of the ledger is cached for this many times its duration."""
 
 UNKNOWN = Balance(1e9, 0.0, 1e9)
-"""In place of a purse that Redis lost a moment ago: nothing is free, and nothing is spent."""
+"""Replaces a balance that Redis has just lost: nothing is blocked, and nothing is spent."""
 
 STANDSTILL_S = 3.0
-"""A batch of which a job was refused for money, and that spent nothing for so long, is paused."""
+"""A batch with a job refused for money that spends nothing for this long is paused."""
 
 
 class BudgetSync:
-    """Remembers, between passes, which budgets are open."""
+    """Remembers between passes which budgets are open."""
 
     def __init__(
         self, store: Store, budgets: Budgets, costs: Costs, monotonic: Callable[[], float] = time.monotonic
@@ -44,9 +45,9 @@ class BudgetSync:
         self._spending: dict[BudgetKey, tuple[float, float]] = {}
 
     async def affordability(self, lanes: Collection[Lane], staged: Mapping[BudgetKey, float]) -> Affordability:
-        """What is left now. `staged` is what the jobs that have tickets are expected to take."""
+        """What is left now. `staged` is the expected cost of jobs with tickets."""
         is_new = not {(each.batch_id, each.tenant) for each in lanes} <= self._known
-        if is_new:  # its jobs may cost less than those that were read before
+        if is_new:  # its jobs may cost less than those read before
             self._cheapest = {}
         if is_new or self._monotonic() >= self._compare_at:
             await self._compare(lanes)
@@ -66,7 +67,8 @@ class BudgetSync:
         outlook: Mapping[str, StepOutlook],
         moving: Collection[str],
     ) -> None:
-        """Hold the batches whose budget pays no other job. `moving` are those that have, or just had, tickets."""
+        """Pause the batches whose budget cannot pay any further job. `moving` are those that have, or just had,
+        tickets."""
         self._cheapest = affordability.cheapest
         spent = {
             subject: usd for subject, usd in affordability.spent_batches(views, outlook) if subject.name not in moving
@@ -81,8 +83,8 @@ class BudgetSync:
     def _refused_for_long(
         self, affordability: Affordability, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook]
     ) -> dict[BudgetKey, float]:
-        """Batches of which a job was refused, at a step that the planner did not foresee, and that stand still though
-        others of them could start."""
+        """Batches with a job refused at a step that the planner did not foresee, and that stand still though other
+        jobs could start."""
         now = self._monotonic()
         return {
             subject: self._short[subject]
@@ -93,7 +95,7 @@ class BudgetSync:
         }
 
     def _watch_spending(self, balances: Mapping[BudgetKey, Balance]) -> None:
-        """Since when each purse has stood as it stands."""
+        """Since when each balance has been unchanged."""
         now = self._monotonic()
         self._spending = {
             subject: known
@@ -103,7 +105,7 @@ class BudgetSync:
         }
 
     async def _compare(self, lanes: Collection[Lane]) -> None:
-        """Tell Redis the limits and sums of all open budgets as the ledger has them."""
+        """Write the ledger's limits and sums of all open budgets to Redis."""
         began = self._monotonic()
         subjects = [*await self._store.budgets.open_keys(self._budgets.now()), *self._budgets.of_providers()]
         self._subjects = await self._budgets.load(subjects) if subjects else ()

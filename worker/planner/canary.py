@@ -1,8 +1,8 @@
-"""The canary: the first few jobs of a batch go alone, and when they all fail in one way the rest does not follow.
+"""The canary: the first few jobs of a batch run alone, and if they all fail alike the rest does not follow.
 
-A batch is watched until one of its jobs succeeds. Until then only a few of its jobs are staged or running. When the
-first of them to end all failed with one failure class the batch pauses and says so; when they failed differently
-nothing is known, and it goes on. Later, too, a batch pauses when its latest calls were all bad requests.
+A batch is watched until one of its jobs succeeds. Until then only a few of its jobs are staged or running. If the first
+of them to end all failed with one failure class, the batch pauses with that reason; if they failed differently, nothing
+is known and it continues. Later, too, a batch pauses when its latest calls were all bad requests.
 """
 
 import logging
@@ -20,11 +20,12 @@ from understudy.models.store.canary import Watched
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-"""Bad requests are refused at once. When nothing has failed for so long the model is merely slow: the rest may go."""
+"""Bad requests are rejected at once. If nothing has failed for this long the model is merely slow: the rest may
+start."""
 
 
 class Canary:
-    """Remembers since when the first jobs of a batch run, and from which call on a batch is judged."""
+    """Remembers since when the first jobs of a batch have been running, and from which call on a batch is judged."""
 
     def __init__(self, store: Store, settings: BatchSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -35,7 +36,7 @@ class Canary:
         self._judged_from: dict[str, str] = {}
 
     async def rooms(self) -> dict[str, int]:
-        """How many jobs of each batch that is watched may be staged, besides those that run. Judges those whose first
+        """How many jobs of each watched batch may be staged in addition to those running. Judges batches whose first
         jobs have ended."""
         if not self._lines:
             return {}
@@ -60,7 +61,8 @@ class Canary:
         return rooms
 
     async def look_back(self) -> None:
-        """Pause the batches whose latest calls were all bad requests, since they were resumed or this worker leads."""
+        """Pause batches whose latest calls were all bad requests, since they were resumed or since this worker
+        became leader."""
         if not self._bad_requests:
             return
         newest = await self._store.canary.newest_calls()
@@ -96,9 +98,10 @@ class Canary:
 def shares_of(
     lanes: Sequence[OpenLane], rooms: Mapping[str, int], staged: Mapping[str, int], queued: Mapping[Lane, int]
 ) -> dict[Lane, int]:
-    """How many more jobs of each lane of a watched batch may be staged: its chains take turns until its room is used.
+    """How many more jobs of each lane of a watched batch may be staged: its chains take turns until its allowance is
+    used.
 
-    `staged` are the tickets of a batch that wait or were taken just now, `queued` those of a lane that wait.
+    `staged` are a batch's tickets that are waiting or were just taken, `queued` the waiting ones of a lane.
     """
     left = {batch_id: max(room - staged.get(batch_id, 0), 0) for batch_id, room in rooms.items()}
     ready = {each.lane: each.ready - queued.get(each.lane, 0) for each in lanes if each.lane.batch_id in left}

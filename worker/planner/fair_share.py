@@ -1,10 +1,10 @@
-"""Whose turn it is, with weights, remembered from pass to pass (stride scheduling).
+"""Weighted fair sharing, remembered from pass to pass (stride scheduling).
 
-Tenants take turns, within a tenant and one of its priorities its batches, within a batch its chains: groups, one
-inside the other. In a group each member has a time at which its next turn begins. The earliest goes first, and its time
-moves on by 1 / weight; the group's present moves on by 1 / (the weights of all who take part). Who comes new, or was
-idle while others went on, begins at the present: no credit. Nobody is three turns ahead of the present or behind it: no
-debt that lasts. A group whose members weigh `IN_ORDER` has no turns: the first by name has all that it wants.
+Tenants take turns; within a tenant and one of its priorities its batches do, within a batch its chains: nested groups.
+In a group each member has a time at which its next turn begins. The earliest goes first, and its time advances by 1 /
+weight; the group's present advances by 1 / (total weight of the participants). New members, and those idle while others
+continued, begin at the present: no credit. No one is more than three turns ahead of the present or behind it: no
+lasting debt. In a group whose members have the weight `IN_ORDER`, the first by name gets everything it wants.
 """
 
 import math
@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 
 Resource = Hashable
-"""What the turns are for. Each has its own times: who used much of one has no less of another."""
+"""What the turns are for. Times are kept per resource: heavy use of one does not reduce the share of another."""
 
 Path = tuple[str, ...]
 """Names from the outermost group inwards: tenant, priority, batch, chain."""
 
 IN_ORDER = math.inf
-"""The weight of members that go one after the other, by name."""
+"""The weight of members served strictly one after the other, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """Who takes part: its name and weight in each group, and how many turns it wants."""
+    """A participant: its name and weight in each group, and how many turns it wants."""
 
     path: Path
     weights: tuple[float, ...]
@@ -34,7 +34,7 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """`now` is its present, `at` when the next turns of those begin who took part; others begin at the present."""
+    """`now` is its present, `at` when the next turns of recent participants begin; others begin at the present."""
 
     now: float = 0.0
     at: Mapping[str, float] = field(default_factory=dict)
@@ -45,18 +45,18 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class FairShare:
-    """What is remembered. A value: `after` gives the next one."""
+    """The remembered state. A value: `after` returns the next one."""
 
     groups: Mapping[tuple[Resource, Path], _Group] = field(default_factory=dict)
 
     def in_order(self, resource: Resource, entrants: Iterable[Entrant]) -> Iterator[Entrant]:
-        """Each entrant as often as it wants, in the order of their turns; among equals the first by name."""
+        """Each entrant as often as it wants, in the order of turns; ties are broken by name."""
         root = _Node(self, resource, (), [each for each in entrants if each.wants > 0])
         while root.left:
             yield root.next()
 
     def after(self, resource: Resource, entrants: Sequence[Entrant], taken: Mapping[Path, int]) -> "FairShare":
-        """These turns were taken, of `entrants` who took part."""
+        """The state after these turns of the participating `entrants`."""
         weights: dict[Path, dict[str, float]] = {}
         counts: dict[Path, Counter[str]] = {}
         for each in entrants:
@@ -71,7 +71,7 @@ class FairShare:
         return FairShare({**self.groups, **moved})
 
     def of(self, paths: Iterable[Path]) -> "FairShare":
-        """Only what concerns these members; the others are gone, and would begin anew."""
+        """Reduced to these members; the others are gone, and would start at the present."""
         kept = {path[:level] for path in paths for level in range(len(path))}
         return FairShare({key: group for key, group in self.groups.items() if key[1] in kept})
 
@@ -86,16 +86,16 @@ def _moved(group: _Group, weights: Mapping[str, float], counts: Counter[str]) ->
 
 
 def _bounded(turns: float) -> float:
-    """How far somebody is from the present: less than three turns. The order of those who are farther is kept, so that
-    who waits longest is still the next."""
+    """Clamp the distance from the present to less than three turns. The order of those farther away is kept, so that
+    the one waiting longest is still next."""
     beyond = max(abs(turns) - 1.0, 0.0)
     return math.copysign(1.0 + beyond / (1.0 + beyond / 2.0), turns) if beyond else turns
 
 
 class _Node:
-    """A group with its members in a heap, or an entrant, while an order is made. Changes nothing outside.
+    """A group with its members in a heap, or an entrant, while an order is computed. Changes nothing outside.
 
-    Members are made when it is the group's turn: most groups of many never have one in a pass.
+    Members are created when the group's turn comes: most of many groups get no turn in a pass.
     """
 
     __slots__ = ("_heap", "_inside", "_of", "left")

@@ -1,8 +1,8 @@
-"""How many urgent jobs of a tenant go before those of other tenants. Pure.
+"""How many urgent jobs of a tenant may go before other tenants' jobs. Pure.
 
-Workers take what stands in a more urgent queue first, whoever put it there. That is meant for the few jobs that
-somebody waits for. A tenant that would fill the slots with them while others wait gets the other tickets among theirs,
-where turns say who is next, and none at once: so what a tenant calls urgent orders its own work.
+Workers serve more urgent queues first, whoever filled them. That is meant for the few jobs that a client waits for. A
+tenant that would fill the slots with urgent jobs while others wait gets its remaining tickets among theirs, by fair
+share, and none immediately: what a tenant calls urgent then orders only its own work.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from understudy.worker.planner.plan import LaneHeads
 
 
 def overtaking(urgent: Mapping[str, int], slots: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """How many more jobs of each tenant may go before others' now. Tenants that are not named: any number.
+    """How many more jobs of each tenant may now go before others'. Tenants not listed: unlimited.
 
-    `urgent` are the jobs of each that do so already, under way or about to be. `weights` are of those that have jobs
-    to start: while others wait, each of n tenants may have about 1/(n + 1) of the slots in this way, by weight, and at
-    least one.
+    `urgent` are each tenant's jobs that already do so, running or about to start. `weights` are those of the tenants
+    with jobs to start: while others wait, each of n tenants may use about 1/(n + 1) of the slots this way, by weight,
+    and at least one.
     """
     found = {}
     for tenant in {*urgent, *weights}:
@@ -31,7 +31,7 @@ def overtaking(urgent: Mapping[str, int], slots: int, weights: Mapping[str, floa
 def left_over(
     views: Iterable[LaneHeads], chosen: Sequence[tuple[Head, Lane]], weights: Mapping[str, float]
 ) -> set[str]:
-    """The tenants of which urgent jobs found no room, while other tenants have jobs to start, too."""
+    """The tenants whose urgent jobs found no room, while other tenants have jobs to start, too."""
     staged = {head.id for head, _ in chosen}
     return {
         view.lane.tenant

@@ -1,8 +1,8 @@
 """What to stage next. Pure: the limiter's outlook and the heads of the lanes in, tickets out.
 
-Tenants take turns. A tenant's own jobs go by priority, and of one priority its batches take turns, within a batch its
-chains. A job is staged only when a deployment of its chain can start it soon, so that a saturated provider's jobs
-wait in the ledger, where they cost nothing.
+Tenants take turns. A tenant's own jobs go by priority; within a priority its batches take turns, within a batch its
+chains. A job is staged only when a deployment of its chain can start it soon, so that a saturated provider's jobs wait
+in the ledger, where they cost nothing.
 """
 
 from collections import Counter, defaultdict
@@ -23,32 +23,31 @@ from understudy.worker.planner.token_room import TokenRoom, too_many
 UNLIMITED = 1_000_000_000
 
 SPARE = 8
-"""So many more jobs are looked at than calls of the usual size could start, because they may be smaller."""
+"""Extra jobs to consider: some may be smaller than the typical call."""
 
 NOWHERE = ""
 """In place of a step: the job is staged although no step can take it, so that a worker ends it with the reason."""
 
 DEPTH = "depth"
-"""In place of a step: the tickets that may wait in Redis, which all steps share."""
+"""In place of a step: the number of tickets that may wait in Redis, shared by all steps."""
 
 NOBODYS_TURN = FairShare()
 
 BLOCKED_FOR = classes_where(lambda traits: traits.blocks)
 COOLED_FOR = classes_where(lambda traits: traits.load)
-"""The failures that a blocked and a cooled step may stand for; a chain need not fall back on them."""
+"""The failures that a blocked or cooled step may stand for; a chain need not fall back on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutlook:
-    """How many calls a step could start in the next moments, over all its credentials.
+    """How many calls a step could start shortly, over all its credentials.
 
-    `cooled_for_s` is how long nobody will pick it (None: it can be picked now); `refusing_for_s` how long it has
-    answered nothing but refusals and failures (None: it is not cooled, nor merely probed); `paced_for_s` how long it is
-    paced by what refusals taught (None: it is not); `blocked` that a person must
-    mend it first; `missing` that no credential has the model. `hold` is what lets no more of them start, `until` when
-    the first could (unix seconds; None: nobody can tell), `account` whose limits these are. `blocked_by` is what the
-    credentials were refused for, `why` says what blocks it when it is not the want of one. `room` is what a limit of
-    tokens leaves for them.
+    `cooled_for_s` is how long it cannot be chosen (None: it can be chosen now); `refusing_for_s` how long it has only
+    rejected or failed calls (None: it is not cooled, nor merely probed); `paced_for_s` how long it has been limited to
+    a rate learned from refusals (None: it is not); `blocked` that a person must fix it first; `missing` that no
+    credential has the model. `hold` is what prevents more starts, `until` when the first could happen (unix seconds;
+    None: unknown), `account` whose limits these are. `blocked_by` is why the credentials were rejected, `why` what
+    blocks it if it is not a lack of credentials. `room` is what a token limit leaves for them.
     """
 
     starts: int = UNLIMITED
@@ -65,7 +64,7 @@ class StepOutlook:
     room: TokenRoom | None = None
 
     def without(self, calls: int, tokens: int) -> "StepOutlook":
-        """The same when so many calls, of so many tokens together, are on their way to it already."""
+        """The same, less this many calls with this many tokens in total that are already on their way to it."""
         room = self.room.after(tokens, calls) if self.room is not None else None
         return replace(self, starts=max(self.starts - calls, 0), room=room)
 
@@ -74,22 +73,22 @@ class StepOutlook:
 class LaneHeads:
     """A lane with the jobs at its head that have no ticket yet, in the order in which they should start.
 
-    `chain` has the steps that data rules allow, in the order in which they would be asked now. `barred`: the rule that
-    no step keeps, so that the jobs wait for the configuration; `chain` is then as it was accepted.
+    `chain` has the steps that data rules allow, in the order in which they would be tried now. `barred`: the rule that
+    every step breaks, so that the jobs wait for the configuration; `chain` is then as accepted.
     """
 
     lane: Lane
     chain: Chain
     heads: Sequence[Head]
-    more: bool = False  # others wait behind these; nobody has read them
+    more: bool = False  # further jobs wait behind these, unread
     batch_weight: float = 1.0
     tenant_weight: float = 1.0
     barred: str | None = None
-    most: int = UNLIMITED  # no more of them may be staged now
+    most: int = UNLIMITED  # how many more of them may be staged now
 
 
 def over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlook:
-    """A step is cooled while all of its credentials are, and starts the sum of the rest."""
+    """A step is cooled while all of its credentials are; its starts are the sum of the others'."""
     usable = [each for each in seen if each[1].cooled_for_s is None]
     candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
     refusing = [each.refusing_for_s for _, each in seen if each.refusing_for_s is not None]
@@ -109,7 +108,7 @@ def over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlo
 
 
 def for_small_calls(outlook: Mapping[str, StepOutlook]) -> dict[str, StepOutlook]:
-    """The outlook with a few more starts where a limit of tokens may let calls start that are smaller than others."""
+    """The outlook with a few more starts where a token limit may allow smaller calls to start."""
     return {
         step: replace(at, starts=max(min(at.starts + SPARE, at.room.calls), at.starts))
         if at.room is not None and at.room.fits(0)
@@ -124,7 +123,7 @@ def overfull(
     outlook: Mapping[str, StepOutlook],
     tokens_of: Callable[[LaneHeads, Head], int],
 ) -> dict[str, int]:
-    """Steps whose limit of tokens cannot start all that was chosen for them, with how many of it they can."""
+    """Steps whose token limit cannot start all jobs chosen for them, with the number they can start."""
     rooms = {step: at.room for step, at in outlook.items() if at.room is not None}
     if not rooms:
         return {}
@@ -136,10 +135,10 @@ def overfull(
 def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
     """The steps (`provider/model`) that a job of this chain would use now.
 
-    The lead, and what comes after it while each is passed over: missing, blocked, cooled, refusing or paced by what its
-    refusals taught for longer than patience (one that refuses may be usable for a probe, one that is paced takes what
-    it can), or merely at its limit in a chain that spills. A cooled lead within patience is waited for. NOWHERE when
-    the job would fail: no step has its model, or nobody waits for an interactive job's steps to come back.
+    The first step, and those after it while each is passed over: missing, blocked, cooled, or rejecting or limited to a
+    learned rate for longer than patience (a rejecting step may be usable for a probe, a limited one takes what it can),
+    or merely at its limit in a chain that spills. A cooled first step within patience is waited for. NOWHERE if the job
+    would fail: no step has its model, or the steps of an interactive job would not be waited for.
     """
     seen = reachable(chain, priority, outlook)
     usable = [str(step) for step, at in seen if not (at.missing or at.blocked or at.cooled_for_s is not None)]
@@ -149,7 +148,7 @@ def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlo
 
 
 def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[tuple[Step, StepOutlook]]:
-    """The steps that a job would look at now: up to the first that it does not pass over."""
+    """The steps that a job would consider now: up to the first that it does not pass over."""
     patience_s = priority.patience_s if chain.patience_s is None else chain.patience_s
     seen: list[tuple[Step, StepOutlook]] = []
     for step in chain.steps:
@@ -174,10 +173,10 @@ EVERYBODY: Mapping[str, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to stage, in this order, and the turns as they are afterwards.
+    """What to stage, in this order, and the fair-share state afterwards.
 
-    `in_line` are the ids of urgent jobs whose tickets belong in the queue of bulk jobs: their tenant overtakes enough.
-    `unread` are turns of lanes whose next jobs nobody has read yet: read them and plan again.
+    `in_line` are the ids of urgent jobs whose tickets belong in the queue of bulk jobs: their tenant has overtaken
+    enough. `unread` are turns of lanes whose next jobs are unread: read them and plan again.
     """
 
     chosen: list[tuple[Head, Lane]]
@@ -195,11 +194,11 @@ def plan(
     overtaking: Mapping[str, int] = EVERYBODY,
 ) -> Plan:
     """Choose up to `depth` jobs to stage, and for each queue no more than what is `staged` there and in more urgent
-    ones leaves of it. Of a tenant that `overtaking` names so many urgent ones go before
-    others', the rest in turn. Each takes one start from the first open step that has one.
+    ones leaves. Of each tenant in `overtaking`, that many urgent jobs go before others', the rest by fair share. Each
+    takes one start from the first open step that has one.
 
-    Where a step has fewer starts than there are jobs for it, its own turns say whose they are; where the depth is
-    short, the turns at the depth. So who is ahead elsewhere does not starve here.
+    If a step has fewer starts than jobs, its own fair share decides; if the depth is short, that of the depth. So a
+    tenant ahead elsewhere does not starve here.
     """
     lanes = list(lanes)
     turns = turns.of(_path(each) for each in lanes)
@@ -240,7 +239,7 @@ def plan(
 
 
 def steps_of(each: LaneHeads, outlook: Mapping[str, StepOutlook]) -> list[str]:
-    if each.barred is not None:  # nobody waits for an interactive job's configuration
+    if each.barred is not None:  # an interactive job does not wait for the configuration
         return [NOWHERE] if each.lane.priority is Priority.INTERACTIVE else []
     return open_steps(each.chain, each.lane.priority, outlook)
 
@@ -261,12 +260,12 @@ class _Starts:
         self._steps = {each.lane: steps_of(each, outlook) for each in lanes}
         self._still = {each.lane: _wants(each, _tickets_left(each.lane, left, overtaking)) for each in lanes}
         self._granted: dict[Lane, Counter[str]] = defaultdict(Counter)
-        self._given: dict[str, dict[Path, Entrant]] = {}  # of each step, with what each has
+        self._given: dict[str, dict[Path, Entrant]] = {}  # by step, the starts of each lane
 
     def granted(self, turns: FairShare) -> Mapping[Lane, Counter[str]]:
-        """Where each lane may start how many of its jobs: at its first open step, or where that is full at a later one.
+        """Where each lane may start how many of its jobs: at its first open step, or if that is full at a later one.
 
-        The more urgent ask first, and leave what is the turn of other tenants' less urgent lanes at their first step.
+        More urgent lanes choose first, and leave other tenants' less urgent lanes their turns at their first step.
         """
         by_priority = {
             priority: list(group) for priority, group in groupby(sorted(self._lanes, key=_priority), key=_priority)
@@ -281,7 +280,7 @@ class _Starts:
         return self._granted
 
     def _asking(self, choice: int, lanes: Iterable[LaneHeads]) -> dict[str, list[LaneHeads]]:
-        """By step, the lanes of which some jobs have no start yet and whose next choice it is."""
+        """By step, the lanes with jobs that have no start yet and whose next choice it is."""
         asked: dict[str, list[LaneHeads]] = {}
         for each in lanes:
             if choice < len(self._steps[each.lane]) and self._still[each.lane]:
@@ -316,7 +315,7 @@ def _first_of(granted: Counter[str]) -> str:
 def _new(
     order: Iterable[Entrant], given: Mapping[Path, Entrant], wanted: Mapping[Path, int], left: int
 ) -> Counter[Path]:
-    """Of the next turns at a step, of which `given` are given already, those of who wants them now."""
+    """The next turns at a step, of which `given` were already given, among the lanes that want them now."""
     before = {path: each.wants for path, each in given.items()}
     new: Counter[Path] = Counter()
     for each in islice(order, left + sum(before.values())):

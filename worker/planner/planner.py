@@ -1,7 +1,7 @@
 """One pass of the planner: read what waits and what can start, let `plan` choose, write the tickets.
 
-One worker at a time plans. It keeps nothing that a wiped Redis or another leader could not do without: which jobs
-have a ticket is read from the queues themselves, and a ticket written twice is harmless.
+One worker at a time plans. It keeps nothing that a wiped Redis or another leader could not do without: which jobs have
+a ticket is read from the queues themselves, and a ticket written twice is harmless.
 """
 
 import math
@@ -46,36 +46,36 @@ from understudy.worker.planner.plan import (
 from understudy.worker.planner.wait_reasons import Blocked, WaitReasons, waits_for, waits_for_rule
 
 PASS_EVERY_S, IDLE_PASS_EVERY_S, IDLE_AFTER_S = 0.1, 0.3, 5.0
-"""A batch that is opened after a while of nothing to do waits a moment longer; a single job never waits for a pass."""
+"""A batch that is opened after an idle period waits a little longer; a single job never waits for a pass."""
 
 AHEAD_S = 2.0
-"""How much work is staged: what the fleet starts in this time."""
+"""How much work is staged: what the fleet starts within this time."""
 
 STARTS_WITHIN_S = 0.6
-"""A job is staged when its call could start so soon, a little more than batches may book ahead. One that is staged
-earlier is claimed and put back in vain, over and over while its provider is saturated."""
+"""A job is staged when its call could start this soon, a little more than batches may book ahead. A job staged
+earlier would be claimed and put back in vain, over and over while its provider is saturated."""
 
 BOOKED_BY_NOW_S = 0.25
-"""A ticket that left its queue less long ago may not have reserved its call yet: the limiter does not count it."""
+"""A ticket that left its queue more recently may not have reserved its call yet: the limiter does not count it."""
 
 STAGED_BOUNDS = (200, 20_000)
 CLAIMED_BY_NOW_S = 1.5
 """A ticket that left its queue this long ago without its job having started is lost, or its job was put back since:
-either way another is written. Too soon is harmless (a ticket too many), too late keeps a job waiting."""
+either way another is written. Too early is harmless (an extra ticket), too late keeps a job waiting."""
 
 READY_COUNTED = 50
-"""So many of the jobs that could start are counted of each lane, to know which lanes have jobs without tickets."""
+"""Startable jobs counted per lane, to find lanes with jobs without tickets."""
 
 COUNTED_FOR_S = 0.3
-"""So long the count of the urgent jobs under way is used, with the tickets that were taken since."""
+"""Seconds for which the count of running urgent jobs is used, adjusted by the tickets taken since."""
 
 LANES_PER_PASS = 200
-"""The jobs of so many lanes are read in one pass; the turns of the others come with the next."""
+"""Lanes whose jobs are read in one pass; the others' turns come in the next."""
 
 
 class Planner:
-    """Remembers, between passes, only which tickets it wrote, how fast tickets are taken, whose turn it is, and what
-    was said of batches that wait."""
+    """Remembers between passes only which tickets it wrote, how fast tickets are taken, the fair-share state, and
+    the reported wait reasons."""
 
     def __init__(
         self,
@@ -159,13 +159,13 @@ class Planner:
         outlook: Mapping[str, StepOutlook],
         waiting: set[str],
     ) -> dict[str, float]:
-        """The tenants that have jobs which may start soon, or have tickets, with their weights."""
+        """The tenants with jobs that may start soon, or with tickets, and their weights."""
         able = {view.lane for view in views if steps_of(view, outlook)}
         able.update(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
         return {each.lane.tenant: each.tenant_weight for each in lanes if each.lane in able}
 
     async def _may_overtake(self, slots: int, weights: Mapping[str, float]) -> dict[str, int]:
-        """How many urgent jobs of each tenant may still go before others', where several have jobs to start."""
+        """How many urgent jobs of each tenant may still go before others', if several have jobs to start."""
         if not weights:
             return {}
         now = self._monotonic()
@@ -180,7 +180,7 @@ class Planner:
         return overtaking(urgent, slots, weights)
 
     async def tell_blocked(self) -> None:
-        """Tell the ledger which batches only a person can let go on, and which are no longer of that kind."""
+        """Report to the ledger which batches are blocked, and which no longer are."""
         blocked, free = self._blocked.news(await self._store.batches.blocked(), self._monotonic())
         if blocked:
             await self._store.batches.block(blocked)
@@ -188,11 +188,11 @@ class Planner:
             await self._store.batches.unblock(free)
 
     def rest_s(self) -> float:
-        """How long to rest before the next pass."""
+        """Seconds to rest before the next pass."""
         return PASS_EVERY_S if self._monotonic() - self._busy_at < IDLE_AFTER_S else IDLE_PASS_EVERY_S
 
     def _drawn(self, waiting: set[str]) -> Counter[BudgetKey]:
-        """What the jobs whose tickets wait in the queues are expected to take of each purse."""
+        """The expected cost, by balance, of jobs whose tickets wait in the queues."""
         drawn: Counter[BudgetKey] = Counter()
         for job_id, ticket in self._tickets.items():
             if job_id in waiting:
@@ -202,7 +202,7 @@ class Planner:
     async def _unstaged(
         self, lanes: Sequence[OpenLane], waiting: set[str], rooms: Mapping[str, int]
     ) -> list[LaneHeads]:
-        """The lanes that have jobs without tickets, unread; of batches that are watched, those that have room."""
+        """The lanes that have jobs without tickets, unread; for watched batches, those with an allowance."""
         queued = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
         shares = shares_of(lanes, rooms, Counter(ticket.lane.batch_id for ticket in self._tickets.values()), queued)
         return [
@@ -214,9 +214,9 @@ class Planner:
         ]
 
     async def _as_asked_now(self, lane: Lane) -> tuple[Chain, str | None]:
-        """A lane's chain with the steps that its rules allow, in their order; or the rule that no step keeps.
+        """A lane's chain with the steps that its rules allow, in the current order; or the rule that every step breaks.
 
-        The first step alone, when the batch has used up its fallbacks.
+        Only the first step, if the batch has used up its fallbacks.
         """
         chain, barred = self._choice.planned(await self._store.get_chain(lane.chain_id), self._typical_tokens)
         share = chain.max_fallback_share
@@ -254,7 +254,7 @@ class Planner:
         return made, list(seen.values())
 
     def _tokens(self, view: LaneHeads, head: Head) -> int:
-        """What a call of this job reserves at the lead of its chain."""
+        """Tokens that a call of this job reserves at the first step of its chain."""
         model = (view.chain.steps[0].provider, view.chain.steps[0].model)
         output = self._estimates.output_tokens(model, view.lane.batch_id, head.max_output_tokens)
         return self._estimates.input_tokens(model, head.tokens) + output
@@ -272,7 +272,7 @@ class Planner:
         moving: Collection[str],
         now: float,
     ) -> None:
-        """Tell the ledger what the batches wait for of which no job has, or had a moment ago, a ticket."""
+        """Report to the ledger the wait reasons of batches without a current or very recent ticket."""
         held: dict[str, Waiting] = {}
         for view in views:
             batch_id = view.lane.batch_id
@@ -286,7 +286,7 @@ class Planner:
             await self._store.planning.say_waiting(news)
 
     async def _waiting(self) -> set[str]:
-        """Tickets in the queues now. Forgets those that were taken, and all of them when Redis was wiped."""
+        """Tickets in the queues now. Forgets those that were taken, and all of them if Redis was wiped."""
         if await self._redis.set(keys.EPOCH, "1", nx=True):
             self._tickets.clear()
         staged = await staged_ids(self._redis)
@@ -308,9 +308,9 @@ class Planner:
         return int(min(max(low, 2 * slots, AHEAD_S * self._taken_per_s), high))
 
     async def _outlook(self, views: Sequence[LaneHeads], waiting: set[str]) -> dict[str, StepOutlook]:
-        """What each step can start in the next moments, less what is on its way to it already.
+        """What each step can start shortly, less what is already on its way to it.
 
-        No further ahead than a call may wait in its slot: whoever comes sooner would be put back.
+        No further ahead than a call may wait in its slot: a job that arrives sooner would be put back.
         """
         steps = {str(step): step for view in views for step in view.chain.steps}
         candidates = {name: self._fleet.usable(step) for name, step in steps.items()}
@@ -328,13 +328,13 @@ class Planner:
         return outlook
 
     def _learn_tokens(self, views: Iterable[LaneHeads]) -> None:
-        """What a call of the jobs that were read reserves on average, at the leads of their chains."""
+        """Average tokens reserved by calls of the jobs read, at the first steps of their chains."""
         costs = [self._tokens(view, head) for view in views for head in view.heads]
         if costs:
             self._typical_tokens = sum(costs) // len(costs)
 
     def _probed(self, step: Step, outlook: StepOutlook) -> StepOutlook:
-        """One job finds out whether a credential that is set aside works again; the others would be put back."""
+        """One job probes a disabled credential; others would be put back."""
         return replace(outlook, starts=min(outlook.starts, 1)) if self._fleet.is_probed(step) else outlook
 
     def _without_credentials(self, step: Step) -> StepOutlook:
@@ -342,7 +342,7 @@ class Planner:
         return StepOutlook(starts=0, blocked=why.mendable, missing=not why.mendable, blocked_by=why.cls)
 
     async def _on_their_way(self, waiting: set[str], outlook: Mapping[str, StepOutlook]) -> dict[str, list[int]]:
-        """The tokens of jobs with tickets, or that had one a moment ago, that will reserve a call of each step."""
+        """The tokens of jobs with current or very recent tickets that will reserve a call of each step."""
         lately = self._monotonic() - BOOKED_BY_NOW_S
         lanes: dict[Lane, list[int]] = {}
         for job_id, ticket in self._tickets.items():
@@ -358,13 +358,13 @@ class Planner:
 
 @dataclass(slots=True)
 class _Ticket:
-    """A ticket that this planner wrote, when it last saw it waiting (monotonic seconds), its money and tokens."""
+    """A ticket that this planner wrote, when it was last seen waiting (monotonic seconds), and its cost and tokens."""
 
     lane: Lane
     seen_at: float
     draws: Mapping[BudgetKey, float]
     tokens: int
-    overtakes: bool  # it stands before bulk jobs
+    overtakes: bool  # it is ahead of bulk jobs
 
 
 def _queue(head: Head, lane: Lane, made: Plan) -> Priority:
@@ -372,6 +372,6 @@ def _queue(head: Head, lane: Lane, made: Plan) -> Priority:
 
 
 def _in_line(made: Plan, may_overtake: Mapping[str, int]) -> set[str]:
-    """The tenants that overtake as many as they may, with what was chosen now."""
+    """The tenants that overtake as many as they may, including what was just chosen."""
     now = Counter(lane.tenant for head, lane in made.chosen if _queue(head, lane, made) < Priority.BULK)
     return {tenant for tenant, most in may_overtake.items() if now[tenant] >= most}

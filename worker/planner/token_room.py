@@ -1,4 +1,4 @@
-"""How many jobs a limit of tokens lets start, each taken with its own size. Pure."""
+"""How many jobs a token limit lets start, each counted with its own size. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TokenRoom:
-    """Tokens that a schedule has `left` until the planner's horizon (below 0: it is booked beyond it), and those of a
-    second, the `burst`, that may be taken ahead of it. Other limits let so many `calls` start."""
+    """Tokens that a schedule has `left` until the planner's horizon (negative: booked beyond it), those per second,
+    and the `burst` that may run ahead of it. Other limits allow `calls` starts."""
 
     left: float
     burst: float
     calls: int
 
     def fits(self, tokens: int) -> bool:
-        """Whether a call of so many could start. One larger than the burst starts when all of that is there."""
+        """Whether a call of this size could start. One larger than the burst starts when the whole burst is
+        available."""
         return self.left + max(self.burst - tokens, 0) >= 0
 
     def after(self, tokens: float, calls: int = 1) -> "TokenRoom":
@@ -26,7 +27,7 @@ class TokenRoom:
 
 
 def too_many(starts: Iterable[tuple[str, int]], rooms: Mapping[str, TokenRoom]) -> dict[str, int]:
-    """Steps that cannot start all of these (step, tokens), in this order, with how many of them they can."""
+    """Steps that cannot start all of these (step, tokens), in this order, with the number they can start."""
     fitting: Counter[str] = Counter()
     full: dict[str, int] = {}
     rooms = dict(rooms)

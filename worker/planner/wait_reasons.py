@@ -1,6 +1,7 @@
-"""What open batches wait for: found out in each pass of the planner, told to the ledger when it is news.
+"""Wait reasons of open batches: determined in each pass of the planner, reported to the ledger when they change.
 
-A batch waits when it has jobs that may start and none of them has a ticket. Pure, but for the memory of what was told.
+A batch waits when it has jobs that may start and none of them has a ticket. Pure, except for remembering what was
+reported.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,19 +22,19 @@ from understudy.models.state import Priority
 from understudy.worker.planner.plan import StepOutlook, reachable
 
 WORTH_TELLING_S = 1.0
-"""A pause between two tickets of a batch that moves slowly is no wait."""
+"""A pause between two tickets of a slowly moving batch is not a wait."""
 
 TELL_EVERY_S = 1.0
-"""The ledger is told at most so often, of all batches together."""
+"""The ledger is updated at most this often, for all batches together."""
 
 AGAIN_AFTER_S = 2.0
-"""What lasts is told again, so that a reader sees that somebody still plans."""
+"""A lasting reason is reported again, so that a reader can see that a planner is running."""
 
 TELL_AT_MOST = 500
 
 
 def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> Waiting:
-    """Why no job of this chain is staged. The step that can start first is named."""
+    """Why no job of this chain is staged. Names the step that can start first."""
     seen = [(step, at) for step, at in reachable(chain, priority, outlook) if not at.missing]
     blocked = [(step, at) for step, at in seen if at.blocked]
     others = [(step, at) for step, at in seen if not at.blocked]
@@ -48,7 +49,7 @@ def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
 
 
 def waits_for_rule(broken: str | None) -> Waiting | None:
-    """Data rules allow no step until somebody changes the configuration."""
+    """Data rules allow no step until someone changes the configuration."""
     return None if broken is None else Waiting(f"{broken}, and no other step may be asked", RULES)
 
 
@@ -60,20 +61,21 @@ def _held(step: Step, at: StepOutlook) -> Waiting:
 
 
 TOLD_AFTER_S = 10.0
-"""What a person must fix is told of when it has lasted so long: a key that is exchanged just now is no news."""
+"""A blocked batch is announced after this long: a key that is just being replaced is not news."""
 
 GONE_AFTER_S = 30.0
-"""A batch goes on when nothing has blocked it for so long: a single job that probes a credential is no sign of it."""
+"""A batch counts as unblocked when nothing has blocked it for this long: a single job that probes a credential is no
+proof."""
 
 MOVED_AFTER_S = 2.0
-"""Nobody probes a budget or a data rule: a batch that waited for one goes on when its jobs are staged again, unless it
-waits anew at once."""
+"""Budgets and data rules are not probed: a batch that waited for one is unblocked when its jobs are staged again,
+unless it is blocked again at once."""
 
 
 class Blocked:
-    """Which batches only a person can let go on. Times are monotonic seconds.
+    """Batches that only a person can unblock. Times are monotonic seconds.
 
-    The ledger knows what was told; this is the memory of the worker that plans.
+    The ledger knows what was announced; this is the memory of the worker that plans.
     """
 
     def __init__(self) -> None:
@@ -81,11 +83,11 @@ class Blocked:
         self._seen_at: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
         self._unprobed: set[str] = set()
-        self._moved: set[str] = set()  # of these, since they were seen last
+        self._moved: set[str] = set()  # of these, since they were last seen
 
     def see(self, waiting: Mapping[str, Waiting], now: float, moving: Collection[str] = ()) -> None:
-        """What each batch that waits at this moment waits for, as `WaitReasons.news` is told it. Of those that
-        are `moving` jobs are staged, or were a moment ago."""
+        """The current wait reason of each waiting batch, as passed to `WaitReasons.news`. Batches in `moving` have,
+        or just had, staged jobs."""
         self._reasons = {batch_id: what.reason for batch_id, what in waiting.items() if what.hold in WHO_CAN_HELP}
         self._since = {batch_id: self._since.get(batch_id, now) for batch_id in self._reasons}
         self._seen_at |= dict.fromkeys(self._reasons, now)
@@ -94,8 +96,8 @@ class Blocked:
         self._moved = (self._moved | self._unprobed.intersection(moving)) - self._reasons.keys()
 
     def news(self, told: Mapping[str, str], now: float) -> tuple[dict[str, str], list[str]]:
-        """The batches that are to be told of as blocked, with the reason, and those that go on. `told` are those that
-        the ledger has as blocked."""
+        """The batches to announce as blocked, with the reason, and those no longer blocked. `told` are those that
+        are blocked in the ledger."""
         self._seen_at = {batch_id: self._seen_at.get(batch_id, now) for batch_id in {*told, *self._reasons}}
         blocked = {
             batch_id: reason
@@ -110,7 +112,7 @@ class Blocked:
 
 
 class WaitReasons:
-    """Remembers what was told of each batch. Times are monotonic seconds."""
+    """Remembers what was reported for each batch. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -118,9 +120,9 @@ class WaitReasons:
         self._told_at = float("-inf")
 
     def news(self, waiting: Mapping[str, Waiting], now: float) -> dict[str, Waiting | None]:
-        """What the ledger should be told: batches that wait, and None for those that do no more.
+        """What to report to the ledger: waiting batches, and None for those that no longer wait.
 
-        `waiting` is what each batch that waits at this moment waits for.
+        `waiting` has the current wait reason of each waiting batch.
         """
         self._since = {batch_id: self._since.get(batch_id, now) for batch_id in waiting}
         if now - self._told_at < TELL_EVERY_S:

@@ -1,11 +1,11 @@
-"""What the worker does with RQ: claim tickets, close them, wait for more, beat, listen to commands.
+"""The worker's use of RQ: claim tickets, close them, wait for more, send heartbeats, listen to commands.
 
-This file with its scripts, `worker.rq.worker` and `models.queue.tickets` alone know RQ and its key layout
-(RQ 3.0). RQ's own `Worker` spends 49 commands on a job; here one script claims up to 100 tickets and one closes up to
-200. The keys they leave are the same, so `rq info`, `rq.command` and dashboards work; the differences are listed, each
-with its reason, in tests/integration/test_rq_contract.py.
+Only this file with its scripts, `worker.rq.worker` and `models.queue.tickets` know RQ and its key layout (RQ 3.0). RQ's
+own `Worker` spends 49 commands on a job; here one script claims up to 100 tickets and one closes up to 200. The keys
+they leave are the same, so `rq info`, `rq.command` and dashboards work; the differences are listed, each with its
+reason, in tests/integration/test_rq_contract.py.
 
-The words are RQ's: a worker runs several *executions* of jobs at once.
+The vocabulary is RQ's: a worker runs several *executions* of jobs at once.
 """
 
 import asyncio
@@ -50,14 +50,14 @@ CLOSE_MAX = 200
 BEAT_MAX = 200
 
 EXECUTION_TTL_S = 90
-"""RQ's own for a job without timeout: it takes an execution that has not been beaten for so long for abandoned."""
+"""RQ's own for a job without timeout: it considers an execution without a heartbeat for this long abandoned."""
 
 WORKER_TTL_S = DEFAULT_WORKER_TTL + 60
 SUSPENDED_POLL_S = 1.0
 COMMANDS_POLL_S = 3.0
 RECONNECT_S = 1.0
 
-REFUSAL = f"Refused: a ticket names {JOB_FUNCTION} with its own id as the only argument, and this job does not."
+REFUSAL = f"Rejected: a ticket calls {JOB_FUNCTION} with its own id as the only argument, and this job does not."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,14 @@ REFUSED = Ending(
 
 @dataclass(frozen=True, slots=True)
 class StopJob:
-    """Somebody asked RQ to stop a job that this worker runs."""
+    """RQ was asked to stop a job that this worker runs."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Somebody asked RQ to shut this worker down."""
+    """RQ was asked to shut this worker down."""
 
 
 Command = StopJob | Shutdown
@@ -108,9 +108,9 @@ Command = StopJob | Shutdown
 class Bridge:
     """One worker's side of RQ. Use it as a context manager: it keeps listening connections open between waits.
 
-    `redis` returns bytes (`decode_responses=False`) and has a socket timeout above `doorbell.LISTEN_S`. `clock` gives
-    unix seconds. `birth` is the worker's registration as `rq.worker.BaseWorker.serialize` gives it; it is written again
-    with each beat, because a wiped Redis would otherwise never show this worker again.
+    `redis` returns bytes (`decode_responses=False`) and has a socket timeout above `queue_watcher.LISTEN_S`. `clock`
+    gives unix seconds. `birth` is the worker's registration as returned by `rq.worker.BaseWorker.serialize`; it is
+    written again with each heartbeat, because otherwise a wiped Redis would never show this worker again.
     """
 
     def __init__(
@@ -144,16 +144,16 @@ class Bridge:
 
     @property
     def executions(self) -> tuple[Execution, ...]:
-        """What was claimed and is not finished, as far as this process knows. May be read from another thread."""
+        """Claimed and unfinished executions, as far as this process knows. May be read from another thread."""
         return tuple(execution for same_job in list(self._executions.values()) for execution in list(same_job))
 
     async def claim(self, n: int, at_most: Mapping[str, int] = NO_BOUNDS) -> list[str]:
         """Start up to `n` waiting tickets (at most `CLAIM_MAX`) and return their ids, the most urgent queue first.
 
-        `at_most` bounds how many of them come from a queue.
+        `at_most` limits the number from a queue.
 
         Pop and start are one script: no kill can lose a ticket between them. A ticket that is not exactly ours is
-        refused: it moves to RQ's failed registry and nobody runs what it names. While RQ is suspended there is nothing
+        rejected: it moves to RQ's failed registry and its function is never run. While RQ is suspended there is nothing
         to claim.
         """
         now = self._clock()
@@ -182,16 +182,17 @@ class Bridge:
             else:
                 self._executions.setdefault(execution.job_id, deque()).append(execution)
                 ours[execution.job_id] = None
-        # The caller must learn what was claimed even if Redis goes away now; the rest is closed with the next beat.
+        # The caller must learn what was claimed even if Redis goes away now; the rest is closed with the next
+        # heartbeat.
         with suppress(RedisError):
             await self._close_ended()
         return list(ours)
 
     async def finish(self, ids: Sequence[str]) -> None:
-        """Close the tickets of jobs whose outcome is committed, or which went back to the ledger.
+        """Close the tickets of jobs whose outcome is committed, or which returned to the ledger.
 
-        Each id ends the oldest execution that `claim` started for it; unknown ids are skipped. When this raises a
-        RedisError it need not be repeated: the tickets are closed with the next `finish`, `claim` or `beat`.
+        Each id ends the oldest execution that `claim` started for it; unknown ids are skipped. After a RedisError this
+        need not be repeated: the tickets are closed with the next `finish`, `claim` or `beat`.
         """
         for job_id in ids:
             executions = self._executions.get(job_id)
@@ -202,11 +203,11 @@ class Bridge:
         await self._close_ended()
 
     async def wait(self, timeout_s: float, without: Collection[str] = ()) -> None:
-        """Return when a queue, of all but `without`, has a ticket, or after `timeout_s`; take nothing.
+        """Return when a queue, of all but `without`, has a ticket, or after `timeout_s`; takes nothing.
 
-        May return without a reason.
+        May return spuriously.
 
-        Raises redis.exceptions.RedisError when Redis cannot be reached.
+        Raises redis.exceptions.RedisError if Redis cannot be reached.
         """
         if self._suspended:
             await asyncio.sleep(min(timeout_s, SUSPENDED_POLL_S))
@@ -214,11 +215,11 @@ class Bridge:
         await self._doorbell.wait(timeout_s, [queue_key(queue) for queue in self.queues if queue not in without])
 
     async def mend(self, error: BaseException) -> None:
-        """After an error of `claim`, `wait` or `beat`: see that what stands in Redis does not raise it again."""
+        """After an error of `claim`, `wait` or `beat`: make sure that the content of Redis does not raise it again."""
         await mend(self._redis, error)
 
     async def beat(self) -> None:
-        """Tell RQ that this worker and its executions are alive. Every 5 to 10 seconds, at least once in 90."""
+        """Report to RQ that this worker and its executions are alive. Every 5 to 10 seconds, at least once in 90."""
         now = self._clock()
         worker_key = _worker_key(self.worker_name)
         running = self.executions
@@ -229,7 +230,7 @@ class Bridge:
             pipeline.sadd(REDIS_WORKER_KEYS, worker_key)
             for queue in self.queues:
                 pipeline.sadd(WORKERS_BY_QUEUE_KEY % queue, worker_key)
-                # RQ drops expired entries only when somebody looks; at our pace they would pile up until then.
+                # RQ drops expired entries only when someone looks; at our pace they would pile up until then.
                 for registry in ("finished", "failed", "wip"):
                     pipeline.zremrangebyscore(f"{RQ_KEY_PREFIX}:{registry}:{queue}", 0, now)
             for start in range(0, len(running), BEAT_MAX):
@@ -240,7 +241,7 @@ class Bridge:
         await self._close_ended()
 
     async def commands(self) -> AsyncIterator[Command]:
-        """What `rq.command` sends to this worker, for ever; survives the loss of the connection."""
+        """Commands sent to this worker by `rq.command`, endlessly; survives the loss of the connection."""
         cut_off = False
         while True:
             try:
@@ -285,7 +286,7 @@ class Bridge:
 
 
 async def forget_executions(redis: Redis, worker_name: str) -> None:
-    """Delete what a worker left started, tickets included, so that the planner can stage them anew."""
+    """Delete what a worker left started, tickets included, so that the planner can stage them again."""
     forget = redis.register_script(FORGET)
     entries = list(await redis.smembers(f"{_worker_key(worker_name)}:executions"))
     for start in range(0, len(entries), CLOSE_MAX):

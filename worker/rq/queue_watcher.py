@@ -1,4 +1,4 @@
-"""Waiting for a list in Redis to have an element, without taking any."""
+"""Block until a Redis list is non-empty, without popping."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from redis.asyncio import Redis
 from understudy.models.cancellation import end
 
 LISTEN_S = 3
-"""How long one blocking command waits. Must stay under the socket timeout of the connection."""
+"""Seconds that one blocking command waits. Must be below the socket timeout of the connection."""
 
 
 class QueueWatcher:
     """Listens to lists, with one connection for each from the first wait until the end of the context.
 
-    The listeners outlive a wait: a connection that is closed while it blocks costs a new one for the next wait,
-    which is more than the wait itself.
+    The listeners outlive a wait: a connection that is closed while it blocks costs a new one for the next wait, which
+    is more than the wait itself.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -35,9 +35,9 @@ class QueueWatcher:
         self._listeners.clear()
 
     async def wait(self, timeout_s: float, keys: Sequence[str]) -> None:
-        """Return when a list has an element, or had one since it was last waited for, or after `timeout_s`.
+        """Return when a list has an element, or had one since the last wait for it, or after `timeout_s`.
 
-        Raises redis.exceptions.RedisError when Redis cannot be reached.
+        Raises redis.exceptions.RedisError if Redis cannot be reached.
         """
         for key in keys:
             if key not in self._listeners:

@@ -1,9 +1,9 @@
 """The Lua scripts of `worker.rq.bridge`: each leaves the keys that RQ's own `Worker` leaves, for many tickets at once.
 
-Everywhere `prefix` is RQ's key prefix, `worker` the worker's name, `now` a time as RQ writes it into hashes and
-`timestamp` the same in unix seconds. Keys are built inside: a Redis Cluster is not supported.
+Everywhere `prefix` is RQ's key prefix, `worker` the worker's name, `now` a time in RQ's hash format and `timestamp` the
+same in unix seconds. Keys are built inside: a Redis Cluster is not supported.
 
-What a ticket in work has in Redis:
+The keys of a ticket being worked on:
 
 | key | type | meaning |
 |---|---|---|

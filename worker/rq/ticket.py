@@ -1,8 +1,8 @@
-"""What a stock RQ worker runs: one ticket, alone, with everything opened and closed around it.
+"""What a stock RQ worker runs: a single ticket, with all resources opened and closed around it.
 
 Slow and correct: `rq worker -S json interactive normal bulk` drains the queues with it. Such a worker also runs any
-other function that stands in Redis, so it is for a queue that nobody else can write to. There is no upkeep here, so a
-job that must wait is waited for in place, and no ticket ends before the next ones are staged.
+other function found in Redis, so use it only on a queue that no one else can write to. There are no background loops
+here, so a job that must wait is waited for in place, and no ticket ends before the next ones are staged.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ async def run_ticket(job_id: str) -> None:
     """Run one job to its end. Settings come from the environment and `understudy.toml`, as for any worker."""
     settings = load_settings(None, os.environ)
     if settings.redis_url is None:
-        raise RuntimeError("REDIS_URL is not set; a stock rq worker needs it to find the queue's limits")
+        raise RuntimeError("REDIS_URL is not set; a stock rq worker needs it to find the limits")
     worker_id = new_id("rq")
     async with (
         redis.asyncio.Redis.from_url(settings.redis_url) as connection,
@@ -50,7 +50,7 @@ async def run_ticket(job_id: str) -> None:
 
 
 async def _run_to_the_end(box: WorkerResources, worker_id: str, job_id: str) -> None:
-    """Start, run and settle; when the job is put back, wait until it is due and start it again."""
+    """Start, run and settle; if the job is put back, wait until it is due and start it again."""
     settler = Settler(worker_id, box.store, box.announcer.tell)
     while started := await _start_when_due(box, worker_id, job_id):
         run = run_of(started, await box.store.get_chain(started.chain_id), box.tools)
@@ -65,7 +65,7 @@ async def _run_to_the_end(box: WorkerResources, worker_id: str, job_id: str) -> 
 
 
 async def stage_the_next(box: WorkerResources) -> None:
-    """Nobody else may be there to do it later: wait for as long as nothing that is left can start."""
+    """There may be no other worker to do it later: wait until a remaining job can start."""
     planner = box.planner(Canary(box.store, box.settings.batches))
     while not await planner.pass_once() and not await _tickets_wait(box) and await _jobs_wait(box):
         await asyncio.sleep(LOOK_EVERY_S)

@@ -31,21 +31,22 @@ CONNECT_TIMEOUT_S = 5
 HEALTH_CHECK_S = 15
 
 AGAIN_S = 0.5
-"""Between two tries to register where somebody writes what is not ours into Redis."""
+"""Seconds between attempts to register while another program writes to our keys in Redis."""
 
 RECONNECT = ConstantBackoff(0.05), 1
-"""A connection that was lost is opened once more, at once. redis-py would try for seconds, and slots would wait."""
+"""A lost connection is opened once more, at once. redis-py would try for seconds, and slots would wait."""
 
 CARRIED_OVER = frozenset({"host", "port", "db", "username", "password", "credential_provider", "protocol"})
-"""What a connection of redis-py means by itself. Everything else is state of its pool, or about synchronous sockets."""
+"""What defines a connection of redis-py. Everything else is state of its pool, or about synchronous sockets."""
 
 
 class RegisteredWorker(BaseWorker):
-    """Registers with RQ, runs `main` in an event loop, and signs off. Subclasses write `main` and nothing of RQ.
+    """Registers with RQ, runs `main` in an event loop, and unregisters. Subclasses implement `main` and need no
+    knowledge of RQ.
 
-    `rq worker -w <subclass> interactive normal bulk` starts it; so does `Subclass(queues, connection=...).work()`.
-    It runs what `Bridge.claim` lets through and therefore has no horse, no death penalty and no scheduler. RQ's
-    maintenance of registries is left out too: it unpickles, blocks, and recovers jobs, which is our rescue's duty.
+    `rq worker -w <subclass> interactive normal bulk` starts it; so does `Subclass(queues, connection=...).work()`. It
+    runs what `Bridge.claim` admits and therefore has no horse, no death penalty and no scheduler. RQ's maintenance of
+    registries is left out too: it unpickles, blocks, and recovers jobs, which is our rescue's duty.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,10 +54,10 @@ class RegisteredWorker(BaseWorker):
         super().__init__(*args, **{**kwargs, "serializer": JSONSerializer})
 
     async def main(self, redis: Redis, bridge: Bridge, *, burst: bool) -> int:
-        """Claim and finish tickets until told to stop; return how many. Install signal handlers here.
+        """Claim and finish tickets until asked to stop; return how many. Install signal handlers here.
 
-        With `burst`, return when the queues are empty. On return everything claimed should be finished: what is not
-        is deleted from Redis, so that the planner stages it anew.
+        With `burst`, return when the queues are empty. On return everything claimed should be finished: the rest is
+        deleted from Redis, so that the planner stages it again.
         """
         raise NotImplementedError
 
@@ -88,7 +89,7 @@ class RegisteredWorker(BaseWorker):
                     await _first_beat(bridge)
                     return await self.main(redis, bridge, burst=burst)
             finally:
-                # Without Redis there is nothing to hand back, and what `main` returned or raised must stay known.
+                # Without Redis there is nothing to release, and what `main` returned or raised must not be lost.
                 with suppress(RedisError):
                     await forget_executions(redis, self.name)
 
@@ -105,7 +106,7 @@ class RegisteredWorker(BaseWorker):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
-        """As RQ's, but idle from the start, and whatever stands in the place of its keys."""
+        """Like RQ's, but idle from the start, and robust against foreign data at its keys."""
         while True:
             try:
                 super().bootstrap(logging_level, date_format, log_format)
@@ -124,10 +125,10 @@ class RegisteredWorker(BaseWorker):
             await redis.delete(self.key)  # half a registration, which RQ would take for another worker's
 
     def subscribe(self) -> None:
-        """Nothing: `Bridge.commands` listens, in the event loop rather than in RQ's thread."""
+        """No-op: `Bridge.commands` listens, in the event loop rather than in RQ's thread."""
 
     def unsubscribe(self) -> None:
-        """Nothing, as `subscribe`."""
+        """No-op, like `subscribe`."""
 
 
 async def _first_beat(bridge: Bridge) -> None:
@@ -144,7 +145,7 @@ async def _first_beat(bridge: Bridge) -> None:
 def async_redis(connection: SyncRedis) -> Redis:
     """An asyncio client for the server, database and credentials of a synchronous one.
 
-    Raises ValueError for a connection through Sentinel, whose asyncio twin cannot be told from it.
+    Raises ValueError for a connection through Sentinel, whose asyncio counterpart cannot be derived from it.
     """
     if isinstance(connection.connection_pool, SentinelConnectionPool):
         raise ValueError("RQ's Sentinel settings are not supported by this worker: start it with `understudy worker`.")

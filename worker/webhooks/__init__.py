@@ -1,1 +1,1 @@
-"""Delivering webhooks: the body, the guard against internal addresses, the POST and its retries."""
+"""Delivery of webhooks: the body, the guard against internal addresses, the POST and its retries."""

@@ -1,10 +1,10 @@
-"""What a webhook says, made from the ledger when it is sent: what has ended does not change.
+"""The body of a webhook, built from the ledger when it is sent: ended jobs and batches do not change.
 
     {"id": "evt_…", "object": "event", "type": "job.succeeded", "created_at": 1795000000,
      "timestamp": "2026-11-22T20:00:00Z", "data": {…}}
 
-A job's `data` is the job as the HTTP API shows it, with its whole `result`; one of more than 256 kB is left to
-`result_url`. A batch's `data` is its id, as OpenAI sends it; of one that waits for a person also the `reason`.
+A job's `data` is the job as shown by the HTTP API, with its whole `result`; a result over 256 kB is only linked by
+`result_url`. A batch's `data` is its id, as OpenAI sends it; for a batch that waits for a person also the `reason`.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ MAX_INLINE_BYTES = 256 * 1024
 
 
 def event_body(delivery: Delivery, data: Mapping[str, Any]) -> bytes:
-    """The body of every try of a delivery."""
+    """The body of every attempt of a delivery."""
     event = {
         "id": delivery.id,
         "object": "event",

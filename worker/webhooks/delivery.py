@@ -1,7 +1,7 @@
-"""The delivery of webhooks: claim what is due in turns of tenants and receivers, sign, send, and try again later.
+"""The delivery of webhooks: claim what is due, fairly among tenants and receivers, sign, send, and retry later.
 
 Every worker delivers. A claim is a lease in the ledger, so what a killed worker was sending is sent by another, under
-the same `webhook-id`: a receiver may get an event twice, and never not at all without a dead delivery that shows it.
+the same `webhook-id`: a receiver may get an event twice, and it never misses one without a dead delivery that shows it.
 """
 
 import asyncio
@@ -29,22 +29,22 @@ from understudy.worker.webhooks.signing import Signings
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 400
-"""Tries under way in one worker, over all receivers. A tenant has no more of them than are free: one alone half of
-them, each of two a third. So there is always room for one that had nothing to send before."""
+"""Concurrent attempts in one worker, over all receivers. A tenant has no more of them than are free: a single one
+half of them, each of two a third. So there is always room for a tenant that had nothing to send before."""
 
 LEASE_S = 3 * DEADLINE_S
-"""A claim outlives the wait for a place at an address, its try, and the writing down of how it ended."""
+"""A claim outlives the wait for a place at an address, its attempt, and the recording of the outcome."""
 
 UNTRIED_DELAY_S = 5.0
-"""For so long a try is put off for which there was no place."""
+"""Delay of an attempt for which there was no place."""
 
 LOOKS = 4
-"""Deliveries that read the ledger at the same time: a crowd of them leaves connections to everybody else."""
+"""Deliveries that read the ledger at the same time: many of them must leave connections to others."""
 
 TURNS = "webhooks"
 
 DELAYS_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
-"""After the first try, the second, and so on: over three days. After the last the delivery is dead."""
+"""After the first attempt, the second, and so on: over three days. After the last the delivery is dead."""
 
 JITTER = 0.1
 LONGEST_HINT_S = 86_400.0
@@ -55,7 +55,7 @@ GONE = 410
 
 
 class Deliverer:
-    """Sends what is due, until closed."""
+    """Sends due deliveries until closed."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Deliverer:
         self._ended: Coalescer[Tried, None] = Coalescer(self._write, max_items=IN_FLIGHT, max_delay_s=GATHER_S)
 
     async def pass_once(self) -> None:
-        """Start tries for as long as something is due that may start. Returns while slow ones are still under way."""
+        """Start attempts while any delivery is due that may start. Returns while slow ones are still in progress."""
         while (free := self._free()) > 0:
             claimed, self._place = await self._store.webhooks.claim_deliveries(
                 self._worker_id, free, self._per_receiver, LEASE_S, self._place, self._choose
@@ -97,12 +97,12 @@ class Deliverer:
         await self._some_ended()
 
     async def idle(self) -> None:
-        """Return when no try is under way."""
+        """Return when no attempt is in progress."""
         while self._tries:
             await asyncio.wait(self._tries)
 
     async def close(self) -> None:
-        """Break off the tries under way. What was claimed is given back when the worker signs off, or is rescued."""
+        """Abort the attempts in progress. Claims are released when the worker exits, or is rescued."""
         await end(set(self._tries))
         await self._ended.close()
 
@@ -110,7 +110,7 @@ class Deliverer:
         return IN_FLIGHT - len(self._tries) - self._sender.late.total()
 
     def _choose(self, due: Sequence[Due]) -> Iterator[Due]:
-        """Tenants take turns, and within a tenant its receivers; nobody takes the last free places from others."""
+        """Tenants take turns, and within a tenant its receivers; no one takes the last free slots from others."""
         free, under_way = self._free(), Counter(self._tries.values()) + self._sender.late
         by_path: dict[Path, Due] = {(each.tenant, each.receiver): each for each in due}
         entrants = [Entrant(path, (1.0, 1.0), each.room) for path, each in by_path.items()]
@@ -138,8 +138,8 @@ class Deliverer:
         except (StoreBusy, StoreUnavailable):
             return  # nothing was sent; it is due again when the lease ends
         except Exception as defect:
-            log.error("Webhook %s met a defect of ours: %s", delivery.id, type(defect).__name__)
-            answer = Answer(error="it could not be sent; the worker's log says why")
+            log.error("Webhook %s hit an internal error: %s", delivery.id, type(defect).__name__)
+            answer = Answer(error="it could not be sent; see the worker's log")
         tried = self._judged(delivery, answer, began, round((loop.time() - started) * 1000))
         if answer.status == GONE and delivery.endpoint_id is not None:
             await self._disable(delivery.endpoint_id)
@@ -182,12 +182,12 @@ class Deliverer:
         try:
             await self._store.webhooks.disable_endpoint(endpoint_id, "it answered 410 Gone")
         except (StoreBusy, StoreUnavailable):
-            return  # it will say so again
+            return  # a repeated attempt would get the same answer
         self._signings.forget(endpoint_id)
-        log.warning("Webhook endpoint %s answered 410 and is told of nothing more", endpoint_id)
+        log.warning("Webhook endpoint %s answered 410 and was disabled", endpoint_id)
 
     async def _write(self, ended: Sequence[Tried]) -> list[None]:
-        """For as long as the leases run; after that they are tried again."""
+        """Retried while the leases are live; after that the attempts are repeated."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + LEASE_S
         while True:
@@ -196,14 +196,16 @@ class Deliverer:
                 break
             except (StoreBusy, StoreUnavailable) as outage:
                 if loop.time() > give_up_at:
-                    log.warning("The ledger did not take how %d webhooks ended: %s", len(ended), type(outage).__name__)
+                    log.warning(
+                        "The ledger did not accept the outcomes of %d webhooks: %s", len(ended), type(outage).__name__
+                    )
                     break
                 await asyncio.sleep(STORE_PAUSE_S)
         return [None] * len(ended)
 
 
 def verdict(tries: int, answer: Answer, now: float, rng: Random) -> tuple[str, float]:
-    """What becomes of a delivery after its next try, of which `tries` came before, and in how many seconds."""
+    """The outcome of a delivery's next attempt, after `tries` earlier ones, and the delay in seconds before another."""
     if answer.status is not None and 200 <= answer.status < 300:
         return DELIVERED, 0.0
     if answer.given_up or answer.status == GONE or tries >= len(DELAYS_S):
@@ -213,7 +215,7 @@ def verdict(tries: int, answer: Answer, now: float, rng: Random) -> tuple[str, f
 
 
 def hinted_s(headers: Mapping[str, str], now: float) -> float:
-    """The seconds of a Retry-After header, as a number or as a date; 0 when there is none that can be read."""
+    """The seconds of a Retry-After header, given as a number or a date; 0 without a valid one."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

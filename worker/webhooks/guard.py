@@ -1,8 +1,8 @@
-"""The guard of webhooks: a name is looked up here, and the connection goes to an address that was judged, or nowhere.
+"""The guard of webhooks: host names are resolved here, and connections go only to addresses that were judged.
 
-It stands below HTTP, where the connection is made: whatever a URL looks like, what is called is what was checked. A
-name that leads elsewhere on the next look-up (DNS rebinding) gains nothing, because there is no next look-up. Of
-several addresses only those that are allowed are tried. TLS still verifies the name.
+It sits below HTTP, where the connection is made: whatever a URL looks like, what is called is what was checked. DNS
+rebinding gains nothing, because the name is not resolved again. Of several addresses only allowed ones are tried. TLS
+still verifies the name.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple
 
 
 class Resolver:
-    """The system's name look-ups, in threads of their own: a name server that hangs holds up no provider call."""
+    """DNS lookups by the system, in separate threads: a hanging DNS server blocks no provider call."""
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-names")
@@ -45,11 +45,12 @@ def _look_up(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str |
 
 
 class AddressFull(Exception):
-    """A tenant has as many tries under way at an address as it may."""
+    """A tenant has the maximum number of attempts in progress at an address."""
 
 
 class Addresses:
-    """What each tenant has under way at each address, whatever names lead there; who finds no place waits for one."""
+    """Attempts in progress per tenant and address, whatever host names lead there; further attempts wait for a
+    place."""
 
     def __init__(self, most: int, wait_s: float) -> None:
         self._most = most
@@ -62,7 +63,7 @@ class Addresses:
         return places is not None and places.locked()
 
     async def take(self, tenant: str, address: str) -> Callable[[], None]:
-        """Returns what gives the place back. Raises AddressFull."""
+        """Returns the function that releases the place. Raises AddressFull."""
         where = tenant, address
         places = self._places.setdefault(where, asyncio.Semaphore(self._most))
         self._users[where] += 1
@@ -86,7 +87,7 @@ class Addresses:
 
 
 class Guard:
-    """Finds the addresses that may be called."""
+    """Finds the allowed addresses."""
 
     def __init__(self, settings: WebhookSettings, resolve: Resolve) -> None:
         self._settings = settings
@@ -94,26 +95,26 @@ class Guard:
         self._network: AsyncNetworkBackend = httpcore.AnyIOBackend()
 
     async def allowed(self, host: str, port: int) -> list[str]:
-        """Those addresses of a host that may be called. Raises RefusedReceiver when there is none."""
+        """The allowed addresses of a host. Raises RefusedReceiver if there is none."""
         try:
             found = await self._resolve(host, port)
         except (OSError, UnicodeError):
-            raise httpcore.ConnectError("the name cannot be looked up") from None
+            raise httpcore.ConnectError("the name cannot be resolved") from None
         good = [each for each in found if is_allowed(ipaddress.ip_address(each), port, self._settings)]
         if not good:
             raise RefusedReceiver(refusal(httpx.URL(scheme="http", host=host), port, self._settings))
         return good
 
     async def connect(self, address: str, port: int, timeout: float | None) -> AsyncNetworkStream:
-        """To an address that was judged. Raises httpcore.ConnectError, ConnectTimeout."""
+        """Connect to an address that was judged. Raises httpcore.ConnectError, ConnectTimeout."""
         return await self._network.connect_tcp(address, port, timeout=timeout)
 
 
 class GuardedNetwork(AsyncNetworkBackend):
-    """The network of one try: connects to allowed addresses only, and holds a place at the one that it calls.
+    """The network of one attempt: connects to allowed addresses only, and holds a place at the one it calls.
 
-    Raises RefusedReceiver, AddressFull, httpcore.ConnectError, ConnectTimeout. The time for which a place is waited for
-    is not the receiver's: meanwhile `deadline` stands still.
+    Raises RefusedReceiver, AddressFull, httpcore.ConnectError, ConnectTimeout. Waiting for a place does not count
+    against the receiver: `deadline` stands still meanwhile.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class GuardedNetwork(AsyncNetworkBackend):
         is_full: Callable[[str], bool],
         deadline: asyncio.Timeout,
     ) -> None:
-        """`allowed` is the guard's, as this try asks it; `take` and `is_full` are about places at an address."""
+        """`allowed` is the guard's, bound to this attempt; `take` and `is_full` are about places at an address."""
         self._guard = guard
         self._allowed = allowed
         self._take_place = take
@@ -133,7 +134,7 @@ class GuardedNetwork(AsyncNetworkBackend):
         self._give_back: Callable[[], None] | None = None
 
     def close(self) -> None:
-        """The try has ended: its place is another's."""
+        """The attempt has ended: release its place."""
         if self._give_back is not None:
             self._give_back()
             self._give_back = None
@@ -168,7 +169,7 @@ class GuardedNetwork(AsyncNetworkBackend):
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[SocketOption] | None = None
     ) -> AsyncNetworkStream:
-        raise RefusedReceiver("is a socket of this machine")
+        raise RefusedReceiver("is a local socket")
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -1,7 +1,7 @@
-"""One POST to a receiver: a fresh connection through the guard, one deadline for everything, an answer cut short.
+"""One POST to a receiver: a fresh connection through the guard, one deadline for everything, a truncated response.
 
-Not the providers' client: that one keeps connections and uses proxies. Here the address that was judged must be the
-one that is called, so there is no proxy (it would look the name up itself), no redirect, and no connection is kept.
+Not the providers' client: that one keeps connections and uses proxies. Here the address that was judged must be the one
+that is called, so there is no proxy (it would resolve the name itself), no redirect, and no connection is kept.
 """
 
 import asyncio
@@ -25,26 +25,26 @@ DEADLINE_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
 NAMES_AT_AN_ADDRESS = 2
-"""A tenant has so many times `max_in_flight` under way at one address in one worker, under whatever names: a receiver
-that is slow leaves as much to others at its address, and nobody's address is stormed."""
+"""In one worker, a tenant's attempts at one address are limited to this multiple of `max_in_flight`, whatever the
+host names: a slow receiver leaves as much to others at its address, and no address is flooded."""
 
 COMMON_HEADERS = {"content-type": "application/json", "user-agent": "understudy", "accept": "*/*"}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a receiver answered; `error` instead of a status when it did not. `given_up`: never to be tried again."""
+    """The response of a receiver; without one, `error` instead of a status. `given_up`: never to be retried."""
 
     status: int | None = None
     error: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     given_up: bool = False
     untried: bool = False
-    """No connection was made: its tenant has as much under way at the address as it may."""
+    """No connection was made: its tenant has the maximum in progress at the address."""
 
 
 class Sender:
-    """Posts to receivers. `threads` bounds the names that are looked up at the same time."""
+    """Posts to receivers. `threads` bounds concurrent DNS lookups."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class Sender:
 
     @property
     def late(self) -> Counter[str]:
-        """By tenant: look-ups of names that go on although their tries have ended. No thread of theirs is free."""
+        """By tenant: DNS lookups that continue although their attempts have ended. They occupy threads."""
         return Counter(self._late.values())
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, tenant: str = "") -> Answer:
-        """Never raises for what a receiver does."""
+        """Never raises because of what a receiver does."""
         try:
             async with asyncio.timeout(self._deadline_s) as deadline:
                 places = partial(self._addresses.take, tenant), partial(self._addresses.is_full, tenant)
@@ -88,20 +88,20 @@ class Sender:
                 finally:
                     network.close()
         except AddressFull:
-            return Answer(error="as many webhooks as may be are under way at its address", untried=True)
+            return Answer(error="its address has the maximum number of webhooks in progress", untried=True)
         except RefusedReceiver as error:
             return Answer(error=f"the URL {error}")
         except TimeoutError:
-            return Answer(error=f"did not finish its answer within {self._deadline_s:g} s")
+            return Answer(error=f"did not finish its response within {self._deadline_s:g} s")
         except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
             return Answer(error=_connection_error(error))
         except (httpcore.NetworkError, httpcore.TimeoutException):
-            return Answer(error="closed the connection before it answered")
+            return Answer(error="closed the connection before responding")
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol):
-            return Answer(error="answered something that is not HTTP")
+            return Answer(error="sent a response that is not HTTP")
 
     async def _look_up(self, tenant: str, host: str, port: int) -> Sequence[str]:
-        """A thread that waits for a name server cannot be broken off: it counts until it has its answer."""
+        """A thread that waits for a DNS server cannot be aborted: it counts until it has its answer."""
         look = asyncio.create_task(self._network.allowed(host, port))
         try:
             return await asyncio.shield(look)
@@ -114,7 +114,7 @@ class Sender:
     def _came_late(self, look: "asyncio.Task[list[str]]") -> None:
         del self._late[look]
         if not look.cancelled():
-            look.exception()  # nobody waits for it
+            look.exception()  # its result is not awaited
 
     async def _post(self, network: GuardedNetwork, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> Answer:
         host = url.raw_host.decode()
@@ -140,7 +140,7 @@ class Sender:
 
 
 async def _read_some(response: httpcore.Response) -> None:
-    """Some servers count a request as failed when its answer is not read; more than this nobody needs to send."""
+    """Some servers treat a request as failed if its response is not read; no receiver needs to send more than this."""
     size = 0
     async for part in response.aiter_stream():
         size += len(part)
@@ -154,4 +154,4 @@ def _connection_error(error: Exception) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, ssl.SSLError):
         return "no trusted TLS connection could be made"
-    return "the name cannot be looked up" if "looked up" in str(error) else "no connection could be made"
+    return "the name cannot be resolved" if "looked up" in str(error) else "no connection could be made"

@@ -1,4 +1,4 @@
-"""What webhooks are signed with, as read a moment ago: a crowd of deliveries asks the ledger once for each owner."""
+"""The secrets that sign webhooks, cached briefly: many deliveries query the ledger once per owner."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from understudy.models.store import Store
 from understudy.models.webhooks import Delivery, Signing
 
 KEPT_S = 3.0
-"""A secret that was replaced goes on being in force for a day, so one that is this old is right. An endpoint that was
-disabled or removed may be told of something for so long."""
+"""A replaced secret stays valid for a day, so one this old is right. An endpoint that was disabled or removed may be
+notified for this long."""
 
 KEPT_OWNERS = 1_000
 
 
 class Signings:
-    """Of one worker. Secrets are in memory only, and no longer than they are used."""
+    """Cache of one worker. Secrets are in memory only, and no longer than they are used."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class Signings:
             return signing
 
     def forget(self, owner: str) -> None:
-        """What is known of it is no longer so."""
+        """Drop the cached secrets."""
         self._known.pop(owner, None)
 
     def _keep(self, owner: str, now: float, signing: Signing) -> None:
