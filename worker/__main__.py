@@ -4,7 +4,7 @@ import gc
 
 
 def main() -> None:
-    gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time until work begins
+    gc.disable()  # imported modules stay: collecting garbage in them takes a fifth of the startup time
     from understudy.models.config.private_files import without_core_dumps
     from understudy.models.terminal_safe import make_logs_inert
     from understudy.worker.main import main as work

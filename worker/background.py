@@ -2,20 +2,20 @@
 
 | loop | every | who | does |
 |---|---|---|---|
-| plan | 0.1 s, 0.3 s with nothing to do | one worker at a time | tickets for what can start soon |
+| plan | 0.1 s, 0.3 s when idle | one worker at a time | tickets for what can start soon |
 | close | 0.5 s | one worker at a time | cancel, expire and end batches, in slices |
 | look back | 2 s | one worker at a time | pause batches whose latest calls were all bad requests |
-| blocked | 2 s | one worker at a time | tell of batches that only a person can let go on |
+| blocked | 2 s | one worker at a time | announce batches that only a person can unblock |
 | rescue | a fifth of a lease, 3 s | one worker at a time | take back the jobs of dead workers |
-| forget | 10 s | one worker at a time | remove the content of what was delivered, and what was refused, in slices |
+| forget | 10 s | one worker at a time | remove the content of delivered results, and rejected batches, in slices |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
-| credentials | 2 s | every worker | share which credentials are set aside |
-| budgets | 1 s | every worker | renew what its calls hold of budgets |
+| credentials | 2 s | every worker | share which credentials are disabled |
+| budgets | 1 s | every worker | renew its calls' budget reservations |
 | clocks | 5 s | every worker | read the ledger's clock and Redis' |
-| deliver | 0.3 s | every worker | send the webhooks that are due |
-| beat | a third of a lease, 5 s | every worker | tell RQ and the limiter what runs here, the fleet how fast it was |
+| deliver | 0.3 s | every worker | send due webhooks |
+| beat | a third of a lease, 5 s | every worker | report running jobs to RQ and the limiter, latencies to the fleet |
 
-The lease in the ledger is not here: it is beaten in a thread of its own (`worker.heartbeat`).
+The lease in the ledger is not here: it is renewed in a separate thread (`worker.heartbeat`).
 """
 
 import asyncio
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 RESIGN_S = 1.0
 LONGEST_BEAT_S = 10.0
-"""RQ must hear of each execution at least once in 90 seconds."""
+"""RQ expects a heartbeat of each execution at least once in 90 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Upkeep:
     def __init__(
         self, worker_id: str, box: WorkerResources, bridge: Bridge, claims: ClaimLoop, in_touch: Callable[[], bool]
     ) -> None:
-        """`in_touch`: this worker's own lease was prolonged when that was due."""
+        """`in_touch`: this worker's own lease was renewed in time."""
         self._worker_id = worker_id
         self._redis = box.redis
         self._lead = LeaderLock(box.redis, worker_id)
@@ -99,7 +99,7 @@ class Upkeep:
         ]
 
     async def run(self) -> None:
-        """Run all loops until cancelled, or until one of them meets what it does not know how to survive."""
+        """Run all loops until cancelled, or until one of them fails in a way it cannot survive."""
         async with asyncio.TaskGroup() as group:
             for loop in self.loops():
                 group.create_task(self._forever(loop), name=loop.name)
@@ -115,18 +115,20 @@ class Upkeep:
                 if isinstance(outage, StoreOutage):
                     self.lost_the_ledger()
                 if not suffering:
-                    log.warning("Upkeep loop %s waits for a store to come back: %s", loop.name, type(outage).__name__)
+                    log.warning(
+                        "Background loop %s waits for a store to come back: %s", loop.name, type(outage).__name__
+                    )
                 suffering = True
                 await mend(self._redis, outage)
             if not is_being_ended():
                 await asyncio.sleep(loop.every_s() if callable(loop.every_s) else loop.every_s)
 
     def lost_the_ledger(self) -> None:
-        """It did not take a write: by now leases may have ended whose workers live."""
+        """The ledger did not accept a write: by now leases of live workers may have expired."""
         self._ledger_seen_since = time.monotonic()
 
     async def resign(self) -> None:
-        """Give up the lead at once, so that another worker need not wait for the lock to run out."""
+        """Give up leadership at once, so that another worker need not wait for the lock to expire."""
         with suppress(RedisError, TimeoutError):
             async with asyncio.timeout(RESIGN_S):
                 await self._lead.resign()
@@ -148,7 +150,7 @@ class Upkeep:
             await asyncio.sleep(0)
 
     async def _rescue(self) -> None:
-        """Not before one whole lease of unbroken contact: after an outage everybody's lease looks old."""
+        """Not before a whole lease of unbroken contact: after an outage every lease looks expired."""
         if not self._may_rescue():
             return
         for worker_id, jobs in await self._store.claims.rescue(self._may_rescue):

@@ -1,8 +1,8 @@
-"""What `understudy check` asks of the worker's side, in a process of its own: one JSON line per deployment.
+"""The worker's part of `understudy check`, in a separate process: one JSON line per deployment.
 
-A deployment is a key of a provider with one of the models that the configuration names. With `--live` each is asked
-for one tiny completion; without it nothing leaves this machine (but `cmd.` references are run). No line holds a
-secret: a key is shown by its last characters.
+A deployment is a key of a provider with one of the models that the configuration names. With `--live` each is sent one
+tiny completion; without it nothing leaves this machine (but `cmd.` references are run). No line contains a secret: a
+key is shown by its last characters.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TINY = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 16}
 AT_ONCE = 8
 LIVE_TIMEOUT_S = 60.0
 SAMPLE_TOKENS = 1_000
-"""Prices are read off a call of so many tokens: tiers begin far above."""
+"""Prices are calculated for a call of this many tokens: tiers begin far above."""
 
 
 class Check:
@@ -49,7 +49,7 @@ class Check:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
-        """Write a line for each deployment as soon as it is known."""
+        """Write a line for each deployment as soon as its result is known."""
         await asyncio.gather(*(self._report(provider, model) for provider, model in named_deployments(self._settings)))
 
     async def _report(self, provider: ResolvedProvider, model: str | None) -> None:
@@ -80,7 +80,7 @@ class Check:
         return row
 
     def _prices(self, provider: ResolvedProvider, model: str | None) -> dict[str, float | None]:
-        """US dollars per million tokens; None where no price is known."""
+        """US dollars per million tokens; None without a known price."""
         if model is None:
             return {"input_usd": None, "output_usd": None}
         samples = {
@@ -94,7 +94,7 @@ class Check:
         return {name: None if cost is None else cost * 1_000_000 / SAMPLE_TOKENS for name, cost in costs.items()}
 
     async def _ask(self, step: Step, candidate: Candidate) -> dict[str, Any]:
-        """One tiny call: how long it took, and what went wrong if something did."""
+        """One tiny call: how long it took, and its error, if any."""
         target = (await self._fleet.ways(step))[candidate]
         call = Call(target.dialect, step.model, TINY)
         began = time.monotonic()

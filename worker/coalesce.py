@@ -1,4 +1,4 @@
-"""Many small requests become one: items are gathered for a few milliseconds and handled together."""
+"""Turns many small requests into one: items are gathered for a few milliseconds and handled together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,12 +11,11 @@ Answer = TypeVar("Answer")
 
 
 class Coalescer(Generic[Item, Answer]):
-    """Calls `handle` with up to `max_items` items at once and gives each waiter its answer.
+    """Calls `handle` with up to `max_items` items at once and returns to each waiter its answer.
 
-    A batch leaves when it is full or `max_delay_s` after its first item (0: at the end of the event loop's turn), but
-    while `at_once` of them are under way it waits, and grows up to `max_items`.
-    When `handle` raises, each of its waiters gets the exception; a waiter that is cancelled disturbs nobody, its item
-    is handled all the same.
+    A batch is sent when it is full or `max_delay_s` after its first item (0: at the end of the event loop's iteration),
+    but while `at_once` of them are in progress it waits, and grows up to `max_items`. If `handle` raises, each of its
+    waiters gets the exception; a cancelled waiter does not affect others, its item is still handled.
     """
 
     def __init__(
@@ -47,13 +46,13 @@ class Coalescer(Generic[Item, Answer]):
         return await answer
 
     async def close(self) -> None:
-        """Handle what waits and return when everything was handled."""
+        """Handle waiting items and return when everything was handled."""
         while self._waiting or self._under_way:
             self._send()
             await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def abandon(self) -> None:
-        """Break off what is under way, and handle nothing more: its waiters are cancelled."""
+        """Abort what is in progress, and handle nothing more: its waiters are cancelled."""
         for _, waiter in self._waiting:
             waiter.cancel()
         self._waiting.clear()

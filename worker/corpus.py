@@ -1,7 +1,7 @@
 """Measures the classifier and the adapters on recorded provider traffic: `python -m understudy.worker.corpus DIR`.
 
-DIR holds `errors.jsonl` (responses and the failure class each of them is) and `answers.jsonl` (responses and what
-a chat completion made of them has). Prints what agrees and one line per disagreement; exit code 1 when there is any.
+DIR contains `errors.jsonl` (responses with their failure class) and `answers.jsonl` (responses with the expected fields
+of the chat completion made from them). Prints the agreement and one line per disagreement; exit code 1 if there is any.
 """
 
 import re
@@ -25,18 +25,18 @@ DIALECTS = {
     "azure-openai": "azure",
     "ollama-cloud": "ollama",
 }
-"""Names of providers in recordings, where the preset has another one."""
+"""Provider names in recordings that differ from the preset's."""
 
 DISPUTED = {
-    # The model wrote what did not fit the tool: the caller's request was right, and the same again may be answered.
+    # The model's output did not fit the tool: the request was right, and a retry may succeed.
     "cassette-groq-400-tool-use-failed": "bad_response",
-    # Load that is told inside a 200 passes, as it does when the status tells it.
+    # An overload reported inside a 200 is transient, as with an error status.
     "openrouter-200-finish-reason-error-in-choice": "overloaded",
     "openai-200-responses-sse-server-overloaded": "overloaded",
     "anthropic-200-sse-overloaded": "overloaded",
     "deepseek-200-keepalive-blank-lines-only": "overloaded",
 }
-"""Recordings whose label says something else, by id: what they are, and why."""
+"""Recordings with a wrong label, by id: the right class, and why."""
 
 HINT_TOLERANCE_S = 1.0
 Mismatch = tuple[str, object, object]
@@ -44,7 +44,7 @@ Mismatch = tuple[str, object, object]
 
 
 def dialect_of(provider: str) -> str:
-    """The preset that a recording's provider corresponds to; a router's `huggingface-together` is `together`."""
+    """The preset of a recording's provider; a router's `huggingface-together` is `together`."""
     return DIALECTS.get(provider) or provider.removeprefix("huggingface-")
 
 
@@ -67,7 +67,7 @@ def check_error(case: Mapping[str, Any]) -> list[Mismatch]:
 
 
 def _class_of_success(dialect: str, protocol: str, status: int, headers: Mapping[str, str], body: bytes) -> str:
-    """What a 2xx that should be no answer was taken for. A filtered answer counts as its finish reason."""
+    """How a 2xx that should not be an answer was classified. A filtered answer counts as its finish reason."""
     try:
         answer = adapter_for(protocol).answer(Call(dialect, "model", {"messages": []}), status, headers, body)
     except BadAnswer as bad:
@@ -78,7 +78,7 @@ def _class_of_success(dialect: str, protocol: str, status: int, headers: Mapping
 
 
 def _when(headers: Mapping[str, str]) -> float:
-    """The moment of the response, so that hints given as a time of day become the right number of seconds."""
+    """The time of the response, so that hints given as a time of day become the right number of seconds."""
     date = headers.get("date")
     return parsedate_to_datetime(date).timestamp() if date else 0.0
 
@@ -134,7 +134,7 @@ def _usage_fields(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(expect: Mapping[str, Any], got: Mapping[str, Any], unsure: list[str]) -> list[Mismatch]:
-    """null and "" are the same; what the label is unsure of is not compared."""
+    """null and "" are the same; fields that the label is unsure of are not compared."""
     wrong: list[Mismatch] = []
     for key, expected in expect.items():
         if key in unsure or key in ("choices", "content_parts"):
@@ -161,7 +161,7 @@ def _model_of(case: Mapping[str, Any]) -> str:
 
 
 def _openai_body(case: Mapping[str, Any]) -> dict[str, Any]:
-    """A chat-completion body that says what the recorded request says about the form of the answer."""
+    """A chat-completion body with the recorded request's requirements on the form of the answer."""
     request = case["request"]
     if case["protocol"] == "openai":
         return dict(request)
@@ -177,7 +177,7 @@ def _wire_tools(request: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _names(tool: Mapping[str, Any]) -> Iterator[str]:
-    """The functions that a tool of any protocol declares; a hosted tool declares none."""
+    """The functions declared by a tool of any protocol; a hosted tool declares none."""
     if "input_schema" in tool:
         yield tool["name"]
     if "toolSpec" in tool:
@@ -187,7 +187,7 @@ def _names(tool: Mapping[str, Any]) -> Iterator[str]:
 
 
 def measure(name: str, path: Path, check: Any, out: Any) -> int:
-    """Print `name: agreeing of all` and each disagreement; the number of cases that disagree."""
+    """Print `name: agreeing of all` and each disagreement; returns the number of disagreements."""
     cases = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
     lines, disagreeing = [], 0
     for case in cases:

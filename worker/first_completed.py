@@ -1,4 +1,4 @@
-"""Waiting for the first of several things, and leaving none of the others behind."""
+"""Run awaitables until the first completes; cancel the rest."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 async def first_completed(*works: Coroutine[Any, Any, Any]) -> None:
-    """Return when one of them is done; the others are cancelled."""
+    """Return when one of them completes; the others are cancelled."""
     waits = [asyncio.create_task(work) for work in works]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -19,7 +19,7 @@ async def first_completed(*works: Coroutine[Any, Any, Any]) -> None:
 
 
 async def unless(stop: "asyncio.Task[bool]", work: Coroutine[None, None, T], then_s: float = 0.0) -> T | None:
-    """The work's result; None when `stop` came before, and `then_s` seconds later it was still not done."""
+    """The work's result; None if `stop` came first, and the work was still unfinished `then_s` seconds later."""
     working = asyncio.create_task(work)
     try:
         await asyncio.wait([stop, working], return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,8 @@
-"""The heartbeat: a thread with its own event loop, connections and nothing else to do.
+"""The heartbeat: a thread with its own event loop and connections, and no other work.
 
-A worker whose main loop is busy for seconds keeps its lease; a worker whose process is stopped loses it, and finds
-out here that its jobs were taken back. A main loop that stands still for a minute does not come back: the worker ends,
-so that others take its jobs and find the one that did it.
+A worker whose main loop is busy for seconds keeps its lease; a worker whose process was suspended loses it, and learns
+here that its jobs were taken back. A main loop that blocks for a minute does not recover: the worker exits, so that
+others take its jobs and find the culprit.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ BEATS_PER_LEASE = 3
 
 WATCH_EVERY_S = 1.0
 LONGEST_STOP_S = 2.0
-"""A beat that hangs must not keep the process from ending; the thread dies with it."""
+"""A hanging beat must not keep the process from exiting; the thread dies with it."""
 
 
 STUCK_S = 60.0
@@ -31,7 +31,7 @@ EXIT_STUCK = 70
 
 
 def end_stuck_process() -> None:
-    """Nothing of this process can be asked to end any more. What it did is written for the log: places, no values."""
+    """No code of this process can be asked to exit any more. Its stack is logged: code locations, no values."""
     faulthandler.dump_traceback(all_threads=True)
     os._exit(EXIT_STUCK)
 
@@ -47,8 +47,8 @@ class Heartbeat:
         stuck: Callable[[], None] = end_stuck_process,
         well: Callable[[], None] = lambda: None,
     ) -> None:
-        """Called in the thread: `missed` when a beat did not get through, or not in time, `stuck` when the main loop
-        stands still. Called in the main loop, every second: `well` while the lease runs."""
+        """Called in the thread: `missed` when a beat failed or was late, `stuck` when the main loop is blocked.
+        Called in the main loop, every second: `well` while the lease is live."""
         self._open_beat = open_beat
         self._missed = missed
         self._stuck = stuck
@@ -76,15 +76,15 @@ class Heartbeat:
         self._thread.join(timeout=LONGEST_STOP_S)
 
     def lease_runs(self) -> bool:
-        """Whether this worker's lease can still run, by the latest beat that got through."""
+        """Whether this worker's lease can still be live, by the latest successful beat."""
         return time.monotonic() < self._leased_until
 
     def in_touch(self) -> bool:
-        """Whether the latest beat got through when it was due: else the ledger may hang just now."""
+        """Whether the latest beat succeeded in time: otherwise the ledger may be hanging."""
         return time.monotonic() - self._got_through_at < 2 * self._every_s
 
     async def watch(self) -> None:
-        """Return never; raise when the thread has died, because without it this worker's jobs are taken away."""
+        """Never returns; raises when the thread has died, because without it this worker's jobs are taken away."""
         while self._thread.is_alive():
             self._turns += 1
             if self.lease_runs():
@@ -123,9 +123,9 @@ class Heartbeat:
         self._mind_the_main_loop(for_s)
 
     def _mind_the_main_loop(self, rested_s: float) -> None:
-        """Counted in rests of this thread, not by the clock: in a process that was stopped both stood still."""
+        """Counted in this thread's rests, not by the clock: in a suspended process both stood still."""
         self._still_s = self._still_s + rested_s if self._turns == self._turns_seen else 0.0
         self._turns_seen = self._turns
         if self._still_s >= STUCK_S and not self._stopping.is_set():
-            log.critical("The main loop has stood still for %.0f s; this worker ends, others run its jobs", STUCK_S)
+            log.critical("The main loop has been blocked for %.0f s; this worker exits, others run its jobs", STUCK_S)
             self._stuck()

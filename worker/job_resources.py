@@ -1,4 +1,4 @@
-"""What running a job needs of the world."""
+"""Dependencies that all jobs of a worker share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,6 +1,7 @@
-"""The lead: a short lock in Redis under which one worker plans and cleans for all.
+"""Leadership: a short lock in Redis under which one worker plans and cleans up for all.
 
-Two that believe for a second that they lead, after a wiped Redis, do no harm: a ticket written twice costs a claim.
+Two workers that both believe to be leader for a second, after a wipe of Redis, do no harm: a ticket written twice costs
+a claim.
 """
 
 import time
@@ -13,10 +14,10 @@ from understudy.models.queue.lua_scripts import script_text
 
 LEAD_FOR_S = 3.0
 RENEW_EVERY_S = 1.0
-"""Who leads asks again so late that an idle fleet asks little, and early enough to keep the lock."""
+"""The leader renews so rarely that an idle fleet causes little traffic, and early enough to keep the lock."""
 
 LOOK_EVERY_S = 0.25
-"""Who does not lead finds within this time that nobody does any more."""
+"""Other workers notice within this time that there is no leader."""
 
 TAKE = script_text("worker/leader_take.lua")
 RESIGN = script_text("worker/leader_resign.lua")
@@ -32,7 +33,7 @@ class LeaderLock:
         self._known_until = float("-inf")
 
     async def held(self) -> bool:
-        """Whether this worker leads; takes the lead when nobody does. Raises redis.exceptions.RedisError."""
+        """Whether this worker is the leader; becomes leader if there is none. Raises redis.exceptions.RedisError."""
         now = self._monotonic()
         if now >= self._known_until:
             self._known_until = float("-inf")  # if Redis does not answer
@@ -41,6 +42,6 @@ class LeaderLock:
         return self._held
 
     async def resign(self) -> None:
-        """Give the lead up at once, so that another worker need not wait for the lock to run out."""
+        """Give up leadership at once, so that another worker need not wait for the lock to expire."""
         self._held, self._known_until = False, float("inf")
         await self._resign(keys=[keys.PLANNER], args=[self._worker_id])

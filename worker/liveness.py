@@ -1,7 +1,7 @@
-"""A worker's sign of life for the command that keeps it: a byte a second, from a thread that does nothing else.
+"""A worker's sign of life for its parent process: a byte a second, from a thread that does nothing else.
 
-It needs neither the ledger nor the main loop, so that its absence says nothing about them: no code of this process gets
-a turn (`producer/processes/hung_workers.py`).
+It needs neither the ledger nor the main loop, so its absence says nothing about them: no code of this process is
+running (`producer/processes/hung_workers.py`).
 """
 
 import faulthandler
@@ -15,9 +15,9 @@ EVERY_S = 1.0
 
 
 def show_life(descriptor: int) -> None:
-    """Write to a pipe from now on, for as long as this process lives and somebody reads.
+    """Write to a pipe from now on, while this process lives and the pipe is read.
 
-    Who misses the sign asks with SIGUSR2 where this process is: it writes places in the code, no values.
+    If the sign is missing, SIGUSR2 makes this process write where it is: code locations, no values.
     """
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     os.set_blocking(descriptor, False)
@@ -25,7 +25,7 @@ def show_life(descriptor: int) -> None:
 
 
 def show_well(descriptor: int) -> None:
-    """Besides, for the health file: the loops of this worker run, and its lease does."""
+    """In addition, for the health file: the loops of this worker run, and its lease is live."""
     with suppress(OSError):
         os.write(descriptor, b"+")
 
@@ -35,7 +35,7 @@ def _write(descriptor: int) -> None:
         try:
             os.write(descriptor, b".")
         except BlockingIOError:
-            pass  # who reads has been stopped for a long time
+            pass  # the reader has been suspended for a long time
         except OSError:
             return
         time.sleep(EVERY_S)

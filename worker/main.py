@@ -62,7 +62,7 @@ class AsyncWorker(RegisteredWorker):
 
 
 class Shift:
-    """One worker's life between registering in the ledger and signing off."""
+    """One worker's life from registering in the ledger to signing off."""
 
     def __init__(
         self, worker_id: str, box: WorkerResources, bridge: Bridge, with_parent: bool, alive: int | None = None
@@ -109,7 +109,7 @@ class Shift:
             await end(side_tasks)
             await self._box.deliverer.close()
             await asyncio.to_thread(self._heartbeat.stop)
-            if not kept:  # else what is kept would be given back before it is replayed, and run again
+            if not kept:  # otherwise kept outcomes would be returned before they are replayed, and their jobs run again
                 await self._sign_off()
             ended, put_back = self._claims.done - self._claims.put_back, self._claims.put_back
             log.info("Ended: %s; jobs done: %d, put back: %d", self._why, ended, put_back)
@@ -119,13 +119,13 @@ class Shift:
         return self._claims.done
 
     def _tell_of_start(self) -> None:
-        """With what it is connected to; none of it holds a password."""
+        """With what it is connected to; contains no password."""
         urls = self._box.store.place, shown_url(self._box.settings.redis_url or "")
         where = "Started Understudy %s: a worker of %d slots; ledger %s, queue %s"
         log.info(where, version("understudy"), self._concurrency, *urls)
 
     def _stop(self, why: str) -> None:
-        """Drain; the first who says so is the reason."""
+        """Drain; the first caller's reason counts."""
         if not self._stopping.is_set():
             self._why = why
             log.info("Draining, %s; jobs in flight: %d, grace: %g s", why, len(self._claims.runs), self._grace_s)
@@ -135,7 +135,7 @@ class Shift:
         self._upkeep.lost_the_ledger()
 
     async def _keep(self, outcomes: Sequence[Settled]) -> bool:
-        """Keep in the data folder what the ledger did not take. False: there is nothing to keep, or no way to."""
+        """Save in the data folder what the ledger did not accept. False: there is nothing to save, or it failed."""
         if not outcomes:
             return False
         settings, store = self._box.settings, self._box.store
@@ -143,7 +143,9 @@ class Shift:
             await asyncio.to_thread(keep, settings.data, store.place, self._worker_id, outcomes)
         except OSError as error:
             why = error.strerror
-            log.error("%d jobs run again, their outcomes cannot be kept in %s: %s", len(outcomes), settings.data, why)
+            log.error(
+                "%d jobs will run again, their outcomes cannot be saved in %s: %s", len(outcomes), settings.data, why
+            )
             return False
         log.warning("%d outcomes are kept in %s until the next start there", len(outcomes), settings.data)
         self._claims.settler.abandon()
@@ -170,7 +172,7 @@ class Shift:
             loop.add_signal_handler(number, self._asked_to_stop, number)
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
-        """The first signal drains, the second gives back at once."""
+        """The first signal drains, the second returns jobs at once."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stop(f"stopped by {number.name}")
@@ -187,25 +189,27 @@ class Shift:
         try:
             await self._box.store.jobs.cancel(job_id)
         except StoreOutage as outage:
-            log.warning("Job %s was not cancelled, the ledger is away (%s); ask again", job_id, type(outage).__name__)
+            log.warning(
+                "Job %s was not cancelled, the ledger is unavailable (%s); try again", job_id, type(outage).__name__
+            )
         else:
             self._claims.cancel(job_id)
 
     async def _leave_with_parent(self) -> None:
-        """Standard input is a pipe from the parent; its end means the parent is gone."""
+        """Standard input is a pipe from the parent; its end means the parent has exited."""
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         await reader.read()
-        log.warning("The parent process is gone; this worker stops")
-        self._stop("its parent process is gone")
+        log.warning("The parent process has exited; this worker stops")
+        self._stop("its parent process has exited")
         self._hurry.set()
 
     async def _register(self, store: Store) -> None:
         await store.claims.register_worker(worker_row(self._worker_id, self._concurrency), self._lease_s)
 
     async def _sign_off(self) -> None:
-        """Without it the lease ends by itself, and what this worker held is rescued then."""
+        """Otherwise the lease expires by itself, and what this worker held is rescued then."""
         try:
             async with asyncio.timeout(SIGN_OFF_S):
                 await self._box.store.claims.remove_worker(self._worker_id)
@@ -248,7 +252,7 @@ def main() -> None:
         sys.exit(EXIT_CONFIGURATION)
     configure_logs(settings.logging)
     if settings.redis_url is None:
-        sys.exit(_complain("REDIS_URL is not set: a worker alone needs the queue's address", EXIT_CONFIGURATION))
+        sys.exit(_complain("REDIS_URL is not set: a separate worker needs the address of Redis", EXIT_CONFIGURATION))
     AsyncWorker.settings, AsyncWorker.with_parent = settings, arguments.exit_with_parent
     AsyncWorker.alive = arguments.alive
     connection = SyncRedis.from_url(settings.redis_url, retry=Retry(*RECONNECT))
@@ -260,7 +264,7 @@ def main() -> None:
     except redis.exceptions.ConnectionError:
         sys.exit(_complain("Redis cannot be reached; check REDIS_URL and that it is running", EXIT_UNREACHABLE))
     except redis.exceptions.ResponseError as error:
-        sys.exit(_complain(f"Redis refuses a worker's commands: {error}"[:SHOWN], EXIT_UNREACHABLE))
+        sys.exit(_complain(f"Redis rejects a worker's commands: {error}"[:SHOWN], EXIT_UNREACHABLE))
 
 
 def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:

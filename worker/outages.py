@@ -1,4 +1,4 @@
-"""What is neither a job's fault nor a defect: a server of ours is away, slow or refuses for now, and that may pass."""
+"""What is neither a job's fault nor a bug: a store is unavailable, slow or busy, and that may pass."""
 
 import redis.exceptions
 
@@ -6,12 +6,12 @@ from understudy.models.store import StoreOutage
 from understudy.worker.limits.limiter import LimitsUnavailable
 
 OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, ConnectionError, TimeoutError)
-"""What every part of a worker survives, and no job ends of."""
+"""Every part of a worker survives these, and no job ends because of them."""
 
 OUTAGE_PAUSE_S = 1.0
-OUTAGE = "the ledger or the queue was away"
+OUTAGE = "the ledger or the queue was unavailable"
 
 NO_JUDGE_PAUSE_S = 10.0
-"""An answer that could not be checked was paid for: it is not asked for again at once."""
+"""An answer that could not be checked was paid for: it is not requested again at once."""
 
 NO_JUDGE = "JSON schemas could not be checked, because no process could be started"

@@ -1,7 +1,7 @@
-"""What stands in Redis in the place of something of ours, and is of another type: it is deleted.
+"""Deletes values in Redis that occupy our keys with another type.
 
-Redis only hints (the ledger decides), so that nothing is lost by it; left there it would refuse every command of ours
-on that key, and with that all work. Keys whose names are not ours are not touched.
+Redis only hints (the ledger decides), so nothing is lost; left there, they would fail every command of ours on that
+key, and with that all work. Keys that are not named like ours are not touched.
 """
 
 import logging
@@ -31,7 +31,7 @@ TYPES = (
     ("understudy:(rate|flight|day|cool|purse):.*", b"hash"),
     ("understudy:places:.*", b"zset"),
 )
-"""The names of the keys that we write, and what they hold. The first that fits counts."""
+"""The names of our keys, and their types. The first match counts."""
 
 _NAMES = tuple((re.compile(name.encode(), re.DOTALL), type_) for name, type_ in TYPES)
 
@@ -48,17 +48,17 @@ MISREAD = (
     "nan or infinity",
     "would overflow",
 )
-"""What Redis says, in small letters, when a key holds another type, or a script finds another value, than we write."""
+"""What Redis says, in lower case, if a key has another type, or a script finds another value, than we write."""
 
 
 def is_misread(error: object) -> bool:
-    """Whether Redis refused for what stands in it, and not for its own state (full, loading, read-only)."""
+    """Whether Redis failed because of its content, and not its own state (full, loading, read-only)."""
     said = str(error).lower()
     return isinstance(error, ResponseError) and any(words in said for words in MISREAD)
 
 
 async def drop_misfits(redis: Redis) -> int:
-    """Delete every key that has the name of one of ours and another type. Returns how many. Raises RedisError."""
+    """Delete every key that is named like one of ours but has another type. Returns how many. Raises RedisError."""
     dropped, cursor = 0, 0
     for pattern in (f"{RQ_KEY_PREFIX}:*", LIMITS):
         while True:
@@ -67,17 +67,17 @@ async def drop_misfits(redis: Redis) -> int:
             if not cursor:
                 break
     if dropped:
-        log.warning("%d keys in Redis held what is not ours in place of what is; they are deleted", dropped)
+        log.warning("%d of our keys in Redis contained foreign data; they were deleted", dropped)
     return dropped
 
 
 async def mend(redis: Redis, error: BaseException) -> None:
-    """After an error of Redis: if it was for what stands there, see that it does not come again."""
+    """After an error of Redis: if it was caused by its content, make sure that it does not happen again."""
     if is_misread(error):
         try:
             await drop_misfits(redis)
         except RedisError as again:
-            log.warning("What is not ours cannot be taken out of Redis: %s", type(again).__name__)
+            log.warning("Foreign data cannot be removed from Redis: %s", type(again).__name__)
 
 
 async def _drop_among(redis: Redis, found: Iterable[bytes | str]) -> int:

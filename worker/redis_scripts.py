@@ -1,9 +1,9 @@
-"""Atomic scripts in Redis, and how they are sent: those of one moment share a round trip.
+"""Atomic scripts in Redis, and how they are sent: concurrent ones share a round trip.
 
-Every script begins with ARGV[1]: the time in ms to use instead of Redis' own clock, or "". What stands in Redis only
-hints: keys in which a script finds what none of ours wrote are deleted, so that the next one finds nothing.
+Every script begins with ARGV[1]: the time in ms to use instead of Redis' own clock, or "". Data in Redis is only a
+hint: keys in which a script finds values that none of ours wrote are deleted, so that the next one finds nothing.
 
-    ScriptsUnavailable   Redis cannot be asked, or refused the script
+    ScriptsUnavailable   Redis is unavailable, or rejected the script
 """
 
 import hashlib
@@ -23,31 +23,31 @@ log = logging.getLogger(__name__)
 
 TOGETHER = 100
 AT_ONCE = 20
-"""Round trips under way: far fewer than a client's connections (100), whatever the number of jobs."""
+"""Concurrent round trips: far fewer than a client's connections (100), whatever the number of jobs."""
 
 
 NO_NUMBERS = frozenset({b"nan", b"-nan", b"inf", b"-inf"})
-"""What Lua makes of a number that none of our scripts wrote."""
+"""How Lua prints a number that none of our scripts wrote."""
 
 
 class ScriptsUnavailable(Exception):
-    """Redis cannot be asked. The name of the error that says why."""
+    """Redis is unavailable. The message is the name of the error."""
 
 
 class NoNumber(Exception):
-    """A script counted with what is no number."""
+    """A script calculated with a value that is not a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Lua, and the name under which Redis keeps it once it was loaded."""
+    """Lua, and the name under which Redis caches it once loaded."""
 
     text: str = field(repr=False, hash=False, compare=False)
     sha: str
 
     @classmethod
     def load(cls, name: str) -> "Script":
-        """From a file, by its path below the package; with all that it includes."""
+        """From a file, by its path below the package; with everything it includes."""
         return cls.of(script_text(name))
 
     @classmethod
@@ -63,7 +63,7 @@ class _Command:
 
 
 class ScriptRunner:
-    """Sends scripts; those that are asked for in one turn of the event loop go together."""
+    """Sends scripts; those requested in one iteration of the event loop are sent together."""
 
     def __init__(self, redis: redis.asyncio.Redis) -> None:
         self._redis = redis
@@ -79,7 +79,7 @@ class ScriptRunner:
         return reply
 
     async def _execute(self, commands: Sequence[_Command]) -> list[Any]:
-        """One pipeline for all; a script that Redis lost (a restart, a wipe) is sent whole, and it keeps it."""
+        """One pipeline for all; a script that Redis lost (a restart, a wipe) is sent in full, and cached again."""
         try:
             replies = await self._send(commands)
             lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -92,7 +92,7 @@ class ScriptRunner:
             raise ScriptsUnavailable(type(error).__name__) from error
 
     async def _without_misread(self, commands: Sequence[_Command], replies: list[Any]) -> list[Any]:
-        """Deletes the keys that a script could make nothing of; its reply is an error."""
+        """Deletes the keys whose content broke a script; its reply is an error."""
         odd: dict[str, None] = {}
         for index, (command, reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, list) and any(isinstance(word, bytes) and word in NO_NUMBERS for word in reply):
@@ -100,7 +100,7 @@ class ScriptRunner:
             if isinstance(reply, NoNumber) or is_misread(reply):
                 odd |= dict.fromkeys(command.keys)
         if odd:
-            log.warning("Up to %d keys in Redis held what no worker wrote; they are deleted", len(odd))
+            log.warning("Up to %d keys in Redis contained data that no worker wrote; they were deleted", len(odd))
             await self._redis.unlink(*odd)
         return replies
 

@@ -1,4 +1,4 @@
-"""Opens and closes what a worker process needs of the world."""
+"""Opens and closes the external resources of a worker process."""
 
 import os
 import socket
@@ -51,7 +51,7 @@ class WorkerResources:
         await self.tools.limiter.compare_clocks(self.clock)
 
     def planner(self, canary: Canary) -> Planner:
-        """One that plans with these tools."""
+        """A planner with these resources."""
         of = self.tools
         return Planner(
             *(self.redis, self.store, of.fleet, of.limiter, of.choice, self.balances),
@@ -76,7 +76,7 @@ def worker_row(worker_id: str, concurrency: int) -> Worker:
 async def open_toolbox(
     settings: Settings, redis: redis.asyncio.Redis, worker_id: str, concurrency: int
 ) -> AsyncIterator[WorkerResources]:
-    """`redis` stays its owner's to close. `concurrency` bounds the connections to providers."""
+    """The owner of `redis` closes it. `concurrency` bounds the connections to providers."""
     rng = Random()
     async with (
         open_store(settings.database_url, settings.data) as store,
@@ -88,7 +88,7 @@ async def open_toolbox(
         fleet = CredentialPool(settings, Secrets(), clock, rng)
         await fleet.share(store)
         limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
-        with suppress(LimitsUnavailable):  # then the clocks are compared when Redis is back
+        with suppress(LimitsUnavailable):  # the clocks are compared once Redis is back
             await limiter.compare_clocks(clock)
         budgets = Budgets(settings, redis, worker_id, store.budgets.read, clock, lease_s=settings.worker.lease_s)
         pricing = Pricing(settings)

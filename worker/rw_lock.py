@@ -1,4 +1,4 @@
-"""A gate that many pass at the same time, or one alone."""
+"""A readers-writer lock."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ class RWLock:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Who is inside is waited for, who comes waits."""
+        """Waits for those inside; newcomers wait."""
         async with self._one:
             self._open.clear()
             try:

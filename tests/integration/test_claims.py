@@ -197,7 +197,7 @@ async def test_an_outage_between_claim_and_chain_puts_the_job_back(
 
         async def was_put_back() -> bool:
             view = await here.store.jobs.view(jobs[0].id)
-            return view is not None and view["wait_reason"] == "the ledger or the queue was away"
+            return view is not None and view["wait_reason"] == "the ledger or the queue was unavailable"
 
         await here.until(was_put_back)
         await here.stage(jobs)

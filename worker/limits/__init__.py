@@ -1,1 +1,1 @@
-"""Fleet-wide limits in Redis, and which credentials may be used now."""
+"""Fleet-wide limits in Redis, and which credentials are usable."""

@@ -1,24 +1,24 @@
-"""Whether a deployment's hard failures are bad luck, one tenant's affair, or speak against it. Pure.
+"""Whether a deployment's hard failures are bad luck, one tenant's own problem, or evidence against it. Pure.
 
-Calls are numbered in the order in which they began, because they do not end in that order: what failed came back at
-once, what is answered takes long, and what stalls comes back when the deployment is long well again.
+Calls are numbered in the order in which they began, because they do not end in that order: failures return at once,
+answers take long, and a stalled call returns long after the deployment has recovered.
 """
 
 from dataclasses import dataclass, field
 
 BREAK_AFTER = 5
-"""So many hard failures of a deployment speak against it when they are also at least half of the calls that began
-between the first and the latest of them, and none of these was answered."""
+"""This many hard failures of a deployment are evidence against it if they are also at least half of the calls that
+began between the first and the latest of them, and none of these was answered."""
 
 WITNESS_S = 30.0
-"""An answer to another tenant says for so long that a tenant's failures are its own affair."""
+"""For this long an answer to another tenant shows that a tenant's failures are its own problem."""
 
 MOST_RUNS = 100
 
 
 @dataclass(slots=True)
 class _Run:
-    """The failures of one tenant that was not answered since the first of them, and how others fared meanwhile.
+    """The failures of a tenant without an answer since the first of them, and how others fared in the meantime.
 
     `first` is the number of its earliest failed call, `answered_at` in seconds.
     """
@@ -30,7 +30,7 @@ class _Run:
     answered_at: float = float("-inf")
 
     def is_its_own_affair(self, now: float) -> bool:
-        """Its requests fail, as those may do that a server cannot digest, while those of most others are answered."""
+        """Its requests fail, as requests may that a server cannot handle, while those of most others are answered."""
         others_are_well = self.others_answered > self.others_failed and now - self.answered_at < WITNESS_S
         return self.failures >= BREAK_AFTER and others_are_well
 
@@ -39,7 +39,7 @@ class _Run:
 class HardFailures:
     """The calls of one worker to one deployment, and the failures since it last proved itself.
 
-    `disregarded` calls among those since `first` failed, and are their tenant's affair. `now` is in seconds.
+    `disregarded` calls among those since `first` failed, and are their tenant's own problem. `now` is in seconds.
     """
 
     begun: int = 0
@@ -55,7 +55,7 @@ class HardFailures:
         return self.begun
 
     def saw_answer(self, number: int, tenant: str, now: float) -> None:
-        """Failures of calls that began before this one prove nothing any more; later ones do, whatever it says."""
+        """Failures of calls that began before this one no longer count; later ones do, whatever its answer."""
         self._knew(number)
         self.runs.pop(tenant, None)
         for run in self.runs.values():
@@ -83,7 +83,7 @@ class HardFailures:
         return self.failures >= max(BREAK_AFTER, (number - self.first + 1 - self.disregarded) / 2)
 
     def _knew(self, number: int) -> None:
-        """It is a number that was given before the calls to this deployment were forgotten, if it is a higher one."""
+        """Accept numbers assigned before the calls to this deployment were forgotten."""
         self.begun = max(self.begun, number)
 
     def _run_of(self, tenant: str, number: int) -> _Run:

@@ -1,8 +1,9 @@
-"""When a refusal is enough to set a credential aside for everybody. Pure.
+"""When a rejection is enough to disable a credential for all jobs. Pure.
 
-One odd answer is the affair of the job that got it. A credential is set aside by evidence against itself: a code or a
-sentence that can mean nothing else, where nothing speaks for the credential, or the same refusal of several different
-jobs in a row. What contradicts recent answers, or rests on a status alone, is weak: it is doubted after seconds.
+One odd answer concerns only the job that received it. A credential is disabled by evidence against itself: an
+unambiguous code or sentence, with nothing in favour of the credential, or the same rejection of several different jobs
+in a row. Evidence that contradicts recent answers, or rests on a status alone, is weak: the credential is probed after
+seconds.
 """
 
 from dataclasses import dataclass, field
@@ -12,12 +13,12 @@ from understudy.models.failure import Failure, FailureClass
 from understudy.worker.limits.latency import FORGET_S
 
 RECENTLY_S = FORGET_S
-"""An answer speaks for a credential for so long, whichever worker got it."""
+"""How long an answer counts in favour of a credential, whichever worker received it."""
 
 DOUBTED = 3
 CONTRADICTED = 2
-"""So many different jobs, in a row and refused alike, are evidence: where a status or a phrase might mean something
-else, and where the words can mean nothing else but others were answered a moment ago."""
+"""This many different jobs rejected alike in a row are evidence if a status or phrase is ambiguous, or if it is
+unambiguous but others were answered recently."""
 
 
 class Proof(Enum):
@@ -27,7 +28,7 @@ class Proof(Enum):
 
 @dataclass(slots=True)
 class CredentialTrust:
-    """One credential, or one credential with one model, as this worker has seen it. Times are unix seconds."""
+    """One credential, or one credential with one model, as seen by this worker. Times are unix seconds."""
 
     answered_at: float = float("-inf")
     failure: FailureClass | None = None
@@ -38,7 +39,7 @@ class CredentialTrust:
         self.refused.clear()
 
     def saw_refusal(self, failure: Failure, job_id: str, now: float, *, answers_others: bool) -> Proof | None:
-        """What the refusals in a row prove by now. `answers_others`: another worker was answered a moment ago."""
+        """What the consecutive rejections prove by now. `answers_others`: another worker was answered recently."""
         if failure.cls is not self.failure:
             self.failure = failure.cls
             self.refused.clear()

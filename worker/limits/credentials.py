@@ -1,6 +1,6 @@
-"""The deployments of this installation: which credentials a step may use now, and how each is reached.
+"""The credential pool: which credentials a step may use now, and how each deployment is called.
 
-A credential that only a person can mend is set aside for everybody (`asides`), when there is evidence enough against it
+A credential that only a person can fix is disabled for all workers (`asides`) once there is enough evidence
 (`standing`).
 """
 
@@ -29,15 +29,15 @@ from understudy.worker.providers.registry import adapter_for
 log = logging.getLogger(__name__)
 
 NO_SECRET = ""
-"""In place of a fingerprint: whatever secret is found later differs from it, so that a missing one heals by itself."""
+"""In place of a fingerprint: any secret found later differs from it, so that a missing one heals by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """How a deployment is called. `dialect` is its preset's name, `timeout_s` the total for one call.
 
-    `on_probation`: the ledger says that this credential is set aside, and this call may prove that it works again.
-    `asked_at`: when the call was prepared.
+    `on_probation`: the ledger has this credential as disabled, and this call may prove that it works again. `asked_at`:
+    when the call was prepared.
     """
 
     adapter: Adapter
@@ -50,9 +50,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Why a step has no credential now: `quota` or `credential`, which a person can mend, or `model_missing`.
+    """Why a step has no usable credential: `quota` or `credential`, which a person can fix, or `model_missing`.
 
-    `until`: when one of them is tried again, where the evidence is weak that the model is missing.
+    `until`: when one of them is probed, if the evidence that the model is missing is weak.
     """
 
     cls: FailureClass
@@ -76,8 +76,8 @@ class CredentialPool:
         self._provider = lru_cache(maxsize=1_000)(self._find_provider)
 
     def usable(self, step: Step, *, even_missing: bool = False) -> list[Candidate]:
-        """The step's credentials that are not set aside, in the order of the configuration. `even_missing`: also those
-        that are because they do not have the model."""
+        """The step's credentials that are not disabled, in the order of the configuration. `even_missing`: including
+        those disabled because they lack the model."""
         provider = self._provider(step.provider)
         candidates = [self._candidate(step.provider, step.model, key) for key in keys_of(provider)] if provider else []
         return [each for each in candidates if not self._asides.forbid(each.deployment, even_missing=even_missing)]
@@ -88,9 +88,9 @@ class CredentialPool:
         return bool(usable) and all(self._asides.of(each.deployment) for each in usable)
 
     async def ways(self, step: Step, *, even_missing: bool = False) -> dict[Candidate, Target]:
-        """The usable credentials in the order in which to ask, by chance and weight, and how each is reached.
+        """The usable credentials in the order in which to try them (random, weighted), and how each is called.
 
-        A key whose reference leads nowhere is set aside until it leads somewhere.
+        A key whose reference has no value is disabled until it has one.
         """
         provider = self._provider(step.provider)
         usable = self.usable(step, even_missing=even_missing)
@@ -111,7 +111,7 @@ class CredentialPool:
         return ways
 
     def why_none(self, step: Step) -> Absence:
-        """Why `ways` is empty: a person must mend a credential, or no credential has this model."""
+        """Why `ways` is empty: a person must fix a credential, or no credential has this model."""
         provider = self._provider(step.provider)
         if provider is None:
             return Absence(FailureClass.CREDENTIAL, f"{step}: the provider is no longer configured")
@@ -124,7 +124,7 @@ class CredentialPool:
         if rows:
             until = min((row.probe_at for row in rows if row.is_weak and row.probe_at is not None), default=None)
             return Absence(FailureClass.MODEL_MISSING, f"no credential of {step.provider} has {step.model}", until)
-        return Absence(FailureClass.CREDENTIAL, f"{step.provider} has no credential; give it one in the configuration")
+        return Absence(FailureClass.CREDENTIAL, f"{step.provider} has no credential; configure one")
 
     async def _target(self, provider: ResolvedProvider, deployment: Deployment) -> Target:
         key = next((key for key in provider.api_keys if key.name == deployment.key), None)
@@ -140,9 +140,10 @@ class CredentialPool:
         )
 
     def weigh(self, deployment: Deployment, target: Target, failure: Failure, job_id: str, *, answers: bool) -> None:
-        """Set the credential aside that refused this job, if there is evidence enough against it.
+        """Disable the credential that was rejected for this job, if there is enough evidence.
 
-        `answers`: the step answered somebody of the fleet a moment ago. Of several keys that may have been another.
+        `answers`: the step was answered recently elsewhere in the fleet. With several keys that may have been another
+        one.
         """
         if failure.cls.traits.about_credential:
             provider = self._provider(deployment.provider)
@@ -151,8 +152,8 @@ class CredentialPool:
             self._asides.refused(deployment, failure, seen, job_id, answers=answers and alone)
 
     async def learn(self, grant: Grant, failure: Failure, limiter: Limiter, number: int, tenant: str) -> None:
-        """Draw a failure's consequences for the limits: cool what it speaks of. `number` is what `begun` said of it,
-        `tenant` whose call it was."""
+        """Apply a failure's consequences to the limits: cool its scope. `number` is from `begun`, `tenant` the owner
+        of the call."""
         deployment, began_ms = grant.candidate.deployment, grant.start_ms
         reason = f"{failure.cls} at {deployment.provider}/{deployment.model}"
         if failure.cls is FailureClass.RATE_LIMIT:
@@ -169,10 +170,10 @@ class CredentialPool:
         elif failure.cls.traits.about_request:
             await limiter.answered(grant)
         elif failure.cls is FailureClass.UNKNOWN:
-            log.warning("%s, HTTP status %s: `understudy attempts` shows what it said", reason, failure.status)
+            log.warning("%s, HTTP status %s: see `understudy attempts` for its message", reason, failure.status)
 
     def begun(self, deployment: Deployment) -> int:
-        """A call is being made. Returns its number, by which its end is known."""
+        """A call is being made. Returns its number, which identifies it when it ends."""
         return self._failures_of(deployment).begin()
 
     def answered(self, deployment: Deployment, target: Target, number: int, tenant: str) -> None:
@@ -186,11 +187,11 @@ class CredentialPool:
         return found
 
     async def share(self, store: Store) -> None:
-        """Tell the ledger what this worker found out about credentials, and read what all found out."""
+        """Write this worker's findings about credentials to the ledger, and read those of all."""
         await self._asides.share(store, self._was_rotated)
 
     async def _was_rotated(self, row: SetAside) -> bool:
-        """Whether the credential has another secret now than the one that was refused."""
+        """Whether the credential's secret differs from the rejected one."""
         provider = self._provider(row.provider)
         key = next((key for key in provider.api_keys if key.name == row.key), None) if provider else None
         if key is None:
@@ -201,7 +202,7 @@ class CredentialPool:
             return False
 
     def _find_provider(self, name: str) -> ResolvedProvider | None:
-        """None when a running batch was accepted with a provider that today's configuration does not have."""
+        """None if a running batch was accepted with a provider that is no longer configured."""
         try:
             return resolve_provider(self._settings, name)
         except UnknownProvider:

@@ -1,5 +1,5 @@
-"""The credentials that are set aside, as one worker knows them. What it finds out goes to the ledger with the next
-`share`, and what others found out comes back with it.
+"""The disabled credentials as known to one worker. Its findings are written to the ledger with the next `share`,
+which also reads those of others.
 """
 
 import logging
@@ -17,10 +17,11 @@ from understudy.worker.limits.limiter import Deployment
 log = logging.getLogger(__name__)
 
 MOST_MISSING = 500
-"""Callers name models as they like: of more that are missing none is remembered, each job is told by the provider."""
+"""Callers choose model names freely: beyond this many missing models none is remembered, and each job is told by the
+provider."""
 
 FORGOTTEN_AFTER_S = 86_400.0
-"""A missing model that nobody has asked for since its probe was due is forgotten after so long."""
+"""A missing model that was not requested since its probe was due is forgotten after this long."""
 
 MOST_STANDINGS = 5_000
 
@@ -30,7 +31,7 @@ Name = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Back:
-    """A credential that answers again: for all models, for one, or (None) whatever was recorded of it."""
+    """A credential that works again: for all models, for one, or (None) for every record."""
 
     provider: str
     key: str
@@ -46,27 +47,27 @@ class DisabledCredentials:
         self._standings: defaultdict[Name, CredentialTrust] = defaultdict(CredentialTrust)
 
     def find(self, provider: str, keys: Iterable[str], model: str) -> list[SetAside]:
-        """What is recorded of these keys for exactly this model, or ALL_MODELS."""
+        """The records of these keys for exactly this model, or ALL_MODELS."""
         names = [(provider, key, model) for key in keys]
         return [self._rows[name] for name in names if name in self._rows]
 
     def of(self, deployment: Deployment) -> list[SetAside]:
-        """Why this deployment's credential is set aside: for all models, for this one, or not at all."""
+        """Why this deployment's credential is disabled: for all models, for this one, or empty."""
         key = [deployment.key]
         return [each for model in (ALL_MODELS, deployment.model) for each in self.find(deployment.provider, key, model)]
 
     def forbid(self, deployment: Deployment, *, even_missing: bool = False) -> bool:
-        """`even_missing`: that it does not have the model forbids nothing."""
+        """`even_missing`: a missing model does not forbid its use."""
         rows = [row for row in self.of(deployment) if row.model == ALL_MODELS or not even_missing]
         return any(row.forbids(deployment.model, self._clock()) for row in rows)
 
     def is_on_probation(self, deployment: Deployment) -> bool:
-        """Whether an answer would bring it back."""
+        """Whether an answer would enable it again."""
         return bool(self.of(deployment)) or (deployment.provider, deployment.key) in self._rotated
 
     def probe(self, usable: Iterable[Deployment]) -> Deployment | None:
-        """The one that is usable though it is set aside, because its probe is due. Who asks is the probe, and nobody
-        else until the next one is due."""
+        """The deployment that is usable although disabled, because its probe is due. The caller becomes the probe;
+        no other until the next is due."""
         now = self._clock()
         for deployment in usable:
             due = [row for row in self.of(deployment) if not row.forbids(deployment.model, now)]
@@ -77,8 +78,8 @@ class DisabledCredentials:
         return None
 
     def refused(self, deployment: Deployment, failure: Failure, seen: str, job_id: str, *, answers: bool) -> None:
-        """Set the credential aside, if what it refused by now is evidence enough. `seen` is the fingerprint of the
-        secret, `answers`: another worker was answered with it a moment ago."""
+        """Disable the credential if its rejections are enough evidence by now. `seen` is the fingerprint of the
+        secret, `answers`: another worker was answered with it recently."""
         model = deployment.model if failure.cls is FailureClass.MODEL_MISSING else ALL_MODELS
         standing = self._standing((deployment.provider, deployment.key, model))
         proof = standing.saw_refusal(failure, job_id, self._clock(), answers_others=answers)
@@ -94,7 +95,7 @@ class DisabledCredentials:
         proof: Proof = Proof.STRONG,
         job_id: str | None = None,
     ) -> None:
-        """With another secret than the one that was `seen` the credential is tried again. `job_id`: who was refused."""
+        """If the secret no longer equals the one `seen`, the credential is tried again. `job_id`: the rejected job."""
         now, name = self._clock(), (deployment.provider, deployment.key, model)
         old = self._rows.get(name)
         if old is not None and old.fingerprint == seen and (proof is Proof.WEAK or not old.is_weak):
@@ -105,16 +106,16 @@ class DisabledCredentials:
         if proof is Proof.WEAK:
             probe_at = now + setaside.WEAK_PROBES_S[0]
         if old is None:
-            # The provider's own words stay in the ledger: they may quote what it was sent.
+            # The provider's own words stay in the ledger: they may quote the request.
             what = f"for {model}" if model else "for all models"
-            log.warning("Key %s of %s is set aside %s: %s", deployment.key, deployment.provider, what, failure.cls)
+            log.warning("Key %s of %s is disabled %s: %s", deployment.key, deployment.provider, what, failure.cls)
         reason = failure.for_others or failure.message
         self._record(SetAside(*name, failure.cls, reason, seen, now, probe_at, job_id))
 
     def answered(self, deployment: Deployment, asked_at: float, *, on_probation: bool) -> None:
-        """A call that was prepared then was answered: its credential is back, if it was set aside.
+        """A call prepared at that time was answered: its credential is enabled if it was disabled.
 
-        A credential that worked before may still answer what it was asked before it was set aside; that proves nothing.
+        A credential that worked before may still answer calls sent before it was disabled; that proves nothing.
         """
         name = (deployment.provider, deployment.key)
         for model in (ALL_MODELS, deployment.model):
@@ -128,12 +129,12 @@ class DisabledCredentials:
             del self._rows[*name, row.model]
             self._untold.append(_Back(*name, row.model))
         if refuted:
-            log.warning("The credential %s of %s answers again", deployment.key, deployment.provider)
+            log.warning("Key %s of %s works again", deployment.key, deployment.provider)
         elif name in self._rotated:
             self._untold.append(_Back(*name, None))
 
     async def share(self, store: Store, was_rotated: Callable[[SetAside], Awaitable[bool]]) -> None:
-        """Tell the ledger what this worker found out, and read what all found out."""
+        """Write this worker's findings to the ledger, and read those of all."""
         while self._untold:
             news = self._untold[0]
             if isinstance(news, SetAside):

@@ -1,7 +1,7 @@
-"""How many tokens a call will cost, learned from what calls like it cost: by model, and by model and batch.
+"""Estimates the tokens of a call from similar calls: by model, and by model and batch.
 
-Kept in this process only: each worker sees enough calls to learn the same, and a wrong estimate is settled with the
-usage a moment later.
+Kept in this process only: each worker sees enough calls to learn the same, and a wrong estimate is corrected by the
+actual usage a moment later.
 """
 
 from collections import deque
@@ -13,18 +13,18 @@ from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
 from understudy.worker.limits.latest import Latest
 
 BATCHES_MAX = 1_000
-"""Of more batches than so many, those that were used least lately are forgotten."""
+"""Beyond this many batches, the least recently used are forgotten."""
 
 REMEMBERED = 200
 ENOUGH = 3
-"""Fewer answers than this say nothing about how long the next is."""
+"""Fewer answers than this say nothing about the length of the next."""
 
 SHARE = 0.9
-"""Reserved is what this share of the answers stays within."""
+"""We reserve the 90th percentile of recent answer lengths."""
 
 FADE = 0.98
 PRIOR_TOKENS = 1_000.0
-"""So many tokens are taken as estimated rightly before anything is known, so that one odd call proves little."""
+"""Initial weight of the estimate, in tokens, so that one odd call proves little."""
 
 RATIO_BOUNDS = (0.2, 5.0)
 
@@ -45,7 +45,7 @@ class _Lengths:
         self._since += 1
 
     def most(self) -> int | None:
-        """What SHARE of them stay within; None while there are too few."""
+        """Their SHARE quantile; None while there are too few."""
         if len(self.seen) < ENOUGH:
             return None
         if self._since >= ENOUGH or not self._most:
@@ -56,7 +56,7 @@ class _Lengths:
 
 @dataclass(slots=True)
 class _Input:
-    """Sums of what was estimated and of what was used, in which older calls fade."""
+    """Decaying sums of estimated and of actual tokens."""
 
     estimated: float = PRIOR_TOKENS
     used: float = PRIOR_TOKENS
@@ -80,7 +80,7 @@ class Estimates:
         self._of_batch: Latest[tuple[Model, str], _Lengths] = Latest(BATCHES_MAX)
 
     def learn(self, model: Model, batch: str | None, estimated: int, usage: Usage) -> None:
-        """A call was answered."""
+        """Record an answered call."""
         if estimated > 0 and usage.input_tokens > 0:
             seen = self._inputs[model] = self._inputs.get(model) or _Input()
             seen.add(estimated, usage.input_tokens)
@@ -95,7 +95,8 @@ class Estimates:
         return estimated if seen is None else ceil(estimated * seen.ratio)
 
     def output_tokens(self, model: Model, batch: str | None = None, most: int = 0) -> int:
-        """Of an answer: learned in the batch, else at the model, else typical. `most`: what is allowed, or 0."""
+        """Output tokens of an answer: learned for the batch, else for the model, else typical. `most`: the allowed
+        maximum, or 0."""
         lengths = [
             found.most()
             for found in (self._of_batch.get((model, batch or "")), self._of_model.get(model))
@@ -105,18 +106,18 @@ class Estimates:
         return min(expected, most) if most else expected
 
     def tokens_to_reserve(self, model: Model, dialect: str, batch: str | None, estimated: int, most: int) -> int:
-        """Input and output. Where the provider counts the most that a request allows, so much of it."""
+        """Input and output tokens. If the provider counts a request's maximum, that is reserved."""
         output = most if most and counts_max_tokens(dialect) else self.output_tokens(model, batch, most)
         return self.input_tokens(model, estimated) + output
 
 
 def counts_max_tokens(dialect: str) -> bool:
-    """Whether the provider of this preset counts a request's `max_tokens` when it comes in."""
+    """Whether the provider of this preset counts a request's `max_tokens` on arrival."""
     preset = PRESETS.get(dialect)
     return preset is not None and preset.max_tokens_count is not None
 
 
 def keeps_max_tokens(dialect: str) -> bool:
-    """Whether it does not give back what the answer did not need of them."""
+    """Whether it does not refund the part that the answer did not need."""
     preset = PRESETS.get(dialect)
     return preset is not None and preset.max_tokens_count == "kept"

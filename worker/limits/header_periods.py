@@ -1,8 +1,8 @@
-"""Limits of a second that headers tell without a word about their period, told from those of a minute.
+"""Distinguishes per-second limits in headers without a stated period from per-minute ones.
 
-One response proves nothing: a window of a minute ends within a second, too, and of a bucket that is empty both say the
-same. Over some seconds what refills steadily shows it: the used share of the limit is the time to its reset. Counted in
-this worker alone; what another one has not found out yet is taken for a minute's, which is too slow and never too fast.
+One response proves nothing: a minute's window ends within a second, too, and for an empty bucket both look the same.
+Over some seconds a steady refill shows it: the used share of the limit is the time to its reset. Judged by this worker
+alone; what another worker has not found out yet counts as per minute, which is too slow and never too fast.
 """
 
 import time
@@ -16,16 +16,16 @@ from understudy.worker.limits.limiter import Deployment
 
 SECOND_S = 1.0
 CLEAR_S = 0.8
-"""A reset that is further away may as well be that of a bucket of a second's worth in a limit of a minute."""
+"""A reset further away might as well be that of a one-second bucket in a per-minute limit."""
 
 PROVED_BY = 3
 PROVED_AFTER_S = 2.0
-"""The last second of a minute is over by then."""
+"""By then the last second of a minute is over."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """Responses in a row whose numbers are a second's. `since`: monotonic seconds."""
+    """Consecutive responses with per-second numbers. `since`: monotonic seconds."""
 
     since: float
     count: int = 0
@@ -33,14 +33,15 @@ class _Row:
 
 
 class ToldPeriods:
-    """Remembers only what looks like a limit of a second."""
+    """Remembers only candidates for per-second limits."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._rows: Latest[tuple[str, str, str], _Row] = Latest()
 
     def named(self, deployment: Deployment, told: LimitSignals) -> LimitSignals:
-        """What a response of this deployment told, with the periods that its numbers and earlier ones prove."""
+        """The limits advertised in a response of this deployment, with the periods proved by its numbers and earlier
+        ones."""
         requests = told.requests_limit, told.requests_remaining, told.requests_reset_s, told.requests_period_s
         tokens = told.tokens_limit, told.tokens_remaining, told.tokens_reset_s, told.tokens_period_s
         of = deployment.account, deployment.model
@@ -72,7 +73,7 @@ class ToldPeriods:
 
 
 def _seems_a_seconds(limit: float, remaining: float, reset_s: float) -> bool | None:
-    """None: the numbers say nothing; whole seconds are rounded."""
+    """None: the numbers are inconclusive; whole seconds are rounded."""
     if reset_s > SECOND_S * (1 + CLOSE):
         return False
     if not 0 < reset_s <= CLEAR_S or remaining >= limit:

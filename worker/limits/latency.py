@@ -1,7 +1,7 @@
-"""How fast deployments answer, as the whole fleet measured it lately: for chains that ask the fastest step first.
+"""Latencies of deployments, recently measured across the fleet: for chains with `order = "fastest"`.
 
-Each worker keeps what it measured and shares it with every beat. What is old is forgotten, so that a step which was
-slow, and therefore is asked no more, is measured again.
+Each worker keeps its measurements and shares them with every beat. Old ones are dropped, so that a step that was slow,
+and therefore is no longer used, is measured again.
 """
 
 import logging
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 FORGET_S = 300.0
 NEW_SHARE = 0.2
-"""The weight of one new measurement in the average."""
+"""The weight of a new measurement in the average."""
 
 MEASURING_S = 30.0
-"""While a step is being measured, others are not sent to it for that reason; for so long when nothing comes of it."""
+"""While a step is being measured, no other job is sent to it for that reason; this is the limit if no result comes."""
 
 SHARE = Script.load("worker/limits/latency.lua")
 
@@ -38,7 +38,7 @@ class Latencies:
         self._measured_since: Latest[str, float] = Latest()
 
     def answered(self, provider: str, model: str, latency_ms: float) -> None:
-        """A call was answered after so many milliseconds."""
+        """A call was answered after this many milliseconds."""
         step = f"{provider}/{model}"
         self._news.setdefault(step, []).append(latency_ms)
         known = self._known.get(step, latency_ms)
@@ -46,19 +46,19 @@ class Latencies:
         self._measured_since.pop(step, None)
 
     def of(self, step: str) -> float | None:
-        """Its average, or None when nobody measured it lately."""
+        """Its average, or None without a recent measurement."""
         return self._known.get(step)
 
     def is_measured(self, step: str) -> bool:
-        """Whether a job was sent to it lately to find out how fast it is."""
+        """Whether a job was recently sent to it to measure it."""
         return self._monotonic() - self._measured_since.get(step, float("-inf")) < MEASURING_S
 
     def measure(self, step: str) -> None:
-        """A job is sent to it to find out."""
+        """A job is sent to it to measure it."""
         self._measured_since[step] = self._monotonic()
 
     async def share(self, now_ms: float | None = None) -> None:
-        """Tell the fleet what is new, and learn what all know. A Redis that is away is told the next time."""
+        """Share new measurements, and read those of the fleet. If Redis is unavailable they are shared next time."""
         telling, self._news = self._news, {}
         args: list[object] = []
         for step, latencies in telling.items():
@@ -68,7 +68,7 @@ class Latencies:
                 SHARE, [keys.LATENCY], ["" if now_ms is None else now_ms, round(FORGET_S * 1000), *args]
             )
         except ScriptsUnavailable as away:
-            log.warning("Redis was not told how fast answers came: %s", away)
+            log.warning("Latencies could not be shared through Redis: %s", away)
             for step, latencies in telling.items():
                 self._news.setdefault(step, []).extend(latencies)
             return

@@ -1,18 +1,18 @@
-"""What is known by names that callers choose, such as those of models: of so many, and no more."""
+"""A bounded mapping for keys that callers choose, such as model names."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 MODELS_MAX = 1_000
-"""Of more models than so many, those that were used least lately are forgotten."""
+"""Beyond this many models, the least recently used are forgotten."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class Latest(OrderedDict[K, V], Generic[K, V]):
-    """A mapping of at most `most` keys. It forgets the one that was set least lately; to set it is to use it."""
+    """A mapping of at most `most` keys. It drops the least recently set key; setting counts as use."""
 
     def __init__(self, most: int = MODELS_MAX) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
 """Fleet-wide limits, held in Redis: requests, tokens, calls in flight, cooldowns, breakers.
 
-Each question is one atomic script (`worker.limits.scripts`) and is answered with a start time. Limits of requests and
-tokens are virtual schedules (GCRA) with a burst of one second; calls in flight are counted per worker and end with
-its lease, so a killed worker leaks nothing. Calls and tokens of a UTC day are counted where it has a limit. Cooldowns
-have three scopes: (account, model), account, and (provider, model), which is the breaker.
+Each query is one atomic script (`worker.limits.scripts`) and returns a start time. Limits of requests and tokens are
+virtual schedules (GCRA) with a burst of one second; calls in flight are counted per worker and end with its lease, so a
+killed worker leaks nothing. Calls and tokens of a UTC day are counted if a daily limit exists. Cooldowns have three
+scopes: (account, model), account, and (provider, model), which is the breaker.
 
-    LimitsUnavailable   Redis cannot be asked; no new call may start
+    LimitsUnavailable   Redis is unavailable; no new call may start
 """
 
 import asyncio
@@ -33,24 +33,24 @@ FIRST_COOLDOWN_S = 2.0
 LONGEST_DOUBLING_S = 60.0
 COOLDOWN_BOUNDS_S = (0.05, 86_400.0)
 TELL_EVERY_S = 0.25
-"""Of what headers say about one account and model a worker tells Redis so often, or at once when a limit is new."""
+"""How often a worker reports header limits of one account and model to Redis; a new limit is reported at once."""
 
 TOLD_BOUNDS = (1.0, 1_000_000_000.0)
-"""What a limit in a header may be; beyond it, it is not believed."""
+"""Limits in headers outside this range are ignored."""
 
 ASKED_AGAIN_S = 2 * 86_400.0
-"""Whatever Redis says of a time, it is asked again after so long. What a limit of a day says is never further away."""
+"""Redis is asked again after this long at the latest. Daily limits never end later."""
 
 LONGEST_RESET_S = 3_600.0
-"""A reset that is further away is looked at again after an hour."""
+"""A reset further away is checked again after an hour."""
 
 
 class LimitsUnavailable(Exception):
-    """Redis cannot be asked."""
+    """Redis is unavailable."""
 
 
 class Hold(StrEnum):
-    """What keeps a call from starting: our own pacing, or the provider's refusal."""
+    """What keeps a call from starting: our own pacing, or the provider's rejections."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -63,7 +63,7 @@ class Hold(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Provider, model and credential. `account` is unique over providers, e.g. `openai:main`."""
+    """Provider, model and credential. `account` is unique across providers, e.g. `openai:main`."""
 
     provider: str
     model: str
@@ -73,7 +73,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A deployment with its limits; None: no limit is known."""
+    """A deployment with its limits; None: no known limit."""
 
     deployment: Deployment
     requests_per_minute: float | None = None
@@ -85,10 +85,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns that no answer has ended yet.
+    """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns not yet ended by an answer.
 
-    `start_ms` and `cost_ms` say what it took of the schedule of requests, to be given back if the call is never made.
-    `number`: calls of this account and model are numbered in the order in which they begin.
+    `start_ms` and `cost_ms` are its position and cost in the schedule of requests, to be refunded if the call is never
+    made. `number`: calls of this account and model are numbered in the order in which they begin.
     """
 
     candidate: Candidate
@@ -104,7 +104,7 @@ class Grant:
 class Refusal:
     """Nothing was reserved. `until` is when to ask again, in unix seconds.
 
-    `since` is when what cools began to answer nothing but refusals, or when they taught the rate that paces it.
+    `since` is when the cooled scope began to only reject calls, or when the rate that paces it was learned.
     """
 
     until: float
@@ -116,13 +116,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be picked now.
+    """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be chosen now.
 
-    `hold` is what lets no more of them start (None: nothing), `first_at` when the first could (unix seconds; what
-    is full of calls in flight has no such time, and says now). `refusing_for_s` is how long it has answered
-    nothing but refusals and failures (None: it is not cooled, and not only probed), `paced_for_s` how long a rate that
-    was learned from refusals paces it (None: it does not). `room` is what a limit of tokens leaves for them (None: no
-    limit).
+    `hold` is what prevents more starts (None: nothing), `first_at` when the first could happen (unix seconds; now if
+    the maximum is in flight, because its end is unknown). `refusing_for_s` is how long it has only rejected or failed
+    calls (None: it is not cooled, and not only probed), `paced_for_s` how long a learned rate has been pacing it (None:
+    it is not). `room` is what a token limit leaves for them (None: no limit).
     """
 
     starts: int
@@ -136,8 +135,8 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """How far ahead a start may be booked: `longest_s`, and at limits of less than two calls a second `calls` calls, if
-    that is longer, up to `slow_s`."""
+    """How far ahead a start may be booked: `longest_s`, or at limits below two calls per second `calls` calls, if
+    longer, up to `slow_s`."""
 
     longest_s: float
     calls: float = 0.0
@@ -145,19 +144,19 @@ class Ahead:
 
 
 BULK = Ahead(0.5, calls=2.0, slow_s=2.0)
-"""Batches leave room before them, and so much is booked that a slow limit has its next call in time."""
+"""Bulk books at most 0.5 s ahead (two calls at slow limits)."""
 
 URGENT = Ahead(1.0, calls=4.0, slow_s=6.0)
-"""Whoever is urgent finds a place behind what bulk booked."""
+"""Urgent jobs may book behind that."""
 
 NO_LIMIT = 1_000_000_000
 
 CLOCKS_AGREE_S = 1.0
-"""Less than this is not told from the time that it takes to compare them, and harms nobody."""
+"""A smaller difference cannot be distinguished from the time it takes to compare clocks, and is harmless."""
 
 
 class Limiter:
-    """One worker's view of the fleet's limits. Questions of one moment share a round trip."""
+    """One worker's view of the fleet's limits. Concurrent queries share a round trip."""
 
     def __init__(
         self,
@@ -174,10 +173,12 @@ class Limiter:
         self._ahead = Ahead(max_wait_s)
         self._lease_ms = round(lease_s * 1000)
         self._clock: Callable[[], float] = time.time
-        self._ahead_s = 0.0  # Redis' clock, of the one that is compared with it
+        self._ahead_s = 0.0  # Redis' clock, by the clock it was compared with
         self.now_ms = now_ms  # set by tests; None is Redis' own clock
         self._flights: set[tuple[str, str]] = set()
-        self._configured: Latest[tuple[str, str], tuple[float, float]] = Latest()  # requests, tokens a minute; 0: none
+        self._configured: Latest[tuple[str, str], tuple[float, float]] = (
+            Latest()
+        )  # requests, tokens per minute; 0: none
         self._gate = RWLock()
         self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
         self._told: Latest[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = Latest()
@@ -185,10 +186,10 @@ class Limiter:
     async def reserve(
         self, candidates: Sequence[Candidate], tokens: int, ahead: Ahead | None = None
     ) -> Grant | Refusal:
-        """Reserve a call of about `tokens` tokens on the candidate that can start first, the earlier among equals.
+        """Reserve a call of about `tokens` tokens on the candidate that can start first; ties go to the earlier one.
 
-        Refused when our own pacing does not let it start as soon as `ahead` says (None: within `max_wait_s`), and while
-        it cools. Raises LimitsUnavailable.
+        Refused if our own pacing prevents a start within `ahead` (None: within `max_wait_s`), and while it is cooled.
+        Raises LimitsUnavailable.
         """
         ahead = ahead or self._ahead
         async with self._gate.passing():
@@ -217,9 +218,9 @@ class Limiter:
         return Refusal(self._at(until_ms), hold, deployment, reason, since=since)
 
     async def still_holds(self, grant: Grant) -> bool:
-        """False when what it is for was cooled while the caller waited for the start: cancel it and ask again.
+        """False if the scope was cooled while the caller waited for the start: cancel it and ask again.
 
-        Waits a moment more where the call before it began late and the limit has no burst.
+        Waits a little longer if the call before it began late and the limit has no burst.
         """
         rate, _, *cooldowns, _ = _keys(grant.candidate.deployment)
         while (more_ms := int(await self._ask(scripts.STILL_HOLDS, [*cooldowns, rate], [grant.cost_ms]))) > 0:
@@ -233,7 +234,7 @@ class Limiter:
         await self._end(grant, "refused" if refused else "answered", more_tokens)
 
     async def cancel(self, grant: Grant) -> None:
-        """The call was never made: give everything back."""
+        """The call was never made: refund everything."""
         await self._end(grant, "unmade", -grant.tokens)
 
     async def cool(
@@ -246,20 +247,20 @@ class Limiter:
         began_ms: float | None = None,
         probed: bool = False,
     ) -> float:
-        """Nobody picks the scope for `for_s` seconds, or for twice as long as last time (2 s to 60 s) when None.
+        """Cool the scope for `for_s` seconds; None: twice as long as last time (2 s to 60 s).
 
-        A longer cooldown is never shortened by a later, shorter one. Returns its end in unix seconds. Scope.PROVIDER
-        is the breaker, which rests for a third of the time that it is open instead of doubling. A call that began
-        (`began_ms`: its grant's start) before the breaker was closed says nothing any more. `probed`: afterwards only
-        probes start until one is answered.
+        A longer cooldown is never shortened by a later, shorter one. Returns its end in unix seconds. Scope.PROVIDER is
+        the breaker, which rests for a third of the time it has been open instead of doubling. A call that began
+        (`began_ms`: its grant's start) before the breaker was closed no longer counts. `probed`: afterwards only probes
+        start until one is answered.
         """
         args = _rest_args(scope, for_s, reason, began_ms, probed=probed)
         return self._at(await self._ask(scripts.COOL, [_cool_key(deployment, scope)], args))
 
     async def refused(self, grant: Grant, scope: Scope, hint_s: float | None, reason: str) -> float | None:
-        """A call was turned away without being done, by a rate limit or an overload. Draws from it what it proves.
+        """A call was rejected unprocessed, by a rate limit or an overload. Applies what this proves.
 
-        Returns the end of the scope's rest in unix seconds, None where that is not what it proves.
+        Returns the end of the scope's rest in unix seconds, or None if it proves no need to rest.
         """
         deployment = grant.candidate.deployment
         names = [_cool_key(deployment, scope), *_keys(deployment)[:2]]
@@ -269,9 +270,10 @@ class Limiter:
         return self._at(end) if end else None
 
     async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
-        """A response's headers speak of the limits: the fleet keeps to them, and brakes when others use them up.
+        """Apply the limits advertised in a response's headers: the fleet adheres to them, and brakes when others use
+        them up.
 
-        Asks Redis at most every TELL_EVERY_S for each account and model, and at once when a limit is new.
+        Calls Redis at most every TELL_EVERY_S for each account and model, and at once for a new limit.
         """
         name, now = (deployment.account, deployment.model), time.monotonic()
         limits = (signals.requests_limit, signals.tokens_limit)
@@ -282,7 +284,7 @@ class Limiter:
         await self._ask(scripts.TOLD, _keys(deployment)[:1], _told_numbers(signals))
 
     async def answered(self, grant: Grant) -> None:
-        """The deployment works: forget its cooldowns that have ended. Asks Redis only when there are any."""
+        """The deployment works: drop its expired cooldowns. Calls Redis only if there are any."""
         if grant.streak:
             await self._ask(scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
 
@@ -309,10 +311,10 @@ class Limiter:
         ]
 
     async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:
-        """Renew the lease of this worker's counts, by (account, model), and mend what a lost message left wrong.
+        """Renew the lease of this worker's counts, by (account, model), and repair what a lost message left wrong.
 
-        `in_flight` is what the caller knows at this moment. Reservations that are under way are waited for and new
-        ones wait for the beat: a count written beside them would be wrong by those that it does not know.
+        `in_flight` is the caller's current count. Waits for reservations in progress, and new ones wait for the beat:
+        otherwise the count would be wrong by those it does not include.
         """
         self._granted_meanwhile.clear()
         async with self._gate.alone():
@@ -324,19 +326,19 @@ class Limiter:
                 self._flights = {flight for flight, count in counts.items() if count}
 
     async def compare_clocks(self, clock: Callable[[], float]) -> None:
-        """What is said of times is said by `clock` from now on, however far Redis' own is from it."""
+        """From now on times are given by `clock`, however far Redis' own differs from it."""
         self._clock = clock
         began = clock()
         try:
             seconds, microseconds = await self._redis.time()
         except RedisError as error:
-            raise LimitsUnavailable(f"Redis does not tell the time: {type(error).__name__}") from error
+            raise LimitsUnavailable(f"cannot read the clock of Redis: {type(error).__name__}") from error
         ended = clock()
         ahead_s = seconds + microseconds / 1e6 - (began + ended) / 2
         self._ahead_s = ahead_s if abs(ahead_s) > CLOCKS_AGREE_S + (ended - began) / 2 else 0.0
 
     def _at(self, redis_ms: Any) -> float:
-        """Unix seconds, of Redis' milliseconds."""
+        """Unix seconds, from Redis' milliseconds."""
         now = self._clock() if self.now_ms is None else self.now_ms / 1000
         return min(float(redis_ms) / 1000 - self._ahead_s, now + ASKED_AGAIN_S)
 
@@ -395,7 +397,8 @@ def _numbers(candidates: Sequence[Candidate]) -> list[float]:
 
 
 def _told_numbers(signals: LimitSignals) -> list[float]:
-    """Limit (0: not told), remaining (-1: not told), ms to the reset, ms of the period: of requests, then of tokens."""
+    """Limit (0: not advertised), remaining (-1: not advertised), ms to the reset, ms of the period: of requests,
+    then of tokens."""
     low, high = TOLD_BOUNDS
     requests = (signals.requests_limit, signals.requests_remaining, signals.requests_reset_s, signals.requests_period_s)
     tokens = (signals.tokens_limit, signals.tokens_remaining, signals.tokens_reset_s, signals.tokens_period_s)

@@ -1,7 +1,7 @@
-"""The limiter's scripts: each answers one question, or keeps one event, in one atomic step.
+"""The limiter's scripts: each answers one query, or records one event, in one atomic step.
 
-Times are milliseconds of Redis' own clock, so that the whole fleet shares one; tests may pass another. What the scripts
-share is in `worker/limits/parts/`, and in `models/limits/parts/` what those who only read the limits go by as well.
+Times are milliseconds of Redis' own clock, so that the whole fleet shares one; tests may pass another. Code shared by
+the scripts is in `worker/limits/parts/`; code also used for only reading the limits is in `models/limits/parts/`.
 """
 
 from understudy.worker.redis_scripts import Script

@@ -24,6 +24,8 @@ ADDRESSES_TRIED = 3
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
+UNRESOLVED = "the name cannot be resolved"
+
 
 class Resolver:
     """DNS lookups by the system, in separate threads: a hanging DNS server blocks no provider call."""
@@ -99,7 +101,7 @@ class Guard:
         try:
             found = await self._resolve(host, port)
         except (OSError, UnicodeError):
-            raise httpcore.ConnectError("the name cannot be resolved") from None
+            raise httpcore.ConnectError(UNRESOLVED) from None
         good = [each for each in found if is_allowed(ipaddress.ip_address(each), port, self._settings)]
         if not good:
             raise RefusedReceiver(refusal(httpx.URL(scheme="http", host=host), port, self._settings))

@@ -19,7 +19,15 @@ import httpx
 from understudy.models.cancellation import end
 from understudy.models.config.settings import WebhookSettings
 from understudy.models.webhook_receivers import RefusedReceiver, receiver_url
-from understudy.worker.webhooks.guard import Addresses, AddressFull, Guard, GuardedNetwork, Resolve, Resolver
+from understudy.worker.webhooks.guard import (
+    UNRESOLVED,
+    Addresses,
+    AddressFull,
+    Guard,
+    GuardedNetwork,
+    Resolve,
+    Resolver,
+)
 
 DEADLINE_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
@@ -154,4 +162,4 @@ def _connection_error(error: Exception) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, ssl.SSLError):
         return "no trusted TLS connection could be made"
-    return "the name cannot be resolved" if "looked up" in str(error) else "no connection could be made"
+    return UNRESOLVED if UNRESOLVED in str(error) else "no connection could be made"
