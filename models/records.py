@@ -231,7 +231,7 @@ class Settled:
     result: ResultRecord | None = None
     not_before: float = 0.0
     progress: dict[str, Any] | None = None
-    wait_reason: str | None = None  # for people: why it was put back
+    waiting: "Waiting | None" = None  # why it was put back
     tenant: str = "default"
 
 
@@ -250,6 +250,11 @@ class Waiting:
     model: str | None = None
     account: str | None = None  # unique across providers, such as "openai:main"
     until: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For people, with the account and without `until`."""
+        return f"{self.reason} (account {self.account})" if self.account else self.reason
 
 
 @dataclass(slots=True)

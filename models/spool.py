@@ -17,7 +17,7 @@ import orjson
 from understudy.models.config.private_files import make_private, make_private_within
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import AttemptRecord, ResultRecord, Settled
+from understudy.models.records import AttemptRecord, ResultRecord, Settled, Waiting
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreError, StoreOutage
 
@@ -107,10 +107,12 @@ def _outcome(line: bytes) -> Settled:
     words = _known(Settled, orjson.loads(line))
     attempts = [_known(AttemptRecord, each) for each in words.pop("attempts")]
     result = words.pop("result")
+    waiting = words.pop("waiting", None)
     return Settled(
         **words | {"state": JobState(words["state"])},
         attempts=[AttemptRecord(**each | {"cls": each["cls"] and FailureClass(each["cls"])}) for each in attempts],
         result=None if result is None else _result(result),
+        waiting=None if waiting is None else Waiting(**_known(Waiting, waiting)),
     )
 
 

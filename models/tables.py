@@ -147,7 +147,7 @@ class Job(SQLModel, table=True):
     crashes: int = 0  # workers that died while running it, possibly because of it
     attempts: int = 0  # provider calls recorded so far
     progress: str | None = Field(default=None, sa_column=Column(Text))  # its position in the chain
-    wait_reason: str | None = None  # why it was put back, for people
+    waiting: str | None = None  # JSON: why it was put back
     callback_url: str | None = None  # notified when it ends; single jobs only
     note: str | None = Field(default=None, sa_column=Column(Text))  # the caller's metadata, JSON
     delivered_at: float | None = None  # of a single job: when its owner received its result

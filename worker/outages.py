@@ -2,6 +2,7 @@
 
 import redis.exceptions
 
+from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.store import StoreOutage
 from understudy.worker.limits.limiter import LimitsUnavailable
 
@@ -9,9 +10,9 @@ OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, Connecti
 """Every part of a worker survives these, and no job ends because of them."""
 
 OUTAGE_PAUSE_S = 1.0
-OUTAGE = "the ledger or the queue was unavailable"
+OUTAGE = put_back_for("the ledger or the queue was unavailable")
 
 NO_JUDGE_PAUSE_S = 10.0
 """An answer that could not be checked was paid for: it is not requested again at once."""
 
-NO_JUDGE = "JSON schemas could not be checked, because no process could be started"
+NO_JUDGE = put_back_for("JSON schemas could not be checked, because no process could be started")

@@ -1,5 +1,5 @@
-"""Why a batch is held: the kind, which decides what happens next, and the sentence for people. No prompt, no answer and
-none of the provider's words."""
+"""Why a batch is paused: the kind, which decides what happens next, and the sentence for people, which contains no
+prompt, no answer and none of the provider's words."""
 
 from enum import StrEnum
 
@@ -7,15 +7,15 @@ from understudy.models.failure import FailureClass
 
 
 class PauseKind(StrEnum):
-    OWNER = "owner"  # a person or a program held it
+    OWNER = "owner"  # a person or a program paused it
     BUDGET = "budget"  # it has spent its budget
     CANARY = "canary"  # its first jobs all failed alike
     FAILING = "failing"  # its latest calls all failed alike
-    STOPPED = "stopped"  # its `run` has ended or died; never in the ledger, whose lease of the run says it
+    STOPPED = "stopped"  # its `run` has ended or died; not stored, because the lease of the run says it
 
 
 BY_FAILURES = frozenset({PauseKind.CANARY, PauseKind.FAILING})
-"""Nobody asked for the pause: its jobs failed, one like the other."""
+"""Pauses that no person asked for: the jobs failed, all in the same way."""
 
 RUN_STOPPED = "its run was stopped"
 """What holds the batch of a `run` whose process has ended or died."""

@@ -1,11 +1,10 @@
-"""Why a job waits, as its row says it: a sentence that workers write, and what can be read out of it again.
+"""Why a job or a batch waits: the kinds, and what workers write into the row of a job that they put back."""
 
-requests per minute are used up at openai/gpt-4o-mini (account openai:main)
-"""
-
-import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Final, Literal
+
+import orjson
 
 from understudy.models.failure import FailureClass
 from understudy.models.records import Waiting
@@ -25,7 +24,7 @@ PUT_BACK = "put_back"
 """The `hold` of what waits for a time that a worker has set."""
 
 CREDENTIAL, TURN, RULES, BUDGET, PAUSED = "credential", "turn", "rules", "budget", "paused"
-"""Holds beside the limiter's: a person must fix a credential; others are staged first; data rules allow no step; the
+"""Holds besides the limiter's: a person must fix a credential; others are staged first; data rules allow no step; the
 money of a tenant or provider is spent; the batch is held."""
 
 WORKER = "worker"
@@ -51,26 +50,30 @@ def no_credential(provider: str, cls: FailureClass | None) -> str:
     return f"no key of {provider} can be used until someone fixes it"
 
 
-SENTENCE = re.compile(
-    r"(?P<reason>[^:]+?) at (?P<provider>[^/\s:]+)/(?P<model>\S+?)(?: \(account (?P<account>\S+)\))?", re.DOTALL
-)
+def put_back_for(reason: str) -> Waiting:
+    """The wait of a job that a worker puts back, for a reason that names no deployment."""
+    return Waiting(reason, PUT_BACK)
 
 
-def reason_at(reason: str, provider: str, model: str, account: str) -> str:
-    return f"{reason} at {provider}/{model} (account {account})"
+GIVEN_BACK = put_back_for("given back by a worker that stopped")
 
 
-def failed_at(cls: FailureClass, provider: str, model: str, account: str | None) -> str:
+def put_back_at(reason: str, provider: str, model: str, account: str | None) -> Waiting:
+    """The wait of a job that a worker puts back because of one deployment."""
+    return Waiting(f"{reason} at {provider}/{model}", PUT_BACK, provider, model, account)
+
+
+def failed_at(cls: FailureClass, provider: str, model: str, account: str | None) -> Waiting:
     """Why a job waits whose own call failed: in the words of those that are held back because others' calls did."""
     held_back_as = "cooldown" if cls is FailureClass.RATE_LIMIT else "breaker" if cls.traits.transient else ""
-    words = HOLD_WORDS.get(held_back_as, str(cls))
-    return reason_at(words, provider, model, account) if account else f"{words} at {provider}/{model}"
+    return put_back_at(HOLD_WORDS.get(held_back_as, str(cls)), provider, model, account)
 
 
-def waiting_until(sentence: str, until: float | None) -> Waiting:
-    """What a put-back job waits for. A sentence that names no deployment is kept whole."""
-    found = SENTENCE.fullmatch(sentence)
-    if found is None:
-        return Waiting(sentence, PUT_BACK, until=until)
-    reason = f"{found['reason']} at {found['provider']}/{found['model']}"
-    return Waiting(reason, PUT_BACK, found["provider"], found["model"], found["account"], until)
+def as_json(waiting: Waiting) -> str:
+    """The document of a row; fields that are None are left out."""
+    return orjson.dumps({name: value for name, value in asdict(waiting).items() if value is not None}).decode()
+
+
+def from_json(document: str | None, until: float | None = None) -> Waiting | None:
+    """Reads the document of a row. `until`: when its job may start."""
+    return None if document is None else Waiting(**orjson.loads(document) | {"until": until})

@@ -8,7 +8,7 @@ import orjson
 from typing_extensions import TypedDict
 
 from understudy.models.jobs.errors import error_object
-from understudy.models.jobs.wait_reasons import waiting_until
+from understudy.models.jobs.wait_reasons import from_json
 from understudy.models.objects.attempt import AttemptObject, attempt_object
 from understudy.models.objects.shapes import ErrorObject, described
 from understudy.models.objects.waiting import WaitingObject, waiting_object
@@ -112,9 +112,15 @@ def state_of(view: View, now: float) -> StateWord:
 
 def waiting_of(view: View, now: float) -> Waiting | None:
     """What a put-back job waits for; `until` None: its time has come and it waits to be staged."""
-    if view["state"] != JobState.QUEUED or not view["wait_reason"]:
+    if view["state"] != JobState.QUEUED:
         return None
-    return waiting_until(view["wait_reason"], view["not_before"] if view["not_before"] > now else None)
+    return from_json(view["waiting"], view["not_before"] if view["not_before"] > now else None)
+
+
+def wait_reason(view: View) -> str | None:
+    """Why a job was put back the last time, for people."""
+    waiting = from_json(view["waiting"])
+    return None if waiting is None else waiting.sentence
 
 
 def retry_after_s(view: View) -> int:
@@ -151,7 +157,7 @@ def job_object(view: View, chain: Chain, root: str, waiting: Waiting | None = No
         "callback_url": view["callback_url"],
         "extra": orjson.loads(view["extra"]) if view["extra"] else None,
         "cancel_requested": view["cancel_requested"],
-        "wait_reason": view["wait_reason"] if open_job else None,
+        "wait_reason": wait_reason(view) if open_job else None,
         "wait_until": math.ceil(view["not_before"]) if scheduled else None,
         "waiting": waiting_object(waiting or waiting_of(view, view["now"])),
         "provider": view["provider"],
@@ -177,8 +183,8 @@ def error_of(view: View) -> tuple[int, ErrorObject]:
     state = JobState(view["state"])
     if state in WITHOUT_RESULT:
         code, message = WITHOUT_RESULT[state]
-        if state is JobState.EXPIRED and view["wait_reason"]:
-            message += f": {view['wait_reason']}"
+        if state is JobState.EXPIRED and (reason := wait_reason(view)):
+            message += f": {reason}"
         return NO_RESULT_STATUS, error_object(NO_RESULT_STATUS, None, message, code)
     status = view["status_code"]
     if status is None or not 400 <= status <= 599:

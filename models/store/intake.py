@@ -270,7 +270,7 @@ def _job_row(new: NewJob, batch_id: str, chain_id: str, expires_at: float, now: 
         "created_at": now,
         "worker_id": None,
         "progress": None,
-        "wait_reason": None,
+        "waiting": None,
         "callback_url": new.callback_url,
         "note": None if new.metadata is None else orjson.dumps(new.metadata).decode(),
         "started_at": None,

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from understudy.models.config.private_files import new_file
+from understudy.models.objects.job import wait_reason
 from understudy.models.records import OutputRow
 from understudy.models.state import JobState
 from understudy.producer.ingest.decoding import InputError
@@ -114,7 +115,7 @@ def row_of_job(view: Mapping[str, Any]) -> OutputRow:
         model=result.get("model"),
         cost_usd=result.get("cost_usd"),
         extra=view["extra"],
-        waited_for=view["wait_reason"] if view["state"] == JobState.EXPIRED else None,
+        waited_for=wait_reason(view) if view["state"] == JobState.EXPIRED else None,
     )
 
 

@@ -8,7 +8,17 @@ from typing import Any
 
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import AttemptRecord, NewBatch, NewJob, OutputRow, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.wait_reasons import put_back_for
+from understudy.models.records import (
+    AttemptRecord,
+    NewBatch,
+    NewJob,
+    OutputRow,
+    ResultRecord,
+    Settled,
+    StartedJob,
+    Waiting,
+)
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState
 from understudy.models.store import LEDGER_FILE, Store, open_store
@@ -89,8 +99,9 @@ def failed(job: StartedJob, cls: FailureClass = FailureClass.BAD_REQUEST) -> Set
     return Settled(job.id, job.batch_id, job.claim_no, JobState.FAILED, [call(job, cls)], result)
 
 
-def put_back(job: StartedJob, until: float = 0.0, reason: str = "waits", **progress: Any) -> Settled:
-    return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, [], None, until, progress or None, reason)
+def put_back(job: StartedJob, until: float = 0.0, reason: str | Waiting = "waits", **progress: Any) -> Settled:
+    waiting = put_back_for(reason) if isinstance(reason, str) else reason
+    return Settled(job.id, job.batch_id, job.claim_no, JobState.QUEUED, [], None, until, progress or None, waiting)
 
 
 async def state_of(store: Store, job_id: str) -> JobState:

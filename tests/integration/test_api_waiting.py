@@ -13,7 +13,7 @@ from openai.types import Batch
 
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass, Scope
-from understudy.models.jobs.wait_reasons import reason_at
+from understudy.models.jobs.wait_reasons import put_back_at
 from understudy.models.queue import keys
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
@@ -23,7 +23,7 @@ from understudy.worker.limits.limiter import Deployment, Limiter
 
 PLACE = ("lead", "large", "lead:main")
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [{"name": "main", "value": "env.A"}]}
-SENTENCE = reason_at("cooling after a refusal", *PLACE)
+SENTENCE = put_back_at("cooling after a refusal", *PLACE)
 COOLING = Waiting("cooling after a refusal at lead/large", "cooldown", *PLACE, until=1e10)
 
 

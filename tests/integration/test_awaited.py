@@ -8,7 +8,7 @@ from ledger_help import call, new_worker, open_batch, put_back
 
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
-from understudy.models.jobs.wait_reasons import reason_at
+from understudy.models.jobs.wait_reasons import put_back_at
 from understudy.models.queue import keys
 from understudy.models.records import Settled, StartedJob, Waiting
 from understudy.models.store import Store
@@ -26,7 +26,7 @@ async def settings(redis_url: str) -> AsyncIterator[Settings]:
 
 
 def refused(job: StartedJob, cls: FailureClass, message: str, status: int | None, until: float) -> Settled:
-    outcome = put_back(job, until, reason_at("resting after failures", *PLACE))
+    outcome = put_back(job, until, put_back_at("resting after failures", *PLACE))
     made = call(job, cls, message=message)
     made.status = status
     outcome.attempts = [made]

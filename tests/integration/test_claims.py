@@ -17,6 +17,7 @@ from redis.exceptions import BusyLoadingError
 from run_help import PROMPT, Stage, chain, purses_of, stage, without_slow_start
 
 from understudy.models.jobs.suspects import ALONE_AT, company
+from understudy.models.objects.job import wait_reason
 from understudy.models.queue import tickets
 from understudy.models.records import NewJob, Settled
 from understudy.models.routing.chain import Chain, Step
@@ -197,7 +198,7 @@ async def test_an_outage_between_claim_and_chain_puts_the_job_back(
 
         async def was_put_back() -> bool:
             view = await here.store.jobs.view(jobs[0].id)
-            return view is not None and view["wait_reason"] == "the ledger or the queue was unavailable"
+            return view is not None and wait_reason(view) == "the ledger or the queue was unavailable"
 
         await here.until(was_put_back)
         await here.stage(jobs)

@@ -104,7 +104,7 @@ async def test_an_odd_answer_that_can_only_mean_the_key_leaves_its_job_to_try_ag
         await run_all(scene, ["1"])
         settled = await scene.run(ALPHA, prompt="odd", job_id="job_odd")
     assert settled.state is JobState.QUEUED
-    assert settled.wait_reason is not None and failure in settled.wait_reason
+    assert settled.waiting is not None and failure in settled.waiting.sentence
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ async def test_a_key_that_never_worked_is_set_aside_by_its_first_refusal(
     assert states([first, second]) == [JobState.QUEUED] * 2
     assert (len(first.attempts), len(second.attempts)) == (1, 0)
     assert (row.failure, row.is_weak) == (failure, False)
-    assert second.wait_reason is not None and f"{failure} at alpha (key main)" in second.wait_reason
+    assert second.waiting is not None and f"{failure} at alpha (key main)" in second.waiting.sentence
 
 
 @pytest.mark.parametrize("odd", ["a wrong key, in a code", "no money, in a code"])

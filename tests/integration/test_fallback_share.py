@@ -101,7 +101,7 @@ async def test_a_job_whose_lead_is_not_the_first_step_waits_for_its_lead(redis_u
         [settled] = await here.run(ids)
         assert here.scene.calls("beta") == 0
     assert settled.state is JobState.QUEUED
-    assert "max_fallback_share" in str(settled.wait_reason)
+    assert "max_fallback_share" in str(settled.waiting)
 
 
 async def test_two_workers_together_use_all_of_the_share_and_no_more(redis_url: str, store: Store) -> None:
@@ -111,7 +111,7 @@ async def test_two_workers_together_use_all_of_the_share_and_no_more(redis_url: 
         while ids:
             outcomes = await here.run(ids, other)
             waiting = [each for each in outcomes if each.state is JobState.QUEUED]
-            assert {each.wait_reason for each in waiting} <= {UNDER_WAY}
+            assert {each.waiting and each.waiting.reason for each in waiting} <= {UNDER_WAY}
             ended += who([each for each in outcomes if each not in waiting])
             ids = [each.job_id for each in waiting]
         assert ended == {"beta": 4, "nobody": 14}
@@ -126,7 +126,7 @@ async def test_what_waits_for_the_lead_says_so(redis_url: str, store: Store) -> 
         assert who(await here.run(ids[:1])) == {"beta": 1}
         [waiting] = await here.run(ids[1:])
     assert waiting.state is JobState.QUEUED and waiting.not_before > 0
-    assert "max_fallback_share is used up" in (waiting.wait_reason or "")
+    assert "max_fallback_share is used up" in str(waiting.waiting)
 
 
 async def test_one_after_the_other_use_all_of_the_share_and_no_more(redis_url: str, store: Store) -> None:
@@ -182,7 +182,7 @@ async def test_after_a_wipe_nobody_takes_a_place_before_all_have_told_theirs(red
         with pytest.raises(QuotaUsedUp):
             await other.take(two, 0.5)
         settled = await JobRun(two, shared(0.5), replace(here.scene.tools, places=other)).run()
-        assert settled.state is JobState.QUEUED and "Redis was wiped" in (settled.wait_reason or "")
+        assert settled.state is JobState.QUEUED and "Redis was wiped" in str(settled.waiting)
         await mine.beat()
         with pytest.raises(QuotaUsedUp, match=UNDER_WAY):
             await FallbackQuota(here.scene.redis, store, quiet_s=0).take(two, 0.5)

@@ -15,6 +15,7 @@ from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
+from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.records import NewBatch, NewJob, ResultRecord, Settled, StartedJob
 from understudy.models.state import JobState
 from understudy.models.store import Store
@@ -65,7 +66,9 @@ async def ended_batch(store: Store, tenant: str = "default", **fields: Any) -> t
     await store.intake.open_batch(batch_id, 3)
     worker = await new_worker(store)
     first, second, third = await store.claims.start(worker, ids)
-    back = Settled(third.id, batch_id, third.claim_no, JobState.QUEUED, progress={"error": WORDS}, wait_reason=WORDS)
+    back = Settled(
+        third.id, batch_id, third.claim_no, JobState.QUEUED, progress={"error": WORDS}, waiting=put_back_for(WORDS)
+    )
     await store.claims.settle(worker, [answered(first), refused(second), back])
     await store.batches.cancel(batch_id)
     while await store.batches.cancel_slice():

@@ -1,4 +1,4 @@
-"""A ledger of the version before, whose sentences the revision 0018 reads for the last time."""
+"""A ledger of the version before, whose sentences the revisions 0018 and 0019 read for the last time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,8 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, create_engine, make_url, text
 
+from understudy.models.jobs.wait_reasons import from_json, put_back_at, put_back_for
+from understudy.models.records import Waiting
 from understudy.models.store.schema import configuration, upgrade
 
 SCHEMA = "version_before"
@@ -67,6 +69,27 @@ def test_how_a_job_failed_is_read_from_its_error(before: Connection) -> None:
     upgrade(before)
     found = {row.job_id: (row.failure, row.step) for row in before.execute(text("SELECT * FROM result"))}
     assert found == {"fine": (None, None)} | {job_id: tuple(row[2:]) for job_id, row in documents.items()}
+
+
+def test_what_a_job_waits_for_is_read_from_its_sentence(before: Connection) -> None:
+    sentences: dict[str, tuple[str | None, Waiting | None]] = {
+        "a-place": (
+            "cooling at openai/gpt:free (account openai:main)",
+            put_back_at("cooling", "openai", "gpt:free", "openai:main"),
+        ),
+        "b-short": ("rate_limit at lead/large", put_back_at("rate_limit", "lead", "large", None)),
+        "c-plain": (
+            "quota at openai (key main): “no” at all/now",
+            put_back_for("quota at openai (key main): “no” at all/now"),
+        ),
+        "d-never": (None, None),
+    }
+    for job_id, (sentence, _) in sentences.items():
+        before.execute(JOB, {"id": job_id, "state": "queued"})
+        before.execute(text("UPDATE job SET wait_reason = :said WHERE id = :id"), {"id": job_id, "said": sentence})
+    upgrade(before)
+    found = {row.id: from_json(row.waiting) for row in before.execute(text("SELECT id, waiting FROM job"))}
+    assert found == {job_id: waiting for job_id, (_, waiting) in sentences.items()}
 
 
 BATCH = text(

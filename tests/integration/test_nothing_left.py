@@ -41,11 +41,11 @@ MARK = "canary-of-anybody"
 KEPT = {
     # of a job: which it was, how it ended, when, by whom, and what its caller calls it
     "job": "id batch_id tenant custom_id chain_id state worker_id callback_url note",
-    "result": "job_id batch_id provider model key",
+    "result": "job_id batch_id provider model key failure step",
     "attempt": "id job_id batch_id tenant provider model key failure",
     "batch": (
         "id tenant state endpoint source identity retry_of note input_file_id completion_window callback_url "
-        "request_hash filled_by"
+        "request_hash filled_by pause_kind"
     ),
     "tally": "batch_id worker_id kind provider model outcome",
     "run": "id",
@@ -73,7 +73,7 @@ CONTENT = {
     "job_input": "body extra",
     "result": "body error",
     "attempt": "message",
-    "job": "progress wait_reason",
+    "job": "progress waiting",
     "batch": "paused blocked error options waiting",
     "run_line": "extra",
     "chain": "document",
@@ -213,7 +213,7 @@ async def test_what_others_have_still_to_ask_keeps_its_chain(store: Store) -> No
     await forget(store)
     worker = await new_worker(store)
     [started] = await store.claims.start(worker, [later])
-    store._chains.clear()
+    store._ledger._chains.clear()
     assert await store.get_chain(started.chain_id) == overridden(MARK)
 
 

@@ -9,6 +9,7 @@ from ledger_help import new_jobs, new_worker
 from run_help import PROMPT, without_slow_start
 from test_claims import ALPHA, Floor, floor
 
+from understudy.models.objects.job import wait_reason
 from understudy.models.records import StartedJob
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
@@ -70,8 +71,8 @@ async def test_what_does_not_fit_goes_back_and_holds_no_slot(
 
         async def others_wait() -> bool:
             views = [await here.store.jobs.view(each) for each in hogs]
-            reasons = [view["wait_reason"] for view in views if view and view["state"] == JobState.QUEUED]
-            return reasons == [prompt_room.WAITS_FOR_ROOM] * 6
+            reasons = [wait_reason(view) for view in views if view and view["state"] == JobState.QUEUED]
+            return reasons == [prompt_room.WAITS_FOR_ROOM.sentence] * 6
 
         await here.until(others_wait)
         await here.until_all(await submitted(here, 1, "bob", LARGE) + await here.submit(3), JobState.SUCCEEDED)

@@ -89,7 +89,7 @@ async def test_where_no_process_can_be_started_to_check_an_answer_the_job_is_put
         settled = await scene.run(chain("alpha/m", accept=["json_schema"]), body=BODY)
         in_flight = await scene.redis.hgetall(flight("alpha:main", "m"))
     assert settled.state is JobState.QUEUED
-    assert settled.wait_reason == NO_JUDGE
+    assert settled.waiting == NO_JUDGE
     assert settled.not_before > 0
     (attempt,) = settled.attempts
     assert attempt.status == 200

@@ -52,7 +52,7 @@ async def test_a_job_of_a_batch_that_spent_its_budget_is_put_back_and_costs_no_a
         settled = await scene.run(ALPHA, batch_budget=True)
         assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 0)
         same_for_all = "its budget of 1.00 USD is reached; `understudy resume batch_1` grants it again"
-        assert settled.wait_reason == same_for_all
+        assert settled.waiting is not None and settled.waiting.sentence == same_for_all
         assert (await balance(scene)).held_usd == 0
 
 
@@ -62,7 +62,10 @@ async def test_the_wait_for_money_that_others_hold_costs_no_attempt(redis_url: s
         assert isinstance(await scene.tools.budgets.reserve([BATCH], 0.8), Reservation)
         settled = await scene.run(ALPHA, batch_budget=True)
         assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 0)
-        assert settled.wait_reason == "calls in flight reserve the rest of the budget of batch:batch_1, 1.00 USD"
+        assert (
+            settled.waiting is not None
+            and settled.waiting.sentence == "calls in flight reserve the rest of the budget of batch:batch_1, 1.00 USD"
+        )
 
 
 @pytest.mark.parametrize("batch_id, state", [("", JobState.FAILED), ("batch_1", JobState.QUEUED)])
@@ -89,9 +92,9 @@ async def test_a_job_whose_tenant_spent_its_month_waits_and_says_what_all_of_its
     async with stage(redis_url, prices=PRICES) as scene:
         scene.known[of_tenant("default", time.time())] = BudgetRecord(10.0, 0.0, 9.9)
         settled = await scene.run(ALPHA, tenant_budget=True)
-        assert settled.wait_reason is not None
-        assert settled.wait_reason.startswith("tenant default has spent its 10.00 USD this month; resumes 1 ")
-        assert settled.wait_reason.endswith(" (UTC) or with `understudy resume tenant:default`")
+        assert settled.waiting is not None
+        assert settled.waiting.sentence.startswith("tenant default has spent its 10.00 USD this month; resumes 1 ")
+        assert settled.waiting.sentence.endswith(" (UTC) or with `understudy resume tenant:default`")
 
 
 async def test_a_provider_that_spent_its_day_is_passed_over(redis_url: str) -> None:
@@ -105,9 +108,11 @@ async def test_a_job_whose_only_provider_spent_its_day_waits(redis_url: str) -> 
     async with stage(redis_url, prices=PRICES, budget_usd_per_day=0.3) as scene:
         settled = await scene.run(ALPHA)
         assert (settled.state, settled.attempts) == (JobState.QUEUED, [])
-        assert settled.wait_reason is not None
-        assert settled.wait_reason.startswith("provider alpha may spend 0.30 USD today, less than the next job would")
-        assert settled.wait_reason.endswith("or grant it again with `understudy resume provider:alpha`")
+        assert settled.waiting is not None
+        assert settled.waiting.sentence.startswith(
+            "provider alpha may spend 0.30 USD today, less than the next job would"
+        )
+        assert settled.waiting.sentence.endswith("or grant it again with `understudy resume provider:alpha`")
 
 
 async def test_a_batch_that_cannot_pay_its_understudy_begins_again_at_the_lead(redis_url: str) -> None:
@@ -119,7 +124,7 @@ async def test_a_batch_that_cannot_pay_its_understudy_begins_again_at_the_lead(r
         assert (settled.state, scene.calls("beta")) == (JobState.QUEUED, 0)
         assert settled.progress is not None and settled.progress["step"] == 0
         assert settled.not_before > time.time() + 2, "when the lead may be asked again"
-        assert settled.wait_reason is not None and settled.wait_reason.startswith("its budget of 0.50 USD is reached")
+        assert settled.waiting is not None and settled.waiting.sentence.startswith("its budget of 0.50 USD is reached")
 
 
 async def test_a_call_that_fails_gives_back_what_was_held(redis_url: str) -> None:
@@ -233,5 +238,5 @@ async def test_a_budget_pays_for_no_model_whose_price_nobody_knows(redis_url: st
         scene.known[BATCH] = BudgetRecord(1_000.0, 0.0, 0.0)
         settled = await scene.run(unknown, batch_budget=True)
         assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 1)
-        assert settled.wait_reason is not None
-        assert "no price of its model is known; the operator writes it" in settled.wait_reason
+        assert settled.waiting is not None
+        assert "no price of its model is known; the operator writes it" in settled.waiting.sentence

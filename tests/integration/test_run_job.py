@@ -151,7 +151,7 @@ async def test_a_longer_cooldown_frees_the_slot_and_costs_nothing(redis_url: str
     assert took_s < 1.0
     assert settled.state is JobState.QUEUED
     assert settled.not_before == pytest.approx(time.time() + 5, abs=1.0)
-    assert settled.wait_reason and "alpha/m" in settled.wait_reason
+    assert settled.waiting and "alpha/m" in settled.waiting.sentence
     assert Progress.from_dict(settled.progress).retries_left == 3
 
 
@@ -211,7 +211,7 @@ async def test_without_redis_no_call_starts_and_the_job_goes_back_unharmed(redis
         settled = await scene.run(chain("alpha/m"))
         assert scene.calls("alpha") == 0
     assert (settled.state, settled.attempts) == (JobState.QUEUED, [])
-    assert settled.wait_reason and "Redis" in settled.wait_reason
+    assert settled.waiting and "Redis" in settled.waiting.sentence
 
 
 async def in_flight(scene: Stage) -> int:

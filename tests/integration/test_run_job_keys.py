@@ -65,7 +65,7 @@ async def test_all_keys_blocked_keeps_the_job_queued_until_a_person_enables_them
     async with stage(redis_url, {"fail": "credential", "first": 1}) as scene, ledger(tmp_path) as store:
         settled = await scene.run(ALPHA)
         assert settled.state is JobState.QUEUED
-        assert settled.wait_reason and "credential at alpha (key main)" in settled.wait_reason
+        assert settled.waiting and "credential at alpha (key main)" in settled.waiting.sentence
         await scene.tools.fleet.share(store)
         assert (await scene.run(ALPHA)).attempts == []
         await store.credentials.enable("alpha", "main")
@@ -96,7 +96,7 @@ async def test_a_missing_secret_heals_by_itself(redis_url: str, tmp_path: Path) 
         secret = scene.environ.pop("ALPHA_MAIN")
         settled = await scene.run(ALPHA)
         assert settled.state is JobState.QUEUED
-        assert settled.wait_reason and "env.ALPHA_MAIN" in settled.wait_reason
+        assert settled.waiting and "env.ALPHA_MAIN" in settled.waiting.sentence
         await scene.tools.fleet.share(store)
         assert [row.key for row in await store.credentials.listed()] == ["main"]
         scene.environ["ALPHA_MAIN"] = secret
@@ -203,7 +203,7 @@ async def test_a_provider_that_is_no_longer_configured_is_passed_over_and_waited
         assert (await scene.run(chain("gone/m", "beta/m"))).state is JobState.SUCCEEDED
         settled = await scene.run(chain("gone/m"))
     assert settled.state is JobState.QUEUED
-    assert settled.wait_reason and "no longer configured" in settled.wait_reason
+    assert settled.waiting and "no longer configured" in settled.waiting.sentence
 
 
 async def test_a_chain_that_does_not_fall_back_on_credentials_waits_for_its_lead(redis_url: str) -> None:
@@ -234,7 +234,7 @@ async def test_no_canary_sings_in_logs_redis_or_attempts(
         settled = await scene.run(WITH_UNDERSTUDY, prompt=prompt)
         in_redis = await all_values(scene.redis)
     assert "understudy:" in in_redis
-    shown = caplog.text + in_redis + repr(settled.attempts) + repr(settled.wait_reason)
+    shown = caplog.text + in_redis + repr(settled.attempts) + repr(settled.waiting)
     assert "CANARY-PROMPT" not in shown
     assert "canary.key" not in shown + json.dumps(settled.progress) + repr(settled.result)
 

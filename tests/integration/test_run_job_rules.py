@@ -118,7 +118,7 @@ async def test_when_the_configuration_changes_jobs_wait_with_the_reason_and_go_o
         tag(scene, alpha=("us",), beta=("eu", "us"))
         waiting = await scene.run(of)
         assert (waiting.state, waiting.attempts) == (JobState.QUEUED, [])
-        assert waiting.wait_reason and "breaks the rule require region = eu" in waiting.wait_reason
+        assert waiting.waiting and "breaks the rule require region = eu" in waiting.waiting.sentence
         assert scene.calls("alpha") + scene.calls("beta") == 0
         tag(scene, alpha=("eu",))
         settled = await scene.run(of, progress=waiting.progress)

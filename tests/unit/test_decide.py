@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from understudy.models.failure import Failure, FailureClass
-from understudy.models.jobs.wait_reasons import HOLD_WORDS, reason_at
+from understudy.models.jobs.wait_reasons import HOLD_WORDS, put_back_at, put_back_for
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.suitability import WhyNot
 from understudy.models.state import Priority
@@ -49,7 +49,12 @@ def failure(cls: FailureClass, hint_s: float | None = None) -> Failure:
 
 
 def refusal(hold: Hold, in_s: float) -> Refusal:
-    return Refusal(NOW + in_s, hold, Deployment("alpha", "m", "main", "alpha:main"), str(hold))
+    return Refusal(NOW + in_s, hold, Deployment("alpha", "m", "main", "alpha:main"))
+
+
+def held(hold: Hold, in_s: float) -> PutBack:
+    """What a job waits for that such a refusal keeps at its step."""
+    return PutBack(NOW + in_s, refusal(hold, in_s).waiting)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_what_a_later_step_says_of_a_request_never_ends_a_job_that_its_lead_may_
     two = chain("a/gpt-4o", "b/gpt-4o-mini", patience_s=0)
     verdict, progress = after_failure(situation(two), lead_passed_over(two), failure(cls))
     assert isinstance(verdict, PutBack)
-    assert (verdict.until, verdict.reason) == (NOW + 60, "cooldown")
+    assert (verdict.until, verdict.waiting) == (NOW + 60, refusal(Hold.COOLDOWN, 0).waiting)
     assert (progress.step, progress.round, set(progress.ruled_out)) == (0, 2, {1})
 
 
@@ -241,7 +246,7 @@ def test_a_dead_credential_costs_nothing_and_another_one_is_asked(cls: FailureCl
 def test_a_cooldown_within_patience_is_waited_out() -> None:
     patient = chain("a/m", "b/m", patience_s=10)
     verdict, progress = after_refusal(situation(patient), Progress(), refusal(Hold.COOLDOWN, 8))
-    assert verdict == PutBack(NOW + 8, "cooldown")
+    assert verdict == held(Hold.COOLDOWN, 8)
     assert progress.refused_since == NOW
 
 
@@ -281,7 +286,7 @@ def test_a_pace_that_refusals_taught_is_waited_for_as_long_as_patience_says(
     taught = replace(refusal(hold, 0.5), since=NOW - taught_s)
     patient = chain("a/m", "b/m", patience_s=10)
     verdict, progress = after_refusal(situation(patient), Progress(), taught)
-    assert (verdict, progress.step) == ((MoveOn(), 1) if moves else (PutBack(NOW + 0.5, str(hold)), 0))
+    assert (verdict, progress.step) == ((MoveOn(), 1) if moves else (held(hold, 0.5), 0))
     verdict, _ = after_refusal(situation(chain("a/m", patience_s=10)), Progress(), taught)
     assert isinstance(verdict, PutBack), "there is no other step to ask"
     stays = chain("a/m", "b/m", patience_s=10, fallback_on=["server"])
@@ -301,27 +306,27 @@ def test_a_day_that_is_used_up_moves_on_without_spill_and_keeps_a_one_step_chain
     verdict, progress = after_refusal(situation(chain("a/m", "b/m")), Progress(), refusal(Hold.DAY, 5 * 3600))
     assert (verdict, progress.step) == (MoveOn(), 1)
     verdict, progress = after_refusal(situation(chain("a/m")), Progress(), refusal(Hold.DAY, 5 * 3600))
-    assert verdict == PutBack(NOW + 5 * 3600, "day")
+    assert verdict == held(Hold.DAY, 5 * 3600)
     verdict, _ = after_refusal(situation(chain("a/m"), Priority.INTERACTIVE), Progress(), refusal(Hold.DAY, 5 * 3600))
     assert verdict == Fail()
 
 
 def test_a_day_that_ends_within_patience_is_waited_out() -> None:
     verdict, _ = after_refusal(situation(chain("a/m", "b/m", patience_s=10)), Progress(), refusal(Hold.DAY, 8))
-    assert verdict == PutBack(NOW + 8, "day")
+    assert verdict == held(Hold.DAY, 8)
 
 
 def test_when_every_step_has_used_up_its_day_the_job_waits_for_the_first_that_comes_back() -> None:
     both = chain("a/m", "b/m")
     _, progress = after_refusal(situation(both), Progress(), refusal(Hold.DAY, 5 * 3600))
     verdict, progress = after_refusal(situation(both), progress, refusal(Hold.COOLDOWN, 600))
-    assert verdict == PutBack(NOW + 600, "cooldown")
+    assert verdict == held(Hold.COOLDOWN, 600)
     assert progress.step == 0
 
 
 def test_pacing_at_the_last_step_waits_even_when_the_chain_spills() -> None:
     verdict, _ = after_refusal(situation(chain("a/m", spill=True)), Progress(), refusal(Hold.REQUESTS, 5))
-    assert verdict == PutBack(NOW + 5, "requests")
+    assert verdict == held(Hold.REQUESTS, 5)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +341,7 @@ def test_a_job_that_our_pacing_holds_at_a_later_step_goes_on_at_the_first_that_m
     _, progress = after_refusal(at, Progress(), refusal(Hold.BREAKER, lead_until))
     assert progress.step == 1
     verdict, progress = after_refusal(at, progress, refusal(Hold.REQUESTS, waits_s))
-    assert (verdict, progress.step, progress.round) == (PutBack(NOW + waits_s, "requests"), step, 1)
+    assert (verdict, progress.step, progress.round) == (held(Hold.REQUESTS, waits_s), step, 1)
     assert (0 in progress.passed) == (step == 1)
 
 
@@ -374,9 +379,10 @@ def test_a_new_round_begins_when_the_first_of_the_refused_steps_is_usable() -> N
 
 def test_a_job_says_the_reason_of_the_step_that_it_will_ask_first() -> None:
     at = situation(chain("alpha/m", "beta/m", patience_s=1.0))
-    _, progress = after_refusal(at, Progress(), replace(refusal(Hold.COOLDOWN, 500), reason="alpha cools for long"))
-    verdict, _ = after_refusal(at, progress, replace(refusal(Hold.COOLDOWN, 40), reason="beta cools"))
-    assert verdict == PutBack(NOW + 40, "beta cools")
+    _, progress = after_refusal(at, Progress(), refusal(Hold.COOLDOWN, 500))
+    at_beta = replace(refusal(Hold.COOLDOWN, 40), deployment=Deployment("beta", "m", "main", "beta:main"))
+    verdict, _ = after_refusal(at, progress, at_beta)
+    assert verdict == PutBack(NOW + 40, put_back_at("cooling after a refusal", "beta", "m", "beta:main"))
 
 
 def test_somebody_who_holds_a_connection_gets_one_round() -> None:
@@ -391,7 +397,7 @@ def test_steps_that_only_a_person_can_mend_keep_the_job_queued_with_the_reason()
     assert verdict == MoveOn()
     verdict, progress = after_block(at, progress, FailureClass.QUOTA, "other/main: no money")
     assert isinstance(verdict, PutBack)
-    assert "invalid key" in verdict.reason
+    assert "invalid key" in verdict.waiting.reason
 
 
 def test_a_step_that_cannot_serve_the_request_is_skipped_and_the_last_one_fails_the_job() -> None:
@@ -470,7 +476,7 @@ def test_a_job_waits_for_the_configuration_when_every_step_breaks_a_rule() -> No
     at = situation()
     _, progress = after_unfit(at, Progress(), RULE)
     verdict, progress = after_unfit(at, progress, RULE)
-    assert isinstance(verdict, PutBack) and verdict.reason == RULE.text
+    assert isinstance(verdict, PutBack) and verdict.waiting == put_back_for(RULE.text)
     assert (progress.step, progress.round) == (0, 1)
 
 
@@ -522,10 +528,14 @@ def test_a_job_that_waited_for_our_pacing_goes_back_to_the_first_step_in_the_ord
 
 
 def test_progress_that_was_written_before_there_were_orders_and_rules_is_read() -> None:
-    old = Progress(step=1, passed={0: Passed("cooled", 5.0)}).to_dict()
+    cooled = Progress(step=1, passed={0: Passed(put_back_for("cooled"), 5.0)})
+    old = cooled.to_dict()
     del old["order"], old["passed"]["0"]["rule"]
-    assert Progress.from_dict(old) == Progress(step=1, passed={0: Passed("cooled", 5.0)})
-    kept = begin_round(Progress(passed={0: Passed("rule", None, rule=True)}), (1, 0))
+    assert Progress.from_dict(old) == cooled
+    old["passed"]["0"] = {"reason": "cooled", "until": 5.0, "called": False}
+    assert Progress.from_dict(old) == cooled
+    at_beta = Passed(put_back_at("cooling", "beta", "m", "beta:main"), None, rule=True)
+    kept = begin_round(Progress(passed={0: at_beta}), (1, 0))
     assert Progress.from_dict(orjson.loads(orjson.dumps(kept.to_dict()))) == kept
 
 
@@ -534,7 +544,7 @@ def test_without_a_place_a_job_waits_for_its_lead_until_the_lead_may_be_usable()
     assert progress.step == 1
     verdict, progress = without_a_place(situation(), progress, lead=0)
     assert isinstance(verdict, PutBack) and verdict.until == NOW + 90
-    assert "max_fallback_share is used up" in verdict.reason
+    assert "max_fallback_share is used up" in verdict.waiting.reason
     assert (progress.step, progress.passed) == (0, {})
 
 
@@ -551,7 +561,7 @@ def test_without_a_place_a_job_that_came_back_at_a_later_step_asks_its_lead() ->
 
 
 def test_without_a_place_a_job_waits_for_the_first_step_that_may_serve_it() -> None:
-    resting = Passed("overloaded at beta/m", NOW + 5, called=True)
+    resting = Passed(put_back_for("overloaded at beta/m"), NOW + 5, called=True)
     progress = Progress(step=2, ruled_out={0: "alpha/m is for images"}, passed={1: resting})
     verdict, progress = without_a_place(situation(chain("alpha/m", "beta/m", "gamma/m")), progress, lead=1)
     assert isinstance(verdict, PutBack) and verdict.until == NOW + 5
@@ -559,7 +569,7 @@ def test_without_a_place_a_job_waits_for_the_first_step_that_may_serve_it() -> N
 
 
 def test_without_a_place_a_job_fails_though_a_rule_forbids_the_step_before_its_lead() -> None:
-    broken = Passed("alpha/m breaks a rule", None, rule=True)
+    broken = Passed(put_back_for("alpha/m breaks a rule"), None, rule=True)
     progress = Progress(step=2, passed={0: broken}, ruled_out={1: "bad_request: no"})
     verdict, _ = without_a_place(situation(chain("alpha/m", "beta/m", "gamma/m")), progress, lead=1)
     assert isinstance(verdict, Fail)
@@ -586,16 +596,16 @@ def test_a_provider_that_does_not_work_is_worded_alike_for_who_called_it_and_who
     cls: FailureClass, hold: Hold
 ) -> None:
     alone, account = chain("alpha/m"), "alpha:main"
-    held_back = reason_at(HOLD_WORDS[hold], "alpha", "m", account)
+    held_back = put_back_at(HOLD_WORDS[hold], "alpha", "m", account)
     at = replace(situation(alone), account=account)
     verdict, progress = after_failure(at, Progress(refused_since=NOW - 1000), failure(cls))
     while isinstance(verdict, TryAgain):
-        assert verdict.reason == held_back
+        assert verdict.waiting == held_back
         verdict, progress = after_failure(at, progress, failure(cls))
-    assert isinstance(verdict, PutBack) and verdict.reason == held_back
+    assert isinstance(verdict, PutBack) and verdict.waiting == held_back
 
 
 def test_a_failure_that_holds_nobody_back_is_called_by_its_name() -> None:
     at = replace(situation(chain("alpha/m")), account="alpha:main")
     verdict, _ = after_failure(at, Progress(), failure(FailureClass.UNKNOWN))
-    assert isinstance(verdict, TryAgain) and verdict.reason == "unknown at alpha/m (account alpha:main)"
+    assert isinstance(verdict, TryAgain) and verdict.waiting == put_back_at("unknown", "alpha", "m", "alpha:main")

@@ -76,7 +76,7 @@ def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Pr
                 return after_every_key_refused(at, progress)
             return after_failure(at, progress, event, "k")
         case (hold, in_s):
-            return after_refusal(at, progress, Refusal(at.now + in_s, hold, DEPLOYMENT, "held"))
+            return after_refusal(at, progress, Refusal(at.now + in_s, hold, DEPLOYMENT))
         case FailureClass():
             return after_block(at, progress, event, "no money")
         case WhyNot():

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from understudy.models.failure import FailureClass
+from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.objects.attempt import attempt_summary
 from understudy.models.objects.job import error_of, extra_fields_of
 from understudy.models.records import AttemptRecord, OutputRow, StartedJob
@@ -114,7 +115,9 @@ def test_the_ledger_knows_how_and_where_a_job_failed_without_reading_its_error(s
 
 def test_a_held_request_whose_lead_was_not_even_called_says_what_the_other_step_answered() -> None:
     errors = {0: error(FailureClass.RATE_LIMIT, "cooling", None), 1: error(FailureClass.BAD_REQUEST, "no such field")}
-    progress = Progress(step=1, errors=errors, passed={0: Passed("cooling", 5.0)}, ruled_out={1: "bad_request: no"})
+    progress = Progress(
+        step=1, errors=errors, passed={0: Passed(put_back_for("cooling"), 5.0)}, ruled_out={1: "bad_request: no"}
+    )
     line = output_line(written(progress))
     assert line["response"] is None
     assert (line["error"]["code"], line["error"]["message"]) == (

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from understudy.models.jobs.wait_reasons import PUT_BACK, reason_at, waiting_until
+from understudy.models.jobs.wait_reasons import as_json, from_json, put_back_at, put_back_for
 from understudy.models.objects.job import waiting_of
 from understudy.models.objects.waiting import waiting_object
 from understudy.models.records import Waiting
@@ -48,32 +48,32 @@ def test_another_day_is_named() -> None:
     assert clock_time(NOW + 90_000, NOW)[:4] == "2027" and "(in 25h00m)" in str(explained(waiting, NOW))
 
 
-def test_what_a_worker_wrote_down_is_read_again() -> None:
-    found = waiting_until(reason_at(COOLING, *PLACE), NOW)
-    assert found == Waiting(f"{COOLING} at {PLACE[0]}/{PLACE[1]}", PUT_BACK, *PLACE, NOW)
-    short = "rate_limit at lead/large"
-    assert waiting_until(short, None) == Waiting(short, PUT_BACK, "lead", "large")
-
-
 @pytest.mark.parametrize(
-    "sentence",
+    "waiting",
     [
-        "the limits in Redis are unreachable",
-        "quota at openai (key main): you asked at noon/today",
-        "credential at openai (key main): look at https://example.com/a",
-        "retry at lead/large after a failure",
+        put_back_at(COOLING, *PLACE),
+        put_back_at("rate_limit", "lead", "large", None),
+        put_back_for("retry at lead/large after a failure"),
+        put_back_for("quota at openai (key main): you asked at noon/today"),
     ],
 )
-def test_a_sentence_that_names_no_deployment_is_kept_whole(sentence: str) -> None:
-    assert waiting_until(sentence, NOW) == Waiting(sentence, PUT_BACK, until=NOW)
+def test_what_a_worker_wrote_down_is_read_again(waiting: Waiting) -> None:
+    assert from_json(as_json(waiting), NOW) == replace(waiting, until=NOW)
+    assert from_json(as_json(replace(waiting, until=NOW + 1))) == waiting, "the row has another column for that"
+    assert from_json(None, NOW) is None
+
+
+def test_the_sentence_names_the_account() -> None:
+    assert put_back_at(COOLING, "lead", "large", "lead:main").sentence == f"{COOLING} at lead/large (account lead:main)"
+    assert put_back_at(COOLING, "lead", "large", None).sentence == f"{COOLING} at lead/large"
 
 
 def test_only_a_job_that_was_put_back_waits_for_something() -> None:
-    row = {"state": "queued", "wait_reason": reason_at(COOLING, *PLACE), "not_before": NOW + 5}
-    reason = f"{COOLING} at {PLACE[0]}/{PLACE[1]}"
-    assert waiting_of(row, NOW) == Waiting(reason, PUT_BACK, *PLACE, NOW + 5)
-    assert waiting_of(row, NOW + 6) == Waiting(reason, PUT_BACK, *PLACE)
-    assert waiting_of({**row, "wait_reason": None}, NOW) is None
+    waiting = put_back_at(COOLING, *PLACE)
+    row = {"state": "queued", "waiting": as_json(waiting), "not_before": NOW + 5}
+    assert waiting_of(row, NOW) == replace(waiting, until=NOW + 5)
+    assert waiting_of(row, NOW + 6) == waiting
+    assert waiting_of({**row, "waiting": None}, NOW) is None
     assert waiting_of({**row, "state": "running"}, NOW) is None
 
 

@@ -12,8 +12,9 @@ from contextlib import suppress
 import redis.exceptions
 
 from understudy.models.jobs.suspects import ALONE_AT, admit
+from understudy.models.jobs.wait_reasons import GIVEN_BACK, put_back_for
 from understudy.models.logs import about, raised_at
-from understudy.models.records import Settled, StartedJob
+from understudy.models.records import Settled, StartedJob, Waiting
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store, StoreOutage
 from understudy.worker.coalesce import Coalescer
@@ -45,7 +46,7 @@ LEASE_LOOK_S = 0.2
 GIVE_BACK_S = 2.0
 """Reserved from the grace period for stopping calls and committing returned jobs."""
 
-WAITS_ITS_TURN = "few at a time: workers died that ran it"
+WAITS_ITS_TURN = put_back_for("few at a time: workers died that ran it")
 
 
 class ClaimLoop:
@@ -289,7 +290,7 @@ class ClaimLoop:
         try:
             chain = await self.store.get_chain(job.chain_id)
             if self._leaving:
-                return _put_back(job, outcome.GIVEN_BACK)
+                return _put_back(job, GIVEN_BACK)
             run = self.runs[job.id] = run_of(await self.store.claims.with_prompt(job), chain, self.tools)
             return await run.run()
         except StoreOutage:
@@ -318,12 +319,12 @@ def kept_free(concurrency: int) -> int:
     return max(1, concurrency // 20) if concurrency >= 5 else 0
 
 
-def _put_back(job: StartedJob, reason: str, until: float = 0.0) -> Settled:
+def _put_back(job: StartedJob, waiting: Waiting, until: float = 0.0) -> Settled:
     """As it was claimed, due at once or at a later time."""
     return Settled(
         *(job.id, job.batch_id, job.claim_no, JobState.QUEUED),
         not_before=until,
         progress=job.progress,
-        wait_reason=reason,
+        waiting=waiting,
         tenant=job.tenant,
     )

@@ -19,7 +19,8 @@ from typing import Any
 
 from understudy.models.config.catalog import window
 from understudy.models.failure import Failure, FailureClass
-from understudy.models.jobs.wait_reasons import failed_at
+from understudy.models.jobs.wait_reasons import failed_at, put_back_for
+from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import WhyNot
 from understudy.models.state import Priority
@@ -68,7 +69,7 @@ class TryAgain:
     """Retry the same step, after a pause."""
 
     after_s: float = 0.0
-    reason: str = ""
+    waiting: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class PutBack:
     """Return to the ledger until a given time; costs no attempt."""
 
     until: float
-    reason: str
+    waiting: Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +131,17 @@ def after_failure(at: Situation, progress: Progress, failure: Failure, key: str 
 
 def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[Verdict, Progress]:
     cls = REFUSED_LIKE.get(refusal.hold)
-    passed = Passed(refusal.reason, refusal.until)
+    passed = Passed(refusal.waiting, refusal.until)
     if cls is None:
         spills = at.chain.spill and refusal.hold is not Hold.STARTING
         if (spills or _is_out_of_patience(at, refusal)) and later_steps(at.chain, progress):
             return _advance(at, passed_over(progress, passed))
-        return PutBack(refusal.until, refusal.reason), at_the_best_step(at.chain, progress, refusal.until)
+        return PutBack(refusal.until, refusal.waiting), at_the_best_step(at.chain, progress, refusal.until)
     too_far = refusal.until - at.now > at.patience_s
     refusing_s = -1.0 if refusal.since is None else at.now - refusal.since
     if too_far or max(_refused_for(at, progress), refusing_s) >= at.patience_s:
-        return _pass_over(at, _with_error(progress, cls, refusal.reason), cls, passed)
-    return PutBack(refusal.until, refusal.reason), replace(progress, refused_since=progress.refused_since or at.now)
+        return _pass_over(at, _with_error(progress, cls, refusal.waiting.sentence), cls, passed)
+    return PutBack(refusal.until, refusal.waiting), replace(progress, refused_since=progress.refused_since or at.now)
 
 
 def after_short(
@@ -152,16 +153,16 @@ def after_short(
     `alone`: the job belongs to no batch. If a client waits for it (`interactive`), it fails at once.
     """
     if short.why is not Shortage.SPENT:
-        return PutBack(at.now + MONEY_RECHECK_S, short.waits), progress
+        return PutBack(at.now + MONEY_RECHECK_S, put_back_for(short.waits)), progress
     error = {"class": FailureClass.QUOTA, "message": short.reason, "status": 402, "body": _no_money(short.reason)}
     refused = replace(progress, errors={progress.step: error, **progress.errors})
     if short.is_of_provider:
-        return _pass_over(at, refused, FailureClass.QUOTA, Passed(short.waits, until=None))
+        return _pass_over(at, refused, FailureClass.QUOTA, Passed(put_back_for(short.waits), until=None))
     if alone and at.priority is Priority.INTERACTIVE:
         return Fail(), refused
     times = [each.until for each in progress.passed.values() if each.until is not None]
     until = max(min(times, default=at.now + BLOCKED_RECHECK_S), at.now + SHORTEST_ROUND_S)
-    return PutBack(until, short.waits), new_round(at.chain, progress)
+    return PutBack(until, put_back_for(short.waits)), new_round(at.chain, progress)
 
 
 def _no_money(message: str) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def after_block(
 ) -> tuple[Verdict, Progress]:
     """`cls` is why every usable credential of the step is rejected: `quota` or `credential`, until a person acts; or
     `model_missing`, where that is only presumed, `until` it is probed."""
-    return _pass_over(at, _with_error(progress, cls, reason), cls, Passed(reason, until))
+    return _pass_over(at, _with_error(progress, cls, reason), cls, Passed(put_back_for(reason), until))
 
 
 def after_misfit(
@@ -207,7 +208,7 @@ def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict
     """The step is skipped, whatever `fallback_on` says; the job's error is that of a step that was tried."""
     if not why.rule:
         return _rule_out(at, progress, why.text)
-    passed = Passed(why.text, until=None, rule=True)
+    passed = Passed(put_back_for(why.text), until=None, rule=True)
     return _advance(at, passed_over(progress, passed))
 
 
@@ -222,7 +223,7 @@ def without_a_place(at: Situation, progress: Progress, lead: int) -> tuple[Verdi
         return MoveOn(), progress
     verdict, progress = _end_of_round(at, progress)
     if isinstance(verdict, PutBack):
-        verdict = replace(verdict, reason=f"{verdict.reason}; {SHARE_USED_UP}")
+        verdict = replace(verdict, waiting=put_back_for(f"{verdict.waiting.sentence}; {SHARE_USED_UP}"))
     return verdict, progress
 
 
@@ -249,7 +250,7 @@ def _pass_over_failure(at: Situation, progress: Progress, failure: Failure) -> t
     return _pass_over(at, progress, failure.cls, passed)
 
 
-def _failed(at: Situation, progress: Progress, cls: FailureClass) -> str:
+def _failed(at: Situation, progress: Progress, cls: FailureClass) -> Waiting:
     step = at.chain.steps[progress.step]
     return failed_at(cls, step.provider, step.model, at.account)
 
@@ -326,17 +327,17 @@ def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClas
 
 def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
     passed = worth_waiting_for(at.chain, progress)
-    waits = [(each.until, each.reason) for each in passed if each.until is not None]
+    waits = [(each.until, each.waiting) for each in passed if each.until is not None]
     if at.priority is Priority.INTERACTIVE or not passed:
         return Fail(), progress
     following = new_round(at.chain, progress)
     if not waits:
-        return PutBack(at.now + BLOCKED_RECHECK_S, passed[0].reason), replace(following, round=progress.round)
-    earliest, reason = min(waits)
+        return PutBack(at.now + BLOCKED_RECHECK_S, passed[0].waiting), replace(following, round=progress.round)
+    earliest, waiting = min(waits, key=lambda each: each[0])
     until = max(earliest, at.now + SHORTEST_ROUND_S)
     if len(waits) < len(passed):  # a person may fix the others at any moment
         until = min(until, at.now + _backoff(ROUND_BACKOFF_S, progress.round - 1, at.rng))
-    return PutBack(until, reason), following
+    return PutBack(until, waiting), following
 
 
 def _backoff(bounds_s: tuple[float, float], exponent: int, rng: Random) -> float:

@@ -8,7 +8,8 @@ import orjson
 
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.errors import error_object
-from understudy.models.records import AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.wait_reasons import GIVEN_BACK
+from understudy.models.records import AttemptRecord, ResultRecord, Settled, StartedJob, Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState
 from understudy.worker.job.progress import Progress, first_error, in_order, left_out, skipped, steps_with_errors
@@ -21,8 +22,6 @@ NOTHING_TRIED: Mapping[str, Any] = {
     "status": None,
     "body": None,
 }
-
-GIVEN_BACK = "given back by a worker that stopped"
 
 UNWRITABLE = ResultRecord(
     None,
@@ -113,7 +112,7 @@ def _words_of_each_step(chain: Chain, progress: Progress) -> str:
 
 
 def put_back(
-    job: StartedJob, attempts: Sequence[AttemptRecord], progress: Progress, until: float, reason: str
+    job: StartedJob, attempts: Sequence[AttemptRecord], progress: Progress, until: float, waiting: Waiting | None
 ) -> Settled:
     return Settled(
         job.id,
@@ -123,7 +122,7 @@ def put_back(
         list(attempts),
         not_before=until,
         progress=progress.to_dict(),
-        wait_reason=reason,
+        waiting=waiting,
         tenant=job.tenant,
     )
 

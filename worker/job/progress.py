@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from understudy.models.jobs.wait_reasons import PUT_BACK
+from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain
 
 RETRIES_PER_ROUND = 3
@@ -29,7 +31,7 @@ class Passed:
     data rule forbids it.
     """
 
-    reason: str
+    waiting: Waiting
     until: float | None
     called: bool = False
     rule: bool = False
@@ -67,13 +69,19 @@ class Progress:
         if not document:
             return cls()
         values = dict(document)
-        values["passed"] = {int(step): Passed(**value) for step, value in values["passed"].items()}
+        values["passed"] = {int(step): _passed(value) for step, value in values["passed"].items()}
         values["ruled_out"] = {int(step): reason for step, reason in values["ruled_out"].items()}
         values["errors"] = {int(step): error for step, error in values["errors"].items()}
         values["attempts"] = tuple(values["attempts"])
         values["order"] = tuple(values.get("order", ()))
         values["refused_by"] = tuple(values.get("refused_by", ()))
         return cls(**values)
+
+
+def _passed(values: Mapping[str, Any]) -> Passed:
+    values = dict(values)
+    waiting = values.pop("waiting", None) or {"reason": values.pop("reason"), "hold": PUT_BACK}  # of versions before
+    return Passed(Waiting(**waiting), **values)
 
 
 def steps_with_errors(progress: Progress) -> Sequence[int]:
@@ -90,13 +98,13 @@ def first_error(progress: Progress) -> tuple[int, Mapping[str, Any]] | None:
 
 def skipped(progress: Progress) -> Mapping[int, str]:
     """Why steps were ruled out for good, or by a data rule, by index."""
-    by_rule = {step: passed.reason for step, passed in progress.passed.items() if passed.rule}
+    by_rule = {step: passed.waiting.sentence for step, passed in progress.passed.items() if passed.rule}
     return {**by_rule, **progress.ruled_out}
 
 
 def left_out(progress: Progress) -> Mapping[int, str]:
     """Why each step did not serve the job, by index, including steps passed over temporarily."""
-    return {**{step: passed.reason for step, passed in progress.passed.items()}, **progress.ruled_out}
+    return {**{step: passed.waiting.sentence for step, passed in progress.passed.items()}, **progress.ruled_out}
 
 
 def in_order(chain: Chain, progress: Progress) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.records import StartedJob
 
 ROOM_BYTES: Final = 128 * 1024 * 1024
@@ -11,7 +12,7 @@ TENANT_BYTES: Final = ROOM_BYTES * 3 // 4
 """The maximum for one tenant. One large prompt of each tenant always fits, so none waits for others."""
 
 LOOK_AGAIN_S: Final = 2.0
-WAITS_FOR_ROOM: Final = "large prompts take turns in a worker"
+WAITS_FOR_ROOM: Final = put_back_for("large prompts take turns in a worker")
 
 
 class PromptRoom:

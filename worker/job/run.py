@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import orjson
 
 from understudy.models.failure import Failure
+from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.objects.attempt import attempt_summary
-from understudy.models.records import SINGLE, AttemptRecord, Settled, StartedJob
+from understudy.models.records import SINGLE, AttemptRecord, Settled, StartedJob, Waiting
 from understudy.models.request.needs import Needs, needs_of
 from understudy.models.request.tokens import most_output_tokens
 from understudy.models.routing.chain import Chain, Step
@@ -44,6 +45,8 @@ SHORTEST_PAUSE_S = 0.02
 
 REDIS_AWAY_S = 2.0
 """Seconds that a job rests in the ledger when the limits cannot be read."""
+
+NO_LIMITS = put_back_for("the limits in Redis are unreachable")
 
 
 class JobRun:
@@ -111,7 +114,7 @@ class JobRun:
             return await self._to_outcome()
         except LimitsUnavailable:
             until = self.tools.clock() + REDIS_AWAY_S
-            return self._put_back(until, "the limits in Redis are unreachable")
+            return self._put_back(until, NO_LIMITS)
         except NoJudge as reason:
             log.warning("Job %s is put back: %s", self.job.id, reason)
             return self._put_back(self.tools.clock() + NO_JUDGE_PAUSE_S, NO_JUDGE)
@@ -132,15 +135,15 @@ class JobRun:
                     )
                 case Fail():
                     return outcome.failed(self.job, self.chain, self.progress, self.attempts)
-                case PutBack(until, reason):
+                case PutBack(until, waiting):
                     pause_s = max(until - self.tools.clock(), SHORTEST_PAUSE_S)
-                case TryAgain(after_s, reason):
+                case TryAgain(after_s, waiting):
                     pause_s = after_s
                 case _:
                     continue
             waited_s += pause_s
             if waited_s > IN_SLOT_S:
-                return self._put_back(self.tools.clock() + pause_s, reason)
+                return self._put_back(self.tools.clock() + pause_s, waiting)
             await self._unless_stopped(asyncio.sleep(pause_s))
         return outcome.stopped(self.job, self.attempts, self.progress, self._stop_as)
 
@@ -157,8 +160,8 @@ class JobRun:
         finally:
             self._task = self.call = None
 
-    def _put_back(self, until: float, reason: str) -> Settled:
-        return outcome.put_back(self.job, self.attempts, self.progress, until, reason)
+    def _put_back(self, until: float, waiting: Waiting | None) -> Settled:
+        return outcome.put_back(self.job, self.attempts, self.progress, until, waiting)
 
     async def _try_step(self) -> Answered | Verdict:
         """One call, if allowed; budgets are reserved before it and settled after it."""
@@ -210,7 +213,7 @@ class JobRun:
             if await self.tools.places.take(self.job, share):
                 return None
         except QuotaUsedUp as not_yet:
-            return PutBack(self.tools.clock() + not_yet.in_s, not_yet.reason)
+            return PutBack(self.tools.clock() + not_yet.in_s, put_back_for(not_yet.reason))
         return self._follow(decide.without_a_place(self.situation(), self.progress, self.first_step))
 
     def _judged(

@@ -20,8 +20,9 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from understudy.models.failure import Scope
-from understudy.models.jobs.wait_reasons import HOLD_WORDS, reason_at
+from understudy.models.jobs.wait_reasons import HOLD_WORDS, put_back_at
 from understudy.models.queue import keys
+from understudy.models.records import Waiting
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits import scripts
 from understudy.worker.limits.latest import Latest
@@ -110,8 +111,12 @@ class Refusal:
     until: float
     hold: Hold
     deployment: Deployment
-    reason: str
     since: float | None = None
+
+    @property
+    def waiting(self) -> Waiting:
+        at = self.deployment
+        return put_back_at(HOLD_WORDS[self.hold], at.provider, at.model, at.account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +217,9 @@ class Limiter:
                 return Grant(candidate, wait_s, tokens, streak, float(start_ms), float(cost_ms), number)
         _, until_ms, held_by, index, since_ms, is_paced = reply
         hold, deployment = Hold(held_by.decode()), candidates[index].deployment
-        reason = reason_at(HOLD_WORDS[hold], deployment.provider, deployment.model, deployment.account)
         cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
         since = self._at(since_ms) if cooled or is_paced else None
-        return Refusal(self._at(until_ms), hold, deployment, reason, since=since)
+        return Refusal(self._at(until_ms), hold, deployment, since)
 
     async def still_holds(self, grant: Grant) -> bool:
         """False if the scope was cooled while the caller waited for the start: cancel it and ask again.

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from understudy.models.ids import id_at
 from understudy.models.jobs.pace import NEW_START_S, jobs_per_s
 from understudy.models.jobs.pause_reasons import RUN_STOPPED, PauseKind
-from understudy.models.jobs.wait_reasons import waiting_until
+from understudy.models.jobs.wait_reasons import from_json
 from understudy.models.records import BatchView, DeploymentTally, OutputRow, Waiting
 from understudy.models.state import TERMINAL_STATES, BatchState, JobState, Priority
 from understudy.models.store.budgets import granted_to_batch
@@ -97,7 +97,7 @@ RUNNING_OF_BATCH = select(func.count()).select_from(job).where(RUNNING, job.c.ba
 """The number of claimed jobs of a batch: never more than the fleet has slots."""
 
 WAITS_OF_BATCH = (
-    select(job.c.wait_reason, job.c.not_before)
+    select(job.c.waiting, job.c.not_before)
     .where(QUEUED, job.c.batch_id == bindparam("batch_id"), job.c.not_before > literal_column("0"))
     .limit(WAITS_SAMPLE)
 )
@@ -110,7 +110,7 @@ FILES_OF_BATCH = select(file.c.part, file.c.id).where(
 
 _ended = [str(state) for state in sorted(TERMINAL_STATES)]
 
-WAITED_FOR = (batch.c.paused, batch.c.blocked, job.c.wait_reason)
+WAITED_FOR = (batch.c.paused, batch.c.blocked, job.c.waiting.label("put_back_for"))
 """What kept a job from starting; the first that is not null."""
 
 NOT_SHOWN = frozenset({"position", "unpriced", *(each.name for each in WAITED_FOR)})
@@ -296,7 +296,10 @@ def waited_for(row: Row[Any]) -> str | None:
     """From a row with `WAITED_FOR`: why an expired job was not completed in time, as far as known."""
     if row.state != str(JobState.EXPIRED):
         return None
-    return f"its batch was paused: {row.paused}" if row.paused else row.blocked or row.wait_reason
+    if row.paused or row.blocked:
+        return f"its batch was paused: {row.paused}" if row.paused else row.blocked
+    put_back = from_json(row.put_back_for)
+    return None if put_back is None else put_back.sentence
 
 
 def _batch_view(
@@ -355,7 +358,8 @@ NOT_HELD = frozenset(map(str, (BatchState.CANCELLING, BatchState.CANCELLED, Batc
 
 def _put_back(now: float, waits: Sequence[Row[Any]]) -> list[tuple[str, int]]:
     """The wait reasons and how many jobs share each. Due jobs wait to be staged, whatever kept them before."""
-    return Counter(each.wait_reason for each in waits if each.wait_reason and each.not_before > now).most_common()
+    reasons = (from_json(each.waiting) for each in waits if each.not_before > now)
+    return Counter(each.sentence for each in reasons if each is not None).most_common()
 
 
 def _pause(row: Row[Any]) -> tuple[PauseKind | None, str | None]:
@@ -397,9 +401,9 @@ def _waiting(row: Row[Any], counts: Mapping[JobState, int], waits: Sequence[Any]
         return Waiting(**orjson.loads(row.waiting))
     first = min(waits, key=lambda each: each.not_before, default=None)
     others = row.canary_passed and len(waits) < min(counts[JobState.QUEUED], WAITS_SAMPLE)
-    if first is None or counts[JobState.RUNNING] or others or first.not_before <= row.now or not first.wait_reason:
+    if first is None or counts[JobState.RUNNING] or others or first.not_before <= row.now:
         return None
-    return waiting_until(first.wait_reason, first.not_before)
+    return from_json(first.waiting, first.not_before)
 
 
 def _add(to: DeploymentTally, sums: Row[Any]) -> None:

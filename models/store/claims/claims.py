@@ -28,7 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.jobs.suspects import ALONE_AT
-from understudy.models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.wait_reasons import GIVEN_BACK, as_json
+from understudy.models.records import SINGLE, AttemptRecord, ResultRecord, Settled, StartedJob, Waiting
 from understudy.models.state import JobState, Priority
 from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.paging import octets
@@ -72,7 +73,7 @@ GIVE_BACK = (
         ended_at=case((job.c.cancel_requested, NOW), else_=None),
         worker_id=None,
         not_before=0.0,
-        wait_reason="given back by a worker that stopped",
+        waiting=as_json(GIVEN_BACK),
     )
     .returning(*ENDED_JOB)
 )
@@ -146,7 +147,7 @@ START = (
         worker_id=bindparam("holder"),
         claim_no=job.c.claim_no + 1,
         started_at=NOW,
-        wait_reason=None,
+        waiting=None,
     )
     .returning(
         *(job.c[name] for name in StartedJob.__dataclass_fields__ if name in job.c and name != "body"),
@@ -175,7 +176,7 @@ def settle_jobs(dialect: str) -> tuple[Update, JsonRows]:
             "state": Text(),
             "not_before": Double(),
             "progress": Text(),
-            "wait_reason": Text(),
+            "waiting": Text(),
             "calls": BigInteger(),
             "answer_bytes": BigInteger(),
         },
@@ -197,7 +198,7 @@ def settle_jobs(dialect: str) -> tuple[Update, JsonRows]:
             ended_at=case((and_(returns, ~job.c.cancel_requested), None), else_=NOW),
             not_before=new.not_before,
             progress=new.progress,
-            wait_reason=new.wait_reason,
+            waiting=new.waiting,
             attempts=job.c.attempts + new.calls,
             answer_bytes=new.answer_bytes,
         )
@@ -305,7 +306,7 @@ class WorkerClaims(Area):
                 "state": str(each.state),
                 "not_before": each.not_before,
                 "progress": None if each.progress is None else orjson.dumps(each.progress).decode(),
-                "wait_reason": clean(each.wait_reason),
+                "waiting": None if each.waiting is None else as_json(_storable(each.waiting)),
                 "calls": len(each.attempts),
                 "answer_bytes": None if each.result is None else answer_bytes(each.result),
             }
@@ -332,6 +333,12 @@ def _started(row: dict[str, Any]) -> StartedJob:
     if row["large_bytes"]:
         given["body"] = ""
     return StartedJob(**row | given, progress=None if progress is None else orjson.loads(progress))
+
+
+def _storable(waiting: Waiting) -> Waiting:
+    """A provider's words may be in its reason, a caller's in its model."""
+    at = (clean(waiting.provider), clean(waiting.model), clean(waiting.account))
+    return Waiting(clean(waiting.reason) or "", waiting.hold, *at)
 
 
 def result_row(ended: Row[Any], record: ResultRecord) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.suspects import DEAD_AT
+from understudy.models.jobs.wait_reasons import as_json, put_back_for
 from understudy.models.records import ResultRecord
 from understudy.models.state import JobState
 from understudy.models.store.claims.claims import DELETE_WORKER, INSERT_RESULTS, result_row
@@ -67,7 +68,7 @@ TAKE_BACK = (
         ended_at=case((or_(job.c.cancel_requested, _dead), NOW), else_=None),
         worker_id=None,
         not_before=0.0,
-        wait_reason="its worker died",
+        waiting=as_json(put_back_for("its worker died")),
     )
     .returning(*ENDED_JOB)
 )

@@ -34,7 +34,7 @@ FORGET_WORDS = (
     *FORGET,
     update(attempt).where(attempt.c.job_id.in_(_ids)).values(message=None),
     update(run_line).where(run_line.c.job_id.in_(_ids)).values(extra=None),
-    update(job).where(job.c.id.in_(_ids)).values(progress=None, wait_reason=None),
+    update(job).where(job.c.id.in_(_ids)).values(progress=None, waiting=None),
 )
 """All content of some jobs: requests, answers and providers' error messages."""
 
@@ -52,7 +52,6 @@ FORGET_OF_BATCH = (
         options=case((batch.c.input_file_id.is_(None), batch.c.options)),  # of a retry: provider and model names
         error=None,
         paused=None,
-        pause_kind=None,
         blocked=None,
         waiting=None,
     )

@@ -54,7 +54,7 @@ def reroute(dialect: str) -> tuple[Update, JsonRows]:
     """Move some queued jobs to another chain, from its first step, as soon as they may start."""
     given = JsonRows(dialect, {"job_id": Text(), "chain_id": Text()})
     new = given.source.c
-    values = {"chain_id": new.chain_id, "progress": None, "not_before": 0.0, "wait_reason": None}
+    values = {"chain_id": new.chain_id, "progress": None, "not_before": 0.0, "waiting": None}
     return update(job).where(job.c.id == new.job_id, QUEUED).values(values), given
 
 
