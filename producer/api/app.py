@@ -1,4 +1,4 @@
-"""The application: its routers in one list, and what they share for as long as the server runs."""
+"""The application: its routers, and the context they share while the server runs."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -53,7 +53,7 @@ REDIS_TIMEOUT_S = 2.0
 
 
 def open_context(settings: Settings, store: Store, redis_url: str) -> AbstractAsyncContextManager[Context]:
-    """What requests share. Raises SettingsError."""
+    """The context shared by all requests. Raises SettingsError."""
     return _opened(settings, store, redis_url, open_blobs(settings))
 
 

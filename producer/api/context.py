@@ -1,4 +1,4 @@
-"""What all requests share, made once when the server starts."""
+"""The context shared by all requests, created when the server starts."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,25 +39,25 @@ class Context:
     clock: Callable[[], float]
     blobs: Blobs = field(default_factory=Blobs)
     deleted_files: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a file was deleted and what it held is still to be removed."""
+    """Set when a file was deleted whose content is still to be removed."""
     metrics: Metrics = field(default_factory=Metrics)
     keyring: Keyring = field(default_factory=Keyring)
     refused_keys: RefusedKeys = field(default_factory=RefusedKeys)
     rooms: Backlogs = field(default_factory=Backlogs)
     headroom: Headroom = field(default_factory=lambda: Headroom(READ_BYTES))
-    """For the pages of answers that are read just now."""
+    """For pages of answers being read."""
     untaken: DeliveryRoom = field(default_factory=lambda: DeliveryRoom(*ON_DISK, always_one=True))
     untaken_in_memory: DeliveryRoom = field(default_factory=lambda: DeliveryRoom(*IN_MEMORY, always_one=False))
     """For those that were read and are not taken yet."""
     readiness: Readiness = field(default_factory=Readiness)
     writer: str = field(default_factory=lambda: new_id("api"))
-    """The name under which this process writes counts and fills batches."""
+    """The name of this process in counters and batch leases."""
     fill_soon: Callable[[], None] = lambda: None
-    """To be called when a batch was accepted: its lines are read at once, and not at the next look."""
+    """Called when a batch was accepted: its lines are read at once instead of at the next poll."""
     rules: TenantRules = field(default_factory=TenantRules)
     schemas: SchemaTurns = field(default_factory=SchemaTurns)
     routers: dict[Endpoint, Router] = field(init=False)
-    """By endpoint, for tenants without data rules. They remember the chains that requests name."""
+    """By endpoint, for tenants without data rules. They cache the chains that requests use."""
     waiters: Waiters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Context:
         self.waiters = Waiters(self.store)
 
     async def router(self, tenant: str, endpoint: Endpoint) -> Router:
-        """For the requests of a tenant. Raises StoreError."""
+        """The router for requests of a tenant. Raises StoreError."""
         rules = await self.rules.of(self.store, tenant)
         return self.rules.router(self.settings, rules, endpoint) if rules else self.routers[endpoint]
 

@@ -1,6 +1,6 @@
-"""Defects: what the log says of an exception that nobody expected. Where it came from, never what it says.
+"""Logs unexpected exceptions: where they were raised, never their message.
 
-The text of an exception may quote a prompt or a secret, and so may the traceback that a server would print.
+The message of an exception may quote a prompt or a secret, and so may the traceback that a server would print.
 """
 
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class LoggedFailures:
-    """Goes around the whole application: no exception of a request gets out of it."""
+    """Wraps the whole application: no exception of a request escapes it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,5 +25,5 @@ class LoggedFailures:
             if scope["type"] != "http":
                 log.critical("The HTTP API cannot be started or stopped: %s", raised_at(error))
                 raise
-            route = getattr(scope.get("route"), "path", "a path that is none")
+            route = getattr(scope.get("route"), "path", "unknown path")
             log.error("%s %s failed: %s", scope["method"], route, raised_at(error))

@@ -1,6 +1,6 @@
-"""The OpenAPI document: what FastAPI derives, with our errors in place of its own.
+"""The OpenAPI document as FastAPI derives it, with our error schema.
 
-A query or path that is wrong is answered with 400 and OpenAI's error object, so that is what stands in the document.
+Invalid queries and paths are answered with 400 and OpenAI's error object, so the document says so.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ FASTAPI_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
 def document_errors(app: FastAPI) -> None:
-    """Make `app.openapi` tell of our errors."""
+    """Make `app.openapi` document our errors."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -50,7 +50,7 @@ def document_errors(app: FastAPI) -> None:
 
 
 def _written_once(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
-    """The document as its bytes: anybody may ask for it, as often as they please."""
+    """The document, serialized once, since anyone may request it at any rate."""
 
     @cache
     def written() -> bytes:

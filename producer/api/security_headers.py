@@ -1,7 +1,7 @@
-"""What every answer says to browsers: take it for what it is, keep no copy, show it in no frame, run nothing in it.
+"""Security headers of every response: no type sniffing, no caching, no framing, no scripts.
 
-Answers are data, some of them other people's words: a browser that is led to one must not guess at its type. The pages
-of /docs run the scripts that come with them.
+Responses are data, some of it from third parties, so a browser that opens one must not guess its type. The pages of
+/docs may run their own scripts.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,7 +29,7 @@ PAGES_BEGIN = ("/docs", "/static-offline-docs")
 
 
 class SecurityHeaders:
-    """Adds them to every answer; one that a route gives itself stays."""
+    """Adds the headers to every response; headers set by a route take precedence."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""A tenant's endpoints for webhooks, the secrets that sign them, and the log of deliveries."""
+"""A tenant's webhook endpoints, signing secrets and delivery log."""
 
 from typing import Annotated, Any, Literal
 
@@ -37,7 +37,7 @@ Word = Annotated[str, Field(max_length=512)]
 
 
 class EndpointRequest(BaseModel):
-    """An endpoint to be made for the caller's own tenant."""
+    """An endpoint to create for the caller's tenant."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,7 +47,7 @@ class EndpointRequest(BaseModel):
 
 
 class EndpointWithSecret(EndpointObject):
-    """`secret` is shown this once."""
+    """`secret` is shown only once."""
 
     secret: str
 
@@ -64,7 +64,7 @@ class Deleted(BaseModel):
 
 
 class Secret(BaseModel):
-    """What signs the webhooks to the callback URLs of a tenant's jobs and batches."""
+    """The secret that signs webhooks to the callback URLs of a tenant's jobs and batches."""
 
     object: str = "webhook_secret"
     secret: str
@@ -98,14 +98,16 @@ async def batch_event(event: BatchEvent) -> None:
     response_model=EndpointWithSecret,
     responses={**REFUSALS, **refusals(413, 415)},
     openapi_extra=documented(EndpointRequest),
-    summary="Be told of what ends; the secret is shown this once",
+    summary="Create a webhook endpoint; its secret is shown only once",
 )
 async def create_endpoint(request: Request, api: Api, caller: Administrator) -> Response:
     document = await read_json(request, MAX_BODY_BYTES)
     asked = checked(EndpointRequest, document)
     check_endpoint(api, asked.url, asked.events)
     if len(await api.store.webhooks.endpoints(caller.tenant)) >= MOST_ENDPOINTS:
-        raise RequestError(f"a tenant has at most {MOST_ENDPOINTS} endpoints; delete one", code="too_many_endpoints")
+        raise RequestError(
+            f"a tenant can have at most {MOST_ENDPOINTS} endpoints; delete one first", code="too_many_endpoints"
+        )
     made, secret = await api.store.webhooks.add_endpoint(
         caller.tenant, asked.url, asked.events, asked.match, actor=caller.actor
     )
@@ -113,7 +115,7 @@ async def create_endpoint(request: Request, api: Api, caller: Administrator) -> 
 
 
 @router.get(
-    "/endpoints", response_model=EndpointList, responses=REFUSALS, summary="Your endpoints, without their secrets"
+    "/endpoints", response_model=EndpointList, responses=REFUSALS, summary="List your endpoints, without their secrets"
 )
 async def list_endpoints(api: Api, caller: Administrator) -> Response:
     rows = await api.store.webhooks.endpoints(caller.tenant)
@@ -124,7 +126,7 @@ async def list_endpoints(api: Api, caller: Administrator) -> Response:
     "/endpoints/{endpoint_id}",
     response_model=EndpointObject,
     responses={**REFUSALS, **refusals(404)},
-    summary="One endpoint",
+    summary="Retrieve an endpoint",
 )
 async def get_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     return _json(endpoint_object(await _endpoint(api, caller, endpoint_id)))
@@ -134,7 +136,7 @@ async def get_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator)
     "/endpoints/{endpoint_id}",
     response_model=Deleted,
     responses={**REFUSALS, **refusals(404)},
-    summary="Be told no more; what waits for it is given up",
+    summary="Delete an endpoint and drop its pending deliveries",
 )
 async def delete_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     if not await api.store.webhooks.remove_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
@@ -146,7 +148,7 @@ async def delete_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
     "/endpoints/{endpoint_id}/enable",
     response_model=EndpointObject,
     responses={**REFUSALS, **refusals(404)},
-    summary="Be told again by an endpoint that was disabled",
+    summary="Enable a disabled endpoint",
 )
 async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     if not await api.store.webhooks.enable_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
@@ -158,7 +160,7 @@ async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
     "/endpoints/{endpoint_id}/rotate",
     response_model=EndpointWithSecret,
     responses={**REFUSALS, **refusals(404)},
-    summary="A new secret, shown this once; the old one signs beside it for 24 hours",
+    summary="Create a new secret, shown only once; for 24 hours, the old one signs as well",
 )
 async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     row = await _endpoint(api, caller, endpoint_id)
@@ -167,7 +169,7 @@ async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrat
 
 
 @router.get(
-    "/secret", response_model=Secret, responses=REFUSALS, summary="What signs the webhooks to your callback URLs"
+    "/secret", response_model=Secret, responses=REFUSALS, summary="The secret that signs webhooks to your callback URLs"
 )
 async def get_secret(api: Api, caller: Administrator) -> Response:
     owner = callback_owner(caller.tenant)
@@ -180,7 +182,7 @@ async def get_secret(api: Api, caller: Administrator) -> Response:
     "/secret/rotate",
     response_model=Secret,
     responses=REFUSALS,
-    summary="A new secret for your callback URLs; the old one signs beside it for 24 hours",
+    summary="Create a new secret for your callback URLs; for 24 hours, the old one signs as well",
 )
 async def rotate_secret(api: Api, caller: Administrator) -> Response:
     secret = await api.store.webhooks.rotate_secret(caller.tenant, callback_owner(caller.tenant), actor=caller.actor)
@@ -191,7 +193,7 @@ async def rotate_secret(api: Api, caller: Administrator) -> Response:
     "/deliveries",
     response_model=DeliveryList,
     responses=REFUSALS,
-    summary="What was sent, or will be, newest first, with every try",
+    summary="List past and pending deliveries, newest first, with every attempt",
 )
 async def list_deliveries(
     api: Api,
@@ -200,7 +202,9 @@ async def list_deliveries(
     state: Literal["pending", "delivered", "dead"] | None = None,
     object_id: Annotated[str | None, Query(pattern=ID, description="Id of a job or batch.")] = None,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
-    after: Annotated[str, Query(pattern=r"^[A-Za-z0-9_-]{0,100}$", description="Id of the last one seen.")] = "",
+    after: Annotated[
+        str, Query(pattern=r"^[A-Za-z0-9_-]{0,100}$", description="The id of the last item already seen.")
+    ] = "",
 ) -> Response:
     rows = await api.store.webhooks.deliveries(
         caller.tenant, endpoint_id=endpoint_id, state=state, object_id=object_id, limit=limit + 1, after=after
@@ -213,7 +217,7 @@ async def list_deliveries(
     "/deliveries/{delivery_id}/replay",
     response_model=DeliveryObject,
     responses={**REFUSALS, **refusals(404, 409)},
-    summary="Send it (again) now, under the same webhook-id",
+    summary="Send a delivery now, or again, with the same webhook-id",
 )
 async def replay_delivery(delivery_id: DeliveryId, api: Api, caller: Administrator) -> Response:
     replayed = await api.store.webhooks.replay(caller.tenant, delivery_id, actor=caller.actor)
@@ -221,7 +225,7 @@ async def replay_delivery(delivery_id: DeliveryId, api: Api, caller: Administrat
     if row is None:
         raise ApiError(404, "there is no such delivery", param="delivery_id", code="not_found")
     if not replayed:
-        raise ApiError(409, "its endpoint is disabled or gone; enable the endpoint first", code="endpoint_disabled")
+        raise ApiError(409, "its endpoint is disabled or removed; enable the endpoint first", code="endpoint_disabled")
     return _json(delivery_object(row))
 
 
@@ -233,7 +237,7 @@ def check_endpoint(api: Context, url: str, events: list[str]) -> None:
         raise RequestError(f"'url' {error}", "url") from None
     for event in events:
         if event not in (*EVENTS, *PATTERNS):
-            raise RequestError(f"'events' must be of {', '.join((*PATTERNS, *EVENTS))}", "events")
+            raise RequestError(f"'events' must be among {', '.join((*PATTERNS, *EVENTS))}", "events")
 
 
 async def _endpoint(api: Context, caller: Caller, endpoint_id: str) -> dict[str, Any]:

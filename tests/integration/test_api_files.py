@@ -229,21 +229,21 @@ LONG_NAME = part("file", LINES, b"x" * 10_000)
 WRONG: dict[str, tuple[bytes, str, int, str]] = {
     "a body of no type": (FILE, "", 415, "must be multipart/form-data"),
     "JSON": (b"{}", "application/json", 415, "not application/json"),
-    "no boundary": (PURPOSE + FILE + END, "multipart/form-data", 400, "names no boundary"),
-    "an empty boundary": (PURPOSE + FILE + END, "multipart/form-data; boundary=", 400, "names no boundary"),
+    "no boundary": (PURPOSE + FILE + END, "multipart/form-data", 400, "has no boundary"),
+    "an empty boundary": (PURPOSE + FILE + END, "multipart/form-data; boundary=", 400, "has no boundary"),
     "a boundary too long": (FILE, "multipart/form-data; boundary=" + "x" * 5000, 400, "boundary is too long"),
-    "another boundary": (PURPOSE + FILE + END, "multipart/form-data; boundary=other", 400, "not made of parts"),
+    "another boundary": (PURPOSE + FILE + END, "multipart/form-data; boundary=other", 400, "are not separated"),
     "a cut body": (PURPOSE + FILE, TYPE, 400, "ends before its last boundary"),
     "a body cut within the file": ((PURPOSE + FILE)[:-20], TYPE, 400, "ends before its last boundary"),
     "no body": (b"", TYPE, 400, "ends before its last boundary"),
     "no part": (END, TYPE, 400, ""),
     "no file": (PURPOSE + END, TYPE, 400, "'file' is missing"),
     "a file without a name": (PURPOSE + part("file", LINES) + END, TYPE, 400, "send it with a filename"),
-    "two files": (PURPOSE + FILE + FILE + END, TYPE, 400, "'file' is there twice"),
+    "two files": (PURPOSE + FILE + FILE + END, TYPE, 400, "'file' occurs twice"),
     "a file that is not 'file'": (PURPOSE + part("data", LINES, b"a") + END, TYPE, 400, "only 'file' may be a file"),
     "an empty file": (PURPOSE + part("file", b"", b"a") + END, TYPE, 400, "the file is empty"),
     "no purpose": (FILE + END, TYPE, 400, "'purpose' is missing"),
-    "two purposes": (PURPOSE + PURPOSE + FILE + END, TYPE, 400, "'purpose' is there twice"),
+    "two purposes": (PURPOSE + PURPOSE + FILE + END, TYPE, 400, "'purpose' occurs twice"),
     "another purpose": (part("purpose", b"user_data") + FILE + END, TYPE, 400, "'user_data'; only 'batch'"),
     "another purpose after the file": (FILE + part("purpose", b"vision") + END, TYPE, 400, "'vision'; only"),
     "an unknown field": (PURPOSE + part("expire", b"1") + FILE + END, TYPE, 400, "'expire' is not a field"),
@@ -254,7 +254,7 @@ WRONG: dict[str, tuple[bytes, str, int, str]] = {
         PURPOSE + part("expires_after[seconds]", b"1e5") + FILE + END, TYPE, 400, "must be a whole number"),
     "another anchor": (PURPOSE + part("expires_after[anchor]", b"now") + FILE + END, TYPE, 400, "'created_at'"),
     "a name of 10,000 characters": (PURPOSE + LONG_NAME + END, TYPE, 400, "longer than 255 characters"),
-    "a header without end": (b"--edge\r\nContent-Disposition: " + b"x" * 60_000, TYPE, 400, "not made of parts"),
+    "a header without end": (b"--edge\r\nContent-Disposition: " + b"x" * 60_000, TYPE, 400, "are not separated"),
     "too large a file": (PURPOSE + part("file", b"x" * (LIMIT + 1), b"a") + END, TYPE, 413, "100,000 bytes"),
     "too large a body": (PURPOSE + part("file", b"x" * LIMIT * 5, b"a") + END, TYPE, 413, "longer than 100,000 bytes"),
 }  # fmt: skip
@@ -292,7 +292,7 @@ NAMES: list[tuple[bytes, str]] = [
 async def test_a_hostile_name_is_only_a_name(http: httpx.AsyncClient, folder: Path, given: bytes, kept: str) -> None:
     answer = await posted(http, PURPOSE + part("file", LINES, given) + END)
     if answer.status_code == 400:  # a NUL is no part of any header
-        assert b"\x00" in given and "not made of parts" in answer.json()["error"]["message"]
+        assert b"\x00" in given and "are not separated" in answer.json()["error"]["message"]
         return
     assert answer.json()["filename"] == kept
     assert [each.name for each in folder.iterdir()] == [answer.json()["id"]]
@@ -363,8 +363,8 @@ async def test_a_row_that_cannot_be_written_leaves_no_bytes(
         ("limit=10001", "limit"),
         ("limit=x", "limit"),
         ("order=up", "order"),
-        ("after=nothing", "'after' names no file"),
-        ("after=%00", "'after' names no file"),
+        ("after=nothing", "'after' is not the id of a file"),
+        ("after=%00", "'after' is not the id of a file"),
     ],
 )
 async def test_a_wrong_page_is_refused_by_name(http: httpx.AsyncClient, query: str, words: str) -> None:

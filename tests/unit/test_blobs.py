@@ -96,7 +96,7 @@ async def test_a_folder_that_is_away_is_told_in_one_sentence(tmp_path: Path) -> 
     folder = tmp_path / "files"
     folder.rmdir()
     folder.write_text("in the way")
-    with pytest.raises(StorageDown, match="has it room"):
+    with pytest.raises(StorageDown, match="has free space"):
         await blobs.put("file_1", pieces(b"x", 1))
     with pytest.raises(SettingsError, match="cannot be used for files"):
         open_blobs(settings)

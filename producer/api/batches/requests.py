@@ -1,4 +1,4 @@
-"""What creates a batch: OpenAI's words and ours, checked before anything is written."""
+"""The request that creates a batch: OpenAI's fields and ours, validated before anything is written."""
 
 from typing import Annotated, Any, cast
 
@@ -27,61 +27,61 @@ NUL = rb"\u0000"
 
 
 class OutputExpiry(BaseModel):
-    """When the output and error files are deleted. OpenAI counts from their creation, which is the batch's end."""
+    """When the output and error files are deleted, counted from their creation at the end of the batch."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     anchor: Annotated[str, Field(pattern="^created_at$")] = "created_at"
     seconds: int = Field(ge=3_600, le=2_592_000)
-    """From an hour to 30 days."""
+    """An hour to 30 days."""
 
 
 class BatchRequest(BaseModel):
-    """OpenAI's request to create a batch. The words after `output_expires_after` are ours; the OpenAI SDK sends them
-    in `extra_body`."""
+    """OpenAI's request to create a batch. The fields after `output_expires_after` are Understudy's; pass them in
+    `extra_body` of the OpenAI SDK."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, strict=True)
 
     input_file_id: str = Field(min_length=1, max_length=200)
-    """An uploaded file of lines."""
+    """The id of an uploaded file of lines."""
     endpoint: str
-    """`/v1/chat/completions` or `/v1/embeddings`; each line must have it as its `url`."""
+    """`/v1/chat/completions` or `/v1/embeddings`; the `url` of each line must be the same."""
     completion_window: str
-    """What is not done by then expires: `24h`, or any time from `1m` to `7d`."""
+    """Time after which unfinished lines expire: `24h`, or any time from `1m` to `7d`."""
     metadata: dict[str, str] | None = None
-    """Up to 16 pairs of the caller's own; keys up to 64 characters, values up to 512."""
+    """Up to 16 key-value pairs; keys up to 64 characters, values up to 512."""
     output_expires_after: OutputExpiry | None = None
     model: str | None = None
-    """For lines that name none."""
+    """Model for lines without one."""
     chain: str | None = None
-    """A configured chain, in place of the lines' models."""
+    """A configured chain, instead of the models of the lines."""
     fallbacks: list[str | dict[str, Any]] | None = None
-    """Models to go on to, for lines that name none themselves."""
+    """Models to fall back to, for lines without their own."""
     allow_fallbacks: bool | None = None
-    """False: only the first model is asked."""
+    """False: use only the first model."""
     priority: str = Priority.BULK.queue
     """`interactive`, `normal` or `bulk`."""
     weight: float = Field(default=USUAL_WEIGHT, ge=LEAST_WEIGHT, le=MOST_WEIGHT, allow_inf_nan=False)
-    """Turns of this batch for one of another of the same tenant and priority, from 0.01 to 100."""
+    """Share of capacity relative to other batches of the same tenant and priority, 0.01 to 100."""
     webhook_url: str | None = Field(default=None, max_length=MAX_URL_CHARS)
-    """Told when the batch ends."""
+    """URL that receives a signed POST when the batch ends."""
     patience_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Seconds that a refusing model is waited for before the next is asked."""
+    """Seconds to wait for a model that refuses before the next one is asked."""
     spill: bool | None = None
-    """Also go on to the next model while one is merely at its limit."""
+    """Also move on to the next model when one is merely at its limit."""
     budget_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """US dollars: the batch is paused before its calls cost more, until it is resumed."""
+    """US dollars: the batch pauses before its calls cost more, until it is resumed."""
     accept: list[Acceptance] | None = None
-    """What an answer must be to count as one; another is a failure, and the next model is asked."""
+    """Conditions that an answer must meet; otherwise it counts as a failure, and the next model is asked."""
 
     max_fallback_share: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    """Of the lines, this share at most may be answered by another model than the first; the others wait for it."""
+    """Maximum share of the lines that fallbacks may answer; the others wait for the first model."""
     order: Order | None = None
-    """Which model is asked first: as written (`chain`), the `cheapest` or the `fastest`."""
+    """Order of the models: as written (`chain`), `cheapest` or `fastest` first."""
     require: dict[str, Any] | None = None
     """Tags that the providers of all lines must have, such as `{"region": ["eu", "ch"], "zdr": true}`."""
     forbid: dict[str, Any] | None = None
-    """Tags that they must not have; a provider must say so itself."""
+    """Tag values that the providers must not have. A provider without the tag is excluded, too."""
 
     @property
     def window_s(self) -> float:
@@ -93,12 +93,12 @@ class BatchRequest(BaseModel):
 
     @property
     def route(self) -> dict[str, Any]:
-        """The words about routing that were said, as `RouteOptions` takes them."""
+        """The given routing fields, as arguments of `RouteOptions`."""
         return {word: getattr(self, word) for word in ROUTE_WORDS if getattr(self, word) is not None}
 
 
 def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = NO_RULES) -> BatchRequest:
-    """`rules` are the tenant's. Raises RequestError with the first thing that is wrong."""
+    """`rules`: those of the tenant. Raises RequestError with the first error."""
     for word in document:
         if word not in BatchRequest.model_fields:
             near = suggestion(word, BatchRequest.model_fields)
@@ -107,7 +107,7 @@ def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = N
     endpoint = endpoint_named(request.endpoint)
     if endpoint is None:
         raise RequestError(
-            f"batches for '{request.endpoint[:80]}' are not served; served are {' and '.join(ENDPOINTS)}",
+            f"batches for '{request.endpoint[:80]}' are not supported; supported: {' and '.join(ENDPOINTS)}",
             "endpoint",
             "unsupported_endpoint",
         )
@@ -131,31 +131,34 @@ def window_s(text: str) -> float:
 
 
 def canonical(document: dict[str, Any]) -> bytes:
-    """The same bytes for requests that say the same. Raises RequestError for what cannot be stored."""
+    """Identical bytes for equivalent requests. Raises RequestError for content that cannot be stored."""
     try:
         text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        raise RequestError("the body is nested too deep", code="invalid_json") from None
+        raise RequestError("the body is nested too deeply", code="invalid_json") from None
     if NUL in text.replace(rb"\\", b""):
-        raise RequestError("the body holds a NUL character, which cannot be stored", code="invalid_value")
+        raise RequestError("the body contains a NUL character, which cannot be stored", code="invalid_value")
     return text
 
 
 def _check_route(request: BatchRequest, settings: Settings, rules: Rules) -> None:
-    """Refuse at once what would make every line fail."""
+    """Reject options that would make every line fail."""
     route = request.route
     if not route:
         return
     body: dict[str, Any] = {}
     if "model" not in route and "chain" not in route:
         if not settings.providers:
-            return  # the lines are told
+            return  # each line reports it
         body = {"model": f"{min(settings.providers)}/of-a-line"}
         said_rules(request.require, request.forbid)
-        route, rules = {**route, "require": None, "forbid": None}, NO_RULES  # whether they hold depends on the lines
+        route, rules = (
+            {**route, "require": None, "forbid": None},
+            NO_RULES,
+        )  # whether they can be met depends on the lines
     try:
         Router(settings, route_options(route), endpoint=cast(Endpoint, request.endpoint), rules=rules).resolve(body)
     except RequestError as error:
         if error.code != NOT_FOUND:
             raise
-        raise RequestError(error.message, error.param) from None  # 404 is for an object that the batch is about
+        raise RequestError(error.message, error.param) from None  # 404 is for the input file

@@ -1,4 +1,4 @@
-"""Going on with a batch over HTTP: letting it go on, and running again what has no answer."""
+"""Resuming and retrying batches over HTTP."""
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @router.post(
     "/{batch_id}/resume",
-    summary="Let a held batch go on",
+    summary="Resume a paused batch",
     response_model=BatchObject,
     responses=refusals(400, 401, 403, 404, 503),
 )
@@ -47,15 +47,15 @@ async def resume(
     caller: Submitter,
     batch_id: str,
     budget_usd: Annotated[
-        float | None, Query(gt=0, allow_inf_nan=False, description="A new budget in all, in US dollars.")
+        float | None, Query(gt=0, allow_inf_nan=False, description="New total budget in US dollars.")
     ] = None,
-    model: Annotated[str | None, Query(description="For what is not asked yet, and for what failed.")] = None,
-    chain: Annotated[str | None, Query(description="The same.")] = None,
+    model: Annotated[str | None, Query(description="Model for the waiting and the failed lines.")] = None,
+    chain: Annotated[str | None, Query(description="Chain for the waiting and the failed lines.")] = None,
 ) -> Response:
-    """A batch that spent its budget is granted the first amount once more, or a new one.
+    """A batch that spent its budget is granted the original amount again, or gets a new budget.
 
-    With a model or a chain, what it has not asked yet takes that, and what failed runs again along it, as a new batch
-    that is named in `understudy.retries`.
+    With a model or chain, the waiting lines switch to it, and the failed lines are rerun with it as a new batch, listed
+    in `understudy.retries`.
     """
     view = await own_batch(api, caller, batch_id)
     if (model or chain) and view.state in OPEN_BATCH_STATES:
@@ -73,7 +73,7 @@ async def resume(
 
 @router.post(
     "/{batch_id}/retry",
-    summary="Run again what has no answer",
+    summary="Rerun the lines without an answer",
     response_model=BatchObject,
     responses=refusals(400, 401, 403, 404, 409, 429, 503),
 )
@@ -81,19 +81,19 @@ async def retry(
     api: Api,
     caller: Submitter,
     batch_id: str,
-    model: Annotated[str | None, Query(description="Instead of the chain that the lines had.")] = None,
-    chain: Annotated[str | None, Query(description="The same.")] = None,
+    model: Annotated[str | None, Query(description="Model to use instead of the chain of the lines.")] = None,
+    chain: Annotated[str | None, Query(description="Chain to use instead of that of the lines.")] = None,
     everything: Annotated[
-        bool, Query(alias="all", description="Also bad requests, refused content and jobs that crashed workers.")
+        bool, Query(alias="all", description="Also rerun bad requests, refused content and crashed jobs.")
     ] = False,
     answered_by: Annotated[
-        list[str] | None, Query(description="Instead: the lines that this provider answered. Repeatable.")
+        list[str] | None, Query(description="Rerun the lines that this provider answered instead. Repeatable.")
     ] = None,
 ) -> Response:
-    """A new batch with `understudy.retry_of`.
+    """Creates a new batch with `understudy.retry_of`.
 
-    Lines that are not tried again, because they would fail in the same way, are counted in the header
-    `Understudy-Left-Out`. 409: there is nothing to try.
+    The header `Understudy-Left-Out` counts the lines that are not rerun because they would fail the same way. 409:
+    there is nothing to retry.
     """
     view = await own_batch(api, caller, batch_id)
     route = RouteOptions(model=model, chain=chain)
@@ -122,7 +122,7 @@ class _Taken:
 
 @asynccontextmanager
 async def _admitted(api: Context, caller: Caller, most: int) -> AsyncIterator[_Taken]:
-    """Room for so many more jobs; what is not taken of it is given back. Raises ApiError, RequestError."""
+    """Admit up to `most` jobs; the unused part is released at the end. Raises ApiError, RequestError."""
     if most:
         await admit(api, caller, jobs=most)
     taken = _Taken()
@@ -136,7 +136,7 @@ async def _admitted(api: Context, caller: Caller, most: int) -> AsyncIterator[_T
 
 
 def _most(view: BatchView, *, answered: bool = False) -> int:
-    """No more jobs than that can a retry of a batch have."""
+    """The maximum number of jobs in a retry of a batch."""
     states = {JobState.SUCCEEDED} if answered else ENDED_BADLY
     return sum(view.counts.get(state, 0) for state in states)
 
@@ -150,4 +150,4 @@ async def _retrying(retry: Awaitable[T]) -> T:
 
 def _nothing_to_retry(batch_id: str, retry: Retry) -> ApiError:
     why = retry.left_out_words.replace("--all", "?all=true")
-    return ApiError(409, f"there is nothing to try again in {batch_id}{why and f'; {why}'}", code="nothing_to_retry")
+    return ApiError(409, f"there is nothing to retry in {batch_id}{why and f'; {why}'}", code="nothing_to_retry")

@@ -1,4 +1,4 @@
-"""Batches as OpenAI's Batch API has them; beside it the results so far, and holding a batch."""
+"""OpenAI's Batch API, with additional routes for results so far, pausing and acknowledging."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
@@ -37,8 +37,8 @@ CANCELLED = frozenset({BatchState.CANCELLING, BatchState.CANCELLED})
 
 ID_CHARS: Final = r"^[A-Za-z0-9_-]*$"
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many, newest first.")]
-After = Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The id of the last one already seen.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number, newest first.")]
+After = Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The id of the last item already seen.")]
 
 
 @router.post(
@@ -55,9 +55,9 @@ async def create(
     idempotency_key: Annotated[str | None, Header(max_length=MAX_KEY_CHARS)] = None,
     x_stainless_retry_count: Annotated[str | None, Header(max_length=10)] = None,
 ) -> Response:
-    """Answered at once with a batch in `validating`; its lines are read and checked after that.
+    """Responds at once with a batch in `validating`; its lines are read and validated afterwards.
 
-    Sent again with the same `Idempotency-Key`, or by the OpenAI SDK when it lost the answer, it makes nothing new.
+    A repeated request with the same `Idempotency-Key`, or a retry by the OpenAI SDK, creates nothing new.
     """
     document = await read_json(request, api.settings.api.max_body_bytes)
     digest = hashlib.sha256(canonical(document)).hexdigest()
@@ -94,7 +94,7 @@ async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
     responses=refusals(400, 401, 403, 404, 503),
 )
 async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
-    """Finished lines are kept; calls under way are stopped. Cancelled again, it is answered as it stands."""
+    """Finished lines keep their results; calls in flight are aborted. Cancelling again has no effect."""
     await own_batch(api, caller, batch_id)
     if not await api.store.ingest.cancel(batch_id):
         await api.store.batches.cancel(batch_id)
@@ -107,25 +107,28 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
 
 
 @router.post(
-    "/{batch_id}/pause", summary="Hold a batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503)
+    "/{batch_id}/pause",
+    summary="Pause a batch",
+    response_model=BatchObject,
+    responses=refusals(400, 401, 403, 404, 503),
 )
 async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
-    """No other line of it starts; calls under way go on."""
+    """No further lines start; calls in flight continue."""
     view = await own_batch(api, caller, batch_id)
     if not await api.store.batches.pause(batch_id, "paused by its owner"):
-        raise has_ended(view, "held")
+        raise has_ended(view, "paused")
     await api.store.audit.record_repeated(caller.actor, caller.tenant, "batch.pause", batch_id)
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
 @router.post(
     "/{batch_id}/ack",
-    summary="Say that you have the results of a batch",
+    summary="Acknowledge that you have received the results of a batch",
     response_model=BatchObject,
     responses=refusals(400, 401, 403, 404, 409, 503),
 )
 async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
-    """Where only undelivered content is kept, its prompts, answers and files are removed an hour later."""
+    """With `store_content = "until_delivered"`, its prompts, answers and files are deleted an hour later."""
     view = await own_batch(api, caller, batch_id)
     if not await api.store.retention.acknowledge("batch", caller.tenant, batch_id):
         raise ApiError(409, f"batch {batch_id} is {view.state}; it has not ended yet", code="not_ended")
@@ -135,7 +138,7 @@ async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
 
 @router.get(
     "/{batch_id}/results",
-    summary="The lines that have ended so far",
+    summary="The results so far",
     response_class=Response,
     responses={200: {"content": {JSONL: {}}}, **refusals(400, 401, 403, 404, 429, 503)},
 )
@@ -143,13 +146,13 @@ async def results(
     api: Api,
     caller: Reader,
     batch_id: str,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="How many lines at most.")] = 1_000,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="Maximum number of lines.")] = 1_000,
     after: Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The `id` of the last line read.")] = "",
 ) -> Response:
-    """Lines as in the output and error files, also while others still run, in the order of the input.
+    """Lines as in the output and error files, in the order of the input, even while others are still running.
 
-    Lines end in any order: one that ends later may belong before `after`. While the batch runs, begin at the start
-    again to see all of them. The header `Understudy-Next-After` is there while there may be more behind this page.
+    Lines finish in any order, so a line that finishes later may come before `after`. While the batch is running, start
+    over to see all lines. The header `Understudy-Next-After` is set if there may be more lines after this page.
     """
     await own_batch(api, caller, batch_id)
     begins = after.removeprefix(LINE_PREFIX)
@@ -171,7 +174,7 @@ async def _lines(
 
 
 async def _page(api: Context, batch_id: str, span: Span, wanted: Collection[str]) -> Iterable[bytes]:
-    """Without what has ended since."""
+    """The lines of a page, without those that finished since."""
     return [rendered_line(row) for row in await api.store.batches.outputs_in(batch_id, span) if row.job_id in wanted]
 
 
@@ -192,7 +195,7 @@ async def _accept(
 
 
 async def _input(api: Context, caller: Caller, file_id: str) -> FileRecord:
-    """The file whose lines are asked for. Raises ApiError."""
+    """The input file. Raises ApiError."""
     file = await api.store.files.view(caller.tenant, file_id)
     if file is None:
         raise ApiError(404, f"there is no file {file_id}", param="input_file_id", code="not_found")
@@ -202,7 +205,7 @@ async def _input(api: Context, caller: Caller, file_id: str) -> FileRecord:
     if file.lines > most:
         raise ApiError(
             400,
-            f"the file has {file.lines:,} lines; a batch may have {most:,}: split it",
+            f"the file has {file.lines:,} lines; the limit for a batch is {most:,}: split it",
             param="input_file_id",
             code="too_many_lines",
         )
@@ -237,7 +240,7 @@ async def own_batch(api: Context, caller: Caller, batch_id: str) -> BatchView:
 
 
 def has_ended(view: BatchView, what: str) -> ApiError:
-    return ApiError(400, f"batch {view.id} is {view.state}; it cannot be {what} any more", code="batch_ended")
+    return ApiError(400, f"batch {view.id} is {view.state}; it can no longer be {what}", code="batch_ended")
 
 
 async def shown_batch(api: Context, view: BatchView) -> Response:

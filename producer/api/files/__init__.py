@@ -1,1 +1,1 @@
-"""OpenAI's Files API, and where the bytes are kept."""
+"""OpenAI's Files API, and the storage of the files."""

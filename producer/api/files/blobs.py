@@ -1,12 +1,12 @@
-"""Where the bytes of uploaded files are kept: the data folder, or an object store in a cloud.
+"""Storage of uploaded files: the data folder, or a cloud object store.
 
 BlobError
-├── TooLarge     more bytes than allowed arrived
-├── Empty        no byte arrived
-├── NoBlob       there are no bytes of that name
-└── StorageDown  the disk is full or not writable, or the object store cannot be reached
+├── TooLarge     more bytes arrived than allowed
+├── Empty        no bytes arrived
+├── NoBlob       there is no blob of that name
+└── StorageDown  the disk is full or not writable, or the object store is unreachable
 
-What one put writes is seen whole or not at all.
+A put is atomic: its bytes are visible completely or not at all.
 """
 
 import asyncio
@@ -29,33 +29,33 @@ PART_BYTES = 5 * 1024 * 1024
 PARTS_AT_ONCE = 3
 READ_BYTES = 256 * 1024
 RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
-"""An object store that is away is given up after this: the caller is told to come back, and its memory is freed."""
+"""After this, an unreachable object store is given up: the caller is asked to retry, and its memory is freed."""
 LOCAL = ("file:", "memory:")
 LEFTOVERS_KEPT_S = 86_400.0
 
 
 class BlobError(Exception):
-    """The bytes could not be kept or read. One sentence."""
+    """The bytes could not be stored or read. The message is one sentence."""
 
 
 class TooLarge(BlobError):
-    """More bytes than allowed arrived."""
+    """More bytes arrived than allowed."""
 
 
 class Empty(BlobError):
-    """No byte arrived."""
+    """No bytes arrived."""
 
 
 class NoBlob(BlobError):
-    """There are no bytes of that name."""
+    """There is no blob of that name."""
 
 
 class StorageDown(BlobError):
-    """Nothing can be kept or read now; the same call may succeed later."""
+    """Nothing can be stored or read now; the same call may succeed later."""
 
 
 class Measure:
-    """Counts bytes and the lines that are not blank while they pass by, wherever they are cut."""
+    """Counts bytes and non-blank lines of a stream of chunks, wherever it is cut."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -80,22 +80,22 @@ def _holds_something(line: bytes) -> bool:
 
 
 class Blobs:
-    """Bytes by the id of their file."""
+    """File contents by file id."""
 
     def __init__(
         self, store: ObjectStore | None = None, place: str = "memory", max_bytes: int = 2**31, mode: int | None = None
     ) -> None:
-        """Without a store they are kept in memory: for tests. `place` is for people. `mode`: who may read the files,
-        where it is not left to the umask."""
+        """Without a store, contents are kept in memory, for tests. `place`: used in messages. `mode`: file mode, if not
+        left to the umask."""
         self._store = store or MemoryStore()
         self._place = place
         self._max_bytes = max_bytes
         self._mode = mode
 
     async def put(self, file_id: str, chunks: AsyncIterator[bytes]) -> tuple[int, int]:
-        """Keep what arrives; returns how many bytes and how many lines that are not blank.
+        """Store the chunks. Returns the numbers of bytes and of non-blank lines.
 
-        Raises BlobError, and whatever `chunks` raises; nothing is kept then.
+        Raises BlobError, and whatever `chunks` raises; then nothing is stored.
         """
         measure = Measure()
         with self._plain_errors(file_id):
@@ -110,14 +110,14 @@ class Blobs:
         return measure.bytes, measure.lines
 
     async def read(self, file_id: str) -> AsyncGenerator[bytes, None]:
-        """The bytes in pieces. Raises NoBlob, StorageDown."""
+        """The contents in pieces. Raises NoBlob, StorageDown."""
         with self._plain_errors(file_id):
             found = await obstore.get_async(self._store, file_id)
             async for chunk in found.stream(min_chunk_size=READ_BYTES):
                 yield bytes(chunk)
 
     async def delete(self, file_id: str) -> None:
-        """Does nothing when there is none. Raises StorageDown."""
+        """Delete a file if it exists. Raises StorageDown."""
         try:
             with self._plain_errors(file_id):
                 await obstore.delete_async(self._store, file_id)
@@ -134,7 +134,8 @@ class Blobs:
             raise Empty("the file is empty")
 
     async def _sync(self, file_id: str) -> None:
-        """The library leaves it to the system when a file of the data folder reaches the disk; a batch relies on it."""
+        """Sync a file of the data folder to disk, because accepted batches rely on it and the library does not do
+        it."""
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:
             if self._mode is not None:
                 await asyncio.to_thread(os.chmod, self._store.prefix / file_id, self._mode)
@@ -148,9 +149,9 @@ class Blobs:
         except FileNotFoundError:
             raise NoBlob(f"the content of {file_id} is gone from {self._place}") from None
         except (BaseError, OSError):
-            # the library's own words would show addresses, paths and answers of the cloud
+            # the library's messages contain addresses, paths and responses of the cloud
             raise StorageDown(
-                f"files cannot be kept or read now in {self._place}: is it there, and has it room?"
+                f"files cannot be stored or read in {self._place}; check that it is available and has free space"
             ) from None
 
 
@@ -163,7 +164,7 @@ def _sync(path: Path) -> None:
 
 
 def open_blobs(settings: Settings) -> Blobs:
-    """Where these settings keep files. Raises SettingsError."""
+    """The file storage of these settings. Raises SettingsError."""
     if settings.files_url is None:
         return _in_folder(settings.data / FOLDER, settings.api.max_file_bytes)
     url = settings.files_url
@@ -186,7 +187,7 @@ def _in_folder(folder: Path, max_bytes: int) -> Blobs:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """A process that was killed leaves what it had of an upload, under a name that nobody reads."""
+    """Remove partial uploads that killed processes left under temporary names."""
     before = time.time() - LEFTOVERS_KEPT_S
     for path in folder.glob("file_*#*"):
         if path.stat().st_mtime < before:

@@ -1,7 +1,7 @@
-"""Room for what callers have asked for and not taken yet: bounded for each tenant, and for all of them.
+"""Limits the size of responses that callers have requested but not yet read, per tenant and in total.
 
-Who finds none waits. Waiting readers of one tenant hold up no other tenant's, and a tenant that has taken all it asked
-for always finds room for one page.
+A request without room waits. Waiting requests of one tenant do not block other tenants, and a tenant without unread
+responses always gets room for one page.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ from contextlib import suppress
 MB = 1024 * 1024
 ON_DISK = 1024 * MB, 512 * MB
 IN_MEMORY = 64 * MB, 32 * MB
-"""The bytes of all tenants and of one. Those in memory are for a disk that is nearly full."""
+"""Bytes for all tenants and for one. IN_MEMORY applies when the disk is nearly full."""
 
 
 class NoRoom(Exception):
-    """What this tenant asked for before is not taken, or what all did."""
+    """This tenant, or all tenants together, have too many unread responses."""
 
 
 class DeliveryRoom:
     def __init__(self, of_all: int, of_tenant: int, *, always_one: bool) -> None:
-        """`always_one`: one page of a tenant is let in beyond `of_all`; else only when it is alone."""
+        """`always_one`: one page per tenant may exceed `of_all`; otherwise only if no other page is held."""
         self._of_all, self._of_tenant, self._always_one = of_all, of_tenant, always_one
         self._taken: Counter[str] = Counter()
         self._waiting: dict[str, deque[tuple[int, Future[None]]]] = {}
@@ -31,7 +31,7 @@ class DeliveryRoom:
         return self._taken.total()
 
     async def take(self, tenant: str, size: int, wait_s: float | None) -> None:
-        """Wait for room for so many bytes, `wait_s` seconds or (None) for as long as it takes. Raises NoRoom."""
+        """Wait for room for `size` bytes, at most `wait_s` seconds (None: forever). Raises NoRoom."""
         if tenant not in self._waiting and self._fits(tenant, size):
             self._taken[tenant] += size
             return
@@ -48,7 +48,7 @@ class DeliveryRoom:
             raise NoRoom
 
     def grow(self, tenant: str, more: int) -> None:
-        """A page that was let in has so many bytes more than it was said to have."""
+        """An admitted page is `more` bytes larger than announced."""
         self._taken[tenant] += more
 
     def give(self, tenant: str, size: int) -> None:
@@ -58,7 +58,7 @@ class DeliveryRoom:
         self._let_in()
 
     def _leave(self, tenant: str, size: int, turn: "Future[None]") -> None:
-        if turn.done():  # it was let in before it knew
+        if turn.done():  # it was just let in
             self.give(tenant, size)
             return
         self._waiting[tenant].remove((size, turn))

@@ -1,4 +1,4 @@
-"""OpenAI's files: uploads, which batches are made from, and what came of batches."""
+"""OpenAI's files: uploads as input of batches, and the results of batches."""
 
 from collections.abc import AsyncGenerator, Iterable
 from functools import partial
@@ -31,7 +31,7 @@ NAME_LIMIT = 200
 
 
 class FileObject(BaseModel):
-    """A file as OpenAI shows it. Times are unix seconds."""
+    """OpenAI's file object. Times are Unix seconds."""
 
     id: str
     object: Literal["file"] = "file"
@@ -88,7 +88,8 @@ UPLOAD_BODY = {
     openapi_extra=UPLOAD_BODY,
 )
 async def upload(request: Request, api: Api, caller: Submitter) -> Response:
-    """The body is multipart, as OpenAI's: `file` and `purpose`, in any order. It is kept whole or not at all."""
+    """The body is multipart, as in OpenAI's API: `file` and `purpose`, in any order. The file is stored completely or
+    not at all."""
     body = Upload(request, api.settings.api.max_file_bytes)
     file_id = new_id("file")
     size, lines = await api.blobs.put(file_id, admitted(api, caller, body.chunks(), body.declared))
@@ -114,7 +115,7 @@ async def list_files(
     after: str | None = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> Response:
-    """`after` is the last id of the page before; it may be deleted by now."""
+    """`after`: the last id of the previous page, even if it was deleted since."""
     purposes = [each for each in PURPOSES if purpose in (None, each)]
     if after is not None and not _may_be_id(after):
         raise _no_cursor()
@@ -130,7 +131,7 @@ async def list_files(
 
 @router.get(
     "/{file_id}",
-    summary="Look at a file",
+    summary="Retrieve a file",
     response_model=FileObject,
     responses=refusals(400, 401, 403, 404, 503),
 )
@@ -149,7 +150,7 @@ async def retrieve(file_id: str, api: Api, caller: Reader) -> Response:
     },
 )
 async def content(file_id: str, api: Api, caller: Reader) -> Response:
-    """The output and the error file of a batch are written while they are sent, in no particular order of lines."""
+    """Output and error files of batches are generated while they are sent, with lines in no particular order."""
     record = await _found(api, caller, file_id)
     chunks = api.blobs.read(file_id) if record.part is None else _lines(api, record)
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename, safe='')}"}
@@ -160,12 +161,12 @@ async def content(file_id: str, api: Api, caller: Reader) -> Response:
 
 @router.delete(
     "/{file_id}",
-    summary="Delete a file; of an output, the prompts and answers behind it",
+    summary="Delete a file; for an output file, also its prompts and answers",
     response_model=FileDeleted,
     responses=refusals(400, 401, 403, 404, 409, 503),
 )
 async def delete(file_id: str, api: Api, caller: Submitter) -> Response:
-    """It is gone at once; what it held is removed right after, in slices."""
+    """The file disappears at once; its content is removed right after, in slices."""
     if not _may_be_id(file_id) or not await api.store.files.delete(caller.tenant, file_id):
         raise _unknown(file_id)
     await api.store.audit.record(caller.actor, caller.tenant, "file.delete", file_id)
@@ -181,7 +182,7 @@ async def _found(api: Context, caller: Caller, file_id: str) -> FileRecord:
 
 
 async def _lines(api: Context, record: FileRecord) -> AsyncGenerator[bytes, None]:
-    """The lines of an output or error file, in pieces; its length is known after the first whole reading."""
+    """The lines of an output or error file, in pieces; its length is recorded after the first complete read."""
     assert record.batch_id is not None and record.part is not None
     size, delivery = 0, Delivery(api, record.tenant)
     async for span in api.store.files.part_spans(record.batch_id, record.part):
@@ -198,7 +199,7 @@ async def _page(api: Context, batch_id: str, part: str, span: Span) -> Iterable[
 
 
 async def _size(api: Context, record: FileRecord) -> int:
-    """Worked out once, of what is known of each line without reading it."""
+    """The size of a file; computed once, without reading the answers."""
     if record.bytes is not None:
         return record.bytes
     assert record.batch_id is not None and record.part is not None
@@ -236,4 +237,4 @@ def _unknown(file_id: str) -> ApiError:
 
 
 def _no_cursor() -> RequestError:
-    return RequestError("'after' names no file: use the 'last_id' of a page", "after")
+    return RequestError("'after' is not the id of a file: use the 'last_id' of a page", "after")

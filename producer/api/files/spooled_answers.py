@@ -1,7 +1,7 @@
-"""Answers on their way to callers: read a page at a time, and kept on disk until who asked has taken them.
+"""Streams answers to callers: reads a page at a time, and spools it to disk until the caller has read it.
 
-A caller that reads slowly, or not at all, holds a piece in memory and a page on disk, for which there is room
-(`producer.api.files.delivery_room`). It is cut when it takes next to nothing (`producer.server.http_protocol`).
+A slow caller costs a piece in memory and a page on disk, which are limited (`producer.api.files.delivery_room`). A
+caller that hardly reads is disconnected (`producer.server.http_protocol`).
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from understudy.producer.api.errors import ApiError
 from understudy.producer.api.files.delivery_room import DeliveryRoom, NoRoom
 
 PIECE_BYTES = 64 * 1024
-"""What is handed on at a time. A page of so much is not worth a file."""
+"""Bytes sent at a time. A smaller page is not worth a file."""
 
 WAIT_S = 20.0
-"""So long a request waits for room before it is refused. One that has begun waits for as long as it takes."""
+"""Seconds that a request waits for room before it is rejected. A response that has started waits without limit."""
 
 RETRY_S = 5
 
@@ -32,17 +32,17 @@ Page = Callable[[], Awaitable[Iterable[bytes]]]
 
 
 class Delivery:
-    """What one request of a tenant is answered with."""
+    """The response to one request of a tenant."""
 
     def __init__(self, api: Context, tenant: str) -> None:
         self._api, self._tenant = api, tenant
         self._has_begun = False
 
     async def pieces(self, page: Page, size: int) -> AsyncGenerator[bytes, None]:
-        """A page of about `size` bytes, which is in memory no longer than it takes to read it.
+        """A page of about `size` bytes, kept in memory only while it is read from the ledger.
 
-        To be asked for the first one raises ApiError when this tenant, or all of them, have not taken what they asked
-        for before.
+        Asking for the first piece raises ApiError when this tenant, or all tenants together, have too many unread
+        responses.
         """
         async with self._room(self._api.untaken, size) as grow:
             read = await self._read(page, size, grow)
@@ -57,7 +57,7 @@ class Delivery:
                 yield self._begun(piece)
 
     async def _read(self, page: Page, size: int, grow: Callable[[int], None]) -> IO[bytes] | bytes | None:
-        """A small page, or the file that has it. None: there is no room on the disk."""
+        """A small page, or the file that contains it. None: there is no room on the disk."""
         async with self._api.headroom.of(size):
             parts: list[bytes] = list(await page())
             length = sum(map(len, parts))
@@ -92,9 +92,9 @@ class Delivery:
     def _refusal(self, room: DeliveryRoom) -> ApiError:
         headers = {"Retry-After": str(RETRY_S)}
         if room is self._api.untaken_in_memory:
-            message = "the server's disk is nearly full, and other answers are not taken yet; try again later"
+            message = "the server's disk is nearly full, and other responses have not been read yet; try again later"
             return ApiError(503, message, code="storage_full", headers=headers)
-        message = f"too much of what tenant '{self._tenant}' asked for is not taken yet; take it, or hang up there"
+        message = f"tenant '{self._tenant}' has too many unread responses; read them or close their connections"
         return ApiError(429, message, code="answers_not_taken", headers=headers)
 
     def _begun(self, piece: bytes) -> bytes:
@@ -115,14 +115,14 @@ async def _all_of(read: IO[bytes] | bytes) -> AsyncIterator[bytes]:
 
 class _Streamed(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A caller that hangs up gives its room back at once."""
+        """Release the room at once when the caller disconnects."""
         assert isinstance(self.body_iterator, AsyncGenerator)
         async with aclosing(self.body_iterator):
             await super().__call__(scope, receive, send)
 
 
 async def streamed(chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str], media_type: str) -> Response:
-    """What can go wrong at once goes wrong before there is a status."""
+    """A streaming response whose first piece is ready, so that early errors still get their own status."""
     first = await anext(chunks, b"")
     return _Streamed(_resumed(first, chunks), headers=headers, media_type=media_type)
 

@@ -1,4 +1,4 @@
-"""Removing what deleted and expired files held. Several API processes may do it at once: each step may be repeated."""
+"""Removes the content of deleted and expired files. Several API processes may do it at once: steps are idempotent."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ UNUSED_EVERY_S = 600.0
 
 @asynccontextmanager
 async def sweeping(api: Context) -> AsyncIterator[None]:
-    """Files are removed for as long as the block runs."""
+    """Remove files while the block runs."""
     task = asyncio.create_task(sweep_files(api), name="sweep-files")
     try:
         yield
@@ -28,7 +28,7 @@ async def sweeping(api: Context) -> AsyncIterator[None]:
 
 
 async def sweep_files(api: Context) -> None:
-    """Remove files whose time is up, whenever one was deleted and every now and then, until cancelled."""
+    """Remove expired files after each deletion and periodically, until cancelled."""
     loop, looked_at = asyncio.get_running_loop(), float("-inf")
     while True:
         try:
@@ -37,9 +37,9 @@ async def sweep_files(api: Context) -> None:
                 looked_at = loop.time()
             await sweep_once(api)
         except (StoreError, BlobError) as error:
-            log.warning("files that are gone could not be removed and will be later: %s", error)
+            log.warning("deleted files could not be removed yet, will retry: %s", error)
         except Exception as error:
-            # A file that cannot be removed must not end the removal of others.
+            # One file that cannot be removed must not stop the removal of others.
             log.error("removing files failed: %s", type(error).__name__)
         try:
             await asyncio.wait_for(api.deleted_files.wait(), EVERY_S)
@@ -49,12 +49,12 @@ async def sweep_files(api: Context) -> None:
 
 
 async def sweep_once(api: Context) -> int:
-    """Remove all files whose time is up; returns how many."""
+    """Remove all expired files. Returns their number."""
     return await remove_expired(api.store, api.blobs)
 
 
 async def remove_expired(store: Store, blobs: Blobs) -> int:
-    """Remove what files held whose time is up; returns how many they were. Raises StoreError, BlobError."""
+    """Remove the content of all expired files. Returns their number. Raises StoreError, BlobError."""
     removed = 0
     while files := await store.files.expired():
         for each in files:
@@ -64,7 +64,7 @@ async def remove_expired(store: Store, blobs: Blobs) -> int:
 
 
 async def _remove(store: Store, blobs: Blobs, file: FileRecord) -> None:
-    """The row goes last, so that a removal which broke off is found again."""
+    """Remove a file. Its row goes last, so that an interrupted removal is found again."""
     if file.batch_id is None or file.part is None:
         await blobs.delete(file.id)
     else:

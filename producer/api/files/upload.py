@@ -1,4 +1,4 @@
-"""An upload as it arrives: a multipart body taken apart piece by piece, its file handed on, its fields kept."""
+"""Parses a multipart upload while it arrives: streams the file, and collects the fields."""
 
 import re
 from collections.abc import AsyncIterator
@@ -20,24 +20,24 @@ FIELDS = (PURPOSE, ANCHOR, SECONDS)
 BATCH = "batch"
 CREATED_AT = "created_at"
 SHORTEST_S, LONGEST_S = 3_600, 2_592_000
-"""OpenAI's bounds of `expires_after`: an hour, and 30 days."""
+"""OpenAI's range for `expires_after`: an hour to 30 days."""
 
 FIELD_BYTES = 256
 NAME_CHARACTERS = 255
 HEADER_BYTES = 32 * 1024
 LENGTH_DIGITS = 18
 BESIDE_FILE_BYTES = 256 * 1024
-"""What boundaries, headers and fields may take together, beside the file."""
+"""Maximum size of boundaries, headers and fields together, without the file."""
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Upload:
-    """One request's body. `declared` is how long it says it is, 0 if it does not; `chunks` is its file; the rest is
-    known when `chunks` has ended."""
+    """The body of an upload request. `declared`: its Content-Length, or 0; `chunks`: the file. The other attributes are
+    known once `chunks` has ended."""
 
     def __init__(self, request: Request, max_file_bytes: int) -> None:
-        """Raises ApiError and RequestError when the headers alone tell that it cannot be read."""
+        """Raises ApiError and RequestError for invalid headers."""
         self.filename: str | None = None
         self._fields: dict[str, bytes] = {}
         self._request = request
@@ -67,7 +67,7 @@ class Upload:
             raise _malformed("its boundary is too long") from None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The file's bytes as they arrive. Raises ApiError and RequestError, as soon as something is wrong."""
+        """The bytes of the file as they arrive. Raises ApiError and RequestError as soon as something is wrong."""
         arrived = 0
         try:
             async for data in arriving(self._request):
@@ -79,26 +79,26 @@ class Upload:
                     yield b"".join(self._pending)
                     self._pending.clear()
         except FormParserError:
-            raise _malformed("it is not made of parts between its boundary") from None
+            raise _malformed("its parts are not separated by its boundary") from None
         except ClientDisconnect:
-            raise ApiError(400, "the upload broke off before its end", code="incomplete") from None
+            raise ApiError(400, "the upload ended prematurely", code="incomplete") from None
         self._check_whole()
 
     @property
     def lives_s(self) -> float | None:
-        """For how long the caller wants it kept; None: until it is deleted."""
+        """Lifetime of the file in seconds; None: until it is deleted."""
         return float(self._fields[SECONDS]) if SECONDS in self._fields else None
 
     def _check_whole(self) -> None:
         if not self._ended:
             raise _malformed("it ends before its last boundary")
         if self.filename is None:
-            raise RequestError("'file' is missing: send the lines as a part with that name and a filename", FILE)
+            raise RequestError("'file' is missing: send the lines as a part with this name and a filename", FILE)
         if PURPOSE not in self._fields:
-            raise RequestError("'purpose' is missing; it is 'batch' for the input of a batch", PURPOSE)
+            raise RequestError("'purpose' is missing; use 'batch' for the input of a batch", PURPOSE)
         if (ANCHOR in self._fields) != (SECONDS in self._fields):
             missing = SECONDS if ANCHOR in self._fields else ANCHOR
-            raise RequestError(f"'{missing}' is missing: 'expires_after' has an anchor and seconds", missing)
+            raise RequestError(f"'{missing}' is missing: 'expires_after' needs both an anchor and seconds", missing)
 
     def _on_part_begin(self) -> None:
         self._disposition = b""
@@ -123,15 +123,17 @@ class Upload:
         elif given is not None:
             raise RequestError("only 'file' may be a file; send other fields as text", name[:80] or None)
         elif name not in FIELDS:
-            raise RequestError(f"'{_shown(name)}' is not a field of an upload; they are file, {', '.join(FIELDS)}")
+            raise RequestError(
+                f"'{_shown(name)}' is not a field of an upload; the fields are file, {', '.join(FIELDS)}"
+            )
         elif name in self._fields:
-            raise RequestError(f"'{name}' is there twice; send it once", name)
+            raise RequestError(f"'{name}' occurs twice; send it once", name)
         else:
             self._fields[name] = b""
 
     def _begin_file(self, given: bytes | None) -> None:
         if self.filename is not None:
-            raise RequestError("'file' is there twice; upload one file in a request", FILE)
+            raise RequestError("'file' occurs twice; upload one file per request", FILE)
         if given is None:
             raise RequestError("'file' must be a file: send it with a filename", FILE)
         self.filename = _plain_name(given)
@@ -165,15 +167,15 @@ def _boundary(request: Request) -> bytes:
         shown = _shown(kind.decode("latin-1")) or "of no type"
         raise ApiError(415, f"an upload must be {KIND}, not {shown}", code="content_type")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiError(415, "compressed bodies are not read; send it as it is", code="content_encoding")
+        raise ApiError(415, "compressed bodies are not supported; send it uncompressed", code="content_encoding")
     if not options.get(b"boundary"):
-        raise _malformed("its Content-Type names no boundary")
+        raise _malformed("its Content-Type has no boundary")
     return options[b"boundary"]
 
 
 def _check_field(name: str, value: str) -> None:
     if name == PURPOSE and value != BATCH:
-        raise RequestError(f"'purpose' is '{_shown(value)}'; only 'batch' is served: the input of a batch", PURPOSE)
+        raise RequestError(f"'purpose' is '{_shown(value)}'; only 'batch' is supported", PURPOSE)
     if name == ANCHOR and value != CREATED_AT:
         raise RequestError(f"'{ANCHOR}' must be '{CREATED_AT}'", ANCHOR)
     if name == SECONDS and not (value.isascii() and value.isdecimal() and SHORTEST_S <= int(value) <= LONGEST_S):
@@ -181,7 +183,7 @@ def _check_field(name: str, value: str) -> None:
 
 
 def _plain_name(given: bytes) -> str:
-    """The last part of the name that was given, without what no name needs."""
+    """The last path component of the given name, without control characters."""
     name = CONTROLS.sub("", re.split(r"[/\\]", given.decode(errors="replace"))[-1])
     if len(name) > NAME_CHARACTERS:
         raise RequestError(f"the name of 'file' is longer than {NAME_CHARACTERS} characters", FILE)
