@@ -1,4 +1,4 @@
-"""The Python client: `AsyncClient` for coroutines, `Client` for everything else. They have the same methods.
+"""The Python client: `AsyncClient` for async code, `Client` for everything else. They have the same methods.
 
 with Client() as client:
     job = client.submit("Say hello in Latin.", model="openai/gpt-4o-mini")

@@ -1,7 +1,7 @@
-"""The client for coroutines.
+"""The client for async code.
 
-Accepting means committing to the ledger: once `submit` or `submit_batch` has returned, the work is done sooner or
-later, whatever dies. The queue is told afterwards; where it cannot be reached, the planner finds the jobs instead.
+Accepting means committing to the ledger: once `submit` or `submit_batch` has returned, the work will be completed,
+whatever crashes. The queue is notified afterwards; if it is unreachable, the planner finds the jobs.
 """
 
 import asyncio
@@ -51,14 +51,14 @@ Listed = TypeVar("Listed", Job, Batch)
 
 
 class AsyncClient(Connection):
-    """Submits work and reads what became of it. Safe for many tasks of one event loop.
+    """Submits work and reads its results. Safe for concurrent use by tasks of one event loop.
 
     async with AsyncClient() as client:
         job = await client.submit("Say hello in Latin.", model="openai/gpt-4o-mini")
         print((await client.wait(job.id, timeout_s=60)).text)
 
-    It works on the ledger, with the rights of whoever runs understudy's commands there: limits that tenants have over
-    HTTP do not hold for it, data rules do. `producer.client.errors` draws what it raises.
+    It works directly on the ledger, with the same rights as the understudy commands: limits of tenants over HTTP do not
+    apply, data rules do. For its exceptions see `producer.client.errors`.
     """
 
     async def submit(
@@ -73,13 +73,12 @@ class AsyncClient(Connection):
         idempotency_key: str | None = None,
         **routing: Unpack[Routing],
     ) -> Job:
-        """Accept one job: a prompt, a list of messages, or the whole body of a chat completion or of embeddings.
+        """Submit one job: a prompt, a list of messages, or the whole body of a chat completion or embeddings request.
 
-        The words that HTTP has in the body may be there, too, and win over the arguments. The priority is `normal`
-        unless said otherwise. After `expires_in_s` (24
-        hours unless configured otherwise, 7 days at most) it starts no more. `callback_url` gets a signed webhook when
-        it ends. With the same `idempotency_key` and the same request, the job is the one that was made before.
-        Raises RequestError.
+        Fields that the HTTP API accepts in the body are accepted here, too, and override the arguments. The default
+        priority is `normal`. The job expires after `expires_in_s` seconds (default 24 hours unless configured
+        otherwise, at most 7 days). `callback_url` receives a signed webhook when the job ends. A repeated request with
+        the same `idempotency_key` returns the existing job. Raises RequestError.
         """
         arguments = {
             "priority": priority,
@@ -92,16 +91,16 @@ class AsyncClient(Connection):
         return await self.get(job_id)
 
     async def get(self, job_id: str) -> Job:
-        """A job as it stands now. Raises UnknownId."""
+        """The current state of a job. Raises UnknownId."""
         view = await self._store.jobs.seen(self._tenant, job_id)
         if view is None:
             raise UnknownId(job_id, "job")
         return Job.of(view, await self._store.get_chain(view["chain_id"]))
 
     async def wait(self, job_id: str, timeout_s: float | None = None) -> Result:
-        """The result of a job, once it has ended, also when it failed: `Result.text` raises then, `Result.ok` asks.
+        """Wait for a job to end and return its result, even if it failed: then `Result.text` raises; check `Result.ok`.
 
-        Raises WaitTimeout (the job goes on), UnknownId.
+        Raises WaitTimeout (the job continues), UnknownId.
         """
         await self.get(job_id)
         await self._ended(job_id, timeout_s)
@@ -121,15 +120,15 @@ class AsyncClient(Connection):
         limit: int = 20,
         after: str = "",
     ) -> Page[Job]:
-        """Jobs, newest first. `provider` is who answered, or who gave the error; times are unix seconds; `after` is the
-        `next_after` of the page before."""
+        """Jobs, newest first. `provider`: the one that returned the answer or the error. Times are Unix seconds.
+        `after`: the `next_after` of the previous page."""
         wanted = JobFilter(_checked(state), batch_id, provider, created_after, created_before)
         _check_limit(limit)
         views = await self._store.jobs.page(self._tenant, wanted, limit=limit + 1, after=after)
         return _page([Job.of(view, await self._store.get_chain(view["chain_id"])) for view in views], limit)
 
     async def cancel(self, job_id: str) -> Job:
-        """A queued job is cancelled at once, one that runs in a moment, one that has ended stays as it is."""
+        """Cancel a job: at once if it is queued, shortly after if it is running. A finished job is unchanged."""
         job = await self.get(job_id)
         if job.ended:
             return job
@@ -138,19 +137,19 @@ class AsyncClient(Connection):
         return await self.get(job_id)
 
     async def retry(self, job_id: str, *, model: str | None = None, chain: str | None = None) -> Job:
-        """Submit a job again that ended without an answer, as a new one; returns that. It is along the same chain,
-        unless another one is named, under the same data rules.
+        """Submit a job that ended without an answer again and return the new job. It uses the same data rules and,
+        unless `model` or `chain` is given, the same chain.
 
-        Raises NotPossible when it has not ended, has an answer, is of a batch, or its request was removed.
+        Raises NotPossible when it has not ended, has an answer, belongs to a batch, or its request was deleted.
         """
         old = await self.get(job_id)
         if old.batch_id is not None:
             raise NotPossible(f"{job_id} belongs to a batch; use retry_batch('{old.batch_id}')")
         if not old.ended or old.state is JobState.SUCCEEDED:
-            raise NotPossible(f"{job_id} is {old.state}; only what ended without an answer can be retried")
+            raise NotPossible(f"{job_id} is {old.state}; only jobs that ended without an answer can be retried")
         job = await job_again(self._store, self._settings, job_id, RouteOptions(model=model, chain=chain))
         if job is None:
-            raise NotPossible(f"the request of {job_id} was removed from the ledger; submit it again")
+            raise NotPossible(f"the request of {job_id} was deleted from the ledger; submit it again")
         job.expires_in_s = old.expires_at - old.created_at
         job.callback_url, job.metadata = old.callback_url, dict(old.metadata) or None
         await accept(self._store, self._redis, job)
@@ -174,14 +173,14 @@ class AsyncClient(Connection):
         idempotency_key: str | None = None,
         **routing: Unpack[Routing],
     ) -> Batch:
-        """Accept many jobs as one batch, all or none. Memory stays flat however many there are.
+        """Submit many jobs as one batch, all or none, with constant memory.
 
-        `requests` are anything iterable, also asynchronously, or the Path of a file in any format that `understudy
-        submit` reads; for CSV, `prompt` is the template (`"Describe {name}"`) and `id_column` has the ids. A request
-        may carry a `custom_id` that results repeat; without one its number is taken. The first bad request refuses all,
-        and is named. At `budget_usd` (US dollars) the batch pauses until `resume_batch`. `weight` is how many turns it
-        has for one of another batch. With the same `idempotency_key` and the same requests, the batch is the one that
-        was made before. Raises RequestError, InputError.
+        `requests` is an iterable, an async iterable, or the Path of a file in any format that `understudy submit`
+        reads; for CSV, `prompt` is the template (`"Describe {name}"`) and `id_column` the column with the ids. A
+        request may have a `custom_id`, which its result repeats; the default is its number. The first bad request
+        rejects the whole batch and is named in the error. At `budget_usd` (US dollars), the batch pauses until
+        `resume_batch`. `weight` is its share of capacity relative to other batches. A repeated submission with the same
+        `idempotency_key` and the same requests returns the existing batch. Raises RequestError, InputError.
         """
         route, said = route_of(routing)
         new = NewBatch(
@@ -202,30 +201,30 @@ class AsyncClient(Connection):
         return await self.get_batch(batch_id)
 
     async def get_batch(self, batch_id: str) -> Batch:
-        """A batch as it stands now, without its retries. Raises UnknownId."""
+        """The current state of a batch, without its retries. Raises UnknownId."""
         return Batch.of(await self._batch(batch_id))
 
     async def wait_batch(self, batch_id: str, timeout_s: float | None = None) -> Batch:
-        """The batch, once it has ended. A batch that is paused does not end. Raises WaitTimeout, UnknownId."""
+        """Wait for a batch to end and return it. A paused batch does not end. Raises WaitTimeout, UnknownId."""
         await self._batch(batch_id)
         await self._ended(batch_id, timeout_s)
         return await self.get_batch(batch_id)
 
     async def list_batches(self, *, limit: int = 20, after: str = "") -> Page[Batch]:
-        """Batches, newest first. `after` is the `next_after` of the page before."""
+        """Batches, newest first. `after`: the `next_after` of the previous page."""
         _check_limit(limit)
         views = await self._store.batches.page(self._tenant, limit + 1, after)
         return _page([Batch.of(view) for view in views], limit)
 
     async def results(self, batch_id: str) -> AsyncGenerator[Result, None]:
-        """The results of all jobs that have ended so far, in the order of the input. What a retry of the batch has
-        answered meanwhile stands in place of the failure. Raises UnknownId."""
+        """The results of all finished jobs so far, in the order of the input. Answers of retries replace the original
+        failures. Raises UnknownId."""
         await self._batch(batch_id)
         async for row in rows_of(self._store, batch_id):
             yield Result.of(row)
 
     async def pause_batch(self, batch_id: str, reason: str = "paused by its owner") -> Batch:
-        """Hold a batch: calls in flight go on, no other job of it starts. Raises NotPossible when it has ended."""
+        """Pause a batch: calls in flight continue, no further jobs start. Raises NotPossible when it has ended."""
         view = await self._batch(batch_id)
         if not await self._store.batches.pause(batch_id, reason):
             raise _has_ended(view, "paused")
@@ -239,8 +238,9 @@ class AsyncClient(Connection):
         model: str | None = None,
         chain: str | None = None,
     ) -> Batch:
-        """Let a paused batch go on. One that spent its budget is granted the first amount once more, or `budget_usd` in
-        all. With a model or a chain, what it has not asked yet takes that, and what failed is retried along it.
+        """Resume a paused batch. If it has spent its budget, the original amount is granted again, or `budget_usd`
+        becomes the new total. With a model or chain, the waiting jobs switch to it, and the failed jobs are retried
+        with it.
 
         Raises NotPossible when it has ended, RequestError, RetryUnderWay.
         """
@@ -255,7 +255,8 @@ class AsyncClient(Connection):
         return await self._recorded("batch.resume", batch_id, *resumed(view, total_usd, model, chain))
 
     async def cancel_batch(self, batch_id: str) -> Batch:
-        """Finished jobs keep their results, calls in flight are stopped; a batch that has ended stays as it is."""
+        """Cancel a batch. Finished jobs keep their results, calls in flight are aborted. A finished batch is
+        unchanged."""
         await self._batch(batch_id)
         if not await cancel_batch(self._store, batch_id):
             return await self.get_batch(batch_id)
@@ -270,11 +271,11 @@ class AsyncClient(Connection):
         everything: bool = False,
         answered_by: Sequence[str] = (),
     ) -> Batch:
-        """Run again what ended without an answer, as a new batch; returns that. `results` of the old one has its
-        answers.
+        """Rerun the jobs that ended without an answer, and return the new batch. `results` of the old batch includes
+        its answers.
 
-        Bad requests, refused content and jobs that crashed workers are left out, because they would fail again, unless
-        `everything` is true. `answered_by` instead: the lines that these providers answered. Raises NotPossible when
+        Bad requests, refused content and crashed jobs are left out, because they would fail again, unless `everything`
+        is true. With `answered_by`, the lines that these providers answered are rerun instead. Raises NotPossible when
         there is nothing to retry, RequestError, RetryUnderWay.
         """
         await self._batch(batch_id)
@@ -320,7 +321,7 @@ def _checked(state: JobState | str | None) -> str | None:
 
 
 def _page(items: Sequence[Listed], limit: int) -> Page[Listed]:
-    """`items` has one more than `limit` when there are more."""
+    """A page. `items` contains one more than `limit` if there are more."""
     return Page(tuple(items[:limit]), items[limit - 1].id if len(items) > limit else None)
 
 
@@ -330,7 +331,7 @@ def _check_limit(limit: int) -> None:
 
 
 def _has_ended(view: BatchView, what: str) -> NotPossible:
-    return NotPossible(f"{view.id} is {view.state}; it cannot be {what} any more")
+    return NotPossible(f"{view.id} is {view.state}; it can no longer be {what}")
 
 
 def _nothing_to_retry(batch_id: str, again: Retry) -> NotPossible:

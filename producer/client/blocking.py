@@ -1,4 +1,4 @@
-"""The client for code without coroutines: each method runs that of `AsyncClient` in an event loop of its own thread."""
+"""The client for synchronous code: each method runs that of `AsyncClient` in an event loop in another thread."""
 
 import asyncio
 import threading
@@ -20,16 +20,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RESULTS_AT_ONCE = 200
-"""How many items of an iteration the loop hands over together: each hand-over costs about 0.1 ms."""
+"""Items of an iteration that are passed between threads together: each transfer costs about 0.1 ms."""
 
 END_POLL_S = 0.2
 
 IN_A_COROUTINE = (
-    "Client blocks, and an event loop runs in this thread, which would stand still meanwhile; "
+    "Client is blocking and would stall the event loop of this thread; "
     "use AsyncClient here, with `async with` and `await`"
 )
 
-CLOSED = "the client was closed while this call was under way; what was accepted goes on"
+CLOSED = "the client was closed during this call; accepted work continues"
 
 NOTHING_MORE: Any = object()
 
@@ -71,13 +71,13 @@ async def _some(items: AsyncIterator[T]) -> list[T]:
 
 
 class Client:
-    """`AsyncClient` for code without coroutines: the same methods, each returns when it is done.
+    """`AsyncClient` for synchronous code: the same methods, but blocking.
 
         with Client() as client:
             print(client.wait(client.submit("Say hello.").id, timeout_s=60).text)
 
-    One client may be used from many threads at the same time. Open it in the process that uses it, not before a fork.
-    In a coroutine its methods raise RuntimeError, because they would block the loop.
+    A client may be used from several threads concurrently. Open it in the process that uses it, not before a fork. In a
+    coroutine, its methods raise RuntimeError, because they would block the event loop.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class Client:
         self._calls: set[asyncio.Task[Any] | None] = set()
 
     def open(self) -> "Client":
-        """For a client that lives longer than a `with`; then call `close`. One that is forgotten closes when the main
-        thread ends, because the ledger's threads would keep the process alive."""
+        """Open a client without `with`; call `close` at the end. A client left open is closed when the main thread
+        ends, because the ledger's threads would keep the process alive."""
         self._open()
         threading.Thread(target=self._close_with_the_program, name="understudy client end", daemon=True).start()
         return self
@@ -120,7 +120,7 @@ class Client:
                 self.close()
 
     def close(self) -> None:
-        """What other threads wait for is broken off there with a RuntimeError. Closed again, it does nothing."""
+        """Close the client. Calls in other threads raise RuntimeError. Closing again has no effect."""
         self._closed.set()
         portal, self._portal = self._portal, None
         if portal is not None:
@@ -143,7 +143,7 @@ class Client:
             return future.result()
         except CancelledError:
             raise RuntimeError(CLOSED) from None
-        except BaseException:  # Ctrl-C as well: what nobody waits for does not go on
+        except BaseException:  # Ctrl-C as well: cancel the call, since no one waits for it
             future.cancel()
             raise
 
@@ -156,7 +156,7 @@ class Client:
             self._calls.discard(task)
 
     async def _break_off(self) -> None:
-        """Before the ledger is closed under them."""
+        """Cancel running calls before the ledger is closed."""
         calls = [call for call in self._calls if call is not None]
         for call in calls:
             call.cancel()

@@ -1,4 +1,4 @@
-"""What a client is connected to: the ledger, and Redis if the settings name one."""
+"""The connections of a client: the ledger, and Redis if configured."""
 
 import os
 from contextlib import AsyncExitStack
@@ -18,7 +18,7 @@ NOT_OPEN = "the client is not open: use it in a `with` block, or call open() fir
 
 
 class Connection:
-    """Opened and closed once for many calls."""
+    """Connections opened and closed once for many calls."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Connection:
         settings: Settings | None = None,
         tenant: str = DEFAULT_TENANT,
     ) -> None:
-        """Of the installation that `understudy` commands with the same --config and --data use: understudy.toml in the
-        working folder unless said otherwise, and the environment. URLs win over both; `settings` replace all of it.
+        """Uses the same installation as `understudy` commands with the same --config and --data: by default
+        understudy.toml in the working folder, and the environment. URLs override both; `settings` replaces all of it.
 
-        Nothing is opened or read before `async with` or `open`. A SQLite ledger is created where there is none. Without
-        Redis, jobs are only written to the ledger; a worker on this data folder finds them there.
+        Nothing is opened or read before `async with` or `open`. A missing SQLite ledger is created. Without Redis, jobs
+        are only written to the ledger, where a worker on this data folder finds them.
         """
         self._given = settings
         self._config = None if config is None else Path(config)
@@ -48,13 +48,13 @@ class Connection:
 
     @classmethod
     def on(cls, settings: Settings, store: Store, redis: Redis | None = None, tenant: str = DEFAULT_TENANT) -> Self:
-        """On a ledger that is open, and stays so when the client is closed."""
+        """A client on an open ledger, which stays open when the client is closed."""
         client = cls(settings=settings, tenant=tenant)
         client._store_now, client._redis = store, redis
         return client
 
     async def open(self) -> Self:
-        """For a client that lives longer than an `async with`; then call `close`. Raises SettingsError, StoreError."""
+        """Open a client without `async with`; call `close` at the end. Raises SettingsError, StoreError."""
         said = {name: url for name, url in self._urls.items() if url is not None}
         settings = self._given or load_settings(self._config, {**os.environ, **said}, self._data)
         async with AsyncExitStack() as stack:
@@ -66,7 +66,7 @@ class Connection:
         return self
 
     async def close(self) -> None:
-        """Closed again, it does nothing."""
+        """Close the client. Closing again has no effect."""
         self._store_now = None
         await self._stack.aclose()
 

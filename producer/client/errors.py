@@ -1,20 +1,20 @@
-"""What the client raises. The text of each is one sentence that says what to do, without prompts or secrets.
+"""Exceptions of the client. Each message is one sentence that says what to do, without prompts or secrets.
 
 UnderstudyError
-├── RequestError (ValueError)    the request is wrong and nothing was accepted: correct what `param` names
-├── InputError                   the file as a whole cannot be read: name or save it as the sentence says
-├── UnknownId (LookupError)      there is no such job or batch: look at `list_jobs` and `list_batches`
-├── WaitTimeout (TimeoutError)   it has not ended yet; the work goes on: wait again, or come back later
-├── NoAnswer                     `text` of a job that has none: look at its `result.error`, or `retry` it
+├── RequestError (ValueError)    the request is invalid and nothing was accepted: correct the field in `param`
+├── InputError                   the file as a whole cannot be read: rename or save it as the message says
+├── UnknownId (LookupError)      there is no such job or batch: see `list_jobs` and `list_batches`
+├── WaitTimeout (TimeoutError)   it has not ended yet; the work continues: wait again, or come back later
+├── NoAnswer                     the job has no `text`: see its `result.error`, or `retry` it
 ├── NotPossible                  it has ended, or there is nothing to retry: submit it again if you need to
-├── RetryUnderWay                the same is being retried right now: wait for that
-├── SettingsError                understudy.toml or the environment is wrong: correct the line that it names
-├── NoJudge                      no process can be started to check a JSON schema: call again later
-├── NoLedger                     there is no ledger at that place: name another data folder
-└── StoreError                   the database did not do it
-    └── StoreOutage              it is away, busy or full: call again later, with the same `idempotency_key`
+├── RetryUnderWay                another retry of the batch is in progress: wait for it
+├── SettingsError                understudy.toml or the environment is invalid: correct the named setting
+├── NoJudge                      no process could be started to check a JSON schema: try again later
+├── NoLedger                     there is no ledger there: use another data folder
+└── StoreError                   the database operation failed
+    └── StoreOutage              it is unreachable, busy or full: try again later, with the same `idempotency_key`
 
-A client that is not open, or a `Client` that is called in a coroutine, is a mistake in the program: RuntimeError.
+Using a client that is not open, or a `Client` in a coroutine, is a programming error: RuntimeError.
 """
 
 from typing import TYPE_CHECKING
@@ -49,16 +49,16 @@ __all__ = [
 
 
 class WaitTimeout(UnderstudyError, TimeoutError):
-    """What was waited for has not ended yet; the work goes on."""
+    """The job or batch has not ended yet; the work continues."""
 
     def __init__(self, waited_for: str, timeout_s: float | None) -> None:
         super().__init__(
-            f"{waited_for} has not ended within {timeout_s:g} seconds; it goes on, so wait again with the same id"
+            f"{waited_for} has not ended within {timeout_s:g} seconds; it continues, so wait again with the same id"
         )
 
 
 class NoAnswer(UnderstudyError):
-    """A job without an answer was asked for it. `result` says how it ended."""
+    """The job has no answer. `result` tells how it ended."""
 
     def __init__(self, sentence: str, result: "Result") -> None:
         super().__init__(sentence)
@@ -66,4 +66,4 @@ class NoAnswer(UnderstudyError):
 
 
 class NotPossible(WrongUse):
-    """The job or batch is not in a state for that."""
+    """The job or batch is not in a state that allows this."""

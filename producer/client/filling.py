@@ -1,4 +1,4 @@
-"""Filling a batch from a program's requests: all or none, and once for each idempotency key."""
+"""Fills a batch from a program's requests: all or none, and once per idempotency key."""
 
 import asyncio
 import logging
@@ -32,9 +32,9 @@ async def fill(
     said: Mapping[str, Any],
     key: str | None,
 ) -> str:
-    """Accept a batch; returns its id, or that of the batch which the same request made before under this key.
+    """Accept a batch. Returns its id, or that of an earlier batch created by the same request with this key.
 
-    `said` is what the request says beside its lines. Raises RequestError, InputError.
+    `said`: the options of the request, without its lines. Raises RequestError, InputError.
     """
     if key is not None:
         check_key(key)
@@ -55,7 +55,7 @@ async def fill(
                 total, endpoint = total + len(jobs), jobs[0].chain.endpoint
                 preflight.add_all(jobs)
         if not total:
-            raise RequestError("there are no requests in this batch")
+            raise RequestError("the batch contains no requests")
         estimate = preflight.forecast.estimate
         if key is None or digest is None:
             await store.intake.open_batch(new.id, total, endpoint, estimate)
@@ -73,8 +73,8 @@ async def fill(
 async def _discard(store: Store, batch_id: str) -> None:
     try:
         await store.retention.discard_batch(batch_id)
-    except StoreConflict:  # opened after all: the answer to our commit was lost, and the batch is accepted
-        logger.warning("batch %s was accepted although its submission was broken off", batch_id)
+    except StoreConflict:  # opened after all: the reply to our commit was lost, and the batch is accepted
+        logger.warning("batch %s was accepted although its submission was interrupted", batch_id)
 
 
 def _slices(
@@ -93,8 +93,8 @@ def _slices(
         return slices_of_lines(lines)
     for word, value in (("prompt", shape.prompt), ("id_column", shape.id_column)):
         if value is not None:
-            raise RequestError(f"'{word}' is for a CSV file, given as a Path", word)
+            raise RequestError(f"'{word}' applies only to a CSV file given as a Path", word)
     if isinstance(requests, str | bytes | Mapping):
-        raise RequestError("a batch is made of many requests: give a list of them, or a Path of a file", "requests")
+        raise RequestError("a batch consists of many requests: pass a list of them, or the Path of a file", "requests")
     reader = JobReader(shape, settings, new.priority, new.expires_at, new.tenant, endpoint=None, rules=rules)
     return slices_of(requests, reader, digest)

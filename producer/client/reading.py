@@ -1,4 +1,4 @@
-"""What a program submits, as rows and jobs: prompts, messages, bodies, lines, files."""
+"""Converts what a program submits (prompts, messages, bodies, lines, files) to rows and jobs."""
 
 import asyncio
 import hashlib
@@ -25,24 +25,24 @@ Requests: TypeAlias = Iterable[Request] | AsyncIterable[Request] | Path
 
 
 class Routing(TypedDict, total=False):
-    """Who may answer. What a request says of it in its own body wins, but data rules all hold."""
+    """Routing options. Those in the body of a request take precedence, but all data rules apply."""
 
     model: str | None
-    """`provider/model`, a chain's name, or a model that one provider lists. Absent: the chain `default`."""
+    """`provider/model`, the name of a chain, or a model listed by one provider. Default: the chain `default`."""
     chain: str | None
     """A configured chain."""
     fallbacks: Sequence[str | dict[str, Any]]
-    """Models to go on to."""
+    """Models to fall back to."""
     order: str | None
     """`chain`, `cheapest` or `fastest`."""
     require: Mapping[str, Any] | None
     """Tags that a provider must have, such as `{"region": ["eu", "ch"], "zdr": True}`."""
     forbid: Mapping[str, Any] | None
-    """Tags that it must not have."""
+    """Tag values that a provider must not have."""
 
 
 def as_row(request: Request) -> Row:
-    """A request in any of its forms as the reader takes it. Raises RequestError."""
+    """Convert a request in any supported form to a row. Raises RequestError."""
     if isinstance(request, str):
         return Row({"prompt": request})
     if isinstance(request, Mapping):
@@ -53,7 +53,7 @@ def as_row(request: Request) -> Row:
 
 
 def route_of(routing: Routing) -> tuple[RouteOptions, dict[str, Any]]:
-    """What the arguments say of routing, and the words that were said. Raises RequestError."""
+    """The routing options, and those that were given. Raises RequestError."""
     for word in routing:
         if word not in Routing.__optional_keys__:
             raise RequestError(f"there is no argument '{word}'{suggestion(word, Routing.__optional_keys__)}", word)
@@ -62,7 +62,7 @@ def route_of(routing: Routing) -> tuple[RouteOptions, dict[str, Any]]:
 
 
 class Digest:
-    """Names what a batch was asked for: the same requests in the same order, however their JSON is spelled."""
+    """A hash of a batch submission: equal for the same requests in the same order, however their JSON is written."""
 
     def __init__(self, said: Mapping[str, Any]) -> None:
         self._hash = hashlib.sha256(sorted_json(said))
@@ -82,8 +82,8 @@ class Digest:
 async def slices_of(
     requests: Iterable[Request] | AsyncIterable[Request], reader: JobReader, digest: Digest | None
 ) -> AsyncGenerator[list[NewJob], None]:
-    """Jobs in slices; `digest` is told of each request. Raises RequestError for the first request that cannot become a
-    job, with its number from 1."""
+    """Jobs in slices; each request is added to `digest`. Raises RequestError for the first invalid request, with its
+    number from 1."""
     jobs: list[NewJob] = []
     number = 0
     async for request in _each(requests):
@@ -104,7 +104,7 @@ async def slices_of(
 
 
 async def slices_of_lines(lines: Iterator[NewJob | BadLine]) -> AsyncGenerator[list[NewJob], None]:
-    """The same of a file that is being read, in a thread."""
+    """The same for a file, read in a thread."""
     while chunk := await asyncio.to_thread(lambda: list(islice(lines, SLICE))):
         yield [_good(line, "line") for line in chunk]
 

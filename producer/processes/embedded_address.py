@@ -1,16 +1,16 @@
-"""Where the embedded Redis of a data folder answers, for its server and for everybody who only looks."""
+"""The address of the embedded Redis of a data folder, for its server and for readers."""
 
 from pathlib import Path
 
 RUNTIME_NAME = "redis.runtime"
-"""Where the folder of the socket is noted, so that the next start removes it when nobody else could."""
+"""File with the path of the socket folder, so that the next start can remove a leftover."""
 
 RUNTIME_PREFIX = "us-"
 SOCKET_NAME = "redis.sock"
 
 
 def running_redis(data: Path) -> str | None:
-    """The URL of the embedded server that a running command keeps for this folder; None: none runs."""
+    """The URL of the embedded server that is running for this folder; None: none is running."""
     try:
         runtime = Path((data / RUNTIME_NAME).read_text())
     except OSError:

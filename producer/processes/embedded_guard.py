@@ -1,9 +1,9 @@
-"""A process between us and the embedded Redis: it ends the server when we end, even by SIGKILL.
+"""A process between us and the embedded Redis: it stops the server when we end, even by SIGKILL.
 
     python embedded_guard.py RUNTIME_FOLDER SERVER ARGUMENTS…
 
-It needs nothing but the standard library. Its standard input is a pipe from its parent: the pipe ends when the parent
-does, on every platform. Linux also ends the server if this guard is killed.
+It uses only the standard library. Its standard input is a pipe from its parent, which closes when the parent ends, on
+every platform. On Linux, the server also ends if this guard is killed.
 """
 
 import ctypes
@@ -24,9 +24,9 @@ def _die_with_parent() -> None:
 
 def main() -> None:
     runtime, *command = sys.argv[1:]
-    os.umask(0o077)  # the server makes its files as it is told by it
+    os.umask(0o077)  # inherited by the server for its files
     parent_gone = threading.Event()
-    # the only thread so far: a function between fork and exec is safe, and the kernel binds the signal to this thread
+    # the only thread so far: code between fork and exec is safe, and the kernel ties the signal to this thread
     tie = _die_with_parent if sys.platform == "linux" else None
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=tie)
 

@@ -1,7 +1,7 @@
-"""Whether a service works: a file that it writes every second, and the command that reads it.
+"""Health of a service: a file that it writes every second, and the command that reads it.
 
-The command that keeps the workers writes it, because it alone knows how many there should be and sees which of them
-give no sign. One that is stopped, hangs or is dead writes nothing, and the file grows old.
+The command that supervises the workers writes it, because it alone knows how many there should be and which ones show
+no sign of life. If the command is stopped, hangs or is dead, the file grows stale.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 OLD_S = 10.0
-"""Who has not written for so long does not work."""
+"""Seconds after which a file that was not updated counts as unhealthy."""
 
 WELL = "all is well"
 
 
 @asynccontextmanager
 async def reporting(file: Path | None, trouble: Callable[[], str | None] = lambda: None) -> AsyncIterator[None]:
-    """Write every second what `trouble` says is wrong, a sentence, or that nothing is; remove the file at the end."""
+    """Write every second the sentence returned by `trouble`, or that all is well; remove the file at the end."""
     if file is None:
         yield
         return
@@ -51,22 +51,22 @@ async def _report(file: Path, trouble: Callable[[], str | None]) -> None:
 
 
 def _write(file: Path, sentence: str) -> None:
-    """Who reads it meanwhile reads a whole sentence."""
+    """Atomic: readers always see a complete sentence."""
     new = file.with_name(f".{file.name}.{os.getpid()}")
     new.write_text(sentence)
     new.replace(file)
 
 
 def verdict(file: Path, now: float) -> tuple[bool, str]:
-    """Whether the service that writes this file works, and a sentence."""
+    """Whether the service that writes this file is healthy, and a sentence."""
     try:
         age_s, said = now - file.stat().st_mtime, file.read_text()
     except FileNotFoundError:
-        return False, f"nothing that works writes {file}: it has not begun, or has ended"
+        return False, f"{file} does not exist: the service has not started, or has ended"
     except (OSError, UnicodeDecodeError) as error:
-        return False, f"{file} cannot be read: {getattr(error, 'strerror', 'it is no text')}"
+        return False, f"{file} cannot be read: {getattr(error, 'strerror', 'it is not text')}"
     if age_s > OLD_S:
-        return False, f"what writes {file} has not done so for {age_s:.0f} s: it hangs, is stopped or is gone"
+        return False, f"{file} has not been updated for {age_s:.0f} s: the service hangs, is stopped or is gone"
     return said == WELL, said
 
 

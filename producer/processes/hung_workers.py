@@ -1,13 +1,13 @@
-"""Worker processes that live, but hang: something in them keeps the interpreter's lock and gives nobody a turn.
+"""Detects worker processes that are alive but hang, because some code in them keeps the interpreter lock (GIL).
 
-Such a worker beats no more, so that its lease ends and others take its jobs, but it stays, with its place. The evidence
-must mean nothing else, because a healthy worker must not be ended for a slow ledger, a clock that was set or a machine
-that slept:
+Such a worker sends no heartbeats, so its lease expires and others take its jobs, but it still occupies its slot. The
+evidence must be unambiguous, because a healthy worker must not be killed for a slow ledger, a changed clock or a
+suspended machine:
 
-- The sign of life (`worker/liveness.py`) is a byte in a pipe, from a thread that only needs a turn.
-- Its absence is counted in turns of ours, not by a clock: what stopped us, too, counts for nothing.
-- It counts only while the kernel lets the process run. One that is stopped or frozen uses no processor time; one whose
-  lock is taken does, because each thread that waits for the lock looks for it 200 times a second.
+- The sign of life (`worker/liveness.py`) is a byte in a pipe, from a thread that needs nothing but the lock.
+- Its absence is counted in our own loop iterations, not by a clock: time in which we were stopped, too, does not count.
+- It counts only while the kernel lets the process run. A stopped or frozen process uses no CPU time; one whose lock is
+  held does, because each thread waiting for the lock polls it 200 times a second.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ import psutil
 
 LOOK_S = 1.0
 WELL = b"+"
-"""The sign (`worker/liveness.py`) of a worker whose loops run and whose lease does."""
+"""The sign (`worker/liveness.py`) of a worker whose loops are running and whose lease is valid."""
 HANGS_AFTER_LEASES = 2
-"""For so many leases no thread must have had a turn: then its lease has ended, too."""
+"""A worker hangs when no thread has run for this many lease times: by then its lease has expired, too."""
 
 IDLE_LOOKS = 10
-"""After so many in a row without any processor time, it is not its lock that keeps a process from its signs. Two
-threads that wait for a lock use the 10 ms that the kernel counts in within three seconds."""
+"""Consecutive looks without CPU time after which the lock is not the cause of missing signs. Two threads waiting for a
+lock use 10 ms, the kernel's unit, within three seconds."""
 
 TERM_S = 5.0
 STOPPED = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE})
@@ -37,7 +37,8 @@ STOPPED = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.S
 
 @dataclass(slots=True)
 class Look:
-    """What is seen of a process: whether it gave a sign, whether the kernel lets it run, what it has computed."""
+    """An observation of a process: whether it gave a sign of life, whether the kernel has stopped it, and its CPU
+    time."""
 
     sign: bool
     stopped: bool
@@ -45,10 +46,10 @@ class Look:
 
 
 class Silence:
-    """Counts for how many looks a process has hung."""
+    """Counts the consecutive looks at which a process was hanging."""
 
     def __init__(self) -> None:
-        self._began = False  # before the first sign it starts, and may load for as long as it takes
+        self._began = False  # before the first sign it is starting, which may take any time
         self._computed_s = 0.0
         self._idle = 0
         self.looks = 0
@@ -66,12 +67,12 @@ class Silence:
 
 
 class Watch:
-    """Looks at one worker process, which is started with the end of a pipe that it `writes` to."""
+    """Watches a worker process, which is started with the write end of a pipe (`writes`)."""
 
     def __init__(self, lease_s: float) -> None:
         self._silent_looks = HANGS_AFTER_LEASES * lease_s / LOOK_S
         self.well_at = float("-inf")
-        """When it said last that it is well, by the monotonic clock."""
+        """When it last reported that it is well, by the monotonic clock."""
         self._reads, self.writes = os.pipe()
         os.set_blocking(self._reads, False)
 
@@ -82,19 +83,19 @@ class Watch:
         os.close(self._reads)
 
     def is_given_away(self) -> None:
-        """The process has its end."""
+        """The process has been given its end of the pipe."""
         os.close(self.writes)
 
     async def end_if_it_hangs(self, pid: int, say: Callable[[str], None]) -> None:
-        """Returns when it has ended the process, or when there is none."""
+        """Return once it has killed the process, or when the process is gone."""
         silence = Silence()
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             while silence.looks < self._silent_looks:
                 await asyncio.sleep(LOOK_S)
                 silence.add(self._look(process))
-            say(f"worker {pid} hangs: nothing in it has had a turn for {silence.looks * LOOK_S:.0f} s; it is ended")
-            process.send_signal(signal.SIGUSR2)  # it says where it is
+            say(f"worker {pid} hangs: none of its threads has run for {silence.looks * LOOK_S:.0f} s; killing it")
+            process.send_signal(signal.SIGUSR2)  # it logs its stack
             process.terminate()
             await asyncio.sleep(TERM_S)
             process.kill()

@@ -1,4 +1,4 @@
-"""When a process that ended is started again."""
+"""When to restart a process that ended."""
 
 import signal
 
@@ -6,21 +6,21 @@ from understudy.models.errors import OutOfReach
 from understudy.producer.exits import UNREACHABLE, WRONG_USE
 
 STARTED_S = 5.0
-"""A worker that lived for so long, or had jobs, had started: what ended it says nothing of the next one."""
+"""A worker that lived this long (seconds), or had jobs, did start: its end says nothing about the next one."""
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
 TRIES = 6
-"""So many workers in a row that end before they started mean that none will start. It takes half a minute."""
+"""Consecutive workers that end before they started, after which none is expected to start. Takes half a minute."""
 
 
 HOPELESS = 15
-"""So many deaths in each place, with jobs aboard and before a single job has ended, are not the fault of a few jobs."""
+"""Deaths per slot, with jobs running and before any job has finished, that cannot be blamed on a few jobs."""
 
 
 class GrowingPause:
-    """Between one start and the next: twice as long each time, up to a longest one (seconds)."""
+    """The pause between restarts in seconds: doubles each time, up to a maximum."""
 
     def __init__(self, longest_s: float) -> None:
         self._longest_s = longest_s
@@ -35,23 +35,23 @@ class GrowingPause:
 
 
 class WorkersFailed(OutOfReach):
-    """Workers cannot start, or cannot work here. One sentence; what they wrote was shown before."""
+    """Workers cannot start or work on this machine. The message is one sentence; their output was shown before."""
 
 
 class Restarts:
-    """One worker process after another, in one place of the command that keeps them."""
+    """Successive worker processes in one slot of the supervising command."""
 
     def __init__(self) -> None:
         self._in_vain = 0
         self._pause = GrowingPause(LONGEST_PAUSE_S)
 
     def pause_s(self, code: int, lived_s: float, held: int) -> float:
-        """How long to wait before another worker, when one ended with this exit code (negative: a signal), `lived_s`
-        after its start, while it held so many jobs.
+        """Seconds to wait before the next worker, after one ended with this exit code (negative: a signal), `lived_s`
+        seconds after its start, with `held` running jobs.
 
-        Raises WorkersFailed when workers end by themselves before they start. Killed ones are started again for as
-        long as it takes, and so are those that do not reach the queue or the ledger, which come back, and those that
-        were told to end (0): whoever can write to Redis can tell them.
+        Raises WorkersFailed when workers exit by themselves before they have started. Workers are restarted without
+        limit if they were killed, cannot reach the queue or ledger (which will be back), or were told to stop (exit
+        code 0): anyone with write access to Redis can do that.
         """
         if held or lived_s >= STARTED_S:
             self._in_vain = 0
@@ -59,29 +59,29 @@ class Restarts:
             return 0.0
         self._in_vain += 1
         if code == WRONG_USE or (code > 0 and code != UNREACHABLE and self._in_vain >= TRIES):
-            raise WorkersFailed(f"workers end right after their start, {how_it_ended(code)}; what they said is above")
+            raise WorkersFailed(f"workers end right after their start, {how_it_ended(code)}; see their output above")
         return self._pause.next_s()
 
 
 class Losses:
-    """Workers of one command, in so many places, that died with jobs aboard."""
+    """Counts the workers of one command that died with running jobs."""
 
     def __init__(self, places: int) -> None:
         self._bearable = HOPELESS * places
         self._deaths = 0
 
     def add(self, code: int, held: int, anything_ended: bool) -> None:
-        """Raises WorkersFailed when not a job, but this machine must be what kills workers."""
+        """Raises WorkersFailed when it must be this machine, not a job, that kills workers."""
         self._deaths += bool(held)
         if self._deaths >= self._bearable and not anything_ended:
             raise WorkersFailed(
-                f"{self._deaths} workers died with jobs aboard and not a single job has ended, the last one "
-                f"{how_it_ended(code)}; look for what kills them here (too little memory? then lower --max-concurrency)"
+                f"{self._deaths} workers died with running jobs before any job finished, the last one "
+                f"{how_it_ended(code)}; find out what kills them (if it is low memory, lower --max-concurrency)"
             )
 
 
 def how_it_ended(code: int) -> str:
-    """An exit code in words."""
+    """An exit code as text."""
     if code >= 0:
         return f"with exit code {code}"
     try:

@@ -1,7 +1,7 @@
-"""The processes behind `run` and `worker`: the queue, the ledger, and worker processes that are kept alive.
+"""The processes behind `run`, `up` and `worker`: the queue, the ledger, and supervised worker processes.
 
-Workers are subprocesses in sessions of their own, so that a Ctrl-C reaches this process only and it decides; they
-end by themselves when this process dies, because their standard input is a pipe from it.
+Workers are subprocesses in their own sessions, so that Ctrl-C reaches only this process, which decides; they end when
+this process dies, because their standard input is a pipe from it.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from understudy.producer.processes.restarts import Losses, Restarts, how_it_ende
 from understudy.producer.status.cost_text import counted
 
 LONGEST_LINE = 1024 * 1024
-"""Of what a worker says, in bytes."""
+"""Maximum length of a line of worker output, in bytes."""
 
 Say = Callable[[str], None]
 
@@ -94,20 +94,20 @@ class Workers:
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def trouble(self) -> str | None:
-        """Which sign of its workers is missing, in a sentence."""
+        """Which workers show no sign of life, as a sentence; None: all do."""
         since = time.monotonic() - OLD_S
         well = sum(watch.well_at > since for watch in self._watches)
         if self._stopping or well >= self._count:
             return None
         return (
-            f"{well} of {counted(self._count, 'worker')} renewed a lease and ran all loops within {OLD_S:g} s: "
-            "the rest are starting, hang or are stopped, or the ledger is away"
+            f"only {well} of {counted(self._count, 'worker')} renewed the lease and ran all loops within {OLD_S:g} s: "
+            "the others are starting, hang or are stopped, or the ledger is unreachable"
         )
 
     def drain(self) -> None:
-        """Ask all workers to finish what runs and to end; asked again, they give it back at once.
+        """Ask all workers to finish their jobs and exit; asked again, they put the jobs back at once.
 
-        They are asked again by another signal: two of one kind that a busy worker has not looked at yet become one.
+        The second request is another signal, because two pending signals of the same kind would merge into one.
         """
         number = signal.SIGINT if self._stopping else signal.SIGTERM
         self._stop.set()
@@ -116,9 +116,9 @@ class Workers:
                 process.send_signal(number)
 
     async def ended(self) -> None:
-        """Return when all workers have ended. Raises WorkersFailed when they cannot be kept alive.
+        """Return when all workers have ended. Raises WorkersFailed when they cannot be kept running.
 
-        Who stops waiting leaves the workers as they are: not `gather`, which would cancel their keepers with it.
+        Cancelling this leaves the workers running, unlike `gather`, which would cancel their supervisors.
         """
         ended, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_EXCEPTION)
         for keeper in ended:
@@ -140,18 +140,18 @@ class Workers:
                 await asyncio.wait_for(self._stop.wait(), pause_s)
 
     async def _take_back(self, name: str) -> tuple[int, bool]:
-        """How many jobs the worker that ended still held, and whether any worker has ended a job since we began. They
-        are due at once; what it kept is written first."""
+        """The number of jobs the ended worker still had, and whether any worker has finished a job since we started.
+        The jobs are due at once; results it spooled are written first."""
         store = self._stack.store
         try:
             await replay(self._stack.settings.data, store)
             held = await store.claims.rescue_worker(name)
             return held, await store.claims.has_ended_jobs(time.monotonic() - self._began)
         except (StoreError, OSError):
-            return 0, False  # then its lease ends by itself
+            return 0, False  # its lease then expires by itself
 
     async def _run_one(self, name: str) -> int:
-        """Until it has ended; its exit code."""
+        """Run a worker until it ends. Returns its exit code."""
         with Watch(self._stack.settings.worker.lease_s) as watch:
             process = await self._start(name, watch)
             self._processes.add(process)
@@ -195,5 +195,5 @@ class Workers:
 
 
 def _what_follows(held: int, pause_s: float) -> str:
-    jobs = {0: "", 1: "its job runs again; "}.get(held, f"its {held:,} jobs run again; ")
-    return f"{jobs}another is started{f' in {pause_s:g} s' if pause_s else ''}"
+    jobs = {0: "", 1: "its job will run again; "}.get(held, f"its {held:,} jobs will run again; ")
+    return f"{jobs}starting another{f' in {pause_s:g} s' if pause_s else ''}"

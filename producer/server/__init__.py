@@ -1,1 +1,1 @@
-"""The HTTP server below the application: connections, heads and addresses."""
+"""The HTTP server below the application: connections, request heads and addresses."""

@@ -1,4 +1,4 @@
-"""Addresses that a server listens on, and callers come from."""
+"""Addresses of servers and callers."""
 
 from ipaddress import IPv6Address, ip_address
 
@@ -6,11 +6,11 @@ from understudy.models.errors import WrongUse
 
 
 class AddressUnusable(WrongUse):
-    """The address cannot be listened on. One sentence."""
+    """The server cannot listen on the address. The message is one sentence."""
 
 
 def is_loopback(host: str) -> bool:
-    """An address of this machine only, or the name of one."""
+    """Whether this is a loopback address or `localhost`."""
     if host.lower() == "localhost":
         return True
     try:

@@ -1,10 +1,10 @@
-"""The connections of one server: how many may be open at a time, and who makes room for a newcomer.
+"""Limits the open connections of a server, and decides which one is closed for a new one.
 
-Each connection takes a descriptor, and its request may take another (of the queue, of a file). So that those of the
-stores never run out, the number of connections is bounded by what the system allows this process to open. Nobody can
-take all places without a key: at a full house the connections that have not asked anything go first, then those of
-requests that no key was shown for. Only when the others serve callers that are known is a newcomer answered with 503.
-Nor can one tenant take all places with its key: what it asks beyond its share is refused.
+Each connection takes a file descriptor, and its request may take another (for the queue or a file). So that the stores
+never run out of descriptors, the number of connections is limited by the process's limit of open files. Callers without
+a key cannot occupy all slots: when they are full, idle connections are closed first, then those whose requests have
+shown no key. A new connection gets a 503 only when all others serve authenticated callers. Nor can one tenant occupy
+all slots: requests beyond its share are rejected.
 """
 
 import logging
@@ -19,54 +19,54 @@ log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 10_000
 RESERVED = 128
-"""Descriptors for the ledger, the queue, logs, worker processes and whoever is just being answered with 503."""
+"""Descriptors for the ledger, the queue, logs, worker processes and connections that get a 503."""
 
 BESIDE, UNREAD = 32, 32
-"""So many newcomers may have said nothing yet, or be told that there is no room, and so many may just have come; they
-are part of what is reserved."""
+"""Connections beyond the limit: those that are silent or get a 503 (BESIDE), and those just accepted (UNREAD). Both are
+part of RESERVED."""
 
 PER_FREE = 4
-"""A tenant may have so many requests under way for each place that no known caller has: alone four fifths of all."""
+"""A tenant may have this many requests in progress per slot not used by authenticated callers: alone, four fifths of
+all slots."""
 
 FEWEST = 8
 YOUNG_S = 1.0
-"""For a newcomer that has not asked anything yet nobody is sent away who came so lately: a crowd that comes at once has
-its questions on the way."""
+"""Seconds. A connection younger than this is not closed for a new silent one: in a burst of connections, the requests
+are still on their way."""
 
 ASKED_S = 10.0
-"""After this time a request for which no key was shown makes room: a busy server needs a while to look at keys."""
+"""Seconds after which a request without a verified key may be closed: a busy server needs time to check keys."""
 
 LOOKED_AT = 64
-"""Of those who wait the longest, so many are looked at for one that has nothing to say."""
+"""Longest-waiting connections that are examined to find a silent one."""
 
 HELD_BYTES = 32 * 1024 * 1024
-"""What heads of requests that are not complete yet may take together."""
+"""Bytes that incomplete request heads may take together."""
 
 TELL_EVERY_S = 60.0
 
 
 class Guest(Protocol):
-    """A connection. `since`: when it began to wait, or to ask without a key."""
+    """A connection. `since`: when it started to wait, or sent a request without a verified key."""
 
     since: float
 
     def is_silent(self) -> bool:
-        """Whether nothing came from it that was not read yet."""
+        """Whether it has no unread data."""
 
     def send_away(self) -> None:
-        """End it at once."""
+        """Close it at once."""
 
 
 def connections_allowed() -> int:
-    """How many connections this process may hold. Raises the soft limit of descriptors as far as it is needed and
-    allowed."""
+    """The number of connections this process may hold. Raises the soft limit of descriptors as needed and allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MOST_CONNECTIONS + RESERVED
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        except (ValueError, OSError):  # some systems allow less than they say
+        except (ValueError, OSError):  # some systems allow less than they report
             soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
@@ -74,16 +74,16 @@ def connections_allowed() -> int:
 
 
 class ConnectionLimit:
-    """`held_bytes`: of heads that are not complete."""
+    """`held_bytes`: bytes of incomplete request heads."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.held_bytes = 0
         self._most = most
         self._all: set[Guest] = set()
-        self._waiting: dict[Guest, None] = {}  # for their next request; the oldest first
-        self._unknown: dict[Guest, None] = {}  # whose request is under way; the oldest first
-        self._tenant_of: dict[Guest, str] = {}  # whose request is under way, and for whom a key was shown
+        self._waiting: dict[Guest, None] = {}  # idle, oldest first
+        self._unknown: dict[Guest, None] = {}  # with a request in progress and no verified key, oldest first
+        self._tenant_of: dict[Guest, str] = {}  # with a request in progress and a verified key
         self._held: Counter[str] = Counter()
         self._told_at = -TELL_EVERY_S
 
@@ -103,14 +103,14 @@ class ConnectionLimit:
         self._give_back(guest)
 
     def waits(self, guest: Guest) -> None:
-        """It has no request under way."""
+        """The connection has no request in progress."""
         guest.since = self.clock()
         self._unknown.pop(guest, None)
         self._give_back(guest)
         self._waiting[guest] = None
 
     def asks(self, guest: Guest, known: bool) -> bool:
-        """Its request is under way. False: there is no room for it, and it is to be told so."""
+        """A request starts. False: there is no capacity, and it should get a 503."""
         self._waiting.pop(guest, None)
         if known:
             return True
@@ -122,7 +122,8 @@ class ConnectionLimit:
         return room
 
     def is_known(self, guest: Guest, tenant: str | None) -> bool:
-        """It showed a key of this tenant (None: it needs none). False: that has its share of the places already."""
+        """It is authenticated for this tenant (None: no key required). False: the tenant already uses its share of the
+        slots."""
         self._unknown.pop(guest, None)
         self._give_back(guest)
         if tenant is None:
@@ -142,7 +143,8 @@ class ConnectionLimit:
             del self._held[tenant]
 
     def _make_room(self, waited_s: float) -> bool:
-        """Send somebody away who has said nothing for so long, or has asked something without a key for a while."""
+        """Close a connection that has been silent for `waited_s`, or whose request has had no verified key for a
+        while."""
         waiting = (each for each in islice(self._waiting, LOOKED_AT) if each.is_silent())
         for group, age_s in ((waiting, waited_s), (iter(self._unknown), ASKED_S)):
             oldest = next(group, None)
@@ -159,7 +161,7 @@ class ConnectionLimit:
         if self.clock() - self._told_at >= TELL_EVERY_S:
             self._told_at = self.clock()
             log.warning(
-                "%d connections with requests under way are open, as many as the limit of open files allows: more are "
-                "answered with 503; raise it (ulimit -n), or start another API process",
+                "%d connections with requests in progress are open, the maximum for the limit of open files: more get "
+                "a 503; raise the limit (ulimit -n), or start another API process",
                 self._most,
             )

@@ -1,11 +1,11 @@
-"""HTTP as uvicorn speaks it, with a bound on all that comes before a request is known.
+"""uvicorn's HTTP protocol, with limits on everything before a request is authenticated.
 
     too long      a head or trailers beyond HEAD_BYTES or HEADERS: 431
-    too slow      a head that is not there after HEAD_S: 408; a connection that brings nothing: closed
-    too many      connections: 503 (`producer.server.connection_limit`); requests behind one another: MOST_PIPELINED
-    not read      an answer of which hardly anything is read for STALLED_S: the connection is cut
+    too slow      a head that is incomplete after HEAD_S: 408; a connection that sends nothing: closed
+    too many      connections: 503 (`producer.server.connection_limit`); pipelined requests: MOST_PIPELINED
+    not read      a response of which hardly anything is read for STALLED_S: the connection is aborted
 
-Bodies are bounded where they are read (`producer.api.bodies`). None of this is logged: anybody can cause it.
+Bodies are limited where they are read (`producer.api.bodies`). None of this is logged, because anyone can cause it.
 """
 
 import asyncio
@@ -34,21 +34,21 @@ from understudy.producer.server.http_refusals import (
 )
 
 LATE_S = 0.5
-"""What arrived while this process was busy is read before a deadline counts."""
+"""Extra seconds so that data that arrived while this process was busy is read before a deadline counts."""
 
 STALLED_S = 30.0
 LEAST_READ_BYTES = 16 * 1024
-"""Of an answer, in STALLED_S."""
+"""Minimum bytes of a response that a client must read in STALLED_S."""
 
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
-"""So much of what still comes is thrown away after a refusal: who is hung up on while it sends may never read why."""
+"""Limits for discarding input after a rejection: a client that is cut off while sending may never read the response."""
 
 PROBES = (b"/healthz", b"/readyz")
-"""Served also at a full house: who watches this process must not take it for dead, and end what it has under way."""
+"""Served even when all slots are taken, so that a supervisor does not take this process for dead."""
 
 
 def bounded(crowd: ConnectionLimit) -> Any:
-    """For uvicorn's `http`: protocols of one server."""
+    """For uvicorn's `http`: the protocol factory of one server."""
     return partial(BoundedProtocol, crowd)
 
 
@@ -57,20 +57,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self.since = 0.0
         self._crowd = crowd
-        self._known = False  # a key was shown on this connection
-        self._head = 0  # bytes of the head that is not complete
+        self._known = False  # a key was verified on this connection
+        self._head = 0  # bytes of the incomplete head
         self._in_body = False  # from the end of the head to the end of the message
-        self._body_came = self._ended = False  # in the piece that is being parsed
-        self._beside_body = 0  # bytes of trailers, or of what is around chunks, since the last byte of a body
+        self._body_came = self._ended = False  # in the piece being parsed
+        self._beside_body = 0  # bytes of trailers or chunk framing since the last byte of a body
         self._why: Refusal = NO_HTTP
-        self._deaf, self._thrown_away = False, 0  # what comes is thrown away
-        self._last_words: bytes | None = None  # to be said when the requests before have been answered
+        self._deaf, self._thrown_away = False, 0  # input is discarded
+        self._last_words: bytes | None = None  # sent when the earlier requests have been answered
         self._running: RequestResponseCycle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._reader: asyncio.TimerHandle | None = None
         self._unread, self._was_read = 0, False
 
-    # what the event loop tells
+    # events from the event loop
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -113,7 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._was_read = True
 
-    # what the parser tells
+    # events from the parser
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -121,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["state"]["be_known"] = self._be_known
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailers are not kept: no request of ours has any."""
+        """Trailers are dropped: our API does not use them."""
         if self._in_body:
             return
         if len(self.headers) >= HEADERS:
@@ -149,7 +149,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body, self._ended = False, True
         super().on_message_complete()
 
-    # what the application tells
+    # events from the application
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
@@ -159,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_reader()
-        elif self._running is not None and self._running.response_complete:  # else the next one has begun
+        elif self._running is not None and self._running.response_complete:  # otherwise the next one has started
             self._crowd.waits(self)
             if self._last_words is not None:
                 self._say(self._last_words)
@@ -171,15 +171,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch_reader()
 
     def _be_known(self, tenant: str | None) -> bool:
-        """The caller showed a key of this tenant; None: it needs none. False: its tenant has no place any more."""
+        """The caller is authenticated for this tenant (None: no key required). False: the tenant has no slots left."""
         self._known = True
         return self._crowd.is_known(self, tenant)
 
     # too long
 
     def _count(self, size: int, was_in_body: bool) -> None:
-        """After a piece was parsed. Of a piece in which a message ended, what comes behind it is not counted: it is
-        less than what one read brings."""
+        """Count a parsed piece. If a message ended in it, the bytes after it are not counted: they are less than one
+        read."""
         if self._in_body:
             self._reserve(0)
             self._beside_body = 0 if self._body_came or not was_in_body else self._beside_body + size
@@ -213,7 +213,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._hang_up()
 
     def _watch_reader(self) -> None:
-        """Cut the connection when what was said is not read any more."""
+        """Abort the connection when the client stops reading the response."""
         if self._reader is None:
             self._unread, self._was_read = self.transport.get_write_buffer_size(), False
             self._reader = self.loop.call_later(STALLED_S, self._look_at_reader)
@@ -227,24 +227,24 @@ class BoundedProtocol(HttpToolsProtocol):
         elif unread:
             self.transport.abort()
 
-    # refusing
+    # rejecting
 
     def _stay_with_http(self) -> None:
-        """Another protocol is asked for: the request is answered as it is, and then the connection ends."""
+        """The client requests a protocol upgrade: answer over HTTP, then close the connection."""
         self._deaf = True
         self.cycle.keep_alive = False
         if self.cycle.response_complete:
             self._hang_up()
 
     def _refuse(self, why: Refusal) -> None:
-        """Read nothing more, answer what was asked before, say why, and hang up."""
+        """Stop reading, answer earlier requests, send the error and close."""
         self._deaf = True
         self._reserve(0)
         words = answer(why)
         if self._in_body:
             if self.pipeline:
                 self.pipeline.popleft()
-            else:  # the request itself is refused while it is being answered
+            else:  # the request being answered is itself rejected
                 words = b"" if self.cycle.response_started else words
                 _tell_that_it_is_gone(self.cycle)
                 self._running = None
@@ -275,7 +275,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch_reader()
 
     def is_silent(self) -> bool:
-        """Nothing lies in the system that was not read yet."""
+        """Whether the socket has no unread data."""
         poll, number = select.poll(), self.transport.get_extra_info("socket").fileno()
         if number < 0:
             return True
@@ -283,12 +283,12 @@ class BoundedProtocol(HttpToolsProtocol):
         return not poll.poll(0)
 
     def send_away(self) -> None:
-        """There is somebody else for this place."""
+        """Abort the connection to free its slot."""
         self._deaf = True
         self.transport.abort()
 
 
 def _tell_that_it_is_gone(cycle: RequestResponseCycle) -> None:
-    """To the application: nothing more comes, and nobody waits for an answer."""
+    """Tell the application that the client has disconnected."""
     cycle.disconnected = True
     cycle.message_event.set()

@@ -1,4 +1,4 @@
-"""What the server itself answers, before the application is asked: whole answers, the last of their connection."""
+"""Error responses of the server itself, without the application; each closes its connection."""
 
 from http import HTTPStatus
 
@@ -13,22 +13,22 @@ HEAD_S = 10.0
 MOST_PIPELINED = 16
 RETRY_S = 5
 
-NO_HTTP = (400, "this is not HTTP/1.1 as it is specified", "invalid_http")
+NO_HTTP = (400, "invalid HTTP/1.1 request", "invalid_http")
 TOO_LONG = (
     431,
-    f"the head or the trailers of the request have more than {HEAD_BYTES:,} bytes or {HEADERS} headers",
+    f"the headers or trailers of the request exceed {HEAD_BYTES:,} bytes or {HEADERS} fields",
     "head_too_long",
 )
-TOO_SLOW = (408, f"the request's head did not arrive within {HEAD_S:g} s; send the request again", "head_too_slow")
+TOO_SLOW = (408, f"the request headers did not arrive within {HEAD_S:g} s; send the request again", "head_too_slow")
 TOO_MANY = (503, "too many connections are open; try again later", "too_many_connections")
-TOO_EAGER = (429, f"more than {MOST_PIPELINED} requests were sent without waiting for an answer", "pipeline_too_long")
+TOO_EAGER = (429, f"more than {MOST_PIPELINED} requests were sent without waiting for a response", "pipeline_too_long")
 
 Refusal = tuple[int, str, str]
 """Status, message, code."""
 
 
 def answer(refusal: Refusal) -> bytes:
-    """With OpenAI's error object."""
+    """A complete response with OpenAI's error object."""
     status, body = refusal[0], _error(*refusal)
     head = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
@@ -46,7 +46,7 @@ def _error(status: int, message: str, code: str) -> bytes:
 
 
 async def no_room(_scope: Scope, _receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """The application of connections for which there is no room."""
+    """The application for connections beyond the limit."""
     body = _error(*TOO_MANY)
     headers = [
         (b"content-type", b"application/json"),

@@ -1,4 +1,4 @@
-"""Serving the HTTP API until it is told to stop."""
+"""Serves the HTTP API until it is stopped."""
 
 import asyncio
 import socket
@@ -15,17 +15,17 @@ from understudy.producer.server.connection_limit import ConnectionLimit, connect
 from understudy.producer.server.http_protocol import bounded
 
 GRACE_S = 10
-"""How long requests under way may take when the server is told to stop."""
+"""Seconds that requests in progress may take when the server stops."""
 
 BACKLOG = 2048
-"""So many connections may wait for this process to take them."""
+"""Connections that may wait to be accepted."""
 
 TAKEN_AT_ONCE = 8
-"""Connections that are taken before those that were taken are looked at: each costs a descriptor."""
+"""Connections accepted before the accepted ones are handled: each costs a descriptor."""
 
 
 class HttpServer:
-    """The HTTP API at the address of the settings, listening from the start: a taken port is known at once."""
+    """The HTTP API at the configured address. Listens from the start, so that a port in use is noticed at once."""
 
     def __init__(self, settings: Settings, store: Store, redis_url: str) -> None:
         """Raises AddressUnusable."""
@@ -36,7 +36,7 @@ class HttpServer:
             http=bounded(ConnectionLimit(connections_allowed())),
             ws="none",
             backlog=TAKEN_AT_ONCE,
-            log_config=None,  # as all that we log
+            log_config=None,  # use our own logging
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,
             server_header=False,
@@ -49,14 +49,14 @@ class HttpServer:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def serve(self) -> None:
-        """Return when it was told to stop and its requests have ended."""
+        """Serve until stopped and all requests have ended."""
         await self._server.serve(sockets=[self._listener])
         if not self._server.started:
-            raise RuntimeError("the HTTP server did not start; its log says why")
+            raise RuntimeError("the HTTP server did not start; see its log")
 
     @property
     def answered(self) -> int:
-        """How many requests have ended."""
+        """The number of finished requests."""
         return self._requests.ended
 
     @property
@@ -64,13 +64,13 @@ class HttpServer:
         return self._server.should_exit
 
     def stop(self) -> None:
-        """Take no more requests and let those under way end; told again, do not wait for them."""
+        """Accept no more requests and let those in progress finish; a second call does not wait for them."""
         self._server.force_exit = self._server.should_exit
         self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
-    """Signals are the command's to handle, because it has workers to stop as well."""
+    """Leaves signals to the command, which also has workers to stop."""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         await self._serve(sockets)
@@ -78,12 +78,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for each in sockets or ():
-            each.listen(BACKLOG)  # asyncio has told the system its own number
+            each.listen(BACKLOG)  # asyncio has set its own backlog
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        # With the protocol named, asyncio turns off the delay that would keep small answers back for 40 ms.
+        # With an explicit protocol, asyncio disables Nagle's algorithm, which would delay small responses by 40 ms.
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
@@ -100,11 +100,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or "it was refused").lower()
+    return (error.strerror or "permission denied").lower()
 
 
 async def all_of(*tasks: "asyncio.Task[None]") -> None:
-    """Return when all of them have ended. Raises at once what one of them raised."""
+    """Wait for all tasks. Raises the first exception at once."""
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     for task in ended:
         task.result()

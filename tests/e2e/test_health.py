@@ -54,14 +54,14 @@ def test_one_worker_process_that_is_stopped_is_found_and_recovers(scene: Scene, 
 @pytest.mark.slow
 def test_a_command_that_is_stopped_is_found(scene: Scene, worker: Process) -> None:
     with stopped(worker.pid):
-        until_it_says(scene, 1, "has not done so for")
+        until_it_says(scene, 1, "has not been updated for")
     until_it_says(scene, 0, "all is well")
 
 
 @pytest.mark.slow
 def test_a_command_that_was_killed_is_found(scene: Scene, worker: Process) -> None:
     worker.kill_all()
-    until_it_says(scene, 1, "has not done so for")
+    until_it_says(scene, 1, "has not been updated for")
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_workers_without_a_ledger_are_not_well(scene: Scene, worker: Process) ->
     with failed_over(scene):
         until_it_says(scene, 1, "0 of 2 workers")
     until_it_says(scene, 0, "all is well")
-    assert "another is started" not in worker.said, "they lived all the time"
+    assert "starting another" not in worker.said, "they lived all the time"
 
 
 def test_one_that_has_ended_is_told_and_leaves_no_file(scene: Scene, worker: Process) -> None:

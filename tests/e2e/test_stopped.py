@@ -55,7 +55,7 @@ def test_a_run_outlives_a_process_that_hangs_while_it_writes_to_the_ledger(
     run.until(lambda: mock.answered() >= 20, "some prompts are answered")
     with (scene.folder / ".understudy" / "ledger.db.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        run.until(lambda: "the ledger is away" in run.said, "it says what it waits for")
+        run.until(lambda: "the ledger is unreachable" in run.said, "it says what it waits for")
     assert run.exit_code() == 0, run.said
     assert scene.ledger.states() == {"succeeded": 100}
     assert max(mock.times_answered().values()) == 1

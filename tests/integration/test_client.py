@@ -125,7 +125,7 @@ async def test_a_wrong_argument_is_named(client: AsyncClient, store: Store, argu
     [
         (["hi"], {"budget_usd": 0}, "'budget_usd'"),
         (["hi"], {"weight": 1_000}, "'weight'"),
-        (["hi"], {"prompt": "Describe {name}"}, "'prompt' is for a CSV file"),
+        (["hi"], {"prompt": "Describe {name}"}, "'prompt' applies only to a CSV file"),
         ("hi", {}, "many requests"),
         ({"prompt": "hi"}, {}, "many requests"),
     ],
@@ -202,7 +202,7 @@ async def test_the_answer_of_a_failed_job_is_an_error_that_says_why(client: Asyn
     await fail_all(store, [job.id])
     result = await client.wait(job.id, timeout_s=5)
     assert (result.ok, result.error) == (False, "no")
-    with pytest.raises(NoAnswer, match=f"{job.id} has no answer, it is failed: no") as raised:
+    with pytest.raises(NoAnswer, match=f"{job.id} has no answer; it is failed: no") as raised:
         _ = result.text
     assert raised.value.result is result
 
@@ -217,7 +217,7 @@ async def test_an_answer_that_was_removed_is_told(client: AsyncClient, store: St
     await store.claims.settle(worker, answers)
     result = await client.wait(job.id)
     assert (result.ok, result.state) == (False, JobState.SUCCEEDED)
-    with pytest.raises(NoAnswer, match="removed"):
+    with pytest.raises(NoAnswer, match="deleted"):
         _ = result.completion
 
 

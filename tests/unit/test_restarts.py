@@ -43,7 +43,7 @@ def test_workers_that_end_by_themselves_right_after_their_start_are_given_up() -
     restarts = Restarts()
     for _ in range(TRIES - 1):
         restarts.pause_s(BROKEN, 0.5, 0)
-    with pytest.raises(WorkersFailed, match="exit code 1; what they said is above"):
+    with pytest.raises(WorkersFailed, match="exit code 1; see their output above"):
         restarts.pause_s(BROKEN, 0.5, 0)
 
 
@@ -56,7 +56,7 @@ def test_workers_that_all_die_before_a_single_job_has_ended_are_given_up_with_ad
     losses = Losses(places=2)
     for _ in range(2 * HOPELESS - 1):
         losses.add(KILLED, 5, anything_ended=False)
-    with pytest.raises(WorkersFailed, match=r"died with jobs aboard .* by SIGKILL; .*memory"):
+    with pytest.raises(WorkersFailed, match=r"died with running jobs .* by SIGKILL; .*memory"):
         losses.add(KILLED, 1, anything_ended=False)
 
 
