@@ -63,13 +63,13 @@ async def test_a_limit_that_headers_tell_ends_it(fleet: Fleet) -> None:
     assert 97 <= await fleet.grants_now(candidate()) <= 99
 
 
-async def test_refusals_of_more_than_a_fifth_pace_it_at_twenty_calls_a_second(fleet: Fleet) -> None:
+async def test_refusals_of_more_than_three_tenths_pace_it_at_twenty_calls_a_second(fleet: Fleet) -> None:
     for _ in range(3):
         await fleet.refuse(await fleet.next_call(candidate()))
     assert (await fleet.next_call(candidate())).cost_ms == 50
 
 
-async def test_refusals_of_less_than_a_fifth_leave_it_as_it_is(fleet: Fleet) -> None:
+async def test_refusals_of_less_than_three_tenths_leave_it_as_it_is(fleet: Fleet) -> None:
     for number in range(30):
         call = await fleet.next_call(candidate())
         if number in (10, 17, 24):

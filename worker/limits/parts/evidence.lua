@@ -233,7 +233,7 @@ end
 local function judge_share(rate, state)
   local n, refused = state.n, state.refused
   if state.starting then
-    if refused >= 3 and refused >= 0.2 * n then begin_untried(rate, state) end
+    if refused >= 3 and refused >= 0.3 * n then begin_untried(rate, state) end
   elseif state.untried then
     if n >= ENOUGH and (refused >= 5 or n >= 3 * ENOUGH) and refused < n then
       begin_trial(rate, state, refused, n, state.rpm * (1 - refused / n), 'by count')
