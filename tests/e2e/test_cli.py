@@ -160,7 +160,7 @@ def test_a_place_that_cannot_hold_a_ledger_is_a_wrong_use_whatever_the_command(f
         folder.environment[name] = address
         for words in (["run", "in.jsonl", "-o", "out.jsonl"], ["submit", "in.jsonl"], ["status"], ["providers"]):
             said = folder.refused(*words)
-            assert f"{name} cannot be read: a password" in said and "hu" not in said
+            assert f"{name} cannot be parsed: a password" in said and "hu" not in said
         del folder.environment[name]
 
 

@@ -164,7 +164,7 @@ async def test_a_rule_can_change_single_fields_of_the_answer() -> None:
     [
         ("openai", {"messages": []}, "there are no messages"),
         ("openai", {"stream": True}, "stream is not served"),
-        ("openai", {"max_tokens": "many"}, "max_tokens must be a positive whole number"),
+        ("openai", {"max_tokens": "many"}, "max_tokens must be a positive integer"),
         ("anthropic", {"max_tokens": None}, "max_tokens: field required"),
         ("gemini", {"contents": [{"parts": "text"}], "generationConfig": 3}, "does not have the shape"),
     ],

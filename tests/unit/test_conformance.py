@@ -300,7 +300,7 @@ SCENARIOS = [
         },
     ),
     Scenario(
-        "a stop sequence of white space, which Claude refuses",
+        "a stop sequence of white space, which Claude rejects",
         {"stop": ["\n"]},
         {
             "openai": {"stop": ["\n"]},

@@ -162,18 +162,18 @@ NAN = base64.b64encode(struct.pack("<2f", 1.0, float("nan"))).decode()
     ("vectors", "reason"),
     [
         ([], "no embeddings"),
-        ([[1.0]], "1 embeddings of the 2"),
-        ([[1.0], [1.0], [1.0]], "3 embeddings of the 2"),
+        ([[1.0]], "1 embeddings instead of 2"),
+        ([[1.0], [1.0], [1.0]], "3 embeddings instead of 2"),
         ([[1.0], []], "empty"),
         ([[1.0], [1.0, 2.0]], "differ in length"),
-        ([[1.0], None], "no list of numbers"),
-        ([[1.0], [None]], "no list of numbers"),
-        ([[1.0], ["x"]], "no list of numbers"),
-        ([[1.0], {"0": 1.0}], "no list of numbers"),
-        ([NAN, NAN], "no list of numbers"),
-        (["AAAAPw=", "AAAAPw="], "no list of numbers"),
-        (["AAA=", "AAA="], "no list of numbers"),
-        ([[1.0], 3], "no list of numbers"),
+        ([[1.0], None], "not a list of numbers"),
+        ([[1.0], [None]], "not a list of numbers"),
+        ([[1.0], ["x"]], "not a list of numbers"),
+        ([[1.0], {"0": 1.0}], "not a list of numbers"),
+        ([NAN, NAN], "not a list of numbers"),
+        (["AAAAPw=", "AAAAPw="], "not a list of numbers"),
+        (["AAA=", "AAA="], "not a list of numbers"),
+        ([[1.0], 3], "not a list of numbers"),
     ],
 )
 def test_short_empty_or_broken_vectors_are_no_answer(protocol: str, vectors: list[Any], reason: str) -> None:
@@ -184,13 +184,13 @@ def test_short_empty_or_broken_vectors_are_no_answer(protocol: str, vectors: lis
 @pytest.mark.parametrize("protocol", SERVED)
 def test_a_nan_in_the_json_is_no_answer(protocol: str) -> None:
     content = wire(protocol, [1.0], [2.5]).replace(b"2.5", b"NaN")
-    with pytest.raises(BadAnswer, match="no list of numbers"):
+    with pytest.raises(BadAnswer, match="not a list of numbers"):
         read(protocol, content)
 
 
 @pytest.mark.parametrize("protocol", SERVED)
 def test_other_dimensions_than_were_asked_for_are_no_answer(protocol: str) -> None:
-    with pytest.raises(BadAnswer, match="2 dimensions, not the 3") as bad:
+    with pytest.raises(BadAnswer, match="2 dimensions instead of 3") as bad:
         read(protocol, wire(protocol, [1.0, 2.0], [1.0, 2.0]), dimensions=3)
     assert bad.value.answer is not None and bad.value.answer.usage.input_tokens == 2, "it is paid for all the same"
 

@@ -142,7 +142,7 @@ def test_completions_come_from_one_model_where_the_chain_says_so() -> None:
     chain, _ = Router(SETTINGS).resolve({"model": "one-model", "messages": []})
     assert len(chain.steps) == 2
     for body in ({"model": "not-one-model"}, {"model": "one-model", "fallbacks": ["gemini/gemini-2.5-flash"]}):
-        with pytest.raises(RequestError, match="the chain says same_model_family = true") as refused:
+        with pytest.raises(RequestError, match="the chain has same_model_family = true") as refused:
             Router(SETTINGS).resolve({**body, "messages": []})
         assert refused.value.code == "mixed_model_families"
 

@@ -31,7 +31,7 @@ class Ledger:
     async def beat(self) -> None:
         await asyncio.sleep(self.hangs_s)
         if self.away:
-            raise StoreBusy("the database can only be read now")
+            raise StoreBusy("the database is read-only")
         self.beats += 1
 
     def was_missed(self) -> None:

@@ -259,7 +259,7 @@ class TestFinishReason:
 
     def test_an_empty_reason_beside_text_is_a_stop_and_no_reason_is_none(self) -> None:
         assert choice_of(answered({"content": "Hi"}, ""))["finish_reason"] == "stop"
-        with pytest.raises(BadAnswer, match="why it ended"):
+        with pytest.raises(BadAnswer, match="no finish reason"):
             read(answered({"content": "Hi"}, None))
 
     @pytest.mark.parametrize("raw", ["error", "insufficient_system_resource", "abort", "something_new"])
@@ -324,9 +324,9 @@ class TestNoAnswer:
             (b"\n\n \n", "empty"),
             (b"<!DOCTYPE html><html>", "web page"),
             (b': PROCESSING\n\ndata: {"error":1}\n\ndata: [DONE]', "event stream"),
-            (b'{"choices": [{"mess', "cut off"),
+            (b'{"choices": [{"mess', "truncated"),
             (b'{"choices": []}data: [DONE]', "not valid JSON"),
-            (b"[1]", "no object"),
+            (b"[1]", "not an object"),
             (b'{"choices": []}', "no choices"),
             (b'{"error": {"message": "upstream", "code": 502}}', "error.*502"),
             (b'{"error": "model crashed"}', "error"),
@@ -345,7 +345,7 @@ class TestNoAnswer:
         assert choice_of(document)["message"]["content"] == "Hi"
 
     def test_fewer_choices_than_asked_for_are_a_failure(self) -> None:
-        with pytest.raises(BadAnswer, match="1 choices of the 2"):
+        with pytest.raises(BadAnswer, match="1 choices instead of 2"):
             read(answered({"content": "Hi"}), n=2)
 
     def test_blank_lines_nan_and_half_characters_do_not_spoil_an_answer(self) -> None:

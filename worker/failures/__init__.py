@@ -1,15 +1,15 @@
 """All knowledge of provider errors.
 
-classify            an HTTP response that is no answer
-classify_success    load and outages that are told inside a 2xx
-classify_exception  a call that got no response
-read_limits         what a response's headers say about the account's limits
+classify            an HTTP response without an answer
+classify_success    overloads and outages reported inside a 2xx
+classify_exception  a call without a response
+read_limits         limits of the account advertised in a response's headers
 
-tables      all evidence in order: which codes, phrases and statuses mean which class (`about_*` hold the rows)
-evidence    what one row is, and what it is held against
-echoes      what a provider repeats of the request, which is evidence of nothing
-complaint   reads codes, types and sentences out of any provider's error body
-numbers     what can never start: more than the limit itself, a limit of zero
+tables      all evidence in order: which codes, phrases and statuses mean which class (`about_*` contain the rows)
+evidence    one row, and what it is matched against
+echoes      what a provider repeats of the request, which is not evidence
+complaint   extracts codes, types and sentences from any provider's error body
+numbers     requests that can never start: more than the limit itself, or a limit of zero
 hints       how long a response asks us to wait
 masking     keeps keys out of everything that is stored
 """

@@ -1,11 +1,11 @@
-"""Evidence against the account: where it is, what it may use, its key and its money."""
+"""Evidence about the account: its region, permissions, key and money."""
 
 from understudy.models.failure import FailureClass
 from understudy.worker.failures.evidence import row
 
 CLIENT_ERRORS = frozenset(range(400, 500))
 REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 422})
-"""Statuses that speak of this request or this credential, not of the load."""
+"""Statuses about this request or this credential, not about load."""
 
 REGION = (
     row(
@@ -45,7 +45,7 @@ MONEY_PHRASES = (
 )
 
 QUOTA = (
-    # Calls the request invalid, and means the account.
+    # Calls the request invalid, but means the account.
     row(
         FailureClass.QUOTA,
         r"^your credit balance is too low",
@@ -56,7 +56,7 @@ QUOTA = (
         always=True,
     ),
     row(FailureClass.RATE_LIMIT, statuses={402}, waits=True),
-    # The words of OpenRouter, Together and Google that speak of money and mean a rate.
+    # Messages of OpenRouter, Together and Google that mention money and mean a rate.
     row(
         FailureClass.RATE_LIMIT,
         r"free-models-per-(?:day|min)",
@@ -81,7 +81,7 @@ QUOTA = (
         statuses=SPEAK_OF_MONEY,
         sure=True,
     ),
-    row(FailureClass.QUOTA, r"can only afford", statuses=SPEAK_OF_MONEY),  # a smaller request may be paid for
+    row(FailureClass.QUOTA, r"can only afford", statuses=SPEAK_OF_MONEY),  # a smaller request may be affordable
     row(FailureClass.QUOTA, *MONEY_PHRASES, statuses={402, 403, 412, 429}, sure=True),
     row(FailureClass.QUOTA, *MONEY_PHRASES, statuses=SPEAK_OF_MONEY),
     row(
@@ -137,7 +137,7 @@ CREDENTIAL = (
         statuses={400, 403, 404},
         sure=True,
     ),
-    # What may just as well be about an image, a file or a tool of this one request.
+    # May just as well be about an image, a file or a tool of this one request.
     row(
         FailureClass.CREDENTIAL,
         r"invalid (?:authentication|credential|authorization)",
@@ -193,11 +193,11 @@ MODEL_MISSING = (
         sure=True,
     ),
     row(FailureClass.MODEL_MISSING, *MISSING_PHRASES, statuses={404, 410}, sure=True),
-    # Here a model may merely lack what this one request asks for.
+    # The model may merely lack what this one request needs.
     row(FailureClass.MODEL_MISSING, *MISSING_PHRASES, statuses=REFUSALS | {412, 424, 500}),
 )
 
 NOTHING_HERE = (
-    # Whatever is missing at this address, no other request finds it either; the next step may.
+    # Whatever is missing at this address is missing for every request; the next step may have it.
     row(FailureClass.MODEL_MISSING, statuses={404, 410}),
 )

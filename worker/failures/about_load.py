@@ -1,4 +1,4 @@
-"""Evidence of load and of faults on the provider's side, and what a bare status means."""
+"""Evidence of overloads and faults on the provider's side, and the meaning of a bare status."""
 
 from understudy.models.failure import FailureClass
 from understudy.worker.failures.evidence import row
@@ -62,7 +62,7 @@ CODES_OF_SERVERS = (
 )
 
 STATUSES = (
-    row(FailureClass.CONNECT, statuses={407}),  # our own proxy wants a password: nothing reached the provider
+    row(FailureClass.CONNECT, statuses={407}),  # our own proxy requires a password: nothing reached the provider
     row(FailureClass.TIMEOUT, statuses={408, 460, 499, 524, 598}),
     row(FailureClass.OVERLOADED, statuses={503}),
     row(FailureClass.BAD_REQUEST, statuses={501}),

@@ -1,4 +1,4 @@
-"""Evidence against the request: its content, its size, and pages that come from no provider."""
+"""Evidence about the request: its content, its size, and pages that no provider sent."""
 
 from understudy.models.failure import FailureClass
 from understudy.worker.failures.evidence import row
@@ -6,12 +6,12 @@ from understudy.worker.failures.evidence import row
 CLIENT_ERRORS = frozenset(range(400, 500))
 PAGES = (
     row(FailureClass.TOO_LARGE, r"(?:header|cookie|entity|payload|uri).{0,20} too (?:large|long)", page=True),
-    # A proxy's or a guard's page, not the provider's word: a 403 of this kind says nothing about the key.
+    # A page of a proxy or firewall, not of the provider: such a 403 says nothing about the key.
     row(FailureClass.BAD_RESPONSE, page=True, statuses=CLIENT_ERRORS - {401, 407, 408, 413, 414, 429, 431, 451, 499}),
 )
 
 MODEL_SLIP = (
-    # The model wrote what it should not have, and the provider says so with the status of a wrong request.
+    # The model's own output was invalid, and the provider reports it with the status of an invalid request.
     row(
         FailureClass.BAD_RESPONSE,
         r"failed to generate (?:valid )?json",

@@ -1,4 +1,4 @@
-"""From an HTTP response to a failure: read it, find the evidence that fits, add what is known beside the class."""
+"""From an HTTP response to a failure: parse it, find the matching evidence, add what else is known."""
 
 import re
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ INVALID_REQUEST = frozenset(
     {"invalid_request_error", "invalid_argument", "invalid_request", "badrequesterror", "bad_request_error"}
     | {"validationexception", "validation_error", "invalid_parameter", "unknown_parameter", "unsupported_parameter"}
 )
-"""How providers call a request wrong."""
+"""How providers say that a request is invalid."""
 
 QUOTED = re.compile(r"""(?<!\w)(?:'[^'\n]+'|"[^"\n]+"|`[^`\n]+`|‘[^’\n]+’|“[^”\n]+”)(?!\w)|https?://\S+""")
-"""What a provider quotes when it calls a request wrong is the caller's, even when it was changed on the way."""
+"""What a provider quotes when it calls a request invalid is the caller's, even if it was modified on the way."""
 
 WITHHELD = frozenset(
     {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "MODEL_ARMOR", "JAILBREAK"}
     | {"IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"}
 )
-"""Gemini's reasons for showing no answer that mean the content and not an accident."""
+"""Gemini's reasons for withholding an answer that concern the content and not an accident."""
 
 GOOGLE_DAY_STARTS_S = 8 * 3600
-"""Google's daily quotas return at midnight in Los Angeles: 08:00 UTC, in summer an hour earlier. Late by an hour is
-harmless; a table of time zones, which small containers lack, is not needed."""
+"""Google's daily quotas reset at midnight in Los Angeles: 08:00 UTC, in summer an hour earlier. Being an hour late
+is harmless and saves a time zone database, which small containers lack."""
 
 DAY_S = 86_400
 PER_DAY = ("per day", "per-day", "(rpd)", "(tpd)", "daily")
@@ -45,11 +45,11 @@ def classify(
     now: float,
     sent: Sent | None = None,
 ) -> Failure:
-    """What a response that is no answer means. Never raises, whatever the body holds.
+    """Classify a response without an answer. Never raises, whatever the body contains.
 
-    `provider` is the preset's name or one that the user gave; `status` may be 2xx when the body carries an error.
-    `now` in unix seconds, for hints that name a moment. What stands in the request that was `sent` is evidence of
-    nothing where the provider repeats it.
+    `provider` is the preset's name or one chosen by the user; `status` may be 2xx if the body contains an error. `now`
+    in unix seconds, for hints given as a time. What the provider repeats of the request that was `sent` is not
+    evidence.
     """
     return judge(provider, protocol, status, headers, body, now, sent)[0]
 
@@ -123,13 +123,13 @@ def _signs(provider: str, protocol: str, status: int, complaint: Complaint, echo
 
 
 def _class_of_success(complaint: Complaint) -> FailureClass:
-    """A 2xx is only no answer or a blocked one: an error inside may be as passing as a broken stream."""
+    """A 2xx is always either no answer or a blocked one: an error inside may be as transient as a broken stream."""
     blocked = blocked_by_gemini(complaint)
     return FailureClass.CONTENT_FILTER if blocked in WITHHELD else FailureClass.BAD_RESPONSE
 
 
 def _telling_status(status: int, complaint: Complaint) -> int:
-    """Gateways answer 500 or 502 and leave the status that they got in the body."""
+    """Gateways respond 500 or 502 and leave the original status in the body."""
     if status in (500, 502):
         inner = (int(word) for word in complaint.words if word.isascii() and word.isdigit() and len(word) == 3)
         return next((code for code in inner if 400 <= code < 600), status)
@@ -147,7 +147,7 @@ def _scope(cls: FailureClass, signs: Signs, complaint: Complaint) -> Scope:
 
 
 def _is_per_day(signs: Signs, complaint: Complaint) -> bool:
-    """A quota id wins over the delay of seconds that comes with it: the limit is whole again on the next day."""
+    """A quota id overrides the delay of seconds that comes with it: the limit resets only on the next day."""
     if complaint.quota_ids:
         return any("PerDay" in quota for quota in complaint.quota_ids)
     return any(phrase in signs.own_text for phrase in PER_DAY)

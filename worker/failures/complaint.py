@@ -1,11 +1,11 @@
-"""Reads what a provider complains about out of its error body, whatever the body's form.
+"""Extracts a provider's complaint from its error body, whatever the format.
 
-Known forms: OpenAI's nested error, xAI's flat one, Anthropic's, Google's (alone or in an array), Bedrock's message
-with the exception in a header, FastAPI's detail, OpenRouter's error around another provider's error as a string,
-an event stream, plain text and web pages.
+Known formats: OpenAI's nested error, xAI's flat one, Anthropic's, Google's (alone or in an array), Bedrock's message
+with the exception in a header, FastAPI's detail, OpenRouter's error around another provider's error as a string, an
+event stream, plain text and web pages.
 
 Only fields that providers write themselves are read. Fields that echo the request (`input`, `flagged_input`,
-`failed_generation`) are not: a prompt that speaks of rate limits must not become one, nor end up in a message.
+`failed_generation`) are not: a prompt about rate limits must not become one, nor end up in a message.
 """
 
 import re
@@ -22,10 +22,10 @@ MAX_READ_BYTES = 256 * 1024
 MAX_BODY_CHARS = 4_096
 MAX_MESSAGE_CHARS = 500
 MAX_TEXT_CHARS = 4_000
-"""Phrases are looked for in so much of a complaint; no provider's sentence is longer."""
+"""Phrases are searched in this much of a complaint; no provider's sentence is longer."""
 
 MAX_KEPT_LEVELS = 200
-"""JSON of more levels cannot be written again, and one with fewer brackets has fewer levels: it is kept as a text."""
+"""Deeper JSON cannot be serialized again; fewer brackets mean fewer levels. It is kept as text."""
 
 MAX_DEPTH = 8
 MAX_ITEMS = 10
@@ -49,11 +49,11 @@ _EVENT_STREAM = ("data:", "event:", ":")
 
 @dataclass(slots=True)
 class Complaint:
-    """`words` are codes, types and reasons; `sentences` what is written for people, outermost first.
+    """`words` are codes, types and reasons; `sentences` are messages for people, outermost first.
 
-    `words_in_text` are those of an error that is written into a sentence, as routers do, and callers can.
-    `headers` are those that the body itself reports (OpenRouter). `document` is the whole body when it is JSON,
-    `body` what may be kept of it.
+    `words_in_text` are those of an error embedded in a sentence, which routers produce, and callers can forge.
+    `headers` are those reported in the body itself (OpenRouter). `document` is the whole body if it is JSON, `body` the
+    part that may be kept.
     """
 
     words: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Complaint:
 
     @property
     def code(self) -> str | None:
-        """The provider's own name for the error; a number only when there is no name."""
+        """The provider's own name for the error; a number only if there is no name."""
         return next((word for word in self.words if not word.isdigit()), self.words[0] if self.words else None)
 
     def message(self, status: int) -> str:
@@ -110,7 +110,7 @@ def read_complaint(headers: Mapping[str, str], body: bytes | str) -> Complaint:
 
 
 def blocked_by_gemini(complaint: Complaint) -> str | None:
-    """The reason why Gemini withheld an answer in an otherwise successful response."""
+    """Why Gemini withheld an answer in an otherwise successful response."""
     body = complaint.document
     if not isinstance(body, dict):
         return None
@@ -179,7 +179,7 @@ def _read_object(complaint: Complaint, value: dict[str, Any], depth: int) -> Non
     for name in _CODE_FIELDS:
         if isinstance(value.get(name), str | int):
             _add_word(complaint, str(value[name]))
-    if value.get("failed_generation") is not None:  # what the model wrote; only that there is any is looked at
+    if value.get("failed_generation") is not None:  # what the model wrote; only its presence matters
         _add_word(complaint, "failed_generation")
     complaint.names_a_parameter |= bool(value.get("param")) or isinstance(value.get("loc"), list)
     complaint.retry_delays += [value[name] for name in _DELAY_FIELDS if value.get(name) is not None]
@@ -195,7 +195,7 @@ def _read_object(complaint: Complaint, value: dict[str, Any], depth: int) -> Non
 
 
 def _inner(value: dict[str, Any]) -> Iterator[Any]:
-    """What an error object holds, its own sentence first. A plain string is one only where providers put one."""
+    """The contents of an error object, its own sentence first. A plain string counts only where providers put one."""
     for name in _INNER_FIELDS:
         inner = value.get(name)
         if isinstance(inner, dict | list) or (isinstance(inner, str) and name in _SENTENCE_FIELDS):

@@ -1,12 +1,14 @@
-"""What a provider repeats of the request. A caller's own words are evidence of nothing, so they are cut out of a
-provider's sentences before anybody else may suffer for what these say.
+"""What a provider repeats of the request. A caller's own words are not evidence, so they are cut from a provider's
+sentences before others could suffer for what these say.
 
-Compared are letters and digits only, in lower case: providers quote, escape, join and break what they repeat. Cut is
+Only letters and digits are compared, in lower case: providers quote, escape, join and break what they repeat. Removed
+are
 
-- every name and value of the request that has 4 letters or digits, and every clause of one, where it stands as a word
-- every run of 15 of them or more that stands anywhere in the request, also in part of a prompt.
+- every name and value of the request with at least 4 letters or digits, and every clause of one, where it occurs as a
+word
+- every run of at least 15 of them that occurs anywhere in the request, including inside a prompt.
 
-The work is bounded, whatever the size of the request: of a long string its beginning and its end are looked at. Where
+The work is bounded, whatever the size of the request: of a long string only the beginning and the end are searched. If
 even that is too much, no sentence counts: codes and the status remain.
 """
 
@@ -24,7 +26,7 @@ RUN = GRAM + STEP - 1
 MAX_CHARS = 300_000
 HEAD, TAIL = 3_000, 1_000
 MAX_TEXT_CHARS = 1_500
-"""A provider says what it means in so much of a complaint; what follows counts for nothing."""
+"""A provider's message is within this much of its complaint; the rest is ignored."""
 
 CUT = "…"
 SEPARATORS = bytes(byte for byte in range(128) if not chr(byte).isalnum())
@@ -35,11 +37,11 @@ EVERYBODYS = frozenset(
     b"input prompt token tokens format object parameters properties description string number error code service "
     b"stream true false null auto none".split()
 )
-"""Names that every request may have, and that providers' own sentences are made of."""
+"""Names that every request may contain, and that providers' own sentences consist of."""
 
 
 class Sent(Protocol):
-    """What a provider was sent."""
+    """The request that a provider received."""
 
     @property
     def path(self) -> str: ...
@@ -76,12 +78,12 @@ class Echoes:
         self._runs = b"\0".join(runs)
 
     def has(self, word: str) -> bool:
-        """Whether a code, or a part of a sentence, stands in the request."""
+        """Whether a code, or a part of a sentence, occurs in the request."""
         plain = _plain(word)
         return plain in self._words or (len(plain) >= SHORTEST and plain in self._runs)
 
     def cut(self, text: str) -> str:
-        """The text without what stands in the request."""
+        """The text without what occurs in the request."""
         text = text[:MAX_TEXT_CHARS]
         if self._is_blind:
             return CUT
@@ -105,7 +107,7 @@ class Echoes:
                 start = plain.find(word, start + 1)
 
     def _runs_in(self, plain: bytes) -> Iterator[tuple[int, int]]:
-        """Every few places a gram is looked for; where one is found, the run goes as far as it can to both sides."""
+        """Searches for a gram every few positions; around a match, the run is extended in both directions."""
         at, runs = 0, self._runs
         while at <= len(plain) - GRAM:
             there = runs.find(plain[at : at + GRAM])
@@ -123,7 +125,7 @@ class Echoes:
 
 
 def _strings(sent: Sent) -> Iterator[str]:
-    """The request's names and values; what it is about first, as it is in the path of some protocols."""
+    """The request's names and values; the model first, because it is in the path of some protocols."""
     yield from map(unquote, re.split(r"[/:?=&]", sent.path))
     try:
         waiting: deque[Any] = deque([orjson.loads(sent.content)])
@@ -145,7 +147,7 @@ def _plain(text: str) -> bytes:
 
 
 def _with_places(text: str) -> tuple[bytes, list[int]]:
-    """The letters and digits of a text, and where in it each byte of them stands."""
+    """The letters and digits of a text, and the position of each byte in it."""
     plain, places = bytearray(), list[int]()
     for place, character in enumerate(text):
         letters = _plain(character)

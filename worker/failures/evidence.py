@@ -1,4 +1,4 @@
-"""One row of evidence, and what it is held against."""
+"""One row of evidence, and what it is matched against."""
 
 import re
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from understudy.models.failure import FailureClass, classes_where
 
 OF_THE_JOB = classes_where(lambda traits: traits.about_request) | {FailureClass.BAD_RESPONSE}
-"""What such a class says, it says of the job that was refused: the words may be the caller's own."""
+"""A failure of such a class concerns only the job that failed: its message may be the caller's own words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What one response shows. `words` and texts are lower case; `waits`: it names a time to come back.
+    """The signs in one response. `words` and texts are lower case; `waits`: it names a time to retry.
 
-    `own_words` and `own_text` are without what the provider repeats of the request. `about_request`: the provider says
-    itself that the request is wrong, so that no sentence of it speaks of the account.
+    `own_words` and `own_text` exclude what the provider repeats of the request. `about_request`: the provider itself
+    says that the request is invalid, so none of its sentences concerns the account.
     """
 
     provider: str
@@ -32,10 +32,10 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Fits when every limitation holds and, where codes or phrases are given, one of them is there.
+    """Matches if every restriction holds and, if codes or phrases are given, one of them is present.
 
-    `sure`: it can mean nothing else, so that one such answer may be enough to act on for everybody. `always`: its
-    sentences speak of the account though the provider calls the request wrong.
+    `sure`: unambiguous, so that a single response may be enough to act for everyone. `always`: its sentences concern
+    the account although the provider calls the request invalid.
     """
 
     cls: FailureClass
@@ -50,7 +50,7 @@ class Evidence:
 
     @property
     def is_in_words(self) -> bool:
-        """Whether it needs a code or a phrase, and no status alone is enough."""
+        """Whether it requires a code or a phrase, and a status alone is not enough."""
         return bool(self.codes) or self.says is not None
 
     def fits(self, signs: Signs) -> bool:
@@ -82,7 +82,7 @@ def row(
     sure: bool = False,
     always: bool = False,
 ) -> Evidence:
-    """`codes` and `speakers` are separated by blanks; codes that contain blanks are given as phrases."""
+    """`codes` and `speakers` are separated by spaces; codes that contain spaces are given as phrases."""
     return Evidence(
         cls,
         frozenset(codes.split()),

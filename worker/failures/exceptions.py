@@ -1,4 +1,4 @@
-"""What a call that got no response means: above all, whether the request was sent."""
+"""Classifies a call without a response: above all, whether the request was sent."""
 
 import asyncio
 import ssl
@@ -18,7 +18,7 @@ _MEANING: tuple[tuple[tuple[type[BaseException], ...], FailureClass, str], ...] 
         "no connection could be made",
     ),
     ((ConnectionRefusedError,), FailureClass.CONNECT, "the connection was refused"),
-    # Only a person can mend an address: the jobs wait for that instead of failing one by one.
+    # Only a person can fix an address: the jobs wait for that instead of failing one by one.
     (
         (httpx.UnsupportedProtocol, httpx.InvalidURL),
         FailureClass.CREDENTIAL,
@@ -37,16 +37,16 @@ _MEANING: tuple[tuple[tuple[type[BaseException], ...], FailureClass, str], ...] 
     ),
     ((httpx.DecodingError, httpx.TooManyRedirects), FailureClass.BAD_RESPONSE, "the answer cannot be decoded"),
 )
-"""The first row that fits counts."""
+"""The first matching row counts."""
 
 _TELLING = (httpx.ConnectError, httpx.TimeoutException, httpx.NetworkError, httpx.ProxyError, httpx.RemoteProtocolError)
-"""Errors whose text names a host and a reason. Other texts may quote headers or a URL and are not repeated."""
+"""Errors whose text consists of a host and a reason. Other texts may quote headers or a URL and are not repeated."""
 
 _MAYBE_BILLED = frozenset({FailureClass.TIMEOUT, FailureClass.BAD_RESPONSE, FailureClass.CANCELLED})
 
 
 def classify_exception(error: BaseException) -> Failure:
-    """The failure that an exception of the HTTP client means. What is not known becomes `unknown`."""
+    """The failure for an exception of the HTTP client. Unknown ones become `unknown`."""
     for kinds, cls, meaning in _MEANING:
         if isinstance(error, kinds):
             said = masked(str(error))[:MAX_MESSAGE_CHARS] if isinstance(error, _TELLING) else ""

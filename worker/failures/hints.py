@@ -13,8 +13,8 @@ MAX_HINT_S = 86_400.0
 """Longer hints are cut to a day: by then a probe costs nothing, and a wrong clock must not stop a fleet for good."""
 
 MAX_SAID_S = 3_600.0
-"""A sentence alone is believed for an hour where the status does not speak of the account or of load: there it is the
-request that is talked about, and its words may be repeated."""
+"""A sentence alone is believed for at most an hour if the status concerns neither the account nor load: it is then
+about the request, and may repeat its words."""
 
 SPEAKS_OF_LOAD = frozenset({402, 403, 429, 498, 503, 529})
 
@@ -67,14 +67,14 @@ def seconds_or_until(text: str, now: float) -> float | None:
 
 
 def sender_now(headers: Mapping[str, str], now: float) -> float:
-    """The provider's own time, where it tells: moments that it names are on its clock, not on ours."""
+    """The provider's own time, if available: its timestamps are by its clock, not ours."""
     return now + (until(headers.get("date", ""), now) or 0.0)
 
 
 def read_hint(
     status: int, headers: Mapping[str, str], complaint: Complaint, echoes: Echoes, now: float
 ) -> float | None:
-    """The first wait in the future that the response names, from the most exact place to the least."""
+    """The first wait in the future given by the response, from the most exact place to the least."""
     headers = {**complaint.headers, **headers}
     now = sender_now(headers, now)
     milliseconds = [_number(headers.get(name, "")) for name in ("retry-after-ms", "x-ms-retry-after-ms")]
@@ -89,7 +89,7 @@ def read_hint(
 
 
 def _said(status: int, text: str, echoes: Echoes) -> float | None:
-    """What a sentence says, unless the request says the same."""
+    """The wait in a sentence, unless the request contains the same."""
     speaks_of_load = status in SPEAKS_OF_LOAD
     sentence = _SENTENCE.search(text if speaks_of_load else echoes.cut(text))
     said_s = seconds(sentence["duration"]) if sentence and not echoes.has(sentence.group()) else None
@@ -97,7 +97,7 @@ def _said(status: int, text: str, echoes: Echoes) -> float | None:
 
 
 def _exhausted_until(headers: Mapping[str, str], now: float) -> float | None:
-    """When the last of the limits that are used up is reset. Azure writes one of the names with a hyphen more."""
+    """The latest reset of the exhausted limits. Azure writes one of the names with an additional hyphen."""
     resets = []
     for name, value in headers.items():
         if "-reset" not in name or not re.match(r"x-rate-?limit-|anthropic-ratelimit-", name):

@@ -1,5 +1,5 @@
-"""Load and outages that are told inside a 2xx: an error object in place of the answer, in a choice, or in an event of a
-stream that nobody asked for. They are judged as the status would be that the provider did not send."""
+"""Overloads and outages reported inside a 2xx: an error object in place of the answer, in a choice, or in an event
+of an unrequested stream. They are classified like the status that the provider should have sent."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from understudy.worker.failures.echoes import Sent
 
 INNER_STATUSES = frozenset({408, 429, 498, 499, *range(500, 600)})
 UNSAID = 503
-"""For an error without a number: its words may mean load."""
+"""For an error without a number: its message may mean an overload."""
 
 BELIEVED = classes_where(lambda traits: traits.transient) | {FailureClass.QUOTA}
 NUMBER_FIELDS = ("code", "status", "status_code", "statusCode", "http_status")
@@ -24,7 +24,8 @@ NOT_BILLED = classes_where(lambda traits: traits.load) | {FailureClass.QUOTA}
 def classify_success(
     provider: str, protocol: str, headers: Mapping[str, str], body: bytes, now: float, sent: Sent | None = None
 ) -> Failure | None:
-    """What an error inside a 2xx means when it is none of the answer's making; None: it tells of no load."""
+    """The failure reported by an error inside a 2xx, unless the answer itself caused it; None: it reports no
+    overload."""
     begins = body[:MAX_READ_BYTES]
     if begins and all(not line or line.startswith(b":") for line in map(bytes.strip, begins.splitlines())):
         message = "nothing came but blanks, which keep a connection open while a provider has no capacity"
@@ -35,7 +36,7 @@ def classify_success(
             return None
         try:
             told = orjson.dumps({"error": error})
-        except TypeError:  # nested too deep to be written again, or to be a sentence
+        except TypeError:  # nested too deeply to be serialized again, or to be a sentence
             return None
         failure, evidence = judge(provider, protocol, inner or UNSAID, headers, told, now, sent)
         in_words = evidence is not None and evidence.is_in_words
@@ -47,7 +48,7 @@ def classify_success(
 
 
 def _errors(body: bytes) -> Iterator[Any]:
-    """The errors that the body is, or that its choices or events have, each as an object or a sentence."""
+    """The errors that the body is, or that its choices or events contain, each as an object or a sentence."""
     document = _parsed(body)
     events = [document]
     if document is None:
@@ -74,7 +75,7 @@ def _errors_of(document: dict[str, Any]) -> Iterator[Any]:
 
 
 def _number(error: dict[str, Any]) -> int | None:
-    """The status that it would have had."""
+    """The status that it should have had."""
     numbers = (str(error[name]) for name in NUMBER_FIELDS if isinstance(error.get(name), str | int))
     return next((int(each) for each in numbers if len(each) == 3 and each.isascii() and each.isdigit()), None)
 

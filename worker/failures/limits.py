@@ -1,4 +1,4 @@
-"""Limits learned from the headers of any response, good or bad."""
+"""Limits advertised in the headers of any response, successful or not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ HOUR_S = 3_600.0
 DAY_S = 86_400.0
 
 CLOSE = 0.1
-"""As a share, so far from a period may be what the numbers say of it."""
+"""The tolerance, as a share, for a period derived from the numbers."""
 
 COARSE_S = 10.0
-"""Resets are rounded to a second by some: fewer whole seconds than these say too little."""
+"""Some round resets to a second: fewer whole seconds than this are inconclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSignals:
-    """What is allowed per period, what is left of it, and in how many seconds it is whole again. None: not said."""
+    """The amount allowed per period, the remaining amount, and the seconds until reset. None: not advertised."""
 
     requests_limit: float | None = None
     requests_remaining: float | None = None
@@ -32,7 +32,7 @@ class LimitSignals:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """How headers are named; `{}` stands for limit, remaining or reset. `provider` None: the names say enough."""
+    """Header names; `{}` stands for limit, remaining or reset. `provider` None: the names are unambiguous."""
 
     requests: str
     tokens: tuple[str, ...]
@@ -50,19 +50,19 @@ _NAMES = (
     _Names(*_OPENAI),  # OpenAI, Azure and most others
     _Names("x-ratelimit-{}", ("x-tokenlimit-{}",), provider="together", requests_period_s=1.0, tokens_period_s=1.0),
 )
-"""The row that finds most counts; of equals the first."""
+"""The row that finds most counts; ties go to the first."""
 
 _Standing = tuple[float | None, float | None, float | None]
 _NOTHING: _Standing = (None, None, None)
 
 
 def read_limits(provider: str, protocol: str, headers: Mapping[str, str], now: float) -> LimitSignals | None:
-    """The limits that a response's headers tell, or None when they tell none.
+    """The limits advertised in a response's headers, or None.
 
-    `now` in unix seconds. Azure's -1 means that there is no such limit; resets that are past count as 0.
+    `now` in unix seconds. Azure's -1 means no limit; resets in the past count as 0.
     """
     headers = {name.lower(): value for name, value in headers.items()}
-    if protocol in ("gemini", "bedrock"):  # neither sends any
+    if protocol in ("gemini", "bedrock"):  # neither advertises any
         return None
     best, most = None, 0
     for names in _NAMES:
@@ -81,7 +81,7 @@ def read_limits(provider: str, protocol: str, headers: Mapping[str, str], now: f
 
 
 def _read(headers: Mapping[str, str], name: str, now: float) -> _Standing:
-    """Limit, what remains, and seconds to the reset, which means nothing without one of the others."""
+    """Limit, remaining amount, and seconds to the reset, which means nothing without one of the others."""
     limit, remaining = _count(headers.get(name.format("limit"))), _count(headers.get(name.format("remaining")))
     if limit is None and remaining is None:
         return _NOTHING
@@ -92,10 +92,10 @@ def _read(headers: Mapping[str, str], name: str, now: float) -> _Standing:
 
 
 def _period_s(standing: _Standing, named_s: float) -> float:
-    """The period that the numbers tell where its name does not, in seconds.
+    """The period derived from the numbers if its name does not state it, in seconds.
 
-    What refills steadily is whole again after the used share of its period: limit × reset ÷ used. OpenAI's lowest tier
-    tells 10,000 requests and 8.64 s for each used one, which is a day.
+    A steadily refilling limit resets after the used share of its period: limit × reset ÷ used. OpenAI's lowest tier
+    advertises 10,000 requests and 8.64 s per used request, which is a day.
     """
     limit, remaining, reset_s = standing
     if limit is None or remaining is None or reset_s is None or remaining >= limit:
@@ -107,7 +107,7 @@ def _period_s(standing: _Standing, named_s: float) -> float:
 
 
 def _reset_within_s(standing: _Standing) -> float:
-    """What the period is at least, because none is reset after its end: 0 where that says nothing."""
+    """The minimum period, because no reset lies beyond its end: 0 if inconclusive."""
     reset_s = standing[2] or 0.0
     if reset_s <= MINUTE_S * (1 + CLOSE):
         return 0.0

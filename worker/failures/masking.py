@@ -1,4 +1,4 @@
-"""Providers like to repeat the key they refuse. What we store must not contain it."""
+"""Removes keys: providers tend to repeat the key they reject, and nothing that we store may contain it."""
 
 import base64
 import re
@@ -11,7 +11,7 @@ MASK = "***"
 SHORTEST_SECRET = 8
 LONGEST_WORD = 12
 SHORTEST_FOR_FORMS = 16
-"""A shorter key has forms that are in many a text by chance."""
+"""The encoded forms of a shorter key occur in many texts by chance."""
 
 _WORDS = re.compile(r"[A-Za-z]+([-_][A-Za-z]+)?")
 _KEY_PREFIX = re.compile(r"(?:sk|pk|rk)[-_]")
@@ -34,13 +34,14 @@ _INTRODUCED = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What may be a key is read to its end at once and judged then: a condition on what follows would be looked at again at
-each place of a text that somebody made for it."""
+"""A possible key is matched to its end at once and judged then: a lookahead would be evaluated again at every
+position of a hostile text."""
 
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]")
 _DIGIT = re.compile(r"[\d*]")
 _LOOKED_AHEAD = 64
-"""Characters behind what is introduced as a key: a digit among them shows that it is one, if no blank is between."""
+"""Characters examined after the introduction of a key: a digit among them shows that it is one, if there is no space
+in between."""
 
 
 def masked(text: str) -> str:
@@ -49,7 +50,7 @@ def masked(text: str) -> str:
 
 
 def _without_secret(found: re.Match[str]) -> str:
-    """A key has a digit, or shows by stars that it has been masked; a token has parts."""
+    """A key contains a digit, or stars that show that it was already masked; a token has parts."""
     word = found[0]
     if (found["prefixed"] and not _DIGIT.search(word)) or (found["token"] and not _TOKEN.match(word)):
         return word
@@ -65,9 +66,9 @@ def _without_introduced(found: re.Match[str]) -> str:
 
 
 def without_key(content: bytes, secret: str | None, *, answer: bool = False) -> bytes:
-    """What a provider said without the key that it was asked with, as it is and in the forms that are easily read.
+    """A provider's response without the key used for the call, verbatim and in easily decoded forms.
 
-    `answer`: it is no error, and what a model wrote must not change because local servers are given a word for a key.
+    `answer`: it is not an error, and a model's output must not change because a local server's key is a common word.
     """
     for form in _forms(secret or "", answer):
         content = content.replace(form, MASK.encode())
@@ -84,7 +85,7 @@ def headers_without_key(headers: Mapping[str, str], secret: str | None) -> Mappi
 
 @lru_cache(maxsize=1_024)
 def _forms(secret: str, answer: bool) -> tuple[bytes, ...]:
-    """What to look for. A word such as `none` or `ollama`, which local servers are given for a key, is no secret."""
+    """The forms to search for. A word such as `none` or `ollama`, used as a key for local servers, is not secret."""
     key = secret.encode()
     if len(secret) < SHORTEST_SECRET or (answer and _is_a_word(secret)):
         return ()
@@ -101,7 +102,7 @@ def _is_a_word(secret: str) -> bool:
 
 
 def _in_base64(key: bytes, shift: int) -> tuple[bytes, bytes]:
-    """The characters that the key alone decides, where it stands `shift` bytes behind a full group of three."""
+    """The characters that the key alone determines if it is `shift` bytes after a full group of three."""
     first, whole = (0, 2, 3)[shift], (shift + len(key)) // 3 * 4
     written = b"\0" * shift + key
     return base64.b64encode(written)[first:whole], base64.urlsafe_b64encode(written)[first:whole]

@@ -1,11 +1,12 @@
-"""What the numbers of a refused rate say, which is stronger than any word or status: some requests can never start."""
+"""What the numbers in a rate limit error say, which is stronger than any word or status: some requests can never
+start."""
 
 import re
 
 from understudy.models.failure import FailureClass
 
 REFUSE_RATES = frozenset({403, 413, 429})
-"""The statuses of a refused rate."""
+"""The statuses of rate limit errors."""
 
 _AMOUNT = r"\W{0,3}(?:is |of |to )?(\d[\d,_]*)(?!\d|[.:]\d)"
 _LIMIT = rf"\b(?:limit|maximum){_AMOUNT}"
@@ -17,8 +18,8 @@ _REQUESTED_FIRST = re.compile(_REQUESTED + _IN_ONE_SENTENCE + _LIMIT)
 
 
 def what_never_starts(text: str) -> FailureClass | None:
-    """The class of a refusal that no waiting heals: a limit of zero, where the account does not have the model at all,
-    and a request that alone asks for more than the limit. `text` is in lower case."""
+    """The class of a rejection that no waiting heals: a limit of zero, which means that the account does not have
+    the model at all, or a single request above the limit. `text` is in lower case."""
     if _ZERO.search(text):
         return FailureClass.MODEL_MISSING
     pairs = [(limit, requested) for limit, requested in _LIMIT_FIRST.findall(text)]

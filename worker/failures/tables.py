@@ -1,9 +1,9 @@
-"""All evidence in the order in which it is weighed, and how far a failure reaches. The first row that fits wins.
+"""All evidence in order of precedence, and the scope of a failure. The first matching row wins.
 
-Order carries meaning. What looks like a neighbour's words stands before the neighbour: Google says "quota" for a
-rate, a request that is too large is refused as a rate limit, and an empty balance arrives as almost any status.
-Sources: the providers' published error lists and recorded answers. A row that names no provider holds for all,
-because gateways and compatible servers repeat each other's words.
+Order carries meaning. Rows that resemble another class precede it: Google says "quota" for a rate, an oversized request
+is rejected as a rate limit, and an empty balance arrives with almost any status. Sources: the providers' published
+error lists and recorded answers. A row without a provider applies to all, because gateways and compatible servers
+repeat each other's messages.
 """
 
 from understudy.models.failure import FailureClass, Scope
@@ -44,4 +44,4 @@ RATE_LIMIT_SCOPE = (
     ),
     (Scope.ACCOUNT, row(FailureClass.RATE_LIMIT, speakers="anthropic together fireworks deepseek minimax moonshot")),
 )
-"""How far a rate limit reaches: first fit. Where none fits, limits are counted per model."""
+"""The scope of a rate limit: first match. Without a match, limits are counted per model."""

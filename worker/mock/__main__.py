@@ -1,4 +1,4 @@
-"""Run the fake providers until told to stop. Exit code 2 for a wrong configuration."""
+"""Run the fake providers until asked to stop. Exit code 2 for an invalid configuration."""
 
 import argparse
 import asyncio
@@ -32,16 +32,16 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="understudy mock", description="Fake providers with scripted failures.")
-    parser.add_argument("--config", type=Path, help="TOML script; without it everything is answered")
+    parser.add_argument("--config", type=Path, help="TOML script; without it every request is answered")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=_port, default=8090, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8090, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--ready-file", type=Path, help="where to write the URL once it listens")
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when standard input closes")
     return parser.parse_args()
 
 
 def _port(text: str) -> int:
-    """Checked here, because the event loop takes 70000 for 4464."""
+    """Checked here, because the event loop treats 70000 as 4464."""
     if not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
     return int(text)
@@ -70,7 +70,7 @@ def _until_closed(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 def _announce(path: Path, url: str) -> None:
-    """Whoever waits for the file never reads half of it."""
+    """Atomic: a process that waits for the file never reads half of it."""
     partial = path.with_name(path.name + ".part")
     try:
         with open(new_file(partial, 0o666), "w", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""What is answered, before it takes the shape of a protocol. Equal requests get equal answers."""
+"""The content of answers, before it is encoded for a protocol. Equal requests get equal answers."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,7 +37,7 @@ class Reply:
 
 
 def compose(asked: Asked, answers: Answers, seed: int) -> Reply:
-    """The answer to a request; `tool_call` and a JSON schema come before the text template."""
+    """The answer to a request; `tool_call` and a JSON schema take precedence over the text template."""
     digest = asked.digest.hex()
     call = _tool_call(asked, answers, digest)
     finish: Finish = answers.finish or ("tool_calls" if call else "stop")
@@ -88,7 +88,7 @@ def _text(asked: Asked, answers: Answers, digest: str, seed: int, choice: int) -
     if asked.schema is not None and answers.heeds_format:
         value = instance(asked.schema, short) if asked.schema else {"answer": short}
         return orjson.dumps(value).decode()
-    # Not str.format: a brace in a prompt or in the template's own text must stay what it is.
+    # Not str.format: a brace in a prompt or in the template's own text must stay as it is.
     fields = {"{hash}": short, "{model}": asked.model, "{provider}": asked.provider, "{prompt}": asked.prompt}
     text = answers.text
     for field, value in fields.items():

@@ -1,7 +1,7 @@
-"""Reading a request of any of the four protocols into one form.
+"""Parses a request of any of the four protocols into one form.
 
 Errors:
-    Unreadable   the request is one that the real provider would refuse as malformed
+    Unreadable   the real provider would reject the request as malformed
 """
 
 import re
@@ -20,12 +20,12 @@ _NO_PROVIDER = {"v1", "v1beta", "openai", "model"}
 
 
 class Unreadable(Exception):
-    """The request breaks its protocol. The message names the field."""
+    """The request violates its protocol. The message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the path alone tells. `model` None: it is in the body."""
+    """What the path alone determines. `model` None: it is in the body."""
 
     provider: str
     protocol: Protocol
@@ -57,14 +57,14 @@ class Asked:
     n: int = 1
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
-    schema: Mapping[str, Any] | None = None  # of the JSON to be answered; {} for any object
+    schema: Mapping[str, Any] | None = None  # the schema of the requested JSON; {} for any object
     texts: tuple[str, ...] = ()
     dimensions: int | None = None
     as_base64: bool = False
 
     @property
     def input_tokens(self) -> int:
-        """Estimated as everybody estimates: four bytes a token."""
+        """Estimated as usual: four bytes per token."""
         return max(self.size // 4, 1)
 
 
@@ -84,7 +84,7 @@ EMBEDDING_PATHS = ("/embeddings", ":batchEmbedContents")
 
 @lru_cache(maxsize=4096)
 def target(path: str) -> Target | None:
-    """Which provider and protocol a path speaks to; None if to none."""
+    """The provider and protocol of a path; None if it has none."""
     provider = path.split("/", 2)[1]
     if provider in _NO_PROVIDER:
         provider = "default"
@@ -97,7 +97,7 @@ def target(path: str) -> Target | None:
 
 
 def key_of(headers: Mapping[str, str]) -> str:
-    """The credential as sent: of a signed request its access key id; "" if there is none."""
+    """The credential as sent: for a signed request its access key id; "" if there is none."""
     authorization = headers.get("Authorization", "")
     if authorization.startswith("AWS4-"):
         return authorization.partition("Credential=")[2].partition("/")[0]
@@ -127,7 +127,7 @@ def _asked(to: Target, headers: Mapping[str, str], raw: bytes, model: Any, promp
     for name in ("max_tokens", "n", "dimensions"):
         value = rest.get(name)
         if value is not None and (not isinstance(value, int) or value < 1):
-            raise Unreadable(f"{name} must be a positive whole number")
+            raise Unreadable(f"{name} must be a positive integer")
     digest = sha256(prompt.encode("utf-8", "replace")).digest()
     return Asked(to.provider, to.protocol, model, key_of(headers), prompt, digest, len(raw), **rest)
 
@@ -190,7 +190,7 @@ def _anthropic(to: Target, headers: Mapping[str, str], raw: bytes, body: dict[st
 
 
 def _either(document: Mapping[str, Any], *names: str) -> Any:
-    """Gemini reads camelCase and snake_case alike."""
+    """Gemini accepts camelCase and snake_case alike."""
     return next((document[name] for name in names if document.get(name) is not None), None)
 
 
@@ -258,7 +258,7 @@ def _openai_embeddings(to: Target, headers: Mapping[str, str], raw: bytes, body:
 def _gemini_embeddings(to: Target, headers: Mapping[str, str], raw: bytes, body: dict[str, Any]) -> Asked:
     requests = body["requests"]
     if any(each["model"] != f"models/{to.model}" for each in requests):
-        raise Unreadable("model must be the one of the path in every request")
+        raise Unreadable("model must equal the one in the path in every request")
     texts = ["\n".join(part["text"] for part in each["content"]["parts"]) for each in requests]
     return _embed(to, headers, raw, to.model, texts, requests[0].get("outputDimensionality"))
 
@@ -273,7 +273,7 @@ def _embed(
     as_base64: bool = False,
 ) -> Asked:
     if not inputs or not all(inputs):
-        raise Unreadable("input must have entries, and none of them empty")
+        raise Unreadable("input must have entries, none of them empty")
     texts = tuple(text if isinstance(text, str) else " ".join(map(str, text)) for text in inputs)
     prompt = "\n".join(texts)
     return _asked(to, headers, raw, model, prompt, texts=texts, dimensions=dimensions, as_base64=as_base64)

@@ -1,4 +1,4 @@
-"""The 200 answers in the words of each protocol."""
+"""The 200 answers in the form of each protocol."""
 
 from typing import Any
 
@@ -126,7 +126,7 @@ def _candidate(reply: Reply, index: int, text: str) -> Document:
     part: Document = {"text": text}
     if reply.tool_call:
         part = {"functionCall": {"name": reply.tool_call.name, "args": reply.tool_call.arguments}}
-    # Gemini says STOP beside a function call, too.
+    # Gemini says STOP with a function call, too.
     reason = "MAX_TOKENS" if reply.finish == "length" else "STOP"
     return {"content": {"role": "model", "parts": [part]}, "finishReason": reason, "index": index}
 

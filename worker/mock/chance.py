@@ -1,4 +1,4 @@
-"""Chance that can be repeated: a draw depends on the seed and on what is drawn for, never on the order of arrival."""
+"""Repeatable chance: a draw depends on the seed and on its purpose, never on the order of arrival."""
 
 import math
 from hashlib import blake2b

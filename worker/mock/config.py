@@ -1,7 +1,7 @@
-"""The script of the fake providers: which requests fail and how, which limits hold, what is answered.
+"""The script of the fake providers: which requests fail and how, which limits apply, and the answers.
 
 Errors:
-    ConfigError   the file or document cannot be used; one sentence that names the place and the field
+    ConfigError   the file or document cannot be used; one sentence that names the location and the field
 """
 
 import difflib
@@ -21,7 +21,7 @@ class ConfigError(Exception):
 
 
 class Fail(StrEnum):
-    """What a rule can do to a request; `cls` is the failure class that a client should make of it."""
+    """What a rule can do to a request; `cls` is the failure class that a client should derive from it."""
 
     RATE_LIMIT = "rate_limit"  # 429 with a hint of `retry_after_s`, where the dialect has hints
     RATE_LIMIT_NO_HINT = "rate_limit_no_hint"
@@ -30,7 +30,7 @@ class Fail(StrEnum):
     BAD_GATEWAY = "bad_gateway"  # 502, the page of a proxy
     GATEWAY_TIMEOUT = "gateway_timeout"  # 504, the page of a proxy
     UNAVAILABLE = "unavailable"  # 503, a line of text from a proxy
-    OVERLOADED = "overloaded"  # the provider's own word for "no capacity": 503, 529, 498
+    OVERLOADED = "overloaded"  # the provider's own error for "no capacity": 503, 529, 498
     CREDENTIAL = "credential"
     QUOTA = "quota"
     MODEL_MISSING = "model_missing"
@@ -45,7 +45,7 @@ class Fail(StrEnum):
     EMPTY = "empty"  # 200, nothing
     ERROR_IN_200 = "error_in_200"  # 200, an error body
     STALL = "stall"  # no answer, ever
-    DRIP = "drip"  # 200 headers, then a blank each second, ever
+    DRIP = "drip"  # 200 headers, then a space each second, forever
     DROP = "drop"  # the connection closes without an answer
     DROP_MIDWAY = "drop_midway"  # the connection closes in the middle of the answer
 
@@ -79,7 +79,7 @@ class Section(BaseModel):
 
 
 class Lognormal(Section):
-    """Half of the values are below the median; `sigma` 0.5 puts one in twenty above 2.3 times it."""
+    """Half of the values are below the median; `sigma` 0.5 puts one in twenty above 2.3 times the median."""
 
     kind: Literal["lognormal"]
     median: float = Field(gt=0)
@@ -110,20 +110,20 @@ Spread = Annotated[
     | Annotated[Uniform, Tag("uniform")],
     Discriminator(_kind_of, "kind", "kind must be lognormal or uniform"),
 ]
-"""A fixed number, or a distribution that one is drawn from."""
+"""A fixed number, or a distribution to draw from."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Answers(Section):
-    """What is answered. In a rule, only the fields that it names replace these."""
+    """The answers. In a rule, only the given fields override these."""
 
     text: str = "Answer {hash} of {model}."  # may use {hash}, {prompt}, {model}, {provider}
     output_tokens: Spread | None = None  # None: the text's own length
     reasoning_tokens: int = Field(default=0, ge=0)
     cached_share: Share = 0.0  # of the input tokens, reported as read from the provider's cache
     tools: Literal["when_required", "always", "never"] = "when_required"  # call the first tool that was sent
-    heeds_format: bool = True  # False: `text` is answered whatever `response_format` asks for
+    heeds_format: bool = True  # False: `text` is the answer whatever `response_format` requires
     finish: Literal["stop", "length", "refusal"] | None = None  # None: stop, or length at max_tokens
     latency_s: Spread = 0.0
 
@@ -132,12 +132,12 @@ class Answers(Section):
     def _only_known_fields(cls, text: str) -> str:
         unknown = set(re.findall(r"{([^{}]*)}", text)) - {"hash", "prompt", "model", "provider"}
         if unknown:
-            raise ValueError(f"{{{min(unknown)}}} is none of {{hash}}, {{prompt}}, {{model}}, {{provider}}")
+            raise ValueError(f"{{{min(unknown)}}} is not one of {{hash}}, {{prompt}}, {{model}}, {{provider}}")
         return text
 
 
 class Rule(Section):
-    """Matchers (all must hold), conditions, and what happens. The first rule that fires decides about a request."""
+    """Matchers (all must match), conditions, and the effect. The first rule that fires decides about a request."""
 
     provider: str | None = None  # name or glob
     model: str | None = None  # name or glob
@@ -147,14 +147,14 @@ class Rule(Section):
     max_bytes: int | None = Field(default=None, ge=0)
 
     between: tuple[float, float] | None = None  # seconds since the start (or the last reset), end excluded
-    first: int | None = Field(default=None, ge=0)  # only the first so many requests that match
-    first_per_prompt: int | None = Field(default=None, ge=0)  # only the first so many calls of each prompt
+    first: int | None = Field(default=None, ge=0)  # only the first N requests that match
+    first_per_prompt: int | None = Field(default=None, ge=0)  # only the first N calls of each prompt
     probability: Share = 1.0
-    weight: float | None = Field(default=None, ge=0)  # neighbours with equal matchers: one is drawn by weight
+    weight: float | None = Field(default=None, ge=0)  # adjacent rules with equal matchers: one is drawn by weight
 
     fail: Fail | None = None  # None: answer
     retry_after_s: float | None = Field(default=None, ge=0)
-    latency_s: Spread | None = None  # None: that of the answers when it answers, none when it fails
+    latency_s: Spread | None = None  # None: that of the answers if it answers, none if it fails
     answer: Answers | None = None
 
     @field_validator("message")
@@ -176,12 +176,12 @@ class Rule(Section):
 
     @property
     def matchers(self) -> tuple[object, ...]:
-        """What makes two rules with weights one draw."""
+        """Rules with weights and equal keys form one draw."""
         return (self.provider, self.model, self.message, self.key, self.min_bytes, self.max_bytes, self.between)
 
 
 class Limit(Section):
-    """An enforced limit. Every model, and every key or account, has a budget of its own."""
+    """An enforced limit. Every model, and every key or account, has its own budget."""
 
     provider: str = "*"
     model: str = "*"
@@ -190,7 +190,7 @@ class Limit(Section):
     tokens_per_minute: float | None = Field(default=None, gt=0)
     window: Literal["bucket", "fixed", "sliding"] = "bucket"
     burst_s: float = Field(default=1.0, gt=0)  # of a bucket: how many seconds' worth it holds
-    count_max_tokens: bool = False  # reserve the request's max_tokens instead of what will be answered
+    count_max_tokens: bool = False  # reserve the request's max_tokens instead of the actual output
 
     @model_validator(mode="after")
     def _limits_something(self) -> "Limit":
@@ -206,8 +206,8 @@ class MockConfig(Section):
     rules: tuple[Rule, ...] = ()
     limits: tuple[Limit, ...] = ()
     answers: Answers = Answers()
-    dialects: dict[str, DialectName] = {}  # provider -> shape of errors and headers; default: by name, then by path
-    models: tuple[str, ...] = ("mock-small", "mock-large")  # what the list of models shows
+    dialects: dict[str, DialectName] = {}  # provider -> format of errors and headers; default: by name, then by path
+    models: tuple[str, ...] = ("mock-small", "mock-large")  # the content of the list of models
 
 
 def load_config(path: Path) -> MockConfig:

@@ -1,4 +1,4 @@
-"""A scripted failure as an HTTP response: the body in the dialect's envelope and the headers that go with it."""
+"""A scripted failure as an HTTP response: the body in the dialect's format and the matching headers."""
 
 import math
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ _PROXY = {
 
 
 def failure(dialect: DialectName, fail: Fail, model: str, wait_s: float | None, request_id: str) -> Wire:
-    """Every failure that is a response of its own. `wait_s` None: the failure's usual hint, if it has one."""
+    """Every failure that is a complete response. `wait_s` None: the failure's usual hint, if any."""
     if fail in _PROXY:
         page = _PROXY[fail]
         return Wire(page.status, page.content, _hint_headers(dialect, wait_s), page.content_type)
@@ -101,7 +101,7 @@ def _gemini_envelope(fail: Fail, refusal: Refusal, message: str, wait_s: float |
         quota = {"quotaId": f"GenerateRequestsPer{period}PerProjectPerModel", "quotaValue": "10"}
         details.append({"@type": _GOOGLE + "QuotaFailure", "violations": [quota]})
     if wait_s is not None:
-        # A daily quota comes with a delay of seconds; a client that believes it knocks in vain all day.
+        # A daily quota comes with a delay of seconds; a client that believes it retries in vain all day.
         delay_s = min(wait_s, 20.0) if fail is Fail.RATE_LIMIT_PER_DAY else wait_s
         details.append({"@type": _GOOGLE + "RetryInfo", "retryDelay": f"{delay_s:.9g}s"})
     error: dict[str, Any] = {"code": refusal.status, "message": message, "status": refusal.kind}
@@ -111,7 +111,7 @@ def _gemini_envelope(fail: Fail, refusal: Refusal, message: str, wait_s: float |
 
 
 def duration(seconds: float) -> str:
-    """Seconds as OpenAI writes them: 12ms, 1.5s, 6m0s, 1h0m0s."""
+    """Seconds in OpenAI's format: 12ms, 1.5s, 6m0s, 1h0m0s."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     minutes, rest = divmod(math.ceil(seconds * 1000) / 1000, 60)
@@ -134,7 +134,7 @@ def _hint_headers(dialect: DialectName, wait_s: float | None) -> dict[str, str]:
 
 
 def limit_headers(dialect: DialectName, verdict: Verdict, wall: float) -> dict[str, str]:
-    """The standing of the enforced limits, as the dialect tells it; `wall` is the unix time."""
+    """The state of the enforced limits, in the dialect's headers; `wall` is the unix time."""
     headers: dict[str, str] = {}
     for unit, standing in (("requests", verdict.requests), ("tokens", verdict.tokens)):
         if standing is not None:

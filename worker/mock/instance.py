@@ -20,7 +20,7 @@ _DEEPEST = 40
 
 
 def instance(schema: Mapping[str, Any], text: str) -> Any:
-    """The smallest value of the schema, with `text` where any string will do. `pattern` and `not` are not read."""
+    """The smallest value of the schema, with `text` where any string is valid. `pattern` and `not` are ignored."""
     return _value(schema, schema, text, 0)
 
 
@@ -93,7 +93,7 @@ def _number(schema: Mapping[str, Any], whole: bool) -> float:
 
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> Any:
-    """Only references within the document (`#/$defs/Name`) are known, as in structured outputs."""
+    """Only references within the document (`#/$defs/Name`) are supported, as in structured outputs."""
     found: Any = root
     for part in reference.lstrip("#/").split("/"):
         found = found[part] if part else found

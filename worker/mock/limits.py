@@ -1,8 +1,8 @@
-"""Enforced limits of requests and tokens a minute. Pure: the time is an argument.
+"""Enforced limits of requests and tokens per minute. Pure: the time is an argument.
 
-Three kinds of window, because providers differ: a bucket that refills all the time and holds `burst_s` seconds'
-worth, a fixed minute that starts anew, and a sliding minute that looks back. A request above a bucket's size passes
-when the bucket is full and leaves it in debt, as the real ones do; one above a minute's worth never passes.
+Three kinds of window, because providers differ: a bucket that refills steadily and holds `burst_s` seconds' worth, a
+fixed minute that restarts, and a sliding minute that looks back. A request above a bucket's size passes when the bucket
+is full and leaves it in debt, as the real ones do; one above a minute's worth never passes.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ MINUTE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a rate-limit header tells: the limit a minute, what is left now, seconds until all of it is back."""
+    """The content of rate-limit headers: limit per minute, remaining amount, seconds until full."""
 
     limit: float
     remaining: float
@@ -28,7 +28,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`wait_s` 0: admitted; above 0: refused, come back after so long; None: refused, larger than the limit."""
+    """`wait_s` 0: admitted; above 0: rejected, retry after this time; None: rejected, larger than the limit."""
 
     wait_s: float | None
     requests: Standing | None = None
@@ -40,7 +40,7 @@ class Verdict:
 
 
 class Window(Protocol):
-    """One budget of one kind of unit. `wait_s` asks and changes nothing that was charged."""
+    """One budget of one kind of unit. `wait_s` queries it without charging anything."""
 
     def wait_s(self, cost: float, now: float) -> float: ...
 
@@ -64,7 +64,8 @@ class Bucket:
     def wait_s(self, cost: float, now: float) -> float:
         self._refill(now)
         missing = min(cost, self._size) - self._level
-        # A millionth of a unit is rounding, not a debt: without this a client that waits exactly as told is refused.
+        # A millionth of a unit is rounding, not a debt: otherwise a client that waits exactly as long as requested is
+        # rejected.
         return missing / self._rate if missing > 1e-6 else 0.0
 
     def charge(self, cost: float, now: float) -> None:
@@ -77,7 +78,7 @@ class Bucket:
 
 
 class Fixed:
-    """The minutes are counted from the start of the server."""
+    """Minutes are counted from the start of the server."""
 
     def __init__(self, per_minute: float) -> None:
         self._limit = per_minute
@@ -166,7 +167,8 @@ class _Budget:
 
 
 class Limiter:
-    """All limits of all providers. A request must pass every limit that covers it; a refused one is charged to none."""
+    """All limits of all providers. A request must pass every limit that covers it; a rejected one is charged to
+    none."""
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self._limits = [(limit, named(limit.provider), named(limit.model)) for limit in limits]
@@ -174,7 +176,7 @@ class Limiter:
         self._covering_of: dict[tuple[str, str, str], list[_Budget]] = {}
 
     def admit(self, asked: Asked, output_tokens: int, now: float) -> Verdict:
-        """`now` in seconds of any clock that begins near 0; `output_tokens` is what the answer will have."""
+        """`now` in seconds of any clock that begins near 0; `output_tokens` is the size of the answer."""
         if not self._limits:
             return Verdict(0.0)
         budgets = self._covering(asked)

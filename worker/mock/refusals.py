@@ -1,8 +1,8 @@
-"""The tables of refusals: status, words and codes that each provider uses for the same trouble.
+"""The tables of error responses: status, messages and codes of each provider for the same condition.
 
-A dialect that is not openai, anthropic, gemini or bedrock speaks OpenAI's protocol and differs in the rows it has.
-The words are ours; the codes and the phrases that a client may look for are the providers'. `{model}` and `{wait}`
-(how long the hint says) are filled in.
+A dialect that is not openai, anthropic, gemini or bedrock speaks OpenAI's protocol and differs in the rows it has. The
+wording is ours; the codes and the phrases that a client may match are the providers'. `{model}` and `{wait}` (the
+hint's duration) are filled in.
 """
 
 from collections.abc import Mapping

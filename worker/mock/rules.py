@@ -1,7 +1,7 @@
-"""Which rule decides about a request. Pure but for its counters: no clock, no I/O, no random source.
+"""Which rule decides about a request. Pure except for its counters: no clock, no I/O, no random source.
 
-A draw depends on the seed, the rule, and the prompt with how often it was asked, so the same requests meet the same
-fate however many connections carry them. Only `first` depends on the order of arrival: that is its meaning.
+A draw depends on the seed, the rule, the prompt and how often it was sent, so the same requests get the same outcome
+however many connections carry them. Only `first` depends on the order of arrival, by design.
 """
 
 import re
@@ -44,7 +44,7 @@ class Rulebook:
 
 
 def _grouped(rules: Sequence[Rule]) -> list[list[tuple[int, Rule]]]:
-    """Neighbours with weights and equal matchers together, every other rule alone."""
+    """Adjacent rules with weights and equal matchers together, every other rule alone."""
     numbered = list(enumerate(rules))
     groups = groupby(numbered, key=lambda each: each[0] if each[1].weight is None else each[1].matchers)
     return [list(members) for _, members in groups]

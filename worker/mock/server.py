@@ -56,14 +56,14 @@ class MockServer:
         return self._stats.report(prompts)
 
     def configure(self, config: MockConfig) -> None:
-        """Replace the script; its counters, limits and clock start anew, the statistics go on."""
+        """Replace the script; its counters, limits and clock restart, the statistics continue."""
         self._config = config
         self._rules = Rulebook(config.rules, config.seed)
         self._limiter = Limiter(config.limits)
         self._start = self._clock()
 
     def reset(self) -> None:
-        """Start anew with the same script. Calls in flight stay counted as in flight."""
+        """Restart with the same script. Calls in flight stay counted as in flight."""
         in_flight = self._stats.in_flight
         self._stats = Stats(self._wall(), in_flight, in_flight)
         self.configure(self._config)
@@ -175,7 +175,7 @@ class MockServer:
         return web.json_response(_explained(orjson.loads(wire.content), why), status=wire.status)
 
     async def _other(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Everything that is no completion: the lists of models, and the server's own controls."""
+        """Everything other than completions: the lists of models, and the server's own controls."""
         match request.method, request.path:
             case "GET", "/stats":
                 return web.json_response(self.stats(prompts=request.query.get("prompts") == "1"))
@@ -205,7 +205,7 @@ class MockServer:
 
 
 def _explained(body: Any, why: str) -> Any:
-    """The protocol's own error body with the reason, so that a mistake in an adapter explains itself."""
+    """The protocol's own error body with the reason, so that a bug in an adapter explains itself."""
     (body["error"] if isinstance(body.get("error"), dict) else body)["message"] = f"mock: {why}"
     return body
 
@@ -218,7 +218,7 @@ def _response(wire: Wire, headers: dict[str, str]) -> web.Response:
 
 async def _stall(request: web.BaseRequest, completion: bytes) -> web.StreamResponse:
     await asyncio.Event().wait()
-    raise AssertionError("unreachable: only the client's leaving or the server's end interrupts a stall")
+    raise AssertionError("unreachable: only a client disconnect or the server's shutdown interrupts a stall")
 
 
 async def _drip(request: web.BaseRequest, completion: bytes) -> web.StreamResponse:
@@ -252,14 +252,14 @@ _BREAKS = {Fail.STALL: _stall, Fail.DRIP: _drip, Fail.DROP: _drop, Fail.DROP_MID
 async def running_mock(
     config: MockConfig | dict[str, Any] | None = None, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[MockServer]:
-    """A server in the current event loop; port 0 takes a free one. Raises ConfigError, OSError."""
+    """A server in the current event loop; port 0 picks a free one. Raises ConfigError, OSError."""
     parsed = config if isinstance(config, MockConfig) else parse_config(config or {}, "the configuration")
     mock = MockServer(parsed)
     runner = web.ServerRunner(
         web.Server(
             mock.handle,
             request_factory=_request_factory(asyncio.get_running_loop()),
-            handler_cancellation=True,  # a client that leaves ends its stall
+            handler_cancellation=True,  # a client that disconnects ends its stall
             access_log=None,
         ),
         shutdown_timeout=SHUTDOWN_S,

@@ -1,4 +1,4 @@
-"""What came in and what became of it. Keys are shown by their last four characters only."""
+"""Received requests and their outcomes. Only the last four characters of keys are shown."""
 
 import time
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ def mask(key: str) -> str:
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the start or the last reset. `outcome` is an HTTP status, or a word for what has none."""
+    """Counts since the start or the last reset. `outcome` is an HTTP status, or a word if there is none."""
 
     began: float = field(default_factory=time.time)
     in_flight: int = 0
@@ -34,7 +34,7 @@ class Stats:
         self.outcomes[asked.provider, asked.key, asked.model, outcome, failure] += 1
 
     def answered(self, asked: Asked, input_tokens: int, output_tokens: int) -> None:
-        """A completion is on its way: from here on it is paid for, whether or not it arrives."""
+        """A completion is being sent: from now on it is billed, whether or not it arrives."""
         self.count(asked, "200", "")
         self.prompts[asked.digest] += 1
         tokens = self.tokens[asked.provider]

@@ -9,7 +9,7 @@ from typing import Any
 from understudy.worker.mock.asked import Asked
 
 DIMENSIONS = 8
-"""Where the request does not say; enough to tell texts apart, and short enough to read."""
+"""If the request does not say; enough to distinguish texts, and short enough to read."""
 
 
 def vector(text: str, dimensions: int) -> list[float]:
@@ -20,7 +20,7 @@ def vector(text: str, dimensions: int) -> list[float]:
 
 
 def embeddings_body(asked: Asked) -> dict[str, Any]:
-    """The answer in the words of OpenAI's protocol or of Gemini's, which counts no tokens."""
+    """The answer in the form of OpenAI's protocol or of Gemini's, which counts no tokens."""
     vectors = [vector(text, asked.dimensions or DIMENSIONS) for text in asked.texts]
     if asked.protocol == "gemini":
         return {"embeddings": [{"values": each} for each in vectors]}

@@ -1,1 +1,1 @@
-"""Adapters, one for each wire protocol, and the one client that calls providers. Adapters translate and do no I/O."""
+"""Adapters, one for each wire protocol, and the only client that calls providers. Adapters translate and do no I/O."""

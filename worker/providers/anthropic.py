@@ -37,12 +37,12 @@ from understudy.worker.providers.structured import (
 VERSION = "2023-06-01"
 
 DEFAULT_MAX_TOKENS = 16_384
-"""Anthropic requires a limit where OpenAI has none. A longer answer would outlast the default timeout of a call."""
+"""Anthropic requires a limit where OpenAI has none. A longer answer would exceed the default timeout of a call."""
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 OWN_PARAMETERS = ("cache_control", "container", "inference_geo", "mcp_servers", "thinking", "top_k")
-"""Anthropic's own, passed on as they are: a step of a chain may set them."""
+"""Anthropic's own, passed through unchanged: a step of a chain may set them."""
 
 THINKING = ("thinking", "redacted_thinking")
 
@@ -54,7 +54,7 @@ FINISH_REASONS = {
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
 }
-"""Not here, and therefore failures: `pause_turn` and `compaction`, which are not final."""
+"""Not listed, and therefore failures: `pause_turn` and `compaction`, which are not final."""
 
 
 class AnthropicAdapter:
@@ -133,14 +133,14 @@ def _output_config(model: str, parameters: Parameters, wanted: Format | None) ->
 
 
 def _message(turn: Turn, model: str) -> dict[str, Any]:
-    """Results of tools must come first in the turn after the calls; thinking must come first in the assistant's."""
+    """In the turn after calls, tool results must come first; in the assistant's turn, thinking must come first."""
     results = [_block(block) for block in turn.blocks if isinstance(block, ToolResult)]
     others = [_block(block) for block in turn.blocks if not isinstance(block, ToolResult)]
     return {"role": turn.role, "content": _thinking(turn, model) + results + others}
 
 
 def _thinking(turn: Turn, model: str) -> list[Any]:
-    """Signed thinking is valid only for the model that it came from."""
+    """Signed thinking is valid only for the model that produced it."""
     own = mapping(turn.extra.get("anthropic"))
     blocks = sequence(own.get("thinking")) if own.get("model") == model else []
     return [block for block in blocks if mapping(block).get("type") in THINKING]
@@ -163,7 +163,7 @@ def _block(block: Block) -> dict[str, Any]:
 
 def _media(media: Media) -> dict[str, Any]:
     if media.kind == "audio":
-        raise CannotExpress(f"{media.where} is sound, which Anthropic does not take")
+        raise CannotExpress(f"{media.where} is audio, which Anthropic does not accept")
     kind = "image" if media.kind == "image" or media.mime in IMAGE_TYPES else "document"
     named = {"title": media.name} if media.name and kind == "document" else {}
     return {"type": kind, "source": _source(media, kind), **named}
@@ -180,7 +180,7 @@ def _source(media: Media, kind: str) -> dict[str, Any]:
         text = base64.b64decode(media.data or "").decode(errors="replace")
         return {"type": "text", "media_type": "text/plain", "data": text}
     if kind == "document" and media.mime != "application/pdf":
-        raise CannotExpress(f"{media.where} is neither a PDF nor a text")
+        raise CannotExpress(f"{media.where} is neither a PDF nor text")
     return {"type": "base64", "media_type": media.mime, "data": media.data}
 
 
@@ -218,7 +218,7 @@ def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
 
 
 def _read(blocks: list[Any], content: bytes) -> Choice:
-    """Calls that Anthropic runs by itself (`server_tool_use`, `mcp_tool_use` and their results) are left out."""
+    """Calls that Anthropic executes itself (`server_tool_use`, `mcp_tool_use` and their results) are left out."""
     choice = Choice()
     for index, block in enumerate(map(mapping, blocks)):
         match block.get("type"):
@@ -233,12 +233,12 @@ def _read(blocks: list[Any], content: bytes) -> Choice:
 
 
 def _leading_thinking(blocks: list[Any]) -> list[Any]:
-    """What can be put back where it was: thinking between texts has lost its place in a chat completion."""
+    """Thinking that can be restored in place: thinking between texts loses its position in a chat completion."""
     return list(takewhile(lambda block: mapping(block).get("type") in THINKING, blocks))
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Anthropic's input counts neither what was read from the cache nor what was written to it."""
+    """Anthropic's input count excludes tokens read from and written to the cache."""
     read = count(usage.get("cache_read_input_tokens"))
     written = count(usage.get("cache_creation_input_tokens"))
     written = written or sum(map(count, mapping(usage.get("cache_creation")).values()))

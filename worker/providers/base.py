@@ -1,11 +1,11 @@
-"""The protocol of a provider adapter. An adapter is pure: it translates, does no I/O and knows no retry.
+"""The protocol of a provider adapter. An adapter is pure: it translates, does no I/O and never retries.
 
-The request body it gets is OpenAI's for the call's endpoint; the completion it returns is an OpenAI chat completion
-(`id, object, created, model, choices, usage`) or list of embeddings, whatever the wire protocol in between.
+Its input is OpenAI's request body for the call's endpoint; its output is an OpenAI chat completion (`id, object,
+created, model, choices, usage`) or list of embeddings, whatever the wire protocol in between.
 
 Errors:
-    CannotExpress   the request means something this protocol cannot say; the step is skipped with the reason
-    BadAnswer       a 200 that is no answer; becomes `bad_response` (or the class it carries)
+    CannotExpress   the request cannot be expressed in this protocol; the step is skipped with the reason
+    BadAnswer       a 200 without an answer; becomes `bad_response` (or the class it carries)
 """
 
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from understudy.models.routing.chain import Endpoint as Surface
 
 
 class CannotExpress(Exception):
-    """The request cannot be translated without changing what it means. The message names the field."""
+    """The request cannot be translated without changing its meaning. The message names the field."""
 
 
 class BadAnswer(Exception):
-    """A successful status whose body is no completion. The message never contains the model's text.
+    """A success status without a completion in the body. The message never contains the model's text.
 
-    `answer` is what could be read of it nevertheless: a blocked or unfinished answer is still paid for.
+    `answer` is what could be read nevertheless: a blocked or unfinished answer is still billed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and as whom a call is made. `secret` is None for servers that need no key."""
+    """The address and credential of a call. `secret` is None for servers that need no key."""
 
     base_url: str
     secret: str | None = field(default=None, repr=False)
@@ -53,10 +53,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One chat completion, or the embeddings of some texts, to be asked of one model.
+    """One chat completion, or the embeddings of some texts, for one model.
 
-    `dialect` is the preset's name (openai, groq, mistral, azure …): adapters of one protocol differ by it.
-    `body` is never changed by an adapter.
+    `dialect` is the preset's name (openai, groq, mistral, azure …): adapters of one protocol differ by it. `body` is
+    never modified by an adapter.
     """
 
     dialect: str
@@ -67,7 +67,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """`path` is joined to the endpoint's base URL. `dropped` names advisory parameters that were left out."""
+    """`path` is joined to the endpoint's base URL. `dropped` lists omitted advisory parameters."""
 
     path: str
     headers: dict[str, str]
@@ -77,8 +77,8 @@ class WireRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`completion` is OpenAI's chat completion or list of embeddings; `raw_usage` and `raw_finish` are the provider's
-    own words."""
+    """`completion` is OpenAI's chat completion or list of embeddings; `raw_usage` and `raw_finish` are in the
+    provider's own terms."""
 
     completion: dict[str, Any]
     usage: Usage

@@ -62,7 +62,7 @@ FORMATS = {
 """Converse's names of media types."""
 
 OWN_PARAMETERS = ("additionalModelRequestFields", "guardrailConfig", "performanceConfig", "requestMetadata")
-"""Converse's own, passed on as they are: a step of a chain may set them."""
+"""Converse's own, passed through unchanged: a step of a chain may set them."""
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -74,7 +74,7 @@ FINISH_REASONS = {
     "guardrail_intervened": "content_filter",
     "refusal": "content_filter",
 }
-"""Not here, and therefore failures: `malformed_model_output`, `malformed_tool_use` and what comes next."""
+"""Not listed, and therefore failures: `malformed_model_output`, `malformed_tool_use` and future ones."""
 
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9()\[\]-]+")
 
@@ -125,7 +125,7 @@ class BedrockAdapter:
 
 
 def _turn(turn: Turn, model: str) -> Iterable[dict[str, Any]]:
-    """Reasoning comes back first and only to its own model, results of tools before what the user says beside them."""
+    """Reasoning comes first and only for its own model, tool results before other user content."""
     own = mapping(turn.extra.get("bedrock"))
     if own.get("model") == model:
         yield from ({"reasoningContent": block} for block in sequence(own.get("reasoning")))
@@ -157,11 +157,11 @@ def _media(media: Media) -> dict[str, Any]:
         )
     form = FORMATS.get(media.mime or "")
     if form is None:
-        raise CannotExpress(f"{media.where} has a type that Bedrock does not take")
+        raise CannotExpress(f"{media.where} has a type that Bedrock does not accept")
     source = {"bytes": media.data}
     if (media.mime or "").startswith("image/"):
         return {"image": {"format": form, "source": source}}
-    # Bedrock refuses other characters in names, and two documents of one name: the place makes it unique.
+    # Bedrock rejects other characters in names, and two documents of one name: the location makes it unique.
     stem = _NOT_IN_NAMES.sub(" ", (media.name or "").rpartition(".")[0]).strip() or "document"
     place = "-".join(re.findall(r"\d+", media.where))
     return {"document": {"format": form, "name": f"{stem} {place}", "source": source}}
@@ -189,7 +189,7 @@ def _has_own_schema_output(model: str) -> bool:
 
 
 def _output_config(model: str, wanted: Format | None) -> dict[str, Any] | None:
-    """Only for models that cannot be forced to a tool: not every model and region has it."""
+    """Only for models that cannot be forced to use a tool: not every model and region has it."""
     if wanted is None or wanted.schema is None or not _has_own_schema_output(model):
         return None
     schema = orjson.dumps(loosened(wanted.schema)).decode()
@@ -203,8 +203,8 @@ def _tools(
     if wanted and wanted.schema is not None and not _has_own_schema_output(model):
         tools, choice = with_answer_tool(wanted, tools, choice)
     if not tools or choice.mode == "none":
-        # Converse knows no "none": tools that must not be called are not offered, which it allows
-        # only while the conversation has no calls.
+        # Converse has no "none": tools that must not be called are not offered, which it allows only while the
+        # conversation has no calls.
         if any(isinstance(block, ToolCall) for turn in conversation.turns for block in turn.blocks):
             raise CannotExpress("messages have tool calls and no tool may be called: Converse requires tools then")
         parameters.take("parallel_tool_calls")
@@ -230,7 +230,7 @@ def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
 
 
 def _read(blocks: list[Any], model: str, content: bytes) -> Choice:
-    """Calls that Bedrock runs by itself (`server_tool_use` and their results) are left out."""
+    """Calls that Bedrock executes itself (`server_tool_use` and their results) are left out."""
     choice = Choice()
     reasoning = []
     for index, block in enumerate(map(mapping, blocks)):
@@ -251,7 +251,7 @@ def _read(blocks: list[Any], model: str, content: bytes) -> Choice:
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Converse's input counts neither what was read from the cache nor what was written to it."""
+    """Converse's input count excludes tokens read from and written to the cache."""
     read = count(usage.get("cacheReadInputTokens") or usage.get("cacheReadInputTokenCount"))
     written = count(usage.get("cacheWriteInputTokens") or usage.get("cacheWriteInputTokenCount"))
     return Usage(

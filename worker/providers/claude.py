@@ -1,4 +1,4 @@
-"""What differs between generations of Claude, wherever they are served (Anthropic's API, Bedrock).
+"""Differences between generations of Claude, wherever they are served (Anthropic's API, Bedrock).
 
 Source: Anthropic's model overview and migration guides.
 """
@@ -12,7 +12,7 @@ from understudy.worker.providers.parameters import Parameters, ToolChoice
 _VERSION = re.compile(r"claude(?:-[a-z]+)?-v?(\d{1,2})(?:[-.:](\d{1,2}))?(?!\d)")
 
 _MOST_OUTPUT = (((4, 6), 128_000), ((3, 7), 64_000), ((3, 5), 8_192), ((0, 0), 4_096))
-"""(from this version on, output tokens at most). Newest first."""
+"""(from this version on, maximum output tokens). Newest first."""
 
 NEWEST = (99, 0)
 """The version of a name without one: an alias follows the newest model."""
@@ -36,18 +36,18 @@ def most_output(model: str) -> int:
 
 
 def has_schema_output(model: str) -> bool:
-    """Whether it takes a schema for its answer and strict tools; older ones are made to answer by a forced tool."""
+    """Whether it supports an output schema and strict tools; older ones are made to answer through a forced tool."""
     return version_of(model) >= (4, 5)
 
 
 def refuses_forced_tools(model: str) -> bool:
-    """Models that always think answer 400 to a `tool_choice` that forces a call."""
+    """Models that always think respond 400 to a `tool_choice` that forces a call."""
     return version_of(model) >= (5, 1)
 
 
 def check_tool_choice(model: str, choice: ToolChoice) -> None:
     if choice.mode in ("required", "named") and refuses_forced_tools(model):
-        raise CannotExpress(f"tool_choice forces a call, which {model} refuses")
+        raise CannotExpress(f"tool_choice forces a call, which {model} rejects")
 
 
 def has_effort(model: str) -> bool:
@@ -56,16 +56,16 @@ def has_effort(model: str) -> bool:
 
 
 def effort(model: str, wanted: Any) -> str | None:
-    """OpenAI's word in Claude's; None for "none", which is what Claude does anyway."""
+    """OpenAI's value in Claude's terms; None for "none", which is Claude's default."""
     if wanted == "xhigh":
         return "xhigh" if version_of(model) >= (4, 7) else "high"
     return {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}.get(str(wanted))
 
 
 def sampling(model: str, parameters: Parameters, *, thinking: bool = False) -> dict[str, Any]:
-    """`temperature` and `top_p` as far as this model takes them; the rest is dropped.
+    """`temperature` and `top_p` as far as this model supports them; the rest is dropped.
 
-    Since 4.7 sampling parameters are refused; since 4.1 the two exclude each other; thinking fixes the temperature.
+    Since 4.7 sampling parameters are rejected; since 4.1 the two exclude each other; thinking fixes the temperature.
     """
     if version_of(model) >= (4, 7) or thinking:
         parameters.drop("temperature", "top_p", "top_k")
@@ -79,5 +79,5 @@ def sampling(model: str, parameters: Parameters, *, thinking: bool = False) -> d
 
 def check_stop(sequences: list[str]) -> list[str]:
     if any(not sequence.strip() for sequence in sequences):
-        raise CannotExpress("stop has a sequence of white space only, which Claude refuses")
+        raise CannotExpress("stop has a sequence of white space only, which Claude rejects")
     return sequences

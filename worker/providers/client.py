@@ -1,16 +1,16 @@
-"""The one place that constructs the HTTP client, and the one way in which providers are called.
+"""The only place that constructs the HTTP client, and the only way in which providers are called.
 
-httpx's interface over aiohttp's connections: httpx's own pool costs more CPU per request the more connections are
-open. Requests go to the transport directly: of httpx's client layer nothing is needed here (redirects, cookies,
-auth), and it is half of what a request costs.
+httpx's interface over aiohttp's connections: httpx's own pool costs more CPU per request the more connections are open.
+Requests go directly to the transport: nothing of httpx's client layer is needed here (redirects, cookies, auth), and it
+is half of the cost of a request.
 
-What `send` raises; the texts name a host at most, never a URL, a header or a body:
+Errors of `send`; their texts contain a host at most, never a URL, a header or a body:
     httpx.UnsupportedProtocol, LocalProtocolError     the address or a header is wrong; nothing was sent
     httpx.ConnectError, ConnectTimeout, ProxyError    nothing was sent
     httpx.ReadTimeout                                 no complete answer in time, or one that came too slowly
-    httpx.ReadError, RemoteProtocolError              the connection was lost, or it spoke no HTTP, after sending
+    httpx.ReadError, RemoteProtocolError              the connection was lost, or was not HTTP, after sending
     httpx.DecodingError                               the answer's compression is broken
-    BadAnswer                                         the answer is larger than we take
+    BadAnswer                                         the answer exceeds our limit
 """
 
 import asyncio
@@ -34,29 +34,29 @@ from understudy.worker.providers.base import BadAnswer, Endpoint, WireRequest
 from understudy.worker.providers.proxies import Proxies, proxy_at
 
 CONNECT_TIMEOUT_S = 10.0
-"""For name, TCP and TLS together. Providers answer a connect in well under a second or not at all."""
+"""For DNS, TCP and TLS together. Providers accept a connection in well under a second or not at all."""
 
 PACE_BYTES, PACE_S = 3_000, 30.0
-"""An answer that has begun must go on at this pace, or end: it is sent when it is complete, however long that took.
-Blanks before it are not counted; some providers send them while a request waits."""
+"""Once begun, an answer must continue at this pace, or end: providers send it when it is complete, however long that
+took. Leading whitespace is not counted; some providers send it while a request waits."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 HELD_BYTES = 8 * 1024 * 1024
-"""So much of all answers together is held in memory while they come; what is more goes to the disk."""
+"""Bytes of all incoming answers held in memory; the excess goes to disk."""
 
 MAX_ERROR_BYTES = 256 * 1024
-"""So much of a refusal is read: no more of it is looked at."""
+"""Bytes of an error response that are read: more is not examined."""
 
 KEEPALIVE_S = 4.0
-"""Below the 5 s after which common servers (uvicorn, vLLM) close an idle connection: a request that meets such a close
-is lost, and nobody knows whether it was billed."""
+"""Below the 5 s after which common servers (uvicorn, vLLM) close an idle connection: a request that races with the
+close is lost, and it is unknown whether it was billed."""
 
 ROUTES_KEPT = 1024
 COMMON_HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "understudy"}
 
 
 class Route(NamedTuple):
-    """Where a request goes, worked out once per address."""
+    """Where a request is sent, computed once per address."""
 
     url: httpx.URL
     transport: AiohttpTransport
@@ -66,12 +66,12 @@ class Route(NamedTuple):
 class ProviderClient:
     """Calls providers over kept-alive connections. An async context manager; leaving it closes them all.
 
-    `max_connections` is the number of calls that can be in flight at once. Proxies and CA files are those that the
-    environment names: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR.
+    `max_connections` is the maximum number of calls in flight. Proxies and CA files come from the environment:
+    HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR.
     """
 
     def __init__(self, max_connections: int, data: Path | None = None) -> None:
-        """What is large waits in the folder `data` until there is room for it; without one, in memory."""
+        """Large answers wait in the folder `data` until there is memory for them; without a folder, in memory."""
         self.max_connections = max_connections
         self._data = data
         self._held = _Held()
@@ -96,10 +96,10 @@ class ProviderClient:
     async def send(
         self, request: WireRequest, endpoint: Endpoint, timeout_s: float
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """One POST: status, headers (names in lower case) and the whole decoded body, of errors its beginning.
+        """One POST: status, headers (lower-case names) and the whole decoded body, or the beginning of an error's.
 
         `timeout_s` is the total from now to the last byte. Once the body has begun, it must also keep a pace
-        (`PACE_S`), so that a provider which drips bytes does not hold a slot all that time. Being cancelled closes the
+        (`PACE_S`), so that a provider that trickles bytes does not hold a slot all that time. Cancellation closes the
         connection.
         """
         with closing(_Body(self._data, self._held)) as body:
@@ -119,15 +119,15 @@ class ProviderClient:
                 finally:
                     await response.aclose()
         except _TooSlow:
-            words = f"{url.host} sent less than {PACE_BYTES:,} bytes in {PACE_S:g} s of an answer that had begun"
+            words = f"{url.host} sent less than {PACE_BYTES:,} bytes in {PACE_S:g} s after its answer had begun"
             raise httpx.ReadTimeout(words) from None
         except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
             if deadline.expired():
-                raise httpx.ReadTimeout(f"{url.host} did not finish its answer within {timeout_s:g} s") from None
+                raise httpx.ReadTimeout(f"{url.host} did not complete its answer within {timeout_s:g} s") from None
             raise _explained(error, url.host) from None
         except ValueError:
             raise httpx.LocalProtocolError(
-                f"a header for {url.host} holds characters that HTTP does not allow; correct its key or headers"
+                f"a header for {url.host} contains characters that HTTP does not allow; correct its key or headers"
             ) from None
         return response
 
@@ -150,7 +150,7 @@ def _checked_url(base_url: str, path: str) -> httpx.URL:
     if url.scheme not in ("http", "https") or not url.host:
         raise httpx.UnsupportedProtocol("A provider's base_url is not a valid http:// or https:// URL; correct it.")
     if url.userinfo:
-        raise httpx.UnsupportedProtocol("A provider's base_url holds a user or password; put them into its headers.")
+        raise httpx.UnsupportedProtocol("A provider's base_url contains a user or password; move them to its headers.")
     return url
 
 
@@ -172,27 +172,27 @@ def _plain_headers(response: httpx.Response) -> dict[str, str]:
 
 
 class _TooSlow(Exception):
-    """The body does not keep the pace."""
+    """The body is slower than the pace."""
 
 
 class _Held:
-    """How much of all answers that come just now is in memory."""
+    """The bytes of all incoming answers in memory."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
 
 class _Body:
-    """The bytes of an answer while they come: in memory, or on disk when those of all answers become many."""
+    """The bytes of an incoming answer: in memory, or on disk once those of all answers exceed the limit."""
 
     def __init__(self, data: Path | None, held: _Held) -> None:
         self.size = 0
         self._data = data
         self._held = held
-        self._mine = 0  # of what is held
+        self._mine = 0  # its share of what is held
         self._chunks: list[bytes] = []
         self._file: IO[bytes] | None = None
-        self._on_disk = 0  # what is behind that was cut off by a full disk
+        self._on_disk = 0  # the part in memory after a full disk truncated the file
 
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
@@ -205,7 +205,7 @@ class _Body:
             self._mine += len(chunk)
 
     async def content(self) -> bytes:
-        """All of them, when there is room."""
+        """The whole body, once there is memory for it."""
         if self.size > SMALL_BYTES:
             await room_for(self.size)
         if self._file is None:
@@ -224,7 +224,7 @@ class _Body:
         self._mine = 0
 
     def _move(self, data: Path) -> None:
-        """A disk that takes nothing costs memory, and no answer."""
+        """If the disk is full, the answer stays in memory and is not lost."""
         try:
             self._file = self._file or overflow_file(data)
             while self._chunks:
@@ -236,7 +236,7 @@ class _Body:
 
 
 async def _read(response: httpx.Response, body: _Body) -> None:
-    """The body, decoded. What is too large, or too slow, is given up as soon as that is known."""
+    """The decoded body. An answer that is too large or too slow is abandoned as soon as that is known."""
     is_answer = 200 <= response.status_code < 300
     declared = response.headers.get("content-length", "")
     if is_answer and declared.isdigit() and int(declared) > MAX_ANSWER_BYTES:
@@ -265,7 +265,7 @@ def _too_large() -> BadAnswer:
 
 
 def _explained(error: Exception, host: str) -> httpx.TransportError:
-    """The error by what it means for the call: whether the request was sent.
+    """The error by its meaning for the call: whether the request was sent.
 
     httpx-aiohttp reports every lost connection as a connect timeout, so aiohttp's own error is what counts.
     """
@@ -283,6 +283,6 @@ def _explained(error: Exception, host: str) -> httpx.TransportError:
             code = cause.os_error.errno
             return httpx.ConnectError(f"no connection to {host}: {os.strerror(code).lower() if code else 'refused'}")
         case aiohttp.ClientResponseError():
-            return httpx.RemoteProtocolError(f"{host} answered something that is not HTTP")
+            return httpx.RemoteProtocolError(f"{host} sent a response that is not HTTP")
         case _:
             return httpx.ReadError(f"{host} closed the connection before its answer was complete")

@@ -1,7 +1,7 @@
-"""Answers of other protocols as OpenAI chat completions.
+"""Converts answers of other protocols to OpenAI chat completions.
 
-Bodies come from outside: a field of an unexpected type reads as absent (`mapping`, `sequence`, `string`, `count`), and
-what is missing but needed is a BadAnswer.
+Bodies are untrusted: a field of an unexpected type counts as absent (`mapping`, `sequence`, `string`, `count`), and a
+missing required field is a BadAnswer.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from understudy.worker.providers.reading import read_object
 
 @dataclass(slots=True)
 class Choice:
-    """One candidate, collected block by block. `extra` is what only the provider itself can read again, by its name:
-    signatures of reasoning must come back to who made them and must not reach anybody else."""
+    """One candidate, collected block by block. `extra` is what only the provider itself can read again, under its
+    name: signatures of reasoning must be returned to their provider and must not reach any other."""
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     refusal: str | None = None
-    raw_finish: str = ""  # the provider's word
-    finish_reason: str | None = None  # OpenAI's word for it; None: it is not known or not final
+    raw_finish: str = ""  # the provider's term
+    finish_reason: str | None = None  # OpenAI's term; None: unknown or not final
     logprobs: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -102,27 +102,28 @@ _LOAD = (
 
 
 def class_of_finish(reason: str) -> FailureClass:
-    """The failure that an answer is which ended for a reason that is no answer: load, where the reason says so."""
+    """The failure class for an unsuccessful finish reason: an overload, if the reason says so."""
     return next((cls for cls, words in _LOAD if words.search(reason)), FailureClass.BAD_RESPONSE)
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """The JSON object of a response. Raises BadAnswer for anything else, and for an error that came as a success."""
+    """The JSON object of a response. Raises BadAnswer for anything else, and for an error sent with a success
+    status."""
     body = read_object(content)
     if body.get("error") or body.get("type") == "error":
-        raise BadAnswer("The answer is an error in spite of its status.", body=body)
+        raise BadAnswer("The answer is an error despite its status.", body=body)
     return body
 
 
 def arguments_json(arguments: Any) -> str:
-    """Arguments as OpenAI has them: JSON in a string, "{}" when the model gave none."""
+    """Arguments in OpenAI's form: JSON in a string, "{}" if the model gave none."""
     if isinstance(arguments, str) and arguments.strip():
         return arguments
     return orjson.dumps(arguments or {}).decode()
 
 
 def made_id(prefix: str, *seeds: str | bytes | int) -> str:
-    """An id for what came without one: the same for the same answer, so that a repeated reading agrees."""
+    """A deterministic id for items that came without one, so that parsing twice yields the same."""
     digest = hashlib.sha256()
     for seed in seeds:
         digest.update((seed if isinstance(seed, bytes) else str(seed).encode(errors="surrogatepass")) + b"\0")
@@ -134,7 +135,7 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
 
 
 def created_at(headers: Mapping[str, str]) -> int:
-    """Unix seconds of the response by the provider's own clock, 0 when it does not say."""
+    """Unix seconds of the response by the provider's own clock, 0 if absent."""
     try:
         return int(parsedate_to_datetime(header(headers, "date") or "").timestamp())
     except ValueError:

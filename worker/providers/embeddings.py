@@ -1,6 +1,6 @@
-"""What embeddings have in common in all protocols: checked vectors in, OpenAI's list out.
+"""Shared by embeddings in all protocols: validated vectors in, OpenAI's list out.
 
-An index of vectors is spoiled without a word by one that is short, missing or no number: such an answer is none.
+A short, missing or non-numeric vector silently corrupts an index: such an answer is rejected.
 """
 
 import base64
@@ -16,7 +16,7 @@ from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpr
 
 
 class NoEmbeddings:
-    """Of a protocol in which embeddings cannot be asked for."""
+    """For a protocol without embeddings."""
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
@@ -29,17 +29,17 @@ class NoEmbeddings:
 
 
 def inputs_of(body: Mapping[str, Any]) -> list[Any]:
-    """The texts or token arrays, however they were written."""
+    """The texts or token arrays, in whatever form they were given."""
     given = body["input"]
     is_one = isinstance(given, str) or isinstance(given[0], int)
     return [given] if is_one else list(given)
 
 
 def make_answer(call: Call, vectors: list[Any], input_tokens: int, *, model: str, raw_usage: Any) -> Answer:
-    """`vectors` in the order of the inputs, as numbers or as base64, and answered in the form that was asked for.
+    """`vectors` in the order of the inputs, as numbers or as base64, returned in the requested form.
 
-    Raises BadAnswer. Where the provider does not count, `input_tokens` 0, our estimate takes the place of its count;
-    `raw_usage` shows that there was none.
+    Raises BadAnswer. If the provider does not count tokens (`input_tokens` 0), our estimate is used; `raw_usage` shows
+    that there was no count.
     """
     tokens = input_tokens or estimate_embeddings_tokens(call.body)
     usage = Usage(input_tokens=tokens)
@@ -52,11 +52,11 @@ def make_answer(call: Call, vectors: list[Any], input_tokens: int, *, model: str
     answer = Answer(document, usage, model, raw_usage)
     wanted = len(inputs_of(call.body))
     if len(vectors) != wanted:
-        raise BadAnswer(f"the answer has {len(vectors)} embeddings of the {wanted} that were asked for", answer=answer)
+        raise BadAnswer(f"the answer has {len(vectors)} embeddings instead of {wanted}", answer=answer)
     try:
         numbers = [_numbers(vector) for vector in vectors]
     except (TypeError, ValueError, OverflowError, binascii.Error):
-        raise BadAnswer("an embedding of the answer is no list of numbers", answer=answer) from None
+        raise BadAnswer("an embedding of the answer is not a list of numbers", answer=answer) from None
     _check_lengths(numbers, call.body.get("dimensions"), answer)
     as_base64 = call.body.get("encoding_format") == "base64"
     document["data"] = [
@@ -76,7 +76,7 @@ def _numbers(vector: Any) -> "array[float]":
         numbers = array("d", vector)
     else:
         raise TypeError
-    if not math.isfinite(sum(numbers)):  # one that is not makes the sum so
+    if not math.isfinite(sum(numbers)):  # a non-finite number makes the sum non-finite
         raise ValueError
     return numbers
 
@@ -88,13 +88,11 @@ def _check_lengths(vectors: list["array[float]"], dimensions: Any, answer: Answe
     if len(lengths) > 1:
         raise BadAnswer("the embeddings of the answer differ in length", answer=answer)
     if dimensions is not None and lengths != {dimensions}:
-        raise BadAnswer(
-            f"the embeddings have {min(lengths)} dimensions, not the {dimensions} that were asked for", answer=answer
-        )
+        raise BadAnswer(f"the embeddings have {min(lengths)} dimensions instead of {dimensions}", answer=answer)
 
 
 def _base64(numbers: "array[float]") -> str:
-    """As OpenAI writes it: 32-bit floats, the lowest byte first."""
+    """In OpenAI's form: 32-bit little-endian floats."""
     singles = array("f", numbers)
     if sys.byteorder == "big":
         singles.byteswap()

@@ -1,7 +1,7 @@
-"""The messages of a chat completion, read once for every protocol that is not OpenAI's.
+"""The messages of a chat completion, parsed once for every protocol that is not OpenAI's.
 
-Those protocols want one system text, turns that alternate between user and assistant, tool results inside the user's
-turn, and arguments as objects. `read_conversation` brings the messages into that form; adapters only spell it out.
+Those protocols expect one system text, alternating user and assistant turns, tool results inside the user's turn, and
+arguments as objects. `read_conversation` converts the messages into that form; adapters only serialize it.
 """
 
 import base64
@@ -46,7 +46,7 @@ class ToolCall:
     id: str
     name: str
     arguments: dict[str, Any]
-    extra: Mapping[str, Any] = field(default_factory=dict)  # `extra_content`, by the name of its maker
+    extra: Mapping[str, Any] = field(default_factory=dict)  # `extra_content`, by the name of its provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ Block = Text | Media | ToolCall | ToolResult
 
 @dataclass(slots=True)
 class Turn:
-    """What one side says before the other speaks. `extra` is the assistant's `extra_content`."""
+    """The consecutive messages of one side. `extra` is the assistant's `extra_content`."""
 
     role: Literal["user", "assistant"]
     blocks: list[Block] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Conversation:
-    """`dropped` names what only advised and has no place in the other protocols."""
+    """`dropped` lists advisory fields that the other protocols do not have."""
 
     system: list[Text]
     turns: list[Turn]
@@ -89,7 +89,7 @@ class Conversation:
 
 
 def read_conversation(body: Mapping[str, Any]) -> Conversation:
-    """Raises CannotExpress for a message or part that has no translation, naming its place."""
+    """Raises CannotExpress for a message or part without a translation, with its location."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise CannotExpress("messages must be a list of at least one message")
@@ -100,7 +100,7 @@ def read_conversation(body: Mapping[str, Any]) -> Conversation:
 
 
 def expect(value: Any, kind: type, where: str) -> Any:
-    """`value`, if it is of that type; what the caller wrote wrongly is refused before it is sent."""
+    """`value`, if it has that type; malformed requests are rejected before they are sent."""
     if not isinstance(value, kind):
         raise CannotExpress(f"{where} must be {_JSON_NAMES[kind]}")
     return value
@@ -127,7 +127,7 @@ class _Reader:
             case "tool":
                 self._tool(message, where)
             case _:
-                raise CannotExpress(f"{where}.role is none of system, developer, user, assistant, tool")
+                raise CannotExpress(f"{where}.role must be system, developer, user, assistant or tool")
         if message.get("name") is not None and message["role"] != "tool":
             self._drop("messages.name")
 
@@ -136,12 +136,12 @@ class _Reader:
         if not turns:
             if not self.system:
                 raise CannotExpress("messages contain no text")
-            # Elsewhere the model answers a user only; a lone system message is what it is asked.
+            # Elsewhere the model answers only a user; a lone system message is the question itself.
             turns, self.system = [Turn("user", list(self.system))], []
         if turns[0].role == "assistant":
             turns = [Turn("user", [Text(_CONTINUE)]), *turns]
         if turns[-1].role == "assistant":
-            # An open assistant turn would be taken for the beginning of the answer, or refused.
+            # An open assistant turn would be taken for the beginning of the answer, or rejected.
             turns = [*turns, Turn("user", [Text(_CONTINUE)])]
         return Conversation(self.system, turns, self.dropped)
 
@@ -168,7 +168,7 @@ class _Reader:
     def _call(self, call: Any, where: str) -> ToolCall:
         expect(call, dict, where)
         if call.get("type", "function") != "function":
-            raise CannotExpress(f"{where}.type is not function")
+            raise CannotExpress(f"{where}.type must be function")
         function = expect(call.get("function"), dict, f"{where}.function")
         name = expect(function.get("name"), str, f"{where}.function.name")
         call_id = expect(call.get("id"), str, f"{where}.id")
@@ -194,7 +194,7 @@ class _Reader:
         self.turns[-1].extra |= extra or {}
 
     def _parts(self, content: Any, where: str) -> Iterator[Text | Media]:
-        """Texts without a character are left out: most protocols refuse them."""
+        """Empty texts are left out: most protocols reject them."""
         if content is None:
             return
         if isinstance(content, str):
@@ -282,7 +282,7 @@ def _arguments(arguments: Any, where: str) -> dict[str, Any]:
 
 
 def portable_id(call_id: str) -> str:
-    """Some providers' ids have dots or colons, or are long, which others refuse: those become a stable hash."""
+    """Some providers' ids contain dots or colons, or are long, which others reject: those become a stable hash."""
     if _PORTABLE_ID.fullmatch(call_id):
         return call_id
     return "call_" + hashlib.sha256(call_id.encode(errors="surrogatepass")).hexdigest()[:24]

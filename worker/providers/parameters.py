@@ -1,7 +1,7 @@
-"""The parameters of a chat completion beside its messages, for the protocols that are not OpenAI's.
+"""The parameters of a chat completion other than its messages, for the protocols that are not OpenAI's.
 
-Nothing is lost unseen: what an adapter does not take is either advice, which is dropped and listed, or meaning, which
-makes the step unusable for this request.
+Nothing is lost silently: a parameter that an adapter does not support is either advisory, and is dropped and listed, or
+essential, and makes the step unusable for this request.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ ADVISORY = frozenset(
         "verbosity",
     }
 )
-"""They steer how an answer is made; an answer made without them still answers the request."""
+"""They influence how an answer is made; an answer made without them still answers the request."""
 
 _NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -50,7 +50,7 @@ _NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
-"""Values that say what every protocol does anyway."""
+"""Values that match the default of every protocol."""
 
 ToolChoiceMode = Literal["auto", "required", "none", "named"]
 
@@ -70,7 +70,7 @@ class ToolChoice:
 
 
 class Parameters:
-    """Reads a request's parameters one by one and remembers which are left."""
+    """Reads a request's parameters one by one and tracks those remaining."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self._left = {
@@ -84,7 +84,7 @@ class Parameters:
         return name in self._left
 
     def take(self, name: str) -> Any:
-        """The value, or None when the request does not say."""
+        """The value, or None if absent."""
         return self._left.pop(name, None)
 
     def number(self, name: str) -> float | None:
@@ -98,7 +98,7 @@ class Parameters:
         older, newer = self.take("max_tokens"), self.take("max_completion_tokens")
         value = older if newer is None else newer
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise CannotExpress("max_completion_tokens must be a whole number above 0")
+            raise CannotExpress("max_completion_tokens must be an integer above 0")
         return value
 
     def stop(self) -> list[str]:
@@ -109,17 +109,17 @@ class Parameters:
         return [expect(sequence, str, "stop") for sequence in sequences]
 
     def drop(self, *names: str) -> None:
-        """Leave these out, and say so where the request has them."""
+        """Omit these, and list those that the request has."""
         self.dropped += [name for name in names if self._left.pop(name, None) is not None]
 
     def close(self, protocol: str) -> None:
-        """Drop the advice that is left; raises CannotExpress for anything else that is left."""
+        """Drop the remaining advisory parameters; raises CannotExpress for any other that remains."""
         self.drop(*sorted(ADVISORY & self._left.keys()))
         if self._left:
             raise CannotExpress(f"{min(self._left)} cannot be expressed in the {protocol} protocol")
 
     def tools(self) -> tuple[list[Tool], ToolChoice]:
-        """The functions the model may call now, and whether it must."""
+        """The functions that the model may call, and whether it must."""
         value = expect(self.take("tools") or [], list, "tools")
         tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(value)]
         choice = self.take("tool_choice")
@@ -131,7 +131,7 @@ class Parameters:
 def _tool(tool: Any, where: str) -> Tool:
     expect(tool, dict, where)
     if tool.get("type") != "function":
-        raise CannotExpress(f"{where}.type is not function")
+        raise CannotExpress(f"{where}.type must be function")
     function = expect(tool.get("function"), dict, f"{where}.function")
     unknown = function.keys() - {"name", "description", "parameters", "strict"}
     if unknown:
@@ -156,12 +156,12 @@ def _choice(choice: Any, tools: list[Tool]) -> ToolChoice:
     function = choice.get("function") if isinstance(choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or name not in {tool.name for tool in tools}:
-        raise CannotExpress("tool_choice names none of the tools")
+        raise CannotExpress("tool_choice does not name one of the tools")
     return ToolChoice("named", name)
 
 
 def _allowed(tools: list[Tool], choice: dict[str, Any]) -> tuple[list[Tool], ToolChoice]:
-    """Elsewhere a subset is said by offering the subset."""
+    """Other protocols express a subset by offering only the subset."""
     allowed = expect(choice.get("allowed_tools"), dict, "tool_choice.allowed_tools")
     entries = expect(allowed.get("tools"), list, "tool_choice.allowed_tools.tools")
     names = {_choice(entry, tools).name for entry in entries}

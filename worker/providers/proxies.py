@@ -1,4 +1,4 @@
-"""Which proxy a URL goes through, by the environment variables that everybody uses."""
+"""The proxy for a URL, from the usual environment variables."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ class Proxies:
     def for_url(self, url: httpx.URL) -> str | None:
         """The proxy's URL, or None for a direct connection.
 
-        This machine itself is always reached directly: a proxy elsewhere has another localhost. Raises ProxyError for a
-        proxy that we cannot use.
+        This machine itself is always reached directly: a proxy elsewhere has another localhost. Raises ProxyError for
+        an unsupported proxy.
         """
         proxy = self.variables.get(url.scheme) or self.variables.get("all")
         if not proxy or _is_this_machine(url.host):

@@ -1,4 +1,4 @@
-"""Reading the body of a 2xx response as JSON, however damaged it is."""
+"""Parses the body of a 2xx response as JSON, however damaged it is."""
 
 import json
 from typing import Any
@@ -12,14 +12,14 @@ SHOWN_BODY_CHARS = 2_000
 ALWAYS_READ_BYTES = 1024 * 1024
 MOST_VALUES_BYTES = 256 * 1024 * 1024
 SIZES = {b"{": 256, b"[": 64, b",": 32}
-"""What an object, a list and a value take in memory, about. Two thousand long embeddings need 200 MB."""
+"""Approximate memory of an object, a list and a value. Two thousand long embeddings need 200 MB."""
 
 MOST_LENIENT_BYTES = 8 * 1024 * 1024
-"""Reading leniently takes several times the memory, and what calls for it is short."""
+"""Lenient parsing takes several times the memory, and the bodies that need it are short."""
 
 
 def read_object(content: bytes) -> dict[str, Any]:
-    """The JSON object that the body is. Raises BadAnswer for anything else, saying what it is instead."""
+    """The JSON object in the body. Raises BadAnswer for anything else, describing what it is instead."""
     if not content or content.isspace():
         raise BadAnswer("the answer is empty")
     _refuse_too_many_values(content)
@@ -30,13 +30,13 @@ def read_object(content: bytes) -> dict[str, Any]:
     if isinstance(document, list) and len(document) == 1:  # Vertex AI wraps some answers in an array
         document = document[0]
     if not isinstance(document, dict):
-        raise BadAnswer("the answer is JSON, but no object", body=document)
+        raise BadAnswer("the answer is JSON, but not an object", body=document)
     return document
 
 
 def _refuse_too_many_values(content: bytes) -> None:
-    """Raises BadAnswer for what would take many times its own size when it is read. Brackets and commas of its texts
-    are counted, too, which are few."""
+    """Raises BadAnswer for a body that would take many times its own size when parsed. Brackets and commas in its
+    texts are counted, too; they are few."""
     if len(content) > ALWAYS_READ_BYTES:
         needed = sum(content.count(sign) * size for sign, size in SIZES.items())
         if needed > MOST_VALUES_BYTES:
@@ -44,9 +44,9 @@ def _refuse_too_many_values(content: bytes) -> None:
 
 
 def _read_leniently(content: bytes) -> Any:
-    """For what strict parsers refuse though it is there in real answers: NaN, lone surrogates, broken UTF-8.
+    """For what strict parsers reject although it occurs in real answers: NaN, lone surrogates, broken UTF-8.
 
-    The second pass makes sure that whatever is returned can be written as JSON again.
+    The second pass ensures that the result can be serialized as JSON again.
     """
     try:
         if len(content) > MOST_LENIENT_BYTES:
@@ -63,5 +63,5 @@ def _what_it_is(content: bytes) -> str:
     if start.startswith(b"<"):
         return "the answer is a web page, not JSON"
     if start.startswith((b"data:", b"event:", b":")):
-        return "the answer is an event stream, though none was asked for"
-    return "the answer is not valid JSON; it may have been cut off"
+        return "the answer is an event stream, which was not requested"
+    return "the answer is not valid JSON; it may be truncated"

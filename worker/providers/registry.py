@@ -1,4 +1,4 @@
-"""The wire protocols we speak, by name. A provider's `kind` names one of them."""
+"""The supported wire protocols, by name. A provider's `kind` names one of them."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,11 +19,11 @@ ADAPTERS: Mapping[str, Mapping[Surface, Callable[[], Adapter]]] = {
     "gemini": {CHAT: GeminiAdapter, EMBEDDINGS: GeminiEmbeddings},
     "bedrock": {CHAT: BedrockAdapter},
 }
-"""By protocol, and by what can be asked in it."""
+"""By protocol and endpoint."""
 
 
 class _ByEndpoint:
-    """Leaves each call to the adapter for what it asks."""
+    """Passes each call to the adapter of its endpoint."""
 
     def __init__(self, protocol: str, adapters: Mapping[Surface, Adapter]) -> None:
         self.protocol = protocol
@@ -37,7 +37,7 @@ class _ByEndpoint:
 
 
 def adapter_for(protocol: str) -> Adapter:
-    """The adapter of a protocol. An unknown name is a ValueError that lists the known ones."""
+    """The adapter of a protocol. Raises ValueError for an unknown name, listing the known ones."""
     if protocol not in ADAPTERS:
         known = ", ".join(ADAPTERS)
         raise ValueError(f"There is no provider protocol {protocol!r}; set `kind` to one of {known}.")

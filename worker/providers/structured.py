@@ -1,4 +1,4 @@
-"""`response_format`: what it asks for, how protocols without it ask, and whether an answer keeps to it."""
+"""`response_format`: its contents, how protocols without it emulate it, and whether an answer conforms."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,21 +14,21 @@ from understudy.worker.providers.completion import Choice, class_of_finish
 from understudy.worker.providers.parameters import Tool, ToolChoice
 
 ANSWER_TOOL = "give_final_answer"
-"""The tool by which a model is made to answer in a schema, where the protocol has no other way."""
+"""The tool that makes a model answer in a schema, where the protocol has no other way."""
 
 JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
-"""How a protocol without a JSON mode asks for `json_object`; the answer is checked here."""
+"""How a protocol without a JSON mode emulates `json_object`; the answer is checked here."""
 
 _WORD = re.compile(r"\w{1,40}")
-"""Longer finish reasons may be somebody's text and are left out of messages."""
+"""Longer finish reasons may be user text and are left out of messages."""
 
 _FENCE = "```"
-"""Models that have no JSON mode like to put their JSON between backticks."""
+"""Models without a JSON mode tend to put their JSON between backticks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`schema` is None for `json_object`: any object will do."""
+    """`schema` is None for `json_object`: any object is valid."""
 
     schema: dict[str, Any] | None
     description: str | None = None
@@ -39,7 +39,7 @@ class Format:
 
 
 def read_format(response_format: Any) -> Format | None:
-    """None for plain text. Raises CannotExpress for an unknown type or a schema that is none."""
+    """None for plain text. Raises CannotExpress for an unknown type or an invalid schema."""
     if response_format is None:
         return None
     kind = response_format.get("type") if isinstance(response_format, dict) else None
@@ -57,7 +57,7 @@ def read_format(response_format: Any) -> Format | None:
 
 
 def format_of(body: Mapping[str, Any]) -> Format | None:
-    """The format that a request which was sent has asked for."""
+    """The format requested in a sent request."""
     try:
         return read_format(body.get("response_format"))
     except CannotExpress:
@@ -65,19 +65,19 @@ def format_of(body: Mapping[str, Any]) -> Format | None:
 
 
 def with_answer_tool(wanted: Format, tools: list[Tool], choice: ToolChoice) -> tuple[list[Tool], ToolChoice]:
-    """Tools and choice under which the model either calls one of the caller's tools or answers in the schema."""
+    """Tools and choice with which the model either calls one of the caller's tools or answers in the schema."""
     if wanted.schema is not None and wanted.schema.get("type") != "object":
         raise CannotExpress("response_format.json_schema.schema must have the type object at its root")
     if choice.mode in ("required", "named"):
-        return tools, choice  # this turn ends with a tool call; the format speaks of the answer after it
+        return tools, choice  # this turn ends with a tool call; the format applies to the answer after it
     if not tools or choice.mode == "none":
         return [*tools, wanted.answer_tool()], ToolChoice("named", ANSWER_TOOL)
     return [*tools, wanted.answer_tool()], ToolChoice("required")
 
 
 def unwrap_answer_tool(choice: Choice) -> None:
-    """Turn the call of the answer tool into the content. Calls of the caller's own tools come first: the answer
-    that was given beside them did not know their results."""
+    """Turn the call of the answer tool into the content. Calls of the caller's own tools take precedence: the answer
+    given with them did not know their results."""
     answers = [call for call in choice.tool_calls if call["function"]["name"] == ANSWER_TOOL]
     if not answers:
         return
@@ -106,16 +106,16 @@ _REFUSED_IN_SCHEMAS = frozenset(
 )
 
 _NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-"""Their keys are the caller's names, not words of JSON schema."""
+"""Keywords whose keys are the caller's names, not JSON Schema keywords."""
 
 _PLAIN_VALUES = frozenset({"enum", "const", "default", "examples", "required", "dependentRequired"})
-"""What stands behind them is no schema."""
+"""Keywords whose values are not schemas."""
 
 
 def loosened(schema: Any) -> Any:
-    """The schema as Claude takes it: without limits on sizes, and with closed objects.
+    """The schema in Claude's subset: without size limits, and with closed objects.
 
-    The answer is checked against the schema itself, so nothing is given away.
+    The answer is checked against the original schema, so no guarantee is lost.
     """
     if isinstance(schema, list):
         return [loosened(entry) for entry in schema]
@@ -135,18 +135,18 @@ def loosened(schema: Any) -> Any:
 
 
 def keep_to_format(wanted: Format | None, choice: Choice) -> None:
-    """Raises BadAnswer when a complete answer is not what `response_format` asked for."""
+    """Raises BadAnswer if a complete answer does not conform to `response_format`."""
     if wanted is None or choice.finish_reason != "stop" or choice.refusal:
         return
     text = _unfenced("".join(choice.text))
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise BadAnswer("The answer is not JSON, which response_format asked for.") from None
+        raise BadAnswer("The answer is not JSON, as response_format requires.") from None
     schema = {"type": "object"} if wanted.schema is None else wanted.schema
     fault = _fault(schema, value)
     if fault is not None:
-        raise BadAnswer(f"The answer does not keep to the schema of response_format at {fault}.")
+        raise BadAnswer(f"The answer violates the schema of response_format at {fault}.")
     choice.text = [text]
 
 
@@ -159,7 +159,7 @@ def _unfenced(text: str) -> str:
 
 
 def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
-    """A schema that cannot be followed, or not in a moment, says nothing against the answer."""
+    """A schema that cannot be checked, or takes too long, does not count against the answer."""
     try:
         return checker_for(schema).fault(value, CHECK_S)
     except (Uncheckable, TooCostly, NoJudge):
@@ -167,7 +167,7 @@ def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
 
 
 def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], Answer]) -> Answer:
-    """The answer, if every choice of it is final and keeps to the format; else BadAnswer, with what it cost."""
+    """The answer, if all its choices are final and conform to the format; else BadAnswer, with the usage."""
     for choice in choices:
         unwrap_answer_tool(choice)
         if choice.tool_calls and choice.finish_reason == "stop":
@@ -175,11 +175,11 @@ def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], 
     try:
         for choice in choices:
             if choice.finish_reason is None:
-                word = choice.raw_finish if _WORD.fullmatch(choice.raw_finish) else "which it does not name"
+                word = choice.raw_finish if _WORD.fullmatch(choice.raw_finish) else "unnamed"
                 cls = class_of_finish(choice.raw_finish)
-                raise BadAnswer(f"The answer ended for a reason that is no answer ({word}).", cls)
+                raise BadAnswer(f"The answer ended with an unsuccessful finish reason ({word}).", cls)
             if choice.finish_reason == "tool_calls" and not choice.tool_calls:
-                raise BadAnswer("The answer ended for tool calls, but has none.")
+                raise BadAnswer("The answer ended with tool calls, but contains none.")
             keep_to_format(wanted, choice)
     except BadAnswer as bad:
         bad.answer = answer()

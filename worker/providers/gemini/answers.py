@@ -1,7 +1,7 @@
 """Answers of Google's generateContent, from the Gemini API and from Vertex AI.
 
-Between the two, their versions and the gateways before them, names come in camelCase or snake_case and enums as words
-or numbers, and a number means another word on Vertex AI.
+Across both, their versions and gateways in front of them, names are camelCase or snake_case, enums are words or
+numbers, and the same number can mean a different word on Vertex AI.
 """
 
 import re
@@ -40,8 +40,8 @@ FILTERED = frozenset(
 )
 
 FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"} | dict.fromkeys(FILTERED, "content_filter")
-"""Not here, and therefore failures: LANGUAGE, OTHER, MALFORMED_FUNCTION_CALL, MALFORMED_RESPONSE, NO_IMAGE,
-UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, MISSING_THOUGHT_SIGNATURE and what comes next."""
+"""Not listed, and therefore failures: LANGUAGE, OTHER, MALFORMED_FUNCTION_CALL, MALFORMED_RESPONSE, NO_IMAGE,
+UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, MISSING_THOUGHT_SIGNATURE and future ones."""
 
 _NUMBERED = ("FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
 _GEMINI_NUMBERS = (*_NUMBERED, "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MALFORMED_FUNCTION_CALL")
@@ -56,7 +56,7 @@ _FREE = frozenset({"args", "response"})
 
 
 def read(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
-    """Raises BadAnswer, of the class `content_filter` when the prompt was blocked."""
+    """Raises BadAnswer, of class `content_filter` if the prompt was blocked."""
     body = _camel(parse_object(content))
     usage = mapping(body.get("usageMetadata"))
     candidates = [mapping(candidate) for candidate in sequence(body.get("candidates"))]
@@ -78,12 +78,12 @@ def read(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
     if not choices:
         _no_candidates(mapping(body.get("promptFeedback")), choices, answer)
     if any(map(_stops_with_nothing, candidates, choices)):
-        raise BadAnswer("The answer stops without having said anything.", answer=answer())
+        raise BadAnswer("The answer ended without content.", answer=answer())
     return conclude(choices, format_of(call.body), answer)
 
 
 def _stops_with_nothing(candidate: dict[str, Any], choice: Choice) -> bool:
-    """A known fault of Gemini's: it stops at once, or after its thoughts, and a second try helps."""
+    """A known bug of Gemini: it stops immediately, or after its thoughts, and a retry helps."""
     parts = [mapping(part) for part in sequence(mapping(candidate.get("content")).get("parts"))]
     spoken = any(part.get("text") or part.keys() - _TEXT_KEYS for part in parts if part.get("thought") is not True)
     return choice.finish_reason == "stop" and not spoken
@@ -132,7 +132,7 @@ def _choice(candidate: dict[str, Any], reason: str, seed: str) -> Choice:
 
 
 def _read_content(choice: Choice, part: dict[str, Any]) -> None:
-    """What Google runs by itself (`executableCode`, `toolCall` and their results) is left out, and so is sound."""
+    """What Google executes itself (`executableCode`, `toolCall` and their results) is left out, and so is audio."""
     (choice.reasoning if part.get("thought") is True else choice.text).append(string(part.get("text")))
     inline = mapping(part.get("inlineData"))
     is_image = string(inline.get("mimeType")).startswith("image/")
@@ -165,7 +165,8 @@ def _logprob(token: dict[str, Any]) -> dict[str, Any]:
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Gemini's prompt includes what was cached and excludes what its own tools read; candidates exclude thoughts."""
+    """Gemini's prompt count includes cached tokens and excludes what its own tools read; candidates exclude
+    thoughts."""
     thoughts = count(usage.get("thoughtsTokenCount"))
     return Usage(
         input_tokens=count(usage.get("promptTokenCount")) + count(usage.get("toolUsePromptTokenCount")),

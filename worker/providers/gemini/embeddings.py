@@ -1,4 +1,4 @@
-"""Embeddings of the Gemini API: `batchEmbedContents`, one request within it for each text."""
+"""Embeddings of the Gemini API: `batchEmbedContents`, with one inner request per text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from understudy.worker.providers.gemini.requests import model_path
 from understudy.worker.providers.parameters import Parameters
 
 MOST_TEXTS = 100
-"""In one call; Google refuses more."""
+"""Per call; Google rejects more."""
 
 OWN_PARAMETERS = {"taskType": "taskType", "task_type": "taskType", "title": "title"}
-"""Gemini's own, passed on as they are: a step of a chain may set them."""
+"""Gemini's own, passed through unchanged: a step of a chain may set them."""
 
 
 class GeminiEmbeddings:
@@ -26,7 +26,7 @@ class GeminiEmbeddings:
         parameters = Parameters(call.body)
         texts = _texts(call)
         parameters.take("input")
-        parameters.take("encoding_format")  # Gemini sends numbers; what is asked for is made of them here
+        parameters.take("encoding_format")  # Gemini sends numbers; the requested encoding is produced here
         shared = {"outputDimensionality": parameters.take("dimensions")}
         shared |= {theirs: parameters.take(ours) for ours, theirs in OWN_PARAMETERS.items() if parameters.has(ours)}
         shared = {name: value for name, value in shared.items() if value is not None}
@@ -54,7 +54,7 @@ class GeminiEmbeddings:
 def _texts(call: Call) -> list[Any]:
     inputs = inputs_of(call.body)
     if len(inputs) > MOST_TEXTS:
-        raise CannotExpress(f"input has {len(inputs)} texts; Gemini embeds {MOST_TEXTS} at once")
+        raise CannotExpress(f"input has {len(inputs)} texts; Gemini embeds at most {MOST_TEXTS} at once")
     if not all(isinstance(text, str) for text in inputs):
         raise CannotExpress("input has token arrays, which belong to OpenAI's models; Gemini embeds texts")
     return inputs

@@ -1,4 +1,4 @@
-"""Google's generateContent, as the Gemini API and Vertex AI speak it."""
+"""Requests of Google's generateContent, for the Gemini API and Vertex AI."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,17 +34,17 @@ OWN_PARAMETERS = {
     "safety_settings": "safetySettings",
     "labels": "labels",
 }
-"""Gemini's own, passed on as they are: a step of a chain may set them."""
+"""Gemini's own, passed through unchanged: a step of a chain may set them."""
 
 NO_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-"""What Google tells to send for a call that another model has made: since Gemini 3 a call without a signature is
-refused. It is "skip_thought_signature_validator" in base64."""
+"""What Google documents to send for a call made by another model: since Gemini 3 a call without a signature is
+rejected. It is "skip_thought_signature_validator" in base64."""
 
 THINKING_BUDGETS = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 24_576}
-"""`reasoning_effort` on Gemini 2.5, as Google's own OpenAI interface translates it."""
+"""`reasoning_effort` on Gemini 2.5, as translated by Google's own OpenAI interface."""
 
 _FILE_STORES = ("gs://", "https://generativelanguage.googleapis.com/")
-"""Addresses that Google reads itself."""
+"""Addresses that Google fetches itself."""
 
 
 class GeminiAdapter:
@@ -55,7 +55,7 @@ class GeminiAdapter:
         wanted = read_format(parameters.take("response_format"))
         tools = _tools(parameters)
         if wanted and tools and not _is_since_3(call.model):
-            raise CannotExpress(f"response_format beside tools is refused by {call.model}")
+            raise CannotExpress(f"{call.model} rejects response_format together with tools")
         system = [{"text": text.text} for text in conversation.system]
         wire = {
             "systemInstruction": {"parts": system} if system else None,
@@ -119,7 +119,7 @@ def _part(block: Block) -> dict[str, Any]:
 
 
 def _response(result: ToolResult) -> dict[str, Any]:
-    """Gemini wants an object: an object stays what it is, anything else becomes its `output`."""
+    """Gemini requires an object: an object is unchanged, anything else becomes its `output`."""
     if any(isinstance(part, Media) for part in result.content):
         raise CannotExpress("messages: a tool's result with an image has no translation to Gemini")
     try:
@@ -135,7 +135,7 @@ def _media(media: Media) -> dict[str, Any]:
             raise CannotExpress(f"{media.where} is an address that Gemini does not fetch; send a data URL")
         return {"fileData": {"fileUri": media.url}}
     if media.mime is None:
-        raise CannotExpress(f"{media.where} has a format that is not known")
+        raise CannotExpress(f"{media.where} has an unknown format")
     return {"inlineData": {"mimeType": media.mime, "data": media.data}}
 
 
@@ -188,7 +188,7 @@ def _generation(model: str, parameters: Parameters, wanted: Format | None) -> di
         "responseJsonSchema": wanted.schema if wanted else None,
         "thinkingConfig": _thinking(model, parameters),
     }
-    if not _thinks(model):  # later models answer 400 to penalties
+    if not _thinks(model):  # later models respond 400 to penalties
         config["frequencyPenalty"] = parameters.number("frequency_penalty")
         config["presencePenalty"] = parameters.number("presence_penalty")
     return {name: value for name, value in config.items() if value is not None}
@@ -203,9 +203,9 @@ def _thinking(model: str, parameters: Parameters) -> dict[str, Any] | None:
         return None
     effort = str(parameters.take("reasoning_effort"))
     if effort not in THINKING_BUDGETS:
-        raise CannotExpress("reasoning_effort is none of none, minimal, low, medium, high")
+        raise CannotExpress("reasoning_effort must be none, minimal, low, medium or high")
     if not _is_since_3(model):
-        least = 128 if "pro" in model else 0  # 2.5 Pro cannot stop thinking
+        least = 128 if "pro" in model else 0  # 2.5 Pro cannot disable thinking
         return {"thinkingBudget": max(THINKING_BUDGETS[effort], least)}
     if effort in ("none", "minimal"):
         return {"thinkingLevel": "minimal" if "flash" in model else "low"}

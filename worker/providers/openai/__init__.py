@@ -1,1 +1,1 @@
-"""OpenAI's protocol, and the providers that speak it."""
+"""OpenAI's protocol, and the providers that support it."""

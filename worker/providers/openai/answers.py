@@ -1,4 +1,4 @@
-"""Reads what OpenAI-protocol providers answer, and makes of it the chat completion that OpenAI would have sent."""
+"""Converts answers of OpenAI-protocol providers to the chat completion that OpenAI would have sent."""
 
 import re
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ FINISH_REASONS: Mapping[str, str] = {
     **dict.fromkeys(("content_filter", "content-filter", "refusal", "safety", "sensitive"), "content_filter"),
     **dict.fromkeys(("recitation", "prohibited_content", "blocklist", "spii", "model_armor"), "content_filter"),
 }
-"""Every spelling seen, in lower case. A reason that is not here is a failure: the answer may be half of one."""
+"""Every spelling seen, in lower case. An unlisted reason is a failure: the answer may be incomplete."""
 
 KEEPS_TO_FORMAT = frozenset({"openai", "azure"})
-"""Providers whose own guarantee about `response_format` is good enough."""
+"""Providers whose own guarantee about `response_format` is sufficient."""
 
 CODE = re.compile(r"[\w.-]{1,40}")
 
@@ -37,7 +37,7 @@ LEADING_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 
 
 def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
-    """The chat completion in a 2xx body. Raises BadAnswer when there is none."""
+    """The chat completion in a 2xx body. Raises BadAnswer if there is none."""
     document = read_object(content)
     refuse_errors(document)
     choices = document.get("choices")
@@ -45,7 +45,7 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
         raise BadAnswer("the answer has no choices", body=document)
     wanted = count(call.body.get("n"))
     if len(choices) < wanted:
-        raise BadAnswer(f"the answer has {len(choices)} choices of the {wanted} that were asked for")
+        raise BadAnswer(f"the answer has {len(choices)} choices instead of {wanted}")
     completion_id = document.get("id") or made_id("chatcmpl-", content)
     usage = read_usage(document.get("usage"), call)
     completion = {
@@ -68,20 +68,20 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
 
 
 def refuse_errors(document: Mapping[str, Any]) -> None:
-    """Raises BadAnswer when a 2xx carries an error."""
+    """Raises BadAnswer if a 2xx contains an error."""
     error = document.get("error")
     if _says_something(error) or document.get("object") == "error":
         code = error.get("code") if isinstance(error, dict) else document.get("code")
-        raise BadAnswer(_with_code("the answer is an error in spite of its status", code), body=document)
+        raise BadAnswer(_with_code("the answer is an error despite its status", code), body=document)
 
 
 def _with_code(sentence: str, code: object) -> str:
-    """Codes are single words or numbers; anything else may be somebody's text and is left out."""
+    """Codes are single words or numbers; anything else may be user text and is left out."""
     return f"{sentence} ({code})" if CODE.fullmatch(str(code or "")) else sentence
 
 
 def _says_something(value: object) -> bool:
-    """False for null, "", 0, and for objects of nothing but those: gateways in Go send such for absent fields."""
+    """False for null, "", 0, and objects of only those: gateways in Go send such for absent fields."""
     if isinstance(value, dict):
         return any(map(_says_something, value.values()))
     return bool(value)
@@ -95,11 +95,11 @@ def _raw_finish(choice: Any) -> str | None:
 
 
 class _Choice:
-    """One choice of an answer on its way into OpenAI's form."""
+    """One choice of an answer, being converted to OpenAI's form."""
 
     def __init__(self, raw: Any, index: int, call: Call, completion_id: str) -> None:
         if not isinstance(raw, dict):
-            raise BadAnswer("a choice of the answer is no object")
+            raise BadAnswer("a choice of the answer is not an object")
         self.raw = raw
         self.index = index
         self.call = call
@@ -126,37 +126,37 @@ class _Choice:
         return {"logprobs": None, **self.raw, "index": self.index, "message": message, "finish_reason": finish}
 
     def _known_reason(self) -> str | None:
-        """The finish reason in OpenAI's words; None when the provider gave none."""
+        """The finish reason in OpenAI's terms; None if the provider gave none."""
         raw = self.raw.get("finish_reason")
         error = self.raw.get("error")
         if _says_something(error):
             code = error.get("code") if isinstance(error, dict) else None
-            raise BadAnswer(_with_code("the answer carries an error instead of a choice", code), body=self.raw)
+            raise BadAnswer(_with_code("the answer contains an error instead of a choice", code), body=self.raw)
         if not raw:
             return None
         known = FINISH_REASONS.get(str(raw).lower())
         if known is None:
             cls = class_of_finish(f"{raw} {self.raw.get('native_finish_reason')}")
-            raise BadAnswer(_with_code("the answer ended for a reason that is no answer", raw), cls, body=None)
+            raise BadAnswer(_with_code("the answer ended with an unsuccessful finish reason", raw), cls, body=None)
         return known
 
     def _final_reason(self, reason: str | None, message: Mapping[str, Any]) -> str:
-        """Some say `stop` beside tool calls, some say nothing at all."""
+        """Some send `stop` with tool calls, some send nothing at all."""
         if "tool_calls" in message:
             return reason if reason in ("length", "content_filter") else "tool_calls"
         if "function_call" in message and reason in (None, "stop", "tool_calls"):
             return "function_call"
         if reason == "tool_calls":
-            raise BadAnswer("the answer ended for tool calls, but has none")
+            raise BadAnswer("the answer ended with tool calls, but contains none")
         if reason is None:
-            # "" is how gateways in Go say nothing; null is how a broken upstream looks, and may be half an answer.
+            # Gateways in Go send "" for absent; a broken upstream sends null, and the answer may be incomplete.
             if self.raw.get("finish_reason") != "" or not message.get("content"):
-                raise BadAnswer("the answer does not say why it ended")
+                raise BadAnswer("the answer has no finish reason")
             return "stop"
         return reason
 
     def _separate_reasoning(self, message: dict[str, Any], content: Any, reason: str | None) -> None:
-        """Leaves `content` as text or null, and puts reasoning from wherever it was into `reasoning_content`."""
+        """Leaves `content` as text or null, and moves reasoning from wherever it was into `reasoning_content`."""
         thoughts = [message.pop("reasoning_content", None), message.pop("reasoning", None)]
         if isinstance(content, list):
             thoughts.append("".join(_thought_of(part) for part in content))
@@ -183,7 +183,7 @@ class _Choice:
 
     def _tool_call(self, raw: Any, position: int) -> dict[str, Any]:
         if not isinstance(raw, dict):
-            raise BadAnswer("a tool call of the answer is no object")
+            raise BadAnswer("a tool call of the answer is not an object")
         kept = {key: value for key, value in raw.items() if key != "index" and _says_something(value)}
         kept["id"] = raw.get("id") or made_id("call_", self.completion_id, self.index, position)
         if "custom" in kept and "function" not in kept:
@@ -197,7 +197,7 @@ class _Choice:
 
 
 def _in_format(wanted: Format, message: Mapping[str, Any]) -> str:
-    """The content, checked against `response_format`: many servers take that field and pay no heed to it."""
+    """The content, checked against `response_format`: many servers accept that field and ignore it."""
     choice = Choice(text=[message["content"] or ""], refusal=message["refusal"], finish_reason="stop")
     keep_to_format(wanted, choice)
     return choice.text[0]

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, and those of the providers that speak its protocol."""
+"""OpenAI's embeddings, and those of the providers that support its protocol."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from understudy.worker.providers.openai.usage import read_usage
 from understudy.worker.providers.reading import read_object
 
 RENAMES: Mapping[str, Mapping[str, str]] = {"mistral": {"dimensions": "output_dimension"}}
-"""By dialect: our word and theirs."""
+"""By dialect: OpenAI's field and theirs."""
 
 
 class OpenAIEmbeddings:
@@ -53,11 +53,11 @@ def _total(usage: Any) -> int:
 
 
 def _in_order(data: Any) -> list[Any]:
-    """The vectors by their index. Raises BadAnswer: a vector beside the wrong text is worse than none."""
+    """The vectors by index. Raises BadAnswer: a vector assigned to the wrong text is worse than none."""
     if not isinstance(data, list) or not data or not all(isinstance(entry, dict) for entry in data):
         raise BadAnswer("the answer has no embeddings")
     indices = [entry.get("index", position) for position, entry in enumerate(data)]
     if any(type(index) is not int for index in indices) or sorted(indices) != list(range(len(data))):
-        raise BadAnswer("the embeddings of the answer are not numbered as the inputs are")
+        raise BadAnswer("the embeddings of the answer are not numbered like the inputs")
     by_index = dict(zip(indices, data, strict=True))
     return [by_index[index].get("embedding") for index in range(len(data))]

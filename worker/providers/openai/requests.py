@@ -1,7 +1,7 @@
-"""OpenAI's chat completions and the many providers that speak them, each with habits of its own.
+"""OpenAI's chat completions and the many providers that support them, each with its own quirks.
 
 A dialect is named after the provider's preset; an unknown name gets the plain dialect, which assumes as little as
-possible. What answers look like is read in `openai_answer`.
+possible. Answers are parsed in `answers`.
 """
 
 import re
@@ -18,16 +18,16 @@ from understudy.worker.providers.completion import count, mapping
 from understudy.worker.providers.openai.answers import read_answer
 
 WANTS_COMPLETION_TOKENS = re.compile(r"^(?:openai/)?(?:ft:)?(?:o\d|gpt-(?:[5-9]|\d\d))")
-"""OpenAI's reasoning models refuse `max_tokens` with a 400 that names `max_completion_tokens`."""
+"""OpenAI's reasoning models reject `max_tokens` with a 400 that names `max_completion_tokens`."""
 
 DEFAULT_AZURE_API_VERSION = "2025-04-01-preview"
-"""The last dated version; earlier ones refuse the parameters of reasoning models."""
+"""The last dated version; earlier ones reject the parameters of reasoning models."""
 
 ACCOUNT_OPTIONS = ("organization", "project")
 
 NEVER_SENT = frozenset({"stream", "stream_options"})
 ANSWER_ONLY = frozenset({"annotations", "extra_content"})
-"""Fields of an assistant message that are only ever answered; strict providers refuse them in a request."""
+"""Fields of an assistant message that occur only in answers; strict providers reject them in a request."""
 
 REASONING_TEXT = ("reasoning_content", "reasoning")
 SIGNED_REASONING = ("reasoning_details", "thinking_blocks", "encrypted_content", "thought_signature")
@@ -38,17 +38,17 @@ REASONING_PARTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`reasoning` is the field in which an assistant message's reasoning is taken back, or None."""
+    """`reasoning` is the field in which an assistant message's reasoning is accepted, or None."""
 
     developer_role: bool = False
-    both_token_limits: bool = False  # takes max_completion_tokens as well as max_tokens
+    both_token_limits: bool = False  # accepts max_completion_tokens as well as max_tokens
     reasoning: str | None = None
-    signed_reasoning: bool = False  # takes back `reasoning_details`
+    signed_reasoning: bool = False  # accepts `reasoning_details`
     thinking_parts: bool = False  # content may be a list with thinking parts
-    cannot: frozenset[str] = frozenset()  # parameters that change the meaning and are refused or ignored
-    refuses: frozenset[str] = frozenset()  # advisory parameters that would be a 400
+    cannot: frozenset[str] = frozenset()  # parameters that change the meaning and are rejected or ignored
+    refuses: frozenset[str] = frozenset()  # advisory parameters that would cause a 400
     renames: Mapping[str, str] | None = None
-    names: bool = True  # messages may name who speaks
+    names: bool = True  # messages may have a name
 
 
 PLAIN = Dialect()
@@ -87,7 +87,7 @@ class OpenAIAdapter:
     protocol = "openai"
 
     def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
-        """The request. Raises CannotExpress for what the dialect is known to refuse or to ignore silently."""
+        """The request. Raises CannotExpress for what the dialect is known to reject or silently ignore."""
         dialect = DIALECTS.get(call.dialect, PLAIN)
         _refuse_what_cannot_be_said(call, dialect)
         body = {key: value for key, value in call.body.items() if value is not None and key not in NEVER_SENT}
@@ -112,7 +112,7 @@ class OpenAIAdapter:
 
 
 def path_for(call: Call, endpoint: Endpoint, what: str) -> str:
-    """Azure has two surfaces: one path per deployment with a dated version, and `…/openai/v1` without either."""
+    """Azure has two interfaces: one path per deployment with a dated version, and `…/openai/v1` without either."""
     if call.dialect != "azure" or endpoint.base_url.rstrip("/").endswith("/v1"):
         return f"/{what}"
     version = quote(str(endpoint.options.get("api_version") or DEFAULT_AZURE_API_VERSION), safe="")
@@ -145,7 +145,7 @@ def _refuse_what_cannot_be_said(call: Call, dialect: Dialect) -> None:
 
 
 def _name_the_token_limit(body: dict[str, Any], dialect: Dialect, model: str) -> None:
-    """Both names mean the same; each provider takes at least one of them, OpenAI's newer models only the new one."""
+    """Both names mean the same; each provider accepts at least one of them, OpenAI's newer models only the new one."""
     new, old = body.get("max_completion_tokens"), body.get("max_tokens")
     if WANTS_COMPLETION_TOKENS.match(model):
         if old is not None:
@@ -173,7 +173,8 @@ def _message(message: Any, dialect: Dialect, dropped: set[str]) -> Any:
 
 
 def _assistant_message(message: dict[str, Any], dialect: Dialect, dropped: set[str]) -> dict[str, Any]:
-    """An earlier turn without what only its own provider understands; null fields mean nothing and offend some."""
+    """An earlier turn without what only its own provider understands; null fields mean nothing, and some providers
+    reject them."""
     kept = {key: value for key, value in message.items() if key == "content" or value is not None}
     for key in ANSWER_ONLY:
         kept.pop(key, None)
@@ -196,7 +197,7 @@ def _is_reasoning(part: Any) -> bool:
 
 
 def _unsigned(tool_call: Any) -> Any:
-    """Google's signatures ride on the tool call itself."""
+    """Google's signatures are part of the tool call itself."""
     if not isinstance(tool_call, dict):
         return tool_call
     return {key: value for key, value in tool_call.items() if key not in ("extra_content", "index", *SIGNED_REASONING)}

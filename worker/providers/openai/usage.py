@@ -1,4 +1,4 @@
-"""Token counts of OpenAI-protocol answers: many spellings, made one."""
+"""Token counts of OpenAI-protocol answers: many spellings, normalized."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ REASONING = ("reasoning_tokens", "thinking_tokens")
 
 
 def read_usage(raw: Any, call: Call) -> Usage:
-    """The counts in our one meaning; zeros when the provider reports none."""
+    """The normalized counts; zeros if the provider reports none."""
     if not isinstance(raw, dict):
         return Usage()
     prompt = _count(raw, "prompt_tokens", "input_tokens")
@@ -37,7 +37,7 @@ def read_usage(raw: Any, call: Call) -> Usage:
         completion, reasoning = (
             completion + beyond,
             beyond,
-        )  # Google's own OpenAI surface shows thoughts in the total only
+        )  # Google's own OpenAI interface includes thoughts in the total only
     return Usage(prompt, completion, cached, cache_writes, reasoning)
 
 
