@@ -141,7 +141,7 @@ def test_weights_of_different_matchers_are_separate_draws() -> None:
         ({"rules": [{"latency_s": {"kind": "gamma"}}]}, ['"latency_s"', "lognormal or uniform"]),
         ({"rules": [{"latency_s": {"kind": "uniform", "low": 2, "high": 1}}]}, ["high must not be below low"]),
         ({"limits": [{"provider": "alpha"}]}, ["limit 1", "requests_per_minute or tokens_per_minute is missing"]),
-        ({"answers": {"text": "{promt}"}}, ["answers", '"text"', "{promt} is none of"]),
+        ({"answers": {"text": "{promt}"}}, ["answers", '"text"', "{promt} is not one of"]),
         ({"sed": 1}, ["script.toml", 'unknown field "sed"', 'did you mean "seed"?']),
     ],
 )
