@@ -1,10 +1,10 @@
-"""One file of a million lines through the HTTP API: upload, filling, download; memory of the server and its answers.
+"""One file of a million lines through the HTTP API: upload, filling, download; memory and latency of the server.
 
     python benchmarks/big_batch.py [--lines 1000000] [--bytes-per-line 300]
 
-A real `understudy api` on SQLite in a folder of its own, and a queue server of its own. The results are written into
-the ledger by this script, because providers are not what is measured here. Memory is the resident size of the server
-process, sampled every 20 ms; the latency is that of GET /healthz, asked every 20 ms meanwhile.
+Runs a real `understudy api` on SQLite in a temporary folder, and its own queue server. This script writes the results
+into the ledger, because providers are not measured here. Memory is the resident size of the server process, sampled
+every 20 ms; the latency is that of GET /healthz, also every 20 ms.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CONFIG = '[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\
 
 
 class Watch:
-    """Samples a process and its /healthz in threads of their own; `phase` gives what was seen while it lasted."""
+    """Samples a process and its /healthz in background threads; `phase` reports the samples of a block."""
 
     def __init__(self, pid: int, url: str) -> None:
         self._process = psutil.Process(pid)
@@ -162,7 +162,7 @@ VALUES (?, 'bench', 1, 'job', 'lead', 'large', 'succeeded', ?, 0, 0, 0, 0)
 
 
 def finish_all(ledger: Path, batch_id: str, lines: int) -> None:
-    """Every job has an answer, as if workers had been there."""
+    """Give every job an answer, as if workers had processed them."""
     with sqlite3.connect(ledger) as connection:
         connection.execute(RESULTS, (ANSWER, batch_id))
         connection.execute(END_JOBS, (len(ANSWER), batch_id))

@@ -1,8 +1,8 @@
-"""Memory of the API process while a big file is uploaded, and while a big output is downloaded.
+"""Memory of the API process during the upload of a big file and the download of a big output.
 
     python benchmarks/big_file.py --redis redis://127.0.0.1:6379/6 [--megabytes 300] [--lines 1000000]
 
-It starts `understudy api` on a SQLite ledger in a folder of its own, and prints seconds and how much the process grew.
+It starts `understudy api` on a SQLite ledger in a temporary folder, and prints durations and the growth of the process.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def server(data: Path, redis: str) -> Iterator[tuple[psutil.Process, str]]:
 
 @contextmanager
 def watched(process: psutil.Process, what: str) -> Iterator[None]:
-    """Print how long the block took, and by how much the process was bigger at most than before it."""
+    """Print the duration of the block and the maximum growth of the process during it."""
     before = most = process.memory_info().rss
     over = threading.Event()
 
@@ -76,7 +76,7 @@ def watched(process: psutil.Process, what: str) -> Iterator[None]:
 
 
 def body(size: int) -> Iterator[bytes]:
-    """An upload of that many bytes, in pieces."""
+    """The body of an upload of that many bytes, in pieces."""
     yield b'--edge\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--edge\r\n'
     yield b'Content-Disposition: form-data; name="file"; filename="big.jsonl"\r\n\r\n'
     number = sent = 0
@@ -88,7 +88,7 @@ def body(size: int) -> Iterator[bytes]:
 
 
 def fill(ledger: Path, lines: int) -> None:
-    """A batch that has ended, with one answer per line."""
+    """Create a finished batch with one answer per line."""
     job = {
         "id": "printf('job_%09d', n)",
         "batch_id": f"'{BATCH}'",
@@ -133,7 +133,7 @@ def fill(ledger: Path, lines: int) -> None:
 
 
 def download(http: httpx.Client, path: str) -> tuple[int, int]:
-    """Bytes and lines of a file."""
+    """The number of bytes and lines of a file."""
     size = lines = 0
     with http.stream("GET", path) as answer:
         answer.raise_for_status()
@@ -170,7 +170,7 @@ def main() -> None:
 
 
 def answers(ledger: Path) -> int:
-    """Whether the file's row is still there: it goes last."""
+    """Whether the row of the file still exists: it is removed last."""
     connection = sqlite3.connect(ledger)
     found: int = connection.execute("SELECT count(*) FROM file WHERE part = 'output'").fetchone()[0]
     connection.close()

@@ -1,9 +1,9 @@
-"""What RQ's bookkeeping costs: claim and finish of tickets through the bridge, against a stock SimpleWorker.
+"""The cost of RQ's bookkeeping: claiming and finishing tickets through the bridge, compared with a stock SimpleWorker.
 
     python benchmarks/claim_finish.py [--tickets 50000] [--stock-tickets 2000] [--redis-url URL]
 
-Both run no-op jobs in one process, one after the other, on the same server: by default one of its own on a socket.
-The database is flushed. Trust the ratio rather than the figures.
+Both run no-op jobs in one process, one after the other, on the same server: by default a private one on a socket. The
+database is flushed. Trust the ratio rather than the absolute numbers.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--tickets", type=int, default=50_000)
     parser.add_argument("--stock-tickets", type=int, default=2_000)
-    parser.add_argument("--redis-url", help="this database is FLUSHED; without it, a server of its own is started")
+    parser.add_argument("--redis-url", help="this database is FLUSHED; by default, a private server is started")
     arguments = parser.parse_args()
     if arguments.redis_url:
         compare(arguments.redis_url, arguments)

@@ -1,11 +1,11 @@
-"""A lead that fails hard for 20 s in the middle of a run: calls wasted on it, and how soon it is used again.
+"""A primary that fails hard for 20 s in the middle of a run: wasted calls, and the time until it is used again.
 
     python benchmarks/failing_lead.py --redis-url URL [--patience 10,0] [--seconds 90] [--rate 6000] [--first 500,stall]
 
-The named Redis database is FLUSHED. Three workers run a chain of two providers with the given requests a minute. After
-35 s the lead answers 500 for 10 s, then nothing at all for 10 s (the caller's timeout is 10 s), then it is well again.
-Printed for each patience: calls that the lead failed, their share of all calls of the run, the lead's share before,
-and when after its recovery it has 80% of that share again in every second of three.
+The given Redis database is FLUSHED. Three workers run a chain of two providers with the given requests per minute.
+After 35 s the primary (`lead`) answers 500 for 10 s, then does not answer for 10 s (the caller's timeout is 10 s), then
+recovers. Printed for each patience: failed calls to the primary, their share of all calls of the run, the primary's
+share before, and the time after its recovery until it has 80% of that share in each of three consecutive seconds.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def config(port: int, rate: int) -> str:
 
 
 def report(calls: list[CALL]) -> str:
-    """Shares are of the calls that started in a second."""
+    """Shares refer to the calls started in the same second."""
     wasted = [call for call in calls if call[3] != "answered"]
     recovered = FAILS_AT_S + FAILS_FOR_S
     all_calls = Counter(int(call[0]) for call in calls)
@@ -67,7 +67,7 @@ def report(calls: list[CALL]) -> str:
         f"{len(wasted)} of {len(calls):,} calls wasted ({len(wasted) / len(calls):.2%}: {kinds}),"
         f" lead had {share_before:.0%} before, back after"
         f" {'never' if back is None else f'{max(back - recovered, 0):.0f} s'},"
-        f" answers begun while it failed {sum(answered[each] for each in during) / FAILS_FOR_S:.0f}/s,"
+        f" answers started while it failed {sum(answered[each] for each in during) / FAILS_FOR_S:.0f}/s,"
         f" before {sum(answered[each] for each in before) / max(len(before), 1):.0f}/s"
     )
 
@@ -88,7 +88,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--patience", default="10,0")
     parser.add_argument("--rate", type=int, default=6_000)
-    parser.add_argument("--first", default="500,stall", help="what the lead does in the first and the second half")
+    parser.add_argument(
+        "--first", default="500,stall", help="what the primary does in the first and second half of its outage"
+    )
     parser.add_argument("--by-second", action="store_true")
     arguments = parser.parse_args()
     first, second = arguments.first.split(",")

@@ -1,6 +1,6 @@
-"""What the benchmarks of a fleet share: a provider, three workers on one Redis and one ledger, jobs, and their counts.
+"""Shared by the fleet benchmarks: a provider, three workers on one Redis and one ledger, jobs, and their counts.
 
-The ledger is SQLite in a temporary folder, new for each run. The named Redis database is FLUSHED.
+The ledger is SQLite in a new temporary folder for each run. The given Redis database is FLUSHED.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ SLICE = 2_000
 FIRST_CALL_S = 120.0
 BODY = json.dumps({"messages": [{"role": "user", "content": "word " * 8}], "max_tokens": 20})
 PROMPTS, MOST_TOKENS, TOKENS_A_CALL = (25, 100, 400, 4_000), 2_000, 1_000
-"""With limits of tokens: the prompts' tokens, `max_tokens`, and about what a call takes."""
+"""For token limits: tokens of the prompts, `max_tokens`, and the approximate usage of a call."""
 
 Request = tuple[str, int]
-"""A body, and the tokens of its prompt."""
+"""A request body, and the number of tokens of its prompt."""
 
 CALL = tuple[float, str, str, str]
 """Seconds since the first call, provider, key, outcome."""
@@ -44,7 +44,7 @@ CALL = tuple[float, str, str, str]
 def processes(
     commands: Sequence[Sequence[object]], said: Path | None = None, **environment: str
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Started together and stopped at the end. With `said`, what they print goes to that file."""
+    """Start processes together and stop them at the end. `said`: a file for their output."""
     started: list[subprocess.Popen[str]] = []
     with ExitStack() as stack:
         words = stack.enter_context(said.open("wb")) if said else None
@@ -69,7 +69,7 @@ def processes(
 
 @contextmanager
 def provider(script: str, *arguments: object) -> Iterator[int]:
-    """A provider of this folder in a process of its own. Gives its port."""
+    """Run a provider script of this folder in its own process. Yields its port."""
     with processes([[sys.executable, HERE / script, *arguments]]) as (process,):
         assert process.stdout is not None
         yield int(process.stdout.readline())
@@ -80,7 +80,7 @@ def one_size() -> Iterator[Request]:
 
 
 def all_sizes() -> Iterator[Request]:
-    """Prompts of very different sizes, in an order by chance, and answers that may be long."""
+    """Prompts of very different sizes, in random order, with potentially long answers."""
     rng = Random(7)
     while True:
         tokens = rng.choice(PROMPTS)
@@ -111,7 +111,7 @@ def fleet(
             yield data
             dead = [worker.returncode for worker in workers if worker.poll() is not None]
             if dead:
-                sys.exit(f"a worker ended by itself ({dead}); it said:\n{(Path(folder) / 'said').read_text()}")
+                sys.exit(f"a worker ended by itself ({dead}); its output:\n{(Path(folder) / 'said').read_text()}")
 
 
 async def _accept(data: Path, batches: Sequence[tuple[Chain, int]], requests: Callable[[], Iterator[Request]]) -> None:
@@ -131,13 +131,13 @@ async def _accept(data: Path, batches: Sequence[tuple[Chain, int]], requests: Ca
 
 
 def chain(*steps: str, **policy: object) -> Chain:
-    """Of `provider/model` words."""
+    """From strings of the form `provider/model`."""
     parsed = [Step(provider=name.partition("/")[0], model=name.partition("/")[2]) for name in steps]
     return Chain.model_validate({"steps": parsed, **policy})
 
 
 def ask(port: int, path: str) -> Any:
-    """What a provider tells of itself."""
+    """Status information from a provider script."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as reply:
         return json.load(reply)
 
@@ -152,7 +152,7 @@ def until_called(*ports: int) -> None:
 
 
 def counts_after(port: int, seconds: float) -> dict[str, float]:
-    """Of a strict provider, `seconds` after its first call."""
+    """The counts of a strict provider, `seconds` after its first call."""
     until_called(port)
     time.sleep(seconds)
     counts: dict[str, float] = ask(port, "/count")

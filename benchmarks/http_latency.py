@@ -1,8 +1,8 @@
-"""From sending a POST to the arrival of the call at the provider, one after the other.
+"""Latency from sending a POST to the arrival of the call at the provider, sequentially.
 
     python benchmarks/http_latency.py [--posts 200] [--path /v1/jobs]
 
-Starts a provider on loopback and `understudy up` in a folder of its own; REDIS_URL and DATABASE_URL are taken from the
+Starts a provider on loopback and `understudy up` in a temporary folder; REDIS_URL and DATABASE_URL are taken from the
 environment, and the database must be migrated and idle.
 """
 
@@ -96,7 +96,7 @@ def until_ready(said: Path) -> str:
             except httpx.TransportError:
                 pass
         time.sleep(0.1)
-    raise SystemExit(f"the server does not become ready:\n{said.read_text()}")
+    raise SystemExit(f"the server did not become ready:\n{said.read_text()}")
 
 
 if __name__ == "__main__":

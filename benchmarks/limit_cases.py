@@ -1,4 +1,4 @@
-"""Which limits a benchmark goes through, as its command line says."""
+"""The limits that a benchmark covers, from its command line."""
 
 import argparse
 from collections.abc import Iterator
@@ -19,6 +19,6 @@ def command_line(
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
-    """The kind of server, calls a minute, and how the limit is known."""
+    """Kind of server, calls per minute, and how the limit is known."""
     limits = map(int, arguments.limits.split(","))
     return product(arguments.servers.split(","), limits, arguments.known.split(","))

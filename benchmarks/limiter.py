@@ -1,4 +1,4 @@
-"""How many calls a second one process can reserve and release, on a server of its own over loopback.
+"""Reservations and releases per second by one process, on a private server over loopback.
 
 python benchmarks/limiter.py [tasks] [seconds]
 """

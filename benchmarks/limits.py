@@ -1,17 +1,17 @@
-"""How well limits are used: three workers on one Redis and one ledger, and a provider that keeps its limit strictly.
+"""How well limits are used: three workers on one Redis and one ledger, and a provider that enforces its limit strictly.
 
     python benchmarks/limits.py --redis-url URL [--seconds 120] [--limits 60,600,6000]
         [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--tokens]
     python benchmarks/limits.py --redis-url URL --servers random [--seconds 120] [--rate 6000]
         [--shares 0.01,0.03,0.1,0.2,0.4,0.6] [--hints 0,2] [--statuses 429,503,529] [--seed 1]
 
-The named Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls that
-were answered 429. The burst is a second's worth for every kind of server. With --tokens the limit counts tokens (the
-limit × 1,000), with prompts of 25 to 4,000 tokens, answers of 40, and max_tokens 2,000; that use is of tokens.
-`random` refuses a share of the calls whatever the rate, with a hint or without (0). Printed is what was accepted, of
-what as many slots would get if every refused call was made again at once; a first run without refusals tells how fast
-these slots are.
-Time runs from the first call. Trust the ratios: a busy machine starts its workers late and slowly.
+The given Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls
+answered with 429. The burst is a second's worth for every kind of server. With --tokens the limit counts tokens (the
+limit × 1,000), with prompts of 25 to 4,000 tokens, answers of 40, and max_tokens 2,000; the printed use then refers to
+tokens. `random` refuses a share of the calls whatever the rate, with or without (0) a hint. Printed is the number of
+accepted calls, relative to what the same slots would achieve if every refused call were repeated at once; a first run
+without refusals measures the speed of the slots. Time counts from the first call. Trust the ratios: a busy machine
+starts its workers late and slowly.
 """
 
 import argparse

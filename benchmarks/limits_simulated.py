@@ -1,20 +1,20 @@
-"""How well limits are used when time is simulated: the limiter's real scripts in a real Redis, and a busy machine's
-delays by chance. Complements `benchmarks/limits.py`, whose figures depend on how busy the machine really is.
+"""How well limits are used in simulated time: the limiter's real scripts in a real Redis, with random delays of a busy
+machine. Complements `benchmarks/limits.py`, whose results depend on how busy the machine really is.
 
     python benchmarks/limits_simulated.py --redis-url URL [--seconds 120] [--limits 60,600,6000]
         [--known configured,headers,hints,neither] [--servers bucket,fixed,sliding] [--late-ms 3] [--tokens]
     python benchmarks/limits_simulated.py --redis-url URL --servers random [--seconds 120] [--rate 6000]
         [--shares 0.01,0.03,0.1,0.2,0.4,0.6] [--hints 0,2] [--seed 1]
 
-With --each-second it prints what was accepted and refused in each second.
+With --each-second it prints the accepted and refused calls of each second.
 
-The named Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls that
-were answered 429. Answers take 0.3 s. A call starts late and arrives late, by `--late-ms` on average together; a job
-that must ask again does so a few milliseconds late, or up to 0.25 s when it went back to the ledger. With --tokens the
-limit counts tokens (the limit × 1,000), with prompts of 25 to 4,000 tokens, answers of 40 and max_tokens 2,000; three
-workers learn how long answers are, each for itself; that use is of tokens. `hints`: only refusals tell how long to
-wait. `random` refuses a share of the calls whatever the rate, with a hint or without (0); printed is what was accepted,
-of what as many slots would get if every refused call was made again at once.
+The given Redis database is FLUSHED. Printed for each: accepted / (burst + rate × time), and the share of all calls
+answered with 429. Answers take 0.3 s. Calls start and arrive late, by `--late-ms` on average in total; a job that must
+retry does so a few milliseconds late, or up to 0.25 s late if it went back to the ledger. With --tokens the limit
+counts tokens (the limit × 1,000), with prompts of 25 to 4,000 tokens, answers of 40 and max_tokens 2,000; three workers
+independently learn the length of answers; the printed use then refers to tokens. `hints`: only refusals tell how long
+to wait. `random` refuses a share of the calls whatever the rate, with or without (0) a hint; printed is the number of
+accepted calls, relative to what the same slots would achieve if every refused call were repeated at once.
 """
 
 import argparse
@@ -53,7 +53,7 @@ BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = LATENCY_S * 1000
 REFUSED_AFTER_MS = REFUSED_AFTER_S * 1000
 PAUSE_MS = (5, 40)
-"""Between the end of a call and the next one in its slot."""
+"""The time between the end of a call and the next one in its slot."""
 
 ANSWER = 40
 MODEL = ("strict", "m")
@@ -62,7 +62,7 @@ DEPLOYMENT = Deployment("strict", "m", "main", "strict:main")
 
 @dataclass(frozen=True)
 class Job:
-    """Its prompt's tokens, and what its worker learned."""
+    """The tokens of its prompt, and the answer length learned by its worker."""
 
     prompt: int
     estimates: Estimates
@@ -79,7 +79,7 @@ class Call:
 
 @dataclass
 class Simulation:
-    """Jobs that always want more, one limiter, one strict provider."""
+    """An endless supply of jobs, one limiter, one strict provider."""
 
     limiter: Limiter
     meter: Meter
@@ -136,7 +136,7 @@ class Simulation:
             self.at(max(reply.until * 1000, now) + late, "ask", job)
 
     async def _start(self, now: float, call: Call) -> None:
-        """What `Limiter.still_holds` does, without its sleep."""
+        """Like `Limiter.still_holds`, without its sleep."""
         more_ms = 0
         if call.grant.wait_s:
             rate, _, *cooldowns, _ = limits._keys(DEPLOYMENT)
@@ -199,7 +199,7 @@ class Simulation:
 
 
 async def each_second(simulation: Simulation, in_slots: int, seconds: float) -> None:
-    """Print what each second brought."""
+    """Print the results of each second."""
     for second in range(1, int(seconds) + 1):
         accepted, refused = simulation.accepted, simulation.refused
         await simulation.run(in_slots if second == 1 else 0, second)
@@ -232,7 +232,7 @@ async def measure(
 
 
 async def measure_random(connection: redis.asyncio.Redis, arguments: argparse.Namespace, case: Case) -> None:
-    """As many slots as would make `--rate` calls a minute if nothing was refused."""
+    """The number of slots that would make `--rate` calls per minute without refusals."""
     await connection.flushdb()
     simulation = Simulation(
         Limiter(connection, "w1"), KINDS["bucket"](1.0), Candidate(DEPLOYMENT), False, arguments.late_ms, False

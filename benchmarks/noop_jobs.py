@@ -1,16 +1,16 @@
-"""Jobs that do nothing, through Redis and the ledger, against RQ's own SimpleWorker: jobs per second of one process.
+"""No-op jobs through Redis and the ledger, compared with RQ's SimpleWorker: jobs per second of one process.
 
     python benchmarks/noop_jobs.py [--jobs 20000] [--stock-jobs 2000] [--redis-url URL]
 
-What is measured, from the first claim to the last finished ticket; the tickets are in the queue beforehand, for both:
+Measured from the first claim to the last finished ticket; for both, the tickets are queued beforehand:
 
-    bookkeeping   claim, guarded start, settle (job, result, attempt, tally), finish; the outcome is made up at once
-    whole job     the same with everything between: limits reserved and released in Redis, the request written and the
-                  answer read by the adapter, prices; only the HTTP exchange is replaced by an answer in memory
+    bookkeeping   claim, guarded start, settle (job, result, attempt, tally), finish; the outcome is made up immediately
+    whole job     the same with everything in between: limits reserved and released in Redis, the request written and
+                  the answer read by the adapter, prices; only the HTTP exchange is replaced by an in-memory answer
 
-The stock worker calls a function that does nothing, and writes no ledger. The ledger is SQLite in a temporary folder,
-and PostgreSQL in a database of its own when DATABASE_URL names a server. Without --redis-url, Redis is a server of its
-own; a named database is FLUSHED. Trust the ratio rather than the figures.
+The stock worker calls a no-op function and writes no ledger. The ledger is SQLite in a temporary folder, and also
+PostgreSQL in a new database if DATABASE_URL is set. Without --redis-url, a private Redis server is started; a given
+database is FLUSHED. Trust the ratio rather than the absolute numbers.
 """
 
 import argparse
@@ -62,7 +62,7 @@ BODY = orjson.dumps(ANSWER).decode()
 
 
 class AnswersAtOnce(ProviderClient):
-    """No network: every request is answered from memory."""
+    """A transport without network: every request is answered from memory."""
 
     async def send(
         self, request: WireRequest, endpoint: Endpoint, timeout_s: float
@@ -108,7 +108,7 @@ async def jobs_per_s(settings: Settings, redis_url: str, count: int, loop: type[
         taken_s = time.perf_counter() - started
         view = await box.store.batches.view(batch_id)
         if view is None or view.counts[JobState.SUCCEEDED] != count:
-            raise RuntimeError("not every job succeeded: the measurement is worth nothing")
+            raise RuntimeError("not every job succeeded: the measurement is invalid")
         return count / taken_s
 
 
@@ -118,7 +118,7 @@ async def nothing_more() -> int:
 
 @contextmanager
 def ledgers() -> Iterator[list[tuple[str, Settings]]]:
-    """SQLite in a temporary folder, and a new database on the server that DATABASE_URL names."""
+    """SQLite in a temporary folder, and a new database on the server given by DATABASE_URL."""
     document = {"providers": {"local": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}}}
     address = os.environ.get("DATABASE_URL")
     with tempfile.TemporaryDirectory(prefix="us-") as folder:
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--stock-jobs", type=int, default=2_000)
-    parser.add_argument("--redis-url", help="this database is FLUSHED; without it, a server of its own is started")
+    parser.add_argument("--redis-url", help="this database is FLUSHED; by default, a private server is started")
     arguments = parser.parse_args()
     if arguments.redis_url:
         compare(arguments.redis_url, arguments.jobs, arguments.stock_jobs)

@@ -1,4 +1,4 @@
-"""Refusals by chance, whatever the rate: the shares that are gone through, and what acceptance alone would give."""
+"""Random refusals, whatever the rate: the shares to test, and the rate that acceptance alone would allow."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ class Case:
         return f"random {self.share:6.1%} with {self.status}, {hint}"
 
     def script(self, provider: str, seed: int) -> str:
-        """For `scripted_provider.py`: all others answer."""
+        """The fault for `scripted_provider.py`; all other calls are answered."""
         fault = {"provider": provider, "do": str(self.status), "share": self.share, "retry_after_s": self.hint_s}
         return json.dumps({"latency_s": LATENCY_S, "refused_after_s": REFUSED_AFTER_S, "seed": seed, "faults": [fault]})
 
@@ -51,24 +51,24 @@ def random_cases(arguments: argparse.Namespace) -> Iterator[Case]:
 
 
 def slots(rate: float) -> int:
-    """The slots that this rate of calls a minute needs when nothing is refused."""
+    """The slots needed for this rate of calls per minute without refusals."""
     return max(round(rate / 60 * LATENCY_S), 1)
 
 
 def allowed(in_slots: int, pause_s: float, share: float) -> float:
-    """Answers a second if every refused call was made again at once. `pause_s`: between a call and the next."""
+    """Answers per second if every refused call were repeated at once. `pause_s`: between consecutive calls."""
     refusals = share / (1 - share)
     return in_slots / (LATENCY_S + pause_s + refusals * (REFUSED_AFTER_S + pause_s))
 
 
 def pause_s(in_slots: int, accepted: list[int]) -> float:
-    """What a slot loses between two calls, by a run that was refused nothing; its first window is the start."""
+    """The time a slot loses between two calls, from a run without refusals; its first window is the start-up."""
     settled = accepted[1:] or accepted
     return max(in_slots * WINDOW_S * len(settled) / max(sum(settled), 1) - LATENCY_S, 0.0)
 
 
 def report(case: Case, accepted: list[int], calls: int, possible: float) -> str:
-    """`accepted` in each window; `possible` is the rate that acceptance allows."""
+    """`accepted`: calls in each window; `possible`: the rate that acceptance allows."""
     rate, each = sum(accepted) / len(accepted) / WINDOW_S, ", ".join(f"{n / WINDOW_S / possible:.0%}" for n in accepted)
     return (
         f"{case}: {rate:5.1f}/s accepted of the {possible:.1f}/s that acceptance allows: {rate / possible:6.1%}"
@@ -77,7 +77,7 @@ def report(case: Case, accepted: list[int], calls: int, possible: float) -> str:
 
 
 def accepted_by_window(calls: list[CALL], seconds: float) -> tuple[list[int], int]:
-    """Of the calls that a scripted provider lists: how many it accepted in each whole window, and how many it had."""
+    """From the calls of a scripted provider: the accepted calls of each full window, and the number of all calls."""
     windows = int(seconds) // WINDOW_S
     inside = [call for call in calls if call[0] < windows * WINDOW_S]
     accepted = [0] * windows
@@ -89,7 +89,7 @@ def accepted_by_window(calls: list[CALL], seconds: float) -> tuple[list[int], in
 def measure(
     arguments: argparse.Namespace, started: Callable[[str, int], AbstractContextManager[object]], name: str = ""
 ) -> None:
-    """Print a line for each case, and before them one without refusals, which tells how fast the slots are.
+    """Print a line for each case, after one without refusals that measures the speed of the slots.
 
     `started` runs WORKERS processes that call a base URL with the given number of slots each.
     """

@@ -1,11 +1,12 @@
-"""A primary that refuses by chance, before two healthy steps: how long a batch takes, compared with a healthy primary.
+"""A primary with random refusals, followed by two healthy steps: the duration of a batch, compared with a healthy
+primary.
 
     python benchmarks/refusing_lead.py --redis-url URL [--jobs 3000] [--shares 0.4,1] [--patience 0,30] [--hints 0]
         [--statuses 429,503,529] [--rate 3000]
 
-The named Redis database is FLUSHED. Three workers with as many slots as make the given calls a minute; each provider
-would take all of them. `--patience 30` is the default of a batch. Printed: the time from the first call to the last
-answer, what it is of the time of the same batch whose lead refuses nothing, and who answered.
+The given Redis database is FLUSHED. Three workers have the slots needed for the given calls per minute; each provider
+could handle all of them. `--patience 30` is the default for batches. Printed: the time from the first call to the last
+answer, that time relative to the same batch without refusals, and which providers answered.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def config(port: int) -> str:
 
 
 def run(arguments: argparse.Namespace, case: Case, patience_s: float) -> list[CALL]:
-    """All calls of a batch, once each of its jobs is answered."""
+    """All calls of a batch, once all its jobs are answered."""
     steps = chain(*(f"{name}/m" for name in STEPS), patience_s=patience_s)
     each = max(round(slots(arguments.rate) / WORKERS), 1)
     with (
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace, case: Case, patience_s: float) -> list[CA
         deadline = time.monotonic() + LONGEST_S
         while ask(port, "/count")["answered"] < arguments.jobs:
             if time.monotonic() > deadline:
-                sys.exit(f"not all jobs are answered after {LONGEST_S:g} s")
+                sys.exit(f"some jobs are not answered after {LONGEST_S:g} s")
             time.sleep(0.2)
         return calls_after(port, 0.0)
 

@@ -1,11 +1,11 @@
-"""One of three keys is refused with a Retry-After: whether the fleet keeps to it, and whether the other two go on.
+"""One of three keys is refused with a Retry-After: does the fleet honour it, and do the other two keys continue?
 
     python benchmarks/retry_after.py --redis-url URL [--hint 30] [--rate 1800] [--seconds 60] [--by-second]
 
-The named Redis database is FLUSHED. Three workers call one provider with three keys, each with the given requests a
-minute. Ten seconds after the first call one key answers one call with 429 and the hint. Printed: when that key was
-called next, counted from the refusal, how many calls it had in between that were not under way already, and the rate
-and the longest gap of the other two while it rested.
+The given Redis database is FLUSHED. Three workers call one provider with three keys, each with the given requests per
+minute. Ten seconds after the first call, one call with one key gets a 429 with the hint. Printed: the time from the
+refusal to the next call with that key, the number of calls with it in between that were not already in flight, and the
+rate and longest gap of the other two keys meanwhile.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from fleet_run import CALL, calls_after, chain, fleet, provider
 
 REFUSED_AT_S = 10.0
 UNDER_WAY_S = 0.05
-"""A call that another worker sent so soon after the refusal could not know of it."""
+"""Seconds. A call sent by another worker this soon after the refusal could not have known of it."""
 
 KEYS = ("one", "two", "three")
 
@@ -46,7 +46,7 @@ def report(calls: list[CALL], hint_s: float) -> str:
     gap = max((b - a for a, b in pairwise(others)), default=float("inf"))
     return (
         f"hint {hint_s:g} s: the key's next call after {f'{known[0]:.2f} s' if known else 'no call'},"
-        f" {early} calls before the hint's end, {len(later) - len(known)} more under way at the refusal;"
+        f" {early} calls before the hint's end, {len(later) - len(known)} more in flight at the refusal;"
         f" the others {len(others) / (hint_s + 1):.1f}/s meanwhile, longest gap {gap * 1000:.0f} ms"
     )
 

@@ -1,4 +1,4 @@
-"""The loads of the other benchmarks, run by others: LiteLLM's Router, and a plain loop with a semaphore and retries.
+"""The loads of the other benchmarks with alternatives: LiteLLM's Router, and a plain loop with a semaphore and retries.
 
     python -m venv .rivals && .rivals/bin/pip install litellm redis
     python benchmarks/rivals.py limits|random|lead|key|chains --redis-url URL [--seconds N]
@@ -6,13 +6,13 @@
         [--known configured,headers,neither] [--servers bucket,fixed,sliding] [--tokens]
         [--shares 0.01,0.4] [--hints 0,2] [--statuses 429,503,529]
 
-Three processes each, against the same providers, with work without end: what they take is theirs. `limits` as
-`benchmarks/limits.py`, `random` as that with `--servers random` and as many slots, `lead` as `failing_lead.py`, `key`
-as `retry_after.py`, `chains` as `two_chains.py`. Slots in each process otherwise: twice what the rate needs where the
-user knows it (`configured`), 20 where not. Neither of them learns a limit from headers or refusals: `headers` is the
-same setting as `neither` against a provider that tells Retry-After.
-With --tokens the limit counts tokens (the limit × 1,000), with the prompts of `limits.py --tokens`.
-With litellm-redis the processes share the named Redis database, which is FLUSHED.
+Three processes each, against the same providers, with an endless supply of work. `limits` corresponds to
+`benchmarks/limits.py`, `random` to the same with `--servers random` and equal slots, `lead` to `failing_lead.py`, `key`
+to `retry_after.py`, `chains` to `two_chains.py`. Otherwise, each process has twice the slots that the rate needs if the
+user knows it (`configured`), or 20. Neither alternative learns limits from headers or refusals: `headers` is the same
+setting as `neither`, against a provider that sends Retry-After. With --tokens the limit counts tokens (the limit ×
+1,000), with the prompts of `limits.py --tokens`. With litellm-redis the processes share the given Redis database, which
+is FLUSHED.
 """
 
 import argparse
@@ -46,12 +46,12 @@ from random_refusals import LATENCY_S, measure, with_options
 
 UNKNOWN_SLOTS = 20
 BODIES = 1_000
-"""Of different sizes; a process goes round."""
+"""Prompts of different sizes, used in rotation."""
 
 ONE_BODY: Mapping[str, Any] = json.loads(BODY)
 PROGRAMS = {"litellm": "litellm_router.py", "litellm-redis": "litellm_router.py", "loop": "retry_loop.py"}
 STARTING_S = 120.0
-"""More than the processes need to start; they are stopped when the time that is measured is over."""
+"""More than the processes need to start; they are stopped when the measurement is over."""
 
 
 def step(
@@ -74,7 +74,7 @@ def rival(
     timeout_s: float = 60.0,
     bodies: Sequence[Mapping[str, Any]] = (ONE_BODY,),
 ) -> Iterator[None]:
-    """Three processes of it. A group has a name and the steps of its chain; jobs are of each group in turn."""
+    """Run three processes. A group has a name and the steps of its chain; jobs alternate between groups."""
     parts = redis.connection.parse_url(arguments.redis_url)
     shared = {"host": parts.get("host"), "port": parts.get("port", 6379), "db": parts.get("db", 0)}
     spec = {
@@ -93,7 +93,7 @@ def rival(
         with processes([[python, HERE / "rivals" / PROGRAMS[name], path]] * WORKERS, Path(folder) / "said") as started:
             yield
             if any(process.poll() is not None for process in started):
-                sys.exit(f"{name} ended by itself; it said:\n{(Path(folder) / 'said').read_text()}")
+                sys.exit(f"{name} ended by itself; its output:\n{(Path(folder) / 'said').read_text()}")
 
 
 def limits(arguments: argparse.Namespace, name: str) -> None:
@@ -149,7 +149,7 @@ def key(arguments: argparse.Namespace, name: str) -> None:
 
 
 def chains(arguments: argparse.Namespace, name: str) -> None:
-    """One list of jobs of both chains, as they come from one file."""
+    """One list with jobs of both chains, as from one file."""
     seen = []
     for names in (("other",), ("slow", "other")):
         with (
@@ -171,7 +171,7 @@ LOADS = {"limits": limits, "random": random, "lead": lead, "key": key, "chains":
 def main() -> None:
     parser = with_options(command_line(__doc__, seconds=60.0, limits="600,6000"))
     parser.add_argument("load", choices=LOADS)
-    parser.add_argument("--litellm", default=".rivals/bin/python", help="the Python that has litellm")
+    parser.add_argument("--litellm", default=".rivals/bin/python", help="Python interpreter with litellm installed")
     parser.add_argument("--rivals", default=",".join(PROGRAMS))
     arguments = parser.parse_args()
     for name in arguments.rivals.split(","):

@@ -1,13 +1,14 @@
-"""Providers that answer like OpenAI, fail by a script, and remember every call, in a process of their own.
+"""Providers that answer like OpenAI, fail according to a script, and record every call, in their own process.
 
     python benchmarks/scripted_provider.py '{"latency_s": 0.3, "faults": [{"provider": "lead", "from_s": 30, "to_s": 40,
         "do": "500"}]}'
 
-The provider is the first part of the path: /lead/v1/chat/completions. A fault names what it hits (`provider`, `key`:
-the bearer token), when (`from_s`, `to_s`, counted from the first call), how often at most (`times`), which `share` of
-these calls, by chance (`seed`), and what happens: a status from 400, e.g. "500" or "429" (with `retry_after_s`, if any,
-after `refused_after_s`), or "stall": no answer for `stall_s`, then the connection is closed. It prints its port.
-/calls lists all calls as [seconds since the first, provider, key, outcome], /count says how many are answered.
+The provider is the first part of the path: /lead/v1/chat/completions. A fault defines what it affects (`provider`,
+`key`: the bearer token), when (`from_s`, `to_s`, counted from the first call), its maximum count (`times`), the random
+`share` of these calls (`seed`), and the effect: a status from 400, e.g. "500" or "429" (with an optional
+`retry_after_s`, after `refused_after_s`), or "stall": no answer for `stall_s`, then the connection is closed. It prints
+its port. /calls lists all calls as [seconds since the first, provider, key, outcome], /count returns the number of
+answered calls.
 """
 
 import asyncio

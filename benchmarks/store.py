@@ -1,9 +1,9 @@
-"""How long the ledger takes per job, at growing size: `python benchmarks/store.py [ROWS [LANES]]`.
+"""Time of the ledger per job, at growing size: `python benchmarks/store.py [ROWS [LANES]]`.
 
-LANES single jobs of as many tenants wait as well.
+In addition, LANES single jobs of different tenants are waiting.
 
-SQLite in a temporary folder, and PostgreSQL in a database of its own when DATABASE_URL names a server.
-Prints microseconds per job (a group's time, divided), and milliseconds for what is read.
+Uses SQLite in a temporary folder, and also PostgreSQL in a new database if DATABASE_URL is set. Prints microseconds per
+job for writes (time of a group divided by its size), and milliseconds for reads.
 """
 
 import asyncio

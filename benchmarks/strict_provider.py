@@ -1,8 +1,8 @@
-"""A provider that keeps its limits strictly and answers like OpenAI, in a process of its own.
+"""A provider that enforces its limits strictly and answers like OpenAI, in its own process.
 
     python benchmarks/strict_provider.py KIND REQUESTS_PER_MINUTE TOKENS_PER_MINUTE (0: no limit) HEADERS (1 or 0)
 
-It prints its port, and tells at /count how many calls it accepted and refused since the first one.
+It prints its port; /count returns the numbers of calls it accepted and refused since the first one.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Meter(Protocol):
 
 
 class Bucket:
-    """A token bucket that holds one second's worth, at least one."""
+    """A token bucket with a capacity of one second's worth, at least one."""
 
     def __init__(self, limit: float, least: float = 1.0) -> None:
         self.limit, self._rate = limit, limit / MINUTE_S
@@ -50,7 +50,7 @@ class Bucket:
 
 
 class FixedWindow:
-    """So much in each minute; the first one begins with the first call."""
+    """A fixed amount per minute; the first minute starts with the first call."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -72,7 +72,7 @@ class FixedWindow:
 
 
 class SlidingWindow:
-    """So much in any minute."""
+    """A fixed amount in any sliding minute."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -107,7 +107,7 @@ KINDS = {"bucket": Bucket, "fixed": FixedWindow, "sliding": SlidingWindow}
 
 
 class Provider:
-    """Refuses what is beyond any of its limits, takes what the answer costs, tells what is left."""
+    """Refuses calls beyond any limit, charges the cost of the answer, and reports what is left."""
 
     def __init__(self, kind: str, rpm: float, tpm: float, headers: bool) -> None:
         self._meters: dict[str, Meter] = {}

@@ -1,12 +1,12 @@
-"""One chain saturated, another one free: the rate of the other alone and next to it, and the cost of the waiting.
+"""One chain saturated, another one free: the rate of the other chain alone and alongside it, and the cost of waiting.
 
     python benchmarks/two_chains.py --redis-url URL [--seconds 60] [--rate 3000] [--in-flight 0] [--jobs 5000]
 
-The named Redis database is FLUSHED; its server should serve no one else, whose commands would be counted, too. The
-saturated chain's provider takes 60 requests a minute strictly, with thousands of jobs waiting; the other's takes --rate
-a minute, or is held by --in-flight calls at once instead. Three workers. Rates are calls that a provider accepted from
-the fifth second on. Of the saturated chain it is printed what its waiting costs: tickets and claims for each call that
-it makes (1.00: nothing in vain), and commands of Redis a second.
+The given Redis database is FLUSHED; its server should have no other clients, whose commands would be counted, too. The
+provider of the saturated chain strictly accepts 60 requests per minute, with thousands of jobs waiting; the other
+provider accepts --rate per minute, or is limited to --in-flight concurrent calls instead. Three workers. Rates are
+calls accepted by a provider from the fifth second on. For the saturated chain, the cost of waiting is printed: tickets
+and claims per call (1.00: none wasted), and Redis commands per second.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SLOW, OTHER = chain("slow/m"), chain("other/m")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Each a second: accepted calls of both providers, commands of Redis, tickets, and claims that began a job."""
+    """Per second: accepted calls of both providers, Redis commands, tickets, and claims that started a job."""
 
     slow: float
     other: float
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, slow_jobs: int, other_jobs: int) -> Seen:
 
 
 def counts(ports: tuple[int, int], connection: redis.Redis, data: Path) -> list[float]:
-    """In the order of `Seen`. Commands are counted with those inside scripts; a ticket is the only RPUSH there is."""
+    """In the order of `Seen`. Commands include those inside scripts; tickets are the only RPUSH commands."""
     stats = connection.info("commandstats")
     with sqlite3.connect(data / LEDGER_FILE) as ledger:
         (starts,) = ledger.execute("SELECT coalesce(sum(claim_no), 0) FROM job").fetchone()
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=int, default=3_000)
     parser.add_argument("--in-flight", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=5_000, help="of the saturated chain")
+    parser.add_argument("--jobs", type=int, default=5_000, help="jobs of the saturated chain")
     arguments = parser.parse_args()
     enough = int((arguments.rate / 60 + arguments.in_flight / 0.3) * (arguments.seconds + 10)) + 1_000
     idle = run(arguments, 0, 0)

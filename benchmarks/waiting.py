@@ -1,11 +1,12 @@
-"""What waiting costs: how often a job is put back because of our own pacing, and what an idle or saturated fleet asks.
+"""The cost of waiting: how often jobs are put back because of our own pacing, and the load of an idle or saturated
+fleet.
 
     python benchmarks/waiting.py [--seconds 30] [--workers 3] [--limits 0,1,60,600,6000] [--lanes 1] [--in-flight N]
 
-It starts a Redis server of its own (`redis-server`), workers, and a provider that keeps its limit strictly, which is
-configured. Limit 0 means that nothing is submitted, 1 a minute that everything waits. Printed for each: calls, tickets
-that were claimed, put-backs per call, Redis commands and changes of the ledger per second, and the workers' share of
-a core. Changes are seen by looking a hundred times a second: more than that are not counted.
+It starts a private Redis server (`redis-server`), workers, and a provider that strictly enforces a configured limit.
+Limit 0 means that nothing is submitted, 1 per minute that everything waits. Printed for each: calls, claimed tickets,
+put-backs per call, Redis commands and ledger changes per second, and the workers' share of a core. Changes are polled a
+hundred times a second, so more than that are not counted.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def free_port() -> int:
 
 
 def started(stack: ExitStack, *command: object, **environment: str) -> "subprocess.Popen[str]":
-    """A process that is ended with the stack."""
+    """A process that is stopped with the exit stack."""
     words, env = [str(word) for word in command], os.environ | environment
     process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=sys.stderr, text=True)
     stack.callback(process.wait)
@@ -68,14 +69,14 @@ async def accept(data: Path, count: int, lanes: int) -> None:
 
 
 def calls_of(port: int) -> tuple[int, int]:
-    """All calls, and those of them that were refused."""
+    """The numbers of all calls and of refused calls."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/count") as reply:
         counted = json.load(reply)
     return int(counted["accepted"] + counted["refused"]), int(counted["refused"])
 
 
 def watched(ledger: Path, for_s: float) -> int:
-    """How often the ledger changed."""
+    """Counts changes of the ledger."""
     with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as connection:
         changes, last, end = 0, None, time.monotonic() + for_s
         while time.monotonic() < end:
@@ -125,13 +126,13 @@ def measure(limit: int, seconds: float, workers: int, lanes: int, in_flight: int
 
 
 def seen(server: "redis.Redis", port: int, ledger: Path, pids: Sequence[int]) -> tuple[float, ...]:
-    """Calls, refused ones, claims, commands, and CPU seconds of the workers, until now."""
+    """Calls, refused calls, claims, commands and CPU seconds of the workers so far."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return *calls_of(port), claims_of(ledger), commands(server), sum(each.user + each.system for each in times)
 
 
 def commands(server: "redis.Redis") -> int:
-    """Calls of every kind, those of scripts included."""
+    """All commands, including those of scripts."""
     return sum(int(each["calls"]) for each in server.info("commandstats").values())
 
 

@@ -1,4 +1,4 @@
-"""The same from coroutines: many jobs at once, each handled as soon as it has ended. `client.py` says how to try it."""
+"""The async client: many jobs at once, each handled as soon as it has ended. See `client.py` for how to run it."""
 
 import asyncio
 import sys
@@ -9,14 +9,15 @@ WAIT_S = 60.0
 
 
 async def ask(client: AsyncClient, town: str, model: str) -> str:
-    """An answer, or why there is none. Submitting it again with the same key is the same job, not paid for twice."""
+    """The answer, or why there is none. Submitting again with the same key returns the same job, so it is paid for
+    once."""
     job = await client.submit(f"Name a dish from {town}.", model=model, idempotency_key=f"dish-{town}")
     try:
         return (await client.wait(job.id, WAIT_S)).text
     except NoAnswer as error:
         return f"({error})"
     except WaitTimeout:
-        return f"(still running: {(await client.get(job.id)).wait_reason or 'it waits for its turn'})"
+        return f"(still running: {(await client.get(job.id)).wait_reason or 'waiting for its turn'})"
 
 
 async def main(model: str) -> None:

@@ -1,6 +1,6 @@
 """Submit work from Python and read the results.
 
-Needs a provider and a worker. To try it without keys, in an empty folder:
+Needs a provider and a worker. To try it without API keys, in an empty folder:
 
     understudy mock &
     printf '[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:8090/lead/v1"\n' > understudy.toml

@@ -1,6 +1,6 @@
 """`make demo`: starts the fake providers, runs `understudy run` on 2,000 prompts against them, and stops them.
 
-An interrupted demo resumes where it stopped; one that has ended starts over.
+An interrupted demo resumes where it stopped; a finished one starts over.
 """
 
 import os
@@ -36,7 +36,7 @@ def wait_for(ready: Path, mock: subprocess.Popen[bytes]) -> str:
 
 
 def main() -> int:
-    # Ctrl-C is for the run: it drains and needs the fake providers until it has ended.
+    # Ctrl-C goes to the run, which drains and needs the fake providers until it ends.
     signal.signal(signal.SIGINT, lambda *_: None)
     FOLDER.mkdir(exist_ok=True)
     ready = FOLDER / "mock-url"

@@ -1,4 +1,4 @@
-"""A batch through the official OpenAI SDK: only the base URL is Understudy's.
+"""A batch through the official OpenAI SDK; only the base URL is changed.
 
 pip install openai
 python batch.py prompts.jsonl default
@@ -37,7 +37,7 @@ def main(source: str, model: str) -> None:
         time.sleep(1)
         batch = client.batches.retrieve(batch.id)
         if batch.errors is not None and batch.errors.data and batch.status == "in_progress":
-            # Its lines all fail alike, a key is refused, a budget is spent: nothing goes on until somebody acts.
+            # All lines fail alike, a key is rejected, or a budget is spent: nothing continues until a person acts.
             sys.exit(f"{batch.id} waits: {batch.errors.data[0].message}")
     print(batch.id, batch.status, batch.request_counts, batch.errors or "", file=sys.stderr)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):

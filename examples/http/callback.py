@@ -1,9 +1,8 @@
-r"""A receiver of webhooks, like the one in an n8n flow: submits a job with its own address, then waits to be called.
+r"""A webhook receiver like that of an n8n flow: submits a job with its own address, then waits for the webhook.
 
-pip install standardwebhooks
-printf '[webhooks]\nallow_networks = ["127.0.0.0/8"]\n' >> understudy.toml    (otherwise private addresses are refused)
-understudy up
-SECRET=$(understudy webhooks secret) python callback.py default "Say hello."
+pip install standardwebhooks printf '[webhooks]\nallow_networks = ["127.0.0.0/8"]\n' >> understudy.toml    (private
+addresses are rejected by default) understudy up SECRET=$(understudy webhooks secret) python callback.py default "Say
+hello."
 """
 
 import json

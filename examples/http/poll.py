@@ -1,5 +1,5 @@
-"""Submits a job and polls it the way Power Automate and Logic Apps do: 202 means try again, after `Retry-After`
-seconds, at `Location`; anything else is final. Uses only the standard library.
+"""Submits a job and polls it like Power Automate and Logic Apps: on 202, poll `Location` again after `Retry-After`
+seconds; any other status is final. Uses only the standard library.
 
 python poll.py default "Say hello."
 """
@@ -23,7 +23,7 @@ def call(url: str, body: object = None) -> HTTPResponse | HTTPError:
     except HTTPError as error:
         return error
     except URLError as error:
-        sys.exit(f"{url} cannot be reached ({error.reason}); is `understudy up` running?")
+        sys.exit(f"{url} is unreachable ({error.reason}); is `understudy up` running?")
 
 
 def main(model: str, prompt: str) -> None:

@@ -22,8 +22,8 @@ RESERVED = 128
 """Descriptors for the ledger, the queue, logs, worker processes and connections that get a 503."""
 
 BESIDE, UNREAD = 32, 32
-"""Connections beyond the limit: those that are silent or get a 503 (BESIDE), and those just accepted (UNREAD). Both are
-part of RESERVED."""
+"""Connections beyond the limit: those that are silent or get a 503, and those just accepted. Both are part of
+RESERVED."""
 
 PER_FREE = 4
 """A tenant may have this many requests in progress per slot not used by authenticated callers: alone, four fifths of
