@@ -1,5 +1,5 @@
-"""Why a batch is paused: the kind, which decides what happens next, and the sentence for people, which contains no
-prompt, no answer and none of the provider's words."""
+"""Why a batch is paused: the kind, which determines the consequences, and a readable sentence without any prompt,
+answer or provider's message."""
 
 from enum import StrEnum
 
@@ -11,14 +11,14 @@ class PauseKind(StrEnum):
     BUDGET = "budget"  # it has spent its budget
     CANARY = "canary"  # its first jobs all failed alike
     FAILING = "failing"  # its latest calls all failed alike
-    STOPPED = "stopped"  # its `run` has ended or died; not stored, because the lease of the run says it
+    STOPPED = "stopped"  # its `run` has ended or died; not stored, because the run's lease shows it
 
 
 BY_FAILURES = frozenset({PauseKind.CANARY, PauseKind.FAILING})
-"""Pauses that no person asked for: the jobs failed, all in the same way."""
+"""Automatic pauses: all jobs failed in the same way."""
 
 RUN_STOPPED = "its run was stopped"
-"""What holds the batch of a `run` whose process has ended or died."""
+"""The reason why the batch of a `run` is paused whose process has ended or died."""
 
 
 def first_jobs_failed(count: int, cls: FailureClass, step: str | None) -> str:

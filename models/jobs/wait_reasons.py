@@ -1,4 +1,4 @@
-"""Why a job or a batch waits: the kinds, and what workers write into the row of a job that they put back."""
+"""Wait reasons of jobs and batches: the kinds, and what workers store with a job that they put back."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,20 +12,20 @@ from understudy.models.records import Waiting
 HOLD_WORDS = {
     "requests": "requests per minute are used up",
     "tokens": "tokens per minute are used up",
-    "in_flight": "all calls that may be in flight are",
-    "day": "the limit of the day is used up",
-    "starting": "the first calls find out what it takes",
-    "cooldown": "cooling after a refusal",
+    "in_flight": "the maximum number of calls is in flight",
+    "day": "the daily limit is used up",
+    "starting": "slow start: the first calls test its capacity",
+    "cooldown": "cooling down after a refusal",
     "breaker": "resting after failures",
 }
 """What keeps a call from starting, by the limiter's name for it."""
 
 PUT_BACK = "put_back"
-"""The `hold` of what waits for a time that a worker has set."""
+"""The `hold` of a job that waits until a time set by a worker."""
 
 CREDENTIAL, TURN, RULES, BUDGET, PAUSED = "credential", "turn", "rules", "budget", "paused"
-"""Holds besides the limiter's: a person must fix a credential; others are staged first; data rules allow no step; the
-money of a tenant or provider is spent; the batch is held."""
+"""Holds other than the limiter's: a person must fix a credential; other jobs are staged first; data rules allow no
+step; the budget of a tenant or provider is spent; the batch is paused."""
 
 WORKER = "worker"
 """The hold of everything while no worker runs."""
@@ -38,16 +38,16 @@ WHO_CAN_HELP: Mapping[str, Helper] = {
     **{CREDENTIAL: OPERATOR, RULES: OPERATOR, BUDGET: OPERATOR, WORKER: OPERATOR},
     PAUSED: OWNER,
 }
-"""Whose act ends a wait that time does not end: of who runs Understudy, or of who submitted the work."""
+"""Who must act to end a wait that does not end by itself: the operator of Understudy, or the owner of the work."""
 
 
 def no_credential(provider: str, cls: FailureClass | None) -> str:
-    """Why a provider cannot be asked at all: what its keys were refused for."""
+    """Why a provider has no usable key: the failure class of its keys."""
     if cls is FailureClass.QUOTA:
-        return f"no key of {provider} has money left; it goes on when one has"
+        return f"no key of {provider} has credit left; waiting until one has"
     if cls is FailureClass.CREDENTIAL:
-        return f"no key of {provider} is accepted; it goes on when one is fixed"
-    return f"no key of {provider} can be used until someone fixes it"
+        return f"no key of {provider} is accepted; waiting until one is fixed"
+    return f"no key of {provider} can be used; waiting until one is fixed"
 
 
 def put_back_for(reason: str) -> Waiting:
@@ -55,7 +55,7 @@ def put_back_for(reason: str) -> Waiting:
     return Waiting(reason, PUT_BACK)
 
 
-GIVEN_BACK = put_back_for("given back by a worker that stopped")
+GIVEN_BACK = put_back_for("returned by a worker that stopped")
 
 
 def put_back_at(reason: str, provider: str, model: str, account: str | None) -> Waiting:
@@ -64,7 +64,7 @@ def put_back_at(reason: str, provider: str, model: str, account: str | None) -> 
 
 
 def failed_at(cls: FailureClass, provider: str, model: str, account: str | None) -> Waiting:
-    """Why a job waits whose own call failed: in the words of those that are held back because others' calls did."""
+    """Why a job waits whose own call failed: the same sentence as for jobs held back because others' calls failed."""
     held_back_as = "cooldown" if cls is FailureClass.RATE_LIMIT else "breaker" if cls.traits.transient else ""
     return put_back_at(HOLD_WORDS.get(held_back_as, str(cls)), provider, model, account)
 

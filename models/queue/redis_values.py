@@ -1,5 +1,4 @@
-"""Values read from Redis are untrusted: whoever can write there can write anything, and none of it may crash a
-process."""
+"""Values read from Redis are untrusted: other programs may write anything there, and none of it may crash a process."""
 
 MOST = 1e14
 """In milliseconds the year 5138. Nothing that we write is larger."""

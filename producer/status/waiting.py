@@ -59,7 +59,7 @@ async def nobody_works(store: Store, redis: "Redis | None") -> Waiting | None:
 
 
 def explained(waiting: Waiting | None, now: float) -> str | None:
-    """As text: `waits for lead/large (account lead:main): cooling after a refusal until 14:03:20 (in 25s)`."""
+    """As text: `waits for lead/large (account lead:main): cooling down after a refusal until 14:03:20 (in 25s)`."""
     if waiting is None:
         return None
     whom, reason = "" if waiting.hold in NOBODY else "waits: ", waiting.reason

@@ -23,8 +23,8 @@ from understudy.worker.limits.limiter import Deployment, Limiter
 
 PLACE = ("lead", "large", "lead:main")
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [{"name": "main", "value": "env.A"}]}
-SENTENCE = put_back_at("cooling after a refusal", *PLACE)
-COOLING = Waiting("cooling after a refusal at lead/large", "cooldown", *PLACE, until=1e10)
+SENTENCE = put_back_at("cooling down after a refusal", *PLACE)
+COOLING = Waiting("cooling down after a refusal at lead/large", "cooldown", *PLACE, until=1e10)
 
 
 @pytest.fixture

@@ -77,9 +77,9 @@ async def test_a_batch_that_spent_its_budget_is_told_of_and_so_is_that_it_was_gr
 
 async def test_a_batch_that_waits_for_the_operator_is_told_of_until_it_goes_on(store: Store) -> None:
     batch_id = await waiting_batch(store)
-    for reason in ("no key of lead is accepted", "no key of lead is accepted", "no key of lead has money left"):
+    for reason in ("no key of lead is accepted", "no key of lead is accepted", "no key of lead has credit left"):
         await store.batches.block({batch_id: reason})
-    assert await store.batches.blocked() == {batch_id: "no key of lead has money left"}
+    assert await store.batches.blocked() == {batch_id: "no key of lead has credit left"}
     assert await told(store) == ["batch.paused"]
     await store.batches.unblock([batch_id])
     await store.batches.unblock([batch_id])

@@ -167,4 +167,4 @@ async def test_an_answer_of_nothing_but_brackets_is_refused_before_it_is_read(
     async with answering(redis_url, monkeypatch, lambda _: (200, brackets)) as scene:
         settled = await scene.run(chain("alpha/m"))
     assert settled.state is JobState.FAILED
-    assert "so many values" in (settled.attempts[0].message or "")
+    assert "too many values" in (settled.attempts[0].message or "")

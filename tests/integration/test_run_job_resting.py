@@ -43,7 +43,7 @@ async def test_a_day_that_is_used_up_goes_on_at_the_next_step_and_keeps_those_wi
         assert held.not_before == pytest.approx(midnight, abs=5.0)
         assert (
             held.waiting is not None
-            and held.waiting.sentence == "the limit of the day is used up at alpha/m (account alpha:main)"
+            and held.waiting.sentence == "the daily limit is used up at alpha/m (account alpha:main)"
         )
         assert scene.calls("alpha") == 1
 

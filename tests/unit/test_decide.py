@@ -382,7 +382,7 @@ def test_a_job_says_the_reason_of_the_step_that_it_will_ask_first() -> None:
     _, progress = after_refusal(at, Progress(), refusal(Hold.COOLDOWN, 500))
     at_beta = replace(refusal(Hold.COOLDOWN, 40), deployment=Deployment("beta", "m", "main", "beta:main"))
     verdict, _ = after_refusal(at, progress, at_beta)
-    assert verdict == PutBack(NOW + 40, put_back_at("cooling after a refusal", "beta", "m", "beta:main"))
+    assert verdict == PutBack(NOW + 40, put_back_at("cooling down after a refusal", "beta", "m", "beta:main"))
 
 
 def test_somebody_who_holds_a_connection_gets_one_round() -> None:

@@ -39,7 +39,7 @@ def test_a_key_that_may_start_is_enough() -> None:
 
 def test_of_several_keys_the_one_that_comes_back_first_is_named() -> None:
     held = waiting(cooled("lead:main", 20), cooled("lead:spare", 5))
-    assert held == Waiting("cooling after a refusal at lead/m", "cooldown", "lead", "m", "lead:spare", NOW + 5)
+    assert held == Waiting("cooling down after a refusal at lead/m", "cooldown", "lead", "m", "lead:spare", NOW + 5)
 
 
 def test_a_breaker_holds_all_keys() -> None:
@@ -59,7 +59,7 @@ def test_a_day_that_is_used_up_holds_until_midnight_unless_another_step_is_there
     settings = Settings.model_validate({"providers": {"lead": limited, "second": {**LEAD, "api_keys": KEYS[:1]}}})
     state = LimitState(NOW, {("lead:main", "m"): AccountState(day=DayUse(3, 1_000))}, ())
     held = held_at(settings, Chain(steps=(LEAD_STEP,)), Priority.NORMAL, state, ())
-    words = "the limit of the day is used up at lead/m"
+    words = "the daily limit is used up at lead/m"
     assert held == Waiting(words, "day", "lead", "m", "lead:main", end_of_day(NOW))
     assert held_at(settings, Chain(steps=(LEAD_STEP, SECOND_STEP)), Priority.NORMAL, state, ()) is None
 

@@ -36,7 +36,8 @@ async def test_when_none_can_start_the_refusal_speaks_of_the_earliest(fleet: Fle
     await fleet.one.cool(candidate("two").deployment, Scope.MODEL, 7.0, "429")
     refused = await fleet.refusal(candidate("one"), candidate("two"))
     assert refused.deployment.key == "two"
-    assert refused.reason == "cooling after a refusal at alpha/large (account alpha:two)"
+    waiting = refused.waiting
+    assert (waiting.reason, waiting.account) == ("cooling down after a refusal at alpha/large", "alpha:two")
 
 
 async def test_every_key_expires(fleet: Fleet) -> None:

@@ -69,7 +69,8 @@ async def test_a_crowd_of_workers_starts_as_many_calls_as_a_day_allows(fleet: Da
     assert sum(isinstance(reply, Grant) for reply in replies) == 25
     refused = [reply for reply in replies if isinstance(reply, Refusal)]
     assert {(reply.hold, reply.until) for reply in refused} == {(Hold.DAY, MIDNIGHT)}
-    assert refused[0].reason == "the limit of the day is used up at alpha/large (account alpha:main)"
+    waiting = refused[0].waiting
+    assert (waiting.reason, waiting.account) == ("the daily limit is used up at alpha/large", "alpha:main")
 
 
 async def test_at_midnight_the_day_begins_anew(fleet: DayFleet) -> None:

@@ -17,7 +17,7 @@ Said = tuple[Waiting | None, str]
 NOTHING: Said = (None, "")
 REFUSED = Waiting("resting after failures at a/m", "breaker", "a", "m")
 WAITS: Said = (REFUSED, "waits for a/m: resting after failures")
-OTHER: Said = (Waiting("the limit of the day is used up at b/m", "day", "b", "m"), "waits for b/m: the day")
+OTHER: Said = (Waiting("the daily limit is used up at b/m", "day", "b", "m"), "waits for b/m: the day")
 
 
 class Watcher:
@@ -65,7 +65,10 @@ async def test_it_is_said_also_when_at_this_very_moment_a_few_calls_try_again(wa
 
 
 async def test_at_one_provider_reasons_that_take_turns_fill_no_log(watcher: Watcher) -> None:
-    cools: Said = (Waiting("cooling after a refusal at a/m", "cooldown", "a", "m", until=1e9), "waits for a/m: cooling")
+    cools: Said = (
+        Waiting("cooling down after a refusal at a/m", "cooldown", "a", "m", until=1e9),
+        "waits for a/m: cooling",
+    )
     said = 0
     for second in range(120):
         watcher.awaited = cools if second % 2 else WAITS

@@ -12,7 +12,7 @@ from understudy.producer.durations import clock_time
 from understudy.producer.status.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained
 
 NOW = 1_800_000_000.0
-COOLING = "cooling after a refusal"
+COOLING = "cooling down after a refusal"
 PLACE = ("openai", "vendor/gpt-4o:free", "openai:main")
 
 
@@ -30,8 +30,8 @@ def test_our_own_pacing_is_told_with_the_next_start() -> None:
 
 
 def test_what_has_no_end_or_one_that_has_passed_names_none() -> None:
-    full = Waiting("all calls that may be in flight are at a/m", "in_flight", "a", "m", "a:main")
-    assert explained(full, NOW) == "waits for a/m (account a:main): all calls that may be in flight are"
+    full = Waiting("the maximum number of calls is in flight at a/m", "in_flight", "a", "m", "a:main")
+    assert explained(full, NOW) == "waits for a/m (account a:main): the maximum number of calls is in flight"
     over = Waiting(COOLING, "cooldown", "a", "m", "a:main", NOW - 1)
     assert explained(over, NOW) == f"waits for a/m (account a:main): {COOLING}"
 

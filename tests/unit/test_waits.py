@@ -94,7 +94,7 @@ def test_a_refused_key_is_told_apart_from_one_without_money() -> None:
         return waits_for(Chain(steps=(ALPHA,)), Priority.BULK, {"alpha/m": at}).reason
 
     assert "no key of alpha is accepted" in said(FailureClass.CREDENTIAL)
-    assert "no key of alpha has money left" in said(FailureClass.QUOTA)
+    assert "no key of alpha has credit left" in said(FailureClass.QUOTA)
 
 
 KEY = Waiting("no key of alpha is accepted", "credential", "alpha", "m")

@@ -46,7 +46,7 @@ LEASE_LOOK_S = 0.2
 GIVE_BACK_S = 2.0
 """Reserved from the grace period for stopping calls and committing returned jobs."""
 
-WAITS_ITS_TURN = put_back_for("few at a time: workers died that ran it")
+WAITS_ITS_TURN = put_back_for("workers died while running this job, so few such jobs run at a time")
 
 
 class ClaimLoop:

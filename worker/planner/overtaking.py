@@ -1,8 +1,8 @@
 """How many urgent jobs of a tenant may go before other tenants' jobs. Pure.
 
-Workers serve more urgent queues first, whoever filled them. That is meant for the few jobs that a client waits for. A
-tenant that would fill the slots with urgent jobs while others wait gets its remaining tickets among theirs, by fair
-share, and none immediately: what a tenant calls urgent then orders only its own work.
+Workers serve more urgent queues first, regardless of the tenant. That is meant for the few jobs that a client waits
+for. A tenant that would fill the slots with urgent jobs while others wait gets its remaining tickets among theirs, by
+fair share, and none immediately: what a tenant calls urgent then orders only its own work.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -50,12 +50,12 @@ def waits_for(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutloo
 
 def waits_for_rule(broken: str | None) -> Waiting | None:
     """Data rules allow no step until someone changes the configuration."""
-    return None if broken is None else Waiting(f"{broken}, and no other step may be asked", RULES)
+    return None if broken is None else Waiting(f"{broken}, and no other step is allowed", RULES)
 
 
 def _held(step: Step, at: StepOutlook) -> Waiting:
     if at.hold is None:
-        return Waiting(f"other jobs go first at {step}", TURN, step.provider, step.model, at.account)
+        return Waiting(f"other jobs are first in line at {step}", TURN, step.provider, step.model, at.account)
     reason = f"{HOLD_WORDS[at.hold]} at {step}"
     return Waiting(reason, str(at.hold), step.provider, step.model, at.account, at.until)
 
@@ -64,8 +64,8 @@ TOLD_AFTER_S = 10.0
 """A blocked batch is announced after this long: a key that is just being replaced is not news."""
 
 GONE_AFTER_S = 30.0
-"""A batch counts as unblocked when nothing has blocked it for this long: a single job that probes a credential is no
-proof."""
+"""A batch counts as unblocked when nothing has blocked it for this long: a single job that probes a credential
+proves nothing."""
 
 MOVED_AFTER_S = 2.0
 """Budgets and data rules are not probed: a batch that waited for one is unblocked when its jobs are staged again,

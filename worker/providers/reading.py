@@ -40,7 +40,9 @@ def _refuse_too_many_values(content: bytes) -> None:
     if len(content) > ALWAYS_READ_BYTES:
         needed = sum(content.count(sign) * size for sign, size in SIZES.items())
         if needed > MOST_VALUES_BYTES:
-            raise BadAnswer(f"the answer has so many values that reading it takes {needed >> 20:,} MB of memory")
+            raise BadAnswer(
+                f"reading the answer would take {needed >> 20:,} MB of memory, because it has too many values"
+            )
 
 
 def _read_leniently(content: bytes) -> Any:

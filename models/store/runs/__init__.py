@@ -1,1 +1,1 @@
-"""Runs: their lines, what stands for each of them, and whether somebody is at work on one."""
+"""Runs: their lines, the job behind each line, and the process that owns a run."""

@@ -5,4 +5,4 @@ from understudy.models.store.runs.reruns import Reruns
 
 
 class Runs(Comparison, Reruns):
-    """Runs of an input that may be repeated: whose turn it is, their lines, and what stands for each of them."""
+    """Repeatable runs of an input: the process that owns one, its lines, and the job behind each line."""
