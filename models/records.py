@@ -270,7 +270,7 @@ class BatchView:
     created_at: float
     expires_at: float
     ended_at: float | None
-    paused: str | None  # why it is held
+    paused: str | None  # why it is paused
     retry_of: str | None
     counts: dict[JobState, int]
     cost_usd: float

@@ -9,14 +9,14 @@ from typing import Generic, Literal, TypeVar, cast
 
 State = TypeVar("State", bound=StrEnum)
 Actor = Literal["producer", "worker", "leader"]
-"""Who runs a statement. The leader is the worker that also does what one of them must do for all."""
+"""Who runs a statement. The leader is the one worker that plans and cleans up for all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition(Generic[State]):
-    """One way from a state to another."""
+    """A possible change from one state to another."""
 
-    source: State | None  # None: a row comes into being
+    source: State | None  # None: a new row
     target: State
     actor: Actor
     statement: str  # its module below `models.store`, and its name
@@ -27,7 +27,7 @@ class JobState(StrEnum):
     RUNNING = "running"  # claimed by a worker that holds a lease
     SUCCEEDED = "succeeded"  # a provider answered; one Result row
     FAILED = "failed"  # failed for good; one Result row with the error (the dead letter)
-    CANCELLED = "cancelled"  # the input was rejected; it has no rows to run
+    CANCELLED = "cancelled"  # cancelled by its owner before it ended
     EXPIRED = "expired"  # its deadline passed before it ended
 
 
@@ -68,7 +68,7 @@ class BatchState(StrEnum):
     COMPLETED = "completed"  # every row is terminal
     CANCELLED = "cancelled"  # every row is terminal, some because the owner cancelled
     EXPIRED = "expired"  # every row is terminal, some because the deadline passed
-    FAILED = "failed"  # the input was refused; it has no rows to run
+    FAILED = "failed"  # the input was rejected; it has no rows to run
 
 
 OPEN_BATCH_STATES = frozenset(

@@ -29,8 +29,8 @@ def text_bytes(content: str | None) -> int:
 
 
 def job_bytes(jobs: Sequence[NewJob]) -> list[int]:
-    """What each job takes: its row, its prompt, what its output needs again and its caller's pairs. What a chain says
-    of its steps is written once, and counts with the first job that has it."""
+    """Bytes of each job: its row, its prompt, what its output repeats and its metadata. The chain is
+    written once and counts with the first job that has it."""
     weighed: set[int | str] = set()
     return [_job_bytes(each) + _chain_bytes(each.chain, weighed) for each in jobs]
 

@@ -1,4 +1,4 @@
-"""batches that wait for a person"""
+"""blocked batches"""
 
 import sqlalchemy as sa
 from alembic import op

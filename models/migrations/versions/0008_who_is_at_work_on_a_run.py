@@ -1,4 +1,4 @@
-"""one process at a time is at work on a run"""
+"""one process at a time owns a run"""
 
 import sqlalchemy as sa
 from alembic import op

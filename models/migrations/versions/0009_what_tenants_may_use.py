@@ -1,4 +1,4 @@
-"""what tenants may use"""
+"""chains and models that a tenant may use"""
 
 import sqlalchemy as sa
 from alembic import op

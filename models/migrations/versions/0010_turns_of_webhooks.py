@@ -1,4 +1,4 @@
-"""turns of webhooks"""
+"""fair sharing of webhook receivers"""
 
 import sqlalchemy as sa
 from alembic import op

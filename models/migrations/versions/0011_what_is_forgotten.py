@@ -1,4 +1,4 @@
-"""what is forgotten: a chain that no job has any more, the words about a key, the answer to a request"""
+"""deletion of unused chains, of messages about a key, and of the answer to a request"""
 
 import sqlalchemy as sa
 from alembic import op

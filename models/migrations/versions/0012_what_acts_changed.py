@@ -1,4 +1,4 @@
-"""what acts changed"""
+"""changed values in the audit log"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""what an answer weighs is known without reading it"""
+"""stored size of answers"""
 
 import sqlalchemy as sa
 from alembic import op

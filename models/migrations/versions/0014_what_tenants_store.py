@@ -1,4 +1,4 @@
-"""what tenants store"""
+"""stored bytes of tenants"""
 
 import sqlalchemy as sa
 from alembic import op

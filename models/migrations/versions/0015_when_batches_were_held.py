@@ -1,4 +1,4 @@
-"""when batches were held"""
+"""when batches were paused"""
 
 import sqlalchemy as sa
 from alembic import op

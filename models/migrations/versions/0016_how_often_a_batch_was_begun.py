@@ -1,4 +1,4 @@
-"""how often the filling of a batch was begun"""
+"""attempts to fill a batch"""
 
 import sqlalchemy as sa
 from alembic import op

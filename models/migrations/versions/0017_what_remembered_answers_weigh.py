@@ -1,4 +1,4 @@
-"""what the answers weigh that are remembered with the names of requests"""
+"""the size of answers stored with idempotency keys"""
 
 import sqlalchemy as sa
 from alembic import op

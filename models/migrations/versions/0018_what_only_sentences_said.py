@@ -1,4 +1,4 @@
-"""what only sentences and documents said: what kind of pause holds a batch, and how and where a job failed"""
+"""structured columns: the kind of a batch's pause, and the failure class and step of a failed job"""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SENTENCES = (
     ("the last % calls all failed: %", "failing"),
     ("%", "owner"),
 )
-"""How the sentences began that were written before there was a kind; the first that fits counts."""
+"""Prefixes of the sentences written before there was a kind; the first match counts."""
 
 CLASSES = frozenset(
     "connect timeout server overloaded rate_limit quota credential model_missing region context_length too_large "
@@ -58,13 +58,13 @@ def _failed(connection: sa.Connection, after: str) -> Sequence[sa.Row[Any]]:
 
 
 def _failure_of(row: sa.Row[Any]) -> dict[str, str | None]:
-    """The class is the code of our own error, or stands beside the provider's; the step stands beside either."""
+    """The class is the code of our own error, or next to the provider's; the step is next to either."""
     try:
         document = json.loads(row.body if row.error is None else row.error)
         beside = document.get("extra_fields") or {}
         cls = document.get("code") if row.error is not None else beside.get("failure")
         step = beside.get("step")
-    except (AttributeError, TypeError, ValueError):  # the content was removed, or is no object
+    except (AttributeError, TypeError, ValueError):  # the content was removed, or is not an object
         cls = step = None
     known = isinstance(cls, str) and cls in CLASSES
     return {"cls": cls if known else "unknown", "at": step if isinstance(step, str) else None}

@@ -1,4 +1,4 @@
-"""why jobs wait: what their sentences said, as JSON"""
+"""wait reasons of jobs, from sentences to JSON"""
 
 import json
 import re
@@ -16,7 +16,7 @@ depends_on = None
 SENTENCE = re.compile(
     r"(?P<reason>[^:]+?) at (?P<provider>[^/\s:]+)/(?P<model>\S+?)(?: \(account (?P<account>\S+)\))?", re.DOTALL
 )
-"""As workers wrote them where one deployment was the reason; others are kept whole."""
+"""The form in which workers wrote them if one deployment was the reason; others are kept unchanged."""
 
 SLICE = 2_000
 

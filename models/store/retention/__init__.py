@@ -1,1 +1,1 @@
-"""Statements that delete: files, prompts, answers and what is old."""
+"""Statements that delete: files, prompts, answers and old rows."""

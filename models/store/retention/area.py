@@ -6,4 +6,4 @@ from understudy.models.store.retention.prune import Pruning
 
 
 class Retention(Pruning, Expiry, Delivered):
-    """Deletion: of what is old, refused or delivered."""
+    """Deletion of old, rejected and delivered data."""

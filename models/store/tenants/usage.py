@@ -121,8 +121,8 @@ STORED = select(
     .scalar_subquery()
     .label("open"),
 )
-"""Bytes that are stored for a tenant, and its batches that have not ended. A batch whose file is being read counts with
-the whole file; answers are in the tallies, and what is gone of them is taken off the batch."""
+"""Bytes stored for a tenant, and its unfinished batches. A batch whose file is being read counts with the whole file;
+answers are counted in the tallies, and removed ones are subtracted from the batch."""
 
 ENDED_LATELY = select(func.coalesce(func.sum(tally.c.count), 0)).where(
     tally.c.minute >= bindparam("minute"), tally.c.kind == OF_JOBS
