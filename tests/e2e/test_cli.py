@@ -205,7 +205,8 @@ def test_a_key_is_set_aside_and_let_back_by_hand(folder: Folder) -> None:
     folder.succeed("providers", "disable", "lead", "--key", "main", "--reason", "too dear")
     (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
     assert row["set_aside"][0]["reason"] == "by hand: too dear"
-    assert folder.type("providers", "enable", "lead").stderr.startswith("Re-enabled 1 key of lead; nothing runs in")
+    enabled = folder.type("providers", "enable", "lead").stderr
+    assert enabled.startswith("Re-enabled 1 key of lead; nothing is running in")
     assert folder.type("providers", "enable", "lead").stderr.startswith(
         "No key of lead was disabled; nothing is running in"
     )
