@@ -23,8 +23,8 @@ COMMITS_AT_ONCE = 8
 """While this many commits are in progress, or held, further outcomes gather behind them."""
 
 DOUBTED_TRIES = 30
-"""A ledger that does not understand our statement may have been modified and may be repaired: so often an outcome is
-tried before it counts as unwritable."""
+"""Tries before an outcome counts as unwritable: a ledger that does not understand our statement may have been modified,
+and may be repaired."""
 
 
 class Settler:

@@ -109,8 +109,8 @@ def refuse_near_full(settings: Settings, more: int) -> None:
 
 
 def is_left_to_answers(settings: Settings, more: int) -> bool:
-    """Whether so much of answers may lie on the disk until they are taken: half of what uploads leave free is left to
-    the ledger."""
+    """Whether the disk has room for this many more bytes of answers until callers take them: half of what uploads leave
+    free is left to the ledger."""
     return shutil.disk_usage(_existing(settings.data)).free - more >= kept_free(settings) // 2
 
 
