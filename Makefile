@@ -32,9 +32,10 @@ test-servers: $(VENV)/.installed-dev ## Run the tests that need REDIS_URL and DA
 	@test -n "$(REDIS_URL)" -a -n "$(DATABASE_URL)" || { echo "set REDIS_URL and DATABASE_URL"; exit 2; }
 	EXAMPLES=all $(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "servers and not soak"
 
-lint: $(VENV)/.installed-dev ## Check style
+lint: $(VENV)/.installed-dev ## Check style and wording
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/python -P .ci/prose.py
 
 types: $(VENV)/.installed-dev $(LINKS) ## Check types, strictly
 	MYPYPATH=.package $(BIN)/mypy
