@@ -207,7 +207,7 @@ class _Resuming:
         count, lines = compared.asked[CHANGED], compared.lines
         it, since, that = ("it", "it was", "that answer") if count == 1 else ("them", "they were", "those answers")
         return OtherRun(
-            f"{compared.words}; nothing was sent. {compared.changed_words} since {since} answered; {that} cost "
+            f"{compared.words}; nothing was sent. {compared.changed_words} since {since} answered; cost of {that}: "
             f"{spent(compared.changed_cost_usd, compared.changed_unpriced)}. "
             f"--update asks {it} again, {expected_cost(changed.estimate, count)}; "
             f"--fresh asks all {counted(lines, 'line')} again, {expected_cost(every.estimate, lines)}; "

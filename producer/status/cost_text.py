@@ -15,9 +15,9 @@ def expected_cost(estimate: Estimate, lines: int) -> str:
     return words
 
 
-def counted(count: int, word: str) -> str:
+def counted(count: int, word: str, plural: str | None = None) -> str:
     """2,000 lines, 1 line."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
 def spent(usd: float, unpriced_calls: int) -> str:

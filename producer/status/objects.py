@@ -57,7 +57,7 @@ def print_batch(
     of += f", tenant {escape(view.tenant)}" if view.tenant != DEFAULT_TENANT else ""
     out.print(f"[bold]{view.id}[/bold]  {_state(view)}  {escape(view.source)} ({view.priority.queue}{of})")
     said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
-    out.print(f"{view.total:,} jobs: {said or 'none'}")
+    out.print(f"{counted(view.total, 'job')}: {said or 'none'}")
     facts = [_cost(view), *_fallbacks(view)]
     if view.state in OPEN_BATCH_STATES:
         left = eta_s(view)

@@ -153,7 +153,7 @@ async def test_a_changed_line_needs_to_be_asked_for_and_is_the_only_one_that_is_
         await pipeline.begin()
     said = str(refused.value)
     assert said.startswith("3 answered, 2 new, 1 changed; nothing was sent. 1 line (4) has changed")
-    assert "that answer cost $0.2500. --update asks it again, " in said
+    assert "cost of that answer: $0.2500. --update asks it again, " in said
     assert "--fresh asks all 6 lines again" in said
     assert await pipeline.answers(before) == ["a", "b", "c", "d"], "nothing has changed for who was refused"
     run = await pipeline.run(update=True)

@@ -72,7 +72,8 @@ async def _prune(settings: Settings, store: Store, before: float, older_than: st
 
 def _counts(found: Prunable) -> str:
     return (
-        f"{found.batches:,} batches, {found.jobs:,} single jobs, {found.files:,} uploaded files, "
-        f"{found.deliveries:,} webhook deliveries, {found.names:,} idempotency keys and "
-        f"{found.tallies:,} usage counters"
+        f"{counted(found.batches, 'batch', 'batches')}, {counted(found.jobs, 'single job')}, "
+        f"{counted(found.files, 'uploaded file')}, "
+        f"{counted(found.deliveries, 'webhook delivery', 'webhook deliveries')}, "
+        f"{counted(found.names, 'idempotency key')} and {counted(found.tallies, 'usage counter')}"
     )

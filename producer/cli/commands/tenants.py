@@ -208,8 +208,8 @@ def set_tenant(
             changed["store_content"] = None if store_content is ContentWord.DEFAULT else str(store_content)
         if not changed:
             raise Refused(
-                "give one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, --open-batches, "
-                "--weight, --require, --forbid, --allow and --store-content"
+                "give at least one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, "
+                "--open-batches, --weight, --require, --forbid, --allow and --store-content"
             )
         before = (await store.tenants.use(name, time.time())).limits
         await store.tenants.set_limits(replace(before, **changed), actor=command_line())

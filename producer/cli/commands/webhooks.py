@@ -21,6 +21,7 @@ from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.ledger import on_ledger
 from understudy.producer.status import objects as show
+from understudy.producer.status.cost_text import counted
 from understudy.producer.terminal import say
 
 app = typer.Typer()
@@ -206,7 +207,8 @@ def replay(
             await _replay_one(store, tenant, delivery_id)
             return
         begin = 0.0 if last_s is None else await store.now() - last_s
-        say(f"{await store.webhooks.replay_dead(tenant, begin, actor=command_line())} deliveries are now due")
+        replayed = await store.webhooks.replay_dead(tenant, begin, actor=command_line())
+        say(f"{counted(replayed, 'delivery is', 'deliveries are')} now due")
 
     on_ledger(config, data, work, create=True)
 
