@@ -15,6 +15,7 @@ from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.ledger import on_ledger
 from understudy.producer.status import objects as show
+from understudy.producer.status.cost_text import counted
 from understudy.producer.terminal import say
 
 app = typer.Typer()
