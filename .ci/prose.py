@@ -2,14 +2,16 @@
 
     python .ci/prose.py
 
-Checks the prose of README.md, CONTRIBUTING.md, docs/*.md and examples/*.md (not their code blocks), the docstrings and
-string literals of the package, the examples and the benchmarks, and the comments of Lua scripts. Decisions (docs/adr),
-CHANGELOG.md and migrations are history and stay as they were written.
+Checks the prose of README.md, CONTRIBUTING.md, docs/*.md and examples/*.md (not their code blocks), the docstrings,
+string literals and comments of the package, the examples and the benchmarks, and the comments of Lua scripts. Decisions
+(docs/adr), CHANGELOG.md and migrations are history and stay as they were written.
 """
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,13 +71,14 @@ def in_page(markdown: str) -> list[Finding]:
 
 
 def in_module(source: str) -> list[Finding]:
-    """The findings in the docstrings and string literals of a module."""
-    return sorted(
-        finding
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        for finding in in_text(node.value, node.lineno)
-    )
+    """The findings in the docstrings, string literals and comments of a module."""
+    nodes = ast.walk(ast.parse(source))
+    texts = [
+        (each.value, each.lineno) for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    texts += [(each.string, each.start[0]) for each in tokens if each.type == tokenize.COMMENT]
+    return sorted(finding for text, line in texts for finding in in_text(text, line))
 
 
 def in_script(lua: str) -> list[Finding]:
