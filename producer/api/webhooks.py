@@ -79,7 +79,7 @@ class DeliveryList(TypedDict):
 
 
 events = APIRouter()
-"""For the OpenAPI document: what is sent to receivers."""
+"""Webhook payloads, for the OpenAPI document."""
 
 
 @events.post("job", summary="A job has ended", status_code=204)
@@ -87,7 +87,7 @@ async def job_event(event: JobEvent) -> None:
     """Any 2xx counts as delivered."""
 
 
-@events.post("batch", summary="A batch has ended, was paused or goes on", status_code=204)
+@events.post("batch", summary="A batch has ended, was paused or was resumed", status_code=204)
 async def batch_event(event: BatchEvent) -> None:
     """Any 2xx counts as delivered."""
 

@@ -50,7 +50,7 @@ class Restarts:
         seconds after its start, with `held` running jobs.
 
         Raises WorkersFailed when workers exit by themselves before they have started. Workers are restarted without
-        limit if they were killed, cannot reach the queue or ledger (which will be back), or were told to stop (exit
+        limit if they were killed, cannot reach the queue or ledger (which will be back), or were asked to stop (exit
         code 0): anyone with write access to Redis can do that.
         """
         if held or lived_s >= STARTED_S:

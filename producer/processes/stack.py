@@ -65,10 +65,10 @@ async def open_stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
 
 
 class Workers:
-    """Some worker processes, started again when they die until told to stop."""
+    """Worker processes that are restarted when they die, until stopped."""
 
     def __init__(self, stack: Stack, count: int, config: Path | None, say: Say, relay: Say | None = None) -> None:
-        """`say` is told what becomes of workers, `relay` each line that one writes to its log; absent: `say`, too."""
+        """`say` receives messages about the workers, `relay` each line of their logs (default: `say`)."""
         self._stack = stack
         self._count = count
         self._config = config

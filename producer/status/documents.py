@@ -1,4 +1,4 @@
-"""Jobs and batches as documents, with what they wait for: what HTTP answers with and `--json` prints."""
+"""Jobs and batches as JSON documents with their wait reasons, as returned over HTTP and printed by `--json`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def job_document(
     settings: Settings, store: Store, job_id: str, tenant: str, waiting: Waiting | None = None
 ) -> JobObject:
-    """A job of that tenant; `waiting`: what `waiting_of_job` says of it. Raises UnknownId, StoreError."""
+    """A job of that tenant. `waiting`: the result of `waiting_of_job`. Raises UnknownId, StoreError."""
     view = await store.jobs.seen(tenant, job_id)
     if view is None:
         raise UnknownId(job_id, "job")
@@ -28,7 +28,7 @@ async def job_document(
 
 
 async def batch_documents(store: Store, queue: "Redis | None", views: Sequence[BatchView]) -> list[BatchObject]:
-    """Each batch with what it waits for, and how much of its budget calls under way hold. Raises StoreError."""
+    """Each batch with its wait reason, and the part of its budget reserved for calls in flight. Raises StoreError."""
     waiting = await waiting_of(store, queue, views)
     held = await asyncio.gather(*(held_of(queue, view) for view in views))
     return [batch_object(view, why, usd) for view, why, usd in zip(views, waiting, held, strict=True)]
