@@ -1,7 +1,7 @@
 """The asyncio RQ worker: registration, the claim loop, signals, side tasks, draining.
 
-understudy worker                                             the friendly way
-rq worker -w worker.main.AsyncWorker interactive normal bulk   the same, by RQ's command line
+understudy worker                                                        the friendly way
+rq worker -w understudy.worker.main.AsyncWorker interactive normal bulk   the same, by RQ's command line
 """
 
 import argparse
