@@ -237,10 +237,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a batch waits for, as the planner saw it a moment ago.
+    """What a batch waits for, as the planner saw it a moment ago, or a job, as the worker that put it back wrote it.
 
     `hold` is the kind: one of the limiter's (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), or
-    `credential` (a person must fix one), `rules` (data rules allow no step), `budget`, `turn` (others go first).
+    `credential` (a person must fix one), `rules` (data rules allow no step), `budget`, `turn` (others go first),
+    `put_back` (the time of the job has not come).
     `reason` is a readable sentence. `until` is the earliest time at which it may continue; None if unknown.
     """
 

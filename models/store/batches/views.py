@@ -358,8 +358,8 @@ NOT_HELD = frozenset(map(str, (BatchState.CANCELLING, BatchState.CANCELLED, Batc
 
 def _put_back(now: float, waits: Sequence[Row[Any]]) -> list[tuple[str, int]]:
     """The wait reasons and how many jobs share each. Due jobs wait to be staged, whatever kept them before."""
-    reasons = (from_json(each.waiting) for each in waits if each.not_before > now)
-    return Counter(each.sentence for each in reasons if each is not None).most_common()
+    counts = Counter(each.waiting for each in waits if each.not_before > now)
+    return [(found.sentence, count) for row, count in counts.most_common() if (found := from_json(row)) is not None]
 
 
 def _pause(row: Row[Any]) -> tuple[PauseKind | None, str | None]:
