@@ -10,7 +10,8 @@ from understudy.models.store.engine import Database
 from understudy.models.store.errors import StoreError
 from understudy.models.store.sql import NOW, chain
 
-CHAINS_KEPT = 4096
+CHAINS_KEPT, CHAIN_BYTES_KEPT = 4096, 16 * 1024 * 1024
+"""Callers write into the steps of their fallbacks what they like, up to a whole request."""
 
 CLOCK = select(NOW)
 """The ledger's clock."""
@@ -26,6 +27,7 @@ class Ledger:
         self.database = database
         self._clock = clock
         self._chains: dict[str, Chain] = {}
+        self._chain_bytes = 0
 
     async def now(self) -> float:
         """Unix seconds by the ledger's clock, which leases and times are compared with."""
@@ -36,18 +38,24 @@ class Ledger:
 
     async def get_chain(self, chain_id: str) -> Chain:
         """Raises StoreError if no job was ever accepted with it. Cached: a chain never changes."""
-        if chain_id not in self._chains:
-            async with self.database.read() as connection:
-                document = (await connection.execute(CHAIN_DOCUMENT, {"chain_id": chain_id})).scalar()
-            if document is None:
-                raise StoreError(f"the ledger has no chain {chain_id}; was its database replaced?")
-            self._remember(chain_id, Chain.model_validate(orjson.loads(document)))
-        return self._chains[chain_id]
+        known = self._chains.get(chain_id)
+        if known is not None:
+            return known
+        async with self.database.read() as connection:
+            document = (await connection.execute(CHAIN_DOCUMENT, {"chain_id": chain_id})).scalar()
+        if document is None:
+            raise StoreError(f"the ledger has no chain {chain_id}; was its database replaced?")
+        found = Chain.model_validate(orjson.loads(document))
+        self._remember(chain_id, found, len(document))
+        return found
 
-    def _remember(self, chain_id: str, document: Chain) -> None:
-        if len(self._chains) >= CHAINS_KEPT:
+    def _remember(self, chain_id: str, found: Chain, size: int) -> None:
+        if len(self._chains) >= CHAINS_KEPT or self._chain_bytes + size > CHAIN_BYTES_KEPT:
             self._chains.clear()
-        self._chains[chain_id] = document
+            self._chain_bytes = 0
+        if size <= CHAIN_BYTES_KEPT:
+            self._chains[chain_id] = found
+            self._chain_bytes += size
 
 
 class Area:

@@ -1,18 +1,20 @@
 """What the planner reads (lanes and their first jobs) and what it reports on waiting batches."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, Text, Update, bindparam, func, literal_column, select, update
+from sqlalchemy import Row, Text, Update, bindparam, case, func, literal_column, select, update
 
 from understudy.models.records import Head, Lane, OpenLane, Waiting
+from understudy.models.routing.chain import Chain
 from understudy.models.state import Priority
 from understudy.models.store.lanes import IN_LANE, LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
-from understudy.models.store.ledger import Area
-from understudy.models.store.sql import NOW, QUEUED, RUNNING, JsonRows, batch, job, tenant
+from understudy.models.store.ledger import CHAIN_DOCUMENT, Area
+from understudy.models.store.paging import octets
+from understudy.models.store.sql import NOW, QUEUED, RUNNING, JsonRows, batch, chain, job, tenant
 
 OPEN_LANES = select(LANES).select_from(LANES_WITH_BATCHES).where(MAY_START).order_by(*LANES.columns)
 """The lanes whose rows may start: of active batches that are not paused, and of single jobs."""
@@ -54,6 +56,14 @@ NEW_HEADS = (
 )
 """Jobs of a lane without a start time, oldest first."""
 
+READ_AT_ONCE = 500
+SMALL_CHAIN_BYTES = 64 * 1024
+
+SMALL_CHAINS = select(
+    chain.c.id, case((octets(chain.c.document) <= SMALL_CHAIN_BYTES, chain.c.document)).label("document")
+).where(chain.c.id.in_(bindparam("ids", expanding=True)))
+"""Some chains; of those that are long, only that they exist."""
+
 URGENT_RUNNING = (
     select(job.c.tenant, func.count().label("running"))
     .where(RUNNING, job.c.priority < int(Priority.BULK))
@@ -86,6 +96,22 @@ class Planning(Area):
                 if row.ready
             ]
 
+    async def chains(self, ids: Collection[str]) -> dict[str, Chain]:
+        """Chains as plans need them, without the texts and lists that callers wrote into their steps. Those that are
+        gone, with their last job, are left out."""
+        found: dict[str, Chain] = {}
+        wanted = sorted(ids)
+        async with self._db.read() as connection:
+            for start in range(0, len(wanted), READ_AT_ONCE):
+                some = {"ids": wanted[start : start + READ_AT_ONCE]}
+                for row in (await connection.execute(SMALL_CHAINS, some)).all():
+                    document = row.document
+                    if document is None:
+                        document = (await connection.execute(CHAIN_DOCUMENT, {"chain_id": row.id})).scalar()
+                    if document is not None:
+                        found[row.id] = _for_plans(Chain.model_validate(orjson.loads(document)))
+        return found
+
     async def heads(self, lane: Lane, limit: int) -> list[Head]:
         """The jobs of a lane that may start now: first due put-back jobs, then the others by age."""
         found: list[Head] = []
@@ -109,6 +135,16 @@ class Planning(Area):
         statement, given = say_waiting(self._db.dialect)
         async with self._db.write() as connection:
             await connection.execute(statement, given.bind(rows))
+
+
+def _for_plans(whole: Chain) -> Chain:
+    steps = [
+        step.model_copy(
+            update={"params": {name: value for name, value in step.params.items() if isinstance(value, int | float)}}
+        )
+        for step in whole.steps
+    ]
+    return whole.model_copy(update={"steps": tuple(steps)})
 
 
 def _lane(row: Row[Any]) -> Lane:

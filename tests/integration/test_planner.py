@@ -1,7 +1,7 @@
 """What the planner puts into a real Redis for a real ledger: what can start soon, and what was lost, again."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -416,6 +416,34 @@ async def test_with_room_for_few_only_few_lanes_are_read_and_all_get_their_turn(
         assert len(staged) >= 24
         turns = [belonging(staged, ids) for _, *ids in batches]
         assert max(turns) - min(turns) <= 1
+
+
+async def test_chains_are_read_once_in_a_few_statements_and_forgotten_with_their_jobs(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(redis_url, tmp_path, requests_per_minute=60) as here:
+        batches = [await here.batch(ALPHA.model_copy(update={"patience_s": float(each)}), 1) for each in range(30)]
+        read: list[set[str]] = []
+        chains = here.store.planning.chains
+
+        async def counted(ids: Collection[str]) -> dict[str, Chain]:
+            read.append(set(ids))
+            return await chains(ids)
+
+        monkeypatch.setattr(here.store.planning, "chains", counted)
+        monkeypatch.setattr(here.store, "get_chain", None)
+        for _ in range(3):
+            await here.planner.pass_once()
+        assert [len(each) for each in read] == [30, 0, 0]
+        for batch_id, *_ in batches:
+            await here.store.batches.cancel(batch_id)
+        here.ahead.by_s += 60
+        await here.take_all()
+        for _ in range(2):
+            await here.planner.pass_once()
+        await here.batch(ALPHA, 1)
+        await here.planner.pass_once()
+        assert len(here.planner._chains) == 1
 
 
 async def test_more_lanes_than_are_read_in_a_pass_take_turns_too(

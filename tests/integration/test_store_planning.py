@@ -10,7 +10,7 @@ from understudy.models.ids import new_id
 from understudy.models.records import SINGLE, Lane, NewBatch, OpenLane, Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.models.store import Store
+from understudy.models.store import Store, ledger, planning
 from understudy.models.store.batches import views
 from understudy.models.store.sql import batch
 from understudy.models.tenants import TenantLimits
@@ -41,6 +41,35 @@ async def test_each_chain_of_a_batch_has_a_lane(store: Store) -> None:
     await store.intake.open_batch(batch_id, 4)
     assert {each.chain_id for each in await store.planning.lanes()} == {CHAIN.id, OTHER.id}
     assert await store.get_chain(OTHER.id) == OTHER
+
+
+def written(number: int, size: int = 10) -> Chain:
+    """A chain into whose step a caller wrote a text of this size."""
+    params = {"max_tokens": 5, "stream": True, "prediction": "x" * size, "tools": [{"number": number}]}
+    return Chain(steps=(Step(provider="lead", model="small", params=params),), patience_s=float(number))
+
+
+async def test_plans_know_many_chains_without_what_callers_wrote_into_their_steps(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "READ_AT_ONCE", 3)
+    chains = [written(number, size) for number, size in enumerate([10] * 8 + [2 * planning.SMALL_CHAIN_BYTES])]
+    for each in chains:
+        await store.intake.add_single(await new_jobs(store, 1, chain=each))
+    known = await store.planning.chains([*(each.id for each in chains), "chn_gone"])
+    assert {each.patience_s for each in known.values()} == {float(number) for number in range(9)}
+    assert [each.steps[0].params for each in known.values()] == [{"max_tokens": 5, "stream": True}] * 9
+    assert known.keys() == {each.id for each in chains}
+
+
+async def test_long_chains_are_kept_in_memory_up_to_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "CHAIN_BYTES_KEPT", 10_000)
+    chains = [written(number, size) for number, size in enumerate([3_000] * 9 + [20_000])]
+    for each in chains:
+        await store.intake.add_single(await new_jobs(store, 1, chain=each))
+    for each in chains * 2:
+        assert await store.get_chain(each.id) == each
+        assert sum(len(kept.model_dump_json()) for kept in store._ledger._chains.values()) <= 10_000
 
 
 async def test_a_lane_is_there_while_it_has_queued_jobs(store: Store) -> None:

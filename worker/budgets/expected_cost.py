@@ -13,6 +13,7 @@ from understudy.models.request.tokens import Usage
 from understudy.models.request.tokens import most_output_tokens as tokens_of_answer
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
 from understudy.worker.limits.estimates import Estimates
+from understudy.worker.limits.latest import Latest
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class Costs:
         self._pricing = pricing
         self._estimates = estimates
         self._preset = lru_cache(maxsize=1_000)(self._find_preset)
-        self._unpriced: set[tuple[str, str]] = set()
+        self._unpriced: Latest[tuple[str, str], None] = Latest()
 
     def of_job(self, chain: Chain, step: Step, batch: str | None, tokens: int, most_output_tokens: int) -> float:
         """US dollars for one call of a job at a step of its chain; UNKNOWN_USD without a known price."""
@@ -42,7 +43,7 @@ class Costs:
 
     def _say_unpriced(self, step: Step) -> None:
         if (step.provider, step.model) not in self._unpriced:
-            self._unpriced.add((step.provider, step.model))
+            self._unpriced[step.provider, step.model] = None
             log.warning(
                 "%s has no known price, so no budget pays for it; set it under [providers.%s.prices]",
                 step,

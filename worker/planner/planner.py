@@ -100,6 +100,7 @@ class Planner:
         self._estimates = estimates or Estimates()
         self._canary = canary
         self._tickets: dict[str, _Ticket] = {}
+        self._chains: dict[str, Chain] = {}  # of lanes and tickets, as plans need them
         self._taken_per_s = 0.0
         self._left = 0
         self._staged: Mapping[Priority, int] = {}
@@ -122,6 +123,7 @@ class Planner:
         made, chosen = Plan([], Counter(), self._turns), list[tuple[Head, Lane]]()
         affordability = NO_BUDGETS
         if lanes:
+            await self._know_chains(lanes)
             workers = await self._store.claims.live_workers()
             slots = sum(worker.concurrency for worker in workers)
             depth = self._depth(slots)
@@ -191,6 +193,12 @@ class Planner:
         """Seconds to rest before the next pass."""
         return PASS_EVERY_S if self._monotonic() - self._busy_at < IDLE_AFTER_S else IDLE_PASS_EVERY_S
 
+    async def _know_chains(self, lanes: Sequence[OpenLane]) -> None:
+        """Read the chains that are new, in a few statements, and forget those that nothing has any more."""
+        wanted = {each.lane.chain_id for each in lanes} | {each.lane.chain_id for each in self._tickets.values()}
+        known = {chain_id: chain for chain_id, chain in self._chains.items() if chain_id in wanted}
+        self._chains = known | await self._store.planning.chains(wanted - known.keys())
+
     def _drawn(self, waiting: set[str]) -> Counter[BudgetKey]:
         """The expected cost, by balance, of jobs whose tickets wait in the queues."""
         drawn: Counter[BudgetKey] = Counter()
@@ -210,6 +218,7 @@ class Planner:
             for each in lanes
             if (most := shares.get(each.lane, UNLIMITED))
             and (each.ready > queued[each.lane] or each.ready == READY_COUNTED)
+            and each.lane.chain_id in self._chains
             for chain, barred in [await self._as_asked_now(each.lane)]
         ]
 
@@ -218,7 +227,7 @@ class Planner:
 
         Only the first step, if the batch has used up its fallbacks.
         """
-        chain, barred = self._choice.planned(await self._store.get_chain(lane.chain_id), self._typical_tokens)
+        chain, barred = self._choice.planned(self._chains[lane.chain_id], self._typical_tokens)
         share = chain.max_fallback_share
         if share is not None and lane.batch_id != SINGLE and not await self._places.left(lane.batch_id, share):
             chain = chain.lead_alone()
@@ -350,6 +359,8 @@ class Planner:
                 lanes.setdefault(ticket.lane, []).append(ticket.tokens)
         found: dict[str, list[int]] = {}
         for lane, tokens in lanes.items():
+            if lane.chain_id not in self._chains:  # all of its jobs have ended and are forgotten
+                continue
             chain, _ = await self._as_asked_now(lane)
             for step in open_steps(chain, lane.priority, outlook)[:1]:
                 found.setdefault(step, []).extend(tokens)
