@@ -446,6 +446,24 @@ async def test_chains_are_read_once_in_a_few_statements_and_forgotten_with_their
         assert len(here.planner._chains) == 1
 
 
+async def test_jobs_with_a_chain_each_are_all_staged_though_a_pass_looks_at_a_few(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("understudy.worker.planner.window.MOST_LANES", 4)
+    async with desk(redis_url, tmp_path) as here:
+        ids = set[str]()
+        for number in range(10):
+            own = ALPHA.model_copy(update={"patience_s": float(number)})
+            (job,) = await new_jobs(here.store, 1, chain=own, priority=Priority.BULK)
+            await here.store.intake.add_single([job])
+            ids.add(job.id)
+        staged = list[int]()
+        for _ in range(3):
+            await here.planner.pass_once()
+            staged.append(len(await here.staged()))
+        assert staged == [4, 8, 10] and set(await here.staged()) == ids
+
+
 async def test_more_lanes_than_are_read_in_a_pass_take_turns_too(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ from understudy.worker.planner.plan import (
     steps_of,
 )
 from understudy.worker.planner.wait_reasons import Blocked, WaitReasons, waits_for, waits_for_rule
+from understudy.worker.planner.window import Window
 
 PASS_EVERY_S, IDLE_PASS_EVERY_S, IDLE_AFTER_S = 0.1, 0.3, 5.0
 """A batch that is opened after an idle period waits a little longer; a single job never waits for a pass."""
@@ -100,6 +101,7 @@ class Planner:
         self._estimates = estimates or Estimates()
         self._canary = canary
         self._tickets: dict[str, _Ticket] = {}
+        self._window = Window()
         self._chains: dict[str, Chain] = {}  # of lanes and tickets, as plans need them
         self._taken_per_s = 0.0
         self._left = 0
@@ -123,7 +125,6 @@ class Planner:
         made, chosen = Plan([], Counter(), self._turns), list[tuple[Head, Lane]]()
         affordability = NO_BUDGETS
         if lanes:
-            await self._know_chains(lanes)
             workers = await self._store.claims.live_workers()
             slots = sum(worker.concurrency for worker in workers)
             depth = self._depth(slots)
@@ -212,13 +213,13 @@ class Planner:
     ) -> list[LaneHeads]:
         """The lanes that have jobs without tickets, unread; for watched batches, those with an allowance."""
         queued = Counter(ticket.lane for job_id, ticket in self._tickets.items() if job_id in waiting)
+        lanes = self._window.of(each for each in lanes if each.ready > queued[each.lane] or each.ready == READY_COUNTED)
+        await self._know_chains(lanes)
         shares = shares_of(lanes, rooms, Counter(ticket.lane.batch_id for ticket in self._tickets.values()), queued)
         return [
             LaneHeads(each.lane, chain, (), True, each.batch_weight, each.tenant_weight, barred, most)
             for each in lanes
-            if (most := shares.get(each.lane, UNLIMITED))
-            and (each.ready > queued[each.lane] or each.ready == READY_COUNTED)
-            and each.lane.chain_id in self._chains
+            if (most := shares.get(each.lane, UNLIMITED)) and each.lane.chain_id in self._chains
             for chain, barred in [await self._as_asked_now(each.lane)]
         ]
 
