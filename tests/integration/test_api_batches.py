@@ -1,6 +1,7 @@
 """Batches over HTTP, from the request to the end of their filling: in process, on real ledgers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -92,7 +93,7 @@ class Api:
 @pytest.fixture
 async def api(store: Store, redis_server: str) -> AsyncIterator[Api]:
     async with Redis.from_url(redis_server) as redis:
-        context = Context(SETTINGS, store, redis, store._clock, Blobs())
+        context = Context(SETTINGS, store, redis, time.time, Blobs())
         app = create_app(_no_lifespan())
         app.state.context = context
         transport = httpx.ASGITransport(app)
