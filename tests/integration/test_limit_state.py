@@ -106,9 +106,10 @@ async def test_a_learned_rate_is_shown_as_it_has_grown(
     assert end is not None
     limiter.now_ms = (end + later_s) * 1000
     state, _ = await seen(connection)
-    key, began_ms = keys.rate(*NAME), (state.now - later_s) * 1000
+    key = keys.rate(*NAME)
+    age_ms = limiter.now_ms - float(await connection.hget(key, "learned_at") or 0)
     promised = await promised_per_minute(limiter, UNKNOWN)
-    await connection.hset(key, "learned_at", str(began_ms))
+    await connection.hset(key, "learned_at", str(state.now * 1000 - age_ms))
     _, account = await seen(connection)
     shown = account.requests.limit(None)
     assert shown.source is Source.LEARNED
