@@ -219,7 +219,7 @@ async def test_of_several_hosts_the_one_that_answers_is_used(postgresql_url: str
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2/d cannot be reached: nothing listens"):
         async with open_store("postgresql://us:hush@127.0.0.1:1,127.0.0.1:2/d", tmp_path):
             pass
-    with pytest.raises(StoreUnavailable, match="DATABASE_URL cannot be read"):
+    with pytest.raises(StoreUnavailable, match="DATABASE_URL cannot be parsed"):
         async with open_store("postgresql://us:hush@/d?host=a:1&host=b:2&port=3", tmp_path):
             pass
 
