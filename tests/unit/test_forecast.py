@@ -108,7 +108,7 @@ def test_the_rate_of_this_moment_is_the_price_in_every_tier(model: str, tokens: 
 def test_words_tell_the_sum_what_it_leaves_out_and_when_it_is_unknown() -> None:
     assert expected_cost(Estimate(0.0612), 2_000) == "about $0.0612 expected"
     assert "excluding 12 of 2,000 lines" in expected_cost(Estimate(1.0, 12), 2_000)
-    assert "unknown cost" in expected_cost(Estimate(None, 5), 5)
+    assert "cost unknown" in expected_cost(Estimate(None, 5), 5)
     assert [dollars(usd) for usd in (0.0, 0.000_001, 12.5, 12_345.6)] == [
         "$0.0000",
         "under $0.0001",
