@@ -69,7 +69,7 @@ bench: $(VENV)/.installed-dev ## Measure the queue against RQ's own workers, the
 	$(BIN)/python benchmarks/noop_jobs.py
 
 chaos: $(VENV)/.installed-dev ## Kill, disconnect and wipe for MINUTES= under load, on both ledgers, then count: make chaos SEED=7
-	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/e2e/test_chaos.py
+	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/e2e/faults/test_chaos.py
 
 soak: $(VENV)/.installed-dev ## Run the long fault tests
 	$(BIN)/pytest -q -m soak --timeout 1800

@@ -3,7 +3,7 @@
 Only this file with its scripts, `worker.rq.worker` and `models.queue.tickets` know RQ and its key layout (RQ 3.0). RQ's
 own `Worker` spends 49 commands on a job; here one script claims up to 100 tickets and one closes up to 200. The keys
 they leave are the same, so `rq info`, `rq.command` and dashboards work; the differences are listed, each with its
-reason, in tests/integration/test_rq_contract.py.
+reason, in tests/integration/providers/test_rq_contract.py.
 
 The vocabulary is RQ's: a worker runs several *executions* of jobs at once.
 """

@@ -27,7 +27,7 @@ from understudy.models.state import Priority
 from understudy.worker.rq.bridge import Bridge, Shutdown, StopJob
 from understudy.worker.rq.worker import RegisteredWorker
 
-STANDINS = Path(__file__).parents[1] / "standins"
+STANDINS = Path(__file__).parents[2] / "standins"
 RQ = Path(sys.executable).with_name("rq")
 WORKER = "contract"
 TICKETS = [("job_a", Priority.INTERACTIVE), ("job_b", Priority.BULK), ("job_c", Priority.BULK)]

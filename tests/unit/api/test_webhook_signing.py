@@ -27,7 +27,7 @@ from understudy.worker.webhooks.delivery import DELAYS_S, hinted_s, verdict
 from understudy.worker.webhooks.sender import Answer
 
 NOW = 1_800_000_000.0
-PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
+PAGE = Path(__file__).parents[3] / "docs" / "webhooks.md"
 
 
 def test_the_events_are_the_ends_of_jobs_and_batches_and_what_a_person_must_see() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-CHECKER: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / ".ci" / "prose.py"))
+CHECKER: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[3] / ".ci" / "prose.py"))
 
 
 def words(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / ".ci" / "audit.py"
+SCRIPT = Path(__file__).parents[3] / ".ci" / "audit.py"
 
 
 def audit() -> Any:

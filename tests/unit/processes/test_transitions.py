@@ -27,7 +27,7 @@ from understudy.models.state import (
 from understudy.models.store.sql import BulkInsert, batch, job
 
 _CACHED = type(cache(lambda: None))
-PAGE = Path(__file__).parents[2] / "docs" / "state_machine.md"
+PAGE = Path(__file__).parents[3] / "docs" / "state_machine.md"
 OF: dict[str, tuple[Table, Collection[StrEnum], Sequence[Transition[Any]]]] = {
     "Job": (job, OPEN_STATES, JOB_TRANSITIONS),
     "Batch": (batch, OPEN_BATCH_STATES, BATCH_TRANSITIONS),

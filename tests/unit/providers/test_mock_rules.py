@@ -162,7 +162,7 @@ def test_a_script_that_cannot_be_read_or_parsed_is_named(tmp_path: Path) -> None
 
 
 def test_the_tour_in_the_examples_is_a_valid_script() -> None:
-    tour = load_config(Path(__file__).parents[2] / "examples" / "mock.toml")
+    tour = load_config(Path(__file__).parents[3] / "examples" / "mock.toml")
     assert len(tour.rules) > 5
     assert tour.limits
     assert tour.dialects == {"gamma": "groq"}

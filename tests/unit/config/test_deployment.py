@@ -15,7 +15,7 @@ from understudy.models.config.presets import AZURE_ENDPOINT, PRESETS
 from understudy.models.config.settings import CONFIG_NAME, load_settings
 from understudy.producer.cli.app import app
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 PAGES = [
     COMPOSE,

@@ -13,7 +13,7 @@ from stage_hands import Mock, Scene, alone_and_on_servers
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 LEASE_S = 1.5
-STANDIN = Path(__file__).parent.parent / "standins" / "takes_the_lock"
+STANDIN = Path(__file__).parents[2] / "standins" / "takes_the_lock"
 DEADLINE_S = 300.0
 
 

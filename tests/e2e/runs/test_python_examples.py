@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from stage_hands import fake_providers
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 UNDERSTUDY = Path(sys.executable).with_name("understudy")
 DEADLINE_S = 60.0
 

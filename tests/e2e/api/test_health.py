@@ -10,7 +10,7 @@ import pytest
 import yaml
 from stage_hands import BIN, Mock, Process, Scene, alone_and_on_servers, failed_over, stopped, until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SLOWEST_S = 60.0
 
 

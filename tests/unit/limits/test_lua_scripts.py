@@ -11,7 +11,7 @@ from redis import Redis
 from understudy.models.limits import law
 from understudy.models.queue.lua_scripts import script_lines, script_text
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = sorted(str(path.relative_to(ROOT)) for top in ("models", "worker") for path in (ROOT / top).rglob("*.lua"))
 PARTS = [name for name in FILES if "/parts/" in name]
 SCRIPTS = [name for name in FILES if name not in PARTS]

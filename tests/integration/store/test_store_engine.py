@@ -32,7 +32,7 @@ from understudy.models.store import (
 )
 from understudy.models.tables import Job
 
-WRITER = Path(__file__).parent.parent / "standins" / "write_to_ledger.py"
+WRITER = Path(__file__).parents[2] / "standins" / "write_to_ledger.py"
 
 
 def difference(connection: Connection) -> list[Any]:
@@ -131,7 +131,7 @@ async def test_two_processes_that_write_at_once_take_turns(tmp_path: Path) -> No
     async with open_store(None, tmp_path):
         pass
     command = [sys.executable, str(WRITER), str(tmp_path), "100"]
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     writers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": root})
         for _ in range(2)
