@@ -35,7 +35,7 @@ from understudy.worker.job.claim_loop import ClaimLoop
 from understudy.worker.leader import LeaderLock
 from understudy.worker.outages import OUTAGES
 from understudy.worker.planner.canary import Canary
-from understudy.worker.redis_repair import mend
+from understudy.worker.redis_wrong_types import mend
 from understudy.worker.resources import WorkerResources
 from understudy.worker.rq.bridge import Bridge, forget_worker
 

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from understudy.models.queue.lua_scripts import script_text
 from understudy.worker.coalesce import Coalescer
-from understudy.worker.redis_repair import is_misread
+from understudy.worker.redis_wrong_types import is_misread
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,5 @@
-../../understudy/__main__.py
+"""`python -m understudy` runs the command `understudy`."""
+
+from understudy.producer.__main__ import main
+
+main()

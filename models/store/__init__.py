@@ -32,8 +32,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.models.store import schema
-from understudy.models.store.engine import Database, open_postgresql, open_sqlite
+from understudy.models.store.database import schema
+from understudy.models.store.database.engine import Database, open_postgresql, open_sqlite
 from understudy.models.store.errors import (
     StoreBusy,
     StoreConflict,

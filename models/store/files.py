@@ -30,7 +30,7 @@ from understudy.models.ids import time_of
 from understudy.models.records import FileRecord, OutputRow
 from understudy.models.state import TERMINAL_STATES, BatchState, JobState
 from understudy.models.store.batches.views import ERRORS, OUTPUT, WAITED_FOR, waited_for
-from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.models.store.errors import StoreConflict
 from understudy.models.store.ledger import Area
 from understudy.models.store.paging import ANSWER_BYTES, Paged, Span, size_of

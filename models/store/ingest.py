@@ -14,7 +14,7 @@ from sqlalchemy import Boolean, Row, and_, bindparam, case, exists, func, or_, s
 from understudy.models.records import Estimate, NewJob
 from understudy.models.state import BatchState, Priority
 from understudy.models.store.batches.chains import drop_unused_chains
-from understudy.models.store.disk_space import KEPT_BYTES, give_room_back
+from understudy.models.store.database.disk_space import KEPT_BYTES, give_room_back
 from understudy.models.store.intake import estimated, insert_jobs
 from understudy.models.store.ledger import Area
 from understudy.models.store.retention.prune import delete_jobs_of, discard_batch

@@ -13,8 +13,8 @@ from understudy.models.records import SINGLE, Estimate, NewBatch, NewJob
 from understudy.models.routing.chain import Endpoint
 from understudy.models.state import BatchState, JobState
 from understudy.models.store.batches.chains import insert_chains
-from understudy.models.store.disk_space import KEPT_BYTES, check_room, job_bytes, text_bytes
-from understudy.models.store.engine import Database
+from understudy.models.store.database.disk_space import KEPT_BYTES, check_room, job_bytes, text_bytes
+from understudy.models.store.database.engine import Database
 from understudy.models.store.errors import StoreConflict
 from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.sql import NOW, BulkInsert, batch, clean, idempotency, job, job_input

@@ -6,7 +6,7 @@ import orjson
 from sqlalchemy import bindparam, select
 
 from understudy.models.routing.chain import Chain
-from understudy.models.store.engine import Database
+from understudy.models.store.database.engine import Database
 from understudy.models.store.errors import StoreError
 from understudy.models.store.sql import NOW, chain
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from understudy.models.store.engine import Database
+from understudy.models.store.database.engine import Database
 from understudy.models.store.sql import BURDEN, burden, job, result
 
 PAGE = 1_000

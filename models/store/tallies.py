@@ -8,7 +8,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.records import AttemptRecord, ResultRecord
-from understudy.models.store.disk_space import text_bytes
+from understudy.models.store.database.disk_space import text_bytes
 from understudy.models.store.sql import BulkInsert, provider_tally, tally, tenant_tally, whole
 
 ANSWERED = "answered"

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from understudy.models.config.settings import Settings
 from understudy.models.ledger_clock import ledger_clock
 from understudy.models.store import Store
-from understudy.models.store.disk_space import KEPT_BYTES
+from understudy.models.store.database.disk_space import KEPT_BYTES
 from understudy.producer.api import webhooks
 from understudy.producer.api.access import admin, providers, tenant
 from understudy.producer.api.access.quotas import kept_free

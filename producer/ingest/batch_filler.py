@@ -20,7 +20,7 @@ from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.route import RouteOptions
 from understudy.models.schemas.process import NoJudge
 from understudy.models.store import Store, StoreError, StoreFull
-from understudy.models.store.disk_space import KEPT_BYTES
+from understudy.models.store.database.disk_space import KEPT_BYTES
 from understudy.models.store.ingest import ToFill
 from understudy.producer.api.files.blobs import BlobError, NoBlob
 from understudy.producer.ingest.batch_lines import BatchReader

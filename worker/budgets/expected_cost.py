@@ -12,8 +12,8 @@ from understudy.models.costs.pricing import Pricing
 from understudy.models.request.tokens import Usage
 from understudy.models.request.tokens import most_output_tokens as tokens_of_answer
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
+from understudy.worker.bounded_mapping import Latest
 from understudy.worker.limits.estimates import Estimates
-from understudy.worker.limits.latest import Latest
 
 log = logging.getLogger(__name__)
 

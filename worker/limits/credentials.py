@@ -19,9 +19,9 @@ from understudy.models.failure import Failure, FailureClass, Scope
 from understudy.models.limits.law import USED_SHARE
 from understudy.models.routing.chain import Step
 from understudy.models.store import Store
+from understudy.worker.bounded_mapping import Latest
 from understudy.worker.limits.breaker import HardFailures
 from understudy.worker.limits.disabled_credentials import DisabledCredentials
-from understudy.worker.limits.latest import Latest
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 from understudy.worker.providers.base import Adapter, Endpoint
 from understudy.worker.providers.registry import adapter_for

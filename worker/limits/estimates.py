@@ -10,7 +10,7 @@ from math import ceil
 
 from understudy.models.config.catalog import PRESETS
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
-from understudy.worker.limits.latest import Latest
+from understudy.worker.bounded_mapping import Latest
 
 BATCHES_MAX = 1_000
 """Beyond this many batches, the least recently used are forgotten."""

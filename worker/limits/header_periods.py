@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from understudy.worker.bounded_mapping import Latest
 from understudy.worker.failures import LimitSignals
 from understudy.worker.failures.limits import CLOSE, MINUTE_S
-from understudy.worker.limits.latest import Latest
 from understudy.worker.limits.limiter import Deployment
 
 SECOND_S = 1.0

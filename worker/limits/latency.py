@@ -12,7 +12,7 @@ import redis.asyncio
 
 from understudy.models.queue import keys
 from understudy.models.queue.redis_values import number, text
-from understudy.worker.limits.latest import Latest
+from understudy.worker.bounded_mapping import Latest
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 
 log = logging.getLogger(__name__)

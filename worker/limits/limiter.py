@@ -23,9 +23,9 @@ from understudy.models.failure import Scope
 from understudy.models.jobs.wait_reasons import HOLD_WORDS, put_back_at
 from understudy.models.queue import keys
 from understudy.models.records import Waiting
+from understudy.worker.bounded_mapping import Latest
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits import scripts
-from understudy.worker.limits.latest import Latest
 from understudy.worker.planner.token_room import TokenRoom
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
 from understudy.worker.rw_lock import RWLock

@@ -9,7 +9,7 @@ from understudy.worker.redis_scripts import Script
 RESERVE = Script.load("worker/limits/reserve.lua")
 STILL_HOLDS = Script.load("worker/limits/still_holds.lua")
 RELEASE = Script.load("worker/limits/release.lua")
-TOLD = Script.load("worker/limits/told.lua")
+TOLD = Script.load("worker/limits/advertised.lua")
 OUTLOOK = Script.load("worker/limits/outlook.lua")
 BEAT = Script.load("worker/limits/beat.lua")
 COOL = Script.load("worker/limits/cool.lua")

@@ -38,7 +38,7 @@ from understudy.models.queue.tickets import (
     queue_key,
     rq_time,
 )
-from understudy.worker.redis_repair import mend
+from understudy.worker.redis_wrong_types import mend
 from understudy.worker.rq.queue_watcher import QueueWatcher
 from understudy.worker.rq.scripts import BEAT, CLAIM, CLOSE, FORGET
 

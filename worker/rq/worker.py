@@ -20,7 +20,7 @@ from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus
 
-from understudy.worker.redis_repair import drop_misfits, is_misread
+from understudy.worker.redis_wrong_types import drop_misfits, is_misread
 from understudy.worker.rq.bridge import Bridge, forget_executions
 from understudy.worker.rq.queue_watcher import LISTEN_S
 

@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from understudy.models.costs.budgets import BATCH
 from understudy.models.records import SINGLE
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
-from understudy.models.store.disk_space import give_room_back
-from understudy.models.store.engine import Database
+from understudy.models.store.database.disk_space import give_room_back
+from understudy.models.store.database.engine import Database
 from understudy.models.store.errors import StoreBusy, StoreConflict, StoreError
 from understudy.models.store.ledger import Area
 from understudy.models.store.sql import (

@@ -10,7 +10,7 @@ from sqlalchemy import and_, bindparam, case, delete, func, literal_column, sele
 from understudy.models.costs.budgets import of_tenant
 from understudy.models.records import SINGLE
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
-from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.models.store.ledger import Area
 from understudy.models.store.sql import (
     QUEUED,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from understudy.models.config.settings import Settings
-from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.models.tenants import NO_LIMIT, TenantLimits, TenantStore
 from understudy.producer.api.access.auth import Caller
 from understudy.producer.api.context import Context

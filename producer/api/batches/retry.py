@@ -11,7 +11,7 @@ from understudy.models.objects.batch import BatchObject
 from understudy.models.records import BatchView
 from understudy.models.routing.route import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
-from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller, Submitter
 from understudy.producer.api.access.quotas import admit_bytes

@@ -13,7 +13,7 @@ from understudy.models.objects.batch import BatchList, BatchObject
 from understudy.models.objects.shapes import page_of
 from understudy.models.records import BatchView, FileRecord, NewBatch
 from understudy.models.state import BatchState
-from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.models.store.intake import NamedRequest, OtherRequest
 from understudy.models.store.paging import Span, spans
 from understudy.producer.api.access.admission import admit, give_back

@@ -12,7 +12,7 @@ from understudy.models.records import NewJob
 from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.route import check_schemas
 from understudy.models.state import Priority
-from understudy.models.store.disk_space import job_bytes, text_bytes
+from understudy.models.store.database.disk_space import job_bytes, text_bytes
 from understudy.models.store.intake import Made, NamedRequest, OtherRequest
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller

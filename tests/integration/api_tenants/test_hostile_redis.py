@@ -35,8 +35,8 @@ from understudy.worker.limits.limiter import (
     LimitsUnavailable,
     Refusal,
 )
-from understudy.worker.redis_repair import drop_misfits, is_misread
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.redis_wrong_types import drop_misfits, is_misread
 from understudy.worker.rq.bridge import Bridge
 from understudy.worker.rq.worker import RegisteredWorker
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 
 from understudy.models.jobs.wait_reasons import from_json, put_back_at, put_back_for
 from understudy.models.records import Waiting
-from understudy.models.store.schema import configuration, upgrade
+from understudy.models.store.database.schema import configuration, upgrade
 
 SCHEMA = "version_before"
 

@@ -27,9 +27,9 @@ from understudy.models.store import (
     StoreOutage,
     StoreRefused,
     StoreUnavailable,
-    engine,
     open_store,
 )
+from understudy.models.store.database import engine
 from understudy.models.tables import Job
 
 WRITER = Path(__file__).parents[2] / "standins" / "write_to_ledger.py"

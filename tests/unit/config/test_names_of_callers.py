@@ -6,12 +6,12 @@ import pytest
 
 from understudy.models.config.secrets import Secrets
 from understudy.models.config.settings import Settings
+from understudy.worker.bounded_mapping import MODELS_MAX, Latest
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits.breaker import BREAK_AFTER, HardFailures
 from understudy.worker.limits.credentials import CredentialPool
 from understudy.worker.limits.header_periods import ToldPeriods
 from understudy.worker.limits.latency import Latencies
-from understudy.worker.limits.latest import MODELS_MAX, Latest
 from understudy.worker.limits.limiter import Deployment
 
 NAMES = [f"m{number}" for number in range(MODELS_MAX + 100)]

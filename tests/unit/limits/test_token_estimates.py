@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
+from understudy.worker.bounded_mapping import MODELS_MAX
 from understudy.worker.limits import estimates as module
 from understudy.worker.limits.estimates import Estimates, keeps_max_tokens
-from understudy.worker.limits.latest import MODELS_MAX
 
 MODEL = ("alpha", "large")
 

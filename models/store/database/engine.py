@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from understudy.models.config.private_files import make_private, touch_private
 from understudy.models.config.service_urls import POSTGRESQL_FORM, BadAddress, postgresql_url
-from understudy.models.store.error_translation import meaning_of
+from understudy.models.store.database.error_translation import meaning_of
+from understudy.models.store.database.sqlite_lock import WriteLock
 from understudy.models.store.errors import StoreBusy, StoreConflict, StoreMisplaced, StoreUnavailable, folder_reason
 from understudy.models.store.sql import BURDENED
-from understudy.models.store.sqlite_lock import WriteLock
 
 SQLITE_TIMEOUT_S = 5.0
 CHECKPOINT_S = 0.5

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.records import NewJob
 from understudy.models.routing.chain import Chain
-from understudy.models.store.engine import Database
+from understudy.models.store.database.engine import Database
 from understudy.models.store.errors import StoreFull
 
 KEPT_BYTES = 8 * 1024 * 1024

@@ -4,6 +4,7 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
+from understudy.models.store.database.postgres_refusals import why_refused
 from understudy.models.store.errors import (
     StoreBusy,
     StoreDefect,
@@ -12,7 +13,6 @@ from understudy.models.store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from understudy.models.store.postgres_refusals import why_refused
 
 SQLITE_BUSY = frozenset([sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT])
 SQLITE_FULL = sqlite3.SQLITE_FULL
