@@ -151,15 +151,26 @@ class Producers:
 
 
 def killed_at_random(producers: Producers, serve: Callable[[], tuple[Process, str]]) -> None:
-    """A server that dies again and again at moments that the seed decides; the last one lives."""
+    """A server that dies again and again, each time at work, at moments that the seed decides; the last one lives."""
     chance = random.Random(SEED)
     server, producers.url = serve()
     producers.start()
     for _ in range(KILLS):
-        time.sleep(chance.uniform(0.3, 1.6))
+        wait_for_more(producers)
+        time.sleep(chance.uniform(0.0, 1.3))
         server.kill_all()
         server, producers.url = serve()
+    wait_for_more(producers)
     producers.finish()
+
+
+def wait_for_more(producers: Producers) -> None:
+    """However slow the machine is, the server has accepted some of each kind since it was started."""
+    named, unnamed = len(producers.named), len(producers.unnamed)
+    until(
+        lambda: len(producers.named) > named + 4 and len(producers.unnamed) > unnamed + 1,
+        "the server accepts requests",
+    )
 
 
 def assert_batches_are_whole(scene: Scene, url: str, ids: set[str]) -> None:
