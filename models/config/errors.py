@@ -66,6 +66,7 @@ def _message(kind: str, message: str, location: Location, model: type[BaseModel]
         return "must begin with http:// or https://"
     if kind == "string_pattern_mismatch":
         return "must consist of letters, digits, '_', '.' and '-', at most 64"
+    message = re.sub(r" or instance of \w+$", "", message)  # a file has no instances
     return message.replace("Input should", "should", 1).replace("dictionary", "table")
 
 

@@ -208,6 +208,11 @@ def test_a_mistake_is_named_by_file_line_and_field(text: str, sentence: str) -> 
     assert "\n" not in said
 
 
+def test_a_mistake_in_a_price_is_described_in_words_of_the_file() -> None:
+    said = refusal("[providers.openai.prices]\nm = 3")
+    assert said.endswith("line 2: providers.openai.prices.m should be a valid table")
+
+
 @pytest.mark.parametrize(
     "text",
     [
