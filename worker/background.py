@@ -35,7 +35,7 @@ from understudy.worker.job.claim_loop import ClaimLoop
 from understudy.worker.leader import LeaderLock
 from understudy.worker.outages import OUTAGES
 from understudy.worker.planner.canary import Canary
-from understudy.worker.redis_wrong_types import mend
+from understudy.worker.redis_wrong_types import repair
 from understudy.worker.resources import WorkerResources
 from understudy.worker.rq.bridge import Bridge, forget_worker
 
@@ -119,7 +119,7 @@ class Upkeep:
                         "Background loop %s waits for a store to come back: %s", loop.name, type(outage).__name__
                     )
                 suffering = True
-                await mend(self._redis, outage)
+                await repair(self._redis, outage)
             if not is_being_ended():
                 await asyncio.sleep(loop.every_s() if callable(loop.every_s) else loop.every_s)
 

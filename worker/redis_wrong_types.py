@@ -71,7 +71,7 @@ async def drop_misfits(redis: Redis) -> int:
     return dropped
 
 
-async def mend(redis: Redis, error: BaseException) -> None:
+async def repair(redis: Redis, error: BaseException) -> None:
     """After an error of Redis: if it was caused by its content, make sure that it does not happen again."""
     if is_misread(error):
         try:

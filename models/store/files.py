@@ -215,14 +215,8 @@ class Files(Area):
         async with self._db.write() as connection:
             await connection.execute(SET_BYTES, {"file_id": file_id, "size": size})
 
-    async def part_pages(self, batch_id: str, part: str) -> AsyncIterator[list[OutputRow]]:
-        """The rows of a batch's output or error file, page by page; no transaction stays open between pages."""
-        asked = {"batch_id": batch_id, "states": STATES[part]}
-        async for rows in PART_PAGE.pages(self._db, asked, ""):
-            yield [_output_row(row) for row in rows]
-
     def part_spans(self, batch_id: str, part: str) -> AsyncIterator[Span]:
-        """The spans of the same pages, to be read when there is memory for them."""
+        """Page by page, the rows of a batch's output or error file, to be read when there is memory for them."""
         return PART_PAGE.spans(self._db, {"batch_id": batch_id, "states": STATES[part]}, "")
 
     async def part_rows(self, batch_id: str, part: str, of: Span) -> list[OutputRow]:

@@ -21,7 +21,7 @@ MOST_CONNECTIONS = 10_000
 RESERVED = 128
 """Descriptors for the ledger, the queue, logs, worker processes and connections that get a 503."""
 
-BESIDE, UNREAD = 32, 32
+SILENT, UNREAD = 32, 32
 """Connections beyond the limit: those that are silent or get a 503, and those just accepted. Both are part of
 RESERVED."""
 
@@ -91,8 +91,10 @@ class ConnectionLimit:
         self._all.add(guest)
         over = len(self._all) - self._most
         if over > 0:
-            _ = self._make_room(YOUNG_S) or (over > BESIDE and self._make_room(0.0))
-        if over > BESIDE + UNREAD and self._waiting:
+            made = self._make_room(YOUNG_S)
+            if not made and over > SILENT:
+                self._make_room(0.0)
+        if over > SILENT + UNREAD and self._waiting:
             self._send_away(next(iter(self._waiting)))
         self.waits(guest)
 

@@ -116,3 +116,9 @@ async def run_all(store: Store, worker_id: str, ids: Sequence[str]) -> None:
 
 async def outputs_of(store: Store, batch_id: str) -> list[OutputRow]:
     return [row async for row in store.batches.outputs(batch_id)]
+
+
+async def part_pages(store: Store, batch_id: str, part: str) -> AsyncIterator[list[OutputRow]]:
+    """The rows of a batch's output or error file, page by page, as the API reads them."""
+    async for span in store.files.part_spans(batch_id, part):
+        yield await store.files.part_rows(batch_id, part, span)

@@ -186,7 +186,7 @@ class ClaimLoop:
             if not self._away:
                 log.warning("Nothing new is claimed until a store is back: %s", type(outage).__name__)
             self._away = True
-            await self.bridge.mend(outage)
+            await self.bridge.repair(outage)
             return False
         self._away = False
         if not claimed:

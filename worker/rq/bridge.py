@@ -38,7 +38,7 @@ from understudy.models.queue.tickets import (
     queue_key,
     rq_time,
 )
-from understudy.worker.redis_wrong_types import mend
+from understudy.worker.redis_wrong_types import repair
 from understudy.worker.rq.queue_watcher import QueueWatcher
 from understudy.worker.rq.scripts import BEAT, CLAIM, CLOSE, FORGET
 
@@ -214,9 +214,9 @@ class Bridge:
             return
         await self._doorbell.wait(timeout_s, [queue_key(queue) for queue in self.queues if queue not in without])
 
-    async def mend(self, error: BaseException) -> None:
+    async def repair(self, error: BaseException) -> None:
         """After an error of `claim`, `wait` or `beat`: make sure that the content of Redis does not raise it again."""
-        await mend(self._redis, error)
+        await repair(self._redis, error)
 
     async def beat(self) -> None:
         """Report to RQ that this worker and its executions are alive. Every 5 to 10 seconds, at least once in 90."""

@@ -138,7 +138,7 @@ async def _first_beat(bridge: Bridge) -> None:
         except ResponseError as error:
             if not is_misread(error):
                 raise
-            await bridge.mend(error)
+            await bridge.repair(error)
             await asyncio.sleep(AGAIN_S)
 
 

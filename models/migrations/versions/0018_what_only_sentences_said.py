@@ -61,9 +61,9 @@ def _failure_of(row: sa.Row[Any]) -> dict[str, str | None]:
     """The class is the code of our own error, or next to the provider's; the step is next to either."""
     try:
         document = json.loads(row.body if row.error is None else row.error)
-        beside = document.get("extra_fields") or {}
-        cls = document.get("code") if row.error is not None else beside.get("failure")
-        step = beside.get("step")
+        extra_fields = document.get("extra_fields") or {}
+        cls = document.get("code") if row.error is not None else extra_fields.get("failure")
+        step = extra_fields.get("step")
     except (AttributeError, TypeError, ValueError):  # the content was removed, or is not an object
         cls = step = None
     known = isinstance(cls, str) and cls in CLASSES

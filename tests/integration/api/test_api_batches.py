@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from ledger_help import failed, new_worker, succeeded
+from ledger_help import failed, new_worker, part_pages, succeeded
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
@@ -384,7 +384,7 @@ async def test_cancelled_half_way_output_and_error_lines_are_all_lines(api: Api)
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
     assert usage["input_tokens_details"] == {"cached_tokens": 4}
     assert usage["output_tokens_details"] == {"reasoning_tokens": 2}
-    rows = [row async for page in api.store.files.part_pages(batch_id, "error") for row in page]
+    rows = [row async for page in part_pages(api.store, batch_id, "error") for row in page]
     assert [row.state for row in rows].count(JobState.CANCELLED) == 3 and len(rows) == 4
     again = await api.post(f"/v1/batches/{batch_id}/pause")
     assert (again.status_code, again.json()["error"]["code"]) == (400, "batch_ended")

@@ -281,7 +281,7 @@ async def test_a_worker_that_cannot_claim_makes_room_and_claims(connection: redi
         with pytest.raises(ResponseError) as refused:
             await bridge.claim(10)
             await bridge.wait(0.1)
-        await bridge.mend(refused.value)
+        await bridge.repair(refused.value)
         await stage(connection, [("job_1", Priority.NORMAL)])
         assert await bridge.claim(10) == ["job_1"]
 

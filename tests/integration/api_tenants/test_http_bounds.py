@@ -353,7 +353,7 @@ async def test_connections_that_ask_nothing_take_no_place_from_who_does(
         async with asyncio.timeout(PATIENCE_S):
             while await server.status() != 200:
                 await asyncio.sleep(0.05)
-        await until(lambda: sum(not each.done() for each in ends) <= 20 + crowd.BESIDE + crowd.UNREAD)
+        await until(lambda: sum(not each.done() for each in ends) <= 20 + crowd.SILENT + crowd.UNREAD)
     await asyncio.wait(ends)
 
 

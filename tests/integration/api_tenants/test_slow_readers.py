@@ -26,7 +26,7 @@ from understudy.producer.server.connection_limit import ConnectionLimit
 from understudy.producer.server.http_protocol import bounded
 
 ANSWER = 12 * MB
-"""More than the system holds of an answer that nobody reads."""
+"""More than the operating system buffers of an unread answer."""
 
 EACH = len('{"answer":""}') + ANSWER
 PATIENCE_S = 30

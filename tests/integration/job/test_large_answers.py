@@ -9,7 +9,7 @@ import orjson
 import pytest
 from api_help import application
 from fakeredis import FakeAsyncRedis
-from ledger_help import failed, new_worker, open_batch, outputs_of, succeeded
+from ledger_help import failed, new_worker, open_batch, outputs_of, part_pages, succeeded
 from sqlalchemy import update
 
 from understudy.models.config.settings import Settings
@@ -74,7 +74,7 @@ async def test_a_page_has_so_many_bytes_or_one_row(store: Store, monkeypatch: py
     monkeypatch.setattr(paging, "PAGE_BYTES", 1_000)
     answers = ["x" * size for size in (10, 400, 400, 400, 5_000, 10, 3_000, 3_000, 990, 10)]
     batch_id = await ended(store, answers)
-    pages = [[len(row.body or "") for row in page] async for page in store.files.part_pages(batch_id, "output")]
+    pages = [[len(row.body or "") for row in page] async for page in part_pages(store, batch_id, "output")]
     assert [len(page) for page in pages] == [3, 1, 1, 1, 1, 1, 1, 1]
     assert all(sum(page) <= 1_000 or len(page) == 1 for page in pages)
     assert [orjson.loads(row.body or "")["answer"] for row in await outputs_of(store, batch_id)] == answers
@@ -87,7 +87,7 @@ async def test_rows_of_an_older_version_are_weighed_when_they_are_read(
     batch_id = await ended(store, ["é" * 400, "é" * 400, "x"])
     async with store._db.write() as connection:
         await connection.execute(update(job).values(answer_bytes=None))
-    assert [len(page) async for page in store.files.part_pages(batch_id, "output")] == [1, 2]
+    assert [len(page) async for page in part_pages(store, batch_id, "output")] == [1, 2]
 
 
 async def test_the_lines_that_a_limit_allows_come_in_one_answer_however_large_they_are(

@@ -251,8 +251,8 @@ async def test_the_planner_stages_nothing_of_a_batch_that_no_step_may_serve_and_
         assert "breaks the rule require region = eu" in seen.waiting.reason
         assert await blocked_by(store, scene.settings, [barred]) == seen.waiting.reason
         assert await blocked_by(store, scene.settings, [barred, other]) is None
-        beside = await store.batches.view(other)
-        assert beside is not None and beside.waiting is None
+        neighbour = await store.batches.view(other)
+        assert neighbour is not None and neighbour.waiting is None
 
 
 async def test_the_planner_looks_at_the_room_of_the_steps_that_are_allowed(redis_url: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 import standardwebhooks
-from ledger_help import new_worker, open_batch, outputs_of, put_back, run_all, succeeded
+from ledger_help import new_worker, open_batch, outputs_of, part_pages, put_back, run_all, succeeded
 from webhook_help import receiver
 
 from understudy.models.config.settings import Settings, WebhookSettings
@@ -167,7 +167,7 @@ async def test_a_batch_that_nobody_takes_notice_of_ends_at_its_deadline_and_its_
     }[kind]
     expected = {"code": "batch_expired", "message": f"This request could not be completed before its deadline{why}"}
     assert said == {JobState.SUCCEEDED: None, JobState.EXPIRED: expected}
-    pages = [row async for page in store.files.part_pages(batch_id, "error") for row in page]
+    pages = [row async for page in part_pages(store, batch_id, "error") for row in page]
     assert [output_line(row)["error"] for row in pages] == [expected]
 
 

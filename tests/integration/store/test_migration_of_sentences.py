@@ -47,7 +47,7 @@ def test_the_kind_of_a_pause_is_read_from_how_its_sentence_begins(before: Connec
 
 
 def test_how_a_job_failed_is_read_from_its_error(before: Connection) -> None:
-    beside = '"extra_fields": {"failure": "overloaded", "step": "lead/large"}'
+    extra_fields = '"extra_fields": {"failure": "overloaded", "step": "lead/large"}'
     documents = {
         "a-ours": (
             None,
@@ -56,7 +56,7 @@ def test_how_a_job_failed_is_read_from_its_error(before: Connection) -> None:
             "lead/large",
         ),
         "b-crash": (None, '{"code": "crashed", "message": "no"}', "crashed", None),
-        "c-theirs": (f'{{"error": {{"code": "connect"}}, {beside}}}', None, "overloaded", "lead/large"),
+        "c-theirs": (f'{{"error": {{"code": "connect"}}, {extra_fields}}}', None, "overloaded", "lead/large"),
         "d-forgotten": (None, None, "unknown", None),
         "e-odd": ('["overloaded"]', None, "unknown", None),
         "f-odder": (None, '{"code": ["quota"], "extra_fields": {"step": 7}}', "unknown", None),
@@ -65,7 +65,7 @@ def test_how_a_job_failed_is_read_from_its_error(before: Connection) -> None:
         before.execute(JOB, {"id": job_id, "state": "failed"})
         before.execute(RESULT, {"job_id": job_id, "body": body, "error": error})
     before.execute(JOB, {"id": "fine", "state": "succeeded"})
-    before.execute(RESULT, {"job_id": "fine", "body": f"{{{beside}}}", "error": None})
+    before.execute(RESULT, {"job_id": "fine", "body": f"{{{extra_fields}}}", "error": None})
     upgrade(before)
     found = {row.job_id: (row.failure, row.step) for row in before.execute(text("SELECT * FROM result"))}
     assert found == {"fine": (None, None)} | {job_id: tuple(row[2:]) for job_id, row in documents.items()}

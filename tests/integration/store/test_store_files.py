@@ -1,7 +1,7 @@
 """Files in the ledger: order, tenants, ends, and what is removed behind them."""
 
 import pytest
-from ledger_help import failed, new_worker, open_batch, succeeded
+from ledger_help import failed, new_worker, open_batch, part_pages, succeeded
 from sqlalchemy import func, select, update
 
 from understudy.models.ids import new_id, time_of
@@ -107,10 +107,10 @@ async def test_a_part_is_read_page_by_page_and_holds_its_own_jobs(
 ) -> None:
     monkeypatch.setattr(files, "PART_PAGE", files.PART_PAGE.limit(2))
     batch_id, ids = await ended_batch(store, 5, 3)
-    pages = [page async for page in store.files.part_pages(batch_id, "output")]
+    pages = [page async for page in part_pages(store, batch_id, "output")]
     assert [len(page) for page in pages] == [2, 2, 1]
     assert [row.job_id for page in pages for row in page] == ids[:5]
-    errors = [row async for page in store.files.part_pages(batch_id, "error") for row in page]
+    errors = [row async for page in part_pages(store, batch_id, "error") for row in page]
     assert [row.job_id for row in errors] == ids[5:]
     assert {row.job_id: row.error for row in errors} == {
         row.job_id: row.error async for row in store.batches.outputs(batch_id) if row.job_id in ids[5:]

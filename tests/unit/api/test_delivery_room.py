@@ -1,4 +1,4 @@
-"""Room for answers that are not taken: who has too much of it waits, and keeps nobody else waiting."""
+"""Room for answers that are not taken: a tenant with too much of it waits, and delays no other tenant."""
 
 import asyncio
 from collections import Counter
