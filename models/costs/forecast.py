@@ -1,17 +1,20 @@
 """Forecasts the cost of a batch before its first call: the estimated tokens of its lines at today's prices.
 
 Summed line by line, so memory use does not grow with the number of lines. Input tokens are estimated from the request's
-size; output tokens are the request's maximum, capped at a typical answer.
+size; output tokens are the request's maximum, capped at a typical answer, which is the mean of the answers so far where
+there are any.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from understudy.models.config.catalog import UnknownProvider, resolve_provider
 from understudy.models.config.settings import Settings
 from understudy.models.costs.pricing import Pricing, Rate
-from understudy.models.records import Estimate, NewJob
-from understudy.models.request.tokens import expected_output_tokens, most_output_tokens
+from understudy.models.records import DeploymentTally, Estimate, NewJob
+from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, expected_output_tokens, most_output_tokens
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
 
 MOST_CHAINS = 1_000
@@ -19,6 +22,7 @@ MOST_CHAINS = 1_000
 
 KNOWN_CHAINS = 10_000
 REST = ("other chains",)
+ANY_MODEL = ""
 
 
 @dataclass(slots=True)
@@ -50,16 +54,22 @@ class _Priced:
 
     chain: Chain
     group: ChainForecast
-    rates: list[tuple[StepForecast, Rate, int]]  # and the step's own maximum of output tokens
+    rates: list[
+        tuple[StepForecast, Rate, int, int]
+    ]  # and the step's own maximum of output tokens, and a typical answer's
 
 
 class Forecast:
-    """Accumulates while lines are read. `every_step`: also the cost if each step answered everything."""
+    """Accumulates while lines are read. `every_step`: also the cost if each step answered everything. `answered`: what
+    earlier lines of the same kind got, which tells how long answers are."""
 
-    def __init__(self, settings: Settings, *, every_step: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, *, every_step: bool = False, answered: Iterable[DeploymentTally] = ()
+    ) -> None:
         self._settings = settings
         self._pricing = Pricing(settings)
         self._every_step = every_step
+        self._typical = _mean_output_tokens(answered)
         self._known: dict[int, _Priced] = {}
         self._groups: dict[tuple[str, ...], ChainForecast] = {}
 
@@ -79,6 +89,11 @@ class Forecast:
     @property
     def output_tokens(self) -> int:
         return sum(group.output_tokens for group in self._groups.values())
+
+    @property
+    def length_known(self) -> bool:
+        """Whether earlier answers tell how long answers are."""
+        return bool(self._typical)
 
     @property
     def estimate(self) -> Estimate:
@@ -118,7 +133,12 @@ class Forecast:
             self._known.clear()
         group = self._group(tuple(map(str, chain.steps)))
         rates = [
-            (group.steps[min(index, len(group.steps) - 1)], self._rate(step), most_output_tokens(step.params))
+            (
+                group.steps[min(index, len(group.steps) - 1)],
+                self._rate(step),
+                most_output_tokens(step.params),
+                self._typical_output_tokens(step),
+            )
             for index, step in enumerate(chain.steps)
         ]
         priced = self._known[id(chain)] = _Priced(chain, group, rates)
@@ -131,6 +151,10 @@ class Forecast:
             self._groups[names] = ChainForecast([StepForecast(name) for name in names])
         return self._groups[names]
 
+    def _typical_output_tokens(self, step: Step) -> int:
+        """The mean of this model's answers so far; else of all answers; else what is typical anywhere."""
+        return self._typical.get(str(step)) or self._typical.get(ANY_MODEL) or TYPICAL_OUTPUT_TOKENS
+
     def _rate(self, step: Step) -> Rate:
         try:
             preset = resolve_provider(self._settings, step.provider).preset
@@ -139,10 +163,23 @@ class Forecast:
         return self._pricing.rate(step.provider, preset, step.model)
 
 
+def _mean_output_tokens(answered: Iterable[DeploymentTally]) -> dict[str, int]:
+    """Mean output tokens of an answer, rounded up, by provider/model and for ANY_MODEL."""
+    tokens: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
+    for each in answered:
+        for name in (f"{each.provider}/{each.model}", ANY_MODEL):
+            tokens[name] += each.output_tokens
+            answers[name] += each.answered
+    return {name: ceil(tokens[name] / count) for name, count in answers.items() if count and tokens[name]}
+
+
 def _answer(priced: _Priced, job: NewJob, step: int) -> tuple[int, float | None]:
     """The expected output tokens of a step, and the cost of its answer."""
-    _, rate, most = priced.rates[step]
-    output = 0 if priced.chain.endpoint == EMBEDDINGS else expected_output_tokens(most or job.max_output_tokens)
+    _, rate, most, typical = priced.rates[step]
+    if priced.chain.endpoint == EMBEDDINGS:
+        return 0, rate(job.tokens, 0)
+    output = expected_output_tokens(most or job.max_output_tokens, typical)
     return output, rate(job.tokens, output)
 
 
@@ -153,7 +190,7 @@ def _cheapest(priced: _Priced, job: NewJob, able: Iterable[int]) -> int:
 
 def _add_every_step(priced: _Priced, job: NewJob, first: int) -> None:
     priced.rates[first][0].first += 1
-    for index, (into, _, _) in enumerate(priced.rates):
+    for index, (into, *_) in enumerate(priced.rates):
         _, cost_usd = _answer(priced, job, index)
         if cost_usd is None:
             into.unpriced_lines += 1

@@ -62,9 +62,10 @@ def most_output_tokens(body: Mapping[str, Any]) -> int:
     return most * (answers if isinstance(answers, int) else 1)
 
 
-def expected_output_tokens(most: int) -> int:
-    """Expected output tokens of a chat completion with this maximum; 0: not stated."""
-    return min(most, TYPICAL_OUTPUT_TOKENS) if most > 0 else TYPICAL_OUTPUT_TOKENS
+def expected_output_tokens(most: int, typical: int = TYPICAL_OUTPUT_TOKENS) -> int:
+    """Expected output tokens of a chat completion with this maximum; 0: not stated. `typical`: tokens of an answer that
+    no maximum cuts off."""
+    return min(most, typical) if most > 0 else typical
 
 
 def estimate_embeddings_tokens(body: Mapping[str, Any]) -> int:

@@ -103,10 +103,8 @@ def _print(name: str, preview: Preview) -> None:
         out.print(f"[bold]{escape(name)}[/bold]: nothing left to ask")
         return
     out.print(f"[bold]{escape(name)}[/bold]: {escape(preflight.expected)}")
-    out.print(
-        f"about {forecast.input_tokens:,} input and {forecast.output_tokens:,} output tokens "
-        f"(at most {TYPICAL_OUTPUT_TOKENS} output tokens per line)"
-    )
+    length = "as long as the answers so far" if forecast.length_known else f"at most {TYPICAL_OUTPUT_TOKENS} per line"
+    out.print(f"about {forecast.input_tokens:,} input and {forecast.output_tokens:,} output tokens (output: {length})")
     for chain in forecast.chains[:CHAINS_SHOWN]:
         out.print()
         out.print(_table(chain))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.forecast import Forecast
-from understudy.models.records import NewJob
+from understudy.models.records import DeploymentTally, NewJob
 from understudy.models.request.needs import Needs
 from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import Suitability
@@ -39,8 +39,11 @@ class _Fit:
 class Preflight:
     """`forecast`: tokens and cost. `notes`: sentences on how the input was read."""
 
-    def __init__(self, settings: Settings, *, every_step: bool = False) -> None:
-        self.forecast = Forecast(settings, every_step=every_step)
+    def __init__(
+        self, settings: Settings, *, every_step: bool = False, answered: Iterable[DeploymentTally] = ()
+    ) -> None:
+        """As Forecast."""
+        self.forecast = Forecast(settings, every_step=every_step, answered=answered)
         self._suitability = Suitability(settings)
         self._fits: dict[int, _Fit] = {}
         self._skips: dict[tuple[int, Needs], Skips] = {}

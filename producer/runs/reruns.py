@@ -252,7 +252,7 @@ async def _submit_again(
         return retry
     new = await _following(store, line, newest, options)
     new.budget_usd, granted_usd = await inherited_budget(store, newest.id)
-    forecast = Forecast(settings)
+    forecast = Forecast(settings, answered=newest.by_deployment)
     of = _Origin(newest.tenant, cast(Endpoint, newest.endpoint), new.budget_usd)
     jobs = await _as_allowed(store, settings, route, of, jobs)
     try:

@@ -9,7 +9,7 @@ from understudy.models.costs.forecast import Forecast
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
 from understudy.models.jobs.pause_reasons import BY_FAILURES
-from understudy.models.records import NewBatch, NewJob
+from understudy.models.records import DeploymentTally, NewBatch, NewJob
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, Priority
 from understudy.models.store import Store
 from understudy.models.store.runs.compare import CHANGED, LEFT
@@ -105,7 +105,7 @@ class _Resuming:
         try:
             compared = await self._compare()
             await self._ask_left(compared)
-            preflight = Preflight(self._settings, every_step=True)
+            preflight = Preflight(self._settings, every_step=True, answered=await self._answered())
             async for _, job, _ in self._to_ask():
                 preflight.add(job)
             preflight.notes += self._notes
@@ -181,6 +181,11 @@ class _Resuming:
         refuse_bad(self._asked.source, self._bad, total, skip_bad=self._asked.skip_bad)
         return total
 
+    async def _answered(self) -> list[DeploymentTally]:
+        """The answers that this run has already, by deployment."""
+        views = await views_of(self._store, await self._store.runs.batches_of(self._id))
+        return [each for view in views for each in view.by_deployment]
+
     async def _worth_of(self, batch_id: str) -> frozenset[FailureClass]:
         if self._asked.everything:
             return EVERYTHING
@@ -198,7 +203,8 @@ class _Resuming:
         return not compared.to_ask and await self._store.runs.open_jobs(batches) == compared.left + compared.retried
 
     async def _would_replace(self, compared: Comparison) -> OtherRun:
-        changed, every = Forecast(self._settings), Forecast(self._settings)
+        answered = await self._answered()
+        changed, every = (Forecast(self._settings, answered=answered) for _ in range(2))
         async for _, job, reason in self._to_ask():
             if reason == CHANGED:
                 changed.add(job)
@@ -225,7 +231,7 @@ class _Resuming:
 
     async def _accept(self, compared: Comparison) -> Preflight:
         """Accept the lines to ask as a batch that replaces the open ones. Raises InputError."""
-        store, preflight = self._store, Preflight(self._settings)
+        store, preflight = self._store, Preflight(self._settings, answered=await self._answered())
         new, granted_usd = await self._new_batch()
         await store.intake.create_batch(new)
         try:

@@ -116,6 +116,21 @@ async def test_first_ten_and_then_all(pipeline: Pipeline) -> None:
     assert await pipeline.answers(run) == prompts
 
 
+async def test_the_forecast_of_what_is_left_takes_answers_to_be_as_long_as_those_so_far(pipeline: Pipeline) -> None:
+    tokens_of_an_answer = 5
+    pipeline.write([f"p{number}" for number in range(25)])
+    pipeline.shape = Shape(limit=10)
+    await pipeline.run()
+    pipeline.shape = Shape()
+    asked = RunRequest(pipeline.source, pipeline.source.with_name("out.jsonl"), pipeline.shape)
+    preview = await preview_of(pipeline.store, pipeline.settings, asked)
+    assert preview is not None
+    assert preview.preflight.forecast.output_tokens == 15 * tokens_of_an_answer
+    run = await pipeline.begin()
+    assert run.preflight is not None
+    assert run.preflight.forecast.output_tokens == 15 * tokens_of_an_answer
+
+
 async def test_only_the_rows_that_were_appended_or_put_between_are_paid_for(pipeline: Pipeline) -> None:
     pipeline.write(["a", "b", "c", "d"])
     await pipeline.run()

@@ -8,7 +8,7 @@ import pytest
 from understudy.models.config.settings import Settings
 from understudy.models.costs.forecast import KNOWN_CHAINS, MOST_CHAINS, REST, Forecast
 from understudy.models.costs.pricing import Pricing
-from understudy.models.records import Estimate, NewJob
+from understudy.models.records import DeploymentTally, Estimate, NewJob
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
 from understudy.producer.status.cost_text import dollars, expected_cost
@@ -42,6 +42,26 @@ def test_an_answer_is_taken_to_be_as_long_as_allowed_but_no_longer_than_a_typica
     allowed = {0: TYPICAL_OUTPUT_TOKENS, 7: 7, 1_000_000: TYPICAL_OUTPUT_TOKENS}
     for most, expected in allowed.items():
         assert forecast(job(chain("cheap"), most=most)).output_tokens == expected
+
+
+def test_earlier_answers_of_a_model_tell_how_long_its_next_ones_are() -> None:
+    answered = [
+        DeploymentTally("lead", "cheap", answered=4, output_tokens=121),
+        DeploymentTally("lead", "dear", answered=0, output_tokens=0),
+        DeploymentTally("other", "chatty", answered=1, output_tokens=400),
+    ]
+    made = Forecast(SETTINGS, answered=answered)
+    made.add_all([job(chain("cheap"), most=0), job(chain("cheap"), most=20), job(chain("dear"), most=0)])
+    mean_of_cheap, allowed, mean_of_all = 31, 20, 105
+    assert made.length_known
+    assert made.output_tokens == mean_of_cheap + allowed + mean_of_all
+
+
+def test_answers_without_usage_tell_nothing_about_the_length_of_the_next_ones() -> None:
+    made = Forecast(SETTINGS, answered=[DeploymentTally("lead", "cheap", answered=7)])
+    made.add(job(chain("cheap"), most=0))
+    assert not made.length_known
+    assert made.output_tokens == TYPICAL_OUTPUT_TOKENS
 
 
 def test_a_steps_own_limit_on_its_answer_wins_over_the_requests() -> None:
