@@ -124,7 +124,7 @@ class UnderstudyFields(TypedDict):
     """Lines not included in the estimate, because the price of their model was unknown."""
     budget_usd: float | None
     """Budget, including later grants. The batch is paused before it costs more."""
-    held_usd: float | None
+    reserved_usd: float | None
     """Part of the budget reserved by calls in flight; null without a budget."""
     by_provider: list[DeploymentShare]
     rate_per_s: float
@@ -191,8 +191,8 @@ class BatchList(TypedDict):
     has_more: bool
 
 
-def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | None = None) -> BatchObject:
-    """`waiting`: as returned by `producer.status.waiting`; `held_usd`: reserved by calls in flight."""
+def batch_object(view: BatchView, waiting: Waiting | None, reserved_usd: float | None = None) -> BatchObject:
+    """`waiting`: as returned by `producer.status.waiting`; `reserved_usd`: reserved by calls in flight."""
     return {
         "id": view.id,
         "object": "batch",
@@ -208,7 +208,7 @@ def batch_object(view: BatchView, waiting: Waiting | None, held_usd: float | Non
         "request_counts": _request_counts(view),
         "usage": _usage(view.by_deployment),
         "metadata": view.metadata or None,
-        "understudy": _ours(view, waiting, held_usd),
+        "understudy": _ours(view, waiting, reserved_usd),
     }
 
 
@@ -292,14 +292,14 @@ def _model(view: BatchView) -> str | None:
     return asked.pop() if len(asked) == 1 else None
 
 
-def _ours(view: BatchView, waiting: Waiting | None, held_usd: float | None) -> UnderstudyFields:
+def _ours(view: BatchView, waiting: Waiting | None, reserved_usd: float | None) -> UnderstudyFields:
     return {
         "cost_usd": _rounded(view.known_cost_usd),
         "unpriced_calls": view.unpriced_calls,
         "estimated_cost_usd": _rounded(view.estimated_usd),
         "unpriced_lines": view.unpriced_lines,
         "budget_usd": view.budget_usd,
-        "held_usd": held_usd,
+        "reserved_usd": reserved_usd,
         "by_provider": deployment_shares(view.by_deployment),
         "rate_per_s": round(view.recent_per_s, 3),
         "eta_s": eta_s(view),

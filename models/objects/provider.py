@@ -11,7 +11,7 @@ from understudy.models.failure import FailureClass, Scope
 from understudy.models.limits.state import Source
 from understudy.models.objects.shapes import described
 
-ProviderState = Literal["ready", "full", "cooling", "resting", "probing", "set_aside", "no_key", "unknown"]
+ProviderState = Literal["ready", "full", "cooling", "resting", "probing", "disabled", "no_key", "unknown"]
 """What would happen to a call that wants to start now."""
 
 
@@ -71,7 +71,7 @@ class CooldownObject(TypedDict):
 
 
 @described
-class SetAsideObject(TypedDict):
+class DisabledObject(TypedDict):
     model: str | None
     failure: FailureClass
     since: float
@@ -108,7 +108,7 @@ class ProviderObject(TypedDict):
     """When the next call may start; null if one may start now."""
     last_minute: Calls
     cooldowns: list[CooldownObject]
-    set_aside: list[SetAsideObject]
+    disabled: list[DisabledObject]
 
 
 @described

@@ -111,7 +111,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     display = Display(console)
     async with open_stack(settings, display.say) as stack, alone_at_work(stack.store, asked, display.say):
         interrupts = _Interrupts()
-        await _try_set_aside_again(stack.store)
+        await _enable_credentials(stack.store)
         job = await begin(stack.store, settings, asked)
         _say_what_begins(display, asked, job)
         over = _Over()
@@ -218,7 +218,7 @@ def _moves(views: Sequence[BatchView]) -> bool:
     return any(not view.paused or view.counts[JobState.RUNNING] for view in open_ones)
 
 
-async def _try_set_aside_again(store: Store) -> None:
+async def _enable_credentials(store: Store) -> None:
     """Enable all credentials: a person who runs the command again has fixed the cause, or wants to see it again."""
     for row in await store.credentials.listed():
         await store.credentials.enable(row.provider, row.key)

@@ -50,7 +50,7 @@ def print_batch(
     retries: Sequence[str],
     why: str,
     latency: Mapping[tuple[str, str], tuple[float, float]],
-    held_usd: float | None = None,
+    reserved_usd: float | None = None,
 ) -> None:
     out, now, counts = page(), time.time(), view.counts
     of = f", retry of {view.retry_of}" if view.retry_of else ""
@@ -66,7 +66,7 @@ def print_batch(
     elif view.ended_at:
         facts.append(f"took {duration(view.ended_at - view.created_at)}, ended {ago(view.ended_at, now)}")
     if view.budget_usd is not None:
-        held = f", {amount(held_usd)} reserved for calls in flight" if held_usd else ""
+        held = f", {amount(reserved_usd)} reserved for calls in flight" if reserved_usd else ""
         facts.append(f"budget {amount(view.budget_usd)} USD{held}")
     out.print("; ".join(facts))
     if view.paused and view.state in OPEN_BATCH_STATES:

@@ -21,11 +21,11 @@ from understudy.models.objects.provider import (
     Calls,
     CooldownObject,
     DayObject,
+    DisabledObject,
     InFlight,
     LimitObject,
     ProviderObject,
     ProviderState,
-    SetAsideObject,
 )
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
 from understudy.models.store import Store
@@ -153,7 +153,7 @@ def _document(place: Place, settings: Settings, ledger: LedgerPart, live: LimitS
         "next_start": next_start,
         "last_minute": _calls(place, ledger),
         "cooldowns": [_cooldown(each) for each in cooldowns],
-        "set_aside": [_set_aside(row) for row in aside],
+        "disabled": [_disabled(row) for row in aside],
     }
 
 
@@ -212,7 +212,7 @@ def _cooldown(cooldown: Cooldown) -> CooldownObject:
     }
 
 
-def _set_aside(row: SetAside) -> SetAsideObject:
+def _disabled(row: SetAside) -> DisabledObject:
     return {
         "model": row.model or None,
         "failure": row.failure,
@@ -234,7 +234,7 @@ def _state(
     if key is None:
         return "no_key"
     if aside:
-        return "set_aside"
+        return "disabled"
     if live is None:
         return "unknown"
     cooling = [each for each in cooldowns if each.until > live.now]

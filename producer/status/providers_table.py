@@ -15,8 +15,8 @@ from understudy.producer.status.objects import WIDE_CHARS, new_table, page
 Row = Mapping[str, Any]
 """As returned by `producer.status.provider_state.provider_documents`."""
 
-WORDS = {"no_key": "no key", "set_aside": "disabled", "unknown": "–"}
-COLOURS = {"ready": "green", "set_aside": "red", "no_key": "red", "unknown": "dim"}
+WORDS = {"no_key": "no key", "unknown": "–"}
+COLOURS = {"ready": "green", "disabled": "red", "no_key": "red", "unknown": "dim"}
 WAITS_S = 1.0
 """A schedule that is full for less than this is merely well used, and not worth a sentence."""
 
@@ -106,8 +106,8 @@ def _lines(row: Row, now: float) -> Iterator[str]:
     what = escape(f"{row['provider']}/{row['model'] or '–'}")
     if row["key"] is None:
         yield f"[red]{escape(row['provider'])} has no key; set api_keys in its section[/red]"
-    for each in row["set_aside"]:
-        yield f"[red]{_set_aside(row, each, now)}[/red]"
+    for each in row["disabled"]:
+        yield f"[red]{_disabled(row, each, now)}[/red]"
     for each in row["cooldowns"]:
         yield f"[yellow]{_cooldown(row, each, now)}[/yellow]"
     brake = row["requests_per_minute"]["until"]
@@ -123,7 +123,7 @@ def _lines(row: Row, now: float) -> Iterator[str]:
         )
 
 
-def _set_aside(row: Row, aside: Mapping[str, Any], now: float) -> str:
+def _disabled(row: Row, aside: Mapping[str, Any], now: float) -> str:
     model = f" for {escape(aside['model'])}" if aside["model"] else ""
     tries = f"; one job retries it at {clock_time(aside['probe_at'], now)}" if aside["probe_at"] else ""
     return (

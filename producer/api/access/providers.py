@@ -34,7 +34,7 @@ def _for_tenants(document: ProviderObject) -> ProviderObject:
     """Without fields that may contain an internal address or quote another tenant's request."""
     shown = document.copy()
     shown.pop("base_url", None)
-    shown["set_aside"] = [row.copy() for row in document["set_aside"]]
-    for row in shown["set_aside"]:
+    shown["disabled"] = [row.copy() for row in document["disabled"]]
+    for row in shown["disabled"]:
         row.pop("reason", None)
     return shown

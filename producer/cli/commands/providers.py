@@ -101,8 +101,8 @@ def enable(
         _check_key(provider, key)
         aside = [each for each in await store.credentials.listed() if each.provider == name and key in (None, each.key)]
         said = await enable_provider(settings, store, provider, key)
-        old = {"set_aside": [f"{each.key}/{each.model}: {each.failure}" for each in aside]}
-        await store.audit.record(command_line(), "", "provider.enable", _subject(name, key), old, {"set_aside": []})
+        old = {"disabled": [f"{each.key}/{each.model}: {each.failure}" for each in aside]}
+        await store.audit.record(command_line(), "", "provider.enable", _subject(name, key), old, {"disabled": []})
         say(said)
 
     on_ledger(config, data, work)

@@ -71,10 +71,10 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
             (document,) = await batch_documents(store, queue, [view])
             show.print_json(document)
             return
-        held_usd = await held_of(queue, view)
+        reserved_usd = await held_of(queue, view)
     retries = (await line_of(store, batch_id))[1:]
     _, said = (None, "") if view.paused else await awaited(settings, store, [view])
-    show.print_batch(view, retries, said, await store.jobs.latency_percentiles(batch_id), held_usd)
+    show.print_batch(view, retries, said, await store.jobs.latency_percentiles(batch_id), reserved_usd)
 
 
 async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:

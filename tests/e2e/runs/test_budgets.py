@@ -89,7 +89,7 @@ def test_a_budget_of_a_cent_lets_five_calls_start_and_resume_five_more(
     workers.until(lambda: mock.answered() == 10, "five more calls are made")
     until_paused(scene, workers, batch)
     status = json.loads(understudy(scene, "status", batch, "--json"))["understudy"]
-    assert (status["budget_usd"], status["held_usd"], status["cost_usd"]) == (0.02, 0, pytest.approx(0.02))
+    assert (status["budget_usd"], status["reserved_usd"], status["cost_usd"]) == (0.02, 0, pytest.approx(0.02))
     understudy(scene, "resume", batch, "--budget-usd", "0.024")
     workers.until(lambda: mock.answered() == 12, "two more calls are made")
     until_paused(scene, workers, batch)

@@ -204,14 +204,14 @@ def test_a_key_is_set_aside_and_let_back_by_hand(folder: Folder) -> None:
     folder.succeed("submit", "--prompt", "hi")
     folder.succeed("providers", "disable", "lead", "--key", "main", "--reason", "too dear")
     (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
-    assert row["set_aside"][0]["reason"] == "by hand: too dear"
+    assert row["disabled"][0]["reason"] == "by hand: too dear"
     enabled = folder.type("providers", "enable", "lead").stderr
     assert enabled.startswith("Re-enabled 1 key of lead; nothing is running in")
     assert folder.type("providers", "enable", "lead").stderr.startswith(
         "No key of lead was disabled; nothing is running in"
     )
     (row,) = map(json.loads, folder.succeed("providers", "--json").splitlines())
-    assert row["set_aside"] == []
+    assert row["disabled"] == []
     assert "it has main" in folder.refused("providers", "enable", "lead", "--key", "mian")
     assert "did you mean 'lead'" in folder.refused("providers", "enable", "leed")
 

@@ -457,7 +457,7 @@ async def test_a_batch_that_spent_its_budget_is_granted_it_again_by_resume(api: 
     batch_id = await api.created(line(1), budget_usd=0.5)
     await api.fill()
     ours = (await api.batch(batch_id))["understudy"]
-    assert (ours["budget_usd"], ours["held_usd"], ours["paused"]) == (0.5, 0, None)
+    assert (ours["budget_usd"], ours["reserved_usd"], ours["paused"]) == (0.5, 0, None)
     await api.store.budgets.pause_spent(batch_id, 0.5, "its budget of 0.50 USD is reached: …")
     ours = (await api.post(f"/v1/batches/{batch_id}/resume")).json()["understudy"]
     assert (ours["budget_usd"], ours["paused"]) == (1.0, None)
@@ -478,7 +478,7 @@ async def test_a_redis_that_hangs_holds_no_list_of_batches_up(api: Api) -> None:
     async with silent, Redis(port=port, socket_timeout=2.0) as hanging, asyncio.timeout(6):
         api.context.redis = hanging
         listed = (await api.http.get("/v1/batches")).json()["data"]
-    assert [each["understudy"]["held_usd"] for each in listed] == [None] * len(made)
+    assert [each["understudy"]["reserved_usd"] for each in listed] == [None] * len(made)
 
 
 @pytest.mark.parametrize("path", ["", "/cancel", "/pause", "/resume", "/results"])

@@ -78,7 +78,7 @@ async def test_no_inner_address_and_no_words_of_a_provider_leave_the_machine(sto
     key = await key_for(store, KeyScope.ADMIN)
     document = await shown(api, headers=bearer(key))
     (row,) = document["data"]
-    assert (row["state"], row["set_aside"][0]["failure"]) == ("set_aside", "quota")
+    assert (row["state"], row["disabled"][0]["failure"]) == ("disabled", "quota")
     assert WORDS_OF_THE_PROVIDER not in str(document) and "inner.example" not in str(document)
 
 

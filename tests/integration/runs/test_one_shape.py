@@ -165,9 +165,9 @@ async def test_a_provider_is_one_document_and_tenants_do_not_see_all_of_it(
     (printed,) = await typed(tmp_path, "providers")
     assert is_whole(ProviderList, seen) and is_whole(ProviderObject, printed)
     (over,) = seen["data"]
-    assert (over["live"], printed["live"], over["state"], printed["state"]) == (True, False, "set_aside", "set_aside")
+    assert (over["live"], printed["live"], over["state"], printed["state"]) == (True, False, "disabled", "disabled")
     assert printed.keys() - over.keys() == {"base_url"} and "127.0.0.1" not in str(seen)
-    assert printed["set_aside"] == [{**over["set_aside"][0], "reason": "wrong key sk-123"}]
+    assert printed["disabled"] == [{**over["disabled"][0], "reason": "wrong key sk-123"}]
 
 
 async def test_a_delivery_and_its_endpoint_are_one_document(api: Served, store: Store, tmp_path: Path) -> None:

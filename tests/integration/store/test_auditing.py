@@ -224,7 +224,7 @@ def test_the_command_line_shows_who_did_what(tmp_path: Path) -> None:
     )
     granted = by_action["budget.grant"]
     assert (granted["old"], granted["new"]) == ({"may_spend_usd": 20.0}, {"may_spend_usd": 40.0})
-    assert by_action["provider.enable"]["old"] == {"set_aside": ["none/: credential"]}
+    assert by_action["provider.enable"]["old"] == {"disabled": ["none/: credential"]}
     assert by_action["batch.resume"]["old"] == {"paused": "lunch"}
     shown = understudy("audit", "--tenant", "acme", "--since", "1h").stdout
     assert "usd_per_month=10.0" in shown and "usd_per_month=20.0" in shown and batch_id not in shown

@@ -112,7 +112,7 @@ def test_one_word_says_what_would_become_of_a_call(state: LimitState, word: str)
 
 def test_a_key_that_is_set_aside_for_one_model_serves_the_others() -> None:
     rows = documents(LedgerPart(aside=[aside("small")]), live())
-    assert (rows["main", "large"]["state"], rows["main", "small"]["state"]) == ("ready", "set_aside")
+    assert (rows["main", "large"]["state"], rows["main", "small"]["state"]) == ("ready", "disabled")
 
 
 def test_when_the_next_call_may_start_is_told_while_none_may() -> None:

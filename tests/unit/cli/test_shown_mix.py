@@ -126,7 +126,7 @@ def test_providers_fit_a_narrow_page(monkeypatch: pytest.MonkeyPatch) -> None:
         **{"requests_per_minute": limit, "tokens_per_minute": {**limit, "limit": None, "configured": None}},
         **{"requests_per_day": None, "tokens_per_day": {"limit": 90_000, "used": 41_500, "until": 1.0}},
         **{"in_flight": {"limit": 200, "source": "configured", "configured": 200, "now": 12}, "state": "ready"},
-        **{"last_minute": {"answered": 580, "refused": 3, "failed": 0}, "set_aside": [], "cooldowns": []},
+        **{"last_minute": {"answered": 580, "refused": 3, "failed": 0}, "disabled": [], "cooldowns": []},
         **{"next_start": None},
     }
     said = {}
