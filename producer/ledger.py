@@ -2,7 +2,6 @@
 
 NoLedger    there is none, or it is empty; one sentence
 UnknownId   no object has this id; one sentence
-OtherTenant the newest batch belongs to another tenant; one sentence
 """
 
 from collections.abc import AsyncIterator
@@ -25,12 +24,11 @@ class NoLedger(WrongUse):
 class UnknownId(WrongUse, LookupError):
     """No batch or job has this id."""
 
+    status = 404
+    code = "not_found"
+
     def __init__(self, given: str, kind: str = "batch or job") -> None:
         super().__init__(f"there is no {kind} {given}; `understudy status` lists the latest batches")
-
-
-class OtherTenant(WrongUse, LookupError):
-    """`latest` would change a batch of another tenant."""
 
 
 @asynccontextmanager
@@ -70,11 +68,11 @@ async def job_named(store: Store, given: str, tenant: str | None = None) -> dict
 async def batch_named(store: Store, given: str) -> str:
     """As `shown_batch`, for changes: the newest batch of another tenant must be given by its id.
 
-    Raises UnknownId, NoLedger, OtherTenant.
+    Raises UnknownId, NoLedger, and WrongUse for a batch of another tenant.
     """
     batch_id = await shown_batch(store, given)
     if given in NEWEST:
         view = await store.batches.view(batch_id)
         if view is not None and view.tenant != DEFAULT_TENANT:
-            raise OtherTenant(f"the newest batch, {batch_id}, belongs to tenant {view.tenant}; give its id explicitly")
+            raise WrongUse(f"the newest batch, {batch_id}, belongs to tenant {view.tenant}; give its id explicitly")
     return batch_id

@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from understudy.models.cancellation import end
 from understudy.models.config.settings import LogSettings, Settings, SettingsError, load_settings
+from understudy.models.errors import UNREACHABLE, WRONG_USE
 from understudy.models.ids import new_id
 from understudy.models.logs import about, configure_logs, raised_at
 from understudy.models.queue.keys import QUEUES
@@ -41,8 +42,6 @@ from understudy.worker.rq.worker import RECONNECT, RegisteredWorker
 
 log = logging.getLogger(__name__)
 
-EXIT_CONFIGURATION = 2
-EXIT_UNREACHABLE = 3
 SIGN_OFF_S = 2.0
 SHOWN = 300
 
@@ -249,10 +248,10 @@ def main() -> None:
         settings = _with_options(load_settings(arguments.config, os.environ, arguments.data), arguments)
     except SettingsError as error:
         sys.stderr.write(f"understudy worker: {error}\n")
-        sys.exit(EXIT_CONFIGURATION)
+        sys.exit(WRONG_USE)
     configure_logs(settings.logging)
     if settings.redis_url is None:
-        sys.exit(_complain("REDIS_URL is not set: a separate worker needs the address of Redis", EXIT_CONFIGURATION))
+        sys.exit(_complain("REDIS_URL is not set: a separate worker needs the address of Redis", WRONG_USE))
     AsyncWorker.settings, AsyncWorker.with_parent = settings, arguments.exit_with_parent
     AsyncWorker.alive = arguments.alive
     connection = SyncRedis.from_url(settings.redis_url, retry=Retry(*RECONNECT))
@@ -260,11 +259,11 @@ def main() -> None:
         worker = AsyncWorker(list(QUEUES), name=arguments.name or new_id("wrk"), connection=connection)
         worker.work(burst=arguments.burst, logging_level="WARNING")
     except StoreOutage as error:
-        sys.exit(_complain(error, EXIT_UNREACHABLE))
+        sys.exit(_complain(error, UNREACHABLE))
     except redis.exceptions.ConnectionError:
-        sys.exit(_complain("Redis cannot be reached; check REDIS_URL and that it is running", EXIT_UNREACHABLE))
+        sys.exit(_complain("Redis cannot be reached; check REDIS_URL and that it is running", UNREACHABLE))
     except redis.exceptions.ResponseError as error:
-        sys.exit(_complain(f"Redis rejects a worker's commands: {error}"[:SHOWN], EXIT_UNREACHABLE))
+        sys.exit(_complain(f"Redis rejects a worker's commands: {error}"[:SHOWN], UNREACHABLE))
 
 
 def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
+from understudy.models.errors import ERROR_TYPES
 from understudy.models.objects.shapes import ErrorObject
-from understudy.models.request.wire import ERROR_TYPES
 
 UNEXPLAINED = "the job failed; the reason was not recorded"
 

@@ -37,24 +37,23 @@ MOST_INPUTS = 2_048
 """Maximum inputs of one embeddings request; OpenAI's limit."""
 
 
-ERROR_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    429: "rate_limit_error",
-    500: "server_error",
-    503: "server_error",
-}
-"""OpenAI's `type` by status; all others are `invalid_request_error`."""
+NOT_FOUND = "model_not_found"
+NOT_ALLOWED = "model_not_allowed"
+STATUSES = {NOT_FOUND: 404, NOT_ALLOWED: 403}
+"""The HTTP status of a RequestError by its code; all others are 400."""
 
 
 class RequestError(WrongUse, ValueError):
     """The caller's request is wrong. One sentence without prompts or secrets."""
+
+    code: str
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_request") -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code
+        self.status = STATUSES.get(code, 400)
 
 
 class ErrorDetail(BaseModel):

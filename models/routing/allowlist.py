@@ -11,12 +11,11 @@ from understudy.models.config.catalog import resolve_provider, suggestion
 from understudy.models.config.settings import Settings, StepConfig
 from understudy.models.costs.pricing import Pricing
 from understudy.models.request.tokens import Usage
-from understudy.models.request.wire import RequestError
+from understudy.models.request.wire import NOT_ALLOWED, RequestError
 from understudy.models.routing.chain import Step
 from understudy.models.routing.data_rules import Rules
 from understudy.models.routing.model_names import checked_name, quoted, resolve_model
 
-NOT_ALLOWED = "model_not_allowed"
 """The code of a rejection that only an operator can lift; over HTTP with status 403."""
 
 NO_PRICE = "model_without_price"

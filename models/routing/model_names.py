@@ -5,11 +5,10 @@ from difflib import get_close_matches
 from understudy.models.config.catalog import suggestion
 from understudy.models.config.presets import PRESETS, family_of
 from understudy.models.config.settings import Settings
-from understudy.models.request.wire import RequestError
+from understudy.models.request.wire import NOT_FOUND, RequestError
 from understudy.models.routing.chain import Step
 
 MAX_MODEL_CHARS = 256
-NOT_FOUND = "model_not_found"
 """OpenAI's code for a model that does not exist; over HTTP with status 404."""
 
 

@@ -11,7 +11,7 @@ StoreError
 └── StoreDefect            the database rejects a statement: our bug, or a modified schema
 """
 
-from understudy.models.errors import OutOfReach, WrongUse
+from understudy.models.errors import NO_HEADERS, WRONG_USE, OutOfReach
 
 
 class StoreError(OutOfReach):
@@ -26,8 +26,10 @@ class StoreUnavailable(StoreOutage):
     """No connection to the database, or it may not be used."""
 
 
-class StoreMisplaced(StoreUnavailable, WrongUse):
+class StoreMisplaced(StoreUnavailable):
     """There cannot be a ledger at the configured location."""
+
+    exit_code = WRONG_USE
 
 
 class StoreBusy(StoreOutage):
@@ -40,6 +42,10 @@ class StoreFull(StoreBusy):
 
 class StoreConflict(StoreError):
     """The row already exists, or is not in a state that allows the change."""
+
+    status = 409
+    code = "conflict"
+    headers = NO_HEADERS
 
 
 class StoreRefused(StoreError):

@@ -101,6 +101,10 @@ class NamedRequest:
 class OtherRequest(StoreConflict):
     """The key was used for a request with different content."""
 
+    status = 422
+    code = "idempotency_key_reused"
+    param = "Idempotency-Key"
+
 
 @dataclass(frozen=True, slots=True)
 class Made:

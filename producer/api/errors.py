@@ -1,10 +1,6 @@
 """Every error response is OpenAI's error object: message, type, param, code.
 
-ApiError        an error with its own status
-RequestError    the request is invalid (400), or its model is unknown (404) or not allowed for its tenant (403)
-UnknownId       there is no such object, or it belongs to another tenant (404)
-StoreError      the ledger is unreachable or busy (503, with Retry-After)
-BlobError       a file is too large (413), empty (400) or gone (404), or its storage is unreachable or full (503)
+The statuses and codes of our errors are drawn in `models.errors`; those of FastAPI and Starlette are converted here.
 """
 
 from collections.abc import Mapping
@@ -17,26 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
-from understudy.models.request.wire import ERROR_TYPES, ErrorBody, ErrorDetail, RequestError
-from understudy.models.routing.allowlist import NOT_ALLOWED
-from understudy.models.routing.model_names import NOT_FOUND
-from understudy.models.schemas.process import NoJudge
-from understudy.models.store import StoreConflict, StoreError
-from understudy.producer.api.files.blobs import BlobError, Empty, NoBlob, TooLarge
+from understudy.models.errors import DEFECT, NO_HEADERS, UnderstudyError
+from understudy.models.request.wire import ErrorBody, ErrorDetail
 from understudy.producer.api.security_headers import DATA
-from understudy.producer.ledger import UnknownId
 
 JSON = "application/json"
-OUTAGE_RETRY_S = 5
 MOST_PATH_CHARS = 200
 
-REQUEST_ERRORS = {NOT_FOUND: 404, NOT_ALLOWED: 403}
-"""The status of an invalid request by its code; all others are 400."""
 
-BLOB_ERRORS = ((TooLarge, 413, "file_too_large"), (Empty, 400, "file_empty"), (NoBlob, 404, "not_found"))
-
-
-class ApiError(Exception):
+class ApiError(UnderstudyError):
     """An error response. `message` is one sentence without prompts or secrets."""
 
     def __init__(
@@ -46,23 +31,17 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
         self.param = param
         self.code = code
-        self.headers = dict(headers or {})
+        self.headers = headers
 
 
-def error_response(error: ApiError) -> Response:
-    detail = ErrorDetail(
-        message=error.message,
-        type=ERROR_TYPES.get(error.status, "invalid_request_error"),
-        param=error.param,
-        code=error.code,
-    )
+def error_response(error: UnderstudyError) -> Response:
+    detail = ErrorDetail(message=str(error), type=error.type, param=error.param, code=error.code)
     content = orjson.dumps(ErrorBody(error=detail).model_dump())
     return Response(content, error.status, error.headers, media_type=JSON)
 
@@ -103,20 +82,11 @@ def _methods(app: FastAPI, path: str) -> list[str]:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    _add_outages(app)
-
-    @app.exception_handler(ApiError)
-    async def refused(_: Request, error: ApiError) -> Response:
+    @app.exception_handler(UnderstudyError)
+    async def ours(_: Request, error: UnderstudyError) -> Response:
+        if error.status == DEFECT:
+            raise error  # logged, and answered without its sentence
         return error_response(error)
-
-    @app.exception_handler(RequestError)
-    async def wrong(_: Request, error: RequestError) -> Response:
-        status = REQUEST_ERRORS.get(error.code, 400)
-        return error_response(ApiError(status, error.message, param=error.param, code=error.code))
-
-    @app.exception_handler(UnknownId)
-    async def unknown(_: Request, error: UnknownId) -> Response:
-        return error_response(ApiError(404, str(error), code="not_found"))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -150,27 +120,3 @@ def add_error_handlers(app: FastAPI) -> None:
         headers = {name.decode(): value.decode() for name, value in DATA}  # no middleware sees this response
         message = "internal error; see the server's log"
         return error_response(ApiError(500, message, code="internal_error", headers=headers))
-
-
-def _add_outages(app: FastAPI) -> None:
-    @app.exception_handler(StoreError)
-    async def ledger(_: Request, error: StoreError) -> Response:
-        if isinstance(error, StoreConflict):
-            return error_response(ApiError(409, str(error), code="conflict"))
-        return _unavailable(str(error))
-
-    @app.exception_handler(NoJudge)
-    async def no_judge(_: Request, error: NoJudge) -> Response:
-        return _unavailable(str(error))
-
-    @app.exception_handler(BlobError)
-    async def storage(_: Request, error: BlobError) -> Response:
-        for kind, status, code in BLOB_ERRORS:
-            if isinstance(error, kind):
-                return error_response(ApiError(status, str(error), param="file", code=code))
-        return _unavailable(str(error))
-
-
-def _unavailable(message: str) -> Response:
-    headers = {"Retry-After": str(OUTAGE_RETRY_S)}
-    return error_response(ApiError(503, message, code="unavailable", headers=headers))

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 import typer
 
-from understudy.models.errors import OutOfReach, WrongUse
-from understudy.producer.exits import INTERRUPTED, UNREACHABLE, WRONG_USE
+from understudy.models.errors import INTERRUPTED, WRONG_USE, UnderstudyError, WrongUse
 from understudy.producer.terminal import complain
 
 
@@ -21,16 +20,13 @@ def _complain(sentence: str) -> None:
 
 @contextmanager
 def plain_errors(tell: Callable[[str], None] = _complain) -> Iterator[None]:
-    """Turn user errors and unreachable services into one sentence and an exit code; defects keep their traceback."""
+    """Turn errors into one sentence and an exit code; defects keep their traceback."""
     try:
         yield
         sys.stdout.flush()  # notice a closed pipe here rather than at interpreter exit
-    except WrongUse as error:
+    except UnderstudyError as error:
         tell(str(error))
-        raise typer.Exit(WRONG_USE) from None
-    except OutOfReach as error:
-        tell(str(error))
-        raise typer.Exit(UNREACHABLE) from None
+        raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         raise  # the reader closed the pipe, as `head` does; typer exits quietly
     except OSError as error:

@@ -13,16 +13,16 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from understudy.models.config.settings import Settings
+from understudy.models.errors import OutOfReach
 from understudy.models.logs import about, raised_at
 from understudy.models.records import NewJob
 from understudy.models.request.wire import LineError
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.route import RouteOptions
-from understudy.models.schemas.process import NoJudge
 from understudy.models.store import Store, StoreError, StoreFull
 from understudy.models.store.database.disk_space import KEPT_BYTES
 from understudy.models.store.ingest import ToFill
-from understudy.producer.api.files.blobs import BlobError, NoBlob
+from understudy.producer.api.files.blobs import NoBlob
 from understudy.producer.ingest.batch_lines import BatchReader
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,10 @@ class Filler:
         lease_s: float = LEASE_S,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        """`read` streams the bytes of a file by id and raises BlobError. `kept_bytes` of the disk stay free."""
+        """`read` streams the bytes of a file by id. It raises NoBlob, StorageDown.
+
+        `kept_bytes` of the disk stay free.
+        """
         self._settings = settings
         self._store = store
         self._read = read
@@ -93,7 +96,7 @@ class Filler:
             try:
                 while await self.step():
                     continue
-            except (StoreError, BlobError, NoJudge) as error:
+            except OutOfReach as error:
                 log.warning("cannot fill batches at the moment: %s", error)
             except Exception as error:
                 log.error("filling a batch failed: %s", raised_at(error))
@@ -125,7 +128,7 @@ class Filler:
                 await self._refuse(batch, TOO_LATE)
             else:
                 await self._fill(batch)
-        except (StoreError, BlobError, NoJudge):
+        except OutOfReach:
             with contextlib.suppress(StoreError):
                 await self._store.ingest.forget_try(batch.id, self._name)
             raise

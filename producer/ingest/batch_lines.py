@@ -11,10 +11,9 @@ from typing import Any
 from understudy.models.config.settings import Settings
 from understudy.models.records import NewJob
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
-from understudy.models.request.wire import BYTE_ORDER_MARK, LineError, RequestError, is_utf8, parse_line
+from understudy.models.request.wire import BYTE_ORDER_MARK, NOT_FOUND, LineError, RequestError, is_utf8, parse_line
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.model_names import NOT_FOUND
 from understudy.models.routing.options import refuse_misplaced
 from understudy.models.routing.route import RouteOptions
 from understudy.models.schemas.process import the_judge

@@ -18,17 +18,13 @@ from understudy.models.store.errors import folder_reason
 LOCK_NAME = "understudy.lock"
 
 
-class DataFolderUnusable(WrongUse):
-    """The data folder cannot be created or written to. The message is one sentence."""
-
-
 class DataFolderBusy(WrongUse):
     """Another process is using this data folder. The message is one sentence that names it."""
 
 
 @contextmanager
 def data_lock(data: Path, command: Sequence[str] | None = None) -> Iterator[None]:
-    """Lock the data folder while the block runs. Raises DataFolderBusy naming the holder, DataFolderUnusable.
+    """Lock the data folder while the block runs. Raises DataFolderBusy naming the holder, WrongUse.
 
     The kernel releases the lock when its holder dies, in whatever way. The file stays: removing it would let a third
     process lock another file of the same name.
@@ -50,7 +46,7 @@ def _opened(data: Path) -> IO[str]:
         touch_private(data / LOCK_NAME)
         return (data / LOCK_NAME).open("a+", encoding="utf-8")
     except OSError as error:
-        raise DataFolderUnusable(
+        raise WrongUse(
             f"the data folder {data} cannot be used ({folder_reason(error)}); choose another with --data"
         ) from None
 

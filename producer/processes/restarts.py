@@ -2,8 +2,7 @@
 
 import signal
 
-from understudy.models.errors import OutOfReach
-from understudy.producer.exits import UNREACHABLE, WRONG_USE
+from understudy.models.errors import UNREACHABLE, WRONG_USE, OutOfReach
 
 STARTED_S = 5.0
 """A worker that lived this long (seconds), or had jobs, did start: its end says nothing about the next one."""

@@ -16,6 +16,7 @@ from understudy.models.costs.budgets import (
     of_tenant,
     to_be_granted,
 )
+from understudy.models.errors import WrongUse
 from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 WITH_PERIOD = (TENANT, PROVIDER)
 
 
-class NoBudget(Exception):
-    """There is no budget to grant. The message is one sentence."""
-
-
 def is_subject(given: str) -> bool:
     """`tenant:NAME` or `provider:NAME`: no batch has such an id."""
     return given.partition(":")[0] in WITH_PERIOD
@@ -40,7 +37,7 @@ def is_subject(given: str) -> bool:
 async def grant(store: Store, settings: Settings, given: str, actor: str) -> list[str]:
     """Grant a tenant's or provider's budget again, for the current period. Returns sentences with the new totals.
 
-    Raises NoBudget, StoreError.
+    Raises WrongUse if there is no budget to grant, StoreError.
     """
     kind, _, name = given.partition(":")
     at = await store.now()
@@ -52,7 +49,7 @@ async def grant(store: Store, settings: Settings, given: str, actor: str) -> lis
         lacks = f"tenant '{name}' has no budget; set one with `understudy tenants set {name} --usd-per-month`"
     granted = to_be_granted(known)
     if not granted:
-        raise NoBudget(lacks)
+        raise WrongUse(lacks)
     for subject in granted:
         base_usd = known[subject].base_usd or 0.0
         before_usd = base_usd + known[subject].granted_usd

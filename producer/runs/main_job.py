@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from understudy.models.config.settings import Settings
+from understudy.models.errors import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
 from understudy.models.objects.batch import deployment_shares
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, JobState
-from understudy.models.store import Store, StoreBusy, StoreError, StoreUnavailable
-from understudy.producer.exits import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
+from understudy.models.store import Store, StoreError, StoreOutage
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import csv_form
 from understudy.producer.processes.health_file import reporting
@@ -179,7 +179,7 @@ class _Watch:
         try:
             over = await self._look(ended)
             self.away = False
-        except (StoreBusy, StoreUnavailable) as outage:
+        except StoreOutage as outage:
             if ended.done():
                 raise
             if not self.away:

@@ -40,7 +40,10 @@ FILLED_WITHIN_S = 600.0
 
 
 class RetryUnderWay(WrongUse):
-    """Another retry of the same batch is being accepted. The message is one sentence."""
+    """Another retry of the same batch is being accepted."""
+
+    status = 409
+    code = "retry_under_way"
 
 
 @dataclass(slots=True)

@@ -2,12 +2,6 @@
 
 from ipaddress import IPv6Address, ip_address
 
-from understudy.models.errors import WrongUse
-
-
-class AddressUnusable(WrongUse):
-    """The server cannot listen on the address. The message is one sentence."""
-
 
 def is_loopback(host: str) -> bool:
     """Whether this is a loopback address or `localhost`."""

@@ -5,7 +5,7 @@ from http import HTTPStatus
 import orjson
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
-from understudy.models.request.wire import ERROR_TYPES
+from understudy.models.errors import ERROR_TYPES
 
 HEAD_BYTES = 64 * 1024
 HEADERS = 100

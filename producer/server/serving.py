@@ -6,11 +6,11 @@ import socket
 import uvicorn
 
 from understudy.models.config.settings import Settings
+from understudy.models.errors import WrongUse
 from understudy.models.store import Store
 from understudy.producer.api.app import create_app, open_context
 from understudy.producer.api.defects import LoggedFailures
 from understudy.producer.api.monitoring.access_log import LoggedRequests
-from understudy.producer.server.addresses import AddressUnusable
 from understudy.producer.server.connection_limit import ConnectionLimit, connections_allowed
 from understudy.producer.server.http_protocol import bounded
 
@@ -28,7 +28,7 @@ class HttpServer:
     """The HTTP API at the configured address. Listens from the start, so that a port in use is noticed at once."""
 
     def __init__(self, settings: Settings, store: Store, redis_url: str) -> None:
-        """Raises AddressUnusable."""
+        """Raises WrongUse if it cannot listen there."""
         self._listener = _listen(settings.api.host, settings.api.port)
         self._requests = LoggedRequests(LoggedFailures(create_app(open_context(settings, store, redis_url))))
         config = uvicorn.Config(
@@ -87,14 +87,14 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise AddressUnusable(f"cannot listen on {host}: {_reason(error)}") from None
+        raise WrongUse(f"cannot listen on {host}: {_reason(error)}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise AddressUnusable(f"cannot listen on {host}:{port}: {_reason(error)}; try --port") from None
+        raise WrongUse(f"cannot listen on {host}:{port}: {_reason(error)}; try --port") from None
     listener.setblocking(False)
     return listener
 

@@ -23,7 +23,7 @@ import redis.asyncio
 
 from understudy.models.queue import keys
 from understudy.models.records import StartedJob
-from understudy.models.store import Store, StoreBusy, StoreUnavailable
+from understudy.models.store import Store, StoreOutage
 from understudy.worker.coalesce import Coalescer
 from understudy.worker.limits.limiter import LimitsUnavailable
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
@@ -132,7 +132,7 @@ class FallbackQuota:
         """How many of the batch's places no answer has used."""
         try:
             total, used = await self._read.add(batch_id)
-        except (StoreBusy, StoreUnavailable) as outage:
+        except StoreOutage as outage:
             raise LimitsUnavailable(f"the ledger cannot be read: {type(outage).__name__}") from None
         return math.floor(share * total + ROUNDING) - used
 

@@ -29,7 +29,7 @@ from understudy.models.costs.budgets import (
 )
 from understudy.models.queue import keys
 from understudy.models.records import StartedJob
-from understudy.models.store import StoreBusy, StoreUnavailable
+from understudy.models.store import StoreOutage
 from understudy.worker.budgets import scripts
 from understudy.worker.limits.limiter import LimitsUnavailable
 from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
@@ -137,7 +137,7 @@ class Budgets:
                 if refused is not None and refused.why is Shortage.UNKNOWN:
                     try:
                         asked = await self.load(asked)
-                    except (StoreBusy, StoreUnavailable):
+                    except StoreOutage:
                         return refused
                     await self.beat()
                     refused = await self._reserve(asked, usd)

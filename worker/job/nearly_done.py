@@ -3,7 +3,7 @@
 import math
 import time
 
-from understudy.models.store import Store, StoreBusy, StoreUnavailable
+from understudy.models.store import Store, StoreOutage
 
 LOOK_EVERY_S = 1.0
 
@@ -26,7 +26,7 @@ class NearlyDone:
             self._open[batch_id] = (now, share)  # so that others do not query in the meantime
             try:
                 total, ended = await self._store.batches.ended_of(batch_id)
-            except (StoreBusy, StoreUnavailable):
+            except StoreOutage:
                 return False
             share = 1.0 - ended / total if total else 1.0
             self._open[batch_id] = (now, share)

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from understudy.models.errors import WrongUse
 from understudy.models.failure import FailureClass
 
 
-class ConfigError(Exception):
+class ConfigError(WrongUse):
     """The configuration cannot be used."""
 
 

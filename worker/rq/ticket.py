@@ -16,7 +16,7 @@ from understudy.models.ids import new_id
 from understudy.models.queue.tickets import staged_ids
 from understudy.models.records import StartedJob
 from understudy.models.state import JobState
-from understudy.models.store import StoreBusy, StoreUnavailable
+from understudy.models.store import StoreOutage
 from understudy.worker.job.hedge import run_of
 from understudy.worker.job.settle import Settler
 from understudy.worker.limits.limiter import LimitsUnavailable
@@ -57,7 +57,7 @@ async def _run_to_the_end(box: WorkerResources, worker_id: str, job_id: str) -> 
         settled = await run.run()
         await settler.add(settled)
         await box.tools.places.give_back(started)
-        with suppress(StoreBusy, StoreUnavailable):
+        with suppress(StoreOutage):
             await box.tools.fleet.share(box.store)
         if settled.state is not JobState.QUEUED:
             return
@@ -87,7 +87,7 @@ async def _start_when_due(box: WorkerResources, worker_id: str, job_id: str) -> 
 async def _beat(box: WorkerResources, worker_id: str, settings: Settings) -> None:
     while True:
         await asyncio.sleep(settings.worker.lease_s / LEASE_BEATS)
-        with suppress(StoreBusy, StoreUnavailable, LimitsUnavailable):
+        with suppress(StoreOutage, LimitsUnavailable):
             await box.store.claims.beat(worker_id, settings.worker.lease_s)
             await box.tools.places.beat()
         with suppress(LimitsUnavailable):

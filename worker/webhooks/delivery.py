@@ -17,7 +17,7 @@ import orjson
 
 from understudy.models.cancellation import end
 from understudy.models.config.settings import Settings
-from understudy.models.store import Store, StoreBusy, StoreUnavailable
+from understudy.models.store import Store, StoreOutage
 from understudy.models.store.webhooks.deliveries import Due, Place
 from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
 from understudy.worker.coalesce import Coalescer
@@ -135,7 +135,7 @@ class Deliverer:
         started = loop.time()
         try:
             answer = await self._send(delivery, began)
-        except (StoreBusy, StoreUnavailable):
+        except StoreOutage:
             return  # nothing was sent; it is due again when the lease ends
         except Exception as defect:
             log.error("Webhook %s hit an internal error: %s", delivery.id, type(defect).__name__)
@@ -181,7 +181,7 @@ class Deliverer:
     async def _disable(self, endpoint_id: str) -> None:
         try:
             await self._store.webhooks.disable_endpoint(endpoint_id, "it answered 410 Gone")
-        except (StoreBusy, StoreUnavailable):
+        except StoreOutage:
             return  # a repeated attempt would get the same answer
         self._signings.forget(endpoint_id)
         log.warning("Webhook endpoint %s answered 410 and was disabled", endpoint_id)
@@ -194,7 +194,7 @@ class Deliverer:
             try:
                 await self._store.webhooks.finish_deliveries(self._worker_id, ended)
                 break
-            except (StoreBusy, StoreUnavailable) as outage:
+            except StoreOutage as outage:
                 if loop.time() > give_up_at:
                     log.warning(
                         "The ledger did not accept the outcomes of %d webhooks: %s", len(ended), type(outage).__name__

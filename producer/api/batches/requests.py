@@ -8,10 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from understudy.models.config.catalog import suggestion
 from understudy.models.config.settings import Settings
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
-from understudy.models.request.wire import ROUTE_WORDS, RequestError
+from understudy.models.request.wire import NOT_FOUND, ROUTE_WORDS, RequestError
 from understudy.models.routing.chain import Acceptance, Endpoint, Order
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.model_names import NOT_FOUND
 from understudy.models.routing.options import said_rules
 from understudy.models.routing.route import Router
 from understudy.models.state import Priority

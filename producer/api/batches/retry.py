@@ -1,9 +1,9 @@
 """Resuming and retrying batches over HTTP."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
@@ -22,7 +22,6 @@ from understudy.producer.runs.reruns import (
     EVERYTHING,
     WORTH_A_RETRY,
     Retry,
-    RetryUnderWay,
     retry_answered,
     retry_failed,
     take_another_chain,
@@ -33,7 +32,6 @@ from understudy.producer.status.pauses import resumed
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 LEFT_OUT: Final = "Understudy-Left-Out"
-T = TypeVar("T")
 
 
 @router.post(
@@ -61,7 +59,7 @@ async def resume(
     if (model or chain) and view.state in OPEN_BATCH_STATES:
         route = RouteOptions(model=model, chain=chain)
         async with _admitted(api, caller, _most(view)) as taken:
-            _, again = await _retrying(take_another_chain(api.store, api.settings, batch_id, route))
+            _, again = await take_another_chain(api.store, api.settings, batch_id, route)
             taken.jobs = again.jobs
     total_usd = await api.store.budgets.grant_batch(batch_id, budget_usd)
     if not await api.store.batches.resume(batch_id):
@@ -98,7 +96,7 @@ async def retry(
     view = await own_batch(api, caller, batch_id)
     route = RouteOptions(model=model, chain=chain)
     async with _admitted(api, caller, _most(view, answered=bool(answered_by))) as taken:
-        again = await _retrying(
+        again = await (
             retry_answered(api.store, api.settings, batch_id, answered_by, route)
             if answered_by
             else retry_failed(api.store, api.settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY, route)
@@ -139,13 +137,6 @@ def _most(view: BatchView, *, answered: bool = False) -> int:
     """The maximum number of jobs in a retry of a batch."""
     states = {JobState.SUCCEEDED} if answered else ENDED_BADLY
     return sum(view.counts.get(state, 0) for state in states)
-
-
-async def _retrying(retry: Awaitable[T]) -> T:
-    try:
-        return await retry
-    except RetryUnderWay as error:
-        raise ApiError(409, str(error), code="retry_under_way") from None
 
 
 def _nothing_to_retry(batch_id: str, retry: Retry) -> ApiError:

@@ -14,7 +14,7 @@ from understudy.models.objects.shapes import page_of
 from understudy.models.records import BatchView, FileRecord, NewBatch
 from understudy.models.state import BatchState
 from understudy.models.store.database.disk_space import ROW_BYTES
-from understudy.models.store.intake import NamedRequest, OtherRequest
+from understudy.models.store.intake import NamedRequest
 from understudy.models.store.paging import Span, spans
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
@@ -63,14 +63,11 @@ async def create(
     digest = hashlib.sha256(canonical(document)).hexdigest()
     named = NamedRequest(idempotency_key, digest) if idempotency_key else None
     repeated = (x_stainless_retry_count or "0").strip("0") != ""
-    try:
-        batch_id = await api.store.intake.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
-        if batch_id is None:
-            rules = await api.rules.of(api.store, caller.tenant)
-            asked = await api.schemas.run(caller.tenant, parse_request, document, api.settings, rules)
-            batch_id = await _accept(api, caller, asked, digest, named, repeated)
-    except OtherRequest as error:
-        raise ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused") from None
+    batch_id = await api.store.intake.batch_made_before(caller.tenant, digest, named=named, repeated=repeated)
+    if batch_id is None:
+        rules = await api.rules.of(api.store, caller.tenant)
+        asked = await api.schemas.run(caller.tenant, parse_request, document, api.settings, rules)
+        batch_id = await _accept(api, caller, asked, digest, named, repeated)
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 

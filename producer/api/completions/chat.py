@@ -12,10 +12,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
+from understudy.models.errors import UnderstudyError
 from understudy.models.objects.job import JobObject
 from understudy.models.request.wire import RequestError
 from understudy.models.state import JobState, Priority
-from understudy.models.store import StoreError
 from understudy.producer.api.access.auth import Caller, Submitter
 from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.completions.chunks import DONE, KEEP_ALIVE, chunks, event
@@ -107,7 +107,7 @@ async def _events(
             return
         async for piece in pieces_of(api, view, partial(_chunks, include_usage)):
             yield piece
-    except (ApiError, StoreError) as error:
+    except UnderstudyError as error:
         yield event({"error": {"message": str(error), "type": "server_error"}})
 
 

@@ -8,9 +8,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from understudy.models.config.settings import Settings
-from understudy.models.request.wire import RequestError
+from understudy.models.request.wire import NOT_FOUND, RequestError
 from understudy.models.routing.allowlist import Allowed
-from understudy.models.routing.model_names import NOT_FOUND
 from understudy.models.routing.route import configured_chain
 from understudy.producer.api.access.auth import Caller, Reader
 from understudy.producer.api.context import Api, Context

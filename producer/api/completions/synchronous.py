@@ -56,7 +56,7 @@ async def answer_when_ended(request: Request, api: Context, caller: Caller, job_
     try:
         return await outcome_of(api, await view_of(api, caller, job_id), job_header(job_id))
     except ApiError as error:  # the job has ended and was paid for: it is not to be asked a second time
-        error.headers |= {**job_header(job_id), **FINAL}
+        error.headers = {**error.headers, **job_header(job_id), **FINAL}
         raise
 
 
@@ -123,6 +123,4 @@ def late(job_id: str) -> ApiError:
 
 def late_body(job_id: str) -> bytes:
     error = late(job_id)
-    return orjson.dumps(
-        {"error": {"message": error.message, "type": "server_error", "param": None, "code": error.code}}
-    )
+    return orjson.dumps({"error": {"message": str(error), "type": "server_error", "param": None, "code": error.code}})

@@ -1,11 +1,5 @@
 """Storage of uploaded files: the data folder, or a cloud object store.
 
-BlobError
-├── TooLarge     more bytes arrived than allowed
-├── Empty        no bytes arrived
-├── NoBlob       there is no blob of that name
-└── StorageDown  the disk is full or not writable, or the object store is unreachable
-
 A put is atomic: its bytes are visible completely or not at all.
 """
 
@@ -23,6 +17,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from understudy.models.config.private_files import FILE_MODE, make_private, make_private_within
 from understudy.models.config.settings import Settings, SettingsError
+from understudy.models.errors import OutOfReach, WrongUse
 
 FOLDER = "files"
 PART_BYTES = 5 * 1024 * 1024
@@ -34,24 +29,27 @@ LOCAL = ("file:", "memory:")
 LEFTOVERS_KEPT_S = 86_400.0
 
 
-class BlobError(Exception):
-    """The bytes could not be stored or read. The message is one sentence."""
-
-
-class TooLarge(BlobError):
+class TooLarge(WrongUse):
     """More bytes arrived than allowed."""
 
+    status, code, param = 413, "file_too_large", "file"
 
-class Empty(BlobError):
+
+class Empty(WrongUse):
     """No bytes arrived."""
 
+    status, code, param = 400, "file_empty", "file"
 
-class NoBlob(BlobError):
+
+class NoBlob(WrongUse):
     """There is no blob of that name."""
 
+    status, code, param = 404, "not_found", "file"
 
-class StorageDown(BlobError):
-    """Nothing can be stored or read now; the same call may succeed later."""
+
+class StorageDown(OutOfReach):
+    """Nothing can be stored or read now, because the disk is full or not writable, or the object store is unreachable:
+    the same call may succeed later."""
 
 
 class Measure:
@@ -95,7 +93,7 @@ class Blobs:
     async def put(self, file_id: str, chunks: AsyncIterator[bytes]) -> tuple[int, int]:
         """Store the chunks. Returns the numbers of bytes and of non-blank lines.
 
-        Raises BlobError, and whatever `chunks` raises; then nothing is stored.
+        Raises TooLarge, Empty, StorageDown, and whatever `chunks` raises; then nothing is stored.
         """
         measure = Measure()
         with self._plain_errors(file_id):

@@ -5,10 +5,11 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from understudy.models.errors import OutOfReach
 from understudy.models.records import FileRecord
-from understudy.models.store import Store, StoreError
+from understudy.models.store import Store
 from understudy.producer.api.context import Context
-from understudy.producer.api.files.blobs import BlobError, Blobs
+from understudy.producer.api.files.blobs import Blobs
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ async def sweep_files(api: Context) -> None:
                 await api.store.retention.end_unused_uploads(api.settings.api.unused_uploads_kept_s)
                 looked_at = loop.time()
             await sweep_once(api)
-        except (StoreError, BlobError) as error:
+        except OutOfReach as error:
             log.warning("deleted files could not be removed yet, will retry: %s", error)
         except Exception as error:
             # One file that cannot be removed must not stop the removal of others.
@@ -54,7 +55,7 @@ async def sweep_once(api: Context) -> int:
 
 
 async def remove_expired(store: Store, blobs: Blobs) -> int:
-    """Remove the content of all expired files. Returns their number. Raises StoreError, BlobError."""
+    """Remove the content of all expired files. Returns their number. Raises StoreError, StorageDown."""
     removed = 0
     while files := await store.files.expired():
         for each in files:

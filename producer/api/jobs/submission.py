@@ -13,12 +13,11 @@ from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.route import check_schemas
 from understudy.models.state import Priority
 from understudy.models.store.database.disk_space import job_bytes, text_bytes
-from understudy.models.store.intake import Made, NamedRequest, OtherRequest
+from understudy.models.store.intake import Made, NamedRequest
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller
 from understudy.producer.api.access.quotas import admit_bytes
 from understudy.producer.api.context import Context
-from understudy.producer.api.errors import ApiError
 from understudy.producer.single_jobs import single_job, stage
 
 
@@ -43,8 +42,8 @@ async def accept(
     """Accept all jobs or none. Returns None, or what an earlier request with the same name created: then nothing is
     accepted.
 
-    `answer` is stored with the name. Raises ApiError (429: no capacity; 422: the name belongs to another request),
-    RequestError and StoreError.
+    `answer` is stored with the name. Raises ApiError (429: no capacity), RequestError, StoreError, and
+    OtherRequest if the name belongs to another request.
     """
     await admit(api, caller, len(jobs))
     made, kept = None, False
@@ -53,8 +52,6 @@ async def accept(
         await admit_bytes(api, caller, remembered + sum(job_bytes(jobs)))
         made = await api.store.intake.accept_jobs(caller.tenant, jobs, named, answer)
         kept = made is None
-    except OtherRequest as error:
-        raise _other_request(error) from None
     finally:
         if not kept:
             give_back(api, caller, len(jobs))
@@ -68,13 +65,6 @@ async def made_before(api: Context, caller: Caller, named: NamedRequest | None) 
     """What an earlier request with the same name created. Checked before validating the body, because the configuration
     may have changed.
 
-    Raises ApiError when the name belongs to another request.
+    Raises OtherRequest.
     """
-    try:
-        return await api.store.intake.made_by(caller.tenant, named) if named else None
-    except OtherRequest as error:
-        raise _other_request(error) from None
-
-
-def _other_request(error: OtherRequest) -> ApiError:
-    return ApiError(422, str(error), param="Idempotency-Key", code="idempotency_key_reused")
+    return await api.store.intake.made_by(caller.tenant, named) if named else None

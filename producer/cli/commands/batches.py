@@ -18,7 +18,7 @@ from understudy.producer.cli.commands.status import print_batch
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.ledger import on_ledger
 from understudy.producer.ledger import batch_named, job_named
-from understudy.producer.runs.budget_grants import NoBudget, grant, is_subject
+from understudy.producer.runs.budget_grants import grant, is_subject
 from understudy.producer.runs.reruns import (
     EVERYTHING,
     WORTH_A_RETRY,
@@ -228,8 +228,5 @@ async def _grant(settings: Settings, store: Store, given: str, budget_usd: float
         raise Refused(
             "--budget-usd applies to batches only; budgets of tenants and providers are set in the configuration"
         )
-    try:
-        for sentence in await grant(store, settings, given, command_line()):
-            say(sentence)
-    except NoBudget as error:
-        raise Refused(str(error)) from None
+    for sentence in await grant(store, settings, given, command_line()):
+        say(sentence)

@@ -14,13 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from understudy.models.config.settings import Settings
+from understudy.models.errors import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
 from understudy.models.queue.redis_check import check_redis, shown_url
 from understudy.models.store.database.engine import place_of
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.providers import NOTHING_CONFIGURED
 from understudy.producer.cli.errors import Refused, plain_errors
 from understudy.producer.cli.settings import settings_for_calls
-from understudy.producer.exits import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
 from understudy.producer.ledger import open_ledger
 from understudy.producer.status import objects as show
 from understudy.producer.status.chains import chain_lines, chain_problems

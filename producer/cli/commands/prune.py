@@ -10,7 +10,7 @@ from understudy.models.store import Store
 from understudy.models.store.retention.expiry import Prunable
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
-from understudy.producer.api.files.blobs import BlobError, open_blobs
+from understudy.producer.api.files.blobs import StorageDown, open_blobs
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.ledger import on_ledger
@@ -66,7 +66,7 @@ async def _prune(settings: Settings, store: Store, before: float, older_than: st
     await store.audit.record(command_line(), DEFAULT_TENANT, "prune", f"older than {older_than}", None, asdict(pruned))
     try:
         await remove_expired(store, open_blobs(settings))
-    except BlobError as error:
+    except StorageDown as error:
         raise Refused(f"the files are deleted, but their contents are still stored: {error}; run it again") from None
     return pruned
 

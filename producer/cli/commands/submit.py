@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from understudy.models.config.settings import Settings
+from understudy.models.errors import ALL_SUCCEEDED
 from understudy.models.ids import new_id
 from understudy.models.records import NewBatch
 from understudy.models.routing.route import RouteOptions
@@ -19,7 +20,6 @@ from understudy.producer.cli.dry_run import dry_run
 from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.settings import settings_from
 from understudy.producer.client import AsyncClient, PriorityWord, Request
-from understudy.producer.exits import ALL_SUCCEEDED
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import BadLine, Shape
 from understudy.producer.ledger import open_ledger

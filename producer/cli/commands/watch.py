@@ -5,6 +5,7 @@ import asyncio
 import typer
 
 from understudy.models.config.settings import Settings
+from understudy.models.errors import ALL_SUCCEEDED, SOME_FAILED
 from understudy.models.objects.job import with_result
 from understudy.models.records import BatchView
 from understudy.models.state import JobState
@@ -14,7 +15,6 @@ from understudy.producer.cli import options
 from understudy.producer.cli.commands.status import print_batch
 from understudy.producer.cli.ledger import on_ledger
 from understudy.producer.client import AsyncClient
-from understudy.producer.exits import ALL_SUCCEEDED, SOME_FAILED
 from understudy.producer.ledger import job_named, shown_batch
 from understudy.producer.runs.retry_chain import line_of, summary, views_of
 from understudy.producer.status import objects as show

@@ -13,7 +13,7 @@ from understudy.models.records import NewBatch
 from understudy.models.schemas.process import NoJudge, SchemaProcess
 from understudy.models.state import BatchState
 from understudy.models.store import Store
-from understudy.producer.api.files.blobs import BlobError
+from understudy.producer.api.files.blobs import StorageDown
 from understudy.producer.ingest import batch_filler as filling
 from understudy.producer.ingest import batch_lines
 from understudy.producer.ingest.batch_filler import MOST_TRIES, MOST_UNEXPLAINED_TRIES, Filler, Read
@@ -116,9 +116,9 @@ async def test_a_batch_that_kills_those_who_fill_it_is_refused(store: Store) -> 
 async def test_what_is_not_the_batchs_fault_is_no_try(store: Store) -> None:
     """Its file cannot be reached for a long time, and servers are stopped in the middle."""
     batch_id = await accepted(store, "late")
-    away = filler(store, reads(late=[BlobError("away")]))
+    away = filler(store, reads(late=[StorageDown("away")]))
     for _ in range(2 * MOST_UNEXPLAINED_TRIES):
-        with pytest.raises(BlobError):
+        with pytest.raises(StorageDown):
             await fills_one(away)
         await begun_by(store, "stopped")
         await store.ingest.release("stopped")

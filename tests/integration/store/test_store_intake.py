@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from ledger_help import filled_batch, new_jobs, new_worker, open_batch, outputs_of, run_all, singles, state_of
 
+from understudy.models.errors import WrongUse
 from understudy.models.ids import new_id
 from understudy.models.records import NewBatch
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store, StoreConflict, StoreError
-from understudy.producer.ledger import NoLedger, OtherTenant, UnknownId, batch_named, shown_batch
+from understudy.producer.ledger import NoLedger, UnknownId, batch_named, shown_batch
 
 
 async def test_a_batch_is_accepted_in_one_step(store: Store) -> None:
@@ -66,7 +67,7 @@ async def test_who_looks_sees_all_tenants_and_who_changes_names_another_tenants_
     assert await shown_batch(store, "latest") == acmes
     assert await shown_batch(store, "latest", "default") == mine
     assert await batch_named(store, acmes) == acmes
-    with pytest.raises(OtherTenant, match=f"{acmes}, belongs to tenant acme"):
+    with pytest.raises(WrongUse, match=f"{acmes}, belongs to tenant acme"):
         await batch_named(store, "latest")
     with pytest.raises(UnknownId):
         await shown_batch(store, acmes, "default")

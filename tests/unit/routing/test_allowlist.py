@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from understudy.models.config.settings import Settings
-from understudy.models.request.wire import RequestError
-from understudy.models.routing.allowlist import NO_PRICE, NOT_ALLOWED, Allowed, allowed_name
+from understudy.models.request.wire import NOT_ALLOWED, RequestError
+from understudy.models.routing.allowlist import NO_PRICE, Allowed, allowed_name
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.route import RouteOptions, Router, under_rules
