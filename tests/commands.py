@@ -1,7 +1,7 @@
-"""Commands of `understudy`, typed in the test's own process: the interpreter and its imports are paid for once.
+"""Commands of `understudy`, run inside the test process, so that the interpreter and its imports are paid for once.
 
 Standard streams, the environment, the working folder and the exit code are the command's own, as in a process. Tests
-that are about a process (signals, pipes, how it starts) start one.
+about a process itself (signals, pipes, how it starts) start one.
 """
 
 import io
@@ -29,7 +29,7 @@ class Done:
 
 
 def type_command(*words: str | Path, folder: Path, environment: Mapping[str, str], stdin: str = "") -> Done:
-    """`understudy WORDS` in that folder, with nothing but that environment. A defect in the command raises here."""
+    """Run `understudy WORDS` in that folder, with only that environment. A bug in the command raises here."""
     streams = [_stream(stdin), _stream(), _stream()]
     with _surroundings(["understudy", *map(str, words)], folder, environment, streams):
         code = _exit_code()

@@ -1,4 +1,4 @@
-"""What tests share: how examples are tried, and a Redis server of their own."""
+"""What tests share: how many examples are tried, and a Redis server of their own."""
 
 import gc
 import os
@@ -19,13 +19,13 @@ from examples import examples
 
 START_DEADLINE_S = 10.0
 
-# What is imported and collected stays: to look for garbage in it takes a third of the time until tests begin.
+# Imported and collected objects stay: searching them for garbage takes a third of the time until tests begin.
 gc.disable()
 
 settings.register_profile("ours", examples())
 settings.load_profile("ours")
 
-# No test calls a server beyond this machine. To read everybody's certificates costs each client 20 ms; here are none.
+# No test calls a server on another machine. Reading all root certificates costs each client 20 ms, so there are none.
 os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent))
 
 

@@ -1,4 +1,4 @@
-"""How many examples a property is tried with: all of them in `make test-all`, fewer in `make test`."""
+"""How many examples each property is tried with: all of them in `make test-all`, fewer in `make test`."""
 
 import os
 
@@ -10,5 +10,5 @@ FEWEST = 3
 
 
 def examples(many: int = USUAL) -> settings:
-    """How long one example takes on a busy machine says nothing about the code, so none has a deadline."""
+    """The time of one example on a busy machine says nothing about the code, so examples have no deadline."""
     return settings(deadline=None, max_examples=max(round(many * SHARE), FEWEST))

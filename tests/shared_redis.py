@@ -1,4 +1,4 @@
-"""The named Redis, shared by tests that run beside each other."""
+"""The Redis that the environment names, shared by tests that run at the same time."""
 
 import fcntl
 import os
@@ -15,9 +15,9 @@ from redis import Redis
 
 @contextmanager
 def redis_alone(url: str) -> Iterator[str]:
-    """The URL of the named Redis database, empty, and for one test at a time however many processes run tests.
+    """The URL of that Redis database, empty, and for one test at a time, however many processes run tests.
 
-    With REDIS_DATABASES=4 also the three that follow it are the tests' own, and four of them can run at a time.
+    With REDIS_DATABASES=4 the three databases after it belong to the tests as well, and four of them can run at a time.
     """
     first = Redis.from_url(url).connection_pool.connection_kwargs.get("db", 0)
     numbers = range(first, first + int(os.environ.get("REDIS_DATABASES", "1")))

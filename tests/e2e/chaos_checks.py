@@ -1,4 +1,4 @@
-"""What must be true after a chaos run, read from the API as a caller does and from the tables as they are."""
+"""What must be true after a chaos run, read from the API as a caller does, and from the tables directly."""
 
 import json
 from collections import Counter

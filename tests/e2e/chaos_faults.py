@@ -1,7 +1,7 @@
-"""What goes wrong in a chaos run. A fault takes its time, and leaves all as it was but for what it killed.
+"""The faults of a chaos run. A fault lasts a while, and leaves everything as it was except what it killed.
 
-The names are what the log of a run shows. Everything that a fault may choose comes from its random source, so that a
-seed stands for one schedule; when exactly each fault hits depends on the machine.
+The names are what the log of a run shows. Everything that a fault may choose comes from its random source, so a seed
+stands for one schedule; when exactly each fault hits depends on the machine.
 """
 
 import os
@@ -38,7 +38,7 @@ def kill_everything(world: World, chance: Random) -> None:
 
 
 def suspend_a_worker(world: World, chance: Random) -> None:
-    """Sometimes for longer than its lease: its jobs run elsewhere when it wakes up."""
+    """Sometimes for longer than its lease: its jobs then run elsewhere when it wakes up."""
     workers = world.workers()
     if not workers:
         return
@@ -76,7 +76,7 @@ def wipe_the_embedded_queue(world: Alone, chance: Random) -> None:
 
 
 def lock_the_ledger(world: Alone, chance: Random) -> None:
-    """Another program writes into the file and takes long."""
+    """Another program writes to the file and takes long."""
     with sqlite3.connect(world.ledger_file, timeout=5.0, isolation_level=None) as connection:
         with suppress(sqlite3.OperationalError):
             connection.execute("BEGIN IMMEDIATE")
@@ -123,7 +123,7 @@ def slow_a_network(world: Servers, chance: Random) -> None:
 
 
 def silence_a_network(world: Servers, chance: Random) -> None:
-    """Packets get lost on their way, as behind a firewall that forgot a connection."""
+    """Packets get lost, as behind a firewall that forgot a connection."""
     proxy = chance.choice([world.redis.proxy, world.postgres.proxy])
     proxy.silent = True
     rest(chance.uniform(1.0, 10.0))

@@ -1,4 +1,4 @@
-"""The work of a chaos run: producers that post single jobs and batches until each is accepted, and remember it."""
+"""The work of a chaos run: producers post single jobs and batches until each is accepted, and remember them."""
 
 import json
 import threading
@@ -35,7 +35,7 @@ class Accepted:
 
 
 class Load:
-    """Two producers of single jobs and one of batches. The first failure that they cannot explain is in `wrong`."""
+    """Two producers of single jobs and one of batches. `wrong` is the first failure that they cannot explain."""
 
     def __init__(self, seed: int, url: Callable[[], str], open_jobs: Callable[[], int]) -> None:
         self.accepted = Accepted()
@@ -56,7 +56,7 @@ class Load:
             thread.start()
 
     def finish(self, deadline_s: float = 120.0) -> None:
-        """What was begun is posted until it is accepted; nothing else is begun."""
+        """A request that was begun is posted until it is accepted; no other one is begun."""
         self._ends.set()
         deadline = time.monotonic() + deadline_s
         for thread in self._threads:
@@ -65,7 +65,7 @@ class Load:
 
     def _watch(self) -> None:
         while not self._ends.wait(0.5):
-            with suppress(Exception):  # the ledger may be away just now
+            with suppress(Exception):  # the ledger may be away at the moment
                 self._full = self._open_jobs() > MOST_OPEN
 
     def _produce(self, make: Callable[[httpx.Client, Random, str], float], chance: Random, number: int) -> None:
@@ -126,5 +126,5 @@ def _body(chance: Random, prompt: str) -> dict[str, Any]:
 
 
 def mark_of(prompt: str) -> str:
-    """What the fake providers' answer to a prompt holds."""
+    """The text of the fake providers' answer to a prompt."""
     return digest(prompt)[:12]

@@ -1,4 +1,4 @@
-"""Servers that belong to one chaos run, so that it may stop, wipe and cut off what others share."""
+"""Servers that belong to one chaos run, which may stop, wipe and disconnect them."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 class Proxy:
-    """Forwards TCP connections to a port, as well as it is told to."""
+    """Forwards TCP connections to a port, as faithfully as it is told to."""
 
     def __init__(self, target_port: int) -> None:
         self.port = free_port()
@@ -135,7 +135,8 @@ class OwnRedis:
 
 
 class OwnPostgres:
-    """A PostgreSQL server behind a proxy. It refuses to run as root: then it is the user's that its package made."""
+    """A PostgreSQL server behind a proxy. It refuses to run as root; then it runs as the user that its package
+    created."""
 
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
@@ -168,7 +169,7 @@ class OwnPostgres:
         self._server.wait(START_DEADLINE_S)
 
     def set_read_only(self, on: bool) -> None:
-        """As after a failover to a standby that is not yet the primary: also for connections that are open."""
+        """As after a failover to a standby that is not the primary yet; this affects open connections, too."""
         self._execute(f"ALTER DATABASE ledger SET default_transaction_read_only = {'on' if on else 'off'}")
         self.cut_sessions()
 
@@ -201,11 +202,11 @@ class OwnPostgres:
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """With a short name, for sockets, and where another user may look into it."""
+    """A folder with a short name, for sockets, that another user may read."""
     with tempfile.TemporaryDirectory(prefix="uc-", dir="/tmp") as name:
         yield Path(name)
 
 
 def rest(seconds: float) -> None:
-    """The length of a fault; nothing is waited for."""
+    """Sleep for the length of a fault; this waits for no condition."""
     time.sleep(seconds)

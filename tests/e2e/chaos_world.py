@@ -1,4 +1,4 @@
-"""The installation that a chaos run is made on, kept alive by a keeper as an operator's supervisor would."""
+"""The installation under a chaos run, kept alive by a supervisor like an operator's."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ output = 4000
 
 
 class World:
-    """Processes by name, each started again when it has ended, until `rest_in_peace`."""
+    """Processes by name. Each is restarted when it ends, until `rest_in_peace`."""
 
     def __init__(self, scene: Scene, mock: Mock) -> None:
         self.scene = scene
@@ -60,7 +60,7 @@ class World:
         self._keeper.start()
 
     def rest_in_peace(self) -> None:
-        """Nothing is started any more."""
+        """Restart nothing from now on."""
         self._ends.set()
         self._keeper.join(30)
 
@@ -68,7 +68,7 @@ class World:
         self.log.append(f"{time.monotonic() - self._began:6.1f} s  {words}")
 
     def script(self, rules: list[dict[str, Any]]) -> None:
-        """What the fake providers do from now on, besides what they always do."""
+        """What the fake providers do from now on, in addition to their usual behaviour."""
         document = {"rules": [*LASTING_RULES, *rules], "answers": ANSWERS}
         httpx.post(f"{self.mock.url}/config", json=document, timeout=30).raise_for_status()
 
@@ -83,7 +83,7 @@ class World:
         return [pid for process in self.processes.values() if process.running for pid in process.workers()]
 
     def kill_workers(self, pids: Sequence[int]) -> None:
-        """Each is stopped first: what a dead worker held is taken back at once, and could not be counted."""
+        """Each is stopped first, because the jobs of a dead worker are taken back at once and could not be counted."""
         for pid in pids:
             with self.suspended(pid), suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -102,7 +102,7 @@ class World:
             yield
 
     def _count_in_flight(self, pid: int) -> None:
-        """Their calls may be paid for again. All places of the worker when the ledger cannot be asked."""
+        """Their calls may be paid for again. If the ledger cannot be asked, all slots of the worker count."""
         try:
             self.in_flight_at_kills += len(self.ledger.aboard(pid))
         except SQLAlchemyError:

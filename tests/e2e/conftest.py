@@ -1,4 +1,4 @@
-"""Scenes for the end-to-end tests: on stores of their own, or on the servers that the environment names."""
+"""Scenes for the end-to-end tests: on their own stores, or on the servers that the environment names."""
 
 import asyncio
 import os
@@ -47,8 +47,7 @@ async def _migrate(url: str) -> None:
 
 @pytest.fixture
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """`alone` (nothing but the data folder), `queue` (a Redis of its own, SQLite) or `servers` (those of the
-    environment)."""
+    """`alone` (only the data folder), `queue` (its own Redis, SQLite) or `servers` (those of the environment)."""
     kind = getattr(request, "param", "alone")
     with ExitStack() as stack:
         servers = {}

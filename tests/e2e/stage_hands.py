@@ -1,4 +1,4 @@
-"""What the end-to-end tests need: fake providers, `understudy` processes, a look into the ledger, and patience."""
+"""What the end-to-end tests need: fake providers, `understudy` processes, the ledger's tables, and patience."""
 
 import asyncio
 import hashlib
@@ -39,7 +39,7 @@ POLL_S = 0.05
 
 
 def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """The first true value of the condition; fails when there is none in time."""
+    """The first true value of the condition; fails if there is none in time."""
     deadline = time.monotonic() + deadline_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {deadline_s:g} s: {what}"
@@ -48,7 +48,7 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
 
 
 class Process:
-    """A process in a session of its own, what it says, and its workers."""
+    """A process in its own session, its output, and its workers."""
 
     def __init__(self, command: Sequence[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
         self._words = folder / f"said-{time.monotonic_ns()}.txt"
@@ -88,7 +88,7 @@ class Process:
             raise AssertionError(f"{error}; it said:\n{self.said}") from None
 
     def workers(self) -> list[int]:
-        """The worker processes that this one has started and that live."""
+        """The live worker processes that this one has started."""
         return [child.pid for child in self._children() if "understudy.worker" in _command_of(child)]
 
     def exit_code(self, deadline_s: float = DEADLINE_S) -> int:
@@ -98,7 +98,7 @@ class Process:
             raise AssertionError(f"still running after {deadline_s:g} s; it said:\n{self.said}") from None
 
     def kill_all(self) -> None:
-        """SIGKILL for the process and everything below it, parents first, so that nobody cleans up."""
+        """SIGKILL the process and everything below it, parents first, so that none of them cleans up."""
         victims = [] if self._popen.poll() is not None else [psutil.Process(self.pid), *self._children()]
         for victim in victims:
             _kill(victim)
@@ -129,9 +129,9 @@ def kill(pid: int) -> None:
 
 
 def kill_with_jobs_aboard(run: Process, ledger: "Ledger") -> list[str]:
-    """SIGKILL for a worker of this run that holds jobs. Returns their ids.
+    """SIGKILL a worker of this run that holds jobs. Returns their ids.
 
-    It is stopped before they are read: the run takes back what a dead worker held, and deletes its row, at once.
+    It is stopped before they are read, because the run takes back a dead worker's jobs, and deletes its row, at once.
     """
 
     def strike() -> list[str]:
@@ -172,7 +172,7 @@ def _command_of(process: psutil.Process) -> list[str]:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Nobody's keys and servers but the test's own."""
+    """Only the test's own keys and servers."""
     kept = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH", "COVERAGE_PROCESS_START", "SSL_CERT_DIR"}
     return {name: value for name, value in os.environ.items() if name in kept}
 
@@ -214,7 +214,7 @@ def digest(prompt: str) -> str:
 
 
 class Ledger:
-    """Reads the tables as they are, past the code under test."""
+    """Reads the tables directly, without the code under test."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url)
@@ -224,7 +224,7 @@ class Ledger:
             return list(connection.execute(text(sql), values).all())
 
     def change(self, sql: str, **values: Any) -> None:
-        """For what would take too long to wait for."""
+        """Change the tables directly, where waiting would take too long."""
         with self._engine.begin() as connection:
             connection.execute(text(sql), values)
 
@@ -279,7 +279,7 @@ class Scene:
     def __init__(self, folder: Path, servers: Mapping[str, str]) -> None:
         self.folder = folder
         self.servers = dict(servers)
-        self._runtime = tempfile.TemporaryDirectory(prefix="ut-", dir="/tmp")  # short, for sockets
+        self._runtime = tempfile.TemporaryDirectory(prefix="ut-", dir="/tmp")  # a short name, for sockets
         self.environment = {"ALPHA_KEY": "sk-alpha", "BETA_KEY": "sk-beta", "TMPDIR": self._runtime.name, **servers}
         self.output = folder / "out.jsonl"
         self._processes: list[Process] = []
@@ -287,7 +287,7 @@ class Scene:
 
     @property
     def full_environment(self) -> dict[str, str]:
-        """What a command of this scene sees that is started by other means."""
+        """The environment for a command of this scene that is started by other means."""
         return {**_clean_environment(), **self.environment}
 
     @property
@@ -329,7 +329,7 @@ class Scene:
         return process
 
     def type(self, *words: str | Path) -> Done:
-        """A command of this scene that ends by itself, typed in this process."""
+        """Run a command of this scene that ends by itself, in this process."""
         return type_command(*words, folder=self.folder, environment=self.full_environment)
 
     def run(self, source: Path, *options: str) -> Process:
@@ -370,7 +370,7 @@ class Scene:
 
 @contextmanager
 def failed_over(scene: Scene) -> Iterator[None]:
-    """Every connection is cut, and new ones may only read."""
+    """Cut every connection; new ones may only read."""
     name = make_url(scene.servers["DATABASE_URL"]).database
     with psycopg.connect(scene.servers["DATABASE_URL"], autocommit=True) as connection:
 

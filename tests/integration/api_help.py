@@ -1,4 +1,4 @@
-"""The HTTP application in this process, on a real ledger, with whatever client address a test needs."""
+"""The HTTP application in this process, on a real ledger, with any client address that a test needs."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -56,7 +56,7 @@ class Served:
 
 
 class _Current(AbstractAsyncContextManager[Context]):
-    """What an application is started with this time."""
+    """The context that the application is started with this time."""
 
     def __init__(self, context: AbstractAsyncContextManager[Context]) -> None:
         self.context = context
@@ -75,7 +75,8 @@ _spare: list[tuple[FastAPI, _Current]] = []
 def application(context: AbstractAsyncContextManager[Context]) -> Iterator[FastAPI]:
     """The application with this context, as `create_app` makes it, to be started and stopped once.
 
-    Its routes take most of a test's time to make, and keep nothing, so tests use it one after the other.
+    Building its routes takes most of a test's time, and they keep no state, so tests share one application, one after
+    the other.
     """
     app, current = _spare.pop() if _spare else _new_application(context)
     current.context = context
@@ -100,7 +101,7 @@ async def served(
     settings: Settings | None = None,
     monotonic: Callable[[], float] | None = None,
 ) -> AsyncIterator[Served]:
-    """`monotonic`: the clock by which what is known of the ledger grows old."""
+    """`monotonic`: the clock by which cached sums of the ledger expire."""
     context = Context(settings or Settings(), store, FakeAsyncRedis(), clock)
     if monotonic is not None:
         context.keyring, context.rooms = Keyring(monotonic), Backlogs(monotonic)

@@ -1,4 +1,4 @@
-"""Ledgers for the tests: SQLite in a folder of its own, PostgreSQL in a database of its own. And a limiter."""
+"""Ledgers for the tests, SQLite in a folder of its own and PostgreSQL in a database of its own, and a limiter."""
 
 import asyncio
 import os
@@ -46,13 +46,13 @@ def postgresql_url() -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def ledger_url(request: pytest.FixtureRequest) -> str | None:
-    """What `open_store` is told: None for SQLite, an address for PostgreSQL."""
+    """The database that `open_store` opens: None for SQLite, an address for PostgreSQL."""
     return None if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite ledger with its tables: to copy it takes a tenth of the time that migrating takes."""
+    """A SQLite ledger with its tables: copying it takes a tenth of the time of migrating."""
 
     async def make(folder: Path) -> None:
         async with open_store(None, folder):
@@ -66,7 +66,7 @@ def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def empty_url(ledger_url: str | None, tmp_path: Path) -> str | None:
-    """What `open_store` is told, of a ledger with its tables and nothing in them; a SQLite one is there when opened."""
+    """The database of an empty migrated ledger, as `open_store` takes it; a SQLite one is created when it is opened."""
     if ledger_url is not None:
         async with open_store(ledger_url, tmp_path, migrate=True):
             _empty(ledger_url)

@@ -1,4 +1,4 @@
-"""Short words for the store's tests: a batch with jobs, a worker, an outcome."""
+"""Helpers for the store's tests: a batch with jobs, a worker, an outcome."""
 
 import shutil
 from collections.abc import AsyncIterator, Sequence
@@ -39,7 +39,7 @@ def keep_empty_ledger(file: Path) -> None:
 
 @asynccontextmanager
 async def sqlite_ledger(folder: Path) -> AsyncIterator[Store]:
-    """The ledger in that folder; a new one is copied, which takes a tenth of the time that migrating takes."""
+    """The ledger in that folder. A new one is copied, which takes a tenth of the time of migrating."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / LEDGER_FILE).exists():
         shutil.copy(_empty[-1], folder)

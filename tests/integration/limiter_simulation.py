@@ -1,4 +1,4 @@
-"""A provider with a limit that nobody was told, and jobs that want more than it gives: how well is the limit used?
+"""A provider with an unknown limit, and jobs that want more than it gives: how well is the limit used?
 
 Time is simulated, Redis is real: python tests/integration/limiter_simulation.py [redis URL]
 """
@@ -55,7 +55,7 @@ class StrictServer:
 
 @dataclass
 class RandomServer:
-    """Refuses a share of the calls, whatever the rate. `per_minute`: what it would answer of calls without a pause."""
+    """Refuses a share of the calls, whatever the rate. `per_minute`: what it would answer if calls never paused."""
 
     share: float
     per_minute: float
@@ -80,7 +80,7 @@ class Use:
 
 
 class Simulation:
-    """`slots` jobs at a time ask again as soon as they may, for ever."""
+    """`slots` jobs at a time ask again as soon as they may, forever."""
 
     def __init__(
         self, limiter: Limiter, server: StrictServer | RandomServer, slots: int, candidate: Candidate = UNTOLD
@@ -97,7 +97,7 @@ class Simulation:
         heapq.heappush(self._events, (ms, next(self._order), what, grant, admitted))
 
     async def run_until(self, seconds: float, each_call: Callable[[float], None] = lambda _: None) -> Use:
-        """Go on until `seconds` after the beginning; the shares are of the time since the last call of this."""
+        """Continue until `seconds` after the beginning; the shares cover the time since the last call of this."""
         began_ms, before = self._events[0][0], (self._server.answered, self._server.refused)
         while self._events[0][0] < BEGIN_MS + seconds * 1000:
             now_ms, _, what, grant, admitted = heapq.heappop(self._events)

@@ -1,4 +1,4 @@
-"""Short words for tests that run jobs: fake providers, a real limiter, and what a worker would have around them."""
+"""Helpers for tests that run jobs: fake providers, a real limiter, and the other resources of a worker."""
 
 import json
 import time
@@ -45,14 +45,14 @@ SOON_S, PATIENT_S = 0.4, 20.0
 
 @dataclass
 class Stage:
-    """Providers `alpha` and `beta` (and any other name) at one mock, and the tools of one worker."""
+    """Providers `alpha` and `beta` (and any other name) at one mock, and the resources of one worker."""
 
     mock: MockServer
     redis: Redis
     settings: Settings
     environ: dict[str, str]
     tools: JobResources
-    known: dict[BudgetKey, BudgetRecord]  # what a ledger would say of budgets
+    known: dict[BudgetKey, BudgetRecord]  # what a ledger would say about budgets
 
     async def run(self, chain: Chain, **job: Any) -> Settled:
         return await JobRun(started(chain, **job), chain, self.tools).run()
@@ -119,7 +119,8 @@ async def stage(
 async def answering(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[str], tuple[int, Any] | None], **more: Any
 ) -> AsyncIterator[Stage]:
-    """A stage whose provider alpha refuses prompts as told, with a status and an error, and answers where that is None.
+    """A stage whose provider alpha refuses the given prompts with a status and an error, and answers where that is
+    None.
 
     Without an error the body is empty; bytes are the whole body.
     """
@@ -151,7 +152,7 @@ async def _read(
 
 
 async def without_slow_start(redis: Redis, *providers: str) -> None:
-    """As if the model m of these providers had answered many calls lately."""
+    """As if the model m of these providers had recently answered many calls."""
     for provider in providers:
         await redis.hset(redis_keys.rate(f"{provider}:main", "m"), "window", 1000)
 
@@ -169,6 +170,6 @@ def tried(settled: Settled) -> list[str]:
 
 
 def purses_of(scene: Stage, store: Store) -> BudgetSync:
-    """The planner's side of the scene's budgets, by what this ledger says of them."""
+    """The planner's view of the scene's budgets, as this ledger knows them."""
     read = store.budgets.read
     return BudgetSync(store, Budgets(scene.settings, scene.redis, "w1", read, time.time), scene.tools.costs)

@@ -1,4 +1,4 @@
-"""Receivers of webhooks: real servers that note what came and answer as they are told."""
+"""Receivers of webhooks: real servers that record requests and answer as told."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

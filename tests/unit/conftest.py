@@ -1,4 +1,4 @@
-"""What the tests of the limiter share."""
+"""What the limiter's tests share."""
 
 from collections.abc import AsyncIterator
 

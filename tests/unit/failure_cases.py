@@ -1,4 +1,4 @@
-"""What the tests of the classifier share: a case, and the envelopes in which providers send their errors."""
+"""What the classifier's tests share: a case, and the envelopes in which providers send their errors."""
 
 import json
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 def error(message: str, kind: str | None = None, code: object = None, **more: Any) -> dict[str, Any]:
-    """OpenAI's envelope, which most repeat."""
+    """OpenAI's envelope, which most providers copy."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code, **more}}
 
 

@@ -1,4 +1,4 @@
-"""Workers of one fleet over a fake Redis, with the limiter's own scripts, and the time in our hands."""
+"""Workers of one fleet over a fake Redis, with the limiter's real scripts and simulated time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def moment(after_s: float) -> Any:
-    """So long after the beginning, to two milliseconds: without a bound of its own `approx` lets half an hour pass."""
+    """This long after the beginning, within two milliseconds: without its own bound `approx` allows half an hour."""
     return pytest.approx(BEGIN_MS / 1000 + after_s, abs=0.002)
 
 
@@ -45,7 +45,7 @@ class Fleet:
         self.at_ms(self.ms + seconds * 1000)
 
     async def has_proven_itself(self) -> None:
-        """Slow start is over at the deployment that tests use unless they say otherwise."""
+        """End slow start at the deployment that tests use unless they say otherwise."""
         await self.redis.hset(keys.rate("alpha:main", "large"), "window", 1000)
 
     @property
@@ -63,19 +63,19 @@ class Fleet:
         return reply
 
     async def next_call(self, *candidates: Candidate, tokens: int = 10) -> Grant:
-        """The next call that may start: time goes on until it does."""
+        """The next call that may start; time advances until it does."""
         while isinstance(reply := await self.one.reserve(candidates, tokens), Refusal):
             self.at_ms(max(reply.until * 1000 - BEGIN_MS, self.ms + 1))
         self.after_s(reply.wait_s)
         return reply
 
     async def refuse(self, grant: Grant, hint_s: float | None = None) -> float | None:
-        """The provider turns the call away. Returns the end of the rest that follows, None where none does."""
+        """The provider refuses the call. Returns the end of the following rest, or None if there is none."""
         await self.one.release(grant, None, refused=True)
         return await self.one.refused(grant, Scope.MODEL, hint_s, "429")
 
     async def refuse_together(self, grants: Sequence[Grant]) -> float | None:
-        """They come back at one moment: all are released before the first is judged. Returns the rest's end."""
+        """They come back at the same moment: all are released before the first is judged. Returns the rest's end."""
         for grant in grants:
             await self.one.release(grant, None, refused=True)
         ends = [await self.one.refused(grant, Scope.MODEL, None, "429") for grant in grants]
@@ -89,16 +89,17 @@ class Fleet:
         raise AssertionError("nothing makes it rest")
 
     async def refuse_until_hints_are_doubted(self, candidate: Candidate, hint_s: float) -> float:
-        """As the call before it, each call behind a hint's end is refused, too. Returns the end of the third rest.
+        """Like the call before it, each call after the end of a hint is refused, too. Returns the end of the third
+        rest.
 
-        Three in a row are more than chance explains, so that this rest has a learned rate.
+        Three in a row are more than chance explains, so this rest has a learned rate.
         """
         for _ in range(2):
             await self.refuse_until_it_rests(candidate, hint_s)
         return await self.refuse_until_it_rests(candidate, hint_s)
 
     async def grants_now(self, *candidates: Candidate, tokens: int = 10, most: int | None = None) -> int:
-        """How many calls can start at this moment, without a wait; `most` are tried where no limit may hold."""
+        """How many calls can start at this moment, without a wait; at most `most` are tried if no limit may apply."""
         for number in range(most or 1000):
             reply = await self.one.reserve(candidates, tokens)
             if isinstance(reply, Refusal):
@@ -130,7 +131,7 @@ def simulated(story: Callable[[Fleet], Awaitable[T]], workers: int = 1) -> T:
 
 
 def worst_excess(starts: Sequence[tuple[float, float]], per_ms: float) -> float:
-    """By how much the costs that start within any window exceed what the rate gives for its length."""
+    """By how much the costs that start within any window exceed what the rate allows for its length."""
     starts, worst = sorted(starts), 0.0
     for first in range(len(starts)):
         spent = 0.0

@@ -1,4 +1,4 @@
-"""Single jobs over HTTP, with real processes: polled, stopped in flight, kept through a kill."""
+"""Single jobs over HTTP, with real processes: polled, cancelled in flight, kept through a kill."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import httpx
 import pytest
 from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, until
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 QUICK = "[answers]\nlatency_s = 0.05\n"
 HANGS = "[answers]\nlatency_s = 60\n"
@@ -18,7 +18,7 @@ LOOKS_EVERY_S = 1.0
 
 
 def polled(http: httpx.Client, answer: httpx.Response) -> httpx.Response:
-    """What Power Automate does: 202 means come again to `Location`; everything else is the end."""
+    """Does what Power Automate does: 202 means ask `Location` again; everything else is the end."""
     deadline = time.monotonic() + ENDED_S
     while answer.status_code == 202 and time.monotonic() < deadline:
         assert 0 < int(answer.headers["retry-after"]) <= 60

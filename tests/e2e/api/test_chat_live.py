@@ -10,7 +10,7 @@ import openai
 import pytest
 from stage_hands import Mock, Scene, alone_and_on_servers, kill, until
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 SOON_S = 3.0
 ASK = """

@@ -6,11 +6,11 @@ import pytest
 from redis import Redis
 from stage_hands import Mock, Scene, queue_and_servers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on shared servers run one at a time
 
 
 def assert_redis_stays_small(scene: Scene, mock: Mock, backlog: int) -> None:
-    """Tickets are bounded by what can start soon, from the first moment and while the backlog is worked off."""
+    """Tickets are bounded by what can start soon, from the first moment and until the backlog is gone."""
     scene.configure(mock, concurrency=100)
     scene.submit(scene.write_prompts(backlog))
     worker = scene.worker()

@@ -1,4 +1,4 @@
-"""The very command that compose and the image ask: it knows workers that work from those that are stopped or dead."""
+"""The command that Compose and the image use: it distinguishes healthy workers from stopped or dead ones."""
 
 import signal
 import subprocess
@@ -93,7 +93,7 @@ def test_the_setting_in_the_file_is_as_good_as_the_variable(scene: Scene, provid
 
 
 def test_it_costs_little_to_ask(scene: Scene) -> None:
-    """Containers ask every few seconds: the command line with all its modules would take a second each time."""
+    """Containers ask every few seconds: loading the whole command line would take a second each time."""
     environment = {**scene.full_environment, "UNDERSTUDY_HEALTH_FILE": "health"}
     words = [str(BIN / "python"), "-X", "importtime", "-P", "-m", "producer", "health"]
     done = subprocess.run(words, cwd=scene.folder, env=environment, capture_output=True, text=True, timeout=60)

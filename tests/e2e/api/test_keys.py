@@ -1,4 +1,4 @@
-"""Keys from the command line, and the server that asks for them."""
+"""Keys from the command line, and the server that requires them."""
 
 import json
 import re

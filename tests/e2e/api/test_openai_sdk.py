@@ -1,4 +1,5 @@
-"""The official OpenAI SDK, only its base_url changed, against a real server with real workers and fake providers."""
+"""The official OpenAI SDK, with only its base_url changed, against a real server with real workers and fake
+providers."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from openai import OpenAI
 from openai.types import Batch
 from stage_hands import Mock, Scene, alone_and_on_servers, until
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 CHAT = "/v1/chat/completions"
 SLOW = "[answers]\nlatency_s = 1.0\n"

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says is what the server does, whatever it is sent."""
+"""The server does what the OpenAPI document says, whatever it is sent."""
 
 import subprocess
 from collections.abc import Callable

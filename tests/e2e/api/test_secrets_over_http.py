@@ -1,7 +1,7 @@
-"""Canaries: what callers and providers keep secret goes through a real `understudy up`, and is looked for afterwards.
+"""Secrets of callers and providers pass through a real `understudy up`, and are searched for afterwards.
 
 The ledger and the caller's own answers hold prompts and answers; that is what they are for. A provider's key and the
-secret of an API key are nowhere at all.
+secret of an API key must not be anywhere.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from understudy.models.api_keys import Scope, new_key
 from understudy.models.config.settings import load_settings
 from understudy.models.store import open_store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on shared servers run one at a time
 
 PROMPT = "canaryprompt7f3a"
 ANSWER = "canaryanswer91bc"
@@ -47,7 +47,7 @@ api_keys = [{{ name = "main", value = "env.ECHO_KEY" }}]
 
 @contextmanager
 def indiscreet_provider() -> Iterator[str]:
-    """Fails, and tells in its error what it was asked and with which key."""
+    """Fails, and repeats the request and the key in its error."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -90,7 +90,7 @@ def redis_of(scene: Scene) -> Redis:
 
 
 def dumped(redis: Redis) -> bytes:
-    """All keys and values, also those that the queue's library has compressed."""
+    """All keys and values, including those that RQ has compressed."""
     read: dict[bytes, Callable[[bytes], Any]] = {
         b"string": redis.get,
         b"hash": redis.hgetall,
@@ -102,7 +102,7 @@ def dumped(redis: Redis) -> bytes:
     found: list[bytes] = []
     for key in redis.scan_iter(count=1_000):
         kind = redis.type(key)
-        if kind != b"none":  # it ended just now
+        if kind != b"none":  # it has just ended
             found += [key, *_flat(read[kind](key))]
     return b"\n".join(found)
 
@@ -145,7 +145,7 @@ def ended(http: httpx.Client, path: str, word: str = "state", ends: tuple[str, .
 
 
 def play(a: httpx.Client) -> list[str]:
-    """Every way in for tenant `a`; returns what it was told of what it did wrong, and of providers' errors."""
+    """Use every way in for tenant `a`; return the error messages it got, including those of providers."""
     told = []
     dead = "http://127.0.0.1:9/hook"
     for model, prompt in (("alpha/m", "good"), ("echo/m", "bad"), ("echo/m", "mild")):
@@ -181,7 +181,7 @@ def play(a: httpx.Client) -> list[str]:
 
 
 def refused_key(a: httpx.Client) -> str:
-    """A job whose key the provider refuses, and so sets aside; returns its path once that is known."""
+    """A job whose key the provider refuses, so that the key is disabled; returns its path once that is known."""
     path = f"/v1/jobs/{a.post('/v1/jobs', json=job('echo/m', 'unauthorised')).json()['id']}"
     until(lambda: "auth" in a.get("/v1/attempts", params={"provider": "echo"}).text, "the key is refused")
     return path

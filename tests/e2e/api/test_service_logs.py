@@ -1,4 +1,4 @@
-"""What `up`, `api` and `worker` log: each line in the form that was asked for, from the start to the end, no secret."""
+"""What `up`, `api` and `worker` log: each line in the requested format, from start to end, without secrets."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def job(prompt: str = PROMPT) -> dict[str, Any]:
 
 
 def lines(process: Process) -> list[dict[str, Any]]:
-    """Every line that it wrote, as JSON; not one that is just being written."""
+    """Every complete line that it has written, as JSON."""
     return [json.loads(line) for line in process.said.rpartition("\n")[0].splitlines()]
 
 
@@ -33,7 +33,7 @@ def alive(scene: Scene) -> bool:
 
 
 def with_password(address: str) -> str:
-    """A server that asks for none takes any."""
+    """A server that requires no key accepts any."""
     url = make_url(address)
     return (url if url.password else url.set(password=KEY)).render_as_string(hide_password=False)
 

@@ -15,13 +15,13 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store import open_store
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 LOOPBACK = '\n[webhooks]\nallow_networks = ["127.0.0.0/8"]\n'
 
 
 class HangsOnce:
-    """A receiver that lets its first caller wait for as long as the test runs, and answers all others."""
+    """A receiver that never answers its first caller while the test runs, and answers all others."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []

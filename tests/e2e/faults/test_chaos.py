@@ -83,7 +83,7 @@ def go_through(world: World, faults: tuple[Fault, ...]) -> None:
 
 
 def told(world: World, faults: tuple[Fault, ...]) -> None:
-    """With the log of what was done, which pytest shows of a failure, and `make chaos` always."""
+    """Print the log of what was done: pytest shows it for a failure, and `make chaos` always."""
     try:
         go_through(world, faults)
     finally:

@@ -1,4 +1,4 @@
-"""A failover of PostgreSQL: every connection is cut, and for a while it is read-only. What was paid is written once."""
+"""A failover of PostgreSQL: every connection is cut, and for a while it is read-only. Paid answers are written once."""
 
 import signal
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from stage_hands import Mock, Scene, failed_over
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.servers]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.timeout(400), pytest.mark.servers]  # tests on shared servers run one at a time
 
 STEADY = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.3, sigma = 0.3 }\n"
 COUNT = 300

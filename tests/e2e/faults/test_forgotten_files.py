@@ -1,4 +1,4 @@
-"""What was delivered stands in no file of the data folder and in no key of the queue, an hour later."""
+"""An hour after delivery, no file of the data folder and no key of the queue holds the content."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def body(words: str, **more: Any) -> dict[str, Any]:
 
 
 def submit(http: httpx.Client) -> tuple[list[str], list[str]]:
-    """Jobs and batches with content in every place that takes some; their ids."""
+    """Create jobs and batches with content in every place that can hold some; return their ids."""
     asked = [body("one", fallbacks=FALLBACKS), body("two", tools=TOOLS), body("refuse"), body("four", user=f"{MARK}u")]
     jobs = [http.post("/v1/jobs", json=each, params={"wait": 20}).json()["id"] for each in asked]
     many = {"jobs": [body("five", response_format=SCHEMA), body("six", temperature=f"{MARK}hot")]}

@@ -1,4 +1,4 @@
-"""Workers that live but hang are replaced, and no others are."""
+"""Workers that are alive but hang are replaced, and no others."""
 
 import json
 import signal
@@ -46,7 +46,7 @@ def test_workers_that_were_stopped_and_go_on_are_left_alone(scene: Scene, provid
     run.until(mock.answered, "some are answered")
     workers = run.workers()
     for_all_of(workers, signal.SIGSTOP)
-    time.sleep(6 * LEASE_S)  # what is tested is that nothing happens meanwhile
+    time.sleep(6 * LEASE_S)  # the test is that nothing happens meanwhile
     for_all_of(workers, signal.SIGCONT)
     assert run.exit_code(DEADLINE_S) == 0, run.said
     assert scene.ledger.states() == {"succeeded": 60}

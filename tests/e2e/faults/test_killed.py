@@ -1,4 +1,4 @@
-"""SIGKILL, at one worker and at everything: nothing is lost, nothing is done twice."""
+"""SIGKILL, to one worker and to everything: nothing is lost, nothing is done twice."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from stage_hands import Mock, Scene, alone_and_on_servers, digest, kill_with_jobs_aboard
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 SLOW = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.5, sigma = 0.4 }\n"
 RUN_AGAIN_WITHIN_S = 60.0

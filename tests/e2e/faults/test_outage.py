@@ -1,4 +1,4 @@
-"""A provider refuses or is down for a while: its jobs wait in the ledger, nobody else waits, and nothing fails."""
+"""A provider refuses or is down for a while: its jobs wait in the ledger, other jobs do not, and nothing fails."""
 
 import time
 import tomllib
@@ -9,7 +9,7 @@ import httpx
 import pytest
 from stage_hands import Mock, Scene, digest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on shared servers run one at a time
 
 OUTAGE_S = 12.0
 """At least: until the other provider's jobs are done."""

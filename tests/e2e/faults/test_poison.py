@@ -11,14 +11,14 @@ from stage_hands import Mock, Process, Scene, alone_and_on_servers, kill
 
 from understudy.models.jobs.suspects import DEAD_AT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on shared servers run one at a time
 
 CONCURRENCY = 25
 DEADLINE_S = 200.0
 
 
 class Deadly(socketserver.ThreadingTCPServer):
-    """A provider whose mere call kills the workers of a run; with `all_of_it` the run with everything below it."""
+    """A provider whose call kills the workers of a run; with `all_of_it`, the run and everything below it."""
 
     daemon_threads = True
 
@@ -62,7 +62,7 @@ def deadly() -> Iterator[Deadly]:
 
 
 def prompts_with_poison(scene: Scene, mock: Mock, deadly: Deadly, innocent: int, poison: list[int]) -> Path:
-    """`poison` are the lines before which a deadly one is put."""
+    """`poison`: the lines before which a deadly one is inserted."""
     venom = f'[providers.venom]\nkind = "openai"\nbase_url = "{deadly.url}"\n'
     venom += 'api_keys = [{ name = "main", value = "env.BETA_KEY" }]\n'
     scene.configure(mock, concurrency=CONCURRENCY, more=venom)
@@ -99,7 +99,7 @@ def test_a_job_that_kills_all_of_a_run_fails_when_the_run_is_started_again(
     deadly.run = scene.run(source)
     assert deadly.run.exit_code(DEADLINE_S) == -9, deadly.run.said
 
-    # the crashes in between, which take a start each
+    # the crashes in between, each of which takes a start
     scene.ledger.change("UPDATE job SET crashes = :crashes WHERE custom_id LIKE 'poison-%'", crashes=DEAD_AT - 2)
     deadly.run = scene.run(source)
     assert deadly.run.exit_code(DEADLINE_S) == -9, deadly.run.said

@@ -1,4 +1,4 @@
-"""A provider that refuses four of ten calls by chance, whatever the rate: nobody waits long for it."""
+"""A provider that refuses four of ten calls by chance, whatever the rate: no job waits long for it."""
 
 from collections.abc import Callable
 

@@ -8,14 +8,14 @@ import pytest
 from redis import Redis
 from stage_hands import Mock, Process, Scene, queue_and_servers, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # tests on shared servers run one at a time
 
 SLOW = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.4, sigma = 0.4 }\n"
 
 
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
-    """A socket's path must be short."""
+    """In a folder with a short name, because the path of a socket must be short."""
     with tempfile.TemporaryDirectory(prefix="us-", dir="/tmp") as folder:
         yield Path(folder)
 
@@ -54,7 +54,7 @@ def test_two_workers_finish_a_batch_whose_queue_is_wiped_and_trimmed(
     with Redis.from_url(scene.servers["REDIS_URL"]) as redis:
         wipe_at(workers, mock, redis, 40)
         workers.until(lambda: redis.llen("rq:queue:bulk") >= 20, "tickets are staged anew")
-        redis.ltrim("rq:queue:bulk", 5, 5)  # what a failover loses: some tickets, and nobody is told
+        redis.ltrim("rq:queue:bulk", 5, 5)  # what a failover loses: some tickets, silently
         wipe_at(workers, mock, redis, 250)
         redis.delete("understudy:epoch", "understudy:planner", *redis.keys("rq:worker*"))
         workers.until(lambda: scene.ledger.ended() == 400, "all jobs end")

@@ -1,4 +1,4 @@
-"""One key of three is refused with a hint: every worker keeps to it, and the other keys go on."""
+"""One key of three is refused with a hint: every worker respects the hint, and the other keys continue."""
 
 from collections.abc import Callable
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Somebody writes nonsense into every key and onto every channel while work is done: nothing of ours ends of it."""
+"""Nonsense is written to every key and channel during work: none of our processes ends because of it."""
 
 import random
 import time
@@ -19,7 +19,7 @@ NAMES = [b"rq:workers", b"rq:queues", b"understudy:latency", b"understudy:planne
 
 
 def spoil(redis: Redis, rng: random.Random) -> None:
-    """One round: some keys get another type or other values, queues other tickets, channels other messages."""
+    """One round: some keys get another type or other values, queues get other tickets, channels other messages."""
     names = [*redis.scan_iter(count=1000), *NAMES]
     for name in rng.sample(names, min(5, len(names))):
         try:
@@ -62,7 +62,7 @@ def test_neither_workers_nor_the_api_end_and_all_jobs_do(scene: Scene, providers
             ids.append(job.json()["id"])
             assert http.get(f"/v1/jobs/{ids[0]}").status_code == 200
         assert set(server.workers()) == workers, "no worker ended"
-        redis.flushdb()  # numbers that look like ours would hold for long
+        redis.flushdb()  # numbers that look like ours would last long
         server.until(lambda: scene.ledger.count("job WHERE ended_at IS NULL") == 0, "all jobs end")
         heard = http.post("/v1/jobs", json={"model": "beta/m", "messages": message(-1)}, params={"wait": 20}).json()
         assert heard["state"] == "succeeded"

@@ -9,16 +9,16 @@ import psutil
 import pytest
 from stage_hands import BIN, DEADLINE_S, Mock, Scene, alone_and_on_servers, digest, queue_and_servers, until
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 SLOW = "[answers]\nlatency_s = { kind = 'lognormal', median = 0.4, sigma = 0.4 }\n"
 VERY_SLOW = "[answers]\nlatency_s = 60\n"
 
 
 def freeze(scene: Scene, pid: int) -> list[str]:
-    """SIGSTOP for a worker with jobs in flight; returns their ids.
+    """SIGSTOP a worker with jobs in flight; return their ids.
 
-    Not in the middle of a write: on SQLite that would stop the writes of everybody.
+    Not in the middle of a write: on SQLite that would stop all other writers.
     """
     deadline = time.monotonic() + DEADLINE_S
     while True:
@@ -28,7 +28,7 @@ def freeze(scene: Scene, pid: int) -> list[str]:
             return aboard
         psutil.Process(pid).resume()
         assert time.monotonic() < deadline, "it is never between two writes with jobs in flight"
-        time.sleep(0.2)  # it prolongs its lease
+        time.sleep(0.2)  # it renews its lease
 
 
 def _can_lock(scene: Scene) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m understudy.worker.mock` as a process: it says where it listens, and it stops when it should."""
+"""`python -m understudy.worker.mock` as a process: it says where it listens, and stops when it should."""
 
 import asyncio
 import signal

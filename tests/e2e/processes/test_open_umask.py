@@ -1,4 +1,4 @@
-"""Commands that are started with a umask that hides nothing: what they leave behind is their owner's alone."""
+"""Commands that start with a permissive umask: only their owner can read the files that they leave."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ def open_umask() -> Iterator[None]:
 
 
 def open_ones(folder: Path) -> list[str]:
-    """What of a folder others may look into."""
+    """The paths of a folder that other users may read."""
     found = {each: stat.S_IMODE(each.lstat().st_mode) for each in [folder, *folder.rglob("*")] if not each.is_symlink()}
     return sorted(f"{path} {mode:o}" for path, mode in found.items() if mode & 0o077)
 

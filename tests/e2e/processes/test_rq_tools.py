@@ -16,7 +16,7 @@ from stage_hands import BIN, DEADLINE_S, Mock, Scene, digest, queue_and_servers
 from understudy.models.queue.tickets import stage
 from understudy.models.state import Priority
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 QUEUES = ("interactive", "normal", "bulk")
 VERY_SLOW = "[answers]\nlatency_s = 60\n"

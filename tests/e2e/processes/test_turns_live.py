@@ -1,4 +1,4 @@
-"""Priorities and turns between real processes: what is urgent starts at once, what is small is soon done."""
+"""Priorities and turns between real processes: urgent work starts at once, small work is soon done."""
 
 import json
 import time
@@ -8,7 +8,7 @@ import httpx
 import pytest
 from stage_hands import Mock, Scene, queue_and_servers, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]  # tests on the named servers wait for their turn
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]  # tests on shared servers run one at a time
 
 SLOW_AND_QUICK = """
 [[rules]]

@@ -1,4 +1,4 @@
-"""`understudy up` as a whole: how it starts, how it stops, what it says to who is lost."""
+"""`understudy up` as a whole: how it starts, how it stops, and how it helps users who made a mistake."""
 
 import signal
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`understudy workers`: who works and what waits, also where Redis holds what is not ours."""
+"""`understudy workers`: which workers run and what waits, even if Redis holds keys that are not ours."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from stage_hands import Mock, Scene, queue_and_servers, until
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 
 @queue_and_servers

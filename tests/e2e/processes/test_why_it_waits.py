@@ -1,4 +1,4 @@
-"""A lead that is rate-limited: people read in `status`, `providers` and over HTTP why nothing moves, and until when."""
+"""A rate-limited primary: `status`, `providers` and HTTP say why nothing moves, and until when."""
 
 import asyncio
 import io
@@ -66,10 +66,10 @@ def test_who_waits_for_a_refusing_lead_is_told_for_whom_and_until_when(
 
 
 async def test_a_run_at_a_provider_that_is_not_there_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the log of a job in CI there is no second shell to ask `status` in."""
+    """In the log of a CI job there is no second shell in which to ask `status`."""
     config = scene.folder / "nobody.toml"
     config.write_text('[providers.nobody]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n')
-    for name in ("REDIS_URL", "DATABASE_URL"):  # its workers are told by the environment
+    for name in ("REDIS_URL", "DATABASE_URL"):  # the environment tells its workers
         if name in scene.full_environment:
             monkeypatch.setenv(name, scene.full_environment[name])
         else:

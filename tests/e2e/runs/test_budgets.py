@@ -1,4 +1,4 @@
-"""Budgets with real worker processes: what is spent, what is held when somebody dies, and how it goes on."""
+"""Budgets with real worker processes: what is spent, what is reserved when a worker dies, and how work continues."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from stage_hands import Mock, Process, Scene, kill, queue_and_servers
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 ANSWERS = "[answers]\noutput_tokens = 100\nlatency_s = {latency_s}\n"
 PRICES = """

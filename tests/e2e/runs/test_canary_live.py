@@ -1,11 +1,11 @@
-"""A batch that cannot succeed stops after its first jobs, and goes on when it is told to."""
+"""A batch that cannot succeed stops after its first jobs, and continues when it is told to."""
 
 from collections.abc import Callable
 
 import pytest
 from stage_hands import Mock, Scene, alone_and_on_servers
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 ALL_BAD = "[[rules]]\nfail = 'bad_request'\n"
 BAD_AT_FIRST = "[[rules]]\nfail = 'bad_request'\nfirst = 10\n"

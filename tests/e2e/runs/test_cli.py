@@ -56,7 +56,7 @@ class Folder:
         return done.stdout
 
     def refused(self, *words: str) -> str:
-        """What a wrong use is told: one sentence, no data."""
+        """The error message of a wrong use: one sentence, no data."""
         done = self.type(*words)
         assert (done.returncode, done.stdout) == (2, ""), (words, done)
         assert "Traceback" not in done.stderr
@@ -85,7 +85,7 @@ def folder(empty: Folder) -> Iterator[Folder]:
 
 @contextmanager
 def worker_on(folder: Folder) -> Iterator[None]:
-    """A worker on its data folder, for so long."""
+    """A worker on its data folder, for this many seconds."""
     worker = subprocess.Popen(
         [UNDERSTUDY, "worker"],
         cwd=folder.path,
@@ -102,7 +102,7 @@ def worker_on(folder: Folder) -> Iterator[None]:
 
 @pytest.fixture
 def worked(folder: Folder) -> Iterator[Folder]:
-    """With a worker all the time."""
+    """With a worker that runs all the time."""
     with worker_on(folder):
         yield folder
 

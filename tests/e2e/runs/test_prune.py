@@ -1,4 +1,4 @@
-"""`understudy prune` beside a server that runs: what ended goes; and `cancel` before a batch was filled."""
+"""`understudy prune` next to a running server, which deletes old work; and `cancel` before a batch was filled."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store import open_store
 
-pytestmark = pytest.mark.timeout(400)  # tests on the named servers wait for their turn
+pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 BODY = {"model": "alpha/m", "messages": [{"role": "user", "content": "Hello."}]}
 LINE = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": BODY}
@@ -67,7 +67,7 @@ def prune_counts(scene: Scene, *words: str) -> dict[str, int]:
 
 
 def test_a_batch_that_is_still_being_filled_is_cancelled_from_the_command_line(scene: Scene) -> None:
-    """None of its lines counts then: it was never accepted whole."""
+    """None of its lines counts then, because it was never accepted as a whole."""
     batch_id = asyncio.run(half_filled(scene))
     cancelled = scene.type("cancel", batch_id)
     assert cancelled.returncode == 0

@@ -1,4 +1,4 @@
-"""What the pages and examples show of the Python client, run as it stands there, with a worker."""
+"""The Python client in the pages and examples: their code runs as printed, with a worker."""
 
 import os
 import re
@@ -24,7 +24,7 @@ Python = Callable[..., str]
 
 @pytest.fixture
 def python(tmp_path: Path) -> Iterator[Python]:
-    """Runs a script with its arguments where a worker works, and returns what it printed."""
+    """Run a script with its arguments while a worker runs, and return what it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_API_KEY"))}
 
     def run(*words: str | Path) -> str:
@@ -51,7 +51,7 @@ def python(tmp_path: Path) -> Iterator[Python]:
 
 
 def blocks_of(page: str) -> list[str]:
-    """The Python of a page that uses the client, for a model that there is."""
+    """The Python code of a page that uses the client, with a model that exists."""
     return [block.replace(MODEL_OF_THE_PAGES, MODEL) for block in BLOCK.findall((ROOT / page).read_text())]
 
 

@@ -22,7 +22,7 @@ def test_an_export_of_a_german_excel_is_run_and_read_again(folder: Folder) -> No
     (folder.path / "in.csv").write_bytes(GERMAN.encode("cp1252"))
     refused = folder.refused("run", "in.csv", "-o", "out.csv", *ASK)
     assert "1 bad line; nothing was sent" in refused and "line 5: has 4 columns, but the header has 3" in refused
-    for _ in range(2):  # the second time everything is answered already, and the rest is the same
+    for _ in range(2):  # the second time everything has been answered, and the rest is the same
         done = folder.type("run", "in.csv", "-o", "out.csv", *ASK, "--skip-bad")
         assert done.returncode == 0, done.stderr
         assert "line 5: has 4 columns" in done.stderr and "1 bad line" in done.stderr

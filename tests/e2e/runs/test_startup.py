@@ -1,4 +1,4 @@
-"""What a command loads before it does anything: a person waits for it each time. Modules are counted, not seconds."""
+"""What a command loads before it does anything: people wait for that each time. Modules are counted, not seconds."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ print(*sys.modules, sep="\\n")
 
 
 def loaded_by(*words: str, folder: Path) -> set[str]:
-    """The modules that a process of this command has loaded when it ends well."""
+    """The modules that a process of this command has loaded when it ends successfully."""
     command = [sys.executable, "-P", "-c", LOADED, *words]
     done = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -191,7 +191,7 @@ async def test_a_first_key_is_made_once_however_many_start(store: Store) -> None
 async def test_every_answer_tells_browsers_to_take_it_for_what_it_is(
     api: Served, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.context.store.tenants, "has_keys", None)  # a defect, for whatever asks for keys
+    monkeypatch.setattr(api.context.store.tenants, "has_keys", None)  # an unexpected error wherever keys are looked up
     transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
         headers = (await http.get(path)).headers

@@ -1,4 +1,4 @@
-"""Backpressure: who has no room is told so, with a time to come back, and nothing of the request is accepted."""
+"""Backpressure: a request without room is refused with a time to come back, and nothing of it is accepted."""
 
 import asyncio
 import time
@@ -188,7 +188,7 @@ async def test_a_crowd_that_comes_back_when_it_is_told_to_gets_everything_accept
 ) -> None:
     headers = await limit(store, "acme", queued_jobs=40)
     worker, accepted, times = await new_worker(store), 0, set()
-    due = {START: 30}  # submitters of five jobs each, by the time when they try
+    due = {START: 30}  # submitters of five jobs each, in the order in which they try
     async with api.client() as http:
         while due:
             clock.now = max(clock.now, min(due))

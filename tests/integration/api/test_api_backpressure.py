@@ -1,4 +1,4 @@
-"""Backpressure on the real routes: not one row of a request that finds no room."""
+"""Backpressure on the real routes: a request that finds no room leaves no row."""
 
 import time
 from collections.abc import AsyncIterator

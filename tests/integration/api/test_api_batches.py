@@ -1,4 +1,4 @@
-"""Batches over HTTP, from the request to the end of their filling: in process, on real ledgers."""
+"""Batches over HTTP, from the request until they are filled: in process, on real ledgers."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ SETTINGS = Settings.model_validate(
 
 
 class Api:
-    """The API in process, and a filler that works when it is told to."""
+    """The API in this process, and a filler that works on demand."""
 
     def __init__(self, context: Context, http: httpx.AsyncClient) -> None:
         self.context = context
@@ -102,7 +102,7 @@ async def api(store: Store, redis_server: str) -> AsyncIterator[Api]:
 
 
 def _no_lifespan() -> Any:
-    """The transport enters no lifespan: the tests fill when they want to."""
+    """The transport starts no lifespan, so the tests decide when to fill."""
 
 
 def line(number: int, **words: Any) -> bytes:
@@ -204,7 +204,7 @@ async def test_a_file_that_is_not_there_or_too_long_is_refused_at_once(api: Api)
 
 
 async def test_a_bad_file_fails_the_batch_with_errors_by_line_and_leaves_no_rows(api: Api) -> None:
-    count = 2 * SLICE  # more than a piece: slices are written before the bad line is read
+    count = 2 * SLICE  # more than one piece, so that slices are written before the bad line is read
     bad = b"not json\n" + line(3) + line(count, url="/v1/embeddings")
     content = lines(range(count)) + bad
     batch_id = await api.created(content)
@@ -360,7 +360,7 @@ async def test_a_batch_is_cancelled_while_it_is_validated_and_leaves_no_lines(ap
 
 
 async def end_half(api: Api, batch_id: str) -> None:
-    """Of six jobs: two succeed, one fails."""
+    """A batch of six jobs, of which two succeed and one fails."""
     worker = await new_worker(api.store)
     jobs = await api.store.claims.start(worker, (await api.jobs(batch_id))[:3])
     await api.store.claims.settle(worker, [succeeded(jobs[0]), succeeded(jobs[1]), failed(jobs[2])])

@@ -1,4 +1,4 @@
-"""Who is told when a job is cancelled over HTTP: its worker, and all that wait for its end."""
+"""When a job is cancelled over HTTP, its worker is told, and so are all that wait for its end."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ async def api(store: Store) -> AsyncIterator[Served]:
 
 
 async def said_on(api: Served, channel: str, job_id: str) -> bytes:
-    """What is published on a channel when the job is deleted."""
+    """The messages that are published on a channel when the job is deleted."""
     async with api.context.redis.pubsub(ignore_subscribe_messages=True) as pubsub, api.client() as http:
         await pubsub.subscribe(channel)
         assert (await http.delete(f"/v1/jobs/{job_id}")).status_code == 200

@@ -1,4 +1,4 @@
-"""Files over HTTP: OpenAI's SDK as their user, uploads that stream, and uploads that are wrong."""
+"""Files over HTTP: through OpenAI's SDK, as streamed uploads, and as invalid uploads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -291,7 +291,7 @@ NAMES: list[tuple[bytes, str]] = [
 @pytest.mark.parametrize(("given", "kept"), NAMES)
 async def test_a_hostile_name_is_only_a_name(http: httpx.AsyncClient, folder: Path, given: bytes, kept: str) -> None:
     answer = await posted(http, PURPOSE + part("file", LINES, given) + END)
-    if answer.status_code == 400:  # a NUL is no part of any header
+    if answer.status_code == 400:  # a header cannot contain NUL
         assert b"\x00" in given and "are not separated" in answer.json()["error"]["message"]
         return
     assert answer.json()["filename"] == kept
@@ -308,7 +308,7 @@ async def test_an_upload_whose_sender_goes_away_leaves_nothing(
 
 
 async def broken_off(app: FastAPI, begun: bytes) -> int:
-    """The status of an upload whose connection ends after some bytes."""
+    """The status of an upload whose connection ends after this many bytes."""
     messages: Iterator[dict[str, object]] = iter(
         [{"type": "http.request", "body": begun, "more_body": True}, {"type": "http.disconnect"}]
     )

@@ -1,4 +1,4 @@
-"""Uploads to a real HTTP server: what clients and connections make of a refusal, and lengths that are not true."""
+"""Uploads to a real HTTP server: how clients and connections handle a refusal, and wrong lengths."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -97,7 +97,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(port: int, folder: Path)
 
 
 async def spoken(port: int, said: bytes) -> bytes:
-    """What the server answers to these bytes before it hangs up."""
+    """What the server answers to these bytes before it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(said)
     async with asyncio.timeout(20):

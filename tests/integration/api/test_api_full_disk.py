@@ -1,4 +1,5 @@
-"""A ledger that takes nothing: requests are refused before anything is accepted, and nothing is half there."""
+"""A ledger that cannot be written to: requests are refused before anything is accepted, and nothing is left half
+done."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""Random and mutated requests to the application: each is answered within a second, none of them by a defect, and
+"""Random and mutated requests to the application: each is answered within a second, none with an internal error, and
 the next one is served."""
 
 import asyncio
@@ -62,7 +62,7 @@ words = st.sampled_from(
 
 @st.composite
 def mutated(draw: st.DrawFn, body: dict[str, Any]) -> bytes:
-    """A sound body with words that are odd or gone, nested, cut short, or with bytes in the place of others."""
+    """A valid body with odd, missing, nested, truncated or byte-swapped parts."""
     changed = {**body, **draw(st.dictionaries(words | st.sampled_from([*body, "x"]), odd, max_size=3))}
     for gone in draw(st.lists(st.sampled_from([*body, "x"]), max_size=1)):
         changed.pop(gone, None)
@@ -100,7 +100,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120)
-@settings(examples(40), phases=[Phase.generate])  # the request that fails is shown; to make it smaller takes minutes
+@settings(examples(40), phases=[Phase.generate])  # the failing request is shown; shrinking it would take minutes
 @given(st.lists(requests(), min_size=TOGETHER, max_size=TOGETHER))
 def test_every_request_is_answered_and_the_next_one_served(
     tmp_path_factory: pytest.TempPathFactory, sent: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""What an attacker sends: values that no filter can mean, names as long as a body, addresses within our network."""
+"""What an attacker sends: impossible filter values, names as long as a body, addresses inside our network."""
 
 import asyncio
 import time
@@ -319,7 +319,7 @@ async def test_a_body_that_drips_is_given_up(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\nContent-Length: 9000\r\n\r\n"
     writer.write(head % (path.encode(), kind) + (FILE_BEGINS if path == "/v1/files" else b""))
-    said = asyncio.create_task(reader.readline())  # not to the end: a byte sent behind it may reset the connection
+    said = asyncio.create_task(reader.readline())  # not to the end: a byte sent after it may reset the connection
     async with asyncio.timeout(10):
         while not said.done():
             writer.write(b" ")

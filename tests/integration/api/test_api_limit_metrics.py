@@ -1,4 +1,4 @@
-"""What Prometheus reads of the limits is what the limiter goes by."""
+"""The limits that Prometheus reads are those that the limiter uses."""
 
 import time
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @pytest.fixture
 def ledger_url() -> None:
-    """Nothing of it is in the ledger: one kind is enough."""
+    """The ledger is not involved, so one kind is enough."""
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ async def shown(api: Served, **headers: Any) -> dict[str, Any]:
 
 
 async def answered(store: Store, count: int, at: float) -> None:
-    """So many calls that began at that time."""
+    """Make this many calls that begin at that time."""
     _, ids = await open_batch(store, count)
     worker = await new_worker(store)
     outcomes = [succeeded(job) for job in await store.claims.start(worker, ids)]

@@ -1,4 +1,4 @@
-"""What tenants may have in store: bytes and open batches, unused uploads, and a disk that is nearly full."""
+"""What tenants may store: bytes and open batches, unused uploads, and a disk that is nearly full."""
 
 import asyncio
 import shutil
@@ -66,7 +66,7 @@ class Room:
             continue
 
     async def in_pieces(self, file_id: str) -> AsyncIterator[bytes]:
-        """So that rows are written before a line further down is found to be wrong."""
+        """Small slices, so that rows are written before a bad line further down is found."""
         async for chunk in self.api.context.blobs.read(file_id):
             for start in range(0, len(chunk), 10_000):
                 yield chunk[start : start + 10_000]
@@ -79,7 +79,7 @@ class Room:
         self.later()
 
     def later(self) -> None:
-        """What is known of the ledger is read again."""
+        """Make the application read the ledger's sums again."""
         self.clock.now += 100
 
 

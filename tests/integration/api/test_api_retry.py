@@ -1,4 +1,4 @@
-"""Running again over HTTP what has no answer, as it was or along another chain."""
+"""Retrying over HTTP what has no answer, with the same chain or another one."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -32,7 +32,7 @@ async def post(room: Served, path: str, **query: Any) -> httpx.Response:
 
 
 async def half_failed(store: Store) -> str:
-    """Six jobs: refused, refused, lost, answered, and two that wait."""
+    """Six jobs: two refused, one lost, one answered, two waiting."""
     batch_id, ids = await open_batch(store, 6)
     worker = await new_worker(store)
     refused, also_refused, lost, answered = await store.claims.start(worker, ids[:4])

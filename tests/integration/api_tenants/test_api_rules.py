@@ -1,4 +1,4 @@
-"""Data rules over HTTP: of a request, a batch and a tenant, all kept with the job or refused with a sentence."""
+"""Data rules over HTTP: of a request, a batch and a tenant. All are stored with the job, or the request is refused."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Room:
         return error
 
     async def batch(self, content: bytes, **words: Any) -> dict[str, Any]:
-        """A batch of these lines as it is once it was filled."""
+        """A filled batch of these lines."""
         file_id = new_id("file")
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -166,7 +166,7 @@ async def test_a_batch_whose_chain_breaks_its_rules_is_refused_before_its_lines_
 
 
 async def test_rules_of_a_batch_without_a_model_are_judged_by_its_lines(room: Room) -> None:
-    """Also when the provider that stands first in the alphabet keeps none of them."""
+    """Even if the provider that comes first in the alphabet satisfies none of them."""
     batch = await room.batch(line("1", model="us/m"), require={"region": "us"})
     assert batch["status"] == "in_progress"
 
@@ -187,7 +187,7 @@ async def test_a_tenant_may_use_what_it_is_allowed_and_nothing_else(room: Room) 
     assert [str(step) for step in (await room.accepted(model="eu/m")).steps] == ["eu/m"]
     await room.accepted(chain="ab")
     for path, body in (
-        ("/v1/jobs", {"messages": MESSAGES}),  # the chain default
+        ("/v1/jobs", {"messages": MESSAGES}),  # the chain `default`
         ("/v1/jobs", {"messages": MESSAGES, "model": "us/m"}),
         ("/v1/chat/completions", {"messages": MESSAGES, "model": "eu/m", "fallbacks": ["us/m"]}),
         ("/v1/embeddings", {"input": "x", "model": "us/m"}),

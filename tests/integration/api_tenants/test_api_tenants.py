@@ -1,7 +1,7 @@
-"""No tenant sees or changes what is another's, on any route that there is; and keys do no more than their scopes say.
+"""No tenant sees or changes another's objects on any route, and keys do no more than their scopes allow.
 
-The routes are those that the application has: one that is added later is tried as well, or fails these tests until
-they know what to put in its place.
+The routes are those of the application. A route that is added later is tried as well, or fails these tests until they
+know how to fill in its path.
 """
 
 import re
@@ -60,7 +60,7 @@ Route = tuple[str, str]
 
 
 def routes_of(app: Any) -> set[Route]:
-    """Method and path of each route, also of those that the documentation leaves out."""
+    """Method and path of each route, including those that the documentation leaves out."""
     found = {(method, route.path) for route in _walked(app.routes) for method in route.methods - {"HEAD"}}
     documented = {
         (method.upper(), path) for path, operations in app.openapi()["paths"].items() for method in operations
@@ -79,7 +79,7 @@ def _walked(routes: Any) -> Iterator[Any]:
 
 
 def parameters_of(app: Any, path: str) -> list[str]:
-    """The names of what a list may be filtered by."""
+    """The names of a list's filters."""
     return [each["name"] for each in app.openapi()["paths"][path]["get"].get("parameters", []) if each["in"] == "query"]
 
 
@@ -96,7 +96,7 @@ class Stage:
     """All that no answer to the other tenant may hold."""
 
     def paths(self, path: str) -> list[str]:
-        """The path with each id of tenant `a` that could stand there."""
+        """The path with each id of tenant `a` that fits there."""
         (name,) = re.findall(r"{(\w+)}", path)
         assert name in self.owned, f"a route has '{name}' in its path: make such an object for tenant a in this test"
         return [path.replace(f"{{{name}}}", each) for each in self.owned[name]]
@@ -175,7 +175,7 @@ async def test_what_is_another_tenants_does_not_exist_on_any_route(stage: Stage)
 
 
 async def _seen(stage: Stage) -> dict[str, Any]:
-    """Everything of tenant `a`, as it sees it itself: this also shows that the ids are right."""
+    """Every object of tenant `a`, as the tenant sees it. This also shows that the ids are right."""
     found = {}
     for method, path in sorted(routes_of(stage.api.app)):
         if method == "GET" and "{" in path and path not in SHARED:
@@ -185,7 +185,7 @@ async def _seen(stage: Stage) -> dict[str, Any]:
                 found[each] = (answer.status_code, PACE.sub(b"", answer.content))
     for path in sorted(OWN_PAGES):
         found[path] = orjson.loads(PACE.sub(b"", (await stage.a.get(path)).content))
-    acts = found["/v1/audit"]["data"]  # to look at the secret, as this does, is an act itself
+    acts = found["/v1/audit"]["data"]  # looking at the secret, as this does, is recorded as well
     found["/v1/audit"]["data"] = [each for each in acts if each["action"] != SECRET_READ]
     return found
 
@@ -207,7 +207,7 @@ async def test_no_list_shows_what_is_another_tenants_whatever_it_is_asked_for(st
 
 
 async def test_what_all_tenants_share_names_nothing_of_any_of_them(stage: Stage) -> None:
-    """Jobs of tenant `a` were accepted and called providers; what is shown of those is no object of its own."""
+    """Jobs of tenant `a` were accepted and called providers; those objects have no ids of their own here."""
     for path in sorted(SHARED):
         if "{" not in path:
             answer = await stage.b.get(path)
@@ -236,7 +236,7 @@ async def test_the_names_of_requests_are_each_tenants_own(stage: Stage) -> None:
 
 
 async def test_a_lost_answer_is_not_found_again_in_another_tenants_batches(stage: Stage) -> None:
-    """The SDK's repeated request is known by its content; only its own tenant's count."""
+    """The SDK's repeated request is recognised by its content, among the tenant's own requests only."""
     (file_id, *_) = [each for each in stage.owned["file_id"] if "batch" not in each]
     words = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     repeated = {"x-stainless-retry-count": "1", "Idempotency-Key": "batch"}

@@ -1,4 +1,4 @@
-"""Waiting for an end: by what a worker publishes, and by the one shared look into the ledger."""
+"""Waiting for a job to end: by what a worker publishes, and by one shared query of the ledger."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ CROWD = 2_000
 
 
 class CountingStore:
-    """A ledger in which nothing ends, and which counts how often it is asked."""
+    """A ledger in which nothing ends, and that counts how often it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -36,7 +36,7 @@ class CountingStore:
 
 @asynccontextmanager
 async def hearing(waiters: Waiters, redis: Redis) -> AsyncIterator[None]:
-    """Entered once the subscription stands."""
+    """Entered once the subscription is active."""
     async with waiters.listening(redis):
         async with asyncio.timeout(LONG_S):
             while not (await redis.pubsub_numsub("understudy:ended"))[0][1]:

@@ -97,7 +97,7 @@ async def test_a_batch_that_is_held_or_has_ended_waits_for_nothing(store: Store,
 
 
 async def test_a_batch_whose_jobs_were_all_put_back_waits_for_the_first_of_them(store: Store, api: Served) -> None:
-    """The planner has nothing to say of it: no job may start."""
+    """The planner says nothing about it, because no job may start."""
     worker = await new_worker(store)
     batch_id, ids = await open_batch(store, 3)
     first, second, third = await store.claims.start(worker, ids)
@@ -112,7 +112,7 @@ async def test_a_batch_whose_jobs_were_all_put_back_waits_for_the_first_of_them(
 
 
 async def test_one_job_that_may_start_is_enough_to_wait_for_no_time(store: Store, api: Served) -> None:
-    """Once its first jobs have shown that it is worth going on: until then the others follow none that waits."""
+    """Once its first jobs have succeeded: until then the other jobs are not considered waiting."""
     worker = await new_worker(store)
     batch_id, ids = await open_batch(store, 2)
     (started,) = await store.claims.start(worker, ids[:1])
@@ -149,7 +149,7 @@ async def test_a_single_job_that_nobody_takes_says_so_after_a_while(
 async def test_a_single_job_that_waits_in_the_ledger_says_for_which_step(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody has put it back: the planner leaves it where it is."""
+    """It was not put back: the planner leaves it where it is."""
     monkeypatch.setattr(jobs, "SOON_S", -1.0)
     await new_worker(store)
     chain = Chain(steps=(Step(provider="lead", model="large"),))

@@ -1,4 +1,4 @@
-"""Endpoints, secrets and deliveries over HTTP and by the command line's statements, each tenant its own."""
+"""Endpoints, secrets and deliveries over HTTP and through the command line's statements, separate for each tenant."""
 
 from collections.abc import AsyncIterator
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Whoever can write to Redis can write anything there: it ends no listener, no reader and no worker of ours."""
+"""Anything can be written to Redis by those who can write to it: it ends no listener, reader or worker of ours."""
 
 import asyncio
 import pickle
@@ -137,7 +137,7 @@ async def write(connection: redis.asyncio.Redis, name: str, hash_: dict[bytes, b
 def test_whatever_they_hold_the_limiter_lets_calls_start_again(
     redis_server: str, hashes: dict[str, dict[bytes, bytes]]
 ) -> None:
-    """It may refuse for as long as it is told to, two days at most, or forget what it cannot read; it raises nothing
+    """It may refuse for as long as it is told to, two days at most, or ignore what it cannot read. It raises nothing
     else, and no wait is endless."""
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""What anybody can send before a key is looked at: heads, trailers and connections without end, and answers unread."""
+"""What anyone can send before a key is checked: endless heads, trailers and connections, and answers left unread."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ class Server:
         return reader, writer
 
     async def said_to(self, *sent: bytes) -> bytes:
-        """All that is answered until the server hangs up."""
+        """Everything the server sends until it closes the connection."""
         reader, writer = await self.connect()
         try:
             for each in sent:
@@ -67,7 +67,7 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
 
 
 def refusal(said: bytes) -> tuple[int, str]:
-    """The status and the code of the only answer; it is whole, and the last one of its connection."""
+    """The status and code of the only answer, which is complete and the last of its connection."""
     head, _, body = said.partition(b"\r\n\r\n")
     assert said.count(b"HTTP/1.1 ") == 1 and b"connection: close" in head
     assert int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]) == len(body)
@@ -96,7 +96,7 @@ def application(server: Server) -> FastAPI:
             return "no more"
         server.held += 1
         waiting = asyncio.create_task(server.release.wait())
-        leaving = asyncio.create_task(request.receive())  # nothing is left of its body
+        leaving = asyncio.create_task(request.receive())  # none of its body is left
         while not waiting.done() and (not leaving.done() or leaving.result()["type"] != "http.disconnect"):
             if leaving.done():
                 leaving = asyncio.create_task(request.receive())
@@ -172,7 +172,7 @@ async def test_a_head_without_end_is_answered_with_431(server: Server, sent: lis
 
 
 async def test_a_head_without_end_costs_no_more_than_its_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever goes on sending is hung up on."""
+    """A client that keeps sending is disconnected."""
     reader, writer = await server.connect()
     sent = 0
     try:
@@ -346,7 +346,7 @@ async def test_connections_that_ask_nothing_take_no_place_from_who_does(
 ) -> None:
     monkeypatch.setattr(crowd, "YOUNG_S", 0.2)
     monkeypatch.setattr(crowd, "ASKED_S", 0.2)
-    monkeypatch.setattr(http_protocol, "HEAD_S", 10 * PATIENCE_S)  # nobody is hung up on for being slow
+    monkeypatch.setattr(http_protocol, "HEAD_S", 10 * PATIENCE_S)  # no one is disconnected for being slow
     async with serving(most=20) as server:
         opened = await crowding(server, 100, sent)
         ends = [asyncio.create_task(rest(reader)) for reader, _ in opened]
@@ -376,7 +376,7 @@ async def test_callers_without_a_key_make_room_for_others(monkeypatch: pytest.Mo
 
 
 async def asked_by(server: Server, tenant: str, count: int) -> list[asyncio.Task[bytes]]:
-    """Requests that are held until the release, or refused at once, when each of them is one of the two."""
+    """Requests that are held until the release or refused at once, when each of them is one of the two."""
     held = server.held
     opened = await crowding(server, count, f"GET /held?tenant={tenant} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     answers = [asyncio.create_task(reader.readuntil(b"\r\n")) for reader, _ in opened]

@@ -1,4 +1,4 @@
-"""Callers that ask for large answers and do not take them: what lies on the disk for them is bounded by tenant."""
+"""Callers that ask for large answers and do not read them: what waits for them on disk is bounded per tenant."""
 
 import asyncio
 import os
@@ -61,7 +61,7 @@ class Place:
             return await http.get(self.results[key], headers=bearer(key))
 
     def nameless_bytes(self) -> int:
-        """What files without a name hold on the disk for this process."""
+        """The bytes that this process's unnamed files hold on disk."""
         found = 0
         for number in os.listdir("/proc/self/fd"):
             link = f"/proc/self/fd/{number}"
@@ -74,7 +74,7 @@ class Place:
 
 
 async def answered(store: Store, tenant: str) -> str:
-    """Where the result of a job is whose answer is large."""
+    """The path of the result of a job whose answer is large."""
     (job,) = await new_jobs(store, 1, tenant=tenant)
     await store.intake.accept_jobs(tenant, [job])
     worker = await new_worker(store)

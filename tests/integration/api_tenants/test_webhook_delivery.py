@@ -229,7 +229,7 @@ async def test_gone_disables_an_endpoint_and_gives_up_what_waits_for_it(store: S
         there.status = 200
         assert await store.webhooks.replay_dead("default", actor="test") == 8
         again = deliverer(store, sender)
-        async with asyncio.timeout(30):  # four at a time: on a busy machine one pass may not wait for the first of them
+        async with asyncio.timeout(30):  # four at a time: on a busy machine one pass may not wait for the first one
             while {row["state"] for row in await store.webhooks.deliveries("default")} != {"delivered"}:
                 await deliver(again)
 
@@ -266,7 +266,7 @@ async def test_while_a_secret_is_rotated_both_verify(store: Store, sender: Sende
 async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leave_the_ledger_to_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the first secret has still to be made."""
+    """Even where the first secret does not exist yet."""
     asked: list[str] = []
     reading: list[int] = [0, 0]
     signing, seen_job = store.webhooks.signing, store.jobs.seen
@@ -453,8 +453,8 @@ async def due(store: Store, tenant: str, urls: list[str]) -> None:
 async def test_a_tenant_with_many_slow_receivers_delays_no_other_tenant(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has a share of the places, however many names it gives its receivers, and however early it was there."""
-    places = 40  # the tries begin together, each with a question to the ledger
+    """It has a share of the places, however many names its receivers have and however early it came."""
+    places = 40  # the tries begin together, each with a query to the ledger
     monkeypatch.setattr(webhooks, "IN_FLIGHT", places)
 
     async def never(_: Any) -> None:

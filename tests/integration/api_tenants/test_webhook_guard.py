@@ -1,4 +1,5 @@
-"""The guard where the connection is made: what is called is what was judged. Real servers, names that lie."""
+"""The guard where the connection is made: the address that was checked is the one that is called. Real servers, and
+names that lie."""
 
 import asyncio
 import resource
@@ -19,7 +20,7 @@ LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
 
 
 class Names:
-    """A name server that answers each look-up with the next of its answers."""
+    """A name server that gives the next of its answers to each look-up."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.answers = list(answers)
@@ -170,7 +171,7 @@ def everywhere(address: str) -> Any:
 
 
 async def test_many_names_that_lead_to_one_address_share_its_places_by_tenant() -> None:
-    """Any number of names costs a caller nothing, and their address may be somebody else's."""
+    """Any number of names costs a caller nothing, and their address may be someone else's."""
     gate = asyncio.Event()
 
     async def hold(writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""The first jobs of a batch go alone; when they all fail in one way, it pauses instead of sending the rest."""
+"""The first jobs of a batch run alone; if they all fail in one way, the batch pauses instead of sending the rest."""
 
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -55,7 +55,7 @@ async def paused(store: Store, batch_id: str) -> str | None:
 
 
 def failed_at(job: StartedJob, cls: FailureClass = BAD, message: str = "no") -> Settled:
-    """As a worker writes it: with its calls, and with what the provider said."""
+    """As a worker writes it: with its calls and the provider's words."""
     outcome = failed(job, cls)
     assert outcome.result is not None
     outcome.result.error = {"code": str(cls), "message": message, "extra_fields": {"step": "lead/large"}}
@@ -120,7 +120,7 @@ async def test_jobs_that_fail_differently_prove_nothing(store: Store) -> None:
 
 
 async def test_only_the_first_to_end_are_judged(store: Store) -> None:
-    """Others that were under way with them may have failed in another way, or even succeeded, when it is looked at."""
+    """When it is examined, other jobs in flight may have failed in another way, or even succeeded."""
     batch_id, ids = await open_batch(store, 20)
     worker, canary = await new_worker(store), Canary(store, SETTINGS)
     await fail(store, worker, ids[:LINES], BAD)
@@ -190,7 +190,7 @@ async def test_later_only_an_unbroken_row_of_bad_requests_pauses_a_batch(store: 
 
 
 async def test_calls_that_failed_no_job_do_not_pause_a_batch(store: Store) -> None:
-    """Their jobs wait for another step: a lead that cools, while a later one refuses its requests."""
+    """Their jobs wait for another step: a cooling primary, while a later step refuses its requests."""
     batch_id, ids = await open_batch(store, 40)
     worker, canary = await new_worker(store), Canary(store, SETTINGS)
     await run_all(store, worker, ids[:1])
@@ -208,7 +208,7 @@ async def test_calls_that_failed_no_job_do_not_pause_a_batch(store: Store) -> No
 
 
 async def test_who_lets_it_go_on_is_not_overruled(store: Store) -> None:
-    """The canary decides on what it read a moment ago."""
+    """The canary decides by what it read a moment ago."""
     batch_id, ids = await open_batch(store, 20)
     await fail(store, await new_worker(store), ids[:LINES], BAD)
     await store.batches.pause(batch_id, "by hand")
@@ -264,7 +264,7 @@ class Office:
         return (await staged_ids(self.scene.redis))[Priority.BULK.queue]
 
     async def work_off(self, ids: list[str], outcome: Callable[[StartedJob], Settled]) -> None:
-        """Workers take the tickets of these jobs, and all of them end so."""
+        """Workers take the tickets of these jobs, and all of them end like this."""
         for job_id in ids:
             await self.scene.redis.lrem(queue_key(Priority.BULK.queue), 0, job_id)
         await self.store.claims.settle(
@@ -316,7 +316,7 @@ async def test_a_hopeless_batch_costs_no_more_calls_than_its_canary(redis_url: s
 
 
 async def test_the_chains_of_a_watched_batch_take_turns(redis_url: str, tmp_path: Path) -> None:
-    """One that cannot start must not keep the others from showing that they can."""
+    """A job that cannot start must not keep others from showing that they can."""
     async with office(redis_url, tmp_path) as here:
         _, ids = await batch_of(here.store, ALPHA, BETA)
         staged = set(await here.plan())

@@ -1,4 +1,4 @@
-"""The claim loop with a real queue and a real ledger: every claimed job is settled, whatever else breaks."""
+"""The claim loop with a real queue and a real ledger: every claimed job is settled, whatever else fails."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def jobs_for(store: Store, count: int) -> list[NewJob]:
 
 @dataclass
 class Floor:
-    """A worker's claim loop at work, and what surrounds it."""
+    """A running claim loop and what it needs."""
 
     scene: Stage
     store: Store
@@ -240,7 +240,7 @@ async def test_nothing_new_is_claimed_while_outcomes_are_held(
 
         await here.until(both_are_held)
         more = await here.submit(2)
-        await asyncio.sleep(0.3)  # nothing happens, which no condition can tell
+        await asyncio.sleep(0.3)  # nothing happens, which no condition can detect
         assert await here.states(more) == [JobState.QUEUED] * 2
         assert here.scene.calls("alpha") == 2
         outage.times = 0
@@ -252,11 +252,11 @@ async def test_nothing_new_is_claimed_while_outcomes_are_held(
 async def test_a_worker_whose_lease_may_have_ended_leaves_the_tickets_to_others(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ledger would start no job for it, and the tickets would be gone."""
+    """The ledger would start no job for it, and the tickets would be lost."""
     async with floor(redis_url, tmp_path) as here:
         monkeypatch.setattr(here.loop, "_lease_runs", lambda: False)
-        await here.submit(1)  # ends the wait for tickets that was under way
-        await asyncio.sleep(0.3)  # nothing happens, which no condition can tell
+        await here.submit(1)  # ends the current wait for tickets
+        await asyncio.sleep(0.3)  # nothing happens, which no condition can detect
         ids = await here.submit(3)
         await asyncio.sleep(0.3)
         assert set(ids) <= set((await tickets.staged_ids(here.scene.redis))[Priority.BULK.queue])
@@ -267,7 +267,7 @@ async def test_a_worker_whose_lease_may_have_ended_leaves_the_tickets_to_others(
 async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever kind of outage: none is a defect of the job's."""
+    """Whatever the outage is, it does not count against the job."""
     refused = {"provider": "alpha", "fail": "content_filter"}
     outages = [StoreBusy("read-only"), StoreUnavailable("gone"), StoreDefect("?"), TimeoutError(), BusyLoadingError()]
     async with floor(redis_url, tmp_path, refused) as here:
@@ -458,7 +458,7 @@ async def watched(here: Floor, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 
 async def until_all_succeeded(here: Floor, jobs: Sequence[NewJob]) -> None:
-    """In place of the planner: jobs that were put back get a ticket again."""
+    """Does the planner's part: jobs that were put back get a new ticket."""
 
     async def holds() -> bool:
         states = await here.states([each.id for each in jobs])

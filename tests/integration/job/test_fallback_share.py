@@ -1,4 +1,4 @@
-"""Of a batch's jobs only so many may be answered by another step than the first, whoever runs them."""
+"""Only a share of a batch's jobs may be answered by another step than the first, on any number of workers."""
 
 import asyncio
 from collections import Counter
@@ -135,7 +135,7 @@ async def test_one_after_the_other_use_all_of_the_share_and_no_more(redis_url: s
         outcomes = [settled for each in ids for settled in await here.run([each])]
     assert [each.state for each in outcomes] == [JobState.SUCCEEDED] * 3 + [JobState.FAILED] * 4
     failed = outcomes[-1].result
-    assert failed is not None and failed.status_code == 403  # the lead's own error
+    assert failed is not None and failed.status_code == 403  # the primary's own error
 
 
 async def test_a_share_of_none_never_asks_another_step(redis_url: str, store: Store) -> None:

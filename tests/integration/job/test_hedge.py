@@ -1,4 +1,5 @@
-"""A slow step is not waited for alone: the first good answer counts, and what the other may cost is told."""
+"""While a slow step runs, another one is asked: the first good answer counts, and the possible cost of the other is
+reported."""
 
 import asyncio
 import time
@@ -49,7 +50,7 @@ async def until(happens: Callable[[], bool]) -> None:
 
 
 async def ended(running: asyncio.Task[Settled]) -> Settled:
-    """Soon, and by itself: a run that is cancelled ends, too."""
+    """Soon, and without a signal: a cancelled run ends, too."""
     await asyncio.wait([running], timeout=5)
     assert running.done()
     return running.result()

@@ -1,4 +1,4 @@
-"""Answers of any size are handed out a page of bytes at a time, and a length is known without reading the content."""
+"""Answers of any size are handed out in pages of bytes, and their length is known without reading them."""
 
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
@@ -54,7 +54,7 @@ def refused(job: StartedJob, words: str = "no") -> Settled:
 
 
 async def ended(store: Store, answers: list[str], *, failures: int = 0, left: int = 0) -> str:
-    """A batch of these answers, of failures in words of ours and of the provider's in turn, and of cancelled lines."""
+    """A batch of these answers, of failures with our words and the provider's in turn, and of cancelled lines."""
     batch_id, ids = await open_batch(store, len(answers) + failures + left)
     worker = await new_worker(store)
     jobs = await store.claims.start(worker, ids[: len(answers) + failures])
@@ -153,7 +153,7 @@ async def test_a_large_answer_to_a_job_is_the_whole_answer(
 
 
 async def test_who_does_not_take_its_answers_holds_no_memory_for_others(context: Context) -> None:
-    """Each has got its first piece, and asks for no more."""
+    """Each has read its first piece and asks for no more."""
     context.headroom = Headroom(MB)
 
     async def page() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What a provider may say in a 200: keys of ours, JSON of any depth, counts of any size. None of it is a defect."""
+"""What a provider may say in a 200: our keys, JSON of any depth, counts of any size. None of it causes an error."""
 
 import base64
 import json

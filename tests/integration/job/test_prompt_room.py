@@ -1,4 +1,4 @@
-"""Large prompts take turns in a worker: what one tenant submits is bounded in its memory, and holds up no other."""
+"""Large prompts take turns in a worker: one tenant's prompts have bounded memory and delay no other tenant."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Answers that a chain does not accept, from real servers: paid for, passed over, told without a word of theirs."""
+"""Answers that a chain does not accept, from real servers: paid for, passed over, and reported without quoting them."""
 
 import json
 from typing import Any

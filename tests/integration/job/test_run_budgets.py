@@ -1,4 +1,4 @@
-"""Money of a call: held before it starts, settled after it, and what becomes of a job when there is none."""
+"""Money for a call: reserved before it starts, settled after it; and the fate of a job without money."""
 
 import time
 from collections.abc import AsyncIterator
@@ -136,7 +136,7 @@ async def test_a_call_that_fails_gives_back_what_was_held(redis_url: str) -> Non
 
 
 class Fleet:
-    """Workers of one installation that share purses."""
+    """Workers of one installation that share balances."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -231,7 +231,7 @@ async def test_the_last_of_a_budget_can_be_spent_whatever_its_sums_are(fleet: Fl
 
 
 async def test_a_budget_pays_for_no_model_whose_price_nobody_knows(redis_url: str) -> None:
-    """Also where it was accepted before the budget was there."""
+    """Even if it was accepted before the budget existed."""
     async with stage(redis_url, prices=PRICES) as scene:
         unknown = chain("alpha/unheard-of")
         assert (await scene.run(unknown)).state is JobState.SUCCEEDED

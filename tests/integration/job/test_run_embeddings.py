@@ -1,4 +1,4 @@
-"""One request for embeddings against fake providers, from the claim to what is written in the end."""
+"""One request for embeddings against fake providers, from the claim to what is written at the end."""
 
 import json
 from typing import Any

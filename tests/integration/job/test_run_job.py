@@ -1,4 +1,4 @@
-"""One job against fake providers: what each kind of failure costs, and what is written in the end."""
+"""One job against fake providers: what each kind of failure costs, and what is written at the end."""
 
 import asyncio
 import time
@@ -258,7 +258,7 @@ async def test_an_answer_in_hand_is_kept_whoever_stops_the_job_and_however_long_
 async def test_what_the_limiter_cannot_decide_is_not_asked_in_a_tight_loop(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limiter whose clock is behind ours refuses until a time that has passed for us."""
+    """A limiter whose clock is behind ours refuses until a time that has already passed for us."""
     async with stage(redis_url, {"fail": "rate_limit", "retry_after_s": 20}) as scene:
         patient = chain("alpha/m", patience_s=60)
         await scene.run(patient)

@@ -1,4 +1,4 @@
-"""Several keys, keys that are set aside and come back, and what must never be seen of keys and prompts."""
+"""Several keys, disabled keys that return, and what must never be shown of keys and prompts."""
 
 import asyncio
 import json

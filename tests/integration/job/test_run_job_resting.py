@@ -1,4 +1,4 @@
-"""Jobs at a deployment that others find out must rest: real limiter, fake providers."""
+"""Jobs of a deployment that, as other jobs discover, must rest: real limiter, fake providers."""
 
 import asyncio
 import time

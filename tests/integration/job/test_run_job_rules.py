@@ -33,7 +33,7 @@ TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 
 
 def tag(scene: Stage, **regions: tuple[str, ...]) -> None:
-    """The regions that providers name from now on, as a worker that was started again sees them."""
+    """The regions of the providers from now on, as a restarted worker sees them."""
     providers = {
         name: each.model_copy(update={"tags": {"region": regions[name]} if name in regions else {}})
         for name, each in scene.settings.providers.items()
@@ -264,7 +264,7 @@ async def test_the_planner_looks_at_the_room_of_the_steps_that_are_allowed(redis
 
 
 async def test_concurrent_jobs_under_many_rules_reach_only_who_keeps_them(redis_url: str) -> None:
-    """All the ways at once: two rules, three orders, a stumbling step, jobs of every priority."""
+    """Every way at once: two rules, three orders, a faulty step, jobs of every priority."""
     rules = {"provider": "beta", "fail": "server", "probability": 0.5}, {"provider": "alpha", "fail": "server"}
     async with us_and_eu(redis_url, *rules) as scene:
         runs = [

@@ -1,4 +1,4 @@
-"""What becomes of a job whose model slips, or whose provider tells its load inside a 200."""
+"""The outcome of a job whose model makes a slip, or whose provider reports its load inside a 200."""
 
 import time
 from collections import Counter
@@ -42,7 +42,7 @@ async def test_load_that_is_told_inside_a_200_is_waited_out(
         if isinstance(body, dict):
             assert calls == {"alpha rate_limit": 1}
             assert settled.not_before is not None and 15 < settled.not_before - time.time() < 25
-        else:  # one refusal without a hint proves nothing, so that it is asked again until a few did
+        else:  # one refusal without a hint proves nothing, so it is asked again until there were a few
             assert calls.keys() == {"alpha overloaded"} and calls.total() <= 4
         refused.clear()
         await scene.redis.flushdb()

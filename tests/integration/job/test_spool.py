@@ -1,4 +1,4 @@
-"""What a stopped worker could not commit is kept on the disk, and written by the next start in its folder."""
+"""Outcomes that a stopped worker could not commit are saved to disk, and the next start in its folder writes them."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Machines disagree about the time. What the fleet shares goes by the ledger's clock, whatever the others say."""
+"""Machines disagree about the time. What the fleet shares uses the ledger's clock, whatever their own clocks say."""
 
 import time
 from pathlib import Path
@@ -68,7 +68,7 @@ async def test_a_worker_goes_by_the_ledgers_clock_whatever_its_machine_says(
 
 @pytest.mark.servers
 async def test_calls_are_counted_at_the_ledgers_time(postgresql_url: str, tmp_path: Path) -> None:
-    """Budgets of a day and the rates that people see rest on it."""
+    """Daily budgets and the rates that people see depend on it."""
     async with open_store(postgresql_url, tmp_path, clock=lambda: time.time() + HOUR_S, migrate=True) as store:
         batch_id, ids = await open_batch(store, 2)
         await run_all(store, await new_worker(store), ids)

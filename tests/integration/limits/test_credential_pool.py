@@ -1,4 +1,4 @@
-"""Credentials between workers and ledger, and what a failure means for everybody."""
+"""Credentials between workers and ledger, and what a failure means for all jobs."""
 
 import time
 from collections import Counter

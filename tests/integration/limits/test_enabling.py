@@ -1,4 +1,4 @@
-"""`understudy providers enable` lets go of everything that holds a provider, and says what that was."""
+"""`understudy providers enable` clears everything that blocks a provider, and says what it cleared."""
 
 import pytest
 from redis.asyncio import Redis

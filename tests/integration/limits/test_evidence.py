@@ -1,4 +1,4 @@
-"""What one odd answer does to the other jobs (nothing), and that what is really wrong is still set aside and told."""
+"""One odd answer does nothing to other jobs; what is really wrong is still disabled and reported."""
 
 import asyncio
 from pathlib import Path

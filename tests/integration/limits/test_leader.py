@@ -1,4 +1,4 @@
-"""Who leads: one at a time, asked for seldom, given up at once."""
+"""The leader: one at a time, rarely looked up, given up at once."""
 
 from redis.asyncio import Redis
 

@@ -1,4 +1,4 @@
-"""Whoever enables a provider again finds it free: nothing that the limiter learned against it holds its next call."""
+"""A provider that is enabled again is free: nothing that the limiter learned against it holds its next call."""
 
 import pytest
 import redis.asyncio

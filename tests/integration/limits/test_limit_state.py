@@ -1,4 +1,4 @@
-"""What people are shown of the limits is what the limiter goes by: it writes to a real Redis, and is read back."""
+"""The limits that people see are those that the limiter uses: it writes to a real Redis, and its state is read back."""
 
 from dataclasses import replace
 
@@ -30,13 +30,13 @@ async def granted(limiter: Limiter, candidate: Candidate = UNKNOWN) -> Grant:
 
 
 async def seen(connection: redis.asyncio.Redis) -> tuple[LimitState, AccountState]:
-    """As it is found by looking, without being asked for by name."""
+    """As it is found in Redis, without asking for it by name."""
     state = await read_limits(connection)
     return state, state.of(*NAME)
 
 
 async def promised_per_minute(limiter: Limiter, candidate: Candidate) -> float:
-    """The rate that the limiter itself goes by: what two horizons differ in."""
+    """The rate that the limiter itself uses: the difference between two horizons."""
     (near,), (far,) = [await limiter.outlook([candidate], horizon_s) for horizon_s in (10.0, 70.0)]
     return far.starts - near.starts
 
@@ -95,7 +95,7 @@ async def test_a_configured_limit_is_the_limit_until_refusals_teach_a_lower_one(
 async def test_a_learned_rate_is_shown_as_it_has_grown(
     limiter: Limiter, connection: redis.asyncio.Redis, later_s: float
 ) -> None:
-    """Both by their clock: the limiter's is moved on, and so is what was written for the reader."""
+    """Each by its own clock: the limiter's is moved forward, and so is the state written for the reader."""
     grants = [await granted(limiter, Candidate(DEPLOYMENT, requests_per_minute=60_000)) for _ in range(240)]
     for answered in grants[:200]:
         await limiter.release(answered, 100)
@@ -223,7 +223,7 @@ async def test_refusals_in_a_row_are_counted_and_end_in_probes(
 async def test_the_next_probe_is_when_the_limiter_lets_one_start(
     limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope, for_s: float | None
 ) -> None:
-    """In the past, as this Redis' clock sees it: its cooldowns have ended, and only the probes are left."""
+    """In the past, by this Redis server's clock: its cooldowns have ended, and only the probes are left."""
     limiter.now_ms = (await read_limits(connection)).now * 1000 - 300_000
     for _ in range(6):
         end = await limiter.cool(DEPLOYMENT, scope, for_s, "overloaded", probed=True)

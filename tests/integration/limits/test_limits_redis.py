@@ -1,4 +1,4 @@
-"""The limiter on a real server: scripts that were lost, a server that refuses, several workers, a strict provider."""
+"""The limiter on a real server: lost scripts, a server that refuses, several workers, a strict provider."""
 
 import asyncio
 from dataclasses import replace
@@ -122,7 +122,7 @@ async def test_workers_together_keep_to_the_rate(redis_url: str) -> None:
 
 
 async def test_workers_together_keep_to_the_day(redis_url: str) -> None:
-    """Half of the calls are never made, and what they gave back is used by others, up to the last one."""
+    """Half of the calls are never made, and others use what these gave back, up to the last call."""
     daily = replace(FREE, requests_per_day=60, tokens_per_day=6_000)
     made = 0
 
@@ -152,7 +152,7 @@ async def test_workers_together_keep_to_the_day(redis_url: str) -> None:
 
 
 async def test_beats_amid_calls_never_lose_one(redis_url: str) -> None:
-    """The counts that a beat writes are those of the moment at which it writes them."""
+    """A heartbeat writes the counts of the moment at which it writes."""
     held: list[Grant] = []
 
     async def hold_some(limiter: Limiter) -> None:
@@ -190,7 +190,7 @@ async def test_a_limit_that_nobody_told_is_found_and_used(
 
 
 async def used_of_what_chance_accepts(limiter: Limiter, share: float, hint_s: float | None, seconds: float) -> float:
-    """After ten seconds. Answers and refusals take 0.3 s, and 20 slots ask again at once."""
+    """After ten seconds. Answers and refusals take 0.3 s, and each of 20 slots asks again at once."""
     accepted = 20 / 0.3 * 60 * (1 - share)
     simulation = Simulation(limiter, RandomServer(share, accepted, hint_s), slots=20)
     await simulation.run_until(10)

@@ -1,4 +1,4 @@
-"""Which Redis is refused, which is warned about."""
+"""Which Redis servers are refused, and which cause a warning."""
 
 import asyncio
 import shutil
@@ -88,7 +88,7 @@ async def test_a_replica_is_refused(redis: Redis, redis_url: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For 127.0.0.1, signed by itself; its key stands in the same file."""
+    """For 127.0.0.1, self-signed; its key is in the same file."""
     file = tmp_path_factory.mktemp("tls") / "server.pem"
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")

@@ -1,4 +1,4 @@
-"""The sentence that `run`, `watch` and `status` say of work that stands still."""
+"""What `run`, `watch` and `status` say about work that has stopped."""
 
 from collections.abc import AsyncIterator
 
@@ -42,7 +42,7 @@ async def said(store: Store, settings: Settings, batch_id: str) -> str:
 async def test_the_first_jobs_of_a_batch_that_all_wait_say_what_the_whole_batch_waits_for(
     store: Store, settings: Settings
 ) -> None:
-    """The rest may not start before one of them has succeeded, so the planner has nothing to say of it."""
+    """The rest may not start until one of them has succeeded, so the planner says nothing about it."""
     batch_id, ids = await open_batch(store, 20)
     worker, until = await new_worker(store), await store.now() + 100
     (job,) = await store.claims.start(worker, ids[:1])

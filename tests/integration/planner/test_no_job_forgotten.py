@@ -1,4 +1,4 @@
-"""Whatever happens to jobs, and in whatever order: each one that is due is staged within two passes of the planner."""
+"""Whatever happens to jobs, and in any order: the planner stages each due job within two passes."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ from understudy.models.store.sql import NOW, QUEUED, RUNNING, batch, job, worker
 from understudy.models.tables import Job
 from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, Planner
 
-FAST_TO_FAIL = (Phase.explicit, Phase.reuse, Phase.generate)  # to shrink what took databases to find takes minutes
+FAST_TO_FAIL = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking an example that needs databases takes minutes
 EXAMPLES = settings(examples(10), stateful_step_count=25, phases=FAST_TO_FAIL)
 CHAINS = [chain("alpha/m"), chain("beta/m", "alpha/m")]
 LATER_S = 1_000.0
@@ -73,7 +73,7 @@ def world(redis_url: str, ledger_url: str | None, tmp_path: Path) -> Iterator[Wo
 
 
 class Life(RuleBasedStateMachine):
-    """What may happen to jobs. Who holds what, and the batches, are remembered; all else is the ledger's."""
+    """What may happen to jobs. This model remembers the batches and who holds which job; the ledger knows the rest."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(by=st.integers(0, 1), most=st.integers(1, 6))
     def start(self, by: int, most: int) -> None:
-        """A worker takes tickets; one that the ledger does not let start is gone."""
+        """A worker takes tickets; a ticket that the ledger does not let start is gone."""
 
         async def act() -> None:
             for queue in QUEUES:
@@ -164,7 +164,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        """What waits for a time becomes due."""
+        """Jobs that wait for a time become due."""
         self.world.run(self._change(update(job).where(QUEUED, job.c.not_before > 1.0).values(not_before=1.0)))
 
     @rule(running=st.booleans())
@@ -196,7 +196,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def upkeep(self) -> None:
-        """All that the loops of the leading worker write."""
+        """Everything that the loops of the leader write."""
 
         async def act() -> None:
             await self.store.claims.rescue()
@@ -209,7 +209,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def what_is_due_is_staged(self) -> None:
         async def act() -> tuple[set[str], set[str]]:
-            self.ahead_s += CLAIMED_BY_NOW_S + 0.1  # tickets that were taken a moment ago are not missed yet
+            self.ahead_s += CLAIMED_BY_NOW_S + 0.1  # tickets that were taken a moment ago do not count as missing yet
             await without_slow_start(self.redis, "alpha", "beta")
             await self.planner.pass_once()
             await self.planner.pass_once()

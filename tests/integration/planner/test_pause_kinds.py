@@ -1,4 +1,4 @@
-"""What holds a batch is a value of its row: a sentence that is worded alike means nothing."""
+"""The kind of a pause is a value in the batch's row: a similar sentence means nothing."""
 
 import pytest
 from ledger_help import open_batch, state_of

@@ -1,4 +1,4 @@
-"""Batches that wait for a person: each kind of wait is told of once, and again when it is over."""
+"""Batches that wait for a person: each kind of wait is announced once, and again when it is over."""
 
 import asyncio
 import time
@@ -125,7 +125,7 @@ async def test_the_event_says_why_even_when_the_batch_goes_on_before_it_is_sent(
 
 
 async def test_who_was_told_that_a_batch_was_paused_does_not_have_its_results(store: Store, sender: Sender) -> None:
-    """Not even when that arrives after its end."""
+    """Not even if that arrives after its end."""
     async with receiver() as there:
         await store.webhooks.add_endpoint("default", there.url, ["batch.paused"], actor="test")
         batch_id, ids = await open_batch(store, 2)

@@ -1,4 +1,4 @@
-"""What the planner puts into a real Redis for a real ledger: what can start soon, and what was lost, again."""
+"""What the planner puts into a real Redis for a real ledger: jobs that can start soon, and lost tickets again."""
 
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -68,7 +68,7 @@ class Desk:
         await self.scene.tools.limiter.cool(deployment, Scope.MODEL, for_s, "rate_limit")
 
     async def use_tokens(self, tokens: int) -> None:
-        """Of alpha's limit. Its clock stands still from now on: nothing flows back, however long the test takes."""
+        """Of alpha's limit. Its clock stops here, so nothing flows back, however long the test takes."""
         tools = self.scene.tools
         tools.limiter.now_ms = time.time() * 1_000
         assert isinstance(await tools.limiter.reserve(tools.fleet.usable(ALPHA.steps[0]), tokens), Grant)
@@ -326,7 +326,7 @@ async def test_a_tenant_whose_urgent_jobs_fill_the_slots_stands_in_line_while_an
 
 
 async def waits_of(here: Desk, batch_id: str) -> Waiting | None:
-    """What the batch is said to wait for after some seconds of passes."""
+    """The batch's wait reason after some seconds of passes."""
     for _ in range(4):
         await here.planner.pass_once()
         here.ahead.by_s += 1.1

@@ -1,4 +1,4 @@
-"""Budgets in the planner's hands: staging while money lasts, pausing when it is spent, going on when it is granted."""
+"""Budgets in the planner: staging while money lasts, pausing when it is spent, continuing after a grant."""
 
 import re
 import time
@@ -26,13 +26,13 @@ from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, Planner
 from understudy.worker.planner.wait_reasons import MOVED_AFTER_S, TOLD_AFTER_S
 
 ALPHA = chain("alpha/m")
-PRICES = {"m": {"input": 0.0, "output": 20.0}}  # a job is expected to cost a cent
+PRICES = {"m": {"input": 0.0, "output": 20.0}}  # the expected cost of a job is one cent
 HOUR_S = 3600.0
 
 
 @dataclass
 class Office:
-    """A planner, a ledger and a worker's purse, on a clock that is set."""
+    """A planner, a ledger and a worker's balances, on a clock that the test sets."""
 
     scene: Stage
     store: Store
@@ -65,7 +65,7 @@ class Office:
         await self.scene.redis.delete(*map(queue_key, QUEUES))
 
     async def work_off(self, cost_usd: float) -> int:
-        """What is staged runs and costs so much each, as far as there is money; returns how many calls were made."""
+        """Staged jobs run and cost this much each, as far as there is money. Returns how many calls were made."""
         tickets, calls = await self.tickets(), 0
         await self.take_all()
         for job in await self.store.claims.start(self.worker, tickets):
@@ -140,7 +140,7 @@ async def test_calls_that_cost_less_than_expected_leave_money_for_others(redis_u
 
 
 async def test_a_batch_that_a_dearer_step_ruins_is_paused_too(redis_url: str, store: Store) -> None:
-    """The planner sees the lead's price; the worker, which fell back, was refused."""
+    """The planner sees the primary's price; the worker, which fell back, was refused."""
     async with office(redis_url, store) as here:
         batch_id = await here.batch(ALPHA, 5, budget_usd=0.05)
         await here.pass_later()

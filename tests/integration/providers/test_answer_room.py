@@ -59,7 +59,7 @@ async def test_one_job_after_the_other_has_room_until_it_has_ended(tmp_path: Pat
             holding += 1
             assert holding == 1
             came.put_nowait(number)
-            await done.wait()  # the ledger does not take it
+            await done.wait()  # the ledger does not accept it
             holding -= 1
 
     async with a_provider(answer) as provider, ProviderClient(10, tmp_path) as client:
@@ -78,7 +78,7 @@ async def test_two_answers_of_one_job_wait_for_no_room_of_each_other(tmp_path: P
             both = [client.send(REQUEST, provider.endpoint, 30.0) for _ in range(2)]
             answers = await asyncio.wait_for(asyncio.gather(*both), 30)
         assert [content for _, _, content in answers] == [LARGE, LARGE]
-        await asyncio.wait_for(room.take(MB), 5)  # nothing of it is left
+        await asyncio.wait_for(room.take(MB), 5)  # none of it is left
 
 
 async def test_a_small_answer_needs_no_room(tmp_path: Path) -> None:

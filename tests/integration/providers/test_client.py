@@ -1,4 +1,4 @@
-"""The Python client: what it accepts is in the ledger, what it refuses is nowhere."""
+"""The Python client: what it accepts is in the ledger, and what it refuses leaves no trace."""
 
 import asyncio
 import inspect
@@ -493,7 +493,7 @@ async def test_urls_win_over_the_environment(
         )
     (tmp_path / "understudy.toml").write_text('[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n')
     async with open_store(postgresql_url, tmp_path, migrate=True) as store:
-        await store.tenants.set_limits(TenantLimits("default"), actor="test")  # without what other tests left it
+        await store.tenants.set_limits(TenantLimits("default"), actor="test")  # without what other tests left there
     async with (
         AsyncClient(database_url=postgresql_url, redis_url=redis_url) as client,
         Redis.from_url(redis_url) as redis,

@@ -1,4 +1,4 @@
-"""The client for code without coroutines: the same answers, from any thread, and no loop that stands still."""
+"""The client for code without coroutines: the same answers, from any thread, and no event loop is blocked."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ def client(settings: Settings) -> Iterator[Client]:
 
 
 def work(settings: Settings, ids: list[str]) -> None:
-    """What a worker does of these jobs."""
+    """Do a worker's part of these jobs."""
 
     async def run() -> None:
         async with open_store(settings.database_url, settings.data) as store:
@@ -179,7 +179,7 @@ def test_a_plain_script_ends_though_it_forgot_to_close(tmp_path: Path) -> None:
 
 
 def typed(script: str, folder: Path) -> str:
-    """What a script prints that runs in this folder with an installation of its own."""
+    """What a script prints if it runs in this folder with its own installation."""
     (folder / "understudy.toml").write_text('[providers.lead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n')
     named = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
     done = subprocess.run(

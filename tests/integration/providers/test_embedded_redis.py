@@ -1,4 +1,4 @@
-"""The embedded Redis as a user lives with it: killed, left behind, restarted on damaged data."""
+"""The embedded Redis in daily use: killed, left behind, restarted on damaged data."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def server_pid(data: Path) -> int:
-    """0 in the moment in which a new server writes its file, or after an old one has removed it."""
+    """0 while a new server writes its file, or after an old one has removed it."""
     try:
         return int((data / "redis" / PID_NAME).read_text() or 0)
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def start_owner(data: Path) -> tuple[subprocess.Popen[str], str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """By SIGKILL: it gets no chance to tidy up."""
+    """By SIGKILL, so that it cannot clean up."""
     process.kill()
     process.communicate()
 

@@ -1,4 +1,4 @@
-"""Our own adapters and client against the fake providers: each understands the other."""
+"""Our adapters and client against the fake providers: each understands the other."""
 
 from typing import Any
 

@@ -39,7 +39,7 @@ def call(protocol: str, prompt: str = "hello", model: str = "m-1", **extra: Any)
 
 
 class Client:
-    """One client of one mock; `ask` speaks any protocol to any provider."""
+    """One client of one mock. `ask` uses any protocol with any provider."""
 
     def __init__(self, mock: MockServer, http: httpx.AsyncClient) -> None:
         self.mock = mock

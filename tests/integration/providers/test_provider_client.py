@@ -34,7 +34,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Provider:
-    """A server whose one handler is the test's, and what it saw."""
+    """A server with the test's handler, and the requests it saw."""
 
     url: str = ""
     requests: list[web.BaseRequest] = field(default_factory=list)
@@ -149,7 +149,7 @@ async def test_the_timeout_is_a_total_even_when_bytes_keep_dripping(handler: Han
 
 
 def in_pieces(*pieces: bytes, every_s: float = 0.1) -> Handler:
-    """An answer that comes piece by piece."""
+    """An answer that arrives piece by piece."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -315,7 +315,7 @@ async def test_a_key_that_cannot_be_a_header_is_said_without_repeating_it(secret
 
 
 async def test_a_silent_server_is_a_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes the TCP connection and never says a word of TLS: nothing was sent."""
+    """It accepts the TCP connection and never starts TLS: nothing was sent."""
     monkeypatch.setattr(client_module, "CONNECT_TIMEOUT_S", 0.2)
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -419,7 +419,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @asynccontextmanager
 async def a_tunnel(to_url: str) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A proxy that connects everybody to one place, and the heads of what it was asked."""
+    """A proxy that connects everyone to one address, and the heads of the requests it got."""
     asked: list[bytes] = []
     target = httpx.URL(to_url)
 
@@ -438,7 +438,7 @@ async def a_tunnel(to_url: str) -> AsyncIterator[tuple[str, list[bytes]]]:
 async def a_raw_server(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """The port of a server without HTTP; leaving waits until its connections have ended."""
+    """The port of a server without HTTP; on exit, waits until its connections have ended."""
     ended: list[asyncio.Future[None]] = []
 
     async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

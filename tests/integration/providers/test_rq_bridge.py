@@ -1,4 +1,4 @@
-"""Tickets and the bridge against a real server: order, refusal, waiting, restaging, beating, forgetting."""
+"""Tickets and the bridge against a real server: order, refusals, waiting, restaging, heartbeats, cleanup."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ BULK = Priority.BULK
 
 
 class Clock:
-    """Machine time, and as much more as a test wants to have passed."""
+    """Machine time, plus the time that a test adds."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0

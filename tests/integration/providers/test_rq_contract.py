@@ -1,4 +1,4 @@
-"""The same tickets on RQ's own SimpleWorker and on ours: what is left in Redis, and what RQ's tools see and do."""
+"""The same tickets on RQ's own SimpleWorker and on ours: what they leave in Redis, and what RQ's tools see and do."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ TTL_TOLERANCE_S = 3
 
 @dataclass
 class Kept:
-    """What one key holds, without what differs from run to run."""
+    """The contents of one key, without what differs from run to run."""
 
     type: str
     ttl_s: int
@@ -67,7 +67,7 @@ def connection(redis_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def stand_in_for_the_job_function(tmp_path: Path) -> Path:
-    """A folder with an importable function under the name that tickets give, doing nothing."""
+    """A folder with an importable function that has the tickets' function name and does nothing."""
     module, function = JOB_FUNCTION.rsplit(".", 1)
     path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
     path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a batch is expected to cost is known as soon as it is accepted, whichever way it came."""
+"""The expected cost of a batch is known as soon as it is accepted, whichever way it came."""
 
 import json
 from collections.abc import AsyncIterator
@@ -72,7 +72,7 @@ async def test_what_a_program_submits_is_estimated(store: Store) -> None:
 
 
 async def test_a_batch_of_the_http_api_is_estimated_once_it_is_filled(store: Store) -> None:
-    """Also by a filler that takes over in the middle: it has not read the first lines before."""
+    """Even by a filler that takes over in the middle and has not read the first lines."""
     content, batch_id = lines(1_200), new_id("batch")
     new = NewBatch(batch_id, expires_at=await store.now() + 3_600, input_file_id="file_1", options="{}")
     await store.intake.accept_batch(new)

@@ -44,7 +44,7 @@ async def accepted(store: Store, file_id: str) -> str:
 
 
 def reads(**files: list[Any]) -> Read:
-    """Files by their ids; an exception in one is raised when it is read."""
+    """Files by id. An exception in a file is raised when it is read."""
 
     async def read(file_id: str) -> AsyncIterator[bytes]:
         for piece in files[file_id]:
@@ -60,7 +60,7 @@ def filler(store: Store, read: Read, name: str = "filler") -> Filler:
 
 
 async def fills_one(fills: Filler) -> None:
-    """As soon as the lease of who tried before has ended."""
+    """As soon as the lease of the previous filler has ended."""
     async with asyncio.timeout(DEADLINE_S):
         while not await fills.step():
             await asyncio.sleep(LEASE_S / 4)
@@ -114,7 +114,7 @@ async def test_a_batch_that_kills_those_who_fill_it_is_refused(store: Store) -> 
 
 
 async def test_what_is_not_the_batchs_fault_is_no_try(store: Store) -> None:
-    """Its file cannot be reached for a long time, and servers are stopped in the middle."""
+    """Its file is unreachable for a long time, and servers are stopped in the middle."""
     batch_id = await accepted(store, "late")
     away = filler(store, reads(late=[StorageDown("away")]))
     for _ in range(2 * MOST_UNEXPLAINED_TRIES):

@@ -1,4 +1,4 @@
-"""What is said of a configuration file that was merely found in the working folder, before anything is called."""
+"""What is reported about a configuration file that was only found in the working folder, before any call."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is shown of a line that was asked for several times."""
+"""What is shown for a line that was asked several times."""
 
 from ledger_help import failed, new_worker, open_batch, succeeded
 
@@ -16,7 +16,7 @@ async def answer(store: Store, batch_id: str, ids: list[str], words: list[str | 
 
 
 async def test_the_newest_answer_counts_and_a_later_failure_does_not_hide_it(store: Store) -> None:
-    """Lines: asked again and answered; asked again in vain; never answered; answered only at the second retry."""
+    """Lines: answered after a retry; retried without an answer; never answered; answered only by the second retry."""
     first = await answer(store, *await open_batch(store, 4), ["a1", "b1", None, None])
     second = await answer(store, *await open_batch(store, 4, retry_of=first), ["a2", None, None, None])
     third = await answer(store, *await open_batch(store, 4, retry_of=second), ["a3", None, None, "d3"])

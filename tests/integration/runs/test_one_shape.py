@@ -1,4 +1,4 @@
-"""Jobs, batches, calls, providers and deliveries are one JSON document each: over HTTP, with `--json`, in webhooks."""
+"""Jobs, batches, calls, providers and deliveries have one JSON shape each: over HTTP, with `--json`, in webhooks."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ async def api(store: Store, tmp_path: Path) -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def batch_id(store: Store) -> str:
-    """Of three lines: one is answered, one failed, one waits."""
+    """A batch of three lines: one answered, one failed, one waiting."""
     batch_id, ids = await open_batch(store, 3, metadata={"flow": "7"})
     worker = await new_worker(store)
     answered, refused = await store.claims.start(worker, ids[:2])
@@ -78,7 +78,7 @@ async def over_http(api: Served, path: str) -> Any:
 
 
 async def webhooks(store: Store, there: Receiver) -> dict[str, Any]:
-    """What was delivered, by the id of what it is about."""
+    """The delivered bodies, by the id of their job or batch."""
     settings = Settings(api=ApiSettings(public_url=PUBLIC_URL), webhooks=LOOPBACK)
     async with Sender(LOOPBACK, 4, deadline_s=5) as sender:
         each = Deliverer("worker_1", store, settings, sender, time.time, Random(1))
@@ -105,7 +105,7 @@ def is_whole(shape: Any, document: Any) -> bool:
 async def test_a_call_is_one_document(api: Served, tmp_path: Path, batch_id: str) -> None:
     listed = await over_http(api, "/v1/attempts")
     assert is_whole(AttemptList, listed) and len(listed["data"]) == 2
-    assert await typed(tmp_path, "attempts", batch_id) == listed["data"][::-1]  # on a terminal the newest is below
+    assert await typed(tmp_path, "attempts", batch_id) == listed["data"][::-1]  # a terminal shows the newest last
     jobs = (await over_http(api, "/v1/jobs"))["data"]
     of_jobs = [call for job in jobs for call in (await over_http(api, f"/v1/jobs/{job['id']}"))["attempts"]]
     assert sorted(of_jobs, key=lambda call: str(call["id"])) == listed["data"][::-1]
@@ -123,7 +123,7 @@ async def test_a_job_is_one_document(api: Served, store: Store, tmp_path: Path) 
         seen = await over_http(api, f"/v1/jobs/{job_id}")
         assert is_whole(JobObject, seen) and seen["links"]["self"] == f"{PUBLIC_URL}/v1/jobs/{job_id}"
         (typed_one,) = await typed(tmp_path, "status", job_id)
-        assert {**typed_one, "waiting": None} == {**seen, "waiting": None}  # HTTP looks into it after some seconds
+        assert {**typed_one, "waiting": None} == {**seen, "waiting": None}  # HTTP checks it after some seconds
     results = {answered.id: {"answer": "yes"}, refused.id: None}
     for job_id in ended:
         seen = await over_http(api, f"/v1/jobs/{job_id}")
@@ -153,7 +153,7 @@ async def test_a_batch_is_one_document(api: Served, store: Store, tmp_path: Path
 
 
 def unrated(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch without its rate, which is another one at each look."""
+    """A batch without its rate, which changes with each look."""
     return {**batch, "understudy": {**batch["understudy"], "rate_per_s": 0.0}}
 
 

@@ -1,4 +1,4 @@
-"""Who else on this machine can look into a data folder, and what is left of a process that crashes."""
+"""Who else on this machine can read a data folder, and what a crashed process leaves."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ def lax_umask() -> Iterator[None]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder that everybody may look into."""
+    """A folder that everyone may read."""
     tmp_path.chmod(0o755)
     return tmp_path
 
@@ -44,7 +44,7 @@ def mode(path: Path) -> int:
 
 
 def open_ones(folder: Path) -> list[str]:
-    """What of a folder others could read, if they got into it."""
+    """The paths in a folder that others could read if they could enter it."""
     found = [folder, *folder.rglob("*")]
     return sorted(str(path) for path in found if not path.is_symlink() and mode(path) & 0o077)
 
@@ -178,7 +178,7 @@ async def test_the_embedded_queue_knows_no_key_of_a_provider(place: Path, monkey
 
 @pytest.mark.parametrize("module", ["understudy", "understudy.worker"])
 def test_our_processes_leave_no_core_dump(module: str, place: Path) -> None:
-    """The program that is asked how it was started is one of the process's own children."""
+    """The program whose environment is checked is one of the process's own children."""
     script = (
         "import resource, sys, runpy, understudy.models.config.private_files as private\n"
         "private.without_core_dumps = lambda real=private.without_core_dumps: "

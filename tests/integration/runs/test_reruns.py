@@ -1,4 +1,4 @@
-"""What has no answer is run again, as it was or along another chain: of a batch, and of a run."""
+"""Requests without an answer are run again, with the same chain or another one: of a batch, and of a run."""
 
 import pytest
 from ledger_help import CHAIN, failed, new_jobs, new_worker, open_batch, outputs_of, run_all, succeeded
@@ -40,7 +40,7 @@ async def view_of(store: Store, batch_id: str) -> BatchView:
 
 
 async def end(store: Store, ids: list[str], *outcomes: FailureClass | None) -> None:
-    """End the first of the jobs like this; None: with an answer."""
+    """End the first job like this; None: with an answer."""
     worker = await new_worker(store)
     jobs = await store.claims.start(worker, ids[: len(outcomes)])
     pairs = zip(jobs, outcomes, strict=True)

@@ -1,4 +1,4 @@
-"""A run is resumed by its lines: what was answered for an output is not paid for again, however its input changes."""
+"""A run is resumed line by line: what was answered for an output is not paid for again, however the input changes."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ SETTINGS = settings_of("lead/large")
 
 
 class Pipeline:
-    """One input and one output, worked on again and again; and who answers, by repeating the prompt."""
+    """One input and one output, run repeatedly; answers repeat the prompt."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
@@ -55,7 +55,7 @@ class Pipeline:
         return run
 
     async def work(self, run: Run, most: int = 1_000, fail: Callable[[str], FailureClass | None] | None = None) -> None:
-        """Answer, or fail, up to so many of the jobs that the planner sees."""
+        """Answer, or fail, up to this many of the jobs that the planner sees."""
         worker = await new_worker(self.store)
         heads = [
             head for lane in await self.store.planning.lanes() for head in await self.store.planning.heads(lane, most)
@@ -66,7 +66,7 @@ class Pipeline:
         await self.store.batches.close_finished()
 
     async def run(self, most: int = 1_000, **flags: Any) -> Run:
-        """Begin, and work off up to so many jobs."""
+        """Begin, and finish up to this many jobs."""
         run = await self.begin(**flags)
         await self.work(run, most)
         return run
@@ -79,7 +79,7 @@ class Pipeline:
         return succeeded(job, prompt, cost_usd=0.25)
 
     async def output(self, run: Run) -> list[tuple[str, str | None]]:
-        """Name and answer of each line that has ended, in their order."""
+        """Name and answer of each ended line, in order."""
         rows = [row async for row in self.store.runs.outputs(run.id)]
         return [(row.custom_id, orjson.loads(row.body)["answer"] if row.body else None) for row in rows]
 
@@ -252,7 +252,7 @@ async def test_the_output_repeats_todays_columns(pipeline: Pipeline) -> None:
 async def test_what_was_left_is_asked_with_what_is_new_and_nothing_else_is(pipeline: Pipeline) -> None:
     pipeline.write("abcdef")
     await pipeline.run(most=2)
-    pipeline.write("abcxe")  # d and f are gone, x is in the place of d
+    pipeline.write("abcxe")  # d and f are gone, x replaces d
     run = await pipeline.run()
     assert words(run) == "2 answered, 1 changed, 2 not asked yet"
     assert pipeline.paid == ["a", "b", "c", "x", "e"]
@@ -333,7 +333,7 @@ async def test_what_made_the_first_jobs_fail_is_worth_another_try(pipeline: Pipe
 async def test_a_run_that_is_killed_while_it_is_taken_up_loses_nothing(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At each write of it in turn."""
+    """At each of its writes in turn."""
     pipeline.write("abcd")
     await pipeline.run(most=3)
 
@@ -371,7 +371,7 @@ async def test_a_run_that_is_killed_while_it_is_taken_up_loses_nothing(
 
 
 async def _nothing(*_: object) -> None:
-    """Who was killed does not tidy up."""
+    """A killed process does not clean up."""
 
 
 async def test_a_retry_by_hand_counts_for_the_lines_of_its_run(pipeline: Pipeline) -> None:

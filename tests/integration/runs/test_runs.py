@@ -242,7 +242,7 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     ]
     sums = summary(await views_of(sqlite, [first, again]))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 0, True)
-    assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) == Retry()  # taken up already
+    assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) == Retry()  # already resumed
     await run_all(sqlite, worker, [job.id for job in jobs])
     await sqlite.batches.close_finished()
     sums = summary(await views_of(sqlite, [first, again]))

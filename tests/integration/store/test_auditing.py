@@ -1,4 +1,4 @@
-"""Who did what to what: acts over HTTP and by command line, with what they changed; refused keys, however many."""
+"""Who did what to what: acts over HTTP and on the command line, with their changes; refused keys, however many."""
 
 import asyncio
 import getpass

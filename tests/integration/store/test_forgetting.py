@@ -1,4 +1,4 @@
-"""Content that is kept only until it is delivered: after that no table holds a word of it."""
+"""Content that is kept only until it is delivered: after that, no table holds a word of it."""
 
 import time
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ def refused(of: StartedJob) -> Settled:
 
 
 async def ended_batch(store: Store, tenant: str = "default", **fields: Any) -> tuple[str, list[str]]:
-    """Of three lines: one answered, one failed, one cancelled after it was put back with a provider's words."""
+    """A batch of three lines: one answered, one failed, one cancelled after it was put back with a provider's words."""
     batch_id, expires_at = new_id("batch"), await store.now() + HOUR_S
     await store.intake.create_batch(NewBatch(batch_id, tenant=tenant, expires_at=expires_at, **fields))
     ids = [new_id("job") for _ in range(3)]
@@ -86,7 +86,7 @@ async def ended_job(store: Store, tenant: str = "default", **fields: Any) -> str
 
 
 async def forget(store: Store) -> int:
-    """As if everything that is marked had been delivered long ago."""
+    """As if everything marked had been delivered long ago."""
     looked_at = 0
     while found := await store.retention.forget_delivered("until_delivered", since_s=-1):
         looked_at += found
@@ -97,11 +97,11 @@ async def test_no_table_holds_a_word_of_what_was_delivered(store: Store) -> None
     batch_id, ids = await ended_batch(store)
     job_id = await ended_job(store)
     assert await canaries(store) == list(CANARIES)
-    assert await forget(store) == 0 and await canaries(store) == list(CANARIES)  # nobody has it yet
+    assert await forget(store) == 0 and await canaries(store) == list(CANARIES)  # no one has it yet
     assert await store.retention.acknowledge("batch", "default", batch_id)
     assert await store.retention.acknowledge("job", "default", job_id)
     assert await store.retention.forget_delivered("until_delivered", CONTENT_KEPT_S) == 0
-    assert await canaries(store) == list(CANARIES)  # it may be fetched again for a while
+    assert await canaries(store) == list(CANARIES)  # it can be fetched again for a while
     assert await forget(store) == 2
     assert await canaries(store) == []
     view = await store.batches.view(batch_id)
@@ -247,7 +247,7 @@ async def test_the_bytes_of_a_forgotten_upload_are_removed(store: Store, api: Se
     batch_id, _ = await ended_batch(store, input_file_id=upload)
     await store.retention.acknowledge("batch", "default", batch_id)
     await forget(store)
-    async with store._db.write() as connection:  # so that neither clock need be ahead of the other
+    async with store._db.write() as connection:  # so that neither clock needs to be ahead of the other
         await connection.execute(update(file).where(file.c.expires_at.is_not(None)).values(expires_at=1.0))
     assert await sweep_once(api.context) == 3
     with pytest.raises(NoBlob):

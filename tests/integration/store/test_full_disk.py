@@ -1,4 +1,4 @@
-"""A disk that fills up while work is accepted: it is said, and nothing of what was refused stays."""
+"""A disk that fills up while work is accepted: the error says so, and nothing of the refused work stays."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A ledger of the version before, whose sentences the revisions 0018 and 0019 read for the last time."""
+"""A ledger of the previous version, whose sentences revisions 0018 and 0019 read for the last time."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""Every column that can hold a word of a caller or a provider is emptied with its job's content, or stands in KEPT.
+"""Every column that can hold words of a caller or a provider is emptied with its job's content, or is listed in KEPT.
 
-A new text column has to be put into one of the two. What is planted here stands for whatever may come to stand there.
+A new text column has to be added to one of the two. What is planted here represents everything that may be stored
+there.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ KEPT = {
     "webhook_delivery": "id tenant endpoint_id url receiver event object_id state claimed_by last_error log",
     "credential": "provider key model failure fingerprint job_id",
     "file": "id tenant purpose filename batch_id part",
-    # of administrators, and of nobody's requests
+    # of administrators, not of requests
     "tenant": "*",
     "tenant_tally": "*",
     "provider_tally": "*",
@@ -102,7 +103,7 @@ def overridden(mark: str) -> Chain:
 
 
 async def ended_work(store: Store) -> tuple[str, list[str], str]:
-    """A batch and a job alone, all of it ended, with everything beside it that a table can hold."""
+    """A batch and a single job, both ended, with everything that a table can hold about them."""
     chain_, expires_at = overridden(MARK), await store.now() + HOUR_S
     batch_id, ids, alone = new_id("batch"), [new_id("job"), new_id("job")], new_id("job")
     await store.intake.create_batch(
@@ -126,7 +127,7 @@ async def ended_work(store: Store) -> tuple[str, list[str], str]:
 
 
 async def plant(store: Store) -> None:
-    """The mark in every column of CONTENT that is free to hold anything."""
+    """The mark in every column of CONTENT that can hold any text."""
     structured = {"chain", "idempotency", "webhook_delivery"}
     async with store._db.write() as connection:
         for name, columns in CONTENT.items():
@@ -134,7 +135,7 @@ async def plant(store: Store) -> None:
             values = dict.fromkeys(columns.split(), literal(json.dumps([MARK]), Text))
             if name not in structured:
                 await connection.execute(update(table).values(values))
-        # every receiver has been told, so that the work counts as delivered
+        # every receiver has its webhook, so the work counts as delivered
         await connection.execute(update(webhook_delivery).values(state="delivered", data=json.dumps({"reason": MARK})))
 
 
@@ -229,7 +230,7 @@ async def test_named_requests_in_vain_of_those_who_keep_their_content_stay(store
 async def test_a_chain_is_never_taken_from_a_job_that_is_just_being_accepted(
     store: Store, ledger_url: str | None, tmp_path: Path
 ) -> None:
-    """One accepts and deletes jobs of one chain, over and over, while another deletes the chains that nobody has."""
+    """One process accepts and deletes jobs of one chain repeatedly, while another deletes chains without jobs."""
     done = asyncio.Event()
 
     async def sweep() -> None:

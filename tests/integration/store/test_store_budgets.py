@@ -1,4 +1,4 @@
-"""Budgets in the ledger: what was spent, what was granted, and when a batch is held."""
+"""Budgets in the ledger: what was spent, what was granted, and when a batch is paused."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Files in the ledger: order, tenants, ends, and what is removed behind them."""
+"""Files in the ledger: order, tenants, ends, and what is removed with them."""
 
 import pytest
 from ledger_help import failed, new_worker, open_batch, part_pages, succeeded

@@ -1,4 +1,4 @@
-"""How batches and jobs end without a worker, and credentials that are set aside."""
+"""How batches and jobs end without a worker, and disabled credentials."""
 
 import pytest
 from ledger_help import failed, filled_batch, new_worker, open_batch, run_all, singles, state_of

@@ -1,4 +1,4 @@
-"""What the planner sees: lanes, heads in their order; and what it says of batches that wait."""
+"""What the planner sees: lanes, and heads in order; and what it says about waiting batches."""
 
 from itertools import product
 
@@ -84,7 +84,7 @@ async def test_a_lane_is_there_while_it_has_queued_jobs(store: Store) -> None:
 
 
 async def test_the_lanes_between_many_jobs_are_all_found(store: Store) -> None:
-    """Those that differ in one column only, whichever it is, and with others' jobs in between."""
+    """Lanes that differ in only one column, whichever it is, with others' jobs in between."""
     expected: set[Lane] = set()
     for tenant, priority, chain in product(("a", "b"), Priority, (CHAIN, OTHER)):
         await store.intake.add_single(await new_jobs(store, 3, tenant=tenant, priority=priority, chain=chain))

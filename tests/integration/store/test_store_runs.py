@@ -1,4 +1,4 @@
-"""The batches of a `run` go on while its process says that it lives."""
+"""The batches of a `run` continue while its process says that it is alive."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ async def view_of(store: Store, batch_id: str) -> BatchView:
 
 
 async def starts(store: Store, ids: list[str]) -> bool:
-    """Whether the planner sees the jobs, and a worker that holds their tickets may start them: both, or neither."""
+    """Whether the planner sees the jobs and a worker that holds their tickets may start them: both or neither."""
     seen = bool(await store.planning.lanes())
     worker = await new_worker(store)
     started = await store.claims.start(worker, ids)

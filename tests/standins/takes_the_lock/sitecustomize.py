@@ -1,4 +1,4 @@
-"""In the processes of a test: a job whose prompt names a way to take the interpreter's lock takes it, for good."""
+"""For the processes of a test: a job whose prompt names a way to hold the interpreter's lock holds it forever."""
 
 import ctypes
 import re
@@ -12,7 +12,7 @@ def computing() -> None:
 
 
 def asleep() -> None:
-    """In a lock of the system that nobody opens; no signal wakes it."""
+    """Wait for a system lock that is never released; no signal wakes it."""
     mutex = ctypes.create_string_buffer(64)
     ctypes.PyDLL(None).pthread_mutex_lock(mutex)
     ctypes.PyDLL(None).pthread_mutex_lock(mutex)

@@ -1,4 +1,4 @@
-"""When jobs fit in a tenant's minute again; what keys look like."""
+"""When jobs fit into a tenant's minute again, and what keys look like."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Bytes of uploads: whole or not at all, measured while they pass by."""
+"""Bytes of uploads: complete or not at all, measured as they pass."""
 
 import asyncio
 import os
@@ -130,7 +130,7 @@ async def test_an_object_store_that_is_away_is_given_up(monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.setenv("AWS_REGION", "here")
-    monkeypatch.delenv("SSL_CERT_DIR")  # the tests' own, without certificates, of which this library wants some
+    monkeypatch.delenv("SSL_CERT_DIR")  # set by the tests, empty; this library needs certificates
     blobs = open_blobs(Settings(files_url="s3://bucket/prefix"))
     with pytest.raises(StorageDown, match="object store of files_url"):
         await blobs.put("file_1", pieces(b"x", 1))

@@ -1,4 +1,4 @@
-"""What `--max-tokens`, `--temperature` and `--param` say."""
+"""What `--max-tokens`, `--temperature` and `--param` mean."""
 
 from pathlib import Path
 

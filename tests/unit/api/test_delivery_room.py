@@ -1,4 +1,4 @@
-"""Room for answers that are not taken: a tenant with too much of it waits, and delays no other tenant."""
+"""Room for unread answers: a tenant with too many of them waits, and delays no other tenant."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ def room(always_one: bool = True) -> DeliveryRoom:
 
 
 async def soon(taking: "asyncio.Task[None]") -> bool:
-    """Whether it found room, once everybody had a turn."""
+    """Whether it found room, once every task has had a turn."""
     for _ in range(5):
         await asyncio.sleep(0)
     return taking.done()

@@ -1,5 +1,8 @@
-"""Random and mutated requests, schemas, patterns and answers: each is done with in a second, in flat memory, and what
-comes next is served. `EXAMPLES=all` tries five times as many."""
+"""Random and mutated requests, schemas, patterns and answers: each takes less than a second and little memory, and the
+next one is served.
+
+`EXAMPLES=all` tries five times as many.
+"""
 
 import resource
 import time
@@ -50,7 +53,7 @@ patterns = st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map("".joi
 places = st.sampled_from(
     ["#", "#/$defs/a", "#/$defs/b", "#/examples/0", "#/enum", "#x", "http://h/s", "#/properties/a"]
 )
-whole = st.integers(-(2**63), 2**63)  # what JSON of ours can say
+whole = st.integers(-(2**63), 2**63)  # what our JSON can express
 types = st.sampled_from(["object", "array", "string", "integer", "null", "nothing"])
 plain = st.recursive(
     st.none() | st.booleans() | whole | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -157,7 +160,7 @@ def test_answers_are_read_or_refused(schema: dict[str, Any], said: Any, mutated:
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     sent = orjson.dumps({"id": "x", "model": "m", "choices": [choice], "usage": {}, **mutated})
     call = Call("vllm", "m", bodies_with(schema, {}))
-    with within_bounds(), suppress(Exception):  # whatever is raised is read as no answer (`worker.job.exchange`)
+    with within_bounds(), suppress(Exception):  # any exception means that there is no answer (`worker.job.exchange`)
         answer = adapter_for("openai").answer(call, 200, {}, sent)
         unacceptable(frozenset({"json_schema"}), call.endpoint, call.body, answer.completion)
 

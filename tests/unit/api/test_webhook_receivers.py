@@ -1,4 +1,4 @@
-"""Which URLs and addresses webhooks may go to, told without asking a name server."""
+"""Which URLs and addresses webhooks may go to, decided without asking a name server."""
 
 from ipaddress import ip_address
 

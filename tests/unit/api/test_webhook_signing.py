@@ -1,4 +1,4 @@
-"""Names, signatures and times of webhooks, and what docs/webhooks.md tells receivers to do."""
+"""Names, signatures and times of webhooks, and the instructions of docs/webhooks.md for receivers."""
 
 import re
 import time

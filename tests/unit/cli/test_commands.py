@@ -1,4 +1,4 @@
-"""The list of commands says of each what the command says of itself."""
+"""The list of commands describes each command as the command describes itself."""
 
 import pkgutil
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What spreadsheets write is read as it was meant, and comes back as it was."""
+"""What spreadsheets write is read as intended, and comes back unchanged."""
 
 import csv
 import gzip
@@ -106,7 +106,7 @@ def test_the_separator_is_the_one_that_gives_the_columns_that_were_named(
 
 
 def test_columns_without_a_name_at_the_end_hide_no_separator(tmp_path: Path) -> None:
-    """As of a spreadsheet whose last columns were used and emptied."""
+    """As from a spreadsheet whose last columns were used and then emptied."""
     for name, separator in (("in.csv", "\t"), ("in.txt", "\t"), ("in.csv", ";"), ("in.csv", ",")):
         rows = [["prompt", "", ""], ["a", "", ""], ["b", "x", ""]]
         (tmp_path / name).write_text("\r\n".join(map(separator.join, rows)))

@@ -1,4 +1,4 @@
-"""Texts that callers or providers made to be slow to read: all are read in a moment."""
+"""Texts that callers or providers designed to be slow to read: each is read in a moment."""
 
 import time
 

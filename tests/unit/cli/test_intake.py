@@ -1,4 +1,4 @@
-"""Inputs of every shape become jobs; everything that cannot is named by its line and a reason."""
+"""Inputs of every shape become jobs; for everything that cannot, the error gives line and reason."""
 
 import gzip
 import json

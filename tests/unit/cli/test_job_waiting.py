@@ -1,4 +1,4 @@
-"""Which step a queued job waits for: settings, limits and what is set aside in, one reason out."""
+"""Which step a queued job waits for: settings, limits and disabled credentials in, one reason out."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Results as lines of JSON and of CSV."""
+"""Results as lines of JSON and CSV."""
 
 import csv
 import io

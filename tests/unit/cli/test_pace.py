@@ -1,4 +1,4 @@
-"""How fast a batch is said to move, from its first seconds on."""
+"""The rate and ETA of a batch, from its first seconds on."""
 
 import pytest
 
@@ -15,12 +15,12 @@ def test_ten_a_second_are_ten_a_second_from_the_first_seconds_on(second: float) 
 
 
 def test_what_began_just_before_a_minute_turned_is_counted_whole() -> None:
-    ended = {MINUTE - 1: 60, MINUTE: 40}  # ten a second since six seconds before the turn
+    ended = {MINUTE - 1: 60, MINUTE: 40}  # ten a second since six seconds before the full minute
     assert jobs_per_s(ended, TURN + 4.0, TURN - 6.0) == pytest.approx(10.0)
 
 
 def test_of_a_minute_that_began_late_only_what_is_within_the_window_counts() -> None:
-    ended = {MINUTE - 1: 200, MINUTE: 500}  # ten a second since twenty seconds before the turn
+    ended = {MINUTE - 1: 200, MINUTE: 500}  # ten a second since twenty seconds before the full minute
     assert jobs_per_s(ended, TURN + 50.0, TURN - 20.0) == pytest.approx(10.0)
 
 
@@ -48,7 +48,7 @@ def test_when_the_start_is_not_known_a_whole_minute_is_taken(since: float | None
 @pytest.mark.parametrize("held_s", [10.0, 40.0, 400.0])
 @pytest.mark.parametrize("part_s", [3.0, 31.0, 59.0])
 def test_a_batch_that_was_held_has_the_rate_at_which_it_moves(again_s: float, held_s: float, part_s: float) -> None:
-    """Ten a second whenever it was not held."""
+    """Ten a second whenever it was not paused."""
     now = TURN + part_s
     held = now - again_s - held_s, now - again_s
     seconds = [now - each - 0.5 for each in range(500)]

@@ -1,4 +1,4 @@
-"""Which of several batches is held, for who watches them."""
+"""Which of several batches is paused, for someone who watches them."""
 
 from dataclasses import replace
 from typing import Any

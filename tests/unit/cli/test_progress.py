@@ -1,4 +1,4 @@
-"""The progress of a run in a log: what a person reads hours later."""
+"""The progress of a run in a log that a person reads hours later."""
 
 import io
 from datetime import datetime
@@ -39,7 +39,7 @@ class Log:
         self.display = Display(console, 60.0, self.clock, lambda: datetime(2026, 11, 30, 12, 3, 10))
 
     def after(self, seconds: float, *views: BatchView) -> list[str]:
-        """The lines that looking once more adds."""
+        """The lines that one more look adds."""
         self.clock.now += seconds
         before = len(self._stream.getvalue())
         self.display.update(summary(list(views)), views)

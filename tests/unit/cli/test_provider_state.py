@@ -1,4 +1,4 @@
-"""What is said of each provider: configuration, ledger and limiter laid over each other."""
+"""The state of each provider: configuration, ledger and limiter combined."""
 
 import re
 from typing import Any
@@ -48,7 +48,7 @@ def documents(ledger: LedgerPart = LedgerPart(), state: LimitState | None = None
 
 
 def said(rows: dict[tuple[Any, Any], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """As on a wide terminal, blanks and lines run together."""
+    """As on a wide terminal, with all whitespace collapsed."""
     monkeypatch.setattr(show_providers.time, "time", lambda: NOW)
     show_providers.print_providers(list(rows.values()))
     return re.sub(r"[\s│]+", " ", capsys.readouterr().out)

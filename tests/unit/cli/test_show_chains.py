@@ -1,4 +1,4 @@
-"""What `understudy check` says of chains."""
+"""What `understudy check` says about chains."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When work stands still, what it waits for is said: once, in one sentence, and again when that is another thing."""
+"""When work stops, one sentence says what it waits for: once, and again when the reason changes."""
 
 from collections.abc import Callable
 from typing import Any, cast

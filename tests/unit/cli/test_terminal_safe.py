@@ -1,4 +1,4 @@
-"""Nothing that a caller or a provider wrote makes a terminal act, and no cell that they wrote is calculated."""
+"""Nothing that a caller or a provider wrote controls a terminal, and no cell that they wrote is calculated."""
 
 import asyncio
 import io
@@ -46,7 +46,7 @@ def test_a_console_writes_only_its_own_escapes() -> None:
         console.print(shown)
     console.print(f"as it is{ACTS}", markup=False, highlight=False, soft_wrap=True)
     written = screen.getvalue()
-    assert "\x1b[1m" in written  # bold is ours
+    assert "\x1b[1m" in written  # the bold text is ours
     for sequence in ("\x1b]", "\x1b[2J", "\x9b", "\x07", "\x00", "\u202e"):
         assert sequence not in written
     assert all(word in written for word in ("name", "cell", "sentence", "as it is"))

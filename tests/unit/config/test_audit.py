@@ -1,4 +1,4 @@
-"""The check for known vulnerabilities is green only when somebody who knows has answered for everything."""
+"""The check for known vulnerabilities succeeds only if an answer came for every package."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is declared is what is used: no package is carried that nobody asks for, and of HTTP clients only one."""
+"""Declared dependencies are those in use: there is no unused package, and only one HTTP client."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ HTTP_CLIENTS = {"httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3
 
 @cache
 def imported() -> set[str]:
-    """The first words of everything that our packages import."""
+    """The top-level names of everything that our packages import."""
     found: set[str] = set()
     for package in ("models", "producer", "worker"):
         for path in (ROOT / package).rglob("*.py"):
@@ -39,7 +39,7 @@ def imported() -> set[str]:
 
 @cache
 def owners_of_modules() -> dict[str, list[str]]:
-    """Which packages bring a module."""
+    """The packages that provide a module."""
     return {module: [canonical(each) for each in owners] for module, owners in packages_distributions().items()}
 
 
@@ -60,7 +60,7 @@ def test_a_declared_package_is_imported_or_used_by_a_named_one(name: str) -> Non
 
 
 def test_of_http_clients_there_is_one_and_its_connections() -> None:
-    """Why it is httpx: docs/adr, and what would change it."""
+    """docs/adr explains why it is httpx, and what would change that."""
     assert imported() & HTTP_CLIENTS == {"httpx", "httpcore"}
 
 

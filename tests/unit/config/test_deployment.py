@@ -1,4 +1,4 @@
-"""What docker-compose.yml, the Dockerfile and the pages promise is what the command line takes."""
+"""The command line accepts what docker-compose.yml, the Dockerfile and the pages show."""
 
 import re
 import shlex
@@ -36,7 +36,7 @@ def ours() -> dict[str, dict[str, Any]]:
 
 @cache
 def command_line() -> Any:
-    """All of `understudy`, with commands that do nothing."""
+    """The whole `understudy` command line, with commands that do nothing."""
     whole = get_command(app)
     whole.commands = {name: each.loaded() for name, each in whole.commands.items()}
     _silence(whole)
@@ -79,7 +79,7 @@ def test_the_command_line_takes_every_command_that_a_page_shows(page: str, comma
         if word in (">", "|", "&&", "&"):
             words = words[:index]
             break
-    parse(words if len(words) > 1 else [*words, "--help"])  # a command alone may be its name in a sentence
+    parse(words if len(words) > 1 else [*words, "--help"])  # a single word may be the name of a command in a sentence
 
 
 def test_a_command_that_does_not_exist_would_be_noticed() -> None:

@@ -1,4 +1,4 @@
-"""Lines of the log: what each has, what none has."""
+"""Log lines: what each contains, and what none contains."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Callers name models as they like: what a worker remembers by such names is bounded, and those in use stay."""
+"""Callers may use any model name: what a worker remembers by name is bounded, and names in use stay."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""The pages of this repository lead to files and headings that exist."""
+"""The links and paths in the pages of this repository lead to files and headings that exist."""
 
 import re
 from collections.abc import Iterator

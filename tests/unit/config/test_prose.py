@@ -1,4 +1,4 @@
-"""The checker of prose finds the words that it lists, where they are, and nothing else."""
+"""The prose checker finds the words in its list, on the right lines, and nothing else."""
 
 import runpy
 from pathlib import Path

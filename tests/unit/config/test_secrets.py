@@ -1,4 +1,4 @@
-"""Secrets: found where the reference points, today's value, and never shown."""
+"""Secrets: read where the reference points, with the current value, and never shown."""
 
 import asyncio
 import os

@@ -1,4 +1,5 @@
-"""Addresses of PostgreSQL and Redis are taken as other programs write them, or refused without a part of a password."""
+"""Addresses of PostgreSQL and Redis are accepted as other programs write them, or refused without any part of a
+password."""
 
 from pathlib import Path
 

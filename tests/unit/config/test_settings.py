@@ -1,4 +1,4 @@
-"""The configuration: what is found, what is filled in, and what is refused with which sentence."""
+"""The configuration: what is found, what is filled in, and what is refused with which message."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The table of what follows from a failure class, and the page that shows it."""
+"""The table of what each failure class leads to, and the page that shows it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What refusals of OpenAI and Anthropic mean, from their documentation, in the form in which they send them."""
+"""What refusals of OpenAI and Anthropic mean, by their documentation and in their format."""
 
 import pytest
 from failure_cases import PLENTY, Case, check, claude, error, page

@@ -1,4 +1,4 @@
-"""What refusals mean that come from OpenAI-compatible providers and local servers."""
+"""What refusals from OpenAI-compatible providers and local servers mean."""
 
 import pytest
 from failure_cases import NOW, Case, at, check, error, page, wrapped

@@ -1,4 +1,4 @@
-"""What a caller writes and a provider repeats speaks against nobody: no key, no balance, no region, no rate."""
+"""What a caller writes and a provider repeats counts against nothing: no key, no balance, no region, no rate."""
 
 import json
 from collections.abc import Callable

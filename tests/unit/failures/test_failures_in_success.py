@@ -1,4 +1,4 @@
-"""Load told inside a 200 is load, a slip of the model is no fault of the caller, and the rest stays what it was."""
+"""Load reported inside a 200 is load, a model's slip is not the caller's fault, and the rest is unchanged."""
 
 import json
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Refusals whose words belong to another class, and pages and texts of proxies that know nothing of the provider."""
+"""Refusals whose words belong to another class, and pages and texts of proxies that know nothing about the provider."""
 
 import pytest
 from failure_cases import Case, at, check, error, page, wrapped

@@ -1,4 +1,4 @@
-"""What the numbers of a refusal say is stronger than its status and its words."""
+"""The numbers in a refusal count for more than its status and its words."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What refusals mean that come from servers one runs oneself, from gateways, and from rarer providers."""
+"""What refusals from self-hosted servers, gateways and rarer providers mean."""
 
 import pytest
 from failure_cases import Case, at, check, error

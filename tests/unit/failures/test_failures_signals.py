@@ -79,14 +79,14 @@ def test_limits_are_learned_from_the_headers(
 @pytest.mark.parametrize(
     ("limit", "remaining", "reset", "period_s"),
     [
-        ("10000", "9999", "8.64s", DAY_S),  # a day that refills steadily: each used one takes its share of it
+        ("10000", "9999", "8.64s", DAY_S),  # a day that refills steadily: each used request takes its share of it
         ("10000", "9993", "1m0.48s", DAY_S),
         ("10000", "5000", "12h0m0s", DAY_S),
         ("200", "199", "7m12s", DAY_S),
         ("2000", "1997", "130", DAY_S),
         ("100", "99", "36s", HOUR_S),
         ("1000", "400", "36m0s", HOUR_S),
-        ("10000", "9000", "7h", DAY_S),  # a day that ends at once: its reset is too far away for anything shorter
+        ("10000", "9000", "7h", DAY_S),  # a day that ends at once: its reset is too far away for any shorter period
         ("10000", "100", "11m", HOUR_S),
         ("10000", "0", "2h", DAY_S),
         ("500", "499", "120ms", MINUTE_S),

@@ -1,4 +1,4 @@
-"""What libpq says becomes a sentence with its cause and what to do."""
+"""libpq's errors become sentences with the cause and what to do."""
 
 import pytest
 

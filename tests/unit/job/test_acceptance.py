@@ -1,4 +1,4 @@
-"""What an answer must be, where its chain asks for it."""
+"""What an answer must be if its chain requires it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What follows from a failure or a refusal, case by case."""
+"""What a failure or a refusal leads to, case by case."""
 
 from dataclasses import replace
 from random import Random
@@ -53,7 +53,7 @@ def refusal(hold: Hold, in_s: float) -> Refusal:
 
 
 def held(hold: Hold, in_s: float) -> PutBack:
-    """What a job waits for that such a refusal keeps at its step."""
+    """What a job waits for after such a refusal, if it stays at its step."""
     return PutBack(NOW + in_s, refusal(hold, in_s).waiting)
 
 
@@ -108,7 +108,7 @@ THREE = chain("a/m", "b/m", "c/m", patience_s=0)
 
 
 def lead_passed_over(of: Chain = THREE) -> Progress:
-    """At the second step, because the lead cools for a minute."""
+    """At the second step, because the primary cools for a minute."""
     verdict, progress = after_refusal(situation(of), Progress(), refusal(Hold.COOLDOWN, 60))
     assert (verdict, progress.step) == (MoveOn(), 1)
     return progress

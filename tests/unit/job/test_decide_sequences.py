@@ -1,4 +1,4 @@
-"""Whatever happens to a job, in whatever order, its decisions keep to the rules."""
+"""Whatever happens to a job, in any order, its decisions follow the rules."""
 
 from random import Random
 
@@ -95,7 +95,7 @@ def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Pr
 def test_any_sequence_of_events_keeps_to_the_rules(
     chain: Chain, priority: Priority, told: list[tuple[Event, float]], shuffle: Random | None
 ) -> None:
-    """`shuffle` makes another order for each round; None: that of the chain."""
+    """`shuffle` makes another order for each round; None: the order of the chain."""
     now, progress, retries = NOW, Progress(), 0
     for event, passes_s in told:
         now += passes_s
@@ -149,7 +149,7 @@ def test_what_time_heals_never_fails_a_job_of_a_batch(chain: Chain, told: list[F
 def test_a_job_that_meets_nothing_but_failures_ends_or_leaves_its_slot_soon(
     chain: Chain, priority: Priority, seed: int, classes: list[FailureClass]
 ) -> None:
-    """Cooldowns of nothing and calls of a tenth of a second: the worst that a limiter may let through."""
+    """Cooldowns of no length and calls of a tenth of a second: the worst that a limiter may allow."""
     rng, progress, now = Random(seed), Progress(), NOW
     verdict: Verdict | None = None
     while not isinstance(verdict, Fail | PutBack):

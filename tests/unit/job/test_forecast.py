@@ -1,4 +1,4 @@
-"""What a batch is expected to cost, from its lines and today's prices."""
+"""The expected cost of a batch, from its lines and current prices."""
 
 import json
 from typing import Any

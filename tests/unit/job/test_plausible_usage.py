@@ -1,4 +1,4 @@
-"""Counts that cannot be true are told from those that are only large."""
+"""Impossible token counts are distinguished from counts that are only large."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def is_true(usage: Usage, model: str = "m", answer_bytes: int = 500, **body: obj
         Usage(12, 30),
         Usage(90_000, 30),  # an image, or a system prompt of the provider's
         Usage(12, 60_000, reasoning_tokens=59_000),
-        Usage(1_500_000, 400_000),  # files behind links, and a long thought
+        Usage(1_500_000, 400_000),  # files behind links, and long reasoning
         Usage(900_000, 3, cached_tokens=890_000),
     ],
 )

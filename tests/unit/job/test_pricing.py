@@ -1,4 +1,4 @@
-"""What an answer costs, by configured prices and by the price list."""
+"""The cost of an answer, by configured prices and by the price list."""
 
 import genai_prices
 import pytest

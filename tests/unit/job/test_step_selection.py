@@ -1,4 +1,4 @@
-"""In which order steps are asked: by price, by latency, and what the planner sees of it."""
+"""The order in which steps are asked, by price or latency, and what the planner sees of it."""
 
 import pytest
 from redis.asyncio import Redis

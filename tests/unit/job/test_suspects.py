@@ -1,4 +1,4 @@
-"""Who may share a worker after crashes, and how soon that finds the job that causes them."""
+"""Which jobs may share a worker after crashes, and how soon that finds the job that causes them."""
 
 from random import Random
 
@@ -33,7 +33,7 @@ def test_one_of_those_that_run_alone_is_admitted() -> None:
 
 
 class Crashing:
-    """One worker after another works off jobs; the first of the `deadly` ones that is aboard kills it at once."""
+    """Workers finish jobs one after another; the first of the `deadly` jobs that is aboard kills its worker at once."""
 
     def __init__(self, jobs: int, deadly: set[int]) -> None:
         self.crashes = dict.fromkeys(range(jobs), 0)
@@ -43,7 +43,7 @@ class Crashing:
         self.rounds = 0
 
     def turn(self) -> None:
-        """A worker takes what it may, which all ends well, or is all aboard of a crash."""
+        """A worker takes what it may; either all of these jobs end well, or all are aboard at a crash."""
         aboard: list[int] = []
         for job in list(self.crashes)[:SLOTS]:
             if admit([self.crashes[job]], [self.crashes[each] for each in aboard], SLOTS)[0]:

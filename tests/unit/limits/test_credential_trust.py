@@ -1,4 +1,4 @@
-"""How many refusals speak against a credential, and how soon one is tried again that was set aside by mistake."""
+"""How many refusals count against a credential, and how soon one that was disabled by mistake is tried again."""
 
 from itertools import pairwise
 

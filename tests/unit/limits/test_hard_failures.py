@@ -1,4 +1,4 @@
-"""When hard failures of a deployment are more than bad luck."""
+"""When hard failures of a deployment are more than chance."""
 
 from understudy.worker.limits.breaker import BREAK_AFTER, WITNESS_S, HardFailures
 

@@ -1,4 +1,4 @@
-"""Limits of a second are told from those of a minute by several responses, not by one."""
+"""Limits per second are distinguished from limits per minute by several responses, not by one."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 def periods(told: Iterator[LimitSignals] | list[LimitSignals], every_s: float = EVERY_S) -> list[float]:
-    """Of requests, after each of these responses."""
+    """The period of the limit of requests, after each of these responses."""
     clock, seen = Clock(), []
     at = ToldPeriods(clock)
     for each in told:

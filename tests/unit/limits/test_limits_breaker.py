@@ -1,4 +1,4 @@
-"""The breaker over a fake Redis with the time in our hands: how it opens, is probed, closes, and lets the crowd in."""
+"""The breaker over a fake Redis with simulated time: how it opens, is probed, closes, and admits all calls again."""
 
 from collections.abc import AsyncIterator
 

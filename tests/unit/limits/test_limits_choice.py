@@ -1,4 +1,4 @@
-"""Which of several candidates a call gets, and that nothing of it stays in a fake Redis for ever."""
+"""Which of several candidates a call gets, and that nothing of it stays in Redis forever."""
 
 from limiter_fleet import Fleet, candidate
 

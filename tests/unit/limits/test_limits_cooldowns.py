@@ -1,4 +1,4 @@
-"""Cooldowns over a fake Redis: how long they are, what they cover, and who probes afterwards."""
+"""Cooldowns over a fake Redis: their length, their scope, and who probes afterwards."""
 
 import pytest
 from hypothesis import given

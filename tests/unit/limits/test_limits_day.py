@@ -1,4 +1,4 @@
-"""The limits of a UTC day over a fake Redis, with the time in our hands."""
+"""The limits of a UTC day over a fake Redis, with simulated time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ class DayFleet(Fleet):
         return found
 
     async def used(self) -> DayUse:
-        """As people are shown it; the reader's clock is the real one, so today's fields are given to it as its own."""
+        """As people see it. The reader's clock is the real one, so today's fields are given to it as its own."""
         today, real = int(self.now // DAY_S), (await read_limits(self.redis)).now
         count = await self.redis.hgetall(DAY_KEY)
         moved = {name.replace(b"%d|" % today, b"%d|" % (real // DAY_S)): value for name, value in count.items()}
@@ -84,7 +84,7 @@ async def test_at_midnight_the_day_begins_anew(fleet: DayFleet) -> None:
 
 
 async def test_no_day_of_many_starts_more_than_its_calls(fleet: DayFleet) -> None:
-    """Also where starts are booked over midnight, and where calls of yesterday end today."""
+    """Even if starts are booked across midnight, and if calls of yesterday end today."""
     limited, starts, late = of_day(40, requests_per_minute=60.0), list[float](), list[Grant]()
     for day in range(3):
         for step in range(120):
@@ -108,7 +108,7 @@ async def test_a_call_that_starts_after_midnight_counts_for_its_own_day(fleet: D
 
 
 async def test_what_is_booked_over_midnight_is_held_to_the_day_in_which_it_starts(fleet: DayFleet) -> None:
-    """The schedule is full of other calls, so that the next starts are tomorrow's."""
+    """The schedule is full of other calls, so the next starts are tomorrow's."""
     limited = of_day(3, requests_per_minute=600.0)
     fleet.at(MIDNIGHT - 10)
     assert len(await fleet.grants(limited)) == 3, "today is used up"

@@ -1,4 +1,4 @@
-"""What a rate limit teaches over a fake Redis: the rate that was accepted, where none or a wrong one is known."""
+"""What refusals teach over a fake Redis: the accepted rate, where no limit or a wrong one is known."""
 
 import math
 
@@ -181,7 +181,7 @@ async def test_more_try_again_when_nothing_was_refused_for_a_moment(fleet: Fleet
 
 
 async def test_what_was_learned_outlives_a_long_rest(fleet: Fleet) -> None:
-    """The first call behind a rest is refused as well, and says for how long."""
+    """The first call after a rest is refused as well, and says for how long."""
     await fleet.has_proven_itself()
     await answer_each(fleet, candidate(), 1000, 30)
     await fleet.refuse_until_it_rests(candidate())
@@ -302,7 +302,7 @@ async def test_a_run_after_a_long_quiet_stretch_needs_fewer_refusals(
 
 @pytest.mark.parametrize(("answered", "refusals"), [(60, 4), (160, 6)])
 async def test_among_many_calls_a_run_needs_a_surer_proof(fleet: Fleet, answered: int, refusals: int) -> None:
-    """In the slow start, where every twentieth is refused by chance."""
+    """In slow start, where every twentieth call is refused by chance."""
     for number in range(answered):
         call = await fleet.next_call(candidate())
         if number % 20 == 10:

@@ -1,4 +1,4 @@
-"""The schedule of requests over a fake Redis: no window starts more than its share, and how far ahead it is booked."""
+"""The schedule of requests over a fake Redis: no window starts more than its share, and booking ahead is bounded."""
 
 import asyncio
 

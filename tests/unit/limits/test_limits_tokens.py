@@ -1,4 +1,4 @@
-"""The schedule of tokens over a fake Redis: what a call takes of it, and what it gives back."""
+"""The schedule of tokens over a fake Redis: what a call takes from it and gives back."""
 
 import pytest
 from hypothesis import given

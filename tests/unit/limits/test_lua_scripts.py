@@ -1,4 +1,4 @@
-"""The scripts as they are sent to Redis: each is put together from its file and the parts that it includes."""
+"""The scripts as sent to Redis: each is assembled from its file and the parts that it includes."""
 
 import re
 from itertools import takewhile

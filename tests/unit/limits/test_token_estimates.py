@@ -1,4 +1,4 @@
-"""What a call is expected to cost in tokens, learned from what others cost."""
+"""The expected tokens of a call, learned from other calls."""
 
 from hypothesis import given
 from hypothesis import strategies as st

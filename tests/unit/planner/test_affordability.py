@@ -1,4 +1,4 @@
-"""What the planner stages while money lasts, and whom it says to be out of money."""
+"""What the planner stages while money lasts, and what it reports as out of money."""
 
 from collections import Counter
 from dataclasses import replace
@@ -22,7 +22,7 @@ ACME = of_tenant("acme", NOVEMBER_26)
 
 
 def lane(batch: str, costs: list[float], *steps: str, tenant: str = "acme", label: str = "") -> LaneHeads:
-    """A lane of jobs that cost so many cents each at every step; at beta ten times as much."""
+    """A lane of jobs that each cost this many cents at every step, and ten times as much at beta."""
     parsed = tuple(Step(provider=name, model="m") for name in steps or ("alpha",))
     of = Chain(steps=parsed)
     heads = [Head(f"{batch}{label}-{number:03}", round(cents * 100)) for number, cents in enumerate(costs)]
@@ -43,7 +43,7 @@ def staged(lanes: list[LaneHeads], money: Affordability, outlook: dict[str, Step
 
 
 def next_pass(money: Affordability) -> Affordability:
-    """What one pass learned of prices serves the next."""
+    """The state after one pass, which the next one uses for prices."""
     return Affordability(money.balances, cost, None, money.cheapest)
 
 
@@ -123,7 +123,7 @@ def test_what_a_job_would_cost_is_asked_at_the_step_that_it_would_use() -> None:
     "batch, priority, balance, count",
     [
         (SINGLE, Priority.INTERACTIVE, Balance(1.0, 1.0), 2),
-        (SINGLE, Priority.INTERACTIVE, Balance(1.0, 0.5, 0.5), 0),  # what calls under way hold may come back
+        (SINGLE, Priority.INTERACTIVE, Balance(1.0, 0.5, 0.5), 0),  # what calls in flight reserve may come back
         (SINGLE, Priority.NORMAL, Balance(1.0, 1.0), 0),
         ("b", Priority.INTERACTIVE, Balance(1.0, 1.0), 0),
     ],

@@ -1,4 +1,4 @@
-"""What holds of every plan, and of many passes one after another, whatever waits and whatever may start."""
+"""Properties of every plan, and of many passes in a row, whatever waits and whatever may start."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +96,7 @@ def test_only_what_waits_in_its_lane_each_once_and_the_oldest_first(
 def test_no_room_is_left_while_a_job_for_it_waits(
     waiting: list[LaneHeads], room: Mapping[str, int], depth: int
 ) -> None:
-    """Of those whose chains have one step, so that it is clear whose room it is."""
+    """For lanes whose chains have one step, so that it is clear which room they use."""
     waiting = [each for each in waiting if len(each.chain.steps) == 1]
     chosen = plan(waiting, outlook_of(room), depth).chosen
     if len(chosen) < depth:
@@ -123,11 +123,13 @@ def test_a_tenants_lower_priority_gets_nothing_that_its_higher_one_could_use(
 def test_what_a_tenant_calls_urgent_takes_nothing_from_another(
     waiting: list[LaneHeads], room: Mapping[str, int], depth: int, data: st.DataObject
 ) -> None:
-    """However the others' jobs are called, it starts as many. Of those whose chains have one step, so that it is clear
-    whose room it is."""
+    """Whatever priority the others' jobs have, it starts the same number.
+
+    For lanes whose chains have one step, so that it is clear which room they use.
+    """
 
     def called_otherwise(each: LaneHeads) -> LaneHeads:
-        batch = f"{each.lane.batch_id}-{each.lane.priority}"  # two lanes stay two
+        batch = f"{each.lane.batch_id}-{each.lane.priority}"  # two lanes stay two lanes
         return replace(each, lane=replace(each.lane, batch_id=batch, priority=data.draw(st.sampled_from(Priority))))
 
     waiting = [each for each in waiting if len(each.chain.steps) == 1]
@@ -144,8 +146,8 @@ def test_what_a_tenant_calls_urgent_takes_nothing_from_another(
 def test_jobs_that_were_not_read_get_the_turns_that_they_will_use(
     waiting: list[LaneHeads], room: Mapping[str, int], depth: int
 ) -> None:
-    """Reading only what is asked for gives the plan that reading all would have given, where it is clear at which step
-    each will start."""
+    """Reading only what is requested gives the plan that reading everything would have given, where it is clear at
+    which step each job will start."""
     waiting = [each for each in waiting if len(each.chain.steps) == 1]
     all_read = {each.lane: each for each in waiting}
     seen = {lane: LaneHeads(lane, each.chain, (), True, each.batch_weight, each.tenant_weight)
@@ -239,7 +241,7 @@ def test_tenants_share_a_step_and_the_depth_whatever_they_call_urgent(
 
 
 def test_one_who_is_far_ahead_elsewhere_still_gets_a_share_at_a_full_step() -> None:
-    """A tenant that starts thousands of jobs at another provider is no last one here."""
+    """A tenant that starts thousands of jobs at another provider does not come last here."""
     waiting = [
         endless("here", tenant="patient"),
         endless("there-too", tenant="busy"),

@@ -1,4 +1,4 @@
-"""How many jobs a limit of tokens lets start, each with its own size."""
+"""How many jobs a token limit lets start, each with its own size."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def lane(*tokens: int) -> LaneHeads:
 
 
 def staged(view: LaneHeads, at: StepOutlook) -> int:
-    """As the planner does it, with the jobs' own numbers for what they reserve."""
+    """As the planner does it, with each job's own reservation."""
     outlook, views = for_small_calls({STEP: at}), {view.lane: view}
     chosen = plan([view], outlook, 100).chosen
     full = overfull(chosen, views, outlook, lambda _, head: head.tokens)

@@ -1,4 +1,4 @@
-"""What a batch is said to wait for, and how often the ledger is told."""
+"""The reason why a batch waits, and how often it is written to the ledger."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Lanes by the thousand: a pass looks at some of each tenant's, and each has its turn."""
+"""Lanes by the thousand: a pass looks at some lanes of each tenant, and each lane has its turn."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The asyncio connection that a worker makes of the one that RQ's command line gives it."""
+"""The asyncio connection that a worker derives from the one that RQ's command line gives it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A task that swallows its cancellation ends all the same."""
+"""A task that swallows its cancellation still ends."""
 
 import asyncio
 

@@ -85,7 +85,7 @@ async def test_no_more_than_so_many_are_under_way_and_what_waits_grows_into_whol
         waits = []
         for number in range(60):
             waits.append(asyncio.create_task(coalescer.add(number)))
-            await asyncio.sleep(0)  # each in a turn of its own, so that nothing but the bound gathers them
+            await asyncio.sleep(0)  # each in its own turn of the loop, so that only the bound gathers them
         return await asyncio.gather(*waits)
 
     coalescer = Coalescer(slow, max_items=10, max_delay_s=0.0, at_once=2)

@@ -1,4 +1,4 @@
-"""The heartbeat beats in a thread of its own, and says whether the lease can still run."""
+"""The heartbeat runs in its own thread, and says whether the lease can still be valid."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ LEASE_S = 0.6
 
 
 class Ledger:
-    """Takes beats, or does not."""
+    """Accepts heartbeats, or does not."""
 
     def __init__(self) -> None:
         self.away = False
@@ -77,7 +77,7 @@ async def test_all_is_well_only_while_the_lease_runs() -> None:
 
 
 async def test_a_beat_that_hung_is_told_before_the_next_one_is_taken_for_granted() -> None:
-    """Else a rescue right after a ledger that hung would take everybody for dead."""
+    """Otherwise a rescue right after the ledger hung would take every worker for dead."""
     ledger = Ledger()
     heartbeat = Heartbeat(ledger.open_beat, LEASE_S, ledger.was_missed)
     heartbeat.start()

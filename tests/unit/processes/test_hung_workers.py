@@ -1,4 +1,4 @@
-"""When a worker process counts as hung: only while the kernel lets it run and no thread of it gets a turn."""
+"""When a worker process counts as hung: only while the kernel lets it run and none of its threads gets a turn."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_one_that_computes_and_gives_no_sign_hangs() -> None:
 
 
 def test_one_that_only_waits_for_its_lock_hangs_too() -> None:
-    """10 ms in three seconds: so much do two waiting threads compute."""
+    """10 ms in three seconds: the processor time of two waiting threads."""
     assert looks_of(begun(), [Look(False, False, 1.0 + look // 3 / 100) for look in range(1, LOOKS)]) == LOOKS - 1
 
 

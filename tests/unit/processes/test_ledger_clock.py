@@ -1,10 +1,10 @@
-"""The ledger's time is read now and then, and counted on by a clock that nobody sets."""
+"""The ledger's time is read from time to time, and continued by a clock that no one sets."""
 
 from understudy.models.ledger_clock import LedgerClock
 
 
 class World:
-    """A ledger and the monotonic clock of a machine, and how long a question takes on its way and back."""
+    """A ledger, the monotonic clock of a machine, and the round-trip time of a query."""
 
     def __init__(self) -> None:
         self.ledger_s, self.monotonic_s = 1_800_000_000.0, 50.0

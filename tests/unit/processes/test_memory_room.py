@@ -1,4 +1,4 @@
-"""Room in memory: no more is taken than there is, in the order of those who ask, and nobody is forgotten."""
+"""Room in memory: no more is taken than there is, in the order of requests, and no one is forgotten."""
 
 import asyncio
 from random import Random
@@ -30,7 +30,7 @@ async def test_who_asks_for_more_than_there_is_comes_when_it_is_alone() -> None:
     large = asyncio.create_task(room.take(500))
     small = asyncio.create_task(room.take(10))
     await asyncio.sleep(0)
-    assert not large.done() and not small.done()  # it is not overtaken for ever
+    assert not large.done() and not small.done()  # it is not overtaken forever
     room.give(10)
     await large
     assert not small.done()

@@ -1,4 +1,4 @@
-"""Many pass a gate at the same time, or one alone."""
+"""Many hold the lock at the same time, or one alone."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ async def test_nobody_passes_while_one_is_alone_also_when_it_had_just_been_opene
     async with gate.alone():
         others = [asyncio.create_task(pass_through(gate, seen)) for _ in range(3)]
         await asyncio.sleep(0)
-    async with gate.alone():  # before those who were let in have woken up
+    async with gate.alone():  # before those that were admitted have woken up
         for _ in range(5):
             await asyncio.sleep(0)
         assert seen == []

@@ -1,4 +1,4 @@
-"""The transitions of `models/state.py` are those that the store's statements can make and those that are documented."""
+"""The transitions in `models/state.py` are those that the store's statements make and the docs describe."""
 
 import ast
 import re
@@ -41,7 +41,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @cache
 def statements() -> dict[str, list[Update | Insert | BulkInsert]]:
-    """Every statement that writes, by its module below `models.store` and its name, which may stand for several."""
+    """Every writing statement, by its module in `models.store` and its name; one name may stand for several
+    statements."""
     found = {}
     for each in walk_packages(store.__path__, f"{store.__name__}."):
         module = import_module(each.name)
@@ -72,7 +73,7 @@ def _several(made: Any) -> Iterable[Any]:
 
 
 def _written(statement: Update | Insert | BulkInsert, table: Table) -> Any:
-    """What a statement writes as the state of a row; None: nothing."""
+    """The state that a statement writes to a row; None: it writes none."""
     if isinstance(statement, BulkInsert):
         return "rows" if statement._table is table else None
     if statement.table is not table:
@@ -81,7 +82,7 @@ def _written(statement: Update | Insert | BulkInsert, table: Table) -> Any:
 
 
 def _targets(written: ColumnElement[Any]) -> set[str | None]:
-    """The states that an expression can give; None: the one that the row has, or one that a parameter names."""
+    """The states that an expression can have; None: the row's own state, or one from a parameter."""
     if isinstance(written, Case):
         given = [each for _, each in written.whens] + ([] if written.else_ is None else [written.else_])
         return set().union(*map(_targets, given))
@@ -89,7 +90,7 @@ def _targets(written: ColumnElement[Any]) -> set[str | None]:
 
 
 def _sources(statement: Update, table: Table) -> set[str | None]:
-    """The states that a row of the table may have to be found."""
+    """The states of the rows that the statement selects."""
     assert statement.whereclause is not None
     found: set[str | None] = set()
     for each in iterate(statement.whereclause):

@@ -1,6 +1,6 @@
-"""One set of requests, said in every protocol: what must stand in the wire request, or why it cannot be said.
+"""One set of requests in every protocol: what the wire request must contain, or why the protocol cannot express it.
 
-Scenarios are written once, with what each protocol must make of them; a new adapter adds a column.
+Scenarios are written once, with the expected result for each protocol; a new adapter adds a column.
 """
 
 import re

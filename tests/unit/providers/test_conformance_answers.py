@@ -1,6 +1,6 @@
-"""One set of answers, as every protocol sends them: what each must become, written once.
+"""One set of answers, as every protocol sends them, with the expected completion, written once.
 
-A speaker puts what was said into the wire form of its protocol; the completion must not depend on who spoke.
+A speaker puts an answer into the wire form of its protocol; the completion must not depend on the speaker.
 """
 
 from collections.abc import Callable

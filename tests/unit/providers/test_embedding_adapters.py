@@ -1,4 +1,4 @@
-"""Embeddings in each protocol: what is sent, what is read, and what is no answer although it came with 200."""
+"""Embeddings in each protocol: what is sent, what is read, and which responses with status 200 are not answers."""
 
 import base64
 import struct
@@ -27,7 +27,7 @@ def sent(protocol: str, endpoint: Endpoint = ENDPOINT, **body: Any) -> tuple[Wir
 
 
 def wire(protocol: str, *vectors: Any, **more: Any) -> bytes:
-    """A 200 of the protocol."""
+    """A response of the protocol with status 200."""
     if protocol == "gemini":
         return orjson.dumps({"embeddings": [{"values": each} for each in vectors], **more})
     data = [{"object": "embedding", "index": index, "embedding": each} for index, each in enumerate(vectors)]

@@ -1,4 +1,4 @@
-"""What the mock answers: repeatable, of the length asked for, valid against the schema asked for."""
+"""The mock's answers: repeatable, of the requested length, valid against the requested schema."""
 
 from hashlib import sha256
 from typing import Any

@@ -1,4 +1,4 @@
-"""The limits that the mock enforces: exactly as much as was said, in each kind of window."""
+"""The limits that the mock enforces: exactly as configured, in each kind of window."""
 
 from hashlib import sha256
 from typing import Any
@@ -54,7 +54,7 @@ def test_a_sliding_window_never_admits_more_than_the_limit_in_any_minute() -> No
 
 def test_tokens_are_those_of_the_body_and_of_the_answer() -> None:
     limits = limiter(tokens_per_minute=100, window="fixed")
-    assert admitted(limits, [0.0] * 9, size=40) == 5  # 10 of input and 10 of output each
+    assert admitted(limits, [0.0] * 9, size=40) == 5  # 10 input and 10 output tokens each
 
 
 def test_a_limit_that_counts_max_tokens_reserves_them_whole() -> None:

@@ -1,4 +1,4 @@
-"""Which rule of the mock's script decides about a request, and what a wrong script is told."""
+"""Which rule of the mock's script applies to a request, and the errors of a wrong script."""
 
 import random
 from hashlib import sha256
@@ -116,7 +116,7 @@ def test_of_neighbours_with_equal_matchers_one_is_drawn_by_weight() -> None:
         {"fail": "quota"},
     )
     fates = [fate(book, asked(f"prompt {number}")) for number in range(4000)]
-    assert fates.count(Fail.QUOTA) == 0  # a rule without fail answers, and decides
+    assert fates.count(Fail.QUOTA) == 0  # a rule without `fail` answers, and ends the search
     assert 3000 < fates.count(None) < 3400
     assert 320 < fates.count(Fail.SERVER) < 480
     assert 320 < fates.count(Fail.HTML) < 480

@@ -1,4 +1,4 @@
-"""The OpenAI adapter: what each dialect is sent, and what is made of what each dialect answers."""
+"""The OpenAI adapter: what each dialect is sent, and how its answers are read."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What only one protocol does: the traps of Anthropic, Gemini and Bedrock, each by name."""
+"""Peculiarities of single protocols: the traps of Anthropic, Gemini and Bedrock, each by name."""
 
 from typing import Any
 

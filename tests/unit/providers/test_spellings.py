@@ -1,4 +1,4 @@
-"""Forms that providers document are brought to OpenAI's; whatever else is there stays as it is."""
+"""Forms that providers document are converted to OpenAI's; everything else stays as it is."""
 
 from typing import Any
 

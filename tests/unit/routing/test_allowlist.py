@@ -1,4 +1,4 @@
-"""What tenants may use: chains and models by name; and models whose costs a budget could not see."""
+"""What tenants may use: chains and models by name; and models whose cost a budget could not know."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_what_is_allowed_by_its_name_is_asked(
 @pytest.mark.parametrize(
     ("allow", "body", "param"),
     [
-        (("fast",), {"model": "one/big"}, "model"),  # a step of an allowed chain, without what the chain says of it
+        (("fast",), {"model": "one/big"}, "model"),  # a step of an allowed chain, without the chain's parameters for it
         (("fast",), {}, "model"),
         (("one/m",), {"model": "default"}, "model"),  # its second step
         (("one/m",), {"chain": "default"}, "chain"),

@@ -1,4 +1,4 @@
-"""Data rules: what they say, how several go together, and who breaks them."""
+"""Data rules: what they mean, how several combine, and which providers break them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is asked of a request for embeddings: its body, its estimate, and models whose vectors can be compared."""
+"""Requests for embeddings: the body, the estimate, and models whose vectors are comparable."""
 
 from pathlib import Path
 from typing import Any

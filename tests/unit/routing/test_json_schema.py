@@ -98,7 +98,7 @@ def doubling(levels: int) -> dict[str, Any]:
 
 
 def chained(length: int) -> dict[str, Any]:
-    """The stack of the engine does not hold it."""
+    """It overflows the engine's stack."""
     definitions = {f"d{number}": {"allOf": [{"$ref": f"#/$defs/d{number + 1}"}]} for number in range(length)}
     return {"$defs": {**definitions, f"d{length}": {}}, "$ref": "#/$defs/d0", "unevaluatedProperties": False}
 

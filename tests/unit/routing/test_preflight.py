@@ -1,4 +1,4 @@
-"""Which steps can serve the lines of an input, told before the first call."""
+"""Which steps can serve the lines of an input, reported before the first call."""
 
 from typing import Any
 

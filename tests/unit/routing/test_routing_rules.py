@@ -1,4 +1,4 @@
-"""From a request to its chain: data rules, conditions, order, and the sides of weighted steps."""
+"""From a request to its chain: data rules, conditions, order, and the variants of weighted steps."""
 
 from collections import Counter
 from typing import Any

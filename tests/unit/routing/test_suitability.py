@@ -1,4 +1,4 @@
-"""What requests need, and which steps can give it."""
+"""What requests need, and which steps provide it."""
 
 from typing import Any
 

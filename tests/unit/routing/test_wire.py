@@ -1,4 +1,4 @@
-"""What a request body must look like before anybody is asked."""
+"""What a request body must look like before any provider is asked."""
 
 from typing import Any
 
