@@ -2,9 +2,14 @@
 
     python .ci/prose.py
 
-Checks the prose of README.md, CONTRIBUTING.md, docs/*.md and examples/*.md (not their code blocks), the docstrings,
-string literals and comments of the package, the examples and the benchmarks, and the comments of Lua scripts. Decisions
-(docs/adr), CHANGELOG.md and migrations are history and stay as they were written.
+Checks
+
+- the pages: README.md, CONTRIBUTING.md, CHANGELOG.md, docs and examples, without their code blocks;
+- the docstrings, string literals and comments of the package, the examples and the benchmarks;
+- the docstrings and comments of the tests, whose literals are often what callers and providers write;
+- the comments of Lua scripts.
+
+Released migrations do not change and are left out.
 """
 
 import ast
@@ -17,8 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "examples/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "examples/**/*.md")
 CODE = ("models", "producer", "worker", "understudy", "examples", "benchmarks")
+TESTS = ("tests",)
 
 WORDS = {
     r"anew": "again, from scratch",
@@ -28,13 +34,22 @@ WORDS = {
     r"for so long": "for this long, or name the time",
     r"nobody": "no one, or name the person",
     r"somebody": "someone, or name the person",
+    r"anybody|everybody": "anyone, everyone, or name them",
     r"whoever|whomever": "anyone who, or name the person",
     r"hither|thither|hence|whence": "here, there, so",
     r"thereof|therein|thereby|whereof|wherein|whereby": "of it, in it, by it",
     r"for ever": "forever",
     r"whilst": "while",
     r"upon": "on",
-    r"what (came|comes) of": "the outcome, the result",
+    r"shall": "must, will",
+    r"till": "until",
+    r"in vain": "without success, for nothing",
+    r"dear(er|est)?": "expensive",
+    r"stands? still|stood still": "stop",
+    r"what (came|comes|became|becomes) of": "the outcome, what happened to",
+    r"nothing of (it|this|that|them)": "none of it",
+    r"(say|says|said|saying|speak|speaks|spoke|tell|tells|told|telling) of": "say about, report, mention",
+    r", also (of|for|with|in|by|on|to|from|at|after|when|where|while|if|those)": "including, even, and … as well",
     r"what is made of": "how … is used",
     r"(has|have|had) not (the|an?)": "does not have",
     r"(?<!there\s)(is|are|was|were) no (?!longer|more|one|less|fewer|different|better|worse|larger)\w+": "is not a",
@@ -70,12 +85,14 @@ def in_page(markdown: str) -> list[Finding]:
     return in_text(CODE_BLOCK.sub(lambda block: "\n" * block[0].count("\n"), markdown))
 
 
-def in_module(source: str) -> list[Finding]:
-    """The findings in the docstrings, string literals and comments of a module."""
-    nodes = ast.walk(ast.parse(source))
-    texts = [
-        (each.value, each.lineno) for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)
-    ]
+def in_module(source: str, literals: bool = True) -> list[Finding]:
+    """The findings in the docstrings and comments of a module, and in its other literals unless they are data."""
+    nodes = list(ast.walk(ast.parse(source)))
+    strings = [each for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    if not literals:
+        bare = {id(each.value) for each in nodes if isinstance(each, ast.Expr)}  # docstrings, also of constants
+        strings = [each for each in strings if id(each) in bare]
+    texts = [(str(each.value), each.lineno) for each in strings]
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     texts += [(each.string, each.start[0]) for each in tokens if each.type == tokenize.COMMENT]
     return sorted(finding for text, line in texts for finding in in_text(text, line))
@@ -91,10 +108,10 @@ def report() -> Iterator[str]:
     for pattern in PAGES:
         for page in sorted(ROOT.glob(pattern)):
             yield from _lines(page, in_page(page.read_text(encoding="utf-8")))
-    for folder in CODE:
+    for folder in CODE + TESTS:
         for module in sorted((ROOT / folder).rglob("*.py")):
             if module.parent.name != "versions":  # released migrations do not change
-                yield from _lines(module, in_module(module.read_text(encoding="utf-8")))
+                yield from _lines(module, in_module(module.read_text(encoding="utf-8"), literals=folder not in TESTS))
         for script in sorted((ROOT / folder).rglob("*.lua")):
             yield from _lines(script, in_script(script.read_text(encoding="utf-8")))
 

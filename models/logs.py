@@ -38,7 +38,7 @@ _LOG_LINE = re.compile(r'(?:\{"time": ")?\d{4}-\d\d-\d\dT\d\d:')
 
 @contextmanager
 def about(**ids: str) -> Iterator[None]:
-    """Log lines within the block, also from tasks started there, carry these ids: `request_id`, `job_id`, …"""
+    """Log lines within the block, including those of tasks started there, carry these ids: `request_id`, `job_id`, …"""
     token = _about.set({**_about.get(), **ids})
     try:
         yield

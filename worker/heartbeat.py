@@ -123,7 +123,7 @@ class Heartbeat:
         self._mind_the_main_loop(for_s)
 
     def _mind_the_main_loop(self, rested_s: float) -> None:
-        """Counted in this thread's rests, not by the clock: in a suspended process both stood still."""
+        """Counted in this thread's rests, not by the clock: in a suspended process both stop."""
         self._still_s = self._still_s + rested_s if self._turns == self._turns_seen else 0.0
         self._turns_seen = self._turns
         if self._still_s >= STUCK_S and not self._stopping.is_set():

@@ -1,4 +1,4 @@
-"""Explains why work stands still, for `run`, `watch` and `status`."""
+"""Explains why work has stopped, for `run`, `watch` and `status`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from understudy.producer.status.pauses import held_one, how_to_go_on
 from understudy.producer.status.waiting import NOBODY, WaitNews, blocked_by, explained, lack_of_workers, waiting_of
 
 STILL_AFTER_S = 10.0
-"""Seconds without a finished job after which work stands still."""
+"""Seconds without a finished job after which work counts as stopped."""
 
 LOOK_EVERY_S = 1.0
 

@@ -101,7 +101,7 @@ def _gemini_envelope(fail: Fail, refusal: Refusal, message: str, wait_s: float |
         quota = {"quotaId": f"GenerateRequestsPer{period}PerProjectPerModel", "quotaValue": "10"}
         details.append({"@type": _GOOGLE + "QuotaFailure", "violations": [quota]})
     if wait_s is not None:
-        # A daily quota comes with a delay of seconds; a client that believes it retries in vain all day.
+        # A daily quota comes with a delay of seconds; a client that believes it retries all day without success.
         delay_s = min(wait_s, 20.0) if fail is Fail.RATE_LIMIT_PER_DAY else wait_s
         details.append({"@type": _GOOGLE + "RetryInfo", "retryDelay": f"{delay_s:.9g}s"})
     error: dict[str, Any] = {"code": refusal.status, "message": message, "status": refusal.kind}

@@ -83,7 +83,7 @@ class BudgetSync:
     def _refused_for_long(
         self, affordability: Affordability, views: Sequence[LaneHeads], outlook: Mapping[str, StepOutlook]
     ) -> dict[BudgetKey, float]:
-        """Batches with a job refused at a step that the planner did not foresee, and that stand still though other
+        """Batches with a job refused at a step that the planner did not foresee, and that have stopped although other
         jobs could start."""
         now = self._monotonic()
         return {

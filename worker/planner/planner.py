@@ -54,7 +54,7 @@ AHEAD_S = 2.0
 
 STARTS_WITHIN_S = 0.6
 """A job is staged when its call could start this soon, a little more than batches may book ahead. A job staged
-earlier would be claimed and put back in vain, over and over while its provider is saturated."""
+earlier would be claimed and put back for nothing, over and over while its provider is saturated."""
 
 BOOKED_BY_NOW_S = 0.25
 """A ticket that left its queue more recently may not have reserved its call yet: the limiter does not count it."""

@@ -116,7 +116,7 @@ class GuardedNetwork(AsyncNetworkBackend):
     """The network of one attempt: connects to allowed addresses only, and holds a place at the one it calls.
 
     Raises RefusedReceiver, AddressFull, httpcore.ConnectError, ConnectTimeout. Waiting for a place does not count
-    against the receiver: `deadline` stands still meanwhile.
+    against the receiver: `deadline` is paused meanwhile.
     """
 
     def __init__(

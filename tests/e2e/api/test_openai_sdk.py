@@ -142,7 +142,7 @@ def test_expired_half_way_every_line_is_in_one_of_the_files(scene: Scene, provid
     with sdk(url) as client:
         batch = create(client, lines(2_000), window="1m")
         until(lambda: mock.answered() >= 20, "some are answered")
-        # nobody wants to wait for the shortest window
+        # instead of waiting for the shortest window
         scene.ledger.change("UPDATE batch SET expires_at = created_at WHERE id = :id", id=batch.id)
         batch = ended(client, batch.id)
         assert batch.status == "expired" and batch.expired_at

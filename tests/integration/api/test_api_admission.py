@@ -1,4 +1,4 @@
-"""Backpressure: a request without room is refused with a time to come back, and nothing of it is accepted."""
+"""Backpressure: a request without room is refused with a time to come back, and no part of it is accepted."""
 
 import asyncio
 import time

@@ -32,7 +32,7 @@ LINE = (
 )
 
 OPEN_TO_ALL = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
-"""What shows nobody's objects. Metrics are open on the server's own machine only."""
+"""The routes that show no tenant's objects. Metrics are open on the server's own machine only."""
 
 SHARED = {"/v1/models", "/v1/models/{model:path}", "/v1/providers"}
 """What the configuration names, and how the fleet stands with it, is the same for all tenants."""
@@ -54,7 +54,7 @@ OWN_PAGES = {
 FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit", "/v1/webhooks", "/v1/providers", "/v1/tenant")
 
 PACE = re.compile(rb'"(rate|eta)":[^,}]+,')
-"""What a batch says of its pace goes down by itself as time passes."""
+"""The pace of a batch falls by itself as time passes."""
 
 Route = tuple[str, str]
 

@@ -22,7 +22,7 @@ HEAD = b"GET /quick HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
 PATIENCE_S = 30
 LONG = 24 * 1024 * 1024
-"""More bytes than the system holds of an answer that nobody reads."""
+"""More bytes of an unread answer than the system buffers."""
 
 
 @dataclass

@@ -43,7 +43,7 @@ class Place:
     held: list[socket.socket] = field(default_factory=list)
 
     async def hold(self, key: bytes, times: int) -> None:
-        """Ask for the large answer and read nothing of it."""
+        """Ask for the large answer and read none of it."""
         said = f"GET {self.results[key]} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key.decode()}\r\n\r\n"
         for _ in range(times):
             held = socket.create_connection(("127.0.0.1", self.port))

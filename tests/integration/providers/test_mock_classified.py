@@ -12,7 +12,7 @@ from understudy.worker.providers.registry import adapter_for
 
 NOW = 1_795_000_000.0
 SOON_S, PATIENT_S = 0.5, 20.0
-"""How long an answer may take: only what plays a timeout should meet one, also on a busy machine."""
+"""How long an answer may take: only what plays a timeout should meet one, even on a busy machine."""
 
 DIALECTS = ["openai", "anthropic", "gemini", "bedrock", "azure", "groq", "mistral", "openrouter", "xai"]
 

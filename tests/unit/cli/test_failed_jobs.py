@@ -1,4 +1,4 @@
-"""The error of a failed job: one error in OpenAI's form, whoever failed, with the words of every step."""
+"""The error of a failed job: one error in OpenAI's form, whichever step failed, with the words of every step."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ PAGES = [
     *sorted(ROOT.glob("examples/**/*.md")),
 ]
 TODAYS = [page for page in PAGES if page.parent.name != "adr"]
-"""Decisions speak of the files of their day."""
+"""Decisions name the files that existed when they were made."""
 
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 

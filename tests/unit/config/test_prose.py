@@ -26,6 +26,14 @@ def words(text: str) -> list[str]:
         "the database has not the tables",
         "what came of the job",
         "a key that stands in Redis",
+        "what became of the job",
+        "Everybody waits.",
+        "It stood still.",
+        "what the page says of limits",
+        "It asks in vain.",
+        "a dear model",
+        "It is masked, also in headers.",
+        "Nothing of it is kept.",
     ],
 )
 def test_translated_words_are_found(text: str) -> None:
@@ -41,6 +49,8 @@ def test_translated_words_are_found(text: str) -> None:
         "It is no longer there, and is no more than a hint.",
         "It has not changed.",
         "It stands for the whole, and nothing stands in the way.",
+        "It is also in Redis, and also sent.",
+        "what the page says, of all things",
     ],
 )
 def test_native_words_are_not(text: str) -> None:
@@ -61,6 +71,11 @@ def test_of_a_module_docstrings_literals_and_comments_are_read_and_names_are_not
     source = '"""Fine.\n\nMade anew."""\nanew = 1\nprint(f"{anew} is no key")  # anew\n'
     found = [(finding.line, finding.word) for finding in CHECKER["in_module"](source)]
     assert found == [(3, "anew"), (5, "anew"), (5, "is no key")]
+
+
+def test_of_a_test_literals_are_left_out() -> None:
+    source = '"""Made anew."""\nX = "anew"\n"""Also anew."""\nprint("anew")  # anew\n'
+    assert [finding.line for finding in CHECKER["in_module"](source, literals=False)] == [1, 3, 4]
 
 
 def test_of_a_lua_script_comments_are_read() -> None:

@@ -23,7 +23,7 @@ SETTINGS = Settings.model_validate(
         }
     }
 )
-"""Alpha is dear for answers, beta for long prompts; gamma has no price and no tags."""
+"""Alpha is expensive for answers, beta for long prompts; gamma has no price and no tags."""
 
 
 def chain(*names: str, **policy: object) -> Chain:

@@ -1,4 +1,4 @@
-"""Which of several candidates a call gets, and that nothing of it stays in Redis forever."""
+"""Which of several candidates a call gets, and that Redis keeps none of it forever."""
 
 from limiter_fleet import Fleet, candidate
 

@@ -18,7 +18,7 @@ MIDNIGHT = end_of_day(BEGIN)
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
 DAY_KEY = keys.day("alpha:main", "large")
 FAST = 60_000_000.0
-"""Requests a minute that hold nobody up, and end the slow start."""
+"""Requests a minute that delay no call, and end slow start."""
 
 
 def of_day(requests: int | None = None, tokens: int | None = None, **more: float) -> Candidate:
