@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from understudy.models.routing.chain import Tags
-from understudy.models.routing.data_rules import Rules
+from understudy.models.routing.data_rules import Rules, Tags
 
 DEFAULT_TENANT = "default"
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)

@@ -15,9 +15,9 @@ from understudy.models.queue import keys, tickets
 from understudy.models.records import NewJob
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.tokens import most_output_tokens
-from understudy.models.request.wire import ROUTE_WORDS, RequestError
+from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Endpoint
-from understudy.models.routing.options import refuse_misspelt
+from understudy.models.routing.options import ROUTE_WORDS, refuse_misspelt
 from understudy.models.routing.route import Router, schemas_to_check
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
@@ -28,7 +28,8 @@ from understudy.producer.ingest.intake import checked_id
 log = logging.getLogger(__name__)
 
 JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id")
-"""The fields of a body that are about the job. The routing fields are `models.request.wire.ROUTE_WORDS`."""
+"""The fields of a body that are about the job. The routing fields are those of
+`models.routing.options.RouteOptions`."""
 
 OUR_WORDS = frozenset({*JOB_WORDS, *ROUTE_WORDS})
 

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from understudy.models.config.presets import PRESETS
 from understudy.models.config.settings import Section, Settings
 from understudy.models.failure import FailureClass, FailureTraits
+from understudy.models.routing.options import ROUTE_WORDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE_NAME = "configuration.md"
@@ -52,17 +53,18 @@ Durations are in seconds. Command-line options override the environment, and the
 working folder. Changes to keys, limits and prices take effect when a worker restarts; a secret that changes behind its
 reference takes effect at once.
 
-A request may set its own route: `model`, `fallbacks`, `chain`, `allow_fallbacks`, `patience_s`, `spill`, `accept`,
-`max_fallback_share`, `order`. These override the policy of a configured chain. It may also set data rules, `require`
-and `forbid`, which add to those of the chain and the tenant. A batch keeps the chain and the rules that it was accepted
-with.
+A request may set its own route with these fields:
+OPTIONS.
+They override the policy of a configured chain, except that `require` and `forbid` add to the data rules of the chain
+and the tenant. A batch keeps the chain and the rules that it was accepted with.
 """
 
 
 def page() -> str:
     """The whole page as Markdown."""
     tables = (line for model, title in sections().items() for line in _section(title, model))
-    return "\n".join([HEAD, *tables, *_failure_classes(), *_catalog()])
+    options = ", ".join(f"`{word}`" for word in ROUTE_WORDS)
+    return "\n".join([HEAD.replace("OPTIONS", options), *tables, *_failure_classes(), *_catalog()])
 
 
 def sections() -> dict[type[BaseModel], str]:
@@ -104,7 +106,7 @@ def _section(title: str, section: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
     properties = section.model_json_schema()["properties"]
-    for name, field in section.model_fields.items():
+    for name, field in sorted(section.model_fields.items(), key=lambda named: not named[1].is_required()):
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         yield f"| `{name}` | {_type(properties[name])} | {_default(field)} | {meaning} |"
     yield ""

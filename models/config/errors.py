@@ -16,8 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from understudy.models.config.presets import PRESETS
 from understudy.models.errors import WrongUse
-from understudy.models.request.wire import NO_OVERRIDES
-from understudy.models.routing.chain import NO_FIRST_STEP
+from understudy.models.routing.options import NO_OVERRIDES
 
 if TYPE_CHECKING:
     from understudy.models.config.settings import Provider, Settings, StepConfig
@@ -136,8 +135,9 @@ def _problems(settings: "Settings") -> Iterator[Problem]:
     for name, provider in settings.providers.items():
         yield from _provider_problems(name, provider)
     for chain, config in settings.chains.items():
-        if config.max_fallback_share is not None and config.order != "chain":
-            yield ("chains", chain, "max_fallback_share"), NO_FIRST_STEP
+        if config.conflict is not None:
+            field, reason = config.conflict
+            yield ("chains", chain, field), reason
         for index, entry in enumerate(config.steps):
             location = ("chains", chain, "steps", index)
             for step in entry if isinstance(entry, tuple) else (entry,):

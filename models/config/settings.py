@@ -24,9 +24,8 @@ from pydantic import (
 from understudy.models.config.errors import SettingsError, explain, problem
 from understudy.models.config.presets import AZURE_ENDPOINT, PRESETS
 from understudy.models.config.service_urls import CANONICAL, BadAddress
-from understudy.models.failure import FailureClass
-from understudy.models.routing.chain import Acceptance, Order, Tags, When
-from understudy.models.routing.data_rules import parse_tags
+from understudy.models.routing.chain import ChainPolicy, When
+from understudy.models.routing.data_rules import TagTable
 from understudy.models.tenants import StoreContent
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -70,10 +69,6 @@ def _step(value: object) -> object:
 
 def _kind_of_entry(value: object) -> str:
     return SIDES if isinstance(value, list | tuple) else STEP
-
-
-TagTable = Annotated[Tags, BeforeValidator(parse_tags, json_schema_input_type=dict[str, bool | str | tuple[str, ...]])]
-"""Tags as written in TOML: strings, booleans, lists of strings."""
 
 
 class ApiKey(Section):
@@ -217,42 +212,11 @@ Entry = Annotated[
 ]
 
 
-class ChainConfig(Section):
+class ChainConfig(ChainPolicy):
     """The models that a request may use, in order of preference. A request names the chain as its `model`."""
 
     steps: tuple[Entry, ...] = Field(min_length=1)
     """The steps: `provider/model`, a table with parameters, or a list of weighted steps (A/B)."""
-    order: Order = "chain"
-    """The order in which eligible steps are tried: as written (`chain`), by price for the job's estimated tokens
-    (`cheapest`; unknown prices last), or by measured latency (`fastest`; unmeasured steps first)."""
-    require: TagTable = {}
-    """Tags that a provider must have, with no other values: `{ region = ["eu", "ch"], zdr = true }`. A provider
-    without the tag is skipped."""
-    forbid: TagTable = {}
-    """Tags that a provider must not have: `{ region = "us" }`. A provider without the tag is unknown and skipped
-    too."""
-    patience_s: float | None = Field(default=None, ge=0)
-    """Seconds to wait for a step that refuses calls, or that is at the rate learned from its refusals, before
-    later steps are tried too; 0 moves on at once. Configured and advertised limits do not count (see `spill`).
-    Default: 0 for interactive jobs, 10 for single ones, 30 for batches."""
-    spill: bool = False
-    """Also skip a step that is only at its configured or learned limit, instead of waiting for it."""
-    fallback_on: frozenset[FailureClass] | None = None
-    """The failure classes (see below) that move a job to its next step; any other ends the job. Default: all but
-    `bad_request` and `content_filter`."""
-    accept: tuple[Acceptance, ...] = ()
-    """What an acceptable answer must satisfy: `not_empty`, `not_truncated` (by the output token limit),
-    `not_refused`, `json_schema` (matches its `response_format`). Any other answer is a `bad_response` failure, and
-    the next step is tried."""
-    hedge_after_s: float | None = Field(default=None, gt=0)
-    """Seconds after which a call still running is hedged: the next step that can start at once is called in
-    parallel, and the first good answer wins. For interactive jobs and for the last jobs of a batch (`hedge_last`).
-    Default: never."""
-    hedge_last: float = Field(default=0.0, ge=0, le=1)
-    """Hedge the jobs of a batch once at most this share of them is unfinished, such as 0.01."""
-    max_fallback_share: float | None = Field(default=None, ge=0, le=1)
-    """Maximum share of a batch's jobs that may be answered by a step other than the first; the rest wait for the
-    first. Default: no limit."""
     same_model_family: bool | None = None
     """Whether every step must belong to the model family of the first: the same model, whichever provider serves it.
     Default: `true` for embeddings, because vectors of different models cannot be compared; `false` for completions."""

@@ -19,15 +19,6 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 
-ROUTE_WORDS = (
-    *("model", "fallbacks", "allow_fallbacks", "chain", "patience_s", "spill", "accept"),
-    *("max_fallback_share", "order", "require", "forbid"),
-)
-"""The fields of a body that are for us and not for the provider."""
-
-NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream", "when", "weight"}) - {"model"}
-"""What a step of a chain cannot override: the request itself and the routing options."""
-
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 

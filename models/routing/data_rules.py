@@ -7,8 +7,12 @@ values may use any of them, so each must be allowed.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
-from understudy.models.routing.chain import Chain, Tags
+from pydantic import BeforeValidator
+
+Tags = dict[str, tuple[str, ...]]
+"""Values by tag name, such as `region: eu, ch` or `zdr: true`."""
 
 TAG_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 MAX_VALUE_CHARS = 64
@@ -67,10 +71,6 @@ class Rules:
 NO_RULES = Rules()
 
 
-def rules_of(chain: Chain) -> Rules:
-    return Rules(chain.require, chain.forbid)
-
-
 def parse_tags(value: object) -> Tags:
     """Parse tags as written in a configuration: a table of strings, booleans and lists of strings. Raises
     ValueError, one sentence."""
@@ -87,6 +87,10 @@ def parse_tags(value: object) -> Tags:
             raise ValueError(f"has the tag '{tag}' twice")
         tags[tag] = _values(tag, given)
     return tags
+
+
+TagTable = Annotated[Tags, BeforeValidator(parse_tags, json_schema_input_type=dict[str, bool | str | tuple[str, ...]])]
+"""Tags as people write them: strings, booleans, lists of strings."""
 
 
 def parse_pairs(pairs: Iterable[str]) -> Tags:

@@ -1,16 +1,95 @@
-"""Parses the routing options of a request. All functions raise RequestError."""
+"""The routing options of a request: their fields, and errors about them."""
 
-import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, SkipValidation, ValidationError, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from understudy.models.request.wire import ROUTE_WORDS, RequestError
-from understudy.models.routing.chain import ACCEPTANCE, NO_FIRST_STEP, Acceptance, Chain, Order, Tags, When
-from understudy.models.routing.data_rules import Rules, parse_tags
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.chain import RequestPolicy, When
+
+
+class RouteOptions(RequestPolicy):
+    """The route that a request, a batch or a command line asks for. A field that is null was not given.
+
+    Those of a line are merged over those of its batch, except that a named chain replaces the `model` of a line without
+    a chain of its own.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    model: str | None = None
+    """`provider/model`, the name of a chain, or a model listed by one provider; of a batch: for lines without one.
+    Default: the chain `default`."""
+    chain: str | None = None
+    """A configured chain, instead of `model`; of a batch: instead of the models of its lines."""
+    fallbacks: tuple[Annotated[str | dict[str, Any], SkipValidation], ...] = Field(default=(), strict=False)
+    """Models to fall back to: names, or objects with `model` and parameters that override those of the request."""
+    allow_fallbacks: bool = True
+    """False: use only the first model."""
+
+    @classmethod
+    def of(cls, words: Mapping[str, Any]) -> Self:
+        """The options in these fields. Raises RequestError."""
+        try:
+            return cls.model_validate(words)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            word = str(first["loc"][0])
+            if first["type"] == "value_error":
+                raise RequestError(f"'{word}' {first['msg'].removeprefix('Value error, ')}", word) from None
+            raise RequestError(f"'{word}' must be {_wanted(word)}", word) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {word: value for word, value in given.items() if value is not None or word not in ROUTE_WORDS}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Callers may send null for each option; the defaults of a policy do not apply where a chain sets its own."""
+        schema = handler.resolve_ref_schema(handler(core))
+        for word in ROUTE_WORDS:
+            field = schema["properties"][word]
+            about = {"title": field.pop("title"), "description": field.pop("description"), "default": None}
+            field.pop("default")
+            schema["properties"][word] = {"anyOf": field.get("anyOf") or [field, {"type": "null"}], **about}
+        return schema
+
+
+ROUTE_WORDS = tuple(RouteOptions.model_fields)
+"""The fields of a body that are for us and not for the provider."""
+
+NO_OVERRIDES = frozenset({*ROUTE_WORDS, "messages", "input", "stream", "when", "weight"}) - {"model"}
+"""What a step of a chain cannot override: the request itself and the routing options."""
+
+
+@lru_cache
+def _wanted(word: str) -> str:
+    """What a routing option must be, as the end of a sentence."""
+    kind = RouteOptions.model_json_schema()["properties"][word]["anyOf"][0]
+    match kind:
+        case {"enum": values}:
+            return f"one of {', '.join(values)}"
+        case {"items": {"enum": values}}:
+            return f"a list of {', '.join(values)}"
+        case {"type": "array"}:
+            return "a list of models"
+        case {"type": "string"}:
+            return f"the name of a {word}"
+        case {"type": "boolean"}:
+            return "true or false"
+    number = "a number of seconds" if word.endswith("_s") else "a number"
+    if "maximum" in kind:
+        return f"{number} from {kind['minimum']:g} to {kind['maximum']:g}"
+    return f"{number}, {kind['minimum']:g} or more"
+
 
 OUR_WORDS = frozenset(ROUTE_WORDS)
 
@@ -43,56 +122,6 @@ def refuse_misplaced(line: Mapping[str, Any]) -> None:
         raise RequestError(f"'{word}' belongs in 'body'", word)
 
 
-def flag_of(words: Mapping[str, Any], word: str, option: bool | None, default: bool) -> bool:
-    value = words[word]
-    if value is None:
-        return option if option is not None else default
-    if not isinstance(value, bool):
-        raise RequestError(f"'{word}' must be true or false", word)
-    return value
-
-
-def patience_of(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise RequestError("'patience_s' must be a number of seconds, 0 or more", "patience_s")
-    return float(value)
-
-
-def share_of(value: object, option: float | None, default: float | None) -> float | None:
-    if value is None:
-        return option if option is not None else default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise RequestError("'max_fallback_share' must be a number from 0 to 1", "max_fallback_share")
-    return float(value)
-
-
-def check_share(policy: Chain) -> None:
-    """Raises RequestError where fallbacks are undefined."""
-    if policy.max_fallback_share is not None and policy.order != "chain":
-        raise RequestError(f"'max_fallback_share' {NO_FIRST_STEP}", "max_fallback_share")
-
-
-def order_of(said: object, option: str | None, default: Order) -> Order:
-    given = said if said is not None else option
-    if given is None:
-        return default
-    for known in get_args(Order):
-        if given == known:
-            order: Order = known
-            return order
-    raise RequestError(f"'order' must be one of {', '.join(get_args(Order))}", "order")
-
-
-def said_rules(require: object, forbid: object) -> Rules:
-    tags: dict[str, Tags] = {}
-    for word, value in (("require", require), ("forbid", forbid)):
-        try:
-            tags[word] = {} if value is None else parse_tags(value)
-        except ValueError as error:
-            raise RequestError(f"'{word}' {error}", word) from None
-    return Rules(tags["require"], tags["forbid"])
-
-
 def when_of(value: object, where: str) -> When | None:
     try:
         return None if value is None else When.model_validate(value)
@@ -100,10 +129,3 @@ def when_of(value: object, where: str) -> When | None:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise RequestError(f"'{where}{'.' if field else ''}{field}': {first['msg']}", where) from None
-
-
-def acceptance(value: object) -> frozenset[Acceptance]:
-    """The acceptance conditions in a request. Raises RequestError."""
-    if not isinstance(value, list | tuple | frozenset) or any(each not in ACCEPTANCE for each in value):
-        raise RequestError(f"'accept' must be a list of {', '.join(ACCEPTANCE)}", "accept")
-    return frozenset(value)

@@ -1,7 +1,7 @@
 """From a request to its chain: which deployments may answer it, in which order, under which policy."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
@@ -10,21 +10,12 @@ from understudy.models.config.catalog import suggestion
 from understudy.models.config.settings import Settings, StepConfig
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.response_format import schema_of
-from understudy.models.request.wire import NO_OVERRIDES, ROUTE_WORDS, RequestError
+from understudy.models.request.wire import RequestError
 from understudy.models.routing.allowlist import Allowed, Prices, refuse_choice_of_models
-from understudy.models.routing.chain import CHAT, Acceptance, Chain, Endpoint, Step
-from understudy.models.routing.data_rules import NO_RULES, Rules, rules_of
+from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Step
+from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.model_names import checked_name, nothing_configured, quoted, resolve_model
-from understudy.models.routing.options import (
-    acceptance,
-    check_share,
-    flag_of,
-    order_of,
-    patience_of,
-    said_rules,
-    share_of,
-    when_of,
-)
+from understudy.models.routing.options import NO_OVERRIDES, ROUTE_WORDS, RouteOptions, when_of
 from understudy.models.routing.suitability import Suitability
 from understudy.models.routing.variants import Entry, Variants, steps_of
 
@@ -36,25 +27,6 @@ CACHED_KEY_BYTES = 4_096
 
 REASONS_SHOWN = 3
 AnEntry = TypeVar("AnEntry", bound=Entry)
-
-
-@dataclass(frozen=True, slots=True)
-class RouteOptions:
-    """Routing options for a whole batch (or command line). A line's own options win, except that a named chain
-    replaces the `model` of a line without a chain of its own, and that all data rules apply. `model` is for lines
-    without one."""
-
-    model: str | None = None
-    chain: str | None = None
-    fallbacks: tuple[str | dict[str, Any], ...] = ()
-    allow_fallbacks: bool | None = None
-    patience_s: float | None = None
-    spill: bool | None = None
-    accept: frozenset[Acceptance] | None = None
-    order: str | None = None
-    require: Mapping[str, Any] | None = None
-    forbid: Mapping[str, Any] | None = None
-    max_fallback_share: float | None = None
 
 
 class Router:
@@ -105,70 +77,45 @@ class Router:
         return route.chain_of(name), rest
 
     def _build(self, words: dict[str, Any]) -> "_Route":
-        options = self._options
-        lead = self._lead(words)
-        entries, rules = list(lead.entries), [rules_of(lead.policy)]
-        fallbacks = words["fallbacks"] if words["fallbacks"] is not None else list(options.fallbacks)
-        if not isinstance(fallbacks, list):
-            raise RequestError("'fallbacks' must be a list of models", "fallbacks")
-        for index, entry in enumerate(fallbacks):
+        asked = self._options.merged(RouteOptions.of(words))
+        entries, policy, same_family = self._lead(asked)
+        rules = self._rules
+        for index, entry in enumerate(asked.fallbacks):
             more, theirs = self._fallback(entry, f"fallbacks[{index}]")
             entries += more
-            rules.append(theirs)
-        entries = list(_without_repeats(entries))
-        if not flag_of(words, "allow_fallbacks", options.allow_fallbacks, True):
+            rules = rules.merged(theirs)
+        entries = tuple(_without_repeats(entries))
+        if not asked.allow_fallbacks:
             entries = entries[:1]
         steps = tuple(step for entry in entries for step in steps_of(entry))
         if len(steps) > MAX_STEPS:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
-        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, lead.same_model_family)
+        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, same_family)
         refuse_choice_of_models(self._rules, *(step.params for step in steps))
         self._prices.refuse_unpriced(steps, self._rules.payer)
-        rules += [said_rules(options.require, options.forbid), said_rules(words["require"], words["forbid"])]
-        policy = self._policy(lead.policy, words, self._rules.merged(*rules))
-        check_share(policy)
-        _refuse_unless_allowed(self._suitability, policy, entries)
-        return _Route(entries, policy)
+        policy = policy.merged(asked, rules=rules)
+        if policy.conflict is not None:
+            field, reason = policy.conflict
+            raise RequestError(f"'{field}' {reason}", field)
+        chain = Chain.model_construct(steps=(), endpoint=self._endpoint, **dict(policy))
+        _refuse_unless_allowed(self._suitability, chain, entries)
+        return _Route(entries, chain)
 
-    def _policy(self, policy: Chain, words: dict[str, Any], rules: Rules) -> Chain:
-        options = self._options
-        patience_s = patience_of(words["patience_s"]) if words["patience_s"] is not None else options.patience_s
-        accept = options.accept if options.accept is not None else policy.accept
-        return policy.model_copy(
-            update={
-                "endpoint": self._endpoint,
-                "patience_s": patience_s if patience_s is not None else policy.patience_s,
-                "spill": flag_of(words, "spill", options.spill, policy.spill),
-                "accept": acceptance(words["accept"]) if words["accept"] is not None else accept,
-                "max_fallback_share": share_of(
-                    words["max_fallback_share"], options.max_fallback_share, policy.max_fallback_share
-                ),
-                "order": order_of(words["order"], options.order, policy.order),
-                "require": rules.require,
-                "forbid": rules.forbid,
-            }
-        )
-
-    def _lead(self, words: dict[str, Any]) -> "_Lead":
-        """The part before the fallbacks, with the policy that comes with it."""
-        named = words["chain"] if words["chain"] is not None else self._options.chain
-        if named is not None:
-            if not isinstance(named, str):
-                raise RequestError("'chain' must be the name of a chain", "chain")
-            if named not in self._settings.chains:
-                if self._rules.allow is not None:
-                    raise self._allowed.refusal(named, "chain")
-                raise RequestError(f"unknown chain {quoted(named)}{suggestion(named, self._settings.chains)}", "chain")
-            model = named
-        else:
-            given = words["model"] if words["model"] is not None else self._options.model
-            model = checked_name(given, "model") if given is not None else self._only_choice()
-        if named is not None or model in self._settings.chains:
-            if not self._allowed.chain(model):
-                raise self._allowed.refusal(model, "model" if named is None else "chain")
-            same = self._settings.chains[model].same_model_family
-            return _Lead(configured_entries(self._settings, model), _configured_policy(self._settings, model), same)
-        return _Lead((self._model(model, "model"),), Chain(steps=()), None)
+    def _lead(self, asked: RouteOptions) -> tuple[tuple[Entry, ...], ChainPolicy, bool | None]:
+        """The steps before the fallbacks, with the policy and the `same_model_family` that come with them."""
+        model, word = asked.chain, "chain"
+        if model is None:
+            model, word = self._only_choice() if asked.model is None else checked_name(asked.model, "model"), "model"
+        elif model not in self._settings.chains:
+            if self._rules.allow is not None:
+                raise self._allowed.refusal(model, word)
+            raise RequestError(f"unknown chain {quoted(model)}{suggestion(model, self._settings.chains)}", word)
+        if model not in self._settings.chains:
+            return (self._model(model, word),), ChainPolicy(), None
+        if not self._allowed.chain(model):
+            raise self._allowed.refusal(model, word)
+        config = self._settings.chains[model]
+        return configured_entries(self._settings, model), ChainPolicy().merged(config), config.same_model_family
 
     def _model(self, name: str, where: str) -> Step:
         """A model by its name, if allowed. Raises RequestError."""
@@ -199,7 +146,7 @@ class Router:
             "model",
         )
 
-    def _fallback(self, entry: object, where: str) -> tuple[list[Entry], Rules]:
+    def _fallback(self, entry: object, where: str) -> tuple[tuple[Entry, ...], Rules]:
         """The steps that a fallback stands for, and the data rules of the chain it names."""
         if isinstance(entry, dict):
             params = dict(entry)
@@ -217,20 +164,11 @@ class Router:
                     f"'{where}.when' applies to a single model; the chain {quoted(name)} has its own", where
                 )
             entries = configured_entries(self._settings, name)
-            rules = rules_of(_configured_policy(self._settings, name))
+            rules = self._settings.chains[name].rules
         else:
             step = self._model(name, where)
             entries = (step if when is None else step.model_copy(update={"when": when}),)
-        return [_changed(each, lambda step: _with_params(step, params, where)) for each in entries], rules
-
-
-@dataclass(frozen=True, slots=True)
-class _Lead:
-    """`policy` is a chain without steps."""
-
-    entries: tuple[Entry, ...]
-    policy: Chain
-    same_model_family: bool | None
+        return tuple(_changed(each, lambda step: _with_params(step, params, where)) for each in entries), rules
 
 
 class _Route:
@@ -292,8 +230,7 @@ def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
         if not allowed.was_accepted(step):
             raise allowed.refusal(str(step), "model")
     Prices(settings).refuse_unpriced(chain.steps, rules.payer)
-    merged = rules_of(chain).merged(rules)
-    ruled = chain.model_copy(update={"require": merged.require, "forbid": merged.forbid})
+    ruled = chain.merged(rules=rules)
     _refuse_unless_allowed(Suitability(settings), ruled, ruled.steps)
     return ruled
 
@@ -319,7 +256,7 @@ def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Ite
 def configured_chain(settings: Settings, name: str) -> Chain:
     """A configured chain by name, with every variant of its weighted steps."""
     steps = (step for entry in configured_entries(settings, name) for step in steps_of(entry))
-    return _configured_policy(settings, name).model_copy(update={"steps": tuple(steps)})
+    return Chain(steps=tuple(steps), **dict(ChainPolicy().merged(settings.chains[name])))
 
 
 def configured_entries(settings: Settings, name: str) -> tuple[Entry, ...]:
@@ -338,23 +275,6 @@ def configured_entries(settings: Settings, name: str) -> tuple[Entry, ...]:
 def _configured_step(settings: Settings, config: StepConfig, where: str) -> Step:
     step = resolve_model(settings, config.model, where)
     return _with_params(step.model_copy(update={"when": config.when}), config.params, where)
-
-
-def _configured_policy(settings: Settings, name: str) -> Chain:
-    config = settings.chains[name]
-    return Chain(
-        steps=(),
-        patience_s=config.patience_s,
-        spill=config.spill,
-        fallback_on=config.fallback_on,
-        accept=frozenset(config.accept),
-        order=config.order,
-        require=config.require,
-        forbid=config.forbid,
-        max_fallback_share=config.max_fallback_share,
-        hedge_after_s=config.hedge_after_s,
-        hedge_last=config.hedge_last,
-    )
 
 
 def _changed(entry: Entry, change: Callable[[Step], Step]) -> Entry:

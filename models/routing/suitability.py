@@ -10,7 +10,6 @@ from understudy.models.config.settings import ModelFeatures, Settings
 from understudy.models.request.needs import Needs
 from understudy.models.routing.abilities import abilities_of
 from understudy.models.routing.chain import Chain, Feature, Step, When
-from understudy.models.routing.data_rules import rules_of
 
 TOLERANCE = 1.2
 """Factor by which estimated input may be too high: nothing is skipped if it exceeds the window by less."""
@@ -56,7 +55,7 @@ class Suitability:
         if not (chain.require or chain.forbid):
             return None
         provider = self._settings.providers.get(step.provider)
-        broken = rules_of(chain).broken_by(step.provider, provider.tags if provider else None)
+        broken = chain.rules.broken_by(step.provider, provider.tags if provider else None)
         return None if broken is None else f"'{step}' breaks the rule {broken}"
 
     def _misfit(self, step: Step, needs: Needs) -> WhyNot | None:

@@ -87,8 +87,9 @@ def checked(model: type[T], document: dict[str, Any]) -> T:
         return model.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
         where = ".".join(_shown(str(part)) for part in first["loc"])
-        raise RequestError(f"'{where}': {first['msg'].lower()}" if where else first["msg"], where or None) from None
+        raise RequestError(f"'{where}': {message.lower()}" if where else message, where or None) from None
 
 
 def _shown(part: str) -> str:

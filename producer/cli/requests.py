@@ -11,10 +11,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from understudy.models.request.wire import NO_OVERRIDES
-from understudy.models.routing.chain import Tags
-from understudy.models.routing.data_rules import parse_pairs
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.data_rules import Tags, parse_pairs
+from understudy.models.routing.options import NO_OVERRIDES, RouteOptions
 from understudy.producer.ingest.intake import Shape
 
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
@@ -88,13 +86,16 @@ def route_of(
     require: list[str] | None,
     forbid: list[str] | None,
 ) -> RouteOptions:
-    return RouteOptions(
-        model=model,
-        chain=chain,
-        fallbacks=tuple(fallback or ()),
-        order=order,
-        require=tags_of("--require", require),
-        forbid=tags_of("--forbid", forbid),
+    """The route that the options ask for. Raises RequestError."""
+    return RouteOptions.of(
+        {
+            "model": model,
+            "chain": chain,
+            "fallbacks": fallback,
+            "order": order,
+            "require": tags_of("--require", require),
+            "forbid": tags_of("--forbid", forbid),
+        }
     )
 
 

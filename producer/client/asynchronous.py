@@ -15,7 +15,7 @@ from understudy.models.ids import new_id
 from understudy.models.objects.job import SCHEDULED
 from understudy.models.records import BatchView, NewBatch
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState, Priority, PriorityWord
 from understudy.models.store.jobs.of_tenant import JobFilter
 from understudy.models.weights import USUAL_WEIGHT

@@ -10,8 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 from understudy.models.config.catalog import suggestion
 from understudy.models.records import NewJob
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.route import RouteOptions
-from understudy.producer.ingest.batch_filler import route_options
+from understudy.models.routing.options import RouteOptions
 from understudy.producer.ingest.intake import BadLine, JobReader, Row, row_of
 from understudy.producer.single_jobs import sorted_json
 
@@ -58,7 +57,7 @@ def route_of(routing: Routing) -> tuple[RouteOptions, dict[str, Any]]:
         if word not in Routing.__optional_keys__:
             raise RequestError(f"there is no argument '{word}'{suggestion(word, Routing.__optional_keys__)}", word)
     said = {word: value for word, value in routing.items() if value is not None}
-    return route_options(said), said
+    return RouteOptions.of(said), said
 
 
 class Digest:

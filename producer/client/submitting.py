@@ -12,7 +12,8 @@ from understudy.models.config.settings import Settings
 from understudy.models.records import NewJob
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import CHAT, Endpoint
-from understudy.models.routing.route import RouteOptions, Router, check_schemas
+from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.route import Router, check_schemas
 from understudy.models.state import Priority
 from understudy.models.store import Store
 from understudy.models.store.intake import Made, NamedRequest, OtherRequest

@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 from understudy.models.config.settings import Settings
 from understudy.models.errors import OutOfReach
@@ -18,7 +18,7 @@ from understudy.models.logs import about, raised_at
 from understudy.models.records import NewJob
 from understudy.models.request.wire import LineError
 from understudy.models.routing.chain import Endpoint
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.store import Store, StoreError, StoreFull
 from understudy.models.store.database.disk_space import KEPT_BYTES
 from understudy.models.store.ingest import ToFill
@@ -55,12 +55,6 @@ NO_ROOM = LineError(
 )
 
 Read = Callable[[str], AsyncIterator[bytes]]
-
-
-def route_options(words: Mapping[str, Any]) -> RouteOptions:
-    """From the routing fields that a batch was accepted with."""
-    sets = {word: frozenset(words[word]) for word in ("accept",) if word in words}
-    return RouteOptions(**{**words, "fallbacks": tuple(words.get("fallbacks", ())), **sets})
 
 
 class Filler:
@@ -145,7 +139,7 @@ class Filler:
         reader = BatchReader(
             self._settings,
             cast(Endpoint, batch.endpoint),
-            route_options(batch.options),
+            RouteOptions.of(batch.options),
             priority=batch.priority,
             tenant=batch.tenant,
             rules=(await self._store.tenants.rules(batch.tenant)).with_budget(batch.budget_usd),

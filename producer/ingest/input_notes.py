@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from understudy.models.request.wire import ROUTE_WORDS
+from understudy.models.routing.options import ROUTE_WORDS
 from understudy.producer.status.cost_text import counted
 
 FIELDS_NAMED = 5

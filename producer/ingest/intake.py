@@ -27,8 +27,8 @@ from understudy.models.request.tokens import most_output_tokens
 from understudy.models.request.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
 from understudy.models.routing.chain import CHAT, Chain, Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.options import refuse_misplaced, refuse_misspelt
-from understudy.models.routing.route import RouteOptions, Router
+from understudy.models.routing.options import RouteOptions, refuse_misplaced, refuse_misspelt
+from understudy.models.routing.route import Router
 from understudy.models.state import Priority
 from understudy.producer.ingest.csv_input import SHEETS, Rows, Sheet, Template, sheet_of
 from understudy.producer.ingest.decoding import (

@@ -16,8 +16,9 @@ from understudy.models.failure import FailureClass, classes_where
 from understudy.models.ids import new_id
 from understudy.models.records import BatchView, NewBatch, NewJob
 from understudy.models.routing.chain import Chain, Endpoint
-from understudy.models.routing.data_rules import Rules, rules_of
-from understudy.models.routing.route import RouteOptions, Router, check_schemas, schemas_to_check, under_rules
+from understudy.models.routing.data_rules import Rules
+from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.route import Router, check_schemas, schemas_to_check, under_rules
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES
 from understudy.models.store import Store, StoreConflict
 from understudy.models.store.jobs.history import EndedJob
@@ -178,7 +179,7 @@ async def _along(
     """The jobs with another chain; the data rules that they were accepted with still apply."""
     routers: dict[str, Router] = {}
     async for job in jobs:
-        rules = of_tenant.merged(rules_of(job.chain))
+        rules = of_tenant.merged(job.chain.rules)
         if (name := repr((job.chain.endpoint, rules))) not in routers:
             routers[name] = Router(settings, route, endpoint=job.chain.endpoint, rules=rules)
         job.chain, body = routers[name].route(orjson.loads(job.body), job.custom_id)

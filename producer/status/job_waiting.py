@@ -74,7 +74,7 @@ def held_at(
 
     The first step worth waiting for, or else the one that is available soonest.
     """
-    patience_s = priority.patience_s if chain.patience_s is None else chain.patience_s
+    patience_s = chain.patience_for(priority)
     held: list[Waiting] = []
     for step in chain.steps:
         waiting = _held(settings, step, live, aside)

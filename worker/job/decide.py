@@ -106,7 +106,7 @@ class Situation:
 
     @property
     def patience_s(self) -> float:
-        return self.priority.patience_s if self.chain.patience_s is None else self.chain.patience_s
+        return self.chain.patience_for(self.priority)
 
 
 def after_failure(at: Situation, progress: Progress, failure: Failure, key: str = "") -> tuple[Verdict, Progress]:

@@ -149,7 +149,7 @@ def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlo
 
 def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[tuple[Step, StepOutlook]]:
     """The steps that a job would consider now: up to the first that it does not pass over."""
-    patience_s = priority.patience_s if chain.patience_s is None else chain.patience_s
+    patience_s = chain.patience_for(priority)
     seen: list[tuple[Step, StepOutlook]] = []
     for step in chain.steps:
         at = outlook.get(str(step), StepOutlook())

@@ -10,8 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from understudy.models.api_keys import KeyRecord, NewKey, Scope, written
-from understudy.models.routing.chain import Tags
-from understudy.models.routing.data_rules import Rules
+from understudy.models.routing.data_rules import Rules, Tags
 from understudy.models.store.audit import changes, record_act
 from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, api_key, clean, tenant

@@ -8,17 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from understudy.models.config.catalog import suggestion
 from understudy.models.config.settings import Settings
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
-from understudy.models.request.wire import NOT_FOUND, ROUTE_WORDS, RequestError
-from understudy.models.routing.chain import Acceptance, Endpoint, Order
+from understudy.models.request.wire import NOT_FOUND, RequestError
+from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.options import said_rules
+from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
 from understudy.models.routing.route import Router
 from understudy.models.state import Priority
 from understudy.models.weights import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.api.bodies import checked
 from understudy.producer.durations import seconds_of
-from understudy.producer.ingest.batch_filler import route_options
 
 SHORTEST_S, LONGEST_S = 60.0, 7 * 86_400.0
 MAX_URL_CHARS = 2_048
@@ -35,11 +34,9 @@ class OutputExpiry(BaseModel):
     """An hour to 30 days."""
 
 
-class BatchRequest(BaseModel):
-    """OpenAI's request to create a batch. The fields after `output_expires_after` are Understudy's; pass them in
-    `extra_body` of the OpenAI SDK."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, strict=True)
+class BatchRequest(RouteOptions):
+    """A request to create a batch. OpenAI's fields are `input_file_id`, `endpoint`, `completion_window`, `metadata` and
+    `output_expires_after`; pass the others in `extra_body` of the OpenAI SDK."""
 
     input_file_id: str = Field(min_length=1, max_length=200)
     """The id of an uploaded file of lines."""
@@ -50,37 +47,14 @@ class BatchRequest(BaseModel):
     metadata: dict[str, str] | None = None
     """Up to 16 key-value pairs; keys up to 64 characters, values up to 512."""
     output_expires_after: OutputExpiry | None = None
-    model: str | None = None
-    """Model for lines without one."""
-    chain: str | None = None
-    """A configured chain, instead of the models of the lines."""
-    fallbacks: list[str | dict[str, Any]] | None = None
-    """Models to fall back to, for lines without their own."""
-    allow_fallbacks: bool | None = None
-    """False: use only the first model."""
     priority: str = Priority.BULK.queue
     """`interactive`, `normal` or `bulk`."""
     weight: float = Field(default=USUAL_WEIGHT, ge=LEAST_WEIGHT, le=MOST_WEIGHT, allow_inf_nan=False)
     """Share of capacity relative to other batches of the same tenant and priority, 0.01 to 100."""
     webhook_url: str | None = Field(default=None, max_length=MAX_URL_CHARS)
     """URL that receives a signed POST when the batch ends."""
-    patience_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Seconds to wait for a model that refuses before the next one is asked."""
-    spill: bool | None = None
-    """Also move on to the next model when one is merely at its limit."""
     budget_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """US dollars: the batch pauses before its calls cost more, until it is resumed."""
-    accept: list[Acceptance] | None = None
-    """Conditions that an answer must meet; otherwise it counts as a failure, and the next model is asked."""
-
-    max_fallback_share: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    """Maximum share of the lines that fallbacks may answer; the others wait for the first model."""
-    order: Order | None = None
-    """Order of the models: as written (`chain`), `cheapest` or `fastest` first."""
-    require: dict[str, Any] | None = None
-    """Tags that the providers of all lines must have, such as `{"region": ["eu", "ch"], "zdr": true}`."""
-    forbid: dict[str, Any] | None = None
-    """Tag values that the providers must not have. A provider without the tag is excluded, too."""
 
     @property
     def window_s(self) -> float:
@@ -91,9 +65,9 @@ class BatchRequest(BaseModel):
         return words.priority(self.priority, Priority.BULK)
 
     @property
-    def route(self) -> dict[str, Any]:
-        """The given routing fields, as arguments of `RouteOptions`."""
-        return {word: getattr(self, word) for word in ROUTE_WORDS if getattr(self, word) is not None}
+    def route(self) -> str:
+        """The given routing options as JSON."""
+        return self.model_dump_json(include=set(ROUTE_WORDS), exclude_unset=True)
 
 
 def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = NO_RULES) -> BatchRequest:
@@ -142,21 +116,17 @@ def canonical(document: dict[str, Any]) -> bytes:
 
 def _check_route(request: BatchRequest, settings: Settings, rules: Rules) -> None:
     """Reject options that would make every line fail."""
-    route = request.route
-    if not route:
+    if request.model_fields_set.isdisjoint(ROUTE_WORDS):
         return
-    body: dict[str, Any] = {}
-    if "model" not in route and "chain" not in route:
+    route = RouteOptions().merged(request)
+    if route.model is None and route.chain is None:
         if not settings.providers:
             return  # each line reports it
-        body = {"model": f"{min(settings.providers)}/of-a-line"}
-        said_rules(request.require, request.forbid)
-        route, rules = (
-            {**route, "require": None, "forbid": None},
-            NO_RULES,
-        )  # whether they can be met depends on the lines
+        # whether rules can be met depends on the lines
+        route = route.model_copy(update={"model": f"{min(settings.providers)}/of-a-line", "require": {}, "forbid": {}})
+        rules = NO_RULES
     try:
-        Router(settings, route_options(route), endpoint=cast(Endpoint, request.endpoint), rules=rules).resolve(body)
+        Router(settings, route, endpoint=cast(Endpoint, request.endpoint), rules=rules).resolve({})
     except RequestError as error:
         if error.code != NOT_FOUND:
             raise

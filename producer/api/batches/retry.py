@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from understudy.models.objects.batch import BatchObject
 from understudy.models.records import BatchView
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.producer.api.access.admission import admit, give_back

@@ -220,7 +220,7 @@ async def _new_batch(api: Context, caller: Caller, asked: BatchRequest, digest: 
         metadata=asked.metadata or {},
         input_file_id=asked.input_file_id,
         completion_window=asked.completion_window,
-        options=orjson.dumps(asked.route).decode(),
+        options=asked.route,
         callback_url=asked.webhook_url,
         output_expires_s=asked.output_expires_after.seconds if asked.output_expires_after else None,
         request_hash=digest,

@@ -7,7 +7,7 @@ import typer
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import amount
 from understudy.models.records import SINGLE
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
 from understudy.models.store.audit import Values

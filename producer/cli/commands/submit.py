@@ -11,7 +11,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.errors import ALL_SUCCEEDED
 from understudy.models.ids import new_id
 from understudy.models.records import NewBatch
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.state import Priority
 from understudy.models.weights import USUAL_WEIGHT
 from understudy.producer.cli import options, requests

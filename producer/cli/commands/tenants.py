@@ -13,8 +13,7 @@ from rich.markup import escape
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import amount
 from understudy.models.routing.allowlist import allowed_name
-from understudy.models.routing.chain import Tags
-from understudy.models.routing.data_rules import shown
+from understudy.models.routing.data_rules import Tags, shown
 from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT, NO_LIMIT, TENANT_NAME, TenantLimits
 from understudy.producer.acting import command_line

@@ -17,7 +17,7 @@ from understudy.models.ids import new_id
 from understudy.models.objects.batch import BatchObject
 from understudy.models.records import NewBatch
 from understudy.models.routing.chain import CHAT
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreFull
 from understudy.producer.api.app import create_app

@@ -9,7 +9,7 @@ from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
 from understudy.models.records import BatchView, NewBatch
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.producer.runs.newest_answers import rows_of

@@ -12,7 +12,7 @@ from ledger_help import failed, new_worker, succeeded
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.records import StartedJob
-from understudy.models.routing.route import RouteOptions
+from understudy.models.routing.options import RouteOptions
 from understudy.models.store import Store
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import Shape

@@ -13,7 +13,8 @@ from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
 from understudy.models.records import NewBatch, NewJob, RunLine
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.route import RouteOptions, Router
+from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.route import Router
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store
 from understudy.models.tenants import TenantLimits

@@ -1,13 +1,14 @@
 """What an answer must be if its chain requires it."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from understudy.models.failure import FailureClass
-from understudy.models.routing.chain import ACCEPTANCE, CHAT, EMBEDDINGS
+from understudy.models.routing.chain import CHAT, EMBEDDINGS, Acceptance
 from understudy.worker.job.acceptance import unacceptable
 
+ACCEPTANCE: tuple[Acceptance, ...] = get_args(Acceptance)
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 AS_SCHEMA = {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}}
 AS_OBJECT = {"response_format": {"type": "json_object"}}

@@ -9,7 +9,8 @@ from understudy.models.request.wire import NOT_ALLOWED, RequestError
 from understudy.models.routing.allowlist import NO_PRICE, Allowed, allowed_name
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.route import RouteOptions, Router, under_rules
+from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.route import Router, under_rules
 
 FREE = {"m": {"input": 0, "output": 0}}
 SETTINGS = Settings.model_validate(
@@ -95,7 +96,11 @@ def test_who_may_not_use_a_model_cannot_find_out_whether_it_is_there() -> None:
 
 
 def test_the_words_of_a_batch_are_bound_like_those_of_its_lines() -> None:
-    for route in (RouteOptions(model="two/n"), RouteOptions(chain="fast"), RouteOptions("one/m", fallbacks=("two/n",))):
+    for route in (
+        RouteOptions(model="two/n"),
+        RouteOptions(chain="fast"),
+        RouteOptions(model="one/m", fallbacks=("two/n",)),
+    ):
         with pytest.raises(RequestError, match="may not use"):
             Router(SETTINGS, route, rules=Rules(allow=("one/m",))).resolve({"messages": []})
 

@@ -12,7 +12,8 @@ from understudy.models.request.endpoints import model_family
 from understudy.models.request.tokens import estimate_embeddings_tokens
 from understudy.models.request.wire import MOST_INPUTS, RequestError, check_embeddings_body
 from understudy.models.routing.chain import EMBEDDINGS
-from understudy.models.routing.route import RouteOptions, Router
+from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.route import Router
 from understudy.models.state import Priority
 from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
 

@@ -9,7 +9,8 @@ from understudy.models.failure import FailureClass
 from understudy.models.request.tokens import estimate_chat_tokens as estimate_tokens
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Step
-from understudy.models.routing.route import RouteOptions, Router, resolve
+from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.route import Router, resolve
 
 SETTINGS = Settings.model_validate(
     {

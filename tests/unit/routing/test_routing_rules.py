@@ -11,7 +11,8 @@ from understudy.models.config.settings import Settings
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Chain, Step, When
 from understudy.models.routing.data_rules import Rules
-from understudy.models.routing.route import RouteOptions, Router, configured_chain
+from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.route import Router, configured_chain
 from understudy.models.routing.suitability import Suitability
 from understudy.models.routing.variants import Variants
 
@@ -103,7 +104,9 @@ def test_each_side_of_weighted_steps_must_keep_the_rules_when_nothing_else_does(
 )
 def test_rules_and_orders_that_are_none_are_refused_by_field(word: str, value: object) -> None:
     assert refusal({"model": "eu/m", word: value}).param == word
-    assert refusal({"model": "eu/m"}, RouteOptions(**{word: value})).param == word
+    with pytest.raises(RequestError) as of_batch:
+        RouteOptions.of({word: value})
+    assert of_batch.value.param == word
 
 
 def test_the_order_of_a_request_wins_over_its_batch_and_its_chain() -> None:
