@@ -1,5 +1,7 @@
 """Evidence of overloads and faults on the provider's side, and the meaning of a bare status."""
 
+import re
+
 from understudy.models.failure import FailureClass
 from understudy.worker.failures.evidence import row
 
@@ -70,3 +72,19 @@ STATUSES = (
     row(FailureClass.BAD_REQUEST, statuses={400, 405, 406, 411, 412, 415, 422}),
     row(FailureClass.BAD_RESPONSE, statuses=range(300, 400)),
 )
+
+_FINISH_REASONS = (
+    (FailureClass.RATE_LIMIT, re.compile(r"rate_?limit|too_?many_?requests|throttl")),
+    (
+        FailureClass.OVERLOADED,
+        re.compile(
+            r"insufficient_?system_?resource|overload|(?:no|at|over|insufficient)_?capacity|unavailable|busy|queue_?full"
+        ),
+    ),
+)
+
+
+def class_of_finish(reason: str) -> FailureClass:
+    """The failure class of an answer with an unsuccessful finish reason: an overload, if the reason says so."""
+    said = reason.lower()
+    return next((cls for cls, words in _FINISH_REASONS if words.search(said)), FailureClass.BAD_RESPONSE)

@@ -2,37 +2,16 @@
 
 import base64
 from collections.abc import Mapping
-from functools import partial
 from itertools import takewhile
 from typing import Any
 
-import orjson
-
-from understudy.worker.providers import claude
-from understudy.worker.providers.addresses import request_headers, versioned_path
-from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
-from understudy.worker.providers.completion import (
-    Choice,
-    count,
-    created_at,
-    made_id,
-    make_answer,
-    mapping,
-    parse_object,
-    sequence,
-    string,
-)
-from understudy.worker.providers.messages import Block, Media, Text, ToolCall, ToolResult, Turn, read_conversation
-from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice
-from understudy.worker.providers.structured import (
-    JSON_INSTRUCTION,
-    Format,
-    conclude,
-    format_of,
-    loosened,
-    read_format,
-    with_answer_tool,
-)
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
+from understudy.worker.providers.completion import Choice, made_id, mapping, parse_object, sequence, string
+from understudy.worker.providers.known import Claude
+from understudy.worker.providers.messages import Block, Media, Text, ToolCall, ToolResult, Turn
+from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice, present
+from understudy.worker.providers.structured import Format, conclude, loosened, read_request, with_answer_tool
+from understudy.worker.providers.usage import anthropic_usage
 
 VERSION = "2023-06-01"
 
@@ -46,44 +25,26 @@ OWN_PARAMETERS = ("cache_control", "container", "inference_geo", "mcp_servers", 
 
 THINKING = ("thinking", "redacted_thinking")
 
-FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-}
-"""Not listed, and therefore failures: `pause_turn` and `compaction`, which are not final."""
-
 
 class AnthropicAdapter:
     protocol = "anthropic"
 
     def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
-        conversation, parameters = read_conversation(call.body), Parameters(call.body)
-        wanted = read_format(parameters.take("response_format"))
-        if wanted and wanted.schema is None:
-            conversation.system.append(Text(JSON_INSTRUCTION))
+        conversation, parameters, wanted = read_request(call)
+        model = Claude(call.model)
         wire = {
             "model": call.model,
-            "max_tokens": _max_tokens(call.model, parameters.max_tokens()),
+            "max_tokens": min(parameters.max_tokens() or DEFAULT_MAX_TOKENS, model.most_output),
             "system": [_block(text) for text in conversation.system],
             "messages": [_message(turn, call.model) for turn in conversation.turns],
-            **_tools(call.model, parameters, wanted),
-            "output_config": _output_config(call.model, parameters, wanted),
-            **claude.sampling(call.model, parameters, thinking=_thinks(call.body)),
-            "stop_sequences": claude.check_stop(parameters.stop()),
+            **_tools(model, parameters, wanted),
+            "output_config": _output_config(model, parameters, wanted),
+            **model.sampling(parameters, thinking=_thinks(call.body)),
+            "stop_sequences": model.stop(parameters),
             **{name: parameters.take(name) for name in OWN_PARAMETERS},
         }
-        parameters.close(self.protocol)
-        headers = {"anthropic_version": VERSION} | ({"x_api_key": endpoint.secret} if endpoint.secret else {})
-        return WireRequest(
-            path=versioned_path(endpoint.base_url, "v1", "messages"),
-            headers=request_headers(endpoint, **headers),
-            content=orjson.dumps({name: value for name, value in wire.items() if value not in (None, [], {})}),
-            dropped=(*conversation.dropped, *parameters.dropped),
-        )
+        headers = endpoint.headers_with("x-api-key", {"anthropic-version": VERSION})
+        return parameters.request(self.protocol, endpoint.versioned("v1", "messages"), headers, wire)
 
     def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
         body = parse_object(content)
@@ -95,41 +56,34 @@ class AnthropicAdapter:
         choice = _read(blocks, content)
         if thinking := _leading_thinking(blocks):
             choice.extra = {"anthropic": {"model": call.model, "thinking": thinking}}
-        choice.raw_finish = string(body.get("stop_reason"))
-        choice.finish_reason = FINISH_REASONS.get(choice.raw_finish)
+        choice.finish(body.get("stop_reason"))
         if choice.raw_finish == "refusal":
             choice.refusal = string(mapping(body.get("stop_details")).get("explanation")) or None
         if body.get("amazon-bedrock-guardrailAction") == "INTERVENED":
             choice.finish_reason = "content_filter"
-        answer = partial(
-            make_answer,
+        return conclude(
+            call,
             [choice],
-            _usage(mapping(body.get("usage"))),
+            anthropic_usage(mapping(body.get("usage"))),
+            headers,
             answer_id=string(body.get("id")) or made_id("msg_", content),
             model=string(body.get("model")) or call.model,
-            created=created_at(headers),
             raw_usage=body.get("usage"),
         )
-        return conclude([choice], format_of(call.body), answer)
-
-
-def _max_tokens(model: str, wanted: int | None) -> int:
-    return min(wanted or DEFAULT_MAX_TOKENS, claude.most_output(model))
 
 
 def _thinks(body: Mapping[str, Any]) -> bool:
     return mapping(body.get("thinking")).get("type") in ("enabled", "adaptive")
 
 
-def _output_config(model: str, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    if wanted and wanted.schema is not None and claude.has_schema_output(model):
-        config["format"] = {"type": "json_schema", "schema": loosened(wanted.schema)}
-    if claude.has_effort(model):
-        wanted_effort = parameters.take("reasoning_effort")
-        if effort := claude.effort(model, wanted_effort):
-            config["effort"] = effort
-    return config
+def _output_config(model: Claude, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
+    has_schema = wanted is not None and wanted.schema is not None and model.has_schema_output
+    return present(
+        {
+            "format": {"type": "json_schema", "schema": loosened(wanted.schema)} if wanted and has_schema else None,
+            "effort": model.effort(parameters.take("reasoning_effort")) if model.has_effort else None,
+        }
+    )
 
 
 def _message(turn: Turn, model: str) -> dict[str, Any]:
@@ -184,31 +138,27 @@ def _source(media: Media, kind: str) -> dict[str, Any]:
     return {"type": "base64", "media_type": media.mime, "data": media.data}
 
 
-def _tools(model: str, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
+def _tools(model: Claude, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
     tools, choice = parameters.tools()
-    if wanted and wanted.schema is not None and not claude.has_schema_output(model):
+    if wanted and wanted.schema is not None and not model.has_schema_output:
         tools, choice = with_answer_tool(wanted, tools, choice)
     parallel = parameters.take("parallel_tool_calls")
     if not tools:
         return {}
-    claude.check_tool_choice(model, choice)
+    model.check_tool_choice(choice)
     wire_choice = _tool_choice(choice)
     if parallel is False and choice.mode != "none":
         wire_choice["disable_parallel_tool_use"] = True
-    strict = claude.has_schema_output(model)
-    if any(tool.strict for tool in tools) and not strict:
+    if any(tool.strict for tool in tools) and not model.has_schema_output:
         parameters.dropped.append("tools.function.strict")
-    return {"tools": [_tool(tool, strict) for tool in tools], "tool_choice": wire_choice}
+    return {"tools": [_tool(tool, model) for tool in tools], "tool_choice": wire_choice}
 
 
-def _tool(tool: Tool, strict_known: bool) -> dict[str, Any]:
-    strict = tool.strict and strict_known
-    wire: dict[str, Any] = {"name": tool.name, "input_schema": loosened(tool.schema) if strict else tool.schema}
-    if tool.description:
-        wire["description"] = tool.description
-    if strict:
-        wire["strict"] = True
-    return wire
+def _tool(tool: Tool, model: Claude) -> dict[str, Any]:
+    strict = tool.strict and model.has_schema_output
+    schema = loosened(tool.schema) if strict else tool.schema
+    wire = {"name": tool.name, "input_schema": schema, "description": tool.description, "strict": strict or None}
+    return present(wire)
 
 
 def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
@@ -235,17 +185,3 @@ def _read(blocks: list[Any], content: bytes) -> Choice:
 def _leading_thinking(blocks: list[Any]) -> list[Any]:
     """Thinking that can be restored in place: thinking between texts loses its position in a chat completion."""
     return list(takewhile(lambda block: mapping(block).get("type") in THINKING, blocks))
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    """Anthropic's input count excludes tokens read from and written to the cache."""
-    read = count(usage.get("cache_read_input_tokens"))
-    written = count(usage.get("cache_creation_input_tokens"))
-    written = written or sum(map(count, mapping(usage.get("cache_creation")).values()))
-    return Usage(
-        input_tokens=count(usage.get("input_tokens")) + read + written,
-        output_tokens=count(usage.get("output_tokens")),
-        cached_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
-    )

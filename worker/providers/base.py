@@ -8,9 +8,11 @@ Errors:
     BadAnswer       a 200 without an answer; becomes `bad_response` (or the class it carries)
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from understudy.models.failure import FailureClass
 from understudy.models.request.tokens import Usage as Usage
@@ -49,6 +51,22 @@ class Endpoint:
     secret: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def versioned(self, version: str, path: str) -> str:
+        """`/version/path`, without the version if the base URL already contains one: both forms are common."""
+        segments = urlsplit(self.base_url).path.split("/")
+        return f"/{path}" if any(map(_VERSION_SEGMENT.fullmatch, segments)) else f"/{version}/{path}"
+
+    def headers_with(self, key_header: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The headers of a call, with the secret in the one named `key_header`. The configured ones win: they are how
+        a user works around what we do not know."""
+        headers = {"content-type": "application/json", **(own or {})}
+        if self.secret:
+            headers[key_header] = f"Bearer {self.secret}" if key_header == "authorization" else self.secret
+        return headers | {name.lower(): value for name, value in self.headers.items()}
+
+
+_VERSION_SEGMENT = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,47 +2,18 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
-from understudy.worker.providers import claude
-from understudy.worker.providers.addresses import request_headers
-from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage, WireRequest
-from understudy.worker.providers.completion import (
-    Choice,
-    count,
-    created_at,
-    header,
-    made_id,
-    make_answer,
-    mapping,
-    parse_object,
-    sequence,
-    string,
-)
-from understudy.worker.providers.messages import (
-    Block,
-    Conversation,
-    Media,
-    Text,
-    ToolCall,
-    ToolResult,
-    Turn,
-    read_conversation,
-)
-from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice
-from understudy.worker.providers.structured import (
-    JSON_INSTRUCTION,
-    Format,
-    conclude,
-    format_of,
-    loosened,
-    read_format,
-    with_answer_tool,
-)
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
+from understudy.worker.providers.completion import Choice, header, made_id, mapping, parse_object, sequence, string
+from understudy.worker.providers.known import claude_named
+from understudy.worker.providers.messages import Block, Conversation, Media, Text, ToolCall, ToolResult, Turn
+from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice, present
+from understudy.worker.providers.structured import Format, conclude, loosened, read_request, with_answer_tool
+from understudy.worker.providers.usage import bedrock_usage
 
 FORMATS = {
     "image/jpeg": "jpeg",
@@ -64,18 +35,6 @@ FORMATS = {
 OWN_PARAMETERS = ("additionalModelRequestFields", "guardrailConfig", "performanceConfig", "requestMetadata")
 """Converse's own, passed through unchanged: a step of a chain may set them."""
 
-FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "content_filtered": "content_filter",
-    "guardrail_intervened": "content_filter",
-    "refusal": "content_filter",
-}
-"""Not listed, and therefore failures: `malformed_model_output`, `malformed_tool_use` and future ones."""
-
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9()\[\]-]+")
 
 
@@ -83,10 +42,7 @@ class BedrockAdapter:
     protocol = "bedrock"
 
     def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
-        conversation, parameters = read_conversation(call.body), Parameters(call.body)
-        wanted = read_format(parameters.take("response_format"))
-        if wanted and wanted.schema is None:
-            conversation.system.append(Text(JSON_INSTRUCTION))
+        conversation, parameters, wanted = read_request(call)
         wire = {
             "system": list(_blocks(conversation.system)),
             "messages": [{"role": turn.role, "content": list(_turn(turn, call.model))} for turn in conversation.turns],
@@ -95,14 +51,8 @@ class BedrockAdapter:
             "inferenceConfig": _inference(call.model, parameters),
             **{name: parameters.take(name) for name in OWN_PARAMETERS},
         }
-        parameters.close(self.protocol)
-        key = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
-        return WireRequest(
-            path=f"/model/{quote(call.model, safe='')}/converse",
-            headers=request_headers(endpoint, **key),
-            content=orjson.dumps({name: value for name, value in wire.items() if value}),
-            dropped=(*conversation.dropped, *parameters.dropped),
-        )
+        path = f"/model/{quote(call.model, safe='')}/converse"
+        return parameters.request(self.protocol, path, endpoint.headers_with("authorization"), wire)
 
     def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
         body = parse_object(content)
@@ -110,18 +60,16 @@ class BedrockAdapter:
         if not isinstance(blocks, list):
             raise BadAnswer("The answer has no message.", body=body)
         choice = _read(blocks, call.model, content)
-        choice.raw_finish = string(body.get("stopReason"))
-        choice.finish_reason = FINISH_REASONS.get(choice.raw_finish)
-        answer = partial(
-            make_answer,
+        choice.finish(body.get("stopReason"))
+        return conclude(
+            call,
             [choice],
-            _usage(mapping(body.get("usage"))),
+            bedrock_usage(mapping(body.get("usage"))),
+            headers,
             answer_id=header(headers, "x-amzn-requestid") or made_id("chatcmpl-", content),
             model=call.model,
-            created=created_at(headers),
             raw_usage=body.get("usage"),
         )
-        return conclude([choice], format_of(call.body), answer)
 
 
 def _turn(turn: Turn, model: str) -> Iterable[dict[str, Any]]:
@@ -168,24 +116,26 @@ def _media(media: Media) -> dict[str, Any]:
 
 
 def _inference(model: str, parameters: Parameters) -> dict[str, Any]:
-    max_tokens, stop = parameters.max_tokens(), parameters.stop()
-    if claude.is_claude(model):
-        max_tokens = min(max_tokens, claude.most_output(model)) if max_tokens else None
-        sampling = claude.sampling(model, parameters)
-        claude.check_stop(stop)
+    max_tokens, claude = parameters.max_tokens(), claude_named(model)
+    if claude:
+        max_tokens = min(max_tokens, claude.most_output) if max_tokens else None
+        sampling, stop = claude.sampling(parameters), claude.stop(parameters)
     else:
         sampling = {name: parameters.number(name) for name in ("temperature", "top_p")}
-    config = {
-        "maxTokens": max_tokens,
-        "temperature": sampling.get("temperature"),
-        "topP": sampling.get("top_p"),
-        "stopSequences": stop or None,
-    }
-    return {name: value for name, value in config.items() if value is not None}
+        stop = parameters.stop()
+    return present(
+        {
+            "maxTokens": max_tokens,
+            "temperature": sampling["temperature"],
+            "topP": sampling["top_p"],
+            "stopSequences": stop or None,
+        }
+    )
 
 
 def _has_own_schema_output(model: str) -> bool:
-    return claude.is_claude(model) and claude.refuses_forced_tools(model)
+    claude = claude_named(model)
+    return claude is not None and claude.refuses_forced_tools
 
 
 def _output_config(model: str, wanted: Format | None) -> dict[str, Any] | None:
@@ -209,18 +159,15 @@ def _tools(
             raise CannotExpress("messages have tool calls and no tool may be called: Converse requires tools then")
         parameters.take("parallel_tool_calls")
         return None
-    if claude.is_claude(model):
-        claude.check_tool_choice(model, choice)
+    if claude := claude_named(model):
+        claude.check_tool_choice(choice)
     if any(tool.strict for tool in tools):
         parameters.dropped.append("tools.function.strict")
     return {"tools": [{"toolSpec": _tool(tool)} for tool in tools], "toolChoice": _tool_choice(choice)}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    wire: dict[str, Any] = {"name": tool.name, "inputSchema": {"json": tool.schema}}
-    if tool.description:
-        wire["description"] = tool.description
-    return wire
+    return present({"name": tool.name, "inputSchema": {"json": tool.schema}, "description": tool.description})
 
 
 def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
@@ -248,15 +195,3 @@ def _read(blocks: list[Any], model: str, content: bytes) -> Choice:
     if reasoning:
         choice.extra = {"bedrock": {"model": model, "reasoning": reasoning}}
     return choice
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    """Converse's input count excludes tokens read from and written to the cache."""
-    read = count(usage.get("cacheReadInputTokens") or usage.get("cacheReadInputTokenCount"))
-    written = count(usage.get("cacheWriteInputTokens") or usage.get("cacheWriteInputTokenCount"))
-    return Usage(
-        input_tokens=count(usage.get("inputTokens")) + read + written,
-        output_tokens=count(usage.get("outputTokens")),
-        cached_tokens=read,
-        cache_write_tokens=written,
-    )

@@ -4,11 +4,13 @@ Nothing is lost silently: a parameter that an adapter does not support is either
 essential, and makes the step unusable for this request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from understudy.worker.providers.base import CannotExpress
+import orjson
+
+from understudy.worker.providers.base import CannotExpress, WireRequest
 from understudy.worker.providers.messages import expect
 
 ADVISORY = frozenset(
@@ -69,16 +71,22 @@ class ToolChoice:
     name: str = ""
 
 
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have a value."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 class Parameters:
     """Reads a request's parameters one by one and tracks those remaining."""
 
-    def __init__(self, body: Mapping[str, Any]) -> None:
+    def __init__(self, body: Mapping[str, Any], dropped: Iterable[str] = ()) -> None:
+        """`dropped` begins with the parts of the messages that were omitted."""
         self._left = {
             name: value
             for name, value in body.items()
             if value is not None and name not in ("model", "messages") and value not in _NO_EFFECT.get(name, ())
         }
-        self.dropped: list[str] = []
+        self.dropped = list(dropped)
 
     def has(self, name: str) -> bool:
         return name in self._left
@@ -112,11 +120,14 @@ class Parameters:
         """Omit these, and list those that the request has."""
         self.dropped += [name for name in names if self._left.pop(name, None) is not None]
 
-    def close(self, protocol: str) -> None:
-        """Drop the remaining advisory parameters; raises CannotExpress for any other that remains."""
+    def request(self, protocol: str, path: str, headers: dict[str, str], wire: Mapping[str, Any]) -> WireRequest:
+        """The request made of `wire` without what is empty. Drops the remaining advisory parameters; raises
+        CannotExpress for any other that remains."""
         self.drop(*sorted(ADVISORY & self._left.keys()))
         if self._left:
             raise CannotExpress(f"{min(self._left)} cannot be expressed in the {protocol} protocol")
+        content = orjson.dumps({name: value for name, value in wire.items() if value not in (None, [], {})})
+        return WireRequest(path, headers, content, tuple(self.dropped))
 
     def tools(self) -> tuple[list[Tool], ToolChoice]:
         """The functions that the model may call, and whether it must."""

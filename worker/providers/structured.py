@@ -1,7 +1,6 @@
 """`response_format`: its contents, how protocols without it emulate it, and whether an answer conforms."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +8,17 @@ import orjson
 
 from understudy.models.schemas.json_schema import CHECK_S, Fault, TooCostly, Uncheckable, checker_for, is_schema
 from understudy.models.schemas.process import NoJudge
-from understudy.worker.providers.base import Answer, BadAnswer, CannotExpress
-from understudy.worker.providers.completion import Choice, class_of_finish
-from understudy.worker.providers.parameters import Tool, ToolChoice
+from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Usage
+from understudy.worker.providers.completion import Choice, created_at, unfinished
+from understudy.worker.providers.messages import Conversation, Text, read_conversation
+from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice
+from understudy.worker.providers.usage import usage_object
 
 ANSWER_TOOL = "give_final_answer"
 """The tool that makes a model answer in a schema, where the protocol has no other way."""
 
 JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
 """How a protocol without a JSON mode emulates `json_object`; the answer is checked here."""
-
-_WORD = re.compile(r"\w{1,40}")
-"""Longer finish reasons may be user text and are left out of messages."""
 
 _FENCE = "```"
 """Models without a JSON mode tend to put their JSON between backticks."""
@@ -36,6 +34,17 @@ class Format:
     def answer_tool(self) -> Tool:
         description = self.description or "Gives the final answer. Call it once, with the complete answer."
         return Tool(ANSWER_TOOL, description, self.schema or {"type": "object"}, strict=False)
+
+
+def read_request(call: Call, *, has_json_mode: bool = False) -> tuple[Conversation, Parameters, Format | None]:
+    """A chat completion's messages, other parameters, and the format requested for its answer; a protocol without a
+    JSON mode gets an instruction instead. Raises CannotExpress."""
+    conversation = read_conversation(call.body)
+    parameters = Parameters(call.body, conversation.dropped)
+    wanted = read_format(parameters.take("response_format"))
+    if wanted and wanted.schema is None and not has_json_mode:
+        conversation.system.append(Text(JSON_INSTRUCTION))
+    return conversation, parameters, wanted
 
 
 def read_format(response_format: Any) -> Format | None:
@@ -75,7 +84,7 @@ def with_answer_tool(wanted: Format, tools: list[Tool], choice: ToolChoice) -> t
     return [*tools, wanted.answer_tool()], ToolChoice("required")
 
 
-def unwrap_answer_tool(choice: Choice) -> None:
+def _unwrap_answer_tool(choice: Choice) -> None:
     """Turn the call of the answer tool into the content. Calls of the caller's own tools take precedence: the answer
     given with them did not know their results."""
     answers = [call for call in choice.tool_calls if call["function"]["name"] == ANSWER_TOOL]
@@ -134,20 +143,17 @@ def loosened(schema: Any) -> Any:
     return loose
 
 
-def keep_to_format(wanted: Format | None, choice: Choice) -> None:
-    """Raises BadAnswer if a complete answer does not conform to `response_format`."""
-    if wanted is None or choice.finish_reason != "stop" or choice.refusal:
-        return
-    text = _unfenced("".join(choice.text))
+def in_format(wanted: Format, text: str) -> str:
+    """The text of a complete answer, without a fence. Raises BadAnswer if it does not conform to `response_format`."""
+    text = _unfenced(text)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise BadAnswer("The answer is not JSON, as response_format requires.") from None
-    schema = {"type": "object"} if wanted.schema is None else wanted.schema
-    fault = _fault(schema, value)
+    fault = _fault({"type": "object"} if wanted.schema is None else wanted.schema, value)
     if fault is not None:
         raise BadAnswer(f"The answer violates the schema of response_format at {fault}.")
-    choice.text = [text]
+    return text
 
 
 def _unfenced(text: str) -> str:
@@ -166,22 +172,50 @@ def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
         return None
 
 
-def conclude(choices: list[Choice], wanted: Format | None, answer: Callable[[], Answer]) -> Answer:
-    """The answer, if all its choices are final and conform to the format; else BadAnswer, with the usage."""
-    for choice in choices:
-        unwrap_answer_tool(choice)
-        if choice.tool_calls and choice.finish_reason == "stop":
-            choice.finish_reason = "tool_calls"
+def conclude(
+    call: Call,
+    choices: list[Choice],
+    usage: Usage,
+    headers: Mapping[str, str],
+    *,
+    answer_id: str,
+    model: str,
+    raw_usage: Any,
+    fault: BadAnswer | None = None,
+) -> Answer:
+    """The chat completion, if all its choices are final and conform to the format; else BadAnswer, with the usage.
+
+    `fault` is what is wrong with the answer as a whole.
+    """
+    completion = {
+        "id": answer_id,
+        "object": "chat.completion",
+        "created": created_at(headers),
+        "model": model,
+        "usage": usage_object(usage),
+    }
+    answer = Answer(completion, usage, model, raw_usage, choices[0].raw_finish or None if choices else None)
+    wanted = format_of(call.body)
     try:
+        if fault is not None:
+            raise fault
         for choice in choices:
-            if choice.finish_reason is None:
-                word = choice.raw_finish if _WORD.fullmatch(choice.raw_finish) else "unnamed"
-                cls = class_of_finish(choice.raw_finish)
-                raise BadAnswer(f"The answer ended with an unsuccessful finish reason ({word}).", cls)
-            if choice.finish_reason == "tool_calls" and not choice.tool_calls:
-                raise BadAnswer("The answer ended with tool calls, but contains none.")
-            keep_to_format(wanted, choice)
+            _conclude(choice, wanted)
     except BadAnswer as bad:
-        bad.answer = answer()
+        bad.answer = answer
         raise
-    return answer()
+    finally:
+        completion["choices"] = [choice.as_openai(index) for index, choice in enumerate(choices)]
+    return answer
+
+
+def _conclude(choice: Choice, wanted: Format | None) -> None:
+    _unwrap_answer_tool(choice)
+    if choice.tool_calls and choice.finish_reason == "stop":
+        choice.finish_reason = "tool_calls"
+    if choice.finish_reason is None:
+        raise unfinished(choice.raw_finish)
+    if choice.finish_reason == "tool_calls" and not choice.tool_calls:
+        raise BadAnswer("The answer ended with tool calls, but contains none.")
+    if wanted is not None and choice.finish_reason == "stop" and not choice.refusal:
+        choice.text = [in_format(wanted, "".join(choice.text))]

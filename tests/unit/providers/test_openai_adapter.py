@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
-from understudy.worker.providers.openai.requests import OpenAIAdapter
+from understudy.worker.providers.openai import OpenAIAdapter
 
 USER = {"role": "user", "content": "Hello"}
 ADAPTER = OpenAIAdapter()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from examples import examples
 from understudy.models.failure import FailureClass
-from understudy.worker.providers import claude
 from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, Usage
+from understudy.worker.providers.known import Claude
 from understudy.worker.providers.registry import adapter_for
 from understudy.worker.providers.structured import ANSWER_TOOL
 
@@ -56,13 +56,13 @@ def choice_of(answer: Answer) -> dict[str, Any]:
         ("claude-sonnet-5", (5, 0), 128_000),
         ("claude-fable-5-1", (5, 1), 128_000),
         ("anthropic.claude-v2:1", (2, 1), 4_096),
-        ("claude-latest", claude.NEWEST, 128_000),
+        ("claude-latest", (99, 0), 128_000),
     ],
 )
 def test_the_generation_of_a_claude_is_read_from_its_name(
     model: str, version: tuple[int, int], most_output: int
 ) -> None:
-    assert (claude.version_of(model), claude.most_output(model)) == (version, most_output)
+    assert (Claude(model).version, Claude(model).most_output) == (version, most_output)
 
 
 @pytest.mark.parametrize(

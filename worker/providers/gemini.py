@@ -6,26 +6,15 @@ from urllib.parse import quote
 
 import orjson
 
-from understudy.worker.providers.addresses import request_headers, versioned_path
+from understudy.worker.providers import gemini_answers
 from understudy.worker.providers.base import Answer, Call, CannotExpress, Endpoint, WireRequest
-from understudy.worker.providers.gemini import answers as gemini_answer
-from understudy.worker.providers.messages import (
-    Block,
-    Conversation,
-    Media,
-    Text,
-    ToolCall,
-    ToolResult,
-    Turn,
-    read_conversation,
-)
-from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice
-from understudy.worker.providers.structured import Format, read_format
+from understudy.worker.providers.known import Gemini
+from understudy.worker.providers.messages import Block, Conversation, Media, Text, ToolCall, ToolResult, Turn
+from understudy.worker.providers.parameters import Parameters, Tool, ToolChoice, present
+from understudy.worker.providers.structured import Format, read_request
 
 MOST_STOP_SEQUENCES = 5
 MOST_CANDIDATES = 8
-MOST_OUTPUT = 65_536
-MOST_OUTPUT_BEFORE_2_5 = 8_192
 
 OWN_PARAMETERS = {
     "cachedContent": "cachedContent",
@@ -40,9 +29,6 @@ NO_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 """What Google documents to send for a call made by another model: since Gemini 3 a call without a signature is
 rejected. It is "skip_thought_signature_validator" in base64."""
 
-THINKING_BUDGETS = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 24_576}
-"""`reasoning_effort` on Gemini 2.5, as translated by Google's own OpenAI interface."""
-
 _FILE_STORES = ("gs://", "https://generativelanguage.googleapis.com/")
 """Addresses that Google fetches itself."""
 
@@ -51,30 +37,25 @@ class GeminiAdapter:
     protocol = "gemini"
 
     def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
-        conversation, parameters = read_conversation(call.body), Parameters(call.body)
-        wanted = read_format(parameters.take("response_format"))
+        conversation, parameters, wanted = read_request(call, has_json_mode=True)
+        _drop_cache(conversation, parameters)
+        model = Gemini(call.model)
         tools = _tools(parameters)
-        if wanted and tools and not _is_since_3(call.model):
+        if wanted and tools and not model.is_since_3:
             raise CannotExpress(f"{call.model} rejects response_format together with tools")
         system = [{"text": text.text} for text in conversation.system]
         wire = {
             "systemInstruction": {"parts": system} if system else None,
-            "contents": [_content(turn, call.model) for turn in conversation.turns],
+            "contents": [_content(turn, model) for turn in conversation.turns],
             **tools,
-            "generationConfig": _generation(call.model, parameters, wanted),
+            "generationConfig": _generation(model, parameters, wanted),
             **{theirs: parameters.take(ours) for ours, theirs in OWN_PARAMETERS.items() if parameters.has(ours)},
         }
-        parameters.close(self.protocol)
-        key = {"x_goog_api_key": endpoint.secret} if endpoint.secret else {}
-        return WireRequest(
-            path=versioned_path(endpoint.base_url, "v1beta", f"{model_path(call.model)}:generateContent"),
-            headers=request_headers(endpoint, **key),
-            content=orjson.dumps({name: value for name, value in wire.items() if value}),
-            dropped=(*conversation.dropped, *_dropped_cache(conversation), *parameters.dropped),
-        )
+        path = endpoint.versioned("v1beta", f"{model_path(call.model)}:generateContent")
+        return parameters.request(self.protocol, path, endpoint.headers_with("x-goog-api-key"), wire)
 
     def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
-        return gemini_answer.read(call, headers, content)
+        return gemini_answers.read(call, headers, content)
 
 
 def model_path(model: str) -> str:
@@ -84,20 +65,16 @@ def model_path(model: str) -> str:
     return f"{kind}/{quote(name, safe='')}"
 
 
-def _is_since_3(model: str) -> bool:
-    """Names without a number are aliases of the newest."""
-    return not any(f"gemini-{generation}" in model for generation in ("1", "2"))
-
-
-def _dropped_cache(conversation: Conversation) -> list[str]:
+def _drop_cache(conversation: Conversation, parameters: Parameters) -> None:
     blocks = [*conversation.system, *(block for turn in conversation.turns for block in turn.blocks)]
-    return ["messages.cache_control"] if any(getattr(block, "cache", None) for block in blocks) else []
+    if any(getattr(block, "cache", None) for block in blocks):
+        parameters.dropped.append("messages.cache_control")
 
 
-def _content(turn: Turn, model: str) -> dict[str, Any]:
+def _content(turn: Turn, model: Gemini) -> dict[str, Any]:
     parts = [_part(block) for block in turn.blocks]
     calls = [part for part in parts if "functionCall" in part]
-    if calls and "thoughtSignature" not in calls[0] and _is_since_3(model):
+    if calls and "thoughtSignature" not in calls[0] and model.is_since_3:
         calls[0]["thoughtSignature"] = NO_SIGNATURE
     return {"role": "model" if turn.role == "assistant" else "user", "parts": parts}
 
@@ -141,11 +118,10 @@ def _media(media: Media) -> dict[str, Any]:
 
 def _tools(parameters: Parameters) -> dict[str, Any]:
     tools, choice = parameters.tools()
+    if not tools or choice.mode == "none":
+        parameters.take("parallel_tool_calls")
     if not tools:
-        parameters.take("parallel_tool_calls")
         return {}
-    if choice.mode == "none":
-        parameters.take("parallel_tool_calls")
     return {
         "tools": [{"functionDeclarations": [_declaration(tool) for tool in tools]}],
         "toolConfig": {"functionCallingConfig": _calling(choice)},
@@ -153,10 +129,7 @@ def _tools(parameters: Parameters) -> dict[str, Any]:
 
 
 def _declaration(tool: Tool) -> dict[str, Any]:
-    wire: dict[str, Any] = {"name": tool.name, "parametersJsonSchema": tool.schema}
-    if tool.description:
-        wire["description"] = tool.description
-    return wire
+    return present({"name": tool.name, "parametersJsonSchema": tool.schema, "description": tool.description})
 
 
 def _calling(choice: ToolChoice) -> dict[str, Any]:
@@ -165,17 +138,16 @@ def _calling(choice: ToolChoice) -> dict[str, Any]:
     return {"mode": {"auto": "AUTO", "required": "ANY", "none": "NONE"}[choice.mode]}
 
 
-def _generation(model: str, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
+def _generation(model: Gemini, parameters: Parameters, wanted: Format | None) -> dict[str, Any]:
     stop = parameters.stop()
     if len(stop) > MOST_STOP_SEQUENCES:
         raise CannotExpress(f"stop has more than {MOST_STOP_SEQUENCES} sequences")
     candidates = parameters.number("n")
     if candidates is not None and candidates > MOST_CANDIDATES:
         raise CannotExpress(f"n is above {MOST_CANDIDATES}")
-    most = MOST_OUTPUT if _thinks(model) else MOST_OUTPUT_BEFORE_2_5
     max_tokens = parameters.max_tokens()
     config = {
-        "maxOutputTokens": min(max_tokens, most) if max_tokens else None,
+        "maxOutputTokens": min(max_tokens, model.most_output) if max_tokens else None,
         "temperature": parameters.number("temperature"),
         "topP": parameters.number("top_p"),
         "topK": parameters.number("top_k"),
@@ -186,27 +158,10 @@ def _generation(model: str, parameters: Parameters, wanted: Format | None) -> di
         "logprobs": parameters.take("top_logprobs"),
         "responseMimeType": "application/json" if wanted else None,
         "responseJsonSchema": wanted.schema if wanted else None,
-        "thinkingConfig": _thinking(model, parameters),
     }
-    if not _thinks(model):  # later models respond 400 to penalties
+    if not model.thinks:  # later models respond 400 to penalties
         config["frequencyPenalty"] = parameters.number("frequency_penalty")
         config["presencePenalty"] = parameters.number("presence_penalty")
-    return {name: value for name, value in config.items() if value is not None}
-
-
-def _thinks(model: str) -> bool:
-    return _is_since_3(model) or "gemini-2.5" in model
-
-
-def _thinking(model: str, parameters: Parameters) -> dict[str, Any] | None:
-    if not _thinks(model) or not parameters.has("reasoning_effort"):
-        return None
-    effort = str(parameters.take("reasoning_effort"))
-    if effort not in THINKING_BUDGETS:
-        raise CannotExpress("reasoning_effort must be none, minimal, low, medium or high")
-    if not _is_since_3(model):
-        least = 128 if "pro" in model else 0  # 2.5 Pro cannot disable thinking
-        return {"thinkingBudget": max(THINKING_BUDGETS[effort], least)}
-    if effort in ("none", "minimal"):
-        return {"thinkingLevel": "minimal" if "flash" in model else "low"}
-    return {"thinkingLevel": "high" if effort == "xhigh" else effort}
+    elif parameters.has("reasoning_effort"):
+        config["thinkingConfig"] = model.thinking(str(parameters.take("reasoning_effort")))
+    return present(config)

@@ -6,40 +6,28 @@ from typing import Any
 
 from understudy.worker.providers.base import Answer, BadAnswer, Call
 from understudy.worker.providers.completion import (
-    Choice,
+    FINISH_REASONS,
     arguments_json,
-    class_of_finish,
     count,
     created_at,
     made_id,
+    mapping,
+    parse_object,
+    says_something,
     sequence,
+    unfinished,
+    with_code,
 )
-from understudy.worker.providers.openai.usage import read_usage, usage_object
-from understudy.worker.providers.reading import read_object
-from understudy.worker.providers.structured import Format, format_of, keep_to_format
-
-FINISH_REASONS: Mapping[str, str] = {
-    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "completed"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length"), "length"),
-    "model_context_window_exceeded": "length",
-    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_calls"),
-    **dict.fromkeys(("content_filter", "content-filter", "refusal", "safety", "sensitive"), "content_filter"),
-    **dict.fromkeys(("recitation", "prohibited_content", "blocklist", "spii", "model_armor"), "content_filter"),
-}
-"""Every spelling seen, in lower case. An unlisted reason is a failure: the answer may be incomplete."""
-
-KEEPS_TO_FORMAT = frozenset({"openai", "azure"})
-"""Providers whose own guarantee about `response_format` is sufficient."""
-
-CODE = re.compile(r"[\w.-]{1,40}")
+from understudy.worker.providers.known import dialect_of
+from understudy.worker.providers.structured import format_of, in_format
+from understudy.worker.providers.usage import openai_usage, usage_object
 
 LEADING_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 
 
 def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
     """The chat completion in a 2xx body. Raises BadAnswer if there is none."""
-    document = read_object(content)
-    refuse_errors(document)
+    document = parse_object(content)
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BadAnswer("the answer has no choices", body=document)
@@ -47,14 +35,14 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
     if len(choices) < wanted:
         raise BadAnswer(f"the answer has {len(choices)} choices instead of {wanted}")
     completion_id = document.get("id") or made_id("chatcmpl-", content)
-    usage = read_usage(document.get("usage"), call)
+    usage = openai_usage(document.get("usage"), call.model)
     completion = {
         **document,
         "id": completion_id,
         "object": "chat.completion",
         "created": document.get("created") or created_at(headers),
         "model": document.get("model") or call.model,
-        "usage": usage_object(usage, document.get("usage")),
+        "usage": usage_object(usage, mapping(document.get("usage"))),
     }
     answer = Answer(completion, usage, completion["model"], document.get("usage"), _raw_finish(choices[0]))
     try:
@@ -65,26 +53,6 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
         bad.answer = answer
         raise
     return answer
-
-
-def refuse_errors(document: Mapping[str, Any]) -> None:
-    """Raises BadAnswer if a 2xx contains an error."""
-    error = document.get("error")
-    if _says_something(error) or document.get("object") == "error":
-        code = error.get("code") if isinstance(error, dict) else document.get("code")
-        raise BadAnswer(_with_code("the answer is an error despite its status", code), body=document)
-
-
-def _with_code(sentence: str, code: object) -> str:
-    """Codes are single words or numbers; anything else may be user text and is left out."""
-    return f"{sentence} ({code})" if CODE.fullmatch(str(code or "")) else sentence
-
-
-def _says_something(value: object) -> bool:
-    """False for null, "", 0, and objects of only those: gateways in Go send such for absent fields."""
-    if isinstance(value, dict):
-        return any(map(_says_something, value.values()))
-    return bool(value)
 
 
 def _raw_finish(choice: Any) -> str | None:
@@ -112,7 +80,7 @@ class _Choice:
             if reason != "content_filter":
                 raise BadAnswer("a choice of the answer has no message")
             raw_message = {}
-        message = {key: value for key, value in raw_message.items() if _says_something(value) or value == []}
+        message = {key: value for key, value in raw_message.items() if says_something(value) or value == []}
         message |= {"role": "assistant", "refusal": raw_message.get("refusal") or None}
         self._separate_reasoning(message, raw_message.get("content"), reason)
         tool_calls = self._tool_calls(message)
@@ -120,24 +88,24 @@ class _Choice:
         if tool_calls:
             message["tool_calls"] = tool_calls
         finish = self._final_reason(reason, message)
-        wanted = None if self.call.dialect in KEEPS_TO_FORMAT else format_of(self.call.body)
-        if wanted and finish == "stop":
-            message["content"] = _in_format(wanted, message)
+        # Many servers accept `response_format` and ignore it.
+        wanted = None if dialect_of(self.call.dialect).keeps_to_format else format_of(self.call.body)
+        if wanted and finish == "stop" and not message["refusal"]:
+            message["content"] = in_format(wanted, message["content"] or "")
         return {"logprobs": None, **self.raw, "index": self.index, "message": message, "finish_reason": finish}
 
     def _known_reason(self) -> str | None:
         """The finish reason in OpenAI's terms; None if the provider gave none."""
         raw = self.raw.get("finish_reason")
         error = self.raw.get("error")
-        if _says_something(error):
+        if says_something(error):
             code = error.get("code") if isinstance(error, dict) else None
-            raise BadAnswer(_with_code("the answer contains an error instead of a choice", code), body=self.raw)
+            raise BadAnswer(with_code("the answer contains an error instead of a choice", code), body=self.raw)
         if not raw:
             return None
         known = FINISH_REASONS.get(str(raw).lower())
         if known is None:
-            cls = class_of_finish(f"{raw} {self.raw.get('native_finish_reason')}")
-            raise BadAnswer(_with_code("the answer ended with an unsuccessful finish reason", raw), cls, body=None)
+            raise unfinished(raw, self.raw.get("native_finish_reason"))
         return known
 
     def _final_reason(self, reason: str | None, message: Mapping[str, Any]) -> str:
@@ -184,7 +152,7 @@ class _Choice:
     def _tool_call(self, raw: Any, position: int) -> dict[str, Any]:
         if not isinstance(raw, dict):
             raise BadAnswer("a tool call of the answer is not an object")
-        kept = {key: value for key, value in raw.items() if key != "index" and _says_something(value)}
+        kept = {key: value for key, value in raw.items() if key != "index" and says_something(value)}
         kept["id"] = raw.get("id") or made_id("call_", self.completion_id, self.index, position)
         if "custom" in kept and "function" not in kept:
             return {**kept, "type": "custom"}
@@ -194,13 +162,6 @@ class _Choice:
         kept["type"] = raw.get("type") or "function"
         kept["function"] = {"name": function["name"], "arguments": arguments_json(function.get("arguments"))}
         return kept
-
-
-def _in_format(wanted: Format, message: Mapping[str, Any]) -> str:
-    """The content, checked against `response_format`: many servers accept that field and ignore it."""
-    choice = Choice(text=[message["content"] or ""], refusal=message["refusal"], finish_reason="stop")
-    keep_to_format(wanted, choice)
-    return choice.text[0]
 
 
 def _text_of(part: Any) -> str:

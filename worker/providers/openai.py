@@ -1,24 +1,18 @@
-"""OpenAI's chat completions and the many providers that support them, each with its own quirks.
+"""OpenAI's chat completions and the many providers that support them, each with its own dialect (`known`).
 
-A dialect is named after the provider's preset; an unknown name gets the plain dialect, which assumes as little as
-possible. Answers are parsed in `answers`.
+Answers are read in `openai_answers`.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
-from understudy.worker.providers.addresses import request_headers
 from understudy.worker.providers.base import Answer, Call, CannotExpress, Endpoint, WireRequest
 from understudy.worker.providers.completion import count, mapping
-from understudy.worker.providers.openai.answers import read_answer
-
-WANTS_COMPLETION_TOKENS = re.compile(r"^(?:openai/)?(?:ft:)?(?:o\d|gpt-(?:[5-9]|\d\d))")
-"""OpenAI's reasoning models reject `max_tokens` with a 400 that names `max_completion_tokens`."""
+from understudy.worker.providers.known import WANTS_COMPLETION_TOKENS, Dialect, dialect_of
+from understudy.worker.providers.openai_answers import read_answer
 
 DEFAULT_AZURE_API_VERSION = "2025-04-01-preview"
 """The last dated version; earlier ones reject the parameters of reasoning models."""
@@ -36,51 +30,6 @@ SIGNED_REASONING = ("reasoning_details", "thinking_blocks", "encrypted_content",
 REASONING_PARTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """`reasoning` is the field in which an assistant message's reasoning is accepted, or None."""
-
-    developer_role: bool = False
-    both_token_limits: bool = False  # accepts max_completion_tokens as well as max_tokens
-    reasoning: str | None = None
-    signed_reasoning: bool = False  # accepts `reasoning_details`
-    thinking_parts: bool = False  # content may be a list with thinking parts
-    cannot: frozenset[str] = frozenset()  # parameters that change the meaning and are rejected or ignored
-    refuses: frozenset[str] = frozenset()  # advisory parameters that would cause a 400
-    renames: Mapping[str, str] | None = None
-    names: bool = True  # messages may have a name
-
-
-PLAIN = Dialect()
-DIALECTS: Mapping[str, Dialect] = {
-    "openai": Dialect(developer_role=True, both_token_limits=True),
-    "azure": Dialect(developer_role=True, both_token_limits=True),
-    "openrouter": Dialect(developer_role=True, both_token_limits=True, reasoning="reasoning", signed_reasoning=True),
-    "groq": Dialect(
-        both_token_limits=True,
-        reasoning="reasoning",
-        cannot=frozenset({"n", "logprobs", "logit_bias"}),
-        refuses=frozenset({"store", "metadata"}),
-        names=False,
-    ),
-    "mistral": Dialect(
-        thinking_parts=True,
-        cannot=frozenset({"logprobs", "logit_bias"}),
-        refuses=frozenset({"store", "user", "service_tier"}),
-        renames={"seed": "random_seed"},
-        names=False,
-    ),
-    "deepseek": Dialect(reasoning="reasoning_content", cannot=frozenset({"n", "json_schema"})),
-    "xai": Dialect(both_token_limits=True),
-    "cerebras": Dialect(both_token_limits=True, reasoning="reasoning", cannot=frozenset({"logit_bias"})),
-    "perplexity": Dialect(cannot=frozenset({"n", "logprobs", "tools"})),
-    "fireworks": Dialect(reasoning="reasoning_content"),
-    "vllm": Dialect(both_token_limits=True, reasoning="reasoning_content"),
-    "ollama": Dialect(reasoning="reasoning", cannot=frozenset({"n"})),
-    "lmstudio": Dialect(cannot=frozenset({"n"})),
-}
-
-
 class OpenAIAdapter:
     """`Endpoint.options`: `api_version` (Azure), `organization` and `project` (OpenAI)."""
 
@@ -88,45 +37,45 @@ class OpenAIAdapter:
 
     def request(self, call: Call, endpoint: Endpoint) -> WireRequest:
         """The request. Raises CannotExpress for what the dialect is known to reject or silently ignore."""
-        dialect = DIALECTS.get(call.dialect, PLAIN)
+        dialect = dialect_of(call.dialect)
         _refuse_what_cannot_be_said(call, dialect)
-        body = {key: value for key, value in call.body.items() if value is not None and key not in NEVER_SENT}
-        dropped = {key for key in dialect.refuses if body.pop(key, None) is not None}
-        for ours, theirs in (dialect.renames or {}).items():
-            if ours in body:
-                body.setdefault(theirs, body.pop(ours))
-        body["model"] = call.model
+        body, dropped = body_for(call, dialect)
         _name_the_token_limit(body, dialect, call.model)
         if isinstance(body.get("messages"), list):
             body["messages"] = [_message(message, dialect, dropped) for message in body["messages"]]
-        return WireRequest(
-            path_for(call, endpoint, "chat/completions"),
-            headers_for(call, endpoint),
-            orjson.dumps(body),
-            tuple(sorted(dropped)),
-        )
+        return request_for(call, endpoint, "chat/completions", body, dropped)
 
     def answer(self, call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
         """Read a 2xx response. Raises BadAnswer."""
         return read_answer(call, headers, content)
 
 
-def path_for(call: Call, endpoint: Endpoint, what: str) -> str:
+def body_for(call: Call, dialect: Dialect) -> tuple[dict[str, Any], set[str]]:
+    """The body with the dialect's names, and what it does not accept and was left out."""
+    body = {key: value for key, value in call.body.items() if value is not None and key not in NEVER_SENT}
+    dropped = {key for key in dialect.refuses if body.pop(key, None) is not None}
+    for ours, theirs in dialect.renames.items():
+        if ours in body:
+            body.setdefault(theirs, body.pop(ours))
+    return body | {"model": call.model}, dropped
+
+
+def request_for(call: Call, endpoint: Endpoint, what: str, body: dict[str, Any], dropped: set[str]) -> WireRequest:
+    is_azure = call.dialect == "azure"
+    options = {f"openai-{name}": str(endpoint.options[name]) for name in ACCOUNT_OPTIONS if name in endpoint.options}
+    headers = endpoint.headers_with("api-key" if is_azure else "authorization", options)
+    path = _azure_path(call, endpoint, what) if is_azure else f"/{what}"
+    return WireRequest(path, headers, orjson.dumps(body), tuple(sorted(dropped)))
+
+
+def _azure_path(call: Call, endpoint: Endpoint, what: str) -> str:
     """Azure has two interfaces: one path per deployment with a dated version, and `…/openai/v1` without either."""
-    if call.dialect != "azure" or endpoint.base_url.rstrip("/").endswith("/v1"):
+    base_url = endpoint.base_url.rstrip("/")
+    if base_url.endswith("/v1"):
         return f"/{what}"
     version = quote(str(endpoint.options.get("api_version") or DEFAULT_AZURE_API_VERSION), safe="")
-    prefix = "" if endpoint.base_url.rstrip("/").endswith("/openai") else "/openai"
+    prefix = "" if base_url.endswith("/openai") else "/openai"
     return f"{prefix}/deployments/{quote(call.model, safe='')}/{what}?api-version={version}"
-
-
-def headers_for(call: Call, endpoint: Endpoint) -> dict[str, str]:
-    headers = {f"openai-{name}": str(endpoint.options[name]) for name in ACCOUNT_OPTIONS if name in endpoint.options}
-    if endpoint.secret and call.dialect == "azure":
-        headers["api-key"] = endpoint.secret
-    elif endpoint.secret:
-        headers["authorization"] = f"Bearer {endpoint.secret}"
-    return request_headers(endpoint, **headers)
 
 
 def _refuse_what_cannot_be_said(call: Call, dialect: Dialect) -> None:

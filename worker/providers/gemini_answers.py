@@ -6,42 +6,13 @@ numbers, and the same number can mean a different word on Vertex AI.
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from understudy.models.failure import FailureClass
-from understudy.worker.providers.base import Answer, BadAnswer, Call, Usage
-from understudy.worker.providers.completion import (
-    Choice,
-    count,
-    created_at,
-    made_id,
-    make_answer,
-    mapping,
-    parse_object,
-    sequence,
-    string,
-)
-from understudy.worker.providers.structured import conclude, format_of
-
-FILTERED = frozenset(
-    {
-        "BLOCKLIST",
-        "IMAGE_PROHIBITED_CONTENT",
-        "IMAGE_RECITATION",
-        "IMAGE_SAFETY",
-        "JAILBREAK",
-        "MODEL_ARMOR",
-        "PROHIBITED_CONTENT",
-        "RECITATION",
-        "SAFETY",
-        "SPII",
-    }
-)
-
-FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"} | dict.fromkeys(FILTERED, "content_filter")
-"""Not listed, and therefore failures: LANGUAGE, OTHER, MALFORMED_FUNCTION_CALL, MALFORMED_RESPONSE, NO_IMAGE,
-UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, MISSING_THOUGHT_SIGNATURE and future ones."""
+from understudy.worker.providers.base import Answer, BadAnswer, Call
+from understudy.worker.providers.completion import Choice, made_id, mapping, parse_object, sequence, string
+from understudy.worker.providers.structured import conclude
+from understudy.worker.providers.usage import gemini_usage
 
 _NUMBERED = ("FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
 _GEMINI_NUMBERS = (*_NUMBERED, "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MALFORMED_FUNCTION_CALL")
@@ -59,27 +30,27 @@ def read(call: Call, headers: Mapping[str, str], content: bytes) -> Answer:
     """Raises BadAnswer, of class `content_filter` if the prompt was blocked."""
     body = _camel(parse_object(content))
     usage = mapping(body.get("usageMetadata"))
-    candidates = [mapping(candidate) for candidate in sequence(body.get("candidates"))]
-    reasons = [_finish_word(candidate.get("finishReason"), call, body) for candidate in candidates]
     response_id = string(body.get("responseId")) or made_id("", content)
+    candidates = [mapping(candidate) for candidate in sequence(body.get("candidates"))]
     choices = [
-        _choice(candidate, reason, f"{response_id}-{index}")
-        for index, (candidate, reason) in enumerate(zip(candidates, reasons, strict=True))
+        _choice(candidate, _finish_word(candidate.get("finishReason"), call, body), f"{response_id}-{index}")
+        for index, candidate in enumerate(candidates)
     ]
-    answer = partial(
-        make_answer,
+    fault = None
+    if not choices:
+        fault = _blocked(mapping(body.get("promptFeedback")), choices)
+    elif any(map(_stops_with_nothing, candidates, choices)):
+        fault = BadAnswer("The answer ended without content.")
+    return conclude(
+        call,
         choices,
-        _usage(usage),
+        gemini_usage(usage),
+        headers,
         answer_id=response_id,
         model=string(body.get("modelVersion")) or call.model,
-        created=created_at(headers),
         raw_usage=usage or None,
+        fault=fault,
     )
-    if not choices:
-        _no_candidates(mapping(body.get("promptFeedback")), choices, answer)
-    if any(map(_stops_with_nothing, candidates, choices)):
-        raise BadAnswer("The answer ended without content.", answer=answer())
-    return conclude(choices, format_of(call.body), answer)
 
 
 def _stops_with_nothing(candidate: dict[str, Any], choice: Choice) -> bool:
@@ -89,11 +60,12 @@ def _stops_with_nothing(candidate: dict[str, Any], choice: Choice) -> bool:
     return choice.finish_reason == "stop" and not spoken
 
 
-def _no_candidates(feedback: dict[str, Any], choices: list[Choice], answer: Any) -> None:
+def _blocked(feedback: dict[str, Any], choices: list[Choice]) -> BadAnswer:
+    """Why there are no candidates. A blocked prompt becomes a choice; raises BadAnswer if it was not blocked."""
     if feedback.get("blockReason") in (None, 0, "", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"):
         raise BadAnswer("The answer has no candidates.")
     choices.append(Choice(raw_finish=str(feedback["blockReason"]), finish_reason="content_filter"))
-    raise BadAnswer("The provider blocked the prompt.", FailureClass.CONTENT_FILTER, feedback, answer())
+    return BadAnswer("The provider blocked the prompt.", FailureClass.CONTENT_FILTER, feedback)
 
 
 def _camel(value: Any) -> Any:
@@ -114,7 +86,8 @@ def _finish_word(reason: Any, call: Call, body: dict[str, Any]) -> str:
 
 
 def _choice(candidate: dict[str, Any], reason: str, seed: str) -> Choice:
-    choice = Choice(raw_finish=reason, finish_reason=FINISH_REASONS.get(reason), logprobs=_logprobs(candidate))
+    choice = Choice(logprobs=_logprobs(candidate))
+    choice.finish(reason)
     signatures = []
     for index, part in enumerate(map(mapping, sequence(mapping(candidate.get("content")).get("parts")))):
         signature = string(part.get("thoughtSignature"))
@@ -162,15 +135,3 @@ def _logprob(token: dict[str, Any]) -> dict[str, Any]:
         "logprob": token.get("logProbability"),
         "bytes": list(text.encode(errors="surrogatepass")),
     }
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    """Gemini's prompt count includes cached tokens and excludes what its own tools read; candidates exclude
-    thoughts."""
-    thoughts = count(usage.get("thoughtsTokenCount"))
-    return Usage(
-        input_tokens=count(usage.get("promptTokenCount")) + count(usage.get("toolUsePromptTokenCount")),
-        output_tokens=count(usage.get("candidatesTokenCount")) + thoughts,
-        cached_tokens=count(usage.get("cachedContentTokenCount")),
-        reasoning_tokens=thoughts,
-    )

@@ -1,1 +1,0 @@
-"""OpenAI's protocol, and the providers that support it."""
