@@ -1,9 +1,8 @@
 """Evidence about the account: its region, permissions, key and money."""
 
 from understudy.models.failure import FailureClass
-from understudy.worker.failures.evidence import row
+from understudy.worker.failures.evidence import CLIENT_ERRORS, row
 
-CLIENT_ERRORS = frozenset(range(400, 500))
 REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 422})
 """Statuses about this request or this credential, not about load."""
 

@@ -2,10 +2,9 @@
 
 import re
 
-from understudy.models.failure import FailureClass
-from understudy.worker.failures.evidence import row
+from understudy.models.failure import FailureClass, Scope
+from understudy.worker.failures.evidence import CLIENT_ERRORS, row
 
-CLIENT_ERRORS = frozenset(range(400, 500))
 SERVER_ERRORS = frozenset(range(500, 600))
 OVERLOADED = (
     row(
@@ -51,6 +50,23 @@ RATE_LIMIT = (
     ),
     row(FailureClass.RATE_LIMIT, statuses={429}),
 )
+
+RATE_LIMIT_SCOPE = (
+    (Scope.MODEL, row(FailureClass.RATE_LIMIT, r"upstream|specific to this model|for (?:this )?model\b")),
+    (Scope.MODEL, row(FailureClass.RATE_LIMIT, codes="model_rate_limit")),
+    (
+        Scope.ACCOUNT,
+        row(
+            FailureClass.RATE_LIMIT,
+            r"free-models-per",
+            r"requests rate limit exceeded",
+            r"(?:your|account'?s?) (?:account'?s? )?rate limit is",
+            codes="credit_limit",
+        ),
+    ),
+    (Scope.ACCOUNT, row(FailureClass.RATE_LIMIT, speakers="anthropic together fireworks deepseek minimax moonshot")),
+)
+"""The scope of a rate limit: first match. Without a match, limits are counted per model."""
 
 CODES_OF_SERVERS = (
     row(FailureClass.TIMEOUT, codes="modeltimeoutexception", statuses=CLIENT_ERRORS | {500}),

@@ -1,9 +1,10 @@
-"""Evidence about the request: its content, its size, and pages that no provider sent."""
+"""Evidence about the request: its content and size, amounts that no waiting allows, pages that no provider sent."""
+
+import re
 
 from understudy.models.failure import FailureClass
-from understudy.worker.failures.evidence import row
+from understudy.worker.failures.evidence import CLIENT_ERRORS, row
 
-CLIENT_ERRORS = frozenset(range(400, 500))
 PAGES = (
     row(FailureClass.TOO_LARGE, r"(?:header|cookie|entity|payload|uri).{0,20} too (?:large|long)", page=True),
     # A page of a proxy or firewall, not of the provider: such a 403 says nothing about the key.
@@ -113,3 +114,30 @@ CONTENT_FILTER = (
         statuses=(CLIENT_ERRORS - {401, 402, 404, 413, 429}) | {500},
     ),
 )
+
+REFUSE_RATES = frozenset({403, 413, 429})
+"""The statuses of rate limit errors. What the numbers in one say is stronger than any word or status."""
+
+_AMOUNT = r"\W{0,3}(?:is |of |to )?(\d[\d,_]*)(?!\d|[.:]\d)"
+_LIMIT = rf"\b(?:limit|maximum){_AMOUNT}"
+_REQUESTED = rf"\brequested{_AMOUNT}"
+_ZERO = re.compile(r"\blimit\W{0,3}(?:is |of )?0(?![\d.,:]\d|\d)")
+_IN_ONE_SENTENCE = r"[^.;\n]{0,60}?"
+_LIMIT_FIRST = re.compile(_LIMIT + _IN_ONE_SENTENCE + _REQUESTED)
+_REQUESTED_FIRST = re.compile(_REQUESTED + _IN_ONE_SENTENCE + _LIMIT)
+
+
+def what_never_starts(text: str) -> FailureClass | None:
+    """The class of a rejection that no waiting heals: a limit of zero, which means that the account does not have
+    the model at all, or a single request above the limit. `text` is in lower case."""
+    if _ZERO.search(text):
+        return FailureClass.MODEL_MISSING
+    pairs = [(limit, requested) for limit, requested in _LIMIT_FIRST.findall(text)]
+    pairs += [(limit, requested) for requested, limit in _REQUESTED_FIRST.findall(text)]
+    if any(_number(requested) > _number(limit) for limit, requested in pairs):
+        return FailureClass.TOO_LARGE
+    return None
+
+
+def _number(digits: str) -> int:
+    return int(digits.replace(",", "").replace("_", "")[:18])

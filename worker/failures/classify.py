@@ -5,12 +5,44 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from understudy.models.failure import Failure, FailureClass, Scope
-from understudy.worker.failures.complaint import Complaint, blocked_by_gemini, read_complaint
+from understudy.worker.failures.about_accounts import CREDENTIAL, MODEL_MISSING, NOTHING_HERE, QUOTA, REGION
+from understudy.worker.failures.about_load import CODES_OF_SERVERS, OVERLOADED, RATE_LIMIT, RATE_LIMIT_SCOPE, STATUSES
+from understudy.worker.failures.about_requests import (
+    CONTENT_FILTER,
+    CONTEXT_LENGTH,
+    MODEL_SLIP,
+    PAGES,
+    REFUSE_RATES,
+    TOO_LARGE,
+    what_never_starts,
+)
+from understudy.worker.failures.complaint import Complaint, read_complaint
 from understudy.worker.failures.echoes import CUT, Echoes, Sent
 from understudy.worker.failures.evidence import Evidence, Signs
 from understudy.worker.failures.hints import MAX_HINT_S, read_hint
-from understudy.worker.failures.numbers import REFUSE_RATES, what_never_starts
-from understudy.worker.failures.tables import EVIDENCE, RATE_LIMIT_SCOPE
+
+EVIDENCE = (
+    *PAGES,
+    *MODEL_SLIP,
+    *REGION,
+    *CONTEXT_LENGTH,
+    *TOO_LARGE,
+    *CODES_OF_SERVERS,
+    *CONTENT_FILTER,
+    *QUOTA,
+    *MODEL_MISSING,
+    *CREDENTIAL,
+    *NOTHING_HERE,
+    *OVERLOADED,
+    *RATE_LIMIT,
+    *STATUSES,
+)
+"""In order of precedence: the first matching row wins.
+
+Rows that resemble another class precede it: Google says "quota" for a rate, an oversized request is rejected as a rate
+limit, and an empty balance arrives with almost any status. Sources: the providers' published error lists and recorded
+answers. A row without a provider applies to all, because gateways and compatible servers repeat each other's messages.
+"""
 
 REFUSALS_OF_REQUESTS = frozenset({400, 404, 405, 409, 410, 415, 422})
 INVALID_REQUEST = frozenset(
@@ -21,12 +53,6 @@ INVALID_REQUEST = frozenset(
 
 QUOTED = re.compile(r"""(?<!\w)(?:'[^'\n]+'|"[^"\n]+"|`[^`\n]+`|‘[^’\n]+’|“[^”\n]+”)(?!\w)|https?://\S+""")
 """What a provider quotes when it calls a request invalid is the caller's, even if it was modified on the way."""
-
-WITHHELD = frozenset(
-    {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "MODEL_ARMOR", "JAILBREAK"}
-    | {"IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"}
-)
-"""Gemini's reasons for withholding an answer that concern the content and not an accident."""
 
 GOOGLE_DAY_STARTS_S = 8 * 3600
 """Google's daily quotas reset at midnight in Los Angeles: 08:00 UTC, in summer an hour earlier. Being an hour late
@@ -47,9 +73,8 @@ def classify(
 ) -> Failure:
     """Classify a response without an answer. Never raises, whatever the body contains.
 
-    `provider` is the preset's name or one chosen by the user; `status` may be 2xx if the body contains an error. `now`
-    in unix seconds, for hints given as a time. What the provider repeats of the request that was `sent` is not
-    evidence.
+    `provider` is the preset's name or one chosen by the user; `status` is not 2xx. `now` in unix seconds, for hints
+    given as a time. What the provider repeats of the request that was `sent` is not evidence.
     """
     return judge(provider, protocol, status, headers, body, now, sent)[0]
 
@@ -71,11 +96,8 @@ def judge(
     hint_s = read_hint(signs.status, headers, complaint, echoes, now)
     signs = replace(signs, waits=hint_s is not None)
     evidence = next((each for each in EVIDENCE if each.fits(signs)), None)
-    cls = evidence.cls if evidence else FailureClass.UNKNOWN
-    if 200 <= status < 300:
-        cls = _class_of_success(complaint)
     never = what_never_starts(signs.own_text) if signs.status in REFUSE_RATES else None
-    cls = never or cls
+    cls = never or (evidence.cls if evidence else FailureClass.UNKNOWN)
     per_day = cls is FailureClass.RATE_LIMIT and _is_per_day(signs, complaint)
     if per_day and complaint.quota_ids:
         hint_s = _until_googles_next_day(now)
@@ -88,7 +110,7 @@ def judge(
         hint_s=hint_s if cls.traits.transient else None,
         per_day=per_day,
         scope=_scope(cls, signs, complaint),
-        possibly_billed=_is_possibly_billed(cls, status, complaint),
+        possibly_billed=_is_possibly_billed(cls, complaint),
         body=complaint.body,
         sure=never is not None or (evidence is not None and evidence.sure),
         for_others=_for_others(echoes.cut(message), status) if cls.traits.about_credential else "",
@@ -100,10 +122,10 @@ def _for_others(message: str, status: int) -> str:
     return message if any(map(str.isalnum, message)) else f"HTTP {status}; what was said repeats a request"
 
 
-def _is_possibly_billed(cls: FailureClass, status: int, complaint: Complaint) -> bool:
+def _is_possibly_billed(cls: FailureClass, complaint: Complaint) -> bool:
     """A model that wrote something wrong has written something; a page comes from a proxy."""
     written = cls is FailureClass.BAD_RESPONSE and not complaint.is_page
-    return written or cls in (FailureClass.TIMEOUT, FailureClass.SERVER) or 200 <= status < 300
+    return written or cls in (FailureClass.TIMEOUT, FailureClass.SERVER)
 
 
 def _signs(provider: str, protocol: str, status: int, complaint: Complaint, echoes: Echoes) -> Signs:
@@ -120,12 +142,6 @@ def _signs(provider: str, protocol: str, status: int, complaint: Complaint, echo
         about_request=about_request,
         is_page=complaint.is_page,
     )
-
-
-def _class_of_success(complaint: Complaint) -> FailureClass:
-    """A 2xx is always either no answer or a blocked one: an error inside may be as transient as a broken stream."""
-    blocked = blocked_by_gemini(complaint)
-    return FailureClass.CONTENT_FILTER if blocked in WITHHELD else FailureClass.BAD_RESPONSE
 
 
 def _telling_status(status: int, complaint: Complaint) -> int:

@@ -52,8 +52,7 @@ class Complaint:
     """`words` are codes, types and reasons; `sentences` are messages for people, outermost first.
 
     `words_in_text` are those of an error embedded in a sentence, which routers produce, and callers can forge.
-    `headers` are those reported in the body itself (OpenRouter). `document` is the whole body if it is JSON, `body` the
-    part that may be kept.
+    `headers` are those reported in the body itself (OpenRouter). `body` is the part of the body that may be kept.
     """
 
     words: list[str] = field(default_factory=list)
@@ -64,7 +63,6 @@ class Complaint:
     names_a_parameter: bool = False
     words_in_text: set[str] = field(default_factory=set)
     is_page: bool = False
-    document: Any = None
     body: object = None
 
     @property
@@ -96,30 +94,16 @@ def read_complaint(headers: Mapping[str, str], body: bytes | str) -> Complaint:
     if text.startswith("<") or "text/html" in headers.get("content-type", ""):
         _read_page(complaint, text)
         return complaint
-    document = _parsed(text)
+    document = parsed(text)
     if document is None:
         _read_text(complaint, text)
         return complaint
     if isinstance(document, list) and len(document) == 1:  # Vertex AI
         document = document[0]
-    complaint.document = document
     if len(text) <= MAX_BODY_CHARS and text.count("[") + text.count("{") <= MAX_KEPT_LEVELS:
         complaint.body = document
     _read(complaint, document, 0)
     return complaint
-
-
-def blocked_by_gemini(complaint: Complaint) -> str | None:
-    """Why Gemini withheld an answer in an otherwise successful response."""
-    body = complaint.document
-    if not isinstance(body, dict):
-        return None
-    feedback = body.get("promptFeedback")
-    if isinstance(feedback, dict) and feedback.get("blockReason"):
-        return str(feedback["blockReason"])
-    candidates = body.get("candidates")
-    first = candidates[0] if isinstance(candidates, list) and candidates else None
-    return str(first["finishReason"]) if isinstance(first, dict) and first.get("finishReason") else None
 
 
 def _one_line(text: str) -> str:
@@ -127,7 +111,8 @@ def _one_line(text: str) -> str:
     return " ".join(printable.split())
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str | bytes) -> Any:
+    """The JSON document, or None."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -152,7 +137,7 @@ def _read_text(complaint: Complaint, text: str) -> None:
         complaint.sentences += [text[:MAX_TEXT_CHARS]] if text else []
         return
     for line in text.splitlines():
-        event = _parsed(line.removeprefix("data:").strip()) if line.startswith("data:") else None
+        event = parsed(line.removeprefix("data:").strip()) if line.startswith("data:") else None
         if isinstance(event, dict) and "error" in event:
             _read(complaint, event, 0)
 
@@ -161,7 +146,7 @@ def _read(complaint: Complaint, value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         return
     if isinstance(value, str):
-        inner = _parsed(value) if value.lstrip()[:1] in ("{", "[") else None
+        inner = parsed(value) if value.lstrip()[:1] in ("{", "[") else None
         if inner is None:
             complaint.sentences.append(_ECHO.sub("", value[:MAX_TEXT_CHARS]))
         else:

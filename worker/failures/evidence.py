@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from understudy.models.failure import FailureClass, classes_where
 
+CLIENT_ERRORS = frozenset(range(400, 500))
+
 OF_THE_JOB = classes_where(lambda traits: traits.about_request) | {FailureClass.BAD_RESPONSE}
 """A failure of such a class concerns only the job that failed: its message may be the caller's own words."""
 

@@ -52,11 +52,8 @@ def until(text: str, now: float) -> float | None:
         return moment - now if moment >= _EPOCH_S else None
     try:
         when = datetime.fromisoformat(text) if re.match(r"\d{4}-", text) else parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    try:
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now
-    except (OverflowError, ValueError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 

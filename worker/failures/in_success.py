@@ -9,7 +9,7 @@ import orjson
 
 from understudy.models.failure import Failure, FailureClass, classes_where
 from understudy.worker.failures.classify import judge
-from understudy.worker.failures.complaint import MAX_READ_BYTES
+from understudy.worker.failures.complaint import MAX_READ_BYTES, parsed
 from understudy.worker.failures.echoes import Sent
 
 INNER_STATUSES = frozenset({408, 429, 498, 499, *range(500, 600)})
@@ -49,11 +49,11 @@ def classify_success(
 
 def _errors(body: bytes) -> Iterator[Any]:
     """The errors that the body is, or that its choices or events contain, each as an object or a sentence."""
-    document = _parsed(body)
+    document = parsed(body)
     events = [document]
     if document is None:
         lines = (line.strip() for line in body.splitlines())
-        events = [_parsed(line.removeprefix(b"data:")) for line in lines if line.startswith(b"data:")]
+        events = [parsed(line.removeprefix(b"data:")) for line in lines if line.startswith(b"data:")]
     if isinstance(document, list):
         events = document[:1]
     for event in events:
@@ -78,10 +78,3 @@ def _number(error: dict[str, Any]) -> int | None:
     """The status that it should have had."""
     numbers = (str(error[name]) for name in NUMBER_FIELDS if isinstance(error.get(name), str | int))
     return next((int(each) for each in numbers if len(each) == 3 and each.isascii() and each.isdigit()), None)
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from understudy.worker.bounded_mapping import Latest
 from understudy.worker.failures import LimitSignals
-from understudy.worker.failures.limits import CLOSE, MINUTE_S
+from understudy.worker.failures.advertised_limits import CLOSE, MINUTE_S
 from understudy.worker.limits.limiter import Deployment
 
 SECOND_S = 1.0

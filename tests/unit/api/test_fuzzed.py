@@ -166,7 +166,7 @@ def test_answers_are_read_or_refused(schema: dict[str, Any], said: Any, mutated:
 
 
 @examples(100)
-@given(st.sampled_from([200, 400, 403, 429, 500]), plain | texts | patterns)
+@given(st.sampled_from([302, 400, 403, 429, 500]), plain | texts | patterns)
 def test_refusals_are_classified(status: int, said: Any) -> None:
     with within_bounds():
         for body in (orjson.dumps(said), orjson.dumps({"error": {"message": said, "code": said}}), str(said).encode()):

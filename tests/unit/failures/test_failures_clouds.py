@@ -147,16 +147,6 @@ GOOGLE = [
         google(400, "INVALID_ARGUMENT", "Unknown name \"x\" at 'y'."),
         F.BAD_REQUEST,
     ),
-    Case(
-        "blocked",
-        "gemini",
-        "gemini",
-        200,
-        {},
-        {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}},
-        F.CONTENT_FILTER,
-    ),
-    Case("nothing", "gemini", "gemini", 200, {}, {"usageMetadata": {"promptTokenCount": 1}}, F.BAD_RESPONSE),
 ]
 
 BEDROCK = [

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from understudy.worker.failures import LimitSignals
-from understudy.worker.failures.limits import DAY_S, MINUTE_S
+from understudy.worker.failures.advertised_limits import DAY_S, MINUTE_S
 from understudy.worker.limits.header_periods import SECOND_S, ToldPeriods
 from understudy.worker.limits.limiter import Deployment
 

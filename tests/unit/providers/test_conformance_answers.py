@@ -267,6 +267,7 @@ NO_ANSWERS = {
     "an error": b'{"error": {"message": "overloaded", "code": 503}}',
     "Anthropic's error": b'{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}',
     "another object": b'{"ok": true}',
+    "only a usage": b'{"usageMetadata": {"promptTokenCount": 1}}',
     "a list": b"[1, 2]",
     "a string": b'"hello"',
     "null": b"null",

@@ -317,7 +317,11 @@ def gemini(**candidate: Any) -> dict[str, Any]:
         (8, "gemini", "content_filter"),
         (10, "vertex", "content_filter"),
         ("FINISH_REASON_STOP", "gemini", "stop"),
-        ("IMAGE_SAFETY", "gemini", "content_filter"),
+        *(
+            (reason, "gemini", "content_filter")
+            for reason in ("SAFETY", "RECITATION", "BLOCKLIST", "SPII", "JAILBREAK")
+        ),
+        *((f"IMAGE_{reason}", "gemini", "content_filter") for reason in ("SAFETY", "RECITATION", "PROHIBITED_CONTENT")),
         ("MODEL_ARMOR", "vertex", "content_filter"),
     ],
 )
@@ -326,7 +330,9 @@ def test_geminis_reasons_come_as_words_and_as_numbers(reason: Any, dialect: str,
     assert choice_of(answer)["finish_reason"] == finish
 
 
-@pytest.mark.parametrize("reason", [0, 5, 6, 10, 99, -1, "OTHER", "LANGUAGE", "UNEXPECTED_TOOL_CALL", None])
+@pytest.mark.parametrize(
+    "reason", [0, 5, 6, 10, 99, -1, "OTHER", "LANGUAGE", "UNEXPECTED_TOOL_CALL", "MALFORMED_FUNCTION_CALL", None]
+)
 def test_geminis_other_reasons_are_failures(reason: Any) -> None:
     with pytest.raises(BadAnswer):
         read("gemini", gemini(finishReason=reason))
@@ -337,7 +343,7 @@ def test_a_number_means_another_word_on_vertex() -> None:
     assert choice_of(read("gemini", body))["finish_reason"] == "content_filter"
 
 
-@pytest.mark.parametrize("reason", ["SAFETY", "OTHER", 2])
+@pytest.mark.parametrize("reason", ["SAFETY", "PROHIBITED_CONTENT", "OTHER", 2])
 def test_a_blocked_prompt_is_the_class_content_filter_and_keeps_its_cost(reason: Any) -> None:
     body = {"promptFeedback": {"blockReason": reason}, "usageMetadata": {"promptTokenCount": 4}}
     with pytest.raises(BadAnswer) as caught:
