@@ -21,7 +21,6 @@ from understudy.worker.coalesce import Coalescer
 from understudy.worker.first_completed import first_completed, unless
 from understudy.worker.job import outcome
 from understudy.worker.job.answer_room import place_in
-from understudy.worker.job.hedge import run_of
 from understudy.worker.job.progress import Progress
 from understudy.worker.job.prompt_room import LOOK_AGAIN_S, WAITS_FOR_ROOM, PromptRoom
 from understudy.worker.job.run import JobRun
@@ -291,7 +290,7 @@ class ClaimLoop:
             chain = await self.store.get_chain(job.chain_id)
             if self._leaving:
                 return _put_back(job, GIVEN_BACK)
-            run = self.runs[job.id] = run_of(await self.store.claims.with_prompt(job), chain, self.tools)
+            run = self.runs[job.id] = JobRun(await self.store.claims.with_prompt(job), chain, self.tools)
             return await run.run()
         except StoreOutage:
             return _put_back(job, OUTAGE)

@@ -1,30 +1,32 @@
-"""Decides what follows from a failure or a refusal. Pure: values in, a verdict and the new progress out.
-
-    after_failure   a provider was called and did not answer
-    after_refusal   the limiter did not let the call start
-    after_short     a budget did not let the call start
-    after_block     no credential of the step can be used until a person fixes it
-    after_misfit    the step cannot serve this request at all
-    after_every_key_refused  every credential of the step was rejected for this job, though they work for others
-    after_unfit     the step may not be used: a data rule, or a property of the request
-    without_a_place only the first eligible step may still answer this job
+"""Decides what follows from an event at a step: a failure, a refusal, or a reason why the step was not called. Pure:
+values in, a verdict and the new progress out.
 
 See `progress` for rounds, and for how a job moves through the steps of one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
-from typing import Any
 
-from understudy.models.config.catalog import window
 from understudy.models.failure import Failure, FailureClass
 from understudy.models.jobs.wait_reasons import failed_at, put_back_for
 from understudy.models.records import Waiting
-from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import WhyNot
 from understudy.models.state import Priority
+from understudy.worker.budgets.fallback_quota import QuotaUsedUp
 from understudy.worker.budgets.reservations import InsufficientBudget, Shortage
+from understudy.worker.job.events import (
+    Event,
+    EveryKeyRefused,
+    Fail,
+    MoveOn,
+    NotStarted,
+    PutBack,
+    ShareUsedUp,
+    Situation,
+    TryAgain,
+    Verdict,
+)
 from understudy.worker.job.progress import (
     Passed,
     Progress,
@@ -33,9 +35,13 @@ from understudy.worker.job.progress import (
     moved_to,
     new_round,
     passed_over,
+    ruled_out,
+    smaller_windows,
     worth_waiting_for,
 )
+from understudy.worker.limits.credentials import Absence
 from understudy.worker.limits.limiter import Hold, Refusal
+from understudy.worker.providers.base import CannotExpress
 
 ROUND_BACKOFF_S = (5.0, 600.0)
 SHORTEST_ROUND_S = 1.0
@@ -64,58 +70,35 @@ they end soon, while a used-up day may outlast the patience. For a rate learned 
 began."""
 
 
-@dataclass(frozen=True, slots=True)
-class TryAgain:
-    """Retry the same step, after a pause."""
-
-    after_s: float = 0.0
-    waiting: Waiting | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MoveOn:
-    """Continue with the step that the new progress points at."""
-
-
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    """Return to the ledger until a given time; costs no attempt."""
-
-    until: float
-    waiting: Waiting
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Failed for good; the error is in the progress (`first_error`)."""
+def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Progress]:
+    """What the job does next, and its progress then."""
+    match event:
+        case Failure():
+            return _after_failure(at, progress, event)
+        case Refusal():
+            return _after_refusal(at, progress, event)
+        case InsufficientBudget():
+            return _after_shortage(at, progress, event)
+        case QuotaUsedUp():
+            return PutBack(at.now + event.in_s, put_back_for(event.reason)), progress
+        case ShareUsedUp(primary):
+            return _at_primary_alone(at, progress, primary)
+        case Absence():
+            return _after_absence(at, progress, event)
+        case EveryKeyRefused(failure):
+            return _after_every_key_refused(at, progress, failure)
+        case WhyNot() | CannotExpress():
+            return _after_misfit(at, progress, event)
+        case NotStarted():
+            return TryAgain(), progress
 
 
-Verdict = TryAgain | MoveOn | PutBack | Fail
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a decision depends on besides the event itself. `now` in unix seconds. `account` is that of the call, if
-    one was made."""
-
-    chain: Chain
-    priority: Priority
-    now: float
-    rng: Random
-    account: str | None = None
-
-    @property
-    def patience_s(self) -> float:
-        return self.chain.patience_for(self.priority)
-
-
-def after_failure(at: Situation, progress: Progress, failure: Failure, key: str = "") -> tuple[Verdict, Progress]:
-    """`key` is the name of the credential used."""
+def _after_failure(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
     error = {"class": failure.cls, "message": failure.message, "status": failure.status, "body": failure.body}
     progress = replace(progress, errors={**progress.errors, progress.step: error})
     cls = failure.cls
     if cls.traits.asks_another_credential:
-        return _after_refused_call(at, progress, failure, key)
+        return _after_refused_call(at, progress, failure)
     pause = _backoff(RETRY_BACKOFF_S, progress.tries, at.rng) if failure.hint_s is None else failure.hint_s
     worth_waiting = pause <= max(at.patience_s, IN_SLOT_S)
     retries = cls.traits.retries if failure.repeatable else 0
@@ -125,11 +108,11 @@ def after_failure(at: Situation, progress: Progress, failure: Failure, key: str 
     if cls.traits.transient or progress.tries < retries:  # its retry may be left for the next round
         return _pass_over_failure(at, progress, failure)
     if cls in (FailureClass.CONTEXT_LENGTH, FailureClass.TOO_LARGE):
-        progress = _rule_out_smaller_windows(at.chain, progress, cls)
+        progress = ruled_out(progress, smaller_windows(at.chain, progress, cls))
     return _after_verdict(at, progress, cls, failure.message)
 
 
-def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[Verdict, Progress]:
+def _after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[Verdict, Progress]:
     cls = REFUSED_LIKE.get(refusal.hold)
     passed = Passed(refusal.waiting, refusal.until)
     if cls is None:
@@ -144,53 +127,49 @@ def after_refusal(at: Situation, progress: Progress, refusal: Refusal) -> tuple[
     return PutBack(refusal.until, refusal.waiting), replace(progress, refused_since=progress.refused_since or at.now)
 
 
-def after_short(
-    at: Situation, progress: Progress, short: InsufficientBudget, *, alone: bool
-) -> tuple[Verdict, Progress]:
+def _after_shortage(at: Situation, progress: Progress, short: InsufficientBudget) -> tuple[Verdict, Progress]:
     """A provider whose budget is spent is skipped. A batch or tenant that has spent its budget waits, and starts again
-    at the first step: a cheaper step is not used instead.
-
-    `alone`: the job belongs to no batch. If a client waits for it (`interactive`), it fails at once.
+    at the first step: a cheaper step is not used instead. If a client waits for a job of its own, it fails at once.
     """
     if short.why is not Shortage.SPENT:
         return PutBack(at.now + MONEY_RECHECK_S, put_back_for(short.waits)), progress
-    error = {"class": FailureClass.QUOTA, "message": short.reason, "status": 402, "body": _no_money(short.reason)}
+    # in the form of OpenAI's API, with the status that other APIs use: 429 would be retried
+    words = {"message": short.reason, "type": "insufficient_quota", "param": None, "code": "budget_reached"}
+    error = {"class": FailureClass.QUOTA, "message": short.reason, "status": 402, "body": {"error": words}}
     refused = replace(progress, errors={progress.step: error, **progress.errors})
     if short.is_of_provider:
         return _pass_over(at, refused, FailureClass.QUOTA, Passed(put_back_for(short.waits), until=None))
-    if alone and at.priority is Priority.INTERACTIVE:
+    if at.alone and at.priority is Priority.INTERACTIVE:
         return Fail(), refused
     times = [each.until for each in progress.passed.values() if each.until is not None]
     until = max(min(times, default=at.now + BLOCKED_RECHECK_S), at.now + SHORTEST_ROUND_S)
     return PutBack(until, put_back_for(short.waits)), new_round(at.chain, progress)
 
 
-def _no_money(message: str) -> dict[str, Any]:
-    """In the form of OpenAI's API, with the status that other APIs use: 429 would be retried."""
-    return {"error": {"message": message, "type": "insufficient_quota", "param": None, "code": "budget_reached"}}
+def _after_absence(at: Situation, progress: Progress, absence: Absence) -> tuple[Verdict, Progress]:
+    """Every usable credential of the step is rejected until a person acts; or the model is missing, for good or
+    presumably."""
+    cls, why = absence.cls, absence.text
+    progress = _with_error(progress, cls, why)
+    if not absence.mendable and absence.until is None:
+        return _rule_out(at, progress, why)
+    return _pass_over(at, progress, cls, Passed(put_back_for(why), None if absence.mendable else absence.until))
 
 
-def after_block(
-    at: Situation, progress: Progress, cls: FailureClass, reason: str, until: float | None = None
-) -> tuple[Verdict, Progress]:
-    """`cls` is why every usable credential of the step is rejected: `quota` or `credential`, until a person acts; or
-    `model_missing`, where that is only presumed, `until` it is probed."""
-    return _pass_over(at, _with_error(progress, cls, reason), cls, Passed(put_back_for(reason), until))
+def _after_misfit(at: Situation, progress: Progress, why: WhyNot | CannotExpress) -> tuple[Verdict, Progress]:
+    """The step is skipped, whatever `fallback_on` says. A step that may not be used adds no error: the job's is that of
+    a step that was tried."""
+    if isinstance(why, CannotExpress):
+        reason = f"{at.chain.steps[progress.step]}: {why}"
+        return _rule_out(at, _with_error(progress, FailureClass.BAD_REQUEST, reason), reason)
+    if not why.rule:
+        return _rule_out(at, progress, why.text)
+    return _advance(at, passed_over(progress, Passed(put_back_for(why.text), until=None, rule=True)))
 
 
-def after_misfit(
-    at: Situation, progress: Progress, reason: str, cls: FailureClass = FailureClass.BAD_REQUEST
-) -> tuple[Verdict, Progress]:
-    return _rule_out(at, _with_error(progress, cls, reason), reason)
-
-
-def after_every_key_refused(
-    at: Situation, progress: Progress, failure: Failure | None = None
-) -> tuple[Verdict, Progress]:
-    """Each credential of the step was rejected for this job, `failure` was the last rejection, and nothing is proved
-    against them: the cause may be this job. It is retried once, because one odd answer proves nothing. A failure
-    that can only be about a credential is waited out for some rounds: other jobs will confirm it, or a later call
-    succeeds."""
+def _after_every_key_refused(at: Situation, progress: Progress, failure: Failure | None) -> tuple[Verdict, Progress]:
+    """The step is retried once, because one odd answer proves nothing. A failure that can only be about a credential
+    is waited out for some rounds: other jobs will confirm it, or a later call succeeds."""
     error = progress.errors[progress.step]
     cls = FailureClass(error["class"])
     if cls.traits.transient:
@@ -204,20 +183,11 @@ def after_every_key_refused(
     return _after_verdict(at, progress, cls, error["message"])
 
 
-def after_unfit(at: Situation, progress: Progress, why: WhyNot) -> tuple[Verdict, Progress]:
-    """The step is skipped, whatever `fallback_on` says; the job's error is that of a step that was tried."""
-    if not why.rule:
-        return _rule_out(at, progress, why.text)
-    passed = Passed(put_back_for(why.text), until=None, rule=True)
-    return _advance(at, passed_over(progress, passed))
-
-
-def without_a_place(at: Situation, progress: Progress, lead: int) -> tuple[Verdict, Progress]:
-    """The batch has used up its share of fallbacks: the job continues as if its chain had only the step `lead`, by
-    index."""
-    passed = {step: why for step, why in progress.passed.items() if step == lead}
-    progress = replace(moved_to(progress, lead), passed=passed)
-    if lead in progress.ruled_out:
+def _at_primary_alone(at: Situation, progress: Progress, primary: int) -> tuple[Verdict, Progress]:
+    """The job continues as if its chain had only this step."""
+    passed = {step: why for step, why in progress.passed.items() if step == primary}
+    progress = replace(moved_to(progress, primary), passed=passed)
+    if primary in progress.ruled_out:
         return Fail(), progress
     if not passed:
         return MoveOn(), progress
@@ -227,7 +197,7 @@ def without_a_place(at: Situation, progress: Progress, lead: int) -> tuple[Verdi
     return verdict, progress
 
 
-def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key: str) -> tuple[Verdict, Progress]:
+def _after_refused_call(at: Situation, progress: Progress, failure: Failure) -> tuple[Verdict, Progress]:
     """After a call that the provider rejected unprocessed: the limiter knows what else may start.
 
     Cooldowns may end before all other credentials have been rejected, so there might always be one to try. Without
@@ -235,11 +205,11 @@ def _after_refused_call(at: Situation, progress: Progress, failure: Failure, key
     """
     at_once = at.patience_s == 0 and at.chain.falls_back_on(failure.cls) and bool(later_steps(at.chain, progress))
     if not failure.cls.traits.transient:
-        return TryAgain(), replace(progress, refused_by=(*progress.refused_by, key))
+        return TryAgain(), replace(progress, refused_by=(*progress.refused_by, at.key))
     overloaded = failure.cls is FailureClass.OVERLOADED
     if (at_once and overloaded) or _refused_for(at, progress) >= max(at.patience_s, IN_SLOT_S):
         return _pass_over_failure(at, progress, failure)
-    refused_by = (*progress.refused_by, key) if at_once else progress.refused_by
+    refused_by = (*progress.refused_by, at.key) if at_once else progress.refused_by
     return TryAgain(), replace(progress, refused_by=refused_by, refused_since=progress.refused_since or at.now)
 
 
@@ -284,7 +254,7 @@ def _pass_over(at: Situation, progress: Progress, cls: FailureClass, passed: Pas
 
 
 def _rule_out(at: Situation, progress: Progress, reason: str) -> tuple[Verdict, Progress]:
-    return _advance(at, replace(progress, ruled_out={**progress.ruled_out, progress.step: reason}))
+    return _advance(at, ruled_out(progress, {progress.step: reason}))
 
 
 def _after_verdict(at: Situation, progress: Progress, cls: FailureClass, message: str) -> tuple[Verdict, Progress]:
@@ -292,12 +262,12 @@ def _after_verdict(at: Situation, progress: Progress, cls: FailureClass, message
 
     If the chain does not fall back on the class, no later step is tried in any round.
     """
-    progress = replace(progress, ruled_out={**progress.ruled_out, progress.step: f"{cls}: {message}"})
+    progress = ruled_out(progress, {progress.step: f"{cls}: {message}"})
     if at.chain.falls_back_on(cls):
         return _advance(at, progress)
     why = f"not tried, because this chain does not fall back on {cls}, the failure of {at.chain.steps[progress.step]}"
     not_asked = dict.fromkeys(later_steps(at.chain, progress), why)
-    return _end_of_round(at, replace(progress, ruled_out={**progress.ruled_out, **not_asked}))
+    return _end_of_round(at, ruled_out(progress, not_asked))
 
 
 def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
@@ -305,24 +275,6 @@ def _advance(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:
     if not later:
         return _end_of_round(at, progress)
     return MoveOn(), moved_to(progress, later[0])
-
-
-def _rule_out_smaller_windows(chain: Chain, progress: Progress, cls: FailureClass) -> Progress:
-    """A prompt too long for one model is not sent to another with no larger window. An earlier step that is waited for
-    reports this itself.
-
-    A request that was merely too large may fit the same model elsewhere: that limit belongs to an account or a gateway.
-    """
-    ours = chain.steps[progress.step].model
-    size = window(ours)
-    too_small = {}
-    for index in later_steps(chain, progress):
-        model = chain.steps[index].model
-        same = model == ours and cls is FailureClass.CONTEXT_LENGTH
-        smaller = model != ours and size is not None and (window(model) or size + 1) <= size
-        if same or smaller:
-            too_small[index] = f"{cls} at {chain.steps[progress.step]}"
-    return replace(progress, ruled_out={**progress.ruled_out, **too_small})
 
 
 def _end_of_round(at: Situation, progress: Progress) -> tuple[Verdict, Progress]:

@@ -5,192 +5,118 @@ other call is cut short, and its possible cost is recorded. A call that fails le
 """
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Callable
+from typing import Any
 
 from understudy.models.costs.budgets import UNKNOWN_USD
 from understudy.models.failure import Failure, FailureClass
-from understudy.models.records import SINGLE, StartedJob
-from understudy.models.routing.chain import Chain
-from understudy.models.state import Priority
-from understudy.worker.job.decide import MoveOn, Verdict, after_misfit
-from understudy.worker.job.outcome import Answered
-from understudy.worker.job.progress import later_steps, moved_to
-from understudy.worker.job.provider_call import ProviderCall
-from understudy.worker.job.run import JobRun
-from understudy.worker.job_resources import JobResources
-from understudy.worker.limits.limiter import LimitsUnavailable
+from understudy.models.records import AttemptRecord
+from understudy.models.state import JobState, Priority
+from understudy.worker.job.attempt import StepAttempt
+from understudy.worker.job.claimed_job import ClaimedJob
+from understudy.worker.job.progress import Progress, later_steps, moved_to
+from understudy.worker.job.provider_call import STOPPED_IN_FLIGHT, ProviderCall
 
 LOOK_AGAIN_S = 1.0
 """How often a slow call checks whether it may be hedged: its batch may be nearly done by now, or a limit free."""
 
 SHORTEST_LOOK_S = 0.01
 
-Race = asyncio.Task[Answered | Verdict]
-Other = asyncio.Task[Answered | None]
 
+class Race:
+    """The attempt of a step and, while that is slow and the chain says so, one of a later step: the `hedge`.
 
-def run_of(job: StartedJob, chain: Chain, tools: JobResources) -> JobRun:
-    """The run of a job, hedged if its chain says so."""
-    if chain.hedge_after_s is None or len(chain.steps) == 1:
-        return JobRun(job, chain, tools)
-    return HedgedRun(job, chain, tools, chain.hedge_after_s)
+    Once `stop` is done, both are cut short unless their calls have returned. `keep` is called with the record of each
+    call, in the order in which they count.
+    """
 
+    def __init__(
+        self,
+        of: ClaimedJob,
+        progress: Progress,
+        stop: "asyncio.Future[JobState]",
+        keep: Callable[[AttemptRecord], None],
+    ) -> None:
+        self.first = StepAttempt(of, progress)
+        self.hedge: StepAttempt | None = None
+        self._of = of
+        self._progress = progress
+        self._stop = stop
+        self._keep_record = keep
+        self._kept: list[StepAttempt] = []
 
-class Beside(JobRun):
-    """One call of a later step, for a job that waits for another. It starts at once or not at all."""
+    @property
+    def attempts(self) -> list[StepAttempt]:
+        return [self.first] if self.hedge is None else [self.first, self.hedge]
 
-    may_wait = False
-
-    def __init__(self, of: JobRun, step: int) -> None:
-        super().__init__(of.job, of.chain, of.tools)
-        self.asked = step
-        self.progress = moved_to(of.progress, step)
-
-    async def ask(self) -> Answered | None:
+    async def run(self) -> StepAttempt:
+        """The attempt that counts: the hedge if only that answered. Once it has returned, both have ended."""
         try:
-            result = await self._try_step()
-        except LimitsUnavailable:
-            return None
-        return result if isinstance(result, Answered) else None
-
-
-class HedgedRun(JobRun):
-    def __init__(self, job: StartedJob, chain: Chain, tools: JobResources, after_s: float) -> None:
-        super().__init__(job, chain, tools)
-        self._after_s = after_s
-        self._beside: Beside | None = None
-
-    def calls_in_flight(self) -> list[tuple[str, str]]:
-        return super().calls_in_flight() + (self._beside.calls_in_flight() if self._beside else [])
-
-    async def _try_step(self) -> Answered | Verdict:
-        lead: Race = asyncio.create_task(super()._try_step())
-        other: Other | None = None
-        try:
-            while await self._is_slow(lead):
-                other = asyncio.create_task(self._ask_beside())
-                await self._first(lead, other)
-                if _answer_of(lead) is None and (answer := _answer_of(other)) is not None:
-                    return await self._adopt(lead, answer)
-                if lead.done() or self._has_asked():
+            while await self._is_slow():
+                await self._ask_beside()
+                if self.first.task.done() or self._is_hedged():
                     break
-                await asyncio.wait([lead], timeout=LOOK_AGAIN_S)  # no call can start right now
-            if other is not None and other.done():
-                self._take_over()
-            await asyncio.wait([lead])
-            return self._unless_tried_beside(lead.result())
-        except asyncio.CancelledError:
-            if (answer := await self._kept(lead, self)) is not None:
-                return answer
-            if (answer := await self._kept(other, self._beside)) is None:
-                raise
-            return await self._adopt(lead, answer)
+                await self._until_one_ends(self.first, timeout_s=LOOK_AGAIN_S)  # no call can start right now
+            hedge = self.hedge
+            if hedge is not None and hedge.answer is not None and self.first.answer is None:
+                return hedge
+            if hedge is not None and not self.first.task.done():
+                self._keep(hedge)
+            await self._until_one_ends(self.first)
+            return self.first
         finally:
-            await self._end(lead, other)
+            await self._end()
 
-    def _unless_tried_beside(self, result: Answered | Verdict) -> Answered | Verdict:
-        """The first call's verdict may be to continue with a step that has meanwhile failed for good in parallel."""
-        why = self.progress.ruled_out.get(self.progress.step)
-        if why is None or not isinstance(result, MoveOn):
-            return result
-        return self._follow(after_misfit(self.situation(), self.progress, why))
+    async def _end(self) -> None:
+        answered = [each.call for each in self.attempts if each.answer is not None]
+        for attempt in self.attempts:
+            if not attempt.task.done():
+                await attempt.cut_short(_beaten_by(answered[0], attempt.call) if answered else STOPPED_IN_FLIGHT)
+            self._keep(attempt)
 
-    async def _is_slow(self, lead: Race) -> bool:
-        """Wait until a parallel call may be made. False: the first call finished before."""
-        while not lead.done():
-            missing_s = self._after_s - (self.call.elapsed_s() if self.call else 0.0)
+    async def _is_slow(self) -> bool:
+        """Wait until a parallel call may be made. False: the first attempt has ended before."""
+        after_s = self._of.chain.hedge_after_s
+        while after_s is not None and len(self._of.chain.steps) > 1 and not self.first.task.done():
+            missing_s = after_s - self.first.call.elapsed_s()
             if missing_s <= 0 and await self._may_hedge():
-                return not lead.done()
-            await asyncio.wait([lead], timeout=max(missing_s, SHORTEST_LOOK_S) if missing_s > 0 else LOOK_AGAIN_S)
+                return not self.first.task.done()
+            wait_s = max(missing_s, SHORTEST_LOOK_S) if missing_s > 0 else LOOK_AGAIN_S
+            await self._until_one_ends(self.first, timeout_s=wait_s)
         return False
 
     async def _may_hedge(self) -> bool:
-        if self.job.priority is Priority.INTERACTIVE:
+        if self._of.job.priority is Priority.INTERACTIVE:
             return True
-        return self.job.batch_id != SINGLE and await self.tools.tails.is_tail(self.job.batch_id, self.chain.hedge_last)
+        batch, last = self._of.batch, self._of.chain.hedge_last
+        return batch is not None and await self._of.tools.tails.is_tail(batch, last)
 
-    async def _ask_beside(self) -> Answered | None:
-        """Call the first later step that may start at once. None: it did not answer, or there is none."""
-        for step in later_steps(self.chain, self.progress):
-            self._beside = Beside(self, step)
-            answer = await self._beside.ask()
-            if self._has_asked():
-                return answer
-        return None
+    async def _ask_beside(self) -> None:
+        """Call the first later step that may start at once, until one of both answers or the hedge has failed."""
+        for step in later_steps(self._of.chain, self._progress):
+            self.hedge = StepAttempt(self._of, moved_to(self._progress, step), may_wait=False)
+            await self._until_one_ends(self.first, self.hedge)
+            if self.first.task.done() and self.first.answer is None:
+                self._keep(self.first)
+                await self._until_one_ends(self.hedge)
+            if self._is_hedged() or self.first.answer is not None or self._stop.done():
+                return
 
-    def _has_asked(self) -> bool:
-        return self._beside is not None and bool(self._beside.attempts)
+    def _is_hedged(self) -> bool:
+        """The hedge's call was sent, and has ended."""
+        return self.hedge is not None and (self.hedge.answer is not None or self.hedge.call.record is not None)
 
-    async def _first(self, lead: Race, other: Other) -> None:
-        """Wait for an answer; for both calls if the first to return has none."""
-        await asyncio.wait([lead, other], return_when=asyncio.FIRST_COMPLETED)
-        if lead.done() and _answer_of(lead) is None and self._stop_as is None:
-            self.call = None  # the job can be stopped again: what was in hand is not an answer
-            await asyncio.wait([other])
+    async def _until_one_ends(self, *attempts: StepAttempt, timeout_s: float | None = None) -> None:
+        """Once the job is stopped: until all of them have ended."""
+        ends: list[asyncio.Future[Any]] = [self._stop, *(attempt.task for attempt in attempts)]
+        await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if self._stop.done():
+            await asyncio.gather(*(attempt.cut_short() for attempt in attempts))
 
-    async def _adopt(self, lead: Race, answer: Answered) -> Answered:
-        """The other step's answer becomes the job's."""
-        self._task = None  # the job can no longer be stopped
-        beside = self._beside
-        assert beside is not None
-        await _cut_short(lead, self.call, beside.call)
-        self._take_over()
-        self.progress = replace(self.progress, step=beside.asked)
-        return answer
-
-    async def _kept(self, task: Race | Other | None, run: JobRun | None) -> Answered | None:
-        """Stopped: the answer that a step has already given, if any."""
-        if task is None or run is None or self._stop_as is None:
-            return None
-        if not task.done() and run.in_hand:
-            await asyncio.wait([task])
-        answer = _answer_of(task)
-        if answer is not None and (current := asyncio.current_task()) is not None:
-            current.uncancel()
-        elif task.done():
-            run.call = None  # what was in hand was not an answer
-        return answer
-
-    async def _end(self, lead: Race, other: Other | None) -> None:
-        """Cancel everything in progress for this step."""
-        await _cut_short(lead, self.call, None)
-        if other is not None and self._beside is not None:
-            await _cut_short(other, self._beside.call, self.call if _answer_of(lead) else None)
-        self._take_over()
-
-    def _take_over(self) -> None:
-        """Attempts of the parallel call become part of this run's."""
-        beside, self._beside = self._beside, None
-        if beside is None:
-            return
-        for attempt in beside.attempts:
-            self._keep(attempt)
-        errors = {step: why for step, why in beside.progress.errors.items() if step == beside.asked}
-        ruled_out = {step: why for step, why in beside.progress.ruled_out.items() if step == beside.asked}
-        self.progress = replace(
-            self.progress,
-            errors={**errors, **self.progress.errors},
-            ruled_out={**ruled_out, **self.progress.ruled_out},
-        )
-
-
-def _answer_of(task: Race | Other) -> Answered | None:
-    """None: still running, ended without an answer, or cut short."""
-    if not task.done() or task.cancelled() or task.exception() is not None:
-        return None
-    result = task.result()
-    return result if isinstance(result, Answered) else None
-
-
-async def _cut_short(task: Race | Other, call: ProviderCall | None, winner: ProviderCall | None) -> None:
-    """Cancel a task and its call, unless that has just returned. `winner` None: because the job was stopped."""
-    if task.done():
-        return
-    if call is not None and winner is not None:
-        call.cut_as = _beaten_by(winner, call)
-    if call is None or not call.in_hand:
-        task.cancel()
-    await asyncio.wait([task])
+    def _keep(self, attempt: StepAttempt) -> None:
+        if attempt.call.record is not None and attempt not in self._kept:
+            self._kept.append(attempt)
+            self._keep_record(attempt.call.record)
 
 
 def _beaten_by(winner: ProviderCall, loser: ProviderCall) -> Failure:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from understudy.models.config.catalog import window
+from understudy.models.failure import FailureClass
 from understudy.models.jobs.wait_reasons import PUT_BACK
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain
@@ -137,6 +139,13 @@ def with_attempt(progress: Progress, brief: Mapping[str, Any]) -> Progress:
     return replace(progress, attempts=(*progress.attempts, brief)[-MOST_ATTEMPTS:])
 
 
+def with_judgement(progress: Progress, there: Progress, step: int) -> Progress:
+    """Adds what an attempt that ran alongside the current one found out about its step, without moving there."""
+    errors = {step: there.errors[step]} if step in there.errors else {}
+    out = {step: there.ruled_out[step]} if step in there.ruled_out else {}
+    return replace(progress, errors={**errors, **progress.errors}, ruled_out={**out, **progress.ruled_out})
+
+
 def moved_to(progress: Progress, step: int) -> Progress:
     """Makes another step the current one."""
     return replace(progress, step=step, tries=0, refused_since=None, refused_by=())
@@ -145,6 +154,29 @@ def moved_to(progress: Progress, step: int) -> Progress:
 def passed_over(progress: Progress, why: Passed) -> Progress:
     """Passes over the current step for the rest of the round."""
     return replace(progress, passed={**progress.passed, progress.step: why})
+
+
+def ruled_out(progress: Progress, why: Mapping[int, str]) -> Progress:
+    """Rules out steps for good, each for a reason."""
+    return replace(progress, ruled_out={**progress.ruled_out, **why})
+
+
+def smaller_windows(chain: Chain, progress: Progress, cls: FailureClass) -> dict[int, str]:
+    """Later steps that need not be asked, with the reason: a prompt too long for one model is not sent to another with
+    no larger window. An earlier step that is waited for reports this itself.
+
+    A request that was merely too large may fit the same model elsewhere: that limit belongs to an account or a gateway.
+    """
+    ours = chain.steps[progress.step].model
+    size = window(ours)
+    found = {}
+    for index in later_steps(chain, progress):
+        model = chain.steps[index].model
+        same = model == ours and cls is FailureClass.CONTEXT_LENGTH
+        smaller = model != ours and size is not None and (window(model) or size + 1) <= size
+        if same or smaller:
+            found[index] = f"{cls} at {chain.steps[progress.step]}"
+    return found
 
 
 def at_the_best_step(chain: Chain, progress: Progress, then: float) -> Progress:

@@ -7,22 +7,23 @@ It is made for a job, but does not know the job's progress: what follows from it
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from understudy.models.failure import Failure, FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import SINGLE, AttemptRecord, StartedJob
+from understudy.models.records import AttemptRecord
 from understudy.models.request.tokens import most_output_tokens
-from understudy.models.routing.chain import EMBEDDINGS, Chain
+from understudy.models.routing.chain import EMBEDDINGS
 from understudy.models.schemas.process import NoJudge
 from understudy.models.state import Priority
 from understudy.worker.job.acceptance import unacceptable
+from understudy.worker.job.claimed_job import ClaimedJob
+from understudy.worker.job.events import EveryKeyRefused, NotStarted
 from understudy.worker.job.exchange import NOTHING_USED, Exchange, Stopwatch, exchange
 from understudy.worker.job.outcome import Answered
-from understudy.worker.job_resources import JobResources
 from understudy.worker.limits.credentials import Absence, Target
 from understudy.worker.limits.estimates import keeps_max_tokens
 from understudy.worker.limits.limiter import BULK, URGENT, Deployment, Grant, LimitsUnavailable, Refusal
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 STOPPED_IN_FLIGHT = Failure(FailureClass.CANCELLED, "stopped while the call was in flight", possibly_billed=True)
 
-TELL_REDIS_S = 1.0
+PUBLISH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,6 @@ class _Back:
     came: Exchange
 
 
-class TurnedAway:
-    """No credential is left to try: each was rejected for this job, and nothing is proved against them."""
-
-
 class ProviderCall:
     """Makes the call, records it, publishes its effects. To cut it short, cancel the task that makes it.
 
@@ -60,11 +57,8 @@ class ProviderCall:
 
     def __init__(
         self,
-        job: StartedJob,
-        chain: Chain,
+        of: ClaimedJob,
         index: int,
-        body: Mapping[str, Any],
-        tools: JobResources,
         *,
         may_wait: bool,
         refused_by: Collection[str] = (),
@@ -72,16 +66,16 @@ class ProviderCall:
     ) -> None:
         """`index` is the step's in the chain. `may_wait`: it may start a little later. `refused_by` names the
         credentials to skip. `insist`: try even if the model is known to be missing, once."""
-        self.step = chain.steps[index]
+        self.step = of.chain.steps[index]
         self.cut_as = STOPPED_IN_FLIGHT
         self.record: AttemptRecord | None = None
         self.account: str | None = None  # the account whose limits it counts against, once granted
         self.in_flight: tuple[str, str] | None = None  # (account, model), from its reservation until it has returned
-        self._job = job
-        self._chain = chain
+        self._of = of
         self._index = index
-        self._body = body
-        self._tools = tools
+        self._job = of.job
+        self._chain = of.chain
+        self._tools = of.tools
         self._may_wait = may_wait
         self._refused_by = refused_by
         self._insist = insist and not refused_by
@@ -104,25 +98,22 @@ class ProviderCall:
 
     def expected_usd(self) -> float:
         """Its expected cost; UNKNOWN_USD without a known price."""
-        return self._tools.costs.of_call(self._chain, self.step, self._batch, self._job.tokens, self._body)
+        return self._tools.costs.of_call(self._chain, self.step, self._of.batch, self._job.tokens, self._of.body)
 
-    async def make(self) -> Answered | Failure | Refusal | Absence | TurnedAway | None:
-        """None: it did not start, because it may not wait, or because the deployment was cooled in the meantime.
-
-        Raises CannotExpress, and LimitsUnavailable if nothing could be reserved.
-        """
+    async def make(self) -> Answered | Failure | Refusal | Absence | EveryKeyRefused | NotStarted:
+        """Raises CannotExpress, NoJudge, and LimitsUnavailable if nothing could be reserved."""
         fleet = self._tools.fleet
         ways = await fleet.ways(self.step)
         if not ways and self._insist:
             ways = await fleet.ways(self.step, even_missing=True)
         if not ways:
             absence = fleet.why_none(self.step)
-            return TurnedAway() if self._refused_by and absence.until is not None else absence
+            return EveryKeyRefused() if self._refused_by and absence.until is not None else absence
         ways = {each: target for each, target in ways.items() if each.deployment.key not in self._refused_by}
         if not ways:
-            return TurnedAway()
+            return EveryKeyRefused()
         first, target = next(iter(ways.items()))
-        call = Call(target.dialect, self.step.model, {**self._body, **self.step.params}, self._chain.endpoint)
+        call = Call(target.dialect, self.step.model, {**self._of.body, **self.step.params}, self._chain.endpoint)
         request = await self._beside(call, target.adapter.request, call, target.endpoint)
         reserved = await self._tools.limiter.reserve(
             list(ways), self._tokens_to_reserve(call), BULK if self._job.priority is Priority.BULK else URGENT
@@ -134,22 +125,24 @@ class ProviderCall:
             request = await self._beside(call, target.adapter.request, call, target.endpoint)
         return await self._start(target, call, request, reserved)
 
-    async def tell(self) -> None:
+    async def publish(self) -> None:
         """Publish the outcome, if any. No answer is lost because publishing fails."""
         if self._back is None:
             return
         if isinstance(self._back.came.reply, Failure):
-            await self._tell_of_failure(self._back, self._back.came.reply)
+            await self._publish_failure(self._back, self._back.came.reply)
         else:
-            await self._tell_of_answer(self._back)
+            await self._publish_answer(self._back)
 
-    async def _start(self, target: Target, call: Call, request: WireRequest, grant: Grant) -> Answered | Failure | None:
+    async def _start(
+        self, target: Target, call: Call, request: WireRequest, grant: Grant
+    ) -> Answered | Failure | NotStarted:
         deployment = grant.candidate.deployment
         self.account = deployment.account
         self.in_flight = deployment.account, deployment.model
         try:
             if not await self._may_start(grant):
-                return None
+                return NotStarted()
             watch = self._watch = Stopwatch(self._tools.clock)
             number = self._tools.fleet.begun(deployment)
             try:
@@ -167,7 +160,7 @@ class ProviderCall:
             reply = await self._unless_unacceptable(call, came.reply)
         except NoJudge:  # it was answered and paid for, even if the answer is unacceptable
             self._record(deployment, watch, None, came.usage, cost_usd)
-            await self.tell()
+            await self.publish()
             raise
         if isinstance(reply, Failure):
             answers = self._tools.choice.latencies.of(str(self.step)) is not None
@@ -210,28 +203,28 @@ class ProviderCall:
         """A caller's schema must not block other jobs."""
         return await self._tools.schemas.for_request(self._job.tenant, call.body, work, *arguments)
 
-    async def _tell_of_failure(self, back: _Back, failure: Failure) -> None:
+    async def _publish_failure(self, back: _Back, failure: Failure) -> None:
         limiter = self._tools.limiter
-        await self._tell_of_limits(back)
+        await self._publish_limits(back)
         await if_redis_listens(limiter.release(back.grant, back.came.tokens, refused=failure.cls.traits.load))
         learn = self._tools.fleet.learn
         await if_redis_listens(learn(back.grant, failure, limiter, back.number, self._job.tenant))
 
-    async def _tell_of_answer(self, back: _Back) -> None:
+    async def _publish_answer(self, back: _Back) -> None:
         """Also for an answer that the chain does not accept: the provider did its part."""
         limiter, deployment = self._tools.limiter, back.grant.candidate.deployment
         self._tools.fleet.answered(deployment, back.target, back.number, self._job.tenant)
-        await self._tell_of_limits(back)
+        await self._publish_limits(back)
         model = (deployment.provider, deployment.model)
         if self.record is not None and self.record.cls is None:
             self._tools.choice.latencies.answered(*model, self.record.latency_ms)
         if back.came.usage != NOTHING_USED:
-            self._tools.estimates.learn(model, self._batch, self._job.tokens, back.came.usage)
+            self._tools.estimates.learn(model, self._of.batch, self._job.tokens, back.came.usage)
         used = None if keeps_max_tokens(back.target.dialect) else back.came.tokens
         await if_redis_listens(limiter.release(back.grant, used))
         await if_redis_listens(limiter.answered(back.grant))
 
-    async def _tell_of_limits(self, back: _Back) -> None:
+    async def _publish_limits(self, back: _Back) -> None:
         if back.came.told is not None:
             deployment = back.grant.candidate.deployment
             told = self._tools.periods.named(deployment, back.came.told)
@@ -277,18 +270,13 @@ class ProviderCall:
         if call.endpoint == EMBEDDINGS:
             return estimates.input_tokens(model, self._job.tokens)
         most = most_output_tokens(call.body)
-        return estimates.tokens_to_reserve(model, call.dialect, self._batch, self._job.tokens, most)
-
-    @property
-    def _batch(self) -> str | None:
-        """The batch whose answers are likely to be similar; single jobs have nothing in common."""
-        return None if self._job.batch_id == SINGLE else self._job.batch_id
+        return estimates.tokens_to_reserve(model, call.dialect, self._of.batch, self._job.tokens, most)
 
 
 async def if_redis_listens(call: Awaitable[None]) -> None:
     """The outcome of a call is kept whether or not Redis can be updated at once; leases repair the counts."""
     try:
-        async with asyncio.timeout(TELL_REDIS_S):
+        async with asyncio.timeout(PUBLISH_S):
             await call
     except (LimitsUnavailable, TimeoutError):
         log.warning("Redis does not answer: limits were not updated after a call")

@@ -17,7 +17,7 @@ from understudy.models.queue.tickets import staged_ids
 from understudy.models.records import StartedJob
 from understudy.models.state import JobState
 from understudy.models.store import StoreOutage
-from understudy.worker.job.hedge import run_of
+from understudy.worker.job.run import JobRun
 from understudy.worker.job.settle import Settler
 from understudy.worker.limits.limiter import LimitsUnavailable
 from understudy.worker.planner.canary import Canary
@@ -53,7 +53,7 @@ async def _run_to_the_end(box: WorkerResources, worker_id: str, job_id: str) -> 
     """Start, run and settle; if the job is put back, wait until it is due and start it again."""
     settler = Settler(worker_id, box.store, box.announcer.tell)
     while started := await _start_when_due(box, worker_id, job_id):
-        run = run_of(started, await box.store.get_chain(started.chain_id), box.tools)
+        run = JobRun(started, await box.store.get_chain(started.chain_id), box.tools)
         settled = await run.run()
         await settler.add(settled)
         await box.tools.places.give_back(started)

@@ -17,7 +17,6 @@ from understudy.models.records import Settled
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
-from understudy.worker.job.hedge import HedgedRun, run_of
 from understudy.worker.job.run import JobRun
 from understudy.worker.limits.limiter import Candidate, Grant
 
@@ -33,7 +32,7 @@ def slow(provider: str = "alpha", **more: Any) -> dict[str, Any]:
 
 
 def hedged(scene: Stage, of: Chain = HEDGED, **job: Any) -> JobRun:
-    return run_of(started(of, **{"priority": Priority.INTERACTIVE, **job}), of, scene.tools)
+    return JobRun(started(of, **{"priority": Priority.INTERACTIVE, **job}), of, scene.tools)
 
 
 @asynccontextmanager
@@ -154,11 +153,17 @@ async def test_who_stops_a_job_stops_both_calls(redis_url: str, state: JobState)
         ([{"provider": "alpha", "fail": "region"}], JobState.CANCELLED, ["alpha region"]),
     ],
 )
+@pytest.mark.parametrize("hedge_after_s", [None, LONG])
 async def test_who_stops_a_job_in_the_moment_when_its_call_comes_back_gets_what_came(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, rules: list[dict[str, Any]], state: JobState, calls: list[str]
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    rules: list[dict[str, Any]],
+    state: JobState,
+    calls: list[str],
+    hedge_after_s: float | None,
 ) -> None:
     async with racing(redis_url, *rules) as scene:
-        run, send = hedged(scene, chain("alpha/m", "beta/m", hedge_after_s=LONG)), scene.tools.client.send
+        run, send = hedged(scene, chain("alpha/m", "beta/m", hedge_after_s=hedge_after_s)), scene.tools.client.send
 
         async def sent(*words: Any) -> Any:
             reply = await send(*words)
@@ -228,7 +233,7 @@ async def test_batches_are_hedged_when_they_are_nearly_done(redis_url: str, stor
     batch_id, ids = await open_batch(store, 4)
     of = HEDGED.model_copy(update={"hedge_last": 0.25})
     async with racing(redis_url, slow(), ledger=store) as scene:
-        run = run_of(replace(started(of), batch_id=batch_id), of, scene.tools)
+        run = JobRun(replace(started(of), batch_id=batch_id), of, scene.tools)
         running = asyncio.create_task(run.run())
         await until(lambda: scene.mock.stats()["in_flight"] == 1)
         await asyncio.sleep(3 * SOON)
@@ -241,7 +246,6 @@ async def test_batches_are_hedged_when_they_are_nearly_done(redis_url: str, stor
 async def test_single_jobs_that_are_not_interactive_and_chains_without_it_are_not_hedged(redis_url: str) -> None:
     async with racing(redis_url, {"provider": "alpha", "latency_s": 0.5}) as scene:
         alone = replace(started(HEDGED, priority=Priority.NORMAL), batch_id="")
-        assert tried(await run_of(alone, HEDGED, scene.tools).run()) == ["alpha None"]
-        plain = chain("alpha/m", "beta/m")
-        assert not isinstance(hedged(scene, plain), HedgedRun)
-        assert not isinstance(hedged(scene, HEDGED.lead_alone()), HedgedRun)
+        assert tried(await JobRun(alone, HEDGED, scene.tools).run()) == ["alpha None"]
+        for plain in (chain("alpha/m", "beta/m"), HEDGED.lead_alone()):
+            assert tried(await hedged(scene, plain).run()) == ["alpha None"]

@@ -19,7 +19,7 @@ from understudy.models.routing.chain import Chain, Tags
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store, open_store
 from understudy.producer.status.waiting import blocked_by
-from understudy.worker.job.hedge import run_of
+from understudy.worker.job.run import JobRun
 from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.limits.latency import FORGET_S, Latencies
 from understudy.worker.limits.limiter import Deployment, Scope
@@ -90,7 +90,7 @@ async def test_no_failure_of_the_allowed_step_leads_to_one_that_breaks_a_rule(
 async def test_hedging_does_not_ask_a_step_that_breaks_a_rule(redis_url: str) -> None:
     async with us_and_eu(redis_url, {"provider": "beta", "latency_s": 0.3}) as scene:
         of = chain("beta/m", "alpha/m", hedge_after_s=0.05, require=EUROPE)
-        settled = await run_of(started(of, priority=Priority.INTERACTIVE), of, scene.tools).run()
+        settled = await JobRun(started(of, priority=Priority.INTERACTIVE), of, scene.tools).run()
         assert tried(settled) == ["beta None"]
         assert scene.calls("alpha") == 0
 

@@ -11,20 +11,8 @@ from understudy.models.failure import Failure, FailureClass, classes_where
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.suitability import WhyNot
 from understudy.models.state import Priority
-from understudy.worker.job.decide import (
-    Fail,
-    MoveOn,
-    PutBack,
-    Situation,
-    TryAgain,
-    Verdict,
-    after_block,
-    after_every_key_refused,
-    after_failure,
-    after_misfit,
-    after_refusal,
-    after_unfit,
-)
+from understudy.worker.job.decide import decide
+from understudy.worker.job.events import Event, EveryKeyRefused, Fail, MoveOn, PutBack, Situation, TryAgain, Verdict
 from understudy.worker.job.progress import (
     RETRIES_PER_ROUND,
     Progress,
@@ -33,7 +21,9 @@ from understudy.worker.job.progress import (
     skipped,
     worth_waiting_for,
 )
+from understudy.worker.limits.credentials import Absence
 from understudy.worker.limits.limiter import Deployment, Hold, Refusal
+from understudy.worker.providers.base import CannotExpress
 
 NOW = 1_000_000.0
 DEPLOYMENT = Deployment("a", "m", "k", "a:k")
@@ -53,36 +43,28 @@ chains = st.builds(
     fallback_on=st.none() | st.frozensets(st.sampled_from(IN_CALLS)),
 )
 seconds = st.sampled_from([0.0, 0.05, 0.5, 2.0, 30.0, 4000.0])
-Event = Failure | tuple[Hold, float] | FailureClass | WhyNot | None
-"""A failed call, a refusal for some seconds, a step whose credentials are blocked, one that may not be asked, one that
-cannot say it."""
+Told = Event | tuple[Hold, float]
+"""What happens: an event, or a refusal for some seconds."""
 
 failures = st.builds(
     Failure, cls=st.sampled_from(IN_CALLS), message=st.just("no"), status=st.just(500), hint_s=st.none() | seconds
 )
-events: st.SearchStrategy[Event] = st.one_of(
+events: st.SearchStrategy[Told] = st.one_of(
     failures,
     st.tuples(st.sampled_from(Hold), seconds),
-    st.sampled_from(sorted(classes_where(lambda traits: traits.blocks))),
+    st.builds(Absence, st.sampled_from(sorted(classes_where(lambda traits: traits.blocks))), st.just("no money")),
     st.builds(WhyNot, st.just("not this one"), rule=st.booleans()),
-    st.none(),
+    st.just(CannotExpress("cannot be said")),
 )
 
 
-def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Progress]:
-    match event:
-        case Failure():
-            if event.cls in TURNS_AWAY and "k" in progress.refused_by:  # no other key is left to ask
-                return after_every_key_refused(at, progress)
-            return after_failure(at, progress, event, "k")
-        case (hold, in_s):
-            return after_refusal(at, progress, Refusal(at.now + in_s, hold, DEPLOYMENT))
-        case FailureClass():
-            return after_block(at, progress, event, "no money")
-        case WhyNot():
-            return after_unfit(at, progress, event)
-        case None:
-            return after_misfit(at, progress, "cannot be said")
+def decided(at: Situation, progress: Progress, told: Told) -> tuple[Verdict, Progress]:
+    if isinstance(told, tuple):
+        hold, in_s = told
+        told = Refusal(at.now + in_s, hold, DEPLOYMENT)
+    if isinstance(told, Failure) and told.cls in TURNS_AWAY and "k" in progress.refused_by:
+        told = EveryKeyRefused()  # no other key is left to ask
+    return decide(at, progress, told)
 
 
 @examples(400)
@@ -93,7 +75,7 @@ def decide(at: Situation, progress: Progress, event: Event) -> tuple[Verdict, Pr
     shuffle=st.none() | st.randoms(use_true_random=False),
 )
 def test_any_sequence_of_events_keeps_to_the_rules(
-    chain: Chain, priority: Priority, told: list[tuple[Event, float]], shuffle: Random | None
+    chain: Chain, priority: Priority, told: list[tuple[Told, float]], shuffle: Random | None
 ) -> None:
     """`shuffle` makes another order for each round; None: the order of the chain."""
     now, progress, retries = NOW, Progress(), 0
@@ -103,7 +85,7 @@ def test_any_sequence_of_events_keeps_to_the_rules(
             progress = begin_round(progress, tuple(shuffle.sample(range(len(chain.steps)), len(chain.steps))))
         before = progress
         order = before.order or tuple(range(len(chain.steps)))
-        verdict, progress = decide(Situation(chain, priority, now, Random(1)), before, event)
+        verdict, progress = decided(Situation(chain, priority, now, Random(1), key="k"), before, event)
         if progress.round == before.round and not isinstance(verdict, PutBack):
             assert order.index(progress.step) >= order.index(before.step), "never backwards within a round"
         assert progress.step not in progress.ruled_out or isinstance(verdict, Fail)
@@ -135,7 +117,7 @@ def test_what_time_heals_never_fails_a_job_of_a_batch(chain: Chain, told: list[F
     for cls in told:
         now += 1.0
         at = Situation(chain, Priority.BULK, now, Random(1))
-        verdict, progress = after_failure(at, progress, Failure(cls, "no", status=500))
+        verdict, progress = decide(at, progress, Failure(cls, "no", status=500))
         assert not isinstance(verdict, Fail)
 
 
@@ -156,6 +138,6 @@ def test_a_job_that_meets_nothing_but_failures_ends_or_leaves_its_slot_soon(
         now += 0.1
         cls = rng.choice(classes)
         at = Situation(chain, priority, now, Random(1))
-        verdict, progress = after_failure(at, progress, Failure(cls, "no", status=500))
+        verdict, progress = decide(at, progress, Failure(cls, "no", status=500))
         patience_s = max(at.patience_s, 1.0)
         assert now - NOW <= len(chain.steps) * (patience_s + 0.5)
