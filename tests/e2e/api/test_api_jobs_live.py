@@ -41,6 +41,7 @@ def test_a_job_is_polled_until_it_is_answered(scene: Scene, providers: Callable[
         assert job["id"] == call["job_id"] == answer.json()["extra_fields"].get("job_id", job["id"])
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_a_job_is_cancelled_while_its_call_is_in_flight(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(HANGS)

@@ -36,6 +36,7 @@ def test_the_sdk_is_answered_whole_and_in_a_stream(scene: Scene, providers: Call
     assert "".join(pieces) == whole.choices[0].message.content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["whole", "stream"])
 @alone_and_on_servers
 def test_the_call_of_a_client_that_is_killed_is_stopped(

@@ -66,6 +66,7 @@ def test_the_sdk_gets_vectors_from_either_protocol_and_errors_with_their_status(
             client.embeddings.create(model="alpha/m", input="x", extra_body={"fallbacks": ["gamma/other"]})
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_a_batch_of_embeddings_falls_back_within_its_family_only(
     scene: Scene, providers: Callable[[str], Mock]
@@ -93,6 +94,7 @@ def test_a_batch_of_embeddings_falls_back_within_its_family_only(
         assert [(each.line, each.code) for each in refused.errors.data] == [(2, "mixed_model_families")]
 
 
+@pytest.mark.slow
 def test_a_run_of_embeddings_writes_vectors_and_its_batch_says_what_it_is(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:

@@ -80,6 +80,7 @@ def test_one_that_has_ended_is_told_and_leaves_no_file(scene: Scene, worker: Pro
     assert code == 1 and "has ended" in said and not (scene.folder / "health").exists()
 
 
+@pytest.mark.slow
 def test_the_setting_in_the_file_is_as_good_as_the_variable(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""))
     assert scene.type("health").returncode == 2

@@ -13,6 +13,7 @@ from stage_hands import Scene, until
 from understudy.models.tenants import NO_LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)
 def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene) -> None:
     process, url = scene.serve()

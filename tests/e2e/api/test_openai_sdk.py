@@ -118,6 +118,7 @@ def test_a_bad_file_fails_with_errors_by_line(scene: Scene, providers: Callable[
         assert (refused.value.param, refused.value.code) == ("endpoint", "unsupported_endpoint")
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_cancelled_half_way_every_line_is_in_one_of_the_files(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(SLOW)
@@ -134,6 +135,7 @@ def test_cancelled_half_way_every_line_is_in_one_of_the_files(scene: Scene, prov
         assert {line["error"]["code"] for line in errors} == {"batch_cancelled"}
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_expired_half_way_every_line_is_in_one_of_the_files(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(SLOW)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import make_url
 from stage_hands import Mock, Process, Scene, alone_and_on_servers, queue_and_servers, until
 
@@ -114,6 +115,7 @@ def test_what_it_connects_to_is_logged_without_passwords_also_when_that_fails(sc
     assert "127.0.0.1:1" in line["message"] and KEY not in process.said
 
 
+@pytest.mark.slow
 def test_less_is_logged_where_that_was_asked_for(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""), more='[logging]\nlevel = "warning"\n')
     worker = scene.worker()

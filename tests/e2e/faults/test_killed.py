@@ -39,6 +39,7 @@ def test_jobs_of_a_killed_worker_run_again_and_each_ends_once(scene: Scene, prov
     assert scene.ledger.rows("SELECT max(started_at) latest FROM job")[0].latest < died_at + RUN_AGAIN_WITHIN_S
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_when_everything_is_killed_the_next_run_goes_on_and_pays_for_no_settled_prompt_again(
     scene: Scene, providers: Callable[[str], Mock]

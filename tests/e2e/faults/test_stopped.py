@@ -122,6 +122,7 @@ def test_sigterm_gives_calls_that_outlast_the_grace_back_without_spending_anythi
     assert {(row.failure, bool(row.possibly_billed)) for row in stopped} == {("cancelled", True)}
 
 
+@pytest.mark.slow
 @queue_and_servers
 def test_sigterm_lets_calls_within_the_grace_finish(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers("[answers]\nlatency_s = 2\n")
@@ -191,6 +192,7 @@ def test_a_stopped_run_is_not_worked_off_by_the_next_one(scene: Scene, providers
     assert {answered[digest(f"early prompt {number}")] for number in range(200)} == {1}
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_ctrl_c_twice_stops_at_once_and_loses_nothing(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(VERY_SLOW)
@@ -209,6 +211,7 @@ def test_ctrl_c_twice_stops_at_once_and_loses_nothing(scene: Scene, providers: C
     assert scene.ledger.count("job WHERE crashes > 0") == 0
 
 
+@pytest.mark.slow
 def test_workers_and_the_queue_end_when_the_run_is_killed(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers(VERY_SLOW)
     scene.configure(mock, concurrency=10)

@@ -74,6 +74,7 @@ def until_paused(scene: Scene, workers: Process, batch: str) -> str:
     return str(workers.until(lambda: paused(scene, batch), "the batch is paused"))
 
 
+@pytest.mark.slow
 @queue_and_servers
 def test_a_budget_of_a_cent_lets_five_calls_start_and_resume_five_more(
     scene: Scene, providers: Callable[[str], Mock]
@@ -149,6 +150,7 @@ def test_a_tenant_that_spent_its_month_waits_and_is_granted_more(
     assert mock.answered() == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["queue"], indirect=True)
 def test_a_provider_that_spent_its_day_leaves_the_rest_to_the_next(
     scene: Scene, providers: Callable[[str], Mock]

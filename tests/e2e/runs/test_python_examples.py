@@ -61,6 +61,7 @@ def test_the_example_of_the_client_runs(python: Python) -> None:
     assert printed.endswith("3 of 3 succeeded\n")
 
 
+@pytest.mark.slow
 def test_the_example_of_the_async_client_runs(python: Python) -> None:
     first = python(ROOT / "examples" / "async_client.py", "lead/large")
     assert [line.split(": Answer ")[0] for line in first.splitlines()] == ["Ghent", "Graz", "Porto"]

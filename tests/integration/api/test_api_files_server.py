@@ -76,6 +76,7 @@ async def test_a_chunked_upload_without_a_length_is_refused_where_it_passes_the_
     await emptied(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("declared", "status"),
     [(len(BODY), 200), (len(BODY) - 30, 400), (LIMIT * 100, 413), (-5, 400)],

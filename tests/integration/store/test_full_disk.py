@@ -45,6 +45,7 @@ async def accept_lines(store: Store, folder: Path) -> None:
     await accept(store, settings, write_lines(folder), Shape(), NewBatch("batch_1"), skip_bad=False)
 
 
+@pytest.mark.slow
 async def test_an_input_that_does_not_fit_is_refused_and_leaves_neither_rows_nor_a_long_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
