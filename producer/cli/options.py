@@ -1,14 +1,58 @@
-"""Options and arguments shared by several commands, and parsers of option values."""
+"""Options and arguments shared by several commands, groups of them, and parsers of option values."""
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated
+from dataclasses import is_dataclass
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
 from understudy.models.weights import weight_of
 from understudy.producer.durations import seconds_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Commands(typer.Typer):
+    """Commands that may take groups of options: parameters whose type is a dataclass, of which every field is an
+    option."""
+
+    def command(self, *names: Any, **settings: Any) -> Callable[[F], F]:
+        return _ungrouped(super().command(*names, **settings))
+
+    def callback(self, **settings: Any) -> Callable[[F], F]:
+        return _ungrouped(super().callback(**settings))
+
+
+def _ungrouped(register: Callable[[F], F]) -> Callable[[F], F]:
+    """Registers a command with each group replaced by its options."""
+
+    def add(command: F) -> F:
+        signature = inspect.signature(command)
+        groups: dict[str, Callable[..., Any]] = {
+            name: each.annotation
+            for name, each in signature.parameters.items()
+            if isinstance(each.annotation, type) and is_dataclass(each.annotation)
+        }
+        options = {name: list(inspect.signature(group).parameters.values()) for name, group in groups.items()}
+
+        @functools.wraps(command)
+        def call(**given: Any) -> Any:
+            made = {
+                name: group(**{option.name: given.pop(option.name) for option in options[name]})
+                for name, group in groups.items()
+            }
+            return command(**given, **made)
+
+        flat = [option for name, each in signature.parameters.items() for option in options.get(name, [each])]
+        cast(Any, call).__signature__ = signature.replace(parameters=flat)
+        register(cast(F, call))
+        return command
+
+    return add
 
 
 def dollars(text: str) -> float:
@@ -35,11 +79,6 @@ def weight(text: str) -> float:
         raise typer.BadParameter(str(wrong)) from None
 
 
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="Configuration file; default: understudy.toml in this folder, if present."),
-]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder for the queue and the ledger; default .understudy.")]
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; default: all tenants.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 CsvSafe = Annotated[

@@ -3,8 +3,9 @@
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,52 +17,88 @@ from understudy.models.routing.options import NO_OVERRIDES, RouteOptions
 from understudy.producer.ingest.intake import Shape
 
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
-Prompt = Annotated[
-    str | None,
-    typer.Option("--prompt", help="CSV: template of the prompt, columns in braces."),
-]
-System = Annotated[str | None, typer.Option("--system", help="System prompt for every request.")]
-Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Model or chain for lines without one, e.g. openai/gpt-4o-mini.")
-]
-ChainName = Annotated[
-    str | None, typer.Option("--chain", help="Chain for every line; overrides the model of the line.")
-]
-Fallback = Annotated[list[str] | None, typer.Option("--fallback", help="Model to try next; repeatable.")]
-Require = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--require",
-        metavar="TAG=VALUE",
-        help="Only providers with this tag and no other values of it, e.g. region=eu,ch or zdr; repeatable.",
-    ),
-]
-Forbid = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--forbid", metavar="TAG=VALUE", help="Only providers with this tag and none of these values; repeatable."
-    ),
-]
-OrderName = Annotated[
-    str | None, typer.Option("--order", help="Order of the steps: chain (as written), cheapest or fastest first.")
-]
-IdColumn = Annotated[str | None, typer.Option("--id-column", help="CSV: the column with the id of each line.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N lines.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Maximum output tokens per answer.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Temperature for lines without one.")]
-Param = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--param",
-        metavar="NAME=VALUE",
-        help="Another parameter for lines that do not set it; VALUE is JSON, text or @FILE, "
-        "e.g. response_format=@schema.json; repeatable.",
-    ),
-]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and list invalid lines instead of stopping.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only check INPUT and estimate its cost; store and send nothing.")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """The options that shape requests: their models, parameters and lines."""
+
+    system: Annotated[str | None, typer.Option("--system", help="System prompt for every request.")] = None
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model or chain for lines without one, e.g. openai/gpt-4o-mini.")
+    ] = None
+    chain: Annotated[
+        str | None, typer.Option("--chain", help="Chain for every line; overrides the model of the line.")
+    ] = None
+    fallback: Annotated[list[str] | None, typer.Option("--fallback", help="Model to try next; repeatable.")] = None
+    order: Annotated[
+        str | None, typer.Option("--order", help="Order of the steps: chain (as written), cheapest or fastest first.")
+    ] = None
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require",
+            metavar="TAG=VALUE",
+            help="Only providers with this tag and no other values of it, e.g. region=eu,ch or zdr; repeatable.",
+        ),
+    ] = None
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--forbid", metavar="TAG=VALUE", help="Only providers with this tag and none of these values; repeatable."
+        ),
+    ] = None
+    id_column: Annotated[str | None, typer.Option("--id-column", help="CSV: the column with the id of each line.")] = (
+        None
+    )
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Maximum output tokens per answer.")] = (
+        None
+    )
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0, help="Temperature for lines without one.")
+    ] = None
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            metavar="NAME=VALUE",
+            help="Another parameter for lines that do not set it; VALUE is JSON, text or @FILE, "
+            "e.g. response_format=@schema.json; repeatable.",
+        ),
+    ] = None
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N lines.")] = None
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list invalid lines instead of stopping.")] = (
+        False
+    )
+
+    def shape(self, prompt: str | None) -> Shape:
+        """`prompt`: the template of a CSV. Raises BadParameter."""
+        return Shape(prompt, self.system, self.id_column, self.route(), self.limit, self.params())
+
+    def route(self) -> RouteOptions:
+        """The route that the options ask for. Raises BadParameter, RequestError."""
+        return RouteOptions.of(
+            {
+                "model": self.model,
+                "chain": self.chain,
+                "fallbacks": self.fallback,
+                "order": self.order,
+                "require": tags_of("--require", self.require),
+                "forbid": tags_of("--forbid", self.forbid),
+            }
+        )
+
+    def params(self) -> dict[str, Any]:
+        """Default parameters for requests that do not set them. Raises BadParameter."""
+        named = dict(map(_param, self.param or ()))
+        given = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        return named | {name: value for name, value in given.items() if value is not None}
+
+
+USUAL = RequestOptions()
 
 
 @contextmanager
@@ -78,51 +115,12 @@ def as_file(source: Path) -> Iterator[Path]:
         yield copy
 
 
-def route_of(
-    model: str | None,
-    chain: str | None,
-    fallback: list[str] | None,
-    order: str | None,
-    require: list[str] | None,
-    forbid: list[str] | None,
-) -> RouteOptions:
-    """The route that the options ask for. Raises RequestError."""
-    return RouteOptions.of(
-        {
-            "model": model,
-            "chain": chain,
-            "fallbacks": fallback,
-            "order": order,
-            "require": tags_of("--require", require),
-            "forbid": tags_of("--forbid", forbid),
-        }
-    )
-
-
 def tags_of(option: str, pairs: list[str] | None) -> Tags | None:
     """The tags given by an option; None when it was not given."""
     try:
         return parse_pairs(pairs) if pairs else None
     except ValueError as error:
         raise typer.BadParameter(f"{option} {error}") from None
-
-
-def shape_of(
-    prompt: str | None,
-    system: str | None,
-    id_column: str | None,
-    limit: int | None,
-    route: RouteOptions,
-    params: Mapping[str, Any],
-) -> Shape:
-    return Shape(prompt=prompt, system=system, id_column=id_column, limit=limit, route=route, params=params)
-
-
-def params_of(max_tokens: int | None, temperature: float | None, pairs: list[str] | None) -> dict[str, Any]:
-    """Default parameters for requests that do not set them."""
-    named = dict(map(_param, pairs or ()))
-    said = {"max_tokens": max_tokens, "temperature": temperature}
-    return named | {name: value for name, value in said.items() if value is not None}
 
 
 def _param(pair: str) -> tuple[str, Any]:

@@ -10,11 +10,11 @@ from understudy.models.failure import FailureClass
 from understudy.models.objects.attempt import attempt_object
 from understudy.models.store import Store
 from understudy.producer.cli import options
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import job_named, shown_batch
 from understudy.producer.status import objects as show
 
-app = typer.Typer()
+app = options.Commands()
 
 ATTEMPTS_MAX = 100_000
 
@@ -33,8 +33,7 @@ def attempts(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=ATTEMPTS_MAX, help="Show the latest N calls.")] = 50,
     tenant: options.Tenant = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the latest provider calls of a batch, a job or all jobs, oldest first. With --json, JSON lines."""
@@ -58,4 +57,4 @@ def attempts(
         else:
             show.print_attempts(rows)
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)

@@ -12,11 +12,11 @@ from understudy.models.config.settings import Settings
 from understudy.models.objects.administration import act_object
 from understudy.models.store import Store
 from understudy.producer.cli import options
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.status import objects as show
 from understudy.producer.terminal import say
 
-app = typer.Typer()
+app = options.Commands()
 
 MOST = 10_000
 VALUE_CHARS = 60
@@ -34,8 +34,7 @@ def audit(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Show the latest N actions.")] = 50,
     tenant: options.Tenant = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the latest administrative actions and who took them, oldest first. With --json, JSON lines.
@@ -54,7 +53,7 @@ def audit(
         else:
             say("No matching actions are on record.")
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 def _print(acts: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from understudy.producer.cancel_batch import cancel_batch
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.status import print_batch
 from understudy.producer.cli.errors import Refused
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import batch_named, job_named
 from understudy.producer.runs.budget_grants import grant, is_subject
 from understudy.producer.runs.reruns import (
@@ -32,13 +32,11 @@ from understudy.producer.status.pauses import resumed
 from understudy.producer.status.waiting import lack_of_workers
 from understudy.producer.terminal import say
 
-app = typer.Typer()
+app = options.Commands()
 
 
 @app.command()
-def cancel(
-    given: options.AnyId, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
-) -> None:
+def cancel(given: options.AnyId, installation: Installation = HERE, as_json: options.AsJson = False) -> None:
     """Cancel a batch or a job. Finished jobs keep their results; calls in flight are aborted."""
 
     async def work(settings: Settings, store: Store) -> None:
@@ -54,7 +52,7 @@ def cancel(
         if as_json:
             await print_batch(settings, store, batch_id, as_json=True)
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 async def _cancel_job(store: Store, job_id: str, tenant: str) -> None:
@@ -87,8 +85,7 @@ def retry(
             "--all", help="Also rerun bad requests, refused content and crashed jobs, after fixing the cause."
         ),
     ] = False,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Rerun the jobs that ended without an answer, as a new batch linked to the old one; print its id.
@@ -120,7 +117,7 @@ def retry(
             say(missing)
         show.print_id(again.batch_id, as_json)
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 @app.command()
@@ -129,8 +126,7 @@ def pause(
     reason: Annotated[
         str, typer.Option("--reason", help="Shown as the reason why the batch waits.")
     ] = "paused by hand",
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
 ) -> None:
     """Pause a batch: calls in flight continue, no further jobs start."""
 
@@ -141,7 +137,7 @@ def pause(
         await _record(store, "batch.pause", batch_id, new={"paused": reason})
         say(f"{batch_id} is paused; `understudy resume {batch_id}` resumes it")
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 @app.command()
@@ -155,8 +151,7 @@ def resume(
     ] = None,
     model: options.AnotherModel = None,
     chain: options.AnotherChain = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
 ) -> None:
     """Resume a paused batch. If a batch, tenant or provider has spent its budget, grant the same amount again.
 
@@ -178,11 +173,11 @@ def resume(
         await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
         say(f"{batch_id} is resumed{'' if total_usd is None else f' with a total budget of {amount(total_usd)} USD'}")
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 @app.command()
-def ack(given: options.AnyId, config: options.Config = None, data: options.Data = None) -> None:
+def ack(given: options.AnyId, installation: Installation = HERE) -> None:
     """Acknowledge that you have received the results of a batch or a job.
 
     With `store_content = "until_delivered"`, prompts, answers and files are deleted an hour later.
@@ -203,7 +198,7 @@ def ack(given: options.AnyId, config: options.Config = None, data: options.Data 
         await store.audit.record(command_line(), tenant, f"{kind}.ack", object_id)
         say(f"{object_id} is acknowledged")
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 async def _record(

@@ -20,13 +20,13 @@ from understudy.models.store.database.engine import place_of
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.providers import NOTHING_CONFIGURED
 from understudy.producer.cli.errors import Refused, plain_errors
-from understudy.producer.cli.settings import settings_for_calls
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import open_ledger
 from understudy.producer.status import objects as show
 from understudy.producer.status.chains import chain_lines, chain_problems
 from understudy.producer.terminal import say
 
-app = typer.Typer()
+app = options.Commands()
 
 
 @app.command()
@@ -34,8 +34,7 @@ def check(
     live: Annotated[
         bool, typer.Option("--live", help="Also request one tiny completion from each deployment; costs a little.")
     ] = False,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Validate the configuration: stores, each provider, key (masked), model, limit and price, and the chains.
@@ -44,8 +43,8 @@ def check(
     line per deployment; prices are in US dollars per million tokens.
     """
     with plain_errors():
-        settings = settings_for_calls(config, data)
-        code = asyncio.run(_check(settings, config, live, as_json))
+        settings = installation.settings_for_calls()
+        code = asyncio.run(_check(settings, installation.config, live, as_json))
     raise typer.Exit(code)
 
 

@@ -17,12 +17,12 @@ from understudy.producer.acting import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.tenants import tenant_name
 from understudy.producer.cli.errors import Refused
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.status import objects as show
 from understudy.producer.terminal import say
 
-app = typer.Typer()
-keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+app = options.Commands()
+keys = options.Commands(no_args_is_help=True, help="Create, list and revoke API keys.")
 app.add_typer(keys, name="keys")
 
 Tenant = Annotated[str, typer.Option("--tenant", callback=tenant_name, help="Tenant of the key.")]
@@ -39,8 +39,7 @@ def create(
     expires: Annotated[
         str | None, typer.Option("--expires", help="Lifetime, such as 90d; default: never expires.")
     ] = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Create an API key and print it. It is shown only once: only its hash is stored.
@@ -57,7 +56,7 @@ def create(
             made, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=command_line()
         )
 
-    record = on_ledger(config, data, work, create=True)
+    record = installation.on_ledger(work, create=True)
     if as_json:
         show.print_json({**key_object(record, time.time()), "key": made.text})
     else:
@@ -70,12 +69,11 @@ def list_keys(
     tenant: Annotated[
         str | None, typer.Option("--tenant", help="Only keys of this tenant; default: all tenants.")
     ] = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """List all keys, without their secrets. With --json, one line per key."""
-    records = on_ledger(config, data, lambda _, store: store.tenants.keys(tenant), create=True)
+    records = installation.on_ledger(lambda _, store: store.tenants.keys(tenant), create=True)
     if as_json:
         for record in records:
             show.print_json(key_object(record, time.time()))
@@ -98,8 +96,7 @@ def list_keys(
 @keys.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key (its middle part), see `keys list`.")],
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
 ) -> None:
     """Revoke a key. API processes reject it within three seconds."""
 
@@ -116,7 +113,7 @@ def revoke(
         else:
             say(f"key {key_id} was already revoked")
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 def _scopes(record: KeyRecord) -> str:

@@ -2,25 +2,23 @@
 
 import asyncio
 
-import typer
-
 from understudy.models.config.settings import Settings
 from understudy.models.store import open_store
 from understudy.models.store.database.schema import head
 from understudy.producer.acting import command_line
-from understudy.producer.cli import options
 from understudy.producer.cli.errors import plain_errors
-from understudy.producer.cli.settings import settings_from
+from understudy.producer.cli.installation import HERE, Installation
+from understudy.producer.cli.options import Commands
 from understudy.producer.terminal import console
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
-def migrate(config: options.Config = None, data: options.Data = None) -> None:
+def migrate(installation: Installation = HERE) -> None:
     """Bring the database schema up to date (automatic with SQLite)."""
     with plain_errors():
-        asyncio.run(_migrate(settings_from(config, data)))
+        asyncio.run(_migrate(installation.settings()))
 
 
 async def _migrate(settings: Settings) -> None:

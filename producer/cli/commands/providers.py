@@ -17,8 +17,7 @@ from understudy.models.store import LEDGER_FILE, Store
 from understudy.producer.acting import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused, plain_errors
-from understudy.producer.cli.ledger import on_ledger
-from understudy.producer.cli.settings import settings_from
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.enable_provider import enable_provider
 from understudy.producer.ledger import open_ledger
 from understudy.producer.processes.embedded_address import running_redis
@@ -27,8 +26,8 @@ from understudy.producer.status.provider_state import LedgerPart, provider_docum
 from understudy.producer.status.providers_table import print_providers
 from understudy.producer.terminal import say
 
-app = typer.Typer()
-providers = typer.Typer(invoke_without_command=True)
+app = options.Commands()
+providers = options.Commands(invoke_without_command=True)
 app.add_typer(providers, name="providers")
 
 NOTHING_CONFIGURED = "no provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml"
@@ -37,9 +36,7 @@ ProviderName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a con
 
 
 @providers.callback()
-def list_providers(
-    context: typer.Context, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
-) -> None:
+def list_providers(context: typer.Context, installation: Installation = HERE, as_json: options.AsJson = False) -> None:
     """Show each provider, key and model in use: limits, usage, what it waits for, and why it is disabled.
 
     A limit is *configured*, *advertised* in the provider's headers, *learned* from its refusals, or *unknown* so far.
@@ -50,7 +47,7 @@ def list_providers(
     if context.invoked_subcommand is not None:
         return
     with plain_errors():
-        settings = settings_from(config, data)
+        settings = installation.settings()
         rows, missing = asyncio.run(_seen(settings))
         if not rows:
             say("No provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml.")
@@ -90,8 +87,7 @@ def enable(
     key: Annotated[
         str | None, typer.Option("--key", help="Name of one key; default: all keys of the provider.")
     ] = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
 ) -> None:
     """Put a provider's key, or all of its keys, back in use: clear disabled keys and models, cooldowns, the breaker and
     learned rates. Workers notice within seconds."""
@@ -105,7 +101,7 @@ def enable(
         await store.audit.record(command_line(), "", "provider.enable", _subject(name, key), old, {"disabled": []})
         say(said)
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 @providers.command()
@@ -113,8 +109,7 @@ def disable(
     name: ProviderName,
     key: Annotated[str, typer.Option("--key", help="Name of the key.")],
     reason: Annotated[str, typer.Option("--reason", help="Shown as the reason why the key is disabled.")],
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
 ) -> None:
     """Disable a key until `enable` or until its secret changes. Calls in flight continue."""
 
@@ -126,7 +121,7 @@ def disable(
         await store.audit.record(command_line(), "", "provider.disable", _subject(name, key), None, {"reason": reason})
         say(f"key '{key}' of {name} is disabled; `understudy providers enable {name} --key {key}` enables it again")
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 def _subject(provider: str, key: str | None) -> str:

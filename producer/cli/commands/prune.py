@@ -13,12 +13,12 @@ from understudy.producer.acting import command_line
 from understudy.producer.api.files.blobs import StorageDown, open_blobs
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.status import objects as show
 from understudy.producer.status.cost_text import counted
 from understudy.producer.terminal import say
 
-app = typer.Typer()
+app = options.Commands()
 
 OlderThan = Annotated[str, typer.Option("--older-than", help="Minimum time since it ended: 12h, 30d.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show how much would be deleted.")]
@@ -28,8 +28,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show how much woul
 def prune(
     older_than: OlderThan,
     dry_run: DryRun = False,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Delete old finished batches and single jobs of all tenants, with their prompts, answers and files.
@@ -46,7 +45,7 @@ def prune(
             show.print_json({"before": before, "dry_run": dry_run, **asdict(found)})
         say(f"{_counts(found)} {'would be' if dry_run else 'were'} deleted")
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 async def _prune(settings: Settings, store: Store, before: float, older_than: str) -> Prunable:

@@ -9,14 +9,14 @@ from understudy.models.state import TERMINAL_STATES
 from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import NEWEST, job_named, shown_batch
 from understudy.producer.runs.newest_answers import rows_of
 from understudy.producer.runs.output import CsvForm, output_line, row_of_job, write_csv, write_jsonl
 from understudy.producer.status import objects as show
 from understudy.producer.terminal import output
 
-app = typer.Typer()
+app = options.Commands()
 
 
 @app.command()
@@ -25,8 +25,7 @@ def results(
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of JSON lines.")] = False,
     csv_safe: options.CsvSafe = False,
     tenant: options.Tenant = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
 ) -> None:
     """Print the results so far, one line per finished job; works while the rest is running.
 
@@ -51,4 +50,4 @@ def results(
         else:
             await write_jsonl(rows, output())
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)

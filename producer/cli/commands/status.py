@@ -7,7 +7,7 @@ import typer
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store
 from understudy.producer.cli import options
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import UnknownId, job_named, shown_batch
 from understudy.producer.queue_access import queue_of
 from understudy.producer.runs.budget_grants import held_of
@@ -19,7 +19,7 @@ from understudy.producer.status.standstill import awaited
 from understudy.producer.status.waiting import explained
 from understudy.producer.terminal import say
 
-app = typer.Typer()
+app = options.Commands()
 
 
 @app.command()
@@ -27,8 +27,7 @@ def status(
     given: options.MaybeId = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="List the latest N batches.")] = 20,
     tenant: options.Tenant = None,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the state of a batch or job: counts, rate, time left, cost, providers, and why it waits.
@@ -46,7 +45,7 @@ def status(
             return
         await print_batch(settings, store, await shown_batch(store, given, tenant), as_json)
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 async def _print_batches(settings: Settings, store: Store, tenant: str | None, limit: int, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """`understudy submit`: accept a file as a batch, or one prompt as a job."""
 
 import asyncio
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +12,14 @@ from understudy.models.config.settings import Settings
 from understudy.models.errors import ALL_SUCCEEDED
 from understudy.models.ids import new_id
 from understudy.models.records import NewBatch
-from understudy.models.routing.options import RouteOptions
 from understudy.models.state import Priority
 from understudy.models.weights import USUAL_WEIGHT
 from understudy.producer.cli import options, requests
 from understudy.producer.cli.commands.watch import print_answer, watch
 from understudy.producer.cli.dry_run import dry_run
 from understudy.producer.cli.errors import plain_errors
-from understudy.producer.cli.settings import settings_from
-from understudy.producer.client import AsyncClient, PriorityWord, Request
+from understudy.producer.cli.installation import HERE, Installation
+from understudy.producer.client import AsyncClient
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import BadLine, Shape
 from understudy.producer.ledger import open_ledger
@@ -30,7 +30,7 @@ from understudy.producer.status import objects as show
 from understudy.producer.status.waiting import lack_of_workers
 from understudy.producer.terminal import say
 
-app = typer.Typer()
+app = options.Commands()
 
 
 class PriorityName(StrEnum):
@@ -39,35 +39,14 @@ class PriorityName(StrEnum):
     BULK = Priority.BULK.queue
 
 
-@app.command()
-def submit(
-    source: Annotated[
-        Path | None,
-        typer.Argument(metavar="[INPUT]", help="JSONL, CSV or TSV file; - for standard input."),
-    ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt", help="Without INPUT: a single prompt. CSV: template of the prompt, columns in braces."
-        ),
-    ] = None,
-    system: requests.System = None,
-    model: requests.Model = None,
-    chain: requests.ChainName = None,
-    fallback: requests.Fallback = None,
-    order: requests.OrderName = None,
-    require: requests.Require = None,
-    forbid: requests.Forbid = None,
-    id_column: requests.IdColumn = None,
-    max_tokens: requests.MaxTokens = None,
-    temperature: requests.Temperature = None,
-    param: requests.Param = None,
-    limit: requests.Limit = None,
-    skip_bad: requests.SkipBad = False,
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """When and for how much the work is done."""
+
     priority: Annotated[
         PriorityName | None, typer.Option("--priority", help="Default: bulk for a file, normal for a prompt.")
-    ] = None,
-    weight: options.Weight = USUAL_WEIGHT,
+    ] = None
+    weight: options.Weight = USUAL_WEIGHT
     expires_in: Annotated[
         float | None,
         typer.Option(
@@ -76,15 +55,35 @@ def submit(
             metavar="TIME",
             help="Time until the deadline, e.g. 15m; default 24h.",
         ),
+    ] = None
+    budget_usd: options.BudgetUsd = None
+
+    def priority_or(self, default: Priority) -> Priority:
+        return Priority[self.priority.name] if self.priority else default
+
+
+USUAL = Terms()
+
+
+@app.command()
+def submit(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[INPUT]", help="JSONL, CSV or TSV file; - for standard input.")
     ] = None,
-    budget_usd: options.BudgetUsd = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", help="Without INPUT: a single prompt. CSV: template of the prompt, columns in braces."
+        ),
+    ] = None,
+    lines: requests.RequestOptions = requests.USUAL,
+    terms: Terms = USUAL,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Watch it until it ends; for a single prompt, print the answer instead of the id."),
     ] = False,
     dry: requests.DryRun = False,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Accept a file as a batch, or one prompt as a job, and print its id.
@@ -92,49 +91,45 @@ def submit(
     Once the id is printed, the work is accepted and will be completed whatever crashes. Workers (`understudy worker`)
     on the same data folder, or with the same REDIS_URL and DATABASE_URL, process it.
     """
-    route = requests.route_of(model, chain, fallback, order, require, forbid)
     with plain_errors():
-        settings, params = settings_from(config, data), requests.params_of(max_tokens, temperature, param)
-        shape = requests.shape_of(prompt, system, id_column, limit, route, params)
+        shape, settings = lines.shape(prompt), installation.settings()
+        if source is None:
+            _refuse_no_prompt(prompt, terms, dry)
+            raise typer.Exit(asyncio.run(_submit_prompt(settings, shape, terms, wait, as_json)))
         if dry:
-            if source is None:
-                raise InputError("--dry-run needs an INPUT; it does not apply to a single prompt")
-            dry_run(settings, source, shape, skip_bad, as_json)
+            dry_run(settings, source, shape, lines.skip_bad, as_json)
             return
-        if source is not None:
-            new = NewBatch(new_id("batch"), _priority(priority, Priority.BULK), weight=weight, budget_usd=budget_usd)
-            skipped = asyncio.run(_submit_file(settings, source, shape, new, expires_in, skip_bad))
-            if not wait:
-                show.print_id(new.id, as_json, [bad.line for bad in skipped])
-        elif prompt is not None:
-            if budget_usd is not None:
-                raise InputError("--budget-usd applies to batches only, not to a single prompt")
-            ask = {**params, **_prompt_request(prompt, system)}
-            word = _priority(priority, Priority.NORMAL).queue
-            code = asyncio.run(_submit_prompt(settings, ask, route, word, expires_in, wait, as_json))
-            raise typer.Exit(code)
-        else:
-            raise InputError("give an INPUT file, or a single prompt with --prompt")
+        batch_id, skipped = asyncio.run(_submit_file(settings, source, shape, terms, lines.skip_bad))
+        if not wait:
+            show.print_id(batch_id, as_json, [bad.line for bad in skipped])
     if wait:
-        watch(new.id, config, data, as_json)
+        watch(batch_id, installation, as_json)
 
 
-def _priority(given: PriorityName | None, default: Priority) -> Priority:
-    return Priority[given.name] if given else default
-
-
-def _prompt_request(prompt: str, system: str | None) -> dict[str, str]:
-    return {"prompt": prompt} if system is None else {"prompt": prompt, "system": system}
+def _refuse_no_prompt(prompt: str | None, terms: Terms, dry: bool) -> None:
+    if dry:
+        raise InputError("--dry-run needs an INPUT; it does not apply to a single prompt")
+    if prompt is None:
+        raise InputError("give an INPUT file, or a single prompt with --prompt")
+    if terms.budget_usd is not None:
+        raise InputError("--budget-usd applies to batches only, not to a single prompt")
 
 
 async def _submit_file(
-    settings: Settings, source: Path, shape: Shape, new: NewBatch, expires_in_s: float | None, skip_bad: bool
-) -> list[BadLine]:
+    settings: Settings, source: Path, shape: Shape, terms: Terms, skip_bad: bool
+) -> tuple[str, list[BadLine]]:
+    """The id of the new batch, and the skipped lines."""
     with requests.as_file(source) as path:
         refuse_bad_start(settings, path, shape, skip_bad=skip_bad)
         async with open_ledger(settings, create=True) as store:
-            new.source = "standard input" if str(source) == "-" else source.name
-            new.expires_at = await store.now() + (expires_in_s or settings.deadline_s)
+            new = NewBatch(
+                new_id("batch"),
+                terms.priority_or(Priority.BULK),
+                weight=terms.weight,
+                budget_usd=terms.budget_usd,
+                source="standard input" if str(source) == "-" else source.name,
+                expires_at=await store.now() + (terms.expires_in or settings.deadline_s),
+            )
             preflight = Preflight(settings)
             skipped = await accept(store, settings, path, shape, new, skip_bad=skip_bad, preflight=preflight)
             for bad in skipped:
@@ -143,18 +138,14 @@ async def _submit_file(
                 say(said)
             if lack := await lack_of_workers(store):
                 say(lack)
-    return skipped
+    return new.id, skipped
 
 
-async def _submit_prompt(
-    settings: Settings,
-    request: Request,
-    route: RouteOptions,
-    priority: PriorityWord,
-    expires_in_s: float | None,
-    wait: bool,
-    as_json: bool,
-) -> int:
+async def _submit_prompt(settings: Settings, shape: Shape, terms: Terms, wait: bool, as_json: bool) -> int:
+    request = {**shape.params, "prompt": shape.prompt}
+    if shape.system is not None:
+        request["system"] = shape.system
+    route = shape.route
     async with open_ledger(settings, create=True) as store, queue_of(settings) as queue:
         job = await AsyncClient.on(settings, store, queue).submit(
             request,
@@ -164,8 +155,8 @@ async def _submit_prompt(
             order=route.order,
             require=route.require,
             forbid=route.forbid,
-            priority=priority,
-            expires_in_s=expires_in_s,
+            priority=terms.priority_or(Priority.NORMAL).queue,
+            expires_in_s=terms.expires_in,
         )
         if lack := await lack_of_workers(store):
             say(lack)

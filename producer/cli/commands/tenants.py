@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -19,12 +19,12 @@ from understudy.models.tenants import DEFAULT_TENANT, NO_LIMIT, TENANT_NAME, Ten
 from understudy.producer.acting import command_line
 from understudy.producer.cli import options, requests
 from understudy.producer.cli.errors import Refused
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.status import objects as show
 from understudy.producer.terminal import say
 
-app = typer.Typer()
-tenants = typer.Typer(no_args_is_help=True, help="Show and set the limits of tenants, and show their usage.")
+app = options.Commands()
+tenants = options.Commands(no_args_is_help=True, help="Show and set the limits of tenants, and show their usage.")
 app.add_typer(tenants, name="tenants")
 
 NONE = "none"
@@ -44,9 +44,9 @@ def tenant_name(given: str) -> str:
     return given
 
 
-def _limit(given: str | None, kind: type[int] | type[float]) -> int | float | None:
+def _limit(given: str, kind: type[int] | type[float]) -> int | float | None:
     """`none` removes a limit."""
-    if given is None or given == NONE:
+    if given == NONE:
         return None
     try:
         value = kind(given.replace("_", ""))
@@ -95,7 +95,7 @@ NO_RULE = "; repeatable; none: no rule."
 
 
 @tenants.command("list")
-def list_tenants(config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False) -> None:
+def list_tenants(installation: Installation = HERE, as_json: options.AsJson = False) -> None:
     """List the tenants that have limits or keys. With --json, one line per tenant."""
 
     async def work(_: Settings, store: Store) -> list[TenantLimits]:
@@ -104,7 +104,7 @@ def list_tenants(config: options.Config = None, data: options.Data = None, as_js
             known.setdefault(record.tenant, TenantLimits(record.tenant))
         return sorted(known.values(), key=lambda each: each.name)
 
-    found = on_ledger(config, data, work, create=True)
+    found = installation.on_ledger(work, create=True)
     if as_json:
         for each in found:
             show.print_json(asdict(each))
@@ -131,16 +131,17 @@ def list_tenants(config: options.Config = None, data: options.Data = None, as_js
     show.page().print(table)
 
 
-@tenants.command("set")
-def set_tenant(
-    name: TenantName,
+@dataclass(frozen=True, slots=True)
+class TenantChanges:
+    """The options of `tenants set`: None leaves a limit as it is."""
+
     jobs_per_minute: Annotated[
         str | None, typer.Option("--jobs-per-minute", help=f"Submitted jobs per minute{ANumber}")
-    ] = None,
-    queued_jobs: Annotated[str | None, typer.Option("--queued-jobs", help=f"Waiting jobs{ANumber}")] = None,
+    ] = None
+    queued_jobs: Annotated[str | None, typer.Option("--queued-jobs", help=f"Waiting jobs{ANumber}")] = None
     usd_per_month: Annotated[
         str | None, typer.Option("--usd-per-month", help=f"US dollars per calendar month (UTC){ANumber}")
-    ] = None,
+    ] = None
     weight: Annotated[
         float | None,
         typer.Option(
@@ -149,15 +150,15 @@ def set_tenant(
             metavar="NUMBER",
             help="Share of capacity relative to other tenants; usually 1.",
         ),
-    ] = None,
+    ] = None
     require: Annotated[
         list[str] | None,
         typer.Option("--require", metavar="TAG=VALUE", help=f"Data rule for all its jobs, e.g. region=eu,ch{NO_RULE}"),
-    ] = None,
+    ] = None
     forbid: Annotated[
         list[str] | None,
         typer.Option("--forbid", metavar="TAG=VALUE", help=f"Data rule for all its jobs, e.g. region=us{NO_RULE}"),
-    ] = None,
+    ] = None
     stored_bytes: Annotated[
         str | None,
         typer.Option(
@@ -165,11 +166,11 @@ def set_tenant(
             metavar="SIZE",
             help="Maximum size of its stored content: a size such as 50GB, none or default.",
         ),
-    ] = None,
+    ] = None
     open_batches: Annotated[
         str | None,
         typer.Option("--open-batches", help="Maximum number of unfinished batches: a number, none or default."),
-    ] = None,
+    ] = None
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -177,14 +178,38 @@ def set_tenant(
             metavar="NAME",
             help="Allow only this chain, provider/model or 'provider/*'; repeatable; none: allow all.",
         ),
-    ] = None,
+    ] = None
     store_content: Annotated[
         ContentWord | None,
         typer.Option("--store-content", help="How long its prompts and answers are stored; default: as configured."),
-    ] = None,
-    config: options.Config = None,
-    data: options.Data = None,
-) -> None:
+    ] = None
+
+    def values(self, settings: Settings) -> dict[str, Any]:
+        """The new values, by the fields of TenantLimits. Raises Refused."""
+        limits = {
+            "jobs_per_minute": (self.jobs_per_minute, int),
+            "queued_jobs": (self.queued_jobs, int),
+            "usd_per_month": (self.usd_per_month, float),
+        }
+        quotas = {"stored_bytes": self.stored_bytes, "open_batches": self.open_batches}
+        changed: dict[str, Any] = {
+            word: _limit(text, kind) for word, (text, kind) in limits.items() if text is not None
+        }
+        changed |= _rules("require", self.require) | _rules("forbid", self.forbid) | _allow(settings, self.allow)
+        changed |= {word: _quota(text) for word, text in quotas.items() if text is not None}
+        if self.weight is not None:
+            changed["weight"] = self.weight
+        if self.store_content is not None:
+            by_default = self.store_content is ContentWord.DEFAULT
+            changed["store_content"] = None if by_default else str(self.store_content)
+        return changed
+
+
+UNCHANGED = TenantChanges()
+
+
+@tenants.command("set")
+def set_tenant(name: TenantName, changes: TenantChanges = UNCHANGED, installation: Installation = HERE) -> None:
     """Change a tenant's limits, weight and policies; the others stay as they are.
 
     API processes notice within ten seconds. Data rules and allowed models apply to jobs accepted from then on. A
@@ -192,19 +217,7 @@ def set_tenant(
     """
 
     async def work(settings: Settings, store: Store) -> None:
-        quotas = {"stored_bytes": stored_bytes, "open_batches": open_batches}
-        given = {
-            "jobs_per_minute": (jobs_per_minute, int),
-            "queued_jobs": (queued_jobs, int),
-            "usd_per_month": (usd_per_month, float),
-        }
-        changed: dict[str, Any] = {word: _limit(text, kind) for word, (text, kind) in given.items() if text is not None}
-        changed |= _rules("require", require) | _rules("forbid", forbid) | _allow(settings, allow)
-        changed |= {word: _quota(text) for word, text in quotas.items() if text is not None}
-        if weight is not None:
-            changed["weight"] = weight
-        if store_content is not None:
-            changed["store_content"] = None if store_content is ContentWord.DEFAULT else str(store_content)
+        changed = changes.values(settings)
         if not changed:
             raise Refused(
                 "give at least one of --jobs-per-minute, --queued-jobs, --usd-per-month, --stored-bytes, "
@@ -214,13 +227,11 @@ def set_tenant(
         await store.tenants.set_limits(replace(before, **changed), actor=command_line())
         say(f"tenant '{name}' is changed")
 
-    on_ledger(config, data, work, create=True)
+    installation.on_ledger(work, create=True)
 
 
 @tenants.command("show")
-def show_tenant(
-    name: TenantName, config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False
-) -> None:
+def show_tenant(name: TenantName, installation: Installation = HERE, as_json: options.AsJson = False) -> None:
     """Show a tenant's limits, its spending this month, and its waiting jobs."""
 
     async def work(_: Settings, store: Store) -> dict[str, Any]:
@@ -236,7 +247,7 @@ def show_tenant(
             "jobs_this_minute": use.accepted_this_minute,
         }
 
-    seen = on_ledger(config, data, work, create=True)
+    seen = installation.on_ledger(work, create=True)
     if as_json:
         show.print_json(seen)
         return

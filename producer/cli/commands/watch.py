@@ -13,7 +13,7 @@ from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.status import print_batch
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.client import AsyncClient
 from understudy.producer.ledger import job_named, shown_batch
 from understudy.producer.runs.retry_chain import line_of, summary, views_of
@@ -26,7 +26,7 @@ from understudy.producer.status.split_table import split_table
 from understudy.producer.status.standstill import Standstill
 from understudy.producer.terminal import console, output, say
 
-app = typer.Typer()
+app = options.Commands()
 
 WATCH_S = 0.5
 
@@ -34,8 +34,7 @@ WATCH_S = 0.5
 @app.command()
 def watch(
     given: options.AnyId,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
     tenant: options.Tenant = None,
 ) -> None:
@@ -60,7 +59,7 @@ def watch(
         say(f"{views[-1].state}: {sums.succeeded:,} of {sums.total:,} succeeded, {cost}")
         return ALL_SUCCEEDED if sums.succeeded == sums.total else SOME_FAILED
 
-    raise typer.Exit(on_ledger(config, data, work))
+    raise typer.Exit(installation.on_ledger(work))
 
 
 async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list[BatchView]:

@@ -19,16 +19,16 @@ from understudy.models.webhooks import DEAD, DELIVERED, EVENTS, PATTERNS, PENDIN
 from understudy.producer.acting import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.status import objects as show
 from understudy.producer.status.cost_text import counted
 from understudy.producer.terminal import say
 
-app = typer.Typer()
-webhooks = typer.Typer(
+app = options.Commands()
+webhooks = options.Commands(
     no_args_is_help=True, help="Manage webhook endpoints and their secrets; show and replay deliveries."
 )
-endpoints = typer.Typer(no_args_is_help=True, help="The webhook endpoints of a tenant.")
+endpoints = options.Commands(no_args_is_help=True, help="The webhook endpoints of a tenant.")
 app.add_typer(webhooks, name="webhooks")
 webhooks.add_typer(endpoints, name="endpoints")
 
@@ -46,12 +46,11 @@ EndpointId = Annotated[str, typer.Argument(metavar="ID", help="Id of an endpoint
 @endpoints.command("list")
 def list_endpoints(
     tenant: Tenant = DEFAULT_TENANT,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """List a tenant's endpoints. With --json, one line per endpoint."""
-    rows = on_ledger(config, data, lambda _, store: store.webhooks.endpoints(tenant), create=True)
+    rows = installation.on_ledger(lambda _, store: store.webhooks.endpoints(tenant), create=True)
     if as_json:
         for row in rows:
             show.print_json(endpoint_object(row))
@@ -77,8 +76,7 @@ def add(
         list[str] | None, typer.Option("--match", help="KEY=VALUE that the metadata must contain; repeatable.")
     ] = None,
     tenant: Tenant = DEFAULT_TENANT,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Add an endpoint and print its signing secret, which is shown only once."""
@@ -88,43 +86,38 @@ def add(
         _check(settings, url, events)
         return await store.webhooks.add_endpoint(tenant, url, events, _pairs(match or []), actor=command_line())
 
-    row, secret = on_ledger(config, data, work, create=True)
+    row, secret = installation.on_ledger(work, create=True)
     _print_secret(secret, {**endpoint_object(row), "secret": secret}, as_json)
     say(f"endpoint {row['id']} of tenant '{tenant}'; its secret is not shown again")
 
 
 @endpoints.command()
-def remove(
-    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
-) -> None:
+def remove(endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, installation: Installation = HERE) -> None:
     """Remove an endpoint and drop its pending deliveries."""
 
     async def work(_: Settings, store: Store) -> None:
         _found(await store.webhooks.remove_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
         say(f"endpoint {endpoint_id} is removed")
 
-    on_ledger(config, data, work, create=True)
+    installation.on_ledger(work, create=True)
 
 
 @endpoints.command()
-def enable(
-    endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, config: options.Config = None, data: options.Data = None
-) -> None:
+def enable(endpoint_id: EndpointId, tenant: Tenant = DEFAULT_TENANT, installation: Installation = HERE) -> None:
     """Enable a disabled endpoint again; `understudy webhooks replay --dead` sends what it missed."""
 
     async def work(_: Settings, store: Store) -> None:
         _found(await store.webhooks.enable_endpoint(tenant, endpoint_id, actor=command_line()), endpoint_id)
         say(f"endpoint {endpoint_id} is enabled")
 
-    on_ledger(config, data, work, create=True)
+    installation.on_ledger(work, create=True)
 
 
 @endpoints.command()
 def rotate(
     endpoint_id: EndpointId,
     tenant: Tenant = DEFAULT_TENANT,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Create a new signing secret and print it, only once. For 24 hours, the old one signs as well."""
@@ -133,7 +126,7 @@ def rotate(
         _found(await store.webhooks.endpoint(tenant, endpoint_id) is not None, endpoint_id)
         return await store.webhooks.rotate_secret(tenant, endpoint_id, actor=command_line())
 
-    secret = on_ledger(config, data, work, create=True)
+    secret = installation.on_ledger(work, create=True)
     _print_secret(secret, {"id": endpoint_id, "secret": secret}, as_json)
 
 
@@ -143,8 +136,7 @@ def secret(
         bool, typer.Option("--rotate", help="Create a new one; for 24 hours, the old one signs as well.")
     ] = False,
     tenant: Tenant = DEFAULT_TENANT,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Print the secret that signs webhooks to the callback URLs of a tenant's jobs and batches."""
@@ -156,7 +148,7 @@ def secret(
         await store.audit.record_repeated(command_line(), tenant, SECRET_READ, owner)
         return (await store.webhooks.signing_secrets(owner))[0]
 
-    found = on_ledger(config, data, work, create=True)
+    found = installation.on_ledger(work, create=True)
     _print_secret(found, {"tenant": tenant, "secret": found}, as_json)
 
 
@@ -167,8 +159,7 @@ def deliveries(
     of: Annotated[str | None, typer.Option("--of", help="Only about this job or batch.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show the newest N.")] = 50,
     tenant: Tenant = DEFAULT_TENANT,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
     as_json: options.AsJson = False,
 ) -> None:
     """Show past and pending deliveries, newest first. With --json, one line per delivery, with every attempt."""
@@ -176,7 +167,7 @@ def deliveries(
     async def work(_: Settings, store: Store) -> list[dict[str, Any]]:
         return await store.webhooks.deliveries(tenant, endpoint_id=endpoint, state=state, object_id=of, limit=limit)
 
-    rows = on_ledger(config, data, work, create=True)
+    rows = installation.on_ledger(work, create=True)
     if as_json:
         for row in rows:
             show.print_json(delivery_object(row))
@@ -192,8 +183,7 @@ def replay(
     dead: Annotated[bool, typer.Option("--dead", help="All deliveries that were given up.")] = False,
     since: Annotated[str | None, typer.Option("--since", help="With --dead: only the last 6h, 3d, …")] = None,
     tenant: Tenant = DEFAULT_TENANT,
-    config: options.Config = None,
-    data: options.Data = None,
+    installation: Installation = HERE,
 ) -> None:
     """Send deliveries now, or send them again, with their original ids."""
     if (delivery_id is None) is not dead:
@@ -210,7 +200,7 @@ def replay(
         replayed = await store.webhooks.replay_dead(tenant, begin, actor=command_line())
         say(f"{counted(replayed, 'delivery is', 'deliveries are')} now due")
 
-    on_ledger(config, data, work, create=True)
+    installation.on_ledger(work, create=True)
 
 
 async def _replay_one(store: Store, tenant: str, delivery_id: str) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import typer
 from redis.asyncio import Redis
 from rich.markup import escape
 
@@ -14,13 +13,13 @@ from understudy.models.queue.tickets import is_suspended, tickets_waiting
 from understudy.models.store import Store
 from understudy.models.tables import Worker
 from understudy.producer.cli import options
-from understudy.producer.cli.ledger import on_ledger
+from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.durations import ago
 from understudy.producer.queue_access import in_time, queue_of
 from understudy.producer.status import objects as show
 from understudy.producer.status.waiting import NO_WORKER
 
-app = typer.Typer()
+app = options.Commands()
 
 SUSPENDED = "claiming is suspended; `rq resume` resumes it"
 
@@ -34,7 +33,7 @@ class Queues:
 
 
 @app.command()
-def workers(config: options.Config = None, data: options.Data = None, as_json: options.AsJson = False) -> None:
+def workers(installation: Installation = HERE, as_json: options.AsJson = False) -> None:
     """Show the live worker processes, their running jobs, and the tickets waiting in the queues.
 
     With --json, one document.
@@ -48,7 +47,7 @@ def workers(config: options.Config = None, data: options.Data = None, as_json: o
         else:
             _print(alive, jobs, queues, now)
 
-    on_ledger(config, data, work)
+    installation.on_ledger(work)
 
 
 async def _queues(settings: Settings) -> Queues | None:
