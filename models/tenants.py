@@ -21,6 +21,11 @@ CONTENT_KEPT_S = 3_600.0
 """After a delivery, so that its receiver may retry."""
 
 
+LEAST_WEIGHT, MOST_WEIGHT = 0.01, 100.0
+USUAL_WEIGHT = 1.0
+"""Weights: shares among tenants of one priority, and among batches of one tenant."""
+
+
 @dataclass(frozen=True, slots=True)
 class TenantLimits:
     """A limit that is None does not apply. A tenant without a row has none."""
@@ -29,7 +34,7 @@ class TenantLimits:
     jobs_per_minute: int | None = None
     queued_jobs: int | None = None
     usd_per_month: float | None = None
-    weight: float = 1.0  # its share when tenants of one priority take turns
+    weight: float = USUAL_WEIGHT  # its share when tenants of one priority take turns
     store_content: StoreContent | None = None  # None: the installation's setting
     require: Tags = field(default_factory=dict)  # data rules of all its jobs
     forbid: Tags = field(default_factory=dict)
@@ -62,3 +67,14 @@ class TenantUse:
     accepted_last_minute: int = 0
     usd_this_month: float = 0.0
     usd_granted: float = 0.0  # on top of its budget, for this month
+
+
+def weight_of(text: str) -> float:
+    """Parse a weight written by a person. Raises ValueError with one sentence."""
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = 0.0
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise ValueError(f"'{text[:40]}' is not a valid weight; use a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}")
+    return weight

@@ -3,8 +3,7 @@
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from understudy.models.config.catalog import ResolvedProvider
-from understudy.models.config.deployments import account_of, keys_of
+from understudy.models.config.catalog import ResolvedProvider, account_of, keys_of
 from understudy.models.config.settings import Settings
 from understudy.models.limits.clearing import clear_limits
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, QueueUnavailable, unavailable

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from understudy.models.config.catalog import UnknownProvider, resolve_provider
 from understudy.models.config.presets import AZURE_ENDPOINT, PRESETS, Preset
+from understudy.models.config.provider_settings import ApiKey
 from understudy.models.config.secrets import shown
-from understudy.models.config.settings import CONFIG_NAME, ApiKey, Settings
+from understudy.models.config.settings import CONFIG_NAME, Settings
 
 OF_OTHERS = (
     "AWS_",

@@ -5,8 +5,8 @@ import math
 from understudy.models.config.settings import Settings
 from understudy.models.request.wire import RequestError
 from understudy.models.state import Priority
+from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT
 from understudy.models.webhook_receivers import RefusedReceiver, check_receiver
-from understudy.models.weights import LEAST_WEIGHT, MOST_WEIGHT
 
 MOST_PAIRS = 16
 MOST_KEY_CHARS = 64

@@ -17,14 +17,14 @@ from typing import Any
 
 import orjson
 
-from understudy.models.config.catalog import ResolvedProvider
-from understudy.models.config.deployments import NO_KEY, limits_of, named_deployments
+from understudy.models.config.catalog import NO_KEY, ResolvedProvider, limits_of
 from understudy.models.config.secrets import SecretMissing, Secrets, masked, shown
 from understudy.models.config.settings import Settings, SettingsError, load_settings
 from understudy.models.costs.pricing import Pricing
 from understudy.models.failure import Failure
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Step
+from understudy.models.routing.route import named_deployments
 from understudy.worker.job.exchange import exchange
 from understudy.worker.limits.credentials import CredentialPool
 from understudy.worker.limits.limiter import Candidate

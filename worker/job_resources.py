@@ -6,7 +6,7 @@ from random import Random
 
 from understudy.models.costs.pricing import Pricing
 from understudy.models.memory_room import Headroom
-from understudy.models.schemas.queue import SchemaTurns
+from understudy.models.schemas.json_schema import SchemaTurns
 from understudy.worker.budgets.expected_cost import Costs
 from understudy.worker.budgets.fallback_quota import FallbackQuota
 from understudy.worker.budgets.reservations import Budgets

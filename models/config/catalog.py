@@ -1,15 +1,17 @@
-"""What is known about providers and models without configuration."""
+"""Providers by name, completed by their presets: protocol, address, keys, accounts, limits."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
-from understudy.models.config.presets import DEFAULT_REGION, PRESETS, Kind, Preset
-from understudy.models.config.settings import ApiKey, Provider, Settings
+from understudy.models.config.presets import DEFAULT_REGION, PRESETS, Kind
+from understudy.models.config.provider_settings import ApiKey, Limits, Provider
+from understudy.models.config.settings import Settings
 from understudy.models.errors import WrongUse
 
-__all__ = ["PRESETS", "Preset", "ResolvedProvider", "UnknownProvider", "resolve_provider", "window"]
+NO_KEY = ApiKey(name="none", value="env.NONE")
+"""Stands in for the key of a server that needs none."""
 
 
 class UnknownProvider(WrongUse):
@@ -61,6 +63,34 @@ def kind_of(name: str, provider: Provider) -> Kind:
     """The protocol that a configured provider speaks."""
     preset = PRESETS.get(provider.preset or name)
     return provider.kind or (preset.kind if preset else "openai")
+
+
+def account_of(provider: str, key: ApiKey) -> str:
+    """The account whose limits a key counts against, unique across providers: `openai:main`."""
+    return f"{provider}:{key.account or key.name}"
+
+
+def limits_of(provider: Provider, model: str, key: ApiKey) -> Limits:
+    """The most specific limits win, field by field: model and account, account, model, provider."""
+    account = key.account or key.name
+    matching = [
+        override
+        for override in provider.limits
+        if override.model in (None, model) and override.account in (None, account)
+    ]
+    matching.sort(key=lambda override: (override.account is not None, override.model is not None), reverse=True)
+    sources: list[Limits] = [*matching, provider]
+    return Limits(
+        **{
+            name: next((value for source in sources if (value := getattr(source, name)) is not None), None)
+            for name in Limits.model_fields
+        }
+    )
+
+
+def keys_of(provider: ResolvedProvider) -> tuple[ApiKey, ...]:
+    """The credentials for calls; empty if the provider needs a key and has none."""
+    return provider.api_keys or (() if provider.needs_key else (NO_KEY,))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -19,7 +19,8 @@ from understudy.models.errors import WrongUse
 from understudy.models.routing.options import NO_OVERRIDES
 
 if TYPE_CHECKING:
-    from understudy.models.config.settings import Provider, Settings, StepConfig
+    from understudy.models.config.provider_settings import Provider
+    from understudy.models.config.settings import Settings, StepConfig
 
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from understudy.models.config.settings import ApiKey
+from understudy.models.config.provider_settings import ApiKey
 
 COMMAND_TTL_S = 300.0
 COMMAND_TIMEOUT_S = 10.0

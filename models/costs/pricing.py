@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from understudy.models.config.settings import Price, Settings
+from understudy.models.config.provider_settings import Price
+from understudy.models.config.settings import Settings
 from understudy.models.request.tokens import Usage
 
 PRICE_LIST_NAMES = {"gemini": "google", "vertex": "google", "bedrock": "aws", "xai": "x-ai"}

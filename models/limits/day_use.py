@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from understudy.models.config.settings import Limits
+from understudy.models.config.provider_settings import Limits
 
 DAY_S = 86_400.0
 

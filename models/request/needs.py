@@ -95,3 +95,12 @@ def _asked_for(words: Mapping[str, Any]) -> frozenset[Feature]:
     if isinstance(words.get("modalities"), list) and "audio" in words["modalities"]:
         features.add("audio")
     return frozenset(features) if features else NOTHING
+
+
+def schema_of(response_format: Any) -> dict[str, Any] | None:
+    """The schema in a `response_format`; None without one."""
+    if not isinstance(response_format, Mapping) or response_format.get("type") != "json_schema":
+        return None
+    wanted = response_format.get("json_schema")
+    schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
+    return schema if isinstance(schema, dict) else None

@@ -1,23 +1,22 @@
 """From a request to its chain: which deployments may answer it, in which order, under which policy."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
 
-from understudy.models.config.catalog import suggestion
+from understudy.models.config.catalog import ResolvedProvider, resolve_provider, suggestion
 from understudy.models.config.settings import Settings, StepConfig
 from understudy.models.request.endpoints import ENDPOINTS
-from understudy.models.request.response_format import schema_of
+from understudy.models.request.needs import schema_of
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.allowlist import Allowed, Prices, refuse_choice_of_models
-from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Step
+from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Entry, Step, Variants, steps_of
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.model_names import checked_name, nothing_configured, quoted, resolve_model
 from understudy.models.routing.options import NO_OVERRIDES, ROUTE_WORDS, RouteOptions, when_of
 from understudy.models.routing.suitability import Suitability
-from understudy.models.routing.variants import Entry, Variants, steps_of
 
 DEFAULT_CHAIN = "default"
 MAX_STEPS = 20
@@ -212,16 +211,6 @@ def _key(words: tuple[Any, ...]) -> Hashable:
     return key
 
 
-def resolve(
-    settings: Settings, body: Mapping[str, Any], options: RouteOptions | None = None, *, endpoint: Endpoint = CHAT
-) -> tuple[Chain, dict[str, Any]]:
-    """One request's chain, and its body without our routing options. Raises RequestError.
-
-    For many requests, use a Router.
-    """
-    return Router(settings, options, endpoint=endpoint).resolve(body)
-
-
 def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
     """An accepted chain under additional rules. Raises RequestError if data rules allow none of its steps, if a step
     is not allowed, or if a step has no price that a budget could account for."""
@@ -257,6 +246,20 @@ def configured_chain(settings: Settings, name: str) -> Chain:
     """A configured chain by name, with every variant of its weighted steps."""
     steps = (step for entry in configured_entries(settings, name) for step in steps_of(entry))
     return Chain(steps=tuple(steps), **dict(ChainPolicy().merged(settings.chains[name])))
+
+
+def named_deployments(settings: Settings) -> Iterator[tuple[ResolvedProvider, str | None]]:
+    """Each provider with the models named by chains, model lists, prices and limits; with None if there are none."""
+    named: dict[str, dict[str, None]] = {name: {} for name in settings.providers}
+    for chain in settings.chains:
+        for step in configured_chain(settings, chain).steps:
+            named[step.provider][step.model] = None
+    for name, models in named.items():
+        provider = settings.providers[name]
+        limited = (override.model for override in provider.limits if override.model is not None)
+        models |= dict.fromkeys([*provider.models, *provider.prices, *limited])
+        for model in models or (None,):
+            yield resolve_provider(settings, name), model
 
 
 def configured_entries(settings: Settings, name: str) -> tuple[Entry, ...]:

@@ -2,21 +2,27 @@
 
 Schemas, patterns and answers are untrusted. They are processed in a child process (`models.schemas.judge`), whose time
 and memory the kernel limits, and which is replaced when it dies. All functions block until the child has replied: an
-event loop goes through `models.schemas.queue`.
+event loop goes through `SchemaTurns`.
 
     Uncheckable    the schema cannot be used; one sentence that repeats nothing of the schema but keywords
     TooCostly      the check ran out of time
     NoJudge        no child process can be started now (`models.schemas.process`)
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import orjson
 
-from understudy.models.schemas.process import Died, OutOfTime, the_judge
+from understudy.models.request.needs import schema_of
+from understudy.models.schemas.process import Died, NoJudge, OutOfTime, the_judge
+
+T = TypeVar("T")
 
 MOST_BYTES = 100_000
 """Maximum size of a schema, as compact JSON."""
@@ -26,6 +32,10 @@ CHECK_S = 0.5
 
 KEPT = 100
 """Maximum schemas whose findings are cached."""
+
+
+AT_ONCE = 4
+"""Tenants served concurrently. The work mostly waits for the process that checks schemas."""
 
 
 class Uncheckable(Exception):
@@ -131,3 +141,27 @@ def _as_bytes(schema: Mapping[str, Any]) -> bytes:
     if len(text) > MOST_BYTES:
         raise Uncheckable(f"it is {len(text):,} bytes long; the limit is {MOST_BYTES:,}")
     return text
+
+
+class SchemaTurns:
+    """However costly a tenant's schemas are, others wait for at most one piece of its work, never for its queue."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="schemas")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def run(self, tenant: str, work: Callable[..., T], *arguments: Any) -> T:
+        """Run `work` in a thread and return or raise what it does. Raises NoJudge if no thread can be started."""
+        turn = self._turns.setdefault(tenant, asyncio.Lock())
+        async with turn:
+            try:
+                done = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+            except RuntimeError:
+                raise NoJudge from None
+            return await done
+
+    async def for_request(self, tenant: str, body: Mapping[str, Any], work: Callable[..., T], *arguments: Any) -> T:
+        """The same for work on a request or its answer, done at once if the body contains no schema."""
+        if schema_of(body.get("response_format")) is None:
+            return work(*arguments)
+        return await self.run(tenant, work, *arguments)

@@ -14,7 +14,7 @@ from understudy.models.memory_room import Headroom
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.route import Router
-from understudy.models.schemas.queue import SchemaTurns
+from understudy.models.schemas.json_schema import SchemaTurns
 from understudy.models.store import Store
 from understudy.producer.api.access.backlog import Backlogs
 from understudy.producer.api.access.keyring import Keyring

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
-from understudy.models.weights import weight_of
+from understudy.models.tenants import weight_of
 from understudy.producer.durations import seconds_of
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -18,7 +18,7 @@ from understudy.models.request.wire import RequestError
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState, Priority, PriorityWord
 from understudy.models.store.jobs.of_tenant import JobFilter
-from understudy.models.weights import USUAL_WEIGHT
+from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.acting import python_program
 from understudy.producer.cancel_batch import cancel_batch

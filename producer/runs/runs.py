@@ -18,7 +18,7 @@ from understudy.models.records import BatchView, NewBatch, NewJob, Standing
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState, Priority
 from understudy.models.store import Store
-from understudy.models.weights import USUAL_WEIGHT
+from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
 from understudy.producer.runs.comparison import Comparison, lines_of

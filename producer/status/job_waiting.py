@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from understudy.models.config.catalog import UnknownProvider, resolve_provider
-from understudy.models.config.deployments import account_of, keys_of, limits_of
-from understudy.models.config.settings import Limits, Settings
+from understudy.models.config.catalog import UnknownProvider, account_of, keys_of, limits_of, resolve_provider
+from understudy.models.config.provider_settings import Limits
+from understudy.models.config.settings import Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import Scope
 from understudy.models.jobs.wait_reasons import CREDENTIAL, HOLD_WORDS, PAUSED, no_credential

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from understudy.models.config.catalog import ResolvedProvider
-from understudy.models.config.deployments import account_of, keys_of, limits_of, named_deployments
-from understudy.models.config.settings import ApiKey, Limits, Settings
+from understudy.models.config.catalog import ResolvedProvider, account_of, keys_of, limits_of
+from understudy.models.config.provider_settings import ApiKey, Limits
+from understudy.models.config.settings import Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import Scope
 from understudy.models.limits.day_use import end_of_day
@@ -28,6 +28,7 @@ from understudy.models.objects.provider import (
     ProviderState,
 )
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
+from understudy.models.routing.route import named_deployments
 from understudy.models.store import Store
 from understudy.models.store.metrics import CallCount
 

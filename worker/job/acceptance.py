@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from understudy.models.failure import Failure, FailureClass
-from understudy.models.request.response_format import schema_of
+from understudy.models.request.needs import schema_of
 from understudy.models.routing.chain import CHAT, Acceptance
 from understudy.models.schemas.json_schema import CHECK_S, TooCostly, Uncheckable, checker_for
 

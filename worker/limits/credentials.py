@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from understudy.models.config.catalog import ResolvedProvider, UnknownProvider, resolve_provider
-from understudy.models.config.deployments import NO_KEY, account_of, keys_of, limits_of
+from understudy.models.config.catalog import (
+    NO_KEY,
+    ResolvedProvider,
+    UnknownProvider,
+    account_of,
+    keys_of,
+    limits_of,
+    resolve_provider,
+)
+from understudy.models.config.provider_settings import ApiKey
 from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
-from understudy.models.config.settings import ApiKey, Settings
+from understudy.models.config.settings import Settings
 from understudy.models.disabled import ALL_MODELS, SetAside
 from understudy.models.failure import Failure, FailureClass, Scope
 from understudy.models.limits.law import USED_SHARE

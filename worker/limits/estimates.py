@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from math import ceil
 
-from understudy.models.config.catalog import PRESETS
+from understudy.models.config.presets import PRESETS
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
 from understudy.worker.bounded_mapping import Latest
 

@@ -14,7 +14,7 @@ from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
 from understudy.models.routing.route import Router
 from understudy.models.state import Priority
-from understudy.models.weights import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
+from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.api.bodies import checked
 from understudy.producer.durations import seconds_of

@@ -12,8 +12,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis.asyncio import Redis
 
-from understudy.models.config.deployments import limits_of
-from understudy.models.config.settings import ApiKey, Settings
+from understudy.models.config.catalog import limits_of
+from understudy.models.config.provider_settings import ApiKey
+from understudy.models.config.settings import Settings
 from understudy.models.limits.state import Limit, LimitState
 from understudy.producer.status.provider_state import LedgerPart, Place, live_of, places
 

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from understudy.models.config.catalog import ResolvedProvider, resolve_provider
-from understudy.models.config.deployments import NO_KEY
+from understudy.models.config.catalog import NO_KEY, ResolvedProvider, resolve_provider
 from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import ALL_MODELS, BY_HAND

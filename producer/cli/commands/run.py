@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from understudy.models.weights import USUAL_WEIGHT
+from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer.cli import options, requests
 from understudy.producer.cli.dry_run import dry_run
 from understudy.producer.cli.errors import plain_errors

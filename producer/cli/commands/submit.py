@@ -13,7 +13,7 @@ from understudy.models.errors import ALL_SUCCEEDED
 from understudy.models.ids import new_id
 from understudy.models.records import NewBatch
 from understudy.models.state import Priority
-from understudy.models.weights import USUAL_WEIGHT
+from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer.cli import options, requests
 from understudy.producer.cli.commands.watch import print_answer, watch
 from understudy.producer.cli.dry_run import dry_run

@@ -9,7 +9,8 @@ from api_help import Served, bearer, key_for, served
 from ledger_help import singles
 
 from understudy.models.api_keys import Scope
-from understudy.models.config.settings import ApiSettings, Provider, Settings
+from understudy.models.config.provider_settings import Provider
+from understudy.models.config.settings import ApiSettings, Settings
 from understudy.models.store import Store
 from understudy.models.tenants import TenantLimits
 

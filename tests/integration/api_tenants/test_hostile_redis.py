@@ -13,7 +13,8 @@ from redis.exceptions import ResponseError
 from test_api_waiters import LONG_S, CountingStore, hearing
 
 from examples import examples
-from understudy.models.config.settings import Limits, Settings
+from understudy.models.config.provider_settings import Limits
+from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import held_usd, of_batch
 from understudy.models.failure import Scope
 from understudy.models.limits.state import LimitState, read_limits

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import redis.asyncio
 
-from understudy.models.config.settings import Limits, Settings
+from understudy.models.config.provider_settings import Limits
+from understudy.models.config.settings import Settings
 from understudy.models.failure import Scope
 from understudy.models.limits.day_use import DayUse, end_of_day
 from understudy.models.limits.state import AccountState, Limit, LimitState, Source, read_limits

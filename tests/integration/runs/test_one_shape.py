@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from webhook_help import Receiver, receiver
 
 from understudy.models.api_keys import Scope
-from understudy.models.config.deployments import NO_KEY
+from understudy.models.config.catalog import NO_KEY
 from understudy.models.config.settings import ApiSettings, Settings, WebhookSettings, load_settings
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.wait_reasons import WORKER

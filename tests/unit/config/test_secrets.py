@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from understudy.models.config.provider_settings import ApiKey
 from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint, masked
-from understudy.models.config.settings import ApiKey
 
 
 def key(value: str) -> ApiKey:

@@ -3,7 +3,8 @@
 import genai_prices
 import pytest
 
-from understudy.models.config.settings import Price, Provider, Settings
+from understudy.models.config.provider_settings import Price, Provider
+from understudy.models.config.settings import Settings
 from understudy.models.costs.pricing import Pricing
 from understudy.worker.providers.base import Usage
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from limiter_fleet import BEGIN_MS, Fleet
 
-from understudy.models.config.settings import Limits
+from understudy.models.config.provider_settings import Limits
 from understudy.models.failure import Scope
 from understudy.models.limits.day_use import DAY_S, DayUse, end_of_day
 from understudy.models.limits.state import read_limits

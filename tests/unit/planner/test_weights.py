@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.models.weights import weight_of
+from understudy.models.tenants import weight_of
 
 
 @pytest.mark.parametrize(("text", "weight"), [("1", 1.0), ("0.01", 0.01), ("100", 100.0), ("2.5", 2.5)])

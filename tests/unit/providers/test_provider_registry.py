@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from understudy.models.config.settings import Provider
+from understudy.models.config.provider_settings import Provider
 from understudy.worker.providers.registry import ADAPTERS, adapter_for
 
 

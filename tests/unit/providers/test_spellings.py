@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from understudy.models.request.endpoints import endpoint_named
-from understudy.models.request.spellings import canonical_chat
+from understudy.models.request.endpoints import canonical_chat, endpoint_named
 from understudy.models.request.wire import check_body
 
 

@@ -14,9 +14,15 @@ import orjson
 import psutil
 import pytest
 
-from understudy.models.schemas.json_schema import MOST_BYTES, TooCostly, Uncheckable, checker_for, is_schema
+from understudy.models.schemas.json_schema import (
+    MOST_BYTES,
+    SchemaTurns,
+    TooCostly,
+    Uncheckable,
+    checker_for,
+    is_schema,
+)
 from understudy.models.schemas.process import NoJudge, OutOfTime, SchemaProcess, the_judge
-from understudy.models.schemas.queue import SchemaTurns
 
 ITEM = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
 ORDER = {"type": "object", "properties": {"items": {"type": "array", "items": ITEM}}, "additionalProperties": ITEM}

@@ -8,9 +8,9 @@ from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.request.tokens import estimate_chat_tokens as estimate_tokens
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.chain import Step
+from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.options import RouteOptions
-from understudy.models.routing.route import Router, resolve
+from understudy.models.routing.route import Router
 
 SETTINGS = Settings.model_validate(
     {
@@ -38,6 +38,12 @@ MESSAGES = [{"role": "user", "content": "hello"}]
 
 def as_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+
+
+def resolve(
+    settings: Settings, body: dict[str, Any], options: RouteOptions | None = None
+) -> tuple[Chain, dict[str, Any]]:
+    return Router(settings, options).resolve(body)
 
 
 def steps(body: dict[str, Any], options: RouteOptions | None = None) -> list[str]:

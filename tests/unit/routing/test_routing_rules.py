@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from understudy.models.config.settings import Settings
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.chain import Chain, Step, When
+from understudy.models.routing.chain import Chain, Step, Variants, When
 from understudy.models.routing.data_rules import Rules
 from understudy.models.routing.options import RouteOptions
 from understudy.models.routing.route import Router, configured_chain
 from understudy.models.routing.suitability import Suitability
-from understudy.models.routing.variants import Variants
 
 
 def provider(**tags: Any) -> dict[str, Any]:
