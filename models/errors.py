@@ -44,7 +44,8 @@ ApiError has its own status and code. 500 means that no request should cause it:
 as after any defect. `producer.client.errors` tells what a program does about those that it meets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 
 ALL_SUCCEEDED = 0
@@ -96,3 +97,12 @@ class OutOfReach(UnderstudyError):
     status = 503
     code = "unavailable"
     headers = OUTAGE_HEADERS
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the closest known one, or all of them."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(names)}" if names else "; none is configured"

@@ -24,7 +24,7 @@ from understudy.models.costs.pricing import Pricing
 from understudy.models.failure import Failure
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Step
-from understudy.models.routing.route import named_deployments
+from understudy.models.routing.model_names import named_deployments
 from understudy.worker.job.exchange import exchange
 from understudy.worker.limits.credentials import CredentialPool
 from understudy.worker.limits.limiter import Candidate

@@ -1,14 +1,12 @@
 """Providers by name, completed by their presets: protocol, address, keys, accounts, limits."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 
 from understudy.models.config.presets import DEFAULT_REGION, PRESETS, Kind
 from understudy.models.config.provider_settings import ApiKey, Limits, Provider
 from understudy.models.config.settings import Settings
-from understudy.models.errors import WrongUse
+from understudy.models.errors import WrongUse, suggestion
 
 NO_KEY = ApiKey(name="none", value="env.NONE")
 """Stands in for the key of a server that needs none."""
@@ -91,15 +89,6 @@ def limits_of(provider: Provider, model: str, key: ApiKey) -> Limits:
 def keys_of(provider: ResolvedProvider) -> tuple[ApiKey, ...]:
     """The credentials for calls; empty if the provider needs a key and has none."""
     return provider.api_keys or (() if provider.needs_key else (NO_KEY,))
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the closest known one, or all of them."""
-    names = sorted(known)
-    near = get_close_matches(name, names, n=1)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(names)}" if names else "; none is configured"
 
 
 @lru_cache(maxsize=4096)

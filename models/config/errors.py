@@ -7,7 +7,6 @@ secret pasted into the wrong place.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from understudy.models.config.presets import PRESETS
-from understudy.models.errors import WrongUse
+from understudy.models.errors import WrongUse, suggestion
 from understudy.models.routing.options import NO_OVERRIDES
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
 
-CHOICES = ("[step]", "[sides]")
-"""The tags that pydantic puts into error locations for the kinds of chain entries."""
+STEP, VARIANTS = "[step]", "[variants]"
+"""Pydantic's tags for the kinds of entries in a chain's steps. It puts them into error locations, which omit them."""
 
 HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
@@ -51,13 +50,13 @@ def dotted(location: Sequence[int | str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel], path: Path, text: str) -> SettingsError:
     """The first validation error as a sentence."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    location: Location = tuple(part for part in first["loc"] if part not in CHOICES)
+    location: Location = tuple(part for part in first["loc"] if part not in (STEP, VARIANTS))
     return SettingsError.at(path, text, location, _message(first["type"], first["msg"], location, model))
 
 
 def _message(kind: str, message: str, location: Location, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
-        return f"is not a setting{_nearest(str(location[-1]), _known_keys(model, location[:-1]))}"
+        return f"is not a setting{suggestion(str(location[-1]), _known_keys(model, location[:-1]))}"
     if kind == "missing":
         return "is missing"
     if kind == "value_error":
@@ -68,11 +67,6 @@ def _message(kind: str, message: str, location: Location, model: type[BaseModel]
         return "must consist of letters, digits, '_', '.' and '-', at most 64"
     message = re.sub(r" or instance of \w+$", "", message)  # a file has no instances
     return message.replace("Input should", "should", 1).replace("dictionary", "table")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
 
 
 def _known_keys(model: type[BaseModel], location: Location) -> list[str]:
@@ -139,18 +133,18 @@ def _problems(settings: "Settings") -> Iterator[Problem]:
         if config.conflict is not None:
             field, reason = config.conflict
             yield ("chains", chain, field), reason
-        for index, entry in enumerate(config.steps):
+        for index, (entry, variants) in enumerate(zip(config.steps, config.places, strict=True)):
             location = ("chains", chain, "steps", index)
-            for step in entry if isinstance(entry, tuple) else (entry,):
+            for step in variants:
                 yield from ((location, reason) for reason in _step_problems(settings, step))
-            if not isinstance(entry, tuple) and entry.weight is not None:
+            if not isinstance(entry, tuple) and "weight" in entry.model_fields_set:
                 yield location, "has a weight outside a list; weighted steps are a list: [{ weight = 9, … }, { … }]"
 
 
 def _provider_problems(name: str, provider: "Provider") -> Iterator[Problem]:
     location = ("providers", name)
     if provider.preset is not None and provider.preset not in PRESETS:
-        yield (*location, "preset"), f"is not in the catalog{_nearest(provider.preset, sorted(PRESETS))}"
+        yield (*location, "preset"), f"is not in the catalog{suggestion(provider.preset, PRESETS)}"
     preset = PRESETS.get(provider.preset or name)
     if provider.base_url is None and (preset is None or preset.base_url is None):
         example = preset.note if preset else 'base_url = "https://…/v1" and, if it is not "openai", its kind'
@@ -161,7 +155,7 @@ def _provider_problems(name: str, provider: "Provider") -> Iterator[Problem]:
     accounts = {each.account or each.name for each in provider.api_keys}
     for index, limit in enumerate(provider.limits):
         if limit.account is not None and limit.account not in accounts:
-            unknown = f"is not an account of its keys{_nearest(limit.account, sorted(accounts))}"
+            unknown = f"is not an account of its keys{suggestion(limit.account, accounts)}"
             yield (*location, "limits", index, "account"), unknown
 
 
@@ -183,4 +177,4 @@ def _name_problem(settings: "Settings", model: str) -> str | None:
     if preset := PRESETS.get(provider):
         remedy = f"set {preset.env} or add" if preset.env else "add"
         return f"names provider '{provider}', which is not configured; {remedy} [providers.{provider}]"
-    return f"names provider '{provider}', which is unknown{_nearest(provider, sorted({*settings.providers, *PRESETS}))}"
+    return f"names provider '{provider}', which is unknown{suggestion(provider, {*settings.providers, *PRESETS})}"

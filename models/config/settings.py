@@ -8,17 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    IPvAnyNetwork,
-    Tag,
-    ValidationError,
-)
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, IPvAnyNetwork, Tag, ValidationError
 
-from understudy.models.config.errors import SettingsError, explain, problem
+from understudy.models.config.errors import STEP, VARIANTS, SettingsError, explain, problem
 from understudy.models.config.presets import AZURE_ENDPOINT, PRESETS
 from understudy.models.config.provider_settings import NAME, Provider, Section
 from understudy.models.config.service_urls import CANONICAL, BadAddress
@@ -28,17 +20,6 @@ from understudy.models.tenants import StoreContent
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
 CONFIG_NAME = "understudy.toml"
-
-STEP, SIDES = "[step]", "[sides]"
-"""Pydantic tags for the kinds of entries in a chain's steps. Pydantic puts them into error locations; we strip them."""
-
-
-def _step(value: object) -> object:
-    return {"model": value} if isinstance(value, str) else value
-
-
-def _kind_of_entry(value: object) -> str:
-    return SIDES if isinstance(value, list | tuple) else STEP
 
 
 class StepConfig(Section):
@@ -52,12 +33,8 @@ class StepConfig(Section):
     """`provider/model`; a bare model name is not accepted here."""
     when: When | None = None
     """The requests that this step serves; all others skip it. Default: all."""
-    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """In a weighted step: its share of the jobs relative to the other steps. Default: 1."""
-
-    @property
-    def share(self) -> float:
-        return 1.0 if self.weight is None else self.weight
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """In a weighted step: its share of the jobs relative to the other steps."""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -65,10 +42,14 @@ class StepConfig(Section):
         return dict(self.model_extra or {})
 
 
+def _step(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
+
+
 AStep = Annotated[StepConfig, BeforeValidator(_step, json_schema_input_type=str | StepConfig)]
 Entry = Annotated[
-    Annotated[AStep, Tag(STEP)] | Annotated[tuple[AStep, ...], Field(min_length=1), Tag(SIDES)],
-    Discriminator(_kind_of_entry),
+    Annotated[AStep, Tag(STEP)] | Annotated[tuple[AStep, ...], Field(min_length=1), Tag(VARIANTS)],
+    Discriminator(lambda value: VARIANTS if isinstance(value, list | tuple) else STEP),
 ]
 
 
@@ -80,6 +61,15 @@ class ChainConfig(ChainPolicy):
     same_model_family: bool | None = None
     """Whether every step must belong to the model family of the first: the same model, whichever provider serves it.
     Default: `true` for embeddings, because vectors of different models cannot be compared; `false` for completions."""
+
+    @property
+    def places(self) -> tuple[tuple[StepConfig, ...], ...]:
+        """For each step its variants, of which a job uses one."""
+        return tuple(entry if isinstance(entry, tuple) else (entry,) for entry in self.steps)
+
+    @property
+    def all_steps(self) -> tuple[StepConfig, ...]:
+        return tuple(step for variants in self.places for step in variants)
 
 
 class WorkerSettings(Section):
@@ -213,7 +203,11 @@ def load_settings(config: Path | None, environ: Mapping[str, str], data: Path | 
     """
     path = config or Path(CONFIG_NAME)
     text = _read(path, required=config is not None)
-    document = _parse(path, text)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # the message may quote the offending character, never a value
+        raise SettingsError(f"{path}: is not valid TOML: {error}") from None
     _take_addresses(document, environ, path, text)
     _add_environment(document, environ)
     _add_variables(document, environ)
@@ -239,14 +233,6 @@ def _read(path: Path, required: bool) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
-
-
-def _parse(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        # the message may quote the offending character, never a value
-        raise SettingsError(f"{path}: is not valid TOML: {error}") from None
 
 
 AROUND = " \t\r\n\"'"

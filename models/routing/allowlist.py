@@ -7,9 +7,10 @@ use all its steps; any other chain is judged by the steps it stands for.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from understudy.models.config.catalog import resolve_provider, suggestion
-from understudy.models.config.settings import Settings, StepConfig
+from understudy.models.config.catalog import resolve_provider
+from understudy.models.config.settings import Settings
 from understudy.models.costs.pricing import Pricing
+from understudy.models.errors import suggestion
 from understudy.models.request.tokens import Usage
 from understudy.models.request.wire import NOT_ALLOWED, RequestError
 from understudy.models.routing.chain import Step
@@ -138,10 +139,9 @@ def allowed_name(settings: Settings, given: str) -> str:
 def _models_of(settings: Settings, chain: str) -> list[str]:
     """The steps of a configured chain as `provider/model`; if the chain cannot be used, its error."""
     found = []
-    for entry in settings.chains[chain].steps:
-        for config in (entry,) if isinstance(entry, StepConfig) else entry:
-            try:
-                found.append(str(resolve_model(settings, config.model, "model")))
-            except RequestError:
-                found.append(config.model)
+    for config in settings.chains[chain].all_steps:
+        try:
+            found.append(str(resolve_model(settings, config.model, "model")))
+        except RequestError:
+            found.append(config.model)
     return found

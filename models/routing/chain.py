@@ -68,30 +68,23 @@ POINTS = 2**64
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """A/B variants: the steps that share one place in a chain, each with its share of the jobs."""
+    """The steps that share one place in a chain, each with its share of the jobs (A/B). Usually it is one step."""
 
     steps: tuple[Step, ...]
-    weights: tuple[float, ...]
+    weights: tuple[float, ...] = (1.0,)
 
     def variant_for(self, name: str) -> int:
         """The index of the step for the job of this name.
 
         It depends only on the name and the models, so changed weights move as few names as possible.
         """
+        if len(self.steps) == 1:
+            return 0
         models = "\n".join(map(str, self.steps))
         digest = hashlib.sha256(f"{models}\0{name}".encode("utf-8", "surrogatepass")).digest()
         point = int.from_bytes(digest[:8], "big") / POINTS * sum(self.weights)
         ends = accumulate(self.weights)
         return next((side for side, end in enumerate(ends) if point < end), len(self.steps) - 1)
-
-
-Entry = Step | Variants
-"""A place in a chain before a job's variant is chosen."""
-
-
-def steps_of(entry: Entry) -> tuple[Step, ...]:
-    """All steps that it may become."""
-    return entry.steps if isinstance(entry, Variants) else (entry,)
 
 
 class RequestPolicy(BaseModel):

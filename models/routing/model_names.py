@@ -1,10 +1,12 @@
 """Model names: which provider a request refers to."""
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 
-from understudy.models.config.catalog import suggestion
+from understudy.models.config.catalog import ResolvedProvider, resolve_provider
 from understudy.models.config.presets import PRESETS, family_of
 from understudy.models.config.settings import Settings
+from understudy.models.errors import suggestion
 from understudy.models.request.wire import NOT_FOUND, RequestError
 from understudy.models.routing.chain import Step
 
@@ -78,6 +80,21 @@ def _configured(settings: Settings) -> str:
 
 def nothing_configured() -> str:
     return "no provider is configured; set OPENAI_API_KEY or another provider's key, or write understudy.toml"
+
+
+def named_deployments(settings: Settings) -> Iterator[tuple[ResolvedProvider, str | None]]:
+    """Each provider with the models named by chains, model lists, prices and limits; with None if there are none."""
+    named: dict[str, dict[str, None]] = {name: {} for name in settings.providers}
+    for chain in settings.chains.values():
+        for config in chain.all_steps:
+            step = resolve_model(settings, config.model, "model")
+            named[step.provider][step.model] = None
+    for name, models in named.items():
+        provider = settings.providers[name]
+        limited = (override.model for override in provider.limits if override.model is not None)
+        models |= dict.fromkeys([*provider.models, *provider.prices, *limited])
+        for model in models or (None,):
+            yield resolve_provider(settings, name), model
 
 
 def checked_name(value: object, where: str) -> str:

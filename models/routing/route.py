@@ -1,18 +1,18 @@
 """From a request to its chain: which deployments may answer it, in which order, under which policy."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
 
-from understudy.models.config.catalog import ResolvedProvider, resolve_provider, suggestion
 from understudy.models.config.settings import Settings, StepConfig
+from understudy.models.errors import suggestion
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.needs import schema_of
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.allowlist import Allowed, Prices, refuse_choice_of_models
-from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Entry, Step, Variants, steps_of
+from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Step, Variants
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.model_names import checked_name, nothing_configured, quoted, resolve_model
 from understudy.models.routing.options import NO_OVERRIDES, ROUTE_WORDS, RouteOptions, when_of
@@ -25,7 +25,7 @@ CACHED_KEY_BYTES = 4_096
 """Routing options up to this size are cached: overrides may be as long as a whole body."""
 
 REASONS_SHOWN = 3
-AnEntry = TypeVar("AnEntry", bound=Entry)
+AnEntry = TypeVar("AnEntry", Step, Variants)
 
 
 class Router:
@@ -83,10 +83,10 @@ class Router:
             more, theirs = self._fallback(entry, f"fallbacks[{index}]")
             entries += more
             rules = rules.merged(theirs)
-        entries = tuple(_without_repeats(entries))
+        entries = _without_repeats(entries)
         if not asked.allow_fallbacks:
             entries = entries[:1]
-        steps = tuple(step for entry in entries for step in steps_of(entry))
+        steps = tuple(step for entry in entries for step in entry.steps)
         if len(steps) > MAX_STEPS:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
         ENDPOINTS[self._endpoint].check_steps(self._settings, steps, same_family)
@@ -100,7 +100,7 @@ class Router:
         _refuse_unless_allowed(self._suitability, chain, entries)
         return _Route(entries, chain)
 
-    def _lead(self, asked: RouteOptions) -> tuple[tuple[Entry, ...], ChainPolicy, bool | None]:
+    def _lead(self, asked: RouteOptions) -> tuple[tuple[Variants, ...], ChainPolicy, bool | None]:
         """The steps before the fallbacks, with the policy and the `same_model_family` that come with them."""
         model, word = asked.chain, "chain"
         if model is None:
@@ -110,7 +110,7 @@ class Router:
                 raise self._allowed.refusal(model, word)
             raise RequestError(f"unknown chain {quoted(model)}{suggestion(model, self._settings.chains)}", word)
         if model not in self._settings.chains:
-            return (self._model(model, word),), ChainPolicy(), None
+            return (Variants((self._model(model, word),)),), ChainPolicy(), None
         if not self._allowed.chain(model):
             raise self._allowed.refusal(model, word)
         config = self._settings.chains[model]
@@ -145,7 +145,7 @@ class Router:
             "model",
         )
 
-    def _fallback(self, entry: object, where: str) -> tuple[tuple[Entry, ...], Rules]:
+    def _fallback(self, entry: object, where: str) -> tuple[tuple[Variants, ...], Rules]:
         """The steps that a fallback stands for, and the data rules of the chain it names."""
         if isinstance(entry, dict):
             params = dict(entry)
@@ -153,7 +153,6 @@ class Router:
             when = when_of(params.pop("when", None), f"{where}.when")
         else:
             params, when, name = {}, None, checked_name(entry, where)
-        entries: tuple[Entry, ...]
         rules = NO_RULES
         if name in self._settings.chains:
             if not self._allowed.chain(name):
@@ -166,36 +165,31 @@ class Router:
             rules = self._settings.chains[name].rules
         else:
             step = self._model(name, where)
-            entries = (step if when is None else step.model_copy(update={"when": when}),)
-        return tuple(_changed(each, lambda step: _with_params(step, params, where)) for each in entries), rules
+            entries = (Variants((step if when is None else step.model_copy(update={"when": when}),)),)
+        return tuple(
+            replace(entry, steps=tuple(_with_params(step, params, where) for step in entry.steps)) for entry in entries
+        ), rules
 
 
 class _Route:
     """Shared by requests with equal routing options: their chains differ only in the variants of weighted steps."""
 
-    def __init__(self, entries: Iterable[Entry], policy: Chain) -> None:
-        self._entries = tuple(entries)
-        self._groups = [entry for entry in self._entries if isinstance(entry, Variants)]
+    def __init__(self, entries: tuple[Variants, ...], policy: Chain) -> None:
+        self._entries = entries
         self._policy = policy
         self._chains: dict[tuple[int, ...], Chain] = {}
 
     def chain_of(self, name: str) -> Chain:
-        sides = tuple(group.variant_for(name) for group in self._groups)
-        chain = self._chains.get(sides)
-        if chain is None:
-            chosen = iter(sides)
-            steps = [entry.steps[next(chosen)] if isinstance(entry, Variants) else entry for entry in self._entries]
-            chain = self._chains[sides] = self._policy.model_copy(update={"steps": tuple(_without_repeats(steps))})
-            _refuse_unwritable(chain)
-        return chain
-
-
-def _refuse_unwritable(chain: Chain) -> None:
-    """The ledger cannot store it: what could be parsed may be too deeply nested to be serialized."""
-    try:
-        chain.id  # noqa: B018
-    except (TypeError, ValueError):
-        raise RequestError("a step's overrides are nested too deeply", "fallbacks") from None
+        chosen = tuple(entry.variant_for(name) for entry in self._entries)
+        if chosen not in self._chains:
+            steps = [entry.steps[index] for entry, index in zip(self._entries, chosen, strict=True)]
+            chain = self._policy.model_copy(update={"steps": _without_repeats(steps)})
+            try:
+                chain.id  # noqa: B018
+            except (TypeError, ValueError):  # what could be parsed may be too deeply nested to be stored
+                raise RequestError("a step's overrides are nested too deeply", "fallbacks") from None
+            self._chains[chosen] = chain
+        return self._chains[chosen]
 
 
 def _key(words: tuple[Any, ...]) -> Hashable:
@@ -220,19 +214,19 @@ def under_rules(settings: Settings, chain: Chain, rules: Rules) -> Chain:
             raise allowed.refusal(str(step), "model")
     Prices(settings).refuse_unpriced(chain.steps, rules.payer)
     ruled = chain.merged(rules=rules)
-    _refuse_unless_allowed(Suitability(settings), ruled, ruled.steps)
+    _refuse_unless_allowed(Suitability(settings), ruled, [Variants((step,)) for step in ruled.steps])
     return ruled
 
 
-def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Iterable[Entry]) -> None:
+def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Iterable[Variants]) -> None:
     """Reject a chain without an allowed step: it would wait forever. Every variant of a weighted step must be
     allowed."""
     broken = []
     for entry in entries:
-        why = [suitability.broken_rule(policy, step) for step in steps_of(entry)]
-        if None in why and (isinstance(entry, Step) or not any(why)):
+        reasons = [reason for step in entry.steps if (reason := suitability.broken_rule(policy, step)) is not None]
+        if not reasons:
             return
-        broken += [each for each in why if each is not None]
+        broken += reasons
     more = f"; and {len(broken) - REASONS_SHOWN} more" if len(broken) > REASONS_SHOWN else ""
     raise RequestError(
         f"the data rules allow no step: {'; '.join(broken[:REASONS_SHOWN])}{more}; set 'tags' on "
@@ -244,46 +238,24 @@ def _refuse_unless_allowed(suitability: Suitability, policy: Chain, entries: Ite
 
 def configured_chain(settings: Settings, name: str) -> Chain:
     """A configured chain by name, with every variant of its weighted steps."""
-    steps = (step for entry in configured_entries(settings, name) for step in steps_of(entry))
+    steps = (step for entry in configured_entries(settings, name) for step in entry.steps)
     return Chain(steps=tuple(steps), **dict(ChainPolicy().merged(settings.chains[name])))
 
 
-def named_deployments(settings: Settings) -> Iterator[tuple[ResolvedProvider, str | None]]:
-    """Each provider with the models named by chains, model lists, prices and limits; with None if there are none."""
-    named: dict[str, dict[str, None]] = {name: {} for name in settings.providers}
-    for chain in settings.chains:
-        for step in configured_chain(settings, chain).steps:
-            named[step.provider][step.model] = None
-    for name, models in named.items():
-        provider = settings.providers[name]
-        limited = (override.model for override in provider.limits if override.model is not None)
-        models |= dict.fromkeys([*provider.models, *provider.prices, *limited])
-        for model in models or (None,):
-            yield resolve_provider(settings, name), model
-
-
-def configured_entries(settings: Settings, name: str) -> tuple[Entry, ...]:
+def configured_entries(settings: Settings, name: str) -> tuple[Variants, ...]:
     """The steps of a configured chain; weighted steps are left open."""
-    entries: list[Entry] = []
-    for index, entry in enumerate(settings.chains[name].steps):
-        where = f"chains.{name}.steps[{index}]"
-        if isinstance(entry, StepConfig):
-            entries.append(_configured_step(settings, entry, where))
-        else:
-            steps = tuple(_configured_step(settings, side, where) for side in entry)
-            entries.append(Variants(steps, tuple(side.share for side in entry)))
-    return tuple(entries)
+    return tuple(
+        Variants(
+            tuple(_configured_step(settings, config, f"chains.{name}.steps[{index}]") for config in variants),
+            tuple(config.weight for config in variants),
+        )
+        for index, variants in enumerate(settings.chains[name].places)
+    )
 
 
 def _configured_step(settings: Settings, config: StepConfig, where: str) -> Step:
     step = resolve_model(settings, config.model, where)
     return _with_params(step.model_copy(update={"when": config.when}), config.params, where)
-
-
-def _changed(entry: Entry, change: Callable[[Step], Step]) -> Entry:
-    if isinstance(entry, Variants):
-        return replace(entry, steps=tuple(map(change, entry.steps)))
-    return change(entry)
 
 
 def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
@@ -294,13 +266,9 @@ def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
     return step.model_copy(update={"params": {**step.params, **params}})
 
 
-def _without_repeats(entries: Iterable[AnEntry]) -> Iterable[AnEntry]:
+def _without_repeats(entries: Sequence[AnEntry]) -> tuple[AnEntry, ...]:
     """A repeated step would only send the same call again."""
-    seen: list[AnEntry] = []
-    for entry in entries:
-        if entry not in seen:
-            seen.append(entry)
-            yield entry
+    return tuple(entry for index, entry in enumerate(entries) if entry not in entries[:index])
 
 
 def schemas_to_check(chain: Chain, body: Mapping[str, Any]) -> list[dict[str, Any]]:

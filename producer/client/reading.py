@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from understudy.models.config.catalog import suggestion
+from understudy.models.errors import suggestion
 from understudy.models.records import NewJob
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.options import RouteOptions

@@ -18,7 +18,7 @@ def chain_lines(settings: Settings) -> Iterator[str]:
 
 
 def chain_text(chain: ChainConfig) -> str:
-    text = ", then ".join(_entry_text(entry) for entry in chain.steps)
+    text = ", then ".join(map(_entry_text, chain.places))
     if chain.order != "chain":
         text += f"; {chain.order} first"
     for word, tags in (("require", chain.require), ("forbid", chain.forbid)):
@@ -35,7 +35,7 @@ def chain_problems(settings: Settings) -> Iterator[str]:
             yield f"chain {name}: {refused}"
 
 
-def _entry_text(entry: StepConfig | tuple[StepConfig, ...]) -> str:
-    if isinstance(entry, StepConfig):
-        return f"{entry.model} (some requests)" if entry.when else entry.model
-    return " or ".join(f"{side.model} ({side.share:g})" for side in entry)
+def _entry_text(variants: tuple[StepConfig, ...]) -> str:
+    if len(variants) == 1:
+        return f"{variants[0].model} (some requests)" if variants[0].when else variants[0].model
+    return " or ".join(f"{each.model} ({each.weight:g})" for each in variants)

@@ -28,7 +28,7 @@ from understudy.models.objects.provider import (
     ProviderState,
 )
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
-from understudy.models.routing.route import named_deployments
+from understudy.models.routing.model_names import named_deployments
 from understudy.models.store import Store
 from understudy.models.store.metrics import CallCount
 

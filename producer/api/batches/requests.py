@@ -5,8 +5,8 @@ from typing import Annotated, Any, cast
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from understudy.models.config.catalog import suggestion
 from understudy.models.config.settings import Settings
+from understudy.models.errors import suggestion
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
 from understudy.models.request.wire import NOT_FOUND, RequestError
 from understudy.models.routing.chain import Endpoint
