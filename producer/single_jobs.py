@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -15,7 +14,7 @@ from understudy.models.queue import keys, tickets
 from understudy.models.records import NewJob
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.tokens import most_output_tokens
-from understudy.models.request.wire import RequestError
+from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.options import ROUTE_WORDS, refuse_misspelt
 from understudy.models.routing.route import Router, schemas_to_check
@@ -62,7 +61,7 @@ def single_job(
     chain, body = router.route(request, custom_id)
     job = NewJob(
         id=job_id,
-        body=_as_json(body),
+        body=write_json(body).decode(),
         chain=chain,
         custom_id=custom_id,
         tokens=ENDPOINTS[endpoint].estimate_tokens(body),
@@ -81,7 +80,7 @@ def named_by(key: str | None, path: str, document: Mapping[str, Any]) -> NamedRe
     if key is None:
         return None
     check_key(key)
-    return NamedRequest(key, hashlib.sha256(path.encode() + b"\n" + sorted_json(document)).hexdigest())
+    return NamedRequest(key, hashlib.sha256(path.encode() + b"\n" + write_json(document, in_order=True)).hexdigest())
 
 
 def check_key(key: str) -> None:
@@ -122,18 +121,3 @@ async def cancel_job(store: Store, redis: Redis | None, job_id: str) -> JobState
     except (RedisError, OSError) as error:
         log.warning("cancellation of %s is noticed by polling, Redis is unreachable: %s", job_id, type(error).__name__)
     return state
-
-
-def sorted_json(document: Mapping[str, Any]) -> bytes:
-    """Identical bytes for equivalent bodies: callers that retry may serialize their JSON again."""
-    try:
-        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
-    except TypeError as error:  # nested too deep
-        raise RequestError(f"the body cannot be written as JSON again: {error}", code="invalid_json") from None
-
-
-def _as_json(body: Mapping[str, Any]) -> str:
-    try:
-        return orjson.dumps(body).decode()
-    except TypeError as error:  # nested too deep; orjson's message does not quote the text
-        raise RequestError(f"the body cannot be written as JSON again: {error}", code="invalid_json") from None

@@ -94,6 +94,17 @@ def parse_line(raw: bytes, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
     return value
 
 
+def write_json(document: Mapping[str, Any], *, in_order: bool = False) -> bytes:
+    """`in_order`: identical bytes for equivalent documents, because callers that retry may serialize theirs again.
+
+    Raises RequestError for content that is nested too deeply, or is not Unicode.
+    """
+    try:
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS if in_order else 0)
+    except TypeError as error:  # it does not quote the content
+        raise RequestError(f"the body cannot be written as JSON: {error}", code="invalid_json") from None
+
+
 def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
     if not raw.strip():
         return "is empty"

@@ -284,14 +284,12 @@ def check_schemas(schemas: Iterable[Mapping[str, Any]]) -> None:
 
     Blocks: see `models.schemas.json_schema` for how long.
     """
-    from understudy.models.schemas.json_schema import (  # few chains need it, and every command would load it
-        Uncheckable,
-        checker_for,
-    )
+    # few chains need it, and every command would load it
+    from understudy.models.schemas.json_schema import Uncheckable, check_schema
 
     for schema in schemas:
         try:
-            checker_for(schema)
+            check_schema(schema)
         except Uncheckable as why:
             raise RequestError(
                 f"'accept' names json_schema, but answers cannot be checked against this schema: {why}",

@@ -12,9 +12,8 @@ event loop goes through `SchemaTurns`.
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import orjson
@@ -33,76 +32,57 @@ CHECK_S = 0.5
 KEPT = 100
 """Maximum schemas whose findings are cached."""
 
-
 AT_ONCE = 4
 """Tenants served concurrently. The work mostly waits for the process that checks schemas."""
 
 
+TOO_LONG = "preparing it takes too long; look for large counts in patterns"
+TOO_LARGE = "checking against it takes too much memory, or refers to itself too deeply"
+
+
 class Uncheckable(Exception):
-    """No answer can be checked against this schema."""
+    """No answer can be checked against this schema. `invalid`: it violates the JSON Schema specification."""
+
+    def __init__(self, reason: str, *, invalid: bool = False) -> None:
+        super().__init__(reason)
+        self.invalid = invalid
 
 
 class TooCostly(Exception):
     """The check ran out of time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Where an answer violates its schema, and the keyword. Contains no value of the answer, and only those of its
-    names that also occur in the schema."""
+def fault_in(value: Any, schema: Mapping[str, Any], seconds: float) -> str | None:
+    """Where a JSON value first violates the schema, with the keyword, such as `$.price (type)`; None: it conforms.
 
-    path: str
-    keyword: str
-
-    def __str__(self) -> str:
-        return f"{self.path} ({self.keyword})"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong with a schema: `invalid` by the JSON Schema specification, or `unfit` for checking."""
-
-    kind: Literal["invalid", "unfit"]
-    reason: str
-
-
-TOO_LONG = Finding("unfit", "preparing it takes too long; look for large counts in patterns")
-TOO_LARGE = Finding("unfit", "checking against it takes too much memory, or refers to itself too deeply")
+    Contains no value of the answer, and only those of its names that also occur in the schema. Uses at most `seconds`
+    of processor time. Raises Uncheckable, TooCostly, NoJudge.
+    """
+    text = check_schema(schema)
+    try:
+        reply = the_judge().ask(text, orjson.dumps(value), seconds)
+    except OutOfTime:
+        raise TooCostly from None
+    except Died:
+        raise Uncheckable(TOO_LARGE) from None
+    except TypeError:
+        raise Uncheckable("the answer is nested too deeply") from None
+    if "costly" in reply:
+        raise TooCostly
+    _refuse_unfit(reply)
+    return None if reply["fault"] is None else "{} ({})".format(*reply["fault"])
 
 
-@dataclass(frozen=True, slots=True)
-class Checker:
-    """A schema that answers can be checked against."""
-
-    schema: bytes
-
-    def fault(self, value: Any, seconds: float) -> Fault | None:
-        """The first fault of a JSON value, or None. Raises Uncheckable, TooCostly, NoJudge.
-
-        Uses at most `seconds` of processor time.
-        """
-        try:
-            reply = the_judge().ask(self.schema, orjson.dumps(value), seconds)
-        except OutOfTime:
-            raise TooCostly from None
-        except Died:
-            raise Uncheckable(TOO_LARGE.reason) from None
-        except TypeError:
-            raise Uncheckable("the answer is nested too deeply") from None
-        if "costly" in reply:
-            raise TooCostly
-        if (finding := _finding(reply)) is not None:
-            raise Uncheckable(finding.reason)
-        return None if reply["fault"] is None else Fault(*reply["fault"])
-
-
-def checker_for(schema: Mapping[str, Any]) -> Checker:
-    """The checker for a schema. Raises Uncheckable, NoJudge."""
-    text = _as_bytes(schema)
-    finding = _look_at(text)
-    if finding is not None:
-        raise Uncheckable(finding.reason)
-    return Checker(text)
+def check_schema(schema: Mapping[str, Any]) -> bytes:
+    """A schema that answers can be checked against, as JSON. Raises Uncheckable, NoJudge."""
+    try:
+        text = orjson.dumps(schema)
+    except TypeError:
+        raise Uncheckable("it is nested too deeply") from None
+    if len(text) > MOST_BYTES:
+        raise Uncheckable(f"it is {len(text):,} bytes long; the limit is {MOST_BYTES:,}")
+    _refuse_unfit(_reply_about(text))
+    return text
 
 
 def is_schema(schema: Mapping[str, Any]) -> bool:
@@ -111,36 +91,26 @@ def is_schema(schema: Mapping[str, Any]) -> bool:
     Raises NoJudge.
     """
     try:
-        finding = _look_at(_as_bytes(schema))
-    except Uncheckable:
-        return True
-    return finding is None or finding.kind == "unfit"
+        check_schema(schema)
+    except Uncheckable as why:
+        return not why.invalid
+    return True
 
 
 @lru_cache(maxsize=KEPT)
-def _look_at(schema: bytes) -> Finding | None:
+def _reply_about(schema: bytes) -> Mapping[str, Any]:
     try:
-        return _finding(the_judge().ask(schema, None, 0.0))
+        return the_judge().ask(schema, None, 0.0)
     except OutOfTime:
-        return TOO_LONG
+        return {"unfit": TOO_LONG}
     except Died:
-        return TOO_LARGE
+        return {"unfit": TOO_LARGE}
 
 
-def _finding(reply: Mapping[str, Any]) -> Finding | None:
-    if "invalid" in reply:
-        return Finding("invalid", reply["invalid"])
-    return Finding("unfit", reply["unfit"]) if "unfit" in reply else None
-
-
-def _as_bytes(schema: Mapping[str, Any]) -> bytes:
-    try:
-        text = orjson.dumps(schema)
-    except TypeError:
-        raise Uncheckable("it is nested too deeply") from None
-    if len(text) > MOST_BYTES:
-        raise Uncheckable(f"it is {len(text):,} bytes long; the limit is {MOST_BYTES:,}")
-    return text
+def _refuse_unfit(reply: Mapping[str, Any]) -> None:
+    for kind in ("invalid", "unfit"):
+        if kind in reply:
+            raise Uncheckable(reply[kind], invalid=kind == "invalid")
 
 
 class SchemaTurns:

@@ -9,10 +9,9 @@ from typing import Any, TypeAlias, TypedDict
 
 from understudy.models.errors import suggestion
 from understudy.models.records import NewJob
-from understudy.models.request.wire import RequestError
+from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.options import RouteOptions
 from understudy.producer.ingest.intake import BadLine, JobReader, Row, row_of
-from understudy.producer.single_jobs import sorted_json
 
 SLICE = 2_000
 FILE_BYTES = 1_048_576
@@ -64,10 +63,12 @@ class Digest:
     """A hash of a batch submission: equal for the same requests in the same order, however their JSON is written."""
 
     def __init__(self, said: Mapping[str, Any]) -> None:
-        self._hash = hashlib.sha256(sorted_json(said))
+        self._hash = hashlib.sha256(write_json(said, in_order=True))
 
     def add(self, row: Row) -> None:
-        self._hash.update(b"\n" + sorted_json({"custom_id": row.custom_id, "url": row.endpoint, "body": row.body}))
+        self._hash.update(
+            b"\n" + write_json({"custom_id": row.custom_id, "url": row.endpoint, "body": row.body}, in_order=True)
+        )
 
     def add_file(self, path: Path) -> None:
         with path.open("rb") as stream:

@@ -24,7 +24,7 @@ from understudy.models.records import NewJob
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
 from understudy.models.request.needs import OUTPUT_WORDS, is_plain, needs_of
 from understudy.models.request.tokens import most_output_tokens
-from understudy.models.request.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
+from understudy.models.request.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line, write_json
 from understudy.models.routing.chain import CHAT, Chain, Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.options import RouteOptions, refuse_misplaced, refuse_misspelt
@@ -144,14 +144,13 @@ class JobReader:
         self._custom_ids = FirstLines(expected_lines)
 
     def job(self, line: int, row: Row | str) -> NewJob | BadLine:
-        """A `row` that is text is an error message. Line 0: a single job, named by its id."""
+        """A `row` that is text is an error message."""
         if isinstance(row, str):
             return BadLine(line, row)
-        job_id = new_id("job")
-        custom_id = row.custom_id if row.custom_id is not None else str(line) if line else job_id
+        custom_id = str(line) if row.custom_id is None else row.custom_id
         try:
             chain, body = self._request(row, custom_id)
-            document = _as_json(body)
+            document = write_json(body).decode()
         except RequestError as error:
             return BadLine(line, str(error), error.code, error.param)
         earlier = self._custom_ids.first(custom_id, line)
@@ -161,7 +160,7 @@ class JobReader:
         tokens, most = ENDPOINTS[chain.endpoint].estimate_tokens(body), most_output_tokens(body)
         plain = chain.endpoint == CHAT and is_plain(body)
         return NewJob(
-            id=job_id,
+            id=new_id("job"),
             body=document,
             chain=chain,
             custom_id=custom_id,
@@ -227,13 +226,6 @@ def _fields_of(body: Mapping[str, Any]) -> str:
         return "; 'params' of Anthropic's batches corresponds to 'body' here"
     names = [f"'{name}'" for name in body if name.isidentifier() and len(name) <= NAME_SHOWN_CHARS]
     return f"; it has {', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''}" if names else ""
-
-
-def _as_json(document: dict[str, Any]) -> str:
-    try:
-        return orjson.dumps(document).decode()
-    except TypeError as error:  # nested too deep, or invalid Unicode; orjson's message does not quote the text
-        raise RequestError(f"cannot be written as JSON: {error}", code="invalid_json") from None
 
 
 def _from_prompt(body: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import orjson
 from understudy.models.failure import Failure, FailureClass
 from understudy.models.request.needs import schema_of
 from understudy.models.routing.chain import CHAT, Acceptance
-from understudy.models.schemas.json_schema import CHECK_S, TooCostly, Uncheckable, checker_for
+from understudy.models.schemas.json_schema import CHECK_S, TooCostly, Uncheckable, fault_in
 
 WITH_CALLS = ("tool_calls", "function_call")
 
@@ -89,7 +89,7 @@ def _misshapen(choice: Choice, body: Mapping[str, Any]) -> Reason | None:
 
 def _against_schema(schema: Mapping[str, Any], value: Any) -> Reason | None:
     try:
-        fault = checker_for(schema).fault(value, CHECK_S)
+        fault = fault_in(value, schema, CHECK_S)
     except Uncheckable as why:
         return f"its schema cannot be checked: {why}"
     except TooCostly:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from understudy.models.schemas.json_schema import CHECK_S, Fault, TooCostly, Uncheckable, checker_for, is_schema
+from understudy.models.schemas.json_schema import CHECK_S, TooCostly, Uncheckable, fault_in, is_schema
 from understudy.models.schemas.process import NoJudge
 from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Usage
 from understudy.worker.providers.completion import Choice, created_at, unfinished
@@ -164,10 +164,10 @@ def _unfenced(text: str) -> str:
     return rest.removesuffix(_FENCE).strip()
 
 
-def _fault(schema: dict[str, Any], value: Any) -> Fault | None:
+def _fault(schema: dict[str, Any], value: Any) -> str | None:
     """A schema that cannot be checked, or takes too long, does not count against the answer."""
     try:
-        return checker_for(schema).fault(value, CHECK_S)
+        return fault_in(value, schema, CHECK_S)
     except (Uncheckable, TooCostly, NoJudge):
         return None
 

@@ -2,13 +2,12 @@
 
 from typing import Annotated, Any, cast
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from understudy.models.config.settings import Settings
 from understudy.models.errors import suggestion
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
-from understudy.models.request.wire import NOT_FOUND, RequestError
+from understudy.models.request.wire import NOT_FOUND, RequestError, write_json
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
@@ -105,10 +104,7 @@ def window_s(text: str) -> float:
 
 def canonical(document: dict[str, Any]) -> bytes:
     """Identical bytes for equivalent requests. Raises RequestError for content that cannot be stored."""
-    try:
-        text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
-    except TypeError:
-        raise RequestError("the body is nested too deeply", code="invalid_json") from None
+    text = write_json(document, in_order=True)
     if NUL in text.replace(rb"\\", b""):
         raise RequestError("the body contains a NUL character, which cannot be stored", code="invalid_value")
     return text

@@ -19,7 +19,8 @@ from understudy.models.schemas.json_schema import (
     SchemaTurns,
     TooCostly,
     Uncheckable,
-    checker_for,
+    check_schema,
+    fault_in,
     is_schema,
 )
 from understudy.models.schemas.process import NoJudge, OutOfTime, SchemaProcess, the_judge
@@ -29,8 +30,7 @@ ORDER = {"type": "object", "properties": {"items": {"type": "array", "items": IT
 
 
 def fault(schema: dict[str, Any], value: Any, seconds: float = 1.0) -> str | None:
-    found = checker_for(schema).fault(value, seconds)
-    return None if found is None else str(found)
+    return fault_in(value, schema, seconds)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def nested(depth: int) -> dict[str, Any]:
 )
 def test_a_schema_that_is_of_no_use_is_refused_with_the_reason(schema: dict[str, Any], why: str) -> None:
     with pytest.raises(Uncheckable, match=why):
-        checker_for(schema)
+        check_schema(schema)
 
 
 def test_names_that_look_like_words_of_json_schema_are_the_callers() -> None:
@@ -140,7 +140,7 @@ def test_a_hostile_schema_costs_this_process_next_to_nothing_and_the_next_is_che
     schema, value = HOSTILE[name]
     memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
     with suppress(TooCostly, Uncheckable):
-        checker_for(schema).fault(value, 0.1)
+        fault_in(value, schema, 0.1)
     assert time.thread_time() - began < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 300_000, "kB"
     assert fault({"type": "integer"}, "a") == "$ (type)"
@@ -148,9 +148,9 @@ def test_a_hostile_schema_costs_this_process_next_to_nothing_and_the_next_is_che
 
 def test_what_never_ends_is_ended_by_its_deadline() -> None:
     with pytest.raises(TooCostly):
-        checker_for(doubling(40)).fault(1, 0.1)
+        fault_in(1, doubling(40), 0.1)
     with pytest.raises(Uncheckable, match="takes too long"):
-        checker_for(COUNTS)
+        check_schema(COUNTS)
 
 
 def test_a_deadline_holds_also_where_who_starts_the_process_ignores_its_signal() -> None:
