@@ -76,3 +76,13 @@ async def batch_named(store: Store, given: str) -> str:
         if view is not None and view.tenant != DEFAULT_TENANT:
             raise WrongUse(f"the newest batch, {batch_id}, belongs to tenant {view.tenant}; give its id explicitly")
     return batch_id
+
+
+async def cancel_batch(store: Store, batch_id: str) -> bool:
+    """False when it has ended, is ending, or does not exist. Finished jobs keep their results."""
+    if not await store.ingest.cancel(batch_id) and not await store.batches.cancel(batch_id):
+        return False
+    while await store.batches.cancel_slice():
+        continue
+    await store.batches.close_finished()
+    return True

@@ -1,4 +1,4 @@
-"""Brief read access to the queue for commands that can do without it.
+"""Where the queue is, and brief read access to it for commands that can do without it.
 
 The Redis client is imported only when there is a queue, because it takes a tenth of a command's start-up time.
 """
@@ -6,10 +6,10 @@ The Redis client is imported only when there is a queue, because it takes a tent
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from understudy.models.config.settings import Settings
-from understudy.producer.processes.embedded_address import running_redis
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -42,3 +42,24 @@ async def in_time(answer: Awaitable[T]) -> T | None:
             return await answer
     except (RedisError, OSError, TimeoutError):
         return None
+
+
+RUNTIME_NAME = "redis.runtime"
+"""File with the path of the socket folder, so that the next start can remove a leftover."""
+
+RUNTIME_PREFIX = "us-"
+SOCKET_NAME = "redis.sock"
+
+
+def running_redis(data: Path) -> str | None:
+    """The URL of the embedded server that is running for this folder; None: none is running."""
+    try:
+        runtime = Path((data / RUNTIME_NAME).read_text())
+    except OSError:
+        return None
+    socket = runtime / SOCKET_NAME
+    return url_of(socket) if runtime.name.startswith(RUNTIME_PREFIX) and socket.is_socket() else None
+
+
+def url_of(socket: Path) -> str:
+    return f"unix://{socket}?db=0"

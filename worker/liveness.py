@@ -1,7 +1,7 @@
 """A worker's sign of life for its parent process: a byte a second, from a thread that does nothing else.
 
 It needs neither the ledger nor the main loop, so its absence says nothing about them: no code of this process is
-running (`producer/processes/hung_workers.py`).
+running (`producer/processes/supervision.py`).
 """
 
 import faulthandler

@@ -13,14 +13,14 @@ from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.state import Priority
 from understudy.producer.cli import requests
+from understudy.producer.figures import counted, dollars
 from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
 from understudy.producer.ledger import NoLedger, open_ledger
 from understudy.producer.processes.data_folder_lock import DataFolderBusy, data_lock
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.runs.resume import Preview, preview_of
 from understudy.producer.runs.runs import RunRequest, refuse_bad, slices
-from understudy.producer.status import objects as show
-from understudy.producer.status.cost_text import counted, dollars
+from understudy.producer.status import printing as show
 from understudy.producer.terminal import say
 
 CHAINS_SHOWN = 5

@@ -21,7 +21,6 @@ from understudy.models.store.jobs.of_tenant import JobFilter
 from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.acting import python_program
-from understudy.producer.cancel_batch import cancel_batch
 from understudy.producer.client.connection import Connection
 from understudy.producer.client.errors import NotPossible, UnknownId, WaitTimeout
 from understudy.producer.client.filling import fill
@@ -29,7 +28,7 @@ from understudy.producer.client.reading import Request, Requests, Routing, route
 from understudy.producer.client.results import Batch, Job, Page, Result
 from understudy.producer.client.submitting import accept, accept_one, asked_for
 from understudy.producer.ingest.intake import Shape
-from understudy.producer.runs.newest_answers import rows_of
+from understudy.producer.ledger import cancel_batch
 from understudy.producer.runs.output import row_of_job
 from understudy.producer.runs.reruns import (
     EVERYTHING,
@@ -40,8 +39,9 @@ from understudy.producer.runs.reruns import (
     retry_failed,
     take_another_chain,
 )
+from understudy.producer.runs.retry_chain import rows_of
 from understudy.producer.single_jobs import cancel_job
-from understudy.producer.status.pauses import resumed
+from understudy.producer.status.waiting import resumed
 
 POLL_S = 0.05
 POLL_MAX_S = 1.0

@@ -5,7 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from understudy.models.routing.options import ROUTE_WORDS
-from understudy.producer.status.cost_text import counted
+from understudy.producer.figures import counted
 
 FIELDS_NAMED = 5
 MOST_FIELDS = 1_000

@@ -23,8 +23,8 @@ from redis.exceptions import BusyLoadingError, RedisError
 from understudy.models.config.private_files import make_private, make_private_within, touch_private
 from understudy.models.queue.redis_check import QueueUnavailable
 from understudy.producer.processes import embedded_guard
-from understudy.producer.processes.embedded_address import RUNTIME_NAME, RUNTIME_PREFIX, SOCKET_NAME, url_of
-from understudy.producer.processes.restarts import GrowingPause
+from understudy.producer.processes.supervision import GrowingPause
+from understudy.producer.queue_access import RUNTIME_NAME, RUNTIME_PREFIX, SOCKET_NAME, url_of
 
 logger = logging.getLogger(__name__)
 

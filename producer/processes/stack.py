@@ -21,12 +21,11 @@ from understudy.models.ids import new_id
 from understudy.models.queue.redis_check import check_redis
 from understudy.models.spool import replay
 from understudy.models.store import Store, StoreError, open_store
+from understudy.producer.figures import counted
 from understudy.producer.processes.data_folder_lock import data_lock
 from understudy.producer.processes.embedded import embedded_redis
 from understudy.producer.processes.health_file import OLD_S
-from understudy.producer.processes.hung_workers import Watch
-from understudy.producer.processes.restarts import Losses, Restarts, how_it_ended
-from understudy.producer.status.cost_text import counted
+from understudy.producer.processes.supervision import Losses, Restarts, Watch, how_it_ended
 
 LONGEST_LINE = 1024 * 1024
 """Maximum length of a line of worker output, in bytes."""

@@ -13,10 +13,10 @@ from understudy.models.records import ComparedLine, Displaced, NewJob, RunLine
 from understudy.models.state import OPEN_STATES, BatchState, JobState
 from understudy.models.store import Store
 from understudy.models.store.runs.compare import AGAIN, CHANGED, LEFT, NEW, REWORDED
+from understudy.producer.figures import counted
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import request_of
 from understudy.producer.runs.reruns import WORTH_ANOTHER_CHAIN
-from understudy.producer.status.cost_text import counted
 
 LINES_NAMED = 5
 

@@ -5,7 +5,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,25 +21,24 @@ from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
 from understudy.models.objects.batch import deployment_shares
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, JobState
-from understudy.models.store import Store, StoreError, StoreOutage
+from understudy.models.store import Store, StoreOutage
+from understudy.producer.figures import counted, spent
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import csv_form
 from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Workers, open_stack
 from understudy.producer.runs.budget_grants import spent_its_budget
 from understudy.producer.runs.comparison import Comparison
+from understudy.producer.runs.lease import BatchLease, alone_at_work
 from understudy.producer.runs.output import check_suffix, is_csv, write_output
-from understudy.producer.runs.output_lock import LEASE_S, RENEW_S, alone_at_work
 from understudy.producer.runs.resume import begin
 from understudy.producer.runs.retry_chain import Summary, views_of
 from understudy.producer.runs.runs import Run, RunRequest, final_summary, refuse_bad_start
-from understudy.producer.status.cost_text import counted, spent
 from understudy.producer.status.failed_calls import failure_examples
-from understudy.producer.status.pauses import held_one
 from understudy.producer.status.progress import Display
 from understudy.producer.status.split_table import merged, split_table
 from understudy.producer.status.standstill import STILL_AFTER_S, Standstill
-from understudy.producer.status.waiting import blocked_by
+from understudy.producer.status.waiting import blocked_by, first_paused
 
 POLL_S = 0.25
 BLOCKED_LOOKS = 4
@@ -73,35 +71,6 @@ class _Interrupts:
             self.workers.drain()
 
 
-class _Lease:
-    """Keeps a run's batches going while this process is alive and not asked to stop."""
-
-    def __init__(self, store: Store, batches: Sequence[str]) -> None:
-        self._store = store
-        self._batches = batches
-        self._renewed_at: float | None = None
-        self._stopped = False
-
-    async def __aenter__(self) -> "_Lease":
-        await self.renew()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        with suppress(StoreError):
-            await self.stop()
-
-    async def renew(self) -> None:
-        now = time.monotonic()
-        if not self._stopped and (self._renewed_at is None or now - self._renewed_at >= RENEW_S):
-            await self._store.runs.keep(self._batches, LEASE_S)
-            self._renewed_at = now
-
-    async def stop(self) -> None:
-        if not self._stopped:
-            await self._store.runs.stop(self._batches)
-            self._stopped = True
-
-
 async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     """Returns the exit code. Raises errors that `producer.cli.errors` turns into one sentence."""
     asked = options.asked
@@ -121,7 +90,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
             interrupts.workers = workers
             with display.shown():
                 health = reporting(settings.health_file, workers.trouble)
-                async with _Lease(stack.store, job.batches) as lease, health, workers:
+                async with BatchLease(stack.store, job.batches) as lease, health, workers:
                     watch = _Watch(stack.store, settings, job, display, workers, interrupts, lease, still)
                     over = await watch.until_over()
         views = await views_of(stack.store, job.batches)
@@ -158,7 +127,7 @@ class _Watch:
     display: Display
     workers: Workers
     interrupts: _Interrupts
-    lease: _Lease
+    lease: BatchLease
     still: Standstill
     blocked_looks: int = 0
     away: bool = False  # whether the ledger was unreachable at the last look
@@ -203,7 +172,7 @@ class _Watch:
         await self.lease.renew()
         if spent := next(filter(spent_its_budget, views), None):
             return _Over(spent.paused, spent.pause_kind)
-        held = held_one(views)
+        held = first_paused(views)
         if held is not None and held.pause_kind in BY_FAILURES and not _moves(views):
             return _Over(held.paused, held.pause_kind)
         await self.still.look(views, now.done)

@@ -14,7 +14,7 @@ from understudy.models.records import DeploymentTally, NewJob
 from understudy.models.request.needs import Needs
 from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import Suitability
-from understudy.producer.status.cost_text import counted, expected_cost
+from understudy.producer.figures import counted, expected_cost
 
 LINES_NAMED = 5
 SKIPS_NAMED = 5

@@ -15,8 +15,10 @@ from understudy.models.store import Store
 from understudy.models.store.runs.compare import CHANGED, LEFT
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
+from understudy.producer.figures import counted, expected_cost, spent
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import BadLine, read_jobs
+from understudy.producer.ledger import cancel_batch
 from understudy.producer.runs.budget_grants import spent_its_budget
 from understudy.producer.runs.comparison import Comparison, compare, jobs_to_ask, lines_of
 from understudy.producer.runs.preflight import Preflight
@@ -32,7 +34,6 @@ from understudy.producer.runs.runs import (
     run_as_it_stands,
     slices,
 )
-from understudy.producer.status.cost_text import counted, expected_cost, spent
 
 
 async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
@@ -297,12 +298,8 @@ def _what_is_left(budget_usd: float, spent_usd: float) -> float:
 async def _close(store: Store, batch_id: str) -> None:
     """End a batch of a stopped run; its unasked lines move to another batch or are no longer wanted."""
     view = await store.batches.view(batch_id)
-    if view is None or view.state not in OPEN_BATCH_STATES - {BatchState.VALIDATING}:
-        return
-    await store.batches.cancel(batch_id)
-    while await store.batches.cancel_slice():
-        continue
-    await store.batches.close_finished()
+    if view is not None and view.state in OPEN_BATCH_STATES - {BatchState.VALIDATING}:
+        await cancel_batch(store, batch_id)
 
 
 async def _forget(store: Store, run_id: str) -> Run | None:

@@ -19,12 +19,12 @@ from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState, Priority
 from understudy.models.store import Store
 from understudy.models.tenants import USUAL_WEIGHT
+from understudy.producer.figures import counted
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
 from understudy.producer.runs.comparison import Comparison, lines_of
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.runs.retry_chain import ENDED_BADLY, Summary, views_of
-from understudy.producer.status.cost_text import counted
 
 SLICE = 2_000
 FIRST_VERSION = 1

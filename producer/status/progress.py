@@ -13,9 +13,8 @@ from rich.text import Text
 
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
-from understudy.producer.durations import duration
+from understudy.producer.figures import duration, spent, spent_briefly
 from understudy.producer.runs.retry_chain import Summary
-from understudy.producer.status.cost_text import spent, spent_briefly
 from understudy.producer.status.split_table import merged, percent
 
 

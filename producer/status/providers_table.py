@@ -9,8 +9,8 @@ from rich.table import Table
 
 from understudy.models.failure import Scope
 from understudy.models.limits.state import Source
-from understudy.producer.durations import ago, clock_time, duration, until
-from understudy.producer.status.objects import WIDE_CHARS, new_table, page
+from understudy.producer.figures import ago, clock_time, duration, until
+from understudy.producer.status.printing import WIDE_CHARS, new_table, page
 
 Row = Mapping[str, Any]
 """As returned by `producer.status.provider_state.provider_documents`."""

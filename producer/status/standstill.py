@@ -11,11 +11,19 @@ from understudy.models.jobs.wait_reasons import CREDENTIAL, PAUSED, WHO_CAN_HELP
 from understudy.models.records import BatchView, Waiting
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
+from understudy.producer.figures import counted
 from understudy.producer.queue_access import queue_of
-from understudy.producer.status.cost_text import counted
 from understudy.producer.status.failed_calls import in_a_line, said
-from understudy.producer.status.pauses import held_one, how_to_go_on
-from understudy.producer.status.waiting import NOBODY, WaitNews, blocked_by, explained, lack_of_workers, waiting_of
+from understudy.producer.status.waiting import (
+    NOBODY,
+    WaitNews,
+    blocked_by,
+    explained,
+    first_paused,
+    how_to_go_on,
+    lack_of_workers,
+    waiting_of,
+)
 
 STILL_AFTER_S = 10.0
 """Seconds without a finished job after which work counts as stopped."""
@@ -35,7 +43,7 @@ async def awaited(settings: Settings, store: Store, views: Sequence[BatchView]) 
 
     None and an empty text: all are running or have ended. Raises StoreError.
     """
-    if held := held_one(views):
+    if held := first_paused(views):
         paused = held.paused or ""
         return Waiting(paused, PAUSED), f"it is paused: {paused}; {how_to_go_on(held)}"
     open_ones = [view for view in views if view.state in OPEN_BATCH_STATES]

@@ -15,7 +15,7 @@ from chaos_servers import OwnPostgres, OwnRedis, free_port
 from sqlalchemy.exc import SQLAlchemyError
 from stage_hands import BIN, Ledger, Mock, Process, Scene, stopped, until
 
-from understudy.producer.processes.embedded_address import running_redis
+from understudy.producer.queue_access import running_redis
 
 CONCURRENCY = 40
 LEASE_S = 5.0

@@ -16,7 +16,7 @@ from understudy.models.state import Priority
 from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.api.bodies import checked
-from understudy.producer.durations import seconds_of
+from understudy.producer.figures import seconds_of
 
 SHORTEST_S, LONGEST_S = 60.0, 7 * 86_400.0
 MAX_URL_CHARS = 2_048

@@ -27,7 +27,7 @@ from understudy.producer.runs.reruns import (
     take_another_chain,
 )
 from understudy.producer.runs.retry_chain import ENDED_BADLY
-from understudy.producer.status.pauses import resumed
+from understudy.producer.status.waiting import resumed
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 

@@ -24,7 +24,7 @@ from understudy.producer.api.jobs.requests import MOST_JOBS, JobRequest, JobsReq
 from understudy.producer.api.jobs.results import outcome_of
 from understudy.producer.api.jobs.submission import accept, job_of, made_before
 from understudy.producer.single_jobs import JOBS_PATH, named_by
-from understudy.producer.status.job_waiting import waiting_of_job
+from understudy.producer.status.waiting import waiting_of_job
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

@@ -12,7 +12,7 @@ from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import job_named, shown_batch
-from understudy.producer.status import objects as show
+from understudy.producer.status import printing as show
 
 app = options.Commands()
 

@@ -13,7 +13,7 @@ from understudy.models.objects.administration import act_object
 from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.status import objects as show
+from understudy.producer.status import printing as show
 from understudy.producer.terminal import say
 
 app = options.Commands()

@@ -12,12 +12,12 @@ from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
 from understudy.models.store.audit import Values
 from understudy.producer.acting import command_line
-from understudy.producer.cancel_batch import cancel_batch
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.status import print_batch
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.ledger import batch_named, job_named
+from understudy.producer.figures import counted
+from understudy.producer.ledger import batch_named, cancel_batch, job_named
 from understudy.producer.runs.budget_grants import grant, is_subject
 from understudy.producer.runs.reruns import (
     EVERYTHING,
@@ -26,10 +26,8 @@ from understudy.producer.runs.reruns import (
     retry_failed,
     take_another_chain,
 )
-from understudy.producer.status import objects as show
-from understudy.producer.status.cost_text import counted
-from understudy.producer.status.pauses import resumed
-from understudy.producer.status.waiting import lack_of_workers
+from understudy.producer.status import printing as show
+from understudy.producer.status.waiting import lack_of_workers, resumed
 from understudy.producer.terminal import say
 
 app = options.Commands()

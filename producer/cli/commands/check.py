@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,17 +13,19 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from understudy.models.config.settings import Settings
+from understudy.models.config.settings import ChainConfig, Settings, StepConfig
 from understudy.models.errors import ALL_SUCCEEDED, UNREACHABLE, WRONG_USE
 from understudy.models.queue.redis_check import check_redis, shown_url
+from understudy.models.request.wire import RequestError
+from understudy.models.routing.data_rules import shown
+from understudy.models.routing.route import Router
 from understudy.models.store.database.engine import place_of
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.providers import NOTHING_CONFIGURED
 from understudy.producer.cli.errors import Refused, plain_errors
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import open_ledger
-from understudy.producer.status import objects as show
-from understudy.producer.status.chains import chain_lines, chain_problems
+from understudy.producer.status import printing as show
 from understudy.producer.terminal import say
 
 app = options.Commands()
@@ -130,3 +132,36 @@ def _live_word(row: Mapping[str, Any]) -> str:
     return (
         f"answers, {live['latency_ms'] / 1000:.2f} s" if live["answered"] else f"{live['failure']}: {live['message']}"
     )
+
+
+def chain_lines(settings: Settings) -> Iterator[str]:
+    """Tags by provider, then each chain in one line."""
+    for name, provider in settings.providers.items():
+        if provider.tags:
+            yield f"provider {name}: tags {shown(provider.tags)}"
+    for name, chain in settings.chains.items():
+        yield f"chain {name}: {chain_text(chain)}"
+
+
+def chain_text(chain: ChainConfig) -> str:
+    text = ", then ".join(map(_entry_text, chain.places))
+    if chain.order != "chain":
+        text += f"; {chain.order} first"
+    for word, tags in (("require", chain.require), ("forbid", chain.forbid)):
+        text += f"; {word} {shown(tags)}" if tags else ""
+    return text
+
+
+def chain_problems(settings: Settings) -> Iterator[str]:
+    """Chains that no request can use, such as one where every step violates the data rules."""
+    for name in settings.chains:
+        try:
+            Router(settings).resolve({"chain": name})
+        except RequestError as refused:
+            yield f"chain {name}: {refused}"
+
+
+def _entry_text(variants: tuple[StepConfig, ...]) -> str:
+    if len(variants) == 1:
+        return f"{variants[0].model} (some requests)" if variants[0].when else variants[0].model
+    return " or ".join(f"{each.model} ({each.weight:g})" for each in variants)

@@ -18,7 +18,7 @@ from understudy.producer.cli import options
 from understudy.producer.cli.commands.tenants import tenant_name
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.status import objects as show
+from understudy.producer.status import printing as show
 from understudy.producer.terminal import say
 
 app = options.Commands()

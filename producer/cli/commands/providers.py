@@ -3,24 +3,27 @@
 import asyncio
 from typing import Annotated
 
+import redis.asyncio
 import typer
+from redis.exceptions import RedisError
 
-from understudy.models.config.catalog import NO_KEY, ResolvedProvider, resolve_provider
+from understudy.models.config.catalog import NO_KEY, ResolvedProvider, account_of, keys_of, resolve_provider
 from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import ALL_MODELS, BY_HAND
 from understudy.models.failure import FailureClass
+from understudy.models.limits.clearing import clear_limits
 from understudy.models.objects.provider import ProviderObject
-from understudy.models.queue.redis_check import QueueUnavailable
+from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, QueueUnavailable, unavailable
 from understudy.models.store import LEDGER_FILE, Store
 from understudy.producer.acting import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused, plain_errors
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.enable_provider import enable_provider
+from understudy.producer.figures import counted
 from understudy.producer.ledger import open_ledger
-from understudy.producer.processes.embedded_address import running_redis
-from understudy.producer.status import objects as show
+from understudy.producer.queue_access import running_redis
+from understudy.producer.status import printing as show
 from understudy.producer.status.provider_state import LedgerPart, provider_documents, read_ledger, read_live
 from understudy.producer.status.providers_table import print_providers
 from understudy.producer.terminal import say
@@ -142,3 +145,36 @@ async def _fingerprint(provider: ResolvedProvider, key: str) -> str:
             except SecretMissing:
                 break
     return ""
+
+
+async def enable_provider(settings: Settings, store: Store, provider: ResolvedProvider, key: str | None) -> str:
+    """Enable a provider's key, or all of its keys (None). Returns a sentence on what was done."""
+    keys = len(set(await store.credentials.enable(provider.name, key)))
+    said = (
+        f"Re-enabled {counted(keys, 'key')} of {provider.name}" if keys else f"No key of {provider.name} was disabled"
+    )
+    try:
+        records = await _forget_limits(settings, provider, key)
+    except QueueUnavailable as missing:
+        return f"{said}; its cooldowns and learned limits are unchanged: {missing}."
+    if records is None:
+        return f"{said}; nothing is running in {settings.data}, so no limits were checked."
+    if records:
+        return f"{said}; cleared {counted(records, 'record')} of its cooldowns and learned limits."
+    return f"{said}; it had no cooldowns and no learned limits."
+
+
+async def _forget_limits(settings: Settings, provider: ResolvedProvider, key: str | None) -> int | None:
+    """The number of cleared records. None: no queue is running. Raises QueueUnavailable."""
+    url = settings.redis_url or running_redis(settings.data)
+    if url is None:
+        return None
+    named = next((each for each in keys_of(provider) if each.name == key), None)
+    account = account_of(provider.name, named) if named is not None else None
+    try:
+        async with redis.asyncio.Redis.from_url(
+            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
+        ) as connection:
+            return await clear_limits(connection, provider.name, account)
+    except (RedisError, OSError, ValueError) as error:
+        raise unavailable(url, error) from None

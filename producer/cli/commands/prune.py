@@ -14,8 +14,8 @@ from understudy.producer.api.files.blobs import StorageDown, open_blobs
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.status import objects as show
-from understudy.producer.status.cost_text import counted
+from understudy.producer.figures import counted
+from understudy.producer.status import printing as show
 from understudy.producer.terminal import say
 
 app = options.Commands()

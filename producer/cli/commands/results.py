@@ -11,9 +11,9 @@ from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import NEWEST, job_named, shown_batch
-from understudy.producer.runs.newest_answers import rows_of
 from understudy.producer.runs.output import CsvForm, output_line, row_of_job, write_csv, write_jsonl
-from understudy.producer.status import objects as show
+from understudy.producer.runs.retry_chain import rows_of
+from understudy.producer.status import printing as show
 from understudy.producer.terminal import output
 
 app = options.Commands()

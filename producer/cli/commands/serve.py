@@ -26,11 +26,11 @@ from understudy.producer.acting import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.installation import Installation, with_options
+from understudy.producer.figures import counted
 from understudy.producer.found_config import told_of
 from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Stack, Workers, open_stack
 from understudy.producer.server.addresses import is_loopback
-from understudy.producer.status.cost_text import counted
 
 if TYPE_CHECKING:
     from understudy.producer.server.serving import HttpServer

@@ -26,7 +26,7 @@ from understudy.producer.ledger import open_ledger
 from understudy.producer.queue_access import queue_of
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.runs.runs import accept, refuse_bad_start
-from understudy.producer.status import objects as show
+from understudy.producer.status import printing as show
 from understudy.producer.status.waiting import lack_of_workers
 from understudy.producer.terminal import say
 

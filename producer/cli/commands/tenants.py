@@ -20,7 +20,7 @@ from understudy.producer.acting import command_line
 from understudy.producer.cli import options, requests
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.status import objects as show
+from understudy.producer.status import printing as show
 from understudy.producer.terminal import say
 
 app = options.Commands()

@@ -15,10 +15,10 @@ from understudy.producer.cli import options
 from understudy.producer.cli.commands.status import print_batch
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.client import AsyncClient
+from understudy.producer.figures import spent
 from understudy.producer.ledger import job_named, shown_batch
 from understudy.producer.runs.retry_chain import line_of, summary, views_of
-from understudy.producer.status import objects as show
-from understudy.producer.status.cost_text import spent
+from understudy.producer.status import printing as show
 from understudy.producer.status.documents import job_document
 from understudy.producer.status.failed_calls import failure_examples
 from understudy.producer.status.progress import Display

@@ -8,7 +8,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.limits.state import read_limits
 from understudy.models.store import Store
-from understudy.producer.enable_provider import enable_provider
+from understudy.producer.cli.commands.providers import enable_provider
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 

@@ -7,7 +7,7 @@ from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.records import BatchView
 from understudy.models.store import Store
 from understudy.producer.runs.budget_grants import spent_its_budget
-from understudy.producer.status.pauses import how_to_go_on
+from understudy.producer.status.waiting import how_to_go_on
 
 
 async def view_of(store: Store, batch_id: str) -> BatchView:

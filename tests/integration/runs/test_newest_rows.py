@@ -3,7 +3,7 @@
 from ledger_help import failed, new_worker, open_batch, succeeded
 
 from understudy.models.store import Store
-from understudy.producer.runs.newest_answers import newest_rows
+from understudy.producer.runs.retry_chain import newest_rows
 
 
 async def answer(store: Store, batch_id: str, ids: list[str], words: list[str | None]) -> str:

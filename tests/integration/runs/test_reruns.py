@@ -12,7 +12,6 @@ from understudy.models.request.wire import RequestError
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState
 from understudy.models.store import Store
-from understudy.producer.runs.newest_answers import rows_of
 from understudy.producer.runs.reruns import (
     EVERYTHING,
     FILLED_WITHIN_S,
@@ -21,6 +20,7 @@ from understudy.producer.runs.reruns import (
     retry_failed,
     take_another_chain,
 )
+from understudy.producer.runs.retry_chain import rows_of
 
 PRICES = {name: {"input": 1.0, "output": 2.0} for name in ("large", "x", "y")}
 PROVIDER = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "prices": PRICES}

@@ -9,7 +9,7 @@ from ledger_help import open_batch
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store
 from understudy.producer.ingest.intake import Shape
-from understudy.producer.runs.output_lock import alone_at_work
+from understudy.producer.runs.lease import alone_at_work
 from understudy.producer.runs.resume import begin
 from understudy.producer.runs.runs import OtherRun, Run, RunRequest
 
@@ -40,7 +40,7 @@ async def test_who_comes_after_a_killed_run_waits_until_nobody_can_be_at_work(
 async def test_who_comes_beside_a_run_that_lives_is_refused(
     store: Store, request_of_run: RunRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.producer.runs.output_lock.RENEW_S", 0.1)
+    monkeypatch.setattr("understudy.producer.runs.lease.RENEW_S", 0.1)
     async with alone_at_work(store, request_of_run, lambda _: None):
         with pytest.raises(OtherRun, match=r"is writing to .*out\.jsonl; wait for it or stop it"):
             async with alone_at_work(store, request_of_run, lambda _: None):
@@ -52,7 +52,7 @@ async def test_who_comes_beside_a_run_that_lives_is_refused(
 async def test_of_two_runs_that_begin_at_the_same_time_one_accepts_the_input(
     store: Store, request_of_run: RunRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.producer.runs.output_lock.RENEW_S", 0.1)
+    monkeypatch.setattr("understudy.producer.runs.lease.RENEW_S", 0.1)
     request_of_run.source.write_text('{"prompt":"a"}\n' * 3)
     refused = asyncio.Event()
 

@@ -10,7 +10,7 @@ from understudy.models.limits.state import AccountState, Cooldown, LimitState, S
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.producer.status.job_waiting import held_at
+from understudy.producer.status.waiting import held_at
 
 NOW = 1_800_000_000.0
 KEYS = [{"name": "main", "value": "env.A"}, {"name": "spare", "value": "env.B"}]

@@ -6,7 +6,7 @@ from typing import Any
 from understudy.models.jobs.pace import eta_s
 from understudy.models.records import BatchView
 from understudy.models.state import BatchState, JobState, Priority
-from understudy.producer.status.pauses import held_one
+from understudy.producer.status.waiting import first_paused
 
 
 def view(state: BatchState, paused: str | None) -> BatchView:
@@ -20,9 +20,9 @@ def view(state: BatchState, paused: str | None) -> BatchView:
 
 def test_a_batch_that_was_cancelled_while_it_was_held_is_not_held_any_more() -> None:
     cancelled, moving = view(BatchState.CANCELLED, "paused by hand"), view(BatchState.IN_PROGRESS, None)
-    assert held_one([cancelled, moving]) is None
+    assert first_paused([cancelled, moving]) is None
     held = view(BatchState.IN_PROGRESS, "paused by hand")
-    assert held_one([cancelled, moving, held]) is held
+    assert first_paused([cancelled, moving, held]) is held
 
 
 def test_no_end_is_foretold_for_a_batch_that_is_held() -> None:

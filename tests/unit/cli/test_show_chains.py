@@ -3,7 +3,7 @@
 from typing import Any
 
 from understudy.models.config.settings import Settings
-from understudy.producer.status.chains import chain_lines, chain_problems
+from understudy.producer.cli.commands.check import chain_lines, chain_problems
 
 
 def settings(**chains: Any) -> Settings:

@@ -9,9 +9,9 @@ from rich.console import Console
 from understudy.models.objects.batch import batch_object
 from understudy.models.records import BatchView, DeploymentTally
 from understudy.models.state import BatchState, JobState, Priority
-from understudy.producer.status import objects as show
+from understudy.producer.figures import spent, spent_briefly
+from understudy.producer.status import printing as show
 from understudy.producer.status import providers_table as show_providers
-from understudy.producer.status.cost_text import spent, spent_briefly
 from understudy.producer.status.split_table import percent, split_table
 
 LONG_MODEL = "meta-llama/llama-3.3-70b-instruct"

@@ -8,7 +8,7 @@ from understudy.models.jobs.wait_reasons import as_json, from_json, put_back_at,
 from understudy.models.objects.job import waiting_of
 from understudy.models.objects.waiting import waiting_object
 from understudy.models.records import Waiting
-from understudy.producer.durations import clock_time
+from understudy.producer.figures import clock_time
 from understudy.producer.status.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained
 
 NOW = 1_800_000_000.0

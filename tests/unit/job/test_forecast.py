@@ -11,7 +11,7 @@ from understudy.models.costs.pricing import Pricing
 from understudy.models.records import DeploymentTally, Estimate, NewJob
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
-from understudy.producer.status.cost_text import dollars, expected_cost
+from understudy.producer.figures import dollars, expected_cost
 
 PRICES = {"cheap": {"input": 1.0, "output": 2.0}, "dear": {"input": 100.0, "output": 200.0}}
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "prices": PRICES}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.producer.processes.hung_workers import IDLE_LOOKS, Look, Silence
+from understudy.producer.processes.supervision import IDLE_LOOKS, Look, Silence
 
 LOOKS = 100
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.producer.processes.restarts import (
+from understudy.producer.processes.supervision import (
     HOPELESS,
     LONGEST_PAUSE_S,
     TRIES,

@@ -17,12 +17,11 @@ from understudy.models.objects.job import state_of
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.models.tenants import DEFAULT_TENANT
-from understudy.producer.durations import ago, duration
+from understudy.producer.figures import ago, counted, dollars, duration, spent, spent_briefly
 from understudy.producer.runs.output import error_text, output_line, row_of_job
 from understudy.producer.runs.retry_chain import summary
-from understudy.producer.status.cost_text import counted, dollars, spent, spent_briefly
-from understudy.producer.status.pauses import how_to_go_on
 from understudy.producer.status.split_table import percent, split_table
+from understudy.producer.status.waiting import how_to_go_on
 from understudy.producer.terminal import output
 from understudy.producer.terminal import page as page
 

@@ -1,7 +1,11 @@
-"""Only one process at a time works on an output, even when several machines share a ledger."""
+"""Leases of a run: only one process at a time works on an output, and its batches go on only while that process lives.
+
+Both are kept in the ledger, because several machines may share it.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from understudy.models.store import Store, StoreError
@@ -47,3 +51,32 @@ async def _keep(store: Store, run_id: str) -> None:
         await asyncio.sleep(RENEW_S)
         with suppress(StoreError):  # the next renewal may succeed
             await store.runs.keep_taken(run_id, LEASE_S)
+
+
+class BatchLease:
+    """Keeps a run's batches going while this process is alive and not asked to stop."""
+
+    def __init__(self, store: Store, batches: Sequence[str]) -> None:
+        self._store = store
+        self._batches = batches
+        self._renewed_at: float | None = None
+        self._stopped = False
+
+    async def __aenter__(self) -> "BatchLease":
+        await self.renew()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(StoreError):
+            await self.stop()
+
+    async def renew(self) -> None:
+        now = time.monotonic()
+        if not self._stopped and (self._renewed_at is None or now - self._renewed_at >= RENEW_S):
+            await self._store.runs.keep(self._batches, LEASE_S)
+            self._renewed_at = now
+
+    async def stop(self) -> None:
+        if not self._stopped:
+            await self._store.runs.stop(self._batches)
+            self._stopped = True
