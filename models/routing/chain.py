@@ -169,21 +169,11 @@ class Chain(ChainPolicy):
 
     @property
     def id(self) -> str:
-        """Content hash: equal chains have equal ids."""
-        document = _sorted(self.model_dump(mode="json"), self.model_dump())
-        return "chn_" + hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
+        """Content hash: equal chains have equal ids. Sets are put in order: two processes iterate over one
+        differently."""
+        content = orjson.dumps(self.model_dump(), default=sorted, option=orjson.OPT_SORT_KEYS)
+        return "chn_" + hashlib.sha256(content).hexdigest()[:24]
 
     def lead_alone(self) -> "Chain":
         """The chain restricted to its first step, for a job that no other step may answer."""
         return self.model_copy(update={"steps": self.steps[:1]})
-
-
-def _sorted(shown: Any, value: Any) -> Any:
-    """JSON with sets in order: two processes iterate over a set differently."""
-    if isinstance(value, dict):
-        return {key: _sorted(shown[key], value[key]) for key in shown}
-    if isinstance(value, frozenset):
-        return sorted(shown)
-    if isinstance(value, tuple):
-        return [_sorted(each, of) for each, of in zip(shown, value, strict=True)]
-    return shown

@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
 from understudy.models.memory_room import Headroom
-from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.route import Router
 from understudy.models.schemas.json_schema import SchemaTurns
@@ -56,18 +55,15 @@ class Context:
     """Called when a batch was accepted: its lines are read at once instead of at the next poll."""
     rules: TenantRules = field(default_factory=TenantRules)
     schemas: SchemaTurns = field(default_factory=SchemaTurns)
-    routers: dict[Endpoint, Router] = field(init=False)
-    """By endpoint, for tenants without data rules. They cache the chains that requests use."""
     waiters: Waiters = field(init=False)
 
     def __post_init__(self) -> None:
-        self.routers = {endpoint: Router(self.settings, endpoint=endpoint) for endpoint in ENDPOINTS}
         self.waiters = Waiters(self.store)
 
     async def router(self, tenant: str, endpoint: Endpoint) -> Router:
         """The router for requests of a tenant. Raises StoreError."""
         rules = await self.rules.of(self.store, tenant)
-        return self.rules.router(self.settings, rules, endpoint) if rules else self.routers[endpoint]
+        return self.rules.router(self.settings, rules, endpoint)
 
 
 def context_of(request: Request) -> Context:

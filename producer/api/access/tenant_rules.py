@@ -11,7 +11,7 @@ from understudy.models.store import Store
 
 KEPT_S = 5.0
 MOST_ROUTERS = 100
-"""Routers to cache, oldest dropped first; each remembers thousands of chains."""
+"""Routers to cache, least recently used dropped first; each remembers thousands of chains."""
 
 
 class TenantRules:
@@ -32,8 +32,8 @@ class TenantRules:
         """A router shared by all tenants with these rules."""
         tags = (tuple(sorted(each.items())) for each in (rules.require, rules.forbid))
         name = (endpoint, *tags, rules.allow, rules.payer)
-        if name not in self._routers:
-            if len(self._routers) >= MOST_ROUTERS:
-                del self._routers[next(iter(self._routers))]
-            self._routers[name] = Router(settings, endpoint=endpoint, rules=rules)
-        return self._routers[name]
+        router = self._routers.pop(name, None) or Router(settings, endpoint=endpoint, rules=rules)
+        self._routers[name] = router
+        if len(self._routers) > MOST_ROUTERS:
+            del self._routers[next(iter(self._routers))]
+        return router

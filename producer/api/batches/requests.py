@@ -12,7 +12,7 @@ from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
 from understudy.models.routing.route import Router
-from understudy.models.state import Priority
+from understudy.models.state import Priority, PriorityWord
 from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.api.bodies import checked
@@ -46,8 +46,8 @@ class BatchRequest(RouteOptions):
     metadata: dict[str, str] | None = None
     """Up to 16 key-value pairs; keys up to 64 characters, values up to 512."""
     output_expires_after: OutputExpiry | None = None
-    priority: str = Priority.BULK.queue
-    """`interactive`, `normal` or `bulk`."""
+    priority: PriorityWord = "bulk"
+    """Orders the work of one tenant."""
     weight: float = Field(default=USUAL_WEIGHT, ge=LEAST_WEIGHT, le=MOST_WEIGHT, allow_inf_nan=False)
     """Share of capacity relative to other batches of the same tenant and priority, 0.01 to 100."""
     webhook_url: str | None = Field(default=None, max_length=MAX_URL_CHARS)
@@ -61,7 +61,7 @@ class BatchRequest(RouteOptions):
 
     @property
     def queue(self) -> Priority:
-        return words.priority(self.priority, Priority.BULK)
+        return Priority.named(self.priority)
 
     @property
     def route(self) -> str:
@@ -86,7 +86,6 @@ def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = N
     request = request.model_copy(update={"endpoint": endpoint})
     window_s(request.completion_window)
     words.metadata(request.metadata)
-    words.priority(request.priority, Priority.BULK)
     words.receiver(request.webhook_url, "webhook_url", settings)
     _check_route(request, settings, rules.with_budget(request.budget_usd))
     return request

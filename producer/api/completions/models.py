@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from understudy.models.config.settings import Settings
 from understudy.models.request.wire import NOT_FOUND, RequestError
 from understudy.models.routing.allowlist import Allowed
+from understudy.models.routing.model_names import quoted
 from understudy.models.routing.route import configured_chain
 from understudy.producer.api.access.auth import Caller, Reader
 from understudy.producer.api.context import Api, Context
@@ -53,8 +54,7 @@ async def list_models(api: Api, caller: Reader) -> Response:
 async def retrieve_model(model: str, api: Api, caller: Reader) -> Response:
     known = await _owners(api, caller)
     if model not in known:
-        shown = model if len(model) <= 80 else model[:77] + "..."
-        reason = f"no model '{shown}' is configured; GET /v1/models lists the configured models"
+        reason = f"no model {quoted(model)} is configured; GET /v1/models lists the configured models"
         raise ApiError(404, reason, param="model", code=NOT_FOUND)
     return Response(orjson.dumps(_model(model, known[model])), media_type=JSON)
 

@@ -17,11 +17,10 @@ from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
 from understudy.models.records import ResultRecord, Settled
-from understudy.models.routing.chain import CHAT
-from understudy.models.routing.route import Router
 from understudy.models.schemas.process import NoJudge, SchemaProcess
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreBusy
+from understudy.producer.api.access.tenant_rules import TenantRules
 
 SETTINGS = Settings.model_validate(
     {
@@ -244,7 +243,7 @@ async def test_a_body_in_latin_1_is_told_what_to_do(http: httpx.AsyncClient) -> 
 async def test_what_was_accepted_before_is_not_judged_again(http: httpx.AsyncClient, api: Served) -> None:
     headers = {"Idempotency-Key": "one"}
     first = await http.post("/v1/jobs", json={"chain": "careful", **SAY}, headers=headers)
-    api.context.routers = {CHAT: Router(Settings())}
+    api.context.settings, api.context.rules = Settings(), TenantRules()
     again = await http.post("/v1/jobs", json={"chain": "careful", **SAY}, headers=headers)
     assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
 
