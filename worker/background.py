@@ -10,10 +10,10 @@
 | forget | 10 s | one worker at a time | remove the content of delivered results, and rejected batches, in slices |
 | cancelled | 1 s | every worker | stop its calls whose owner cancelled |
 | credentials | 2 s | every worker | share which credentials are disabled |
-| budgets | 1 s | every worker | renew its calls' budget reservations |
+| leases | 1 s | every worker | renew its calls in flight, reserved money and fallbacks |
 | clocks | 5 s | every worker | read the ledger's clock and Redis' |
 | deliver | 0.3 s | every worker | send due webhooks |
-| beat | a third of a lease, 5 s | every worker | report running jobs to RQ and the limiter, latencies to the fleet |
+| beat | a third of a lease, 5 s | every worker | report running jobs to RQ, latencies to the fleet |
 
 The lease in the ledger is not here: it is renewed in a separate thread (`worker.heartbeat`).
 """
@@ -37,7 +37,8 @@ from understudy.worker.outages import OUTAGES
 from understudy.worker.planner.canary import Canary
 from understudy.worker.redis_wrong_types import repair
 from understudy.worker.resources import WorkerResources
-from understudy.worker.rq.bridge import Bridge, forget_worker
+from understudy.worker.rq.bridge import Bridge
+from understudy.worker.rq.worker import forget_worker
 
 log = logging.getLogger(__name__)
 
@@ -63,19 +64,18 @@ class Upkeep:
         """`in_touch`: this worker's own lease was renewed in time."""
         self._worker_id = worker_id
         self._redis = box.redis
-        self._lead = LeaderLock(box.redis, worker_id)
+        self._lead = LeaderLock(box.leases.scripts, worker_id)
         self._store = box.store
         self._fleet = box.tools.fleet
-        self._limiter = box.tools.limiter
         self._latencies = box.tools.choice.latencies
-        self._places = box.tools.places
-        self._budgets = box.tools.budgets
+        self._leases = box.leases
         self._deliverer = box.deliverer
         self._announcer = box.announcer
         self._lease_s = box.settings.worker.lease_s
         self._store_content = box.settings.store_content
         self._bridge = bridge
         self._claims = claims
+        box.tools.limiter.count(claims.calls_in_flight)
         self._canary = Canary(box.store, box.settings.batches)
         self.planner = box.planner(self._canary)
         self._compare_clocks = box.compare_clocks
@@ -92,7 +92,7 @@ class Upkeep:
             Loop("forget", 10.0, self._forget, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),
             Loop("credentials", 2.0, self._share_credentials),
-            Loop("budgets", 1.0, self._budgets.beat),
+            Loop("leases", 1.0, self._leases.beat),
             Loop("clocks", READ_EVERY_S, self._compare_clocks),
             Loop("deliver", 0.3, self._deliverer.pass_once),
             Loop("beat", min(self._lease_s / 3, LONGEST_BEAT_S), self._beat),
@@ -170,6 +170,4 @@ class Upkeep:
 
     async def _beat(self) -> None:
         await self._bridge.beat()
-        await self._limiter.beat(self._claims.calls_in_flight())
         await self._latencies.share()
-        await self._places.beat()

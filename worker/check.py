@@ -87,10 +87,7 @@ class Check:
             "input_usd": Usage(input_tokens=SAMPLE_TOKENS),
             "output_usd": Usage(output_tokens=SAMPLE_TOKENS),
         }
-        costs = {
-            name: self._pricing.cost_usd(provider.name, provider.preset, model, usage)
-            for name, usage in samples.items()
-        }
+        costs = {name: self._pricing.cost_usd(provider.name, model, usage) for name, usage in samples.items()}
         return {name: None if cost is None else cost * 1_000_000 / SAMPLE_TOKENS for name, cost in costs.items()}
 
     async def _ask(self, step: Step, candidate: Candidate) -> dict[str, Any]:

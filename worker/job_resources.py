@@ -7,15 +7,14 @@ from random import Random
 from understudy.models.costs.pricing import Pricing
 from understudy.models.memory_room import Headroom
 from understudy.models.schemas.json_schema import SchemaTurns
-from understudy.worker.budgets.expected_cost import Costs
 from understudy.worker.budgets.fallback_quota import FallbackQuota
 from understudy.worker.budgets.reservations import Budgets
 from understudy.worker.job.answer_room import ROOM_BYTES
 from understudy.worker.job.nearly_done import NearlyDone
 from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.limits.credentials import CredentialPool
-from understudy.worker.limits.estimates import Estimates
-from understudy.worker.limits.header_periods import ToldPeriods
+from understudy.worker.limits.estimates import Estimates, ExpectedCosts
+from understudy.worker.limits.header_periods import AdvertisedPeriods
 from understudy.worker.limits.limiter import Limiter
 from understudy.worker.providers.client import ProviderClient
 
@@ -28,14 +27,14 @@ class JobResources:
     limiter: Limiter
     client: ProviderClient
     pricing: Pricing
-    costs: Costs
+    costs: ExpectedCosts
     budgets: Budgets
     choice: StepSelection
-    places: FallbackQuota
+    fallback_quota: FallbackQuota
     tails: NearlyDone
     clock: Callable[[], float]
     rng: Random
     estimates: Estimates = field(default_factory=Estimates)
     schemas: SchemaTurns = field(default_factory=SchemaTurns)
-    periods: ToldPeriods = field(default_factory=ToldPeriods)
+    periods: AdvertisedPeriods = field(default_factory=AdvertisedPeriods)
     answer_room: Headroom = field(default_factory=lambda: Headroom(ROOM_BYTES))

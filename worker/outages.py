@@ -4,9 +4,8 @@ import redis.exceptions
 
 from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.store import StoreOutage
-from understudy.worker.limits.limiter import LimitsUnavailable
 
-OUTAGES = (redis.exceptions.RedisError, StoreOutage, LimitsUnavailable, ConnectionError, TimeoutError)
+OUTAGES = (redis.exceptions.RedisError, StoreOutage, ConnectionError, TimeoutError)
 """Every part of a worker survives these, and no job ends because of them."""
 
 OUTAGE_PAUSE_S = 1.0

@@ -1,9 +1,11 @@
-"""Atomic scripts in Redis, and how they are sent: concurrent ones share a round trip.
+"""Atomic scripts in Redis, and how a worker sends them: concurrent ones share a round trip.
 
-Every script begins with ARGV[1]: the time in ms to use instead of Redis' own clock, or "". Data in Redis is only a
-hint: keys in which a script finds values that none of ours wrote are deleted, so that the next one finds nothing.
+ARGV[1] of every script is the time in ms to use instead of Redis' own clock, or "". Data in Redis is only a hint: keys
+in which a script finds values that none of ours wrote are deleted, so that the next one finds nothing.
 
-    ScriptsUnavailable   Redis is unavailable, or rejected the script
+Only the scripts that work on RQ's keys (`worker.rq.bridge`, `models.queue.tickets`) are sent one by one, by redis-py.
+
+    RedisUnavailable   Redis is unavailable, or rejected the script
 """
 
 import hashlib
@@ -30,8 +32,8 @@ NO_NUMBERS = frozenset({b"nan", b"-nan", b"inf", b"-inf"})
 """How Lua prints a number that none of our scripts wrote."""
 
 
-class ScriptsUnavailable(Exception):
-    """Redis is unavailable. The message is the name of the error."""
+class RedisUnavailable(RedisError):
+    """Redis is unavailable; no new call may start."""
 
 
 class NoNumber(Exception):
@@ -66,16 +68,18 @@ class ScriptRunner:
     """Sends scripts; those requested in one iteration of the event loop are sent together."""
 
     def __init__(self, redis: redis.asyncio.Redis) -> None:
-        self._redis = redis
+        self.redis = redis
+        self.now_ms: float | None = None  # set by tests; None is Redis' own clock
         self._asked: Coalescer[_Command, Any] = Coalescer(
             self._execute, max_items=TOGETHER, max_delay_s=0.0, at_once=AT_ONCE
         )
 
     async def run(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
-        """The script's reply. Raises ScriptsUnavailable."""
-        reply = await self._asked.add(_Command(script, tuple(names), tuple(args)))
+        """The script's reply. Raises RedisUnavailable."""
+        time_ms = "" if self.now_ms is None else self.now_ms
+        reply = await self._asked.add(_Command(script, tuple(names), (time_ms, *args)))
         if isinstance(reply, Exception):
-            raise ScriptsUnavailable(type(reply).__name__) from reply
+            raise RedisUnavailable(f"Redis rejects a script: {type(reply).__name__}") from reply
         return reply
 
     async def _execute(self, commands: Sequence[_Command]) -> list[Any]:
@@ -89,7 +93,7 @@ class ScriptRunner:
                     replies[index] = reply
             return await self._without_misread(commands, replies)
         except (RedisError, OSError) as error:
-            raise ScriptsUnavailable(type(error).__name__) from error
+            raise RedisUnavailable(f"Redis is unavailable: {type(error).__name__}") from error
 
     async def _without_misread(self, commands: Sequence[_Command], replies: list[Any]) -> list[Any]:
         """Deletes the keys whose content broke a script; its reply is an error."""
@@ -101,11 +105,11 @@ class ScriptRunner:
                 odd |= dict.fromkeys(command.keys)
         if odd:
             log.warning("Up to %d keys in Redis contained data that no worker wrote; they were deleted", len(odd))
-            await self._redis.unlink(*odd)
+            await self.redis.unlink(*odd)
         return replies
 
     async def _send(self, commands: Sequence[_Command], *, whole: bool = False) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
+        async with self.redis.pipeline(transaction=False) as pipeline:
             for script, names, args in ((command.script, command.keys, command.args) for command in commands):
                 if whole:
                     pipeline.eval(script.text, len(names), *names, *args)

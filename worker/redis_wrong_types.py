@@ -26,10 +26,9 @@ TYPES = (
     (rf"{RQ_KEY_PREFIX}:executions:.*", b"zset"),
     (rf"{RQ_KEY_PREFIX}:(wip|finished|failed):({'|'.join(QUEUES)})", b"zset"),
     (rf"{RQ_KEY_PREFIX}:results:.*", b"stream"),
-    ("understudy:(planner|epoch|places-since)", b"string"),
+    ("understudy:(planner|known-since)", b"string"),
     ("understudy:latency", b"hash"),
-    ("understudy:(rate|flight|day|cool|purse):.*", b"hash"),
-    ("understudy:places:.*", b"zset"),
+    ("understudy:(rate|flight|day|cool|balance|fallbacks):.*", b"hash"),
 )
 """The names of our keys, and their types. The first match counts."""
 

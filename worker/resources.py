@@ -15,21 +15,22 @@ from understudy.models.costs.pricing import Pricing
 from understudy.models.ledger_clock import LedgerClock
 from understudy.models.store import Store, open_store
 from understudy.models.tables import Worker
-from understudy.worker.budgets.expected_cost import Costs
 from understudy.worker.budgets.fallback_quota import FallbackQuota
 from understudy.worker.budgets.reservations import Budgets
 from understudy.worker.job.announce import Announcer
 from understudy.worker.job.nearly_done import NearlyDone
 from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.job_resources import JobResources
+from understudy.worker.leases import Leases
 from understudy.worker.limits.credentials import CredentialPool
-from understudy.worker.limits.estimates import Estimates
+from understudy.worker.limits.estimates import Estimates, ExpectedCosts
 from understudy.worker.limits.latency import Latencies
-from understudy.worker.limits.limiter import Limiter, LimitsUnavailable
+from understudy.worker.limits.limiter import Limiter
 from understudy.worker.planner.budget_sync import BudgetSync
 from understudy.worker.planner.canary import Canary
 from understudy.worker.planner.planner import Planner
 from understudy.worker.providers.client import ProviderClient
+from understudy.worker.redis_scripts import RedisUnavailable
 from understudy.worker.webhooks.delivery import IN_FLIGHT, Deliverer
 from understudy.worker.webhooks.sender import Sender
 
@@ -38,6 +39,7 @@ from understudy.worker.webhooks.sender import Sender
 class WorkerResources:
     settings: Settings
     redis: redis.asyncio.Redis
+    leases: Leases
     store: Store
     tools: JobResources
     deliverer: Deliverer
@@ -46,7 +48,7 @@ class WorkerResources:
     clock: LedgerClock
 
     async def compare_clocks(self) -> None:
-        """Raises StoreOutage, LimitsUnavailable."""
+        """Raises StoreOutage, RedisUnavailable."""
         await self.clock.read()
         await self.tools.limiter.compare_clocks(self.clock)
 
@@ -54,7 +56,7 @@ class WorkerResources:
         """A planner with these resources."""
         of = self.tools
         return Planner(
-            *(self.redis, self.store, of.fleet, of.limiter, of.choice, self.balances),
+            *(self.redis, self.store, of.fleet, of.limiter, of.choice, of.fallback_quota, self.balances),
             estimates=of.estimates,
             canary=canary,
         )
@@ -87,20 +89,21 @@ async def open_toolbox(
         await clock.read()
         fleet = CredentialPool(settings, Secrets(), clock, rng)
         await fleet.share(store)
-        limiter = Limiter(redis, worker_id, lease_s=settings.worker.lease_s)
-        with suppress(LimitsUnavailable):  # the clocks are compared once Redis is back
+        leases = Leases(redis, worker_id, settings.worker.lease_s)
+        limiter = Limiter(leases)
+        with suppress(RedisUnavailable):  # the clocks are compared once Redis is back
             await limiter.compare_clocks(clock)
-        budgets = Budgets(settings, redis, worker_id, store.budgets.read, clock, lease_s=settings.worker.lease_s)
+        budgets = Budgets(settings, leases, store.budgets.read, clock)
         pricing = Pricing(settings)
-        estimates, places = Estimates(), FallbackQuota(redis, store)
-        costs, choice = Costs(settings, pricing, estimates), StepSelection(settings, pricing, Latencies(redis))
+        estimates, quota = Estimates(), FallbackQuota(leases, store)
+        costs, choice = ExpectedCosts(pricing, estimates), StepSelection(settings, pricing, Latencies(leases.scripts))
         tools = JobResources(
-            fleet, limiter, client, pricing, costs, budgets, choice, places, NearlyDone(store), clock, rng, estimates
+            fleet, limiter, client, pricing, costs, budgets, choice, quota, NearlyDone(store), clock, rng, estimates
         )
         deliverer = Deliverer(worker_id, store, settings, sender, clock, rng)
         announcer = Announcer(redis)
         try:
             balances = BudgetSync(store, budgets, tools.costs)
-            yield WorkerResources(settings, redis, store, tools, deliverer, announcer, balances, clock)
+            yield WorkerResources(settings, redis, leases, store, tools, deliverer, announcer, balances, clock)
         finally:
             await announcer.close()

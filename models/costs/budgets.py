@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from understudy.models.config.settings import Settings
 from understudy.models.queue import keys
-from understudy.models.queue.redis_values import number
+from understudy.models.queue.lua_scripts import script_text
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -28,8 +28,7 @@ BATCH, TENANT, PROVIDER = "batch", "tenant", "provider"
 FOR_LIFE = ""
 """In place of a period: a batch's budget has none."""
 
-HELD_BY = "w:"
-"""Prefix of the fields in a balance's hash that record a worker's reservations, `usd|end of its lease in ms`."""
+RESERVED = script_text("models/queue/leased.lua")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -120,12 +119,8 @@ def of_provider(settings: Settings, name: str, at: float) -> dict[BudgetKey, flo
 
 
 async def held_usd(redis: "Redis", subject: BudgetKey) -> float:
-    """The amount of a budget reserved by calls in flight, counting only workers with a live lease."""
-    seconds, microseconds = await redis.time()
-    now_ms = seconds * 1000 + microseconds / 1000
-    fields: dict[Any, Any] = await redis.hgetall(keys.balance(subject.key))
-    held = [value.partition(b"|") for name, value in fields.items() if name.startswith(HELD_BY.encode())]
-    return sum(number(usd) or 0.0 for usd, _, lease_ms in held if (number(lease_ms) or 0.0) > now_ms)
+    """The amount of a budget reserved by calls in flight. Raises RedisError, OSError."""
+    return float(await redis.eval(RESERVED, 1, keys.balance(subject.key), ""))
 
 
 def covers(usd: float, room_usd: float) -> bool:

@@ -6,16 +6,16 @@ there are any.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
-from understudy.models.config.catalog import UnknownProvider, resolve_provider
 from understudy.models.config.settings import Settings
-from understudy.models.costs.pricing import Pricing, Rate
+from understudy.models.costs.pricing import Pricing, Rate, expected_cost
 from understudy.models.records import DeploymentTally, Estimate, NewJob
-from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, expected_output_tokens, most_output_tokens
-from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
+from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, expected_output_tokens
+from understudy.models.routing.chain import Chain, Step
 
 MOST_CHAINS = 1_000
 """Beyond this many distinct chains in one input, the rest are summed up as one."""
@@ -54,9 +54,7 @@ class _Priced:
 
     chain: Chain
     group: ChainForecast
-    rates: list[
-        tuple[StepForecast, Rate, int, int]
-    ]  # and the step's own maximum of output tokens, and a typical answer's
+    rates: Sequence[tuple[StepForecast, Rate, Callable[[int], int]]]  # and output tokens expected with a maximum
 
 
 class Forecast:
@@ -66,7 +64,6 @@ class Forecast:
     def __init__(
         self, settings: Settings, *, every_step: bool = False, answered: Iterable[DeploymentTally] = ()
     ) -> None:
-        self._settings = settings
         self._pricing = Pricing(settings)
         self._every_step = every_step
         self._typical = _mean_output_tokens(answered)
@@ -135,9 +132,8 @@ class Forecast:
         rates = [
             (
                 group.steps[min(index, len(group.steps) - 1)],
-                self._rate(step),
-                most_output_tokens(step.params),
-                self._typical_output_tokens(step),
+                self._pricing.rate(step.provider, step.model),
+                partial(expected_output_tokens, typical=self._typical_output_tokens(step)),
             )
             for index, step in enumerate(chain.steps)
         ]
@@ -155,13 +151,6 @@ class Forecast:
         """The mean of this model's answers so far; else of all answers; else what is typical anywhere."""
         return self._typical.get(str(step)) or self._typical.get(ANY_MODEL) or TYPICAL_OUTPUT_TOKENS
 
-    def _rate(self, step: Step) -> Rate:
-        try:
-            preset = resolve_provider(self._settings, step.provider).preset
-        except UnknownProvider:  # it was configured when the batch being rerun was accepted
-            preset = None
-        return self._pricing.rate(step.provider, preset, step.model)
-
 
 def _mean_output_tokens(answered: Iterable[DeploymentTally]) -> dict[str, int]:
     """Mean output tokens of an answer, rounded up, by provider/model and for ANY_MODEL."""
@@ -176,11 +165,9 @@ def _mean_output_tokens(answered: Iterable[DeploymentTally]) -> dict[str, int]:
 
 def _answer(priced: _Priced, job: NewJob, step: int) -> tuple[int, float | None]:
     """The expected output tokens of a step, and the cost of its answer."""
-    _, rate, most, typical = priced.rates[step]
-    if priced.chain.endpoint == EMBEDDINGS:
-        return 0, rate(job.tokens, 0)
-    output = expected_output_tokens(most or job.max_output_tokens, typical)
-    return output, rate(job.tokens, output)
+    _, rate, output_tokens = priced.rates[step]
+    chain = priced.chain
+    return expected_cost(rate, chain.endpoint, chain.steps[step], job.tokens, job.max_output_tokens, output_tokens)
 
 
 def _cheapest(priced: _Priced, job: NewJob, able: Iterable[int]) -> int:

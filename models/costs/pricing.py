@@ -1,15 +1,19 @@
-"""The cost of a call, from configured prices or from the offline price list of `genai-prices`."""
+"""The cost of a call, and its expected cost before it is made, by configured prices or by the offline price list of
+`genai-prices`.
+"""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from understudy.models.config.catalog import UnknownProvider, resolve_provider
 from understudy.models.config.provider_settings import Price
 from understudy.models.config.settings import Settings
-from understudy.models.request.tokens import Usage
+from understudy.models.request.tokens import Usage, expected_output_tokens, most_output_tokens
+from understudy.models.routing.chain import EMBEDDINGS, Endpoint, Step
 
-PRICE_LIST_NAMES = {"gemini": "google", "vertex": "google", "bedrock": "aws", "xai": "x-ai"}
+PRICE_LIST_NAMES = {"gemini": "google", "bedrock": "aws", "xai": "x-ai"}
 """Presets whose provider has a different id in the price list."""
 
 MILLION = 1_000_000
@@ -22,6 +26,23 @@ COST_DIGITS = 12
 """A token of the cheapest model costs more than a billionth of a dollar; further digits are noise."""
 
 
+def expected_cost(
+    price: Rate,
+    endpoint: Endpoint,
+    step: Step,
+    input_tokens: int,
+    most_output: int,
+    output_tokens: Callable[[int], int] = expected_output_tokens,
+) -> tuple[int, float | None]:
+    """The output tokens that a call at a step is expected to have, and US dollars for it (None: no known price).
+
+    Forecasts, the order of steps and reservations all ask this. `most_output` is the maximum of output tokens that the
+    request states, 0: none; `output_tokens` is what is expected with such a maximum.
+    """
+    output = 0 if endpoint == EMBEDDINGS else output_tokens(most_output_tokens(step.params) or most_output)
+    return output, price(input_tokens, output)
+
+
 class _Price(NamedTuple):
     quote: Quote
     tiers: Sequence[int] = ()  # above this many input tokens, every token has a different price
@@ -32,20 +53,24 @@ class Pricing:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._prices: dict[tuple[str, str | None, str], _Price] = {}
+        self._prices: dict[tuple[str, str], _Price] = {}
 
-    def cost_usd(self, provider: str, preset: str | None, model: str, usage: Usage) -> float | None:
+    def cost_usd(self, provider: str, model: str, usage: Usage) -> float | None:
         """US dollars for one response of a provider, or None if the model has no known price."""
         try:
-            cost_usd = self._price(provider, preset, model).quote(usage)
+            cost_usd = self._price(provider, model).quote(usage)
         except ValueError:  # contradictory counts; a response must not be lost over its price
             return None
         return None if cost_usd is None else round(cost_usd, COST_DIGITS)
 
-    def rate(self, provider: str, preset: str | None, model: str) -> Rate:
-        """The current price as a function, for callers that price a million requests: it costs a microsecond per
-        request."""
-        quote, tiers = self._price(provider, preset, model)
+    def today(self, step: Step) -> Rate:
+        """A step's price as a function."""
+        return lambda input_tokens, output: self.cost_usd(step.provider, step.model, Usage(input_tokens, output))
+
+    def rate(self, provider: str, model: str) -> Rate:
+        """The price of this moment as a function, for callers that price a million requests: it costs a microsecond
+        per request."""
+        quote, tiers = self._price(provider, model)
         if quote(Usage()) is None:
             return lambda input_tokens, output_tokens: None
         linear: dict[int, tuple[float, float, float]] = {}
@@ -59,13 +84,19 @@ class Pricing:
 
         return cost
 
-    def _price(self, provider: str, preset: str | None, model: str) -> _Price:
-        deployment = (provider, preset, model)
+    def _price(self, provider: str, model: str) -> _Price:
+        deployment = (provider, model)
         if deployment not in self._prices:
             configured = self._settings.providers.get(provider)
             price = configured.prices.get(model) if configured else None
-            self._prices[deployment] = _configured(price) if price else _listed(preset or provider, model)
+            self._prices[deployment] = _configured(price) if price else _listed(self._preset(provider), model)
         return self._prices[deployment]
+
+    def _preset(self, provider: str) -> str:
+        try:
+            return resolve_provider(self._settings, provider).preset
+        except UnknownProvider:  # it was configured when the batch was accepted
+            return provider
 
 
 def _configured(price: Price) -> _Price:

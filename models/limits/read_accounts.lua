@@ -1,8 +1,8 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/queue/parts/leased.lua
 -- include: models/limits/parts/day.lua
--- include: models/limits/parts/schedules.lua
--- import: WIDE from models/limits/law.py
+-- include: models/limits/parts/rates.lua
+-- import: WIDE from models/limits/constants.py
 -- What the limiter knows of accounts with a model, for people and metrics. Writes nothing.
 -- KEYS: for each account and model its rate, flight and day. ARGV: time.
 -- Returns for each {rate, calls in flight, day}. All numbers are texts, '' where nothing is known; {} stands for a key
@@ -15,7 +15,7 @@ local function text(number) return number and string.format('%.3f', number) or '
 
 local function schedule(key, what, learned)
   local free, advertised, brake, brake_until =
-    unpack(numbers_of(key, {what, 'told_' .. what, 'brake_' .. what, 'brake_' .. what .. '_until'}), 1, 4)
+    unpack(numbers_of(key, {what, 'advertised_' .. what, 'brake_' .. what, 'brake_' .. what .. '_until'}), 1, 4)
   return {text(free), text(advertised), text(learned), text(brake), text(brake_until)}
 end
 
@@ -26,7 +26,7 @@ local function rate_of(key)
   return {schedule(key, 'requests', learned), schedule(key, 'tokens'), text(window)}
 end
 
-local function flight_of(key) return text(in_flight(key)) end
+local function flight_of(key) return text(leased(key)) end
 
 local function day_of_key(key)
   local today = day_of(now)

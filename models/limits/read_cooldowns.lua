@@ -1,4 +1,4 @@
--- include: models/queue/parts/now.lua
+-- include: models/queue/parts/clock.lua
 -- include: models/limits/parts/cooldowns.lua
 -- What the limiter knows of cooldowns, for people and metrics. Writes nothing.
 -- KEYS: cooldowns. ARGV: time; then for each 1 if it is a breaker, else 0.

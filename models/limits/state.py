@@ -1,18 +1,18 @@
 """The limiter's state in Redis, for people and metrics: paces, schedules, calls in flight, cooldowns.
 
-`worker/limits/*.lua` writes it and decides by it. This module only reads it, with two scripts that share the Lua of
-those decisions (`models/limits/parts/`), so what is shown is what decides. Times are unix seconds of Redis' clock,
-rates are per minute.
+`worker/limits/*.lua` writes it and decides by it. This module reads it, with two scripts that share the Lua of those
+decisions (`models/limits/parts/`), so what is shown is what decides, and clears it. Times are unix seconds of Redis'
+clock, rates are per minute.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from understudy.models.config.provider_settings import Limits
 from understudy.models.failure import Scope
-from understudy.models.limits.day_use import DayUse
-from understudy.models.limits.law import BURST_MS, USED_SHARE
+from understudy.models.limits.constants import BURST_MS, USED_SHARE
 from understudy.models.queue import keys
 from understudy.models.queue.lua_scripts import script_text
 from understudy.models.queue.redis_values import number, text
@@ -20,10 +20,10 @@ from understudy.models.queue.redis_values import number, text
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-T = TypeVar("T")
-
 NAMES_MAX = 1_000
 """At most this many account-model pairs, and as many cooldowns, are read."""
+
+DAY_S = 86_400.0
 
 READ_TOGETHER = 100
 """Read per script, so that no script blocks other clients of Redis for more than a millisecond or two."""
@@ -101,6 +101,24 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class DayUse:
+    """Calls and tokens of one UTC day; calls in flight count with their expected usage."""
+
+    requests: int = 0
+    tokens: int = 0
+
+    def next_start(self, limits: Limits, now: float) -> float:
+        """The earliest start of a call, as far as the current day's limits are concerned."""
+        uses = ((self.requests, limits.requests_per_day), (self.tokens, limits.tokens_per_day))
+        return end_of_day(now) if any(limit is not None and used >= limit for used, limit in uses) else now
+
+
+def end_of_day(now: float) -> float:
+    """The next midnight UTC, in unix seconds."""
+    return (now // DAY_S + 1) * DAY_S
+
+
+@dataclass(frozen=True, slots=True)
 class AccountState:
     """One account with one model."""
 
@@ -167,10 +185,10 @@ async def read_limits(redis: "Redis", named: Iterable[tuple[str, str]] = (), *, 
     asked, cooling = list(accounts)[:NAMES_MAX], list(cooldowns)[:NAMES_MAX]
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.time()
-        for names in _chunks(asked):
+        for names in (asked[at : at + READ_TOGETHER] for at in range(0, len(asked), READ_TOGETHER)):
             hashes = [key for name in names for key in (keys.rate(*name), keys.flight(*name), keys.day(*name))]
             pipeline.eval(ACCOUNTS, len(hashes), *hashes, "")
-        for chunk in _chunks(cooling):
+        for chunk in (cooling[at : at + READ_TOGETHER] for at in range(0, len(cooling), READ_TOGETHER)):
             pipeline.eval(COOLDOWNS, len(chunk), *chunk, "", *(int(_is_breaker(key)) for key in chunk))
         (seconds, micros), *replies = await pipeline.execute()
     rows = [row for reply in replies for row in reply]
@@ -191,8 +209,19 @@ async def limiter_keys(redis: "Redis") -> set[str]:
     return {name for name in found if name.count(":") > 1 and name.split(":")[1] in KINDS}
 
 
-def _chunks(names: Sequence[T]) -> list[Sequence[T]]:
-    return [names[start : start + READ_TOGETHER] for start in range(0, len(names), READ_TOGETHER)]
+async def clear_limits(redis: "Redis", provider: str, account: str | None = None) -> int:
+    """Clear everything that blocks an account of a provider, or all of its accounts (None). Returns the number of
+    records.
+
+    Cooldowns of every scope, breakers, rates learned from refusals and limits advertised in headers: the next calls
+    start as if nothing were known. Calls in flight and daily usage are facts and stay. A breaker applies to a model for
+    all accounts, so it is closed in either case. Raises RedisError, OSError.
+    """
+    owner = account or provider
+    of_scope = {Scope.MODEL: owner, Scope.ACCOUNT: owner, Scope.PROVIDER: provider}
+    beginnings = (keys.rate(owner, ""), *(keys.cool(f"{scope}:{whose}:") for scope, whose in of_scope.items()))
+    found = [name for name in await limiter_keys(redis) if f"{name}:".startswith(beginnings)]
+    return int(await redis.delete(*found)) if found else 0
 
 
 def _cooldowns_of(account: str, model: str) -> list[str]:

@@ -2,17 +2,16 @@
 
 | key | type | owner | meaning |
 |---|---|---|---|
-| understudy:planner | string, TTL | planner | id of the worker that is planning |
+| understudy:known-since | string | all | since when Redis knows (ms): it was empty then, new or wiped |
+| understudy:planner | string, TTL | leader | id of the worker that is planning |
 | understudy:in-line:<tenant> | string, TTL | planner | new jobs of this tenant get no ticket at once |
-| understudy:epoch | string | planner | exists unless Redis was wiped; if missing, the planner stages again |
 | understudy:rate:<account>:<model> | hash, TTL | limiter | virtual schedules (GCRA), calls accepted, learned rate |
 | understudy:flight:<account>:<model> | hash, TTL | limiter | calls in flight, one field per worker |
 | understudy:day:<account>:<model> | hash, TTL | limiter | calls and tokens of a UTC day, where a daily limit exists |
-| understudy:purse:<budget> | hash, TTL | budgets | limit, spent, reserved by each worker, latest refusal |
+| understudy:balance:<budget> | hash, TTL | budgets | limit, spent, reserved by each worker, latest refusal |
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 | understudy:latency | hash, TTL | workers | latency of steps: milliseconds by step, and when measured |
-| understudy:places:<batch> | sorted set, TTL | fallback quota | claimed jobs a later step may answer, by end of lease |
-| understudy:places-since | string | fallback quota | since when the quota is tracked: Redis was empty then (ms) |
+| understudy:fallbacks:<batch> | hash, TTL | fallback quota | jobs a later step may answer, one field per worker |
 """
 
 from understudy.models.failure import Scope
@@ -28,9 +27,8 @@ ENDED = "understudy:ended"
 """The channel on which ids of single jobs and batches that just ended are published, separated by spaces."""
 
 PLANNER = "understudy:planner"
-EPOCH = "understudy:epoch"
+KNOWN_SINCE = "understudy:known-since"
 LATENCY = "understudy:latency"
-PLACES_SINCE = "understudy:places-since"
 
 
 def in_line(tenant: str) -> str:
@@ -67,8 +65,8 @@ def cool(scope_key: str) -> str:
 
 
 def balance(budget: str) -> str:
-    return f"understudy:purse:{budget}"
+    return f"understudy:balance:{budget}"
 
 
-def places(batch_id: str) -> str:
-    return f"understudy:places:{batch_id}"
+def fallbacks(batch_id: str) -> str:
+    return f"understudy:fallbacks:{batch_id}"

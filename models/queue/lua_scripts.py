@@ -2,8 +2,8 @@
 
 A `.lua` file names what it needs in lines of two kinds, by paths below the package:
 
-    -- include: models/queue/parts/now.lua
-    -- import: USED_SHARE, BURST_MS from models/limits/law.py
+    -- include: models/queue/parts/clock.lua
+    -- import: USED_SHARE, BURST_MS from models/limits/constants.py
 
 An included part comes before the file, once, however many files include it. An import becomes `local` definitions with
 the values of the Python module, so that no number is written twice.

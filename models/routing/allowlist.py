@@ -7,7 +7,6 @@ use all its steps; any other chain is judged by the steps it stands for.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from understudy.models.config.catalog import resolve_provider
 from understudy.models.config.settings import Settings
 from understudy.models.costs.pricing import Pricing
 from understudy.models.errors import suggestion
@@ -92,8 +91,7 @@ class Prices:
         return f"provider '{provider}'"
 
     def _is_known(self, step: Step) -> bool:
-        preset = resolve_provider(self._settings, step.provider).preset
-        return self._pricing.cost_usd(step.provider, preset, step.model, Usage()) is not None
+        return self._pricing.cost_usd(step.provider, step.model, Usage()) is not None
 
 
 def no_price(step: Step | str, whose: str) -> str:

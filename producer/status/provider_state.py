@@ -15,8 +15,7 @@ from understudy.models.config.provider_settings import ApiKey, Limits
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import Scope
-from understudy.models.limits.day_use import end_of_day
-from understudy.models.limits.state import AccountState, Cooldown, Limit, LimitState, Schedule, read_limits
+from understudy.models.limits.state import AccountState, Cooldown, Limit, LimitState, Schedule, end_of_day, read_limits
 from understudy.models.objects.provider import (
     Calls,
     CooldownObject,

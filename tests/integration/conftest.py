@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 from sqlmodel import SQLModel
 
 from understudy.models.store import LEDGER_FILE, Store, open_store
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Limiter
 
 EMPTY = "; ".join(f'DELETE FROM "{name}"' for name in sorted(SQLModel.metadata.tables))
@@ -97,4 +98,4 @@ async def connection(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture
 def limiter(connection: redis.asyncio.Redis) -> Limiter:
-    return Limiter(connection, "w1")
+    return Limiter(Leases(connection, "w1"))

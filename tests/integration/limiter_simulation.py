@@ -14,6 +14,7 @@ from random import Random
 import redis.asyncio
 
 from understudy.models.failure import Scope
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 
 BEGIN_MS = 1_800_000_000_000.0
@@ -101,7 +102,7 @@ class Simulation:
         began_ms, before = self._events[0][0], (self._server.answered, self._server.refused)
         while self._events[0][0] < BEGIN_MS + seconds * 1000:
             now_ms, _, what, grant, admitted = heapq.heappop(self._events)
-            self._limiter.now_ms = now_ms
+            self._limiter.scripts.now_ms = now_ms
             if what == "ask":
                 await self._ask(now_ms)
             elif what == "start":
@@ -133,7 +134,7 @@ async def main(url: str) -> None:
     async with redis.asyncio.Redis.from_url(url) as connection:
         for per_minute in (6, 60, 600, 6_000):
             await connection.flushdb()
-            limiter = Limiter(connection, "simulated")
+            limiter = Limiter(Leases(connection, "simulated"))
             simulation = Simulation(limiter, StrictServer(per_minute), slots=40)
             first = await simulation.run_until(120)
             later = await simulation.run_until(600)

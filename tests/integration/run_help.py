@@ -21,20 +21,21 @@ from understudy.models.records import Settled, StartedJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store import Store
-from understudy.worker.budgets.expected_cost import Costs
 from understudy.worker.budgets.fallback_quota import FallbackQuota
 from understudy.worker.budgets.reservations import Budgets
 from understudy.worker.job.nearly_done import NearlyDone
 from understudy.worker.job.run import JobRun
 from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.job_resources import JobResources
+from understudy.worker.leases import Leases
 from understudy.worker.limits.credentials import CredentialPool
-from understudy.worker.limits.estimates import Estimates
+from understudy.worker.limits.estimates import Estimates, ExpectedCosts
 from understudy.worker.limits.latency import Latencies
 from understudy.worker.limits.limiter import Limiter
 from understudy.worker.mock import Fail, running_mock
 from understudy.worker.mock.server import MockServer
 from understudy.worker.planner.budget_sync import BudgetSync
+from understudy.worker.planner.planner import Planner
 from understudy.worker.providers.client import ProviderClient
 
 PROMPT = "How many legs has a spider?"
@@ -49,6 +50,7 @@ class Stage:
 
     mock: MockServer
     redis: Redis
+    leases: Leases
     settings: Settings
     environ: dict[str, str]
     tools: JobResources
@@ -104,15 +106,16 @@ async def stage(
         fleet = CredentialPool(settings, Secrets(environ), time.time, Random(7))
         pricing = Pricing(settings)
         known: dict[BudgetKey, BudgetRecord] = {}
-        budgets = Budgets(settings, redis, "w1", partial(_read, known), time.time)
+        leases = Leases(redis, "w1")
+        budgets = Budgets(settings, leases, partial(_read, known), time.time)
         estimates = Estimates()
-        limiter, costs = Limiter(redis, "w1"), Costs(settings, pricing, estimates)
-        choice = StepSelection(settings, pricing, Latencies(redis))
-        places, tails = FallbackQuota(redis, cast(Store, ledger), quiet_s=0.0), NearlyDone(cast(Store, ledger))
+        limiter, costs = Limiter(leases), ExpectedCosts(pricing, estimates)
+        choice = StepSelection(settings, pricing, Latencies(leases.scripts))
+        quota, tails = FallbackQuota(leases, cast(Store, ledger), quiet_s=0.0), NearlyDone(cast(Store, ledger))
         tools = JobResources(
-            fleet, limiter, client, pricing, costs, budgets, choice, places, tails, time.time, Random(7), estimates
+            fleet, limiter, client, pricing, costs, budgets, choice, quota, tails, time.time, Random(7), estimates
         )
-        yield Stage(mock, redis, settings, environ, tools, known)
+        yield Stage(mock, redis, leases, settings, environ, tools, known)
 
 
 @asynccontextmanager
@@ -169,7 +172,14 @@ def tried(settled: Settled) -> list[str]:
     return [f"{call.provider} {call.cls}" for call in settled.attempts]
 
 
-def purses_of(scene: Stage, store: Store) -> BudgetSync:
+def budget_sync_of(scene: Stage, store: Store) -> BudgetSync:
     """The planner's view of the scene's budgets, as this ledger knows them."""
     read = store.budgets.read
-    return BudgetSync(store, Budgets(scene.settings, scene.redis, "w1", read, time.time), scene.tools.costs)
+    return BudgetSync(store, Budgets(scene.settings, Leases(scene.redis, "w1"), read, time.time), scene.tools.costs)
+
+
+def planner_of(scene: Stage, store: Store, balances: BudgetSync | None = None, **more: Any) -> Planner:
+    """A planner in the scene's worker, for this ledger."""
+    tools, balances = scene.tools, balances or budget_sync_of(scene, store)
+    quota = FallbackQuota(Leases(scene.redis, "w1"), store)
+    return Planner(scene.redis, store, tools.fleet, tools.limiter, tools.choice, quota, balances, **more)

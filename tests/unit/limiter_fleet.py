@@ -10,6 +10,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from examples import examples
 from understudy.models.failure import Scope
 from understudy.models.queue import keys
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
 
 BEGIN_MS = 1_800_000_000_000.0
@@ -33,13 +34,14 @@ class Fleet:
 
     def __init__(self, workers: int = 1, lease_s: float = 15.0) -> None:
         self.redis = FakeAsyncRedis(server=FakeServer())
-        self.workers = [Limiter(self.redis, f"w{number}", lease_s=lease_s) for number in range(workers)]
+        self.leases = [Leases(self.redis, f"w{number}", lease_s) for number in range(workers)]
+        self.workers = [Limiter(leases) for leases in self.leases]
         self.at_ms(0.0)
 
     def at_ms(self, ms: float) -> None:
         self.ms = ms
         for worker in self.workers:
-            worker.now_ms = BEGIN_MS + ms
+            worker.scripts.now_ms = BEGIN_MS + ms
 
     def after_s(self, seconds: float) -> None:
         self.at_ms(self.ms + seconds * 1000)

@@ -1,38 +1,29 @@
 """How many jobs of a batch a step other than the first may answer, if its chain sets a share (`max_fallback_share`).
 
-A job acquires a place before its call at a later step and keeps it until its outcome is committed. Places in use are in
-Redis; used-up ones are the ledger's own count of such answers. A place is acquired first and the ledger read
-afterwards, so that of two workers each sees the other: never too many, at worst too few for a moment.
+A job reserves a fallback before its call at a later step and keeps it until its outcome is committed. Reserved ones
+are counted in Redis (`worker.leases`); used-up ones are the ledger's own count of such answers. A fallback is reserved
+first and the ledger read afterwards, so that of two workers each sees the other: never too many, at worst too few for a
+moment. After a wipe of Redis none is reserved until every live worker has told its own (`worker.redis_wiped`).
 
-A killed worker's places end with their lease. After a wipe of Redis no place is granted until every live worker has
-reported those it holds.
-
-    LimitsUnavailable   Redis or the ledger is unavailable
-    QuotaUsedUp         unknown for now: calls in flight hold the last places, or Redis was wiped
+    QuotaUsedUp   unknown for now: calls in flight have reserved the last fallbacks, or Redis was wiped
 """
 
-import asyncio
 import math
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
-
-import redis.asyncio
 
 from understudy.models.queue import keys
 from understudy.models.records import StartedJob
-from understudy.models.store import Store, StoreOutage
+from understudy.models.store import Store
 from understudy.worker.coalesce import Coalescer
-from understudy.worker.limits.limiter import LimitsUnavailable
-from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.leases import Leases
+from understudy.worker.redis_scripts import RedisUnavailable, Script
+from understudy.worker.redis_wiped import ALL_TOLD_S
 
-PLACE_LEASE_S = 60.0
-"""Renewed with every beat of the worker. A worker that cannot reach Redis for longer may lose its places to others."""
-
-QUIET_S = 12.0
-"""Beats of a worker are at most 10 seconds apart."""
+FALLBACK_LEASE_S = 60.0
+"""A worker that cannot reach Redis for longer may lose its fallbacks to others."""
 
 READ_TOGETHER = 400
 READ_AFTER_S = 0.02
@@ -45,10 +36,9 @@ UNDER_WAY = "calls in flight may use up the batch's max_fallback_share"
 Allowance = tuple[int, int]
 """For a batch: its number of jobs, and of those answered by a step other than the first."""
 
-TAKE = Script.load("worker/budgets/fallback_take.lua")
-HOLD = Script.load("worker/budgets/fallback_hold.lua")
-COUNT = Script.load("worker/budgets/fallback_count.lua")
-GIVE_BACK = Script.load("worker/budgets/fallback_give_back.lua")
+ACQUIRE = Script.load("worker/budgets/fallback_acquire.lua")
+RELEASE = Script.load("worker/budgets/settle.lua")
+RESERVED = Script.load("models/queue/leased.lua")
 
 
 class QuotaUsedUp(Exception):
@@ -63,90 +53,78 @@ class QuotaUsedUp(Exception):
 class FallbackQuota:
     """One worker's view of the quotas."""
 
-    def __init__(self, redis: redis.asyncio.Redis, store: Store, *, quiet_s: float = QUIET_S) -> None:
-        """`quiet_s`: after a wipe no place is granted for this long; longer than the interval of workers' beats."""
-        self._scripts = ScriptRunner(redis)
-        self._quiet_ms = round(quiet_s * 1000)
+    def __init__(self, leases: Leases, store: Store, *, quiet_s: float = ALL_TOLD_S) -> None:
+        """`quiet_s`: after a wipe no fallback is reserved for this long."""
+        self._leases = leases
+        self._lease_ms, self._quiet_ms = round(FALLBACK_LEASE_S * 1000), round(quiet_s * 1000)
         self._store = store
-        self._held: dict[str, str] = {}  # the batch of each place holder (a claimed job)
-        self._looked: dict[str, tuple[float, int]] = {}  # by batch: when checked, the places left
+        self._reserved: dict[str, str] = {}  # the key in Redis, by claimed job
+        self._looked: dict[str, tuple[float, int]] = {}  # by batch: when checked, the fallbacks left
         self._read: Coalescer[str, Allowance] = Coalescer(
             self._allowances, max_items=READ_TOGETHER, max_delay_s=READ_AFTER_S
         )
+        leases.count(lambda: Counter(self._reserved.values()), self._lease_ms)
 
-    async def take(self, job: StartedJob, share: float) -> bool:
+    async def acquire(self, job: StartedJob, share: float) -> bool:
         """Whether the job may be answered by a step other than its first; False: the share is used up.
 
-        An acquired place is held until `give_back`, even if this call is cancelled midway. Raises LimitsUnavailable,
-        QuotaUsedUp.
+        What is reserved for it is kept until `release`. Raises RedisUnavailable, StoreOutage, QuotaUsedUp.
         """
-        holder = _holder(job)
-        if holder in self._held:
+        if _claim(job) in self._reserved:
             return True
-        self._held[holder] = job.batch_id
         try:
-            names = [keys.PLACES_SINCE, keys.places(job.batch_id)]
-            taken, for_ms = await self._ask(TAKE, names, [holder, round(PLACE_LEASE_S * 1000), self._quiet_ms])
-            if not taken:
-                raise QuotaUsedUp(EMPTIED, for_ms / 1000)
+            reserved = await self._acquire(job)
             left = await self._unused(job.batch_id, share)
-            if 0 < left < taken:
+            if 0 < left < reserved:
                 raise QuotaUsedUp(UNDER_WAY, LOOK_EVERY_S)
-        except (LimitsUnavailable, QuotaUsedUp):
-            await self.give_back(job)
+        except Exception:
+            await self.release(job)
             raise
         if left <= 0:
-            await self.give_back(job)
+            await self.release(job)
         return left > 0
 
-    async def give_back(self, job: StartedJob) -> None:
-        """The job's outcome is committed, or it takes another way: release its place, if any."""
-        batch_id = self._held.pop(_holder(job), None)
-        if batch_id is not None:
-            with suppress(LimitsUnavailable):  # the place then ends with its lease
-                await self._ask(GIVE_BACK, [keys.places(batch_id)], [_holder(job)])
+    async def _acquire(self, job: StartedJob) -> int:
+        """Returns how many fallbacks of its batch are reserved then."""
+        name, leases = keys.fallbacks(job.batch_id), self._leases
+        async with leases.changing([name]):
+            args = [leases.worker_id, self._lease_ms, self._quiet_ms]
+            reserved, for_ms = await leases.scripts.run(ACQUIRE, [keys.KNOWN_SINCE, name], args)
+            if not reserved:
+                raise QuotaUsedUp(EMPTIED, for_ms / 1000)
+            self._reserved[_claim(job)] = name
+        return int(reserved)
 
-    async def left(self, batch_id: str, share: float) -> bool:
-        """Whether the batch has places left; checked once a second. Raises LimitsUnavailable."""
+    async def release(self, job: StartedJob) -> None:
+        """The job's outcome is committed, or it takes another way: release its fallback, if any."""
+        name, leases = self._reserved.get(_claim(job)), self._leases
+        if name is not None:
+            with suppress(RedisUnavailable):  # the next beat corrects it
+                async with leases.changing([name], released=lambda: self._reserved.pop(_claim(job), None)):
+                    await leases.scripts.run(RELEASE, [name], [leases.worker_id, self._lease_ms, 1, 0])
+
+    async def has_left(self, batch_id: str, share: float) -> bool:
+        """Whether the batch has fallbacks left; checked once a second. Raises RedisUnavailable, StoreOutage."""
         looked_at, left = self._looked.get(batch_id, (-math.inf, 0))
         if time.monotonic() - looked_at >= LOOK_EVERY_S:
             left = await self._unused(batch_id, share)
-            left -= await self._ask(COUNT, [keys.places(batch_id)], [])
+            left -= int(await self._leases.scripts.run(RESERVED, [keys.fallbacks(batch_id)], []))
             self._looked = {
                 known: seen for known, seen in self._looked.items() if time.monotonic() - seen[0] < LOOK_EVERY_S
             }
             self._looked[batch_id] = (time.monotonic(), left)
         return left > 0
 
-    async def beat(self) -> None:
-        """Renew what this worker holds. Raises LimitsUnavailable."""
-        held: dict[str, list[str]] = defaultdict(list)
-        for holder, batch_id in self._held.items():
-            held[batch_id].append(holder)
-        lease_ms = round(PLACE_LEASE_S * 1000)
-        await asyncio.gather(
-            *(self._ask(HOLD, [keys.places(batch_id)], [lease_ms, *holders]) for batch_id, holders in held.items())
-        )
-
     async def _unused(self, batch_id: str, share: float) -> int:
-        """How many of the batch's places no answer has used."""
-        try:
-            total, used = await self._read.add(batch_id)
-        except StoreOutage as outage:
-            raise LimitsUnavailable(f"the ledger cannot be read: {type(outage).__name__}") from None
+        """How many of the batch's fallbacks no answer has used."""
+        total, used = await self._read.add(batch_id)
         return math.floor(share * total + ROUNDING) - used
 
     async def _allowances(self, batches: Sequence[str]) -> list[Allowance]:
         found = await self._store.batches.fallbacks_of(sorted(set(batches)))
         return [found.get(batch_id, (0, 0)) for batch_id in batches]
 
-    async def _ask(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
-            return await self._scripts.run(script, names, ["", *args])
-        except ScriptsUnavailable as outage:
-            raise LimitsUnavailable(f"the fallback quota in Redis cannot be read: {outage}") from None
 
-
-def _holder(job: StartedJob) -> str:
-    """A claim of a job: after it was taken back from a worker, its place does not carry over to the next claim."""
+def _claim(job: StartedJob) -> str:
+    """After a job was taken back from a worker, what was reserved for it does not carry over to the next claim."""
     return f"{job.id}:{job.claim_no}"

@@ -1,8 +1,7 @@
--- include: models/queue/parts/now.lua
--- include: worker/budgets/parts/purse.lua
+-- include: worker/budgets/parts/balance.lua
 -- Tells Redis what the ledger knows. Redis may know of calls that the ledger does not, and after a wipe the ledger of
 -- calls that Redis does not: the larger sum is right.
--- KEYS: purses. ARGV: time; then for each its limit and what is spent according to the ledger.
+-- KEYS: balances. ARGV: time; then for each its limit and what is spent according to the ledger.
 -- Returns nothing.
 for i, key in ipairs(KEYS) do
   local limit, spent = tonumber(ARGV[i * 2]), tonumber(ARGV[i * 2 + 1])

@@ -1,22 +1,20 @@
 """Reserves money before a call starts and settles it afterwards, for every budget that covers the call.
 
 Balances are in Redis (`worker/budgets/*.lua`), so that the whole fleet shares them in one atomic step; a worker's
-reservations end with its lease. The ledger is the truth: a balance unknown to Redis is loaded from there, and the
-planner compares them every second (`worker.planner.budget_sync`).
+reservations end with its lease (`worker.leases`). The ledger is the truth: a balance unknown to Redis is loaded from
+there, and the planner compares them every second (`worker.planner.budget_sync`).
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-import redis.asyncio
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import (
     PROVIDER,
+    TOLERANCE_USD,
     Balance,
     BudgetKey,
     BudgetRecord,
@@ -30,10 +28,13 @@ from understudy.models.costs.budgets import (
 from understudy.models.queue import keys
 from understudy.models.records import StartedJob
 from understudy.models.store import StoreOutage
-from understudy.worker.budgets import scripts
-from understudy.worker.limits.limiter import LimitsUnavailable
-from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
-from understudy.worker.rw_lock import RWLock
+from understudy.worker.leases import Leases
+from understudy.worker.redis_scripts import Script
+
+RESERVE = Script.load("worker/budgets/reserve.lua")
+SETTLE = Script.load("worker/budgets/settle.lua")
+LOAD = Script.load("worker/budgets/load.lua")
+READ = Script.load("worker/budgets/read.lua")
 
 Read = Callable[[Sequence[BudgetKey], Mapping[BudgetKey, float]], Awaitable[Mapping[BudgetKey, BudgetRecord]]]
 """The ledger's records of some budgets; those of providers are passed in with their amounts."""
@@ -88,24 +89,18 @@ class Budgets:
     def __init__(
         self,
         settings: Settings,
-        redis: redis.asyncio.Redis,
-        worker_id: str,
+        leases: Leases,
         read: Read,
         clock: Callable[[], float],
-        *,
-        lease_s: float = 15.0,
     ) -> None:
         self._settings = settings
-        self._scripts = ScriptRunner(redis)
-        self._worker_id = worker_id
+        self._leases = leases
         self._read = read
         self._clock = clock
-        self._lease_ms = round(lease_s * 1000)
         self._providers = {name for name in settings.providers if of_provider(settings, name, 0.0)}
-        self._held: Counter[BudgetKey] = Counter()
-        self._gate = RWLock()
-        self._learning = asyncio.Lock()
-        self.now_ms: float | None = None  # set by tests; None is Redis' own clock
+        self._reserved: Counter[str] = Counter()  # by key in Redis
+        self._loading = asyncio.Lock()
+        leases.count(self._amounts)
 
     def covering(self, job: StartedJob, provider: str) -> tuple[BudgetKey, ...]:
         """The budgets that pay for a job's call at a provider. Most jobs have none."""
@@ -128,54 +123,49 @@ class Budgets:
         return {each: usd for name in sorted(named) for each, usd in of_provider(self._settings, name, now).items()}
 
     async def reserve(self, subjects: Sequence[BudgetKey], usd: float) -> Reservation | InsufficientBudget:
-        """Reserve the expected cost of a call in all of these balances, or in none. Raises LimitsUnavailable."""
+        """Reserve the expected cost of a call in all of these balances, or in none. Raises RedisUnavailable."""
         asked = tuple(subjects)
         refused = await self._reserve(asked, usd)
         if refused is not None and refused.why is Shortage.UNKNOWN:
-            async with self._learning:
+            async with self._loading:
                 refused = await self._reserve(asked, usd)
                 if refused is not None and refused.why is Shortage.UNKNOWN:
                     try:
                         asked = await self.load(asked)
                     except StoreOutage:
                         return refused
-                    await self.beat()
+                    await self._leases.beat()
                     refused = await self._reserve(asked, usd)
         return refused or Reservation(asked, usd)
 
     async def _reserve(self, subjects: Sequence[BudgetKey], usd: float) -> InsufficientBudget | None:
         if not subjects:
             return None
-        async with self._gate.passing():
-            self._held.update(dict.fromkeys(subjects, 0.0))  # a lost reply leaves something to repair
-            reply = await self._ask(scripts.RESERVE, subjects, [self._worker_id, self._lease_ms, usd])
+        names, leases = _names(subjects), self._leases
+        async with leases.changing(names):
+            reply = await leases.scripts.run(RESERVE, names, [leases.worker_id, leases.lease_ms, usd])
             if reply[0] == 0:
-                self._held.update(dict.fromkeys(subjects, usd))
+                self._reserved.update(dict.fromkeys(names, usd))
                 return None
         index, why, *amounts = reply
         return InsufficientBudget(subjects[index - 1], Balance(*map(float, amounts)), usd, Shortage(why.decode()))
 
     async def settle(self, held: Reservation, cost_usd: float) -> None:
-        """The call has ended, or was never made: release its reservation. Raises LimitsUnavailable."""
+        """The call has ended, or was never made: release its reservation. Raises RedisUnavailable."""
         if not held.subjects:
             return
-        async with self._gate.passing():
-            self._held.subtract(dict.fromkeys(held.subjects, held.usd))
-            await self._ask(scripts.SETTLE, held.subjects, [self._worker_id, self._lease_ms, held.usd, cost_usd])
+        names, leases = _names(held.subjects), self._leases
+        async with leases.changing(names, released=lambda: self._reserved.subtract(dict.fromkeys(names, held.usd))):
+            await leases.scripts.run(SETTLE, names, [leases.worker_id, leases.lease_ms, held.usd, cost_usd])
 
-    async def beat(self) -> None:
-        """Renew the lease of this worker's reservations, and repair what a lost message, or a wipe, left wrong."""
-        if not self._held:
-            return
-        async with self._gate.alone():
-            totals = {subject: max(usd, 0.0) for subject, usd in self._held.items()}
-            await self._ask(scripts.BEAT, list(totals), [self._worker_id, self._lease_ms, *totals.values()])
-            self._held = Counter({subject: usd for subject, usd in self._held.items() if abs(usd) > NOTHING_USD})
+    def _amounts(self) -> Mapping[str, float]:
+        self._reserved = Counter({name: usd for name, usd in self._reserved.items() if abs(usd) > TOLERANCE_USD})
+        return self._reserved
 
     async def load(self, subjects: Sequence[BudgetKey]) -> tuple[BudgetKey, ...]:
         """Write the ledger's records of these budgets to Redis; returns those that (still) are budgets.
 
-        Raises StoreBusy, StoreUnavailable, LimitsUnavailable.
+        Raises StoreBusy, StoreUnavailable, RedisUnavailable.
         """
         of_providers = self.of_providers()
         known = await self._read(
@@ -185,14 +175,14 @@ class Budgets:
         balances = {subject: each.balance for subject, each in known.items() if each.balance is not None}
         numbers = [number for balance in balances.values() for number in (balance.limit_usd, balance.spent_usd)]
         if balances:
-            await self._ask(scripts.LOAD, list(balances), numbers)
+            await self._leases.scripts.run(LOAD, _names(balances), numbers)
         return tuple(subject for subject in subjects if subject in balances)
 
     async def read(self, subjects: Sequence[BudgetKey]) -> dict[BudgetKey, tuple[Balance, float | None]]:
         """The balances known to Redis, each with the expected cost of the call refused last."""
         if not subjects:
             return {}
-        reply = await self._ask(scripts.READ, subjects, [])
+        reply = await self._leases.scripts.run(READ, _names(subjects), [])
         rows = zip(subjects, reply[0::4], reply[1::4], reply[2::4], reply[3::4], strict=True)
         return {
             subject: (Balance(float(limit), float(spent), float(held)), float(short) if short else None)
@@ -200,13 +190,6 @@ class Budgets:
             if limit
         }
 
-    async def _ask(self, script: Script, subjects: Sequence[BudgetKey], args: Sequence[Any]) -> Any:
-        names = [keys.balance(each.key) for each in subjects]
-        try:
-            return await self._scripts.run(script, names, ["" if self.now_ms is None else self.now_ms, *args])
-        except ScriptsUnavailable as error:
-            raise LimitsUnavailable(f"the budgets in Redis cannot be read: {error}") from error
 
-
-NOTHING_USD = 1e-12
-"""Rounding residue of sums and differences of floats."""
+def _names(subjects: Iterable[BudgetKey]) -> list[str]:
+    return [keys.balance(each.key) for each in subjects]

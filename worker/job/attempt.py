@@ -21,7 +21,7 @@ from understudy.worker.providers.base import CannotExpress
 
 
 async def attempt_step(of: ClaimedJob, progress: Progress, call: ProviderCall) -> Answered | Event:
-    """Raises LimitsUnavailable, NoJudge, StoreOutage, StoreDefect."""
+    """Raises RedisUnavailable, NoJudge, StoreOutage, StoreDefect."""
     if (unfit := of.why_not(progress.step)) is not None:
         return unfit
     async with _budget(of, call) as short:
@@ -58,7 +58,7 @@ async def _acquire_fallback(of: ClaimedJob, progress: Progress) -> QuotaUsedUp |
     if share is None or of.batch is None or progress.step == (primary := of.primary(progress)):
         return None
     try:
-        return None if await of.tools.places.take(of.job, share) else ShareUsedUp(primary)
+        return None if await of.tools.fallback_quota.acquire(of.job, share) else ShareUsedUp(primary)
     except QuotaUsedUp as not_yet:
         return not_yet
 

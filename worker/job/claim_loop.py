@@ -5,7 +5,6 @@ A slot becomes free only when its outcome is committed, so a slow ledger slows d
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 
@@ -141,9 +140,9 @@ class ClaimLoop:
         if run is not None:
             run.stop(JobState.CANCELLED)
 
-    def calls_in_flight(self) -> Counter[tuple[str, str]]:
-        """Calls in flight by (account, model): what this worker's counts in Redis must equal."""
-        return Counter(call for run in self.runs.values() for call in run.calls_in_flight())
+    def calls_in_flight(self) -> list[tuple[str, str]]:
+        """(account, model) of each: what this worker's counts in Redis must equal."""
+        return [call for run in self.runs.values() for call in run.calls_in_flight()]
 
     async def _refilled(self, refill: Callable[[], Awaitable[int]]) -> bool:
         """Whether there may be more to do."""
@@ -276,7 +275,7 @@ class ClaimLoop:
             with place_in(self.tools.answer_room):
                 settled = await self._outcome_of(job)
                 await self.settler.add(settled)
-            await self.tools.places.give_back(job)
+            await self.tools.fallback_quota.release(job)
         finally:
             self._aboard.pop(job.id, None)
             self._prompts.leave(job.id)

@@ -26,8 +26,9 @@ from understudy.worker.job.exchange import NOTHING_USED, Exchange, Stopwatch, ex
 from understudy.worker.job.outcome import Answered
 from understudy.worker.limits.credentials import Absence, Target
 from understudy.worker.limits.estimates import keeps_max_tokens
-from understudy.worker.limits.limiter import BULK, URGENT, Deployment, Grant, LimitsUnavailable, Refusal
+from understudy.worker.limits.limiter import BULK, URGENT, Deployment, Grant, Refusal
 from understudy.worker.providers.base import Answer, Call, Usage, WireRequest
+from understudy.worker.redis_scripts import RedisUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +99,11 @@ class ProviderCall:
 
     def expected_usd(self) -> float:
         """Its expected cost; UNKNOWN_USD without a known price."""
-        return self._tools.costs.of_call(self._chain, self.step, self._of.batch, self._job.tokens, self._of.body)
+        most = most_output_tokens(self._of.body)
+        return self._tools.costs.of_job(self._chain, self.step, self._of.batch, self._job.tokens, most)
 
     async def make(self) -> Answered | Failure | Refusal | Absence | EveryKeyRefused | NotStarted:
-        """Raises CannotExpress, NoJudge, and LimitsUnavailable if nothing could be reserved."""
+        """Raises CannotExpress, NoJudge, and RedisUnavailable if nothing could be reserved."""
         fleet = self._tools.fleet
         ways = await fleet.ways(self.step)
         if not ways and self._insist:
@@ -155,7 +157,7 @@ class ProviderCall:
         finally:
             self.in_flight = self._watch = None
         self._back = _Back(target, grant, number, came)
-        cost_usd = self._cost_usd(target, deployment, came.usage)
+        cost_usd = self._cost_usd(deployment, came.usage)
         try:
             reply = await self._unless_unacceptable(call, came.reply)
         except NoJudge:  # it was answered and paid for, even if the answer is unacceptable
@@ -228,12 +230,12 @@ class ProviderCall:
         if back.came.told is not None:
             deployment = back.grant.candidate.deployment
             told = self._tools.periods.named(deployment, back.came.told)
-            await if_redis_listens(self._tools.limiter.told(deployment, told))
+            await if_redis_listens(self._tools.limiter.advertised(deployment, told))
 
-    def _cost_usd(self, target: Target, deployment: Deployment, usage: Usage) -> float | None:
+    def _cost_usd(self, deployment: Deployment, usage: Usage) -> float | None:
         if usage == NOTHING_USED:
             return None
-        return self._tools.pricing.cost_usd(deployment.provider, target.dialect, deployment.model, usage)
+        return self._tools.pricing.cost_usd(deployment.provider, deployment.model, usage)
 
     def _record(
         self,
@@ -278,5 +280,5 @@ async def if_redis_listens(call: Awaitable[None]) -> None:
     try:
         async with asyncio.timeout(PUBLISH_S):
             await call
-    except (LimitsUnavailable, TimeoutError):
+    except (RedisUnavailable, TimeoutError):
         log.warning("Redis does not answer: limits were not updated after a call")

@@ -36,8 +36,8 @@ from understudy.worker.job.outcome import Answered
 from understudy.worker.job.progress import Progress, begin_round, moved_to, with_attempt, with_judgement
 from understudy.worker.job.provider_call import ProviderCall
 from understudy.worker.job_resources import JobResources
-from understudy.worker.limits.limiter import LimitsUnavailable
 from understudy.worker.outages import NO_JUDGE, NO_JUDGE_PAUSE_S, OUTAGE, OUTAGE_PAUSE_S, OUTAGES
+from understudy.worker.redis_scripts import RedisUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class JobRun:
         """Run to an outcome. Raises only for a bug of ours, whatever providers and servers do."""
         try:
             return await self._to_outcome()
-        except LimitsUnavailable:
+        except RedisUnavailable:
             return self._put_back(REDIS_AWAY_S, NO_LIMITS)
         except NoJudge as reason:
             log.warning("Job %s is put back: %s", self.job.id, reason)

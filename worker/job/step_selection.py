@@ -3,10 +3,9 @@ and by the latencies measured across the fleet.
 """
 
 from understudy.models.config.settings import Settings
-from understudy.models.costs.pricing import Pricing
+from understudy.models.costs.pricing import Pricing, expected_cost
 from understudy.models.request.needs import Needs
-from understudy.models.request.tokens import Usage, expected_output_tokens
-from understudy.models.routing.chain import EMBEDDINGS, Chain, Endpoint, Step
+from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.suitability import Suitability, WhyNot
 from understudy.worker.limits.latency import Latencies
 
@@ -14,7 +13,6 @@ from understudy.worker.limits.latency import Latencies
 class StepSelection:
     def __init__(self, settings: Settings, pricing: Pricing, latencies: Latencies) -> None:
         self.latencies = latencies
-        self._settings = settings
         self._pricing = pricing
         self._suitability = Suitability(settings)
 
@@ -27,7 +25,7 @@ class StepSelection:
         steps = range(len(chain.steps))
         match chain.order:
             case "cheapest":
-                return tuple(sorted(steps, key=lambda step: self._cost_usd(chain.steps[step], chain.endpoint, needs)))
+                return tuple(sorted(steps, key=lambda step: self._cost_usd(chain, chain.steps[step], needs)))
             case "fastest":
                 return self._by_latency(chain, needs, for_a_job)
         return tuple(steps)
@@ -43,13 +41,10 @@ class StepSelection:
             return chain, broken[0]
         return chain.model_copy(update={"steps": steps}), None
 
-    def _cost_usd(self, step: Step, endpoint: Endpoint, needs: Needs) -> float:
+    def _cost_usd(self, chain: Chain, step: Step, needs: Needs) -> float:
         """For this job, as far as its tokens are known; infinite without a known price."""
-        output = 0 if endpoint == EMBEDDINGS else expected_output_tokens(needs.with_params(step.params).output_tokens)
-        usage = Usage(input_tokens=needs.input_tokens, output_tokens=output)
-        provider = self._settings.providers.get(step.provider)
-        preset = (provider.preset if provider else None) or step.provider
-        cost_usd = self._pricing.cost_usd(step.provider, preset, step.model, usage)
+        price = self._pricing.today(step)
+        _, cost_usd = expected_cost(price, chain.endpoint, step, needs.input_tokens, needs.output_tokens)
         return float("inf") if cost_usd is None else cost_usd
 
     def _by_latency(self, chain: Chain, needs: Needs, for_a_job: bool) -> tuple[int, ...]:

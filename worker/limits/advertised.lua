@@ -1,6 +1,5 @@
--- include: models/queue/parts/now.lua
+-- include: models/queue/parts/clock.lua
 -- include: worker/limits/parts/accepted.lua
--- include: worker/limits/parts/lifetime.lua
 -- The headers of a response advertise limits.
 -- KEYS: rate. ARGV: time; then for requests and for tokens: limit (0: not advertised), remaining (-1: not advertised),
 --   time to the reset (ms), period (ms).
@@ -33,7 +32,7 @@ for i, what in ipairs({'requests', 'tokens'}) do
     end
   elseif limit > 0 then
     local per_minute = limit * 60000 / period
-    if redis.call('HSET', rate, 'told_' .. what, per_minute) == 1 then
+    if redis.call('HSET', rate, 'advertised_' .. what, per_minute) == 1 then
       redis.call('HSETNX', rate, what, now + 1000)
       redis.call('HDEL', rate, 'window')
     end

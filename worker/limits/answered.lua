@@ -1,4 +1,4 @@
--- include: models/queue/parts/now.lua
+-- include: models/queue/parts/clock.lua
 -- A call was answered: cooldowns that have ended are over for good. A breaker whose cooldowns came in a row, so that
 -- only probes were let through, keeps for ten minutes when it was closed.
 -- KEYS: the cooldowns of (account, model), of the account, and of (provider, model), which is the breaker. ARGV: time.

@@ -24,7 +24,7 @@ from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import ALL_MODELS, SetAside
 from understudy.models.failure import Failure, FailureClass, Scope
-from understudy.models.limits.law import USED_SHARE
+from understudy.models.limits.constants import USED_SHARE
 from understudy.models.routing.chain import Step
 from understudy.models.store import Store
 from understudy.worker.bounded_mapping import Latest

@@ -1,16 +1,23 @@
-"""Estimates the tokens of a call from similar calls: by model, and by model and batch.
+"""Estimates the tokens of a call from similar calls, by model, and by model and batch; and with them its cost.
 
 Kept in this process only: each worker sees enough calls to learn the same, and a wrong estimate is corrected by the
 actual usage a moment later.
 """
 
+import logging
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 
 from understudy.models.config.presets import PRESETS
+from understudy.models.costs.budgets import UNKNOWN_USD
+from understudy.models.costs.pricing import Pricing, expected_cost
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
+from understudy.models.routing.chain import Chain, Step
 from understudy.worker.bounded_mapping import Latest
+
+log = logging.getLogger(__name__)
 
 BATCHES_MAX = 1_000
 """Beyond this many batches, the least recently used are forgotten."""
@@ -121,3 +128,26 @@ def keeps_max_tokens(dialect: str) -> bool:
     """Whether it does not refund the part that the answer did not need."""
     preset = PRESETS.get(dialect)
     return preset is not None and preset.max_tokens_count == "kept"
+
+
+class ExpectedCosts:
+    """The expected cost of calls: learned token counts at today's prices."""
+
+    def __init__(self, pricing: Pricing, estimates: Estimates) -> None:
+        self._pricing = pricing
+        self._estimates = estimates
+        self._unpriced: Latest[Model, None] = Latest()
+
+    def of_job(self, chain: Chain, step: Step, batch: str | None, tokens: int, most_output: int) -> float:
+        """US dollars for one call of a job at a step of its chain; UNKNOWN_USD without a known price."""
+        model, learned = (step.provider, step.model), self._estimates
+        tokens, output_tokens = learned.input_tokens(model, tokens), partial(learned.output_tokens, model, batch)
+        price = self._pricing.today(step)
+        _, usd = expected_cost(price, chain.endpoint, step, tokens, most_output, output_tokens)
+        if usd is None and model not in self._unpriced:
+            self._unpriced[model] = None
+            log.warning(
+                "%s has no known price, so no budget pays for it; set it under [providers.%s.prices]",
+                *(step, step.provider),
+            )
+        return UNKNOWN_USD if usd is None else usd

@@ -32,7 +32,7 @@ class _Row:
     proved: bool = False
 
 
-class ToldPeriods:
+class AdvertisedPeriods:
     """Remembers only candidates for per-second limits."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
--- include: models/queue/parts/now.lua
+-- include: models/queue/parts/clock.lua
 -- A worker shares how fast steps answered, and learns what all workers measured. Old measurements are removed.
 -- KEYS: the hash of latencies: per step its average in ms, and as 'at:<step>' when it was measured (unix ms).
 -- ARGV: time, ms after which a measurement is forgotten; then for each step that the worker measured: its name, the

@@ -8,12 +8,10 @@ import logging
 import time
 from collections.abc import Callable
 
-import redis.asyncio
-
 from understudy.models.queue import keys
 from understudy.models.queue.redis_values import number, text
 from understudy.worker.bounded_mapping import Latest
-from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.redis_scripts import RedisUnavailable, Script, ScriptRunner
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +28,8 @@ SHARE = Script.load("worker/limits/latency.lua")
 class Latencies:
     """What this worker knows. Steps are named `provider/model`; latencies are milliseconds."""
 
-    def __init__(self, redis: redis.asyncio.Redis, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._scripts = ScriptRunner(redis)
+    def __init__(self, scripts: ScriptRunner, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._scripts = scripts
         self._monotonic = monotonic
         self._known: dict[str, float] = {}
         self._news: dict[str, list[float]] = {}
@@ -57,18 +55,16 @@ class Latencies:
         """A job is sent to it to measure it."""
         self._measured_since[step] = self._monotonic()
 
-    async def share(self, now_ms: float | None = None) -> None:
+    async def share(self) -> None:
         """Share new measurements, and read those of the fleet. If Redis is unavailable they are shared next time."""
         telling, self._news = self._news, {}
         args: list[object] = []
         for step, latencies in telling.items():
             args += [step, sum(latencies) / len(latencies), 1 - (1 - NEW_SHARE) ** len(latencies)]
         try:
-            reply = await self._scripts.run(
-                SHARE, [keys.LATENCY], ["" if now_ms is None else now_ms, round(FORGET_S * 1000), *args]
-            )
-        except ScriptsUnavailable as away:
-            log.warning("Latencies could not be shared through Redis: %s", away)
+            reply = await self._scripts.run(SHARE, [keys.LATENCY], [round(FORGET_S * 1000), *args])
+        except RedisUnavailable as away:
+            log.warning("Latencies could not be shared: %s", away)
             for step, latencies in telling.items():
                 self._news.setdefault(step, []).extend(latencies)
             return

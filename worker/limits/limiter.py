@@ -1,22 +1,19 @@
 """Fleet-wide limits, held in Redis: requests, tokens, calls in flight, cooldowns, breakers.
 
-Each query is one atomic script (`worker.limits.scripts`) and returns a start time. Limits of requests and tokens are
-virtual schedules (GCRA) with a burst of one second; calls in flight are counted per worker and end with its lease, so a
-killed worker leaks nothing. Calls and tokens of a UTC day are counted if a daily limit exists. Cooldowns have three
-scopes: (account, model), account, and (provider, model), which is the breaker.
-
-    LimitsUnavailable   Redis is unavailable; no new call may start
+Each query is one atomic script (`worker/limits/*.lua`) and returns a start time by Redis' own clock, so that the whole
+fleet shares one. Limits of requests and tokens are virtual schedules (GCRA) with a burst of one second;
+calls in flight are counted per worker (`worker.leases`). Calls and tokens of a UTC day are counted if a daily limit
+exists. Cooldowns have three scopes: (account, model), account, and (provider, model), which is the breaker.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
 from understudy.models.failure import Scope
@@ -25,18 +22,15 @@ from understudy.models.queue import keys
 from understudy.models.records import Waiting
 from understudy.worker.bounded_mapping import Latest
 from understudy.worker.failures import LimitSignals
-from understudy.worker.limits import scripts
+from understudy.worker.leases import Leases
 from understudy.worker.planner.token_room import TokenRoom
-from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
-from understudy.worker.rw_lock import RWLock
+from understudy.worker.redis_scripts import RedisUnavailable, Script
 
-FIRST_COOLDOWN_S = 2.0
-LONGEST_DOUBLING_S = 60.0
 COOLDOWN_BOUNDS_S = (0.05, 86_400.0)
-TELL_EVERY_S = 0.25
+REPORT_EVERY_S = 0.25
 """How often a worker reports header limits of one account and model to Redis; a new limit is reported at once."""
 
-TOLD_BOUNDS = (1.0, 1_000_000_000.0)
+BELIEVED_BOUNDS = (1.0, 1_000_000_000.0)
 """Limits in headers outside this range are ignored."""
 
 ASKED_AGAIN_S = 2 * 86_400.0
@@ -46,8 +40,14 @@ LONGEST_RESET_S = 3_600.0
 """A reset further away is checked again after an hour."""
 
 
-class LimitsUnavailable(Exception):
-    """Redis is unavailable."""
+RESERVE = Script.load("worker/limits/reserve.lua")
+STILL_HOLDS = Script.load("worker/limits/still_holds.lua")
+RELEASE = Script.load("worker/limits/release.lua")
+ADVERTISED = Script.load("worker/limits/advertised.lua")
+OUTLOOK = Script.load("worker/limits/outlook.lua")
+COOL = Script.load("worker/limits/cool.lua")
+REFUSED = Script.load("worker/limits/refused.lua")
+ANSWERED = Script.load("worker/limits/answered.lua")
 
 
 class Hold(StrEnum):
@@ -154,6 +154,9 @@ BULK = Ahead(0.5, calls=2.0, slow_s=2.0)
 URGENT = Ahead(1.0, calls=4.0, slow_s=6.0)
 """Urgent jobs may book behind that."""
 
+ANY_JOB = Ahead(1.0)
+"""The default."""
+
 NO_LIMIT = 1_000_000_000
 
 CLOCKS_AGREE_S = 1.0
@@ -163,58 +166,37 @@ CLOCKS_AGREE_S = 1.0
 class Limiter:
     """One worker's view of the fleet's limits. Concurrent queries share a round trip."""
 
-    def __init__(
-        self,
-        redis: redis.asyncio.Redis,
-        worker_id: str,
-        *,
-        max_wait_s: float = 1.0,
-        lease_s: float = 15.0,
-        now_ms: float | None = None,
-    ) -> None:
-        self._redis = redis
-        self._scripts = ScriptRunner(redis)
-        self._worker_id = worker_id
-        self._ahead = Ahead(max_wait_s)
-        self._lease_ms = round(lease_s * 1000)
+    def __init__(self, leases: Leases) -> None:
+        self.scripts = leases.scripts
+        self._leases = leases
         self._clock: Callable[[], float] = time.time
         self._ahead_s = 0.0  # Redis' clock, by the clock it was compared with
-        self.now_ms = now_ms  # set by tests; None is Redis' own clock
-        self._flights: set[tuple[str, str]] = set()
         self._configured: Latest[tuple[str, str], tuple[float, float]] = (
             Latest()
         )  # requests, tokens per minute; 0: none
-        self._gate = RWLock()
-        self._granted_meanwhile: Counter[tuple[str, str]] = Counter()
-        self._told: Latest[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = Latest()
+        self._ending: Counter[str] = Counter()  # calls that are over, but still counted in Redis
+        self._reported: Latest[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = Latest()
 
-    async def reserve(
-        self, candidates: Sequence[Candidate], tokens: int, ahead: Ahead | None = None
-    ) -> Grant | Refusal:
+    async def reserve(self, candidates: Sequence[Candidate], tokens: int, ahead: Ahead = ANY_JOB) -> Grant | Refusal:
         """Reserve a call of about `tokens` tokens on the candidate that can start first; ties go to the earlier one.
 
-        Refused if our own pacing prevents a start within `ahead` (None: within `max_wait_s`), and while it is cooled.
-        Raises LimitsUnavailable.
+        Refused if our own pacing prevents a start within `ahead`, and while it is cooled. Raises RedisUnavailable.
         """
-        ahead = ahead or self._ahead
-        async with self._gate.passing():
-            reply = await self._ask(
-                scripts.RESERVE,
+        async with self._leases.changing(_flight(each.deployment) for each in candidates):
+            reply = await self.scripts.run(
+                RESERVE,
                 [key for candidate in candidates for key in _keys(candidate.deployment)],
                 [
-                    *(self._worker_id, round(ahead.longest_s * 1000), ahead.calls, round(ahead.slow_s * 1000)),
-                    *(self._lease_ms, tokens, *_numbers(candidates)),
+                    *(self._leases.worker_id, round(ahead.longest_s * 1000), ahead.calls, round(ahead.slow_s * 1000)),
+                    *(self._leases.lease_ms, tokens, *_numbers(candidates)),
                 ],
             )
-            if reply[0] >= 0:
-                index, wait_ms, streak, start_ms, cost_ms, number = reply
-                candidate = candidates[index]
-                flight = (candidate.deployment.account, candidate.deployment.model)
-                self._flights.add(flight)
-                self._configured[flight] = (candidate.requests_per_minute or 0, candidate.tokens_per_minute or 0)
-                self._granted_meanwhile[flight] += 1
-                wait_s = float(wait_ms) / 1000
-                return Grant(candidate, wait_s, tokens, streak, float(start_ms), float(cost_ms), number)
+        if reply[0] >= 0:
+            index, wait_ms, streak, start_ms, cost_ms, number = reply
+            candidate = candidates[index]
+            limits = (candidate.requests_per_minute or 0, candidate.tokens_per_minute or 0)
+            self._configured[candidate.deployment.account, candidate.deployment.model] = limits
+            return Grant(candidate, float(wait_ms) / 1000, tokens, streak, float(start_ms), float(cost_ms), number)
         _, until_ms, held_by, index, since_ms, is_paced = reply
         hold, deployment = Hold(held_by.decode()), candidates[index].deployment
         cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
@@ -227,7 +209,7 @@ class Limiter:
         Waits a little longer if the call before it began late and the limit has no burst.
         """
         rate, _, *cooldowns, _ = _keys(grant.candidate.deployment)
-        while (more_ms := int(await self._ask(scripts.STILL_HOLDS, [*cooldowns, rate], [grant.cost_ms]))) > 0:
+        while (more_ms := int(await self.scripts.run(STILL_HOLDS, [*cooldowns, rate], [grant.cost_ms]))) > 0:
             await asyncio.sleep(more_ms / 1000)
         return more_ms == 0
 
@@ -259,7 +241,7 @@ class Limiter:
         start until one is answered.
         """
         args = _rest_args(scope, for_s, reason, began_ms, probed=probed)
-        return self._at(await self._ask(scripts.COOL, [_cool_key(deployment, scope)], args))
+        return self._at(await self.scripts.run(COOL, [_cool_key(deployment, scope)], args))
 
     async def refused(self, grant: Grant, scope: Scope, hint_s: float | None, reason: str) -> float | None:
         """A call was rejected unprocessed, by a rate limit or an overload. Applies what this proves.
@@ -270,32 +252,32 @@ class Limiter:
         names = [_cool_key(deployment, scope), *_keys(deployment)[:2]]
         args = _rest_args(scope, hint_s, reason, grant.start_ms, probed=False)
         configured = self._configured.get((deployment.account, deployment.model), (0, 0))
-        end = await self._ask(scripts.REFUSED, names, [*args, *configured, grant.number])
+        end = await self.scripts.run(REFUSED, names, [*args, *configured, grant.number])
         return self._at(end) if end else None
 
-    async def told(self, deployment: Deployment, signals: LimitSignals) -> None:
+    async def advertised(self, deployment: Deployment, signals: LimitSignals) -> None:
         """Apply the limits advertised in a response's headers: the fleet adheres to them, and brakes when others use
         them up.
 
-        Calls Redis at most every TELL_EVERY_S for each account and model, and at once for a new limit.
+        Calls Redis at most every REPORT_EVERY_S for each account and model, and at once for a new limit.
         """
         name, now = (deployment.account, deployment.model), time.monotonic()
         limits = (signals.requests_limit, signals.tokens_limit)
-        last = self._told.get(name)
-        if last is not None and last[1] == limits and now - last[0] < TELL_EVERY_S:
+        last = self._reported.get(name)
+        if last is not None and last[1] == limits and now - last[0] < REPORT_EVERY_S:
             return
-        self._told[name] = (now, limits)
-        await self._ask(scripts.TOLD, _keys(deployment)[:1], _told_numbers(signals))
+        self._reported[name] = (now, limits)
+        await self.scripts.run(ADVERTISED, _keys(deployment)[:1], _advertised_numbers(signals))
 
     async def answered(self, grant: Grant) -> None:
         """The deployment works: drop its expired cooldowns. Calls Redis only if there are any."""
         if grant.streak:
-            await self._ask(scripts.ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
+            await self.scripts.run(ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
 
     async def outlook(self, candidates: Sequence[Candidate], horizon_s: float, tokens: int = 0) -> list[Outlook]:
         """How many calls of `tokens` tokens each candidate could start within the horizon."""
-        reply = await self._ask(
-            scripts.OUTLOOK,
+        reply = await self.scripts.run(
+            OUTLOOK,
             [key for candidate in candidates for key in _keys(candidate.deployment)],
             [round(horizon_s * 1000), tokens, *_numbers(candidates)],
         )
@@ -314,63 +296,52 @@ class Limiter:
             )
         ]
 
-    async def beat(self, in_flight: Mapping[tuple[str, str], int]) -> None:
-        """Renew the lease of this worker's counts, by (account, model), and repair what a lost message left wrong.
-
-        `in_flight` is the caller's current count. Waits for reservations in progress, and new ones wait for the beat:
-        otherwise the count would be wrong by those it does not include.
-        """
-        self._granted_meanwhile.clear()
-        async with self._gate.alone():
-            self._flights.update(in_flight)
-            counts = {each: in_flight.get(each, 0) + self._granted_meanwhile[each] for each in sorted(self._flights)}
-            if counts:
-                names = [keys.flight(*flight) for flight in counts]
-                await self._ask(scripts.BEAT, names, [self._worker_id, self._lease_ms, *counts.values()])
-                self._flights = {flight for flight, count in counts.items() if count}
+    def count(self, in_flight: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        """From now on `Leases.beat` renews the calls in flight that this returns, as (account, model) of each."""
+        self._leases.count(lambda: Counter(keys.flight(*call) for call in in_flight()) + self._ending)
 
     async def compare_clocks(self, clock: Callable[[], float]) -> None:
         """From now on times are given by `clock`, however far Redis' own differs from it."""
         self._clock = clock
         began = clock()
         try:
-            seconds, microseconds = await self._redis.time()
+            seconds, microseconds = await self.scripts.redis.time()
         except RedisError as error:
-            raise LimitsUnavailable(f"cannot read the clock of Redis: {type(error).__name__}") from error
+            raise RedisUnavailable(f"Redis is unavailable: {type(error).__name__}") from error
         ended = clock()
         ahead_s = seconds + microseconds / 1e6 - (began + ended) / 2
         self._ahead_s = ahead_s if abs(ahead_s) > CLOCKS_AGREE_S + (ended - began) / 2 else 0.0
 
     def _at(self, redis_ms: Any) -> float:
         """Unix seconds, from Redis' milliseconds."""
-        now = self._clock() if self.now_ms is None else self.now_ms / 1000
+        now = self._clock() if self.scripts.now_ms is None else self.scripts.now_ms / 1000
         return min(float(redis_ms) / 1000 - self._ahead_s, now + ASKED_AGAIN_S)
 
     async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
         candidate = grant.candidate
         *names, day = _keys(candidate.deployment)
-        async with self._gate.passing():
-            await self._ask(
-                scripts.RELEASE,
+        flight = _flight(candidate.deployment)
+        self._ending[flight] += 1
+        async with self._leases.changing([flight], released=lambda: self._ending.subtract([flight])):
+            await self.scripts.run(
+                RELEASE,
                 [*names, *([day] if candidate.requests_per_day or candidate.tokens_per_day else [])],
                 [
-                    *(self._worker_id, self._lease_ms, grant.start_ms, grant.cost_ms),
+                    *(self._leases.worker_id, self._leases.lease_ms, grant.start_ms, grant.cost_ms),
                     *(how, more_tokens, candidate.tokens_per_minute or 0, grant.tokens, grant.number),
                 ],
             )
 
-    async def _ask(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
-            return await self._scripts.run(script, names, ["" if self.now_ms is None else self.now_ms, *args])
-        except ScriptsUnavailable as error:
-            raise LimitsUnavailable(f"the limits in Redis cannot be read: {error}") from error
+
+def _flight(deployment: Deployment) -> str:
+    return keys.flight(deployment.account, deployment.model)
 
 
 def _keys(deployment: Deployment) -> list[str]:
     """Rate, flight, the cooldowns of the three scopes, and the day, in the order that the scripts expect."""
     return [
         keys.rate(deployment.account, deployment.model),
-        keys.flight(deployment.account, deployment.model),
+        _flight(deployment),
         *(_cool_key(deployment, scope) for scope in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)),
         keys.day(deployment.account, deployment.model),
     ]
@@ -379,10 +350,7 @@ def _keys(deployment: Deployment) -> list[str]:
 def _rest_args(scope: Scope, for_s: float | None, reason: str, began_ms: float | None, *, probed: bool) -> list[Any]:
     low, high = COOLDOWN_BOUNDS_S
     length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
-    return [
-        *(length, round(FIRST_COOLDOWN_S * 1000), round(LONGEST_DOUBLING_S * 1000), reason),
-        *("" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed)),
-    ]
+    return [length, reason, "" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed)]
 
 
 def _cool_key(deployment: Deployment, scope: Scope) -> str:
@@ -400,10 +368,10 @@ def _numbers(candidates: Sequence[Candidate]) -> list[float]:
     ]
 
 
-def _told_numbers(signals: LimitSignals) -> list[float]:
+def _advertised_numbers(signals: LimitSignals) -> list[float]:
     """Limit (0: not advertised), remaining (-1: not advertised), ms to the reset, ms of the period: of requests,
     then of tokens."""
-    low, high = TOLD_BOUNDS
+    low, high = BELIEVED_BOUNDS
     requests = (signals.requests_limit, signals.requests_remaining, signals.requests_reset_s, signals.requests_period_s)
     tokens = (signals.tokens_limit, signals.tokens_remaining, signals.tokens_reset_s, signals.tokens_period_s)
     numbers: list[float] = []

@@ -1,11 +1,10 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
--- include: models/limits/parts/schedules.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/queue/parts/leased.lua
+-- include: models/limits/parts/rates.lua
 -- include: models/limits/parts/cooldowns.lua
 -- include: worker/limits/parts/candidates.lua
 -- include: worker/limits/parts/day_count.lua
 -- include: worker/limits/parts/slow_start.lua
--- include: worker/limits/parts/recovery.lua
 -- How many calls could start on each candidate within the horizon. Reserves nothing.
 -- KEYS: the candidates' (see `candidates.lua`).
 -- ARGV: time, horizon (ms), tokens of a typical call; then the candidates' limits.
@@ -40,7 +39,7 @@ for _, at in ipairs(candidates(4)) do
     at_most(room(tokens_free, tokens * 60000 / tpm), 'tokens')
     first = math.max(first, earliest(tokens_free, tokens * 60000 / tpm))
   end
-  if at.most > 0 then at_most(math.max(at.most - in_flight(at.flight), 0) + math.ceil(at.most / 4), 'in_flight') end
+  if at.most > 0 then at_most(math.max(at.most - leased(at.flight), 0) + math.ceil(at.most / 4), 'in_flight') end
   recover(at.rate, at.flight, at.breaker)
   if has_window(at.rate, known) then
     local window, used = window_of(at.rate, at.flight)

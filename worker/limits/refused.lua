@@ -1,16 +1,15 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/queue/parts/leased.lua
 -- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/rest.lua
 -- include: worker/limits/parts/pace.lua
--- include: worker/limits/parts/hint_doubts.lua
 -- include: worker/limits/parts/evidence.lua
 -- A call was refused without being done: by a rate limit or an overload.
 -- KEYS: the cooldown of the scope that refused, rate, flight.
 -- ARGV: as COOL; then the configured requests/min and tokens/min (0: no limit), and the number of the call.
 -- Returns the end of the rest that this is evidence for (ms); '' where it is evidence for none.
 local call = rest_arguments()
-call.rpm, call.tpm, call.number = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+call.rpm, call.tpm, call.number = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local cooldown, rate, flight = KEYS[1], KEYS[2], KEYS[3]
 local rests, how, paced, accepted, rough = judged(rate, flight, call)
 if not rests then return '' end
@@ -23,6 +22,6 @@ if hint then redis.call('HSET', rate, 'hint_from', call.began + SAME_MOMENT, 'hi
 if paced and is_new then
   pace_after_rest(rate, flight, call, free, hint, accepted, rough)
 elseif is_new and not hint then
-  set_window(rate, FIRST, in_flight(flight))
+  set_window(rate, FIRST, leased(flight))
 end
 return string.format('%.0f', tonumber(redis.call('HGET', cooldown, 'until')))

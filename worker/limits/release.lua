@@ -1,12 +1,10 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
--- include: worker/limits/parts/add_flight.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/queue/parts/leased.lua
 -- include: worker/limits/parts/day_count.lua
 -- include: worker/limits/parts/booked.lua
 -- include: worker/limits/parts/accepted.lua
--- include: worker/limits/parts/lifetime.lua
 -- include: worker/limits/parts/slow_start.lua
--- include: worker/limits/parts/hint_doubts.lua
+-- include: worker/limits/parts/rest.lua
 -- A call has ended, or was never made.
 -- KEYS: rate, flight, the three cooldowns, and the day where it has a limit.
 -- ARGV: time, worker, lease (ms), start (ms), ms that it took of the schedule of requests, 'answered', 'refused' or
@@ -20,11 +18,11 @@ if ended == 'answered' and redis.call('HEXISTS', rate, 'window') == 1 then
   local window, used, stuck = window_of(rate, KEYS[2])
   if window and used * 4 >= window then set_window(rate, window + 2, stuck) end
 end
-add_flight(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
+add_leased(KEYS[2], ARGV[2], -1, tonumber(ARGV[3]))
 if KEYS[6] then settle_in_day(KEYS[6], start, ended == 'answered', tokens, tonumber(ARGV[9])) end
 if redis.call('EXISTS', rate) == 0 then return end
 if ended ~= 'answered' then count_refused(rate, start) end
-local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'told_tokens', 'hint_from', 'hint_until',
+local known = redis.call('HMGET', rate, 'requests', 'tokens', 'latest', 'advertised_tokens', 'hint_from', 'hint_until',
   'answered')
 if ended == 'answered' and not known[7] then redis.call('HSET', rate, 'answered', 1) end
 

@@ -1,15 +1,12 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
--- include: models/limits/parts/schedules.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/queue/parts/leased.lua
+-- include: models/limits/parts/rates.lua
 -- include: models/limits/parts/cooldowns.lua
 -- include: worker/limits/parts/candidates.lua
--- include: worker/limits/parts/add_flight.lua
 -- include: worker/limits/parts/day_count.lua
 -- include: worker/limits/parts/booked.lua
 -- include: worker/limits/parts/accepted.lua
--- include: worker/limits/parts/lifetime.lua
 -- include: worker/limits/parts/slow_start.lua
--- include: worker/limits/parts/recovery.lua
 -- Reserves a call on the candidate that can start first, if our own pacing lets it start within the longest wait.
 -- KEYS: the candidates' (see `candidates.lua`).
 -- ARGV: time, worker, longest wait (ms), calls that may be booked ahead however slow the limit is, the longest wait for
@@ -39,7 +36,7 @@ local function outlook_of(at)
   if tpm > 0 then later(earliest(tokens_free, tokens * 60000 / tpm), 'tokens') end
   local cost = math.max(rpm > 0 and 60000 / rpm or 0, tpm > 0 and tokens * 60000 / tpm or 0)
   local longest_here = cost > SLOW and math.max(longest, math.min(calls * cost, longest_slow)) or longest
-  if at.most > 0 and in_flight(at.flight) >= at.most then
+  if at.most > 0 and leased(at.flight) >= at.most then
     paced = false
     later(now + 100, 'in_flight')
   end
@@ -100,7 +97,7 @@ if cost >= 1000 and start == now then redis.call('HSET', rate, 'began', now) end
 count_accepted(rate, start)
 keep(rate, math.max(requests_free, tokens_free, start))
 if at.rpd + at.tpd > 0 then count_in_day(at.day, start, tokens) end
-add_flight(at.flight, worker, 1, lease_ms)
+add_leased(at.flight, worker, 1, lease_ms)
 if best.streak > 0 then
   for _, key in ipairs(at.cooldowns) do
     if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, 'probe', start) end

@@ -1,5 +1,5 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/schedules.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/limits/parts/rates.lua
 -- A call that waited for its start is about to be made.
 -- KEYS: the cooldowns of its candidate, then its rate. ARGV: time, ms that it took of the schedule of requests.
 -- Returns -1 when its candidate was cooled meanwhile; else how many ms it must still wait (0: none), because at a slow

@@ -9,8 +9,8 @@ from understudy.models.costs.budgets import Balance, BudgetKey, covers, of_batch
 from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Step
 from understudy.models.store import Store
-from understudy.worker.budgets.expected_cost import Costs
 from understudy.worker.budgets.reservations import Budgets
+from understudy.worker.limits.estimates import ExpectedCosts
 from understudy.worker.planner.affordability import Affordability
 from understudy.worker.planner.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
 
@@ -31,7 +31,7 @@ class BudgetSync:
     """Remembers between passes which budgets are open."""
 
     def __init__(
-        self, store: Store, budgets: Budgets, costs: Costs, monotonic: Callable[[], float] = time.monotonic
+        self, store: Store, budgets: Budgets, costs: ExpectedCosts, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
         self._budgets = budgets

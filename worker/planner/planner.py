@@ -14,7 +14,6 @@ from itertools import islice
 import redis.asyncio
 
 from understudy.models.costs.budgets import BudgetKey
-from understudy.models.queue import keys
 from understudy.models.queue.tickets import stage, staged_ids, stand_in_line
 from understudy.models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS
@@ -45,6 +44,7 @@ from understudy.worker.planner.plan import (
 )
 from understudy.worker.planner.wait_reasons import Blocked, WaitReasons, waits_for, waits_for_rule
 from understudy.worker.planner.window import Window
+from understudy.worker.redis_wiped import WipedRedis
 
 PASS_EVERY_S, IDLE_PASS_EVERY_S, IDLE_AFTER_S = 0.1, 0.3, 5.0
 """A batch that is opened after an idle period waits a little longer; a single job never waits for a pass."""
@@ -85,6 +85,7 @@ class Planner:
         fleet: CredentialPool,
         limiter: Limiter,
         choice: StepSelection,
+        fallback_quota: FallbackQuota,
         balances: BudgetSync,
         monotonic: Callable[[], float] = time.monotonic,
         estimates: Estimates | None = None,
@@ -95,8 +96,9 @@ class Planner:
         self._fleet = fleet
         self._limiter = limiter
         self._choice = choice
-        self._places = FallbackQuota(redis, store)
-        self._purses = balances
+        self._fallback_quota = fallback_quota
+        self._balances = balances
+        self._wiped = WipedRedis(limiter.scripts)
         self._monotonic = monotonic
         self._estimates = estimates or Estimates()
         self._canary = canary
@@ -129,7 +131,7 @@ class Planner:
             slots = sum(worker.concurrency for worker in workers)
             depth = self._depth(slots)
             views = await self._unstaged(lanes, waiting, rooms)
-            affordability = await self._purses.affordability([each.lane for each in lanes], self._drawn(waiting))
+            affordability = await self._balances.affordability([each.lane for each in lanes], self._drawn(waiting))
             outlook = affordability.pass_over_spent(await self._outlook(views, waiting))
             weights = self._may_start(lanes, views, outlook, waiting)
             may_overtake = await self._may_overtake(slots, weights)
@@ -152,7 +154,7 @@ class Planner:
         self._left = len(waiting) + len(chosen)
         moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
         await self._tell(views, outlook, affordability, moving, now)
-        await self._purses.pause_spent(affordability, views, outlook, moving)
+        await self._balances.pause_spent(affordability, views, outlook, moving)
         return len(chosen)
 
     def _may_start(
@@ -229,8 +231,8 @@ class Planner:
         Only the first step, if the batch has used up its fallbacks.
         """
         chain, barred = self._choice.planned(self._chains[lane.chain_id], self._typical_tokens)
-        share = chain.max_fallback_share
-        if share is not None and lane.batch_id != SINGLE and not await self._places.left(lane.batch_id, share):
+        share, quota = chain.max_fallback_share, self._fallback_quota
+        if share is not None and lane.batch_id != SINGLE and not await quota.has_left(lane.batch_id, share):
             chain = chain.lead_alone()
         return chain, barred
 
@@ -297,7 +299,7 @@ class Planner:
 
     async def _waiting(self) -> set[str]:
         """Tickets in the queues now. Forgets those that were taken, and all of them if Redis was wiped."""
-        if await self._redis.set(keys.EPOCH, "1", nx=True):
+        if await self._wiped.was_wiped():
             self._tickets.clear()
         staged = await staged_ids(self._redis)
         self._staged = {Priority.named(queue): len(ids) for queue, ids in staged.items()}

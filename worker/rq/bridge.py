@@ -30,6 +30,7 @@ from rq.results import Result
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 from understudy.models.queue.keys import JOB_FUNCTION, QUEUES
+from understudy.models.queue.lua_scripts import script_text
 from understudy.models.queue.tickets import (
     FAILURE_TTL_S,
     RESULT_TTL_S,
@@ -40,9 +41,12 @@ from understudy.models.queue.tickets import (
 )
 from understudy.worker.redis_wrong_types import repair
 from understudy.worker.rq.queue_watcher import QueueWatcher
-from understudy.worker.rq.scripts import BEAT, CLAIM, CLOSE, FORGET
 
 log = logging.getLogger(__name__)
+
+CLAIM = script_text("worker/rq/claim.lua")
+CLOSE = script_text("worker/rq/close.lua")
+BEAT = script_text("worker/rq/beat.lua")
 
 CLAIM_MAX = 100
 NO_BOUNDS: Mapping[str, int] = {}
@@ -221,15 +225,15 @@ class Bridge:
     async def beat(self) -> None:
         """Report to RQ that this worker and its executions are alive. Every 5 to 10 seconds, at least once in 90."""
         now = self._clock()
-        worker_key = _worker_key(self.worker_name)
+        key = worker_key(self.worker_name)
         running = self.executions
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hset(worker_key, mapping={**self._birth, "last_heartbeat": rq_time(now)})
-            pipeline.expire(worker_key, WORKER_TTL_S)
-            pipeline.expire(f"{worker_key}:executions", WORKER_TTL_S)
-            pipeline.sadd(REDIS_WORKER_KEYS, worker_key)
+            pipeline.hset(key, mapping={**self._birth, "last_heartbeat": rq_time(now)})
+            pipeline.expire(key, WORKER_TTL_S)
+            pipeline.expire(f"{key}:executions", WORKER_TTL_S)
+            pipeline.sadd(REDIS_WORKER_KEYS, key)
             for queue in self.queues:
-                pipeline.sadd(WORKERS_BY_QUEUE_KEY % queue, worker_key)
+                pipeline.sadd(WORKERS_BY_QUEUE_KEY % queue, key)
                 # RQ drops expired entries only when someone looks; at our pace they would pile up until then.
                 for registry in ("finished", "failed", "wip"):
                     pipeline.zremrangebyscore(f"{RQ_KEY_PREFIX}:{registry}:{queue}", 0, now)
@@ -285,27 +289,7 @@ class Bridge:
                     raise
 
 
-async def forget_executions(redis: Redis, worker_name: str) -> None:
-    """Delete what a worker left started, tickets included, so that the planner can stage them again."""
-    forget = redis.register_script(FORGET)
-    entries = list(await redis.smembers(f"{_worker_key(worker_name)}:executions"))
-    for start in range(0, len(entries), CLOSE_MAX):
-        await forget(args=(RQ_KEY_PREFIX, worker_name, *entries[start : start + CLOSE_MAX]))
-
-
-async def forget_worker(redis: Redis, worker_name: str) -> None:
-    """Delete everything that a dead worker left in RQ's keys."""
-    await forget_executions(redis, worker_name)
-    worker_key = _worker_key(worker_name)
-    async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.delete(worker_key, f"{worker_key}:executions")
-        pipeline.srem(REDIS_WORKER_KEYS, worker_key)
-        for queue in QUEUES:
-            pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, worker_key)
-        await pipeline.execute()
-
-
-def _worker_key(worker_name: str) -> str:
+def worker_key(worker_name: str) -> str:
     return f"{RQ_KEY_PREFIX}:worker:{worker_name}"
 
 

@@ -19,8 +19,8 @@ from understudy.models.state import JobState
 from understudy.models.store import StoreOutage
 from understudy.worker.job.run import JobRun
 from understudy.worker.job.settle import Settler
-from understudy.worker.limits.limiter import LimitsUnavailable
 from understudy.worker.planner.canary import Canary
+from understudy.worker.redis_scripts import RedisUnavailable
 from understudy.worker.resources import WorkerResources, open_toolbox, worker_row
 
 LEASE_BEATS = 3
@@ -54,9 +54,10 @@ async def _run_to_the_end(box: WorkerResources, worker_id: str, job_id: str) -> 
     settler = Settler(worker_id, box.store, box.announcer.tell)
     while started := await _start_when_due(box, worker_id, job_id):
         run = JobRun(started, await box.store.get_chain(started.chain_id), box.tools)
+        box.tools.limiter.count(run.calls_in_flight)
         settled = await run.run()
         await settler.add(settled)
-        await box.tools.places.give_back(started)
+        await box.tools.fallback_quota.release(started)
         with suppress(StoreOutage):
             await box.tools.fleet.share(box.store)
         if settled.state is not JobState.QUEUED:
@@ -87,8 +88,7 @@ async def _start_when_due(box: WorkerResources, worker_id: str, job_id: str) -> 
 async def _beat(box: WorkerResources, worker_id: str, settings: Settings) -> None:
     while True:
         await asyncio.sleep(settings.worker.lease_s / LEASE_BEATS)
-        with suppress(StoreOutage, LimitsUnavailable):
+        with suppress(StoreOutage):
             await box.store.claims.beat(worker_id, settings.worker.lease_s)
-            await box.tools.places.beat()
-        with suppress(LimitsUnavailable):
-            await box.tools.budgets.beat()
+        with suppress(RedisUnavailable):
+            await box.leases.beat()

@@ -16,15 +16,20 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 from rq.connections import get_connection_kwargs
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
 from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
+from understudy.models.queue.keys import QUEUES
+from understudy.models.queue.lua_scripts import script_text
 from understudy.worker.redis_wrong_types import drop_misfits, is_misread
-from understudy.worker.rq.bridge import Bridge, forget_executions
+from understudy.worker.rq.bridge import CLOSE_MAX, Bridge, worker_key
 from understudy.worker.rq.queue_watcher import LISTEN_S
 
 log = logging.getLogger(__name__)
+
+FORGET = script_text("worker/rq/forget.lua")
 
 SOCKET_TIMEOUT_S = LISTEN_S + 7
 CONNECT_TIMEOUT_S = 5
@@ -140,6 +145,26 @@ async def _first_beat(bridge: Bridge) -> None:
                 raise
             await bridge.repair(error)
             await asyncio.sleep(AGAIN_S)
+
+
+async def forget_executions(redis: Redis, worker_name: str) -> None:
+    """Delete what a worker left started, tickets included, so that the planner can stage them again."""
+    forget = redis.register_script(FORGET)
+    entries = list(await redis.smembers(f"{worker_key(worker_name)}:executions"))
+    for start in range(0, len(entries), CLOSE_MAX):
+        await forget(args=(RQ_KEY_PREFIX, worker_name, *entries[start : start + CLOSE_MAX]))
+
+
+async def forget_worker(redis: Redis, worker_name: str) -> None:
+    """Delete everything that a dead worker left in RQ's keys."""
+    await forget_executions(redis, worker_name)
+    key = worker_key(worker_name)
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.delete(key, f"{key}:executions")
+        pipeline.srem(REDIS_WORKER_KEYS, key)
+        for queue in QUEUES:
+            pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, key)
+        await pipeline.execute()
 
 
 def async_redis(connection: SyncRedis) -> Redis:

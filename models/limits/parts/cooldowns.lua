@@ -1,4 +1,4 @@
--- include: models/queue/parts/now.lua
+-- include: models/queue/parts/clock.lua
 -- Cooldowns. A breaker that failures opened, and a cooldown without a hint that followed another one, are probed after
 -- their end: one call at a time is let through until one is answered. There is a second between two of them; for a
 -- breaker a sixth of the time that it had been open at the latest probe, if that is longer, up to half a minute.

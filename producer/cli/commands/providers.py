@@ -12,7 +12,7 @@ from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import ALL_MODELS, BY_HAND
 from understudy.models.failure import FailureClass
-from understudy.models.limits.clearing import clear_limits
+from understudy.models.limits.state import clear_limits
 from understudy.models.objects.provider import ProviderObject
 from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, QueueUnavailable, unavailable
 from understudy.models.store import LEDGER_FILE, Store

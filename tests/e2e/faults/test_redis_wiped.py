@@ -56,7 +56,7 @@ def test_two_workers_finish_a_batch_whose_queue_is_wiped_and_trimmed(
         workers.until(lambda: redis.llen("rq:queue:bulk") >= 20, "tickets are staged anew")
         redis.ltrim("rq:queue:bulk", 5, 5)  # what a failover loses: some tickets, silently
         wipe_at(workers, mock, redis, 250)
-        redis.delete("understudy:epoch", "understudy:planner", *redis.keys("rq:worker*"))
+        redis.delete("understudy:known-since", "understudy:planner", *redis.keys("rq:worker*"))
         workers.until(lambda: scene.ledger.ended() == 400, "all jobs end")
         until(lambda: len(redis.smembers("rq:workers")) == 2, "a wiped Redis shows the workers again")
     assert scene.ledger.states() == {"succeeded": 400}

@@ -111,7 +111,7 @@ def test_a_killed_worker_leaks_no_money_and_the_budget_holds(scene: Scene, provi
     assert scene.ledger.ended() == 10, "all of it could be spent"
     assert spent(scene) == pytest.approx(0.02)
     with Redis.from_url(scene.servers["REDIS_URL"]) as redis:
-        balance = redis.hgetall(f"understudy:purse:batch:{batch}")
+        balance = redis.hgetall(f"understudy:balance:batch:{batch}")
     assert float(balance[b"spent"]) == pytest.approx(0.02)
 
 

@@ -14,6 +14,7 @@ from understudy.models.failure import Scope
 from understudy.models.store import Store
 from understudy.producer.api.monitoring import limit_metrics
 from understudy.worker.failures import LimitSignals
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Limiter
 
 SECRET = "sk-never-shown"
@@ -58,9 +59,9 @@ async def scraped(api: Served) -> Samples:
 
 
 async def test_limits_flights_and_cooldowns_of_an_account_are_one_series_each(api: Served) -> None:
-    limiter = Limiter(api.context.redis, "w1")
+    limiter = Limiter(Leases(api.context.redis, "w1"))
     await limiter.reserve([Candidate(DEPLOYMENT, requests_per_minute=600)], 10)
-    await limiter.told(DEPLOYMENT, LimitSignals(tokens_limit=90_000))
+    await limiter.advertised(DEPLOYMENT, LimitSignals(tokens_limit=90_000))
     await limiter.cool(DEPLOYMENT, Scope.ACCOUNT, 20.0, "rate_limit")
     seen = await scraped(api)
     assert seen["understudy_calls_in_flight", PLACE] == 1
@@ -79,7 +80,7 @@ async def test_callers_who_name_many_models_do_not_make_many_series(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limit_metrics, "SERIES_MAX", 3)
-    limiter = Limiter(api.context.redis, "w1")
+    limiter = Limiter(Leases(api.context.redis, "w1"))
     for number in range(6):
         named = Deployment("lead", f"model-{number}", "main", "lead:team")
         await limiter.reserve([Candidate(named, requests_per_minute=600)], 10)

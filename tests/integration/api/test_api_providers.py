@@ -14,6 +14,7 @@ from understudy.models.api_keys import Scope as KeyScope
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.store import Store
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Limiter
 
 WORDS_OF_THE_PROVIDER = "you wrote: tell me a secret"
@@ -54,7 +55,7 @@ async def answered(store: Store, count: int, at: float) -> None:
 
 async def test_limits_use_and_cooldowns_of_each_model_in_use_are_shown(store: Store, api: Served) -> None:
     deployment = Deployment("lead", "large", "main", "lead:main")
-    limiter = Limiter(api.context.redis, "w1")
+    limiter = Limiter(Leases(api.context.redis, "w1"))
     await limiter.reserve([Candidate(deployment, requests_per_minute=600)], 10)
     until = await limiter.cool(deployment, Scope.MODEL, 20.0, "rate_limit at lead/large")
     await answered(store, 2, await store.now())

@@ -19,6 +19,7 @@ from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.store import Store
 from understudy.producer.api.jobs import routes as jobs
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Deployment, Limiter
 
 PLACE = ("lead", "large", "lead:main")
@@ -156,7 +157,7 @@ async def test_a_single_job_that_waits_in_the_ledger_says_for_which_step(
     (job,) = await new_jobs(store, 1, chain)
     await store.intake.add_single([job])
     assert await waiting(api, f"/v1/jobs/{job.id}") is None
-    limiter = Limiter(api.context.redis, "w1")
+    limiter = Limiter(Leases(api.context.redis, "w1"))
     until = await limiter.cool(Deployment("lead", "large", "main", "lead:main"), Scope.MODEL, 20.0, "rate_limit")
     said = await waiting(api, f"/v1/jobs/{job.id}")
     assert said is not None

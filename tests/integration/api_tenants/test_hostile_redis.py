@@ -24,8 +24,9 @@ from understudy.models.queue.tickets import queue_key, stage, staged_ids
 from understudy.models.state import Priority
 from understudy.producer.api.jobs.waiters import Waiters
 from understudy.producer.status.provider_state import LedgerPart, provider_documents
-from understudy.worker.budgets.fallback_quota import TAKE
+from understudy.worker.budgets.fallback_quota import ACQUIRE
 from understudy.worker.leader import LEAD_FOR_S, LeaderLock
+from understudy.worker.leases import Leases
 from understudy.worker.limits.latency import Latencies
 from understudy.worker.limits.limiter import (
     ASKED_AGAIN_S,
@@ -33,10 +34,9 @@ from understudy.worker.limits.limiter import (
     Deployment,
     Grant,
     Limiter,
-    LimitsUnavailable,
     Refusal,
 )
-from understudy.worker.redis_scripts import Script, ScriptRunner, ScriptsUnavailable
+from understudy.worker.redis_scripts import RedisUnavailable, Script, ScriptRunner
 from understudy.worker.redis_wrong_types import drop_misfits, is_misread
 from understudy.worker.rq.bridge import Bridge
 from understudy.worker.rq.worker import RegisteredWorker
@@ -53,8 +53,8 @@ FIELDS = (
         "learned",
         "learned_at",
         "learned_since",
-        "told_requests",
-        "told_tokens",
+        "advertised_requests",
+        "advertised_tokens",
         "latest",
         "short",
     ),
@@ -146,13 +146,13 @@ def test_whatever_they_hold_the_limiter_lets_calls_start_again(
             await connection.flushdb()
             for name, hash_ in hashes.items():
                 await write(connection, name, hash_)
-            limiter = Limiter(connection, "w1")
+            limiter = Limiter(Leases(connection, "w1"))
             for _ in range(len(OURS) + 1):
                 try:
                     (outlook,) = await limiter.outlook([LIMITED], 1.0, 100)
                     reply = await limiter.reserve([LIMITED], 100)
                     break
-                except LimitsUnavailable:
+                except RedisUnavailable:
                     continue
             else:
                 pytest.fail("what cannot be read is not forgotten")
@@ -172,11 +172,11 @@ def test_whatever_they_hold_the_limiter_lets_calls_start_again(
 async def test_a_key_of_another_type_is_read_as_nothing(connection: redis.asyncio.Redis) -> None:
     await connection.set(keys.rate(*ACCOUNT), "x")
     await connection.hset(b"understudy:rate:\xff:b:c", "learned", "1")
-    await connection.hset(keys.flight(*ACCOUNT), "w1", f"3|{(time.time() + 60) * 1000}")
+    await connection.hset(keys.flight(*ACCOUNT), "w:w1", f"3|{(time.time() + 60) * 1000}")
     assert (await read_limits(connection)).of(*ACCOUNT).in_flight == 3
 
 
-async def test_odd_holds_of_a_purse_are_none(connection: redis.asyncio.Redis) -> None:
+async def test_odd_reservations_are_none(connection: redis.asyncio.Redis) -> None:
     subject, later = of_batch("batch_1"), (time.time() + 60) * 1000
     held = {"w:a": b"\xff", "w:b": "nan|nan", "w:c": "1", "w:d": f"0.5|{later}", "w:\u00e9": "|", "spent": "x"}
     await connection.hset(keys.balance(subject.key), mapping=held)  # type: ignore[arg-type]
@@ -203,20 +203,21 @@ async def test_a_lead_that_no_worker_took_ends_like_any_other(
     await (connection.set(keys.PLANNER, b"\xff") if kind == "string" else connection.rpush(keys.PLANNER, "x"))
     if ttl_s:
         await connection.expire(keys.PLANNER, ttl_s)
-    assert not await LeaderLock(connection, "w1").held()
+    assert not await LeaderLock(ScriptRunner(connection), "w1").held()
     assert 0 < await connection.pttl(keys.PLANNER) <= LEAD_FOR_S * 1000
 
 
 async def test_a_wipe_that_is_yet_to_come_holds_up_no_fallback(connection: redis.asyncio.Redis) -> None:
-    await connection.set(keys.PLACES_SINCE, "1e300")
-    _, for_ms = await ScriptRunner(connection).run(TAKE, [keys.PLACES_SINCE, keys.places("b")], ["", "j:1", 1000, 500])
+    await connection.set(keys.KNOWN_SINCE, "1e300")
+    names = [keys.KNOWN_SINCE, keys.fallbacks("b")]
+    _, for_ms = await ScriptRunner(connection).run(ACQUIRE, names, ["w1", 1000, 500])
     assert for_ms <= 500
 
 
 async def test_latencies_that_are_none_are_left_out(connection: redis.asyncio.Redis) -> None:
     at = {f"at:{step}": time.time() * 1000 for step in ("a/b", "c/d")}
     await connection.hset(keys.LATENCY, mapping={"a/b": "abc", "c/d": "12.5", b"\xff": "1", **at})  # type: ignore[arg-type]
-    latencies = Latencies(connection)
+    latencies = Latencies(ScriptRunner(connection))
     await latencies.share()
     assert (latencies.of("a/b"), latencies.of("c/d")) == (None, 12.5)
 
@@ -230,8 +231,8 @@ async def test_what_a_script_cannot_read_is_gone_for_the_next_and_nothing_else_i
 ) -> None:
     await connection.set("understudy:other", "kept")
     await (connection.hset("understudy:odd", "sum", "x") if kind == "value" else connection.set("understudy:odd", "x"))
-    with pytest.raises(ScriptsUnavailable):
-        await ScriptRunner(connection).run(ADD, ["understudy:odd"], ["", 1])
+    with pytest.raises(RedisUnavailable):
+        await ScriptRunner(connection).run(ADD, ["understudy:odd"], [1])
     assert await connection.keys("understudy:*") == [b"understudy:other"]
 
 
@@ -239,8 +240,8 @@ async def test_a_redis_that_is_full_loses_nothing(connection: redis.asyncio.Redi
     await connection.hset("understudy:odd", "sum", "1")
     await connection.config_set("maxmemory", 1)
     try:
-        with pytest.raises(ScriptsUnavailable):
-            await ScriptRunner(connection).run(ADD, ["understudy:odd"], ["", 1])
+        with pytest.raises(RedisUnavailable):
+            await ScriptRunner(connection).run(ADD, ["understudy:odd"], [1])
     finally:
         await connection.config_set("maxmemory", 0)
     assert await connection.hget("understudy:odd", "sum") == b"1"
@@ -250,7 +251,7 @@ OF_ANOTHER_TYPE: list[str] = [
     *(queue_key(queue) for queue in QUEUES),
     *("rq:queues", "rq:workers", "rq:workers:normal", "rq:worker:w1", "rq:worker:w1:executions"),
     *("rq:wip:normal", "rq:finished:normal", "rq:failed:normal"),
-    *(*OURS, keys.PLANNER, keys.LATENCY, keys.balance("batch:b"), keys.places("b")),
+    *(*OURS, keys.PLANNER, keys.LATENCY, keys.balance("batch:b"), keys.fallbacks("b")),
 ]
 
 
@@ -267,9 +268,9 @@ async def test_every_key_of_ours_that_is_of_another_type_is_deleted_and_no_other
     foreign = [b"rq:queue:of_another", b"rq:unheard", b"understudyx", b"rq:suspended"]
     for name in foreign:
         await connection.set(name, "x")
-    await connection.set(keys.EPOCH, "1")
+    await connection.set(keys.KNOWN_SINCE, "1")
     assert await drop_misfits(connection) == len(OF_ANOTHER_TYPE)
-    assert set(await connection.keys("*")) == {*foreign, keys.EPOCH.encode()}
+    assert set(await connection.keys("*")) == {*foreign, keys.KNOWN_SINCE.encode()}
     assert await drop_misfits(connection) == 0
 
 

@@ -19,7 +19,7 @@ from ledger_help import (
     sqlite_ledger,
     succeeded,
 )
-from run_help import Stage, chain, purses_of, stage, without_slow_start
+from run_help import Stage, budget_sync_of, chain, planner_of, stage, without_slow_start
 
 from understudy.models.config.settings import BatchSettings, Settings
 from understudy.models.failure import FailureClass
@@ -276,10 +276,9 @@ class Office:
 async def office(redis_url: str, folder: Path) -> AsyncIterator[Office]:
     async with stage(redis_url) as scene, sqlite_ledger(folder) as store:
         await without_slow_start(scene.redis, "alpha", "beta")
-        time, tools = Time(), scene.tools
+        time = Time()
         canary = Canary(store, SETTINGS, time)
-        balances = purses_of(scene, store)
-        planner = Planner(scene.redis, store, tools.fleet, tools.limiter, tools.choice, balances, time, canary=canary)
+        planner = planner_of(scene, store, monotonic=time, canary=canary)
         yield Office(scene, store, planner, await new_worker(store), time)
 
 
@@ -339,8 +338,8 @@ async def test_a_stock_worker_that_helps_out_lets_no_more_of_a_watched_batch_go(
     async with office(redis_url, tmp_path) as here:
         _, ids = await batch_of(here.store, ALPHA)
         box = WorkerResources(
-            *(Settings(batches=SETTINGS), here.scene.redis, here.store, here.scene.tools),
-            *(None, None, purses_of(here.scene, here.store), None),  # type: ignore[arg-type]
+            *(Settings(batches=SETTINGS), here.scene.redis, here.scene.leases, here.store, here.scene.tools),
+            *(None, None, budget_sync_of(here.scene, here.store), None),  # type: ignore[arg-type]
         )
         await stage_the_next(box)
         assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(ids[:LINES])

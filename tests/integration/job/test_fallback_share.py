@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ledger_help import HOUR_S, new_worker, put_back
 from redis.asyncio import Redis
-from run_help import Stage, chain, purses_of, stage
+from run_help import Stage, chain, planner_of, stage
 
 from understudy.models.failure import Scope
 from understudy.models.ids import new_id
@@ -19,11 +19,11 @@ from understudy.models.records import NewBatch, NewJob, Settled, StartedJob
 from understudy.models.routing.chain import Chain, Step, When
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
-from understudy.worker.budgets import fallback_quota as places_module
+from understudy.worker.budgets import fallback_quota
 from understudy.worker.budgets.fallback_quota import UNDER_WAY, FallbackQuota, QuotaUsedUp
 from understudy.worker.job.run import JobRun
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Deployment
-from understudy.worker.planner.planner import Planner
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -57,13 +57,13 @@ class Desk:
 
     async def run(self, ids: list[str], *others: FallbackQuota) -> list[Settled]:
         """All at once, shared among this worker and others."""
-        workers = [self.scene.tools, *(replace(self.scene.tools, places=each) for each in others)]
+        workers = [self.scene.tools, *(replace(self.scene.tools, fallback_quota=each) for each in others)]
 
         async def work(index: int, job: StartedJob) -> Settled:
             tools = workers[index % len(workers)]
             settled = await JobRun(job, await self.store.get_chain(job.chain_id), tools).run()
             await self.store.claims.settle(self.worker, [settled])
-            await tools.places.give_back(job)
+            await tools.fallback_quota.release(job)
             return settled
 
         async with asyncio.timeout(20):
@@ -73,7 +73,8 @@ class Desk:
         return list(await asyncio.gather(*(work(index, job) for index, job in enumerate(started))))
 
     async def taken(self, batch_id: str) -> int:
-        return int(await self.scene.redis.zcard(f"understudy:places:{batch_id}"))
+        fields = await self.scene.redis.hvals(f"understudy:fallbacks:{batch_id}")
+        return sum(int(value.partition(b"|")[0]) for value in fields)
 
 
 @asynccontextmanager
@@ -82,9 +83,9 @@ async def desk(redis_url: str, store: Store, *rules: dict[str, Any], **more: Any
         yield Desk(scene, store, await new_worker(store))
 
 
-async def may_take(places: FallbackQuota, job: StartedJob) -> bool:
+async def may_acquire(quota: FallbackQuota, job: StartedJob) -> bool:
     try:
-        return await places.take(job, 0.5)
+        return await quota.acquire(job, 0.5)
     except QuotaUsedUp:
         return False
 
@@ -107,7 +108,7 @@ async def test_a_job_whose_lead_is_not_the_first_step_waits_for_its_lead(redis_u
 async def test_two_workers_together_use_all_of_the_share_and_no_more(redis_url: str, store: Store) -> None:
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         batch_id, ids = await here.batch(shared(0.25), 18)
-        other, ended = FallbackQuota(here.scene.redis, store, quiet_s=0), Counter[str]()
+        other, ended = FallbackQuota(Leases(here.scene.redis, "w2"), store, quiet_s=0), Counter[str]()
         while ids:
             outcomes = await here.run(ids, other)
             waiting = [each for each in outcomes if each.state is JobState.QUEUED]
@@ -155,7 +156,7 @@ async def test_interactive_jobs_do_not_wait_for_the_lead_when_the_share_is_used_
     assert settled.state is JobState.FAILED and settled.result is not None and settled.result.status_code == 500
 
 
-async def test_a_fallback_that_did_not_answer_gives_its_place_back(redis_url: str, store: Store) -> None:
+async def test_a_fallback_that_did_not_answer_is_free_for_another(redis_url: str, store: Store) -> None:
     beta = {"provider": "beta", "fail": "bad_request", "first": 1}
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE, beta) as here:
         batch_id, ids = await here.batch(shared(0.5), 2)
@@ -172,36 +173,36 @@ async def test_a_wiped_redis_forgets_no_fallback_that_was_answered(redis_url: st
         assert [each.state for each in await here.run(ids[2:])] == [JobState.FAILED] * 2
 
 
-async def test_after_a_wipe_nobody_takes_a_place_before_all_have_told_theirs(redis_url: str, store: Store) -> None:
+async def test_after_a_wipe_nobody_falls_back_before_all_have_told_theirs(redis_url: str, store: Store) -> None:
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         batch_id, ids = await here.batch(shared(0.5), 2)
         one, two = await store.claims.start(here.worker, ids)
-        mine, other = here.scene.tools.places, FallbackQuota(here.scene.redis, store, quiet_s=60)
-        assert await mine.take(one, 0.5)
+        mine, other = here.scene.tools.fallback_quota, FallbackQuota(Leases(here.scene.redis, "w2"), store, quiet_s=60)
+        assert await mine.acquire(one, 0.5)
         await here.scene.redis.flushdb()
         with pytest.raises(QuotaUsedUp):
-            await other.take(two, 0.5)
-        settled = await JobRun(two, shared(0.5), replace(here.scene.tools, places=other)).run()
+            await other.acquire(two, 0.5)
+        settled = await JobRun(two, shared(0.5), replace(here.scene.tools, fallback_quota=other)).run()
         assert settled.state is JobState.QUEUED and "Redis was wiped" in str(settled.waiting)
-        await mine.beat()
+        await here.scene.leases.beat()
         with pytest.raises(QuotaUsedUp, match=UNDER_WAY):
-            await FallbackQuota(here.scene.redis, store, quiet_s=0).take(two, 0.5)
+            await FallbackQuota(Leases(here.scene.redis, "w2"), store, quiet_s=0).acquire(two, 0.5)
         assert await here.taken(batch_id) == 1
 
 
-async def test_the_places_of_a_killed_worker_are_free_when_their_lease_ends(
+async def test_the_fallbacks_of_a_killed_worker_are_free_when_their_lease_ends(
     redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places_module, "PLACE_LEASE_S", 0.5)
+    monkeypatch.setattr(fallback_quota, "FALLBACK_LEASE_S", 0.5)
     async with desk(redis_url, store) as here:
         _, ids = await here.batch(shared(0.5), 2)
         one, two = await store.claims.start(here.worker, ids)
-        assert await here.scene.tools.places.take(one, 0.5)
-        survivor = FallbackQuota(here.scene.redis, store, quiet_s=0)
+        assert await here.scene.tools.fallback_quota.acquire(one, 0.5)
+        survivor = FallbackQuota(Leases(here.scene.redis, "w2"), store, quiet_s=0)
         with pytest.raises(QuotaUsedUp, match=UNDER_WAY):
-            await survivor.take(two, 0.5)
+            await survivor.acquire(two, 0.5)
         async with asyncio.timeout(5):
-            while not await may_take(survivor, two):
+            while not await may_acquire(survivor, two):
                 await asyncio.sleep(0.05)
 
 
@@ -213,9 +214,7 @@ async def test_the_planner_leaves_jobs_alone_that_only_a_cooling_lead_may_answer
         with_places = await here.batch(shared(0.5, spill=True), 2)
         deployment = Deployment("alpha", "m", "main", "alpha:main")
         await here.scene.tools.limiter.cool(deployment, Scope.PROVIDER, 60.0, "a test")
-        tools = here.scene.tools
-        balances = purses_of(here.scene, store)
-        planner = Planner(here.scene.redis, store, tools.fleet, tools.limiter, tools.choice, balances)
+        planner = planner_of(here.scene, store)
         await planner.pass_once()
         assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(with_places[1])
 
@@ -225,6 +224,8 @@ async def test_without_redis_nobody_falls_back(redis_url: str, store: Store) -> 
         _, ids = await here.batch(shared(1.0), 1)
         async with Redis.from_url("redis://127.0.0.1:9") as away:
             [job] = await store.claims.start(here.worker, ids)
-            settled = await JobRun(job, shared(1.0), replace(here.scene.tools, places=FallbackQuota(away, store))).run()
+            settled = await JobRun(
+                job, shared(1.0), replace(here.scene.tools, fallback_quota=FallbackQuota(Leases(away, "w2"), store))
+            ).run()
         assert settled.state is JobState.QUEUED and len(settled.attempts) == 1
         assert here.scene.calls("beta") == 0

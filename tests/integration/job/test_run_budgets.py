@@ -15,6 +15,7 @@ from understudy.models.costs.budgets import Balance, BudgetKey, BudgetRecord, of
 from understudy.models.state import JobState, Priority
 from understudy.worker.budgets.reservations import Budgets, InsufficientBudget, Reservation, Shortage
 from understudy.worker.job.run import JobRun
+from understudy.worker.leases import Leases
 
 ALPHA = chain("alpha/m")
 BATCH = of_batch("batch_1")
@@ -37,10 +38,10 @@ async def test_what_a_call_cost_is_spent_and_nothing_stays_held(redis_url: str) 
         assert await balance(scene) == Balance(1.0, pytest.approx(cost_usd), 0.0)
 
 
-async def test_a_job_without_a_budget_asks_no_purse(redis_url: str) -> None:
+async def test_a_job_without_a_budget_asks_no_balance(redis_url: str) -> None:
     async with stage(redis_url, prices=PRICES) as scene:
         assert (await scene.run(ALPHA)).state is JobState.SUCCEEDED
-        assert not await scene.redis.keys("understudy:purse:*")
+        assert not await scene.redis.keys("understudy:balance:*")
 
 
 @pytest.mark.parametrize("spent_usd", [0.6, 0.7])
@@ -144,9 +145,9 @@ class Fleet:
         self.reads = 0
 
     def worker(self, name: str, now_ms: float = 0.0) -> Budgets:
-        one = Budgets(Settings(), self.redis, name, self._read, time.time, lease_s=LEASE_S)
-        one.now_ms = now_ms
-        return one
+        leases = Leases(self.redis, name, LEASE_S)
+        leases.scripts.now_ms = now_ms
+        return Budgets(Settings(), leases, self._read, time.time)
 
     async def _read(self, subjects: Any, _providers: Any) -> dict[BudgetKey, BudgetRecord]:
         self.reads += 1
@@ -169,7 +170,7 @@ async def test_workers_never_hold_more_than_there_is(fleet: Fleet) -> None:
     assert isinstance(held[3], InsufficientBudget) and held[3].why is Shortage.HELD
 
 
-async def test_a_refusal_by_one_purse_holds_nothing_in_the_others(fleet: Fleet) -> None:
+async def test_a_refusal_by_one_budget_holds_nothing_in_the_others(fleet: Fleet) -> None:
     month = of_tenant("acme", 0.0)
     fleet.known[month] = BudgetRecord(0.2, 0.0, 0.0)
     one = fleet.worker("w1")
@@ -187,15 +188,15 @@ async def test_a_killed_worker_leaks_nothing(fleet: Fleet) -> None:
 async def test_a_beat_renews_what_is_held_and_restores_it_after_a_wipe(fleet: Fleet) -> None:
     one = fleet.worker("w1")
     await one.reserve([BATCH], 0.9)
-    one.now_ms = LEASE_S * 900
+    one._leases.scripts.now_ms = LEASE_S * 900
     await fleet.redis.flushdb()
-    await one.beat()
+    await one._leases.beat()
     other = fleet.worker("w2", now_ms=LEASE_S * 1500)
     refused = await other.reserve([BATCH], 0.3)
     assert isinstance(refused, InsufficientBudget) and refused.why is Shortage.HELD
 
 
-async def test_a_purse_that_redis_lost_is_read_from_the_ledger_once(fleet: Fleet) -> None:
+async def test_a_balance_that_redis_lost_is_read_from_the_ledger_once(fleet: Fleet) -> None:
     fleet.known[BATCH] = BudgetRecord(1.0, 0.5, 1.2)
     one = fleet.worker("w1")
     assert isinstance(await one.reserve([BATCH], 0.2), Reservation)

@@ -283,6 +283,6 @@ async def test_the_limit_that_an_answer_or_a_refusal_tells_is_kept_by_the_fleet(
     script = {"limits": [{"provider": "alpha", "requests_per_minute": 600}], "rules": rules}
     async with running_mock(script) as limited, stage(redis_url, base_url=f"{limited.base_url('alpha')}/v1") as scene:
         settled = await scene.run(chain("alpha/m"))
-        told = await scene.redis.hget(keys.rate("alpha:main", "m"), "told_requests")
+        told = await scene.redis.hget(keys.rate("alpha:main", "m"), "advertised_requests")
     assert settled.state is (JobState.FAILED if refused else JobState.SUCCEEDED)
     assert told == b"600"

@@ -7,7 +7,7 @@ import pytest
 from run_help import Stage, chain, stage, tried
 
 from understudy.models.failure import Scope
-from understudy.models.limits.day_use import end_of_day
+from understudy.models.limits.state import end_of_day
 from understudy.models.state import JobState
 from understudy.worker.limits.breaker import BREAK_AFTER
 from understudy.worker.limits.limiter import Candidate, Deployment
@@ -33,8 +33,8 @@ async def test_a_day_that_is_used_up_goes_on_at_the_next_step_and_keeps_those_wi
 ) -> None:
     limits = [{"model": "m", "requests_per_day": 1, "tokens_per_day": 100_000}]
     async with stage(redis_url, limits=limits) as scene:
-        scene.tools.limiter.now_ms = time.time() * 1000
-        midnight = end_of_day(scene.tools.limiter.now_ms / 1000)
+        scene.tools.limiter.scripts.now_ms = time.time() * 1000
+        midnight = end_of_day(scene.tools.limiter.scripts.now_ms / 1000)
         assert tried(await scene.run(HASTY)) == ["alpha None"]
         settled = await scene.run(HASTY)
         assert (settled.state, tried(settled)) == (JobState.SUCCEEDED, ["beta None"])

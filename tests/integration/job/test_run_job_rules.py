@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ledger_help import new_jobs
-from run_help import Stage, answered, chain, purses_of, stage, started, tried
+from run_help import Stage, answered, chain, planner_of, stage, started, tried
 
 from understudy.models.ids import new_id
 from understudy.models.queue.tickets import staged_ids
@@ -23,8 +23,8 @@ from understudy.worker.job.run import JobRun
 from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.limits.latency import FORGET_S, Latencies
 from understudy.worker.limits.limiter import Deployment, Scope
-from understudy.worker.planner.planner import Planner
 from understudy.worker.planner.wait_reasons import AGAIN_AFTER_S
+from understudy.worker.redis_scripts import ScriptRunner
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -185,14 +185,15 @@ async def test_latencies_are_shared_by_the_fleet_and_forgotten(redis_url: str) -
         of, here = chain("alpha/m", "beta/m", order="fastest"), scene.tools.choice.latencies
         assert [tried(await scene.run(of)) for _ in range(3)] == [["alpha None"], ["beta None"], ["beta None"]]
         await here.share()
-        elsewhere = Latencies(scene.redis)
+        scripts = ScriptRunner(scene.redis)
+        elsewhere = Latencies(scripts)
         assert elsewhere.of("alpha/m") is None
         await elsewhere.share()
         assert (elsewhere.of("alpha/m") or 0) > (elsewhere.of("beta/m") or 1_000)
         assert await scene.redis.pttl("understudy:latency") > 0
-        later_ms = (time.time() + FORGET_S + 5) * 1000
+        scripts.now_ms = (time.time() + FORGET_S + 5) * 1000
         elsewhere.answered("beta", "m", 40.0)
-        await elsewhere.share(later_ms)
+        await elsewhere.share()
         assert (elsewhere.of("alpha/m"), elsewhere.of("beta/m")) == (None, 40.0)
 
 
@@ -207,7 +208,7 @@ async def test_what_a_redis_that_is_away_was_not_told_it_is_told_later(redis_url
         scene.redis.connection_pool.connection_kwargs["path"] = path
         scene.redis.connection_pool.reset()
         await away.share()
-        other = Latencies(scene.redis)
+        other = Latencies(ScriptRunner(scene.redis))
         await other.share()
         assert other.of("alpha/m") == 120.0
 
@@ -228,11 +229,6 @@ async def waiting_batch(store: Store, of: Chain) -> str:
     return batch_id
 
 
-def planner_of(scene: Stage, store: Store, clock: Callable[[], float] = time.monotonic) -> Planner:
-    tools = scene.tools
-    return Planner(scene.redis, store, tools.fleet, tools.limiter, tools.choice, purses_of(scene, store), clock)
-
-
 async def test_the_planner_stages_nothing_of_a_batch_that_no_step_may_serve_and_says_why(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -240,7 +236,7 @@ async def test_the_planner_stages_nothing_of_a_batch_that_no_step_may_serve_and_
         barred = await waiting_batch(store, chain("alpha/m", require=EUROPE))
         other = await waiting_batch(store, chain("alpha/m"))
         clock = Ahead()
-        planner = planner_of(scene, store, clock)
+        planner = planner_of(scene, store, monotonic=clock)
         assert await planner.pass_once() == 3
         clock.by_s = AGAIN_AFTER_S
         assert await planner.pass_once() == 0

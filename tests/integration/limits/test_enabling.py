@@ -10,6 +10,7 @@ from understudy.models.limits.state import read_limits
 from understudy.models.store import Store
 from understudy.producer.cli.commands.providers import enable_provider
 from understudy.worker.failures import LimitSignals
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
 
 KEYS = [{"name": "main", "value": "env.X"}, {"name": "spare", "value": "env.Y"}]
@@ -24,10 +25,10 @@ async def enabled(store: Store, url: str, key: str | None = None) -> str:
 
 async def test_keys_cooldowns_breakers_and_learned_rates_are_all_let_go(store: Store, redis_url: str) -> None:
     async with Redis.from_url(redis_url) as connection:
-        limiter = Limiter(connection, "w1")
+        limiter = Limiter(Leases(connection, "w1"))
         for key, model in (("main", ""), ("main", "m"), ("spare", "")):
             await store.credentials.set_aside("slow", key, model, FailureClass.CREDENTIAL, "401")
-        await limiter.told(MAIN, LimitSignals(requests_limit=6_000.0))
+        await limiter.advertised(MAIN, LimitSignals(requests_limit=6_000.0))
         for hint_s in None, 3_600.0:
             grant = await limiter.reserve([Candidate(MAIN)], 1)
             assert isinstance(grant, Grant)

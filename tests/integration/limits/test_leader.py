@@ -4,6 +4,7 @@ from redis.asyncio import Redis
 
 from understudy.models.queue import keys
 from understudy.worker.leader import LEAD_FOR_S, LOOK_EVERY_S, RENEW_EVERY_S, LeaderLock
+from understudy.worker.redis_scripts import ScriptRunner
 
 
 class Hand:
@@ -19,7 +20,7 @@ class Hand:
 async def test_one_leads_until_it_resigns_and_the_other_is_next(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         hand = Hand()
-        one, other = LeaderLock(redis, "one", hand), LeaderLock(redis, "other", hand)
+        one, other = LeaderLock(ScriptRunner(redis), "one", hand), LeaderLock(ScriptRunner(redis), "other", hand)
         assert (await one.held(), await other.held()) == (True, False)
         hand.s += 10
         assert (await one.held(), await other.held()) == (True, False)
@@ -32,7 +33,7 @@ async def test_one_leads_until_it_resigns_and_the_other_is_next(redis_url: str) 
 async def test_redis_is_asked_seldom_and_the_lock_is_kept(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         hand = Hand()
-        lead = LeaderLock(redis, "one", hand)
+        lead = LeaderLock(ScriptRunner(redis), "one", hand)
         assert await lead.held()
         await redis.set(keys.PLANNER, "other")
         hand.s += RENEW_EVERY_S - 0.1
@@ -48,5 +49,5 @@ async def test_redis_is_asked_seldom_and_the_lock_is_kept(redis_url: str) -> Non
 async def test_resigning_takes_nothing_from_another(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         await redis.set(keys.PLANNER, "other")
-        await LeaderLock(redis, "one").resign()
+        await LeaderLock(ScriptRunner(redis), "one").resign()
         assert await redis.get(keys.PLANNER) == b"other"

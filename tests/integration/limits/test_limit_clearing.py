@@ -4,8 +4,7 @@ import pytest
 import redis.asyncio
 
 from understudy.models.failure import Scope
-from understudy.models.limits.clearing import clear_limits
-from understudy.models.limits.state import read_limits
+from understudy.models.limits.state import clear_limits, read_limits
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter, Refusal
 
@@ -40,7 +39,7 @@ async def test_a_cooldown_of_any_scope_is_forgotten(
 async def test_what_was_learned_and_told_is_forgotten_and_calls_in_flight_are_not(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
-    await limiter.told(MAIN.deployment, LimitSignals(requests_limit=6_000.0))
+    await limiter.advertised(MAIN.deployment, LimitSignals(requests_limit=6_000.0))
     assert await starts(limiter, MAIN)
     await refuse(limiter, MAIN, None)
     await refuse(limiter, MAIN, 3_600.0)

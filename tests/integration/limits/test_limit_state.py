@@ -8,11 +8,11 @@ import redis.asyncio
 from understudy.models.config.provider_settings import Limits
 from understudy.models.config.settings import Settings
 from understudy.models.failure import Scope
-from understudy.models.limits.day_use import DayUse, end_of_day
-from understudy.models.limits.state import AccountState, Limit, LimitState, Source, read_limits
+from understudy.models.limits.state import AccountState, DayUse, Limit, LimitState, Source, end_of_day, read_limits
 from understudy.models.queue import keys
 from understudy.producer.status.provider_state import LedgerPart, provider_documents
 from understudy.worker.failures import LimitSignals
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter, Refusal
 
 DEPLOYMENT = Deployment("alpha", "vendor/large:free", "main", "alpha:team")
@@ -44,7 +44,7 @@ async def promised_per_minute(limiter: Limiter, candidate: Candidate) -> float:
 
 async def test_calls_in_flight_are_counted_over_the_fleet(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
     first = await granted(limiter)
-    await granted(Limiter(connection, "w2"))
+    await granted(Limiter(Leases(connection, "w2")))
     _, account = await seen(connection)
     assert account.in_flight == 2
     await limiter.release(first, 100)
@@ -55,21 +55,21 @@ async def test_calls_in_flight_are_counted_over_the_fleet(limiter: Limiter, conn
 async def test_while_the_first_calls_find_out_what_is_taken_fewer_may_be_in_flight(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
-    limiter.now_ms = (await read_limits(connection)).now * 1000
+    limiter.scripts.now_ms = (await read_limits(connection)).now * 1000
     grants = 0
     while isinstance(await limiter.reserve([UNKNOWN], 100), Grant):
         grants += 1
     _, account = await seen(connection)
     assert account.most_in_flight(None) == account.most_in_flight(200) == Limit(float(grants), Source.LEARNED)
     assert account.in_flight == grants and account.most_in_flight(1) == Limit(1, Source.CONFIGURED)
-    await limiter.told(DEPLOYMENT, HEADERS)
+    await limiter.advertised(DEPLOYMENT, HEADERS)
     _, account = await seen(connection)
     assert account.most_in_flight(None) == Limit(None, Source.UNKNOWN)
     assert account.most_in_flight(200) == Limit(200, Source.CONFIGURED)
 
 
 async def test_a_dead_workers_calls_are_none(connection: redis.asyncio.Redis) -> None:
-    await granted(Limiter(connection, "w1", lease_s=0.3))
+    await granted(Limiter(Leases(connection, "w1", 0.3)))
     state = await read_limits(connection)
     while state.of(*NAME).in_flight:
         state = await read_limits(connection)
@@ -105,10 +105,10 @@ async def test_a_learned_rate_is_shown_as_it_has_grown(
         await limiter.release(refused, None, refused=True)
         end = await limiter.refused(refused, Scope.MODEL, None, "rate_limit")
     assert end is not None
-    limiter.now_ms = (end + later_s) * 1000
+    limiter.scripts.now_ms = (end + later_s) * 1000
     state, _ = await seen(connection)
     key = keys.rate(*NAME)
-    age_ms = limiter.now_ms - float(await connection.hget(key, "learned_at") or 0)
+    age_ms = limiter.scripts.now_ms - float(await connection.hget(key, "learned_at") or 0)
     promised = await promised_per_minute(limiter, UNKNOWN)
     await connection.hset(key, "learned_at", str(state.now * 1000 - age_ms))
     _, account = await seen(connection)
@@ -120,7 +120,7 @@ async def test_a_learned_rate_is_shown_as_it_has_grown(
 async def test_what_headers_tell_is_the_limit_where_none_is_configured(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
-    await limiter.told(DEPLOYMENT, HEADERS)
+    await limiter.advertised(DEPLOYMENT, HEADERS)
     _, account = await seen(connection)
     assert account.requests.limit(None) == Limit(600.0, Source.ADVERTISED)
     assert account.tokens.limit(None) == Limit(90_000.0, Source.ADVERTISED)
@@ -131,7 +131,7 @@ async def test_what_headers_tell_is_the_limit_where_none_is_configured(
 async def test_a_brake_because_others_use_the_account_says_until_when(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
-    await limiter.told(DEPLOYMENT, replace(HEADERS, requests_remaining=60.0))
+    await limiter.advertised(DEPLOYMENT, replace(HEADERS, requests_remaining=60.0))
     state, account = await seen(connection)
     limit = account.requests.limit(6_000)
     assert (limit.amount, limit.source) == (pytest.approx(60.0), Source.ADVERTISED)
@@ -154,7 +154,7 @@ async def test_the_next_start_is_when_the_limiter_lets_one_start(
 async def test_the_use_of_the_day_is_shown_as_the_limiter_counts_it(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
-    limiter.now_ms = (await read_limits(connection)).now * 1000
+    limiter.scripts.now_ms = (await read_limits(connection)).now * 1000
     daily = Candidate(DEPLOYMENT, requests_per_minute=600_000, requests_per_day=3, tokens_per_day=9_000)
     first = await granted(limiter, daily)
     await limiter.release(first, 70)
@@ -213,7 +213,7 @@ async def test_refusals_in_a_row_are_counted_and_end_in_probes(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
     for _ in range(3):
-        limiter.now_ms = 1_000 * await limiter.cool(DEPLOYMENT, Scope.MODEL, None, "rate_limit") + 1
+        limiter.scripts.now_ms = 1_000 * await limiter.cool(DEPLOYMENT, Scope.MODEL, None, "rate_limit") + 1
     state, _ = await seen(connection)
     (cooldown,) = state.cooldowns
     assert (cooldown.in_a_row, cooldown.probing) == (3, True)
@@ -225,10 +225,10 @@ async def test_the_next_probe_is_when_the_limiter_lets_one_start(
     limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope, for_s: float | None
 ) -> None:
     """In the past, by this Redis server's clock: its cooldowns have ended, and only the probes are left."""
-    limiter.now_ms = (await read_limits(connection)).now * 1000 - 300_000
+    limiter.scripts.now_ms = (await read_limits(connection)).now * 1000 - 300_000
     for _ in range(6):
         end = await limiter.cool(DEPLOYMENT, scope, for_s, "overloaded", probed=True)
-        limiter.now_ms = end * 1000 + 15_000
+        limiter.scripts.now_ms = end * 1000 + 15_000
     await granted(limiter)
     assert isinstance(refusal := await limiter.reserve([UNKNOWN], 1), Refusal)
     state, _ = await seen(connection)
@@ -248,7 +248,7 @@ async def test_a_cooldown_that_has_ended_is_not_shown(limiter: Limiter, connecti
 async def test_keys_of_others_are_left_alone(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
     await granted(limiter)
     await connection.set(keys.PLANNER, "w1")
-    await connection.set(keys.EPOCH, "1")
+    await connection.set(keys.KNOWN_SINCE, "1")
     await connection.set("understudy:rate", "of somebody else")
     state, _ = await seen(connection)
     assert set(state.accounts) == {NAME}

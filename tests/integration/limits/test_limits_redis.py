@@ -10,10 +10,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from understudy.models.failure import Scope
-from understudy.models.limits.day_use import end_of_day
+from understudy.models.limits.state import end_of_day
 from understudy.models.queue import keys
 from understudy.worker.failures import LimitSignals
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, LimitsUnavailable, Refusal
+from understudy.worker.leases import Leases
+from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+from understudy.worker.redis_scripts import RedisUnavailable
 
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")
 FREE = Candidate(DEPLOYMENT, requests_per_minute=60_000_000)
@@ -26,9 +28,7 @@ async def test_a_call_is_reserved_answered_and_released(limiter: Limiter, connec
     assert grant.wait_s == 0
     await limiter.release(grant, 70)
     await limiter.answered(grant)
-    await limiter.beat({})
-    flight = await connection.hgetall(keys.flight("alpha:main", "large"))
-    assert flight[b"w1"].startswith(b"0|")
+    assert not await connection.exists(keys.flight("alpha:main", "large"))
 
 
 @pytest.mark.parametrize("loss", ["SCRIPT FLUSH", "FLUSHALL"])
@@ -50,14 +50,15 @@ async def test_lost_scripts_are_loaded_again_in_the_middle_of_work(
 
 async def test_a_redis_that_is_away_says_so() -> None:
     async with redis.asyncio.Redis(unix_socket_path="/nonexistent/redis.sock", retry=Retry(NoBackoff(), 0)) as nowhere:
-        limiter = Limiter(nowhere, "w1")
-        with pytest.raises(LimitsUnavailable, match="the limits in Redis cannot be read: ConnectionError"):
+        leases = Leases(nowhere, "w1")
+        limiter = Limiter(leases)
+        with pytest.raises(RedisUnavailable, match="Redis is unavailable: ConnectionError"):
             await limiter.reserve([LIMITED], 100)
-        with pytest.raises(LimitsUnavailable):
+        with pytest.raises(RedisUnavailable):
             await limiter.cool(DEPLOYMENT, Scope.MODEL, 1.0, "429")
-        with pytest.raises(LimitsUnavailable):
-            await limiter.beat({("alpha:main", "large"): 1})
-        with pytest.raises(LimitsUnavailable):
+        with pytest.raises(RedisUnavailable):
+            await leases.beat()
+        with pytest.raises(RedisUnavailable):
             await limiter.outlook([LIMITED], 2.0)
 
 
@@ -65,7 +66,7 @@ async def test_a_full_memory_says_so_and_passes(limiter: Limiter, connection: re
     await limiter.reserve([LIMITED], 100)
     await connection.config_set("maxmemory", "1")
     try:
-        with pytest.raises(LimitsUnavailable):
+        with pytest.raises(RedisUnavailable):
             await limiter.reserve([LIMITED], 100)
     finally:
         await connection.config_set("maxmemory", "0")
@@ -76,7 +77,7 @@ async def test_a_replica_says_so_and_passes(limiter: Limiter, connection: redis.
     await limiter.reserve([LIMITED], 100)
     await connection.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
-        with pytest.raises(LimitsUnavailable):
+        with pytest.raises(RedisUnavailable):
             await limiter.reserve([LIMITED], 100)
     finally:
         await connection.execute_command("REPLICAOF", "NO", "ONE")
@@ -101,19 +102,19 @@ async def test_workers_together_keep_to_what_may_be_in_flight(redis_url: str) ->
             await limiter.release(grant, 10)
 
     async with redis.asyncio.Redis.from_url(redis_url) as connection:
-        workers = [Limiter(connection, f"w{number}") for number in range(4)]
+        workers = [Limiter(Leases(connection, f"w{number}")) for number in range(4)]
         async with asyncio.timeout(30):
             await asyncio.gather(*(work(worker) for worker in workers for _ in range(10)))
         flight = await connection.hvals(keys.flight("alpha:main", "large"))
     assert (calls, most) == (400, 7)
-    assert [count.partition(b"|")[0] for count in flight] == [b"0"] * 4
+    assert flight == []
 
 
 async def test_workers_together_keep_to_the_rate(redis_url: str) -> None:
     async with redis.asyncio.Redis.from_url(redis_url) as connection:
-        workers = [Limiter(connection, f"w{number}") for number in range(5)]
+        workers = [Limiter(Leases(connection, f"w{number}")) for number in range(5)]
         for worker in workers:
-            worker.now_ms = BEGIN_MS
+            worker.scripts.now_ms = BEGIN_MS
         replies = await asyncio.gather(
             *(worker.reserve([Candidate(DEPLOYMENT, 600)], 10) for worker in workers for _ in range(20))
         )
@@ -139,9 +140,9 @@ async def test_workers_together_keep_to_the_day(redis_url: str) -> None:
                 await limiter.release(grant, 100)
 
     async with redis.asyncio.Redis.from_url(redis_url) as connection:
-        workers = [Limiter(connection, f"w{number}") for number in range(4)]
+        workers = [Limiter(Leases(connection, f"w{number}")) for number in range(4)]
         for worker in workers:
-            worker.now_ms = BEGIN_MS
+            worker.scripts.now_ms = BEGIN_MS
         await asyncio.gather(*(work(worker) for worker in workers for _ in range(5)))
         while isinstance(grant := await workers[0].reserve([daily], 100), Grant):
             made += 1
@@ -163,15 +164,17 @@ async def test_beats_amid_calls_never_lose_one(redis_url: str) -> None:
             if number % 3:
                 await limiter.release(held.pop(), 10)
 
-    async def beat(limiter: Limiter, work: "asyncio.Future[list[None]]") -> None:
+    async def beat(leases: Leases, work: "asyncio.Future[list[None]]") -> None:
         while not work.done():
-            await limiter.beat({("alpha:main", "large"): len(held)})
+            await leases.beat()
             await asyncio.sleep(0)
 
     async with redis.asyncio.Redis.from_url(redis_url) as connection:
-        limiter = Limiter(connection, "w1")
+        leases = Leases(connection, "w1")
+        limiter = Limiter(leases)
+        limiter.count(lambda: [("alpha:main", "large")] * len(held))
         work = asyncio.gather(*(hold_some(limiter) for _ in range(20)))
-        await beat(limiter, work)
+        await beat(leases, work)
         await work
         (count,) = await connection.hvals(keys.flight("alpha:main", "large"))
     assert int(count.split(b"|")[0]) == len(held) == 400
@@ -218,7 +221,7 @@ async def test_refusals_by_chance_slow_nobody_down_however_many(
 async def test_one_refusal_among_calls_that_are_answered_holds_nobody(
     limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope
 ) -> None:
-    limiter.now_ms = BEGIN_MS
+    limiter.scripts.now_ms = BEGIN_MS
     await connection.hset(keys.rate("alpha:main", "large"), "window", 1000)
     grants = [await limiter.reserve([UNKNOWN], 100) for _ in range(40)]
     refused = grants[20]
@@ -229,7 +232,7 @@ async def test_one_refusal_among_calls_that_are_answered_holds_nobody(
 async def test_a_run_of_refusals_with_no_answer_between_is_a_rest_for_everybody(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
-    limiter.now_ms = BEGIN_MS
+    limiter.scripts.now_ms = BEGIN_MS
     await connection.hset(keys.rate("alpha:main", "large"), "window", 1000)
     grants = [await limiter.reserve([UNKNOWN], 100) for _ in range(20)]
     ends = [await limiter.refused(grant, Scope.PROVIDER, None, "no") for grant in grants if isinstance(grant, Grant)]
@@ -241,7 +244,7 @@ async def test_a_hint_is_followed_where_nothing_speaks_against_it(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
     for call in range(100):
-        limiter.now_ms = BEGIN_MS + call * 30
+        limiter.scripts.now_ms = BEGIN_MS + call * 30
         grant = await limiter.reserve([FREE], 100)
         assert isinstance(grant, Grant)
         await limiter.release(grant, 100)
@@ -249,19 +252,19 @@ async def test_a_hint_is_followed_where_nothing_speaks_against_it(
     assert isinstance(grant, Grant)
     await limiter.release(grant, None, refused=True)
     end = await limiter.refused(grant, Scope.MODEL, 30.0, "429")
-    assert end == pytest.approx(limiter.now_ms / 1000 + 30, abs=0.002)
+    assert end == pytest.approx(limiter.scripts.now_ms / 1000 + 30, abs=0.002)
 
 
 @pytest.mark.parametrize(("later_ms", "rests"), [(50, True), (250, False)])
 async def test_a_hint_is_contradicted_by_the_answer_of_a_call_that_began_clearly_later(
     limiter: Limiter, connection: redis.asyncio.Redis, later_ms: int, rests: bool
 ) -> None:
-    limiter.now_ms = BEGIN_MS
+    limiter.scripts.now_ms = BEGIN_MS
     refused = await limiter.reserve([FREE], 100)
-    limiter.now_ms = BEGIN_MS + later_ms
+    limiter.scripts.now_ms = BEGIN_MS + later_ms
     later = await limiter.reserve([FREE], 100)
     assert isinstance(refused, Grant) and isinstance(later, Grant)
-    limiter.now_ms = BEGIN_MS + 300
+    limiter.scripts.now_ms = BEGIN_MS + 300
     await limiter.release(refused, None, refused=True)
     assert await limiter.refused(refused, Scope.MODEL, 30.0, "429") is not None
     await limiter.release(later, 100)
@@ -317,79 +320,80 @@ async def granted_within_a_second(limiter: Limiter, candidate: Candidate) -> int
 
 
 async def test_a_limit_that_headers_tell_becomes_the_rate(limiter: Limiter) -> None:
-    limiter.now_ms = BEGIN_MS
+    limiter.scripts.now_ms = BEGIN_MS
     assert isinstance(await limiter.reserve([UNKNOWN], 100), Grant)
-    await limiter.told(DEPLOYMENT, WINDOW)
-    limiter.now_ms = BEGIN_MS + 10_000
+    await limiter.advertised(DEPLOYMENT, WINDOW)
+    limiter.scripts.now_ms = BEGIN_MS + 10_000
     assert 19 <= await granted_within_a_second(limiter, UNKNOWN) <= 21
 
 
 async def test_a_configured_limit_wins_over_the_headers(limiter: Limiter) -> None:
-    limiter.now_ms = BEGIN_MS
-    await limiter.told(DEPLOYMENT, WINDOW)
-    limiter.now_ms = BEGIN_MS + 10_000
+    limiter.scripts.now_ms = BEGIN_MS
+    await limiter.advertised(DEPLOYMENT, WINDOW)
+    limiter.scripts.now_ms = BEGIN_MS + 10_000
     assert await granted_within_a_second(limiter, LIMITED) == LIMITED.max_in_flight
 
 
 async def test_headers_take_no_burst_from_a_configured_limit(limiter: Limiter) -> None:
-    limiter.now_ms = BEGIN_MS
+    limiter.scripts.now_ms = BEGIN_MS
     configured = Candidate(DEPLOYMENT, requests_per_minute=600)
     assert isinstance(await limiter.reserve([configured], 100), Grant)
-    await limiter.told(DEPLOYMENT, WINDOW)
+    await limiter.advertised(DEPLOYMENT, WINDOW)
     assert await granted_within_a_second(limiter, configured) == 19
 
 
 async def test_what_others_use_of_an_account_slows_us_down_until_the_reset(limiter: Limiter) -> None:
-    limiter.now_ms = BEGIN_MS
-    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_remaining=60.0))
-    limiter.now_ms = BEGIN_MS + 2_000
+    limiter.scripts.now_ms = BEGIN_MS
+    await limiter.advertised(DEPLOYMENT, replace(WINDOW, requests_remaining=60.0))
+    limiter.scripts.now_ms = BEGIN_MS + 2_000
     assert 1 <= await granted_within_a_second(limiter, LIMITED) <= 3
-    limiter.now_ms = BEGIN_MS + 10_000
+    limiter.scripts.now_ms = BEGIN_MS + 10_000
     assert await granted_within_a_second(limiter, UNKNOWN) >= 19
 
 
 async def test_what_we_used_ourselves_does_not_slow_us_down(limiter: Limiter) -> None:
     for call in range(300):
-        limiter.now_ms = BEGIN_MS + call * 100
+        limiter.scripts.now_ms = BEGIN_MS + call * 100
         grant = await limiter.reserve([UNKNOWN], 100)
         assert isinstance(grant, Grant)
         await limiter.release(grant, 100)
-    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_remaining=300.0))
-    limiter.now_ms = BEGIN_MS + 33_000
+    await limiter.advertised(DEPLOYMENT, replace(WINDOW, requests_remaining=300.0))
+    limiter.scripts.now_ms = BEGIN_MS + 33_000
     assert await granted_within_a_second(limiter, UNKNOWN) >= 19
 
 
 async def test_a_daily_limit_sets_no_pace_until_it_is_used_up(limiter: Limiter) -> None:
-    limiter.now_ms = BEGIN_MS
+    limiter.scripts.now_ms = BEGIN_MS
     daily = replace(WINDOW, requests_limit=14_400.0, requests_period_s=86_400.0, requests_reset_s=600.0)
-    await limiter.told(DEPLOYMENT, daily)
+    await limiter.advertised(DEPLOYMENT, daily)
     assert await granted_within_a_second(limiter, LIMITED) == LIMITED.max_in_flight
-    used_up = Limiter(limiter._redis, "w2", now_ms=BEGIN_MS)
-    await used_up.told(DEPLOYMENT, replace(daily, requests_remaining=0.0))
+    used_up = Limiter(Leases(limiter.scripts.redis, "w2"))
+    used_up.scripts.now_ms = BEGIN_MS
+    await used_up.advertised(DEPLOYMENT, replace(daily, requests_remaining=0.0))
     refusal = await used_up.reserve([UNKNOWN], 100)
     assert isinstance(refusal, Refusal)
     assert refusal.until == pytest.approx(BEGIN_MS / 1000 + 601, abs=0.002)
 
 
 async def test_tokens_that_headers_tell_are_paced_too(limiter: Limiter) -> None:
-    limiter.now_ms = BEGIN_MS
-    await limiter.told(DEPLOYMENT, LimitSignals(tokens_limit=60_000, tokens_remaining=60_000, tokens_reset_s=0.0))
-    limiter.now_ms = BEGIN_MS + 10_000
+    limiter.scripts.now_ms = BEGIN_MS
+    await limiter.advertised(DEPLOYMENT, LimitSignals(tokens_limit=60_000, tokens_remaining=60_000, tokens_reset_s=0.0))
+    limiter.scripts.now_ms = BEGIN_MS + 10_000
     assert 19 <= await granted_within_a_second(limiter, UNKNOWN) <= 21
 
 
 async def test_a_worker_tells_only_what_is_new(limiter: Limiter, connection: redis.asyncio.Redis) -> None:
-    await limiter.told(DEPLOYMENT, WINDOW)
+    await limiter.advertised(DEPLOYMENT, WINDOW)
     await connection.flushdb()
-    await limiter.told(DEPLOYMENT, WINDOW)
+    await limiter.advertised(DEPLOYMENT, WINDOW)
     assert not await connection.exists(keys.rate("alpha:main", "large"))
-    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_limit=700.0))
-    assert await connection.hget(keys.rate("alpha:main", "large"), "told_requests") == b"700"
+    await limiter.advertised(DEPLOYMENT, replace(WINDOW, requests_limit=700.0))
+    assert await connection.hget(keys.rate("alpha:main", "large"), "advertised_requests") == b"700"
 
 
 @pytest.mark.parametrize("limit", [0.0, 1e12])
 async def test_a_limit_out_of_all_reason_is_not_believed(
     limiter: Limiter, connection: redis.asyncio.Redis, limit: float
 ) -> None:
-    await limiter.told(DEPLOYMENT, replace(WINDOW, requests_limit=limit))
-    assert not await connection.hexists(keys.rate("alpha:main", "large"), "told_requests")
+    await limiter.advertised(DEPLOYMENT, replace(WINDOW, requests_limit=limit))
+    assert not await connection.hexists(keys.rate("alpha:main", "large"), "advertised_requests")

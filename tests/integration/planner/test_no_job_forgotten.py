@@ -12,7 +12,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from ledger_help import HOUR_S, new_jobs, new_worker, put_back, succeeded
-from run_help import Stage, chain, purses_of, stage, without_slow_start
+from run_help import Stage, chain, planner_of, stage, without_slow_start
 from sqlalchemy import delete, or_, select, update
 
 from examples import examples
@@ -24,7 +24,7 @@ from understudy.models.state import BatchState, Priority
 from understudy.models.store import Store, open_store
 from understudy.models.store.sql import NOW, QUEUED, RUNNING, batch, job, worker
 from understudy.models.tables import Job
-from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, Planner
+from understudy.worker.planner.planner import CLAIMED_BY_NOW_S
 
 FAST_TO_FAIL = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking an example that needs databases takes minutes
 EXAMPLES = settings(examples(10), stateful_step_count=25, phases=FAST_TO_FAIL)
@@ -89,12 +89,7 @@ class Life(RuleBasedStateMachine):
             for table in Job.metadata.sorted_tables:
                 await connection.execute(delete(table))
         self.workers = [await new_worker(self.store), await new_worker(self.store)]
-        tools = self.world.scene.tools
-        balances = purses_of(self.world.scene, self.store)
-        self.planner = Planner(
-            *(self.redis, self.store, tools.fleet, tools.limiter, tools.choice, balances),
-            lambda: time.monotonic() + self.ahead_s,
-        )
+        self.planner = planner_of(self.world.scene, self.store, monotonic=lambda: time.monotonic() + self.ahead_s)
 
     def _do(self, act: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         return self.world.run(act())

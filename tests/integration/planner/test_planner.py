@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from ledger_help import HOUR_S, new_jobs, new_worker, open_batch, put_back, singles, sqlite_ledger
-from run_help import Stage, chain, purses_of, stage, without_slow_start
+from run_help import Stage, chain, planner_of, stage, without_slow_start
 
 from understudy.models.config.secrets import fingerprint
 from understudy.models.disabled import ALL_MODELS
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.ids import new_id
-from understudy.models.limits.day_use import end_of_day
+from understudy.models.limits.state import end_of_day
 from understudy.models.queue.keys import QUEUES
 from understudy.models.queue.tickets import queue_key, stage_at_once, staged_ids
 from understudy.models.records import Head, Lane, NewBatch, Waiting
@@ -70,7 +70,7 @@ class Desk:
     async def use_tokens(self, tokens: int) -> None:
         """Of alpha's limit. Its clock stops here, so nothing flows back, however long the test takes."""
         tools = self.scene.tools
-        tools.limiter.now_ms = time.time() * 1_000
+        tools.limiter.scripts.now_ms = time.time() * 1_000
         assert isinstance(await tools.limiter.reserve(tools.fleet.usable(ALPHA.steps[0]), tokens), Grant)
 
     async def take_all(self) -> None:
@@ -82,10 +82,7 @@ class Desk:
 async def desk(redis_url: str, folder: Path, **alpha: Any) -> AsyncIterator[Desk]:
     async with stage(redis_url, **alpha) as scene, sqlite_ledger(folder) as store:
         ahead = Ahead()
-        balances = purses_of(scene, store)
-        planner = Planner(
-            scene.redis, store, scene.tools.fleet, scene.tools.limiter, scene.tools.choice, balances, ahead
-        )
+        planner = planner_of(scene, store, monotonic=ahead)
         await planner.pass_once()
         await without_slow_start(scene.redis, "alpha", "beta")
         yield Desk(scene, store, planner, await new_worker(store), ahead)
@@ -164,7 +161,7 @@ async def test_no_more_is_staged_than_the_day_has_left_and_then_nothing_until_mi
         batch_id, *ids = await here.batch(ALPHA, 100)
         _, *others = await here.batch(HASTY, 5)
         limiter, usable = here.scene.tools.limiter, here.scene.tools.fleet.usable(ALPHA.steps[0])
-        limiter.now_ms = time.time() * 1000
+        limiter.scripts.now_ms = time.time() * 1000
         for _ in range(4):
             assert isinstance(await limiter.reserve(usable, 10), Grant)
         await here.planner.pass_once()
@@ -177,7 +174,7 @@ async def test_no_more_is_staged_than_the_day_has_left_and_then_nothing_until_mi
         said = await waits_of(here, batch_id)
         assert sorted(await here.staged()) == sorted(others), "they have another step"
         assert said is not None
-        assert (said.hold, said.account, said.until) == ("day", "alpha:main", end_of_day(limiter.now_ms / 1000))
+        assert (said.hold, said.account, said.until) == ("day", "alpha:main", end_of_day(limiter.scripts.now_ms / 1000))
 
 
 async def test_a_chain_whose_provider_cools_waits_in_the_ledger_while_another_flows(
@@ -284,8 +281,7 @@ async def test_another_leader_stages_nothing_twice(redis_url: str, tmp_path: Pat
     async with desk(redis_url, tmp_path) as here:
         await here.batch(ALPHA, 30)
         await here.planner.pass_once()
-        balances, tools = purses_of(here.scene, here.store), here.scene.tools
-        other = Planner(here.scene.redis, here.store, tools.fleet, tools.limiter, tools.choice, balances)
+        other = planner_of(here.scene, here.store)
         assert await other.pass_once() == 0
         assert len(await here.staged()) == 30
 

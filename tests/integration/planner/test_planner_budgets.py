@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ledger_help import new_jobs, new_worker, put_back, succeeded
-from run_help import Stage, chain, purses_of, stage, without_slow_start
+from run_help import Stage, budget_sync_of, chain, planner_of, stage, without_slow_start
 
 from understudy.models.costs.budgets import Balance, BudgetKey, of_batch, of_tenant
 from understudy.models.ids import new_id
@@ -21,6 +21,7 @@ from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.models.tenants import TenantLimits
 from understudy.worker.budgets.reservations import Budgets, InsufficientBudget, Reservation
+from understudy.worker.leases import Leases
 from understudy.worker.planner.budget_sync import STANDSTILL_S
 from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, Planner
 from understudy.worker.planner.wait_reasons import MOVED_AFTER_S, TOLD_AFTER_S
@@ -98,12 +99,11 @@ async def _run(job: Any, of: Chain, tools: Any, cost_usd: float) -> Settled:
 async def office(redis_url: str, store: Store, **alpha: Any) -> AsyncIterator[Office]:
     async with stage(redis_url, **{"prices": PRICES, **alpha}) as scene:
         await without_slow_start(scene.redis, "alpha", "beta")
-        balances = purses_of(scene, store)
-        budgets = Budgets(scene.settings, scene.redis, "w1", store.budgets.read, time.time)
+        balances = budget_sync_of(scene, store)
+        budgets = Budgets(scene.settings, Leases(scene.redis, "w1"), store.budgets.read, time.time)
         here = Office(scene, store, None, budgets, await new_worker(store))  # type: ignore[arg-type]
         balances._monotonic = here.monotonic
-        limiter, fleet = scene.tools.limiter, scene.tools.fleet
-        here.planner = Planner(scene.redis, store, fleet, limiter, scene.tools.choice, balances, here.monotonic)
+        here.planner = planner_of(scene, store, balances, monotonic=here.monotonic)
         yield here
 
 

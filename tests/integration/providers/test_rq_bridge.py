@@ -19,7 +19,8 @@ from rq.serializers import JSONSerializer
 from understudy.models.queue.keys import JOB_FUNCTION, QUEUES
 from understudy.models.queue.tickets import DESCRIPTION, FAILURE_TTL_S, is_ticket, stage, staged_ids, ticket_data
 from understudy.models.state import Priority
-from understudy.worker.rq.bridge import EXECUTION_TTL_S, Bridge, forget_worker
+from understudy.worker.rq.bridge import EXECUTION_TTL_S, Bridge
+from understudy.worker.rq.worker import forget_worker
 
 WORKER = "bridge"
 BULK = Priority.BULK

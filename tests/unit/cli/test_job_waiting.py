@@ -5,8 +5,7 @@ from typing import Any
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import FailureClass, Scope
-from understudy.models.limits.day_use import DayUse, end_of_day
-from understudy.models.limits.state import AccountState, Cooldown, LimitState, Schedule
+from understudy.models.limits.state import AccountState, Cooldown, DayUse, LimitState, Schedule, end_of_day
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority

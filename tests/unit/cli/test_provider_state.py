@@ -8,8 +8,7 @@ import pytest
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import FailureClass, Scope
-from understudy.models.limits.day_use import DayUse, end_of_day
-from understudy.models.limits.state import AccountState, Cooldown, LimitState, Schedule
+from understudy.models.limits.state import AccountState, Cooldown, DayUse, LimitState, Schedule, end_of_day
 from understudy.models.store.metrics import CallCount
 from understudy.producer.status import providers_table as show_providers
 from understudy.producer.status.provider_state import LedgerPart, provider_documents

@@ -10,7 +10,7 @@ from understudy.worker.bounded_mapping import MODELS_MAX, Latest
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits.breaker import BREAK_AFTER, HardFailures
 from understudy.worker.limits.credentials import CredentialPool
-from understudy.worker.limits.header_periods import ToldPeriods
+from understudy.worker.limits.header_periods import AdvertisedPeriods
 from understudy.worker.limits.latency import Latencies
 from understudy.worker.limits.limiter import Deployment
 
@@ -45,7 +45,7 @@ def test_steps_that_were_to_be_measured_are_remembered_for_the_latest_of_them() 
 
 
 def test_periods_that_headers_tell_are_remembered_for_the_latest_models() -> None:
-    periods = ToldPeriods(lambda: 0.0)
+    periods = AdvertisedPeriods(lambda: 0.0)
     for name in NAMES:
         periods.named(deployment(name), LimitSignals(requests_limit=10, requests_remaining=5, requests_reset_s=0.5))
     assert len(periods._rows) == MODELS_MAX

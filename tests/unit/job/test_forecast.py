@@ -120,9 +120,9 @@ def test_memory_stays_flat_when_every_line_has_a_chain_of_its_own() -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 1_000, 100_000, 200_000, 200_001, 900_000])
 def test_the_rate_of_this_moment_is_the_price_in_every_tier(model: str, tokens: int) -> None:
     pricing = Pricing(SETTINGS)
-    priced = pricing.cost_usd("anthropic", "anthropic", model, Usage(tokens, 77))
+    priced = pricing.cost_usd("anthropic", model, Usage(tokens, 77))
     assert priced is not None
-    assert pricing.rate("anthropic", "anthropic", model)(tokens, 77) == pytest.approx(priced, abs=1e-11)
+    assert pricing.rate("anthropic", model)(tokens, 77) == pytest.approx(priced, abs=1e-11)
 
 
 def test_words_tell_the_sum_what_it_leaves_out_and_when_it_is_unknown() -> None:

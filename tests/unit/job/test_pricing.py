@@ -15,14 +15,14 @@ USAGE = Usage(input_tokens=1_000_000, output_tokens=500_000, cached_tokens=400_0
 
 @pytest.mark.parametrize(("model", "dollars"), [("m", 0.6 + 0.04 + 1.0), ("plain", 2.0)])
 def test_configured_prices_count_and_cached_tokens_have_their_own(model: str, dollars: float) -> None:
-    assert Pricing(SETTINGS).cost_usd("mine", None, model, USAGE) == pytest.approx(dollars)
+    assert Pricing(SETTINGS).cost_usd("mine", model, USAGE) == pytest.approx(dollars)
 
 
 @pytest.mark.parametrize(
     ("provider", "model"), [("mine", "else"), ("ollama", "llama3"), ("anthropic", "no-such-model")]
 )
 def test_an_unknown_price_is_none_and_not_zero(provider: str, model: str) -> None:
-    assert Pricing(SETTINGS).cost_usd(provider, None, model, USAGE) is None
+    assert Pricing(SETTINGS).cost_usd(provider, model, USAGE) is None
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,6 @@ def test_an_unknown_price_is_none_and_not_zero(provider: str, model: str) -> Non
         ("openai", "openai", "gpt-4o-mini"),
         ("anthropic", "anthropic", "claude-sonnet-4-5"),
         ("gemini", "google", "gemini-2.5-pro"),
-        ("vertex", "google", "gemini-2.5-flash"),
         ("bedrock", "aws", "us.amazon.nova-micro-v1:0"),
         ("xai", "x-ai", "grok-3-mini"),
         ("perplexity", "perplexity", "sonar"),
@@ -49,10 +48,18 @@ def test_listed_prices_are_those_of_the_list_under_the_presets_name(
     )
     expected = float(genai_prices.calc_price(counts, model, provider_id=listed_as).total_price)
     assert expected > 0
-    assert Pricing(SETTINGS).cost_usd("any-name", preset, model, usage) == pytest.approx(expected)
+    pricing = Pricing(Settings(providers={"any-name": Provider(preset=preset)}))
+    assert pricing.cost_usd("any-name", model, usage) == pytest.approx(expected)
+
+
+def test_a_provider_outside_the_catalog_has_the_listed_prices_of_its_protocol() -> None:
+    own = Provider(kind="gemini", base_url="http://127.0.0.1:1/v1")
+    pricing = Pricing(Settings(providers={"vertex": own, "gemini": Provider()}))
+    costs = [pricing.cost_usd(name, "gemini-2.5-flash", Usage(1000, 100)) for name in ("vertex", "gemini")]
+    assert costs[0] == costs[1] and costs[0]
 
 
 def test_more_cached_tokens_than_input_still_have_a_price() -> None:
-    cost = Pricing(SETTINGS).cost_usd("anthropic", "anthropic", "claude-sonnet-4-5", Usage(10, 1, 500))
+    cost = Pricing(SETTINGS).cost_usd("anthropic", "claude-sonnet-4-5", Usage(10, 1, 500))
     assert cost is not None
     assert cost > 0

@@ -9,6 +9,7 @@ from understudy.models.request.needs import Needs
 from understudy.models.routing.chain import Chain, Step
 from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.limits.latency import MEASURING_S, Latencies
+from understudy.worker.redis_scripts import ScriptRunner
 
 SETTINGS = Settings.model_validate(
     {
@@ -46,7 +47,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def choice(clock: Clock) -> StepSelection:
-    return StepSelection(SETTINGS, Pricing(SETTINGS), Latencies(Redis(), clock))
+    return StepSelection(SETTINGS, Pricing(SETTINGS), Latencies(ScriptRunner(Redis()), clock))
 
 
 def order(choice: StepSelection, of: Chain, needs: Needs | None = None) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import pytest
 
 from understudy.models.disabled import PROBE_EVERY_S, WEAK_PROBES_S, SetAside
 from understudy.models.failure import Failure, FailureClass
-from understudy.worker.limits.credential_trust import RECENTLY_S, CredentialTrust, Proof
+from understudy.worker.limits.disabled_credentials import RECENTLY_S, CredentialTrust, Proof
 
 NOW = 1_000_000.0
 SURE = Failure(FailureClass.CREDENTIAL, "Incorrect API key.", sure=True)

@@ -6,7 +6,7 @@ import pytest
 
 from understudy.worker.failures import LimitSignals
 from understudy.worker.failures.advertised_limits import DAY_S, MINUTE_S
-from understudy.worker.limits.header_periods import SECOND_S, ToldPeriods
+from understudy.worker.limits.header_periods import SECOND_S, AdvertisedPeriods
 from understudy.worker.limits.limiter import Deployment
 
 ALPHA = Deployment("alpha", "m", "main", "alpha:main")
@@ -23,7 +23,7 @@ class Clock:
 def periods(told: Iterator[LimitSignals] | list[LimitSignals], every_s: float = EVERY_S) -> list[float]:
     """The period of the limit of requests, after each of these responses."""
     clock, seen = Clock(), []
-    at = ToldPeriods(clock)
+    at = AdvertisedPeriods(clock)
     for each in told:
         seen.append(at.named(ALPHA, each).requests_period_s)
         clock.now += every_s
@@ -75,7 +75,7 @@ def test_a_period_that_is_named_or_known_to_be_longer_stays() -> None:
 
 def test_tokens_and_models_are_told_apart() -> None:
     clock = Clock()
-    at = ToldPeriods(clock)
+    at = AdvertisedPeriods(clock)
     for _ in range(6):
         told = at.named(ALPHA, LimitSignals(60, 59, 1.0, tokens_limit=1000, tokens_remaining=600, tokens_reset_s=0.4))
         clock.now += EVERY_S

@@ -7,6 +7,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from limiter_fleet import BEGIN_MS, moment
 
 from understudy.models.failure import Scope
+from understudy.worker.leases import Leases
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
 
 
@@ -15,14 +16,14 @@ class Fleet:
 
     def __init__(self) -> None:
         redis = FakeAsyncRedis(server=FakeServer())
-        self.workers = [Limiter(redis, f"w{number}") for number in range(2)]
+        self.workers = [Limiter(Leases(redis, f"w{number}")) for number in range(2)]
         self.keys = [Candidate(Deployment("alpha", "m", key, f"alpha:{key}"), 6000) for key in ("one", "two")]
         self.at_s(0.0)
 
     def at_s(self, seconds: float) -> None:
         self.now_ms = BEGIN_MS + seconds * 1000
         for worker in self.workers:
-            worker.now_ms = self.now_ms
+            worker.scripts.now_ms = self.now_ms
 
     async def ask(self, worker: int = 0, key: int = 0) -> Grant | Refusal:
         return await self.workers[worker].reserve([self.keys[key]], 1)

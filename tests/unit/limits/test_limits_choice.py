@@ -46,7 +46,8 @@ async def test_every_key_expires(fleet: Fleet) -> None:
     for grant, scope in zip(grants, (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER), strict=True):
         await fleet.one.release(grant, 500, refused=True)
         assert await fleet.one.refused(grant, scope, 2.0, "429") is not None
-    await fleet.one.beat({("alpha:main", "large"): 0})
+    fleet.one.count(lambda: [("alpha:main", "large")])
+    await fleet.leases[0].beat()
     written: list[bytes] = await fleet.redis.keys("*")
     assert len(written) == 5
     assert all([await fleet.redis.pttl(key) > 0 for key in written])

@@ -8,8 +8,7 @@ from limiter_fleet import BEGIN_MS, Fleet
 
 from understudy.models.config.provider_settings import Limits
 from understudy.models.failure import Scope
-from understudy.models.limits.day_use import DAY_S, DayUse, end_of_day
-from understudy.models.limits.state import read_limits
+from understudy.models.limits.state import DAY_S, DayUse, end_of_day, read_limits
 from understudy.models.queue import keys
 from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Refusal
 

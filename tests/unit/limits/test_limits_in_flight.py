@@ -1,6 +1,8 @@
 """Calls in flight over a fake Redis: counted for each worker, and ended with its lease."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,16 +12,22 @@ from understudy.models.queue import keys
 from understudy.worker.limits.limiter import Grant, Hold, Refusal
 
 
+def calls_of(held: Sequence[Grant | Refusal]) -> list[tuple[str, str]]:
+    return [("alpha:main", "large")] * len(held)
+
+
 @EXAMPLES
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["reserve", "release", "cancel", "beat"])), max_size=60))
 def test_the_fleet_never_has_more_in_flight_than_the_limit(acts: list[tuple[int, str]]) -> None:
     async def story(fleet: Fleet) -> None:
         held: list[list[Grant]] = [[], [], []]
         limited = candidate(rpm=6000, most=4)
+        for worker, own in zip(fleet.workers, held, strict=True):
+            worker.count(partial(calls_of, own))
         for number, act in acts:
             worker, own = fleet.workers[number], held[number]
             if act == "beat":
-                await worker.beat({("alpha:main", "large"): len(own)})
+                await fleet.leases[number].beat()
             elif act != "reserve" and own:
                 await (worker.release(own.pop(), 10) if act == "release" else worker.cancel(own.pop()))
             elif act == "reserve":
@@ -45,9 +53,9 @@ async def test_calls_of_a_dead_worker_end_with_its_lease() -> None:
 
 async def test_a_beat_renews_the_lease() -> None:
     fleet, limited = Fleet(2), candidate(most=1)
-    await fleet.workers[1].reserve([limited], 10)
+    fleet.workers[1].count(partial(calls_of, [await fleet.workers[1].reserve([limited], 10)]))
     fleet.after_s(10)
-    await fleet.workers[1].beat({("alpha:main", "large"): 1})
+    await fleet.leases[1].beat()
     fleet.after_s(10)
     assert (await fleet.refusal(limited)).hold is Hold.IN_FLIGHT
     await fleet.redis.aclose()
@@ -56,16 +64,22 @@ async def test_a_beat_renews_the_lease() -> None:
 async def test_a_beat_mends_a_count_whose_release_was_lost(fleet: Fleet) -> None:
     limited = candidate(most=1)
     await fleet.grant(limited)
-    await fleet.one.beat({})
+    await fleet.leases[0].beat()
     await fleet.grant(limited)
 
 
 async def test_a_beat_counts_the_reservations_that_it_met_under_way(fleet: Fleet) -> None:
     limited = candidate(most=1)
-    reserving = asyncio.create_task(fleet.one.reserve([limited], 10))
+    held: list[Grant] = []
+    fleet.one.count(partial(calls_of, held))
+
+    async def reserve() -> None:
+        held.append(await fleet.grant(limited))
+
+    reserving = asyncio.create_task(reserve())
     await asyncio.sleep(0)
-    await fleet.one.beat({("alpha:main", "large"): 0})
-    assert isinstance(await reserving, Grant)
+    await fleet.leases[0].beat()
+    await reserving
     assert (await fleet.refusal(limited)).hold is Hold.IN_FLIGHT
 
 
@@ -79,6 +93,7 @@ async def test_fields_of_workers_long_dead_are_forgotten() -> None:
     fleet, flight = Fleet(2), keys.flight("alpha:main", "large")
     await fleet.workers[1].reserve([candidate()], 10)
     fleet.after_s(400)
-    await fleet.one.beat({("alpha:main", "large"): 1})
-    assert await fleet.redis.hkeys(flight) == [b"w0"]
+    fleet.one.count(lambda: [("alpha:main", "large")])
+    await fleet.leases[0].beat()
+    assert await fleet.redis.hkeys(flight) == [b"w:w0"]
     await fleet.redis.aclose()

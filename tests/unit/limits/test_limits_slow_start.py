@@ -58,7 +58,7 @@ async def test_a_configured_limit_needs_none(fleet: Fleet, limits: dict[str, int
 
 async def test_a_limit_that_headers_tell_ends_it(fleet: Fleet) -> None:
     await fleet.grant(candidate())
-    await fleet.one.told(candidate().deployment, LimitSignals(requests_limit=6000.0))
+    await fleet.one.advertised(candidate().deployment, LimitSignals(requests_limit=6000.0))
     fleet.after_s(1.2)
     assert 97 <= await fleet.grants_now(candidate()) <= 99
 

@@ -8,7 +8,7 @@ import pytest
 from lupa.lua51 import LuaRuntime
 from redis import Redis
 
-from understudy.models.limits import law
+from understudy.models.limits import constants
 from understudy.models.queue.lua_scripts import script_lines, script_text
 
 ROOT = Path(__file__).parents[3]
@@ -60,5 +60,5 @@ def test_some_module_sends_each_script() -> None:
 
 
 def test_what_python_knows_too_is_imported_from_it() -> None:
-    text = script_text("models/limits/parts/schedules.lua")
-    assert re.search(rf"^local USED_SHARE, .* = {law.USED_SHARE}, {law.BURST_MS}$", text, re.M)
+    text = script_text("models/limits/parts/rates.lua")
+    assert re.search(rf"^local USED_SHARE, .* = {constants.USED_SHARE}, {constants.BURST_MS}$", text, re.M)

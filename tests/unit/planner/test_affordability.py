@@ -163,7 +163,7 @@ def test_why_a_lane_waits_for_money_is_said() -> None:
     rooms=st.tuples(*[st.integers(0, 200)] * 4),
     starts=st.integers(0, 30),
 )
-def test_staged_estimates_never_exceed_a_purse_and_nobody_is_left_out_who_can_be_paid(
+def test_staged_estimates_never_exceed_a_balance_and_nobody_is_left_out_who_can_be_paid(
     lanes: list[tuple[str, list[int], bool]], rooms: tuple[int, ...], starts: int
 ) -> None:
     month = BudgetKey("provider", "alpha", "2026-11")

@@ -1,6 +1,6 @@
--- include: models/queue/parts/now.lua
+-- include: models/queue/parts/clock.lua
 -- include: models/limits/parts/day.lua
--- include: models/limits/parts/flight.lua
+-- include: models/queue/parts/leased.lua
 -- What the limits of a UTC day leave, and the count of it; its hash is described in `day.lua`.
 
 -- How many calls of `tokens` tokens the day of `start` has left (nil: no limit), and when there may be more (ms): at
@@ -16,7 +16,7 @@ local function left_of_day(key, flight, start, rpd, tpd, tokens)
   if tpd > 0 and left ~= 0 then
     local need = math.max(tokens, 1)
     local calls = used == 0 and math.max(math.floor(tpd / need), 1) or math.max(math.floor((tpd - used) / need), 0)
-    if calls == 0 and tpd - used + held >= need and in_flight(flight) > 0 then again = math.min(again, now + 1000) end
+    if calls == 0 and tpd - used + held >= need and leased(flight) > 0 then again = math.min(again, now + 1000) end
     left = math.min(left or calls, calls)
   end
   return left, again

@@ -1,9 +1,9 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
--- include: models/limits/parts/schedules.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/queue/parts/leased.lua
+-- include: models/limits/parts/rates.lua
 -- include: worker/limits/parts/slow_start.lua
 -- include: worker/limits/parts/accepted.lua
--- include: worker/limits/parts/hint_doubts.lua
+-- include: worker/limits/parts/rest.lua
 -- include: worker/limits/parts/pace.lua
 -- What a refusal is evidence for. Calls are numbered in the order in which they began.
 --
@@ -191,7 +191,7 @@ local function judge_trial(rate, flight, state)
     redis.call('HSET', rate, 'chance', (state.trial_refused + refused) / (state.trial_calls + n),
       'chance_until', now + math.max(BELIEVED_MS, BELIEVED * (now - state.trial_began)))
     redis.call('HDEL', rate, 'learned', 'learned_at', 'learned_since')
-    set_window(rate, math.max(FIRST, 2 * in_flight(flight)), 0)
+    set_window(rate, math.max(FIRST, 2 * leased(flight)), 0)
   elseif evidence <= -SURE then
     begin_count(rate, state.number + 1)
     redis.call('HSET', rate, 'learned_at', now, 'proven', 1)
@@ -274,7 +274,7 @@ local function judged(rate, flight, call)
     local rough = (state.untried or state.starting) and state.before < ENOUGH and how ~= 'outlasts'
     if rough then
       local _, _, _, long, long_since = accepted_until(rate)
-      state.accepted = 60000 * math.max(long - in_flight(flight), 1) / (now + call.first - long_since)
+      state.accepted = 60000 * math.max(long - leased(flight), 1) / (now + call.first - long_since)
     end
     return true, how or doubtful and 'doubtful', paced, state.accepted, rough
   end

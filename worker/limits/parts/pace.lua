@@ -1,7 +1,6 @@
--- include: models/queue/parts/now.lua
--- include: models/limits/parts/flight.lua
--- include: models/limits/parts/schedules.lua
--- include: worker/limits/parts/lifetime.lua
+-- include: models/queue/parts/clock.lua
+-- include: models/queue/parts/leased.lua
+-- include: models/limits/parts/rates.lua
 -- include: worker/limits/parts/slow_start.lua
 -- Which rate follows from refusals. UNTRIED: calls a minute where nothing is known. Below FEW calls a minute a learned
 -- rate grows fast, because each step of it is a call.
@@ -48,7 +47,7 @@ local function pace_after_rest(rate, flight, call, free, hint, accepted, rough)
   end
   set_learned(rate, learned, free, free, rough or learned < FEW)
   if firm_rpm == 0 and not hint then
-    set_window(rate, FIRST, in_flight(flight))
+    set_window(rate, FIRST, leased(flight))
   else
     redis.call('HDEL', rate, 'window')
   end

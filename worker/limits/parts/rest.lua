@@ -1,16 +1,20 @@
--- include: models/queue/parts/now.lua
+-- include: models/queue/parts/clock.lua
+-- import: FIRST_COOLDOWN_MS, LONGEST_DOUBLING_MS from models/limits/constants.py
 -- Cooldowns and breakers begin and are prolonged.
 
--- What COOL and REFUSED are given alike, in ARGV[2] to ARGV[8].
+-- After a hint (Retry-After) was wrong, hints are not believed for DOUBTED ms. Calls that began within SAME_MOMENT (ms)
+-- of each other may reach the provider in the other order, and say nothing about each other's hints.
+local DOUBTED, SAME_MOMENT = 600000, 100
+
+-- What COOL and REFUSED are given alike, in ARGV[2] to ARGV[6].
 local function rest_arguments()
   return {
     hint = tonumber(ARGV[2]), -- ms; nil: the rest doubles from one to the next
-    first = tonumber(ARGV[3]), -- ms
-    longest = tonumber(ARGV[4]), -- ms that a rest is doubled to at most
-    reason = ARGV[5],
-    began = tonumber(ARGV[6]) or now, -- when the call began
-    is_breaker = ARGV[7] == '1',
-    is_probed = ARGV[8] == '1', -- afterwards only probes may start
+    first = FIRST_COOLDOWN_MS,
+    reason = ARGV[3],
+    began = tonumber(ARGV[4]) or now, -- when the call began
+    is_breaker = ARGV[5] == '1',
+    is_probed = ARGV[6] == '1', -- afterwards only probes may start
   }
 end
 
@@ -27,7 +31,7 @@ local function rest(key, call, hint)
   local free, is_new = old, old <= now
   if is_new then
     local pause = call.is_breaker and math.max((now - since) / 3, call.first) or call.first * 2 ^ streak
-    free = now + (hint or math.min(pause, call.longest))
+    free = now + (hint or math.min(pause, LONGEST_DOUBLING_MS))
     streak = math.max(streak + 1, call.is_probed and 2 or 1)
   elseif hint then
     free = math.max(old, now + hint)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from understudy.worker.rw_lock import RWLock
+from understudy.worker.leases import RWLock
 
 
 async def pass_through(gate: RWLock, seen: list[str]) -> None:

@@ -1,6 +1,6 @@
--- include: models/queue/parts/now.lua
--- import: USED_SHARE, BURST_MS from models/limits/law.py
--- The virtual schedules (GCRA) of requests and tokens. Rates are per minute.
+-- include: models/queue/parts/clock.lua
+-- import: USED_SHARE, BURST_MS from models/limits/constants.py
+-- The rates of requests and tokens, per minute, and their virtual schedules (GCRA).
 --
 -- A call that takes more than SLOW ms of its schedule belongs to a slow limit: such calls are booked further ahead.
 -- From one second per call on there is no burst: two calls begin at least TIGHT of their interval apart.
@@ -47,15 +47,15 @@ end
 --   since when a learned rate is the lowest limit of requests (nil: it is not).
 -- A configured limit wins over an advertised one. A learned rate, and a brake because others use the account, win over
 -- both when they are lower.
-local RATE = {'requests', 'tokens', 'told_requests', 'told_tokens', 'brake_requests', 'brake_requests_until',
-  'brake_tokens', 'brake_tokens_until', 'learned_since', unpack(LEARNED)}
+local RATE = {'requests', 'tokens', 'advertised_requests', 'advertised_tokens',
+  'brake_requests', 'brake_requests_until', 'brake_tokens', 'brake_tokens_until', 'learned_since', unpack(LEARNED)}
 local function schedules(key, rpm, tpm)
   local known = numbers_of(key, RATE)
-  local requests_free, tokens_free, told_rpm, told_tpm, brake_rpm, brake_rpm_until, brake_tpm, brake_tpm_until, since =
+  local requests_free, tokens_free, its_rpm, its_tpm, brake_rpm, brake_rpm_until, brake_tpm, brake_tpm_until, since =
     unpack(known, 1, 9)
   local function lower(a, b) if b and (a == 0 or b < a) then return b end return a end
-  if rpm == 0 then rpm = (told_rpm or 0) * USED_SHARE end
-  if tpm == 0 then tpm = (told_tpm or 0) * USED_SHARE end
+  if rpm == 0 then rpm = (its_rpm or 0) * USED_SHARE end
+  if tpm == 0 then tpm = (its_tpm or 0) * USED_SHARE end
   local firm_rpm, firm_tpm = rpm, tpm
   local has_learned = known[10] ~= nil
   rpm = lower(rpm, learned_rate(unpack(known, 10, 15)))
