@@ -48,7 +48,6 @@ from understudy.worker.leases import Leases
 from understudy.worker.limits import limiter as limits
 from understudy.worker.limits.estimates import Estimates
 from understudy.worker.limits.limiter import BULK, Candidate, Deployment, Grant, Limiter
-from understudy.worker.limits.scripts import STILL_HOLDS
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = LATENCY_S * 1000
@@ -141,7 +140,7 @@ class Simulation:
         more_ms = 0
         if call.grant.wait_s:
             rate, _, *cooldowns, _ = limits._keys(DEPLOYMENT)
-            more_ms = int(await self.limiter._ask(STILL_HOLDS, [*cooldowns, rate], [call.grant.cost_ms]))
+            more_ms = int(await self.limiter.scripts.run(limits.STILL_HOLDS, [*cooldowns, rate], [call.grant.cost_ms]))
         if more_ms < 0:
             await self.limiter.cancel(call.grant)
             self.at(now + 1, "ask", call.job)
