@@ -137,41 +137,25 @@ def amount(usd: float) -> str:
     return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
-def reached(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
-    """One sentence: the amount spent, the expected cost of the next job, and when and how work resumes."""
-    spent, limit = amount(balance.spent_usd), amount(balance.limit_usd)
+def reached(subject: BudgetKey, balance: Balance, job_usd: float, *, amounts: bool = True) -> str:
+    """One sentence: the amount spent, the expected cost of the next job, and when and how work resumes.
+
+    Without `amounts` it is the same for every job: the reason of many that were put back.
+    """
+    spent, limit, cost = (amount(usd) for usd in (balance.spent_usd, balance.limit_usd, job_usd))
     if job_usd >= UNKNOWN_USD:
         return _unpriced(subject, limit)
     if subject.kind == BATCH:
-        said = f"{spent} is spent, and the next job would cost about {amount(job_usd)}"
-        return f"its budget of {limit} USD is reached: {said}; `understudy resume {subject.name}` grants it again"
-    when = "today" if subject.is_day else "this month"
+        said = f": {spent} is spent, and the next job would cost about {cost}" if amounts else ""
+        return f"its budget of {limit} USD is reached{said}; `understudy resume {subject.name}` grants it again"
+    who, when = f"{subject.kind} {subject.name}", "today" if subject.is_day else "this month"
+    resume = f"with `understudy resume {subject.who}`"
     if not covers(job_usd, balance.limit_usd):
-        return _too_small(subject, limit, when, f"the {amount(job_usd)} that its next job would cost")
-    following = f", and the next job would cost about {amount(job_usd)}" if job_usd else ""
-    return f"{subject.kind} {subject.name} has spent {spent} of {limit} USD {when}{following}; {_goes_on(subject)}"
-
-
-def _too_small(subject: BudgetKey, limit: str, when: str, what: str) -> str:
-    remedy = f"raise the budget, or grant it again with `understudy resume {subject.who}`"
-    return f"{subject.kind} {subject.name} may spend {limit} USD {when}, less than {what}; {remedy}"
-
-
-def _goes_on(subject: BudgetKey) -> str:
-    return f"resumes {subject.resets.day} {subject.resets:%B} (UTC) or with `understudy resume {subject.who}`"
-
-
-def spent_up(subject: BudgetKey, balance: Balance, job_usd: float) -> str:
-    """What `reached` says without amounts that differ per job: the reason why a job was put back."""
-    limit = amount(balance.limit_usd)
-    if job_usd >= UNKNOWN_USD:
-        return _unpriced(subject, limit)
-    if subject.kind == BATCH:
-        return f"its budget of {limit} USD is reached; `understudy resume {subject.name}` grants it again"
-    when = "today" if subject.is_day else "this month"
-    if not covers(job_usd, balance.limit_usd):
-        return _too_small(subject, limit, when, "the next job would cost")
-    return f"{subject.kind} {subject.name} has spent its {limit} USD {when}; {_goes_on(subject)}"
+        what = f"the {cost} that its next job would cost" if amounts else "the next job would cost"
+        return f"{who} may spend {limit} USD {when}, less than {what}; raise the budget, or grant it again {resume}"
+    following = f", and the next job would cost about {cost}" if job_usd else ""
+    said = f"{spent} of {limit} USD {when}{following}" if amounts else f"its {limit} USD {when}"
+    return f"{who} has spent {said}; resumes {subject.resets.day} {subject.resets:%B} (UTC) or {resume}"
 
 
 def _unpriced(subject: BudgetKey, limit: str) -> str:

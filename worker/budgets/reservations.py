@@ -23,7 +23,6 @@ from understudy.models.costs.budgets import (
     of_provider,
     of_tenant,
     reached,
-    spent_up,
 )
 from understudy.models.queue import keys
 from understudy.models.records import StartedJob
@@ -71,16 +70,19 @@ class InsufficientBudget:
 
     @property
     def reason(self) -> str:
-        if self.why is Shortage.SPENT:
-            return reached(self.subject, self.balance, self.usd)
-        if self.why is Shortage.HELD:
-            return in_use(self.subject, self.balance)
-        return f"the ledger is unavailable, so the budget left is unknown for {self.subject.who}"
+        return self._reason(amounts=True)
 
     @property
     def waits(self) -> str:
         """The reason stored with a job that is put back: many are, and the amounts may differ for the next."""
-        return spent_up(self.subject, self.balance, self.usd) if self.why is Shortage.SPENT else self.reason
+        return self._reason(amounts=False)
+
+    def _reason(self, *, amounts: bool) -> str:
+        if self.why is Shortage.SPENT:
+            return reached(self.subject, self.balance, self.usd, amounts=amounts)
+        if self.why is Shortage.HELD:
+            return in_use(self.subject, self.balance)
+        return f"the ledger is unavailable, so the budget left is unknown for {self.subject.who}"
 
 
 class Budgets:
