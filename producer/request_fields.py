@@ -2,9 +2,12 @@
 
 import math
 
+from pydantic import ConfigDict, Field
+
 from understudy.models.config.settings import Settings
 from understudy.models.request.wire import RequestError
-from understudy.models.state import Priority
+from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
+from understudy.models.state import Priority, PriorityWord
 from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT
 from understudy.models.webhook_receivers import RefusedReceiver, check_receiver
 
@@ -13,6 +16,28 @@ MOST_KEY_CHARS = 64
 MOST_VALUE_CHARS = 512
 
 LONGEST_DEADLINE_S = 7 * 86_400
+
+
+class JobFields(RouteOptions):
+    """Additional fields of Understudy, allowed in the body of any job. For the OpenAPI document; the functions below
+    check their values."""
+
+    model_config = ConfigDict(extra="allow")
+
+    priority: PriorityWord | None = None
+    """`interactive`, `normal` (default) or `bulk`."""
+    callback_url: str | None = None
+    """URL that receives a signed POST when the job ends."""
+    metadata: dict[str, str] | None = None
+    """Up to 16 key-value pairs; keys up to 64 characters, values up to 512."""
+    expires_in_s: float | None = Field(default=None, gt=0, le=LONGEST_DEADLINE_S)
+    """Seconds until the job expires, at most 604,800 (7 days)."""
+    custom_id: str | None = None
+    """The caller's id for the job."""
+
+
+JOB_WORDS = frozenset(JobFields.model_fields.keys() - set(ROUTE_WORDS))
+"""The fields of a body that are about the job, not its route."""
 
 
 def metadata(value: object) -> dict[str, str] | None:

@@ -16,7 +16,7 @@ from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.tokens import most_output_tokens
 from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.chain import Endpoint
-from understudy.models.routing.options import ROUTE_WORDS, refuse_misspelt
+from understudy.models.routing.options import refuse_misspelt
 from understudy.models.routing.route import Router, schemas_to_check
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
@@ -26,11 +26,7 @@ from understudy.producer.ingest.intake import checked_id
 
 log = logging.getLogger(__name__)
 
-JOB_WORDS = ("priority", "callback_url", "metadata", "expires_in_s", "custom_id")
-"""The fields of a body that are about the job. The routing fields are those of
-`models.routing.options.RouteOptions`."""
-
-OUR_WORDS = frozenset({*JOB_WORDS, *ROUTE_WORDS})
+OUR_WORDS = frozenset(words.JobFields.model_fields)
 
 JOBS_PATH = "/v1/jobs"
 """The path for submitting single jobs, also part of the hash of their named requests."""
@@ -53,7 +49,7 @@ def single_job(
     """
     request = dict(document)
     refuse_misspelt(request, OUR_WORDS)
-    said = {word: request.pop(word, None) for word in JOB_WORDS}
+    said = {word: request.pop(word, None) for word in words.JOB_WORDS}
     request = ENDPOINTS[endpoint].canonical(request)
     ENDPOINTS[endpoint].check(request)
     job_id = new_id("job")

@@ -13,15 +13,15 @@ from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.completions.synchronous import REFUSALS, accept_held, answer_when_ended
 from understudy.producer.api.context import Api
 from understudy.producer.api.errors import JSON
-from understudy.producer.api.jobs.requests import JobWords
 from understudy.producer.api.jobs.submission import job_of
+from understudy.producer.request_fields import JobFields
 
 router = APIRouter(prefix="/v1", tags=["embeddings"])
 
 EXAMPLE: JsonDict = {"input": ["a walnut desk", "a brass lamp"]}
 
 
-class EmbeddingsRequest(JobWords):
+class EmbeddingsRequest(JobFields):
     """An embeddings body with additional fields. Fields not listed here are passed to the provider unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})

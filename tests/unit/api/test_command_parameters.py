@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 from typer import BadParameter
 
-from understudy.producer.cli.requests import params_of
+from understudy.producer.cli.requests import RequestOptions
 
 
 def test_values_are_json_where_they_can_be_and_text_otherwise(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "json_object"}')
     pairs = ["seed=7", "user=ada", 'stop=["a=b"]', f"response_format=@{schema}", "max_tokens=5"]
-    assert params_of(80, None, pairs) == {
+    assert RequestOptions(max_tokens=80, param=pairs).params() == {
         "seed": 7,
         "user": "ada",
         "stop": ["a=b"],
         "response_format": {"type": "json_object"},
         "max_tokens": 80,
     }
-    assert params_of(None, 0.0, None) == {"temperature": 0.0}
+    assert RequestOptions(temperature=0.0).params() == {"temperature": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,10 @@ def test_values_are_json_where_they_can_be_and_text_otherwise(tmp_path: Path) ->
 )
 def test_what_is_not_a_parameter_is_refused(pair: str, said: str) -> None:
     with pytest.raises(BadParameter, match=said):
-        params_of(None, None, [pair])
+        RequestOptions(param=[pair]).params()
 
 
 def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text("{oops")
     with pytest.raises(BadParameter, match=r"schema\.json is not valid JSON"):
-        params_of(None, None, [f"response_format=@{tmp_path / 'schema.json'}"])
+        RequestOptions(param=[f"response_format=@{tmp_path / 'schema.json'}"]).params()
