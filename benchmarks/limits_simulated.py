@@ -47,7 +47,8 @@ from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
 from understudy.worker.limits import limiter as limits
 from understudy.worker.limits.estimates import Estimates
-from understudy.worker.limits.limiter import BULK, Candidate, Deployment, Grant, Limiter
+from understudy.worker.limits.grants import BULK, Candidate, Deployment, Grant
+from understudy.worker.limits.limiter import Limiter
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = LATENCY_S * 1000
@@ -139,7 +140,7 @@ class Simulation:
         """Like `Limiter.still_holds`, without its sleep."""
         more_ms = 0
         if call.grant.wait_s:
-            rate, _, *cooldowns, _ = limits._keys(DEPLOYMENT)
+            rate, _, *cooldowns, _ = DEPLOYMENT.redis_keys
             more_ms = int(await self.limiter.scripts.run(limits.STILL_HOLDS, [*cooldowns, rate], [call.grant.cost_ms]))
         if more_ms < 0:
             await self.limiter.cancel(call.grant)

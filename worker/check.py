@@ -27,7 +27,7 @@ from understudy.models.routing.chain import Step
 from understudy.models.routing.model_names import named_deployments
 from understudy.worker.job.exchange import exchange
 from understudy.worker.limits.credentials import CredentialPool
-from understudy.worker.limits.limiter import Candidate
+from understudy.worker.limits.grants import Candidate
 from understudy.worker.providers.base import Call, CannotExpress, Usage
 from understudy.worker.providers.client import ProviderClient
 

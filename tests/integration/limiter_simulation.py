@@ -15,7 +15,8 @@ import redis.asyncio
 
 from understudy.models.failure import Scope
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
+from understudy.worker.limits.grants import Candidate, Deployment, Grant
+from understudy.worker.limits.limiter import Limiter
 
 BEGIN_MS = 1_800_000_000_000.0
 LATENCY_MS = 300.0

@@ -11,7 +11,8 @@ from examples import examples
 from understudy.models.failure import Scope
 from understudy.models.queue import keys
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+from understudy.worker.limits.grants import Candidate, Deployment, Grant, Hold, Refusal
+from understudy.worker.limits.limiter import Limiter
 
 BEGIN_MS = 1_800_000_000_000.0
 EXAMPLES = examples(30)

@@ -40,7 +40,7 @@ from understudy.worker.job.progress import (
     worth_waiting_for,
 )
 from understudy.worker.limits.credentials import Absence
-from understudy.worker.limits.limiter import Hold, Refusal
+from understudy.worker.limits.grants import Hold, Refusal
 from understudy.worker.providers.base import CannotExpress
 
 ROUND_BACKOFF_S = (5.0, 600.0)

@@ -11,7 +11,7 @@ from understudy.models.state import Priority
 from understudy.worker.budgets.fallback_quota import QuotaUsedUp
 from understudy.worker.budgets.reservations import InsufficientBudget
 from understudy.worker.limits.credentials import Absence
-from understudy.worker.limits.limiter import Refusal
+from understudy.worker.limits.grants import Refusal
 from understudy.worker.providers.base import CannotExpress
 
 

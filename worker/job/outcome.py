@@ -13,7 +13,7 @@ from understudy.models.records import AttemptRecord, ResultRecord, Settled, Star
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState
 from understudy.worker.job.progress import Progress, first_error, in_order, left_out, skipped, steps_with_errors
-from understudy.worker.limits.limiter import Deployment
+from understudy.worker.limits.grants import Deployment
 from understudy.worker.providers.base import Answer
 
 NOTHING_TRIED: Mapping[str, Any] = {

@@ -26,7 +26,7 @@ from understudy.worker.job.exchange import NOTHING_USED, Exchange, Stopwatch, ex
 from understudy.worker.job.outcome import Answered
 from understudy.worker.limits.credentials import Absence, Target
 from understudy.worker.limits.estimates import keeps_max_tokens
-from understudy.worker.limits.limiter import BULK, URGENT, Deployment, Grant, Refusal
+from understudy.worker.limits.grants import BULK, URGENT, Deployment, Grant, Refusal
 from understudy.worker.providers.base import Answer, Call, Usage, WireRequest
 from understudy.worker.redis_scripts import RedisUnavailable
 

@@ -30,7 +30,8 @@ from understudy.models.store import Store
 from understudy.worker.bounded_mapping import Latest
 from understudy.worker.limits.breaker import HardFailures
 from understudy.worker.limits.disabled_credentials import DisabledCredentials
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
+from understudy.worker.limits.grants import Candidate, Deployment, Grant
+from understudy.worker.limits.limiter import Limiter
 from understudy.worker.providers.base import Adapter, Endpoint
 from understudy.worker.providers.registry import adapter_for
 

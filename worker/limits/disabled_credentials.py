@@ -18,8 +18,8 @@ from understudy.models import disabled as setaside
 from understudy.models.disabled import ALL_MODELS, SetAside
 from understudy.models.failure import Failure, FailureClass
 from understudy.models.store import Store
+from understudy.worker.limits.grants import Deployment
 from understudy.worker.limits.latency import FORGET_S
-from understudy.worker.limits.limiter import Deployment
 
 log = logging.getLogger(__name__)
 

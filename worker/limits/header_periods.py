@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from understudy.worker.bounded_mapping import Latest
 from understudy.worker.failures import LimitSignals
 from understudy.worker.failures.advertised_limits import CLOSE, MINUTE_S
-from understudy.worker.limits.limiter import Deployment
+from understudy.worker.limits.grants import Deployment
 
 SECOND_S = 1.0
 CLEAR_S = 0.8

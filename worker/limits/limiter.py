@@ -10,19 +10,26 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from understudy.models.failure import Scope
-from understudy.models.jobs.wait_reasons import HOLD_WORDS, put_back_at
 from understudy.models.queue import keys
-from understudy.models.records import Waiting
 from understudy.worker.bounded_mapping import Latest
 from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
+from understudy.worker.limits.grants import (
+    ANY_JOB,
+    NO_LIMIT,
+    Ahead,
+    Candidate,
+    Deployment,
+    Grant,
+    Hold,
+    Outlook,
+    Refusal,
+)
 from understudy.worker.planner.token_room import TokenRoom
 from understudy.worker.redis_scripts import RedisUnavailable, Script
 
@@ -50,115 +57,6 @@ REFUSED = Script.load("worker/limits/refused.lua")
 ANSWERED = Script.load("worker/limits/answered.lua")
 
 
-class Hold(StrEnum):
-    """What keeps a call from starting: our own pacing, or the provider's rejections."""
-
-    REQUESTS = "requests"
-    TOKENS = "tokens"
-    DAY = "day"
-    IN_FLIGHT = "in_flight"
-    STARTING = "starting"
-    COOLDOWN = "cooldown"
-    BREAKER = "breaker"
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """Provider, model and credential. `account` is unique across providers, e.g. `openai:main`."""
-
-    provider: str
-    model: str
-    key: str
-    account: str
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A deployment with its limits; None: no known limit."""
-
-    deployment: Deployment
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    max_in_flight: int | None = None
-    requests_per_day: int | None = None
-    tokens_per_day: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A reservation: start in `wait_s` seconds. `streak` counts earlier cooldowns not yet ended by an answer.
-
-    `start_ms` and `cost_ms` are its position and cost in the schedule of requests, to be refunded if the call is never
-    made. `number`: calls of this account and model are numbered in the order in which they begin.
-    """
-
-    candidate: Candidate
-    wait_s: float
-    tokens: int
-    streak: int
-    start_ms: float
-    cost_ms: float
-    number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Nothing was reserved. `until` is when to ask again, in unix seconds.
-
-    `since` is when the cooled scope began to only reject calls, or when the rate that paces it was learned.
-    """
-
-    until: float
-    hold: Hold
-    deployment: Deployment
-    since: float | None = None
-
-    @property
-    def waiting(self) -> Waiting:
-        at = self.deployment
-        return put_back_at(HOLD_WORDS[self.hold], at.provider, at.model, at.account)
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """`starts`: calls that could start within the horizon. `cooled_for_s` None: can be chosen now.
-
-    `hold` is what prevents more starts (None: nothing), `first_at` when the first could happen (unix seconds; now if
-    the maximum is in flight, because its end is unknown). `refusing_for_s` is how long it has only rejected or failed
-    calls (None: it is not cooled, and not only probed), `paced_for_s` how long a learned rate has been pacing it (None:
-    it is not). `room` is what a token limit leaves for them (None: no limit).
-    """
-
-    starts: int
-    cooled_for_s: float | None
-    hold: Hold | None = None
-    first_at: float = field(default=0.0, compare=False)
-    refusing_for_s: float | None = field(default=None, compare=False)
-    paced_for_s: float | None = field(default=None, compare=False)
-    room: TokenRoom | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """How far ahead a start may be booked: `longest_s`, or at limits below two calls per second `calls` calls, if
-    longer, up to `slow_s`."""
-
-    longest_s: float
-    calls: float = 0.0
-    slow_s: float = 0.0
-
-
-BULK = Ahead(0.5, calls=2.0, slow_s=2.0)
-"""Bulk books at most 0.5 s ahead (two calls at slow limits)."""
-
-URGENT = Ahead(1.0, calls=4.0, slow_s=6.0)
-"""Urgent jobs may book behind that."""
-
-ANY_JOB = Ahead(1.0)
-"""The default."""
-
-NO_LIMIT = 1_000_000_000
-
 CLOCKS_AGREE_S = 1.0
 """A smaller difference cannot be distinguished from the time it takes to compare clocks, and is harmless."""
 
@@ -171,9 +69,6 @@ class Limiter:
         self._leases = leases
         self._clock: Callable[[], float] = time.time
         self._ahead_s = 0.0  # Redis' clock, by the clock it was compared with
-        self._configured: Latest[tuple[str, str], tuple[float, float]] = (
-            Latest()
-        )  # requests, tokens per minute; 0: none
         self._ending: Counter[str] = Counter()  # calls that are over, but still counted in Redis
         self._reported: Latest[tuple[str, str], tuple[float, tuple[float | None, float | None]]] = Latest()
 
@@ -182,21 +77,14 @@ class Limiter:
 
         Refused if our own pacing prevents a start within `ahead`, and while it is cooled. Raises RedisUnavailable.
         """
-        async with self._leases.changing(_flight(each.deployment) for each in candidates):
-            reply = await self.scripts.run(
-                RESERVE,
-                [key for candidate in candidates for key in _keys(candidate.deployment)],
-                [
-                    *(self._leases.worker_id, round(ahead.longest_s * 1000), ahead.calls, round(ahead.slow_s * 1000)),
-                    *(self._leases.lease_ms, tokens, *_numbers(candidates)),
-                ],
-            )
+        leases, booking = self._leases, (round(ahead.longest_s * 1000), ahead.calls, round(ahead.slow_s * 1000))
+        args = [leases.worker_id, *booking, leases.lease_ms, tokens, *_numbers(candidates)]
+        async with leases.changing(each.deployment.flight_key for each in candidates):
+            reply = await self.scripts.run(RESERVE, _keys(candidates), args)
         if reply[0] >= 0:
             index, wait_ms, streak, start_ms, cost_ms, number = reply
-            candidate = candidates[index]
-            limits = (candidate.requests_per_minute or 0, candidate.tokens_per_minute or 0)
-            self._configured[candidate.deployment.account, candidate.deployment.model] = limits
-            return Grant(candidate, float(wait_ms) / 1000, tokens, streak, float(start_ms), float(cost_ms), number)
+            wait_s = float(wait_ms) / 1000
+            return Grant(candidates[index], wait_s, tokens, streak, float(start_ms), float(cost_ms), number)
         _, until_ms, held_by, index, since_ms, is_paced = reply
         hold, deployment = Hold(held_by.decode()), candidates[index].deployment
         cooled = hold in (Hold.COOLDOWN, Hold.BREAKER)
@@ -208,7 +96,7 @@ class Limiter:
 
         Waits a little longer if the call before it began late and the limit has no burst.
         """
-        rate, _, *cooldowns, _ = _keys(grant.candidate.deployment)
+        rate, _, *cooldowns, _ = grant.candidate.deployment.redis_keys
         while (more_ms := int(await self.scripts.run(STILL_HOLDS, [*cooldowns, rate], [grant.cost_ms]))) > 0:
             await asyncio.sleep(more_ms / 1000)
         return more_ms == 0
@@ -241,7 +129,7 @@ class Limiter:
         start until one is answered.
         """
         args = _rest_args(scope, for_s, reason, began_ms, probed=probed)
-        return self._at(await self.scripts.run(COOL, [_cool_key(deployment, scope)], args))
+        return self._at(await self.scripts.run(COOL, [deployment.cooldown_key(scope)], args))
 
     async def refused(self, grant: Grant, scope: Scope, hint_s: float | None, reason: str) -> float | None:
         """A call was rejected unprocessed, by a rate limit or an overload. Applies what this proves.
@@ -249,10 +137,9 @@ class Limiter:
         Returns the end of the scope's rest in unix seconds, or None if it proves no need to rest.
         """
         deployment = grant.candidate.deployment
-        names = [_cool_key(deployment, scope), *_keys(deployment)[:2]]
+        names = [deployment.cooldown_key(scope), *deployment.redis_keys[:2]]
         args = _rest_args(scope, hint_s, reason, grant.start_ms, probed=False)
-        configured = self._configured.get((deployment.account, deployment.model), (0, 0))
-        end = await self.scripts.run(REFUSED, names, [*args, *configured, grant.number])
+        end = await self.scripts.run(REFUSED, names, [*args, *grant.candidate.numbers[:2], grant.number])
         return self._at(end) if end else None
 
     async def advertised(self, deployment: Deployment, signals: LimitSignals) -> None:
@@ -267,18 +154,18 @@ class Limiter:
         if last is not None and last[1] == limits and now - last[0] < REPORT_EVERY_S:
             return
         self._reported[name] = (now, limits)
-        await self.scripts.run(ADVERTISED, _keys(deployment)[:1], _advertised_numbers(signals))
+        await self.scripts.run(ADVERTISED, deployment.redis_keys[:1], _advertised_numbers(signals))
 
     async def answered(self, grant: Grant) -> None:
         """The deployment works: drop its expired cooldowns. Calls Redis only if there are any."""
         if grant.streak:
-            await self.scripts.run(ANSWERED, _keys(grant.candidate.deployment)[2:5], [])
+            await self.scripts.run(ANSWERED, grant.candidate.deployment.redis_keys[2:5], [])
 
     async def outlook(self, candidates: Sequence[Candidate], horizon_s: float, tokens: int = 0) -> list[Outlook]:
         """How many calls of `tokens` tokens each candidate could start within the horizon."""
         reply = await self.scripts.run(
             OUTLOOK,
-            [key for candidate in candidates for key in _keys(candidate.deployment)],
+            _keys(candidates),
             [round(horizon_s * 1000), tokens, *_numbers(candidates)],
         )
         return [
@@ -298,7 +185,12 @@ class Limiter:
 
     def count(self, in_flight: Callable[[], Iterable[tuple[str, str]]]) -> None:
         """From now on `Leases.beat` renews the calls in flight that this returns, as (account, model) of each."""
-        self._leases.count(lambda: Counter(keys.flight(*call) for call in in_flight()) + self._ending)
+
+        def amounts() -> Counter[str]:
+            self._ending = +self._ending  # without zeros
+            return Counter(keys.flight(*call) for call in in_flight()) + self._ending
+
+        self._leases.count(amounts)
 
     async def compare_clocks(self, clock: Callable[[], float]) -> None:
         """From now on times are given by `clock`, however far Redis' own differs from it."""
@@ -318,54 +210,28 @@ class Limiter:
         return min(float(redis_ms) / 1000 - self._ahead_s, now + ASKED_AGAIN_S)
 
     async def _end(self, grant: Grant, how: str, more_tokens: int) -> None:
-        candidate = grant.candidate
-        *names, day = _keys(candidate.deployment)
-        flight = _flight(candidate.deployment)
+        candidate, leases = grant.candidate, self._leases
+        flight, (*names, day) = candidate.deployment.flight_key, candidate.deployment.redis_keys
+        has_day = candidate.requests_per_day or candidate.tokens_per_day
+        call = grant.start_ms, grant.cost_ms, how, more_tokens, candidate.tokens_per_minute or 0
+        args = [leases.worker_id, leases.lease_ms, *call, grant.tokens, grant.number]
         self._ending[flight] += 1
-        async with self._leases.changing([flight], released=lambda: self._ending.subtract([flight])):
-            await self.scripts.run(
-                RELEASE,
-                [*names, *([day] if candidate.requests_per_day or candidate.tokens_per_day else [])],
-                [
-                    *(self._leases.worker_id, self._leases.lease_ms, grant.start_ms, grant.cost_ms),
-                    *(how, more_tokens, candidate.tokens_per_minute or 0, grant.tokens, grant.number),
-                ],
-            )
+        async with leases.changing([flight], released=lambda: self._ending.subtract([flight])):
+            await self.scripts.run(RELEASE, [*names, day] if has_day else names, args)
 
 
-def _flight(deployment: Deployment) -> str:
-    return keys.flight(deployment.account, deployment.model)
+def _keys(candidates: Sequence[Candidate]) -> list[str]:
+    return [key for candidate in candidates for key in candidate.deployment.redis_keys]
 
 
-def _keys(deployment: Deployment) -> list[str]:
-    """Rate, flight, the cooldowns of the three scopes, and the day, in the order that the scripts expect."""
-    return [
-        keys.rate(deployment.account, deployment.model),
-        _flight(deployment),
-        *(_cool_key(deployment, scope) for scope in (Scope.MODEL, Scope.ACCOUNT, Scope.PROVIDER)),
-        keys.day(deployment.account, deployment.model),
-    ]
+def _numbers(candidates: Sequence[Candidate]) -> list[float]:
+    return [number for candidate in candidates for number in candidate.numbers]
 
 
 def _rest_args(scope: Scope, for_s: float | None, reason: str, began_ms: float | None, *, probed: bool) -> list[Any]:
     low, high = COOLDOWN_BOUNDS_S
     length = "" if for_s is None else round(min(max(for_s, low), high) * 1000)
     return [length, reason, "" if began_ms is None else began_ms, int(scope is Scope.PROVIDER), int(probed)]
-
-
-def _cool_key(deployment: Deployment, scope: Scope) -> str:
-    return keys.cooldown(scope, deployment.provider, deployment.account, deployment.model)
-
-
-def _numbers(candidates: Sequence[Candidate]) -> list[float]:
-    return [
-        limit or 0
-        for candidate in candidates
-        for limit in (
-            *(candidate.requests_per_minute, candidate.tokens_per_minute, candidate.max_in_flight),
-            *(candidate.requests_per_day, candidate.tokens_per_day),
-        )
-    ]
 
 
 def _advertised_numbers(signals: LimitSignals) -> list[float]:

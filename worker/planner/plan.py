@@ -16,7 +16,7 @@ from understudy.models.failure import FailureClass, classes_where
 from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.worker.limits.limiter import Candidate, Hold, Outlook
+from understudy.worker.limits.grants import Candidate, Hold, Outlook
 from understudy.worker.planner.fair_share import IN_ORDER, Entrant, FairShare, Path
 from understudy.worker.planner.token_room import TokenRoom, too_many
 

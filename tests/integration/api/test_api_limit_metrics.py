@@ -15,7 +15,8 @@ from understudy.models.store import Store
 from understudy.producer.api.monitoring import limit_metrics
 from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Limiter
+from understudy.worker.limits.grants import Candidate, Deployment
+from understudy.worker.limits.limiter import Limiter
 
 SECRET = "sk-never-shown"
 KEYS = [{"name": "main", "value": "env.A", "account": "team"}, {"name": "spare", "value": "env.B", "account": "team"}]

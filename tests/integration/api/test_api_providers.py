@@ -15,7 +15,8 @@ from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.store import Store
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Limiter
+from understudy.worker.limits.grants import Candidate, Deployment
+from understudy.worker.limits.limiter import Limiter
 
 WORDS_OF_THE_PROVIDER = "you wrote: tell me a secret"
 LEAD = {

@@ -20,7 +20,8 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.store import Store
 from understudy.producer.api.jobs import routes as jobs
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Deployment, Limiter
+from understudy.worker.limits.grants import Deployment
+from understudy.worker.limits.limiter import Limiter
 
 PLACE = ("lead", "large", "lead:main")
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_keys": [{"name": "main", "value": "env.A"}]}

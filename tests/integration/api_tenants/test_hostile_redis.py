@@ -27,15 +27,9 @@ from understudy.producer.status.provider_state import LedgerPart, provider_docum
 from understudy.worker.budgets.fallback_quota import ACQUIRE
 from understudy.worker.leader import LEAD_FOR_S, LeaderLock
 from understudy.worker.leases import Leases
+from understudy.worker.limits.grants import Candidate, Deployment, Grant, Refusal
 from understudy.worker.limits.latency import Latencies
-from understudy.worker.limits.limiter import (
-    ASKED_AGAIN_S,
-    Candidate,
-    Deployment,
-    Grant,
-    Limiter,
-    Refusal,
-)
+from understudy.worker.limits.limiter import ASKED_AGAIN_S, Limiter
 from understudy.worker.redis_scripts import RedisUnavailable, Script, ScriptRunner
 from understudy.worker.redis_wrong_types import drop_misfits, is_misread
 from understudy.worker.rq.bridge import Bridge

@@ -23,7 +23,7 @@ from understudy.worker.budgets import fallback_quota
 from understudy.worker.budgets.fallback_quota import UNDER_WAY, FallbackQuota, QuotaUsedUp
 from understudy.worker.job.run import JobRun
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Deployment
+from understudy.worker.limits.grants import Deployment
 
 pytestmark = pytest.mark.timeout(60)
 

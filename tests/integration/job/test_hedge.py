@@ -18,7 +18,7 @@ from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
 from understudy.worker.job.run import JobRun
-from understudy.worker.limits.limiter import Candidate, Grant
+from understudy.worker.limits.grants import Candidate, Grant
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -13,7 +13,7 @@ from understudy.models.queue import keys
 from understudy.models.state import JobState, Priority
 from understudy.worker.job.progress import Progress
 from understudy.worker.job.run import JobRun
-from understudy.worker.limits.limiter import Grant
+from understudy.worker.limits.grants import Grant
 from understudy.worker.mock import Fail, running_mock
 
 pytestmark = pytest.mark.timeout(30)

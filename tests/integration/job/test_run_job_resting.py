@@ -10,7 +10,7 @@ from understudy.models.failure import Scope
 from understudy.models.limits.state import end_of_day
 from understudy.models.state import JobState
 from understudy.worker.limits.breaker import BREAK_AFTER
-from understudy.worker.limits.limiter import Candidate, Deployment
+from understudy.worker.limits.grants import Candidate, Deployment
 from understudy.worker.mock.config import MockConfig
 
 ALPHA = Deployment("alpha", "m", "main", "alpha:main")

@@ -21,8 +21,9 @@ from understudy.models.store import Store, open_store
 from understudy.producer.status.waiting import blocked_by
 from understudy.worker.job.run import JobRun
 from understudy.worker.job.step_selection import StepSelection
+from understudy.worker.limits.grants import Deployment
 from understudy.worker.limits.latency import FORGET_S, Latencies
-from understudy.worker.limits.limiter import Deployment, Scope
+from understudy.worker.limits.limiter import Scope
 from understudy.worker.planner.wait_reasons import AGAIN_AFTER_S
 from understudy.worker.redis_scripts import ScriptRunner
 

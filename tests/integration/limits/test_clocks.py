@@ -12,7 +12,8 @@ from understudy.models.config.settings import Settings
 from understudy.models.failure import Scope
 from understudy.models.store import Store, open_store
 from understudy.models.store.sql import tally
-from understudy.worker.limits.limiter import Candidate, Deployment, Limiter, Refusal
+from understudy.worker.limits.grants import Candidate, Deployment, Refusal
+from understudy.worker.limits.limiter import Limiter
 from understudy.worker.resources import open_toolbox
 
 HOUR_S = 3600.0

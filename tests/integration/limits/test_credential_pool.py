@@ -14,7 +14,7 @@ from understudy.models.routing.chain import Step
 from understudy.models.store import StoreUnavailable
 from understudy.worker.limits.breaker import BREAK_AFTER
 from understudy.worker.limits.credentials import CredentialPool
-from understudy.worker.limits.limiter import Grant, Hold, Refusal
+from understudy.worker.limits.grants import Grant, Hold, Refusal
 
 STEP = Step(provider="alpha", model="m")
 ALPHA = chain("alpha/m")

@@ -11,7 +11,8 @@ from understudy.models.store import Store
 from understudy.producer.cli.commands.providers import enable_provider
 from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter
+from understudy.worker.limits.grants import Candidate, Deployment, Grant
+from understudy.worker.limits.limiter import Limiter
 
 KEYS = [{"name": "main", "value": "env.X"}, {"name": "spare", "value": "env.Y"}]
 MAIN = Deployment("slow", "m", "main", "slow:main")

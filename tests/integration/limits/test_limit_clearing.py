@@ -6,7 +6,8 @@ import redis.asyncio
 from understudy.models.failure import Scope
 from understudy.models.limits.state import clear_limits, read_limits
 from understudy.worker.failures import LimitSignals
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter, Refusal
+from understudy.worker.limits.grants import Candidate, Deployment, Grant, Refusal
+from understudy.worker.limits.limiter import Limiter
 
 MAIN = Candidate(Deployment("alpha", "vendor/large:free", "main", "alpha:main"))
 MAINTENANCE = Candidate(Deployment("alpha", "vendor/large:free", "maintenance", "alpha:maintenance"))

@@ -13,7 +13,8 @@ from understudy.models.queue import keys
 from understudy.producer.status.provider_state import LedgerPart, provider_documents
 from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Limiter, Refusal
+from understudy.worker.limits.grants import Candidate, Deployment, Grant, Refusal
+from understudy.worker.limits.limiter import Limiter
 
 DEPLOYMENT = Deployment("alpha", "vendor/large:free", "main", "alpha:team")
 UNKNOWN = Candidate(DEPLOYMENT)

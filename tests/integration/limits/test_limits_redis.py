@@ -14,7 +14,8 @@ from understudy.models.limits.state import end_of_day
 from understudy.models.queue import keys
 from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+from understudy.worker.limits.grants import Candidate, Deployment, Grant, Hold, Refusal
+from understudy.worker.limits.limiter import Limiter
 from understudy.worker.redis_scripts import RedisUnavailable
 
 DEPLOYMENT = Deployment("alpha", "large", "main", "alpha:main")

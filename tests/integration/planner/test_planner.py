@@ -22,7 +22,7 @@ from understudy.models.records import Head, Lane, NewBatch, Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.state import Priority
 from understudy.models.store import Store
-from understudy.worker.limits.limiter import Deployment, Grant
+from understudy.worker.limits.grants import Deployment, Grant
 from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
 
 ALPHA, BETA = chain("alpha/m"), chain("beta/m")

@@ -10,9 +10,9 @@ from understudy.worker.bounded_mapping import MODELS_MAX, Latest
 from understudy.worker.failures import LimitSignals
 from understudy.worker.limits.breaker import BREAK_AFTER, HardFailures
 from understudy.worker.limits.credentials import CredentialPool
+from understudy.worker.limits.grants import Deployment
 from understudy.worker.limits.header_periods import AdvertisedPeriods
 from understudy.worker.limits.latency import Latencies
-from understudy.worker.limits.limiter import Deployment
 
 NAMES = [f"m{number}" for number in range(MODELS_MAX + 100)]
 

@@ -15,7 +15,7 @@ from understudy.worker.job.decide import ROUND_BACKOFF_S, decide
 from understudy.worker.job.events import EveryKeyRefused, Fail, MoveOn, PutBack, ShareUsedUp, Situation, TryAgain
 from understudy.worker.job.progress import Passed, Progress, begin_round, first_error, skipped
 from understudy.worker.limits.credentials import Absence
-from understudy.worker.limits.limiter import Deployment, Hold, Refusal
+from understudy.worker.limits.grants import Deployment, Hold, Refusal
 from understudy.worker.providers.base import CannotExpress
 
 NOW = 1_000_000.0

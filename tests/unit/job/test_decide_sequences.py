@@ -22,7 +22,7 @@ from understudy.worker.job.progress import (
     worth_waiting_for,
 )
 from understudy.worker.limits.credentials import Absence
-from understudy.worker.limits.limiter import Deployment, Hold, Refusal
+from understudy.worker.limits.grants import Deployment, Hold, Refusal
 from understudy.worker.providers.base import CannotExpress
 
 NOW = 1_000_000.0

@@ -6,8 +6,8 @@ import pytest
 
 from understudy.worker.failures import LimitSignals
 from understudy.worker.failures.advertised_limits import DAY_S, MINUTE_S
+from understudy.worker.limits.grants import Deployment
 from understudy.worker.limits.header_periods import SECOND_S, AdvertisedPeriods
-from understudy.worker.limits.limiter import Deployment
 
 ALPHA = Deployment("alpha", "m", "main", "alpha:main")
 EVERY_S = 0.5

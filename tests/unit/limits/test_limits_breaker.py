@@ -8,7 +8,8 @@ from limiter_fleet import BEGIN_MS, moment
 
 from understudy.models.failure import Scope
 from understudy.worker.leases import Leases
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Limiter, Refusal
+from understudy.worker.limits.grants import Candidate, Deployment, Grant, Hold, Refusal
+from understudy.worker.limits.limiter import Limiter
 
 
 class Fleet:

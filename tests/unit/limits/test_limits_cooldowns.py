@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from limiter_fleet import BEGIN_MS, EXAMPLES, Fleet, candidate, moment, simulated
 
 from understudy.models.failure import Scope
-from understudy.worker.limits.limiter import Hold, Refusal
+from understudy.worker.limits.grants import Hold, Refusal
 
 
 async def test_a_cooldown_is_refused_however_short(fleet: Fleet) -> None:

@@ -10,7 +10,7 @@ from understudy.models.config.provider_settings import Limits
 from understudy.models.failure import Scope
 from understudy.models.limits.state import DAY_S, DayUse, end_of_day, read_limits
 from understudy.models.queue import keys
-from understudy.worker.limits.limiter import Candidate, Deployment, Grant, Hold, Refusal
+from understudy.worker.limits.grants import Candidate, Deployment, Grant, Hold, Refusal
 
 BEGIN = BEGIN_MS / 1000
 MIDNIGHT = end_of_day(BEGIN)

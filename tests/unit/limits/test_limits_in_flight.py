@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from limiter_fleet import EXAMPLES, Fleet, candidate, simulated
 
 from understudy.models.queue import keys
-from understudy.worker.limits.limiter import Grant, Hold, Refusal
+from understudy.worker.limits.grants import Grant, Hold, Refusal
 
 
 def calls_of(held: Sequence[Grant | Refusal]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from limiter_fleet import BEGIN_MS, Fleet, candidate, moment
 
 from understudy.models.failure import Scope
 from understudy.models.queue import keys
-from understudy.worker.limits.limiter import Candidate, Grant, Hold
+from understudy.worker.limits.grants import Candidate, Grant, Hold
 
 
 async def learned(fleet: Fleet, model: str = "large") -> float:

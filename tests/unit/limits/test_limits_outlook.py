@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from limiter_fleet import BEGIN_MS, EXAMPLES, Fleet, candidate, moment, simulated
 
 from understudy.models.failure import Scope
-from understudy.worker.limits.limiter import NO_LIMIT, Grant, Hold, Outlook
+from understudy.worker.limits.grants import NO_LIMIT, Grant, Hold, Outlook
 
 
 @EXAMPLES

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limiter_fleet import EXAMPLES, Fleet, candidate, moment, simulated, worst_excess
 
-from understudy.worker.limits.limiter import BULK, URGENT, Grant, Hold
+from understudy.worker.limits.grants import BULK, URGENT, Grant, Hold
 
 gaps_ms = st.lists(st.one_of(st.just(0.0), st.floats(0, 3000)), min_size=1, max_size=60)
 

@@ -5,7 +5,7 @@ from limiter_fleet import BEGIN_MS, Fleet, candidate, moment
 
 from understudy.models.queue import keys
 from understudy.worker.failures import LimitSignals
-from understudy.worker.limits.limiter import Grant, Hold
+from understudy.worker.limits.grants import Grant, Hold
 
 
 async def in_flight(fleet: Fleet, jobs: int, seconds: float, latency_ms: float = 300.0) -> list[int]:

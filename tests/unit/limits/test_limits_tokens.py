@@ -7,7 +7,7 @@ from limiter_fleet import EXAMPLES, Fleet, candidate, moment, simulated, worst_e
 
 from examples import examples
 from understudy.models.queue import keys
-from understudy.worker.limits.limiter import BULK, Grant, Hold
+from understudy.worker.limits.grants import BULK, Grant, Hold
 
 Move = tuple[float, int, float, int]
 token_stories = st.lists(

@@ -8,7 +8,7 @@ from understudy.models.failure import FailureClass
 from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.worker.limits.limiter import Candidate, Deployment, Hold, Outlook
+from understudy.worker.limits.grants import Candidate, Deployment, Hold, Outlook
 from understudy.worker.planner.overtaking import overtaking
 from understudy.worker.planner.plan import LaneHeads, Plan, StepOutlook, open_steps, over_all_credentials, plan
 

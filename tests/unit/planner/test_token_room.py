@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.worker.limits.limiter import Candidate, Deployment, Hold, Outlook
+from understudy.worker.limits.grants import Candidate, Deployment, Hold, Outlook
 from understudy.worker.planner.plan import (
     SPARE,
     LaneHeads,

@@ -6,7 +6,7 @@ from understudy.models.failure import FailureClass
 from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.worker.limits.limiter import Hold
+from understudy.worker.limits.grants import Hold
 from understudy.worker.planner.plan import StepOutlook
 from understudy.worker.planner.wait_reasons import (
     AGAIN_AFTER_S,
