@@ -1,18 +1,17 @@
 """From a request to its chain: which deployments may answer it, in which order, under which policy."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
 
-from understudy.models.config.settings import Settings, StepConfig
+from understudy.models.config.settings import ChainConfig, Settings, StepConfig
 from understudy.models.errors import suggestion
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.needs import schema_of
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.allowlist import Allowed, Prices, refuse_choice_of_models
-from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Step, Variants
+from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Step, Variants, When
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.model_names import checked_name, nothing_configured, quoted, resolve_model
 from understudy.models.routing.options import NO_OVERRIDES, ROUTE_WORDS, RouteOptions, when_of
@@ -77,7 +76,7 @@ class Router:
 
     def _build(self, words: dict[str, Any]) -> "_Route":
         asked = self._options.merged(RouteOptions.of(words))
-        entries, policy, same_family = self._lead(asked)
+        entries, config = self._named(*self._first(asked))
         rules = self._rules
         for index, entry in enumerate(asked.fallbacks):
             more, theirs = self._fallback(entry, f"fallbacks[{index}]")
@@ -89,10 +88,10 @@ class Router:
         steps = tuple(step for entry in entries for step in entry.steps)
         if len(steps) > MAX_STEPS:
             raise RequestError(f"a chain may have {MAX_STEPS} steps; this request has {len(steps)}", "fallbacks")
-        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, same_family)
+        ENDPOINTS[self._endpoint].check_steps(self._settings, steps, config.same_model_family if config else None)
         refuse_choice_of_models(self._rules, *(step.params for step in steps))
         self._prices.refuse_unpriced(steps, self._rules.payer)
-        policy = policy.merged(asked, rules=rules)
+        policy = ChainPolicy().merged(*((asked,) if config is None else (config, asked)), rules=rules)
         if policy.conflict is not None:
             field, reason = policy.conflict
             raise RequestError(f"'{field}' {reason}", field)
@@ -100,30 +99,33 @@ class Router:
         _refuse_unless_allowed(self._suitability, chain, entries)
         return _Route(entries, chain)
 
-    def _lead(self, asked: RouteOptions) -> tuple[tuple[Variants, ...], ChainPolicy, bool | None]:
-        """The steps before the fallbacks, with the policy and the `same_model_family` that come with them."""
-        model, word = asked.chain, "chain"
-        if model is None:
-            model, word = self._only_choice() if asked.model is None else checked_name(asked.model, "model"), "model"
-        elif model not in self._settings.chains:
-            if self._rules.allow is not None:
-                raise self._allowed.refusal(model, word)
-            raise RequestError(f"unknown chain {quoted(model)}{suggestion(model, self._settings.chains)}", word)
-        if model not in self._settings.chains:
-            return (Variants((self._model(model, word),)),), ChainPolicy(), None
-        if not self._allowed.chain(model):
-            raise self._allowed.refusal(model, word)
-        config = self._settings.chains[model]
-        return configured_entries(self._settings, model), ChainPolicy().merged(config), config.same_model_family
+    def _first(self, asked: RouteOptions) -> tuple[str, str]:
+        """The name before the fallbacks, and the field that it is from."""
+        if asked.chain is None:
+            return self._only_choice() if asked.model is None else checked_name(asked.model, "model"), "model"
+        if asked.chain in self._settings.chains:
+            return asked.chain, "chain"
+        if self._rules.allow is not None:
+            raise self._allowed.refusal(asked.chain, "chain")
+        near = suggestion(asked.chain, self._settings.chains)
+        raise RequestError(f"unknown chain {quoted(asked.chain)}{near}", "chain")
+
+    def _named(self, name: str, where: str) -> tuple[tuple[Variants, ...], ChainConfig | None]:
+        """The steps of a chain or model by its name, and the chain."""
+        if name not in self._settings.chains:
+            return (Variants((self._model(name, where),)),), None
+        if not self._allowed.chain(name):
+            raise self._allowed.refusal(name, where)
+        return configured_entries(self._settings, name), self._settings.chains[name]
 
     def _model(self, name: str, where: str) -> Step:
         """A model by its name, if allowed. Raises RequestError."""
-        if self._rules.allow is None:
-            return resolve_model(self._settings, name, where)
         try:
             step = resolve_model(self._settings, name, where)
-        except RequestError:  # a message would reveal names that others may use
-            raise self._allowed.refusal(name, where) from None
+        except RequestError:
+            if self._rules.allow is None:
+                raise
+            raise self._allowed.refusal(name, where) from None  # the message would reveal names that others may use
         if not self._allowed.model(step):
             raise self._allowed.refusal(name, where)
         return step
@@ -153,22 +155,14 @@ class Router:
             when = when_of(params.pop("when", None), f"{where}.when")
         else:
             params, when, name = {}, None, checked_name(entry, where)
-        rules = NO_RULES
-        if name in self._settings.chains:
-            if not self._allowed.chain(name):
-                raise self._allowed.refusal(name, where)
-            if when is not None:
-                raise RequestError(
-                    f"'{where}.when' applies to a single model; the chain {quoted(name)} has its own", where
-                )
-            entries = configured_entries(self._settings, name)
-            rules = self._settings.chains[name].rules
-        else:
-            step = self._model(name, where)
-            entries = (Variants((step if when is None else step.model_copy(update={"when": when}),)),)
-        return tuple(
-            replace(entry, steps=tuple(_with_params(step, params, where) for step in entry.steps)) for entry in entries
-        ), rules
+        entries, config = self._named(name, where)
+        if when is not None and config is not None:
+            raise RequestError(f"'{where}.when' applies to a single model; the chain {quoted(name)} has its own", where)
+        changed = tuple(
+            Variants(tuple(_changed(step, params, when, where) for step in each.steps), each.weights)
+            for each in entries
+        )
+        return changed, config.rules if config else NO_RULES
 
 
 class _Route:
@@ -254,16 +248,13 @@ def configured_entries(settings: Settings, name: str) -> tuple[Variants, ...]:
 
 
 def _configured_step(settings: Settings, config: StepConfig, where: str) -> Step:
-    step = resolve_model(settings, config.model, where)
-    return _with_params(step.model_copy(update={"when": config.when}), config.params, where)
+    return _changed(resolve_model(settings, config.model, where), config.params, config.when, where)
 
 
-def _with_params(step: Step, params: Mapping[str, Any], where: str) -> Step:
-    if not params:
-        return step
+def _changed(step: Step, params: Mapping[str, Any], when: When | None, where: str) -> Step:
     for word in sorted(NO_OVERRIDES & params.keys()):
         raise RequestError(f"{where} cannot override '{word}'", where)
-    return step.model_copy(update={"params": {**step.params, **params}})
+    return step.model_copy(update={"params": {**step.params, **params}, "when": when or step.when})
 
 
 def _without_repeats(entries: Sequence[AnEntry]) -> tuple[AnEntry, ...]:
