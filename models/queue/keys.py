@@ -12,6 +12,7 @@
 | understudy:cool:<scope key> | hash, TTL | limiter | cooldown: until, streak, hinted, probe, reason |
 | understudy:latency | hash, TTL | workers | latency of steps: milliseconds by step, and when measured |
 | understudy:fallbacks:<batch> | hash, TTL | fallback quota | jobs a later step may answer, one field per worker |
+| understudy:session:<hash> | string, TTL | web page | id of the API key that signed in; hash of the session's token |
 """
 
 from understudy.models.failure import Scope
@@ -45,6 +46,10 @@ def flight(account: str, model: str) -> str:
 
 def day(account: str, model: str) -> str:
     return f"understudy:day:{account}:{model}"
+
+
+def session(token_hash: str) -> str:
+    return f"understudy:session:{token_hash}"
 
 
 LIMITS = "understudy:*"

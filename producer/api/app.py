@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
+from starlette.staticfiles import StaticFiles
 
 from understudy.models.config.settings import Settings
 from understudy.models.ledger_clock import ledger_clock
@@ -32,6 +33,8 @@ from understudy.producer.api.monitoring.metrics import TimedRequests
 from understudy.producer.api.openapi_document import document_errors
 from understudy.producer.api.security_headers import SecurityHeaders
 from understudy.producer.ingest.batch_filler import filling
+from understudy.producer.web import pages, signing_in
+from understudy.producer.web.rendering import FOLDER
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
@@ -47,6 +50,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     attempts.router,
     chat.router,
     embeddings.router,
+    pages.router,
+    signing_in.router,
 )
 
 REDIS_TIMEOUT_S = 2.0
@@ -96,4 +101,5 @@ def create_app(context: AbstractAsyncContextManager[Context]) -> FastAPI:
     document_errors(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     return app

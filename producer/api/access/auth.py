@@ -97,7 +97,11 @@ async def _caller(
             _let_in(request, NOBODY_BUT_LOCAL)
             return NOBODY_BUT_LOCAL
         raise ApiError(401, f"no API key exists yet, and {why}; {MAKE_A_KEY}", code="no_api_keys", headers=BEARER)
-    caller = await _holder(request, api, presented)
+    return admitted(request, await holder(request, api, presented), needed)
+
+
+def admitted(request: Request, caller: Caller, needed: Scope) -> Caller:
+    """The caller, who is served now. Raises ApiError without this scope, or when too many requests are in progress."""
     _let_in(request, caller)
     if needed not in caller.scopes:
         held = ", ".join(sorted(caller.scopes))
@@ -105,8 +109,8 @@ async def _caller(
     return caller
 
 
-async def _holder(request: Request, api: Context, presented: HTTPAuthorizationCredentials | None) -> Caller:
-    """The caller with the presented key, which is never echoed."""
+async def holder(request: Request, api: Context, presented: HTTPAuthorizationCredentials | None) -> Caller:
+    """The caller with the presented key, which is never echoed. Raises ApiError."""
     if presented is None:
         raise _refused("an API key is required; send it as 'Authorization: Bearer us_…'")
     record = await api.keyring.find(api.store, presented.credentials)

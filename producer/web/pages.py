@@ -1,0 +1,138 @@
+"""The pages: overview, batches, one batch, one job, providers."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from understudy.models.api_keys import Scope
+from understudy.models.objects.batch import BatchObject
+from understudy.models.objects.job import job_object
+from understudy.models.state import JobState
+from understudy.models.store.jobs.of_tenant import JobFilter
+from understudy.producer.api.batches import retry as resuming
+from understudy.producer.api.batches import routes as batches
+from understudy.producer.api.context import Api, Context
+from understudy.producer.api.errors import ApiError
+from understudy.producer.status.documents import batch_documents
+from understudy.producer.status.job_waiting import waiting_of_job
+from understudy.producer.status.provider_state import live_of, provider_documents, read_ledger
+from understudy.producer.web.access import Acting, Viewing
+from understudy.producer.web.conversation import answer_text, messages_of
+from understudy.producer.web.rendering import PageRoute, render
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+LATEST = 50
+"""Batches considered for the overview."""
+
+ENDED_SHOWN = 8
+PAGE = 25
+JOBS_SHOWN = 50
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+
+After = Annotated[str, Query(max_length=200, pattern=batches.ID_CHARS)]
+State = Annotated[JobState | None, Query()]
+ID_PATTERN = r"[A-Za-z0-9_-]{1,100}"
+
+
+@router.get("/")
+async def overview(request: Request, api: Api, viewer: Viewing) -> Response:
+    """What runs, what needs a person, and what ended last."""
+    found = await batch_documents(api.store, api.redis, await api.store.batches.page(viewer.caller.tenant, LATEST))
+    running = [each for each in found if each["status"] not in ENDED]
+    return render(
+        request,
+        "overview",
+        viewer=viewer,
+        now=api.clock(),
+        running=[each for each in running if not _needs_a_person(each)],
+        stuck=[each for each in running if _needs_a_person(each)],
+        ended=[each for each in found if each["status"] in ENDED][:ENDED_SHOWN],
+        disabled=await api.store.credentials.listed() if viewer.may(Scope.ADMIN) else [],
+    )
+
+
+@router.get("/batches")
+async def all_batches(request: Request, api: Api, viewer: Viewing, after: After = "") -> Response:
+    views = await api.store.batches.page(viewer.caller.tenant, PAGE + 1, after)
+    found = await batch_documents(api.store, api.redis, views[:PAGE])
+    older = found[-1]["id"] if len(views) > PAGE else None
+    return render(request, "batches", viewer=viewer, now=api.clock(), found=found, older=older, after=after)
+
+
+@router.get("/batches/{batch_id}")
+async def one_batch(
+    request: Request, api: Api, viewer: Viewing, batch_id: str, state: State = None, after: After = ""
+) -> Response:
+    view = await batches.own_batch(api, viewer.caller, batch_id)
+    (shown,) = await batch_documents(api.store, api.redis, [view])
+    wanted = JobFilter(state=state, batch_id=batch_id)
+    rows = await api.store.jobs.page(viewer.caller.tenant, wanted, limit=JOBS_SHOWN + 1, after=after, ascending=True)
+    jobs = [job_object(row, await api.store.get_chain(row["chain_id"]), "") for row in rows[:JOBS_SHOWN]]
+    return render(
+        request,
+        "batch",
+        viewer=viewer,
+        now=api.clock(),
+        batch=shown,
+        jobs=jobs,
+        more=jobs[-1]["id"] if len(rows) > JOBS_SHOWN else None,
+        state=state,
+        states=list(JobState),
+    )
+
+
+@router.post("/batches/{batch_id}/{act}")
+async def act_on_batch(api: Api, by: Acting, batch_id: str, act: str) -> Response:
+    """Pause, resume or cancel a batch, as over HTTP."""
+    if act == "pause":
+        await batches.pause(api, by.caller, batch_id)
+    elif act == "resume":
+        await resuming.resume(api, by.caller, batch_id, None, None, None)
+    elif act == "cancel":
+        await batches.cancel(api, by.caller, batch_id)
+    else:
+        raise ApiError(404, f"a batch cannot be told to {act[:40]}")
+    return RedirectResponse(f"/batches/{batch_id}", 303)
+
+
+@router.get("/jobs/{job_id}")
+async def one_job(request: Request, api: Api, viewer: Viewing, job_id: str) -> Response:
+    """The story of a job: what it asked, each call, what it waits for, and the answer."""
+    row = await api.store.jobs.seen(viewer.caller.tenant, job_id)
+    if row is None:
+        raise ApiError(404, "there is no such job", code="not_found")
+    waiting = await waiting_of_job(api.settings, api.store, api.redis, row, row["now"])
+    shown = job_object(row, await api.store.get_chain(row["chain_id"]), "", waiting)
+    asked = await api.store.jobs.asked(job_id)
+    return render(
+        request,
+        "job",
+        viewer=viewer,
+        now=api.clock(),
+        job=shown,
+        messages=messages_of(orjson.loads(asked.body)) if asked else [],
+        answer=await _answer(api, job_id) if row["state"] == JobState.SUCCEEDED else None,
+    )
+
+
+@router.get("/providers")
+async def providers(request: Request, api: Api, viewer: Viewing) -> Response:
+    if not viewer.may(Scope.ADMIN):
+        raise ApiError(403, "the state of the providers is for keys with scope admin", code="missing_scope")
+    ledger = await read_ledger(api.store)
+    live = await live_of(api.redis, api.settings, ledger)
+    found = provider_documents(api.settings, ledger, live)
+    return render(request, "providers", viewer=viewer, now=api.clock(), found=found, live=live is not None)
+
+
+async def _answer(api: Context, job_id: str) -> str | None:
+    body = await api.store.jobs.answer(job_id)
+    return None if body is None else answer_text(orjson.loads(body))
+
+
+def _needs_a_person(batch: BatchObject) -> bool:
+    own: Any = batch["understudy"]
+    return bool(own["paused"] or own["blocked"] or own["who_can_help"])
