@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("models", "producer", "worker")
-WEB = "web"
-"""The folder whose pages and assets are part of the package."""
+ASSETS = (".html", ".css", ".js", ".svg", ".LICENSE")
+"""Of the web page."""
 
 NEEDED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "understudy", *FOLDERS)
 
@@ -20,7 +20,8 @@ def expected() -> set[str]:
     found = {f"understudy/{path.name}" for path in (ROOT / "understudy").glob("*.py")} | {"understudy/py.typed"}
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".lua", ".mako") or (WEB in path.parts and path.is_file()):
+            packaged = (".py", ".lua", ".mako", *ASSETS)
+            if path.suffix in packaged:
                 found.add(f"understudy/{path.relative_to(ROOT)}")
     return found
 

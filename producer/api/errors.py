@@ -56,7 +56,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 NOT_SERVED = {
     "/v1/completions": "; use /v1/chat/completions",
     "/v1/responses": "; use /v1/chat/completions",
-    "/": "; the API is under /v1, its documentation at /docs",
+    "/v1": "; its documentation is at /docs",
 }
 
 

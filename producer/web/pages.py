@@ -16,8 +16,8 @@ from understudy.producer.api.batches import routes as batches
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError
 from understudy.producer.status.documents import batch_documents
-from understudy.producer.status.job_waiting import waiting_of_job
 from understudy.producer.status.provider_state import live_of, provider_documents, read_ledger
+from understudy.producer.status.waiting import waiting_of_job
 from understudy.producer.web.access import Acting, Viewing
 from understudy.producer.web.conversation import answer_text, messages_of
 from understudy.producer.web.rendering import PageRoute, render

@@ -11,8 +11,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from understudy.models.errors import UnderstudyError
-from understudy.producer.durations import duration
-from understudy.producer.status.cost_text import dollars
+from understudy.producer.figures import dollars, duration
 from understudy.producer.web.access import SignInNeeded
 
 FOLDER = Path(__file__).parent

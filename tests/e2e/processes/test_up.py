@@ -56,7 +56,8 @@ def test_who_is_lost_is_told_the_way(scene: Scene, providers: Callable[[str], Mo
         for path, way in ways.items():
             answer = http.post(path, json=job())
             assert answer.status_code == 404 and way in answer.json()["error"]["message"], path
-        assert "/docs" in http.get("/").json()["error"]["message"]
+        assert "/docs" in http.get("/v1").json()["error"]["message"]
+        assert "<title>Overview" in http.get("/").text
         wrong = http.get("/v1/jobs", params={"limit": "many"}).json()["error"]
         assert wrong["param"] == "limit" and wrong["message"] == "'limit' should be a valid integer"
 
