@@ -19,7 +19,7 @@ FORM_BYTES = 4_096
 
 
 class SignInNeeded(Exception):
-    """Nobody is signed in, and a key is required."""
+    """No one is signed in, and a key is required."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def render(request: Request, name: str, code: int = 200, **values: Any) -> Respo
 
 
 class PageRoute(APIRoute):
-    """Answers errors with a page, and leads to the sign-in page when nobody is signed in."""
+    """Answers errors with a page, and leads to the sign-in page when no one is signed in."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()

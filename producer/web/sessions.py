@@ -1,7 +1,7 @@
 """Sign-in sessions of the web page.
 
 A session is a random token in a cookie. Redis stores its hash with the id of the API key that signed in, so a copy of
-Redis lets nobody in, a revoked key ends all of its sessions, and a wiped Redis only means to sign in again.
+Redis lets no one in, a revoked key ends all of its sessions, and a wiped Redis only means to sign in again.
 """
 
 import hashlib

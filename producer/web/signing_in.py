@@ -35,7 +35,7 @@ async def sign_in(request: Request, api: Api) -> Response:
         await end_session(api.redis, token_of(request))
         token = await begin_session(api.redis, caller.key_id)
     except (RedisError, OSError):
-        raise ApiError(503, "Redis is unreachable, so nobody can sign in; try again soon") from None
+        raise ApiError(503, "Redis is unreachable, so no one can sign in; try again soon") from None
     await api.store.audit.record(caller.actor, caller.tenant, "session.begin", caller.key_id)
     answer = RedirectResponse("/", 303)
     set_cookie(answer, token, secure=(api.settings.api.public_url or "").startswith("https:"))
