@@ -2,8 +2,7 @@
 
     SecretMissing   the reference has no value; the message names provider, key and reference, never a value
 
-A variable is looked up every time, a file is read again when it has changed, a program is run again when its output is
-older than `command_ttl_s`.
+Variables and files are read every time, a program is run again when its output is older than `command_ttl_s`.
 """
 
 import asyncio
@@ -52,12 +51,6 @@ class _Unusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _FileSecret:
-    version: tuple[int, int, int]  # modification time, size, inode
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
 class _CommandSecret:
     until: float
     value: str | _Unusable
@@ -77,7 +70,6 @@ class Secrets:
         self._clock = clock
         self._command_ttl_s = command_ttl_s
         self._command_timeout_s = command_timeout_s
-        self._files: dict[str, _FileSecret] = {}
         self._commands: dict[str, _CommandSecret] = {}
         self._running: dict[str, asyncio.Lock] = {}
 
@@ -88,25 +80,10 @@ class Secrets:
             if kind == "env":
                 return _clean(self._environ.get(place, ""), "is not set; export it")
             if kind == "file":
-                return self._from_file(place)
+                return _from_file(place)
             return await self._from_command(place)
         except _Unusable as error:
             raise SecretMissing(provider, key, str(error)) from None
-
-    def _from_file(self, place: str) -> str:
-        path = Path(place).expanduser()
-        try:
-            status = path.stat()
-            version = (status.st_mtime_ns, status.st_size, status.st_ino)
-            known = self._files.get(place)
-            if known is None or known.version != version:
-                with path.open("rb") as file:
-                    content = file.read(MAX_SECRET_BYTES + 1)
-                known = _FileSecret(version, _decoded(content))
-                self._files[place] = known
-        except OSError as error:
-            raise _Unusable(f"cannot be read ({error.strerror})") from None
-        return known.value
 
     async def _from_command(self, command: str) -> str:
         asked_at = self._clock()
@@ -153,6 +130,14 @@ class Secrets:
         if process.returncode != 0:
             raise _Unusable(f"failed with exit code {process.returncode}")
         return _decoded(output)
+
+
+def _from_file(place: str) -> str:
+    try:
+        with Path(place).expanduser().open("rb") as file:
+            return _decoded(file.read(MAX_SECRET_BYTES + 1))
+    except OSError as error:
+        raise _Unusable(f"cannot be read ({error.strerror})") from None
 
 
 def _decoded(content: bytes) -> str:
