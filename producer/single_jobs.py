@@ -22,7 +22,7 @@ from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
 from understudy.models.store.intake import NamedRequest
 from understudy.producer import request_fields as words
-from understudy.producer.ingest.intake import checked_id
+from understudy.producer.ingest.input_rows import checked_id
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from understudy.models.config.settings import Settings
 from understudy.models.costs.forecast import ChainForecast, StepForecast
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.state import Priority
 from understudy.producer.cli import requests
 from understudy.producer.figures import counted, dollars
-from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
+from understudy.producer.ingest.input_rows import Shape
+from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 from understudy.producer.ledger import NoLedger, open_ledger
 from understudy.producer.processes.data_folder_lock import DataFolderBusy, data_lock
 from understudy.producer.runs.preflight import Preflight
@@ -55,17 +55,7 @@ def _all_lines(settings: Settings, source: Path, path: Path, shape: Shape, skip_
     rules = asyncio.run(_rules(settings))
     bad: list[BadLine] = []
     preflight = Preflight(settings, every_step=True)
-    lines = read_jobs(
-        path,
-        shape,
-        settings,
-        priority=Priority.BULK,
-        expires_at=0.0,
-        tenant=TENANT,
-        rules=rules,
-        notes=preflight.notes,
-    )
-    for good in slices(lines, bad):
+    for good in slices(read_jobs(path, JobReader(shape, settings, rules=rules), preflight.notes), bad):
         preflight.add_all(good)
     refuse_bad(source, bad, preflight.forecast.lines, skip_bad=skip_bad)
     return Preview(preflight, bad)

@@ -14,7 +14,7 @@ import typer
 
 from understudy.models.routing.data_rules import Tags, parse_pairs
 from understudy.models.routing.options import NO_OVERRIDES, RouteOptions
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
 DryRun = Annotated[

@@ -27,7 +27,7 @@ from understudy.producer.client.filling import fill
 from understudy.producer.client.reading import Request, Requests, Routing, route_of
 from understudy.producer.client.results import Batch, Job, Page, Result
 from understudy.producer.client.submitting import accept, accept_one, asked_for
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ledger import cancel_batch
 from understudy.producer.runs.output import row_of_job
 from understudy.producer.runs.reruns import (

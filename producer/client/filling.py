@@ -15,7 +15,8 @@ from understudy.models.store import Store, StoreConflict
 from understudy.models.store.intake import NamedRequest
 from understudy.producer.client.reading import Digest, Requests, slices_of, slices_of_lines
 from understudy.producer.client.submitting import unless_other
-from understudy.producer.ingest.intake import JobReader, Shape, read_jobs
+from understudy.producer.ingest.input_rows import Shape
+from understudy.producer.ingest.intake import JobReader, read_jobs
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.single_jobs import check_key
 
@@ -80,21 +81,14 @@ async def _discard(store: Store, batch_id: str) -> None:
 def _slices(
     settings: Settings, new: NewBatch, requests: Requests, shape: Shape, rules: Rules, digest: Digest | None
 ) -> AsyncGenerator[list[NewJob], None]:
+    reader = JobReader(
+        shape, settings, priority=new.priority, expires_at=new.expires_at, tenant=new.tenant, rules=rules
+    )
     if isinstance(requests, Path):
-        lines = read_jobs(
-            requests,
-            shape,
-            settings,
-            priority=new.priority,
-            expires_at=new.expires_at,
-            tenant=new.tenant,
-            rules=rules,
-        )
-        return slices_of_lines(lines)
+        return slices_of_lines(read_jobs(requests, reader))
     for word, value in (("prompt", shape.prompt), ("id_column", shape.id_column)):
         if value is not None:
             raise RequestError(f"'{word}' applies only to a CSV file given as a Path", word)
     if isinstance(requests, str | bytes | Mapping):
         raise RequestError("a batch consists of many requests: pass a list of them, or the Path of a file", "requests")
-    reader = JobReader(shape, settings, new.priority, new.expires_at, new.tenant, endpoint=None, rules=rules)
     return slices_of(requests, reader, digest)

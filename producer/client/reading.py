@@ -11,7 +11,8 @@ from understudy.models.errors import suggestion
 from understudy.models.records import NewJob
 from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.options import RouteOptions
-from understudy.producer.ingest.intake import BadLine, JobReader, Row, row_of
+from understudy.producer.ingest.input_rows import Row, row_of
+from understudy.producer.ingest.intake import BadLine, JobReader
 
 SLICE = 2_000
 FILE_BYTES = 1_048_576

@@ -18,7 +18,8 @@ from understudy.models.state import Priority
 from understudy.models.store import Store
 from understudy.models.store.intake import Made, NamedRequest, OtherRequest
 from understudy.producer.client.reading import Request, Routing, as_row, route_of
-from understudy.producer.ingest.intake import as_chat, checked_id
+from understudy.producer.ingest.input_rows import checked_id
+from understudy.producer.ingest.intake import as_chat
 from understudy.producer.single_jobs import JOBS_PATH, named_by, single_job, stage
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from understudy.models.routing.options import RouteOptions, refuse_misplaced
 from understudy.models.schemas.process import the_judge
 from understudy.models.state import Priority
 from understudy.producer.ingest.decoding import GZIP, LINE_MAX_BYTES, MARKS, NOT_UTF8, UTF8_MARKED, kind_of
-from understudy.producer.ingest.intake import BadLine, JobReader, Row, Shape, checked_id
+from understudy.producer.ingest.input_rows import Row, Shape, checked_id
+from understudy.producer.ingest.intake import BadLine, JobReader
 from understudy.producer.runs.preflight import Preflight
 
 MAX_ERRORS = 100
@@ -96,7 +97,6 @@ class BatchReader:
         priority: Priority = Priority.BULK,
         tenant: str = "default",
         rules: Rules = NO_RULES,
-        expires_at: float = 0.0,
         expected_lines: int = 0,
         written_lines: int = 0,
     ) -> None:
@@ -104,7 +104,13 @@ class BatchReader:
         self._endpoint = endpoint
         self._splitter = LineSplitter()
         self._jobs = JobReader(
-            Shape(route=route), settings, priority, expires_at, tenant, expected_lines, endpoint=endpoint, rules=rules
+            Shape(route=route),
+            settings,
+            priority=priority,
+            tenant=tenant,
+            rules=rules,
+            endpoint=endpoint,
+            expected_lines=expected_lines,
         )
         self._written_lines = written_lines
         self.errors: list[LineError] = []

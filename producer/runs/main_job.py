@@ -24,7 +24,7 @@ from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store, StoreOutage
 from understudy.producer.figures import counted, spent
 from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ingest.intake import csv_form
+from understudy.producer.ingest.input_rows import csv_form
 from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Workers, open_stack
 from understudy.producer.runs.budget_grants import spent_its_budget

@@ -10,14 +10,14 @@ from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
 from understudy.models.jobs.pause_reasons import BY_FAILURES
 from understudy.models.records import DeploymentTally, NewBatch, NewJob
-from understudy.models.state import OPEN_BATCH_STATES, BatchState, Priority
+from understudy.models.state import OPEN_BATCH_STATES, BatchState
 from understudy.models.store import Store
 from understudy.models.store.runs.compare import CHANGED, LEFT
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
 from understudy.producer.figures import counted, expected_cost, spent
 from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ingest.intake import BadLine, read_jobs
+from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 from understudy.producer.ledger import cancel_batch
 from understudy.producer.runs.budget_grants import spent_its_budget
 from understudy.producer.runs.comparison import Comparison, compare, jobs_to_ask, lines_of
@@ -160,16 +160,8 @@ class _Resuming:
         rules = (await self._store.tenants.rules("default")).with_budget(self._asked.budget_usd)
         expires_at = await self._store.now() + self._settings.deadline_s
         self._bad, self._notes = [], []
-        lines = read_jobs(
-            self._asked.source,
-            self._asked.shape,
-            self._settings,
-            priority=Priority.BULK,
-            expires_at=expires_at,
-            rules=rules,
-            notes=self._notes,
-        )
-        for good in slices(lines, self._bad):
+        reader = JobReader(self._asked.shape, self._settings, expires_at=expires_at, rules=rules)
+        for good in slices(read_jobs(self._asked.source, reader, self._notes), self._bad):
             yield good
 
     async def _write_lines(self) -> int:

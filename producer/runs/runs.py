@@ -16,12 +16,13 @@ from understudy.models.errors import WrongUse
 from understudy.models.ids import new_id
 from understudy.models.records import BatchView, NewBatch, NewJob, Standing
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState, Priority
+from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState
 from understudy.models.store import Store
 from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer.figures import counted
 from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
+from understudy.producer.ingest.input_rows import Shape
+from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 from understudy.producer.runs.comparison import Comparison, lines_of
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.runs.retry_chain import ENDED_BADLY, Summary, views_of
@@ -188,16 +189,8 @@ async def accept(
     preflight, total, endpoint = preflight or Preflight(settings), 0, None
     try:
         rules = (await store.tenants.rules(batch.tenant)).with_budget(batch.budget_usd)
-        lines = read_jobs(
-            source,
-            shape,
-            settings,
-            priority=batch.priority,
-            expires_at=batch.expires_at,
-            rules=rules,
-            notes=preflight.notes,
-        )
-        for good in slices(lines, bad):
+        reader = JobReader(shape, settings, priority=batch.priority, expires_at=batch.expires_at, rules=rules)
+        for good in slices(read_jobs(source, reader, preflight.notes), bad):
             total, endpoint = total + len(good), good[0].chain.endpoint
             preflight.add_all(good)
             if not bad or skip_bad:
@@ -220,7 +213,7 @@ def refuse_bad_start(settings: Settings, source: Path, shape: Shape, *, skip_bad
 
     These are typical mistakes of new users: no key, a misspelt model, the wrong format.
     """
-    lines = read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0)
+    lines = read_jobs(source, JobReader(shape, settings))
     if not skip_bad and not isinstance(next(lines, None), NewJob):
         refuse_bad_input(settings, source, shape, skip_bad=False)
 
@@ -230,7 +223,7 @@ def refuse_bad_input(
 ) -> None:
     """Validate the whole input before discarding anything for it. Raises BadInput, InputError."""
     bad: list[BadLine] = []
-    lines = read_jobs(source, shape, settings, priority=Priority.BULK, expires_at=0.0, rules=rules)
+    lines = read_jobs(source, JobReader(shape, settings, rules=rules))
     refuse_bad(source, bad, sum(map(len, slices(lines, bad))), skip_bad=skip_bad)
 
 

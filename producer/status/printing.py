@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from rich.markup import escape
@@ -22,8 +22,10 @@ from understudy.producer.runs.output import error_text, output_line, row_of_job
 from understudy.producer.runs.retry_chain import summary
 from understudy.producer.status.split_table import percent, split_table
 from understudy.producer.status.waiting import how_to_go_on
-from understudy.producer.terminal import output
+from understudy.producer.terminal import output, say
 from understudy.producer.terminal import page as page
+
+T = TypeVar("T")
 
 WIDE_CHARS = 110
 """Columns beyond those that fit an 80-column terminal are shown from this width on."""
@@ -34,6 +36,23 @@ VERY_WIDE_CHARS = 160
 
 def print_json(document: object) -> None:
     output().write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE).decode())
+
+
+def print_rows(
+    rows: Sequence[T],
+    as_json: bool,
+    as_object: Callable[[T], object],
+    page: Callable[[Sequence[T]], None],
+    empty: str,
+) -> None:
+    """A list as JSON lines or, with `page`, for people. `empty`: what to say without any."""
+    if as_json:
+        for row in rows:
+            print_json(as_object(row))
+    elif rows:
+        page(rows)
+    else:
+        say(empty)
 
 
 def print_id(id_: str, as_json: bool, skipped_lines: Sequence[int] = ()) -> None:

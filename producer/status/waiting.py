@@ -11,7 +11,6 @@ from understudy.models.disabled import SetAside
 from understudy.models.failure import Scope
 from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
 from understudy.models.jobs.wait_reasons import CREDENTIAL, HOLD_WORDS, PAUSED, RULES, WORKER, no_credential
-from understudy.models.limits.state import LimitState, read_limits
 from understudy.models.objects.job import waiting_of as put_back_for
 from understudy.models.queue import keys
 from understudy.models.records import BatchView, Waiting
@@ -23,6 +22,8 @@ from understudy.producer.queue_access import in_time
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+    from understudy.models.limits.state import LimitState
 
 NO_WORKER = Waiting("no worker is running; start one with `understudy worker`", WORKER)
 NO_QUEUE = Waiting("Redis is unreachable, so no new calls start", "queue")
@@ -190,6 +191,8 @@ async def _of_batch(store: Store, batch_id: str) -> Waiting | None:
 async def _at_its_steps(
     settings: Settings, store: Store, queue: "Redis", job: Mapping[str, Any], now: float
 ) -> Waiting | None:
+    from understudy.models.limits.state import read_limits  # only for a job that waits, while a queue is running
+
     chain = await store.get_chain(job["chain_id"])
     names = [(account, step.model) for step in chain.steps for account in _accounts(settings, step)]
     live = await in_time(read_limits(queue, names, others=False))
@@ -210,7 +213,7 @@ def _accounts(settings: Settings, step: Step) -> list[str]:
 
 
 def held_at(
-    settings: Settings, chain: Chain, priority: Priority, live: LimitState, aside: Sequence[SetAside]
+    settings: Settings, chain: Chain, priority: Priority, live: "LimitState", aside: Sequence[SetAside]
 ) -> Waiting | None:
     """What the steps of the chain wait for; None when one of them could start a call now.
 
@@ -228,7 +231,7 @@ def held_at(
     return min(held, key=lambda each: each.until or float("inf"), default=None)
 
 
-def _held(settings: Settings, step: Step, live: LimitState, aside: Sequence[SetAside]) -> Waiting | None:
+def _held(settings: Settings, step: Step, live: "LimitState", aside: Sequence[SetAside]) -> Waiting | None:
     """The wait of the credential that may start first; None when one may start now."""
     try:
         provider = resolve_provider(settings, step.provider)
@@ -253,7 +256,7 @@ def _held(settings: Settings, step: Step, live: LimitState, aside: Sequence[SetA
     return min(held, key=lambda each: each.until or 0.0, default=gone)
 
 
-def _reserve(live: LimitState, step: Step, account: str, limits: Limits) -> tuple[str | None, float]:
+def _reserve(live: "LimitState", step: Step, account: str, limits: Limits) -> tuple[str | None, float]:
     """The limiter's name for what blocks a call of this account, and until when."""
     state = live.of(account, step.model)
     ends = {

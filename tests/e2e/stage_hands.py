@@ -29,7 +29,7 @@ from understudy.models.config.settings import load_settings
 from understudy.models.ids import new_id
 from understudy.models.records import NewBatch
 from understudy.models.store import open_store
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.runs import accept
 from understudy.worker.mock import running_mock
 

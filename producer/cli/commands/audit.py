@@ -1,7 +1,7 @@
 """`understudy audit`: the log of administrative actions."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -14,7 +14,6 @@ from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.status import printing as show
-from understudy.producer.terminal import say
 
 app = options.Commands()
 
@@ -45,18 +44,12 @@ def audit(
     async def work(_: Settings, store: Store) -> None:
         begin = None if since is None else time.time() - since
         acts = (await store.audit.entries(tenant, limit, since=begin, actor=actor, action=action))[::-1]
-        if as_json:
-            for act in acts:
-                show.print_json(act_object(act))
-        elif acts:
-            _print(acts)
-        else:
-            say("No matching actions are on record.")
+        show.print_rows(acts, as_json, act_object, _print, "No matching actions are on record.")
 
     installation.on_ledger(work)
 
 
-def _print(acts: list[dict[str, Any]]) -> None:
+def _print(acts: Sequence[Mapping[str, Any]]) -> None:
     table = show.new_table("at", "actor", "action", "object", "tenant", "old", "new")
     for act in acts:
         times = f" ({act['times']:,} times)" if act["times"] > 1 else ""

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -74,13 +75,11 @@ def list_keys(
 ) -> None:
     """List all keys, without their secrets. With --json, one line per key."""
     records = installation.on_ledger(lambda _, store: store.tenants.keys(tenant), create=True)
-    if as_json:
-        for record in records:
-            show.print_json(key_object(record, time.time()))
-        return
-    if not records:
-        say("There are no keys; `understudy keys create` creates one.")
-        return
+    nothing = "There are no keys; `understudy keys create` creates one."
+    show.print_rows(records, as_json, lambda record: key_object(record, time.time()), _print_keys, nothing)
+
+
+def _print_keys(records: Sequence[KeyRecord]) -> None:
     table = show.new_table("id", "tenant", "name", "scopes", "state", "created", "expires")
     for record in records:
         state = record.state(time.time())

@@ -21,7 +21,8 @@ from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.client import AsyncClient
 from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ingest.intake import BadLine, Shape
+from understudy.producer.ingest.input_rows import Shape
+from understudy.producer.ingest.intake import BadLine
 from understudy.producer.ledger import open_ledger
 from understudy.producer.queue_access import queue_of
 from understudy.producer.runs.preflight import Preflight

@@ -105,13 +105,11 @@ def list_tenants(installation: Installation = HERE, as_json: options.AsJson = Fa
         return sorted(known.values(), key=lambda each: each.name)
 
     found = installation.on_ledger(work, create=True)
-    if as_json:
-        for each in found:
-            show.print_json(asdict(each))
-        return
-    if not found:
-        say(f"No tenant has limits or keys; everything belongs to '{DEFAULT_TENANT}', without limits.")
-        return
+    nothing = f"No tenant has limits or keys; everything belongs to '{DEFAULT_TENANT}', without limits."
+    show.print_rows(found, as_json, asdict, _print_tenants, nothing)
+
+
+def _print_tenants(found: Sequence[TenantLimits]) -> None:
     columns = (
         "jobs per minute",
         "queued jobs",

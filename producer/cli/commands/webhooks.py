@@ -51,13 +51,11 @@ def list_endpoints(
 ) -> None:
     """List a tenant's endpoints. With --json, one line per endpoint."""
     rows = installation.on_ledger(lambda _, store: store.webhooks.endpoints(tenant), create=True)
-    if as_json:
-        for row in rows:
-            show.print_json(endpoint_object(row))
-        return
-    if not rows:
-        say("There are no endpoints; `understudy webhooks endpoints add URL` adds one.")
-        return
+    nothing = "There are no endpoints; `understudy webhooks endpoints add URL` adds one."
+    show.print_rows(rows, as_json, endpoint_object, _print_endpoints, nothing)
+
+
+def _print_endpoints(rows: Sequence[Mapping[str, Any]]) -> None:
     table = show.new_table("id", "URL", "events", "metadata", "state")
     for row in rows:
         match = ", ".join(f"{name}={value}" for name, value in (row["match"] or {}).items())
@@ -168,13 +166,7 @@ def deliveries(
         return await store.webhooks.deliveries(tenant, endpoint_id=endpoint, state=state, object_id=of, limit=limit)
 
     rows = installation.on_ledger(work, create=True)
-    if as_json:
-        for row in rows:
-            show.print_json(delivery_object(row))
-    elif rows:
-        _print_deliveries(rows)
-    else:
-        say("There are no deliveries.")
+    show.print_rows(rows, as_json, delivery_object, _print_deliveries, "There are no deliveries.")
 
 
 @webhooks.command()

@@ -15,7 +15,7 @@ from rich.console import Console
 from stage_hands import DEADLINE_S, Mock, Scene, until
 
 from understudy.models.config.settings import load_settings
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.main_job import RunOptions, run
 from understudy.producer.runs.runs import RunRequest
 

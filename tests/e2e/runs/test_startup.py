@@ -22,6 +22,9 @@ ASKING = ("redis", "rq", "httpx", "alembic", "psutil")
 LEDGER = ("sqlmodel", "sqlalchemy", "pydantic", "asyncio")
 """What no list of commands needs."""
 
+ELSEWHERE = ("limits", "schemas", "costs.pricing", "costs.forecast", "routing.route", "request.endpoints")
+"""What a look at batches does without: the limiter's state, prices, and the reading of requests."""
+
 OTHER_AREAS = ("intake", "ingest", "runs", "retention", "planning", "canary", "files", "tenants", "webhooks.endpoints")
 """Areas of the store that a look at batches and jobs does without."""
 
@@ -79,8 +82,10 @@ def test_the_help_of_a_command_loads_no_other_command(tmp_path: Path) -> None:
     assert loaded & others == set()
 
 
-@pytest.mark.parametrize("words", [["status"], ["status", "latest"]], ids=" ".join)
-def test_to_look_at_an_sqlite_ledger_needs_no_queue_no_http_and_no_migrations(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "most_of_ours"), [(["status"], 95), (["status", "latest"], 106)])
+def test_to_look_at_an_sqlite_ledger_needs_no_queue_no_http_and_no_migrations(
+    words: list[str], most_of_ours: int, tmp_path: Path
+) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
     variables = {"OPENAI_API_KEY": "sk"}
     accepted = type_command("submit", "in.jsonl", "--model", "openai/m", folder=tmp_path, environment=variables)
@@ -88,6 +93,8 @@ def test_to_look_at_an_sqlite_ledger_needs_no_queue_no_http_and_no_migrations(wo
     loaded = loaded_by(*words, folder=tmp_path)
     assert of((*SERVING, *ASKING), loaded) == set()
     assert loaded & {f"understudy.models.store.{area}" for area in OTHER_AREAS} == set()
+    assert loaded & {f"understudy.models.{name}" for name in ELSEWHERE} == set()
+    assert len(of(("understudy",), loaded)) <= most_of_ours
 
 
 def test_no_command_is_loaded_with_what_only_servers_and_migrations_need() -> None:

@@ -15,7 +15,7 @@ from understudy.models.records import BatchView, NewBatch
 from understudy.models.store import Store
 from understudy.producer.client import AsyncClient
 from understudy.producer.ingest.batch_filler import Filler
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.reruns import retry_failed
 from understudy.producer.runs.runs import accept
 

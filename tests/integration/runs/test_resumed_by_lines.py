@@ -15,7 +15,7 @@ from understudy.models.records import StartedJob
 from understudy.models.routing.options import RouteOptions
 from understudy.models.store import Store
 from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.reruns import EVERYTHING, retry_answered, retry_failed
 from understudy.producer.runs.resume import begin, preview_of
 from understudy.producer.runs.retry_chain import rows_of, views_of

@@ -18,7 +18,8 @@ from understudy.models.routing.route import Router
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store
 from understudy.models.tenants import TenantLimits
-from understudy.producer.ingest.intake import InputError, Shape
+from understudy.producer.ingest.decoding import InputError
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.reruns import Retry, retry_answered, retry_failed
 from understudy.producer.runs.resume import begin
 from understudy.producer.runs.retry_chain import line_of, summary, views_of

@@ -8,7 +8,7 @@ from ledger_help import open_batch
 
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.lease import alone_at_work
 from understudy.producer.runs.resume import begin
 from understudy.producer.runs.runs import OtherRun, Run, RunRequest

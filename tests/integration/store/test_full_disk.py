@@ -15,7 +15,7 @@ from understudy.models.records import NewBatch
 from understudy.models.store import Store, StoreBusy, open_store
 from understudy.models.store.ingest import ABANDONED_AFTER_S
 from understudy.models.store.retention import prune as pruning
-from understudy.producer.ingest.intake import Shape
+from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.runs import accept
 
 PROVIDERS = {"alpha": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}

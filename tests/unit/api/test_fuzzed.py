@@ -19,8 +19,8 @@ from examples import examples
 from understudy.models.config.settings import Settings
 from understudy.models.records import NewJob
 from understudy.models.schemas.json_schema import TooCostly, Uncheckable, fault_in, is_schema
-from understudy.models.state import Priority
-from understudy.producer.ingest.intake import BadLine, JobReader, Row, Shape
+from understudy.producer.ingest.input_rows import Row, Shape
+from understudy.producer.ingest.intake import BadLine, JobReader
 from understudy.worker.failures import classify
 from understudy.worker.job.acceptance import unacceptable
 from understudy.worker.providers.base import Call, CannotExpress, Endpoint
@@ -136,7 +136,7 @@ def test_schemas_and_values(schema: dict[str, Any], value: Any) -> None:
 @given(bodies)
 def test_bodies_are_accepted_or_refused(body: dict[str, Any]) -> None:
     with within_bounds():
-        made = JobReader(Shape(), SETTINGS, Priority.BULK, 0.0, "default").job(1, Row(body))
+        made = JobReader(Shape(), SETTINGS).job(1, Row(body))
     assert isinstance(made, NewJob | BadLine)
 
 
@@ -144,7 +144,7 @@ def test_bodies_are_accepted_or_refused(body: dict[str, Any]) -> None:
 @examples(60)
 @given(body=bodies)
 def test_bodies_are_translated_or_cannot_be(protocol: str, body: dict[str, Any]) -> None:
-    made = JobReader(Shape(), SETTINGS, Priority.BULK, 0.0, "default").job(1, Row({**body, "accept": []}))
+    made = JobReader(Shape(), SETTINGS).job(1, Row({**body, "accept": []}))
     if isinstance(made, NewJob):
         with within_bounds(), suppress(CannotExpress):
             call = Call(protocol, "m", orjson.loads(made.body))

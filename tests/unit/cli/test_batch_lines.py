@@ -13,7 +13,7 @@ from understudy.models.records import NewJob
 from understudy.models.routing.options import RouteOptions
 from understudy.producer.ingest import batch_lines
 from understudy.producer.ingest.batch_lines import MAX_ERRORS, BatchReader, LineSplitter
-from understudy.producer.ingest.duplicate_ids import FirstLines
+from understudy.producer.ingest.intake import FirstLines
 
 CHAT = "/v1/chat/completions"
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from examples import examples
 from understudy.models.config.settings import Settings
 from understudy.models.records import NewJob, OutputRow
-from understudy.models.state import JobState, Priority
+from understudy.models.state import JobState
 from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ingest.intake import BadLine, Shape, csv_form, read_jobs
+from understudy.producer.ingest.input_rows import Shape, csv_form
+from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 from understudy.producer.runs.output import write_csv
 
 SETTINGS = Settings.model_validate(
@@ -31,7 +32,7 @@ SHAPE = Shape(prompt="Beschreibe {Name, lang} für {Preis} €", id_column="Arti
 
 
 def read(path: Path, shape: Shape, notes: list[str] | None = None) -> list[Any]:
-    return list(read_jobs(path, shape, SETTINGS, priority=Priority.BULK, expires_at=9.0, notes=notes))
+    return list(read_jobs(path, JobReader(shape, SETTINGS, expires_at=9.0), notes))
 
 
 def prompts(jobs: Sequence[Any]) -> list[str]:

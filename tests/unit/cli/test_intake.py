@@ -12,10 +12,11 @@ from understudy.models.config.settings import Settings
 from understudy.models.records import NewJob
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import Priority
-from understudy.producer.ingest import intake
+from understudy.producer.ingest import input_rows
 from understudy.producer.ingest.csv_input import Template
 from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ingest.intake import BadLine, Shape, read_jobs, request_of
+from understudy.producer.ingest.input_rows import Shape
+from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs, request_of
 
 SETTINGS = Settings.model_validate(
     {
@@ -28,7 +29,7 @@ SETTINGS = Settings.model_validate(
 def read(tmp_path: Path, content: str | bytes, shape: Shape | None = None, name: str = "in.jsonl") -> list[Any]:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return list(read_jobs(path, shape or Shape(), SETTINGS, priority=Priority.BULK, expires_at=9.0))
+    return list(read_jobs(path, JobReader(shape or Shape(), SETTINGS, expires_at=9.0)))
 
 
 def only(tmp_path: Path, content: str | bytes, shape: Shape | None = None, name: str = "in.jsonl") -> NewJob:
@@ -98,7 +99,7 @@ def test_fields_beside_a_prompt_that_are_no_parameter_are_told_before_they_are_s
         '{"id":1,"prompt":"a","system":"b","max_tokens":5,"chain":"cheap","sku":"A1","top_k":3}\n'
         '{"prompt":"b","sku":"A2","shelf":7}\n'
     )
-    jobs = list(read_jobs(path, Shape(), SETTINGS, priority=Priority.BULK, expires_at=9.0, notes=notes))
+    jobs = list(read_jobs(path, JobReader(Shape(), SETTINGS, expires_at=9.0), notes))
     assert json.loads(jobs[0].body)["sku"] == "A1"
     assert notes == [
         "2 lines have a field 'sku', which is sent as a parameter; providers reject unknown parameters",
@@ -236,7 +237,7 @@ def test_a_custom_id_used_twice_is_refused_with_both_lines(tmp_path: Path) -> No
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "LINE_MAX_BYTES", 1024 * 1024)
+    monkeypatch.setattr(input_rows, "LINE_MAX_BYTES", 1024 * 1024)
     long, short = read(tmp_path, '{"prompt":"' + "a" * 3_000_000 + '"}\n{"prompt":"b"}')
     assert long == BadLine(1, "longer than 1 MiB")
     assert (short.line, messages(short)) == (2, [("user", "b")])

@@ -14,8 +14,8 @@ from understudy.models.request.wire import MOST_INPUTS, RequestError, check_embe
 from understudy.models.routing.chain import EMBEDDINGS
 from understudy.models.routing.options import RouteOptions
 from understudy.models.routing.route import Router
-from understudy.models.state import Priority
-from understudy.producer.ingest.intake import BadLine, Shape, read_jobs
+from understudy.producer.ingest.input_rows import Shape
+from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 
 SMALL = "text-embedding-3-small"
 SETTINGS = Settings.model_validate(
@@ -161,7 +161,7 @@ def test_a_chain_that_can_make_no_embeddings_is_refused_when_it_is_submitted(mod
 def read(tmp_path: Path, *lines: dict[str, Any], shape: Shape | None = None) -> list[NewJob | BadLine]:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"\n".join(map(orjson.dumps, lines)))
-    return list(read_jobs(path, shape or Shape(), SETTINGS, priority=Priority.BULK, expires_at=1.0))
+    return list(read_jobs(path, JobReader(shape or Shape(), SETTINGS, expires_at=1.0)))
 
 
 def line(custom_id: str, url: str = "/v1/embeddings", **body: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 
 from understudy.models.config.settings import Settings
 from understudy.models.records import Estimate
-from understudy.models.state import Priority
-from understudy.producer.ingest.intake import JobReader, Row, Shape
+from understudy.producer.ingest.input_rows import Row, Shape
+from understudy.producer.ingest.intake import JobReader
 from understudy.producer.runs.preflight import Preflight
 
 IMAGE = {"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}
@@ -35,7 +35,7 @@ def body(chain: str, text: str = "hello", *parts: dict[str, Any], **words: Any) 
 
 def preflight(*bodies: dict[str, Any]) -> Preflight:
     made = Preflight(SETTINGS, every_step=True)
-    reader = JobReader(Shape(), SETTINGS, Priority.BULK, 0.0, "default")
+    reader = JobReader(Shape(), SETTINGS)
     for line, each in enumerate(bodies, 1):
         job = reader.job(line, Row(each))
         made.add(job)  # type: ignore[arg-type]
