@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from understudy.models.failure import FailureClass
@@ -25,25 +26,40 @@ def said(call: Mapping[str, Any]) -> str:
     return f"{call['failure']}{status}{f': {words}' if words else ''}"
 
 
-async def failure_examples(store: Store, views: Sequence[BatchView]) -> list[str]:
-    """The most frequent failures of a batch and its retries, with one example each. Raises StoreError."""
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The calls that failed with one failure class, and the latest of them; None: it was pruned."""
+
+    cls: FailureClass
+    calls: int
+    example: Mapping[str, Any] | None
+
+
+async def most_frequent_failures(store: Store, views: Sequence[BatchView]) -> list[Failures]:
+    """Of a batch and its retries, the most frequent first. Raises StoreError."""
     counts: Counter[str] = Counter()
     for view in views:
         for tally in view.by_deployment:
             counts.update(tally.failures)
-    lines: list[str] = []
-    for name, _ in counts.most_common(MOST_EXAMPLES):
-        calls = await _newest(store, views, FailureClass(name))
-        lines += [f"for example at {call['provider']}/{call['model']}: {said(call)}" for call in calls]
+    most = [(FailureClass(name), count) for name, count in counts.most_common(MOST_EXAMPLES)]
+    return [Failures(cls, count, await _newest(store, views, cls)) for cls, count in most]
+
+
+async def failure_examples(store: Store, views: Sequence[BatchView]) -> list[str]:
+    """The most frequent failures of a batch and its retries as text, with one example each. Raises StoreError."""
+    found = await most_frequent_failures(store, views)
+    calls = [each.example for each in found if each.example]
+    lines = [f"for example at {call['provider']}/{call['model']}: {said(call)}" for call in calls]
     if lines:
-        kind, look = counts.most_common(1)[0][0], f"`understudy attempts {views[-1].id}`"
-        lines.append(f"{look} lists all calls; add --failure {kind} to list only these failures.")
+        look = f"`understudy attempts {views[-1].id}`"
+        lines.append(f"{look} lists all calls; add --failure {found[0].cls} to list only these failures.")
     return lines
 
 
-async def _newest(store: Store, views: Sequence[BatchView], cls: FailureClass) -> list[dict[str, Any]]:
+async def _newest(store: Store, views: Sequence[BatchView], cls: FailureClass) -> Mapping[str, Any] | None:
     """The latest call with this failure, from the newest batch that has one."""
     for view in reversed(views):
         if any(cls in tally.failures for tally in view.by_deployment):
-            return await store.jobs.attempts(batch_id=view.id, failure=cls, limit=1, latest=True)
-    return []
+            calls = await store.jobs.attempts(batch_id=view.id, failure=cls, limit=1, latest=True)
+            return calls[0] if calls else None
+    return None

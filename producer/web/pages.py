@@ -9,13 +9,15 @@ from fastapi.responses import RedirectResponse
 from understudy.models.api_keys import Scope
 from understudy.models.objects.batch import BatchObject
 from understudy.models.objects.job import job_object
-from understudy.models.state import JobState
+from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store.jobs.of_tenant import JobFilter
 from understudy.producer.api.batches import retry as resuming
 from understudy.producer.api.batches import routes as batches
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError
+from understudy.producer.runs.retry_chain import ENDED_BADLY
 from understudy.producer.status.documents import batch_documents
+from understudy.producer.status.failed_calls import most_frequent_failures
 from understudy.producer.status.provider_state import live_of, provider_documents, read_ledger
 from understudy.producer.status.waiting import waiting_of_job
 from understudy.producer.web.access import Acting, Viewing
@@ -81,18 +83,23 @@ async def one_batch(
         more=jobs[-1]["id"] if len(rows) > JOBS_SHOWN else None,
         state=state,
         states=list(JobState),
+        failures=await most_frequent_failures(api.store, [view]),
+        may_retry=view.state not in OPEN_BATCH_STATES and any(view.counts.get(each) for each in ENDED_BADLY),
     )
 
 
 @router.post("/batches/{batch_id}/{act}")
 async def act_on_batch(api: Api, by: Acting, batch_id: str, act: str) -> Response:
-    """Pause, resume or cancel a batch, as over HTTP."""
+    """Pause, resume or cancel a batch, or retry its lines without an answer, as over HTTP."""
     if act == "pause":
         await batches.pause(api, by.caller, batch_id)
     elif act == "resume":
         await resuming.resume(api, by.caller, batch_id, None, None, None)
     elif act == "cancel":
         await batches.cancel(api, by.caller, batch_id)
+    elif act == "retry":
+        made = await resuming.retry(api, by.caller, batch_id, None, None, everything=False, answered_by=None)
+        batch_id = orjson.loads(made.body)["id"]
     else:
         raise ApiError(404, f"a batch cannot be told to {act[:40]}")
     return RedirectResponse(f"/batches/{batch_id}", 303)

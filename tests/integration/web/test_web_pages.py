@@ -170,6 +170,19 @@ async def test_a_batch_is_paused_resumed_and_cancelled_by_buttons(api: Served, s
         assert then in words(await page(api, f"/batches/{batch_id}"))
 
 
+async def test_failed_calls_are_grouped_with_an_example_and_their_lines_are_retried(api: Served, store: Store) -> None:
+    batch_id, ids = await open_batch(store, 2)
+    await work(store, ids[:1], succeeded)
+    await work(store, ids[1:], lambda job: failed(job, FailureClass.SERVER))
+    shown = await page(api, f"/batches/{batch_id}")
+    assert "1 server , for example at lead/large" in words(shown)
+    assert f'href="/jobs/{ids[1]}"' in shown
+    status, retry = await post(api, f"/batches/{batch_id}/retry", form_token=form_token_in(shown))
+    assert status == 303 and retry != f"/batches/{batch_id}"
+    assert "0 of 1 lines" in words(await page(api, retry))
+    assert retry.removeprefix("/batches/") in await page(api, f"/batches/{batch_id}")
+
+
 async def test_a_form_without_its_token_changes_nothing(api: Served, store: Store) -> None:
     batch_id, _ = await open_batch(store, 1)
     for form in ({}, {"form_token": "0" * 64}, {"form_token": "é"}):
