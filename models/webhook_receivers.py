@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import httpx
 
 from understudy.models.config.settings import WebhookSettings
+from understudy.models.this_machine import is_this_machine
 
 MAX_URL = 2_048
 
@@ -133,7 +134,7 @@ def check_receiver(url: str, settings: WebhookSettings) -> None:
     if address is not None:
         if not is_allowed(address, port, settings):
             raise RefusedReceiver(refusal(parsed, port, settings))
-    elif _is_this_machine(parsed.host) and not settings.allow_networks:
+    elif is_this_machine(parsed.host) and not settings.allow_networks:
         raise RefusedReceiver(refusal(parsed, port, settings))
     elif port not in settings.allow_ports and not settings.allow_networks:
         raise RefusedReceiver(f"has port {port}; allowed ports are {_listed(settings)} (webhooks.allow_ports)")
@@ -144,11 +145,6 @@ def refusal(url: httpx.URL, port: int, settings: WebhookSettings) -> str:
         f"is not an allowed address: {url.host} port {port} is private, reserved or not on one of the "
         f"ports {_listed(settings)}; an operator can allow it with webhooks.allow_networks"
     )
-
-
-def _is_this_machine(host: str) -> bool:
-    name = host.rstrip(".").lower()
-    return name == "localhost" or name.endswith(".localhost")
 
 
 def _last_label(url: httpx.URL) -> str:

@@ -28,6 +28,9 @@ _SENTENCE = re.compile(
     rf"(?: in| after| for| at least| about| approximately|:)* ?(?P<duration>(?:{_AMOUNT})+|{_CLOCK})",
     re.IGNORECASE,
 )
+LONGEST_NUMBER = 300
+"""Digits that still make a finite number: one with more is as long a wait."""
+
 _EPOCH_S = 1e9
 _EPOCH_MS = 1e11
 
@@ -63,6 +66,11 @@ def seconds_or_until(text: str, now: float) -> float | None:
     return seconds(text) if moment is None else moment
 
 
+def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+    """The wait in the Retry-After header of any server, by its own reckoning: it may be in the past."""
+    return seconds_or_until(headers.get("retry-after", ""), now)
+
+
 def sender_now(headers: Mapping[str, str], now: float) -> float:
     """The provider's own time, if available: its timestamps are by its clock, not ours."""
     return now + (until(headers.get("date", ""), now) or 0.0)
@@ -77,7 +85,7 @@ def read_hint(
     milliseconds = [_number(headers.get(name, "")) for name in ("retry-after-ms", "x-ms-retry-after-ms")]
     candidates = [
         *(None if value is None else value / 1000 for value in milliseconds),
-        seconds_or_until(headers.get("retry-after", ""), now),
+        retry_after_s(headers, now),
         *(seconds(str(delay)) for delay in complaint.retry_delays),
         _said(status, complaint.text, echoes),
         _exhausted_until(headers, now),
@@ -107,7 +115,7 @@ def _exhausted_until(headers: Mapping[str, str], now: float) -> float | None:
 
 def _number(text: str) -> float | None:
     try:
-        number = float(text)
+        number = float(text[:LONGEST_NUMBER]) if text.isascii() else None
     except ValueError:
         return None
-    return number if isfinite(number) else None
+    return number if number is not None and isfinite(number) else None

@@ -9,6 +9,8 @@ from urllib.request import getproxies_environment
 
 import httpx
 
+from understudy.models.this_machine import is_this_machine
+
 
 def proxy_at(address: str) -> httpx.Proxy:
     """The proxy at an address such as `http://user:password@host:3128`, its password in a header instead."""
@@ -36,7 +38,7 @@ class Proxies:
         an unsupported proxy.
         """
         proxy = self.variables.get(url.scheme) or self.variables.get("all")
-        if not proxy or _is_this_machine(url.host):
+        if not proxy or is_this_machine(url.host):
             return None
         exempt = (entry.strip().lower() for entry in self.variables.get("no", "").split(","))
         if any(_covers(entry, url) for entry in exempt if entry):
@@ -49,13 +51,6 @@ class Proxies:
                 "set HTTPS_PROXY to an http:// proxy, or NO_PROXY."
             )
         return proxy
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _covers(entry: str, url: httpx.URL) -> bool:

@@ -7,24 +7,19 @@ the same `webhook-id`: a receiver may get an event twice, and it never misses on
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Any
-
-import orjson
 
 from understudy.models.cancellation import end
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store, StoreOutage
 from understudy.models.store.webhooks.deliveries import Due, Place
-from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried, signed_headers
+from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried
 from understudy.worker.coalesce import Coalescer
+from understudy.worker.failures.hints import MAX_HINT_S, retry_after_s
 from understudy.worker.planner.fair_share import Entrant, FairShare, Path
-from understudy.worker.webhooks.body import MAX_INLINE_BYTES, event_body, job_data
+from understudy.worker.webhooks.message import Messages, Unsendable
 from understudy.worker.webhooks.sender import DEADLINE_S, Answer, Sender
-from understudy.worker.webhooks.signing import Signings
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +42,6 @@ DELAYS_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """After the first attempt, the second, and so on: over three days. After the last the delivery is dead."""
 
 JITTER = 0.1
-LONGEST_HINT_S = 86_400.0
 GATHER_S = 0.005
 LOOK_AGAIN_S = 0.2
 STORE_PAUSE_S = 1.0
@@ -69,13 +63,12 @@ class Deliverer:
         self._worker_id = worker_id
         self._store = store
         self._per_receiver = settings.webhooks.max_in_flight
-        self._public_url = settings.api.public_url
         self._sender = sender
         self._clock = clock
         self._rng = rng
         self._place = Place()
         self._turns = FairShare()
-        self._signings = Signings(store)
+        self._messages = Messages(store, settings.api.public_url)
         self._looks = asyncio.Semaphore(LOOKS)
         self._tries: dict[asyncio.Task[None], str] = {}
         self._ended: Coalescer[Tried, None] = Coalescer(self._write, max_items=IN_FLIGHT, max_delay_s=GATHER_S)
@@ -146,29 +139,12 @@ class Deliverer:
         await self._ended.add(tried)
 
     async def _send(self, delivery: Delivery, now: float) -> Answer:
-        async with self._looks:
-            signing = await self._signings.of(delivery)
-            if signing.refused is not None:
-                return Answer(error=signing.refused, given_up=True)
-            data = await self._data(delivery)
-        if data is None:
-            return Answer(error="the job was deleted", given_up=True)
-        body = event_body(delivery, data)
-        headers = signed_headers(signing.secrets, delivery.id, int(now), body)
-        return await self._sender.post(delivery.url, headers, body, delivery.tenant)
-
-    async def _data(self, delivery: Delivery) -> Mapping[str, Any] | None:
-        if delivery.data is not None:
-            return dict(orjson.loads(delivery.data))
-        if delivery.event.startswith("batch."):
-            return {"id": delivery.object_id}
-        view = await self._store.jobs.seen(delivery.tenant, delivery.object_id)
-        if view is None:
-            return None
-        chain = await self._store.get_chain(view["chain_id"])
-        fits = (view["answer_bytes"] or 0) <= MAX_INLINE_BYTES
-        answer = await self._store.jobs.answer(delivery.object_id) if fits else None
-        return job_data(view, chain, answer, self._public_url)
+        try:
+            async with self._looks:
+                message = await self._messages.write(delivery, now)
+        except Unsendable as reason:
+            return Answer(error=f"{reason}", given_up=True)
+        return await self._sender.post(delivery.url, message.headers, message.body, delivery.tenant)
 
     def _judged(self, delivery: Delivery, answer: Answer, began: float, took_ms: int) -> Tried:
         if answer.untried:
@@ -183,7 +159,7 @@ class Deliverer:
             await self._store.webhooks.disable_endpoint(endpoint_id, "it answered 410 Gone")
         except StoreOutage:
             return  # a repeated attempt would get the same answer
-        self._signings.forget(endpoint_id)
+        self._messages.forget(endpoint_id)
         log.warning("Webhook endpoint %s answered 410 and was disabled", endpoint_id)
 
     async def _write(self, ended: Sequence[Tried]) -> list[None]:
@@ -211,16 +187,4 @@ def verdict(tries: int, answer: Answer, now: float, rng: Random) -> tuple[str, f
     if answer.given_up or answer.status == GONE or tries >= len(DELAYS_S):
         return DEAD, 0.0
     delay_s = DELAYS_S[tries] * (1 + JITTER * rng.random())
-    return PENDING, max(delay_s, min(hinted_s(answer.headers, now), LONGEST_HINT_S))
-
-
-def hinted_s(headers: Mapping[str, str], now: float) -> float:
-    """The seconds of a Retry-After header, given as a number or a date; 0 without a valid one."""
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max(0.0, at.replace(tzinfo=at.tzinfo or UTC).timestamp() - now) if isinstance(at, datetime) else 0.0
+    return PENDING, max(delay_s, min(retry_after_s(answer.headers, now) or 0.0, MAX_HINT_S))

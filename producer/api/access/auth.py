@@ -13,11 +13,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from understudy.models.api_keys import Scope, parts_of
 from understudy.models.config.settings import ApiSettings
 from understudy.models.tenants import DEFAULT_TENANT
+from understudy.models.this_machine import is_loopback
 from understudy.producer.api.access.locality import why_not_local
 from understudy.producer.api.access.refused_keys import UNKNOWN
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError
-from understudy.producer.server.addresses import is_loopback
 
 __all__ = ["DEFAULT_TENANT", "Administrator", "Caller", "MetricsReader", "Reader", "Scope", "Submitter"]
 

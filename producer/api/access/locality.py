@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from understudy.producer.server.addresses import is_loopback
+from understudy.models.this_machine import is_loopback
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 """A name or address, and a port. No user, path or blank, which other parsers may read differently."""

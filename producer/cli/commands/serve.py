@@ -22,6 +22,7 @@ from understudy.models.config.settings import Settings, SettingsError
 from understudy.models.logs import configure_logs, relay
 from understudy.models.queue.redis_check import shown_url
 from understudy.models.tenants import DEFAULT_TENANT
+from understudy.models.this_machine import is_loopback
 from understudy.producer.acting import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import plain_errors
@@ -30,7 +31,6 @@ from understudy.producer.figures import counted
 from understudy.producer.found_config import told_of
 from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Stack, Workers, open_stack
-from understudy.producer.server.addresses import is_loopback
 
 if TYPE_CHECKING:
     from understudy.producer.server.serving import HttpServer

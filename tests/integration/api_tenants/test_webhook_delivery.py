@@ -25,8 +25,8 @@ from understudy.models.store.webhooks.deliveries import Due, Place
 from understudy.models.webhooks import DELIVERED, Delivery, Signing, Tried, callback_owner
 from understudy.worker.webhooks import delivery as webhooks
 from understudy.worker.webhooks.delivery import DELAYS_S, LOOKS, Deliverer
+from understudy.worker.webhooks.message import Messages
 from understudy.worker.webhooks.sender import Answer, Sender
-from understudy.worker.webhooks.signing import Signings
 
 OWNER = callback_owner("default")
 LOOPBACK = WebhookSettings(allow_networks=("127.0.0.0/8",))
@@ -289,7 +289,7 @@ async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leav
         ids = await singles(store, 200, callback_url=there.url)
         await run_all(store, await new_worker(store), ids)
         crowd = Deliverer("worker_1", store, Settings(webhooks=many), sender, time.time, Random(1))
-        crowd._signings = Signings(store, clock=lambda: 0.0)  # however long it takes on a busy machine
+        crowd._messages = Messages(store, None, clock=lambda: 0.0)  # however long it takes on a busy machine
         await deliver(crowd)
         assert len(there.got) == 200
     assert {row["state"] for row in await store.webhooks.deliveries("default")} == {"delivered"}
