@@ -1,24 +1,31 @@
 """The 200 answers in the form of each protocol."""
 
+import base64
+import math
+import struct
+from hashlib import shake_128
 from typing import Any
 
 import orjson
 
 from understudy.worker.mock.answers import Reply
-from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.calls import ReceivedCall
 
 Document = dict[str, Any]
 
+DIMENSIONS = 8
+"""If the request does not say; enough to distinguish texts, and short enough to read."""
 
-def answer_body(asked: Asked, reply: Reply, created: int) -> Document:
+
+def answer_body(call: ReceivedCall, reply: Reply, created: int) -> Document:
     """`created` is in unix seconds; only OpenAI's protocol shows it."""
-    match asked.protocol:
+    match call.protocol:
         case "openai":
-            return _openai(asked, reply, created)
+            return _openai(call, reply, created)
         case "anthropic":
-            return _anthropic(asked, reply)
+            return _anthropic(call, reply)
         case "gemini":
-            return _gemini(asked, reply)
+            return _gemini(call, reply)
         case "bedrock":
             return _bedrock(reply)
 
@@ -39,12 +46,12 @@ def model_list(protocol: str, models: tuple[str, ...], created: int) -> Document
     }
 
 
-def _openai(asked: Asked, reply: Reply, created: int) -> Document:
+def _openai(call: ReceivedCall, reply: Reply, created: int) -> Document:
     return {
         "id": f"chatcmpl-{reply.id}",
         "object": "chat.completion",
         "created": created,
-        "model": asked.model,
+        "model": call.model,
         "choices": [
             {
                 "index": index,
@@ -70,26 +77,25 @@ def _openai_message(reply: Reply, index: int, text: str) -> Document:
     if reply.finish == "refusal":
         message.update(content=None, refusal=text)
     if reply.tool_call:
-        call = reply.tool_call
-        function = {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()}
+        function = {"name": reply.tool_call.name, "arguments": orjson.dumps(reply.tool_call.arguments).decode()}
         message.update(
             content=None,
-            tool_calls=[{"id": f"call_{call.id}{index or ''}", "type": "function", "function": function}],
+            tool_calls=[{"id": f"call_{reply.tool_call.id}{index or ''}", "type": "function", "function": function}],
         )
     return message
 
 
-def _anthropic(asked: Asked, reply: Reply) -> Document:
+def _anthropic(call: ReceivedCall, reply: Reply) -> Document:
     content: list[Document] = [{"type": "text", "text": reply.texts[0]}]
     if reply.tool_call:
-        call = reply.tool_call
-        content = [{"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": call.arguments}]
+        tool = reply.tool_call
+        content = [{"type": "tool_use", "id": f"toolu_{tool.id}", "name": tool.name, "input": tool.arguments}]
     reasons = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "refusal": "refusal"}
     return {
         "id": f"msg_{reply.id}",
         "type": "message",
         "role": "assistant",
-        "model": asked.model,
+        "model": call.model,
         "content": content,
         "stop_reason": reasons[reply.finish],
         "stop_sequence": None,
@@ -102,7 +108,7 @@ def _anthropic(asked: Asked, reply: Reply) -> Document:
     }
 
 
-def _gemini(asked: Asked, reply: Reply) -> Document:
+def _gemini(call: ReceivedCall, reply: Reply) -> Document:
     usage = {
         "promptTokenCount": reply.input_tokens,
         "candidatesTokenCount": reply.output_tokens - reply.reasoning_tokens,
@@ -115,7 +121,7 @@ def _gemini(asked: Asked, reply: Reply) -> Document:
     return {
         "candidates": [_candidate(reply, index, text) for index, text in enumerate(reply.texts)],
         "usageMetadata": usage,
-        "modelVersion": asked.model,
+        "modelVersion": call.model,
         "responseId": reply.id,
     }
 
@@ -134,8 +140,8 @@ def _candidate(reply: Reply, index: int, text: str) -> Document:
 def _bedrock(reply: Reply) -> Document:
     content: Document = {"text": reply.texts[0]}
     if reply.tool_call:
-        call = reply.tool_call
-        content = {"toolUse": {"toolUseId": f"tooluse_{call.id}", "name": call.name, "input": call.arguments}}
+        tool = reply.tool_call
+        content = {"toolUse": {"toolUseId": f"tooluse_{tool.id}", "name": tool.name, "input": tool.arguments}}
     reasons = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "refusal": "content_filtered"}
     return {
         "output": {"message": {"role": "assistant", "content": [content]}},
@@ -148,3 +154,28 @@ def _bedrock(reply: Reply) -> Document:
         },
         "metrics": {"latencyMs": 1},
     }
+
+
+def vector(text: str, dimensions: int) -> list[float]:
+    """Each text has its own vector of length 1, the same at every provider and in every run."""
+    raw = shake_128(text.encode("utf-8", "replace")).digest(4 * dimensions)
+    numbers = [number / 2**31 for number in struct.unpack(f"<{dimensions}i", raw)]
+    length = math.sqrt(sum(number * number for number in numbers)) or 1.0
+    return [number / length for number in numbers]
+
+
+def embeddings_body(call: ReceivedCall) -> dict[str, Any]:
+    """The answer in the form of OpenAI's protocol or of Gemini's, which counts no tokens."""
+    vectors = [vector(text, call.dimensions or DIMENSIONS) for text in call.texts]
+    if call.protocol == "gemini":
+        return {"embeddings": [{"values": each} for each in vectors]}
+    data = [
+        {"object": "embedding", "index": index, "embedding": _base64(each) if call.as_base64 else each}
+        for index, each in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": call.input_tokens, "total_tokens": call.input_tokens}
+    return {"object": "list", "data": data, "model": call.model, "usage": usage}
+
+
+def _base64(numbers: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()

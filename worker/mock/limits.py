@@ -8,9 +8,8 @@ is full and leaves it in debt, as the real ones do; one above a minute's worth n
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.calls import ReceivedCall
 from understudy.worker.mock.config import Limit
 from understudy.worker.mock.rules import named
 
@@ -37,16 +36,6 @@ class Verdict:
     @property
     def admitted(self) -> bool:
         return self.wait_s == 0.0
-
-
-class Window(Protocol):
-    """One budget of one kind of unit. `wait_s` queries it without charging anything."""
-
-    def wait_s(self, cost: float, now: float) -> float: ...
-
-    def charge(self, cost: float, now: float) -> None: ...
-
-    def standing(self, now: float) -> Standing: ...
 
 
 class Bucket:
@@ -133,37 +122,36 @@ class Sliding:
         return Standing(self._limit, max(self._limit - self._used, 0.0), reset_s)
 
 
-def _window(limit: Limit, per_minute: float | None) -> Window | None:
-    if per_minute is None:
-        return None
+Window = Bucket | Fixed | Sliding
+"""One budget of one kind of unit. `wait_s` queries it without charging anything."""
+
+
+class _Budget:
+    """The windows of one limit, by unit."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._limit = limit
+        amounts = {"requests": limit.requests_per_minute, "tokens": limit.tokens_per_minute}
+        self.windows = {unit: _window(limit, amount) for unit, amount in amounts.items() if amount is not None}
+
+    def costs(self, call: ReceivedCall, output_tokens: int) -> dict[str, int]:
+        reserved = call.max_tokens if self._limit.count_max_tokens and call.max_tokens else output_tokens
+        return {"requests": 1, "tokens": call.input_tokens + reserved}
+
+    def wait_s(self, costs: dict[str, int], now: float) -> float | None:
+        if self._limit.tokens_per_minute is not None and costs["tokens"] > self._limit.tokens_per_minute:
+            return None
+        return max(window.wait_s(costs[unit], now) for unit, window in self.windows.items())
+
+    def charge(self, costs: dict[str, int], now: float) -> None:
+        for unit, window in self.windows.items():
+            window.charge(costs[unit], now)
+
+
+def _window(limit: Limit, per_minute: float) -> Window:
     if limit.window == "bucket":
         return Bucket(per_minute, limit.burst_s)
     return Fixed(per_minute) if limit.window == "fixed" else Sliding(per_minute)
-
-
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    limit: Limit
-    requests: Window | None
-    tokens: Window | None
-
-    def cost(self, asked: Asked, output_tokens: int) -> int:
-        reserved = asked.max_tokens if self.limit.count_max_tokens and asked.max_tokens else output_tokens
-        return asked.input_tokens + reserved
-
-    def wait_s(self, tokens: int, now: float) -> float | None:
-        if self.limit.tokens_per_minute is not None and tokens > self.limit.tokens_per_minute:
-            return None
-        return max(
-            self.requests.wait_s(1, now) if self.requests else 0.0,
-            self.tokens.wait_s(tokens, now) if self.tokens else 0.0,
-        )
-
-    def charge(self, tokens: int, now: float) -> None:
-        if self.requests:
-            self.requests.charge(1, now)
-        if self.tokens:
-            self.tokens.charge(tokens, now)
 
 
 class Limiter:
@@ -175,42 +163,37 @@ class Limiter:
         self._budgets: dict[tuple[int, str, str, str], _Budget] = {}
         self._covering_of: dict[tuple[str, str, str], list[_Budget]] = {}
 
-    def admit(self, asked: Asked, output_tokens: int, now: float) -> Verdict:
+    def admit(self, call: ReceivedCall, output_tokens: int, now: float) -> Verdict:
         """`now` in seconds of any clock that begins near 0; `output_tokens` is the size of the answer."""
         if not self._limits:
             return Verdict(0.0)
-        budgets = self._covering(asked)
-        costs = [budget.cost(asked, output_tokens) for budget in budgets]
+        budgets = self._covering(call)
+        costs = [budget.costs(call, output_tokens) for budget in budgets]
         waits = [budget.wait_s(cost, now) for budget, cost in zip(budgets, costs, strict=True)]
         wait_s = None if None in waits else max((wait for wait in waits if wait is not None), default=0.0)
         if wait_s == 0.0:
             for budget, cost in zip(budgets, costs, strict=True):
                 budget.charge(cost, now)
-        return Verdict(
-            wait_s,
-            _tightest([budget.requests for budget in budgets], now),
-            _tightest([budget.tokens for budget in budgets], now),
-        )
+        return Verdict(wait_s, *(_tightest(budgets, unit, now) for unit in ("requests", "tokens")))
 
-    def _covering(self, asked: Asked) -> list[_Budget]:
-        who = (asked.provider, asked.model, asked.key)
+    def _covering(self, call: ReceivedCall) -> list[_Budget]:
+        who = (call.provider, call.model, call.key)
         if who not in self._covering_of:
             self._covering_of[who] = [
-                self._budget(number, asked)
+                self._budget(number, call)
                 for number, (_, provider, model) in enumerate(self._limits)
-                if provider(asked.provider) and model(asked.model)
+                if provider(call.provider) and model(call.model)
             ]
         return self._covering_of[who]
 
-    def _budget(self, number: int, asked: Asked) -> _Budget:
+    def _budget(self, number: int, call: ReceivedCall) -> _Budget:
         limit = self._limits[number][0]
-        owner = (number, asked.provider, asked.model, asked.key if limit.per == "key" else "")
+        owner = (number, call.provider, call.model, call.key if limit.per == "key" else "")
         if owner not in self._budgets:
-            requests, tokens = (_window(limit, each) for each in (limit.requests_per_minute, limit.tokens_per_minute))
-            self._budgets[owner] = _Budget(limit, requests, tokens)
+            self._budgets[owner] = _Budget(limit)
         return self._budgets[owner]
 
 
-def _tightest(windows: Sequence[Window | None], now: float) -> Standing | None:
-    standings = [window.standing(now) for window in windows if window]
+def _tightest(budgets: Sequence[_Budget], unit: str, now: float) -> Standing | None:
+    standings = [budget.windows[unit].standing(now) for budget in budgets if unit in budget.windows]
     return min(standings, key=lambda standing: standing.remaining / standing.limit, default=None)

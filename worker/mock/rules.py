@@ -4,15 +4,36 @@ A draw depends on the seed, the rule, the prompt and how often it was sent, so t
 however many connections carry them. Only `first` depends on the order of arrival, by design.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from hashlib import blake2b
 from itertools import groupby
+from statistics import NormalDist
 
-from understudy.worker.mock.asked import Asked
-from understudy.worker.mock.chance import roll
-from understudy.worker.mock.config import Rule
+from understudy.worker.mock.calls import ReceivedCall
+from understudy.worker.mock.config import Lognormal, Rule, Spread, Uniform
+
+_NORMAL = NormalDist()
+
+
+def roll(seed: int, *parts: object) -> float:
+    """A number in (0, 1), equal for equal arguments."""
+    digest = blake2b("|".join(map(str, (seed, *parts))).encode(), digest_size=6).digest()
+    return (int.from_bytes(digest) + 0.5) / (1 << 48)
+
+
+def draw(spread: Spread, chance: float) -> float:
+    """The value of the distribution at `chance` (0 to 1)."""
+    match spread:
+        case Lognormal():
+            return spread.median * math.exp(spread.sigma * _NORMAL.inv_cdf(chance))
+        case Uniform():
+            return spread.low + (spread.high - spread.low) * chance
+        case _:
+            return spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +52,13 @@ class Rulebook:
         self._groups = [_Group(members, seed) for members in _grouped(rules)]
         self._visits: dict[int, int] = {}
 
-    def decide(self, asked: Asked, elapsed_s: float) -> Decision:
+    def decide(self, call: ReceivedCall, elapsed_s: float) -> Decision:
         """`elapsed_s` counts from the start or the last reset."""
-        identity = hash((asked.provider, asked.model, asked.digest))
+        identity = hash((call.provider, call.model, call.digest))
         visit = self._visits[identity] = self._visits.get(identity, 0) + 1
-        who = f"{asked.provider}|{asked.model}|{asked.digest.hex()}|{visit}"
+        who = f"{call.provider}|{call.model}|{call.digest.hex()}|{visit}"
         for group in self._groups:
-            rule = group.fires(asked, elapsed_s, visit, who)
+            rule = group.fires(call, elapsed_s, visit, who)
             if rule is not None:
                 return Decision(rule, roll(self._seed, "latency", who))
         return Decision(None, roll(self._seed, "latency", who))
@@ -61,10 +82,10 @@ class _Group:
         self._between = members[0][1].between
         self._seen = dict.fromkeys((number for number, _ in members), 0)
 
-    def fires(self, asked: Asked, elapsed_s: float, visit: int, who: str) -> Rule | None:
+    def fires(self, call: ReceivedCall, elapsed_s: float, visit: int, who: str) -> Rule | None:
         if self._between and not self._between[0] <= elapsed_s < self._between[1]:
             return None
-        if not all(holds(asked) for holds in self._matches):
+        if not all(holds(call) for holds in self._matches):
             return None
         number, rule = self._drawn(who)
         self._seen[number] += 1
@@ -97,21 +118,21 @@ def named(pattern: str) -> Callable[[str], bool]:
     return lambda name: matches(name) is not None
 
 
-def _matcher(rule: Rule) -> list[Callable[[Asked], bool]]:
-    tests: list[Callable[[Asked], bool]] = []
+def _matcher(rule: Rule) -> list[Callable[[ReceivedCall], bool]]:
+    tests: list[Callable[[ReceivedCall], bool]] = []
     if rule.provider is not None:
         provider = named(rule.provider)
-        tests.append(lambda asked: provider(asked.provider))
+        tests.append(lambda call: provider(call.provider))
     if rule.model is not None:
         model = named(rule.model)
-        tests.append(lambda asked: model(asked.model))
+        tests.append(lambda call: model(call.model))
     if rule.key is not None:
         key = named(rule.key)
-        tests.append(lambda asked: key(asked.key))
+        tests.append(lambda call: key(call.key))
     if rule.min_bytes is not None or rule.max_bytes is not None:
         low, high = rule.min_bytes or 0, rule.max_bytes
-        tests.append(lambda asked: low <= asked.size and (high is None or asked.size <= high))
+        tests.append(lambda call: low <= call.size and (high is None or call.size <= high))
     if rule.message is not None:
         message = re.compile(rule.message).search
-        tests.append(lambda asked: message(asked.prompt) is not None)
+        tests.append(lambda call: message(call.prompt) is not None)
     return tests

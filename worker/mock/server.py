@@ -17,16 +17,14 @@ import orjson
 from aiohttp import web
 
 from understudy.worker.mock.answers import compose
-from understudy.worker.mock.asked import Asked, Target, Unreadable, read, target
-from understudy.worker.mock.bodies import answer_body, model_list
-from understudy.worker.mock.chance import draw
+from understudy.worker.mock.bodies import answer_body, embeddings_body, model_list
+from understudy.worker.mock.calls import ReceivedCall, Route, Unreadable, read_call, route_of
 from understudy.worker.mock.config import Answers, ConfigError, DialectName, Fail, MockConfig, Rule, parse_config
 from understudy.worker.mock.errors import Wire, failure, limit_headers
 from understudy.worker.mock.limits import Limiter, Verdict
 from understudy.worker.mock.refusals import REFUSALS
-from understudy.worker.mock.rules import Decision, Rulebook
+from understudy.worker.mock.rules import Decision, Rulebook, draw
 from understudy.worker.mock.stats import Stats
-from understudy.worker.mock.vectors import embeddings_body
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 DRIP_EVERY_S = 1.0
@@ -69,55 +67,55 @@ class MockServer:
         self.configure(self._config)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        to = target(request.raw_path.partition("?")[0]) if request.method == "POST" else None
-        if to is None:
+        route = route_of(request.raw_path.partition("?")[0]) if request.method == "POST" else None
+        if route is None:
             return await self._other(request)
         self._stats.enter()
         try:
-            return await self._complete(request, to)
+            return await self._complete(request, route)
         finally:
             self._stats.leave()
 
-    async def _complete(self, request: web.BaseRequest, to: Target) -> web.StreamResponse:
+    async def _complete(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         """One request for a completion, from its first byte to its last."""
         raw = await request.read()
         try:
-            asked = read(to, request.headers, raw)
+            call = read_call(route, request.headers, raw)
         except Unreadable as error:
-            return self._unreadable(to, str(error))
-        dialect = self._dialect(asked)
-        verdict = self._admit(asked)
+            return self._unreadable(route, str(error))
+        dialect = self._dialect(call)
+        verdict = self._admit(call)
         headers = limit_headers(dialect, verdict, self._wall())
         if not verdict.admitted:
-            return self._refuse(asked, dialect, verdict, headers)
-        decision = self._rules.decide(asked, self._clock() - self._start)
-        await self._wait(asked, decision)
+            return self._refuse(call, dialect, verdict, headers)
+        decision = self._rules.decide(call, self._clock() - self._start)
+        await self._wait(call, decision)
         rule = decision.rule
         if rule is None or rule.fail is None:
-            return self._answer(asked, rule, headers)
-        return await self._fail(request, asked, dialect, rule, rule.fail, headers)
+            return self._answer(call, rule, headers)
+        return await self._fail(request, call, dialect, rule, rule.fail, headers)
 
-    def _dialect(self, asked: Asked) -> DialectName:
-        chosen = self._config.dialects.get(asked.provider)
-        if chosen is None and asked.protocol == "openai":
-            chosen = _DIALECTS.get(asked.provider)
-        return chosen or asked.protocol
+    def _dialect(self, call: ReceivedCall) -> DialectName:
+        chosen = self._config.dialects.get(call.provider)
+        if chosen is None and call.protocol == "openai":
+            chosen = _DIALECTS.get(call.provider)
+        return chosen or call.protocol
 
-    def _admit(self, asked: Asked) -> Verdict:
+    def _admit(self, call: ReceivedCall) -> Verdict:
         if not self._config.limits:
             return _ADMITTED
-        output_tokens = 0 if asked.texts else compose(asked, self._config.answers, self._config.seed).output_tokens
-        return self._limiter.admit(asked, output_tokens, self._clock() - self._start)
+        output_tokens = 0 if call.texts else compose(call, self._config.answers, self._config.seed).output_tokens
+        return self._limiter.admit(call, output_tokens, self._clock() - self._start)
 
     def _refuse(
-        self, asked: Asked, dialect: DialectName, verdict: Verdict, headers: dict[str, str]
+        self, call: ReceivedCall, dialect: DialectName, verdict: Verdict, headers: dict[str, str]
     ) -> web.StreamResponse:
         fail = Fail.TOO_LARGE if verdict.wait_s is None else Fail.RATE_LIMIT
-        wire = failure(dialect, fail, asked.model, verdict.wait_s, asked.digest.hex()[:24])
-        self._stats.count(asked, str(wire.status), "limit")
+        wire = failure(dialect, fail, call.model, verdict.wait_s, call.digest.hex()[:24])
+        self._stats.count(call, str(wire.status), "limit")
         return _response(wire, headers)
 
-    async def _wait(self, asked: Asked, decision: Decision) -> None:
+    async def _wait(self, call: ReceivedCall, decision: Decision) -> None:
         rule = decision.rule
         spread = rule.latency_s if rule else None
         if spread is None and (rule is None or rule.fail is None):
@@ -129,49 +127,49 @@ class MockServer:
         try:
             await asyncio.sleep(draw(spread, decision.chance))
         except asyncio.CancelledError:
-            self._stats.count(asked, "abandoned", "client_left")
+            self._stats.count(call, "abandoned", "client_left")
             raise
 
-    def _answer(self, asked: Asked, rule: Rule | None, headers: dict[str, str]) -> web.StreamResponse:
+    def _answer(self, call: ReceivedCall, rule: Rule | None, headers: dict[str, str]) -> web.StreamResponse:
         answers = self._config.answers
         if rule and rule.answer:
             changes = {name: getattr(rule.answer, name) for name in rule.answer.model_fields_set}
             answers = answers.model_copy(update=changes)
-        content, output_tokens = self._content(asked, answers)
-        self._stats.answered(asked, asked.input_tokens, output_tokens)
+        content, output_tokens = self._content(call, answers)
+        self._stats.answered(call, call.input_tokens, output_tokens)
         return _response(Wire(200, content, headers), {})
 
     async def _fail(
         self,
         request: web.BaseRequest,
-        asked: Asked,
+        call: ReceivedCall,
         dialect: DialectName,
         rule: Rule,
         fail: Fail,
         headers: dict[str, str],
     ) -> web.StreamResponse:
         if fail in _BREAKS:
-            self._stats.count(asked, fail.value, fail.value)
-            return await _BREAKS[fail](request, self._content(asked, self._config.answers)[0])
+            self._stats.count(call, fail.value, fail.value)
+            return await _BREAKS[fail](request, self._content(call, self._config.answers)[0])
         if fail is Fail.TRUNCATED:
-            whole, _ = self._content(asked, self._config.answers)
+            whole, _ = self._content(call, self._config.answers)
             wire = Wire(200, whole[: len(whole) // 2], {})
         else:
-            wire = failure(dialect, fail, asked.model, rule.retry_after_s, asked.digest.hex()[:24])
-        self._stats.count(asked, str(wire.status), fail.value)
+            wire = failure(dialect, fail, call.model, rule.retry_after_s, call.digest.hex()[:24])
+        self._stats.count(call, str(wire.status), fail.value)
         return _response(wire, headers)
 
-    def _content(self, asked: Asked, answers: Answers) -> tuple[bytes, int]:
+    def _content(self, call: ReceivedCall, answers: Answers) -> tuple[bytes, int]:
         """The body of a success, and its output tokens."""
-        if asked.texts:
-            return orjson.dumps(embeddings_body(asked)), 0
-        reply = compose(asked, answers, self._config.seed)
-        return orjson.dumps(answer_body(asked, reply, int(self._wall()))), reply.output_tokens
+        if call.texts:
+            return orjson.dumps(embeddings_body(call)), 0
+        reply = compose(call, answers, self._config.seed)
+        return orjson.dumps(answer_body(call, reply, int(self._wall()))), reply.output_tokens
 
-    def _unreadable(self, to: Target, why: str) -> web.StreamResponse:
-        wire = failure(to.protocol, Fail.BAD_REQUEST, to.model or "", None, "0" * 24)
-        asked = Asked(to.provider, to.protocol, to.model or "", "", "", b"", 0)
-        self._stats.count(asked, str(wire.status), "unreadable")
+    def _unreadable(self, route: Route, why: str) -> web.StreamResponse:
+        wire = failure(route.protocol, Fail.BAD_REQUEST, route.model or "", None, "0" * 24)
+        call = ReceivedCall(route.provider, route.protocol, route.model or "", "", "", b"", 0)
+        self._stats.count(call, str(wire.status), "unreadable")
         return web.json_response(_explained(orjson.loads(wire.content), why), status=wire.status)
 
     async def _other(self, request: web.BaseRequest) -> web.StreamResponse:

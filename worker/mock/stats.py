@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.calls import ReceivedCall
 
 
 def mask(key: str) -> str:
@@ -30,14 +30,14 @@ class Stats:
     def leave(self) -> None:
         self.in_flight -= 1
 
-    def count(self, asked: Asked, outcome: str, failure: str) -> None:
-        self.outcomes[asked.provider, asked.key, asked.model, outcome, failure] += 1
+    def count(self, call: ReceivedCall, outcome: str, failure: str) -> None:
+        self.outcomes[call.provider, call.key, call.model, outcome, failure] += 1
 
-    def answered(self, asked: Asked, input_tokens: int, output_tokens: int) -> None:
+    def answered(self, call: ReceivedCall, input_tokens: int, output_tokens: int) -> None:
         """A completion is being sent: from now on it is billed, whether or not it arrives."""
-        self.count(asked, "200", "")
-        self.prompts[asked.digest] += 1
-        tokens = self.tokens[asked.provider]
+        self.count(call, "200", "")
+        self.prompts[call.digest] += 1
+        tokens = self.tokens[call.provider]
         tokens[0] += input_tokens
         tokens[1] += output_tokens
 

@@ -12,7 +12,7 @@ import pytest
 from stage_hands import BIN, Mock, Scene, alone_and_on_servers, until
 from test_openai_sdk import ENDED, read, sdk, upload
 
-from understudy.worker.mock.vectors import vector
+from understudy.worker.mock.bodies import vector
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -11,7 +11,7 @@ from understudy.models.routing.chain import EMBEDDINGS
 from understudy.models.state import JobState
 from understudy.worker.job.run import JobRun
 from understudy.worker.mock import Fail
-from understudy.worker.mock.vectors import vector
+from understudy.worker.mock.bodies import vector
 
 pytestmark = pytest.mark.timeout(30)
 

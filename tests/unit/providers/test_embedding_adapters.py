@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from understudy.models.routing.chain import EMBEDDINGS
-from understudy.worker.mock.vectors import vector
+from understudy.worker.mock.bodies import vector
 from understudy.worker.providers.base import Answer, BadAnswer, Call, CannotExpress, Endpoint, WireRequest
 from understudy.worker.providers.registry import adapter_for
 

@@ -7,15 +7,14 @@ import jsonschema
 import orjson
 import pytest
 
-from understudy.worker.mock.answers import Reply, compose
-from understudy.worker.mock.asked import Asked, Tool
+from understudy.worker.mock.answers import Reply, compose, instance
+from understudy.worker.mock.calls import ReceivedCall, Tool
 from understudy.worker.mock.config import Answers
 from understudy.worker.mock.errors import duration
-from understudy.worker.mock.instance import instance
 
 
 def reply(prompt: str = "hello", answers: dict[str, Any] | None = None, seed: int = 1, **about: Any) -> Reply:
-    asked = Asked("alpha", "openai", "m", "sk", prompt, sha256(prompt.encode()).digest(), 400, **about)
+    asked = ReceivedCall("alpha", "openai", "m", "sk", prompt, sha256(prompt.encode()).digest(), 400, **about)
     return compose(asked, Answers.model_validate(answers or {}), seed)
 
 

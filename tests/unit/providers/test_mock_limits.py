@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.calls import ReceivedCall
 from understudy.worker.mock.config import Limit
 from understudy.worker.mock.limits import Limiter
 
 
-def request(key: str = "sk-1", model: str = "m", size: int = 40, max_tokens: int | None = None) -> Asked:
-    return Asked("alpha", "openai", model, key, "p", sha256(b"p").digest(), size, max_tokens)
+def request(key: str = "sk-1", model: str = "m", size: int = 40, max_tokens: int | None = None) -> ReceivedCall:
+    return ReceivedCall("alpha", "openai", model, key, "p", sha256(b"p").digest(), size, max_tokens)
 
 
 def limiter(**limit: Any) -> Limiter:

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from understudy.worker.mock.asked import Asked
+from understudy.worker.mock.calls import ReceivedCall
 from understudy.worker.mock.config import ConfigError, Fail, MockConfig, load_config, parse_config
 from understudy.worker.mock.rules import Rulebook
 
 
 def asked(
     prompt: str = "hello", provider: str = "alpha", model: str = "m-1", key: str = "sk-1", size: int = 100
-) -> Asked:
-    return Asked(provider, "openai", model, key, prompt, sha256(prompt.encode()).digest(), size)
+) -> ReceivedCall:
+    return ReceivedCall(provider, "openai", model, key, prompt, sha256(prompt.encode()).digest(), size)
 
 
 def rulebook(*rules: dict[str, Any], seed: int = 7) -> Rulebook:
     return Rulebook(MockConfig.model_validate({"rules": rules}).rules, seed)
 
 
-def fate(book: Rulebook, request: Asked, elapsed_s: float = 0.0) -> Fail | None:
+def fate(book: Rulebook, request: ReceivedCall, elapsed_s: float = 0.0) -> Fail | None:
     rule = book.decide(request, elapsed_s).rule
     return rule.fail if rule else None
 
@@ -39,7 +39,7 @@ def fate(book: Rulebook, request: Asked, elapsed_s: float = 0.0) -> Fail | None:
         ({"max_bytes": 100}, asked(size=100), asked(size=101)),
     ],
 )
-def test_a_rule_fires_only_for_what_it_matches(matcher: dict[str, Any], hit: Asked, miss: Asked) -> None:
+def test_a_rule_fires_only_for_what_it_matches(matcher: dict[str, Any], hit: ReceivedCall, miss: ReceivedCall) -> None:
     book = rulebook({**matcher, "fail": "server"})
     assert fate(book, hit) is Fail.SERVER
     assert fate(book, miss) is None
