@@ -18,8 +18,7 @@ UnderstudyError                     1    500  internal_error
 │   ├── BadInput
 │   ├── NotPossible
 │   ├── RetryUnderWay                    409  retry_under_way
-│   ├── Refused
-│   └── ConfigError
+│   └── Refused
 ├── OutOfReach                      3    503  unavailable
 │   ├── StoreError
 │   │   ├── StoreOutage

@@ -25,7 +25,10 @@ Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
 
 STEP, VARIANTS = "[step]", "[variants]"
-"""Pydantic's tags for the kinds of entries in a chain's steps. It puts them into error locations, which omit them."""
+"""Pydantic's tags for the kinds of entries in a chain's steps. It puts such tags into error locations, which omit
+them."""
+
+TAG = re.compile(r"\[(?!key\])\w+\]")
 
 HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
@@ -50,7 +53,7 @@ def dotted(location: Sequence[int | str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel], path: Path, text: str) -> SettingsError:
     """The first validation error as a sentence."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    location: Location = tuple(part for part in first["loc"] if part not in (STEP, VARIANTS))
+    location: Location = tuple(part for part in first["loc"] if not TAG.fullmatch(str(part)))
     return SettingsError.at(path, text, location, _message(first["type"], first["msg"], location, model))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import uvloop
 
+from understudy.models.config.errors import SettingsError
 from understudy.models.config.private_files import new_file
-from understudy.worker.mock.config import ConfigError, MockConfig, load_config
+from understudy.worker.mock.config import MockConfig, load_config
 from understudy.worker.mock.server import running_mock
 
 
@@ -20,7 +21,7 @@ def main() -> int:
     try:
         config = load_config(options.config) if options.config else MockConfig()
         uvloop.run(_serve(config, options))
-    except ConfigError as error:
+    except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except OSError as error:
@@ -77,7 +78,7 @@ def _announce(path: Path, url: str) -> None:
             stream.write(url)
         partial.replace(path)
     except OSError as error:
-        raise ConfigError(f"The ready file {path} cannot be written: {error.strerror}.") from None
+        raise SettingsError(f"The ready file {path} cannot be written: {error.strerror}.") from None
 
 
 if __name__ == "__main__":

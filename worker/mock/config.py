@@ -1,10 +1,5 @@
-"""The script of the fake providers: which requests fail and how, which limits apply, and the answers.
+"""The script of the fake providers: which requests fail and how, which limits apply, and the answers."""
 
-Errors:
-    ConfigError   the file or document cannot be used; one sentence that names the location and the field
-"""
-
-import difflib
 import re
 import tomllib
 from enum import StrEnum
@@ -13,12 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from understudy.models.errors import WrongUse
+from understudy.models.config.errors import SettingsError, explain
 from understudy.models.failure import FailureClass
-
-
-class ConfigError(WrongUse):
-    """The configuration cannot be used."""
 
 
 class Fail(StrEnum):
@@ -101,15 +92,15 @@ class Uniform(Section):
 
 def _kind_of(value: Any) -> str:
     if isinstance(value, dict):
-        return str(value.get("kind"))
-    return getattr(value, "kind", "number")
+        return f"[{value.get('kind')}]"
+    return f"[{getattr(value, 'kind', 'number')}]"
 
 
 Spread = Annotated[
-    Annotated[float, Field(ge=0), Tag("number")]
-    | Annotated[Lognormal, Tag("lognormal")]
-    | Annotated[Uniform, Tag("uniform")],
-    Discriminator(_kind_of, "kind", "kind must be lognormal or uniform"),
+    Annotated[float, Field(ge=0), Tag("[number]")]
+    | Annotated[Lognormal, Tag("[lognormal]")]
+    | Annotated[Uniform, Tag("[uniform]")],
+    Discriminator(_kind_of, "kind", "must have the kind lognormal or uniform"),
 ]
 """A fixed number, or a distribution to draw from."""
 
@@ -133,7 +124,9 @@ class Answers(Section):
     def _only_known_fields(cls, text: str) -> str:
         unknown = set(re.findall(r"{([^{}]*)}", text)) - {"hash", "prompt", "model", "provider"}
         if unknown:
-            raise ValueError(f"{{{min(unknown)}}} is not one of {{hash}}, {{prompt}}, {{model}}, {{provider}}")
+            raise ValueError(
+                f"contains {{{min(unknown)}}}, which is not one of {{hash}}, {{prompt}}, {{model}}, {{provider}}"
+            )
         return text
 
 
@@ -164,7 +157,7 @@ class Rule(Section):
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
+            raise ValueError(f"is not a regular expression: {error}") from None
         return pattern
 
     @model_validator(mode="after")
@@ -212,46 +205,21 @@ class MockConfig(Section):
 
 
 def load_config(path: Path) -> MockConfig:
-    """Read a TOML file. Raises ConfigError."""
+    """Read a TOML file. Raises SettingsError."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    return parse_config(document, str(path))
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+    return parse_config(document, path, text)
 
 
-def parse_config(document: Any, source: str) -> MockConfig:
-    """Validate a document; `source` names it in the error. Raises ConfigError."""
+def parse_config(document: Any, source: Path = Path("the configuration"), text: str = "") -> MockConfig:
+    """Validate a document; `source` and the `text` that it was read from show the place in the error. Raises
+    SettingsError."""
     try:
         return MockConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, source)) from None
-
-
-_SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
-    "rules": ("rule", Rule),
-    "limits": ("limit", Limit),
-    "answers": ("answers", Answers),
-}
-_SPREADS = {"number", "lognormal", "uniform"}
-
-
-def _sentence(error: ValidationError, source: str) -> str:
-    errors = error.errors()
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    loc = [part for part in first["loc"] if part not in _SPREADS]
-    where = source
-    section: type[BaseModel] = MockConfig
-    if loc and loc[0] in _SECTIONS:
-        name, section = _SECTIONS[str(loc.pop(0))]
-        where += f", {name}"
-        if loc and isinstance(loc[0], int):
-            where += f" {int(loc.pop(0)) + 1}"
-    field = ".".join(str(part) for part in loc)
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, section.model_fields, n=1)
-        return f'{where}: unknown field "{field}"' + (f', did you mean "{near[0]}"?' if near else ".")
-    return f'{where}, field "{field}": {reason}.' if field else f"{where}: {reason}."
+        raise explain(error, MockConfig, source, text) from None

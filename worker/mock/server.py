@@ -16,10 +16,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from understudy.models.config.errors import SettingsError
 from understudy.worker.mock.answers import compose
 from understudy.worker.mock.bodies import answer_body, embeddings_body, model_list
 from understudy.worker.mock.calls import ReceivedCall, Route, Unreadable, read_call, route_of
-from understudy.worker.mock.config import Answers, ConfigError, DialectName, Fail, MockConfig, Rule, parse_config
+from understudy.worker.mock.config import Answers, DialectName, Fail, MockConfig, Rule, parse_config
 from understudy.worker.mock.errors import Wire, failure, limit_headers
 from understudy.worker.mock.limits import Limiter, Verdict
 from understudy.worker.mock.refusals import REFUSALS
@@ -196,8 +197,8 @@ class MockServer:
 
     async def _replace(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            self.configure(parse_config(orjson.loads(await request.read()), "the new configuration"))
-        except (ConfigError, orjson.JSONDecodeError) as error:
+            self.configure(parse_config(orjson.loads(await request.read())))
+        except (SettingsError, orjson.JSONDecodeError) as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response({"configured": True})
 
@@ -250,8 +251,8 @@ _BREAKS = {Fail.STALL: _stall, Fail.DRIP: _drip, Fail.DROP: _drop, Fail.DROP_MID
 async def running_mock(
     config: MockConfig | dict[str, Any] | None = None, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[MockServer]:
-    """A server in the current event loop; port 0 picks a free one. Raises ConfigError, OSError."""
-    parsed = config if isinstance(config, MockConfig) else parse_config(config or {}, "the configuration")
+    """A server in the current event loop; port 0 picks a free one. Raises SettingsError, OSError."""
+    parsed = config if isinstance(config, MockConfig) else parse_config(config or {})
     mock = MockServer(parsed)
     runner = web.ServerRunner(
         web.Server(

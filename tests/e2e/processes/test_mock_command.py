@@ -62,7 +62,7 @@ async def test_a_wrong_script_ends_it_with_code_2_and_one_sentence(tmp_path: Pat
     script.write_text('[[rules]]\nfail = "server"\nprobabilty = 0.5\n')
     async with mock_process("--config", str(script)) as process:
         assert await first_line(process) == (
-            f'{script}, rule 1: unknown field "probabilty", did you mean "probability"?'
+            f"{script}, line 3: rules[0].probabilty is not a setting; did you mean 'probability'?"
         )
         assert await exit_code(process) == 2
 

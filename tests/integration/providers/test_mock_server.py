@@ -452,7 +452,7 @@ async def test_the_script_can_be_replaced_while_it_runs_and_a_wrong_one_changes_
     async with client() as mock:
         wrong = await mock.http.post(mock.mock.url + "/config", json={"rules": [{"fial": "server"}]})
         assert wrong.status_code == 400
-        assert 'did you mean "fail"?' in wrong.json()["error"]
+        assert "did you mean 'fail'?" in wrong.json()["error"]
         assert (await mock.ask()).status_code == 200
         await mock.http.post(mock.mock.url + "/config", json={"rules": [{"fail": "server"}]})
         assert (await mock.ask()).status_code == 500

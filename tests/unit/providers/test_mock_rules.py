@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from understudy.models.config.errors import SettingsError
 from understudy.worker.mock.calls import ReceivedCall
-from understudy.worker.mock.config import ConfigError, Fail, MockConfig, load_config, parse_config
+from understudy.worker.mock.config import Fail, MockConfig, load_config, parse_config
 from understudy.worker.mock.rules import Rulebook
 
 
@@ -133,31 +134,37 @@ def test_weights_of_different_matchers_are_separate_draws() -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({"rules": [{}, {"probability": 2}]}, ["script.toml, rule 2", '"probability"', "less than or equal to 1"]),
-        ({"rules": [{"retry_after": 2}]}, ["rule 1", 'unknown field "retry_after"', 'did you mean "retry_after_s"?']),
-        ({"rules": [{"fail": "explode"}]}, ["rule 1", '"fail"', "'rate_limit'"]),
-        ({"rules": [{"message": "("}]}, ["rule 1", '"message"', "not a regular expression"]),
-        ({"rules": [{"between": [3.0, 1.0]}]}, ["rule 1", "between must be [from, to]"]),
-        ({"rules": [{"latency_s": {"kind": "gamma"}}]}, ['"latency_s"', "lognormal or uniform"]),
-        ({"rules": [{"latency_s": {"kind": "uniform", "low": 2, "high": 1}}]}, ["high must not be below low"]),
-        ({"limits": [{"provider": "alpha"}]}, ["limit 1", "requests_per_minute or tokens_per_minute is missing"]),
-        ({"answers": {"text": "{promt}"}}, ["answers", '"text"', "{promt} is not one of"]),
-        ({"sed": 1}, ["script.toml", 'unknown field "sed"', 'did you mean "seed"?']),
+        ({"rules": [{}, {"probability": 2}]}, ["script.toml: rules[1].probability should be less than or equal to 1"]),
+        (
+            {"rules": [{"retry_after": 2}]},
+            ["rules[0].retry_after is not a setting", "did you mean 'retry_after_s'?"],
+        ),
+        ({"rules": [{"fail": "explode"}]}, ["rules[0].fail", "'rate_limit'"]),
+        ({"rules": [{"message": "("}]}, ["rules[0].message is not a regular expression"]),
+        ({"rules": [{"between": [3.0, 1.0]}]}, ["rules[0] between must be [from, to]"]),
+        ({"rules": [{"latency_s": {"kind": "gamma"}}]}, ["rules[0].latency_s must have the kind lognormal or uniform"]),
+        (
+            {"rules": [{"latency_s": {"kind": "uniform", "low": 2, "high": 1}}]},
+            ["latency_s high must not be below low"],
+        ),
+        ({"limits": [{"provider": "alpha"}]}, ["limits[0] requests_per_minute or tokens_per_minute is missing"]),
+        ({"answers": {"text": "{promt}"}}, ["answers.text contains {promt}, which is not one of"]),
+        ({"sed": 1}, ["script.toml: sed is not a setting", "did you mean 'seed'?"]),
     ],
 )
 def test_a_wrong_script_is_refused_in_one_sentence_that_names_the_place(document: Any, words: list[str]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_config(document, "script.toml")
+    with pytest.raises(SettingsError) as caught:
+        parse_config(document, Path("script.toml"))
     sentence = str(caught.value)
     assert all(word in sentence for word in words), sentence
     assert "\n" not in sentence
 
 
 def test_a_script_that_cannot_be_read_or_parsed_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read: No such file"):
+    with pytest.raises(SettingsError, match=r"absent\.toml cannot be read: No such file"):
         load_config(tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("seed = = 3")
-    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML"):
+    with pytest.raises(SettingsError, match=r"broken\.toml is not valid TOML"):
         load_config(tmp_path / "broken.toml")
 
 
