@@ -60,7 +60,7 @@ audit: $(AUDIT)/.installed ## Ask for known vulnerabilities of the packages; fai
 
 corpus: $(VENV)/.installed-dev ## Measure classifier and adapters on recorded traffic: make corpus DIR=folder
 	@test -n "$(DIR)" || { echo "name the folder of the recordings: make corpus DIR=folder"; exit 2; }
-	$(BIN)/python -P -m understudy.worker.corpus $(DIR)
+	$(BIN)/python -P tests/corpus.py $(DIR)
 
 docs: $(VENV)/.installed ## Write docs/configuration.md from the settings
 	$(BIN)/python -P -m understudy.models.config.docs

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import corpus
 import orjson
 import pytest
-
-from understudy.worker import corpus
 
 ANSWER: dict[str, Any] = {
     "id": "plain",

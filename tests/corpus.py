@@ -1,4 +1,4 @@
-"""Measures the classifier and the adapters on recorded provider traffic: `python -m understudy.worker.corpus DIR`.
+"""Measures the classifier and the adapters on recorded provider traffic: `make corpus DIR=folder`.
 
 DIR contains `errors.jsonl` (responses with their failure class) and `answers.jsonl` (responses with the expected fields
 of the chat completion made from them). Prints the agreement and one line per disagreement; exit code 1 if there is any.
@@ -200,9 +200,7 @@ def measure(name: str, path: Path, check: Any, out: Any) -> int:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        sys.stderr.write(
-            "Give one folder with errors.jsonl and answers.jsonl: python -m understudy.worker.corpus DIR\n"
-        )
+        sys.stderr.write("Give one folder with errors.jsonl and answers.jsonl: make corpus DIR=folder\n")
         return 2
     folder = Path(arguments[0])
     disagreeing = measure("errors", folder / "errors.jsonl", check_error, sys.stdout)
