@@ -187,7 +187,7 @@ def _gemini(body: Body, route: Route) -> dict[str, Any]:
     allowed = calling.get("allowed_function_names") or []
     mode = str(calling.get("mode", "AUTO")).lower()
     choice = ("=" + allowed[0] if len(allowed) == 1 else "required") if mode == "any" else mode
-    any_object = {} if settings.get("response_mime_type") == "application/json" else None
+    any_object: Body | None = {} if settings.get("response_mime_type") == "application/json" else None
     schemas = (settings.get(name) for name in ("response_json_schema", "response_schema"))
     return {
         "prompt": _last_user_text(body.get("contents"), "parts"),
