@@ -8,8 +8,9 @@ SERIES_MAX models get their own series; the others share `OTHERS` of their provi
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -116,6 +117,9 @@ class Metrics:
     def __init__(self) -> None:
         self.ledger = LedgerMetrics()
         self.registry = CollectorRegistry()
+        Info("understudy_build", "Version of this API process", registry=self.registry).info(
+            {"version": version("understudy")}
+        )
         self.registry.register(self.ledger)
         self.limits = LimitMetrics()
         self.registry.register(self.limits)

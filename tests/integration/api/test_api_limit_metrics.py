@@ -1,18 +1,22 @@
 """The limits that Prometheus reads are those that the limiter uses."""
 
+import re
 import time
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import redis.asyncio
+import yaml
 from api_help import Served, served
+from ledger_help import new_worker, open_batch, succeeded
 from prometheus_client.parser import text_string_to_metric_families
 
 from understudy.models.config.settings import Settings
 from understudy.models.failure import Scope
 from understudy.models.store import Store
-from understudy.producer.api.monitoring import limit_metrics
+from understudy.producer.api.monitoring import limit_metrics, metrics
 from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
 from understudy.worker.limits.grants import Candidate, Deployment
@@ -40,6 +44,7 @@ def ledger_url() -> None:
 @pytest.fixture
 async def api(store: Store, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     monkeypatch.setattr(limit_metrics, "KEPT_S", 0.0)
+    monkeypatch.setattr(metrics, "KEPT_S", 0.0)
     monkeypatch.setenv("A", SECRET)
     settings = Settings.model_validate({"providers": {"lead": LEAD}, "data": tmp_path})
     async with (
@@ -95,3 +100,25 @@ async def test_without_redis_the_other_figures_are_still_there(api: Served) -> N
     seen = await scraped(api)
     assert "understudy_workers" in {name for name, _ in seen}
     assert "understudy_calls_in_flight" not in {name for name, _ in seen}
+
+
+async def test_alerts_ask_for_metrics_and_labels_that_exist(api: Served, store: Store, redis_url: str) -> None:
+    """Counters of calls appear with the first call."""
+    _, ids = await open_batch(store, 2)
+    await scraped(api)
+    worker = await new_worker(store)
+    await store.claims.settle(worker, [succeeded(job) for job in await store.claims.start(worker, ids[:1])])
+    await scraped(api)
+    found: dict[str, set[str]] = {}
+    for name, labels in await scraped(api):
+        found.setdefault(name, set()).update(label for label, _ in labels)
+    rules = yaml.safe_load((Path(__file__).parents[3] / "deploy/prometheus/alerts.yaml").read_text(encoding="utf-8"))
+    asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    assert len(asked) > 5
+    for name, matchers in re.findall(r"(understudy_\w+)(?:\{([^}]*)\})?", " ".join(asked)):
+        assert name in found
+        assert set(re.findall(r"(\w+)(?:=|!=|=~|!~)", matchers)) <= found[name]
+
+
+async def test_the_version_of_the_process_is_shown(api: Served) -> None:
+    assert (await scraped(api))["understudy_build_info", (("version", version("understudy")),)] == 1
