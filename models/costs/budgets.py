@@ -75,7 +75,7 @@ class Balance:
 
     limit_usd: float
     spent_usd: float
-    held_usd: float = 0.0
+    reserved_usd: float = 0.0
 
     @property
     def left_usd(self) -> float:
@@ -84,7 +84,7 @@ class Balance:
 
     @property
     def free_usd(self) -> float:
-        return self.left_usd - self.held_usd
+        return self.left_usd - self.reserved_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def of_provider(settings: Settings, name: str, at: float) -> dict[BudgetKey, flo
     return {BudgetKey(PROVIDER, name, period): usd for period, usd in budgets.items() if usd is not None}
 
 
-async def held_usd(redis: "Redis", subject: BudgetKey) -> float:
+async def reserved_usd(redis: "Redis", subject: BudgetKey) -> float:
     """The amount of a budget reserved by calls in flight. Raises RedisError, OSError."""
     return float(await redis.eval(RESERVED, 1, keys.balance(subject.key), ""))
 

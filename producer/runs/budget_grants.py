@@ -10,10 +10,10 @@ from understudy.models.costs.budgets import (
     BudgetKey,
     BudgetRecord,
     amount,
-    held_usd,
     of_batch,
     of_provider,
     of_tenant,
+    reserved_usd,
     to_be_granted,
 )
 from understudy.models.errors import WrongUse
@@ -75,8 +75,8 @@ def spent_its_budget(view: BatchView) -> bool:
     return view.state in OPEN_BATCH_STATES and view.pause_kind is PauseKind.BUDGET
 
 
-async def held_of(queue: "Redis | None", view: BatchView) -> float | None:
+async def reserved_of(queue: "Redis | None", view: BatchView) -> float | None:
     """USD reserved for the calls in flight of a batch; None: no budget, or unknown."""
     if view.budget_usd is None or queue is None:
         return None
-    return await in_time(held_usd(queue, of_batch(view.id)))
+    return await in_time(reserved_usd(queue, of_batch(view.id)))

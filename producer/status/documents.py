@@ -10,7 +10,7 @@ from understudy.models.objects.job import JobObject, job_object
 from understudy.models.records import BatchView, Waiting
 from understudy.models.store import Store
 from understudy.producer.ledger import UnknownId
-from understudy.producer.runs.budget_grants import held_of
+from understudy.producer.runs.budget_grants import reserved_of
 from understudy.producer.status.waiting import waiting_of
 
 if TYPE_CHECKING:
@@ -30,5 +30,5 @@ async def job_document(
 async def batch_documents(store: Store, queue: "Redis | None", views: Sequence[BatchView]) -> list[BatchObject]:
     """Each batch with its wait reason, and the part of its budget reserved for calls in flight. Raises StoreError."""
     waiting = await waiting_of(store, queue, views)
-    held = await asyncio.gather(*(held_of(queue, view) for view in views))
+    held = await asyncio.gather(*(reserved_of(queue, view) for view in views))
     return [batch_object(view, why, usd) for view, why, usd in zip(views, waiting, held, strict=True)]

@@ -43,7 +43,7 @@ class Shortage(StrEnum):
     """Why money was refused."""
 
     SPENT = "spent"  # no call in flight can release enough
-    HELD = "held"  # calls in flight reserve the rest
+    RESERVED = "reserved"  # calls in flight reserve the rest
     UNKNOWN = "unknown"  # neither Redis nor the ledger is available
 
 
@@ -80,7 +80,7 @@ class InsufficientBudget:
     def _reason(self, *, amounts: bool) -> str:
         if self.why is Shortage.SPENT:
             return reached(self.subject, self.balance, self.usd, amounts=amounts)
-        if self.why is Shortage.HELD:
+        if self.why is Shortage.RESERVED:
             return in_use(self.subject, self.balance)
         return f"the ledger is unavailable, so the budget left is unknown for {self.subject.who}"
 
@@ -152,13 +152,13 @@ class Budgets:
         index, why, *amounts = reply
         return InsufficientBudget(subjects[index - 1], Balance(*map(float, amounts)), usd, Shortage(why.decode()))
 
-    async def settle(self, held: Reservation, cost_usd: float) -> None:
+    async def settle(self, reserved: Reservation, cost_usd: float) -> None:
         """The call has ended, or was never made: release its reservation. Raises RedisUnavailable."""
-        if not held.subjects:
+        if not reserved.subjects:
             return
-        names, leases = _names(held.subjects), self._leases
-        async with leases.changing(names, released=lambda: self._reserved.subtract(dict.fromkeys(names, held.usd))):
-            await leases.scripts.run(SETTLE, names, [leases.worker_id, leases.lease_ms, held.usd, cost_usd])
+        names, leases = _names(reserved.subjects), self._leases
+        async with leases.changing(names, released=lambda: self._reserved.subtract(dict.fromkeys(names, reserved.usd))):
+            await leases.scripts.run(SETTLE, names, [leases.worker_id, leases.lease_ms, reserved.usd, cost_usd])
 
     def _amounts(self) -> Mapping[str, float]:
         self._reserved = Counter({name: usd for name, usd in self._reserved.items() if abs(usd) > TOLERANCE_USD})
@@ -187,8 +187,8 @@ class Budgets:
         reply = await self._leases.scripts.run(READ, _names(subjects), [])
         rows = zip(subjects, reply[0::4], reply[1::4], reply[2::4], reply[3::4], strict=True)
         return {
-            subject: (Balance(float(limit), float(spent), float(held)), float(short) if short else None)
-            for subject, limit, spent, held, short in rows
+            subject: (Balance(float(limit), float(spent), float(reserved)), float(short) if short else None)
+            for subject, limit, spent, reserved, short in rows
             if limit
         }
 

@@ -10,7 +10,7 @@ from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import UnknownId, job_named, shown_batch
 from understudy.producer.queue_access import queue_of
-from understudy.producer.runs.budget_grants import held_of
+from understudy.producer.runs.budget_grants import reserved_of
 from understudy.producer.runs.retry_chain import line_of
 from understudy.producer.status import printing as show
 from understudy.producer.status.documents import batch_documents, job_document
@@ -69,7 +69,7 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
             (document,) = await batch_documents(store, queue, [view])
             show.print_json(document)
             return
-        reserved_usd = await held_of(queue, view)
+        reserved_usd = await reserved_of(queue, view)
     retries = (await line_of(store, batch_id))[1:]
     _, said = (None, "") if view.paused else await awaited(settings, store, [view])
     show.print_batch(view, retries, said, await store.jobs.latency_percentiles(batch_id), reserved_usd)

@@ -15,7 +15,7 @@ from test_api_waiters import LONG_S, CountingStore, hearing
 from examples import examples
 from understudy.models.config.provider_settings import Limits
 from understudy.models.config.settings import Settings
-from understudy.models.costs.budgets import held_usd, of_batch
+from understudy.models.costs.budgets import of_batch, reserved_usd
 from understudy.models.failure import Scope
 from understudy.models.limits.state import LimitState, read_limits
 from understudy.models.queue import keys
@@ -174,7 +174,7 @@ async def test_odd_reservations_are_none(connection: redis.asyncio.Redis) -> Non
     subject, later = of_batch("batch_1"), (time.time() + 60) * 1000
     held = {"w:a": b"\xff", "w:b": "nan|nan", "w:c": "1", "w:d": f"0.5|{later}", "w:\u00e9": "|", "spent": "x"}
     await connection.hset(keys.balance(subject.key), mapping=held)  # type: ignore[arg-type]
-    assert await held_usd(connection, subject) == 0.5
+    assert await reserved_usd(connection, subject) == 0.5
 
 
 async def test_odd_ids_in_the_queues_hide_no_ticket_and_start_nothing(connection: redis.asyncio.Redis) -> None:

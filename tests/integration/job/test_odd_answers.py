@@ -144,7 +144,7 @@ async def test_no_budget_is_charged_for_a_count_that_cannot_be(redis_url: str, m
         for _ in COUNTS:
             assert (await scene.run(chain("alpha/m"), batch_budget=True)).state is JobState.SUCCEEDED
         (balance, *_) = (await scene.tools.budgets.read([batch]))[batch]
-        assert (balance.spent_usd, balance.held_usd) == (0, 0)
+        assert (balance.spent_usd, balance.reserved_usd) == (0, 0)
 
 
 def _reserved(scene: Stage) -> int:

@@ -54,7 +54,7 @@ async def test_a_job_of_a_batch_that_spent_its_budget_is_put_back_and_costs_no_a
         assert (settled.state, settled.attempts, scene.calls("alpha")) == (JobState.QUEUED, [], 0)
         same_for_all = "its budget of 1.00 USD is reached; `understudy resume batch_1` grants it again"
         assert settled.waiting is not None and settled.waiting.sentence == same_for_all
-        assert (await balance(scene)).held_usd == 0
+        assert (await balance(scene)).reserved_usd == 0
 
 
 async def test_the_wait_for_money_that_others_hold_costs_no_attempt(redis_url: str) -> None:
@@ -167,7 +167,7 @@ async def seen(by: Budgets) -> Balance:
 async def test_workers_never_hold_more_than_there_is(fleet: Fleet) -> None:
     held = [await fleet.worker(f"w{number}").reserve([BATCH], 0.3) for number in range(5)]
     assert [isinstance(each, Reservation) for each in held] == [True, True, True, False, False]
-    assert isinstance(held[3], InsufficientBudget) and held[3].why is Shortage.HELD
+    assert isinstance(held[3], InsufficientBudget) and held[3].why is Shortage.RESERVED
 
 
 async def test_a_refusal_by_one_budget_holds_nothing_in_the_others(fleet: Fleet) -> None:
@@ -176,7 +176,7 @@ async def test_a_refusal_by_one_budget_holds_nothing_in_the_others(fleet: Fleet)
     one = fleet.worker("w1")
     refused = await one.reserve([BATCH, month], 0.3)
     assert isinstance(refused, InsufficientBudget) and (refused.subject, refused.why) == (month, Shortage.SPENT)
-    assert (await seen(one)).held_usd == 0
+    assert (await seen(one)).reserved_usd == 0
 
 
 async def test_a_killed_worker_leaks_nothing(fleet: Fleet) -> None:
@@ -193,7 +193,7 @@ async def test_a_beat_renews_what_is_held_and_restores_it_after_a_wipe(fleet: Fl
     await one._leases.beat()
     other = fleet.worker("w2", now_ms=LEASE_S * 1500)
     refused = await other.reserve([BATCH], 0.3)
-    assert isinstance(refused, InsufficientBudget) and refused.why is Shortage.HELD
+    assert isinstance(refused, InsufficientBudget) and refused.why is Shortage.RESERVED
 
 
 async def test_a_balance_that_redis_lost_is_read_from_the_ledger_once(fleet: Fleet) -> None:
