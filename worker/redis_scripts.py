@@ -57,11 +57,8 @@ class Script:
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
-class _Command:
-    script: Script
-    keys: tuple[str, ...]
-    args: tuple[Any, ...]
+_Command = tuple[Script, Sequence[str], Sequence[Any]]
+"""A script, its KEYS and its ARGV."""
 
 
 class ScriptRunner:
@@ -77,7 +74,7 @@ class ScriptRunner:
     async def run(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
         """The script's reply. Raises RedisUnavailable."""
         time_ms = "" if self.now_ms is None else self.now_ms
-        reply = await self._asked.add(_Command(script, tuple(names), (time_ms, *args)))
+        reply = await self._asked.add((script, tuple(names), (time_ms, *args)))
         if isinstance(reply, Exception):
             raise RedisUnavailable(f"Redis rejects a script: {type(reply).__name__}") from reply
         return reply
@@ -98,11 +95,11 @@ class ScriptRunner:
     async def _without_misread(self, commands: Sequence[_Command], replies: list[Any]) -> list[Any]:
         """Deletes the keys whose content broke a script; its reply is an error."""
         odd: dict[str, None] = {}
-        for index, (command, reply) in enumerate(zip(commands, replies, strict=True)):
+        for index, ((_, names, _), reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, list) and any(isinstance(word, bytes) and word in NO_NUMBERS for word in reply):
                 replies[index] = reply = NoNumber()
             if isinstance(reply, NoNumber) or is_misread(reply):
-                odd |= dict.fromkeys(command.keys)
+                odd |= dict.fromkeys(names)
         if odd:
             log.warning("Up to %d keys in Redis contained data that no worker wrote; they were deleted", len(odd))
             await self.redis.unlink(*odd)
@@ -110,7 +107,7 @@ class ScriptRunner:
 
     async def _send(self, commands: Sequence[_Command], *, whole: bool = False) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipeline:
-            for script, names, args in ((command.script, command.keys, command.args) for command in commands):
+            for script, names, args in commands:
                 if whole:
                     pipeline.eval(script.text, len(names), *names, *args)
                 else:

@@ -1,4 +1,9 @@
-"""One HTTP exchange with a provider, read as an answer or as a classified failure."""
+"""One HTTP exchange with a provider, read as an answer or as a classified failure.
+
+Its token counts are believed only if they can be true: they are priced, charged to budgets, and train the limiter and
+the estimates, so that one absurd count would harm everyone. A count is certainly false if neither the request, nor the
+answer, nor the model is that large.
+"""
 
 import logging
 import time
@@ -7,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
+from understudy.models.config.catalog import window
 from understudy.models.failure import Failure, FailureClass
-from understudy.worker.budgets.plausible_usage import is_believable
 from understudy.worker.failures import LimitSignals, classify, classify_exception, classify_success, read_limits
 from understudy.worker.failures.complaint import MAX_READ_BYTES
 from understudy.worker.failures.masking import headers_without_key, without_key
@@ -22,6 +27,22 @@ NOTHING_USED = Usage()
 OUR_WORDS = "extra_fields"
 """Reserved for our own data in an answer, even if a provider has a field of that name."""
 
+SURE_TOKENS = 100_000
+"""An excess over what was sent and answered that is not questioned: images, reasoning, a provider's own system
+prompt."""
+
+LARGEST_WINDOW = 2**21
+"""For models with an unknown context window."""
+
+LARGEST_OUTPUT = 2**19
+"""Tokens of one answer, hidden reasoning included, in addition to the visible ones."""
+
+TURNS = 8
+"""A provider that runs its own tools reads the preceding context again with each of them, and counts it again."""
+
+RUNS_TOOLS = ("tools", "web_search_options", "plugins", "mcp_servers", "search_parameters")
+MOST_CHOICES = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -33,7 +54,7 @@ class Exchange:
 
     reply: Answer | Failure
     usage: Usage = NOTHING_USED
-    told: LimitSignals | None = None
+    advertised: LimitSignals | None = None
     written: list[bytes] = field(default_factory=list, repr=False)
 
     @property
@@ -59,21 +80,23 @@ async def exchange(
     except Exception as error:
         return Exchange(classify_exception(error))
     headers = headers_without_key(headers, secret)
-    told = read_limits(target.dialect, protocol, headers, clock())
+    advertised = read_limits(target.dialect, protocol, headers, clock())
     if not 200 <= status < 300:
         refusal = without_key(content, secret)
-        return Exchange(classify(target.dialect, protocol, status, headers, refusal, clock(), request), told=told)
+        return Exchange(
+            classify(target.dialect, protocol, status, headers, refusal, clock(), request), advertised=advertised
+        )
     came, begins, size = [without_key(content, secret, answer=True)], content[:MAX_READ_BYTES], len(content)
     del content
     try:
-        return replace(await read(_read, call, target, request, status, headers, came), told=told)
+        return replace(await read(_read, call, target, request, status, headers, came), advertised=advertised)
     except BadAnswer as bad:
         failure = _no_answer(bad)
         if bad.cls is FailureClass.BAD_RESPONSE:  # some send errors with status 200, and may repeat the key in them
             inside = without_key(begins, secret)
             failure = classify_success(target.dialect, protocol, headers, inside, clock(), request) or failure
         usage = bad.answer.usage if bad.answer else NOTHING_USED
-        return Exchange(failure, _believed(usage, call, request, size), told)
+        return Exchange(failure, _believed(usage, call, request, size), advertised)
 
 
 def _read(
@@ -115,6 +138,21 @@ def _believed(usage: Usage, call: Call, request: WireRequest, answer_bytes: int)
         *(call.dialect, call.model, usage.input_tokens, usage.output_tokens, len(request.content), answer_bytes),
     )
     return NOTHING_USED
+
+
+def is_believable(usage: Usage, call: Call, request: WireRequest, answer_bytes: int) -> bool:
+    """`answer_bytes`: the size of the answer on the wire. No token is shorter than a byte."""
+    most_input = max(usage.input_tokens, usage.cached_tokens + usage.cache_write_tokens)
+    most_output = max(usage.output_tokens, usage.reasoning_tokens)
+    if most_input <= len(request.content) + SURE_TOKENS and most_output <= answer_bytes + SURE_TOKENS:
+        return True
+    turns = TURNS if any(call.body.get(name) for name in RUNS_TOOLS) else 1
+    context = (window(call.model) or LARGEST_WINDOW) * turns
+    answers = call.body.get("n")
+    choices = min(answers, MOST_CHOICES) if isinstance(answers, int) else 1
+    return most_input <= max(len(request.content), context) and (
+        most_output <= answer_bytes + min(context, LARGEST_OUTPUT * turns) * choices
+    )
 
 
 class Stopwatch:

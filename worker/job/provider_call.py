@@ -227,10 +227,10 @@ class ProviderCall:
         await if_redis_listens(limiter.answered(back.grant))
 
     async def _publish_limits(self, back: _Back) -> None:
-        if back.came.told is not None:
+        if back.came.advertised is not None:
             deployment = back.grant.candidate.deployment
-            told = self._tools.periods.named(deployment, back.came.told)
-            await if_redis_listens(self._tools.limiter.advertised(deployment, told))
+            advertised = self._tools.periods.named(deployment, back.came.advertised)
+            await if_redis_listens(self._tools.limiter.advertised(deployment, advertised))
 
     def _cost_usd(self, deployment: Deployment, usage: Usage) -> float | None:
         if usage == NOTHING_USED:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.worker.budgets.plausible_usage import is_believable
+from understudy.worker.job.exchange import is_believable
 from understudy.worker.providers.base import Call, Usage, WireRequest
 
 HELLO = WireRequest("/chat", {}, b'{"messages": [{"role": "user", "content": "hello"}]}')
