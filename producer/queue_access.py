@@ -23,7 +23,7 @@ T = TypeVar("T")
 @asynccontextmanager
 async def queue_of(settings: Settings) -> AsyncIterator["Redis | None"]:
     """The queue that workers with these settings use; None for an embedded queue that is not running."""
-    url = settings.redis_url or running_redis(settings.data)
+    url = queue_url(settings)
     if url is None:
         yield None
         return
@@ -49,6 +49,11 @@ RUNTIME_NAME = "redis.runtime"
 
 RUNTIME_PREFIX = "us-"
 SOCKET_NAME = "redis.sock"
+
+
+def queue_url(settings: Settings) -> str | None:
+    """None: an embedded queue that is not running."""
+    return settings.redis_url or running_redis(settings.data)
 
 
 def running_redis(data: Path) -> str | None:

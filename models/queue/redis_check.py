@@ -5,6 +5,8 @@ QueueUnavailable   it cannot be reached or must not be used; one sentence, witho
 
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -88,22 +90,24 @@ async def check_redis(url: str) -> list[str]:
     Raises QueueUnavailable.
     """
     where = shown_url(url)
-    try:
-        async with Redis.from_url(
-            redis_url(url), socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
-        ) as redis:
-            info = await redis.info()
-    except BadAddress as error:
-        raise QueueUnavailable(f"REDIS_URL {error}") from None
-    except (RedisError, OSError, ValueError) as error:
-        raise unavailable(url, error) from None
+    async with connected(url) as redis:
+        info = await redis.info()
     _refuse_unfit(info, where)
     return _warnings(info, where)
 
 
-def unavailable(url: str, error: Exception) -> QueueUnavailable:
-    """Why a Redis cannot be used, given the exception from using it."""
-    return QueueUnavailable(f"Redis at {shown_url(url)} {_why(error)}")
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Redis]:
+    """A connection for a few questions. Raises QueueUnavailable for whatever prevents an answer while it is used."""
+    try:
+        async with Redis.from_url(
+            redis_url(url), socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
+        ) as redis:
+            yield redis
+    except BadAddress as error:
+        raise QueueUnavailable(f"REDIS_URL {error}") from None
+    except (RedisError, OSError, ValueError) as error:
+        raise QueueUnavailable(f"Redis at {shown_url(url)} {_why(error)}") from None
 
 
 def _why(error: Exception) -> str:

@@ -25,7 +25,7 @@ class Listed(NamedTuple):
 COMMANDS = (
     Listed("run", "run", "Run every prompt of INPUT through its chain of providers and write the results to a file."),
     Listed("mock", "mock", "Fake providers over real HTTP with scripted failures; see `understudy mock --help`."),
-    Listed("migrate", "migrate", "Bring the database schema up to date (automatic with SQLite)."),
+    Listed("migrate", "maintenance", "Bring the database schema up to date (automatic with SQLite)."),
     Listed("up", "serve", "Serve the HTTP API and process the queue in one command, at http://127.0.0.1:8080."),
     Listed(
         "api", "serve", "Serve only the HTTP API; `understudy worker` processes the jobs, on this or other machines."
@@ -76,7 +76,7 @@ COMMANDS = (
     ),
     Listed(
         "prune",
-        "prune",
+        "maintenance",
         "Delete old finished batches and single jobs of all tenants, with their prompts, answers and files.",
     ),
     Listed(

@@ -29,12 +29,12 @@ from understudy.producer.client.results import Batch, Job, Page, Result
 from understudy.producer.client.submitting import accept, accept_one, asked_for
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ledger import cancel_batch
+from understudy.producer.runs.other_chain import job_again
 from understudy.producer.runs.output import row_of_job
 from understudy.producer.runs.reruns import (
     EVERYTHING,
     WORTH_A_RETRY,
     Retry,
-    job_again,
     retry_answered,
     retry_failed,
     take_another_chain,

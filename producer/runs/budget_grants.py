@@ -1,7 +1,6 @@
-"""Budgets on the command line: reservations, and the grants of `resume`."""
+"""Budgets on the command line: what is spent, and the grants of `resume`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import (
@@ -10,10 +9,8 @@ from understudy.models.costs.budgets import (
     BudgetKey,
     BudgetRecord,
     amount,
-    of_batch,
     of_provider,
     of_tenant,
-    reserved_usd,
     to_be_granted,
 )
 from understudy.models.errors import WrongUse
@@ -21,10 +18,6 @@ from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
 from understudy.models.store import Store
-from understudy.producer.queue_access import in_time
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 WITH_PERIOD = (TENANT, PROVIDER)
 
@@ -73,10 +66,3 @@ def _said(subject: BudgetKey, known: Mapping[BudgetKey, BudgetRecord]) -> str:
 def spent_its_budget(view: BatchView) -> bool:
     """Whether the batch is paused because its budget is spent, until `resume`."""
     return view.state in OPEN_BATCH_STATES and view.pause_kind is PauseKind.BUDGET
-
-
-async def reserved_of(queue: "Redis | None", view: BatchView) -> float | None:
-    """USD reserved for the calls in flight of a batch; None: no budget, or unknown."""
-    if view.budget_usd is None or queue is None:
-        return None
-    return await in_time(reserved_usd(queue, of_batch(view.id)))

@@ -1,10 +1,9 @@
 """Retries: jobs are run again as a new batch linked to the old one; the newest answer of a line counts."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import orjson
 
@@ -15,21 +14,13 @@ from understudy.models.errors import WrongUse
 from understudy.models.failure import FailureClass, classes_where
 from understudy.models.ids import new_id
 from understudy.models.records import BatchView, NewBatch, NewJob
-from understudy.models.routing.chain import Chain, Endpoint
-from understudy.models.routing.data_rules import Rules
+from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.options import RouteOptions
-from understudy.models.routing.route import Router, check_schemas, schemas_to_check, under_rules
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES
 from understudy.models.store import Store, StoreConflict
 from understudy.models.store.jobs.history import EndedJob
+from understudy.producer.runs.other_chain import AS_BEFORE, Origin, as_allowed, in_slices, names_a_chain, reroute
 from understudy.producer.runs.retry_chain import ANSWERED_BY, NEVER_ACCEPTED, accepted, line_of
-
-SLICE = 2_000
-KNOWN_CHAINS = 1_000
-AS_BEFORE = RouteOptions()
-"""Each line keeps its chain."""
-
-T = TypeVar("T")
 
 WORTH_A_RETRY = classes_where(lambda traits: traits.rerun)
 WORTH_ANOTHER_CHAIN = classes_where(lambda traits: traits.rerun_elsewhere)
@@ -81,7 +72,7 @@ async def retry_failed(
     RequestError, RetryUnderWay. Memory: the custom ids of the retries, not of the batch.
     """
     line = await _Line.of(store, batch_id)
-    if _names_a_chain(route):
+    if names_a_chain(route):
         worth |= WORTH_ANOTHER_CHAIN
     of_each = {each: await worth_of(store, settings, each, worth) for each in line.batches}
     retry = Retry()
@@ -111,93 +102,10 @@ async def retry_answered(
     return await _submit_again(store, settings, line, Retry(), route, wanted(), said)
 
 
-async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> int:
-    """Switch the waiting jobs of a batch to another chain. Returns their number. Raises RequestError."""
-    view = await store.batches.view(batch_id)
-    if view is None:
-        return 0
-    of = _Origin(view.tenant, cast(Endpoint, view.endpoint), view.budget_usd)
-    jobs = await _as_allowed(store, settings, route, of, store.jobs.unfinished(batch_id))
-    return sum([await store.runs.reroute(slice_) async for slice_ in in_slices(jobs)])
-
-
 async def take_another_chain(store: Store, settings: Settings, batch_id: str, route: RouteOptions) -> tuple[int, Retry]:
     """Switch the waiting jobs of an open batch to this model or chain, and retry its failed jobs with it. Returns the
     number of switched jobs, and the retry. Raises RequestError, RetryUnderWay."""
     return await reroute(store, settings, batch_id, route), await retry_failed(store, settings, batch_id, route=route)
-
-
-def _names_a_chain(route: RouteOptions) -> bool:
-    return route.model is not None or route.chain is not None
-
-
-async def job_again(store: Store, settings: Settings, job_id: str, route: RouteOptions = AS_BEFORE) -> NewJob | None:
-    """The request of a single job as a new job, not accepted yet, under the current rules of its tenant, and with the
-    chain of the route if it has one. None: the request was deleted. Raises RequestError."""
-    asked = await store.jobs.asked(job_id)
-    if asked is None:
-        return None
-
-    async def only() -> AsyncIterator[NewJob]:
-        yield asked
-
-    of = _Origin(asked.tenant, asked.chain.endpoint, None)
-    async for job in await _as_allowed(store, settings, route, of, only()):
-        job.id = new_id("job")
-        job.custom_id = job.id if job.custom_id == job_id else job.custom_id
-        return job
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """The tenant, endpoint and budget of the jobs that are retried."""
-
-    tenant: str
-    endpoint: Endpoint
-    budget_usd: float | None
-
-
-async def _as_allowed(
-    store: Store, settings: Settings, route: RouteOptions, of: _Origin, jobs: AsyncIterator[NewJob]
-) -> AsyncIterator[NewJob]:
-    """The jobs with the chain of the route, if it has one, and under the current rules of their tenant.
-
-    Raises RequestError for a route that no request could use, even without jobs; and, while iterating, when the rules
-    leave a job without a step.
-    """
-    rules = (await store.tenants.rules(of.tenant)).with_budget(of.budget_usd)
-    if _names_a_chain(route):
-        Router(settings, route, endpoint=of.endpoint, rules=rules).route({})
-        return _along(settings, route, rules, jobs)
-    return _under_rules(settings, rules, jobs) if rules else jobs
-
-
-async def _along(
-    settings: Settings, route: RouteOptions, of_tenant: Rules, jobs: AsyncIterator[NewJob]
-) -> AsyncIterator[NewJob]:
-    """The jobs with another chain; the data rules that they were accepted with still apply."""
-    routers: dict[str, Router] = {}
-    async for job in jobs:
-        rules = of_tenant.merged(job.chain.rules)
-        if (name := repr((job.chain.endpoint, rules))) not in routers:
-            routers[name] = Router(settings, route, endpoint=job.chain.endpoint, rules=rules)
-        job.chain, body = routers[name].route(orjson.loads(job.body), job.custom_id)
-        if schemas := schemas_to_check(job.chain, body):
-            await asyncio.to_thread(check_schemas, schemas)
-        yield job
-
-
-async def _under_rules(settings: Settings, rules: Rules, jobs: AsyncIterator[NewJob]) -> AsyncIterator[NewJob]:
-    """The jobs with their own chains, which must satisfy these rules as well."""
-    known: dict[int, tuple[Chain, Chain]] = {}  # keeps each chain alive so that its `id()` is not reused
-    async for job in jobs:
-        if id(job.chain) not in known:
-            if len(known) >= KNOWN_CHAINS:
-                known.clear()
-            known[id(job.chain)] = job.chain, under_rules(settings, job.chain, rules)
-        _, job.chain = known[id(job.chain)]
-        yield job
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +165,8 @@ async def _submit_again(
     new = await _following(store, line, newest, options)
     new.budget_usd, granted_usd = await inherited_budget(store, newest.id)
     forecast = Forecast(settings, answered=newest.by_deployment)
-    of = _Origin(newest.tenant, cast(Endpoint, newest.endpoint), new.budget_usd)
-    jobs = await _as_allowed(store, settings, route, of, jobs)
+    of = Origin(newest.tenant, cast(Endpoint, newest.endpoint), new.budget_usd)
+    jobs = await as_allowed(store, settings, route, of, jobs)
     try:
         async for slice_ in in_slices(jobs):
             if not retry.jobs:
@@ -344,14 +252,3 @@ async def worth_of(
     first = settings.batches.canary_lines
     died = await store.canary.first_failure(batch_id, first) if first else None
     return worth if died is None else worth | {died.cls}
-
-
-async def in_slices(jobs: AsyncIterator[T]) -> AsyncIterator[list[T]]:
-    chunk: list[T] = []
-    async for job in jobs:
-        chunk.append(job)
-        if len(chunk) == SLICE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

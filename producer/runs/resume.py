@@ -21,8 +21,9 @@ from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 from understudy.producer.ledger import cancel_batch
 from understudy.producer.runs.budget_grants import spent_its_budget
 from understudy.producer.runs.comparison import Comparison, compare, jobs_to_ask, lines_of
+from understudy.producer.runs.other_chain import in_slices
 from understudy.producer.runs.preflight import Preflight
-from understudy.producer.runs.reruns import EVERYTHING, in_slices, inherited_budget, worth_of
+from understudy.producer.runs.reruns import EVERYTHING, inherited_budget, worth_of
 from understudy.producer.runs.retry_chain import ANSWERED_BY, views_of
 from understudy.producer.runs.runs import (
     OtherRun,
@@ -258,26 +259,21 @@ class _Resuming:
         views = await views_of(self._store, await self._store.runs.batches_of(self._id))
         if self._asked.budget_usd is not None:
             new.budget_usd = _what_is_left(self._asked.budget_usd, sum(view.cost_usd for view in views))
-            return new, 0.0
-        if not views:
-            return new, 0.0
-        new.budget_usd, granted_usd = await inherited_budget(self._store, views[-1].id)
-        return new, granted_usd
+        elif views:
+            new.budget_usd, granted_usd = await inherited_budget(self._store, views[-1].id)
+            return new, granted_usd
+        return new, 0.0
 
     async def _let_go_on(self) -> None:
         """Resume batches that were paused because their jobs failed, or that spent their budget and now have a larger
         one. Raises InputError."""
         views = await views_of(self._store, await self._store.runs.batches_of(self._id))
-        for view in views:
-            if view.state not in OPEN_BATCH_STATES:
-                continue
+        for view in (each for each in views if each.state in OPEN_BATCH_STATES):
             if self._asked.budget_usd is not None:
                 others_usd = sum(other.cost_usd for other in views if other.id != view.id)
                 _what_is_left(self._asked.budget_usd, others_usd + view.cost_usd)
                 await self._store.budgets.grant_batch(view.id, self._asked.budget_usd - others_usd)
-            if view.pause_kind in BY_FAILURES:
-                await self._store.batches.resume(view.id)
-            elif self._asked.budget_usd is not None and spent_its_budget(view):
+            if view.pause_kind in BY_FAILURES or (self._asked.budget_usd is not None and spent_its_budget(view)):
                 await self._store.batches.resume(view.id)
 
 

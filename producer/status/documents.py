@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from understudy.models.config.settings import Settings
+from understudy.models.costs.budgets import of_batch, reserved_usd
 from understudy.models.objects.batch import BatchObject, batch_object
 from understudy.models.objects.job import JobObject, job_object
 from understudy.models.records import BatchView, Waiting
 from understudy.models.store import Store
 from understudy.producer.ledger import UnknownId
-from understudy.producer.runs.budget_grants import reserved_of
+from understudy.producer.queue_access import in_time
 from understudy.producer.status.waiting import waiting_of
 
 if TYPE_CHECKING:
@@ -30,5 +31,12 @@ async def job_document(
 async def batch_documents(store: Store, queue: "Redis | None", views: Sequence[BatchView]) -> list[BatchObject]:
     """Each batch with its wait reason, and the part of its budget reserved for calls in flight. Raises StoreError."""
     waiting = await waiting_of(store, queue, views)
-    held = await asyncio.gather(*(reserved_of(queue, view) for view in views))
-    return [batch_object(view, why, usd) for view, why, usd in zip(views, waiting, held, strict=True)]
+    reserved = await asyncio.gather(*(reserved_of(queue, view) for view in views))
+    return [batch_object(view, why, usd) for view, why, usd in zip(views, waiting, reserved, strict=True)]
+
+
+async def reserved_of(queue: "Redis | None", view: BatchView) -> float | None:
+    """USD reserved for the calls in flight of a batch; None: no budget, or unknown."""
+    if view.budget_usd is None or queue is None:
+        return None
+    return await in_time(reserved_usd(queue, of_batch(view.id)))

@@ -26,7 +26,6 @@ from understudy.models.objects.provider import (
     ProviderObject,
     ProviderState,
 )
-from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, unavailable
 from understudy.models.routing.model_names import named_deployments
 from understudy.models.store import Store
 from understudy.models.store.metrics import CallCount
@@ -69,27 +68,19 @@ async def read_ledger(store: Store) -> LedgerPart:
     return LedgerPart(await store.credentials.listed(), calls, sorted(steps))
 
 
-async def read_live(url: str, settings: Settings, ledger: LedgerPart) -> LimitState:
-    """Raises QueueUnavailable."""
-    try:
-        async with redis.asyncio.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
-        ) as connection:
-            return await read_limits(connection, _names(places(settings, ledger, None)))
-    except (RedisError, OSError, ValueError) as error:
-        raise unavailable(url, error) from None
+async def read_live(connection: redis.asyncio.Redis, settings: Settings, ledger: LedgerPart) -> LimitState:
+    """Raises RedisError, OSError, TimeoutError."""
+    found = places(settings, ledger, None)
+    names = [(place.account, place.model) for place in found if place.key is not None and place.model is not None]
+    return await read_limits(connection, names)
 
 
 async def live_of(connection: redis.asyncio.Redis, settings: Settings, ledger: LedgerPart) -> LimitState | None:
-    """As `read_live`, over a connection; None when Redis does not answer."""
+    """As `read_live`; None when Redis does not answer."""
     try:
-        return await read_limits(connection, _names(places(settings, ledger, None)))
+        return await read_live(connection, settings, ledger)
     except (RedisError, OSError, TimeoutError):
         return None
-
-
-def _names(found: Iterable[Place]) -> list[tuple[str, str]]:
-    return [(place.account, place.model) for place in found if place.key is not None and place.model is not None]
 
 
 def places(settings: Settings, ledger: LedgerPart, live: LimitState | None) -> list[Place]:

@@ -19,13 +19,7 @@ from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.figures import counted
 from understudy.producer.ledger import batch_named, cancel_batch, job_named
 from understudy.producer.runs.budget_grants import grant, is_subject
-from understudy.producer.runs.reruns import (
-    EVERYTHING,
-    WORTH_A_RETRY,
-    retry_answered,
-    retry_failed,
-    take_another_chain,
-)
+from understudy.producer.runs.reruns import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed, take_another_chain
 from understudy.producer.status import printing as show
 from understudy.producer.status.waiting import lack_of_workers, resumed
 from understudy.producer.terminal import say

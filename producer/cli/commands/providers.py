@@ -3,9 +3,7 @@
 import asyncio
 from typing import Annotated
 
-import redis.asyncio
 import typer
-from redis.exceptions import RedisError
 
 from understudy.models.config.catalog import NO_KEY, ResolvedProvider, account_of, keys_of, resolve_provider
 from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
@@ -14,7 +12,7 @@ from understudy.models.disabled import ALL_MODELS, BY_HAND
 from understudy.models.failure import FailureClass
 from understudy.models.limits.state import clear_limits
 from understudy.models.objects.provider import ProviderObject
-from understudy.models.queue.redis_check import CONNECT_TIMEOUT_S, QueueUnavailable, unavailable
+from understudy.models.queue.redis_check import QueueUnavailable, connected
 from understudy.models.store import LEDGER_FILE, Store
 from understudy.producer.acting import command_line
 from understudy.producer.cli import options
@@ -22,7 +20,7 @@ from understudy.producer.cli.errors import Refused, plain_errors
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.figures import counted
 from understudy.producer.ledger import open_ledger
-from understudy.producer.queue_access import running_redis
+from understudy.producer.queue_access import queue_url
 from understudy.producer.status import printing as show
 from understudy.producer.status.provider_state import LedgerPart, provider_documents, read_ledger, read_live
 from understudy.producer.status.providers_table import print_providers
@@ -72,10 +70,11 @@ async def _seen(settings: Settings) -> tuple[list[ProviderObject], str | None]:
         async with open_ledger(settings) as store:
             ledger = await read_ledger(store)
     live, missing = None, None
-    url = settings.redis_url or running_redis(settings.data)
+    url = queue_url(settings)
     try:
         if url is not None:
-            live = await read_live(url, settings, ledger)
+            async with connected(url) as connection:
+                live = await read_live(connection, settings, ledger)
     except QueueUnavailable as error:
         missing = str(error)
     if live is None and settings.redis_url is None:
@@ -166,15 +165,10 @@ async def enable_provider(settings: Settings, store: Store, provider: ResolvedPr
 
 async def _forget_limits(settings: Settings, provider: ResolvedProvider, key: str | None) -> int | None:
     """The number of cleared records. None: no queue is running. Raises QueueUnavailable."""
-    url = settings.redis_url or running_redis(settings.data)
+    url = queue_url(settings)
     if url is None:
         return None
     named = next((each for each in keys_of(provider) if each.name == key), None)
     account = account_of(provider.name, named) if named is not None else None
-    try:
-        async with redis.asyncio.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
-        ) as connection:
-            return await clear_limits(connection, provider.name, account)
-    except (RedisError, OSError, ValueError) as error:
-        raise unavailable(url, error) from None
+    async with connected(url) as connection:
+        return await clear_limits(connection, provider.name, account)

@@ -10,10 +10,9 @@ from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.ledger import UnknownId, job_named, shown_batch
 from understudy.producer.queue_access import queue_of
-from understudy.producer.runs.budget_grants import reserved_of
 from understudy.producer.runs.retry_chain import line_of
 from understudy.producer.status import printing as show
-from understudy.producer.status.documents import batch_documents, job_document
+from understudy.producer.status.documents import batch_documents, job_document, reserved_of
 from understudy.producer.status.standstill import awaited
 from understudy.producer.status.waiting import explained, waiting_of_job
 from understudy.producer.terminal import say

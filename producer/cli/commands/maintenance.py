@@ -1,24 +1,40 @@
-"""`understudy prune`: delete old finished work."""
+"""`understudy migrate` and `prune`: bring the schema up to date, and delete old finished work."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from understudy.models.config.settings import Settings
-from understudy.models.store import Store
+from understudy.models.store import Store, open_store
+from understudy.models.store.database.schema import head
 from understudy.models.store.retention.expiry import Prunable
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
 from understudy.producer.api.files.blobs import StorageDown, open_blobs
 from understudy.producer.cli import options
-from understudy.producer.cli.errors import Refused
+from understudy.producer.cli.errors import Refused, plain_errors
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.figures import counted
 from understudy.producer.status import printing as show
-from understudy.producer.terminal import say
+from understudy.producer.terminal import console, say
 
 app = options.Commands()
+
+
+@app.command()
+def migrate(installation: Installation = HERE) -> None:
+    """Bring the database schema up to date (automatic with SQLite)."""
+    with plain_errors():
+        asyncio.run(_migrate(installation.settings()))
+
+
+async def _migrate(settings: Settings) -> None:
+    async with open_store(settings.database_url, settings.data, migrate=True) as store:
+        await store.audit.record(command_line(), "", "migrate", store.place, None, {"schema": head()})
+    console().print("The schema is up to date.")
+
 
 OlderThan = Annotated[str, typer.Option("--older-than", help="Minimum time since it ended: 12h, 30d.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show how much would be deleted.")]
