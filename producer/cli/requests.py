@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -15,6 +15,9 @@ import typer
 from understudy.models.routing.data_rules import Tags, parse_pairs
 from understudy.models.routing.options import NO_OVERRIDES, RouteOptions
 from understudy.producer.ingest.input_rows import Shape
+
+if TYPE_CHECKING:
+    from understudy.producer.client.reading import Routing
 
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
 DryRun = Annotated[
@@ -75,21 +78,20 @@ class RequestOptions:
     )
 
     def shape(self, prompt: str | None) -> Shape:
-        """`prompt`: the template of a CSV. Raises BadParameter."""
-        return Shape(prompt, self.system, self.id_column, self.route(), self.limit, self.params())
+        """`prompt`: the template of a CSV. Raises BadParameter, RequestError."""
+        route = RouteOptions.of(self.routing())
+        return Shape(prompt, self.system, self.id_column, route, self.limit, self.params())
 
-    def route(self) -> RouteOptions:
-        """The route that the options ask for. Raises BadParameter, RequestError."""
-        return RouteOptions.of(
-            {
-                "model": self.model,
-                "chain": self.chain,
-                "fallbacks": self.fallback,
-                "order": self.order,
-                "require": tags_of("--require", self.require),
-                "forbid": tags_of("--forbid", self.forbid),
-            }
-        )
+    def routing(self) -> "Routing":
+        """Raises BadParameter."""
+        return {
+            "model": self.model,
+            "chain": self.chain,
+            "fallbacks": self.fallback or (),
+            "order": self.order,
+            "require": tags_of("--require", self.require),
+            "forbid": tags_of("--forbid", self.forbid),
+        }
 
     def params(self) -> dict[str, Any]:
         """Default parameters for requests that do not set them. Raises BadParameter."""

@@ -20,6 +20,7 @@ from understudy.producer.cli.dry_run import dry_run
 from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.client import AsyncClient
+from understudy.producer.client.reading import Routing
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ingest.intake import BadLine
@@ -96,7 +97,7 @@ def submit(
         shape, settings = lines.shape(prompt), installation.settings()
         if source is None:
             _refuse_no_prompt(prompt, terms, dry)
-            raise typer.Exit(asyncio.run(_submit_prompt(settings, shape, terms, wait, as_json)))
+            raise typer.Exit(asyncio.run(_submit_prompt(settings, shape, lines.routing(), terms, wait, as_json)))
         if dry:
             dry_run(settings, source, shape, lines.skip_bad, as_json)
             return
@@ -142,22 +143,15 @@ async def _submit_file(
     return new.id, skipped
 
 
-async def _submit_prompt(settings: Settings, shape: Shape, terms: Terms, wait: bool, as_json: bool) -> int:
+async def _submit_prompt(
+    settings: Settings, shape: Shape, routing: Routing, terms: Terms, wait: bool, as_json: bool
+) -> int:
     request = {**shape.params, "prompt": shape.prompt}
     if shape.system is not None:
         request["system"] = shape.system
-    route = shape.route
     async with open_ledger(settings, create=True) as store, queue_of(settings) as queue:
         job = await AsyncClient.on(settings, store, queue).submit(
-            request,
-            model=route.model,
-            chain=route.chain,
-            fallbacks=route.fallbacks,
-            order=route.order,
-            require=route.require,
-            forbid=route.forbid,
-            priority=terms.priority_or(Priority.NORMAL).queue,
-            expires_in_s=terms.expires_in,
+            request, priority=terms.priority_or(Priority.NORMAL).queue, expires_in_s=terms.expires_in, **routing
         )
         if lack := await lack_of_workers(store):
             say(lack)
