@@ -16,8 +16,6 @@ from understudy.models.routing.chain import Step
 from understudy.models.routing.data_rules import Rules
 from understudy.models.routing.model_names import checked_name, quoted, resolve_model
 
-"""The code of a rejection that only an operator can lift; over HTTP with status 403."""
-
 NO_PRICE = "model_without_price"
 
 ALL_MODELS = "*"

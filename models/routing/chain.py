@@ -84,7 +84,7 @@ class Variants:
         digest = hashlib.sha256(f"{models}\0{name}".encode("utf-8", "surrogatepass")).digest()
         point = int.from_bytes(digest[:8], "big") / POINTS * sum(self.weights)
         ends = accumulate(self.weights)
-        return next((side for side, end in enumerate(ends) if point < end), len(self.steps) - 1)
+        return next((index for index, end in enumerate(ends) if point < end), len(self.steps) - 1)
 
 
 class RequestPolicy(BaseModel):
@@ -107,7 +107,7 @@ class RequestPolicy(BaseModel):
     Default: 0 for interactive jobs, 10 for single ones, 30 for batches."""
     spill: bool = False
     """Also skip a step that is only at its configured or learned limit, instead of waiting for it."""
-    accept: frozenset[Acceptance] = Field(default=frozenset(), strict=False)
+    accept: frozenset[Acceptance] = Field(default=frozenset(), strict=False)  # for requests, a list is a set
     """What an acceptable answer must satisfy: `not_empty`, `not_truncated` (by the output token limit),
     `not_refused`, `json_schema` (matches its `response_format`). Any other answer is a `bad_response` failure, and
     the next step is tried."""

@@ -86,9 +86,12 @@ def _wanted(word: str) -> str:
         case {"type": "boolean"}:
             return "true or false"
     number = "a number of seconds" if word.endswith("_s") else "a number"
-    if "maximum" in kind:
-        return f"{number} from {kind['minimum']:g} to {kind['maximum']:g}"
-    return f"{number}, {kind['minimum']:g} or more"
+    match kind:
+        case {"minimum": low, "maximum": high}:
+            return f"{number} from {low:g} to {high:g}"
+        case {"minimum": low}:
+            return f"{number}, {low:g} or more"
+    return number
 
 
 OUR_WORDS = frozenset(ROUTE_WORDS)

@@ -9,7 +9,7 @@ from understudy.models.failure import FailureClass
 from understudy.models.request.tokens import estimate_chat_tokens as estimate_tokens
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Chain, Step
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
 from understudy.models.routing.route import Router
 
 SETTINGS = Settings.model_validate(
@@ -219,6 +219,14 @@ def test_what_is_malformed_or_unknown_is_refused_by_name(body: dict[str, Any], p
         steps(body)
     assert words in refused.value.message
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("word", ROUTE_WORDS)
+def test_each_option_says_what_it_must_be_and_null_is_as_good_as_absent(word: str) -> None:
+    with pytest.raises(RequestError, match=rf"^'{word}' must be (a|one of|the|true) ?\w+") as refused:
+        RouteOptions.of({word: object()})
+    assert refused.value.param == word
+    assert not RouteOptions.of({word: None}).model_fields_set
 
 
 @pytest.mark.parametrize("body", [{}, {"model": "x"}, {"model": "a/b"}])
