@@ -31,14 +31,7 @@ from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ledger import cancel_batch
 from understudy.producer.runs.other_chain import job_again
 from understudy.producer.runs.output import row_of_job
-from understudy.producer.runs.reruns import (
-    EVERYTHING,
-    WORTH_A_RETRY,
-    Retry,
-    retry_answered,
-    retry_failed,
-    take_another_chain,
-)
+from understudy.producer.runs.reruns import Retry, retry, take_another_chain
 from understudy.producer.runs.retry_chain import rows_of
 from understudy.producer.single_jobs import cancel_job
 from understudy.producer.status.waiting import resumed
@@ -280,16 +273,12 @@ class AsyncClient(Connection):
         """
         await self._batch(batch_id)
         route = RouteOptions(model=model, chain=chain)
-        again = await (
-            retry_answered(self._store, self._settings, batch_id, answered_by, route)
-            if answered_by
-            else retry_failed(self._store, self._settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY, route)
+        again, made = await retry(
+            self._store, self._settings, batch_id, route, everything=everything, answered_by=answered_by
         )
         if again.batch_id is None:
             raise _nothing_to_retry(batch_id, again)
-        asked = {"model": model, "chain": chain, "answered_by": list(answered_by) or None, "all": everything or None}
-        made = {"batch": again.batch_id, "jobs": again.jobs}
-        await self._recorded("batch.retry", batch_id, None, made | {word: v for word, v in asked.items() if v})
+        await self._recorded("batch.retry", batch_id, None, made)
         return await self.get_batch(again.batch_id)
 
     async def _batch(self, batch_id: str) -> BatchView:

@@ -56,6 +56,27 @@ class Retry:
         return f"not retried, because they would fail the same way: {classes}; --all retries them, too"
 
 
+async def retry(
+    store: Store,
+    settings: Settings,
+    batch_id: str,
+    route: RouteOptions,
+    *,
+    everything: bool = False,
+    answered_by: Sequence[str] = (),
+) -> tuple[Retry, dict[str, Any]]:
+    """What `retry_answered` does if `answered_by` names providers, otherwise `retry_failed`; and the values for the
+    audit log. `everything`: whatever the failure was."""
+    if answered_by:
+        again = await retry_answered(store, settings, batch_id, answered_by, route)
+    else:
+        again = await retry_failed(store, settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY, route)
+    asked = {"model": route.model, "chain": route.chain, "answered_by": list(answered_by), "all": everything}
+    return again, {"batch": again.batch_id, "jobs": again.jobs} | {
+        word: given for word, given in asked.items() if given
+    }
+
+
 async def retry_failed(
     store: Store,
     settings: Settings,

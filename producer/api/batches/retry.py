@@ -18,14 +18,8 @@ from understudy.producer.api.access.quotas import admit_bytes
 from understudy.producer.api.batches.routes import has_ended, own_batch, shown_batch
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError, refusals
-from understudy.producer.runs.reruns import (
-    EVERYTHING,
-    WORTH_A_RETRY,
-    Retry,
-    retry_answered,
-    retry_failed,
-    take_another_chain,
-)
+from understudy.producer.runs.reruns import Retry, take_another_chain
+from understudy.producer.runs.reruns import retry as rerun
 from understudy.producer.runs.retry_chain import ENDED_BADLY
 from understudy.producer.status.waiting import resumed
 
@@ -96,17 +90,12 @@ async def retry(
     view = await own_batch(api, caller, batch_id)
     route = RouteOptions(model=model, chain=chain)
     async with _admitted(api, caller, _most(view, answered=bool(answered_by))) as taken:
-        again = await (
-            retry_answered(api.store, api.settings, batch_id, answered_by, route)
-            if answered_by
-            else retry_failed(api.store, api.settings, batch_id, EVERYTHING if everything else WORTH_A_RETRY, route)
+        again, made = await rerun(
+            api.store, api.settings, batch_id, route, everything=everything, answered_by=answered_by or ()
         )
         taken.jobs = again.jobs
     if again.batch_id is None:
         raise _nothing_to_retry(batch_id, again)
-    asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
-    said = {word: value for word, value in asked.items() if value is not None}
-    made = {"batch": again.batch_id, "jobs": again.jobs, **said}
     await api.store.audit.record(caller.actor, caller.tenant, "batch.retry", batch_id, None, made)
     shown = await shown_batch(api, await own_batch(api, caller, again.batch_id))
     shown.headers[LEFT_OUT] = str(again.left_out.total())

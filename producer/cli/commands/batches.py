@@ -19,7 +19,8 @@ from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.figures import counted
 from understudy.producer.ledger import batch_named, cancel_batch, job_named
 from understudy.producer.runs.budget_grants import grant, is_subject
-from understudy.producer.runs.reruns import EVERYTHING, WORTH_A_RETRY, retry_answered, retry_failed, take_another_chain
+from understudy.producer.runs.reruns import retry as rerun
+from understudy.producer.runs.reruns import take_another_chain
 from understudy.producer.status import printing as show
 from understudy.producer.status.waiting import lack_of_workers, resumed
 from understudy.producer.terminal import say
@@ -91,18 +92,17 @@ def retry(
     async def work(settings: Settings, store: Store) -> None:
         batch_id = await batch_named(store, given)
         route = RouteOptions(model=model, chain=chain)
-        if answered_by:
-            again = await retry_answered(store, settings, batch_id, answered_by, route)
-            lack = f"no line whose latest answer is from {' or '.join(answered_by)} and whose prompt is still stored"
-        else:
-            worth = EVERYTHING if everything else WORTH_A_RETRY
-            again = await retry_failed(store, settings, batch_id, worth, route)
-            lack = "no unanswered job that is worth a retry"
+        again, made = await rerun(
+            store, settings, batch_id, route, everything=everything, answered_by=answered_by or ()
+        )
         if again.batch_id is None:
+            lack = "no unanswered job that is worth a retry"
+            if answered_by:
+                lack = (
+                    f"no line whose latest answer is from {' or '.join(answered_by)} and whose prompt is still stored"
+                )
             raise Refused(f"{batch_id} has {lack}{again.left_out_words and f'; {again.left_out_words}'}")
-        asked = {"model": model, "chain": chain, "answered_by": answered_by, "all": everything or None}
-        said = {word: value for word, value in asked.items() if value is not None}
-        await _record(store, "batch.retry", batch_id, new={"batch": again.batch_id, "jobs": again.jobs, **said})
+        await _record(store, "batch.retry", batch_id, new=made)
         if again.left_out:
             say(again.left_out_words)
         if missing := await lack_of_workers(store):
