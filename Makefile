@@ -12,7 +12,7 @@ LINKS := .package/understudy
 AUDIT := .venv-audit
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-servers lint types imports lua wheel format check audit corpus docs bench chaos soak clean
+.PHONY: help install demo test test-all test-servers test-browser lint types imports lua wheel format check audit corpus docs bench chaos soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
@@ -31,6 +31,9 @@ test-all: $(VENV)/.installed-dev ## Run all tests that need no server: also kill
 test-servers: $(VENV)/.installed-dev ## Run the tests that need REDIS_URL and DATABASE_URL
 	@test -n "$(REDIS_URL)" -a -n "$(DATABASE_URL)" || { echo "set REDIS_URL and DATABASE_URL"; exit 2; }
 	EXAMPLES=all $(BIN)/pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "servers and not soak"
+
+test-browser: $(VENV)/.installed-browser ## Run the tests of the web page, which need Chromium
+	$(BIN)/pytest -q tests/browser
 
 lint: $(VENV)/.installed-dev ## Check style and wording
 	$(BIN)/ruff check $(CODE)
@@ -99,4 +102,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
 	@touch $@

@@ -24,6 +24,7 @@ HEADERS = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",  # without a referrer, browsers send forms with the origin `null`
 }
 
 

@@ -151,6 +151,7 @@ async def test_no_page_needs_what_its_policy_forbids(api: Served, store: Store) 
             answer = await http.get(path)
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=|javascript:|https?://", answer.text)
         for address in re.findall(r'(?:src|href)="(/static/[^"]+)"', answer.text):
             async with api.client() as http:
