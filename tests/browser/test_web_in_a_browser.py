@@ -19,7 +19,7 @@ WAIT_MS = DEADLINE_S * 1000
 
 
 def submit(url: str, count: int) -> str:
-    """A batch of so many lines, from prompts.jsonl. Returns its id."""
+    """A batch of `count` lines, from prompts.jsonl. Returns its id."""
     body = {"model": "alpha/m", "messages": [{"role": "user", "content": "Say hello."}]}
     line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
     lines = [json.dumps({"custom_id": f"row {number}", **line}) for number in range(1, count + 1)]
