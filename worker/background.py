@@ -62,23 +62,15 @@ class Upkeep:
         self, worker_id: str, box: WorkerResources, bridge: Bridge, claims: ClaimLoop, in_touch: Callable[[], bool]
     ) -> None:
         """`in_touch`: this worker's own lease was renewed in time."""
-        self._worker_id = worker_id
-        self._redis = box.redis
-        self._lead = LeaderLock(box.leases.scripts, worker_id)
+        self._box = box
         self._store = box.store
-        self._fleet = box.tools.fleet
-        self._latencies = box.tools.choice.latencies
-        self._leases = box.leases
-        self._deliverer = box.deliverer
-        self._announcer = box.announcer
+        self._lead = LeaderLock(box.leases.scripts, worker_id)
         self._lease_s = box.settings.worker.lease_s
-        self._store_content = box.settings.store_content
         self._bridge = bridge
         self._claims = claims
         box.tools.limiter.count(claims.calls_in_flight)
         self._canary = Canary(box.store, box.settings.batches)
         self.planner = box.planner(self._canary)
-        self._compare_clocks = box.compare_clocks
         self._in_touch = in_touch
         self._ledger_seen_since = time.monotonic()
 
@@ -91,10 +83,10 @@ class Upkeep:
             Loop("rescue", self._lease_s / 5, self._rescue, leader_only=True),
             Loop("forget", 10.0, self._forget, leader_only=True),
             Loop("cancelled", 1.0, self._stop_cancelled),
-            Loop("credentials", 2.0, self._share_credentials),
-            Loop("leases", 1.0, self._leases.beat),
-            Loop("clocks", READ_EVERY_S, self._compare_clocks),
-            Loop("deliver", 0.3, self._deliverer.pass_once),
+            Loop("credentials", 2.0, lambda: self._box.tools.fleet.share(self._store)),
+            Loop("leases", 1.0, self._box.leases.beat),
+            Loop("clocks", READ_EVERY_S, self._box.compare_clocks),
+            Loop("deliver", 0.3, self._box.deliverer.pass_once),
             Loop("beat", min(self._lease_s / 3, LONGEST_BEAT_S), self._beat),
         ]
 
@@ -119,7 +111,7 @@ class Upkeep:
                         "Background loop %s waits for a store to come back: %s", loop.name, type(outage).__name__
                     )
                 suffering = True
-                await repair(self._redis, outage)
+                await repair(self._box.redis, outage)
             if not is_being_ended():
                 await asyncio.sleep(loop.every_s() if callable(loop.every_s) else loop.every_s)
 
@@ -137,14 +129,13 @@ class Upkeep:
         while await self._store.batches.cancel_slice():
             await asyncio.sleep(0)
         while expired := await self._store.batches.expire_slice():
-            self._announcer.tell(expired)
+            self._box.announcer.tell(expired)
             await asyncio.sleep(0)
-        self._announcer.tell(await self._store.batches.close_finished())
+        self._box.announcer.tell(await self._store.batches.close_finished())
 
     async def _forget(self) -> None:
-        while (
-            await self._store.retention.forget_delivered(self._store_content, CONTENT_KEPT_S) and not is_being_ended()
-        ):
+        retention, how = self._store.retention, self._box.settings.store_content
+        while await retention.forget_delivered(how, CONTENT_KEPT_S) and not is_being_ended():
             await asyncio.sleep(0)
         while await self._store.ingest.clear_never_opened() and not is_being_ended():
             await asyncio.sleep(0)
@@ -155,7 +146,7 @@ class Upkeep:
             return
         for worker_id, jobs in await self._store.claims.rescue(self._may_rescue):
             log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
-            await forget_worker(self._redis, worker_id)
+            await forget_worker(self._box.redis, worker_id)
 
     def _may_rescue(self) -> bool:
         return self._in_touch() and time.monotonic() - self._ledger_seen_since >= self._lease_s
@@ -165,9 +156,6 @@ class Upkeep:
             for job_id in await self._store.jobs.cancelled_running():
                 self._claims.cancel(job_id)
 
-    async def _share_credentials(self) -> None:
-        await self._fleet.share(self._store)
-
     async def _beat(self) -> None:
         await self._bridge.beat()
-        await self._latencies.share()
+        await self._box.tools.choice.latencies.share()
